@@ -1,0 +1,1 @@
+"""The science: specs, losses, models, data, the training engine. Trains without any service."""

@@ -1,0 +1,52 @@
+"""What a spec may name: methods, models, data sets, with typed parameters and limits. Free of torch.
+
+A new one is one file with its code and one entry here; the command line, the API, the form and the docs follow.
+A module given as ``--plugin my.module`` (or in ``DKD_PLUGINS``) adds entries to the same registries from outside.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+from core.catalog.datasets import DATASETS, DatasetEntry, DatasetFacts
+from core.catalog.methods import METHODS, MethodEntry
+from core.catalog.metrics import METRICS, Metric, describe_metrics
+from core.catalog.models import MODELS, ModelEntry
+from core.catalog.registry import Entry, NoParams, Params, Registry, UnknownNameError
+
+__all__ = [
+    "DATASETS",
+    "METHODS",
+    "METRICS",
+    "MODELS",
+    "DatasetEntry",
+    "DatasetFacts",
+    "Entry",
+    "MethodEntry",
+    "Metric",
+    "ModelEntry",
+    "NoParams",
+    "Params",
+    "Registry",
+    "UnknownNameError",
+    "describe",
+    "load_plugins",
+]
+
+
+def load_plugins(modules: Iterable[str]) -> None:
+    """Import each module, which adds its entries to the registries. Raises ImportError with the module's name."""
+    for module in modules:
+        importlib.import_module(module)
+
+
+def describe() -> dict[str, list[dict[str, Any]]]:
+    """The whole catalog as JSON."""
+    return {
+        "methods": [entry.describe() for entry in METHODS],
+        "models": [entry.describe() for entry in MODELS],
+        "datasets": [entry.describe() for entry in DATASETS],
+        "metrics": describe_metrics(),
+    }

@@ -1,0 +1,129 @@
+"""The distillation methods: their parameters and limits. The code is in ``core.methods``, one file each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from core.catalog.registry import Entry, Params, Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry(Entry):
+    """A loss. ``target`` is a callable ``(LogitBatch, params, epoch) -> LossTerms`` (see ``core.methods``).
+
+    Attributes:
+        needs_teacher: whether it reads a teacher's logits.
+        min_classes: NCKD compares the non-target classes with each other, so it needs at least two of them.
+    """
+
+    needs_teacher: bool = True
+    min_classes: int = 2
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"needs_teacher": self.needs_teacher, "min_classes": self.min_classes}
+
+
+METHODS: Registry[MethodEntry] = Registry("method")
+
+
+class KDParams(Params):
+    temperature: float = Field(4.0, gt=0, le=100, description="Softens both distributions.")
+    ce_weight: float = Field(0.1, ge=0, description="Weight of the cross-entropy with the labels.")
+    kd_weight: float = Field(0.9, ge=0, description="Weight of T²·KL(teacher ‖ student).")
+
+
+class DecoupledParams(Params):
+    """What DKD and its descendants share."""
+
+    alpha: float = Field(1.0, ge=0, description="α, the weight of TCKD (target against the rest).")
+    beta: float = Field(8.0, ge=0, description="β, the weight of NCKD (the non-target classes among themselves).")
+    temperature: float = Field(4.0, gt=0, le=100, description="T, softens both distributions.")
+    ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
+    ramp_epochs: int = Field(
+        20, ge=0, description="The distillation terms grow linearly over these epochs: min(e / ramp, 1). 0: no ramp."
+    )
+    ramp_start: Literal[0, 1] = Field(
+        1, description="What the first epoch counts as in the ramp: 1 in mdistiller, 0 in the author's code (CE alone)."
+    )
+
+
+class DKDParams(DecoupledParams):
+    pass
+
+
+class DKDAlignParams(DecoupledParams):
+    reduction: Literal["batch", "sample", "log"] = Field(
+        description="Which gradients are compared. batch: of the batch means, the literal formula; "
+        "sample: of each sample's own loss; log: the logarithm of that, scale-free.",
+        examples=["sample"],
+    )
+    epsilon: float | None = Field(
+        None, ge=0, description="ε, the weight of the alignment term A, which is subtracted.", examples=[6.0]
+    )
+    epsilon_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Instead of ε: the share of the summed gradient norms that the term is given at every step.",
+        examples=[0.1],
+    )
+    decay: float = Field(1.0, gt=0, le=1, description="ε is multiplied by decay^e, e counted from 0. 1: no decay.")
+    log_floor: float = Field(
+        0.0,
+        ge=0,
+        description="For log: added to A in the denominator, in units of the batch reduction; 1e-8 is the author's.",
+    )
+
+    @model_validator(mode="after")
+    def _one_weight(self) -> Self:
+        if (self.epsilon is None) == (self.epsilon_share is None):
+            raise ValueError("give exactly one of epsilon and epsilon_share")
+        if self.log_floor and self.reduction != "log":
+            raise ValueError("log_floor acts only with reduction log")
+        return self
+
+
+METHODS.add(
+    MethodEntry(
+        name="ce",
+        title="CE",
+        summary="Cross-entropy with the labels alone: the student without a teacher.",
+        target="core.methods.ce:ce_loss",
+        needs_teacher=False,
+    )
+)
+METHODS.add(
+    MethodEntry(
+        name="kd",
+        title="KD",
+        summary="The teacher's softened distribution as a target.",
+        target="core.methods.kd:kd_loss",
+        params=KDParams,
+        source="Hinton et al. 2015, arXiv 1503.02531",
+    )
+)
+METHODS.add(
+    MethodEntry(
+        name="dkd",
+        title="DKD",
+        summary="KD split into a target part (TCKD) and a non-target part (NCKD), weighted apart.",
+        target="core.methods.dkd:dkd_loss",
+        params=DKDParams,
+        source="Zhao et al., CVPR 2022, arXiv 2203.08679",
+        min_classes=3,
+    )
+)
+METHODS.add(
+    MethodEntry(
+        name="dkd_align",
+        title="DKD-Align",
+        summary="DKD minus ε times the distance between the gradients of its two parts, in closed form.",
+        target="core.methods.dkd_align:dkd_align_loss",
+        params=DKDAlignParams,
+        source="Decoupled Gradient Knowledge Distillation",
+        min_classes=3,
+    )
+)

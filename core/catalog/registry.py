@@ -1,0 +1,101 @@
+"""A registry of named entries, with an error that offers the nearest names."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Params(BaseModel):
+    """Base of every entry's parameters: unknown names are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NoParams(Params):
+    """An entry that takes no parameters."""
+
+
+class UnknownNameError(ValueError):
+    """A name that the catalog does not hold; the message offers the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: list[str]) -> None:
+        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(nearest)}?" if nearest else f"known: {', '.join(known)}"
+        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        self.nearest = nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What a person may name in a spec.
+
+    Attributes:
+        name: how a spec names it.
+        title: how a table or a form shows it.
+        summary: one sentence.
+        params: its typed parameters, a frozen model that refuses unknown names.
+        target: where the code is, as ``"package.module:attribute"``; imported only where it trains.
+        source: the paper or page it is taken from.
+    """
+
+    name: str
+    title: str
+    summary: str
+    target: str
+    params: type[Params] = NoParams
+    source: str = ""
+
+    def load(self) -> Any:
+        """Import what ``target`` names. Raises ImportError or AttributeError if it is not there."""
+        module, _, attribute = self.target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def describe(self) -> dict[str, Any]:
+        """The entry as JSON, its parameters as a JSON schema: what the form and the docs are made from."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "summary": self.summary,
+            "source": self.source,
+            "params": self.params.model_json_schema(),
+        }
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Registry(Generic[E]):
+    """Entries by name, in the order in which they were added."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, E] = {}
+
+    def add(self, entry: E) -> E:
+        """Add an entry. Raises ValueError if the name is taken."""
+        if entry.name in self._entries:
+            raise ValueError(f"{self.kind} {entry.name!r} is already in the catalog")
+        self._entries[entry.name] = entry
+        return entry
+
+    def __getitem__(self, name: str) -> E:
+        """The entry of that name. Raises UnknownNameError, with the nearest names."""
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UnknownNameError(self.kind, name, list(self._entries)) from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[E]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)

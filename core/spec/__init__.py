@@ -1,0 +1,39 @@
+"""Typed specs: what a person writes (``ExperimentSpec``) and one training of it (``RunSpec``). Free of torch."""
+
+from core.spec.experiment import ExperimentSpec, PlannedRun, Student, Teacher
+from core.spec.parts import (
+    DatasetChoice,
+    MethodChoice,
+    ModelChoice,
+    Optimizer,
+    Resources,
+    Schedule,
+    Training,
+)
+from core.spec.problems import Problem, SpecError, problems_of
+from core.spec.reading import parse_experiment, parse_text, read_experiment, to_yaml
+from core.spec.run import RunSpec
+from core.spec.warnings import warnings_of
+
+__all__ = [
+    "DatasetChoice",
+    "ExperimentSpec",
+    "MethodChoice",
+    "ModelChoice",
+    "Optimizer",
+    "PlannedRun",
+    "Problem",
+    "Resources",
+    "RunSpec",
+    "Schedule",
+    "SpecError",
+    "Student",
+    "Teacher",
+    "Training",
+    "parse_experiment",
+    "parse_text",
+    "problems_of",
+    "read_experiment",
+    "to_yaml",
+    "warnings_of",
+]

@@ -1,0 +1,145 @@
+"""What a person writes: a data set, a teacher, a student, the methods to compare, the seeds to repeat them on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from core.catalog import DATASETS, METHODS, MODELS
+from core.spec.parts import (
+    DatasetChoice,
+    MethodChoice,
+    ModelChoice,
+    Resources,
+    Seed,
+    SpecModel,
+    Training,
+)
+from core.spec.problems import refuse
+from core.spec.run import RunSpec
+
+MAX_RUNS = 10_000
+
+Tag = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,]+$")]
+
+
+class Teacher(SpecModel):
+    """The teacher of every distilled student: trained once by cross-entropy, shared wherever the same is asked for."""
+
+    model: ModelChoice
+    training: Training | None = Field(None, description="How it is trained; left out, as the students are.")
+    seed: Seed = Field(0, description="Of its initialisation and its data.")
+
+
+class Student(SpecModel):
+    model: ModelChoice
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of an experiment's plan.
+
+    Attributes:
+        label: the method's label, or "teacher".
+        spec: what is trained.
+    """
+
+    label: str
+    spec: RunSpec
+
+
+class ExperimentSpec(SpecModel):
+    """An experiment. Methods share the seeds, so that run i of one method and run i of another form a pair."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^\S(.*\S)?$", description="Unique; how tables name it.")
+    notes: str = Field("", max_length=10_000)
+    tags: tuple[Tag, ...] = Field((), max_length=20)
+    priority: int = Field(0, ge=-100, le=100, description="Higher runs first.")
+    dataset: DatasetChoice
+    teacher: Teacher | None = None
+    student: Student
+    methods: tuple[MethodChoice, ...] = Field(min_length=1, description="The first one is the baseline.")
+    seeds: tuple[Seed, ...] = Field(min_length=1, max_length=1000)
+    training: Training = Field(description="How the students are trained.")
+    resources: Resources = Field(default_factory=Resources)
+
+    @field_validator("seeds")
+    @classmethod
+    def _no_seed_twice(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        twice = [seed for seed, count in Counter(seeds).items() if count > 1]
+        if twice:
+            raise ValueError(f"seed {twice[0]} is given twice; equal seeds are one run, not two")
+        return seeds
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        problems: list[tuple[tuple[int | str, ...], str, Any]] = []
+        facts = DATASETS[self.dataset.name].facts(self.dataset.typed_params)
+        models: list[tuple[tuple[int | str, ...], str]] = [(("student", "model"), self.student.model.name)]
+        if self.teacher:
+            models.append((("teacher", "model"), self.teacher.model.name))
+        if facts:
+            for path, name in models:
+                least = MODELS[name].min_image_size
+                if facts.image_size < least:
+                    text = f"{name} needs images of at least {least} px; {self.dataset.name} has {facts.image_size} px"
+                    problems.append((path, text, name))
+        labels: Counter[str] = Counter()
+        for index, method in enumerate(self.methods):
+            entry = METHODS[method.name]
+            labels[method.label] += 1
+            if labels[method.label] == 2:
+                text = f"two methods are labelled {method.label!r}; give one of them a label of its own"
+                problems.append((("methods", index, "label"), text, method.label))
+            if entry.needs_teacher and not self.teacher:
+                text = f"{method.name} needs a teacher, and the spec has none"
+                problems.append((("methods", index), text, method.name))
+            if facts and facts.num_classes < entry.min_classes:
+                text = (
+                    f"{method.name} compares the non-target classes with each other and needs at least "
+                    f"{entry.min_classes} classes; {self.dataset.name} has {facts.num_classes}"
+                )
+                problems.append((("methods", index), text, method.name))
+        count = len(self.methods) * len(self.seeds)
+        if count > MAX_RUNS:
+            problems.append((("seeds",), f"{count} runs are more than the {MAX_RUNS} allowed in one experiment", count))
+        if problems:
+            raise refuse("ExperimentSpec", *problems)
+        return self
+
+    def teacher_run(self) -> RunSpec | None:
+        """The teacher's training, where a method needs one."""
+        if self.teacher is None or not any(METHODS[method.name].needs_teacher for method in self.methods):
+            return None
+        return RunSpec(
+            role="teacher",
+            dataset=self.dataset,
+            model=self.teacher.model,
+            method=MethodChoice(name="ce", label="teacher"),
+            training=self.teacher.training or self.training,
+            seed=self.teacher.seed,
+            data_seed=self.teacher.seed,
+        )
+
+    def plan(self) -> list[PlannedRun]:
+        """Every run of the experiment: the teacher first, then seed by seed, so that pairs finish together."""
+        teacher = self.teacher_run()
+        runs = [PlannedRun("teacher", teacher)] if teacher else []
+        for seed in self.seeds:
+            for method in self.methods:
+                distilled = METHODS[method.name].needs_teacher
+                spec = RunSpec(
+                    role="student",
+                    dataset=self.dataset,
+                    model=self.student.model,
+                    method=method,
+                    training=self.training,
+                    seed=seed,
+                    data_seed=seed,
+                    teacher=teacher.fingerprint() if teacher and distilled else None,
+                )
+                runs.append(PlannedRun(method.label, spec))
+        return runs

@@ -1,0 +1,137 @@
+"""The parts that an experiment and a single run share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from core.catalog import DATASETS, METHODS, MODELS, Entry, Params, Registry, UnknownNameError
+from core.spec.problems import refuse
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class SpecModel(BaseModel):
+    """Base of everything in a spec: unknown fields are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Choice(SpecModel):
+    """A name from the catalog with its parameters; a bare string is short for a name with no parameters.
+
+    ``params`` is validated by the entry's own model and comes out complete, defaults filled in.
+    """
+
+    registry: ClassVar[Registry[Any]]
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            cls.registry[name]
+        except UnknownNameError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @field_validator("params")
+    @classmethod
+    def _complete(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "name" not in info.data:  # the name is refused already
+            return params
+        entry: Entry = cls.registry[info.data["name"]]
+        # A ValidationError raised here keeps its own paths: methods.1.params.alpha.
+        return entry.params.model_validate(params).model_dump(mode="json")
+
+    @property
+    def typed_params(self) -> Params:
+        """The parameters as the entry's own model."""
+        entry: Entry = self.registry[self.name]
+        return entry.params.model_validate(self.params)
+
+
+class MethodChoice(Choice):
+    """A method with its parameters.
+
+    ``label`` tells two settings of one method apart in tables and curves. Without one it is the method's name,
+    with the reduction where there is one.
+    """
+
+    registry: ClassVar[Registry[Any]] = METHODS
+
+    label: str = Field("", max_length=60)
+
+    @model_validator(mode="after")
+    def _default_label(self) -> Self:
+        if not self.label:
+            reduction = self.params.get("reduction")
+            label = f"{self.name} ({reduction})" if reduction else self.name
+            object.__setattr__(self, "label", label)
+        return self
+
+
+class ModelChoice(Choice):
+    registry: ClassVar[Registry[Any]] = MODELS
+
+
+class DatasetChoice(Choice):
+    registry: ClassVar[Registry[Any]] = DATASETS
+
+
+class Optimizer(SpecModel):
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.05, gt=0, le=100, description="Peak learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum.")
+    nesterov: bool = Field(False, description="Nesterov's form of SGD's momentum.")
+    weight_decay: float = Field(5e-4, ge=0, le=10, description="L2 penalty in SGD, decoupled decay in AdamW.")
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise refuse("Optimizer", (("nesterov",), "Nesterov momentum needs a momentum above 0", True))
+        return self
+
+
+class Schedule(SpecModel):
+    name: Literal["constant", "cosine", "step"] = "cosine"
+    warmup_epochs: int = Field(0, ge=0, description="Epochs of linear warm-up from 0 to the peak.")
+    milestones: tuple[int, ...] = Field((), description="For step: epochs after which the rate is multiplied by gamma.")
+    gamma: float = Field(0.1, gt=0, le=1, description="For step: the factor.")
+
+    @model_validator(mode="after")
+    def _milestones(self) -> Self:
+        if self.name == "step" and not self.milestones:
+            raise refuse("Schedule", (("milestones",), "a step schedule needs at least one epoch", self.milestones))
+        if self.name != "step" and self.milestones:
+            text = f"only a step schedule has milestones, not {self.name}"
+            raise refuse("Schedule", (("milestones",), text, self.milestones))
+        if any(later <= earlier for earlier, later in zip((0, *self.milestones), self.milestones, strict=False)):
+            raise refuse("Schedule", (("milestones",), "must be positive and increasing", self.milestones))
+        return self
+
+
+class Training(SpecModel):
+    """How a network is trained: the same for every method of an experiment."""
+
+    epochs: int = Field(ge=1, le=10_000, description="Passes over the training images.", examples=[30])
+    batch_size: int = Field(64, ge=2, le=65_536, description="Images a step.")
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    schedule: Schedule = Field(default_factory=Schedule)
+    augment: bool = Field(
+        True, description="The data set's own augmentation: random shifts, and flips where they make sense."
+    )
+
+
+class Resources(SpecModel):
+    """What a run needs of a worker. Not part of what is computed, so not part of any fingerprint."""
+
+    device: Literal["any", "cpu", "gpu"] = Field("any", description="Which slots may take it.")

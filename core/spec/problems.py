@@ -1,0 +1,77 @@
+"""Bad input as a list of problems, each with the path of the field it is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a spec.
+
+    Attributes:
+        path: the field, as ``methods.1.params.alpha``; empty where it is about the whole.
+        message: what is wrong, for a person.
+    """
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class SpecError(ValueError):
+    """A spec that cannot be used, with every problem found."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """Pydantic's errors as problems, in plain words."""
+    items = error.errors(include_url=False, include_context=False)
+    return [
+        Problem(path=".".join(str(part) for part in item["loc"]), message=_plain(item["type"], item["msg"]))
+        for item in items
+        # Pydantic drops refused items and then also finds the list too short; the items' own errors say enough.
+        if not (item["type"] == "too_short" and any(_below(item["loc"], other["loc"]) for other in items))
+    ]
+
+
+def _below(outer: tuple[int | str, ...], inner: tuple[int | str, ...]) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
+
+
+def _plain(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown field"
+    if kind == "missing":
+        return "missing"
+    for prefix in ("Value error, ", "Input "):
+        message = message.removeprefix(prefix)
+    return message
+
+
+def refuse(title: str, *problems: tuple[tuple[int | str, ...], str, Any]) -> ValidationError:
+    """A ValidationError whose lines carry their own paths: (location, message, the value refused).
+
+    Raised inside a validator, pydantic puts the validator's own path in front of each.
+    """
+    return ValidationError.from_exception_data(
+        title,
+        [
+            InitErrorDetails(
+                # Braces in a message would be read as template fields, so the message travels as a context value.
+                type=PydanticCustomError("refused", "{message}", {"message": message}),
+                loc=location,
+                input=value,
+            )
+            for location, message, value in problems
+        ],
+    )

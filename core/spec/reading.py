@@ -1,0 +1,56 @@
+"""From a person's text to a spec, with every problem named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from core.spec.experiment import ExperimentSpec
+from core.spec.problems import Problem, SpecError, problems_of
+
+
+def parse_experiment(data: Any) -> ExperimentSpec:
+    """Validate a spec given as plain data. Raises SpecError with every problem and its path."""
+    if not isinstance(data, dict):
+        raise SpecError([Problem("", f"a spec is a mapping of fields, not {_article(data)}")])
+    try:
+        return ExperimentSpec.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(problems_of(error)) from None
+
+
+def parse_text(text: str) -> ExperimentSpec:
+    """Validate a spec written as YAML or JSON. Raises SpecError, with line and column where the text is not YAML."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise SpecError([Problem("", f"not YAML{where}: {error.problem or error.context}")]) from None
+    except yaml.YAMLError as error:
+        raise SpecError([Problem("", f"not YAML: {str(error).splitlines()[0]}")]) from None
+    return parse_experiment(data)
+
+
+def read_experiment(path: Path) -> ExperimentSpec:
+    """Validate a spec file. Raises SpecError, also where the file cannot be read as text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not UTF-8 text"
+        raise SpecError([Problem("", f"cannot read {path}: {reason}")]) from None
+    return parse_text(text)
+
+
+def to_yaml(spec: ExperimentSpec) -> str:
+    """The spec as YAML, complete, in the order of its fields."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _article(value: Any) -> str:
+    return {"NoneType": "an empty file", "str": "plain text", "list": "a list"}.get(
+        type(value).__name__, f"a {type(value).__name__}"
+    )

@@ -1,0 +1,44 @@
+"""One training, fully resolved: what the worker hands to ``core``, whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import Field
+
+from core.spec.parts import DatasetChoice, MethodChoice, ModelChoice, Seed, SpecModel, Training
+
+FINGERPRINT_VERSION = 1
+"""Raised when the same RunSpec begins to mean another training; old teachers and caches are then not reused."""
+
+
+class RunSpec(SpecModel):
+    """One training: everything that decides its numbers, nothing that does not.
+
+    Attributes:
+        role: a teacher is trained by cross-entropy and shared; a student is what is compared.
+        seed: of the initialisation.
+        data_seed: of the batch order and the augmentation. Runs that share both seeds are a pair.
+        teacher: fingerprint of the teacher's run, where the method reads one.
+    """
+
+    role: Literal["teacher", "student"]
+    dataset: DatasetChoice
+    model: ModelChoice
+    method: MethodChoice
+    training: Training
+    seed: Seed
+    data_seed: Seed
+    teacher: str | None = Field(None, pattern=r"^v\d+-[0-9a-f]{32}$")
+
+    def fingerprint(self) -> str:
+        """Name of what this trains, ``v1-`` and 32 hexadecimal digits: equal specs, equal name.
+
+        Canonical JSON of every field but the method's label, so that renaming changes nothing.
+        """
+        content = self.model_dump(mode="json", exclude={"method": {"label"}})
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        digest = hashlib.sha256(f"dkd-lab run {FINGERPRINT_VERSION}\n{text}".encode()).hexdigest()
+        return f"v{FINGERPRINT_VERSION}-{digest[:32]}"

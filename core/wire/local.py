@@ -1,0 +1,91 @@
+"""What the processes of one machine agree on without talking: where things lie, and how a nudge is sent."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_data_path
+
+NUDGE_TASK = "dkd.run_next"
+NUDGE_QUEUE = "dkd"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of an embedded stack: ``DKD_HOME``, else the user's data folder."""
+
+    path: Path
+
+    @classmethod
+    def find(cls) -> Home:
+        """From the environment. Nothing is created."""
+        given = os.environ.get("DKD_HOME")
+        return cls(Path(given).expanduser().absolute() if given else user_data_path("dkd-lab", appauthor=False))
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.path / 'dkd.sqlite3'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Root of the artifact store: ``runs/ID/attempt-N/…`` lies in it."""
+        return self.path / "artifacts"
+
+    @property
+    def broker(self) -> Path:
+        """Folder of Celery's filesystem transport."""
+        return self.path / "broker"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def admin_token(self) -> Path:
+        """File with the token that the command line reads by itself; mode 0600."""
+        return self.path / "tokens" / "admin"
+
+    @property
+    def worker_token(self) -> Path:
+        """File with the token that lets a worker claim and report, and nothing else; mode 0600."""
+        return self.path / "tokens" / "worker"
+
+    @property
+    def api_url(self) -> Path:
+        """File with the address of the stack that runs on this folder now; not there when none does."""
+        return self.path / "api.url"
+
+
+def celery_settings(broker_url: str, folder: Path) -> dict[str, Any]:
+    """Celery's configuration, the same for who nudges and who is nudged.
+
+    The message carries no work, so it is acknowledged before anything runs (a lost nudge is repeated by the
+    reconciler; a late acknowledgement would run a long task twice), has no result, and is never prefetched.
+
+    Args:
+        broker_url: ``filesystem://`` or ``redis://…``.
+        folder: where the filesystem transport keeps its messages; not used by the others.
+    """
+    settings: dict[str, Any] = {
+        "broker_url": broker_url,
+        "broker_connection_retry_on_startup": True,
+        "task_default_queue": NUDGE_QUEUE,
+        "task_acks_late": False,
+        "task_ignore_result": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_hijack_root_logger": False,
+        "worker_enable_remote_control": not broker_url.startswith("filesystem"),
+    }
+    if broker_url.startswith("filesystem"):
+        settings["broker_transport_options"] = {
+            "data_folder_in": str(folder / "messages"),
+            "data_folder_out": str(folder / "messages"),
+            "processed_folder": str(folder / "processed"),
+            "control_folder": str(folder / "control"),
+            # Moved, not deleted: a move on one disk is atomic, so two workers never take one message.
+            "store_processed": True,
+        }
+    return settings

@@ -1,0 +1,323 @@
+"""The public interface: experiments, runs, metrics, comparisons. All times are UTC, in ISO 8601."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.events import AnyFloat
+from core.spec import ExperimentSpec, RunSpec
+
+RunState = Literal["waiting", "queued", "paused", "running", "cancelling", "succeeded", "failed", "cancelled"]
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Wire(BaseModel):
+    """Base of every answer. Unknown fields are ignored, so that an older client reads a newer backend."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class ProblemField(Wire):
+    """One refused field: ``path`` as ``methods.1.params.alpha``."""
+
+    path: str
+    message: str
+
+
+class ProblemDetails(Wire):
+    """An error after RFC 9457, sent as ``application/problem+json``."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[ProblemField] = Field(default_factory=list, description="For 422: every refused field.")
+
+
+class MetricValue(Wire):
+    """The newest value of one metric."""
+
+    value: AnyFloat
+    step: int
+    epoch: float
+
+
+class Attempt(Wire):
+    """One try at a run by one worker."""
+
+    number: int
+    worker: str = Field(description="Name of the worker.")
+    host: str
+    device: str = ""
+    started_at: datetime
+    ended_at: datetime | None = None
+    outcome: str = Field("", description="succeeded, failed, cancelled, interrupted or lost; empty while it runs.")
+    reason: str = ""
+
+
+class RunSummary(Wire):
+    """A run as a list shows it."""
+
+    id: str
+    label: str = Field(description='The method\'s label, or "teacher".')
+    role: Literal["teacher", "student"]
+    experiment_id: str = Field(description="Of the experiment that first asked for it.")
+    experiment: str = Field(description="Name of that experiment.")
+    state: RunState
+    reason: str = Field("", description="Why it failed, waits or was put back; empty otherwise.")
+    dataset: str
+    model: str
+    method: str
+    seed: int
+    teacher_run_id: str | None = None
+    priority: int = 0
+    attempt: int = Field(0, description="Tries so far.")
+    worker: str = ""
+    step: int = 0
+    total_steps: int = Field(0, description="0 until the training has started.")
+    epoch: float = 0.0
+    total_epochs: int = 0
+    latest: dict[str, MetricValue] = Field(
+        default_factory=dict, description="The newest value of the headline metrics: test/top1, train/loss."
+    )
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class Run(RunSummary):
+    """A run, whole."""
+
+    spec: RunSpec
+    fingerprint: str
+    experiments: list[str] = Field(default_factory=list, description="Ids of all experiments that use it.")
+    attempts: list[Attempt] = Field(default_factory=list)
+    environment: dict[str, str] = Field(default_factory=dict, description="Of the newest attempt: versions, settings.")
+    parameters: int = Field(0, description="Trainable parameters of the network.")
+    train_size: int = 0
+    test_size: int = 0
+    weights: str = Field("", description="Where the weights are in the artifact store, once it has succeeded.")
+    log_tail: list[str] = Field(default_factory=list, description="Last lines of a run that failed.")
+
+
+class Page(Wire):
+    """Part of a list; ``next_cursor`` is opaque and null on the last page."""
+
+    next_cursor: str | None = None
+
+
+class RunPage(Page):
+    items: list[RunSummary]
+
+
+class StateCounts(Wire):
+    """How many of an experiment's runs are in each state."""
+
+    waiting: int = 0
+    queued: int = 0
+    paused: int = 0
+    running: int = 0
+    cancelling: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(self.model_dump().values())
+
+
+class ExperimentSummary(Wire):
+    id: str
+    name: str
+    state: Literal["active", "finished", "failed", "cancelled"] = Field(
+        description="active until every run has ended; then failed if any failed, cancelled if any was, else finished."
+    )
+    dataset: str
+    teacher_model: str | None
+    student_model: str
+    methods: list[str] = Field(description="Labels, in the spec's order; the first is the baseline.")
+    tags: list[str] = Field(default_factory=list)
+    counts: StateCounts
+    progress: float = Field(description="Share of all steps done, 0 to 1.")
+    created_at: datetime
+    ended_at: datetime | None = None
+
+
+class Experiment(ExperimentSummary):
+    spec: ExperimentSpec
+    runs: list[RunSummary]
+    warnings: list[ProblemField] = Field(default_factory=list)
+
+
+class ExperimentPage(Page):
+    items: list[ExperimentSummary]
+
+
+class PlannedRunInfo(Wire):
+    label: str
+    role: Literal["teacher", "student"]
+    model: str
+    seed: int
+    shared: bool = Field(False, description="A teacher that exists already and will not be trained again.")
+
+
+class Preview(Wire):
+    """What a spec would make, without making it."""
+
+    runs: list[PlannedRunInfo]
+    warnings: list[ProblemField] = Field(default_factory=list)
+
+
+class Series(Wire):
+    """One metric of one run. The lists have equal length.
+
+    With ``resolution`` 1 each entry is a point; above that an entry is a bucket of that many steps, aligned to its
+    multiples: ``value`` is the mean, ``low`` and ``high`` its least and greatest value, ``step`` the bucket's last.
+    """
+
+    name: str
+    step: list[int]
+    epoch: list[float]
+    elapsed: list[float] = Field(description="Seconds of training.")
+    value: list[AnyFloat]
+    low: list[AnyFloat] | None = None
+    high: list[AnyFloat] | None = None
+    resolution: int = 1
+
+
+class MetricsReply(Wire):
+    """Metrics of one run. Ask again with ``since=cursor`` for what has come since: only new points are sent then."""
+
+    run_id: str
+    state: RunState
+    cursor: int = Field(description="Counts what has been taken in for this run.")
+    series: list[Series]
+
+
+class LogLine(Wire):
+    number: int = Field(description="Counts from 1 within the run; ask with after=number for what follows.")
+    attempt: int
+    time: datetime
+    level: str
+    message: str
+
+
+class LogsReply(Wire):
+    run_id: str
+    lines: list[LogLine]
+
+
+class Worker(Wire):
+    id: str
+    name: str
+    host: str
+    slots: int
+    device: str = Field(description="cpu or gpu.")
+    state: Literal["online", "offline"]
+    running: list[str] = Field(default_factory=list, description="Ids of the runs it has.")
+    last_heartbeat: datetime
+    version: str = ""
+
+
+class WorkerList(Wire):
+    items: list[Worker]
+
+
+class TeacherInfo(Wire):
+    """A teacher: a run that students wait for and share."""
+
+    run_id: str
+    fingerprint: str
+    model: str
+    dataset: str
+    seed: int
+    state: RunState
+    top1: AnyFloat | None = Field(None, description="Test accuracy after its last epoch, %.")
+    students: int = Field(description="Runs that use it.")
+
+
+class TeacherList(Wire):
+    items: list[TeacherInfo]
+
+
+class Interval(Wire):
+    """A 95 % interval by Student's t."""
+
+    low: float
+    high: float
+
+
+class Convergence(Wire):
+    """Epochs to a target accuracy. Reached: the first of two consecutive epochs at or above it."""
+
+    target: float = Field(description="%.")
+    reached: int = Field(description="Runs that reached it.")
+    of: int = Field(description="Runs that ended.")
+    median_epochs: float | None = Field(
+        description="Over all runs, those that never reached it counting as later; null: > the epochs trained."
+    )
+    max_epochs: int
+
+
+class Group(Wire):
+    """One method over its seeds."""
+
+    label: str
+    method: str
+    n: int = Field(description="Runs that succeeded.")
+    mean: float | None = None
+    sd: float | None = Field(None, description="Sample standard deviation; null below n = 2.")
+    se: float | None = None
+    interval: Interval | None = None
+    values: dict[int, float] = Field(default_factory=dict, description="By seed.")
+    missing: list[int] = Field(default_factory=list, description="Seeds without a value.")
+    convergence: Convergence | None = Field(None, description="Null while no target is known.")
+
+
+class Paired(Wire):
+    """A method against the baseline, seed by seed: method minus baseline, in the metric's unit."""
+
+    label: str
+    baseline: str
+    n: int
+    seeds: list[int]
+    mean_difference: float | None = None
+    sd: float | None = None
+    interval: Interval | None = Field(None, description="t interval of the mean difference; null below n = 2.")
+    sign_flip_p: float | None = Field(None, description="Exact, two-sided.")
+    smallest_p: float | None = Field(None, description="The smallest p that n pairs can give: 2^(1−n).")
+    correlation: float | None = Field(None, description="Of the pairs; null below n = 3 or without variance.")
+    welch_interval: Interval | None = None
+    sentence: str = Field(description="What n allows one to say.")
+
+
+class Comparison(Wire):
+    """Methods of one experiment side by side."""
+
+    experiment_id: str
+    experiment: str
+    metric: str
+    unit: str
+    epoch: Literal["last"] = "last"
+    test_size: int = Field(description="Images in the test set; 0 until a run has started.")
+    resolution: float | None = Field(None, description="One image of the test set, in %.")
+    teacher_top1: float | None = None
+    target_share: float = Field(description="Of the teacher's accuracy, that convergence is measured to.")
+    target: float | None = None
+    baseline: str
+    groups: list[Group]
+    paired: list[Paired]
+    complete: bool = Field(description="Every run has ended.")
+    condition: str = Field("", description='What the result holds for, as "one teacher (seed 0)".')
+
+
+class Catalog(Wire):
+    methods: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+    datasets: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+    experiment_schema: dict[str, Any] = Field(description="JSON schema of a spec.")

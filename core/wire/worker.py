@@ -1,0 +1,113 @@
+"""The protocol between a worker and the backend, under ``/api/v1/worker``.
+
+A worker registers, claims runs, reports what its trainings say and how they end, and sends one heartbeat for all of
+them. Every report names its attempt; one from an attempt that is no longer the run's own is refused with 409.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.events import Record
+from core.spec import RunSpec
+from core.wire.public import Wire
+
+
+class Registration(Wire):
+    """POST /worker/register. Runs that this worker id still holds from an earlier life go back to the queue at once."""
+
+    worker_id: str = Field(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Kept over restarts.")
+    name: str = Field(min_length=1, max_length=100)
+    host: str = Field(max_length=200)
+    slots: int = Field(ge=1, le=1024)
+    device: Literal["cpu", "gpu"]
+    version: str = Field("", max_length=100)
+
+
+class Registered(Wire):
+    heartbeat_seconds: float
+    lease_seconds: float
+
+
+class Holding(Wire):
+    """A run that a worker believes is its own."""
+
+    run_id: str
+    attempt: int = Field(ge=1)
+
+
+class Heartbeat(Wire):
+    """POST /worker/{worker_id}/heartbeat. Renews the lease of each run named."""
+
+    holding: list[Holding] = Field(default_factory=list, max_length=1024)
+
+
+class Order(Wire):
+    """What to do with one run: go on, end it because a person cancelled it, or end it because it is no longer ours."""
+
+    run_id: str
+    attempt: int
+    order: Literal["continue", "cancel", "lost"]
+
+
+class HeartbeatReply(Wire):
+    orders: list[Order]
+    eligible: int = Field(description="Runs that this worker could claim now: the nudge, should the broker be deaf.")
+
+
+class ArtifactRef(Wire):
+    """A file in the artifact store.
+
+    Attributes:
+        path: relative to the store's root, as ``runs/ID/attempt-1/weights.safetensors``.
+        sha256: of its content, where it is known.
+    """
+
+    path: str
+    sha256: str = ""
+
+
+class Claim(Wire):
+    """A run that is now this worker's, until its lease ends."""
+
+    run_id: str
+    attempt: int
+    spec: RunSpec
+    lease_seconds: float
+    folder: str = Field(description="Where this attempt's files go in the artifact store: runs/ID/attempt-N.")
+    teacher: ArtifactRef | None = Field(None, description="The teacher's weights.")
+    teacher_spec: RunSpec | None = Field(None, description="How the teacher was made: its model is built from this.")
+    checkpoint: ArtifactRef | None = Field(None, description="Where an earlier attempt can be resumed from.")
+
+
+class ClaimReply(Wire):
+    """POST /worker/{worker_id}/claim. ``claim`` is null where nothing is eligible."""
+
+    claim: Claim | None = None
+
+
+class EventBatch(Wire):
+    """POST /worker/{worker_id}/runs/{run_id}/events. Records already taken in are passed over."""
+
+    attempt: int = Field(ge=1)
+    records: list[Record] = Field(max_length=5000)
+
+
+class EventReply(Wire):
+    accepted_seq: int = Field(description="The last seq taken in for this attempt.")
+
+
+class Outcome(Wire):
+    """POST /worker/{worker_id}/runs/{run_id}/finish. Sending it again changes nothing.
+
+    interrupted: stopped for a reason that is not the training's own (worker told to leave, lease not renewed, child
+    killed from outside): the run goes back to the queue with its checkpoint, up to a bounded number of attempts.
+    """
+
+    attempt: int = Field(ge=1)
+    outcome: Literal["succeeded", "failed", "cancelled", "interrupted"]
+    reason: str = Field("", max_length=4000)
+    weights: ArtifactRef | None = Field(None, description="Required with succeeded.")
+    log_tail: list[str] = Field(default_factory=list, max_length=200)
