@@ -1,0 +1,216 @@
+"""The statistics against scipy, constructed data and simulation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from backend import statistics
+
+RNG = np.random.default_rng(7)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 12])
+def test_summary_agrees_with_scipy(n: int) -> None:
+    values = RNG.normal(90, 2, n).tolist()
+    found = statistics.summarize(values)
+    assert found.n == n
+    assert found.mean == pytest.approx(np.mean(values))
+    assert found.sd == pytest.approx(np.std(values, ddof=1))
+    assert found.se == pytest.approx(stats.sem(values))
+    low, high = stats.t.interval(0.95, n - 1, loc=np.mean(values), scale=stats.sem(values))
+    assert found.interval is not None
+    assert (found.interval.low, found.interval.high) == pytest.approx((low, high))
+
+
+def test_summary_of_none_one_and_equal_values() -> None:
+    assert statistics.summarize([]) == statistics.Summary(n=0)
+    assert statistics.summarize([91.5]) == statistics.Summary(n=1, mean=91.5)
+    equal = statistics.summarize([91.5, 91.5, 91.5])
+    assert (equal.sd, equal.se, equal.interval) == (0.0, 0.0, None)
+
+
+def test_t_interval_covers_at_its_level() -> None:
+    """4,000 samples of three: 0.95 within four standard errors of the simulation (0.0034 each)."""
+    generator = np.random.default_rng(11)
+    hits = 0
+    for sample in generator.normal(1.5, 0.7, (4000, 3)).tolist():
+        interval = statistics.summarize(sample).interval
+        assert interval is not None
+        hits += interval.low <= 1.5 <= interval.high
+    assert hits / 4000 == pytest.approx(0.95, abs=0.0138)
+
+
+def test_paired_agrees_with_scipy() -> None:
+    left, right = RNG.normal(90, 2, 8), RNG.normal(89, 2, 8)
+    found = statistics.paired(left.tolist(), right.tolist())
+    expected = stats.ttest_rel(left, right).confidence_interval(0.95)
+    assert found.differences.interval is not None
+    assert found.differences.interval.low == pytest.approx(expected.low)
+    assert found.differences.interval.high == pytest.approx(expected.high)
+    assert found.correlation == pytest.approx(stats.pearsonr(left, right).statistic)
+    with pytest.raises(ValueError, match="zip"):
+        statistics.paired([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6, 10])
+def test_sign_flip_is_exact(n: int) -> None:
+    differences = RNG.normal(0.4, 1, n).tolist()
+    sums = [
+        abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+        for signs in itertools.product((1, -1), repeat=n)
+    ]
+    expected = np.mean([total >= abs(sum(differences)) - 1e-12 for total in sums])
+    assert statistics.sign_flip_p(differences) == pytest.approx(float(expected))
+
+
+def test_sign_flip_agrees_with_scipys_permutation_test() -> None:
+    differences = np.array([0.4, -0.1, 0.9, 0.3, 0.2, 0.7, -0.3, 0.5])
+    expected = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert statistics.sign_flip_p(differences.tolist()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("n", "p"), [(1, 1.0), (2, 0.5), (3, 0.25), (5, 0.0625), (6, 0.03125), (20, 2.0**-19)])
+def test_smallest_p_is_what_equal_signs_give(n: int, p: float) -> None:
+    assert statistics.smallest_p(n) == p
+    assert statistics.sign_flip_p([0.1 * (i + 1) for i in range(n)]) == pytest.approx(p, rel=1e-12)
+
+
+def test_sign_flip_counts_ties_despite_rounding() -> None:
+    # 0.1 + 0.2 − 0.3 is not 0.0 in floats; every pattern of these ties with its neighbours.
+    assert statistics.sign_flip_p([0.1, 0.2, -0.3]) == 1.0
+    assert statistics.sign_flip_p([0.0, 0.0, 0.0]) == 1.0
+    assert statistics.sign_flip_p([]) is None
+
+
+def test_sign_flip_above_the_exact_limit() -> None:
+    differences = np.random.default_rng(3).normal(0.4, 1, 40).tolist()
+    p = statistics.sign_flip_p(differences)
+    assert p is not None
+    assert p == statistics.sign_flip_p(differences)
+    # By its normal approximation, within the drawing's error.
+    z = abs(sum(differences)) / math.sqrt(sum(d * d for d in differences))
+    assert p == pytest.approx(2 * stats.norm.sf(z), abs=0.005)
+    assert statistics.sign_flip_p([1.0] * 40) == 1e-5
+
+
+@pytest.mark.parametrize("values", [([1.0, 2.0], [2.0, 3.0]), ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]), ([], [])])
+def test_correlation_is_none_where_it_means_nothing(values: tuple[list[float], list[float]]) -> None:
+    assert statistics.correlation(*values) is None
+
+
+def test_correlation_of_a_line_is_one() -> None:
+    assert statistics.correlation([1.0, 2.0, 4.0], [-2.0, -4.0, -8.0]) == -1.0
+
+
+def test_welch_agrees_with_scipy() -> None:
+    left, right = RNG.normal(90, 2, 5), RNG.normal(89, 0.5, 3)
+    expected = stats.ttest_ind(left, right, equal_var=False).confidence_interval(0.95)
+    found = statistics.welch_interval(left.tolist(), right.tolist())
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert statistics.welch_interval([1.0], [1.0, 2.0]) is None
+    assert statistics.welch_interval([1.0, 1.0], [2.0, 2.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([80, 90, 91, 92], 2),
+        ([90, 80, 90, 89, 90, 90], 5),  # two single peaks do not count
+        ([80, 80, 80, 90], None),  # the last alone is unconfirmed
+        ([80, 80, 90, 90], 3),  # as the second of a pair it confirms
+        ([90], None),
+        ([], None),
+        ([math.nan, 90, math.nan, 90, 90], 4),
+        ([math.inf, 90], 1),
+    ],
+)
+def test_reached_is_the_first_of_two_in_a_row(values: list[float], expected: float | None) -> None:
+    epochs = [float(i + 1) for i in range(len(values))]
+    assert statistics.epochs_to_target(epochs, values, 90) == expected
+
+
+@pytest.mark.parametrize(
+    ("reached", "expected"),
+    [
+        ([3, 5, 9], 5),
+        ([3, None, 9], 9),
+        ([3, None, None], None),
+        ([3, 5], 4),
+        ([3, None], None),  # half of the median is later than any number
+        ([3, 5, 9, None], 7),
+        ([], None),
+    ],
+)
+def test_median_counts_never_as_later(reached: list[float | None], expected: float | None) -> None:
+    assert statistics.median_epochs(reached) == expected
+
+
+def _say(differences: list[float], better: statistics.Better = "higher", unit: str = "") -> str:
+    return statistics.sentence(differences, label="B", baseline="A", better=better, unit=unit)
+
+
+def test_sentence_without_enough_pairs() -> None:
+    assert _say([]) == "No seed has a value for both methods yet, so there is nothing to compare."
+    assert _say([0.42]) == "1 pair (+0.42) has no interval: it cannot tell a difference from chance."
+
+
+def test_sentence_of_three_pairs_that_straddle_zero() -> None:
+    assert _say([0.0, 0.25, 0.5]) == (
+        "3 pairs cannot show p < 0.25; the interval −0.4 to +0.9 contains zero, so this does not tell which is better."
+    )
+
+
+def test_sentence_of_three_pairs_whose_interval_excludes_zero() -> None:
+    assert _say([1.0, 1.1, 1.2], unit="percentage points") == (
+        "The interval +0.85 to +1.35 percentage points excludes zero: B is better than A if the differences are "
+        "normally distributed. Without that assumption 3 pairs cannot show p < 0.25, so it is not confirmed."
+    )
+    assert "B is worse than A" in _say([1.0, 1.1, 1.2], better="lower")
+    assert "B is higher than A" in _say([1.0, 1.1, 1.2], better=None)
+    assert "B is better than A" in _say([-1.0, -1.1, -1.2], better="lower")
+
+
+def test_sentence_with_pairs_enough_to_confirm() -> None:
+    assert _say([1.0, 1.1, 1.2, 0.9, 1.0, 1.1]) == (
+        "The interval +0.94 to +1.16 excludes zero and the sign-flip p is 0.031 (6 pairs): B is better than A."
+    )
+    assert _say([1.0, -1.1, 1.2, -0.9, 1.0, -1.1]).endswith(
+        "contains zero and the sign-flip p is 1 (6 pairs), so this does not tell which is better."
+    )
+
+
+def test_sentence_where_interval_and_test_disagree() -> None:
+    outlier = [0.1, 0.1, 0.1, 0.1, 0.1, 3.0]
+    text = _say(outlier)
+    assert "contains zero but the sign-flip p is 0.031 (6 pairs): the two disagree" in text
+
+
+def test_sentence_without_spread() -> None:
+    assert _say([0.0, 0.0, 0.0]).startswith("The two are equal in all 3 pairs")
+    assert _say([0.5, 0.5]) == (
+        "The difference is +0.50 in both pairs, without the spread that an interval needs; 2 pairs cannot show p < 0.5."
+    )
+    # The same difference made of other floats: 90.3 − 90.1 is not 80.3 − 80.1 in the last bit.
+    assert "in all 3 pairs" in _say([90.3 - 90.1, 80.3 - 80.1, 0.2])
+
+
+def test_sentence_never_shows_a_bound_as_zero() -> None:
+    half = 4.302652729911275 * 1.0 / math.sqrt(3)
+    text = _say([half + 0.004 - 1, half + 0.004, half + 0.004 + 1])
+    assert text.startswith("The interval +0.004 to ")
+
+
+@pytest.mark.parametrize("n", range(12))
+def test_sentence_is_one_line_for_any_sample(n: int) -> None:
+    generator = np.random.default_rng(n)
+    for scale in (1e-9, 1.0, 1e6):
+        text = _say((generator.normal(0, 1, n) * scale).tolist())
+        assert text.endswith(".")
+        assert "\n" not in text
+        assert "nan" not in text
