@@ -1,0 +1,15 @@
+"""The typed client of DKD Lab's backend, and the ``dkd`` command line on it."""
+
+from client.errors import ApiError, BackendUnreachable, ClientSettingsError, NotABackend
+from client.http import Client, ServerEvent
+from client.worker import WorkerClient
+
+__all__ = [
+    "ApiError",
+    "BackendUnreachable",
+    "Client",
+    "ClientSettingsError",
+    "NotABackend",
+    "ServerEvent",
+    "WorkerClient",
+]

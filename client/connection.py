@@ -1,0 +1,247 @@
+"""One HTTP connection to a backend: address, token, retries, and replies read into typed models."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from client.errors import ApiError, BackendUnreachable, ClientSettingsError, NotABackend
+from core.wire.local import Home
+from core.wire.public import ProblemDetails
+
+API = "/api/v1"
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+# Together under a second where nothing listens at all, so that a person who forgot `dkd up` is told at once.
+_BACKOFF_SECONDS = (0.2, 0.5)
+_LONGEST_WAIT = 5.0
+_PASSING = frozenset({502, 503, 504})
+
+Reply = TypeVar("Reply", bound=BaseModel)
+Query = Mapping[str, str | int | float | Sequence[str] | None]
+
+
+def find_url(given: str | None) -> str:
+    """The backend's address: as given, else DKD_API_URL, else that of the stack on this home, else the default.
+
+    Raises ClientSettingsError where it is not an http or https address.
+    """
+    url = given or os.environ.get("DKD_API_URL") or _first_line(Home.find().api_url) or DEFAULT_URL
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ClientSettingsError(f"{url!r} is not an address: {error}") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ClientSettingsError(f"{url!r} is not an address; it begins with http:// or https://")
+    return url.rstrip("/")
+
+
+def find_token(given: str | None, url: str, *, variable: str, local: Path) -> str | None:
+    """The bearer token: as given, else of the environment, else the file that a stack on this home has made.
+
+    The local file is only read for a backend on this machine: its token means nothing elsewhere, and must not leak.
+
+    Args:
+        variable: name of the environment variable; with ``_FILE`` behind it, of the one that names a file.
+        local: the home's token file.
+    """
+    if given:
+        return given
+    if token := os.environ.get(variable):
+        return token
+    if named := os.environ.get(f"{variable}_FILE"):
+        token = _first_line(Path(named))
+        if not token:
+            raise ClientSettingsError(f"{variable}_FILE names {named}, which holds no readable token")
+        return token
+    return _first_line(local) if is_loopback(url) else None
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine."""
+    host = httpx.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Connection:
+    """Sends requests and reads the replies. Safe to use from several threads.
+
+    Args:
+        url: of the backend, without ``/api/v1``.
+        timeout: seconds for each of connect, read and write.
+        transport: another way to send, for tests.
+    """
+
+    def __init__(
+        self, url: str, token: str | None, *, timeout: float, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self.url = url
+        headers = {"Accept": "application/json, application/problem+json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        # A proxy named in the environment knows nothing of this machine's own loopback.
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=timeout, transport=transport, trust_env=not is_loopback(url)
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        reply: type[Reply],
+        *,
+        body: BaseModel | Mapping[str, Any] | None = None,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool = False,
+    ) -> Reply:
+        """Send one request and read its reply.
+
+        Args:
+            body: sent as JSON.
+            repeatable: whether sending it twice does no more than once; only then is it tried again after a lost
+                connection or a 502, 503 or 504.
+
+        Raises:
+            ApiError: the backend refused it.
+            BackendUnreachable: nothing usable answered.
+        """
+        response = self._request(method, path, body=body, query=query, headers=headers, repeatable=repeatable)
+        try:
+            return reply.model_validate_json(response.content)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            what = f"{where}: {first['msg']}" if where else first["msg"]
+            raise NotABackend(self.url, f"its reply to {method} {path} is no {reply.__name__}: {what}") from None
+
+    def post(self, path: str, body: BaseModel) -> None:
+        """Send a request whose reply says nothing. It is not repeated."""
+        self._request("POST", path, body=body, query=None, headers=None, repeatable=False)
+
+    def status(self, path: str) -> int | None:
+        """The status of a GET, tried once; None where nothing answers."""
+        try:
+            return self._http.get(path).status_code
+        except httpx.HTTPError:
+            return None
+
+    @contextmanager
+    def lines(self, path: str, *, headers: Mapping[str, str], silence: float) -> Iterator[Iterator[str]]:
+        """The lines of a reply as they come; BackendUnreachable after ``silence`` seconds without one."""
+        timeout = httpx.Timeout(self._http.timeout, read=silence)
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+                if response.is_error:
+                    response.read()
+                    raise self._refusal(response)
+                yield response.iter_lines()
+        except httpx.HTTPError as error:
+            raise BackendUnreachable(self.url, _reason(error)) from error
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: BaseModel | Mapping[str, Any] | None,
+        query: Query | None,
+        headers: Mapping[str, str] | None,
+        repeatable: bool,
+    ) -> httpx.Response:
+        sent = dict(headers or {})
+        content: str | None = None
+        if isinstance(body, BaseModel):
+            content = body.model_dump_json()
+        elif body is not None:
+            content = _json(body)
+        if content is not None:
+            sent["Content-Type"] = "application/json"
+        request = self._http.build_request(
+            method,
+            path,
+            content=content,
+            params=httpx.QueryParams({key: _plain(value) for key, value in (query or {}).items() if value is not None}),
+            headers=sent,
+        )
+        waits = iter(_BACKOFF_SECONDS if repeatable else ())
+        while True:
+            try:
+                response = self._http.send(request)
+            except httpx.TransportError as error:
+                wait = next(waits, None)
+                if wait is None:
+                    raise BackendUnreachable(self.url, _reason(error)) from error
+            else:
+                if response.is_success:
+                    return response
+                wait = next(waits, None) if response.status_code in _PASSING else None
+                if wait is None:
+                    raise self._refusal(response)
+                wait = max(wait, _retry_after(response))
+            # Spread, so that many clients of a backend that comes back do not all return at one instant.
+            time.sleep(wait * random.uniform(0.8, 1.2))
+
+    def _refusal(self, response: httpx.Response) -> ApiError | NotABackend:
+        try:
+            problem = ProblemDetails.model_validate_json(response.content)
+        except ValidationError:
+            if response.status_code in _PASSING:  # a proxy in front answers in words of its own
+                problem = ProblemDetails(
+                    title=response.reason_phrase or "not available",
+                    status=response.status_code,
+                    detail=f"the backend at {self.url} is not available now (status {response.status_code})",
+                )
+            else:
+                return NotABackend(self.url, f"it is not a DKD Lab backend: status {response.status_code}")
+        return ApiError(response.status_code, problem)
+
+
+def _json(body: Mapping[str, Any]) -> str:
+    import json
+
+    try:
+        return json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ClientSettingsError(f"the request cannot be written as JSON: {error}") from None
+
+
+def _plain(value: str | int | float | Sequence[str] | None) -> str | list[str]:
+    return str(value) if isinstance(value, str | int | float) or value is None else list(value)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return min(max(float(response.headers.get("Retry-After", 0)), 0.0), _LONGEST_WAIT)
+    except ValueError:  # the header may also be a date
+        return 0.0
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    if isinstance(error, httpx.ConnectError):
+        return "connection refused" if "refused" in str(error).lower() else str(error)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _first_line(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip().split("\n", 1)[0].strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
