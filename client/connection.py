@@ -144,7 +144,7 @@ class Connection:
     @contextmanager
     def lines(self, path: str, *, headers: Mapping[str, str], silence: float) -> Iterator[Iterator[str]]:
         """The lines of a reply as they come; BackendUnreachable after ``silence`` seconds without one."""
-        timeout = httpx.Timeout(self._http.timeout, read=silence)
+        timeout = httpx.Timeout(self._http.timeout.connect, read=silence)
         try:
             with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
                 if response.is_error:

@@ -1,0 +1,183 @@
+"""Answers in the place of a backend: whole, valid objects with little said, and a transport that records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from core.spec import ExperimentSpec, parse_experiment
+from core.wire.public import (
+    Comparison,
+    Convergence,
+    Experiment,
+    Group,
+    Interval,
+    MetricValue,
+    Paired,
+    Run,
+    RunSummary,
+    StateCounts,
+)
+
+NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def spec(name: str = "small", **changes: Any) -> ExperimentSpec:
+    """A valid spec: two methods, two seeds."""
+    data: dict[str, Any] = {
+        "name": name,
+        "dataset": "digits",
+        "teacher": {"model": "resnet20"},
+        "student": {"model": "small_cnn"},
+        "methods": ["kd", "dkd"],
+        "seeds": [0, 1],
+        "training": {"epochs": 4},
+    }
+    return parse_experiment(data | changes)
+
+
+def run_summary(number: int = 1, **changes: Any) -> RunSummary:
+    values: dict[str, Any] = {
+        "id": f"run-{number}",
+        "label": "dkd",
+        "role": "student",
+        "experiment_id": "exp-1",
+        "experiment": "small",
+        "state": "running",
+        "dataset": "digits",
+        "model": "small_cnn",
+        "method": "dkd",
+        "seed": 0,
+        "step": 20,
+        "total_steps": 40,
+        "epoch": 2.0,
+        "total_epochs": 4,
+        "latest": {"test/top1": MetricValue(value=91.5, step=20, epoch=2.0)},
+        "created_at": NOW,
+    }
+    return RunSummary.model_validate(values | changes)
+
+
+def run(number: int = 1, **changes: Any) -> Run:
+    summary = run_summary(number).model_dump()
+    more: dict[str, Any] = {"spec": spec().plan()[1].spec, "fingerprint": "v1-" + "0" * 32}
+    return Run.model_validate(summary | more | changes)
+
+
+def experiment(**changes: Any) -> Experiment:
+    made = spec()
+    values: dict[str, Any] = {
+        "id": "exp-1",
+        "name": made.name,
+        "state": "active",
+        "dataset": "digits",
+        "teacher_model": "resnet20",
+        "student_model": "small_cnn",
+        "methods": [method.label for method in made.methods],
+        "counts": StateCounts(running=1, queued=1),
+        "progress": 0.25,
+        "created_at": NOW,
+        "spec": made,
+        "runs": [run_summary(1), run_summary(2, state="queued", step=0, latest={}, seed=1)],
+    }
+    return Experiment.model_validate(values | changes)
+
+
+def comparison(**changes: Any) -> Comparison:
+    values: dict[str, Any] = {
+        "experiment_id": "exp-1",
+        "experiment": "small",
+        "metric": "test/top1",
+        "unit": "%",
+        "test_size": 899,
+        "resolution": 100 / 899,
+        "teacher_top1": 98.0,
+        "target_share": 0.95,
+        "target": 93.1,
+        "baseline": "kd",
+        "groups": [
+            Group(
+                label="kd",
+                method="kd",
+                n=2,
+                mean=95.0,
+                sd=0.5,
+                values={0: 94.5, 1: 95.5},
+                convergence=Convergence(target=93.1, reached=1, of=2, median_epochs=None, max_epochs=4),
+            ),
+            Group(
+                label="dkd",
+                method="dkd",
+                n=2,
+                mean=96.25,
+                sd=0.25,
+                values={0: 96.0, 1: 96.5},
+                convergence=Convergence(target=93.1, reached=2, of=2, median_epochs=2.5, max_epochs=4),
+            ),
+        ],
+        "paired": [
+            Paired(
+                label="dkd",
+                baseline="kd",
+                n=2,
+                seeds=[0, 1],
+                mean_difference=1.25,
+                interval=Interval(low=-1.9, high=4.4),
+                sentence="Two pairs cannot tell dkd from kd.",
+            )
+        ],
+        "complete": True,
+        "condition": "one teacher (seed 0)",
+    }
+    return Comparison.model_validate(values | changes)
+
+
+def page(*items: Any) -> dict[str, Any]:
+    return {"items": [item.model_dump(mode="json") for item in items], "next_cursor": None}
+
+
+def problem(status: int, detail: str, *errors: tuple[str, str]) -> httpx.Response:
+    """An error as the backend sends it."""
+    content = {
+        "title": "refused",
+        "status": status,
+        "detail": detail,
+        "errors": [{"path": path, "message": message} for path, message in errors],
+    }
+    return httpx.Response(status, json=content, headers={"Content-Type": "application/problem+json"})
+
+
+class FakeBackend:
+    """Answers by method and path; what it is not told of is a 404. Keeps every request."""
+
+    def __init__(self, answers: Mapping[str, Any] | None = None) -> None:
+        self.answers: dict[str, Any] = dict(answers or {})
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers.get(f"{request.method} {request.url.path}")
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if answer is None:
+            return problem(404, f"there is no {request.url.path}")
+        if isinstance(answer, Exception):
+            raise answer
+        if callable(answer):
+            answer = answer(request)
+        if isinstance(answer, httpx.Response):
+            return answer
+        body = answer if isinstance(answer, dict) else answer.model_dump(mode="json")
+        return httpx.Response(200, json=body)
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self)
+
+    def sent(self, index: int = -1) -> Any:
+        """The JSON body of a request."""
+        return json.loads(self.requests[index].content)

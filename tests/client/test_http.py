@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import math
+
+import httpx
+import pytest
+
+from client import ApiError, BackendUnreachable, Client, ClientSettingsError, NotABackend
+from client.connection import Connection
+from core.wire.local import Home
+from tests.client import fakes
+from tests.client.fakes import FakeBackend
+
+URL = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waited: list[float] = []
+    monkeypatch.setattr("client.connection.time.sleep", waited.append)
+    return waited
+
+
+def make(backend: FakeBackend, token: str | None = None) -> Client:
+    return Client(URL, token, transport=backend.transport())
+
+
+def test_submit_sends_the_spec_and_reads_the_experiment() -> None:
+    backend = FakeBackend({"POST /api/v1/experiments": fakes.experiment()})
+    made = make(backend, "secret").submit(fakes.spec())
+    assert made.id == "exp-1"
+    assert backend.sent() == fakes.spec().model_dump(mode="json")
+    assert backend.requests[0].headers["Authorization"] == "Bearer secret"
+    assert backend.requests[0].headers["Content-Type"] == "application/json"
+
+
+def test_submit_is_repeated_with_one_key() -> None:
+    answers = [httpx.ConnectError("refused"), httpx.Response(503), fakes.experiment()]
+    backend = FakeBackend({"POST /api/v1/experiments": answers})
+    assert make(backend).submit({"name": "small"}).name == "small"
+    keys = {request.headers["Idempotency-Key"] for request in backend.requests}
+    assert len(backend.requests) == 3
+    assert len(keys) == 1
+
+
+def test_two_submits_have_two_keys() -> None:
+    backend = FakeBackend({"POST /api/v1/experiments": fakes.experiment()})
+    client = make(backend)
+    client.submit({})
+    client.submit({})
+    assert len({request.headers["Idempotency-Key"] for request in backend.requests}) == 2
+
+
+def test_gives_up_after_some_tries() -> None:
+    backend = FakeBackend({"GET /api/v1/catalog": httpx.ConnectError("[Errno 111] Connection refused")})
+    with pytest.raises(BackendUnreachable, match=f"no backend answers at {URL} \\(connection refused\\)"):
+        make(backend).catalog()
+    assert len(backend.requests) == 3
+
+
+def test_a_refusal_is_not_repeated() -> None:
+    refusal = fakes.problem(422, "invalid", ("methods.1.params.alpha", "must be positive"), ("", "too much"))
+    backend = FakeBackend({"POST /api/v1/experiments": refusal})
+    with pytest.raises(ApiError) as caught:
+        make(backend).submit({})
+    assert caught.value.status == 422
+    assert caught.value.problem.errors[0].path == "methods.1.params.alpha"
+    assert str(caught.value) == "methods.1.params.alpha: must be positive; too much"
+    assert len(backend.requests) == 1
+
+
+def test_waits_as_long_as_it_is_told_but_not_for_ever(no_waiting: list[float]) -> None:
+    busy = httpx.Response(503, headers={"Retry-After": "3600"})
+    backend = FakeBackend({"GET /api/v1/workers": [busy, httpx.Response(200, json={"items": []})]})
+    assert make(backend).workers().items == []
+    assert len(no_waiting) == 1
+    assert 3 < no_waiting[0] < 7
+
+
+def test_a_busy_proxy_is_an_api_error() -> None:
+    backend = FakeBackend({"GET /api/v1/workers": httpx.Response(502, text="<html>Bad gateway</html>")})
+    with pytest.raises(ApiError, match="not available now") as caught:
+        make(backend).workers()
+    assert caught.value.status == 502
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [httpx.Response(404, text="<html>"), httpx.Response(200, text="hello"), httpx.Response(200, json={"things": []})],
+)
+def test_another_program_at_the_address(answer: httpx.Response) -> None:
+    backend = FakeBackend({"GET /api/v1/workers": answer})
+    with pytest.raises(NotABackend, match="127"):
+        make(backend).workers()
+
+
+def test_names_are_escaped_in_paths() -> None:
+    backend = FakeBackend({"GET /api/v1/experiments/a/b ?c": fakes.experiment()})
+    make(backend).experiment("a/b ?c")
+    assert backend.requests[0].url.raw_path == b"/api/v1/experiments/a%2Fb%20%3Fc"
+
+
+def test_lists_are_asked_for_by_repeated_fields() -> None:
+    backend = FakeBackend({"GET /api/v1/runs": fakes.page(fakes.run_summary())})
+    found = make(backend).runs(state=["running", "queued"], experiment="small", limit=7)
+    assert [item.id for item in found.items] == ["run-1"]
+    query = backend.requests[0].url.params
+    assert query.get_list("state") == ["running", "queued"]
+    assert set(query) == {"state", "experiment", "limit"}
+
+
+def test_metrics_keep_what_json_cannot_hold() -> None:
+    series = {"name": "train/loss", "step": [1, 2], "epoch": [0, 1], "elapsed": [0, 1], "value": ["NaN", "Infinity"]}
+    body = {"run_id": "r", "state": "running", "cursor": 2, "series": [series]}
+    reply = make(FakeBackend({"GET /api/v1/runs/r/metrics": body})).metrics("r", names=["train/loss"], since=0)
+    assert math.isnan(reply.series[0].value[0])
+    assert math.isinf(reply.series[0].value[1])
+
+
+def test_an_unknown_field_does_not_stop_an_older_client() -> None:
+    body = {"items": [], "next_cursor": None, "total": 3}
+    assert make(FakeBackend({"GET /api/v1/experiments": body})).experiments().items == []
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_cancel_and_retry_are_repeated(verb: str) -> None:
+    backend = FakeBackend({f"POST /api/v1/runs/r/{verb}": [httpx.ReadError("reset"), fakes.run()]})
+    client = make(backend)
+    assert getattr(client, verb)("r").id == "run-1"
+    assert len(backend.requests) == 2
+
+
+def test_comparison_names_what_it_compares() -> None:
+    backend = FakeBackend({"GET /api/v1/comparisons": fakes.comparison()})
+    assert make(backend).comparison("small", baseline="kd").paired[0].mean_difference == 1.25
+    query = backend.requests[0].url.params
+    assert (query["experiment"], query["baseline"], query["metric"]) == ("small", "kd", "test/top1")
+
+
+def test_ready_says_so_without_raising() -> None:
+    assert make(FakeBackend({"GET /readyz": {"status": "ok"}})).ready()
+    assert not make(FakeBackend({"GET /readyz": fakes.problem(503, "not yet")})).ready()
+    assert not make(FakeBackend({"GET /readyz": httpx.ConnectError("refused")})).ready()
+
+
+def test_events_of_a_stream() -> None:
+    text = ': hello\nid: 7\nevent: metrics\ndata: {"a":\ndata: 1}\n\nevent: state\ndata: {}\n\ndata: cut off'
+    backend = FakeBackend({"GET /api/v1/runs/r/events": httpx.Response(200, text=text)})
+    found = list(make(backend).events("r", last_event_id="6"))
+    assert [(item.id, item.event, item.data) for item in found] == [
+        ("7", "metrics", '{"a":\n1}'),
+        ("7", "state", "{}"),
+    ]
+    assert backend.requests[0].headers["Last-Event-ID"] == "6"
+
+
+def test_events_of_a_run_that_is_not_there() -> None:
+    with pytest.raises(ApiError) as caught:
+        list(make(FakeBackend()).events("none"))
+    assert caught.value.status == 404
+
+
+def test_the_stack_of_this_home_is_found_by_itself(home: Home) -> None:
+    home.admin_token.parent.mkdir(parents=True)
+    home.admin_token.write_text("from-home\n")
+    home.api_url.write_text("http://127.0.0.1:8123\n")
+    backend = FakeBackend({"GET /api/v1/workers": {"items": []}})
+    client = Client(transport=backend.transport())
+    client.workers()
+    assert client.url == "http://127.0.0.1:8123"
+    assert backend.requests[0].headers["Authorization"] == "Bearer from-home"
+
+
+def test_the_environment_wins_over_the_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.admin_token.parent.mkdir(parents=True)
+    home.admin_token.write_text("from-home")
+    (home.path / "given").write_text("from-file")
+    monkeypatch.setenv("DKD_API_URL", "http://localhost:1/")
+    monkeypatch.setenv("DKD_API_TOKEN_FILE", str(home.path / "given"))
+    backend = FakeBackend({"GET /api/v1/workers": {"items": []}})
+    client = Client(transport=backend.transport())
+    client.workers()
+    assert client.url == "http://localhost:1"
+    assert backend.requests[-1].headers["Authorization"] == "Bearer from-file"
+    monkeypatch.setenv("DKD_API_TOKEN", "from-variable")
+    Client(transport=backend.transport()).workers()
+    assert backend.requests[-1].headers["Authorization"] == "Bearer from-variable"
+
+
+def test_the_local_token_is_not_sent_elsewhere(home: Home) -> None:
+    home.admin_token.parent.mkdir(parents=True)
+    home.admin_token.write_text("from-home")
+    backend = FakeBackend({"GET /api/v1/workers": {"items": []}})
+    Client("http://example.org", transport=backend.transport()).workers()
+    assert "Authorization" not in backend.requests[0].headers
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port"])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(ClientSettingsError):
+        Client(url)
+
+
+def test_a_token_file_that_is_not_there(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DKD_API_TOKEN_FILE", str(home.path / "none"))
+    with pytest.raises(ClientSettingsError, match="DKD_API_TOKEN_FILE"):
+        Client(URL)
+
+
+def test_a_proxy_of_the_environment_is_not_asked_about_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:2")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    connection = Connection("http://127.0.0.1:1", None, timeout=1)
+    assert connection.status("/readyz") is None
+    with pytest.raises(BackendUnreachable, match="connection refused"):
+        Client("http://127.0.0.1:1").workers()
