@@ -11,7 +11,7 @@ from core.spec.parts import (
     Training,
 )
 from core.spec.problems import Problem, SpecError, problems_of
-from core.spec.reading import parse_experiment, parse_text, read_experiment, to_yaml
+from core.spec.reading import load_file, load_text, parse_experiment, parse_text, read_experiment, to_yaml
 from core.spec.run import RunSpec
 from core.spec.warnings import warnings_of
 
@@ -30,6 +30,8 @@ __all__ = [
     "Student",
     "Teacher",
     "Training",
+    "load_file",
+    "load_text",
     "parse_experiment",
     "parse_text",
     "problems_of",

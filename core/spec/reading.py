@@ -22,27 +22,38 @@ def parse_experiment(data: Any) -> ExperimentSpec:
         raise SpecError(problems_of(error)) from None
 
 
-def parse_text(text: str) -> ExperimentSpec:
-    """Validate a spec written as YAML or JSON. Raises SpecError, with line and column where the text is not YAML."""
+def load_text(text: str) -> Any:
+    """YAML or JSON as plain data, not yet a spec. Raises SpecError, with line and column, where the text is neither."""
     try:
-        data = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SpecError([Problem("", f"not YAML{where}: {error.problem or error.context}")]) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2025-13-45
         raise SpecError([Problem("", f"not YAML: {str(error).splitlines()[0]}")]) from None
-    return parse_experiment(data)
+    except RecursionError:
+        raise SpecError([Problem("", "not YAML: nested too deeply")]) from None
 
 
-def read_experiment(path: Path) -> ExperimentSpec:
-    """Validate a spec file. Raises SpecError, also where the file cannot be read as text."""
+def load_file(path: Path) -> Any:
+    """A YAML or JSON file as plain data. Raises SpecError, also where the file cannot be read as text."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not UTF-8 text"
         raise SpecError([Problem("", f"cannot read {path}: {reason}")]) from None
-    return parse_text(text)
+    return load_text(text)
+
+
+def parse_text(text: str) -> ExperimentSpec:
+    """Validate a spec written as YAML or JSON. Raises SpecError, with line and column where the text is not YAML."""
+    return parse_experiment(load_text(text))
+
+
+def read_experiment(path: Path) -> ExperimentSpec:
+    """Validate a spec file. Raises SpecError, also where the file cannot be read as text."""
+    return parse_experiment(load_file(path))
 
 
 def to_yaml(spec: ExperimentSpec) -> str:
