@@ -1,0 +1,1 @@
+"""The backend: the API, the database, the queue's truth. ``python -m backend serve|migrate|bootstrap``."""

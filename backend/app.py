@@ -1,0 +1,46 @@
+"""The FastAPI application, made by a function: importing this module starts nothing and opens nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from backend import errors, routes
+from backend.db import Database
+from backend.middleware import AccessLog, BodyLimit, HostCheck
+from backend.nudge import Nudger
+from backend.settings import Settings
+from core.catalog import load_plugins
+
+DESCRIPTION = """Knowledge-distillation experiments: submit one, watch its runs converge, compare its methods.
+
+Errors are `application/problem+json` (RFC 9457). Lists are read page by page with `cursor`."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """An application on these settings (default: the environment's). The database must have been migrated."""
+    settings = settings or Settings()
+    load_plugins(settings.plugins)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        app.state.nudger.close()
+        app.state.database.dispose()
+
+    app = FastAPI(title="DKD Lab", version="1", description=DESCRIPTION, lifespan=lifespan)
+    app.state.settings = settings
+    app.state.database = Database(settings.database_url)
+    app.state.nudger = Nudger(settings)
+    errors.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
+    app.add_middleware(AccessLog)
+    for router in routes.API:
+        app.include_router(router, prefix="/api/v1")
+    for router in routes.ROOT:
+        app.include_router(router)
+    return app

@@ -1,0 +1,7 @@
+"""The database: its tables, its transactions, its clock."""
+
+from backend.db.engine import Database, now
+from backend.db.ids import new_id, new_ids
+from backend.db.types import UtcDateTime, db_now
+
+__all__ = ["Database", "UtcDateTime", "db_now", "new_id", "new_ids", "now"]

@@ -1,0 +1,97 @@
+"""Connections and transactions. Readers see one snapshot; writers are serialised on SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+
+from backend.db.types import db_now
+
+# FastAPI runs 40 requests at once in threads; each may hold one connection, and the reconciler another.
+_POOL_SIZE = 10
+_POOL_OVERFLOW = 40
+_BUSY_SECONDS = 30
+
+
+class Database:
+    """An engine with two kinds of transaction.
+
+    ``read()`` never waits for a writer. ``write()`` commits at the end of the block and rolls back on an exception.
+    On SQLite a writer begins with BEGIN IMMEDIATE: a deferred transaction that turns into a writer half-way is
+    refused with "database is locked" whatever the timeout. Writers of this process queue at a lock of our own, since
+    SQLite's is a polling one.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
+        self._writer = threading.Lock()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for reading; nothing it changes is kept."""
+        with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session in a writing transaction. Do not nest: SQLite has one writer."""
+        if not self.is_sqlite:
+            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                yield session
+            return
+        with self._writer, Session(self.engine, expire_on_commit=False) as session:
+            session.connection(execution_options={"dkd_begin": "BEGIN IMMEDIATE"})
+            yield session
+            session.commit()
+
+    def dispose(self) -> None:
+        self.engine.dispose()
+
+
+def now(session: Session) -> datetime:
+    """The time by the database's clock, in UTC."""
+    return session.scalars(select(db_now())).one()
+
+
+def _postgresql_engine(url: str) -> Engine:
+    return create_engine(
+        url,
+        pool_size=_POOL_SIZE,
+        max_overflow=_POOL_OVERFLOW,
+        pool_pre_ping=True,  # a connection that the server has closed is replaced, not handed to a request
+        connect_args={"connect_timeout": 10},
+    )
+
+
+def _sqlite_engine(url: str) -> Engine:
+    file = make_url(url).database
+    if file and file != ":memory:":
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url,
+        pool_size=_POOL_SIZE,
+        max_overflow=_POOL_OVERFLOW,
+        connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # the driver then begins no transaction of its own
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={_BUSY_SECONDS}000"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("dkd_begin", "BEGIN"))
+
+    return engine

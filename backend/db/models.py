@@ -1,0 +1,260 @@
+"""The tables. Changed only together with a migration; a test holds the two equal."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from backend.db.types import BigInt, Json, UtcDateTime
+
+_ID = String(16)
+
+
+class Base(DeclarativeBase):
+    # Every constraint has a name, so that a migration can drop it on both databases.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime(), float: Double(), dict[str, Any]: Json, list[str]: Json}  # noqa: RUF012
+
+
+class Experiment(Base):
+    """What a person submitted, as it was resolved."""
+
+    __tablename__ = "experiments"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    spec: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class ExperimentRun(Base):
+    """Which runs an experiment uses. A teacher may be used by many."""
+
+    __tablename__ = "experiment_runs"
+
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True, index=True)
+    label: Mapped[str] = mapped_column(String(60))
+    position: Mapped[int]
+
+
+class Run(Base):
+    """One training and where it stands."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('waiting','queued','paused','running','cancelling','succeeded','failed','cancelled')",
+            name="state",
+        ),
+        CheckConstraint("role IN ('teacher','student')", name="role"),
+        CheckConstraint("device IN ('any','cpu','gpu')", name="device"),
+        # Two experiments submitted at once share one teacher: the second insert meets this index.
+        Index(
+            "uq_runs_live_teacher",
+            "fingerprint",
+            unique=True,
+            sqlite_where=text("role = 'teacher' AND state NOT IN ('failed','cancelled')"),
+            postgresql_where=text("role = 'teacher' AND state NOT IN ('failed','cancelled')"),
+        ),
+        # What a claim reads, in its order.
+        Index("ix_runs_claim", "state", text("priority DESC"), "id"),
+        Index("ix_runs_worker_id", "worker_id"),
+        Index("ix_runs_teacher_run_id", "teacher_run_id"),
+    )
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    experiment_id: Mapped[str | None] = mapped_column(
+        ForeignKey("experiments.id", ondelete="SET NULL"), index=True, doc="The one that first asked for it."
+    )
+    fingerprint: Mapped[str] = mapped_column(String(48))
+    role: Mapped[str] = mapped_column(String(8))
+    label: Mapped[str] = mapped_column(String(60))
+    dataset: Mapped[str] = mapped_column(String(100))
+    model: Mapped[str] = mapped_column(String(100))
+    method: Mapped[str] = mapped_column(String(100))
+    seed: Mapped[int] = mapped_column(BigInt)
+    spec: Mapped[dict[str, Any]]
+
+    state: Mapped[str] = mapped_column(String(12))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    log_tail: Mapped[list[str]] = mapped_column(default=list)
+    priority: Mapped[int] = mapped_column(default=0)
+    device: Mapped[str] = mapped_column(String(8), default="any")
+    not_before: Mapped[datetime | None]
+    teacher_run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
+    teacher_failed: Mapped[bool] = mapped_column(
+        default=False, doc="It failed because its teacher did; reviving the teacher revives it."
+    )
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    faults: Mapped[int] = mapped_column(default=0, doc="Attempts lost in a row without a new checkpoint.")
+    worker_id: Mapped[str | None] = mapped_column(ForeignKey("workers.id"))
+    lease_expires_at: Mapped[datetime | None]
+    checkpoint_path: Mapped[str] = mapped_column(Text, default="")
+    checkpoint_step: Mapped[int] = mapped_column(BigInt, default=0)
+    weights_path: Mapped[str] = mapped_column(Text, default="")
+    weights_sha256: Mapped[str] = mapped_column(String(64), default="")
+
+    step: Mapped[int] = mapped_column(BigInt, default=0)
+    total_steps: Mapped[int] = mapped_column(BigInt, default=0)
+    epoch: Mapped[float] = mapped_column(default=0.0)
+    total_epochs: Mapped[int] = mapped_column(default=0)
+    train_size: Mapped[int] = mapped_column(default=0)
+    test_size: Mapped[int] = mapped_column(default=0)
+    parameters: Mapped[int] = mapped_column(BigInt, default=0)
+    environment: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    ingest: Mapped[int] = mapped_column(BigInt, default=0, doc="Batches of metrics taken in, under the row's lock.")
+
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class Attempt(Base):
+    """One try at a run by one worker."""
+
+    __tablename__ = "attempts"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
+    worker_name: Mapped[str] = mapped_column(String(120), doc="As it was then; a worker may be renamed.")
+    host: Mapped[str] = mapped_column(String(200))
+    device: Mapped[str] = mapped_column(Text, default="")
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str] = mapped_column(String(12), default="")
+    reason: Mapped[str] = mapped_column(Text, default="")
+    accepted_seq: Mapped[int] = mapped_column(BigInt, default=0)
+
+
+class Worker(Base):
+    """A worker, known by the id that it keeps over restarts."""
+
+    __tablename__ = "workers"
+    __table_args__ = (CheckConstraint("state IN ('online','offline')", name="state"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120))
+    host: Mapped[str] = mapped_column(String(200))
+    slots: Mapped[int]
+    device: Mapped[str] = mapped_column(String(8))
+    version: Mapped[str] = mapped_column(String(100), default="")
+    state: Mapped[str] = mapped_column(String(8), default="online")
+    registered_at: Mapped[datetime]
+    last_heartbeat: Mapped[datetime]
+
+
+class MetricName(Base):
+    """Names apart, so that a point holds a small number instead of a text."""
+
+    __tablename__ = "metric_names"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+
+
+class MetricPoint(Base):
+    """One value of one metric at one step.
+
+    ``kind``: 0 a finite value, 1 NaN, 2 +infinity, 3 -infinity; ``value`` is null for 1 to 3, since SQLite stores NaN
+    as NULL anyhow. ``ingest`` is the run's counter when it was taken in.
+    """
+
+    __tablename__ = "metric_points"
+    __table_args__ = (
+        # A bucketed read of one series is answered from this index alone (20 times faster than with a plain one).
+        PrimaryKeyConstraint(
+            "run_id", "name_id", "step", postgresql_include=["epoch", "elapsed", "value", "kind", "ingest"]
+        ),
+        Index("ix_metric_points_ingest", "run_id", "ingest"),
+        {"sqlite_with_rowid": False},
+    )
+
+    run_id: Mapped[str] = mapped_column(_ID, ForeignKey("runs.id", ondelete="CASCADE"))
+    name_id: Mapped[int] = mapped_column(ForeignKey("metric_names.id"))
+    step: Mapped[int] = mapped_column(BigInt)
+    epoch: Mapped[float]
+    elapsed: Mapped[float]
+    value: Mapped[float | None]
+    kind: Mapped[int] = mapped_column(SmallInteger, default=0)
+    ingest: Mapped[int] = mapped_column(BigInt)
+
+
+class MetricLatest(Base):
+    """The newest point of each metric of each run: what lists show without reading a series."""
+
+    __tablename__ = "metric_latest"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    run_id: Mapped[str] = mapped_column(_ID, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    name_id: Mapped[int] = mapped_column(ForeignKey("metric_names.id"), primary_key=True, autoincrement=False)
+    step: Mapped[int] = mapped_column(BigInt)
+    epoch: Mapped[float]
+    value: Mapped[float | None]
+    kind: Mapped[int] = mapped_column(SmallInteger, default=0)
+
+
+class LogLine(Base):
+    """A line of a training's log; ``number`` counts from 1 within the run, over all attempts."""
+
+    __tablename__ = "log_lines"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    run_id: Mapped[str] = mapped_column(_ID, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInt, primary_key=True, autoincrement=False)
+    attempt: Mapped[int]
+    time: Mapped[datetime]
+    level: Mapped[str] = mapped_column(String(8))
+    message: Mapped[str] = mapped_column(Text)
+
+
+class Token(Base):
+    """A bearer token, of which only the hash is kept."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """A POST that was carried out, so that sending it again gives the same answer."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (UniqueConstraint("token_id", "key"),)
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    token_id: Mapped[str] = mapped_column(ForeignKey("tokens.id", ondelete="CASCADE"))
+    key: Mapped[str] = mapped_column(String(200))
+    body_sha256: Mapped[str] = mapped_column(String(64))
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(index=True)

@@ -1,0 +1,78 @@
+"""What a route asks for: the database, the settings, the right to do it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from sqlalchemy.orm import Session
+
+from backend.db import Database
+from backend.errors import ApiError
+from backend.nudge import Nudger
+from backend.settings import Settings
+from backend.tokens import Principal, identify
+
+_bearer = HTTPBearer(auto_error=False, description="The token of `python -m backend bootstrap`.")
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+def _nudger(request: Request) -> Nudger:
+    nudger: Nudger = request.app.state.nudger
+    return nudger
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+# A route that writes opens ``with database.write() as session`` itself: a transaction that began in a dependency would
+# hold SQLite's one writer while the route waits for a thread, and the threads would all be waiting for the writer.
+DatabaseDep = Annotated[Database, Depends(_database)]
+NudgerDep = Annotated[Nudger, Depends(_nudger)]
+
+
+def _reading(database: DatabaseDep) -> Iterator[Session]:
+    with database.read() as session:
+        yield session
+
+
+SessionDep = Annotated[Session, Depends(_reading, scope="function")]
+"""A session for reading, closed before the answer is sent."""
+
+
+def authorize(
+    needed: SecurityScopes,
+    database: DatabaseDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Principal:
+    """Who sent the request. Raises ApiError 401 without a valid token, 403 where its scopes do not reach."""
+    if credentials is None:
+        raise ApiError(401, "send a token as 'Authorization: Bearer …'", headers={"WWW-Authenticate": "Bearer"})
+    with database.read() as session:
+        principal = identify(session, credentials.credentials)
+    if principal is None:
+        header = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+        raise ApiError(401, "this token is not known here, or was revoked", headers=header)
+    missing = [scope for scope in needed.scopes if scope not in principal.scopes]
+    if missing:
+        raise ApiError(403, f"this token does not allow {', '.join(missing)}")
+    return principal
+
+
+ReaderDep = Annotated[Principal, Security(authorize, scopes=["read"])]
+WriterDep = Annotated[Principal, Security(authorize, scopes=["write"])]
+WorkerDep = Annotated[Principal, Security(authorize, scopes=["worker"])]
+
+# For ``APIRouter(dependencies=…)``, where the route does not need to know who it is.
+reads = Security(authorize, scopes=["read"])
+writes = Security(authorize, scopes=["write"])
+works = Security(authorize, scopes=["worker"])

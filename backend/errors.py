@@ -1,0 +1,110 @@
+"""Every error as ``application/problem+json`` (RFC 9457), those of the framework included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import IntegrityError, OperationalError
+from starlette.exceptions import HTTPException
+
+from core.spec import SpecError
+from core.wire.public import ProblemDetails, ProblemField
+
+_log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ApiError(Exception):
+    """An answer other than success; ``detail`` is a sentence for a person."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Iterable[ProblemField] = (),
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = headers
+
+
+def not_found(what: str, key: str) -> ApiError:
+    """404: as "no run named x"."""
+    return ApiError(404, f"there is no {what} {key!r}")
+
+
+def conflict(detail: str, *errors: ProblemField) -> ApiError:
+    """409: the request is right in itself, but not with what is there now."""
+    return ApiError(409, detail, errors=errors)
+
+
+def invalid(detail: str, *errors: ProblemField) -> ApiError:
+    """422, with the path of each refused field."""
+    return ApiError(422, detail, errors=errors)
+
+
+def problem_response(
+    status: int, detail: str, errors: Iterable[ProblemField] = (), headers: dict[str, str] | None = None
+) -> JSONResponse:
+    problem = ProblemDetails(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors))
+    return JSONResponse(problem.model_dump(mode="json"), status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Have every exception answered as a problem."""
+
+    @app.exception_handler(ApiError)
+    async def _api_error(request: Request, error: ApiError) -> JSONResponse:
+        return problem_response(error.status, error.detail, error.errors, error.headers)
+
+    @app.exception_handler(SpecError)
+    async def _spec_error(request: Request, error: SpecError) -> JSONResponse:
+        fields = [ProblemField(path=problem.path, message=problem.message) for problem in error.problems]
+        return problem_response(422, _summary(fields), fields)
+
+    @app.exception_handler(RequestValidationError)
+    async def _bad_request(request: Request, error: RequestValidationError) -> JSONResponse:
+        fields = [
+            ProblemField(path=".".join(map(str, item["loc"][1:])) or str(item["loc"][0]), message=str(item["msg"]))
+            for item in error.errors()
+        ]
+        return problem_response(422, _summary(fields), fields)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        detail = error.detail
+        if error.status_code == 404 and detail == HTTPStatus.NOT_FOUND.phrase:
+            detail = f"there is nothing at {request.url.path}"
+        elif error.status_code == 405:
+            detail = f"{request.url.path} does not take {request.method}"
+        return problem_response(error.status_code, detail, headers=dict(error.headers or {}))
+
+    @app.exception_handler(IntegrityError)
+    async def _raced(request: Request, error: IntegrityError) -> JSONResponse:
+        _log.warning("conflict", path=request.url.path, error=str(error.orig))
+        return problem_response(409, "somebody else changed the same thing at the same time; look again and repeat")
+
+    @app.exception_handler(OperationalError)
+    async def _database_away(request: Request, error: OperationalError) -> JSONResponse:
+        _log.error("database unavailable", path=request.url.path, error=str(error.orig))
+        return problem_response(503, "the database does not answer; try again", headers={"Retry-After": "2"})
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        _log.error("unexpected error", path=request.url.path, exc_info=error)
+        return problem_response(500, "the backend met an error of its own; its log says more")
+
+
+def _summary(fields: list[ProblemField]) -> str:
+    parts = [f"{field.path}: {field.message}" if field.path else field.message for field in fields]
+    return "; ".join(parts[:3]) + (f"; and {len(parts) - 3} more" if len(parts) > 3 else "")

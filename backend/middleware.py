@@ -1,0 +1,106 @@
+"""What every request passes: which host it is addressed to, how long its body may be, a line in the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.errors import problem_response
+
+_log = structlog.get_logger(__name__)
+
+
+def _host_of(address: str) -> str:
+    """``example.org`` of ``example.org:8000``, ``::1`` of ``[::1]:8000``."""
+    return (urlsplit(f"//{address}").hostname or "").lower()
+
+
+class HostCheck:
+    """Refuses requests addressed to another name, or sent by a web page of another origin.
+
+    A page on the internet can point a name of its own at 127.0.0.1 and then talk to this port as its own origin; it
+    cannot change the Host header that the browser sends with that.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
+        self.app = app
+        self._allowed = frozenset(name.lower() for name in allowed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "*" not in self._allowed:
+            headers = Headers(scope=scope)
+            try:
+                host = _host_of(headers.get("host", ""))
+                origin = urlsplit(headers.get("origin", "")).hostname
+            except ValueError:  # brackets that do not close
+                host, origin = "", None
+            if host not in self._allowed:
+                await problem_response(400, f"this backend does not answer to the name {host!r}")(scope, receive, send)
+                return
+            if headers.get("origin") and origin not in self._allowed:
+                await problem_response(403, "web pages of other origins may not call this API")(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+class BodyLimit:
+    """Answers 413 to a body above the limit, before it is read where its length is announced."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        detail = f"a request body has at most {self._limit} bytes here"
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdigit() and int(announced) > self._limit:
+            await problem_response(413, detail)(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._limit:
+                raise HTTPException(413, detail)
+            return message
+
+        await self.app(scope, counted, send)
+
+
+class AccessLog:
+    """One line a request; what workers and probes repeat every few seconds only at level debug."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        finally:
+            quiet = status < 400 and (scope["method"] == "GET" or scope["path"].startswith("/api/v1/worker/"))
+            write = _log.debug if quiet else _log.info
+            took = round(1000 * (time.perf_counter() - began), 1)
+            write("request", method=scope["method"], path=scope["path"], status=status, ms=took)

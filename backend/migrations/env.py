@@ -1,0 +1,35 @@
+"""Alembic's entry: runs the migrations on the connection that ``backend.db.migrate`` hands over."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from alembic import context
+
+from backend.db.models import Base
+from backend.db.types import BigInt, Json, UtcDateTime
+
+
+def _render(kind: str, item: Any, _: Any) -> str | Literal[False]:
+    """Our column types by their names, for ``alembic revision --autogenerate``."""
+    if kind == "type":
+        if isinstance(item, UtcDateTime):
+            return "UtcDateTime()"
+        if item is Json:
+            return "Json"
+        if item is BigInt:
+            return "BigInt"
+    return False
+
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=Base.metadata,
+    # SQLite alters a table by copying it.
+    render_as_batch=connection.dialect.name == "sqlite",
+    render_item=_render,
+)
+with context.begin_transaction():
+    context.run_migrations()
+connection.commit()

@@ -1,0 +1,87 @@
+"""Tells workers that there is something to claim. Carries no work; may be lost, doubled or late without harm."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from backend.settings import Settings
+from core.wire.local import NUDGE_QUEUE, NUDGE_TASK, celery_settings
+
+_log = structlog.get_logger(__name__)
+
+_CONNECT_SECONDS = 2.0
+_KEEP_PROCESSED_SECONDS = 3600.0
+
+
+class Nudger:
+    """Sends nudges over Celery. A broker that is away is written to the log once and otherwise ignored."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.broker_url
+        self._folder = settings.broker_folder
+        self._lock = threading.Lock()
+        self._celery: Any = None
+        self._away = False
+
+    def send(self, count: int) -> None:
+        """Send ``count`` nudges. Never raises: the reconciler and the heartbeats repeat what is lost."""
+        if count < 1:
+            return
+        try:
+            with self._lock:
+                celery = self._connected()
+                for _ in range(count):
+                    celery.send_task(NUDGE_TASK, queue=NUDGE_QUEUE, retry=False, ignore_result=True)
+        except Exception as error:  # noqa: BLE001 (every transport raises its own)
+            if not self._away:
+                _log.warning("broker unavailable; workers will find runs by their heartbeats", error=str(error))
+            self._away = True
+        else:
+            if self._away:
+                _log.info("broker is back")
+            self._away = False
+
+    def prune(self) -> None:
+        """Delete messages that the filesystem transport has kept after they were taken."""
+        if not self._is_filesystem:
+            return
+        before = time.time() - _KEEP_PROCESSED_SECONDS
+        for file in (self._folder / "processed").glob("*"):
+            try:
+                if file.stat().st_mtime < before:
+                    file.unlink()
+            except FileNotFoundError:  # another replica was faster
+                continue
+
+    def close(self) -> None:
+        with self._lock:
+            if self._celery is not None:
+                self._celery.close()
+                self._celery = None
+
+    @property
+    def _is_filesystem(self) -> bool:
+        return self._url.startswith("filesystem")
+
+    def _connected(self) -> Any:
+        if self._celery is None:
+            from celery import Celery
+
+            app = Celery("dkd-backend", set_as_current=False)
+            app.conf.update(celery_settings(self._url, Path(self._folder)))
+            app.conf.update(broker_connection_timeout=_CONNECT_SECONDS, broker_connection_retry=False)
+            if self._is_filesystem:
+                for name in ("messages", "processed", "control"):
+                    (self._folder / name).mkdir(parents=True, exist_ok=True)
+            else:
+                app.conf.broker_transport_options = {
+                    "socket_connect_timeout": _CONNECT_SECONDS,
+                    "socket_timeout": _CONNECT_SECONDS,
+                }
+            self._celery = app
+        return self._celery

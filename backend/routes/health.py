@@ -1,0 +1,30 @@
+"""Is the process alive, and can it do its work?"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from sqlalchemy.exc import SQLAlchemyError
+
+from backend.db import migrate
+from backend.deps import DatabaseDep
+from backend.errors import ApiError
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, str]:
+    """The process answers. Says nothing about the database."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+def readyz(database: DatabaseDep) -> dict[str, str]:
+    """The database answers and has the schema of this version; 503 otherwise."""
+    try:
+        found = migrate.current_revision(database)
+    except SQLAlchemyError as error:
+        raise ApiError(503, "the database does not answer") from error
+    if found != migrate.head_revision():
+        raise ApiError(503, f"the database is at version {found}; run `python -m backend migrate`")
+    return {"status": "ready", "schema": found}

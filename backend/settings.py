@@ -1,0 +1,70 @@
+"""Settings, from the environment: ``DKD_DATABASE_URL``, ``DKD_LEASE_SECONDS`` …"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.wire.local import Home
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Everything that differs between one machine and a cluster. The defaults are the embedded stack's."""
+
+    model_config = SettingsConfigDict(env_prefix="DKD_", extra="ignore", frozen=True, validate_default=True)
+
+    database_url: str = Field(default_factory=lambda: Home.find().database_url)
+    broker_url: str = "filesystem://"
+    broker_folder: Path = Field(
+        default_factory=lambda: Home.find().broker, description="For filesystem:// only: where its messages lie."
+    )
+    admin_token_file: Path = Field(default_factory=lambda: Home.find().admin_token)
+    worker_token_file: Path = Field(default_factory=lambda: Home.find().worker_token)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    allowed_hosts: CommaSeparated = Field(
+        ("127.0.0.1", "localhost", "::1"),
+        description='Names that a request may be addressed to; "*" allows any. Keeps web pages from rebinding DNS.',
+    )
+    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    plugins: CommaSeparated = Field((), description="Modules that add entries to the catalog.")
+
+    heartbeat_seconds: float = Field(10.0, gt=0)
+    lease_seconds: float = Field(300.0, gt=0)
+    max_attempts: int = Field(
+        5, ge=1, description="Attempts lost in a row, without a new checkpoint, after which a run has failed."
+    )
+    retry_delay_seconds: float = Field(
+        5.0, ge=0, description="Before an interrupted run is tried again; doubles with each interruption in a row."
+    )
+    max_retry_delay_seconds: float = Field(600.0, ge=0)
+    reconcile_seconds: float = Field(5.0, gt=0)
+    idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
+
+    @field_validator("allowed_hosts", "plugins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _named_driver(cls, url: str) -> str:
+        """``postgres://`` and ``postgresql://`` mean psycopg 3, the driver that is installed."""
+        scheme, separator, rest = url.partition("://")
+        if not separator or scheme.partition("+")[0] not in {"sqlite", "postgresql", "postgres"}:
+            raise ValueError("the database is given as sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
+        return f"postgresql+psycopg://{rest}" if scheme in {"postgres", "postgresql"} else url
+
+    @model_validator(mode="after")
+    def _lease_outlives_heartbeats(self) -> Settings:
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError("lease_seconds must be at least twice heartbeat_seconds, or one lost heartbeat ends a run")
+        return self
