@@ -69,7 +69,7 @@ DATASETS.add(
         summary="1,797 real 8×8 grey images of handwritten digits, bundled with scikit-learn, half held out.",
         target="core.data.digits:load",
         params=NoParams,
-        facts=lambda _: DatasetFacts(num_classes=10, channels=1, image_size=8, train_size=898, test_size=899),
+        facts=lambda _: DatasetFacts(num_classes=10, channels=1, image_size=8, train_size=896, test_size=901),
         source="UCI Optical Recognition of Handwritten Digits, test part",
     )
 )

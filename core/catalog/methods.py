@@ -91,7 +91,7 @@ METHODS.add(
         name="ce",
         title="CE",
         summary="Cross-entropy with the labels alone: the student without a teacher.",
-        target="core.methods.ce:ce_loss",
+        target="core.methods._ce:ce_loss",
         needs_teacher=False,
     )
 )
@@ -100,7 +100,7 @@ METHODS.add(
         name="kd",
         title="KD",
         summary="The teacher's softened distribution as a target.",
-        target="core.methods.kd:kd_loss",
+        target="core.methods._kd:kd_loss",
         params=KDParams,
         source="Hinton et al. 2015, arXiv 1503.02531",
     )
@@ -110,7 +110,7 @@ METHODS.add(
         name="dkd",
         title="DKD",
         summary="KD split into a target part (TCKD) and a non-target part (NCKD), weighted apart.",
-        target="core.methods.dkd:dkd_loss",
+        target="core.methods._dkd:dkd_loss",
         params=DKDParams,
         source="Zhao et al., CVPR 2022, arXiv 2203.08679",
         min_classes=3,
@@ -121,7 +121,7 @@ METHODS.add(
         name="dkd_align",
         title="DKD-Align",
         summary="DKD minus ε times the distance between the gradients of its two parts, in closed form.",
-        target="core.methods.dkd_align:dkd_align_loss",
+        target="core.methods._dkd_align:dkd_align_loss",
         params=DKDAlignParams,
         source="Decoupled Gradient Knowledge Distillation",
         min_classes=3,

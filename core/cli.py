@@ -1,0 +1,103 @@
+"""``python -m core``: train a spec with no service at all, train one run for a worker, print the catalog.
+
+Exit codes: 0 done (or stopped with a checkpoint), 1 a training failed, 2 the input cannot be used, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from core import catalog
+from core.spec import Problem, RunSpec, SpecError, problems_of, read_experiment
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        catalog.load_plugins([*os.environ.get("DKD_PLUGINS", "").split(), *options.plugin])
+        return int(options.command(options))
+    except SpecError as error:
+        for problem in error.problems:
+            print(f"{options.input}: {problem}" if options.input else problem, file=sys.stderr)  # noqa: T201
+        return 2
+    except ImportError as error:
+        print(f"a plugin cannot be imported: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m core", description=__doc__.splitlines()[0])
+    parser.add_argument("--plugin", action="append", default=[], help="a module that adds to the catalog; repeatable")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="train every run of an experiment, teacher first, in this process")
+    run.add_argument("input", type=Path, metavar="SPEC.yaml")
+    run.add_argument(
+        "--out", type=Path, required=True, help="folder for weights and journals; finished runs in it are kept"
+    )
+    run.set_defaults(command=_run)
+
+    train = commands.add_parser("train", help="train one run: what a worker starts")
+    train.add_argument("--run", dest="input", type=Path, required=True, metavar="RUN.json")
+    train.add_argument("--out", type=Path, required=True, help="folder of this attempt")
+    train.add_argument("--teacher", type=Path, metavar="TEACHER_RUN.json", help="how the teacher was made")
+    train.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the teacher's weights (safetensors)")
+    train.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="of an earlier attempt at the same run")
+    train.set_defaults(command=_train)
+
+    listing = commands.add_parser("catalog", help="what a spec may name")
+    listing.add_argument("--json", action="store_true", help="the whole catalog with parameters, as JSON")
+    listing.set_defaults(command=_catalog, input=None)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from core.standalone import run_experiment  # imports torch, which takes seconds
+
+    return run_experiment(read_experiment(options.input), options.out)
+
+
+def _train(options: argparse.Namespace) -> int:
+    spec = _read_run(options.input)
+    if (options.teacher is None) != (options.teacher_weights is None):
+        raise SpecError([Problem("", "--teacher and --teacher-weights go together")])
+    teacher_spec = _read_run(options.teacher) if options.teacher else None
+
+    import torch
+
+    from core.training import Options, TeacherSource, run_training, stop_on_sigterm
+
+    if threads := os.environ.get("DKD_THREADS"):
+        torch.set_num_threads(int(threads))
+    teacher = TeacherSource(teacher_spec, options.teacher_weights) if teacher_spec else None
+    seconds = float(os.environ.get("DKD_CHECKPOINT_SECONDS", "60"))
+    with stop_on_sigterm(Options(checkpoint_seconds=seconds)) as stoppable:
+        result = run_training(spec, options.out, teacher, options.resume, stoppable)
+    return 1 if result == "failed" else 0
+
+
+def _read_run(path: Path) -> RunSpec:
+    try:
+        return RunSpec.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise SpecError([Problem("", f"cannot read {path}: {error.strerror}")]) from None
+    except ValidationError as error:
+        raise SpecError(problems_of(error)) from None
+
+
+def _catalog(options: argparse.Namespace) -> int:
+    if options.json:
+        print(json.dumps(catalog.describe(), indent=2, ensure_ascii=False))  # noqa: T201
+        return 0
+    for kind in (catalog.METHODS, catalog.MODELS, catalog.DATASETS):
+        print(f"{kind.kind}s")  # noqa: T201
+        for entry in kind:
+            print(f"  {entry.name:<12} {entry.summary}")  # noqa: T201
+    return 0

@@ -1,0 +1,1 @@
+"""What a training measures beside its loss."""

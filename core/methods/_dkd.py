@@ -1,0 +1,38 @@
+"""Decoupled knowledge distillation (Zhao et al. 2022): w_CE·CE + r(e)·[α·TCKD + β·NCKD]."""
+
+from __future__ import annotations
+
+from core.catalog.methods import DecoupledParams, DKDParams
+from core.methods.decoupled import Decoupled
+from core.methods.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
+
+
+def dkd_loss(batch: LogitBatch, params: DKDParams, epoch: int | None) -> LossTerms:
+    """DKD with its cross-entropy and ramp."""
+    parts = Decoupled(batch, params.temperature)
+    terms = compose(batch, {}, weighted_terms(batch, parts, params, epoch))
+    return with_similarity(terms, parts)
+
+
+def weighted_terms(
+    batch: LogitBatch, parts: Decoupled, params: DecoupledParams, epoch: int | None
+) -> dict[str, tuple[float, Term]]:
+    """CE, TCKD and NCKD with their weights in this epoch; what DKD's descendants start from."""
+    r = ramp(params, epoch)
+    return {
+        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
+        "tckd": (r * params.alpha, parts.tckd()),
+        "nckd": (r * params.beta, parts.nckd()),
+    }
+
+
+def ramp(params: DecoupledParams, epoch: int | None) -> float:
+    """r(e) = min((e + ramp_start) / ramp_epochs, 1), e counted from 0; 1 where no epoch is given."""
+    if epoch is None or params.ramp_epochs == 0:
+        return 1.0
+    return min((epoch + params.ramp_start) / params.ramp_epochs, 1.0)
+
+
+def with_similarity(terms: LossTerms, parts: Decoupled) -> LossTerms:
+    """The same loss, with the gradient similarity measured."""
+    return LossTerms(terms.total, terms.values, terms.gradients, parts.similarity())

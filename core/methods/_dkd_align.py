@@ -1,0 +1,44 @@
+"""DKD-Align: w_CE·CE + r(e)·[α·TCKD + β·NCKD − ε·d(e)·A], A the distance between the gradients of TCKD and NCKD.
+
+The distance is subtracted, so it is *maximised*: the term pushes the two gradients apart, and with them the student
+away from the teacher.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from core.catalog.methods import DKDAlignParams
+from core.methods._dkd import ramp, weighted_terms, with_similarity
+from core.methods.decoupled import Decoupled
+from core.methods.terms import LogitBatch, LossTerms, Term, compose
+
+
+def dkd_align_loss(batch: LogitBatch, params: DKDAlignParams, epoch: int | None) -> LossTerms:
+    """DKD-Align with its cross-entropy, ramp and decay."""
+    parts = Decoupled(batch, params.temperature)
+    weighted: dict[str, tuple[float | Tensor, Term]] = dict(weighted_terms(batch, parts, params, epoch))
+    term = parts.alignment(params.reduction, params.log_floor)
+    decay = params.decay ** (epoch or 0)
+    if params.epsilon_share is not None:
+        # What ε·r(e) must be for the share asked for; the ramp is in the other terms' norms already.
+        weight = decay * share_weight(params.epsilon_share, [w * t.gradient for w, t in weighted.values()], term)
+        r = ramp(params, epoch)
+        epsilon = weight / r if r else torch.zeros_like(weight)
+    else:
+        epsilon = torch.full_like(term.value, decay * (params.epsilon or 0.0))
+        weight = ramp(params, epoch) * epsilon
+    weighted["align"] = (-weight, term)
+    return with_similarity(compose(batch, {"epsilon": epsilon}, weighted), parts)
+
+
+def share_weight(share: float, others: list[Tensor], term: Term) -> Tensor:
+    """The weight that gives a term this share of the summed gradient norms; 0 where its gradient vanishes.
+
+    share = w‖g_A‖ / (Σ‖g‖ + w‖g_A‖), Frobenius over (B, C), so w = share/(1−share)·Σ‖g‖/‖g_A‖.
+    """
+    norm = term.gradient.norm()
+    total = torch.stack([gradient.norm() for gradient in others]).sum()
+    weight = share / (1 - share) * total / norm
+    return torch.where(norm > 0, weight, torch.zeros_like(weight))

@@ -1,0 +1,89 @@
+"""Train a whole experiment in this process, one run after another, and print what came of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from core.events import JOURNAL_NAME, Failed, Finished, read_journal
+from core.spec import ExperimentSpec, PlannedRun, warnings_of
+from core.training import Options, TeacherSource, run_training, stop_on_sigterm
+
+
+def run_experiment(spec: ExperimentSpec, out: Path) -> int:
+    """Train every run into ``out/LABEL-seedN``; a run that has finished there before is kept.
+
+    Returns 0, 1 where a run failed, 130 where it was interrupted (the run under way keeps a checkpoint and goes on from
+    there the next time).
+    """
+    for warning in warnings_of(spec):
+        _say(f"warning: {warning}", error=True)
+    teacher: TeacherSource | None = None
+    accuracies: defaultdict[str, list[float]] = defaultdict(list)
+    failed = 0
+    with stop_on_sigterm(Options()) as options:
+        for planned in spec.plan():
+            folder = out / _folder_name(planned)
+            done = _finished(folder, planned)
+            if not done:
+                _train(planned, folder, teacher, options)
+                done = _finished(folder, planned)
+            if options.stop_asked():
+                _say("interrupted; the same command goes on from here", error=True)
+                return 130
+            if not done:
+                failed += 1
+                _say(f"{planned.label} seed {planned.spec.seed}: {_reason(folder)}", error=True)
+                if planned.spec.role == "teacher":
+                    return 1
+                continue
+            top1 = done.summary["test/top1"]
+            _say(f"{planned.label:<24} seed {planned.spec.seed:<4} test accuracy {top1:.2f} %")
+            accuracies[planned.label].append(top1)
+            if planned.spec.role == "teacher":
+                teacher = TeacherSource(planned.spec, folder / done.weights)
+    _say("")
+    for label, values in accuracies.items():
+        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        _say(f"{label:<24} {statistics.mean(values):.2f}{spread} %  (n = {len(values)}, last epoch, ± sd)")
+    return 1 if failed else 0
+
+
+def _train(planned: PlannedRun, folder: Path, teacher: TeacherSource | None, options: Options) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(planned.spec.model_dump_json(indent=2))
+    earlier = folder / "checkpoint.pt"
+    same = earlier.exists() and _fingerprint(folder) == planned.spec.fingerprint()
+    (folder / "fingerprint.json").write_text(json.dumps(planned.spec.fingerprint()))
+    source = teacher if planned.spec.teacher else None
+    run_training(planned.spec, folder, source, earlier if same else None, options)
+
+
+def _finished(folder: Path, planned: PlannedRun) -> Finished | None:
+    """The last event of a run that finished in this folder with the same spec."""
+    if _fingerprint(folder) != planned.spec.fingerprint():
+        return None
+    events = [record.event for record in read_journal(folder / JOURNAL_NAME)]
+    return events[-1] if events and isinstance(events[-1], Finished) else None
+
+
+def _fingerprint(folder: Path) -> str | None:
+    path = folder / "fingerprint.json"
+    return str(json.loads(path.read_text())) if path.exists() else None
+
+
+def _reason(folder: Path) -> str:
+    reasons = [r.event.reason for r in read_journal(folder / JOURNAL_NAME) if isinstance(r.event, Failed)]
+    return reasons[-1] if reasons else "it ended without a reason"
+
+
+def _folder_name(planned: PlannedRun) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", planned.label).strip("-") + f"-seed{planned.spec.seed}"
+
+
+def _say(text: str, *, error: bool = False) -> None:
+    print(text, file=sys.stderr if error else sys.stdout, flush=True)

@@ -1,0 +1,176 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from core.data import Batch, Dataset
+from core.diagnostics.gradients import measure
+from core.events import Checkpointed, Journal
+from core.methods import LogitBatch, Loss
+from core.spec import RunSpec
+from core.training.checkpoint import Checkpoint, Position, save_checkpoint
+from core.training.errors import TrainingError
+from core.training.evaluation import evaluate, logits_of
+from core.training.means import Means
+from core.training.optimizer import build_optimizer, rate_factor, set_rate
+
+CHECKPOINT_NAME = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a training is run, none of which changes its numbers.
+
+    Attributes:
+        checkpoint_seconds: least time between two checkpoints; they are written between steps.
+        stop_asked: polled between steps; True ends the training with a checkpoint.
+    """
+
+    checkpoint_seconds: float = 60.0
+    stop_asked: Callable[[], bool] = lambda: False
+
+
+class Engine:
+    """Trains one network. Order, views and initialisation are decided by the spec's seeds alone."""
+
+    def __init__(
+        self, spec: RunSpec, dataset: Dataset, model: nn.Module, teacher: nn.Module | None, loss: Loss, journal: Journal
+    ) -> None:
+        self.spec, self.dataset, self.model, self.teacher = spec, dataset, model, teacher
+        self.loss, self.journal = loss, journal
+        self.optimizer = build_optimizer(model, spec.training.optimizer)
+        self.position = Position()
+        self._means = Means()
+        self._resumed_at = 0.0
+        self._since = time.monotonic()
+        self._saved_at = time.monotonic()
+        # The teacher's answers to the test images never change.
+        self._teacher_classes = logits_of(teacher, dataset).argmax(1) if teacher else None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.dataset.train) / self.spec.training.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.spec.training.epochs
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where a checkpoint was written."""
+        self.model.load_state_dict(checkpoint.model)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        device = self.dataset.train.images.device
+        self._means = Means({name: pair.to(device) for name, pair in checkpoint.means.items()})
+        self.position = checkpoint.position
+        self._resumed_at = checkpoint.position.elapsed
+
+    def train(self, options: Options) -> dict[str, float] | None:
+        """Train to the end. Returns the last value of every metric, or None where it was asked to stop.
+
+        Raises TrainingError where the loss is no longer finite.
+        """
+        self.model.train()
+        self._since = time.monotonic()
+        last: dict[str, float] = {}
+        while self.position.epoch < self.spec.training.epochs:
+            if not self._epoch(options):
+                self.save()
+                return None
+            last |= self._report()
+        return last
+
+    def _epoch(self, options: Options) -> bool:
+        """The rest of the epoch under way; False where it was asked to stop before its end."""
+        spec, position = self.spec, self.position
+        batches = self.dataset.batches(
+            spec.training.batch_size, spec.data_seed, position.epoch, spec.training.augment, start=position.batch
+        )
+        for batch in batches:
+            if options.stop_asked():
+                return False
+            if time.monotonic() - self._saved_at > options.checkpoint_seconds:
+                self.save()
+            self._step(batch)
+            position.batch += 1
+            position.step += 1
+        return True
+
+    def _step(self, batch: Batch) -> None:
+        done = self.position.epoch + self.position.batch / self.steps_per_epoch
+        peak = self.spec.training.optimizer.lr
+        set_rate(self.optimizer, peak * rate_factor(self.spec.training.schedule, done, self.spec.training.epochs))
+
+        student = self.model(batch.images)
+        terms = self.loss(LogitBatch(student, self._teach(batch.images), batch.labels), self.position.epoch)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+        top1 = 100 * (student.detach().argmax(1) == batch.labels).double().mean()
+        values = {"loss": terms.total, "top1": top1} | terms.values
+        self._means.add({f"train/{name}": value for name, value in values.items()}, len(batch.labels))
+        self._means.add(measure(terms), 1.0, skip_nan=True)
+
+    @torch.no_grad()
+    def _teach(self, images: Tensor) -> Tensor | None:
+        return self.teacher(images) if self.teacher else None
+
+    def _report(self) -> dict[str, float]:
+        """Close the epoch: check the losses, evaluate, and write the metrics down."""
+        values = self._means.read()
+        self._refuse_nonfinite(values)
+        position = self.position
+        before = position.elapsed
+        position.elapsed = self._elapsed()
+        values["lr"] = self.optimizer.param_groups[0]["lr"]
+        if position.elapsed > before:
+            values["speed/images_per_second"] = len(self.dataset.train) / (position.elapsed - before)
+        position.epoch += 1
+        position.batch = 0
+        values |= evaluate(self.model, self.dataset, self._teacher_classes)
+        position.elapsed = self._elapsed()
+        self.journal.metrics(step=position.step, epoch=position.epoch, elapsed=position.elapsed, values=values)
+        self._means = Means()
+        return values
+
+    def _refuse_nonfinite(self, values: dict[str, float]) -> None:
+        broken = [name for name, value in values.items() if name.startswith("train/") and not math.isfinite(value)]
+        if broken:
+            terms = ", ".join(name.removeprefix("train/") for name in broken)
+            first = self.position.step - self.position.batch + 1
+            raise TrainingError(
+                "nan",
+                f"not finite in epoch {self.position.epoch + 1} (steps {first} to {self.position.step}): {terms}; "
+                f"a lower learning rate or a longer warm-up usually mends this",
+            )
+
+    def _elapsed(self) -> float:
+        return self._resumed_at + time.monotonic() - self._since
+
+    def save(self) -> Path:
+        """Write a checkpoint of now beside the journal, and say so in the journal."""
+        self.journal.sync()
+        path = self.journal.path.parent / CHECKPOINT_NAME
+        position = Position(self.position.epoch, self.position.batch, self.position.step, self._elapsed())
+        save_checkpoint(
+            path,
+            Checkpoint(
+                fingerprint=self.spec.fingerprint(),
+                position=position,
+                model=self.model.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                means=self._means.state(),
+                journal=self.journal.path.read_bytes(),
+            ),
+        )
+        self._saved_at = time.monotonic()
+        self.journal.append(Checkpointed(step=position.step, path=path.name))
+        return path

@@ -1,0 +1,39 @@
+"""How good a network is on the test images."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.data import Dataset
+from core.training.means import Means
+
+_BATCH = 1024  # no gradients are kept, so this fits wherever the training does
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, dataset: Dataset) -> Tensor:
+    """Logits of every test image (N, C), the network in eval mode and back in its own mode after."""
+    before = model.training
+    model.eval()
+    try:
+        return torch.cat([model(dataset.normalise(images)) for images in torch.split(dataset.test.images, _BATCH)])
+    finally:
+        model.train(before)
+
+
+def evaluate(model: nn.Module, dataset: Dataset, teacher_classes: Tensor | None) -> dict[str, float]:
+    """``test/top1`` (%), ``test/loss`` (nats), and with the teacher's classes (N,) ``fidelity/agreement`` (%)."""
+    logits = logits_of(model, dataset).float()
+    classes = logits.argmax(1)
+    labels = dataset.test.labels
+    values = {
+        "test/top1": 100 * (classes == labels).double().mean(),
+        "test/loss": F.cross_entropy(logits, labels),
+    }
+    if teacher_classes is not None:
+        values["fidelity/agreement"] = 100 * (classes == teacher_classes).double().mean()
+    means = Means()
+    means.add(values, 1.0)
+    return means.read()

@@ -1,0 +1,163 @@
+"""One training from its spec to its weights, in a folder of its own, with a journal of all it says."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from core import data, methods, models
+from core.data import Dataset
+from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped
+from core.spec import ModelChoice, RunSpec
+from core.training.checkpoint import load_checkpoint, load_weights, save_weights
+from core.training.engine import Engine, Options
+from core.training.errors import TrainingError
+
+WEIGHTS_NAME = "weights.safetensors"
+
+Result = Literal["finished", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """Where a student's teacher is: how it was made, and its weights."""
+
+    spec: RunSpec
+    weights: Path
+
+
+def run_training(
+    spec: RunSpec,
+    out: Path,
+    teacher: TeacherSource | None = None,
+    resume: Path | None = None,
+    options: Options | None = None,
+) -> Result:
+    """Train one run. Everything it has to say, its failure too, is in ``out/events.jsonl``.
+
+    Args:
+        out: a folder for this attempt alone; made where it is missing.
+        teacher: needed where ``spec.teacher`` names one.
+        resume: a checkpoint of an earlier attempt at the same run.
+
+    Raises nothing for a training that fails: the reason is the journal's last event.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    journal_path = out / JOURNAL_NAME
+    journal_path.unlink(missing_ok=True)
+    checkpoint, unreadable = None, ""
+    if resume:
+        try:
+            checkpoint = load_checkpoint(resume, spec.fingerprint())
+            journal_path.write_bytes(checkpoint.journal)
+        except TrainingError as error:
+            unreadable = f"{error}; the training starts from the beginning"
+    with Journal(journal_path) as journal:
+        if unreadable:
+            journal.log(unreadable, "warning")
+        try:
+            device = choose_device()
+            engine = _prepare(spec, device, teacher, journal)
+            if checkpoint:
+                engine.restore(checkpoint)
+            journal.append(_started(engine, device))
+            summary = engine.train(options or Options())
+            if summary is None:
+                journal.append(Stopped(step=engine.position.step))
+                return "stopped"
+            digest = save_weights(engine.model, out / WEIGHTS_NAME)
+            journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary))
+            return "finished"
+        except TrainingError as error:
+            journal.append(Failed(kind=error.kind, reason=str(error)))
+        except torch.OutOfMemoryError as error:
+            size = spec.training.batch_size
+            reason = f"out of memory at batch size {size}; try a smaller one ({str(error).splitlines()[0]})"
+            journal.append(Failed(kind="oom", reason=reason))
+        except Exception as error:  # noqa: BLE001 (whatever it is, it must be on the run and not lost with the process)
+            journal.log(traceback.format_exc(), "error")
+            journal.append(Failed(kind="error", reason=f"{type(error).__name__}: {error}"))
+        finally:
+            journal.sync()
+    return "failed"
+
+
+@contextmanager
+def stop_on_sigterm(options: Options) -> Iterator[Options]:
+    """Options whose training stops with a checkpoint when the process gets SIGTERM or SIGINT."""
+    asked = threading.Event()
+    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield Options(options.checkpoint_seconds, asked.is_set)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def choose_device() -> torch.device:
+    """The first GPU that the process may see, else the CPU."""
+    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def _prepare(spec: RunSpec, device: torch.device, source: TeacherSource | None, journal: Journal) -> Engine:
+    dataset = data.load(spec.dataset).to(device)
+    torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
+    model = _network(spec.model, dataset).to(device)
+    teacher: nn.Module | None = None
+    if spec.teacher:
+        if source is None or source.spec.fingerprint() != spec.teacher:
+            raise TrainingError("spec", f"the run needs the teacher {spec.teacher}, which was not given")
+        teacher = _network(source.spec.model, dataset)
+        load_weights(teacher, source.weights)
+        teacher.to(device).eval().requires_grad_(False)
+    return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal)
+
+
+def _network(choice: ModelChoice, dataset: Dataset) -> nn.Module:
+    return models.build(
+        choice.name,
+        num_classes=dataset.num_classes,
+        image_size=dataset.image_size,
+        in_channels=dataset.channels,
+        **choice.params,
+    )
+
+
+def _started(engine: Engine, device: torch.device) -> Started:
+    name = f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
+    return Started(
+        total_steps=engine.total_steps,
+        total_epochs=engine.spec.training.epochs,
+        start_step=engine.position.step,
+        train_size=len(engine.dataset.train),
+        test_size=len(engine.dataset.test),
+        parameters=models.count_parameters(engine.model),
+        device=name,
+        environment={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "threads": str(torch.get_num_threads()),
+            "precision": "float32",
+        },
+    )
+
+
+def _processor() -> str:
+    """The CPU's name where Linux tells it, else what Python knows."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine()) + f", {os.cpu_count()} cores"
