@@ -198,6 +198,19 @@ class MetricsReply(Wire):
     series: list[Series]
 
 
+class RunProgress(Wire):
+    """Where a run stands: what the stream of its events sends as ``state`` and, once it has ended, as ``end``."""
+
+    run_id: str
+    state: RunState
+    reason: str = ""
+    attempt: int = 0
+    step: int = 0
+    total_steps: int = Field(0, description="0 until the training has started.")
+    epoch: float = 0.0
+    total_epochs: int = 0
+
+
 class LogLine(Wire):
     number: int = Field(description="Counts from 1 within the run; ask with after=number for what follows.")
     attempt: int
@@ -256,7 +269,7 @@ class Convergence(Wire):
 
     target: float = Field(description="%.")
     reached: int = Field(description="Runs that reached it.")
-    of: int = Field(description="Runs that ended.")
+    of: int = Field(description="Runs that succeeded, or failed after a first measurement.")
     median_epochs: float | None = Field(
         description="Over all runs, those that never reached it counting as later; null: > the epochs trained."
     )
@@ -287,8 +300,12 @@ class Paired(Wire):
     seeds: list[int]
     mean_difference: float | None = None
     sd: float | None = None
-    interval: Interval | None = Field(None, description="t interval of the mean difference; null below n = 2.")
-    sign_flip_p: float | None = Field(None, description="Exact, two-sided.")
+    interval: Interval | None = Field(
+        None, description="t interval of the mean difference; null below n = 2 and without spread."
+    )
+    sign_flip_p: float | None = Field(
+        None, description="Two-sided; exact up to 20 pairs, drawn with a fixed seed above."
+    )
     smallest_p: float | None = Field(None, description="The smallest p that n pairs can give: 2^(1−n).")
     correlation: float | None = Field(None, description="Of the pairs; null below n = 3 or without variance.")
     welch_interval: Interval | None = None
