@@ -1,0 +1,63 @@
+"""``python -m worker``: start a worker and run until SIGTERM or Ctrl-C. Settings come from the environment."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from pydantic import ValidationError
+
+from worker.app import Pruner, arguments, create_app, make_broker_folders
+from worker.devices import DeviceError
+from worker.identity import Identity
+from worker.service import WorkerService
+from worker.settings import WorkerSettings
+
+
+def main() -> int:
+    """Exit status 0 after an orderly leave, 2 where a setting is wrong, else Celery's."""
+    _configure_logging()
+    try:
+        settings = WorkerSettings()
+        make_broker_folders(settings)
+        with Identity(settings.home, settings.worker_name) as identity:
+            service = WorkerService(settings, identity, chores=Pruner(settings.broker / "processed"))
+            return _serve(settings, identity, service)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "DKD_" + "_".join(str(part) for part in problem["loc"]).upper()
+            sys.stderr.write(f"dkd worker: {name}: {problem['msg']}\n")
+    except (DeviceError, OSError) as error:
+        sys.stderr.write(f"dkd worker: {error}\n")
+    return 2
+
+
+def _serve(settings: WorkerSettings, identity: Identity, service: WorkerService) -> int:
+    app = create_app(settings, service)
+    try:
+        app.worker_main(arguments(settings, identity))
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(bool(leaving.code))
+    finally:
+        service.close()
+    return 0
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s [%(levelname)s] %(message)s")
+    for chatty in ("httpx", "httpcore", "kombu", "celery.utils.functional"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer(colors=False),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

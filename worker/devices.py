@@ -1,0 +1,80 @@
+"""What a training gets of this machine: its device, its threads, its environment. Asks nothing of torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from worker.descendants import WORKER_MARK
+
+_SECRETS = ("DKD_WORKER_TOKEN", "DKD_WORKER_TOKEN_FILE", "DKD_API_TOKEN", "DKD_API_TOKEN_FILE", "DKD_DATABASE_URL")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+class DeviceError(ValueError):
+    """The settings ask for a device that this machine does not have."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices of one worker.
+
+    Attributes:
+        gpus: as CUDA_VISIBLE_DEVICES names them; empty on a CPU worker.
+    """
+
+    gpus: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Literal["cpu", "gpu"]:
+        return "gpu" if self.gpus else "cpu"
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """What binds the training in a slot to its GPU, or keeps it from any. Slots beyond the GPUs share them."""
+        return {_VISIBLE: self.gpus[slot % len(self.gpus)] if self.gpus else ""}
+
+
+def find_devices(wanted: Literal["auto", "cpu", "gpu"], environment: Mapping[str, str] = os.environ) -> Devices:
+    """The GPUs that CUDA_VISIBLE_DEVICES names, or else those that nvidia-smi lists; none for ``cpu``.
+
+    Raises DeviceError where ``gpu`` is wanted and there is none.
+    """
+    gpus = () if wanted == "cpu" else _gpus(environment.get(_VISIBLE))
+    if wanted == "gpu" and not gpus:
+        raise DeviceError(
+            "DKD_DEVICE is gpu, but no GPU is found: nvidia-smi lists none, or CUDA_VISIBLE_DEVICES is empty"
+        )
+    return Devices(gpus)
+
+
+def training_environment(
+    devices: Devices, slot: int, *, threads: int, worker_id: str, environment: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The whole environment of a training: this worker's without its secrets, with the slot's device and threads."""
+    own = {name: value for name, value in environment.items() if name not in _SECRETS}
+    number = str(threads)
+    return {
+        **own,
+        **devices.environment(slot),
+        WORKER_MARK: worker_id,
+        "DKD_THREADS": number,
+        "OMP_NUM_THREADS": number,
+        "MKL_NUM_THREADS": number,
+        "PYTHONUNBUFFERED": "1",
+        # A crash in native code then leaves its Python stack in stderr, and so on the run.
+        "PYTHONFAULTHANDLER": "1",
+    }
+
+
+def _gpus(visible: str | None) -> tuple[str, ...]:
+    if visible is not None:
+        names = tuple(name.strip() for name in visible.split(",") if name.strip())
+        return () if "-1" in names else names
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU "))

@@ -1,0 +1,98 @@
+"""One worker, put together: who it is, its link to the backend, its supervisor and its heartbeat."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import socket
+from collections.abc import Callable
+
+import structlog
+
+from client import WorkerClient
+from core.wire.worker import Registration
+from worker.api import Link, WorkerApi
+from worker.descendants import WORKER_MARK, end_marked
+from worker.devices import Devices, find_devices, training_environment
+from worker.heartbeat import HeartbeatThread
+from worker.identity import Identity
+from worker.settings import WorkerSettings
+from worker.supervisor import Plan, Supervisor
+from worker.watch import Limits
+
+log = structlog.get_logger()
+
+_SWEEP_SECONDS = 10.0
+
+
+class WorkerService:
+    """Runs trainings as long as it is started, whatever the broker does.
+
+    Args:
+        chores: called on every heartbeat.
+        connect: how the backend is reached; over HTTP unless given.
+
+    Raises:
+        DeviceError: the settings ask for a GPU, and there is none.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        identity: Identity,
+        *,
+        chores: Callable[[], None] = lambda: None,
+        connect: Callable[[], WorkerApi] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        devices = find_devices(settings.device)
+        api = Link(connect or (lambda: WorkerClient(settings.api_url)))
+        self.supervisor = Supervisor(api, self._plan(devices))
+        self._heartbeat = HeartbeatThread(
+            api, self._registration(devices), self.supervisor, chores=chores, file=settings.heartbeat_file
+        )
+
+    def start(self) -> None:
+        """End what an earlier life of this worker left behind, then register and work. Returns at once."""
+        left = end_marked(WORKER_MARK, self._identity.id, seconds=_SWEEP_SECONDS)
+        if left:
+            log.error("processes of an earlier life could not be ended", pids=sorted(left))
+        self._heartbeat.start()
+
+    def leave(self) -> None:
+        """Begin to leave: nothing more is claimed, and every training writes its checkpoint. Returns at once."""
+        self.supervisor.leave()
+
+    def close(self) -> bool:
+        """Leave, and wait until every run is handed back. False where that took longer than it may."""
+        self.leave()
+        settings = self._settings
+        # What a kill may take is added to what the settings allow.
+        done = self.supervisor.wait(settings.grace_seconds + 2 * settings.report_seconds + 30.0)
+        self._heartbeat.stop()
+        return done
+
+    def _plan(self, devices: Devices) -> Plan:
+        settings, worker_id = self._settings, self._identity.id
+        return Plan(
+            worker_id=worker_id,
+            artifacts=settings.artifact_root,
+            command=settings.training_command,
+            environment=lambda slot: training_environment(
+                devices, slot, threads=settings.threads_per_slot, worker_id=worker_id
+            ),
+            slots=settings.slots,
+            limits=Limits(
+                settings.grace_seconds, settings.margin_seconds, settings.linger_seconds, settings.report_seconds
+            ),
+        )
+
+    def _registration(self, devices: Devices) -> Registration:
+        return Registration(
+            worker_id=self._identity.id,
+            name=self._identity.name[:100],
+            host=socket.gethostname()[:200],
+            slots=self._settings.slots,
+            device=devices.kind,
+            version=importlib.metadata.version("dkd-lab"),
+        )

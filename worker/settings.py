@@ -1,0 +1,65 @@
+"""The worker's settings: ``DKD_…`` in the environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.wire.local import Home
+
+
+def _home() -> Path:
+    return Home.find().path
+
+
+def _processors() -> int:
+    if sys.platform == "linux":  # less than the machine has, in a container or under taskset
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class WorkerSettings(BaseSettings):
+    """Read once, when the worker starts.
+
+    The address and the token of the backend (DKD_API_URL, DKD_WORKER_TOKEN, DKD_WORKER_TOKEN_FILE, else what the
+    stack on this home has written) are read by the client each time it connects, since a stack that is started
+    together with its worker writes them later.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DKD_", frozen=True, extra="ignore")
+
+    api_url: str | None = Field(None, description="The backend's address.")
+    home: Path = Field(default_factory=_home, description="Folder of the embedded stack; ids of workers lie in it.")
+    artifacts: Path | None = Field(None, description="Root of the artifact store; artifacts in the home otherwise.")
+    broker_url: str = Field("filesystem://", description="Of Celery's broker.")
+    broker_folder: Path | None = Field(None, description="For filesystem://; broker in the home otherwise.")
+    worker_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=100)
+    slots: int = Field(1, ge=1, le=1024, description="Trainings at one time.")
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads of a training; processors / slots otherwise.")
+    grace_seconds: float = Field(30.0, gt=0, description="For a training to write a checkpoint, before it is killed.")
+    margin_seconds: float = Field(10.0, gt=0, description="Between a training's end and the end of its lease.")
+    linger_seconds: float = Field(20.0, gt=0, description="For a process to go after it said that it has finished.")
+    report_seconds: float = Field(5.0, gt=0, description="For the last reports of a worker that leaves.")
+    heartbeat_file: Path | None = Field(None, description="Touched while the worker lives, for health checks.")
+    training_command: tuple[str, ...] = Field(
+        (sys.executable, "-m", "core", "train"), min_length=1, description="What trains; a JSON list."
+    )
+
+    @property
+    def artifact_root(self) -> Path:
+        return (self.artifacts or Home(self.home).artifacts).absolute()
+
+    @property
+    def broker(self) -> Path:
+        return (self.broker_folder or Home(self.home).broker).absolute()
+
+    @property
+    def threads_per_slot(self) -> int:
+        return self.threads or max(1, _processors() // self.slots)
