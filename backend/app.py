@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from backend import errors, routes
 from backend.db import Database
 from backend.middleware import AccessLog, BodyLimit, HostCheck
+from backend.monitoring import Monitor
 from backend.nudge import Nudger
 from backend.settings import Settings
 from core.catalog import load_plugins
@@ -27,6 +29,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.stopping.set()
         app.state.nudger.close()
         app.state.database.dispose()
 
@@ -34,6 +37,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.database = Database(settings.database_url)
     app.state.nudger = Nudger(settings)
+    app.state.monitor = Monitor(app.state.database)
+    # Set by whoever runs the server as soon as it is told to stop: streams then end, and the server need not wait.
+    app.state.stopping = threading.Event()
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

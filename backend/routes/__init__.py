@@ -2,10 +2,16 @@
 
 from fastapi import APIRouter
 
-from backend.routes import health
+from backend.routes import catalog, comparisons, events, fleet, health, metrics, monitoring
 
-API: tuple[APIRouter, ...] = ()
+API: tuple[APIRouter, ...] = (
+    catalog.router,
+    metrics.router,
+    events.router,
+    comparisons.router,
+    fleet.router,
+)
 """Under ``/api/v1``."""
 
-ROOT: tuple[APIRouter, ...] = (health.router,)
+ROOT: tuple[APIRouter, ...] = (health.router, monitoring.router)
 """Without a prefix."""

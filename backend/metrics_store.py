@@ -1,0 +1,283 @@
+"""Metric points in and out of the database: bulk upserts in, bounded series out.
+
+Every batch that holds metrics gets the run's next ``ingest`` number, counted under the run's row lock. A reader that
+asks "what came after number k" therefore misses nothing, whatever the order of steps or of commits; a cursor over steps
+would miss late points, and a database sequence skips numbers that are committed out of order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Select, Table, and_, case, func, literal, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from backend.db import models
+from core.events import Metrics, Record
+from core.wire.public import MetricsReply, RunState, Series
+
+FINITE, NAN, PLUS_INFINITY, MINUS_INFINITY = range(4)
+_NOT_FINITE = {NAN: math.nan, PLUS_INFINITY: math.inf, MINUS_INFINITY: -math.inf}
+
+_POINTS: Table = models.MetricPoint.__table__  # type: ignore[assignment]
+_LATEST: Table = models.MetricLatest.__table__  # type: ignore[assignment]
+_NAMES: Table = models.MetricName.__table__  # type: ignore[assignment]
+
+
+def encode(value: float) -> tuple[float | None, int]:
+    """A value as its columns (value, kind): SQLite turns NaN into NULL, so what is not finite is kept as a kind."""
+    if math.isfinite(value):
+        return value, FINITE
+    return None, NAN if math.isnan(value) else (PLUS_INFINITY if value > 0 else MINUS_INFINITY)
+
+
+def decode(value: float | None, kind: int) -> float:
+    """The inverse of ``encode``."""
+    return value if value is not None else _NOT_FINITE[kind]
+
+
+def insert(session: Session, run: models.Run, records: Sequence[Record]) -> None:
+    """Take in the metrics among the records, in the caller's transaction.
+
+    The same point again changes nothing, and readers are not sent it again: a resumed attempt repeats its journal. A
+    point with another value replaces the old one. ``run.ingest`` goes up by one where there are metrics at all.
+    """
+    points: dict[tuple[str, int], dict[str, Any]] = {}
+    for record in records:
+        event = record.event
+        if isinstance(event, Metrics):
+            for name, number in event.values.items():
+                value, kind = encode(number)
+                row: dict[str, Any] = {
+                    "step": event.step,
+                    "epoch": event.epoch,
+                    "elapsed": event.elapsed,
+                    "value": value,
+                    "kind": kind,
+                }
+                points[_clean(name), event.step] = row  # twice in one batch: the later one
+    if not points:
+        return
+    run.ingest = models.Run.ingest + 1  # counted by the database, which locks the row with it
+    session.flush()
+    session.refresh(run, ["ingest"])
+    ids = _name_ids(session, {name for name, _ in points})
+    newest: dict[int, dict[str, Any]] = {}
+    for (name, step), row in points.items():
+        row |= {"run_id": run.id, "name_id": ids[name], "ingest": run.ingest}
+        if step >= newest.get(ids[name], row)["step"]:
+            newest[ids[name]] = row
+    _upsert_points(session, list(points.values()))
+    _upsert_latest(session, list(newest.values()))
+
+
+def reply(session: Session, run: models.Run, names: Sequence[str] | None, since: int, max_points: int) -> MetricsReply:
+    """The series of a run with the cursor to ask from next. Arguments as of ``read``."""
+    series = read(session, run, names, since, max_points)
+    # Constructed, not validated: these are our own numbers, and checking 100,000 of them takes longer than reading.
+    state = cast(RunState, run.state)
+    return MetricsReply.model_construct(run_id=run.id, state=state, cursor=run.ingest, series=series)
+
+
+def read(session: Session, run: models.Run, names: Sequence[str] | None, since: int, max_points: int) -> list[Series]:
+    """The series of a run as of ``run.ingest``, sorted by name; those without a (new) point are left out.
+
+    Args:
+        names: which; None for all.
+        since: 0 for the whole, else only points taken in after that ingest number.
+        max_points: the most entries a series may have. A longer one comes in buckets of 2^k steps.
+    """
+    wanted = and_(_POINTS.c.run_id == run.id, _POINTS.c.ingest <= run.ingest)
+    if since > 0:
+        wanted = and_(wanted, _POINTS.c.ingest > since)
+        extents = _extents_since(wanted, names)
+    else:
+        extents = _extents(run.id, names, max_points)
+    found: dict[int, _Columns] = {}
+    whole: list[int] = []
+    for name_id, name, count, first, last in session.execute(extents):
+        if not count:
+            continue
+        width = 1 if count <= max_points else _width(first, last, max_points)
+        found[name_id] = _Columns(name, width)
+        if width == 1:
+            whole.append(name_id)
+    widths = {name_id: columns.width for name_id, columns in found.items() if columns.width > 1}
+    if whole:
+        _read_whole(session, and_(wanted, _POINTS.c.name_id.in_(whole)), found)
+    if widths:
+        _read_buckets(session, and_(wanted, _POINTS.c.name_id.in_(widths)), widths, found)
+    return [columns.series() for columns in sorted(found.values(), key=lambda columns: columns.name) if columns.step]
+
+
+@dataclass
+class _Columns:
+    name: str
+    width: int
+    step: list[int] = field(default_factory=list)
+    epoch: list[float] = field(default_factory=list)
+    elapsed: list[float] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+
+    def series(self) -> Series:
+        bucketed = self.width > 1
+        return Series.model_construct(
+            name=self.name,
+            step=self.step,
+            epoch=self.epoch,
+            elapsed=self.elapsed,
+            value=self.value,
+            low=self.low if bucketed else None,
+            high=self.high if bucketed else None,
+            resolution=self.width,
+        )
+
+
+def _width(first: int, last: int, max_points: int) -> int:
+    """The least power of two whose aligned buckets cover the steps in at most ``max_points``."""
+    width = 1
+    while last // width - first // width + 1 > max_points:
+        width *= 2
+    return width
+
+
+def _extents(run_id: str, names: Sequence[str] | None, max_points: int) -> Select[Any]:
+    """Per series: name_id, name, how many points (counted no further than needed), first and last step."""
+    one = and_(_POINTS.c.run_id == run_id, _POINTS.c.name_id == _LATEST.c.name_id)
+    some = select(literal(1)).select_from(_POINTS).where(one).limit(max_points + 1).correlate(_LATEST).subquery()
+    query = (
+        select(
+            _LATEST.c.name_id,
+            _NAMES.c.name,
+            select(func.count()).select_from(some).scalar_subquery(),
+            select(func.min(_POINTS.c.step)).where(one).correlate(_LATEST).scalar_subquery(),
+            select(func.max(_POINTS.c.step)).where(one).correlate(_LATEST).scalar_subquery(),
+        )
+        .join(_NAMES, _NAMES.c.id == _LATEST.c.name_id)
+        .where(_LATEST.c.run_id == run_id)
+    )
+    return query if names is None else query.where(_NAMES.c.name.in_(names))
+
+
+def _extents_since(wanted: ColumnElement[bool], names: Sequence[str] | None) -> Select[Any]:
+    query = (
+        select(_POINTS.c.name_id, _NAMES.c.name, func.count(), func.min(_POINTS.c.step), func.max(_POINTS.c.step))
+        .join(_NAMES, _NAMES.c.id == _POINTS.c.name_id)
+        .where(wanted)
+        .group_by(_POINTS.c.name_id, _NAMES.c.name)
+    )
+    return query if names is None else query.where(_NAMES.c.name.in_(names))
+
+
+def _read_whole(session: Session, wanted: ColumnElement[bool], found: dict[int, _Columns]) -> None:
+    c = _POINTS.c
+    query = select(c.name_id, c.step, c.epoch, c.elapsed, c.value, c.kind).where(wanted).order_by(c.name_id, c.step)
+    for name_id, step, epoch, elapsed, value, kind in session.execute(query):
+        columns = found[name_id]
+        columns.step.append(step)
+        columns.epoch.append(epoch)
+        columns.elapsed.append(elapsed)
+        columns.value.append(decode(value, kind))
+
+
+def _read_buckets(
+    session: Session, wanted: ColumnElement[bool], widths: dict[int, int], found: dict[int, _Columns]
+) -> None:
+    """Mean, least and greatest value of each bucket, as arithmetic with NaN and infinities would give the mean.
+
+    A bucket with a NaN, or with both infinities, has the mean NaN; its least and greatest value are those of its
+    numbers, infinities included, so that one NaN hides neither.
+    """
+    c = _POINTS.c
+    bucket = c.step // case(widths, value=c.name_id)
+    query = (
+        select(
+            c.name_id,
+            bucket.label("bucket"),
+            func.max(c.step),
+            func.max(c.epoch),
+            func.max(c.elapsed),
+            func.avg(c.value),
+            func.min(c.value),
+            func.max(c.value),
+            *(func.max(case((c.kind == kind, 1), else_=0)) for kind in _NOT_FINITE),
+        )
+        .where(wanted)
+        .group_by(c.name_id, "bucket")
+        .order_by(c.name_id, "bucket")
+    )
+    for name_id, _, step, epoch, elapsed, mean, least, greatest, nan, plus, minus in session.execute(query):
+        columns = found[name_id]
+        columns.step.append(step)
+        columns.epoch.append(epoch)
+        columns.elapsed.append(elapsed)
+        numbers = [number for number in (least, greatest) if number is not None]
+        numbers += [math.inf] * plus + [-math.inf] * minus
+        columns.value.append(_mean(mean, nan, plus, minus))
+        columns.low.append(min(numbers, default=math.nan))
+        columns.high.append(max(numbers, default=math.nan))
+
+
+def _mean(mean: float | None, nan: int, plus: int, minus: int) -> float:
+    if nan or (plus and minus):
+        return math.nan
+    if plus or minus:
+        return math.inf if plus else -math.inf
+    return float(mean) if mean is not None else math.nan
+
+
+def _clean(name: str) -> str:
+    return name.replace("\0", "�")  # PostgreSQL holds no NUL in a text
+
+
+def _insert(session: Session, table: Table) -> Any:
+    # Any: the two have the same on_conflict methods, but no common type.
+    dialect = session.get_bind().dialect.name
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def _name_ids(session: Session, names: Iterable[str]) -> dict[str, int]:
+    """The id of each name, made where it is missing.
+
+    Not cached: an id from a transaction that is rolled back would live on in the cache, and one look-up a batch is
+    nothing beside its points.
+    """
+    wanted = sorted(names)  # in one order everywhere, so that two batches with new names cannot lock each other out
+    query = select(_NAMES.c.name, _NAMES.c.id).where(_NAMES.c.name.in_(wanted))
+    ids: dict[str, int] = dict(session.execute(query).tuples().all())
+    missing = [{"name": name} for name in wanted if name not in ids]
+    if missing:
+        session.execute(_insert(session, _NAMES).on_conflict_do_nothing(index_elements=["name"]), missing)
+        ids = dict(session.execute(query).tuples().all())
+    return ids
+
+
+def _upsert_points(session: Session, rows: list[dict[str, Any]]) -> None:
+    statement = _insert(session, _POINTS)
+    new = statement.excluded
+    columns = ("epoch", "elapsed", "value", "kind")
+    statement = statement.on_conflict_do_update(
+        index_elements=["run_id", "name_id", "step"],
+        set_={column: new[column] for column in (*columns, "ingest")},
+        where=or_(*(_POINTS.c[column].is_distinct_from(new[column]) for column in columns)),
+    )
+    session.execute(statement, rows)
+
+
+def _upsert_latest(session: Session, rows: list[dict[str, Any]]) -> None:
+    statement = _insert(session, _LATEST)
+    new = statement.excluded
+    columns = ("step", "epoch", "value", "kind")
+    statement = statement.on_conflict_do_update(
+        index_elements=["run_id", "name_id"],
+        set_={column: new[column] for column in columns},
+        where=new.step >= _LATEST.c.step,  # a late point of an earlier step is not the newest
+    )
+    keep = ("run_id", "name_id", *columns)
+    session.execute(statement, [{column: row[column] for column in keep} for row in rows])

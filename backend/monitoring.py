@@ -1,0 +1,112 @@
+"""What Prometheus reads: counted in the database at each scrape, so that replicas agree and a restart loses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy import ColumnElement, Double, func, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from backend.db import Database, db_now, models
+from core.wire.public import RunState
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_OUTCOMES = ("succeeded", "failed", "cancelled", "interrupted", "lost")
+
+
+class Monitor:
+    """A registry of its own for each application, so that two in one process do not meet."""
+
+    def __init__(self, database: Database) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_DatabaseCollector(database))
+        ProcessCollector(registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _DatabaseCollector(Collector):
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def describe(self) -> list[Metric]:
+        return []  # otherwise registering would already ask the database
+
+    def collect(self) -> Iterator[Metric]:
+        with self._database.read() as session:
+            found = [*_runs(session), *_attempts(session), *_workers(session)]
+        yield from found
+
+
+def _runs(session: Session) -> Iterator[Metric]:
+    run = models.Run
+    counts = dict(session.execute(select(run.state, func.count()).group_by(run.state)).tuples().all())
+    states = GaugeMetricFamily("dkd_runs", "Runs by state.", labels=["state"])
+    for state in get_args(RunState):
+        states.add_metric([state], counts.get(state, 0))
+    yield states
+    oldest = session.scalar(select(func.max(_seconds_between(run.created_at, db_now()))).where(run.state == "queued"))
+    yield GaugeMetricFamily("dkd_queue_oldest_seconds", "Age of the oldest queued run; 0 for none.", oldest or 0.0)
+
+
+def _attempts(session: Session) -> Iterator[Metric]:
+    attempt, run = models.Attempt, models.Run
+    query = select(attempt.outcome, func.count()).group_by(attempt.outcome)
+    counts = dict(session.execute(query).tuples().all())
+    ended = CounterMetricFamily("dkd_attempts", "Attempts that ended, by outcome.", labels=["outcome"])
+    for outcome in _OUTCOMES:
+        ended.add_metric([outcome], counts.get(outcome, 0))
+    yield ended
+    yield CounterMetricFamily("dkd_lease_expiries", "Attempts taken away from a lost worker.", counts.get("lost", 0))
+    count, seconds = session.execute(
+        select(func.count(), func.sum(_seconds_between(run.created_at, attempt.started_at)))
+        .join(run, run.id == attempt.run_id)
+        .where(attempt.number == 1)
+    ).one()
+    yield SummaryMetricFamily(
+        "dkd_queue_wait_seconds",
+        "From a run's submission to its first attempt, a teacher's training included.",
+        count_value=count,
+        sum_value=float(seconds or 0.0),
+    )
+
+
+def _workers(session: Session) -> Iterator[Metric]:
+    worker = models.Worker
+    query = select(worker.state, func.count(), func.sum(worker.slots)).group_by(worker.state)
+    found = {state: (count, slots) for state, count, slots in session.execute(query)}
+    states = GaugeMetricFamily("dkd_workers", "Workers by state.", labels=["state"])
+    for state in ("online", "offline"):
+        states.add_metric([state], found.get(state, (0, 0))[0])
+    yield states
+    yield GaugeMetricFamily("dkd_worker_slots", "Slots of the workers online.", found.get("online", (0, 0))[1])
+
+
+class _seconds_between(FunctionElement[float]):  # noqa: N801 (a SQL function, written as one)
+    type = Double()
+    inherit_cache = True
+    name = "seconds_between"
+
+    def __init__(self, start: ColumnElement[Any] | Any, end: ColumnElement[Any] | Any) -> None:
+        super().__init__(start, end)
+
+
+@compiles(_seconds_between, "sqlite")
+def _sqlite(element: _seconds_between, compiler: SQLCompiler, **kw: Any) -> str:
+    start, end = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"((julianday({end}) - julianday({start})) * 86400.0)"
+
+
+@compiles(_seconds_between, "postgresql")
+def _postgresql(element: _seconds_between, compiler: SQLCompiler, **kw: Any) -> str:
+    start, end = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"CAST(extract(epoch FROM ({end} - {start})) AS double precision)"

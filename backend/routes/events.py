@@ -1,0 +1,140 @@
+"""A run as it happens: server-sent events, read from the database twice a second."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from backend import logs, metrics_store
+from backend.db import Database, models
+from backend.deps import DatabaseDep, reads
+from backend.errors import not_found
+from core.wire.public import TERMINAL, RunProgress
+
+router = APIRouter(tags=["runs"], dependencies=[reads])
+
+_PERIOD_SECONDS = 0.5
+_LINES = 500
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a reader is; as text it is the id of an event.
+
+    Attributes:
+        ingest: cursor of the metrics.
+        line: number of the last log line.
+    """
+
+    ingest: int = 0
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.ingest}-{self.line}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position | None:
+        """The inverse of ``str``; None for a text that is no position."""
+        match = re.fullmatch(r"(\d{1,15})-(\d{1,15})", text)
+        return cls(int(match[1]), int(match[2])) if match else None
+
+
+@dataclass(frozen=True)
+class _News:
+    """What one look at the database found: events in order, and whether the run has ended and all is said."""
+
+    events: list[ServerSentEvent]
+    position: Position
+    progress: RunProgress
+    full: bool
+    ended: bool
+
+
+def _existing_run(run_id: str, database: DatabaseDep) -> str:
+    # As a dependency, so that it is answered with 404 before the stream begins, and its session does not outlive it.
+    with database.read() as session:
+        if session.get(models.Run, run_id) is None:
+            raise not_found("run", run_id)
+    return run_id
+
+
+@router.get("/runs/{run_id}/events", response_class=EventSourceResponse)
+async def read_events(
+    run_id: Annotated[str, Depends(_existing_run)],
+    request: Request,
+    database: DatabaseDep,
+    since: Annotated[int, Query(ge=0, description="Cursor of metrics already read.")] = 0,
+    after: Annotated[int, Query(ge=0, description="Number of the last log line already read.")] = 0,
+    max_points: Annotated[int, Query(ge=1, le=20_000, description="The most entries in a series of one event.")] = 2000,
+    last_event_id: Annotated[str, Header(description="Goes on after that event.")] = "",
+) -> AsyncIterator[ServerSentEvent]:
+    """The run as it happens, until it ends.
+
+    `state` (RunProgress) first and at each change, `metrics` (MetricsReply: the points that are new), `log` (LogLine),
+    and `end` (RunProgress) once the run has ended and everything before it is sent; the stream then closes. Each id
+    can be given back as `Last-Event-ID`.
+    """
+    stopping: threading.Event = request.app.state.stopping
+    position = Position.parse(last_event_id) or Position(since, after)
+    progress: RunProgress | None = None
+    while not stopping.is_set():
+        news = await run_in_threadpool(_look, database, run_id, position, progress, max_points)
+        if news is None:  # deleted in the meantime
+            return
+        for event in news.events:
+            yield event
+        if news.ended:
+            return
+        position, progress = news.position, news.progress
+        if not news.full:
+            await anyio.sleep(_PERIOD_SECONDS)
+
+
+def _look(
+    database: Database, run_id: str, position: Position, known: RunProgress | None, max_points: int
+) -> _News | None:
+    """Read what is new, in one short session: none is held while the stream waits."""
+    with database.read() as session:
+        run = session.get(models.Run, run_id)
+        if run is None:
+            return None
+        progress = _progress(run)
+        metrics = metrics_store.reply(session, run, None, position.ingest, max_points)
+        lines = logs.read(session, run_id, position.line, _LINES, None).lines
+    full = len(lines) == _LINES
+    events: list[ServerSentEvent] = []
+    if progress != known:
+        events.append(ServerSentEvent(event="state", id=str(position), data=progress))
+    if metrics.series:
+        position = replace(position, ingest=metrics.cursor)
+        events.append(ServerSentEvent(event="metrics", id=str(position), data=metrics))
+    for line in lines:
+        position = replace(position, line=line.number)
+        events.append(ServerSentEvent(event="log", id=str(position), data=line))
+    ended = progress.state in TERMINAL and not full
+    if ended:
+        events.append(ServerSentEvent(event="end", id=str(position), data=progress))
+    return _News(events, position, progress, full, ended)
+
+
+def _progress(run: models.Run) -> RunProgress:
+    return RunProgress.model_validate(
+        {
+            "run_id": run.id,
+            "state": run.state,
+            "reason": run.reason,
+            "attempt": run.attempt,
+            "step": run.step,
+            "total_steps": run.total_steps,
+            "epoch": run.epoch,
+            "total_epochs": run.total_epochs,
+        }
+    )

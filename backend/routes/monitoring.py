@@ -1,0 +1,20 @@
+"""For Prometheus."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from backend.monitoring import CONTENT_TYPE, Monitor
+
+router = APIRouter(tags=["health"])
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def read_exposition(request: Request) -> Response:
+    """Runs, queue, attempts and workers in Prometheus' text format. Counts only, so without a token."""
+    monitor: Monitor = request.app.state.monitor
+    return Response(monitor.exposition(), media_type=CONTENT_TYPE)
