@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,8 +77,9 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise TrainingError("error", f"the checkpoint {path.name} cannot be read: {error}") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        text = str(error).partition("\n")[0][:200]
+        raise TrainingError("error", f"the checkpoint {path.name} cannot be read: {text}") from error
     if content.get("version") != VERSION:
         raise TrainingError(
             "error", f"the checkpoint {path.name} is of version {content.get('version')}, not {VERSION}"

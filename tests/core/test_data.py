@@ -1,0 +1,105 @@
+"""Data: views and order are pure functions of (data seed, epoch, sample)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from core import data
+from core.data.dataset import Augmentation, augmented, view_table
+from core.data.hashing import below, permutation
+from core.spec import DatasetChoice
+
+
+def digits() -> data.Dataset:
+    return data.load(DatasetChoice(name="digits"))
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+def test_what_is_loaded_is_what_the_catalog_promises(name: str) -> None:
+    from core.catalog import DATASETS
+
+    choice = DatasetChoice(name=name)
+    facts = DATASETS[name].facts(choice.typed_params)
+    loaded = data.load(choice)
+    assert facts
+    assert (facts.num_classes, facts.channels, facts.image_size) == (
+        loaded.num_classes,
+        loaded.channels,
+        loaded.image_size,
+    )
+    assert (facts.train_size, facts.test_size) == (len(loaded.train), len(loaded.test))
+    assert loaded.train.images.dtype == torch.uint8
+    images = loaded.normalise(loaded.train.images)
+    assert images.mean().item() == pytest.approx(0, abs=1e-4)
+    assert images.std(correction=0).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_digits_are_split_by_class_and_the_same_every_time() -> None:
+    first, second = digits(), digits()
+    assert torch.equal(first.train.images, second.train.images)
+    share = first.test.labels.bincount() / (first.test.labels.bincount() + first.train.labels.bincount())
+    assert share.min() > 0.49
+    assert share.max() < 0.52
+    from sklearn.datasets import load_digits
+
+    bundled = np.round(load_digits().data * (255 / 16)).astype(np.uint8)
+    ours = torch.cat([first.train.images, first.test.images]).flatten(1).numpy()
+    assert sorted(row.tobytes() for row in ours) == sorted(row.tobytes() for row in bundled)
+
+
+def test_batches_repeat_and_differ_by_seed_and_epoch() -> None:
+    dataset = digits()
+
+    def labels(seed: int, epoch: int, start: int = 0) -> torch.Tensor:
+        return torch.cat([batch.labels for batch in dataset.batches(100, seed, epoch, augment=True, start=start)])
+
+    assert torch.equal(labels(0, 0), labels(0, 0))
+    assert not torch.equal(labels(0, 0), labels(0, 1))
+    assert not torch.equal(labels(0, 0), labels(1, 0))
+    assert torch.equal(labels(0, 0)[300:], labels(0, 0, start=3))
+    assert len(labels(0, 0)) == len(dataset.train)
+
+
+def test_a_view_depends_on_the_sample_not_on_its_place_in_the_batch() -> None:
+    dataset = digits()
+    for size in (32, 100):
+        views = [batch.images for batch in dataset.batches(size, 3, 2, augment=True)]
+        reference = torch.cat([batch.images for batch in dataset.batches(64, 3, 2, augment=True)])
+        assert torch.equal(torch.cat(views), reference)
+
+
+def test_without_augmentation_images_come_as_they_are() -> None:
+    dataset = digits()
+    order = torch.from_numpy(permutation(len(dataset.train), 0, 0))
+    images = torch.cat([batch.images for batch in dataset.batches(128, 0, 0, augment=False)])
+    assert torch.equal(images, dataset.normalise(dataset.train.images[order]))
+
+
+def test_a_shift_moves_the_image_and_fills_with_zeros() -> None:
+    image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
+    augmentation = Augmentation(pad=1, flip=True)
+
+    def view(top: int, left: int, flip: int) -> list[list[int]]:
+        rows: list[list[int]] = augmented(image, torch.tensor([[top, left, flip]]), augmentation)[0, 0].tolist()
+        return rows
+
+    assert view(1, 1, 0) == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert view(0, 1, 0) == [[0, 0, 0], [1, 2, 3], [4, 5, 6]]
+    assert view(1, 2, 0) == [[2, 3, 0], [5, 6, 0], [8, 9, 0]]
+    assert view(1, 1, 1) == [[3, 2, 1], [6, 5, 4], [9, 8, 7]]
+    assert view(1, 2, 1) == [[0, 3, 2], [0, 6, 5], [0, 9, 8]]
+
+
+def test_views_are_spread_evenly_and_independently() -> None:
+    table = view_table(90_000, Augmentation(pad=1, flip=True), 0, 0)
+    counts = np.unique(table, axis=0, return_counts=True)[1]
+    assert len(counts) == 18
+    # 5,000 expected each, standard deviation 69: six of them either way.
+    assert abs(counts - 5000).max() < 6 * 69
+
+
+def test_hashes_are_the_same_on_every_machine() -> None:
+    assert permutation(8, 1, 2).tolist() == [1, 2, 4, 0, 6, 5, 7, 3]
+    assert below(10, 8, 1, 2, "top").tolist() == [8, 9, 6, 0, 4, 7, 6, 7]

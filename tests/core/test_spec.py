@@ -1,0 +1,185 @@
+"""Specs: every problem named at once with its path, defaults filled in once, one fingerprint for one training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.spec import RunSpec, SpecError, parse_experiment, parse_text, read_experiment, to_yaml, warnings_of
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "pair",
+        "dataset": "digits",
+        "teacher": {"model": "resnet20"},
+        "student": {"model": "resnet8"},
+        "methods": ["dkd", {"name": "dkd_align", "params": {"reduction": "log", "epsilon": 6.0}}],
+        "seeds": [0, 1, 2],
+        "training": {"epochs": 30},
+    } | changes
+
+
+def problems(**changes: Any) -> dict[str, str]:
+    with pytest.raises(SpecError) as caught:
+        parse_experiment(spec(**changes))
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+ALIGN = {"name": "dkd_align", "params": {"reduction": "log", "epsilon": 6.0}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "says"),
+    [
+        ({"methods": ["dkd_aling"]}, "methods.0.name", "dkd_align"),
+        ({"student": {"model": "resnet21"}}, "student.model.name", "resnet20"),
+        ({"dataset": "digit"}, "dataset.name", "digits"),
+        (
+            {"methods": [{"name": "dkd", "params": {"alpha": -1}}]},
+            "methods.0.params.alpha",
+            "greater than or equal to 0",
+        ),
+        (
+            {"methods": [{"name": "dkd", "params": {"temperature": 0}}]},
+            "methods.0.params.temperature",
+            "greater than 0",
+        ),
+        ({"methods": [{"name": "dkd", "params": {"beta": "much"}}]}, "methods.0.params.beta", "number"),
+        ({"methods": [{"name": "dkd", "params": {"gamma": 1}}]}, "methods.0.params.gamma", "unknown field"),
+        ({"methods": [{"name": "dkd_align", "params": {"epsilon": 6}}]}, "methods.0.params.reduction", "missing"),
+        ({"methods": [{"name": "dkd_align", "params": {"reduction": "log"}}]}, "methods.0.params", "exactly one"),
+        ({"methods": []}, "methods", "at least 1"),
+        ({"methods": ["dkd", "dkd"]}, "methods.1.label", "two methods"),
+        ({"training": {"epochs": 0}}, "training.epochs", "greater than or equal to 1"),
+        ({"training": {"epochs": "many"}}, "training.epochs", "integer"),
+        ({"training": {"epochs": 1, "schedule": {"name": "step"}}}, "training.schedule.milestones", "at least one"),
+        ({"seeds": [1, 1]}, "seeds", "twice"),
+        ({"seeds": [-1]}, "seeds.0", "greater than or equal to 0"),
+        ({"teacher": None}, "methods.0", "needs a teacher"),
+        ({"dataset": {"name": "synthetic", "params": {"num_classes": 2}}}, "methods.0", "at least 3 classes"),
+        ({"dataset": {"name": "synthetic", "params": {"image_size": 4}}}, "student.model", "at least 8 px"),
+        ({"name": ""}, "name", "at least 1 character"),
+        ({"epoch": 3}, "epoch", "unknown field"),
+    ],
+)
+def test_bad_input_is_named_by_its_path(changes: dict[str, Any], path: str, says: str) -> None:
+    found = problems(**changes)
+    assert path in found
+    assert says in found[path]
+
+
+def test_all_problems_are_named_at_once() -> None:
+    found = problems(methods=["dkd_aling", {"name": "dkd", "params": {"alpha": -1}}], training={"epochs": 0}, name="")
+    assert set(found) == {"methods.0.name", "methods.1.params.alpha", "training.epochs", "name"}
+
+
+@pytest.mark.parametrize("text", ["a: [", "\x00", "- a", "", "just text", "{"])
+def test_what_is_not_a_yaml_mapping_is_one_sentence(text: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_text(text)
+    (problem,) = caught.value.problems
+    assert "\n" not in str(problem)
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "missing.yaml", tmp_path, tmp_path / "binary.yaml"):
+        with pytest.raises(SpecError, match=r"cannot read|not YAML"):
+            read_experiment(path)
+
+
+def test_defaults_are_filled_in_and_survive_a_round_trip() -> None:
+    parsed = parse_experiment(spec())
+    assert parsed.methods[0].params["beta"] == 8.0
+    assert [method.label for method in parsed.methods] == ["dkd", "dkd_align (log)"]
+    assert parse_text(to_yaml(parsed)) == parsed
+
+
+def test_the_plan_has_the_teacher_first_and_pairs_together() -> None:
+    plan = parse_experiment(spec(methods=["dkd", ALIGN, "ce"], seeds=[5, 7])).plan()
+    assert [(run.label, run.spec.seed) for run in plan] == [
+        ("teacher", 0),
+        ("dkd", 5),
+        ("dkd_align (log)", 5),
+        ("ce", 5),
+        ("dkd", 7),
+        ("dkd_align (log)", 7),
+        ("ce", 7),
+    ]
+    teacher = plan[0].spec.fingerprint()
+    assert [run.spec.teacher for run in plan[1:4]] == [teacher, teacher, None]
+    assert {run.spec.data_seed for run in plan if run.spec.seed == 7} == {7}
+
+
+def test_without_a_distilling_method_no_teacher_is_trained() -> None:
+    assert [run.label for run in parse_experiment(spec(methods=["ce"], seeds=[0])).plan()] == ["ce"]
+
+
+class TestFingerprint:
+    def of(self, **changes: Any) -> list[str]:
+        return [planned.spec.fingerprint() for planned in parse_experiment(spec(**changes)).plan()]
+
+    def test_names_and_wishes_are_not_in_it(self) -> None:
+        same = self.of(name="other", notes="n", tags=["t"], priority=5, resources={"device": "gpu"})
+        assert same == self.of()
+        assert self.of(methods=[{"name": "dkd", "label": "mine"}]) == self.of(methods=["dkd"])
+
+    def test_a_default_written_out_changes_nothing(self) -> None:
+        assert self.of(training={"epochs": 30, "batch_size": 64}) == self.of()
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"training": {"epochs": 31}},
+            {"dataset": {"name": "synthetic"}},
+            {"teacher": {"model": "resnet14"}},
+            {"teacher": {"model": "resnet20", "seed": 1}},
+        ],
+    )
+    def test_what_changes_the_training_changes_it(self, changes: dict[str, Any]) -> None:
+        assert not set(self.of(**changes)) & set(self.of())
+
+    def test_it_survives_json(self) -> None:
+        for planned in parse_experiment(spec()).plan():
+            assert (
+                RunSpec.model_validate_json(planned.spec.model_dump_json()).fingerprint() == planned.spec.fingerprint()
+            )
+
+    def test_it_is_the_same_on_every_machine_and_in_every_version(self) -> None:
+        # Changing what a RunSpec holds changes this on purpose: raise FINGERPRINT_VERSION when meaning changes.
+        teacher = parse_experiment(spec()).teacher_run()
+        assert teacher
+        assert teacher.fingerprint() == "v1-2f7bf028ecbef8c326d4ff889a1c0ddd"
+
+
+class TestWarnings:
+    def about(self, **changes: Any) -> dict[str, str]:
+        return {warning.path: warning.message for warning in warnings_of(parse_experiment(spec(**changes)))}
+
+    def test_a_plain_spec_has_none(self) -> None:
+        assert self.about() == {}
+
+    def test_a_ramp_and_a_decay_that_never_let_the_term_act(self) -> None:
+        # The author's own pair of settings: ramp 20 from 0, decay 0.3: the product peaks at 0.015.
+        method = {"name": "dkd_align", "params": ALIGN["params"] | {"decay": 0.3, "ramp_start": 0}}
+        assert "0.015" in self.about(methods=["dkd", method])["methods.1.params.decay"]
+
+    def test_the_literal_reduction_has_no_effect(self) -> None:
+        method = {"name": "dkd_align", "params": {"reduction": "batch", "epsilon": 6.0}}
+        assert "4096 times" in self.about(methods=["dkd", method])["methods.1.params.reduction"]
+
+    def test_a_ramp_longer_than_the_training(self) -> None:
+        assert "50%" in self.about(training={"epochs": 10})["methods.0.params.ramp_epochs"]
+
+    def test_too_few_seeds(self) -> None:
+        assert "interval" in self.about(seeds=[0])["seeds"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_is_valid(path: Path) -> None:
+    assert read_experiment(path).plan()

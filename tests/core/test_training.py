@@ -1,0 +1,286 @@
+"""The engine: repeatable, resumable, and clear about why it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from core import data, methods, models
+from core.events import JOURNAL_NAME, Event, Failed, Finished, Metrics, Started, Stopped, read_journal
+from core.methods import LogitBatch, LossTerms
+from core.spec import ExperimentSpec, RunSpec, parse_experiment
+from core.training import Options, TeacherSource, run_training
+from core.training.engine import CHECKPOINT_NAME
+
+SPEC = {
+    "name": "engine",
+    "dataset": {
+        "name": "synthetic",
+        "params": {"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 100},
+    },
+    "teacher": {"model": "resnet8"},
+    "student": {"model": {"name": "small_cnn", "params": {"width": 4}}},
+    "methods": ["dkd", {"name": "dkd_align", "params": {"reduction": "log", "epsilon_share": 0.1}}, "ce", "kd"],
+    "seeds": [0, 1],
+    "training": {"epochs": 3, "batch_size": 32},
+}
+
+
+def experiment(**changes: object) -> ExperimentSpec:
+    return parse_experiment(SPEC | changes)
+
+
+def students(spec: ExperimentSpec, label: str) -> list[RunSpec]:
+    return [planned.spec for planned in spec.plan() if planned.label == label]
+
+
+def events(folder: Path) -> list[Event]:
+    return [record.event for record in read_journal(folder / JOURNAL_NAME)]
+
+
+def points(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    """The metrics without what depends on the clock."""
+    return [
+        (event.step, {name: value for name, value in event.values.items() if not name.startswith("speed/")})
+        for event in events(folder)
+        if isinstance(event, Metrics)
+    ]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return safetensors.torch.load_file(folder / "weights.safetensors")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> TeacherSource:
+    spec = experiment().teacher_run()
+    assert spec
+    folder = tmp_path_factory.mktemp("teacher")
+    assert run_training(spec, folder) == "finished"
+    return TeacherSource(spec, folder / "weights.safetensors")
+
+
+def stop_after(steps: int) -> Options:
+    """Asks to stop once so many steps have been taken."""
+    polled = iter(range(steps + 1))
+    return Options(stop_asked=lambda: next(polled, None) == steps)
+
+
+class TestRun:
+    def test_it_learns_and_says_so(self, tmp_path: Path, teacher: TeacherSource) -> None:
+        (spec, _) = students(experiment(training={"epochs": 8, "batch_size": 32}), "dkd")
+        first = experiment(training={"epochs": 8, "batch_size": 32}).teacher_run()
+        assert first
+        run_training(first, tmp_path / "teacher")
+        source = TeacherSource(first, tmp_path / "teacher" / "weights.safetensors")
+        assert run_training(spec, tmp_path, source) == "finished"
+        said = events(tmp_path)
+        assert isinstance(said[0], Started)
+        assert (said[0].total_steps, said[0].train_size, said[0].test_size) == (8 * 5, 150, 100)
+        assert isinstance(said[-1], Finished)
+        assert said[-1].summary["test/top1"] > 40  # five classes: chance is 20, five standard deviations below
+        losses = [values["train/loss"] for _, values in points(tmp_path)]
+        assert len(losses) == 8
+        assert losses[-1] < losses[0]
+
+    def test_alignment_diagnostics_are_reported(self, tmp_path: Path, teacher: TeacherSource) -> None:
+        (spec, _) = students(experiment(), "dkd_align (log)")
+        run_training(spec, tmp_path, teacher)
+        _, last = points(tmp_path)[-1]
+        assert last["grad/align_share"] == pytest.approx(10, rel=1e-3)
+        assert -1 <= last["grad/align_cosine"] < 0  # maximising the distance pulls against distillation
+        assert {"train/tckd", "train/nckd", "train/align", "grad/similarity", "fidelity/agreement"} <= last.keys()
+
+    def test_repeats_bit_for_bit(self, tmp_path: Path, teacher: TeacherSource) -> None:
+        (spec, other) = students(experiment(), "dkd")
+        for name, run in (("a", spec), ("b", spec), ("c", other)):
+            run_training(run, tmp_path / name, teacher)
+        assert points(tmp_path / "a") == points(tmp_path / "b")
+        a, b, c = (weights(tmp_path / name) for name in "abc")
+        assert all(torch.equal(a[key], b[key]) for key in a)
+        assert not all(torch.equal(a[key], c[key]) for key in a)
+
+    @pytest.mark.parametrize("steps", [1, 5, 7, 14])
+    def test_resumed_at_any_step_it_ends_the_same(self, tmp_path: Path, teacher: TeacherSource, steps: int) -> None:
+        (spec, _) = students(experiment(), "dkd_align (log)")
+        whole, half, rest = tmp_path / "whole", tmp_path / "half", tmp_path / "rest"
+        run_training(spec, whole, teacher)
+        assert run_training(spec, half, teacher, options=stop_after(steps)) == "stopped"
+        last = events(half)[-1]
+        assert isinstance(last, Stopped)
+        assert last.step == steps
+        assert run_training(spec, rest, teacher, resume=half / CHECKPOINT_NAME) == "finished"
+        assert points(rest) == points(whole)
+        assert all(torch.equal(value, weights(rest)[key]) for key, value in weights(whole).items())
+        sequence = [record.seq for record in read_journal(rest / JOURNAL_NAME)]
+        assert sequence == list(range(1, len(sequence) + 1))
+
+    def test_a_damaged_checkpoint_starts_over_and_says_so(self, tmp_path: Path, teacher: TeacherSource) -> None:
+        (spec, _) = students(experiment(), "dkd")
+        damaged = tmp_path / "damaged.pt"
+        damaged.write_bytes(b"not a checkpoint")
+        assert run_training(spec, tmp_path / "out", teacher, resume=damaged) == "finished"
+        said = events(tmp_path / "out")
+        assert "cannot be read" in said[0].message  # type: ignore[union-attr]
+        assert isinstance(said[1], Started)
+        assert said[1].start_step == 0
+
+
+class TestFailure:
+    def test_a_loss_that_is_not_finite_names_the_epoch_and_the_term(
+        self, tmp_path: Path, teacher: TeacherSource
+    ) -> None:
+        training = {"epochs": 3, "batch_size": 32, "optimizer": {"lr": 100.0}, "schedule": {"name": "constant"}}
+        broken = experiment(training=training, teacher={"model": "resnet8", "training": SPEC["training"]})
+        (spec, _) = students(broken, "dkd")
+        # A rate this high may also merely fail to learn, so the loss itself is made to overflow.
+        original = data.Dataset.normalise
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(data.Dataset, "normalise", lambda self, images: original(self, images) * float("nan"))
+            assert run_training(spec, tmp_path, teacher) == "failed"
+        last = events(tmp_path)[-1]
+        assert isinstance(last, Failed)
+        assert last.kind == "nan"
+        assert "epoch 1" in last.reason
+        assert "ce" in last.reason
+
+    def test_a_missing_teacher_is_a_readable_reason(self, tmp_path: Path) -> None:
+        (spec, _) = students(experiment(), "dkd")
+        assert run_training(spec, tmp_path) == "failed"
+        last = events(tmp_path)[-1]
+        assert isinstance(last, Failed)
+        assert (last.kind, "teacher" in last.reason) == ("spec", True)
+
+    def test_weights_of_another_network_name_the_keys(self, tmp_path: Path, teacher: TeacherSource) -> None:
+        (spec, _) = students(experiment(), "ce")
+        run_training(spec, tmp_path / "ce")
+        (distilled, _) = students(experiment(), "dkd")
+        wrong = TeacherSource(teacher.spec, tmp_path / "ce" / "weights.safetensors")
+        assert run_training(distilled, tmp_path / "out", wrong) == "failed"
+        last = events(tmp_path / "out")[-1]
+        assert isinstance(last, Failed)
+        assert "stages" in last.reason
+
+    def test_an_unexpected_error_is_on_the_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (spec, _) = students(experiment(), "ce")
+        monkeypatch.setattr(models, "build", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("boom")))
+        assert run_training(spec, tmp_path) == "failed"
+        assert [event.type for event in events(tmp_path)] == ["log", "failed"]
+        assert "boom" in events(tmp_path)[-1].reason  # type: ignore[union-attr]
+
+
+def test_methods_of_one_seed_start_from_the_same_weights_and_see_the_same_batches(
+    tmp_path: Path, teacher: TeacherSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[Tensor]] = {}
+    starts: dict[str, Tensor] = {}
+    build = methods.build
+
+    def spy(method: methods.MethodChoice) -> methods.Loss:
+        inner = build(method)
+
+        def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
+            seen.setdefault(method.label, []).append(batch.teacher if batch.teacher is not None else batch.target)
+            starts.setdefault(method.label, batch.student.detach().clone())
+            return inner(batch, epoch)
+
+        return loss
+
+    monkeypatch.setattr(methods, "build", spy)
+    for label in ("dkd", "dkd_align (log)", "kd"):
+        run_training(students(experiment(), label)[0], tmp_path / label, teacher)
+    # The teacher's logits are a fingerprint of the images it was shown.
+    for label in ("dkd_align (log)", "kd"):
+        assert torch.equal(starts["dkd"], starts[label])
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(seen["dkd"], seen[label], strict=True))
+
+
+class TestCommand:
+    """``python -m core`` as a process."""
+
+    def run(self, *arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "core", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+    def test_run_trains_without_any_service_and_keeps_what_is_done(self, tmp_path: Path) -> None:
+        spec = tmp_path / "spec.json"
+        small = SPEC | {"methods": ["dkd"], "seeds": [0], "training": {"epochs": 1, "batch_size": 64}}
+        spec.write_text(json.dumps(small))
+        first = self.run("run", spec, "--out", tmp_path / "out")
+        assert first.returncode == 0, first.stderr
+        assert "test accuracy" in first.stdout
+        written = (tmp_path / "out" / "dkd-seed0" / JOURNAL_NAME).stat().st_mtime_ns
+        again = self.run("run", spec, "--out", tmp_path / "out")
+        assert again.stdout == first.stdout
+        assert (tmp_path / "out" / "dkd-seed0" / JOURNAL_NAME).stat().st_mtime_ns == written
+
+    def test_bad_input_is_one_line_a_problem_and_exit_2(self, tmp_path: Path) -> None:
+        spec = tmp_path / "spec.yaml"
+        spec.write_text(json.dumps(SPEC | {"methods": ["dkd_aling"], "training": {"epochs": 0}}))
+        result = self.run("run", spec, "--out", tmp_path / "out")
+        assert result.returncode == 2
+        lines = result.stderr.strip().splitlines()
+        assert [line.split(": ")[1] for line in lines] == ["methods.0.name", "training.epochs"]
+        assert "dkd_align" in lines[0]
+        assert not (tmp_path / "out").exists()
+
+    def test_sigterm_checkpoints_and_the_checkpoint_goes_on(self, tmp_path: Path) -> None:
+        long = experiment(training={"epochs": 10_000, "batch_size": 32}, methods=["ce"])
+        (spec, _) = students(long, "ce")
+        (tmp_path / "run.json").write_text(spec.model_dump_json())
+        out = tmp_path / "out"
+        command = [sys.executable, "-m", "core", "train", "--run", str(tmp_path / "run.json"), "--out", str(out)]
+        process = subprocess.Popen(command, env=os.environ | {"DKD_THREADS": "1"})
+        try:
+            while not (out / JOURNAL_NAME).exists() or len(points(out)) < 3:
+                assert process.poll() is None
+                signal.sigtimedwait([], 0.05)
+            process.terminate()
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+        said = events(out)
+        assert [event.type for event in said[-2:]] == ["checkpoint", "stopped"]
+        assert run_training(spec, tmp_path / "rest", resume=out / CHECKPOINT_NAME, options=stop_after(2)) == "stopped"
+        resumed = next(event for event in events(tmp_path / "rest")[len(said) - 2 :] if isinstance(event, Started))
+        assert resumed.start_step == said[-1].step  # type: ignore[union-attr]
+
+    def test_the_catalog_is_json(self) -> None:
+        catalog = json.loads(self.run("catalog", "--json").stdout)
+        assert {"dkd", "dkd_align"} <= {entry["name"] for entry in catalog["methods"]}
+        align = next(entry for entry in catalog["methods"] if entry["name"] == "dkd_align")
+        assert align["params"]["required"] == ["reduction"]
+
+
+def test_every_model_gives_logits_and_penultimate_features() -> None:
+    from core.catalog import MODELS
+
+    for entry in MODELS:
+        network = models.build(entry.name, num_classes=7, image_size=8, in_channels=1)
+        images = torch.randn(2, 1, 8, 8)
+        network.eval()
+        features = network.features(images)  # type: ignore[operator]
+        assert features.ndim == 2
+        classifier = network.classifier
+        assert isinstance(classifier, nn.Linear)
+        assert torch.allclose(classifier(features), network(images))
+
+
+@pytest.mark.parametrize(("name", "count"), [("resnet8", 83_892), ("resnet14", 181_108), ("resnet20", 278_324)])
+def test_cifar_resnets_have_the_literatures_parameter_counts(name: str, count: int) -> None:
+    # With 1×1-convolution shortcuts, as in the distillation literature: 0.08, 0.18 and 0.28 M for 100 classes.
+    assert models.count_parameters(models.build(name, num_classes=100, image_size=32)) == count
+
+
+def test_an_image_that_is_too_small_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 8 px"):
+        models.build("resnet8", num_classes=10, image_size=4)
