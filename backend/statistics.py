@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-import numpy as np
-
 from core.wire.public import Interval
 
 LEVEL = 0.95
@@ -101,6 +99,9 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     n = len(differences)
     if n == 0:
         return None
+    # Here and not above, since it is slow to import and the backend must be up at once.
+    import numpy as np
+
     observed = abs(math.fsum(differences))
     threshold = observed - _TIE * math.fsum(map(abs, differences))
     if n <= EXACT_PAIRS:
@@ -120,14 +121,12 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
     """Pearson's correlation; None below n = 3 or where a side does not vary."""
     if len(first) < 3:
         return None
-    left = np.asarray(first, dtype=np.float64)
-    right = np.asarray(second, dtype=np.float64)
-    if np.ptp(left) == 0 or np.ptp(right) == 0:
+    if min(first) == max(first) or min(second) == max(second):
         return None
-    left = left - left.mean()
-    right = right - right.mean()
-    value = float(left @ right) / math.sqrt(float(left @ left) * float(right @ right))
-    return min(1.0, max(-1.0, value))
+    first_mean, second_mean = math.fsum(first) / len(first), math.fsum(second) / len(second)
+    left, right = [value - first_mean for value in first], [value - second_mean for value in second]
+    squares = _dot(left, left) * _dot(right, right)
+    return min(1.0, max(-1.0, _dot(left, right) / math.sqrt(squares))) if squares > 0 else None
 
 
 def welch_interval(values: Sequence[float], baseline: Sequence[float]) -> Interval | None:
@@ -236,6 +235,10 @@ def _sd(values: Sequence[float], mean: float) -> float:
     return sd if sd > _TIE * max(map(abs, values)) else 0.0
 
 
+def _dot(first: Sequence[float], second: Sequence[float]) -> float:
+    return math.fsum(one * other for one, other in zip(first, second, strict=True))
+
+
 def _around(centre: float, se: float, df: float) -> Interval:
     half = _t_quantile(df) * se
     return Interval(low=centre - half, high=centre + half)
@@ -243,7 +246,6 @@ def _around(centre: float, se: float, df: float) -> Interval:
 
 @lru_cache(maxsize=1024)
 def _t_quantile(df: float) -> float:
-    # Here, since it is slow to import and most requests compute no interval.
     from scipy.special import stdtrit
 
     return float(stdtrit(df, (1 + LEVEL) / 2))
