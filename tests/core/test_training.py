@@ -88,7 +88,7 @@ class TestRun:
         assert (said[0].total_steps, said[0].train_size, said[0].test_size) == (8 * 5, 150, 100)
         assert isinstance(said[-1], Finished)
         assert said[-1].summary["test/top1"] > 40  # five classes: chance is 20, five standard deviations below
-        losses = [values["train/loss"] for _, values in points(tmp_path)]
+        losses = [values["train/ce"] for _, values in points(tmp_path)]  # the whole loss grows with the ramp
         assert len(losses) == 8
         assert losses[-1] < losses[0]
 

@@ -1,0 +1,46 @@
+# Everything a person needs: `make demo` to see it, `make test` to trust it. `make help` lists the rest.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check bench lock screenshots clean
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: $(READY) ## make .venv with every pinned package
+
+# uv resolves nothing here, it installs what the lock says; the package itself is installed editable on top.
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; say which Python ≥ 3.11 to use: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+demo: $(READY) ## train DKD against DKD-Align on real digits and watch it (DEMO_EXIT=1 ends by itself)
+	@exec $(BIN)/python -m client.demo
+
+up: $(READY) ## start the embedded stack: API, worker, dashboard
+	@exec $(BIN)/dkd up
+
+test: check ## lint, types and every test
+	$(BIN)/pytest -q
+
+check: $(READY) ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY) ## measure: start-up times of what must start fast, cost of the losses
+	$(BIN)/python -m benchmarks
+
+lock: $(READY) ## pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
+	  --all-extras --upgrade pyproject.toml -o requirements.lock
+
+clean: ## remove what was set up and what the demo left
+	rm -rf $(VENV) .dkd .mypy_cache .pytest_cache .ruff_cache
