@@ -1,0 +1,5 @@
+"""The ``dkd`` command line."""
+
+from client.cli.app import app, main
+
+__all__ = ["app", "main"]

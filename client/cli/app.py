@@ -1,0 +1,68 @@
+"""The command line's frame: its commands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from client.cli import exits, experiments, runs, system, up
+from client.cli.options import plugins
+
+app = typer.Typer(
+    name="dkd",
+    help="Run knowledge-distillation experiments and compare methods, paired and with intervals.",
+    epilog=f"{exits.HELP}\n\nDKD_API_URL and DKD_API_TOKEN (or DKD_API_TOKEN_FILE) name another backend than the one "
+    "on this machine; DKD_HOME its folder; DKD_PLUGINS modules that add to the catalog.",
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+up.add_to(app)
+experiments.add_to(app)
+runs.add_to(app)
+system.add_to(app)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"dkd {version('dkd-lab')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code. What went wrong is said on stderr."""
+    try:
+        if names := plugins():
+            load(names)
+        result = typer.main.get_command(app).main(list(arguments), prog_name="dkd", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return exits.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 (a person at a command line gets a sentence, whatever happened)
+        return exits.explain(error)
+    return result if isinstance(result, int) else exits.OK
+
+
+def load(names: Sequence[str]) -> None:
+    """Import plugins. Raises Stop with the name of one that cannot be."""
+    from core.catalog import load_plugins
+
+    try:
+        load_plugins(names)
+    except ImportError as error:
+        raise exits.Stop(f"DKD_PLUGINS={','.join(names)}: {error}", exits.BAD_INPUT) from None
+
+
+def main() -> None:
+    """Entry point of ``dkd``."""
+    raise SystemExit(run(sys.argv[1:]))

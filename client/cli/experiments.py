@@ -1,0 +1,177 @@
+"""Commands about experiments: preview, submit, watch, compare, and the list of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from client.cli import exits
+from client.cli.options import JsonFlag, SetOption, SpecArgument, at_least_one, connected, read_spec, write_json
+from client.cli.targets import find
+from client.errors import ApiError
+from client.http import Client
+from client.render import (
+    comparison_view,
+    console_for,
+    experiments_table,
+    preview_view,
+)
+from client.watching import Snapshot, ended_line, of_experiment, of_run, watch
+from core.wire.public import Experiment
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog=exits.HELP)(submit)
+    app.command(epilog=exits.HELP)(preview)
+    app.command(name="watch", epilog=exits.HELP)(watch_command)
+    app.command(epilog=exits.HELP)(compare)
+    app.command(name="experiments", epilog=exits.HELP)(list_experiments)
+
+
+def submit(
+    spec: SpecArgument,
+    follow: Annotated[bool, typer.Option("--watch", "-w", help="Show progress to the end, then the result.")] = False,
+    changes: SetOption = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Make an experiment of a spec and queue its runs.
+
+    The spec is validated here first, so that a mistake is named at once, with no backend needed.
+    """
+    made = read_spec(spec, changes or [])
+    with connected() as client:
+        experiment = client.submit(made)
+        for note in experiment.warnings:
+            typer.echo(f"note: {note.path}: {note.message}", err=True)
+        if not follow:
+            if as_json:
+                write_json(experiment)
+            else:
+                say_submitted(experiment)
+            return exits.OK
+        if not as_json:
+            say_submitted(experiment)
+        return follow_experiment(client, experiment.id, as_json=as_json)
+
+
+def preview(spec: SpecArgument, changes: SetOption = None, as_json: JsonFlag = False) -> int:
+    """Show the runs that a spec would make.
+
+    Nothing is made. What one should know before running it is shown too.
+    """
+    made = read_spec(spec, changes or [])
+    with connected() as client:
+        found = client.preview(made)
+    if as_json:
+        write_json(found)
+    else:
+        console_for().print(preview_view(found))
+    return exits.OK
+
+
+def watch_command(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="An experiment's name or id, or a run's id.")],
+    as_json: JsonFlag = False,
+) -> int:
+    """Follow an experiment or a run to its end. Ctrl-C ends the watching, not the training.
+
+    Exit code 0 where every run succeeded, else 1.
+    """
+    with connected() as client:
+        found = find(client, target)
+        if isinstance(found, Experiment):
+            return follow_experiment(client, found.id, as_json=as_json)
+        progress = console_for(sys.stderr) if as_json else console_for()
+        seen = watch(client, lambda: of_run(client, found.id), progress)
+        if as_json:
+            write_json(client.run(found.id))
+        else:
+            console_for().print(ended_line(seen.runs[0]))
+    return verdict(seen)
+
+
+def compare(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name or id.")],
+    baseline: Annotated[
+        str | None, typer.Option(help="Label of the method to compare with; else the spec's first.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What is compared, after the last epoch.")] = "test/top1",
+    target_share: Annotated[
+        float, typer.Option(help="Of the teacher's accuracy, that convergence is measured to.")
+    ] = 0.95,
+    as_json: JsonFlag = False,
+) -> int:
+    """Print the result table of an experiment.
+
+    A row a method: mean ± sd over the seeds, epochs to a share of the teacher's accuracy, paired difference to the
+    baseline with its 95 % t interval. Below it, what the numbers hold for and what they allow one to say.
+    """
+    with connected() as client:
+        found = client.comparison(experiment, baseline=baseline, metric=metric, target_share=target_share)
+    if as_json:
+        write_json(found)
+    else:
+        console_for().print(comparison_view(found))
+    return exits.OK
+
+
+def list_experiments(
+    text: Annotated[str | None, typer.Argument(help="Keep those whose name or tags contain it.")] = None,
+    limit: Annotated[int, typer.Option(help="How many at most, newest first.")] = 50,
+    as_json: JsonFlag = False,
+) -> int:
+    """List experiments, newest first."""
+    with connected() as client:
+        page = client.experiments(limit=at_least_one(limit), text=text)
+    if as_json:
+        write_json(page)
+    elif page.items:
+        console_for().print(experiments_table(page.items))
+    else:
+        typer.echo("no experiments yet" if text is None else f"no experiment contains {text!r}")
+    return exits.OK
+
+
+def say_submitted(experiment: Experiment) -> None:
+    """One line: what was made, and how to follow it."""
+    count = len(experiment.runs)
+    typer.echo(f"{experiment.name}: {count} run(s) queued, id {experiment.id}; follow with `dkd watch {experiment.id}`")
+
+
+def follow_experiment(client: Client, experiment: str, *, as_json: bool) -> int:
+    """Watch to the end, then print the result. With JSON, progress goes to stderr and the experiment to stdout."""
+    progress = console_for(sys.stderr) if as_json else console_for()
+    try:
+        seen = watch(client, lambda: of_experiment(client, experiment), progress)
+    except KeyboardInterrupt:
+        typer.echo(f"the runs go on; `dkd watch {experiment}` follows, `dkd cancel {experiment}` ends them", err=True)
+        raise
+    if as_json:
+        write_json(client.experiment(experiment))
+    else:
+        show_result(client, experiment)
+    return verdict(seen)
+
+
+def show_result(client: Client, experiment: str) -> None:
+    """The result table, where there is anything to compare."""
+    try:
+        found = client.comparison(experiment)
+    except ApiError as error:
+        if error.status >= 500:
+            raise
+        typer.echo(f"no comparison: {error}", err=True)
+        return
+    console = console_for()
+    console.print()
+    console.print(comparison_view(found))
+
+
+def verdict(seen: Snapshot) -> int:
+    """0 where every run succeeded; else 1, each other run named on stderr."""
+    others = [run for run in seen.runs if run.state != "succeeded"]
+    for run in others:
+        typer.echo(f"dkd: {ended_line(run).plain.removeprefix('✗ ')}; `dkd show {run.id}` says more", err=True)
+    return exits.FAILED if others else exits.OK

@@ -1,0 +1,120 @@
+"""What several commands share: options, the spec from a file, and how JSON is written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+from client.cli.exits import BAD_INPUT, Stop
+from client.http import Client
+from core.spec import ExperimentSpec, Problem, SpecError, load_file, load_text, parse_experiment
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, as the API answers.")]
+SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML or JSON file; - reads stdin.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change one field before the spec is validated, as training.epochs=5, seeds=[0,1] or "
+        "methods.1.params.alpha=2. The value is YAML. May be given several times.",
+    ),
+]
+
+
+def write_json(value: BaseModel) -> None:
+    """An answer on stdout, indented."""
+    typer.echo(value.model_dump_json(indent=2))
+
+
+@contextmanager
+def connected() -> Iterator[Client]:
+    """The client that the environment and the home name."""
+    with Client() as client:
+        yield client
+
+
+def read_spec(source: str, changes: Sequence[str]) -> ExperimentSpec:
+    """The spec of a file, or of stdin for "-", with single fields changed.
+
+    Raises SpecError, each problem with the file's name in front.
+    """
+    name = "stdin" if source == "-" else source
+    try:
+        data = load_text(_stdin()) if source == "-" else load_file(Path(source))
+        for change in changes:
+            data = set_field(data, change)
+        return parse_experiment(data)
+    except SpecError as error:
+        # A file that cannot be read is named in the sentence already.
+        named = [
+            item if name in item.message and not item.path else Problem("", f"{name}: {item}")
+            for item in error.problems
+        ]
+        raise SpecError(named) from None
+
+
+def set_field(data: Any, change: str) -> Any:
+    """Plain data with one field changed. Mappings on the way are made, list items must be there; the input is kept.
+
+    Args:
+        change: ``path=value``, the path's parts parted by dots, the value YAML.
+
+    Raises:
+        SpecError: the change has no such form, or leads through something that has no fields.
+    """
+    path, equals, text = change.partition("=")
+    parts = path.strip().split(".")
+    if not equals or not all(parts):
+        raise SpecError([Problem("", f"--set {change}: give it as path=value, as training.epochs=5")])
+    try:
+        value = load_text(text)
+    except SpecError as error:
+        raise SpecError([Problem("", f"--set {change}: {error}")]) from None
+    return _with(data, parts, value, change)
+
+
+def _with(data: Any, parts: Sequence[str], value: Any, change: str) -> Any:
+    if not parts:
+        return value
+    head, rest = parts[0], parts[1:]
+    if isinstance(data, dict) or data is None:
+        fields = dict(data or {})
+        fields[head] = _with(fields.get(head), rest, value, change)
+        return fields
+    if isinstance(data, list):
+        if not head.isdecimal() or int(head) >= len(data):
+            text = f"--set {change}: {head!r} is no item of a list of {len(data)}; items count from 0"
+            raise SpecError([Problem("", text)])
+        items = list(data)
+        items[int(head)] = _with(items[int(head)], rest, value, change)
+        return items
+    if isinstance(data, str):  # a bare name is short for {name: …}
+        return _with({"name": data}, parts, value, change)
+    raise SpecError([Problem("", f"--set {change}: {head!r} leads through {data!r}, which has no fields")])
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise SpecError([Problem("", "not UTF-8 text")]) from None
+
+
+def plugins() -> list[str]:
+    """Modules named in DKD_PLUGINS, which add entries to the catalog."""
+    return [name.strip() for name in os.environ.get("DKD_PLUGINS", "").split(",") if name.strip()]
+
+
+def at_least_one(limit: int) -> int:
+    """A count that an option gives. Raises Stop below 1."""
+    if limit < 1:
+        raise Stop(f"--limit {limit}: at least 1", BAD_INPUT)
+    return limit

@@ -1,0 +1,189 @@
+"""Commands about runs: list, show, logs, cancel, retry. Where it makes sense, an experiment may be named instead."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel, Field
+
+from client.cli import exits
+from client.cli.options import JsonFlag, at_least_one, connected, write_json
+from client.cli.targets import find, one_run
+from client.http import Client
+from client.render import console_for, experiment_view, run_view, runs_table
+from core.wire.public import TERMINAL, Experiment, LogLine, Run, RunPage, RunSummary
+
+_PAGE = 200
+_STATES = ("waiting", "queued", "paused", "running", "cancelling", "succeeded", "failed", "cancelled")
+
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="A run's id, or an experiment's name or id.")]
+
+
+class Changed(BaseModel):
+    """What a command on several runs has done, for ``--json``."""
+
+    runs: list[RunSummary] = Field(default_factory=list)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(name="runs", epilog=exits.HELP)(list_runs)
+    app.command(epilog=exits.HELP)(show)
+    app.command(epilog=exits.HELP)(logs)
+    app.command(epilog=exits.HELP)(cancel)
+    app.command(epilog=exits.HELP)(retry)
+
+
+def list_runs(
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", "-s", help=f"One of {', '.join(_STATES)}. May be given several times."),
+    ] = None,
+    experiment: Annotated[str | None, typer.Option("--experiment", "-e", help="Its name or id.")] = None,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="The method's name, as dkd_align.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most, newest first.")] = 50,
+    as_json: JsonFlag = False,
+) -> int:
+    """List runs, newest first."""
+    for name in state or []:
+        if name not in _STATES:
+            raise exits.Stop(f"--state {name}: one of {', '.join(_STATES)}", exits.BAD_INPUT)
+    wanted = at_least_one(limit)
+    found: list[RunSummary] = []
+    cursor: str | None = None
+    with connected() as client:
+        while True:
+            size = min(_PAGE, wanted - len(found))
+            page = client.runs(state=state, experiment=experiment, method=method, cursor=cursor, limit=size)
+            found.extend(page.items)
+            cursor = page.next_cursor
+            if cursor is None or len(found) >= wanted:
+                break
+    if as_json:
+        write_json(RunPage(items=found, next_cursor=cursor))
+    elif found:
+        console_for().print(runs_table(found, with_experiment=experiment is None))
+        if cursor is not None:
+            typer.echo(f"the newest {len(found)}; --limit shows more", err=True)
+    else:
+        typer.echo("no runs" if state or experiment or method else "no runs yet; `dkd submit SPEC.yaml` makes some")
+    return exits.OK
+
+
+def show(target: Target, as_json: JsonFlag = False) -> int:
+    """Show a run or an experiment.
+
+    Of a run: what it trains, its tries, why it failed. Of an experiment: its runs.
+    """
+    with connected() as client:
+        found = find(client, target)
+    if as_json:
+        write_json(found)
+    else:
+        console_for().print(experiment_view(found) if isinstance(found, Experiment) else run_view(found))
+    return exits.OK
+
+
+def logs(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
+    tail: Annotated[int | None, typer.Option("--tail", "-n", min=1, help="Only the last lines.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Print a run's log. With --json, one JSON object a line."""
+    with connected() as client:
+        found = one_run(client, run)
+        after = 0
+        if tail is not None:
+            lines = client.logs(found.id, tail=tail).lines
+            _write(lines, as_json)
+            after = lines[-1].number if lines else 0
+            if not follow:
+                return exits.OK
+        while True:
+            # The state is asked for before the lines: what is written after a run's last state is then not missed.
+            ended = not follow or client.run(found.id).state in TERMINAL
+            after = _write_from(client, found.id, after, as_json)
+            if ended:
+                return exits.OK
+            time.sleep(1.0)
+
+
+def cancel(
+    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="Runs' ids, or experiments' names or ids.")],
+    as_json: JsonFlag = False,
+) -> int:
+    """End runs, or all runs of an experiment.
+
+    What has ended already stays as it is; doing it twice is harmless.
+    """
+    changed: list[RunSummary] = []
+    with connected() as client:
+        for target in targets:
+            found = find(client, target)
+            if isinstance(found, Experiment):
+                after = client.cancel_experiment(found.id)
+                changed.extend(after.runs)
+                _say(as_json, f"{after.name}: {_counts(after.runs)}")
+            else:
+                run = client.cancel(found.id)
+                changed.append(run)
+                _say(as_json, f"{run.id} ({run.label} seed {run.seed}): {run.state}")
+    if as_json:
+        write_json(Changed(runs=changed))
+    return exits.OK
+
+
+def retry(
+    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="Runs' ids, or experiments' names or ids.")],
+    as_json: JsonFlag = False,
+) -> int:
+    """Queue failed or cancelled runs again.
+
+    Of an experiment, all such runs.
+    """
+    changed: list[Run] = []
+    with connected() as client:
+        for target in targets:
+            found = find(client, target)
+            if isinstance(found, Run):
+                changed.append(client.retry(found.id))
+            else:
+                # The teacher comes first in the list: reviving it revives the students that failed with it.
+                again = [run for run in found.runs if run.state in ("failed", "cancelled")]
+                if not again:
+                    _say(as_json, f"{found.name}: nothing has failed or been cancelled")
+                changed.extend(client.retry(run.id) for run in again)
+    for run in changed:
+        _say(as_json, f"{run.id} ({run.label} seed {run.seed}): {run.state}")
+    if as_json:
+        write_json(Changed(runs=list(changed)))
+    return exits.OK
+
+
+def _write_from(client: Client, run_id: str, after: int, as_json: bool) -> int:
+    while lines := client.logs(run_id, after=after).lines:
+        _write(lines, as_json)
+        after = lines[-1].number
+    return after
+
+
+def _write(lines: list[LogLine], as_json: bool) -> None:
+    for line in lines:
+        if as_json:
+            typer.echo(line.model_dump_json())
+        else:
+            stamp = line.time.astimezone().strftime("%H:%M:%S")
+            level = "" if line.level == "info" else f"{line.level}: "
+            typer.echo(f"{stamp}  {level}{line.message}")
+
+
+def _counts(runs: list[RunSummary]) -> str:
+    states = {state: sum(run.state == state for run in runs) for state in _STATES}
+    return ", ".join(f"{count} {state}" for state, count in states.items() if count)
+
+
+def _say(as_json: bool, text: str) -> None:
+    if not as_json:
+        typer.echo(text)

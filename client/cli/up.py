@@ -1,0 +1,94 @@
+"""``dkd up``: the embedded stack, until Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from client.cli import exits
+
+if TYPE_CHECKING:
+    from client.stack import Stack
+
+_HELP = """Start the embedded stack on this machine: backend, worker and dashboard, until Ctrl-C.
+
+Nothing else is needed: the database is a SQLite file, the queue a folder, both in --home. Where a wished port is taken,
+the next free one is used and printed. Ctrl-C, SIGTERM or a closed terminal stop every process; trainings write a
+checkpoint and go on at the next start. Exit code 0 when stopped so, 1 where a service could not be kept.
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(help=_HELP, short_help="Start the embedded stack on this machine.")(up)
+
+
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Of the backend.")] = 8000,
+    dashboard_port: Annotated[int, typer.Option(min=1, max=65_535, help="Of the dashboard.")] = 8501,
+    slots: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Trainings at once; else one a core, up to four.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads of each training; else the cores shared out.")
+    ] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder for everything; else DKD_HOME, else the user's data folder.")
+    ] = None,
+    no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Only backend and worker.")] = False,
+) -> int:
+    # Imported here: the other commands need none of it.
+    from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested, embedded
+    from client.stack.services import default_slots, missing_packages
+    from core.wire.local import Home
+
+    options = Options(
+        home=Home(home.expanduser().absolute()) if home else Home.find(),
+        port=port,
+        dashboard_port=dashboard_port,
+        slots=slots or default_slots(),
+        threads=threads or 0,
+        dashboard=not no_dashboard,
+    )
+    if missing := missing_packages(dashboard=options.dashboard):
+        raise exits.Stop(f"not installed here: pip install 'dkd-lab[{','.join(missing)}]'")
+    with Signals() as signals, Stack(options, embedded(options), signals, typer.echo) as stack:
+        try:
+            typer.echo(f"starting on {options.home.path} …")
+            stack.start()
+            describe(stack)
+            stack.wait()
+        except StopRequested:
+            say("stopping; running trainings write a checkpoint (Ctrl-C again: at once)")
+            stack.stop()
+            say("stopped")
+        except HomeBusyError as error:
+            raise exits.Stop(str(error)) from None
+        except StackError as error:
+            for line in error.lines:
+                sys.stderr.write(f"  {line}\n")
+            raise exits.Stop(str(error)) from None
+        except OSError as error:
+            raise exits.Stop(f"{options.home.path}: {error.strerror or error}") from None
+    return exits.OK
+
+
+def describe(stack: Stack) -> None:
+    """Where everything is."""
+    options = stack.options
+    typer.echo(f"backend    {stack.api_url}  (API documentation: {stack.api_url}/docs)")
+    if stack.dashboard_url:
+        typer.echo(f"dashboard  {stack.dashboard_url}")
+    typer.echo(f"worker     {options.slots} training(s) at once, {options.threads_each} CPU thread(s) each")
+    typer.echo(f"logs       {stack.home.logs}")
+    typer.echo("Ctrl-C stops all of it.")
+
+
+def say(text: str) -> None:
+    """A sentence for the person, who may have closed the terminal by now."""
+    try:
+        typer.echo(text)
+    except OSError:
+        return

@@ -1,0 +1,307 @@
+"""How results look in a terminal: rich tables and sentences, the same for every command and for the demo."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from core.wire.public import (
+    Comparison,
+    Convergence,
+    Experiment,
+    ExperimentSummary,
+    Paired,
+    Preview,
+    Run,
+    RunSummary,
+    TeacherInfo,
+    Worker,
+)
+from core.wire.public import Group as MethodGroup
+
+ACCURACY = "test/top1"
+_STYLES = {
+    "waiting": "dim",
+    "queued": "dim",
+    "paused": "yellow",
+    "running": "cyan",
+    "active": "cyan",
+    "cancelling": "yellow",
+    "succeeded": "green",
+    "finished": "green",
+    "online": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "offline": "red",
+}
+# Of a pipe or a file, where there is no window to fit into and a cut line would lose what a person greps for.
+_WIDE = 240
+
+
+def console_for(stream: TextIO | None = None) -> Console:
+    """A console on stdout, or on another stream; never cuts lines where the stream is no terminal."""
+    file = stream or sys.stdout
+    terminal = file.isatty()
+    wide = None if terminal or "COLUMNS" in os.environ else _WIDE
+    return Console(file=file, width=wide, highlight=False, soft_wrap=False)
+
+
+def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    """An empty table; columns named in ``numbers`` are aligned to the right."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in columns:
+        made.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    return made
+
+
+def state(value: str) -> Text:
+    return Text(value, style=_STYLES.get(value, ""))
+
+
+def duration(seconds: float) -> str:
+    """As "8 s", "2 min 05 s" or "3 h 07 min"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def accuracy(run: RunSummary) -> str:
+    """The newest test accuracy, as "95.22 %"; empty before the first epoch has ended."""
+    latest = run.latest.get(ACCURACY)
+    return f"{latest.value:.2f} %" if latest else ""
+
+
+def epochs(run: RunSummary) -> str:
+    return f"{min(run.epoch, run.total_epochs):.0f}/{run.total_epochs}" if run.total_epochs else ""
+
+
+def name_of(run: RunSummary) -> str:
+    """How a line names a run: its label and its seed."""
+    return f"{run.label} seed {run.seed}"
+
+
+def runs_table(runs: Iterable[RunSummary], *, with_experiment: bool = True) -> Table:
+    columns = ["id", *(["experiment"] if with_experiment else []), "method", "seed", "state", "epoch", "test", "worker"]
+    made = table(*columns, "reason", numbers=("seed", "epoch", "test"))
+    for run in runs:
+        experiment = [escape(run.experiment)] if with_experiment else []
+        made.add_row(
+            run.id,
+            *experiment,
+            escape(run.label),
+            str(run.seed),
+            state(run.state),
+            epochs(run),
+            accuracy(run),
+            escape(run.worker),
+            escape(_one_line(run.reason, 80)),
+        )
+    return made
+
+
+def experiments_table(experiments: Iterable[ExperimentSummary]) -> Table:
+    made = table("name", "state", "done", "runs", "data set", "methods", "created", "id", numbers=("done", "runs"))
+    for item in experiments:
+        made.add_row(
+            escape(item.name),
+            state(item.state),
+            f"{item.progress:.0%}",
+            str(item.counts.total),
+            item.dataset,
+            escape(", ".join(item.methods)),
+            when(item.created_at),
+            item.id,
+        )
+    return made
+
+
+def experiment_view(experiment: Experiment) -> RenderableType:
+    """An experiment: what it is, how far it is, its runs."""
+    counts = ", ".join(f"{count} {name}" for name, count in experiment.counts.model_dump().items() if count)
+    teacher = f"{experiment.teacher_model} → " if experiment.teacher_model else ""
+    lines = [
+        Text.assemble((experiment.name, "bold"), "  ", state(experiment.state), f"  {experiment.progress:.0%}"),
+        Text(f"{experiment.dataset}, {teacher}{experiment.student_model}; {counts}"),
+        Text(f"id {experiment.id}, created {when(experiment.created_at)}", style="dim"),
+        *(Text(f"note: {item.path}: {item.message}", style="yellow") for item in experiment.warnings),
+    ]
+    return Group(*lines, Text(), runs_table(experiment.runs, with_experiment=False))
+
+
+def run_view(run: Run) -> RenderableType:
+    """A run: what it trains, how far it is, its tries, and how it failed."""
+    facts = table("", "")
+    facts.show_header = False
+    rows: list[tuple[str, str]] = [
+        ("id", run.id),
+        ("experiment", run.experiment),
+        ("trains", f"{run.model} by {run.label} on {run.dataset}, seed {run.seed}"),
+        ("epoch", epochs(run)),
+        ("step", f"{run.step}/{run.total_steps}" if run.total_steps else ""),
+        *((name, f"{value.value:.6g}") for name, value in run.latest.items()),
+        ("teacher", run.teacher_run_id or ""),
+        ("parameters", f"{run.parameters:,}" if run.parameters else ""),
+        ("images", f"{run.train_size:,} training, {run.test_size:,} test" if run.train_size else ""),
+        ("weights", run.weights),
+        ("fingerprint", run.fingerprint),
+    ]
+    for name, value in rows:
+        if value:
+            facts.add_row(name, escape(value))
+    parts: list[RenderableType] = [Text.assemble((name_of(run), "bold"), "  ", state(run.state)), facts]
+    if run.reason:
+        parts.insert(1, Text(run.reason, style="red" if run.state == "failed" else ""))
+    if run.attempts:
+        tries = table("attempt", "worker", "device", "started", "took", "outcome", "reason", numbers=("attempt",))
+        for item in run.attempts:
+            took = duration((item.ended_at - item.started_at).total_seconds()) if item.ended_at else ""
+            tries.add_row(
+                str(item.number),
+                escape(item.worker),
+                escape(item.device),
+                when(item.started_at),
+                took,
+                item.outcome,
+                escape(_one_line(item.reason, 80)),
+            )
+        parts += [Text(), tries]
+    if run.log_tail:
+        parts += [Text("\nlast log lines", style="bold"), Text("\n".join(run.log_tail))]
+    return Group(*parts)
+
+
+def workers_table(workers: Iterable[Worker]) -> Table:
+    made = table(
+        "name", "state", "host", "device", "slots", "running", "heard of", "version", numbers=("slots", "running")
+    )
+    for item in workers:
+        made.add_row(
+            escape(item.name),
+            state(item.state),
+            escape(item.host),
+            item.device,
+            str(item.slots),
+            str(len(item.running)),
+            when(item.last_heartbeat),
+            escape(item.version),
+        )
+    return made
+
+
+def teachers_table(teachers: Iterable[TeacherInfo]) -> Table:
+    made = table("run", "model", "data set", "seed", "state", "test", "students", numbers=("seed", "test", "students"))
+    for item in teachers:
+        test = "" if item.top1 is None else f"{item.top1:.2f} %"
+        made.add_row(item.run_id, item.model, item.dataset, str(item.seed), state(item.state), test, str(item.students))
+    return made
+
+
+def preview_view(preview: Preview) -> RenderableType:
+    """What a spec would make."""
+    made = table("method", "model", "seed", "", numbers=("seed",))
+    for item in preview.runs:
+        made.add_row(escape(item.label), item.model, str(item.seed), "trained already" if item.shared else "")
+    new = sum(not item.shared for item in preview.runs)
+    shared = len(preview.runs) - new
+    text = f"{new} run(s) to train" + (f", {shared} shared" if shared else "")
+    notes = [Text(f"note: {item.path}: {item.message}", style="yellow") for item in preview.warnings]
+    return Group(made, Text(), Text(text), *notes)
+
+
+def catalog_table(kind: str, entries: Iterable[dict[str, Any]]) -> Table:
+    """Entries of one part of the catalog, each with its parameters and their defaults."""
+    made = table(kind, "what it is", "parameters")
+    for entry in entries:
+        fields: dict[str, Any] = (entry.get("params") or {}).get("properties") or {}
+        params = ", ".join(
+            f"{name}={field['default']}" if field.get("default") is not None else name for name, field in fields.items()
+        )
+        made.add_row(str(entry["name"]), escape(str(entry.get("summary") or entry.get("label") or "")), escape(params))
+    return made
+
+
+def comparison_view(comparison: Comparison) -> RenderableType:
+    """The result: a row a method, then what the numbers hold for and what they allow one to say."""
+    share = f"{comparison.target_share:.0%}".replace("%", " %")
+    value = f"{comparison.metric} ({comparison.unit})" if comparison.unit else comparison.metric
+    reach = f"epochs to {share} of the teacher"
+    against = f"difference to {comparison.baseline}, 95 % t interval"
+    made = table("method", value, "n", reach, against, numbers=("n", reach, value))
+    paired = {item.label: item for item in comparison.paired}
+    for group in comparison.groups:
+        difference = "baseline" if group.label == comparison.baseline else paired_text(paired.get(group.label))
+        made.add_row(
+            escape(group.label), mean_text(group), str(group.n), convergence_text(group.convergence), difference
+        )
+    return Group(made, Text(), *(Text(line) for line in comparison_notes(comparison)))
+
+
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """The sentences under the table."""
+    lines: list[str] = []
+    if comparison.test_size and comparison.resolution is not None:
+        text = f"Test set: {comparison.test_size:,} images, so that one image is {comparison.resolution:.2f} %."
+        lines.append(text)
+    if comparison.teacher_top1 is not None:
+        target = f"; target {comparison.target:.2f} %" if comparison.target is not None else ""
+        lines.append(f"Teacher: {comparison.teacher_top1:.2f} %{target}.")
+    if comparison.condition:
+        lines.append(f"Holds for {comparison.condition}; accuracy after the {comparison.epoch} epoch.")
+    lines.extend(item.sentence for item in comparison.paired)
+    for group in comparison.groups:
+        if group.missing:
+            seeds = ", ".join(map(str, group.missing))
+            lines.append(f"{group.label}: no value yet for seed {seeds}.")
+    if not comparison.complete:
+        lines.append("Not every run has ended: these numbers will change.")
+    return lines
+
+
+def mean_text(group: MethodGroup) -> str:
+    """Mean ± sample standard deviation; the mean alone of a single run."""
+    if group.mean is None:
+        return "–"
+    return f"{group.mean:.2f}" if group.sd is None else f"{group.mean:.2f} ± {group.sd:.2f}"
+
+
+def convergence_text(convergence: Convergence | None) -> str:
+    """Median epochs, or "> E", with how many reached the target; a dash while no target is known."""
+    if convergence is None or convergence.of == 0:
+        return "–"
+    median = convergence.median_epochs
+    epochs_text = f"> {convergence.max_epochs}" if median is None or math.isinf(median) else f"{median:g}"
+    return f"{epochs_text} ({convergence.reached}/{convergence.of})"
+
+
+def paired_text(paired: Paired | None) -> str:
+    """Mean difference with its t interval."""
+    if paired is None or paired.mean_difference is None:
+        return "–"
+    text = f"{paired.mean_difference:+.2f}"
+    if paired.interval is not None:
+        text += f"  [{paired.interval.low:+.2f}, {paired.interval.high:+.2f}]"
+    return text.replace("-", "−")
+
+
+def when(time: datetime) -> str:
+    """A time on the reader's own clock."""
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return aware.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _one_line(text: str, limit: int) -> str:
+    joined = " ".join(text.split())
+    return joined if len(joined) <= limit else joined[: limit - 1] + "…"
