@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 
@@ -20,6 +21,8 @@ def main() -> int:
     _configure_logging()
     try:
         settings = WorkerSettings()
+        for plugin in settings.plugins:  # or a claim that names one of its entries could not be read
+            importlib.import_module(plugin)
         make_broker_folders(settings)
         with Identity(settings.home, settings.worker_name) as identity:
             service = WorkerService(settings, identity, chores=Pruner(settings.broker / "processed"))
@@ -28,7 +31,7 @@ def main() -> int:
         for problem in error.errors():
             name = "DKD_" + "_".join(str(part) for part in problem["loc"]).upper()
             sys.stderr.write(f"dkd worker: {name}: {problem['msg']}\n")
-    except (DeviceError, OSError) as error:
+    except (DeviceError, ImportError, OSError) as error:
         sys.stderr.write(f"dkd worker: {error}\n")
     return 2
 

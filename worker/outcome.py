@@ -59,7 +59,8 @@ def outcome_of(held: HeldRun, attempt: Attempt, ending: Ending) -> Outcome:
         return Outcome(attempt=number, outcome="interrupted", reason=reason + left)
     reason = ending.exit.sentence()
     if ending.exit.code is not None:
-        reason += " and without saying why" if ending.exit.code else " and without a result"
+        lines = attempt.last_lines()
+        reason += f": {lines[-1]}" if ending.exit.code and lines else " and without a result"
     return _failed(attempt, ending, number, reason + left)
 
 

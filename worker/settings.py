@@ -6,10 +6,10 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.wire.local import Home
 
@@ -51,6 +51,15 @@ class WorkerSettings(BaseSettings):
     training_command: tuple[str, ...] = Field(
         (sys.executable, "-m", "core", "train"), min_length=1, description="What trains; a JSON list."
     )
+
+    plugins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Modules that add entries to the catalog.")
+
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
 
     @property
     def artifact_root(self) -> Path:

@@ -1,0 +1,209 @@
+"""A backend of one process: the worker's protocol, over method calls or over HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from pydantic import BaseModel
+
+from client import ApiError, BackendUnreachable
+from core.events import Record
+from core.spec import RunSpec
+from core.wire.public import ProblemDetails
+from core.wire.worker import (
+    Claim,
+    ClaimReply,
+    EventBatch,
+    EventReply,
+    Heartbeat,
+    HeartbeatReply,
+    Order,
+    Outcome,
+    Registered,
+    Registration,
+)
+
+RUN = RunSpec.model_validate(
+    {
+        "role": "teacher",
+        "dataset": "digits",
+        "model": "small_cnn",
+        "method": "ce",
+        "training": {"epochs": 1},
+        "seed": 0,
+        "data_seed": 0,
+    }
+)
+
+
+def until(condition: Callable[[], Any], what: str = "", seconds: float = 60.0) -> Any:
+    """Wait for something that must come; fails the test where it does not."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"did not happen: {what or condition}")
+
+
+def refusal(status: int, detail: str = "refused") -> ApiError:
+    return ApiError(status, ProblemDetails(title=detail, status=status, detail=detail))
+
+
+class FakeBackend:
+    """Holds claims to be taken and everything that was reported. Attributes are set by the tests."""
+
+    def __init__(self, lease: float = 60.0, heartbeat: float = 0.1) -> None:
+        self.lease = lease
+        self.heartbeat_seconds = heartbeat
+        self.queue: list[Claim] = []
+        self.claimed: list[Claim] = []
+        self.registrations: list[Registration] = []
+        self.heartbeats: list[Heartbeat] = []
+        self.records: dict[tuple[str, int], list[Record]] = {}
+        self.batches: list[list[int]] = []
+        self.outcomes: list[tuple[str, Outcome]] = []
+        self.orders: dict[str, str] = {}
+        self.fenced: set[str] = set()
+        self.down = False
+        self.forgotten = False
+        self.refuse_events: int | None = None
+        self.lose_replies = 0
+        self.announce = True
+        self._lock = threading.RLock()
+
+    def add(self, run_id: str = "run-1", attempt: int = 1, **more: Any) -> Claim:
+        claim = Claim(
+            run_id=run_id,
+            attempt=attempt,
+            spec=more.pop("spec", RUN),
+            lease_seconds=self.lease,
+            folder=more.pop("folder", f"runs/{run_id}/attempt-{attempt}"),
+            **more,
+        )
+        self.queue.append(claim)
+        return claim
+
+    def outcome(self, run_id: str = "run-1") -> Outcome | None:
+        return next((outcome for name, outcome in self.outcomes if name == run_id), None)
+
+    def seqs(self, run_id: str = "run-1", attempt: int = 1) -> list[int]:
+        return [record.seq for record in self.records.get((run_id, attempt), [])]
+
+    def types(self, run_id: str = "run-1", attempt: int = 1) -> list[str]:
+        return [record.event.type for record in self.records.get((run_id, attempt), [])]
+
+    def register(self, registration: Registration) -> Registered:
+        self._up()
+        self.registrations.append(registration)
+        self.forgotten = False
+        return Registered(heartbeat_seconds=self.heartbeat_seconds, lease_seconds=self.lease)
+
+    def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
+        self._up()
+        self._known()
+        self.heartbeats.append(heartbeat)
+        orders = [
+            Order.model_validate(
+                {"run_id": item.run_id, "attempt": item.attempt, "order": self.orders.get(item.run_id, "continue")}
+            )
+            for item in heartbeat.holding
+        ]
+        return HeartbeatReply(orders=orders, eligible=len(self.queue) if self.announce else 0)
+
+    def claim(self, worker_id: str) -> Claim | None:
+        self._up()
+        self._known()
+        with self._lock:
+            if not self.queue:
+                return None
+            self.claimed.append(self.queue.pop(0))
+            return self.claimed[-1]
+
+    def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int:
+        self._up()
+        if run_id in self.fenced:
+            raise refusal(409, "another attempt has this run")
+        if self.refuse_events:
+            raise refusal(self.refuse_events)
+        with self._lock:
+            self.batches.append([record.seq for record in batch.records])
+            taken = self.records.setdefault((run_id, batch.attempt), [])
+            taken.extend(record for record in batch.records if record.seq == len(taken) + 1)
+            if self.lose_replies:
+                self.lose_replies -= 1
+                raise BackendUnreachable("fake", "the reply was lost")
+            return len(taken)
+
+    def finish(self, worker_id: str, run_id: str, outcome: Outcome) -> None:
+        self._up()
+        if run_id in self.fenced:
+            raise refusal(409, "another attempt has this run")
+        self.outcomes.append((run_id, outcome))
+
+    def _up(self) -> None:
+        if self.down:
+            raise BackendUnreachable("fake", "switched off")
+
+    def _known(self) -> None:
+        if self.forgotten:
+            raise refusal(404, "no such worker")
+
+
+@contextmanager
+def served(backend: FakeBackend) -> Iterator[str]:
+    """The same over HTTP, for workers that are processes; yields its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            try:
+                self._reply(200, _answer(backend, self.path, body))
+            except ApiError as error:
+                self._reply(error.status, error.problem)
+            except BackendUnreachable:
+                self._reply(503, refusal(503).problem)
+
+        def _reply(self, status: int, answer: BaseModel | None) -> None:
+            content = b"" if answer is None else answer.model_dump_json().encode()
+            self.send_response(204 if answer is None else status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _answer(backend: FakeBackend, path: str, body: bytes) -> BaseModel | None:
+    if path == "/api/v1/worker/register":
+        return backend.register(Registration.model_validate_json(body))
+    found = re.fullmatch(r"/api/v1/worker/([^/]+)/(heartbeat|claim|runs/([^/]+)/(events|finish))", path)
+    if found is None:
+        raise refusal(404, f"no route {path}")
+    worker, what, run, report = found.groups()
+    if what == "heartbeat":
+        return backend.heartbeat(worker, Heartbeat.model_validate_json(body))
+    if what == "claim":
+        return ClaimReply(claim=backend.claim(worker))
+    if report == "events":
+        return EventReply(accepted_seq=backend.send_events(worker, run, EventBatch.model_validate_json(body)))
+    backend.finish(worker, run, Outcome.model_validate(json.loads(body)))
+    return None

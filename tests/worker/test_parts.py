@@ -1,0 +1,91 @@
+"""Identity, settings, devices, and what the worker may import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from worker.devices import DeviceError, find_devices
+from worker.identity import Identity
+from worker.settings import WorkerSettings
+
+
+def test_id_stays_over_restarts(tmp_path: Path) -> None:
+    with Identity(tmp_path, "gpu box/1") as first:
+        pass
+    with Identity(tmp_path, "gpu box/1") as second:
+        assert second.id == first.id
+    with Identity(tmp_path, "gpu box 1") as other:
+        assert other.id != first.id
+
+
+def test_two_workers_of_one_name_have_two_ids(tmp_path: Path) -> None:
+    with Identity(tmp_path, "box") as first, Identity(tmp_path, "box") as second:
+        assert first.id != second.id
+        assert (first.name, second.name) == ("box", "box-2")
+    with Identity(tmp_path, "box") as again:
+        assert again.id == first.id
+
+
+def test_torn_id_is_made_anew(tmp_path: Path) -> None:
+    with Identity(tmp_path, "box") as first:
+        pass
+    [file] = (tmp_path / "workers").iterdir()
+    file.write_text(first.id[:10])
+    with Identity(tmp_path, "box") as second:
+        assert len(second.id) == 36
+        assert second.id != first.id
+
+
+def test_settings_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "DKD_HOME": str(tmp_path),
+        "DKD_SLOTS": "2",
+        "DKD_THREADS": "3",
+        "DKD_DEVICE": "cpu",
+        "DKD_TRAINING_COMMAND": json.dumps(["train", "this"]),
+        "DKD_PLUGINS": "one, two",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = WorkerSettings()
+    assert settings.artifact_root == tmp_path / "artifacts"
+    assert settings.broker == tmp_path / "broker"
+    assert (settings.slots, settings.threads_per_slot) == (2, 3)
+    assert settings.training_command == ("train", "this")
+    assert settings.plugins == ("one", "two")
+
+
+def test_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DKD_SLOTS", "0")
+    with pytest.raises(ValidationError, match="slots"):
+        WorkerSettings()
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus"), [("", ()), ("-1", ()), ("0", ("0",)), ("3, 1", ("3", "1")), ("GPU-abc", ("GPU-abc",))]
+)
+def test_gpus_are_those_made_visible(visible: str, gpus: tuple[str, ...]) -> None:
+    devices = find_devices("auto", {"CUDA_VISIBLE_DEVICES": visible})
+    assert devices.gpus == gpus
+    assert devices.kind == ("gpu" if gpus else "cpu")
+
+
+def test_each_slot_has_its_own_gpu() -> None:
+    devices = find_devices("gpu", {"CUDA_VISIBLE_DEVICES": "4,5"})
+    assert [devices.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["4", "5", "4"]
+
+
+def test_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DeviceError, match="DKD_DEVICE is gpu"):
+        find_devices("gpu", {"CUDA_VISIBLE_DEVICES": ""})
+
+
+def test_worker_is_free_of_torch() -> None:
+    code = "import sys, worker.__main__; print([name for name in sys.modules if name.split('.')[0] == 'torch'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,149 @@
+"""A training as a process: how it ends, and that nothing of it is left however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.worker.conftest import STANDIN, processes_of
+from tests.worker.fake import until
+from worker.process import Exit, Spawner, TrainingProcess
+
+
+@pytest.fixture
+def spawner() -> Spawner:
+    return Spawner()
+
+
+def start(spawner: Spawner, folder: Path, *command: str, **variables: str) -> TrainingProcess:
+    return spawner.start(
+        command,
+        environment={**os.environ, **variables},
+        stdout=folder / "stdout.txt",
+        stderr=folder / "stderr.txt",
+    )
+
+
+def python(spawner: Spawner, folder: Path, code: str) -> TrainingProcess:
+    return start(spawner, folder, sys.executable, "-c", code, str(folder))
+
+
+def ended(process: TrainingProcess) -> Exit:
+    found = until(process.poll, "the training ends")
+    assert process.end() == set()
+    assert isinstance(found, Exit)
+    return found
+
+
+def brood(spawner: Spawner, folder: Path) -> TrainingProcess:
+    """A training that hears no SIGTERM, with children in sessions of their own, some of them orphans."""
+    process = start(spawner, folder, *STANDIN, "--out", str(folder), STANDIN="brood")
+    until((folder / "ready").exists, "the children are there")
+    return process
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("pass", Exit(code=0)),
+        ("raise SystemExit(3)", Exit(code=3)),
+        ("raise SystemExit(137)", Exit(code=137)),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGABRT)", Exit(signal=signal.SIGABRT)),
+    ],
+)
+def test_exit_is_told_apart(spawner: Spawner, tmp_path: Path, code: str, expected: Exit) -> None:
+    assert ended(python(spawner, tmp_path, code)) == expected
+
+
+def test_output_goes_to_the_files(spawner: Spawner, tmp_path: Path) -> None:
+    ended(python(spawner, tmp_path, "import sys; print('out'); print('err', file=sys.stderr); print(sys.stdin.read())"))
+    assert (tmp_path / "stdout.txt").read_text() == "out\n\n"
+    assert (tmp_path / "stderr.txt").read_text() == "err\n"
+
+
+def test_missing_program_is_said(spawner: Spawner, tmp_path: Path) -> None:
+    assert ended(start(spawner, tmp_path, "/no/such/program")) == Exit(code=127)
+    assert "cannot start /no/such/program: No such file" in (tmp_path / "stderr.txt").read_text()
+
+
+def test_terminate_reaches_the_training(spawner: Spawner, tmp_path: Path) -> None:
+    process = start(spawner, tmp_path, *STANDIN, "--out", str(tmp_path), STANDIN="train")
+    until((tmp_path / "ready").exists)
+    process.terminate()
+    assert ended(process) == Exit(code=0)
+    assert '"stopped"' in (tmp_path / "events.jsonl").read_text()
+
+
+def test_terminate_right_after_the_start_is_not_lost(spawner: Spawner, tmp_path: Path) -> None:
+    for number in range(5):
+        process = python(spawner, tmp_path, "import time; time.sleep(600)")
+        threading.Event().wait(number * 0.01)
+        process.terminate()
+        assert ended(process).signal == signal.SIGTERM
+
+
+def test_end_leaves_no_descendant(spawner: Spawner, tmp_path: Path) -> None:
+    process = brood(spawner, tmp_path)
+    assert len(processes_of(tmp_path)) == 5  # launcher, training, three children
+    process.terminate()
+    assert process.poll() is None
+    assert process.end() == set()
+    assert processes_of(tmp_path) == []
+    assert process.poll() == Exit(signal=signal.SIGKILL)
+
+
+def test_children_end_with_a_training_that_ends(spawner: Spawner, tmp_path: Path) -> None:
+    process = start(spawner, tmp_path, *STANDIN, "--out", str(tmp_path), STANDIN="brood-succeed")
+    assert until(process.poll, "the training ends") == Exit(code=0)
+    assert len(list(tmp_path.glob("pid-*"))) == 3
+    assert processes_of(tmp_path) == []
+    assert process.end() == set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl, which only Linux has")
+def test_training_dies_with_its_launcher(spawner: Spawner, tmp_path: Path) -> None:
+    process = python(spawner, tmp_path, "import sys, time; open(sys.argv[1] + '/ready', 'w'); time.sleep(600)")
+    until((tmp_path / "ready").exists)
+    os.kill(process.pid, signal.SIGKILL)
+    until(lambda: not processes_of(tmp_path), "the training is gone without anybody's doing")
+    assert ended(process) == Exit()
+
+
+def test_killed_launcher_leaves_no_descendant(
+    spawner: Spawner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen while the launcher lives; afterwards a child without the mark could not be found.
+    monkeypatch.setattr("worker.process._LOOK_SECONDS", 0.0)
+    process = brood(spawner, tmp_path)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    until(process.poll)
+    assert process.end() == set()
+    assert processes_of(tmp_path) == []
+
+
+def test_stopped_launcher_is_ended_too(spawner: Spawner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.process._LAUNCHER_SECONDS", 0.5)
+    process = brood(spawner, tmp_path)
+    os.kill(process.pid, signal.SIGSTOP)
+    assert process.end() == set()
+    assert processes_of(tmp_path) == []
+
+
+def test_training_outlives_the_thread_that_asked_for_it(spawner: Spawner, tmp_path: Path) -> None:
+    started: list[TrainingProcess] = []
+    thread = threading.Thread(
+        target=lambda: started.append(python(spawner, tmp_path, "import time; time.sleep(600)")),
+    )
+    thread.start()
+    thread.join()
+    threading.Event().wait(0.5)
+    assert started[0].poll() is None
+    assert psutil.pid_exists(started[0].pid)
+    assert started[0].end() == set()
