@@ -11,6 +11,7 @@ from sqlalchemy import insert as sql_insert
 from sqlalchemy.orm import Session
 
 from backend.db import models
+from backend.texts import clean
 from core.events import Log, Record
 from core.wire.public import LogLine, LogsReply
 
@@ -34,12 +35,12 @@ def insert(session: Session, run: models.Run, attempt: int, records: Sequence[Re
             select(table.time, table.message).where(
                 table.run_id == run.id, table.attempt < attempt, table.time.between(min(times), max(times))
             )
-        ).tuples()
+        )
     )
     number = session.scalar(select(func.max(table.number)).where(table.run_id == run.id)) or 0
     rows = []
     for time, event in lines:
-        message = _clean(event.message)
+        message = _fit(event.message)
         if (time, message) in said:
             continue
         number += 1
@@ -79,6 +80,6 @@ def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(min(max(seconds, 0.0), _LATEST_TIME), UTC)
 
 
-def _clean(message: str) -> str:
-    message = message.replace("\0", "�")  # PostgreSQL holds no NUL in a text
+def _fit(message: str) -> str:
+    message = clean(message)
     return message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " … (cut)"

@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from backend.db import models
+from backend.texts import clean
 from core.events import Metrics, Record
 from core.wire.public import MetricsReply, RunState, Series
 
@@ -59,7 +60,7 @@ def insert(session: Session, run: models.Run, records: Sequence[Record]) -> None
                     "value": value,
                     "kind": kind,
                 }
-                points[_clean(name), event.step] = row  # twice in one batch: the later one
+                points[clean(name), event.step] = row  # twice in one batch: the later one
     if not points:
         return
     run.ingest = models.Run.ingest + 1  # counted by the database, which locks the row with it
@@ -232,10 +233,6 @@ def _mean(mean: float | None, nan: int, plus: int, minus: int) -> float:
     return float(mean) if mean is not None else math.nan
 
 
-def _clean(name: str) -> str:
-    return name.replace("\0", "�")  # PostgreSQL holds no NUL in a text
-
-
 def _insert(session: Session, table: Table) -> Any:
     # Any: the two have the same on_conflict methods, but no common type.
     dialect = session.get_bind().dialect.name
@@ -250,11 +247,11 @@ def _name_ids(session: Session, names: Iterable[str]) -> dict[str, int]:
     """
     wanted = sorted(names)  # in one order everywhere, so that two batches with new names cannot lock each other out
     query = select(_NAMES.c.name, _NAMES.c.id).where(_NAMES.c.name.in_(wanted))
-    ids: dict[str, int] = dict(session.execute(query).tuples().all())
+    ids: dict[str, int] = dict(session.execute(query).all())
     missing = [{"name": name} for name in wanted if name not in ids]
     if missing:
         session.execute(_insert(session, _NAMES).on_conflict_do_nothing(index_elements=["name"]), missing)
-        ids = dict(session.execute(query).tuples().all())
+        ids = dict(session.execute(query).all())
     return ids
 
 

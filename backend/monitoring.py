@@ -49,7 +49,7 @@ class _DatabaseCollector(Collector):
 
 def _runs(session: Session) -> Iterator[Metric]:
     run = models.Run
-    counts = dict(session.execute(select(run.state, func.count()).group_by(run.state)).tuples().all())
+    counts = dict(session.execute(select(run.state, func.count()).group_by(run.state)).all())
     states = GaugeMetricFamily("dkd_runs", "Runs by state.", labels=["state"])
     for state in get_args(RunState):
         states.add_metric([state], counts.get(state, 0))
@@ -61,7 +61,7 @@ def _runs(session: Session) -> Iterator[Metric]:
 def _attempts(session: Session) -> Iterator[Metric]:
     attempt, run = models.Attempt, models.Run
     query = select(attempt.outcome, func.count()).group_by(attempt.outcome)
-    counts = dict(session.execute(query).tuples().all())
+    counts = dict(session.execute(query).all())
     ended = CounterMetricFamily("dkd_attempts", "Attempts that ended, by outcome.", labels=["outcome"])
     for outcome in _OUTCOMES:
         ended.add_metric([outcome], counts.get(outcome, 0))

@@ -1,0 +1,92 @@
+"""A migrated database, once on SQLite and once on PostgreSQL, and the application on it."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from backend.app import create_app
+from backend.db import Database, migrate
+from backend.settings import Settings
+from backend.tokens import ADMIN_SCOPES, WORKER_SCOPES, add_token
+from tests import services
+
+with warnings.catch_warnings():
+    # Starlette asks for httpx2, a fork; the client that is tested against this backend uses httpx.
+    warnings.filterwarnings("ignore", message="Using `httpx`")
+    from fastapi.testclient import TestClient
+
+ADMIN_TOKEN = "admin-token"
+WORKER_TOKEN = "worker-token"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    try:
+        with services.postgres() as url:
+            yield url
+    except services.ServiceMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy: migrating anew for each test would take longer than the tests."""
+    path = tmp_path_factory.mktemp("migrated") / "dkd.sqlite3"
+    database = Database(f"sqlite:///{path}")
+    migrate.upgrade(database)
+    database.dispose()
+    return path
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a migrated database without rows."""
+    if request.param == "sqlite":
+        path = tmp_path / "dkd.sqlite3"
+        shutil.copy(request.getfixturevalue("migrated_file"), path)
+        yield f"sqlite:///{path}"
+        return
+    with services.postgres_database(request.getfixturevalue("postgres_server")) as url:
+        database = Database(url)
+        migrate.upgrade(database)
+        database.dispose()
+        yield url
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(
+        database_url=database_url,
+        broker_folder=tmp_path / "broker",
+        admin_token_file=tmp_path / "tokens" / "admin",
+        worker_token_file=tmp_path / "tokens" / "worker",
+        allowed_hosts=("testserver",),
+    )
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    with database.write() as session:
+        add_token(session, ADMIN_TOKEN, "admin", ADMIN_SCOPES)
+        add_token(session, WORKER_TOKEN, "worker", WORKER_SCOPES)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def app(settings: Settings, database: Database) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+def api(app: FastAPI) -> Iterator[TestClient]:
+    """Requests with the admin's token."""
+    with TestClient(app, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}) as client:
+        yield client

@@ -1,0 +1,76 @@
+"""Rows for the tests of what is read: an experiment with its runs, as planning makes them, and what they report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from backend import logs, metrics_store, planning
+from backend.db import Database, models, now
+from core.events import Log, Metrics, Record
+from core.spec import parse_experiment
+
+SPEC: dict[str, Any] = {
+    "name": "rows",
+    "dataset": "digits",
+    "teacher": {"model": "resnet8"},
+    "student": {"model": "small_cnn"},
+    "methods": ["kd", {"name": "dkd", "params": {"beta": 2.0}}],
+    "seeds": [0, 1, 2],
+    "training": {"epochs": 4},
+}
+
+
+def experiment(database: Database, **changes: Any) -> str:
+    """The id of a new experiment."""
+    with database.write() as session:
+        return planning.create(session, parse_experiment(SPEC | changes)).id
+
+
+def run_ids(database: Database, experiment_id: str) -> dict[tuple[str, int], str]:
+    """Its runs by label and seed."""
+    run, used = models.Run, models.ExperimentRun
+    query = select(used.label, run.seed, run.id).join(run, run.id == used.run_id)
+    with database.read() as session:
+        found = session.execute(query.where(used.experiment_id == experiment_id))
+        return {(label, seed): run_id for label, seed, run_id in found}
+
+
+def one_run(database: Database, **changes: Any) -> str:
+    """The id of a student's run of a new experiment."""
+    return run_ids(database, experiment(database, **changes))["kd", 0]
+
+
+def metrics(step: int, seq: int = 1, epoch: float | None = None, **values: float) -> Record:
+    """A record; a metric's name is written with two underscores for the slash."""
+    named = {name.replace("__", "/"): value for name, value in values.items()}
+    event = Metrics(step=step, epoch=step / 10 if epoch is None else epoch, elapsed=step / 100, values=named)
+    return Record(seq=seq, time=1_700_000_000.0 + seq, event=event)
+
+
+def log(message: str, seq: int = 1, time: float = 1_700_000_000.0) -> Record:
+    return Record(seq=seq, time=time, event=Log(message=message))
+
+
+def take(database: Database, run_id: str, *records: Record, attempt: int = 1) -> None:
+    """Have one batch of a run's records taken in."""
+    with database.write() as session:
+        run = session.get_one(models.Run, run_id, with_for_update=True)
+        metrics_store.insert(session, run, records)
+        logs.insert(session, run, attempt, records)
+
+
+def change(database: Database, run_id: str, **columns: Any) -> None:
+    with database.write() as session:
+        run = session.get_one(models.Run, run_id)
+        for name, value in columns.items():
+            setattr(run, name, value)
+        if columns.get("state") in ("succeeded", "failed", "cancelled"):
+            run.ended_at = now(session)
+
+
+def succeed(database: Database, run_id: str, curve: list[float], **columns: Any) -> None:
+    """A run that measured one test accuracy an epoch and succeeded."""
+    take(database, run_id, *(metrics(epoch * 10, epoch=epoch, test__top1=top1) for epoch, top1 in enumerate(curve, 1)))
+    change(database, run_id, state="succeeded", test_size=899, **columns)
