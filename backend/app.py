@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from backend.db import Database
 from backend.middleware import AccessLog, BodyLimit, HostCheck
 from backend.monitoring import Monitor
 from backend.nudge import Nudger
+from backend.reconciler import Reconciler
 from backend.settings import Settings
 from core.catalog import load_plugins
 
@@ -28,8 +30,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(app.state.reconciler.run_forever())
         yield
         app.state.stopping.set()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
         app.state.nudger.close()
         app.state.database.dispose()
 
@@ -37,6 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.database = Database(settings.database_url)
     app.state.nudger = Nudger(settings)
+    app.state.reconciler = Reconciler(app.state.database, app.state.nudger, settings)
     app.state.monitor = Monitor(app.state.database)
     # Set by whoever runs the server as soon as it is told to stop: streams then end, and the server need not wait.
     app.state.stopping = threading.Event()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backend.logging import LogFormat, LogLevel
 from core.wire.local import Home
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -33,6 +34,8 @@ class Settings(BaseSettings):
         description='Names that a request may be addressed to; "*" allows any. Keeps web pages from rebinding DNS.',
     )
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
     plugins: CommaSeparated = Field((), description="Modules that add entries to the catalog.")
 
     heartbeat_seconds: float = Field(10.0, gt=0)

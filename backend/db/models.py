@@ -24,6 +24,9 @@ from backend.db.types import BigInt, Json, UtcDateTime
 
 _ID = String(16)
 
+LIVE_TEACHER_CONDITION = text("role = 'teacher' AND state NOT IN ('failed','cancelled')")
+"""Of the partial index; an INSERT that means that index repeats it word for word."""
+
 
 class Base(DeclarativeBase):
     # Every constraint has a name, so that a migration can drop it on both databases.
@@ -77,8 +80,8 @@ class Run(Base):
             "uq_runs_live_teacher",
             "fingerprint",
             unique=True,
-            sqlite_where=text("role = 'teacher' AND state NOT IN ('failed','cancelled')"),
-            postgresql_where=text("role = 'teacher' AND state NOT IN ('failed','cancelled')"),
+            sqlite_where=LIVE_TEACHER_CONDITION,
+            postgresql_where=LIVE_TEACHER_CONDITION,
         ),
         # What a claim reads, in its order.
         Index("ix_runs_claim", "state", text("priority DESC"), "id"),

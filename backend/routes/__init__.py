@@ -1,15 +1,18 @@
-"""The routes, one module a subject. Each has a ``router``; ``ROUTERS`` lists them in the order of the API's page."""
+"""The routes, one module a subject. Each has a ``router``; ``API`` lists them in the order of its page."""
 
 from fastapi import APIRouter
 
-from backend.routes import catalog, comparisons, events, fleet, health, metrics, monitoring
+from backend.routes import catalog, comparisons, events, experiments, fleet, health, metrics, monitoring, runs, worker
 
 API: tuple[APIRouter, ...] = (
     catalog.router,
+    experiments.router,
+    runs.router,
     metrics.router,
     events.router,
     comparisons.router,
     fleet.router,
+    worker.router,
 )
 """Under ``/api/v1``."""
 

@@ -1,0 +1,34 @@
+"""INSERT … ON CONFLICT DO NOTHING, which both databases have under different names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import CursorResult, TextClause, inspect
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Session
+
+
+def insert_if_absent(
+    session: Session,
+    table: type[DeclarativeBase],
+    values: Mapping[str, Any],
+    *,
+    unique: Sequence[str],
+    where: TextClause | None = None,
+) -> bool:
+    """Insert one row unless the unique index has one like it. Waits for a transaction that is just inserting it.
+
+    Args:
+        unique: the columns of that index.
+        where: its condition, where it is a partial one.
+
+    Returns:
+        whether the row was inserted.
+    """
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(inspect(table).local_table).values(**values)
+    result = session.execute(statement.on_conflict_do_nothing(index_elements=list(unique), index_where=where))
+    assert isinstance(result, CursorResult)
+    return bool(result.rowcount)

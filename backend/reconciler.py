@@ -1,0 +1,125 @@
+"""Sets right what nobody reports: leases that ran out, workers that fell silent, nudges that were lost."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from backend.claim import eligible
+from backend.db import Database, now
+from backend.db.models import IdempotencyKey, Run, Worker
+from backend.lifecycle import HELD, lock, take_away
+from backend.nudge import Nudger
+from backend.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+# Heartbeats that a worker may miss before it is shown as offline; its runs stay its own until their leases end.
+_MISSED_HEARTBEATS = 3
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What one pass did.
+
+    Attributes:
+        requeued: runs whose lease had run out.
+        offline: workers that have become silent.
+        nudges: how many were sent.
+    """
+
+    requeued: int
+    offline: int
+    nudges: int
+
+
+class Reconciler:
+    """One pass every few seconds. Replicas may run it side by side."""
+
+    def __init__(self, database: Database, nudger: Nudger, settings: Settings) -> None:
+        self._database = database
+        self._nudger = nudger
+        self._settings = settings
+        self._began: datetime | None = None
+
+    def run_once(self) -> Reconciled:
+        """One pass. The first marks the start: no run is taken away before one lease has passed since.
+
+        While the backend was down no worker could renew a lease, so leases that ran out then mean nothing.
+        """
+        lease = timedelta(seconds=self._settings.lease_seconds)
+        requeued = offline = 0
+        with self._database.read() as session:
+            moment = now(session)
+        self._began = self._began or moment
+        with self._database.write() as session:
+            if moment >= self._began + lease:
+                requeued = _requeue_expired(session, self._settings)
+            silent = timedelta(seconds=_MISSED_HEARTBEATS * self._settings.heartbeat_seconds)
+            offline = _mark_offline(session, now(session) - silent)
+            kept = timedelta(hours=self._settings.idempotency_hours)
+            session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < moment - kept))
+        self._nudger.prune()
+        return Reconciled(requeued, offline, send_nudges(self._database, self._nudger))
+
+    async def run_forever(self) -> None:
+        """A pass every ``reconcile_seconds`` until it is cancelled. One that fails is logged, and the next is tried."""
+        while True:
+            try:
+                done = await asyncio.to_thread(self.run_once)
+                if done.requeued or done.offline:
+                    _log.info("reconciled", requeued=done.requeued, offline=done.offline)
+            except SQLAlchemyError as error:
+                _log.error("reconciler cannot use the database", error=str(error))
+            await asyncio.sleep(self._settings.reconcile_seconds)
+
+
+def send_nudges(database: Database, nudger: Nudger) -> int:
+    """One nudge for each eligible run that a live worker has a free slot for; returns how many.
+
+    No more than that: where no worker listens, messages would pile up in the broker.
+    """
+    with database.read() as session:
+        count = _wanted_nudges(session, now(session))
+    nudger.send(count)
+    return count
+
+
+def _wanted_nudges(session: Session, moment: datetime) -> int:
+    online = session.execute(
+        select(Worker.device, func.sum(Worker.slots)).where(Worker.state == "online").group_by(Worker.device)
+    ).all()
+    if not online:
+        return 0
+    free = (
+        sum(slots for _, slots in online)
+        - session.scalars(select(func.count()).select_from(Run).where(Run.state.in_(HELD))).one()
+    )
+    if free < 1:
+        return 0
+    # Counted no further than there are slots: the queue may be long.
+    fitting = select(Run.id).where(or_(*(eligible(device, moment) for device, _ in online))).limit(free).subquery()
+    return session.scalars(select(func.count()).select_from(fitting)).one()
+
+
+def _requeue_expired(session: Session, settings: Settings) -> int:
+    moment = now(session)
+    expired = lock(session, Run.state.in_(HELD) & (Run.lease_expires_at < moment))
+    take_away(session, expired, settings, "its worker fell silent and the lease ran out", moment)
+    return len(expired)
+
+
+def _mark_offline(session: Session, silent_since: datetime) -> int:
+    query = (
+        update(Worker)
+        .where(Worker.state == "online", Worker.last_heartbeat < silent_since)
+        .values(state="offline")
+        .returning(Worker.id)
+    )
+    return len(session.scalars(query).all())

@@ -1,0 +1,165 @@
+"""Experiments: submit, preview, list, look at, cancel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Depends, Header, Query, Request
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend import idempotency, lifecycle, planning, views
+from backend.db import now
+from backend.db.models import Experiment
+from backend.deps import DatabaseDep, NudgerDep, SessionDep, WriterDep, reads, writes
+from backend.errors import ApiError, not_found
+from backend.pages import Cursor, Limit, decode_cursor, encode_cursor
+from backend.reconciler import send_nudges
+from backend.texts import first_unfit
+from core.spec import ExperimentSpec, Problem, SpecError, parse_experiment
+from core.wire import public
+
+router = APIRouter(prefix="/experiments", tags=["experiments"])
+
+_SPEC_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": ExperimentSpec.model_json_schema()}},
+    }
+}
+
+
+class Body:
+    """A request's JSON, with the hash of its bytes."""
+
+    def __init__(self, data: Any, sha256: str) -> None:
+        self.data = data
+        self.sha256 = sha256
+
+
+async def _body(request: Request) -> Body:
+    raw = await request.body()
+    try:
+        data = json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise SpecError([Problem("", f"the body is not JSON: {error}")]) from None
+    unfit = first_unfit(data)
+    if unfit is not None:
+        raise SpecError([Problem(unfit, "contains a character that is not text")])
+    return Body(data, hashlib.sha256(raw).hexdigest())
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+# The spec is judged by ``parse_experiment``, as in the command line and the form, so that every path and sentence is
+# the same in all three; the framework only reads the bytes.
+BodyDep = Annotated[Body, Depends(_body)]
+KeyDep = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="Any text of your own; the same request sent again with it makes nothing new.",
+    ),
+]
+
+
+@router.post("", status_code=201, openapi_extra=_SPEC_BODY)
+def submit(
+    body: BodyDep,
+    principal: WriterDep,
+    database: DatabaseDep,
+    nudger: NudgerDep,
+    tasks: BackgroundTasks,
+    key: KeyDep = None,
+) -> public.Experiment:
+    """Submit an experiment: all of its runs are made, or nothing is.
+
+    409 where the name is taken, 422 with the path of every refused field.
+    """
+    spec = parse_experiment(body.data)
+    with database.write() as session:
+        request = idempotency.Request(principal.token_id, key, body.sha256) if key else None
+        experiment = _known(session, request) or _create(session, spec, request)
+        answer = views.whole_experiment(session, experiment)
+    tasks.add_task(send_nudges, database, nudger)
+    return answer
+
+
+@router.post("/preview", dependencies=[writes], openapi_extra=_SPEC_BODY)
+def preview(body: BodyDep, session: SessionDep) -> public.Preview:
+    """What a spec would make, and what to know before; nothing is stored."""
+    return planning.preview(session, parse_experiment(body.data))
+
+
+@router.get("", dependencies=[reads])
+def experiments(
+    session: SessionDep,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+    text: Annotated[str | None, Query(max_length=100, description="Part of the name.")] = None,
+) -> public.ExperimentPage:
+    """Experiments, newest first."""
+    query = select(Experiment).order_by(Experiment.id.desc()).limit(limit + 1)
+    if cursor:
+        query = query.where(Experiment.id < decode_cursor(cursor))
+    if text:
+        query = query.where(Experiment.name.icontains(text.replace("\0", ""), autoescape=True))
+    rows = list(session.scalars(query))
+    more = len(rows) > limit
+    return public.ExperimentPage(
+        items=views.experiment_summaries(session, rows[:limit]),
+        next_cursor=encode_cursor(rows[limit - 1].id) if more else None,
+    )
+
+
+# ``:path``, since a name may hold a slash.
+@router.get("/{key:path}", dependencies=[reads])
+def experiment(key: str, session: SessionDep) -> public.Experiment:
+    """An experiment with its runs, by its id or its name."""
+    return views.whole_experiment(session, find(session, key))
+
+
+@router.post("/{key:path}/cancel", dependencies=[writes])
+def cancel(key: str, database: DatabaseDep) -> public.Experiment:
+    """Cancel every run that has not ended; a teacher only where no other experiment needs it. Repeating is harmless."""
+    with database.write() as session:
+        found = find(session, key)
+        lifecycle.cancel_experiment(session, found.id, now(session))
+        session.flush()
+        session.expire_all()
+        return views.whole_experiment(session, found)
+
+
+def find(session: Session, key: str) -> Experiment:
+    """An experiment by its id, else by its name. Raises ApiError 404."""
+    if "\0" in key:
+        raise not_found("experiment", key)
+    found = session.get(Experiment, key) or session.scalars(select(Experiment).where(Experiment.name == key)).first()
+    if found is None:
+        raise not_found("experiment", key)
+    return found
+
+
+def _known(session: Session, request: idempotency.Request | None) -> Experiment | None:
+    known = idempotency.find(session, request) if request else None
+    return session.get_one(Experiment, known) if known else None
+
+
+def _create(session: Session, spec: ExperimentSpec, request: idempotency.Request | None) -> Experiment:
+    try:
+        experiment = planning.create(session, spec)
+    except ApiError:
+        # The same request, sent to another replica at the same moment, may have taken the name.
+        known = _known(session, request)
+        if known is None:
+            raise
+        return known
+    if request and not idempotency.keep(session, request, experiment.id, experiment.created_at):
+        raise idempotency.reused()
+    return experiment

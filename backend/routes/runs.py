@@ -1,0 +1,88 @@
+"""Runs: list, look at, cancel, retry."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, BackgroundTasks, Query
+from sqlalchemy import select
+
+from backend import lifecycle, views
+from backend.db import now
+from backend.db.models import ExperimentRun, Run
+from backend.deps import DatabaseDep, NudgerDep, SessionDep, reads, writes
+from backend.errors import not_found
+from backend.pages import Cursor, Limit, decode_cursor, encode_cursor
+from backend.reconciler import send_nudges
+from backend.routes.experiments import find
+from core.wire import public
+from core.wire.public import RunState
+
+router = APIRouter(prefix="/runs", tags=["runs"])
+
+
+@router.get("", dependencies=[reads])
+def runs(
+    session: SessionDep,
+    state: Annotated[list[RunState] | None, Query(description="Any of these.")] = None,
+    experiment: Annotated[str | None, Query(max_length=100, description="Id or name.")] = None,
+    method: Annotated[str | None, Query(max_length=100)] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> public.RunPage:
+    """Runs, newest first."""
+    query = views.run_query().order_by(Run.id.desc()).limit(limit + 1)
+    if state:
+        query = query.where(Run.state.in_(state))
+    if experiment:
+        linked = select(ExperimentRun.run_id).where(ExperimentRun.experiment_id == find(session, experiment).id)
+        query = query.where(Run.id.in_(linked))
+    if method:
+        query = query.where(Run.method == method.replace("\0", ""))
+    if cursor:
+        query = query.where(Run.id < decode_cursor(cursor))
+    items = views.run_summaries(session, query)
+    more = len(items) > limit
+    return public.RunPage(items=items[:limit], next_cursor=encode_cursor(items[limit - 1].id) if more else None)
+
+
+@router.get("/{run_id}", dependencies=[reads])
+def run(run_id: str, session: SessionDep) -> public.Run:
+    """A run with its spec, attempts and environment."""
+    found = views.whole_run(session, run_id.replace("\0", ""))
+    if found is None:
+        raise not_found("run", run_id)
+    return found
+
+
+@router.post("/{run_id}/cancel", dependencies=[writes])
+def cancel(run_id: str, database: DatabaseDep) -> public.Run:
+    """Cancel a run. One that trains is `cancelling` until its worker says that no process is left.
+
+    Nothing changes where it has ended. Students that wait for a cancelled teacher fail.
+    """
+    with database.write() as session:
+        lifecycle.cancel(session, lifecycle.lock_one(session, run_id.replace("\0", "")), now(session))
+        session.flush()
+        session.expire_all()
+        return _whole(views.whole_run(session, run_id))
+
+
+@router.post("/{run_id}/retry", dependencies=[writes])
+def retry(run_id: str, database: DatabaseDep, nudger: NudgerDep, tasks: BackgroundTasks) -> public.Run:
+    """Put a failed or cancelled run back in the queue, with its last checkpoint, and its teacher with it if need be.
+
+    Nothing changes where it is queued or running already; 409 where it succeeded or is being cancelled.
+    """
+    with database.write() as session:
+        lifecycle.retry(session, run_id.replace("\0", ""))
+        session.flush()
+        session.expire_all()
+        answer = _whole(views.whole_run(session, run_id))
+    tasks.add_task(send_nudges, database, nudger)
+    return answer
+
+
+def _whole(found: public.Run | None) -> public.Run:
+    assert found is not None  # it is locked by this transaction
+    return found

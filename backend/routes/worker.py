@@ -1,0 +1,75 @@
+"""The protocol of ``core.wire.worker``: register, heartbeat, claim, report, finish."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, BackgroundTasks, Path
+
+from backend import reports, workers
+from backend.claim import claim
+from backend.deps import DatabaseDep, NudgerDep, SettingsDep, works
+from backend.reconciler import send_nudges
+from core.wire.worker import (
+    ClaimReply,
+    EventBatch,
+    EventReply,
+    Heartbeat,
+    HeartbeatReply,
+    Outcome,
+    Registered,
+    Registration,
+)
+
+router = APIRouter(prefix="/worker", tags=["worker protocol"], dependencies=[works])
+
+WorkerId = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+RunId = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+
+
+@router.post("/register")
+def register(
+    registration: Registration, database: DatabaseDep, settings: SettingsDep, nudger: NudgerDep, tasks: BackgroundTasks
+) -> Registered:
+    """Enter a worker. Runs that it holds from an earlier life go back to the queue at once."""
+    with database.write() as session:
+        answer = workers.register(session, registration, settings)
+    tasks.add_task(send_nudges, database, nudger)
+    return answer
+
+
+@router.post("/{worker_id}/heartbeat")
+def heartbeat(worker_id: WorkerId, beat: Heartbeat, database: DatabaseDep, settings: SettingsDep) -> HeartbeatReply:
+    """Renew the leases of the runs named, and learn what to do with each. 404: register first."""
+    with database.write() as session:
+        return workers.heartbeat(session, worker_id, beat, settings)
+
+
+@router.post("/{worker_id}/claim")
+def claim_run(worker_id: WorkerId, database: DatabaseDep, settings: SettingsDep) -> ClaimReply:
+    """Take the best eligible run, under a lease. 404: register first."""
+    with database.write() as session:
+        return ClaimReply(claim=claim(session, worker_id, settings))
+
+
+@router.post("/{worker_id}/runs/{run_id}/events")
+def events(worker_id: WorkerId, run_id: RunId, batch: EventBatch, database: DatabaseDep) -> EventReply:
+    """Report what the training said. 409: the run is no longer this attempt's, and its process is to be ended."""
+    with database.write() as session:
+        return EventReply(accepted_seq=reports.take_events(session, worker_id, run_id, batch))
+
+
+@router.post("/{worker_id}/runs/{run_id}/finish", status_code=204)
+def finish(
+    worker_id: WorkerId,
+    run_id: RunId,
+    outcome: Outcome,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    nudger: NudgerDep,
+    tasks: BackgroundTasks,
+) -> None:
+    """The attempt has ended. The same again changes nothing; 409 where the run is no longer this attempt's."""
+    with database.write() as session:
+        reports.take_outcome(session, worker_id, run_id, outcome, settings)
+    tasks.add_task(send_nudges, database, nudger)

@@ -1,0 +1,208 @@
+"""Rows as the shapes that travel: runs and experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy.orm import Session, defer
+
+from backend import metrics_store
+from backend.db import models
+from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricName, Run
+from backend.planning import warnings_as_fields
+from core.spec import ExperimentSpec, RunSpec, warnings_of
+from core.wire import public
+from core.wire.public import TERMINAL
+
+HEADLINES = ("test/top1", "train/loss")
+_CHUNK = 10_000  # SQLite takes at most 32,766 values in one statement
+
+
+def run_query() -> Select[Run, str, str]:
+    """A run with its experiment's name and its newest attempt's worker, without what only a whole run shows."""
+    newest = (models.Attempt.run_id == Run.id) & (models.Attempt.number == Run.attempt)
+    return (
+        select(Run, Experiment.name, models.Attempt.worker_name)
+        .outerjoin(Experiment, Experiment.id == Run.experiment_id)
+        .outerjoin(models.Attempt, newest)
+        .options(defer(Run.spec), defer(Run.environment), defer(Run.log_tail))
+    )
+
+
+def run_summaries(session: Session, query: Select[Run, str, str]) -> list[public.RunSummary]:
+    """What ``query`` (made from ``run_query``) finds, in its order."""
+    rows = session.execute(query).all()
+    latest = _latest(session, [run.id for run, _, _ in rows])
+    return [
+        public.RunSummary.model_construct(**_summary(run, experiment, worker, latest.get(run.id, {})))
+        for run, experiment, worker in rows
+    ]
+
+
+def whole_run(session: Session, run_id: str) -> public.Run | None:
+    """One run with everything; None where there is none."""
+    row = session.execute(run_query().where(Run.id == run_id)).one_or_none()
+    if row is None:
+        return None
+    run, experiment, worker = row
+    attempts = session.scalars(
+        select(models.Attempt).where(models.Attempt.run_id == run_id).order_by(models.Attempt.number)
+    )
+    links = select(ExperimentRun.experiment_id).where(ExperimentRun.run_id == run_id)
+    return public.Run(
+        **_summary(run, experiment, worker, _latest(session, [run_id]).get(run_id, {})),
+        spec=RunSpec.model_validate(run.spec),
+        fingerprint=run.fingerprint,
+        experiments=list(session.scalars(links.order_by(ExperimentRun.experiment_id))),
+        attempts=[
+            public.Attempt(
+                number=attempt.number,
+                worker=attempt.worker_name,
+                host=attempt.host,
+                device=attempt.device,
+                started_at=attempt.started_at,
+                ended_at=attempt.ended_at,
+                outcome=attempt.outcome,
+                reason=attempt.reason,
+            )
+            for attempt in attempts
+        ],
+        environment=run.environment,
+        parameters=run.parameters,
+        train_size=run.train_size,
+        test_size=run.test_size,
+        weights=run.weights_path,
+        log_tail=run.log_tail,
+    )
+
+
+def experiment_summaries(session: Session, experiments: Sequence[Experiment]) -> list[public.ExperimentSummary]:
+    """With the counts of their runs, for the whole list at once."""
+    counts = _counts(session, [experiment.id for experiment in experiments])
+    return [public.ExperimentSummary(**_experiment(experiment, counts[experiment.id])) for experiment in experiments]
+
+
+def whole_experiment(session: Session, experiment: Experiment) -> public.Experiment:
+    """An experiment with its runs, in the order of its plan."""
+    spec = ExperimentSpec.model_validate(experiment.spec)
+    query = run_query().join(ExperimentRun, ExperimentRun.run_id == Run.id)
+    query = query.where(ExperimentRun.experiment_id == experiment.id).order_by(ExperimentRun.position)
+    fields = _experiment(experiment, _counts(session, [experiment.id])[experiment.id])
+    return public.Experiment(
+        **fields,
+        spec=spec,
+        runs=run_summaries(session, query),
+        warnings=warnings_as_fields(warnings_of(spec)),
+    )
+
+
+def _summary(
+    run: Run, experiment: str | None, worker: str | None, latest: dict[str, public.MetricValue]
+) -> dict[str, Any]:
+    waits = f"waits for its teacher (run {run.teacher_run_id})"
+    return {
+        "id": run.id,
+        "label": run.label,
+        "role": run.role,
+        "experiment_id": run.experiment_id or "",
+        "experiment": experiment or "",
+        "state": run.state,
+        "reason": waits if run.state == "waiting" else run.reason,
+        "dataset": run.dataset,
+        "model": run.model,
+        "method": run.method,
+        "seed": run.seed,
+        "teacher_run_id": run.teacher_run_id,
+        "priority": run.priority,
+        "attempt": run.attempt,
+        "worker": worker or "",
+        "step": run.step,
+        "total_steps": run.total_steps,
+        "epoch": run.epoch,
+        "total_epochs": run.total_epochs,
+        "latest": latest,
+        "created_at": run.created_at,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+    }
+
+
+def _latest(session: Session, run_ids: Sequence[str]) -> dict[str, dict[str, public.MetricValue]]:
+    found: dict[str, dict[str, public.MetricValue]] = {}
+    for start in range(0, len(run_ids), _CHUNK):
+        query = (
+            select(
+                MetricLatest.run_id,
+                MetricName.name,
+                MetricLatest.value,
+                MetricLatest.kind,
+                MetricLatest.step,
+                MetricLatest.epoch,
+            )
+            .join(MetricName, MetricName.id == MetricLatest.name_id)
+            .where(MetricLatest.run_id.in_(run_ids[start : start + _CHUNK]), MetricName.name.in_(HEADLINES))
+        )
+        for run_id, name, value, kind, step, epoch in session.execute(query):
+            number = metrics_store.decode(value, kind)
+            point = public.MetricValue.model_construct(value=number, step=step, epoch=epoch)
+            found.setdefault(run_id, {})[name] = point
+    return found
+
+
+def _counts(session: Session, experiment_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Per experiment: states, the share of epochs done, and when the last run ended."""
+    found: dict[str, dict[str, Any]] = {
+        key: {"states": {}, "done": 0.0, "all": 0.0, "ended_at": None} for key in experiment_ids
+    }
+    # Weighted by epochs, which are known before a run has started; steps are not.
+    done: ColumnElement[float] = case((Run.state == "succeeded", Run.total_epochs), else_=Run.epoch)
+    query = (
+        select(
+            ExperimentRun.experiment_id,
+            Run.state,
+            func.count(),
+            func.sum(done),
+            func.sum(Run.total_epochs),
+            func.max(Run.ended_at),
+        )
+        .join(Run, Run.id == ExperimentRun.run_id)
+        .where(ExperimentRun.experiment_id.in_(found))
+        .group_by(ExperimentRun.experiment_id, Run.state)
+    )
+    for key, state, count, epochs, total, ended_at in session.execute(query):
+        entry = found[key]
+        entry["states"][state] = count
+        entry["done"] += float(epochs)
+        entry["all"] += float(total)
+        if ended_at is not None and (entry["ended_at"] is None or ended_at > entry["ended_at"]):
+            entry["ended_at"] = ended_at
+    return found
+
+
+def _experiment(experiment: Experiment, counts: dict[str, Any]) -> dict[str, Any]:
+    spec, states = experiment.spec, counts["states"]
+    state = _state(states)
+    return {
+        "id": experiment.id,
+        "name": experiment.name,
+        "state": state,
+        "dataset": spec["dataset"]["name"],
+        "teacher_model": spec["teacher"]["model"]["name"] if spec.get("teacher") else None,
+        "student_model": spec["student"]["model"]["name"],
+        "methods": [method["label"] for method in spec["methods"]],
+        "tags": spec["tags"],
+        "counts": public.StateCounts(**states),
+        "progress": min(counts["done"] / counts["all"], 1.0) if counts["all"] else 0.0,
+        "created_at": experiment.created_at,
+        "ended_at": None if state == "active" else counts["ended_at"],
+    }
+
+
+def _state(states: dict[str, int]) -> str:
+    if not TERMINAL.issuperset(states):
+        return "active"
+    if "failed" in states:
+        return "failed"
+    return "cancelled" if "cancelled" in states else "finished"

@@ -1,0 +1,66 @@
+"""Workers as they come and stay: registration and heartbeats."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.claim import count_eligible, find_worker
+from backend.db import now
+from backend.db.models import Run, Worker
+from backend.db.upsert import insert_if_absent
+from backend.lifecycle import HELD, lock, take_away
+from backend.settings import Settings
+from backend.texts import clean
+from core.wire.worker import Heartbeat, HeartbeatReply, Order, Registered, Registration
+
+
+def register(session: Session, registration: Registration, settings: Settings) -> Registered:
+    """Enter a worker, or meet it again. Runs that it holds from an earlier life go back to the queue at once."""
+    moment = now(session)
+    values = {
+        "name": _distinct_name(session, registration),
+        "host": clean(registration.host),
+        "slots": registration.slots,
+        "device": registration.device,
+        "version": clean(registration.version),
+        "state": "online",
+        "last_heartbeat": moment,
+    }
+    new = {"id": registration.worker_id, "registered_at": moment, **values}
+    if not insert_if_absent(session, Worker, new, unique=["id"]):
+        worker = session.get_one(Worker, registration.worker_id, with_for_update={"key_share": True})
+        for name, value in values.items():
+            setattr(worker, name, value)
+        held = lock(session, (Run.worker_id == worker.id) & Run.state.in_(HELD))
+        take_away(session, held, settings, f"worker {worker.name} was restarted", moment)
+    return Registered(heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
+
+
+def heartbeat(session: Session, worker_id: str, beat: Heartbeat, settings: Settings) -> HeartbeatReply:
+    """Renew the leases of the runs that are still this worker's, and say what to do with each run it named."""
+    worker = find_worker(session, worker_id)
+    moment = now(session)
+    worker.last_heartbeat = moment
+    worker.state = "online"
+    named = [holding.run_id for holding in beat.holding]
+    runs = {run.id: run for run in lock(session, Run.id.in_(named))} if named else {}
+    orders: list[Order] = []
+    for holding in beat.holding:
+        run = runs.get(holding.run_id)
+        if run is None or run.worker_id != worker_id or run.attempt != holding.attempt or run.state not in HELD:
+            orders.append(Order(run_id=holding.run_id, attempt=holding.attempt, order="lost"))
+            continue
+        run.lease_expires_at = moment + timedelta(seconds=settings.lease_seconds)
+        order = Order(run_id=run.id, attempt=run.attempt, order="continue" if run.state == "running" else "cancel")
+        orders.append(order)
+    return HeartbeatReply(orders=orders, eligible=count_eligible(session, worker.device, moment))
+
+
+def _distinct_name(session: Session, registration: Registration) -> str:
+    """The name asked for; with the end of the id behind it where a live worker has that name."""
+    name = clean(registration.name)
+    query = select(Worker.id).where(Worker.name == name, Worker.state == "online", Worker.id != registration.worker_id)
+    return f"{name}-{registration.worker_id[-6:]}" if session.scalars(query).first() else name
