@@ -138,14 +138,17 @@ def _with_stack(stack: Stack, spec: ExperimentSpec, console: Console, *, ends_by
         reason = _failure(api, seen)
     if link:
         _say(console, f"\ndashboard  {link}")
-    if reason:
-        raise reason
     if not ends_by_itself:
+        # Also after a failure: the dashboard shows what there is to see of it.
+        if reason:
+            _say(console, f"\n{reason}")
         _say(console, "everything goes on running until Ctrl-C")
         try:
             stack.wait()
         except StopRequested:
             _say(console, "stopping …")
+    if reason:
+        raise reason
     return 0
 
 

@@ -1,0 +1,115 @@
+"""A stack of tiny services, run as a process of its own: ``python -m tests.client.fake_stack HOME KEY=VALUE…``.
+
+Says "ready API DASHBOARD" once it is up and "stopped" when it has stopped. Keys: port, dashboard_port; worker names
+what the worker does (well, dies, crashes, stubborn); prepare (well, fails); gate: a file without which the backend
+does not listen.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import httpx
+
+from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested
+from client.stack.ports import LOOPBACK
+from client.stack.services import Plan, Service
+from core.wire.local import Home
+
+# It answers with its own process id, so that a test can tell it from another.
+_SERVER = """
+import http.server, os, sys, time
+while sys.argv[2] and not os.path.exists(sys.argv[2]): time.sleep(0.02)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(sys.argv[3].encode())
+    def log_message(self, *a): pass
+print("serving", flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+# A worker has a child in a session of its own, as a training is.
+_WORKERS = {
+    "well": """
+import pathlib, signal, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+def leave(*_):
+    pathlib.Path(sys.argv[1], "handed-back").write_text("yes"); sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+pathlib.Path(sys.argv[1], "child").write_text(str(child.pid))
+while True: time.sleep(0.05)
+""",
+    "stubborn": """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: None)
+pathlib.Path(sys.argv[1], "child").write_text("0")
+while True: time.sleep(0.05)
+""",
+    "dies": "print('no such module: torch', flush=True); raise SystemExit(3)",
+    "crashes": """
+import pathlib, sys, time
+lives = pathlib.Path(sys.argv[1], "lives")
+lives.write_text(lives.read_text() + "." if lives.exists() else ".")
+pathlib.Path(sys.argv[1], "child").write_text("0")
+time.sleep(0.3 if len(lives.read_text()) < 3 else 600)
+""",
+}
+
+
+def plan(home: Path, wishes: dict[str, str]) -> Plan:
+    python = [sys.executable, "-I", "-S"]
+
+    def server(name: str, port: int, gate: str) -> Service:
+        content = f"{home}:{name}"
+        command = [*python, "-c", _SERVER, str(port), gate, content]
+        return Service(name, command, lambda: _answers(port, content), grace=5.0, patience=30.0)
+
+    def worker(url: str) -> Service:
+        command = [*python, "-c", _WORKERS[wishes.get("worker", "well")], str(home)]
+        return Service("worker", command, (home / "child").exists, grace=1.0, patience=30.0)
+
+    fails = wishes.get("prepare") == "fails"
+    prepare = "print('the database is newer than this program'); raise SystemExit(1)" if fails else "pass"
+    return Plan(
+        prepare={"migrate": [*python, "-c", prepare]},
+        backend=lambda port: server("backend", port, wishes.get("gate", "")),
+        worker=worker,
+        dashboard=lambda port: server("dashboard", port, ""),
+    )
+
+
+def main(home: Path, wishes: dict[str, str]) -> int:
+    options = Options(
+        home=Home(home), port=int(wishes["port"]), dashboard_port=int(wishes["dashboard_port"]), slots=1, threads=1
+    )
+
+    def say(text: str) -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    with Signals() as signals, Stack(options, plan(home, wishes), signals, say) as stack:
+        try:
+            say("starting")
+            stack.start()
+            say(f"ready {stack.api_url} {stack.dashboard_url}")
+            stack.wait()
+        except StopRequested:
+            stack.stop()
+            say("stopped")
+            return 0
+        except (HomeBusyError, StackError) as error:
+            say(f"error {error} {' | '.join(getattr(error, 'lines', []))}")
+            return 1
+    return 0
+
+
+def _answers(port: int, content: str) -> bool:
+    try:
+        return httpx.get(f"http://{LOOPBACK}:{port}", trust_env=False, timeout=5).text == content
+    except httpx.HTTPError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), dict(item.split("=", 1) for item in sys.argv[2:])))

@@ -1,0 +1,264 @@
+"""The embedded stack's frame, with tiny services in real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from client.stack import ports
+from client.stack.process import MARK
+from client.stack.services import Options, cores, environment
+from core.wire.local import Home
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+
+
+class Running:
+    """A fake stack, by its process."""
+
+    def __init__(self, home: Path, **wishes: object) -> None:
+        self.home = home
+        self.token = f"{home}-{time.monotonic_ns()}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.client.fake_stack", str(home), *(f"{k}={v}" for k, v in wishes.items())],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"DKD_TEST_TOKEN": self.token},
+            start_new_session=True,
+        )
+        self.said: list[str] = []
+
+    def line(self, start: str) -> str:
+        """Read what it says until a line begins so."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.said.append(line.rstrip("\n"))
+            if line.startswith(start):
+                return self.said[-1]
+        raise AssertionError(f"it never said {start!r}, but: {self.said}")
+
+    def living(self) -> list[int]:
+        """Processes that it has started, and itself."""
+        return carrying("DKD_TEST_TOKEN", self.token)
+
+    def end(self) -> None:
+        for pid in {self.process.pid, *self.living()}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def carrying(variable: str, value: str) -> list[int]:
+    wanted = f"{variable}={value}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+def eventually(what: Callable[[], bool]) -> bool:
+    """Whether it becomes true; given up long after it should be."""
+    return any(what() or time.sleep(0.05) for _ in range(600))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    made: list[Running] = []
+
+    def make(name: str = "one", **wishes: object) -> Running:
+        wishes = {"port": free_port(), "dashboard_port": free_port()} | wishes
+        made.append(Running(tmp_path / name, **wishes))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.end()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((ports.LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_starts_says_where_and_stops_all_on_a_signal(start: Callable[..., Running], number: signal.Signals) -> None:
+    stack = start()
+    _, api, dashboard = stack.line("ready").split()
+    home = Home(stack.home)
+    assert home.api_url.read_text().strip() == api
+    assert httpx.get(api, trust_env=False).text == f"{stack.home}:backend"
+    assert httpx.get(dashboard, trust_env=False).text == f"{stack.home}:dashboard"
+    assert "serving" in (home.logs / "backend.log").read_text()
+    # Itself, three services, and the worker's own child.
+    assert len(stack.living()) == 5
+    stack.process.send_signal(number)
+    stack.line("stopped")
+    assert stack.process.wait() == 0
+    assert stack.living() == []
+    assert (stack.home / "handed-back").read_text() == "yes"
+    assert not home.api_url.exists()
+
+
+def test_a_killed_parent_leaves_no_process(start: Callable[..., Running]) -> None:
+    stack = start()
+    stack.line("ready")
+    services = [pid for pid in stack.living() if pid != stack.process.pid]
+    child = int((stack.home / "child").read_text())
+    assert child in services
+    stack.process.kill()
+    stack.process.wait()
+    # The worker's own child is the worker's to tie to itself; ours are the three.
+    assert eventually(lambda: set(stack.living()) <= {child})
+
+
+def test_after_a_killed_parent_the_home_is_free(start: Callable[..., Running]) -> None:
+    first = start()
+    first.line("ready")
+    first.process.kill()
+    first.process.wait()
+    assert (first.home / "api.url").exists()
+    second = start()
+    _, api, _ = second.line("ready").split()
+    assert (second.home / "api.url").read_text().strip() == api
+
+
+def test_a_second_stack_on_a_home_is_told_where_the_first_is(start: Callable[..., Running]) -> None:
+    first = start()
+    _, api, dashboard = first.line("ready").split()
+    second = start()
+    said = second.line("error")
+    assert api in said
+    assert dashboard in said
+    assert str(first.process.pid) in said
+    assert second.process.wait() == 1
+    assert httpx.get(api, trust_env=False).text == f"{first.home}:backend"
+    assert (first.home / "api.url").exists()
+
+
+def test_two_homes_wish_for_the_same_ports(start: Callable[..., Running]) -> None:
+    wish = {"port": free_port(), "dashboard_port": free_port()}
+    first = start("one", **wish)
+    _, api, dashboard = first.line("ready").split()
+    assert api.endswith(f":{wish['port']}")
+    second = start("two", **wish)
+    _, other_api, other_dashboard = second.line("ready").split()
+    assert len({api, dashboard, other_api, other_dashboard}) == 4
+    assert httpx.get(other_api, trust_env=False).text == f"{second.home}:backend"
+    taken = [line for line in second.said if "is taken" in line]
+    assert len(taken) == 2
+    assert str(wish["port"]) in taken[0]
+    assert other_api.rpartition(":")[2] in taken[0]
+
+
+def test_a_port_lost_between_looking_and_listening(start: Callable[..., Running], tmp_path: Path) -> None:
+    wish = {"port": free_port(), "dashboard_port": free_port()}
+    # Both find the port free; the slow one finds it taken when it wants to listen.
+    slow = start("slow", gate=tmp_path / "gate", **wish)
+    slow.line("starting")
+    assert eventually((slow.home / "logs" / "backend.log").exists)
+    quick = start("quick", **wish)
+    _, api, _ = quick.line("ready").split()
+    assert api.endswith(f":{wish['port']}")
+    (tmp_path / "gate").touch()
+    _, other, _ = slow.line("ready").split()
+    assert other != api
+    assert httpx.get(other, trust_env=False).text == f"{slow.home}:backend"
+
+
+def test_a_worker_that_cannot_start_ends_all_with_its_last_words(start: Callable[..., Running]) -> None:
+    stack = start(worker="dies")
+    said = stack.line("error")
+    assert "worker" in said
+    assert "exit code 3" in said
+    assert "no such module: torch" in said
+    assert stack.process.wait() == 1
+    assert stack.living() == []
+    assert not (stack.home / "api.url").exists()
+
+
+def test_a_migration_that_fails_starts_nothing(start: Callable[..., Running]) -> None:
+    stack = start(prepare="fails")
+    said = stack.line("error")
+    assert "migrate" in said
+    assert "newer than this program" in said
+    assert stack.process.wait() == 1
+    assert stack.living() == []
+    assert not (stack.home / "logs" / "backend.log").exists()
+
+
+def test_a_crashed_worker_is_started_again(start: Callable[..., Running]) -> None:
+    stack = start(worker="crashes")
+    stack.line("ready")
+    assert eventually(lambda: (stack.home / "lives").read_text() == "...")
+    assert "started again" in stack.line("the worker")
+    stack.process.terminate()
+    stack.line("stopped")
+    assert stack.process.wait() == 0
+    assert stack.living() == []
+
+
+def test_a_worker_that_does_not_stop_is_killed(start: Callable[..., Running]) -> None:
+    stack = start(worker="stubborn")
+    stack.line("ready")
+    stack.process.send_signal(signal.SIGINT)
+    stack.line("stopped")
+    assert stack.process.wait() == 0
+    assert stack.living() == []
+
+
+def test_stopped_while_it_starts(start: Callable[..., Running], tmp_path: Path) -> None:
+    stack = start(gate=tmp_path / "never")
+    stack.line("starting")
+    assert eventually((stack.home / "logs" / "backend.log").exists)
+    stack.process.send_signal(signal.SIGINT)
+    stack.line("stopped")
+    assert stack.process.wait() == 0
+    assert stack.living() == []
+
+
+def test_the_next_free_port_is_chosen() -> None:
+    with socket.socket() as other:
+        other.bind((ports.LOOPBACK, 0))
+        other.listen()
+        wished: int = other.getsockname()[1]
+        chosen = ports.choose(wished)
+    assert chosen != wished
+    assert ports.is_free(chosen)
+    assert ports.choose(wished, avoid={wished}) != wished
+
+
+def test_services_get_this_homes_settings_and_no_others(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DKD_DATABASE_URL", "postgresql://elsewhere/x")
+    monkeypatch.setenv("DKD_API_TOKEN", "of-elsewhere")
+    monkeypatch.setenv("DKD_LEASE_SECONDS", "60")
+    made = environment(Options(home=home, slots=2, threads=3), "http://127.0.0.1:5")
+    assert "DKD_DATABASE_URL" not in made
+    assert "DKD_API_TOKEN" not in made
+    assert made["DKD_LEASE_SECONDS"] == "60"
+    assert (made["DKD_HOME"], made["DKD_API_URL"]) == (str(home.path), "http://127.0.0.1:5")
+    assert (made["DKD_SLOTS"], made["DKD_THREADS"]) == ("2", "3")
+    assert MARK not in made
+
+
+def test_slots_times_threads_fit_the_cores(home: Home) -> None:
+    options = Options(home=home)
+    assert 1 <= options.slots <= cores()
+    assert options.slots * options.threads_each <= cores()
