@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "core": (),
     "backend": ("core.spec", "core.catalog", "core.events", "core.wire"),
     "worker": ("core.spec", "core.events", "core.wire", "client"),
-    "client": ("core.spec", "core.events", "core.wire"),
+    # The catalog for plugins only: a spec that names an entry from outside is validated before it is sent.
+    "client": ("core.spec", "core.catalog", "core.events", "core.wire"),
     "dashboard": ("client", "core.explain", "core.wire"),
 }
 

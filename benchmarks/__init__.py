@@ -1,0 +1,1 @@
+"""What is measured, each by ``python -m benchmarks.NAME``; ``make bench`` runs them all. Nothing here is a test."""
