@@ -1,0 +1,1 @@
+"""The Streamlit dashboard: submit, watch and compare experiments in a browser. Speaks HTTP only, through ``client``."""

@@ -1,0 +1,45 @@
+"""The dashboard's entry point: ``streamlit run dashboard/app.py``."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import session
+from dashboard.views import compare, new_experiment, run, runs
+
+
+# Streamlit leaves a third of a phone's screen empty above the title, and its own titles are as large as a poster's.
+# What a form makes stays in sight beside it where there is room for two columns.
+_STYLE = """<style>
+[data-testid="stMainBlockContainer"] { padding-top: 4rem; padding-bottom: 3rem; }
+[data-testid="stMainBlockContainer"] h1 { font-size: 2rem; padding: 0.25rem 0; }
+[data-testid="stMainBlockContainer"] h3 { font-size: 1.3rem; padding: 0.5rem 0 0.25rem; }
+@media (min-width: 800px) {
+  .st-key-beside { position: sticky; top: 4rem; max-height: calc(100vh - 5rem); overflow-y: auto; }
+}
+</style>"""
+
+
+def main() -> None:
+    st.set_page_config(page_title="DKD Lab", page_icon=":material/insights:", layout="wide")
+    listed = [
+        st.Page(new_experiment.show, title="New experiment", icon=":material/add_circle:", url_path="new"),
+        st.Page(runs.show, title="Runs", icon=":material/list:", url_path="runs"),
+        st.Page(run.show, title="Run", icon=":material/show_chart:", url_path="run"),
+        st.Page(compare.show, title="Compare", icon=":material/stacked_line_chart:", url_path="compare"),
+    ]
+    # Streamlit answers a default page only at "/": the Runs page stands there too, hidden, so that "/runs" is a
+    # link that works.
+    start = st.Page(_start, title="Runs", url_path="start", default=True, visibility="hidden")
+    session.register({item.url_path: item for item in listed})
+    chosen = st.navigation([start, *listed], position="top")
+    st.html(_STYLE)
+    with session.guarded():
+        chosen.run()
+
+
+def _start() -> None:
+    runs.show()
+
+
+main()

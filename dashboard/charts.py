@@ -1,0 +1,329 @@
+"""Figures from curves: pure functions, data in, Plotly figure out.
+
+Every axis carries its unit. ``uirevision`` is constant, so that zoom and hidden traces survive a refresh. Grid, text
+and background are left to Streamlit's theme, which follows the page's light or dark mode; only the colours of traces
+are set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dashboard import theme
+from dashboard.live import Curve
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
+    "toImageButtonOptions": {"format": "svg", "filename": "dkd-lab"},
+}
+"""Plotly's settings for every figure: no advertisement, downloads as SVG."""
+
+EPOCH = "Epoch"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A metric on a chart.
+
+    Attributes:
+        metric: its name in the catalog.
+        title: in the legend.
+        second: on the right-hand axis.
+        dash: Plotly's line style.
+    """
+
+    metric: str
+    title: str
+    colour: str
+    second: bool = False
+    dash: str = "solid"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart of the Run page.
+
+    Attributes:
+        key: tells it apart in the page; part of the element's key.
+        title: above the chart.
+        axis: of the left-hand axis, with its unit.
+        second_axis: of the right-hand axis; empty where there is none.
+        from_zero: the left-hand axis begins at 0 or below.
+    """
+
+    key: str
+    title: str
+    axis: str
+    traces: tuple[Trace, ...]
+    second_axis: str = ""
+    from_zero: bool = False
+
+
+PANELS = (
+    Panel(
+        "accuracy",
+        "Accuracy",
+        "Accuracy (%)",
+        (
+            Trace("test/top1", "test", theme.BLUE),
+            Trace("train/top1", "training", theme.SKY, dash="dot"),
+            Trace("fidelity/agreement", "agreement with the teacher", theme.PURPLE, dash="dash"),
+        ),
+    ),
+    Panel(
+        "loss",
+        "Loss and its terms",
+        "Loss (nats)",
+        (
+            Trace("train/loss", "training loss", theme.BLUE),
+            Trace("test/loss", "test cross-entropy", theme.SKY),
+            Trace("train/ce", "cross-entropy", theme.GREEN, dash="dot"),
+            Trace("train/kd", "KD", theme.PURPLE, dash="dot"),
+            Trace("train/tckd", "TCKD", theme.VERMILLION, dash="dot"),
+            Trace("train/nckd", "NCKD", theme.ORANGE, dash="dot"),
+        ),
+    ),
+    Panel(
+        "similarity",
+        "Gradient similarity",
+        "Mean cosine (−1 to 1)",
+        (
+            Trace("grad/similarity", "TCKD with NCKD", theme.BLUE),
+            Trace("grad/align_cosine", "alignment with the rest", theme.VERMILLION, dash="dash"),
+        ),
+    ),
+    Panel(
+        "alignment",
+        "Alignment term",
+        "Share of the gradient (%)",
+        (
+            Trace("grad/align_share", "share", theme.BLUE),
+            Trace("train/align", "A", theme.ORANGE, second=True, dash="dash"),
+        ),
+        second_axis="A (in its own unit)",
+    ),
+    Panel(
+        "norms",
+        "Gradient norms",
+        "Norm at the logits",
+        (
+            Trace("grad/tckd_norm", "TCKD", theme.VERMILLION),
+            Trace("grad/nckd_norm", "NCKD", theme.ORANGE),
+        ),
+    ),
+    Panel("lr", "Learning rate", "Learning rate", (Trace("lr", "learning rate", theme.BLUE),)),
+    Panel(
+        "speed",
+        "Training speed",
+        "Images a second",
+        (Trace("speed/images_per_second", "speed", theme.GREEN),),
+        from_zero=True,
+    ),
+)
+"""The charts of the Run page in their order; those without data are left out."""
+
+
+def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
+    """One chart of a run, over epochs; None where the run has none of its metrics."""
+    traces = [(trace, curves[trace.metric]) for trace in panel.traces if len(curves.get(trace.metric, ()))]
+    if not traces:
+        return None
+    figure = _figure(panel.axis, height=300)
+    second = any(trace.second for trace, _ in traces)
+    for trace, curve in traces:
+        if curve.resolution > 1:
+            _band(figure, curve.epoch, curve.low, curve.high, trace.colour, trace.metric, second=trace.second)
+        figure.add_scatter(
+            x=curve.epoch,
+            y=_drawable(curve.value),
+            name=trace.title,
+            legendgroup=trace.metric,
+            mode="lines+markers" if len(curve) <= 40 else "lines",
+            marker={"size": 5},
+            line={"color": trace.colour, "dash": trace.dash, "width": 2},
+            yaxis="y2" if trace.second else "y",
+            hovertemplate="%{y:.4g}",
+        )
+    if second:
+        _second_axis(figure, panel.second_axis)
+    if panel.from_zero:
+        figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(showlegend=len(traces) > 1)
+    return figure
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method at one epoch, over its seeds."""
+
+    epoch: float
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def over_seeds(curves: Sequence[Curve], band: str = "range") -> list[Point]:
+    """Mean and band of several runs, epoch by epoch, of the finite values.
+
+    Args:
+        band: ``range``: the least and the greatest value; ``sd``: mean ± one sample standard deviation, no width
+            where n = 1.
+    """
+    by_epoch: dict[float, list[float]] = {}
+    for curve in curves:
+        for epoch, value in zip(curve.epoch, curve.value, strict=True):
+            if math.isfinite(value):
+                by_epoch.setdefault(round(epoch, 3), []).append(value)
+    return [_point(epoch, values, band) for epoch, values in sorted(by_epoch.items())]
+
+
+def _point(epoch: float, values: list[float], band: str) -> Point:
+    n = len(values)
+    mean = math.fsum(values) / n
+    if band == "sd":
+        sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
+        return Point(epoch, mean, mean - sd, mean + sd, n)
+    return Point(epoch, mean, min(values), max(values), n)
+
+
+@dataclass(frozen=True)
+class MethodCurves:
+    """What the comparison draws of one method: its runs' test accuracy and gradient similarity."""
+
+    label: str
+    accuracy: Sequence[Curve]
+    similarity: Sequence[Curve]
+
+
+def comparison_figure(
+    methods: Sequence[MethodCurves], *, band: str = "range", teacher: float | None = None, epochs: int = 0
+) -> go.Figure:
+    """Test accuracy over epochs, a colour a method, with a band over seeds; gradient similarity dashed on the right.
+
+    Args:
+        band: as in ``over_seeds``.
+        teacher: its test accuracy, %, as a dotted line.
+        epochs: how far the axis goes from the start, so that it stands still while runs go on; 0: as far as the data.
+    """
+    figure = _figure("Test accuracy (%)", height=480)
+    styles = theme.styles(method.label for method in methods)
+    second = False
+    for method in methods:
+        style = styles[method.label]
+        points = over_seeds(method.accuracy, band)
+        if points:
+            if any(point.high > point.low for point in points):
+                x, low, high = ([getattr(point, name) for point in points] for name in ("epoch", "low", "high"))
+                _band(figure, x, low, high, style.colour, method.label, second=False)
+            _mean_line(figure, points, method.label, style, second=False)
+        similarity = over_seeds(method.similarity, band)
+        if similarity:
+            second = True
+            _mean_line(figure, similarity, method.label, style, second=True)
+    if second:
+        _second_axis(figure, "Gradient similarity (cosine, dashed)")
+    if teacher is not None and math.isfinite(teacher):
+        figure.add_hline(
+            y=teacher,
+            line={"color": theme.GREY, "width": 1.5, "dash": "dot"},
+            annotation={
+                "text": f"teacher {teacher:.2f} %",
+                "font": {"color": theme.GREY, "size": 12},
+                "showarrow": False,
+            },
+            annotation_position="bottom left",
+        )
+    if epochs:
+        figure.update_xaxes(range=[0, epochs * 1.02])
+    # Below the plot: at phone width the entries take several lines, which would push the plot down from above.
+    figure.update_layout(legend={"y": -0.16, "yanchor": "top"})
+    return figure
+
+
+def _mean_line(figure: go.Figure, points: Sequence[Point], label: str, style: theme.Style, *, second: bool) -> None:
+    figure.add_scatter(
+        x=[point.epoch for point in points],
+        y=[point.mean for point in points],
+        customdata=[[point.low, point.high, point.n] for point in points],
+        name=f"{label}, similarity" if second else label,
+        legendgroup=f"{label}, similarity" if second else label,
+        showlegend=not second,
+        mode="lines" if second else "lines+markers",
+        marker={"size": 5, "symbol": style.symbol},
+        line={"color": style.colour, "width": 1.5 if second else 2.5, "dash": "dash" if second else "solid"},
+        opacity=0.75 if second else 1,
+        yaxis="y2" if second else "y",
+        hovertemplate=(
+            "%{y:.4f} (n = %{customdata[2]})"
+            if second
+            else "%{y:.2f} % [%{customdata[0]:.2f}, %{customdata[1]:.2f}], n = %{customdata[2]}"
+        ),
+    )
+
+
+def _band(
+    figure: go.Figure,
+    x: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    colour: str,
+    group: str,
+    *,
+    second: bool,
+) -> None:
+    figure.add_scatter(
+        x=[*x, *reversed(x)],
+        y=_drawable([*high, *reversed(low)]),
+        fill="toself",
+        fillcolor=theme.faint(colour, 0.18),
+        line={"width": 0},
+        mode="lines",
+        legendgroup=group,
+        showlegend=False,
+        hoverinfo="skip",
+        yaxis="y2" if second else "y",
+    )
+
+
+def _figure(axis: str, *, height: int) -> go.Figure:
+    import plotly.graph_objects as go
+
+    return go.Figure(
+        layout={
+            "height": height,
+            "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+            "hovermode": "x unified",
+            "uirevision": "constant",
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "title": {"text": ""}},
+            "xaxis": {"title": {"text": EPOCH}, "automargin": True, "rangemode": "tozero"},
+            "yaxis": {"title": {"text": axis}, "automargin": True},
+        }
+    )
+
+
+def _second_axis(figure: go.Figure, title: str) -> None:
+    figure.update_layout(
+        yaxis2={
+            "title": {"text": title},
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "automargin": True,
+            # In step with the left axis, the theme's way, its ticks would be numbers such as 0.08297.
+            "tickmode": "auto",
+            "nticks": 7,
+        }
+    )
+
+
+def _drawable(values: Sequence[float]) -> list[float | None]:
+    """A gap where a value is NaN or infinite."""
+    return [value if math.isfinite(value) else None for value in values]

@@ -1,0 +1,178 @@
+"""The Compare page, ``/compare?experiment=…``: an experiment's methods side by side, over epochs and in a table."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.wire.public import Comparison, Experiment, ExperimentSummary
+from dashboard import charts, session, tables, theme
+from dashboard.live import Curve, RunCurves
+
+_METRICS = ("test/top1", "grad/similarity")
+# Requests for curves in one tick, so that an experiment of many runs does not keep the page waiting.
+_BUDGET = 40
+
+_BANDS = {"range": "least to greatest", "sd": "± 1 sd"}
+
+
+def show() -> None:
+    """Draw the page."""
+    st.title("Compare")
+    chosen = _choose()
+    if chosen is None:
+        st.info("There is nothing to compare yet. An experiment trains the methods.", icon=":material/science:")
+        st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+        return
+    band = st.segmented_control(
+        "Band over seeds",
+        list(_BANDS),
+        default="range",
+        format_func=_BANDS.__getitem__,
+        key="compare.band",
+        help="Around the mean of a method's seeds: from the least to the greatest, or one sample standard deviation.",
+    )
+    _live(chosen, _experiment(chosen).value, band or "range")
+
+
+def _experiment(id_or_name: str) -> session.Known[Experiment]:
+    return session.ask(f"experiment {id_or_name}", lambda: session.client().experiment(id_or_name))
+
+
+def _choose() -> str | None:
+    """The experiment in the address, else the newest; a list to choose another from."""
+    given = st.query_params.get("experiment")
+    found: dict[str, str] = {
+        item.id: _caption(item)
+        for item in session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
+    }
+    if given and given not in found:  # a name, or one that is older than the list
+        item = _experiment(given).value
+        found.setdefault(item.id, _caption(item))
+        given = item.id
+    if not found:
+        return None
+    options = list(found)
+    chosen = st.selectbox(
+        "Experiment",
+        options,
+        index=options.index(given) if given else 0,
+        format_func=lambda key: found.get(key, key),
+        # The address decides where it names one; a key of its own a link keeps an older choice from winning.
+        key=f"compare.choice.{given or ''}",
+    )
+    if chosen and chosen != given:
+        st.query_params["experiment"] = chosen
+    return chosen
+
+
+def _caption(item: ExperimentSummary) -> str:
+    return f"{item.name} ({item.state}, {item.counts.succeeded} of {item.counts.total} runs done)"
+
+
+def _live(experiment_id: str, drawn: Experiment, band: str) -> None:
+    ended = drawn.state != "active"
+    held = _all_held(drawn)
+
+    @st.fragment(run_every=None if ended and held else session.REFRESH_SECONDS)
+    def body() -> None:
+        known = _experiment(experiment_id)
+        experiment = known.value
+        session.outage(known.lost)
+        curves = session.ask(
+            f"curves of {experiment_id}",
+            lambda: session.curves().update_some(session.client(), experiment.runs, _METRICS, _BUDGET),
+        ).value
+        comparison = session.ask(
+            f"comparison {experiment_id}", lambda: session.client().comparison(experiment_id)
+        ).value
+        _summary(experiment, comparison)
+        _figure(experiment, comparison, curves, band)
+        _results(experiment, comparison)
+        if experiment.state != drawn.state or (ended and not held and _all_held(experiment)):
+            st.rerun()  # what is above changes with the state, and one that has ended is not asked about again
+
+    body()
+
+
+def _all_held(experiment: Experiment) -> bool:
+    """Whether the curves of every run that has any are here already."""
+    return all(session.curves().of(run.id, _METRICS).cursor or not run.step for run in experiment.runs)
+
+
+def _summary(experiment: Experiment, comparison: Comparison) -> None:
+    counts = experiment.counts
+    parts = [
+        theme.badge(experiment.state),
+        f"**{counts.succeeded} of {counts.total}** runs done",
+        *(f"{count} {state}" for state, count in counts.model_dump().items() if count and state != "succeeded"),
+        f"{experiment.student_model} on {experiment.dataset}",
+    ]
+    if experiment.teacher_model:
+        accuracy = f" ({tables.percent(comparison.teacher_top1)})" if comparison.teacher_top1 is not None else ""
+        parts.append(f"teacher {experiment.teacher_model}{accuracy}")
+    st.markdown(" · ".join(parts))
+    if experiment.state == "active":
+        st.progress(min(max(experiment.progress, 0.0), 1.0))
+    for warning in experiment.warnings:
+        st.caption(f":material/warning: {warning.path}: {warning.message}")
+
+
+def _figure(experiment: Experiment, comparison: Comparison, curves: dict[str, RunCurves], band: str) -> None:
+    by_label = {label: [run for run in experiment.runs if run.label == label] for label in experiment.methods}
+
+    def of(label: str, metric: str) -> list[Curve]:
+        held = (curves[run.id].curves.get(metric) for run in by_label[label] if run.id in curves)
+        return [curve for curve in held if curve is not None and len(curve)]
+
+    methods = [charts.MethodCurves(label, of(label, _METRICS[0]), of(label, _METRICS[1])) for label in by_label]
+    if not any(method.accuracy for method in methods):
+        st.info("No student has finished an epoch yet; curves appear by themselves.", icon=":material/hourglass_empty:")
+        return
+    seeds = len(experiment.spec.seeds)
+    figure = charts.comparison_figure(
+        methods, band=band, teacher=comparison.teacher_top1, epochs=experiment.spec.training.epochs
+    )
+    st.plotly_chart(
+        figure,
+        key=f"compare.{experiment.id}",
+        config=charts.CONFIG,
+        alt="Test accuracy of each method over epochs, with gradient similarity on the right axis",
+    )
+    words = {"range": "from the least to the greatest value", "sd": "one sample standard deviation to each side"}
+    st.caption(
+        f"Line: mean over seeds (n = {seeds} when all are there; the tooltip gives n at each epoch). "
+        f"Band: {words[band]}. Dashed, right axis: mean cosine of the TCKD and NCKD gradients."
+    )
+
+
+def _results(experiment: Experiment, comparison: Comparison) -> None:
+    st.subheader("Result" if comparison.complete else "Result so far")
+    if any(group.n for group in comparison.groups):
+        st.table(tables.result_rows(comparison))
+        for pair in comparison.paired:
+            st.markdown(f"- {pair.sentence}")
+        st.caption(_holds_for(comparison))
+    else:
+        st.caption("No run of a method has succeeded yet.")
+    st.subheader("Runs")
+    st.table(tables.state_rows(experiment))
+    st.page_link(
+        session.page("runs"),
+        label="All runs of this experiment",
+        icon=":material/list:",
+        query_params={"experiment": experiment.name},
+    )
+
+
+def _holds_for(comparison: Comparison) -> str:
+    parts = []
+    if comparison.test_size:
+        one = f"; one image is {comparison.resolution:.2g} %" if comparison.resolution else ""
+        parts.append(f"Test set: {comparison.test_size:,} images{one}.")
+    if comparison.teacher_top1 is not None:
+        target = f"; target {tables.percent(comparison.target)}" if comparison.target is not None else ""
+        parts.append(f"Teacher: {tables.percent(comparison.teacher_top1)}{target}.")
+    parts.append("Accuracy after the last epoch; sd is the sample standard deviation over n seeds.")
+    if comparison.condition:
+        parts.append(f"Holds for {comparison.condition}.")
+    return " ".join(parts)

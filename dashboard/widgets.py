@@ -1,0 +1,132 @@
+"""Form fields as Streamlit widgets, each with a place below it for what the backend says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from dashboard import forms
+
+
+@dataclass
+class Slots:
+    """Where errors can be shown, by the path of the field; and those found before anything is sent."""
+
+    places: dict[str, DeltaGenerator] = field(default_factory=dict)
+    found: list[tuple[str, str]] = field(default_factory=list)
+
+    def open(self, path: str) -> None:
+        """Make a place for errors here."""
+        self.places[path] = st.empty()
+
+    def refuse(self, path: str, message: str) -> None:
+        """Note an error that needs no backend to be seen."""
+        self.found.append((path, message))
+
+    def show(self, problems: list[tuple[str, str]], colour: str, icon: str) -> None:
+        """Write each message at its field. Those without a field are left to the summary."""
+        by_place: dict[str, list[str]] = {}
+        for path, message in problems:
+            at = forms.place(path, self.places)
+            if at is not None:
+                by_place.setdefault(at, []).append(message)
+        for at, messages in by_place.items():
+            text = "  \n".join(f":{colour}[{icon} {escape(message)}]" for message in messages)
+            self.places[at].markdown(text)
+
+
+def escape(text: str) -> str:
+    """A backend's words inside Markdown: brackets and stars are not markup."""
+    for sign in "\\[]*_`$~":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def object_fields(
+    fields: list[forms.FormField], values: dict[str, Any], *, path: str, key: str, slots: Slots, columns: int = 3
+) -> dict[str, Any]:
+    """Draw the fields of an object in a grid, a heading a group, and return what they hold."""
+    result: dict[str, Any] = {}
+    groups: dict[str, list[forms.FormField]] = {}
+    for item in fields:
+        groups.setdefault(item.group, []).append(item)
+    for group, members in groups.items():
+        if group:
+            st.markdown(f"**{group}**")
+        # Switches have no label above them and stand apart, so that rows stay level.
+        members.sort(key=lambda item: item.kind == "boolean")
+        for start in range(0, len(members), columns):
+            row = st.columns(columns)
+            for column, item in zip(row, members[start : start + columns], strict=False):
+                with column:
+                    value = one_field(item, forms.get(values, item.path), f"{path}.{item.path}", key, slots)
+                forms.put(result, item.path, value)
+    return result
+
+
+def one_field(item: forms.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+    """Draw one field, a place for its errors below it, and return its value; None where it is left empty."""
+    drawn = _DRAWN[item.kind](item, value, path, f"{key}.{path}", slots)
+    slots.open(path)
+    return drawn
+
+
+def _number(item: forms.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+    number = None if value is None or isinstance(value, str) else value
+    # No least or greatest value is given to the widget: it would correct what a person types without a word, while
+    # the backend says what is wrong with it.
+    placeholder = "not set" if item.nullable else "needed"
+    hint = item.help or None
+    if item.kind == "integer":
+        start = None if number is None else int(number)
+        return st.number_input(
+            item.label, value=start, step=1, format="%d", placeholder=placeholder, help=hint, key=key
+        )
+    real = None if number is None else float(number)
+    return st.number_input(
+        item.label, value=real, step=item.step, format="%g", placeholder=placeholder, help=hint, key=key
+    )
+
+
+def _boolean(item: forms.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+    return st.toggle(item.label, value=bool(value), help=item.help or None, key=key)
+
+
+def _choice(item: forms.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+    options = list(item.choices)
+    index = options.index(value) if value in options else 0
+    return st.selectbox(item.label, options, index=index, help=item.help or None, key=key)
+
+
+def _text(item: forms.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+    return st.text_input(item.label, value=str(value or ""), help=item.help or None, key=key) or None
+
+
+def _integers(item: forms.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+    return integers(item.label, list(value or ()), path=path, key=key, slots=slots, hint=item.help)
+
+
+def integers(label: str, value: list[int], *, path: str, key: str, slots: Slots, hint: str) -> list[int]:
+    """A list of whole numbers as text, ranges allowed; the last good list where the text cannot be read."""
+    text = st.text_input(
+        label, value=forms.join_integers(value), help=f"{hint} As 0-4 or 0, 3, 7.", key=key, placeholder="none"
+    )
+    try:
+        return forms.parse_integers(text)
+    except ValueError as error:
+        slots.refuse(path, str(error))
+        return value
+
+
+_DRAWN: Mapping[forms.Kind, Callable[[forms.FormField, Any, str, str, Slots], Any]] = {
+    "integer": _number,
+    "number": _number,
+    "boolean": _boolean,
+    "choice": _choice,
+    "text": _text,
+    "integers": _integers,
+}

@@ -1,0 +1,564 @@
+"""A small backend in memory, served over real HTTP on loopback: enough of the public interface for the dashboard.
+
+It keeps an experiment with its runs, and ``advance`` lets them train: metrics of plausible shape come in, as from a
+worker. Run as a program it serves until it is stopped: ``python -m tests.dashboard.fakes --port 8123 --live``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import statistics
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from core.catalog import METHODS, describe
+from core.spec import ExperimentSpec, SpecError, parse_experiment, read_experiment, warnings_of
+from core.spec.experiment import PlannedRun
+from core.wire.public import (
+    Attempt,
+    Comparison,
+    Convergence,
+    Experiment,
+    ExperimentPage,
+    ExperimentSummary,
+    Group,
+    Interval,
+    LogLine,
+    LogsReply,
+    MetricsReply,
+    MetricValue,
+    Paired,
+    PlannedRunInfo,
+    Preview,
+    ProblemDetails,
+    ProblemField,
+    Run,
+    RunPage,
+    RunState,
+    RunSummary,
+    Series,
+    StateCounts,
+)
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
+STEPS_AN_EPOCH = 15
+_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+
+
+@dataclass
+class FakeRun:
+    """One run: its plan, its state and everything that it has reported."""
+
+    id: str
+    plan: PlannedRun
+    experiment: ExperimentSpec
+    experiment_id: str
+    created: datetime
+    teacher: str | None = None
+    state: RunState = "queued"
+    reason: str = ""
+    attempts: list[Attempt] = field(default_factory=list)
+    points: list[tuple[str, int, float, float, float]] = field(default_factory=list)
+    lines: list[LogLine] = field(default_factory=list)
+    done: int = 0
+    started: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def epochs(self) -> int:
+        return self.plan.spec.training.epochs
+
+
+class FakeBackend:
+    """The state, and the answers made of it. ``requests`` counts what was asked, and ``sent`` the bytes answered."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.experiments: dict[str, tuple[str, ExperimentSpec, datetime]] = {}
+        self.runs: dict[str, FakeRun] = {}
+        self.keys: dict[str, str] = {}
+        self.requests: list[str] = []
+        self.sent = 0
+
+    def submit(self, spec: ExperimentSpec, key: str = "") -> str:
+        """Make an experiment as the real backend would: teacher first, its students waiting. Returns its id."""
+        with self.lock:
+            if key and key in self.keys:
+                return self.keys[key]
+            if any(spec.name == known.name for _, known, _ in self.experiments.values()):
+                raise Refused(409, "duplicate name", [("name", f"an experiment named {spec.name!r} exists already")])
+            number = len(self.experiments) + 1
+            identity = f"exp-{number:04d}"
+            now = datetime.now(UTC)
+            self.experiments[identity] = (identity, spec, now)
+            if key:
+                self.keys[key] = identity
+            teacher = None
+            for index, plan in enumerate(spec.plan()):
+                run_id = f"run-{number:04d}-{index:03d}"
+                run = FakeRun(run_id, plan, spec, identity, now + timedelta(milliseconds=index))
+                if plan.spec.role == "teacher":
+                    teacher = run_id
+                elif METHODS[plan.spec.method.name].needs_teacher:
+                    run.teacher, run.state = teacher, "waiting"
+                self.runs[run_id] = run
+            return identity
+
+    def start(self, run_id: str) -> None:
+        run = self.runs[run_id]
+        now = datetime.now(UTC)
+        run.state, run.started, run.ended, run.reason = "running", run.started or now, None, ""
+        number = len(run.attempts) + 1
+        run.attempts.append(Attempt(number=number, worker="bench-1", host="bench", device="cpu", started_at=now))
+        self.log(run, f"training {run.plan.spec.model.name} on {run.plan.spec.dataset.name}: {run.epochs} epochs")
+
+    def log(self, run: FakeRun, message: str, level: str = "info") -> None:
+        number = len(run.lines) + 1
+        run.lines.append(
+            LogLine(number=number, attempt=len(run.attempts), time=datetime.now(UTC), level=level, message=message)
+        )
+
+    def advance(self, run_id: str, epochs: int = 1) -> None:
+        """Train on; a run that reaches its last epoch succeeds, and a teacher then frees its students."""
+        with self.lock:
+            run = self.runs[run_id]
+            if run.state != "running":
+                self.start(run_id)
+            for _ in range(epochs):
+                if run.done >= run.epochs:
+                    break
+                run.done += 1
+                self._epoch(run)
+            if run.done >= run.epochs:
+                self.end(run_id, "succeeded")
+
+    def end(self, run_id: str, state: RunState, reason: str = "") -> None:
+        with self.lock:
+            run = self.runs[run_id]
+            run.state, run.reason, run.ended = state, reason, datetime.now(UTC)
+            if run.attempts:
+                ended = {"ended_at": run.ended, "outcome": state, "reason": reason}
+                run.attempts[-1] = run.attempts[-1].model_copy(update=ended)
+            if state == "failed":
+                self.log(run, reason, "error")
+            for student in self.runs.values():
+                if student.teacher == run_id and student.state == "waiting" and state == "succeeded":
+                    student.state = "queued"
+
+    def tick(self) -> bool:
+        """Train one epoch of the next unfinished run. False where none is left."""
+        with self.lock:
+            for run in self.runs.values():
+                if run.state in ("queued", "running"):
+                    self.advance(run.id)
+                    return True
+        return False
+
+    def _epoch(self, run: FakeRun) -> None:
+        method, seed, epoch = run.plan.spec.method, run.plan.spec.seed, run.done
+        noise = random.Random(f"{run.plan.label} {seed} {epoch}")
+        better = {"dkd": 0.0, "dkd_align (sample)": 0.35, "dkd_align (log)": -0.6}.get(run.plan.label, 0.2)
+        top = 98.4 if run.plan.spec.role == "teacher" else 96.2 + better + random.Random(seed).gauss(0, 0.25)
+        share = 1 - math.exp(-epoch / 4)
+        accuracy = 10 + (top - 10) * share + noise.gauss(0, 0.35) * (1.2 - share)
+        loss = 2.3 * math.exp(-epoch / 5) + 0.06 + abs(noise.gauss(0, 0.01))
+        values = {
+            "test/top1": min(accuracy, 100.0),
+            "train/top1": min(accuracy + 1.1, 100.0),
+            "test/loss": loss + 0.05,
+            "train/ce": loss,
+            "lr": 0.05 * (1 + math.cos(math.pi * epoch / run.epochs)) / 2,
+            "speed/images_per_second": 9000 + noise.gauss(0, 150),
+        }
+        total = loss
+        if method.name.startswith("dkd"):
+            tckd, nckd = 0.8 * math.exp(-epoch / 6) + 0.02, 1.6 * math.exp(-epoch / 9) + 0.05
+            total += tckd + nckd
+            rise = 0.065 * math.exp(-((epoch - 5) ** 2) / 30) + 0.018
+            values |= {
+                "train/tckd": tckd,
+                "train/nckd": nckd,
+                "grad/similarity": rise * (1 + better / 3) + noise.gauss(0, 0.002),
+                "grad/tckd_norm": tckd / 3,
+                "grad/nckd_norm": nckd / 4,
+                "fidelity/agreement": min(accuracy + 0.8, 100.0),
+            }
+        if method.name == "dkd_align":
+            values |= {
+                "train/align": 0.3 * math.exp(-epoch / 8),
+                "grad/align_share": 10 * math.exp(-epoch / 20),
+                "grad/align_cosine": -0.75 - 0.2 * share,
+            }
+        values["train/loss"] = total
+        step = epoch * STEPS_AN_EPOCH
+        for name, value in values.items():
+            run.points.append((name, step, float(epoch), epoch * 0.4, value))
+        self.log(run, f"epoch {epoch}/{run.epochs}: test accuracy {values['test/top1']:.2f} %, loss {total:.4f}")
+
+    # Answers
+
+    def summary(self, run: FakeRun) -> RunSummary:
+        latest: dict[str, MetricValue] = {}
+        for name, step, epoch, _, value in run.points:
+            if name in ("test/top1", "train/loss"):
+                latest[name] = MetricValue(value=value, step=step, epoch=epoch)
+        spec = run.plan.spec
+        return RunSummary(
+            id=run.id,
+            label=run.plan.label,
+            role=spec.role,
+            experiment_id=run.experiment_id,
+            experiment=run.experiment.name,
+            state=run.state,
+            reason=run.reason or ("waits for its teacher" if run.state == "waiting" else ""),
+            dataset=spec.dataset.name,
+            model=spec.model.name,
+            method=spec.method.name,
+            seed=spec.seed,
+            teacher_run_id=run.teacher,
+            attempt=len(run.attempts),
+            worker=run.attempts[-1].worker if run.attempts else "",
+            step=run.done * STEPS_AN_EPOCH,
+            total_steps=run.epochs * STEPS_AN_EPOCH if run.attempts else 0,
+            epoch=float(run.done),
+            total_epochs=run.epochs,
+            latest=latest,
+            created_at=run.created,
+            started_at=run.started,
+            ended_at=run.ended,
+        )
+
+    def run(self, run_id: str) -> Run:
+        run = self._run(run_id)
+        return Run(
+            **dict(self.summary(run)),
+            spec=run.plan.spec,
+            fingerprint=run.plan.spec.fingerprint(),
+            experiments=[run.experiment_id],
+            attempts=run.attempts,
+            environment={"python": "3.11.2", "torch": "2.14.0", "threads": "2", "precision": "fp32"},
+            parameters=5_178,
+            train_size=898,
+            test_size=899,
+            weights=f"runs/{run_id}/attempt-1/weights.safetensors" if run.state == "succeeded" else "",
+            log_tail=[line.message for line in run.lines[-20:]] if run.state == "failed" else [],
+        )
+
+    def metrics(self, run_id: str, names: list[str], since: int) -> MetricsReply:
+        run = self._run(run_id)
+        series: dict[str, Series] = {}
+        for name, step, epoch, elapsed, value in run.points[since:]:
+            if names and name not in names:
+                continue
+            one = series.setdefault(name, Series(name=name, step=[], epoch=[], elapsed=[], value=[]))
+            one.step.append(step)
+            one.epoch.append(epoch)
+            one.elapsed.append(elapsed)
+            one.value.append(value)
+        return MetricsReply(run_id=run_id, state=run.state, cursor=len(run.points), series=list(series.values()))
+
+    def logs(self, run_id: str, after: int, limit: int, tail: int | None) -> LogsReply:
+        lines = self._run(run_id).lines
+        return LogsReply(run_id=run_id, lines=lines[-tail:] if tail else lines[after : after + limit])
+
+    def experiment(self, id_or_name: str) -> Experiment:
+        for identity, spec, created in self.experiments.values():
+            if id_or_name in (identity, spec.name):
+                return self._experiment(identity, spec, created)
+        raise Refused(404, f"there is no experiment {id_or_name!r}")
+
+    def _experiment(self, identity: str, spec: ExperimentSpec, created: datetime) -> Experiment:
+        runs = [run for run in self.runs.values() if run.experiment_id == identity]
+        counts: dict[str, int] = {}
+        for run in runs:
+            counts[run.state] = counts.get(run.state, 0) + 1
+        active = any(run.ended is None for run in runs)
+        ended = "failed" if counts.get("failed") else "cancelled" if counts.get("cancelled") else "finished"
+        return Experiment(
+            id=identity,
+            name=spec.name,
+            state="active" if active else ended,
+            dataset=spec.dataset.name,
+            teacher_model=spec.teacher.model.name if spec.teacher else None,
+            student_model=spec.student.model.name,
+            methods=[method.label for method in spec.methods],
+            tags=list(spec.tags),
+            counts=StateCounts(**counts),
+            progress=sum(run.done for run in runs) / sum(run.epochs for run in runs),
+            created_at=created,
+            spec=spec,
+            runs=[self.summary(run) for run in runs],
+        )
+
+    def comparison(self, id_or_name: str) -> Comparison:
+        experiment = self.experiment(id_or_name)
+        top = {run.id: run.latest["test/top1"].value for run in experiment.runs if run.state == "succeeded"}
+        teacher = next((top.get(run.id) for run in experiment.runs if run.role == "teacher"), None)
+        groups, values_of = [], {}
+        for label in experiment.methods:
+            runs = [run for run in experiment.runs if run.label == label]
+            values = {run.seed: top[run.id] for run in runs if run.id in top}
+            values_of[label] = values
+            several = len(values) > 1
+            reached = None
+            if teacher is not None and values:
+                epochs = len(values)
+                reached = Convergence(target=0.95 * teacher, reached=epochs, of=epochs, median_epochs=12, max_epochs=30)
+            groups.append(
+                Group(
+                    label=label,
+                    method=runs[0].method,
+                    n=len(values),
+                    mean=statistics.fmean(values.values()) if values else None,
+                    sd=statistics.stdev(values.values()) if several else None,
+                    values=values,
+                    missing=[run.seed for run in runs if run.id not in top],
+                    convergence=reached,
+                )
+            )
+        baseline = experiment.methods[0]
+        pairs = [self._paired(label, baseline, values_of) for label in experiment.methods[1:]]
+        return Comparison(
+            experiment_id=experiment.id,
+            experiment=experiment.name,
+            metric="test/top1",
+            unit="%",
+            test_size=899,
+            resolution=100 / 899,
+            teacher_top1=teacher,
+            target_share=0.95,
+            target=0.95 * teacher if teacher else None,
+            baseline=baseline,
+            groups=groups,
+            paired=pairs,
+            complete=experiment.state != "active",
+            condition="one teacher (seed 0)",
+        )
+
+    def _paired(self, label: str, baseline: str, values: Mapping[str, dict[int, float]]) -> Paired:
+        seeds = sorted(set(values[label]) & set(values[baseline]))
+        differences = [values[label][seed] - values[baseline][seed] for seed in seeds]
+        n = len(seeds)
+        if n < 2:
+            return Paired(label=label, baseline=baseline, n=n, seeds=seeds, sentence=f"{label}: too few pairs yet.")
+        mean, sd = statistics.fmean(differences), statistics.stdev(differences)
+        half = _T.get(n - 1, 2.0) * sd / math.sqrt(n)
+        return Paired(
+            label=label,
+            baseline=baseline,
+            n=n,
+            seeds=seeds,
+            mean_difference=mean,
+            sd=sd,
+            interval=Interval(low=mean - half, high=mean + half),
+            sign_flip_p=0.25,
+            smallest_p=2.0 ** (1 - n),
+            sentence=f"{label} against {baseline}: {n} pairs cannot tell; the least p they can give is {2.0 ** (1 - n):.2g}.",
+        )
+
+    def preview(self, body: Any) -> Preview:
+        spec = _parsed(body)
+        return Preview(
+            runs=[
+                PlannedRunInfo(
+                    label=plan.label, role=plan.spec.role, model=plan.spec.model.name, seed=plan.spec.seed, shared=False
+                )
+                for plan in spec.plan()
+            ],
+            warnings=[ProblemField(path=item.path, message=item.message) for item in warnings_of(spec)],
+        )
+
+    def change(self, run_id: str, action: str) -> Run:
+        run = self._run(run_id)
+        if action == "cancel" and run.ended is None:
+            self.end(run_id, "cancelled", "cancelled by a person")
+        elif action == "retry" and run.state in ("failed", "cancelled"):
+            run.state, run.reason, run.ended = "queued", "", None
+        return self.run(run_id)
+
+    def _run(self, run_id: str) -> FakeRun:
+        if run_id not in self.runs:
+            raise Refused(404, f"there is no run {run_id!r}")
+        return self.runs[run_id]
+
+    def answer(self, method: str, target: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:
+        """Status and content for a request."""
+        url = urlsplit(target)
+        query = parse_qs(url.query)
+        one = {name: values[-1] for name, values in query.items()}
+        parts = [unquote(part) for part in url.path.removeprefix("/api/v1/").split("/")]
+        if url.path == "/readyz":
+            return 200, {"status": "ready"}
+        with self.lock:
+            self.requests.append(f"{method} {url.path}")
+            match [method, *parts]:
+                case ["GET", "catalog"]:
+                    return 200, {**describe(), "experiment_schema": ExperimentSpec.model_json_schema()}
+                case ["POST", "experiments"]:
+                    return 201, self.experiment(self.submit(_parsed(body), headers.get("Idempotency-Key", "")))
+                case ["POST", "experiments", "preview"]:
+                    return 200, self.preview(body)
+                case ["GET", "experiments"]:
+                    found = [self._experiment(*item) for item in reversed(self.experiments.values())]
+                    kept = set(ExperimentSummary.model_fields)
+                    items = [ExperimentSummary(**item.model_dump(include=kept)) for item in found]
+                    return 200, ExperimentPage(items=items)
+                case ["GET", "experiments", name]:
+                    return 200, self.experiment(name)
+                case ["GET", "runs"]:
+                    return 200, self._page(query, one)
+                case ["GET", "runs", run_id]:
+                    return 200, self.run(run_id)
+                case ["GET", "runs", run_id, "metrics"]:
+                    return 200, self.metrics(run_id, query.get("names", []), int(one.get("since", 0)))
+                case ["GET", "runs", run_id, "logs"]:
+                    tail = int(one["tail"]) if "tail" in one else None
+                    return 200, self.logs(run_id, int(one.get("after", 0)), int(one.get("limit", 500)), tail)
+                case ["POST", "runs", run_id, ("cancel" | "retry") as action]:
+                    return 200, self.change(run_id, action)
+                case ["GET", "comparisons"]:
+                    return 200, self.comparison(one["experiment"])
+        raise Refused(404, f"nothing at {url.path}")
+
+    def _page(self, query: Mapping[str, list[str]], one: Mapping[str, str]) -> RunPage:
+        found = [
+            run
+            for run in sorted(self.runs.values(), key=lambda run: run.created, reverse=True)
+            if ("state" not in query or run.state in query["state"])
+            and ("experiment" not in one or one["experiment"] in (run.experiment_id, run.experiment.name))
+        ]
+        start, limit = int(one.get("cursor", 0)), int(one.get("limit", 50))
+        following = str(start + limit) if start + limit < len(found) else None
+        return RunPage(items=[self.summary(run) for run in found[start : start + limit]], next_cursor=following)
+
+
+class Refused(Exception):  # noqa: N818
+    """An answer that is a problem."""
+
+    def __init__(self, status: int, detail: str, errors: list[tuple[str, str]] | None = None) -> None:
+        super().__init__(detail)
+        self.problem = ProblemDetails(
+            title=detail,
+            status=status,
+            detail=detail,
+            errors=[ProblemField(path=path, message=message) for path, message in errors or []],
+        )
+
+
+def _parsed(body: Any) -> ExperimentSpec:
+    try:
+        return parse_experiment(body)
+    except SpecError as error:
+        raise Refused(422, "the spec cannot be used", [(item.path, item.message) for item in error.problems]) from None
+
+
+class FakeServer:
+    """Serves a FakeBackend. ``stop`` and ``start`` again on the same port play an outage."""
+
+    def __init__(self, backend: FakeBackend | None = None, port: int = 0) -> None:
+        self.backend = backend or FakeBackend()
+        self.port = port
+        self._server: ThreadingHTTPServer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> FakeServer:
+        backend = self.backend
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._answer("GET", None)
+
+            def do_POST(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                text = self.rfile.read(length)
+                self._answer("POST", json.loads(text) if text else None)
+
+            def _answer(self, method: str, body: Any) -> None:
+                try:
+                    status, content = backend.answer(method, self.path, body, self.headers)
+                    kind = "application/json"
+                except Refused as refused:
+                    status, content = refused.problem.status, refused.problem
+                    kind = "application/problem+json"
+                data = (json.dumps(content) if isinstance(content, dict) else content.model_dump_json()).encode()
+                backend.sent += len(data)
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(data)))
+                # A kept connection would hold its thread, and answer on after ``stop``.
+                self.send_header("Connection", "close")
+                self.end_headers()
+                self.wfile.write(data)
+                self.close_connection = True
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        if self._server and self._thread:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+            self._server = None
+
+    def __enter__(self) -> FakeServer:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def digits_spec(**changes: Any) -> ExperimentSpec:
+    """The example that the demo runs, with other values at the top where they are given."""
+    return parse_experiment(read_experiment(DIGITS).model_dump(mode="json") | changes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8123)
+    parser.add_argument("--live", action="store_true", help="train an epoch every half second")
+    arguments = parser.parse_args()
+    backend = FakeBackend()
+    backend.submit(digits_spec())
+    while backend.runs["run-0001-003"].state != "running":
+        backend.tick()
+    backend.submit(digits_spec(name="finished-example", seeds=[0, 1, 2, 3, 4]))
+    for run in list(backend.runs.values()):
+        if run.experiment.name == "finished-example":
+            backend.advance(run.id, 30)
+    backend.submit(digits_spec(name="with-a-failure", seeds=[0]))
+    for run in list(backend.runs.values()):
+        if run.experiment.name == "with-a-failure":
+            backend.advance(run.id, 3)
+            backend.end(run.id, "failed", "the loss is not a number at step 45; lower the learning rate or ε")
+    with FakeServer(backend, arguments.port):
+        while True:
+            time.sleep(0.5)
+            if arguments.live:
+                backend.tick()
+
+
+if __name__ == "__main__":
+    main()
