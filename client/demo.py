@@ -15,7 +15,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-import client
 from client.errors import ApiError, BackendUnreachable
 from client.http import Client
 from client.render import comparison_view, console_for, duration
@@ -110,7 +109,7 @@ def submit(api: Client, spec: ExperimentSpec) -> Experiment:
 
 def example() -> Path:
     """The demo's spec, in the checkout or in the current folder."""
-    places = (Path(client.__file__).resolve().parents[1], Path.cwd())
+    places = (Path(__file__).resolve().parents[1], Path.cwd())
     found = next((path for place in places if (path := place / "examples" / "digits.yaml").is_file()), None)
     if found is None:
         raise DemoError("examples/digits.yaml is not here: run the demo in a checkout of the repository")

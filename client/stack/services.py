@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 
-import client
 from client.errors import ApiError, BackendUnreachable, ClientSettingsError
 from client.http import Client
 from client.stack.ports import LOOPBACK
@@ -128,7 +127,7 @@ def environment(options: Options, api_url: str) -> dict[str, str]:
     }
     if api_url:
         made["DKD_API_URL"] = api_url
-    root = Path(client.__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if root.name not in ("site-packages", "dist-packages"):  # a checkout that may not be installed
         made["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     return made
