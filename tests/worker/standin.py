@@ -89,7 +89,7 @@ def _train(behaviour: str, journal: Journal, out: Path, first: int, stop: thread
     if behaviour == "torn":
         with (out / "events.jsonl").open("ab") as file:
             file.write(b"this is no record\n")
-        time.sleep(600)
+        stop.wait(600)
     if behaviour == "silent":
         return 0
     _finish(behaviour, journal, out)

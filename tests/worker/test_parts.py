@@ -1,4 +1,4 @@
-"""Identity, settings, devices, and what the worker may import."""
+"""Identity, settings, devices, paths, and what the worker may import."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from core.wire.worker import ArtifactRef
+from tests.worker.fake import RUN, FakeBackend
+from worker.attempt import ClaimError, prepare
 from worker.devices import DeviceError, find_devices
 from worker.identity import Identity
 from worker.settings import WorkerSettings
@@ -83,6 +86,24 @@ def test_each_slot_has_its_own_gpu() -> None:
 def test_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(DeviceError, match="DKD_DEVICE is gpu"):
         find_devices("gpu", {"CUDA_VISIBLE_DEVICES": ""})
+
+
+@pytest.mark.parametrize("what", ["folder", "teacher", "checkpoint"])
+@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "runs/../../outside", "link/outside", ".", "", "a\0b"])
+def test_path_out_of_the_store_is_refused(tmp_path: Path, what: str, path: str) -> None:
+    root = tmp_path / "store"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path)
+    (tmp_path / "outside").write_bytes(b"not ours")
+    parts: dict[str, object] = {
+        "folder": {"folder": path},
+        "teacher": {"teacher": ArtifactRef(path=path), "teacher_spec": RUN},
+        "checkpoint": {"checkpoint": ArtifactRef(path=path)},
+    }[what]  # type: ignore[assignment]
+    claim = FakeBackend().add(**parts)  # type: ignore[arg-type]
+    with pytest.raises(ClaimError, match=r"leads out of the artifact store|cannot be used"):
+        prepare(root, claim)
+    assert list(root.iterdir()) == [root / "link"]
 
 
 def test_worker_is_free_of_torch() -> None:

@@ -1,0 +1,169 @@
+"""``python -m worker`` as a process: nudged, told to leave, killed, restarted, with and without a broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from celery import Celery
+
+from core.wire.local import NUDGE_TASK, celery_settings
+from tests.worker.conftest import STANDIN, processes_of
+from tests.worker.fake import FakeBackend, served, until
+from worker.descendants import WORKER_MARK, marked
+
+
+class Host:
+    """Workers as processes, on one home and one backend."""
+
+    def __init__(self, home: Path, url: str, backend: FakeBackend) -> None:
+        self.home = home
+        self.url = url
+        self.backend = backend
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, behaviour: str = "train", **settings: str) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            "DKD_HOME": str(self.home),
+            "DKD_API_URL": self.url,
+            "DKD_WORKER_TOKEN": "a-token",
+            "DKD_WORKER_NAME": "box",
+            "DKD_DEVICE": "cpu",
+            "DKD_REPORT_SECONDS": "1",
+            "DKD_TRAINING_COMMAND": json.dumps(STANDIN),
+            "STANDIN": behaviour,
+            **settings,
+        }
+        with (self.home / "worker.log").open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-m", "worker"], env=environment, stdout=log, stderr=log)
+        self.started.append(process)
+        return process
+
+    def ready(self, run_id: str = "run-1", attempt: int = 1) -> None:
+        until((self.home / f"artifacts/runs/{run_id}/attempt-{attempt}/ready").exists, "the training is under way")
+
+    def nudge(self) -> None:
+        app = Celery(set_as_current=False)
+        app.conf.update(celery_settings("filesystem://", self.home / "broker"))
+        app.send_task(NUDGE_TASK)
+        app.close()
+
+    def log(self) -> str:
+        return (self.home / "worker.log").read_text()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    backend = FakeBackend()
+    with served(backend) as url:
+        host = Host(tmp_path, url, backend)
+        try:
+            yield host
+        finally:
+            for process in host.started:
+                process.kill()
+                process.wait()
+
+
+def test_nudge_has_a_run_claimed(host: Host) -> None:
+    host.backend.announce = False
+    host.start("succeed")
+    until(lambda: host.backend.heartbeats, "the worker is there")
+    host.backend.add()
+    host.nudge()
+    outcome = until(host.backend.outcome, "the run ends")
+    assert outcome.outcome == "succeeded"
+    assert host.backend.types()[-1] == "finished"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_leave_hands_back(host: Host, number: signal.Signals) -> None:
+    host.backend.add("run-1")
+    host.backend.add("run-2")
+    worker = host.start()
+    host.ready()
+    worker.send_signal(number)
+    outcome = until(host.backend.outcome, "the run is handed back")
+    assert (outcome.outcome, outcome.reason) == ("interrupted", "the worker was told to leave")
+    assert host.backend.types()[-2:] == ["checkpoint", "stopped"]
+    assert worker.wait(60) == 0
+    assert [claim.run_id for claim in host.backend.queue] == ["run-2"]
+    assert "Traceback" not in host.log()
+
+
+def test_killed_worker_leaves_no_process_and_keeps_its_id(host: Host) -> None:
+    host.backend.add()
+    worker = host.start("brood")
+    host.ready()
+    assert len(processes_of(host.home)) == 5  # launcher, training, three children
+    worker.kill()
+    worker.wait()
+    until(lambda: not processes_of(host.home), "nothing is left")
+    host.start()
+    until(lambda: len(host.backend.registrations) == 2, "the worker is back")
+    first, second = host.backend.registrations
+    assert first.worker_id == second.worker_id
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl, which only Linux has")
+def test_what_outlived_worker_and_launcher_ends_when_the_worker_is_back(host: Host) -> None:
+    host.backend.add()
+    worker = host.start("brood")
+    host.ready()
+    [launcher] = [
+        child for child in psutil.Process(worker.pid).children() if "launcher.py" in " ".join(child.cmdline())
+    ]
+    worker_id = host.backend.registrations[0].worker_id
+    # Both at once, and the worker first: neither can end what the other leaves.
+    worker.send_signal(signal.SIGSTOP)
+    launcher.send_signal(signal.SIGSTOP)
+    worker.kill()
+    launcher.kill()
+    worker.wait()
+    assert marked(WORKER_MARK, worker_id)
+    host.start()
+    until(lambda: not marked(WORKER_MARK, worker_id), "orphans are ended")
+    for process in psutil.process_iter(["cmdline"]):
+        # The one that has shed its mark: out of reach for anybody, ended here for the next test.
+        if any(str(host.home) in word for word in process.info["cmdline"] or []):
+            process.kill()
+
+
+def test_works_without_a_broker(host: Host) -> None:
+    host.backend.add()
+    worker = host.start("succeed", DKD_BROKER_URL="redis://127.0.0.1:1/0")
+    assert until(host.backend.outcome, "the run ends").outcome == "succeeded"
+    worker.terminate()
+    assert worker.wait(60) == 0
+
+
+def test_leaves_while_the_broker_is_away(host: Host) -> None:
+    host.backend.add()
+    worker = host.start("train", DKD_BROKER_URL="redis://127.0.0.1:1/0")
+    host.ready()
+    worker.terminate()
+    assert until(host.backend.outcome, "the run is handed back").outcome == "interrupted"
+    assert worker.wait(60) == 0
+
+
+def test_two_workers_of_one_name(host: Host) -> None:
+    host.start()
+    host.start()
+    until(lambda: len(host.backend.registrations) == 2, "both are there")
+    first, second = host.backend.registrations
+    assert first.worker_id != second.worker_id
+    assert {first.name, second.name} == {"box", "box-2"}
+
+
+def test_wrong_setting_is_one_line(host: Host) -> None:
+    assert host.start(DKD_SLOTS="none").wait(60) == 2
+    assert host.log().startswith("dkd worker: DKD_SLOTS: ")
+    assert host.log().count("\n") == 1
