@@ -8,13 +8,14 @@ would miss late points, and a database sequence skips numbers that are committed
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Select, Table, and_, case, func, literal, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from backend.db import models
 from backend.texts import clean
@@ -27,6 +28,23 @@ _NOT_FINITE = {NAN: math.nan, PLUS_INFINITY: math.inf, MINUS_INFINITY: -math.inf
 _POINTS: Table = models.MetricPoint.__table__  # type: ignore[assignment]
 _LATEST: Table = models.MetricLatest.__table__  # type: ignore[assignment]
 _NAMES: Table = models.MetricName.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class _Replace:
+    """What an upsert does to a row that is there already: set these columns, under a condition on the new row."""
+
+    columns: Sequence[str]
+    when: Callable[[ReadOnlyColumnCollection[str, Any]], ColumnElement[bool]]
+
+
+_MEASURED = ("epoch", "elapsed", "value", "kind")
+_WHERE_CHANGED = _Replace(
+    columns=(*_MEASURED, "ingest"),
+    when=lambda new: or_(*(_POINTS.c[column].is_distinct_from(new[column]) for column in _MEASURED)),
+)
+# A late point of an earlier step is not the newest.
+_WHERE_NEWER = _Replace(columns=("step", "epoch", "value", "kind"), when=lambda new: new.step >= _LATEST.c.step)
 
 
 def encode(value: float) -> tuple[float | None, int]:
@@ -72,8 +90,9 @@ def insert(session: Session, run: models.Run, records: Sequence[Record]) -> None
         row |= {"run_id": run.id, "name_id": ids[name], "ingest": run.ingest}
         if step >= newest.get(ids[name], row)["step"]:
             newest[ids[name]] = row
-    _upsert_points(session, list(points.values()))
-    _upsert_latest(session, list(newest.values()))
+    _upsert(session, _POINTS, list(points.values()), ["run_id", "name_id", "step"], _WHERE_CHANGED)
+    latest = [{column.name: row[column.name] for column in _LATEST.c} for row in newest.values()]
+    _upsert(session, _LATEST, latest, ["run_id", "name_id"], _WHERE_NEWER)
 
 
 def reply(session: Session, run: models.Run, names: Sequence[str] | None, since: int, max_points: int) -> MetricsReply:
@@ -233,10 +252,27 @@ def _mean(mean: float | None, nan: int, plus: int, minus: int) -> float:
     return float(mean) if mean is not None else math.nan
 
 
-def _insert(session: Session, table: Table) -> Any:
-    # Any: the two have the same on_conflict methods, but no common type.
-    dialect = session.get_bind().dialect.name
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+def _upsert(session: Session, table: Table, rows: list[dict[str, Any]], key: Sequence[str], replace: _Replace) -> None:
+    """Insert rows; where the key is there already, ``replace`` says which columns to set and when."""
+    columns = list(rows[0])
+    # Any: the two dialects have the same on_conflict methods, but no common type.
+    statement: Any
+    parameters: list[dict[str, Any]] | None = rows
+    if session.get_bind().dialect.name == "postgresql":
+        # One array a column in one statement: several times as fast as a statement a row.
+        arrays = [
+            func.unnest(literal([row[column] for row in rows], postgresql.ARRAY(table.c[column].type)))
+            for column in columns
+        ]
+        statement = postgresql.insert(table).from_select(columns, select(*arrays))
+        parameters = None
+    else:
+        statement = sqlite.insert(table)
+    new = statement.excluded
+    statement = statement.on_conflict_do_update(
+        index_elements=key, set_={column: new[column] for column in replace.columns}, where=replace.when(new)
+    )
+    session.execute(statement, parameters)
 
 
 def _name_ids(session: Session, names: Iterable[str]) -> dict[str, int]:
@@ -250,31 +286,7 @@ def _name_ids(session: Session, names: Iterable[str]) -> dict[str, int]:
     ids: dict[str, int] = dict(session.execute(query).all())
     missing = [{"name": name} for name in wanted if name not in ids]
     if missing:
-        session.execute(_insert(session, _NAMES).on_conflict_do_nothing(index_elements=["name"]), missing)
+        dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+        session.execute(dialect.insert(_NAMES).on_conflict_do_nothing(index_elements=["name"]), missing)
         ids = dict(session.execute(query).all())
     return ids
-
-
-def _upsert_points(session: Session, rows: list[dict[str, Any]]) -> None:
-    statement = _insert(session, _POINTS)
-    new = statement.excluded
-    columns = ("epoch", "elapsed", "value", "kind")
-    statement = statement.on_conflict_do_update(
-        index_elements=["run_id", "name_id", "step"],
-        set_={column: new[column] for column in (*columns, "ingest")},
-        where=or_(*(_POINTS.c[column].is_distinct_from(new[column]) for column in columns)),
-    )
-    session.execute(statement, rows)
-
-
-def _upsert_latest(session: Session, rows: list[dict[str, Any]]) -> None:
-    statement = _insert(session, _LATEST)
-    new = statement.excluded
-    columns = ("step", "epoch", "value", "kind")
-    statement = statement.on_conflict_do_update(
-        index_elements=["run_id", "name_id"],
-        set_={column: new[column] for column in columns},
-        where=new.step >= _LATEST.c.step,  # a late point of an earlier step is not the newest
-    )
-    keep = ("run_id", "name_id", *columns)
-    session.execute(statement, [{column: row[column] for column in keep} for row in rows])
