@@ -30,12 +30,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(app.state.reconciler.run_forever())
+        stop = asyncio.Event()
+        task = asyncio.create_task(app.state.reconciler.run_until(stop))
         yield
         app.state.stopping.set()
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        stop.set()
+        await task
         app.state.nudger.close()
         app.state.database.dispose()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -68,16 +69,20 @@ class Reconciler:
         self._nudger.prune()
         return Reconciled(requeued, offline, send_nudges(self._database, self._nudger))
 
-    async def run_forever(self) -> None:
-        """A pass every ``reconcile_seconds`` until it is cancelled. One that fails is logged, and the next is tried."""
-        while True:
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """A pass every ``reconcile_seconds``. One that fails is logged, and the next is tried.
+
+        To be stopped, not cancelled: a pass runs in a thread, which would go on using a database that is closed.
+        """
+        while not stop.is_set():
             try:
                 done = await asyncio.to_thread(self.run_once)
                 if done.requeued or done.offline:
                     _log.info("reconciled", requeued=done.requeued, offline=done.offline)
             except SQLAlchemyError as error:
                 _log.error("reconciler cannot use the database", error=str(error))
-            await asyncio.sleep(self._settings.reconcile_seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._settings.reconcile_seconds)
 
 
 def send_nudges(database: Database, nudger: Nudger) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import CursorResult, TextClause, inspect
+from sqlalchemy import TextClause, inspect, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Session
 
@@ -29,6 +29,6 @@ def insert_if_absent(
     """
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     statement = dialect.insert(inspect(table).local_table).values(**values)
-    result = session.execute(statement.on_conflict_do_nothing(index_elements=list(unique), index_where=where))
-    assert isinstance(result, CursorResult)
-    return bool(result.rowcount)
+    statement = statement.on_conflict_do_nothing(index_elements=list(unique), index_where=where)
+    # Asked for, since a driver's row count is not reliable after an INSERT.
+    return session.execute(statement.returning(literal_column("1"))).first() is not None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from backend.db import Database, migrate, models
 from backend.settings import Settings
 from backend.tokens import ADMIN_SCOPES, WORKER_SCOPES, add_token
 from tests import services
+from tests.backend.lab import Lab
 
 with warnings.catch_warnings():
     # Starlette asks for httpx2, a fork; the client that is tested against this backend uses httpx.
@@ -104,3 +106,23 @@ def api(app: FastAPI) -> Iterator[TestClient]:
     """Requests with the admin's token."""
     with TestClient(app, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}) as client:
         yield client
+
+
+@pytest.fixture
+def make_lab(settings: Settings, database: Database) -> Iterator[Callable[..., Lab]]:
+    """A running backend on these settings, with clients for a person and for workers."""
+    with ExitStack() as stack:
+
+        def make(**changes: object) -> Lab:
+            quiet = {"reconcile_seconds": 3600.0, **changes}  # a pass in the background would race with the test's
+            app = create_app(Settings.model_validate(settings.model_dump() | quiet))
+            admin = TestClient(app, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+            worker = TestClient(app, headers={"Authorization": f"Bearer {WORKER_TOKEN}"})
+            return Lab(app, stack.enter_context(admin), worker)
+
+        yield make
+
+
+@pytest.fixture
+def lab(make_lab: Callable[..., Lab]) -> Lab:
+    return make_lab()

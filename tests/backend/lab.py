@@ -1,0 +1,140 @@
+"""A backend as a person and a worker see it, over HTTP, for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+Json = dict[str, Any]
+
+TEACHER_WEIGHTS = "a" * 64
+
+
+def spec(name: str = "first", **changes: Any) -> Json:
+    """An experiment of one teacher and two distilled students (dkd, kd), one seed."""
+    return {
+        "name": name,
+        "dataset": "digits",
+        "teacher": {"model": "resnet8"},
+        "student": {"model": "small_cnn"},
+        "methods": ["dkd", "kd"],
+        "seeds": [0],
+        "training": {"epochs": 2},
+    } | changes
+
+
+def plain(name: str = "plain", runs: int = 1, **changes: Any) -> Json:
+    """An experiment without a teacher: that many students that may be claimed at once."""
+    return spec(name, teacher=None, methods=["ce"], seeds=list(range(runs)), **changes)
+
+
+def started(seq: int = 1, **changes: Any) -> Json:
+    event = {
+        "type": "started",
+        "total_steps": 20,
+        "total_epochs": 2,
+        "train_size": 898,
+        "test_size": 899,
+        "parameters": 1234,
+        "device": "cpu",
+        "environment": {"torch": "2.14.0"},
+    }
+    return {"seq": seq, "time": 1000.0 + seq, "event": event | changes}
+
+
+def metrics(seq: int, step: int, **values: Any) -> Json:
+    named = {name.replace("_", "/", 1): value for name, value in values.items()}
+    event = {"type": "metrics", "step": step, "epoch": step / 10, "elapsed": float(step), "values": named}
+    return {"seq": seq, "time": 1000.0 + seq, "event": event}
+
+
+def log(seq: int, message: str) -> Json:
+    return {"seq": seq, "time": 1000.0 + seq, "event": {"type": "log", "message": message}}
+
+
+def checkpoint(seq: int, step: int, path: str = "checkpoint.pt") -> Json:
+    return {"seq": seq, "time": 1000.0 + seq, "event": {"type": "checkpoint", "step": step, "path": path}}
+
+
+@dataclass
+class Lab:
+    """Every method asserts that the backend accepts what it sends, and returns the answer."""
+
+    app: FastAPI
+    admin: httpx.Client
+    worker: httpx.Client
+
+    def submit(self, body: Json) -> Json:
+        return _ok(self.admin.post("/api/v1/experiments", json=body), 201)
+
+    def experiment(self, key: str) -> Json:
+        return _ok(self.admin.get(f"/api/v1/experiments/{key}"))
+
+    def experiments(self) -> list[Json]:
+        items: list[Json] = _ok(self.admin.get("/api/v1/experiments"))["items"]
+        return items
+
+    def states(self, key: str) -> dict[str, str]:
+        """State by label; for one seed."""
+        return {run["label"]: run["state"] for run in self.experiment(key)["runs"]}
+
+    def run(self, run_id: str) -> Json:
+        return _ok(self.admin.get(f"/api/v1/runs/{run_id}"))
+
+    def cancel(self, run_id: str) -> Json:
+        return _ok(self.admin.post(f"/api/v1/runs/{run_id}/cancel"))
+
+    def retry(self, run_id: str) -> Json:
+        return _ok(self.admin.post(f"/api/v1/runs/{run_id}/retry"))
+
+    def cancel_experiment(self, key: str) -> Json:
+        return _ok(self.admin.post(f"/api/v1/experiments/{key}/cancel"))
+
+    def register(self, worker_id: str = "worker-one", **changes: Any) -> Json:
+        body = {"worker_id": worker_id, "name": worker_id, "host": "node", "slots": 1, "device": "cpu"} | changes
+        return _ok(self.worker.post("/api/v1/worker/register", json=body))
+
+    def try_claim(self, worker_id: str = "worker-one") -> Json | None:
+        claim: Json | None = _ok(self.worker.post(f"/api/v1/worker/{worker_id}/claim"))["claim"]
+        return claim
+
+    def claim(self, worker_id: str = "worker-one") -> Json:
+        claim = self.try_claim(worker_id)
+        assert claim is not None, "nothing was eligible"
+        return claim
+
+    def heartbeat(self, *claims: Json, worker_id: str = "worker-one") -> Json:
+        holding = [{"run_id": claim["run_id"], "attempt": claim["attempt"]} for claim in claims]
+        return _ok(self.worker.post(f"/api/v1/worker/{worker_id}/heartbeat", json={"holding": holding}))
+
+    def orders(self, *claims: Json, worker_id: str = "worker-one") -> list[str]:
+        return [order["order"] for order in self.heartbeat(*claims, worker_id=worker_id)["orders"]]
+
+    def post_events(self, claim: Json, *records: Json, worker_id: str = "worker-one") -> httpx.Response:
+        body = {"attempt": claim["attempt"], "records": list(records)}
+        return self.worker.post(f"/api/v1/worker/{worker_id}/runs/{claim['run_id']}/events", json=body)
+
+    def events(self, claim: Json, *records: Json, worker_id: str = "worker-one") -> int:
+        accepted: int = _ok(self.post_events(claim, *records, worker_id=worker_id))["accepted_seq"]
+        return accepted
+
+    def post_finish(self, claim: Json, outcome: str, worker_id: str = "worker-one", **more: Any) -> httpx.Response:
+        body = {"attempt": claim["attempt"], "outcome": outcome, **more}
+        return self.worker.post(f"/api/v1/worker/{worker_id}/runs/{claim['run_id']}/finish", json=body)
+
+    def finish(self, claim: Json, outcome: str, worker_id: str = "worker-one", **more: Any) -> None:
+        response = self.post_finish(claim, outcome, worker_id, **more)
+        assert response.status_code == 204, response.text
+
+    def succeed(self, claim: Json, worker_id: str = "worker-one") -> None:
+        weights = {"path": f"{claim['folder']}/weights.safetensors", "sha256": TEACHER_WEIGHTS}
+        self.finish(claim, "succeeded", worker_id, weights=weights)
+
+
+def _ok(response: httpx.Response, status: int = 200) -> Json:
+    assert response.status_code == status, response.text
+    body: Json = response.json()
+    return body
