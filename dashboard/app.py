@@ -7,7 +7,6 @@ import streamlit as st
 from dashboard import session
 from dashboard.views import compare, new_experiment, run, runs
 
-
 # Streamlit leaves a third of a phone's screen empty above the title, and its own titles are as large as a poster's.
 # What a form makes stays in sight beside it where there is room for two columns.
 _STYLE = """<style>

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from core.wire.public import Group
 from dashboard import theme
 from dashboard.live import Curve
 
@@ -231,20 +232,56 @@ def comparison_figure(
     if second:
         _second_axis(figure, "Gradient similarity (cosine, dashed)")
     if teacher is not None and math.isfinite(teacher):
-        figure.add_hline(
-            y=teacher,
+        # A trace and not a line of the layout: its words then stand in the legend, where no curve crosses them.
+        last = max((curve.epoch[-1] for method in methods for curve in method.accuracy), default=1.0)
+        figure.add_scatter(
+            x=[0, epochs or last],
+            y=[teacher, teacher],
+            name=f"teacher, {teacher:.2f} %",
+            mode="lines",
             line={"color": theme.GREY, "width": 1.5, "dash": "dot"},
-            annotation={
-                "text": f"teacher {teacher:.2f} %",
-                "font": {"color": theme.GREY, "size": 12},
-                "showarrow": False,
-            },
-            annotation_position="bottom left",
+            hoverinfo="skip",
         )
     if epochs:
         figure.update_xaxes(range=[0, epochs * 1.02])
     # Below the plot: at phone width the entries take several lines, which would push the plot down from above.
     figure.update_layout(legend={"y": -0.16, "yanchor": "top"})
+    return figure
+
+
+def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
+    """The final values seed by seed, pairs joined, beside mean ± sd; None below two methods with a value."""
+    drawn = [group for group in groups if group.values]
+    if len(drawn) < 2:
+        return None
+    styles = theme.styles(group.label for group in groups)
+    labels = [group.label for group in drawn]
+    figure = _figure(f"Test accuracy after the last epoch ({unit})" if unit else "Last value", height=360)
+    for seed in sorted({seed for group in drawn for seed in group.values}):
+        values = [group.values.get(seed) for group in drawn]
+        figure.add_scatter(
+            x=labels,
+            y=[None if value is None or not math.isfinite(value) else value for value in values],
+            mode="lines+markers",
+            line={"color": theme.faint(theme.GREY, 0.5), "width": 1},
+            marker={"color": [styles[label].colour for label in labels], "size": 7, "opacity": 0.75},
+            name=f"seed {seed}",
+            hovertemplate="%{y:.2f}",
+        )
+    for group in drawn:
+        if group.mean is None:
+            continue
+        figure.add_scatter(
+            x=[group.label],
+            y=[group.mean],
+            mode="markers",
+            marker={"symbol": "line-ew-open", "size": 26, "color": styles[group.label].colour, "line": {"width": 3}},
+            error_y={"type": "data", "array": [group.sd or 0.0], "thickness": 1.5, "width": 6},
+            name="mean ± sd",
+            hovertemplate="%{y:.2f}" + (f" ± {group.sd:.2f}" if group.sd is not None else ""),
+        )
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(title_text="", rangemode="normal", range=[-0.5, len(labels) - 0.5])
     return figure
 
 

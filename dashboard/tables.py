@@ -22,6 +22,8 @@ from core.wire.public import (
 from dashboard.theme import state_text
 
 NOTHING = "–"
+_GLUE = "\u00a0"
+"""A space at which a narrow column does not break a number."""
 
 
 def duration(seconds: float | None) -> str:
@@ -54,7 +56,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def interval(bounds: Interval | None, digits: int = 2) -> str:
-    return f"[{signed(bounds.low, digits)}, {signed(bounds.high, digits)}]" if bounds else NOTHING
+    return f"[{signed(bounds.low, digits)},{_GLUE}{signed(bounds.high, digits)}]" if bounds else NOTHING
 
 
 def progress(run: RunSummary) -> float:
@@ -141,6 +143,8 @@ def result_rows(comparison: Comparison) -> list[dict[str, str]]:
     """The result table, a row a method: mean ± sd, n, epochs to the target, paired difference with its interval."""
     paired = {pair.label: pair for pair in comparison.paired}
     unit = f" ({comparison.unit})" if comparison.unit else ""
+    # Two percentages differ by percentage points, not by per cent.
+    apart = " (points)" if comparison.unit == "%" else unit
     share = f"{comparison.target_share:.0%}".replace("%", " %")
     return [
         {
@@ -148,8 +152,8 @@ def result_rows(comparison: Comparison) -> list[dict[str, str]]:
             f"Mean ± sd{unit}": mean_sd(group),
             "n": str(group.n),
             f"Epochs to {share} of the teacher": epochs_to(group.convergence),
-            f"Difference to {comparison.baseline}{unit}": difference(group, paired.get(group.label), comparison),
-            "95 % t interval": interval(paired[group.label].interval) if group.label in paired else NOTHING,
+            f"Difference to {comparison.baseline}{apart}": difference(group, paired.get(group.label), comparison),
+            f"95 % t interval{apart}": interval(paired[group.label].interval) if group.label in paired else NOTHING,
             "Sign-flip p": sign_flip(paired.get(group.label)),
         }
         for group in comparison.groups
@@ -159,7 +163,7 @@ def result_rows(comparison: Comparison) -> list[dict[str, str]]:
 def mean_sd(group: Group) -> str:
     if group.mean is None:
         return NOTHING
-    return f"{group.mean:.2f} ± {group.sd:.2f}" if group.sd is not None else f"{group.mean:.2f}"
+    return f"{group.mean:.2f}{_GLUE}±{_GLUE}{group.sd:.2f}" if group.sd is not None else f"{group.mean:.2f}"
 
 
 def epochs_to(convergence: Convergence | None) -> str:
@@ -168,7 +172,7 @@ def epochs_to(convergence: Convergence | None) -> str:
         return NOTHING
     median = convergence.median_epochs
     shown = f"> {convergence.max_epochs}" if median is None else f"{median:g}"
-    return f"{shown} ({convergence.reached} of {convergence.of})"
+    return f"{shown} ({convergence.reached} of {convergence.of})".replace(" ", _GLUE)
 
 
 def difference(group: Group, pair: Paired | None, comparison: Comparison) -> str:
@@ -200,7 +204,7 @@ def state_rows(experiment: Experiment) -> list[dict[str, str]]:
         rows.append(
             {
                 "Method": label,
-                "Done": f"{done} of {len(runs)}",
+                "Done": f"{done} of {len(runs)}".replace(" ", _GLUE),
                 **{state.capitalize(): str(count or NOTHING) for state, count in counts.items()},
                 "Still to start": str(waits or NOTHING),
                 "Progress": f"{sum(map(progress, runs)) / len(runs):.0%}".replace("%", " %"),

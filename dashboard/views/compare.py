@@ -7,6 +7,7 @@ import streamlit as st
 from core.wire.public import Comparison, Experiment, ExperimentSummary
 from dashboard import charts, session, tables, theme
 from dashboard.live import Curve, RunCurves
+from dashboard.widgets import escape
 
 _METRICS = ("test/top1", "grad/similarity")
 # Requests for curves in one tick, so that an experiment of many runs does not keep the page waiting.
@@ -18,19 +19,22 @@ _BANDS = {"range": "least to greatest", "sd": "± 1 sd"}
 def show() -> None:
     """Draw the page."""
     st.title("Compare")
-    chosen = _choose()
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    with left:
+        chosen = _choose()
     if chosen is None:
         st.info("There is nothing to compare yet. An experiment trains the methods.", icon=":material/science:")
         st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
         return
-    band = st.segmented_control(
-        "Band over seeds",
-        list(_BANDS),
-        default="range",
-        format_func=_BANDS.__getitem__,
-        key="compare.band",
-        help="Around the mean of a method's seeds: from the least to the greatest, or one sample standard deviation.",
-    )
+    with right:
+        band = st.segmented_control(
+            "Band over seeds",
+            list(_BANDS),
+            default="range",
+            format_func=_BANDS.__getitem__,
+            key="compare.band",
+            help="Around the mean of a method's seeds: least to greatest value, or one sample standard deviation.",
+        )
     _live(chosen, _experiment(chosen).value, band or "range")
 
 
@@ -149,9 +153,17 @@ def _results(experiment: Experiment, comparison: Comparison) -> None:
     st.subheader("Result" if comparison.complete else "Result so far")
     if any(group.n for group in comparison.groups):
         st.table(tables.result_rows(comparison))
-        for pair in comparison.paired:
-            st.markdown(f"- {pair.sentence}")
+        st.markdown("\n".join(f"- {escape(pair.sentence)}" for pair in comparison.paired))
         st.caption(_holds_for(comparison))
+        figure = charts.seeds_figure(comparison.groups, comparison.unit)
+        if figure is not None:
+            st.plotly_chart(
+                figure,
+                key=f"compare.seeds.{experiment.id}",
+                config=charts.CONFIG,
+                alt="Test accuracy after the last epoch, a point a seed, with mean and sd of each method",
+            )
+            st.caption("A point is a run; grey lines join runs of equal seed. Bar: mean ± one sample sd.")
     else:
         st.caption("No run of a method has succeeded yet.")
     st.subheader("Runs")

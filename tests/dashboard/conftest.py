@@ -1,0 +1,50 @@
+"""A fake backend on loopback, and the dashboard run against it without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
+
+from tests.dashboard.fakes import FakeBackend, FakeServer
+
+APP = Path(__file__).parents[2] / "dashboard" / "app.py"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServer]:
+    """A running fake backend that the dashboard finds through the environment."""
+    with FakeServer() as running:
+        monkeypatch.setenv("DKD_API_URL", running.url)
+        monkeypatch.setenv("DKD_API_TOKEN", "for the tests")
+        monkeypatch.setenv("DKD_HOME", str(tmp_path))
+        yield running
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+
+@pytest.fixture
+def backend(server: FakeServer) -> FakeBackend:
+    return server.backend
+
+
+def visit(path: str = "", **params: str) -> AppTest:
+    """The page at a url_path, drawn once, in a session of its own."""
+    app = AppTest.from_file(str(APP), default_timeout=30)
+    for name, value in params.items():
+        app.query_params[name] = value
+    if path:
+        # What a browser sends with a deep link. AppTest knows no public way to a page that is a function.
+        app._page_hash = calc_hash(path)
+    return app.run()
+
+
+def texts(app: AppTest) -> str:
+    """Everything on the page that is text, in one string."""
+    elements = [*app.title, *app.header, *app.subheader, *app.markdown, *app.caption, *app.code]
+    boxes = [*app.error, *app.warning, *app.info, *app.success]
+    return "\n".join(str(item.value) for item in [*elements, *boxes])

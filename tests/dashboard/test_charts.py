@@ -1,0 +1,135 @@
+"""Figures: what is drawn, with which unit, and what survives a refresh."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from core.catalog import METRICS
+from core.wire.public import Group
+from dashboard import charts, theme
+from dashboard.live import Curve
+
+
+def curve(values: list[float], name: str = "test/top1", *, resolution: int = 1) -> Curve:
+    epochs = [float(index + 1) for index in range(len(values))]
+    steps = list(range(1, len(values) + 1))
+    low, high = ([v - 1 for v in values], [v + 1 for v in values]) if resolution > 1 else (values, values)
+    return Curve(name, steps, epochs, epochs, values, low, high, resolution)
+
+
+def traces(figure: Any) -> dict[str, Any]:
+    return {trace.name: trace for trace in figure.data if trace.name}
+
+
+def test_every_panel_names_metrics_that_the_catalog_has_and_its_unit() -> None:
+    for panel in charts.PANELS:
+        for trace in panel.traces:
+            metric = METRICS[trace.metric]
+            axis = panel.second_axis if trace.second else panel.axis
+            if metric.unit:
+                assert metric.unit in axis or metric.unit == "images/s", f"{trace.metric} on {axis!r}"
+
+
+def test_every_metric_of_the_catalog_but_the_decayed_weight_is_drawn_on_the_run_page() -> None:
+    drawn = {trace.metric for panel in charts.PANELS for trace in panel.traces}
+    assert set(METRICS) - drawn == {"train/epsilon"}
+
+
+def test_a_panel_without_data_is_left_out() -> None:
+    assert charts.run_figure(charts.PANELS[0], {}) is None
+    assert charts.run_figure(charts.PANELS[0], {"test/top1": Curve("test/top1")}) is None
+
+
+def test_a_run_chart_draws_its_metrics_over_epochs_and_keeps_zoom() -> None:
+    figure = charts.run_figure(charts.PANELS[0], {"test/top1": curve([50.0, 60.0]), "lr": curve([0.1], "lr")})
+    assert figure is not None
+    assert set(traces(figure)) == {"test"}
+    assert list(traces(figure)["test"].x) == [1.0, 2.0]
+    assert figure.layout.xaxis.title.text == "Epoch"
+    assert figure.layout.yaxis.title.text == "Accuracy (%)"
+    assert figure.layout.uirevision == "constant"
+
+
+def test_values_that_are_not_finite_are_gaps() -> None:
+    figure = charts.run_figure(charts.PANELS[0], {"test/top1": curve([50.0, math.nan, math.inf])})
+    assert figure is not None
+    assert list(traces(figure)["test"].y) == [50.0, None, None]
+
+
+def test_a_downsampled_curve_shows_the_range_of_its_buckets() -> None:
+    figure = charts.run_figure(charts.PANELS[0], {"test/top1": curve([50.0, 60.0], resolution=4)})
+    assert figure is not None
+    band = next(trace for trace in figure.data if trace.fill == "toself")
+    assert list(band.y) == [51.0, 61.0, 59.0, 49.0]
+
+
+def test_the_mean_over_seeds_with_its_range() -> None:
+    points = charts.over_seeds([curve([50.0, 60.0]), curve([54.0, 64.0, 70.0]), curve([52.0, math.nan])])
+    assert [(point.mean, point.low, point.high, point.n) for point in points] == [
+        (52.0, 50.0, 54.0, 3),
+        (62.0, 60.0, 64.0, 2),
+        (70.0, 70.0, 70.0, 1),
+    ]
+
+
+def test_the_mean_over_seeds_with_one_sample_sd() -> None:
+    points = charts.over_seeds([curve([50.0]), curve([52.0]), curve([54.0])], band="sd")
+    assert (points[0].low, points[0].high) == (pytest.approx(50.0), pytest.approx(54.0))
+    alone = charts.over_seeds([curve([50.0])], band="sd")
+    assert (alone[0].low, alone[0].high) == (50.0, 50.0)
+
+
+def comparison() -> Any:
+    return charts.comparison_figure(
+        [
+            charts.MethodCurves("dkd", [curve([50.0, 60.0]), curve([52.0, 63.0])], [curve([0.06, 0.02])]),
+            charts.MethodCurves("dkd_align (log)", [curve([48.0, 61.0])], []),
+        ],
+        teacher=98.2,
+        epochs=30,
+    )
+
+
+def test_the_comparison_draws_a_colour_a_method_and_similarity_dashed_on_the_right() -> None:
+    figure = comparison()
+    found = traces(figure)
+    styles = theme.styles(["dkd", "dkd_align (log)"])
+    assert found["dkd"].line.color == styles["dkd"].colour
+    assert found["dkd_align (log)"].line.color == styles["dkd_align (log)"].colour
+    similarity = found["dkd, similarity"]
+    assert (similarity.line.color, similarity.line.dash, similarity.yaxis) == (styles["dkd"].colour, "dash", "y2")
+    assert "dkd_align (log), similarity" not in found
+    assert figure.layout.yaxis.title.text == "Test accuracy (%)"
+    assert "cosine" in figure.layout.yaxis2.title.text
+
+
+def test_the_comparison_says_n_in_its_tooltip_and_draws_a_band_only_where_there_are_several_seeds() -> None:
+    figure = comparison()
+    assert [row[2] for row in traces(figure)["dkd"].customdata] == [2, 2]
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
+    assert len(bands) == 1
+
+
+def test_the_teacher_is_a_line_with_its_accuracy_in_the_legend() -> None:
+    line = traces(comparison())["teacher, 98.20 %"]
+    assert list(line.y) == [98.2, 98.2]
+    assert list(line.x) == [0, 30]
+
+
+def test_the_same_data_make_the_same_bytes_so_that_nothing_is_sent_again() -> None:
+    assert comparison().to_json() == comparison().to_json()
+
+
+def test_final_values_join_runs_of_equal_seed() -> None:
+    groups = [
+        Group(label="dkd", method="dkd", n=2, mean=96.0, sd=1.0, values={0: 95.0, 1: 97.0}),
+        Group(label="kd", method="kd", n=1, mean=94.0, values={1: 94.0}),
+    ]
+    figure = charts.seeds_figure(groups, "%")
+    assert figure is not None
+    assert list(traces(figure)["seed 1"].y) == [97.0, 94.0]
+    assert list(traces(figure)["seed 0"].y) == [95.0, None]
+    assert charts.seeds_figure(groups[:1], "%") is None

@@ -1,0 +1,59 @@
+"""Colours: apart within an experiment, the same for a method wherever it is."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import get_args
+
+from core.wire.public import RunState
+from dashboard import theme
+
+USUAL = ["dkd", "dkd_align (sample)", "dkd_align (log)", "dkd_align (batch)", "kd", "ce"]
+
+
+def test_a_method_keeps_its_colour_whatever_it_is_compared_with() -> None:
+    alone = theme.styles(["dkd_align (log)"])["dkd_align (log)"]
+    assert theme.styles(USUAL)["dkd_align (log)"] == alone
+    assert theme.styles(["my own", "dkd_align (log)", "dkd"])["dkd_align (log)"] == alone
+    assert theme.styles(["my own"])["my own"] == theme.styles(["my own", "teacher"])["my own"]
+
+
+def test_no_two_methods_of_an_experiment_look_alike() -> None:
+    labels = [*USUAL, *(f"variant {number}" for number in range(30))]
+    styles = theme.styles(labels)
+    assert len({styles[label] for label in labels}) == 36
+    assert len(theme.styles([*labels, "one too many"])) == 37
+
+
+def test_colours_are_readable_on_white_and_on_dark() -> None:
+    for colour in (*theme.PALETTE, theme.GREY):
+        for page in ("#FFFFFF", "#0E1117"):
+            assert contrast(colour, page) > 2.0, f"{colour} on {page}"
+
+
+def test_the_teacher_is_grey() -> None:
+    assert theme.styles(["teacher", "dkd"])["teacher"].colour == theme.GREY
+
+
+def test_a_faint_colour_is_the_colour_with_an_opacity() -> None:
+    assert theme.faint("#0072B2", 0.18) == "rgba(0, 114, 178, 0.18)"
+
+
+def test_every_state_has_a_sign_of_its_own_and_a_badge() -> None:
+    states = get_args(RunState)
+    signs = sorted(theme.state_text(state).split()[0] for state in states)
+    assert all(left != right for left, right in pairwise(signs))
+    assert all(re.fullmatch(rf":\w+-badge\[{state}\]", theme.badge(state)) for state in states)
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2's contrast ratio."""
+    bright, dark = sorted((_luminance(first), _luminance(second)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
