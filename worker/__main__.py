@@ -51,6 +51,8 @@ def _configure_logging() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s [%(levelname)s] %(message)s")
     for chatty in ("httpx", "httpcore", "kombu", "celery.utils.functional"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # It warns that filesystem:// names no host; that a broker is away, Celery says itself.
+    logging.getLogger("kombu.connection").setLevel(logging.ERROR)
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,
