@@ -69,6 +69,7 @@ def _attempts(session: Session) -> Iterator[Metric]:
     yield CounterMetricFamily("dkd_lease_expiries", "Attempts taken away from a lost worker.", counts.get("lost", 0))
     count, seconds = session.execute(
         select(func.count(), func.sum(_seconds_between(run.created_at, attempt.started_at)))
+        .select_from(attempt)
         .join(run, run.id == attempt.run_id)
         .where(attempt.number == 1)
     ).one()

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from sqlalchemy import case, or_, select
 
 from backend import comparison
-from backend.db import models
 from backend.deps import SessionDep, reads
-from backend.errors import not_found
+from backend.routes.experiments import find
+from backend.texts import clean
 from core.wire.public import Comparison
 
 router = APIRouter(tags=["comparisons"], dependencies=[reads])
@@ -27,12 +26,6 @@ def read_comparison(
     ] = 0.95,
 ) -> Comparison:
     """Mean, spread and t interval of each method, its paired difference to the baseline, and what n allows to say."""
-    table = models.Experiment
-    found = session.scalars(
-        select(table)
-        .where(or_(table.id == experiment, table.name == experiment))
-        .order_by(case((table.id == experiment, 0), else_=1))  # a name may look like another one's id
-    ).first()
-    if found is None:
-        raise not_found("experiment", experiment)
+    found = find(session, experiment)
+    metric = clean(metric)
     return comparison.build(session, found, baseline=baseline, metric=metric, target_share=target_share)

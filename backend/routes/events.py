@@ -17,6 +17,7 @@ from backend import logs, metrics_store
 from backend.db import Database, models
 from backend.deps import DatabaseDep, reads
 from backend.errors import not_found
+from backend.texts import clean
 from core.wire.public import TERMINAL, RunProgress
 
 router = APIRouter(tags=["runs"], dependencies=[reads])
@@ -61,7 +62,7 @@ class _News:
 def _existing_run(run_id: str, database: DatabaseDep) -> str:
     # As a dependency, so that it is answered with 404 before the stream begins, and its session does not outlive it.
     with database.read() as session:
-        if session.get(models.Run, run_id) is None:
+        if session.get(models.Run, clean(run_id)) is None:
             raise not_found("run", run_id)
     return run_id
 

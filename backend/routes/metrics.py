@@ -11,6 +11,7 @@ from backend import logs, metrics_store
 from backend.db import models
 from backend.deps import SessionDep, reads
 from backend.errors import not_found
+from backend.texts import clean
 from core.wire.public import LogsReply, MetricsReply
 
 router = APIRouter(tags=["runs"], dependencies=[reads])
@@ -32,7 +33,8 @@ def read_metrics(
 
     A metric without a (new) point has no series in the reply.
     """
-    reply = metrics_store.reply(session, _run(session, run_id), names, since, max_points)
+    wanted = None if names is None else [clean(name) for name in names]
+    reply = metrics_store.reply(session, _run(session, run_id), wanted, since, max_points)
     return Response(reply.model_dump_json(), media_type="application/json")  # validating our own numbers costs more
 
 
@@ -49,7 +51,7 @@ def read_logs(
 
 
 def _run(session: Session, run_id: str) -> models.Run:
-    run = session.get(models.Run, run_id)
+    run = session.get(models.Run, clean(run_id))
     if run is None:
         raise not_found("run", run_id)
     return run

@@ -204,9 +204,16 @@ def test_bad_queries_are_refused_with_their_path(
 
 def test_of_an_unknown_run(api: TestClient) -> None:
     for part in ("metrics", "logs", "events"):
-        answer = api.get(f"/api/v1/runs/nosuchrun/{part}")
-        assert answer.status_code == 404
-        assert "nosuchrun" in answer.json()["detail"]
+        for run_id in ("nosuchrun", "no%00such"):
+            answer = api.get(f"/api/v1/runs/{run_id}/{part}")
+            assert answer.status_code == 404
+            assert answer.json()["detail"].startswith("there is no run 'no")
+
+
+def test_a_name_that_no_metric_can_have(database: Database, api: TestClient) -> None:
+    run_id = rows.one_run(database)
+    rows.take(database, run_id, metrics(1, x=1.0))
+    assert api.get(f"/api/v1/runs/{run_id}/metrics?names=%00&names=x").json()["series"][0]["name"] == "x"
 
 
 def _lines(api: TestClient, run_id: str, **query: int) -> list[tuple[int, int, str]]:

@@ -1,0 +1,144 @@
+"""The stream of a run's events, read by the real client from a real server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from backend.app import create_app
+from backend.db import Database
+from backend.routes.events import Position
+from backend.settings import Settings
+from client import Client, ServerEvent
+from core.wire.public import LogLine, MetricsReply, RunProgress
+from tests.backend import rows
+from tests.backend.conftest import ADMIN_TOKEN
+from tests.services import free_port
+
+
+@pytest.fixture
+def app(settings: Settings, database: Database) -> FastAPI:
+    return create_app(settings.model_copy(update={"allowed_hosts": ("127.0.0.1",)}))
+
+
+@contextmanager
+def _served(app: FastAPI) -> Iterator[str]:
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, ws="none", log_config=None, timeout_graceful_shutdown=20))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{port}"
+        with Client(url, ADMIN_TOKEN) as client:
+            while not client.ready():
+                assert thread.is_alive()
+        yield url
+    finally:
+        app.state.stopping.set()
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[Client]:
+    with _served(app) as url, Client(url, ADMIN_TOKEN) as client:
+        yield client
+
+
+def _until(events: Iterator[ServerEvent], kind: str) -> ServerEvent:
+    return next(event for event in events if event.event == kind)
+
+
+def test_of_a_run_that_has_ended(database: Database, client: Client) -> None:
+    run_id = rows.one_run(database)
+    rows.take(database, run_id, rows.metrics(10, x=1.0), rows.log("one", 2), rows.log("two", 3))
+    rows.change(database, run_id, state="failed", reason="it broke", step=10, total_steps=40)
+    events = list(client.events(run_id))
+    assert [(event.event, event.id) for event in events] == [
+        ("state", "0-0"),
+        ("metrics", "1-0"),
+        ("log", "1-1"),
+        ("log", "1-2"),
+        ("end", "1-2"),
+    ]
+    progress = RunProgress.model_validate_json(events[0].data)
+    assert (progress.run_id, progress.state, progress.reason) == (run_id, "failed", "it broke")
+    assert (progress.step, progress.total_steps) == (10, 40)
+    assert MetricsReply.model_validate_json(events[1].data).series[0].value == [1.0]
+    assert LogLine.model_validate_json(events[2].data).message == "one"
+    assert events[4].data == events[0].data
+
+
+def test_while_it_runs(database: Database, client: Client) -> None:
+    run_id = rows.one_run(database)
+    events = client.events(run_id)
+    assert RunProgress.model_validate_json(next(events).data).state == "waiting"
+    rows.change(database, run_id, state="running", attempt=1)
+    assert RunProgress.model_validate_json(_until(events, "state").data).state == "running"
+    rows.take(database, run_id, rows.metrics(10, x=1.0))
+    assert MetricsReply.model_validate_json(_until(events, "metrics").data).series[0].step == [10]
+    rows.take(database, run_id, rows.metrics(5, x=0.5))  # late, and still news; nothing is sent twice
+    assert MetricsReply.model_validate_json(_until(events, "metrics").data).series[0].step == [5]
+    rows.take(database, run_id, rows.log("hello"))
+    assert LogLine.model_validate_json(_until(events, "log").data).message == "hello"
+    rows.change(database, run_id, state="succeeded")
+    assert [event.event for event in events] == ["state", "end"]
+
+
+def test_goes_on_where_it_was_left(database: Database, client: Client) -> None:
+    run_id = rows.one_run(database)
+    rows.take(database, run_id, rows.metrics(10, x=1.0), rows.log("one", 2))
+    rows.take(database, run_id, rows.metrics(20, x=2.0), rows.log("two", 3))
+    rows.change(database, run_id, state="succeeded")
+    first = next(event for event in client.events(run_id) if event.event == "log")
+    assert first.id == "2-1"
+    rest = list(client.events(run_id, last_event_id=first.id))
+    assert [event.event for event in rest] == ["state", "log", "end"]
+    assert LogLine.model_validate_json(rest[1].data).message == "two"
+    assert [event.event for event in client.events(run_id, last_event_id="no position")][1] == "metrics"
+
+
+def test_sends_every_line_of_a_long_log(database: Database, client: Client) -> None:
+    run_id = rows.one_run(database)
+    rows.take(database, run_id, *(rows.log(f"line {number}", number) for number in range(1, 1202)))
+    rows.change(database, run_id, state="cancelled")
+    events = list(client.events(run_id))
+    assert [event.event for event in events].count("log") == 1201
+    assert events[-1].event == "end"
+
+
+def test_ends_when_the_server_stops(database: Database, app: FastAPI) -> None:
+    run_id = rows.one_run(database)
+    with _served(app) as url, Client(url, ADMIN_TOKEN) as client:
+        events = client.events(run_id)
+        assert next(events).event == "state"
+        app.state.stopping.set()
+        assert list(events) == []
+
+
+def test_holds_no_connection_while_it_waits(database: Database, app: FastAPI, client: Client) -> None:
+    run_id = rows.one_run(database)
+    streams = [client.events(run_id) for _ in range(3)]
+    assert [next(stream).event for stream in streams] == ["state"] * 3
+    seen = {app.state.database.engine.pool.checkedout() for _ in range(200)}
+    assert 0 in seen
+
+
+def test_needs_a_token(database: Database, app: FastAPI) -> None:
+    with TestClient(app, base_url="http://127.0.0.1") as anybody:
+        assert anybody.get(f"/api/v1/runs/{rows.one_run(database)}/events").status_code == 401
+
+
+@pytest.mark.parametrize("text", ["", "1", "-1-2", "1-2-3", "a-b", "9" * 30 + "-1", "1-2\n"])
+def test_what_is_no_position(text: str) -> None:
+    assert Position.parse(text) is None
+
+
+def test_a_position_survives_the_way_through_text() -> None:
+    assert Position.parse(str(Position(17, 4))) == Position(17, 4)
