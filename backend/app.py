@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 
-from backend import errors, routes
+from backend import errors, openapi, routes
 from backend.db import Database
 from backend.middleware import AccessLog, BodyLimit, HostCheck
 from backend.monitoring import Monitor
@@ -39,7 +39,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.nudger.close()
         app.state.database.dispose()
 
-    app = FastAPI(title="DKD Lab", version="1", description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="DKD Lab",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        generate_unique_id_function=openapi.operation_id,
+    )
     app.state.settings = settings
     app.state.database = Database(settings.database_url)
     app.state.nudger = Nudger(settings)
@@ -48,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Set by whoever runs the server as soon as it is told to stop: streams then end, and the server need not wait.
     app.state.stopping = threading.Event()
     errors.install(app)
+    openapi.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(HostCheck, allowed=settings.allowed_hosts)

@@ -15,7 +15,7 @@ from core.wire.public import Comparison
 router = APIRouter(tags=["comparisons"], dependencies=[reads])
 
 
-@router.get("/comparisons")
+@router.get("/comparisons", responses={404: {"description": "There is no such experiment"}})
 def read_comparison(
     session: SessionDep,
     experiment: Annotated[str, Query(description="Its id or its name.")],

@@ -15,6 +15,7 @@ from backend.db import now
 from backend.db.models import Experiment
 from backend.deps import DatabaseDep, NudgerDep, SessionDep, WriterDep, reads, writes
 from backend.errors import ApiError, not_found
+from backend.openapi import SPEC_BODY
 from backend.pages import Cursor, Limit, decode_cursor, encode_cursor
 from backend.reconciler import send_nudges
 from backend.texts import first_unfit
@@ -22,13 +23,6 @@ from core.spec import ExperimentSpec, Problem, SpecError, parse_experiment
 from core.wire import public
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])
-
-_SPEC_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": ExperimentSpec.model_json_schema()}},
-    }
-}
 
 
 class Body:
@@ -69,7 +63,12 @@ KeyDep = Annotated[
 ]
 
 
-@router.post("", status_code=201, openapi_extra=_SPEC_BODY)
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra=SPEC_BODY,
+    responses={409: {"description": "The name is taken, or the Idempotency-Key belongs to another request"}},
+)
 def submit(
     body: BodyDep,
     principal: WriterDep,
@@ -91,7 +90,7 @@ def submit(
     return answer
 
 
-@router.post("/preview", dependencies=[writes], openapi_extra=_SPEC_BODY)
+@router.post("/preview", dependencies=[writes], openapi_extra=SPEC_BODY)
 def preview(body: BodyDep, session: SessionDep) -> public.Preview:
     """What a spec would make, and what to know before; nothing is stored."""
     return planning.preview(session, parse_experiment(body.data))

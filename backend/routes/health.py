@@ -18,7 +18,7 @@ def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"description": "The database is away, or of another version"}})
 def readyz(database: DatabaseDep) -> dict[str, str]:
     """The database answers and has the schema of this version; 503 otherwise."""
     try:

@@ -68,7 +68,11 @@ def cancel(run_id: str, database: DatabaseDep) -> public.Run:
         return _whole(views.whole_run(session, run_id))
 
 
-@router.post("/{run_id}/retry", dependencies=[writes])
+@router.post(
+    "/{run_id}/retry",
+    dependencies=[writes],
+    responses={409: {"description": "It has succeeded, or is being cancelled"}},
+)
 def retry(run_id: str, database: DatabaseDep, nudger: NudgerDep, tasks: BackgroundTasks) -> public.Run:
     """Put a failed or cancelled run back in the queue, with its last checkpoint, and its teacher with it if need be.
 

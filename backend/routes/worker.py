@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Path
 
@@ -25,6 +25,8 @@ router = APIRouter(prefix="/worker", tags=["worker protocol"], dependencies=[wor
 
 WorkerId = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
 RunId = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+
+_FENCED: dict[int | str, dict[str, Any]] = {409: {"description": "The run is no longer this attempt's"}}
 
 
 @router.post("/register")
@@ -52,14 +54,14 @@ def claim_run(worker_id: WorkerId, database: DatabaseDep, settings: SettingsDep)
         return ClaimReply(claim=claim(session, worker_id, settings))
 
 
-@router.post("/{worker_id}/runs/{run_id}/events")
+@router.post("/{worker_id}/runs/{run_id}/events", responses=_FENCED)
 def events(worker_id: WorkerId, run_id: RunId, batch: EventBatch, database: DatabaseDep) -> EventReply:
     """Report what the training said. 409: the run is no longer this attempt's, and its process is to be ended."""
     with database.write() as session:
         return EventReply(accepted_seq=reports.take_events(session, worker_id, run_id, batch))
 
 
-@router.post("/{worker_id}/runs/{run_id}/finish", status_code=204)
+@router.post("/{worker_id}/runs/{run_id}/finish", status_code=204, responses=_FENCED)
 def finish(
     worker_id: WorkerId,
     run_id: RunId,

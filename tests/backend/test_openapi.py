@@ -1,0 +1,120 @@
+"""The description at /openapi.json agrees with what the backend does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from backend.app import create_app
+from backend.settings import Settings
+from core.spec import ExperimentSpec
+
+PUBLIC = {
+    "GET /api/v1/catalog": "Catalog",
+    "POST /api/v1/experiments": "Experiment",
+    "GET /api/v1/experiments": "ExperimentPage",
+    "POST /api/v1/experiments/preview": "Preview",
+    "GET /api/v1/experiments/{key}": "Experiment",
+    "POST /api/v1/experiments/{key}/cancel": "Experiment",
+    "GET /api/v1/runs": "RunPage",
+    "GET /api/v1/runs/{run_id}": "Run",
+    "POST /api/v1/runs/{run_id}/cancel": "Run",
+    "POST /api/v1/runs/{run_id}/retry": "Run",
+    "GET /api/v1/runs/{run_id}/metrics": "MetricsReply",
+    "GET /api/v1/runs/{run_id}/logs": "LogsReply",
+    "GET /api/v1/comparisons": "Comparison",
+    "GET /api/v1/workers": "WorkerList",
+    "GET /api/v1/teachers": "TeacherList",
+}
+WORKERS = {
+    "POST /api/v1/worker/register": "Registered",
+    "POST /api/v1/worker/{worker_id}/heartbeat": "HeartbeatReply",
+    "POST /api/v1/worker/{worker_id}/claim": "ClaimReply",
+    "POST /api/v1/worker/{worker_id}/runs/{run_id}/events": "EventReply",
+}
+WITHOUT_JSON = {
+    "GET /api/v1/runs/{run_id}/events": "text/event-stream",
+    "GET /metrics": "text/plain",
+}
+
+
+@pytest.fixture
+def description(migrated_file: Any) -> dict[str, Any]:
+    app = create_app(Settings(database_url=f"sqlite:///{migrated_file}", allowed_hosts=("testserver",)))
+    with TestClient(app) as client:
+        found: dict[str, Any] = client.get("/openapi.json").json()
+        return found
+
+
+def _operations(description: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def test_every_route_is_there_with_its_answer(description: dict[str, Any]) -> None:
+    found = {}
+    for name, operation in _operations(description):
+        answer = operation["responses"].get("201") or operation["responses"].get("200")
+        for kind, body in (answer or {}).get("content", {}).items():
+            found[name] = body["schema"].get("$ref", "").rpartition("/")[2] if kind == "application/json" else kind
+    assert PUBLIC.items() | WORKERS.items() | WITHOUT_JSON.items() <= found.items()
+    assert {"GET /healthz", "GET /readyz"} <= found.keys()
+
+
+def test_every_error_is_a_problem(description: dict[str, Any]) -> None:
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
+    for name, operation in _operations(description):
+        errors = {code: body for code, body in operation["responses"].items() if not code.startswith("2")}
+        assert all(body["content"] == problem for body in errors.values()), name
+        if " /api/" in name:
+            assert {"401", "403", "default"} <= errors.keys()
+            assert operation["security"]
+        if "{" in name:
+            assert "404" in errors
+    assert "HTTPValidationError" not in str(description)
+    assert description["components"]["schemas"]["ProblemField"]["properties"].keys() == {"path", "message"}
+
+
+def test_conflicts_are_named(description: dict[str, Any]) -> None:
+    conflicts = {name for name, operation in _operations(description) if "409" in operation["responses"]}
+    assert conflicts == {
+        "POST /api/v1/experiments",
+        "POST /api/v1/runs/{run_id}/retry",
+        "POST /api/v1/worker/{worker_id}/runs/{run_id}/events",
+        "POST /api/v1/worker/{worker_id}/runs/{run_id}/finish",
+    }
+
+
+def test_every_operation_has_a_name_of_its_own_and_a_sentence(description: dict[str, Any]) -> None:
+    operations = [operation for _, operation in _operations(description)]
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    assert all(operation.get("description") for operation in operations)
+
+
+def test_every_reference_leads_somewhere(description: dict[str, Any]) -> None:
+    def references(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
+                yield node["$ref"]
+            for item in node.values():
+                yield from references(item)
+        elif isinstance(node, list):
+            for item in node:
+                yield from references(item)
+
+    for reference in set(references(description)):
+        node: Any = description
+        for part in reference.removeprefix("#/").split("/"):
+            assert part in node, reference
+            node = node[part]
+
+
+def test_a_spec_is_described_where_it_is_sent(description: dict[str, Any]) -> None:
+    body = description["paths"]["/api/v1/experiments"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    required = ExperimentSpec.model_json_schema()["required"]
+    resolved = description["components"]["schemas"][body["$ref"].rpartition("/")[2]] if "$ref" in body else body
+    assert resolved["required"] == required
