@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        catalog.load_plugins([*os.environ.get("DKD_PLUGINS", "").split(), *options.plugin])
+        named = (name.strip() for name in os.environ.get("DKD_PLUGINS", "").split(","))
+        catalog.load_plugins([*filter(None, named), *options.plugin])
         return int(options.command(options))
     except SpecError as error:
         for problem in error.problems:

@@ -90,7 +90,10 @@ class Stack:
             self._run_to_end(name, command)
         port = self._start_on_port(self._plan.backend, self.options.port, set())
         self.api_url = f"http://{ports.LOOPBACK}:{port}"
-        self.home.api_url.write_text(self.api_url + "\n", encoding="utf-8")
+        # Renamed into place: whoever waits for the file must never find it empty.
+        fresh = self.home.api_url.with_suffix(".new")
+        fresh.write_text(self.api_url + "\n", encoding="utf-8")
+        fresh.replace(self.home.api_url)
         self._lock.tell(self.api_url)
         worker = self._spawn(self._plan.worker(self.api_url))
         if self._plan.dashboard:
