@@ -15,6 +15,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from backend.db import Database, db_now, models
+from backend.reconciler import LEASE_RAN_OUT
 from core.wire.public import RunState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -66,7 +67,8 @@ def _attempts(session: Session) -> Iterator[Metric]:
     for outcome in _OUTCOMES:
         ended.add_metric([outcome], counts.get(outcome, 0))
     yield ended
-    yield CounterMetricFamily("dkd_lease_expiries", "Attempts taken away from a lost worker.", counts.get("lost", 0))
+    silent = select(func.count()).select_from(attempt).where(attempt.outcome == "lost", attempt.reason == LEASE_RAN_OUT)
+    yield CounterMetricFamily("dkd_lease_expiries", "Attempts whose lease ran out.", session.scalars(silent).one())
     count, seconds = session.execute(
         select(func.count(), func.sum(_seconds_between(run.created_at, attempt.started_at)))
         .select_from(attempt)

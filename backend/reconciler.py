@@ -24,6 +24,9 @@ _log = structlog.get_logger(__name__)
 # Heartbeats that a worker may miss before it is shown as offline; its runs stay its own until their leases end.
 _MISSED_HEARTBEATS = 3
 
+LEASE_RAN_OUT = "its worker fell silent and the lease ran out"
+"""Reason of an attempt that was taken away for it."""
+
 
 @dataclass(frozen=True)
 class Reconciled:
@@ -59,9 +62,12 @@ class Reconciler:
         with self._database.read() as session:
             moment = now(session)
         self._began = self._began or moment
-        with self._database.write() as session:
-            if moment >= self._began + lease:
+        if moment >= self._began + lease:
+            with self._database.write() as session:
                 requeued = _requeue_expired(session, self._settings)
+        # Apart: a heartbeat locks its worker before its runs, so holding runs here while asking for workers could
+        # leave each waiting for the other.
+        with self._database.write() as session:
             silent = timedelta(seconds=_MISSED_HEARTBEATS * self._settings.heartbeat_seconds)
             offline = _mark_offline(session, now(session) - silent)
             kept = timedelta(hours=self._settings.idempotency_hours)
@@ -116,7 +122,7 @@ def _wanted_nudges(session: Session, moment: datetime) -> int:
 def _requeue_expired(session: Session, settings: Settings) -> int:
     moment = now(session)
     expired = lock(session, Run.state.in_(HELD) & (Run.lease_expires_at < moment))
-    take_away(session, expired, settings, "its worker fell silent and the lease ran out", moment)
+    take_away(session, expired, settings, LEASE_RAN_OUT, moment)
     return len(expired)
 
 

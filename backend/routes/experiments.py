@@ -67,7 +67,7 @@ KeyDep = Annotated[
     "",
     status_code=201,
     openapi_extra=SPEC_BODY,
-    responses={409: {"description": "The name is taken, or the Idempotency-Key belongs to another request"}},
+    responses={409: {"description": "The name is taken"}},
 )
 def submit(
     body: BodyDep,

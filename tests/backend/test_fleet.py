@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.db import Database, models, now
+from backend.reconciler import LEASE_RAN_OUT
 from core.catalog import METHODS
 from core.spec import parse_experiment
 from core.wire.public import Catalog, TeacherList, WorkerList
@@ -82,7 +83,8 @@ def test_prometheus_reads_the_database(database: Database, api: TestClient) -> N
         moment = now(session)
         for run in session.query(models.Run):
             run.created_at = moment - timedelta(seconds=100)
-        for number, outcome in ((1, "lost"), (2, "succeeded")):
+        ends = (("lost", LEASE_RAN_OUT), ("lost", "worker b was restarted"), ("succeeded", ""))
+        for number, (outcome, reason) in enumerate(ends, 1):
             session.add(
                 models.Attempt(
                     run_id=ids["kd", 0],
@@ -92,6 +94,7 @@ def test_prometheus_reads_the_database(database: Database, api: TestClient) -> N
                     host="h",
                     started_at=moment - timedelta(seconds=60 / number),
                     outcome=outcome,
+                    reason=reason,
                 )
             )
     found = _samples(api)
@@ -99,7 +102,7 @@ def test_prometheus_reads_the_database(database: Database, api: TestClient) -> N
     assert 100 <= found["dkd_queue_oldest_seconds", ""] < 1000
     assert abs(found["dkd_queue_wait_seconds_sum", ""] - 40) < 0.01
     assert found["dkd_queue_wait_seconds_count", ""] == 1
-    assert (found["dkd_attempts_total", "lost"], found["dkd_attempts_total", "succeeded"]) == (1, 1)
+    assert (found["dkd_attempts_total", "lost"], found["dkd_attempts_total", "succeeded"]) == (2, 1)
     assert found["dkd_lease_expiries_total", ""] == 1
     assert (found["dkd_workers", "online"], found["dkd_workers", "offline"], found["dkd_worker_slots", ""]) == (1, 1, 2)
 
