@@ -260,7 +260,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         lines.append(f"Teacher: {comparison.teacher_top1:.2f} %{target}.")
     if comparison.condition:
         lines.append(f"Holds for {comparison.condition}; accuracy after the {comparison.epoch} epoch.")
-    lines.extend(item.sentence for item in comparison.paired)
+    lines.extend(f"{item.label} against {item.baseline}: {item.sentence}" for item in comparison.paired)
     for group in comparison.groups:
         if group.missing:
             seeds = ", ".join(map(str, group.missing))

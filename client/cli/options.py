@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from client.cli.exits import BAD_INPUT, Stop
 from client.http import Client
-from core.spec import ExperimentSpec, Problem, SpecError, load_file, load_text, parse_experiment
+from core.spec import Problem, SpecError, load_file, load_text, parse_experiment
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, as the API answers.")]
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML or JSON file; - reads stdin.")]
@@ -41,9 +41,10 @@ def connected() -> Iterator[Client]:
         yield client
 
 
-def read_spec(source: str, changes: Sequence[str]) -> ExperimentSpec:
-    """The spec of a file, or of stdin for "-", with single fields changed.
+def read_spec(source: str, changes: Sequence[str]) -> dict[str, Any]:
+    """The spec of a file, or of stdin for "-", with single fields changed, and found to be valid.
 
+    As it was written: what it leaves out is the backend's to fill in, which may be of another version.
     Raises SpecError, each problem with the file's name in front.
     """
     name = "stdin" if source == "-" else source
@@ -51,7 +52,7 @@ def read_spec(source: str, changes: Sequence[str]) -> ExperimentSpec:
         data = load_text(_stdin()) if source == "-" else load_file(Path(source))
         for change in changes:
             data = set_field(data, change)
-        return parse_experiment(data)
+        parse_experiment(data)
     except SpecError as error:
         # A file that cannot be read is named in the sentence already.
         named = [
@@ -59,6 +60,8 @@ def read_spec(source: str, changes: Sequence[str]) -> ExperimentSpec:
             for item in error.problems
         ]
         raise SpecError(named) from None
+    fields: dict[str, Any] = data
+    return fields
 
 
 def set_field(data: Any, change: str) -> Any:

@@ -29,14 +29,12 @@ class HomeBusyError(Exception):
     def __init__(self, home: Path, holder: Holder | None) -> None:
         self.home = home
         self.holder = holder
-        where = "is being started"
+        where = "is being started already"
         if holder and holder.api_url:
             dashboard = f", dashboard {holder.dashboard_url}" if holder.dashboard_url else ""
-            where = f"runs at {holder.api_url}{dashboard}"
+            where = f"already runs at {holder.api_url}{dashboard}"
         process = f" (process {holder.pid})" if holder else ""
-        super().__init__(
-            f"a stack on {home} {where} already{process}; use it, stop it with Ctrl-C, or give another --home"
-        )
+        super().__init__(f"a stack on {home} {where}{process}; use it, stop it with Ctrl-C, or give another --home")
 
 
 class HomeLock:
