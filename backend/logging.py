@@ -19,10 +19,13 @@ def configure(form: LogFormat, level: LogLevel) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # The values of a failed function's variables may be tokens, and take seconds to print.
+    without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    plain = structlog.dev.plain_traceback
     renderers: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(without_locals), structlog.processors.JSONRenderer()]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     )
     structlog.configure(
         processors=[*shared, *renderers],
@@ -42,3 +45,5 @@ def configure(form: LogFormat, level: LogLevel) -> None:
     root.setLevel(level.upper())
     # Its INFO lines are one a statement of a migration; a person wants to know that it is done.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # It warns that a filesystem:// address has no host.
+    logging.getLogger("kombu.connection").setLevel(logging.ERROR)

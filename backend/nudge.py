@@ -15,6 +15,8 @@ from core.wire.local import NUDGE_QUEUE, NUDGE_TASK, celery_settings
 _log = structlog.get_logger(__name__)
 
 _CONNECT_SECONDS = 2.0
+_AWAY_SECONDS = 10.0  # a broker that did not answer is not asked again for so long
+_KEEP_SECONDS = 60.0  # a nudge that was not taken by then has been repeated
 _KEEP_PROCESSED_SECONDS = 3600.0
 
 
@@ -26,25 +28,33 @@ class Nudger:
         self._folder = settings.broker_folder
         self._lock = threading.Lock()
         self._celery: Any = None
-        self._away = False
+        self._away_until = 0.0  # by the monotonic clock; 0 while the broker answers
 
     def send(self, count: int) -> None:
         """Send ``count`` nudges. Never raises: the reconciler and the heartbeats repeat what is lost."""
         if count < 1:
             return
-        try:
-            with self._lock:
+        with self._lock:
+            if time.monotonic() < self._away_until:
+                return  # whoever waited at the lock while the broker did not answer need not find out again
+            try:
                 celery = self._connected()
-                for _ in range(count):
-                    celery.send_task(NUDGE_TASK, queue=NUDGE_QUEUE, retry=False, ignore_result=True)
-        except Exception as error:  # noqa: BLE001 (every transport raises its own)
-            if not self._away:
-                _log.warning("broker unavailable; workers will find runs by their heartbeats", error=str(error))
-            self._away = True
-        else:
-            if self._away:
+                for _ in range(count - self._backlog()):
+                    celery.send_task(
+                        NUDGE_TASK, queue=NUDGE_QUEUE, retry=False, ignore_result=True, expires=_KEEP_SECONDS
+                    )
+            except Exception as error:  # noqa: BLE001 (every transport raises its own)
+                if not self._away_until:
+                    _log.warning("broker unavailable; workers will find runs by their heartbeats", error=str(error))
+                self._away_until = time.monotonic() + _AWAY_SECONDS
+                return
+            if self._away_until:
                 _log.info("broker is back")
-            self._away = False
+            self._away_until = 0.0
+
+    def _backlog(self) -> int:
+        """Messages that nobody has taken yet; more of them would not be heard sooner."""
+        return sum(1 for _ in (self._folder / "messages").glob("*")) if self._is_filesystem else 0
 
     def prune(self) -> None:
         """Delete messages that the filesystem transport has kept after they were taken."""

@@ -58,7 +58,7 @@ class Reconciler:
         While the backend was down no worker could renew a lease, so leases that ran out then mean nothing.
         """
         lease = timedelta(seconds=self._settings.lease_seconds)
-        requeued = offline = 0
+        requeued = 0
         with self._database.read() as session:
             moment = now(session)
         self._began = self._began or moment

@@ -21,19 +21,19 @@ _CHUNK = 10_000  # SQLite takes at most 32,766 values in one statement
 
 
 def run_query() -> Select[Run, str, str]:
-    """A run with its experiment's name and its newest attempt's worker, without what only a whole run shows."""
+    """A run with its experiment's name and its newest attempt's worker."""
     newest = (models.Attempt.run_id == Run.id) & (models.Attempt.number == Run.attempt)
     return (
         select(Run, Experiment.name, models.Attempt.worker_name)
         .outerjoin(Experiment, Experiment.id == Run.experiment_id)
         .outerjoin(models.Attempt, newest)
-        .options(defer(Run.spec), defer(Run.environment), defer(Run.log_tail))
     )
 
 
 def run_summaries(session: Session, query: Select[Run, str, str]) -> list[public.RunSummary]:
     """What ``query`` (made from ``run_query``) finds, in its order."""
-    rows = session.execute(query).all()
+    light = query.options(defer(Run.spec), defer(Run.environment), defer(Run.log_tail))
+    rows = session.execute(light).all()
     latest = _latest(session, [run.id for run, _, _ in rows])
     return [
         public.RunSummary.model_construct(**_summary(run, experiment, worker, latest.get(run.id, {})))

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend import idempotency, lifecycle, planning, views
-from backend.db import now
+from backend.db import Database, now
 from backend.db.models import Experiment
 from backend.deps import DatabaseDep, NudgerDep, SessionDep, WriterDep, reads, writes
 from backend.errors import ApiError, not_found
@@ -84,10 +84,9 @@ def submit(
     spec = parse_experiment(body.data)
     with database.write() as session:
         request = idempotency.Request(principal.token_id, key, body.sha256) if key else None
-        experiment = _known(session, request) or _create(session, spec, request)
-        answer = views.whole_experiment(session, experiment)
+        experiment_id = (_known(session, request) or _create(session, spec, request)).id
     tasks.add_task(send_nudges, database, nudger)
-    return answer
+    return _whole(database, experiment_id)
 
 
 @router.post("/preview", dependencies=[writes], openapi_extra=SPEC_BODY)
@@ -128,11 +127,15 @@ def experiment(key: str, session: SessionDep) -> public.Experiment:
 def cancel(key: str, database: DatabaseDep) -> public.Experiment:
     """Cancel every run that has not ended; a teacher only where no other experiment needs it. Repeating is harmless."""
     with database.write() as session:
-        found = find(session, key)
-        lifecycle.cancel_experiment(session, found.id, now(session))
-        session.flush()
-        session.expire_all()
-        return views.whole_experiment(session, found)
+        experiment_id = find(session, key).id
+        lifecycle.cancel_experiment(session, experiment_id, now(session))
+    return _whole(database, experiment_id)
+
+
+def _whole(database: Database, experiment_id: str) -> public.Experiment:
+    # After the commit: reading thousands of runs would hold SQLite's one writer up.
+    with database.read() as session:
+        return views.whole_experiment(session, session.get_one(Experiment, experiment_id))
 
 
 def find(session: Session, key: str) -> Experiment:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, BackgroundTasks, Query
 from sqlalchemy import select
 
 from backend import lifecycle, views
-from backend.db import now
+from backend.db import Database, now
 from backend.db.models import ExperimentRun, Run
 from backend.deps import DatabaseDep, NudgerDep, SessionDep, reads, writes
 from backend.errors import not_found
@@ -63,9 +63,7 @@ def cancel(run_id: str, database: DatabaseDep) -> public.Run:
     """
     with database.write() as session:
         lifecycle.cancel(session, lifecycle.lock_one(session, run_id.replace("\0", "")), now(session))
-        session.flush()
-        session.expire_all()
-        return _whole(views.whole_run(session, run_id))
+    return _whole(database, run_id)
 
 
 @router.post(
@@ -80,13 +78,13 @@ def retry(run_id: str, database: DatabaseDep, nudger: NudgerDep, tasks: Backgrou
     """
     with database.write() as session:
         lifecycle.retry(session, run_id.replace("\0", ""))
-        session.flush()
-        session.expire_all()
-        answer = _whole(views.whole_run(session, run_id))
     tasks.add_task(send_nudges, database, nudger)
-    return answer
+    return _whole(database, run_id)
 
 
-def _whole(found: public.Run | None) -> public.Run:
-    assert found is not None  # it is locked by this transaction
+def _whole(database: Database, run_id: str) -> public.Run:
+    with database.read() as session:
+        found = views.whole_run(session, run_id)
+    if found is None:
+        raise not_found("run", run_id)
     return found

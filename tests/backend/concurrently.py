@@ -1,0 +1,27 @@
+"""Requests that really run at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from starlette.testclient import TestClient
+
+from tests.backend.lab import Lab
+
+T = TypeVar("T")
+
+
+def concurrently(lab: Lab, count: int, work: Callable[[Lab, int], T]) -> list[T]:
+    """What ``work(lab, index)`` returns in each of ``count`` threads that begin together, each with its own clients."""
+    barrier = threading.Barrier(count)
+
+    def one(index: int) -> T:
+        clients = [TestClient(lab.app, headers=dict(client.headers)) for client in (lab.admin, lab.worker)]
+        barrier.wait()
+        return work(Lab(lab.app, *clients), index)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))

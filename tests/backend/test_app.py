@@ -1,0 +1,273 @@
+"""The frame: tokens, hosts, errors, health, migrations."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from backend.__main__ import cli
+from backend.app import create_app
+from backend.db import Database, migrate, new_ids
+from backend.db.models import Base, Token
+from backend.settings import Settings
+from backend.tokens import bootstrap
+from tests.backend.conftest import TestClient
+from tests.backend.lab import Lab, plain
+
+PROBLEM = "application/problem+json"
+
+
+def test_a_request_needs_a_known_token_with_the_right_scope(lab: Lab) -> None:
+    def status(headers: dict[str, str], method: str = "GET", url: str = "/api/v1/experiments") -> int:
+        with_token = dict(lab.admin.headers)
+        lab.admin.headers.pop("Authorization")
+        try:
+            response = lab.admin.request(method, url, headers=headers)
+        finally:
+            lab.admin.headers.update(with_token)
+        if response.status_code >= 400:
+            assert response.headers["content-type"] == PROBLEM
+        if response.status_code == 401:
+            assert response.headers["www-authenticate"].startswith("Bearer")
+        return response.status_code
+
+    assert status({}) == 401
+    assert status({"Authorization": "Bearer wrong"}) == 401
+    assert status({"Authorization": "Bearer "}) == 401
+    assert status({"Authorization": "Basic YTpi"}) == 401
+    assert status({"Authorization": lab.admin.headers["Authorization"]}) == 200
+    worker = {"Authorization": lab.worker.headers["Authorization"]}
+    assert status(worker) == 403
+    assert status(worker, "POST", "/api/v1/runs/x/cancel") == 403
+    admin = {"Authorization": lab.admin.headers["Authorization"]}
+    assert status(admin, "POST", "/api/v1/worker/worker-one/claim") == 403
+    assert status({}, url="/healthz") == 200
+    assert status({}, url="/readyz") == 200
+
+
+def test_every_route_but_the_probes_needs_a_token(lab: Lab) -> None:
+    document = lab.admin.get("/openapi.json").json()
+    open_routes = {
+        path
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+        if not operation.get("security")
+    }
+    assert open_routes <= {"/healthz", "/readyz", "/metrics"}
+    assert len(document["paths"]) > 15
+
+
+def test_a_revoked_token_is_refused(lab: Lab, database: Database) -> None:
+    with database.write() as session:
+        for token in session.query(Token):
+            token.revoked_at = token.created_at
+    assert lab.admin.get("/api/v1/experiments").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("DELETE", "/healthz", 405),
+        ("GET", "/api/v1/runs?limit=x", 422),
+        ("POST", "/api/v1/worker/register", 422),
+    ],
+)
+def test_errors_of_the_framework_are_problems_too(lab: Lab, method: str, url: str, status: int) -> None:
+    client = lab.worker if "worker" in url else lab.admin
+    response = client.request(method, url)
+    assert response.status_code == status
+    assert response.headers["content-type"] == PROBLEM
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    assert bool(problem["errors"]) == (status == 422)
+
+
+def test_an_error_of_our_own_is_a_problem_without_its_inside(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("backend.planning.create", broken)
+    client = TestClient(lab.app, headers=dict(lab.admin.headers), raise_server_exceptions=False)
+    with structlog.testing.capture_logs() as logged:
+        response = client.post("/api/v1/experiments", json=plain())
+    assert [line["event"] for line in logged if line["log_level"] == "error"] == ["unexpected error"]
+    assert response.status_code == 500
+    assert response.headers["content-type"] == PROBLEM
+    assert "secret" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "127.0.0.1:8000"}, 200),
+        ({"Host": "LOCALHOST"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "evil.example"}, 400),
+        ({"Host": "127.0.0.1.evil.example"}, 400),
+        ({"Host": "[::1"}, 400),
+        ({"Host": ""}, 400),
+        ({"Host": "localhost", "Origin": "http://localhost:8501"}, 200),
+        ({"Host": "localhost", "Origin": "https://evil.example"}, 403),
+        ({"Host": "localhost", "Origin": "null"}, 403),
+    ],
+)
+def test_only_this_machine_is_answered_by_default(
+    make_lab: Callable[..., Lab], headers: dict[str, str], status: int
+) -> None:
+    lab = make_lab(allowed_hosts=Settings.model_fields["allowed_hosts"].default)
+    response = lab.admin.get("/healthz", headers=headers)
+    assert response.status_code == status
+    if status != 200:
+        assert response.headers["content-type"] == PROBLEM
+
+
+def test_any_host_is_answered_where_the_settings_say_so(make_lab: Callable[..., Lab]) -> None:
+    assert make_lab(allowed_hosts="*").admin.get("/healthz", headers={"Host": "lab.example"}).status_code == 200
+
+
+def test_the_tokens_files_are_made_once_and_readable_by_nobody_else(settings: Settings, database: Database) -> None:
+    bootstrap(database, settings)
+    files = (settings.admin_token_file, settings.worker_token_file)
+    made = [file.read_text() for file in files]
+    assert made[0] != made[1]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
+    assert stat.S_IMODE(files[0].parent.stat().st_mode) == 0o700
+    assert [path.name for path in files[0].parent.iterdir() if path.name.startswith(".")] == []
+    bootstrap(database, settings)
+    assert [file.read_text() for file in files] == made
+    with database.read() as session:
+        stored = " ".join(str(row) for row in session.execute(text("SELECT * FROM tokens")))
+    assert not any(token.strip() in stored for token in made), "only hashes are kept"
+    with TestClient(create_app(settings)) as client:
+        for token, path, status in ((made[0], "runs", 200), (made[1], "runs", 403)):
+            headers = {"Authorization": f"Bearer {token.strip()}"}
+            assert client.get(f"/api/v1/{path}", headers=headers).status_code == status
+
+
+def test_a_database_without_the_schema_is_not_ready(tmp_path: Path) -> None:
+    settings = Settings(
+        database_url=f"sqlite:///{tmp_path}/new.sqlite3", broker_folder=tmp_path, allowed_hosts=("testserver",)
+    )
+    app = create_app(settings)
+    with TestClient(app) as client:
+        assert client.get("/healthz").status_code == 200
+        response = client.get("/readyz")
+        assert response.status_code == 503
+        assert "migrate" in response.json()["detail"]
+        database = Database(settings.database_url)
+        migrate.upgrade(database)
+        database.dispose()
+        assert client.get("/readyz").status_code == 200
+
+
+def test_the_migrated_schema_is_that_of_the_models(database_url: str) -> None:
+    """Every table, column, constraint and index, as the database itself describes them."""
+
+    def describe(database: Database) -> list[str]:
+        with database.engine.connect() as connection:
+            found = connection.execute(text(_SQLITE if database.is_sqlite else _POSTGRESQL))
+            rows = sorted(" ".join(str(value) for value in row) for row in found)
+        if database.is_sqlite:  # the order of a table's constraints means nothing
+            rows = sorted(part for row in rows for part in _statement_parts(row))
+        return rows
+
+    database = Database(database_url)
+    try:
+        migrated = describe(database)
+        with database.engine.begin() as connection:
+            Base.metadata.drop_all(connection)
+            Base.metadata.create_all(connection)
+        modelled = describe(database)
+    finally:
+        with database.engine.begin() as connection:
+            Base.metadata.drop_all(connection)
+            connection.execute(text("DROP TABLE alembic_version"))
+        migrate.upgrade(database)
+        database.dispose()
+    assert migrated == modelled
+    assert len(migrated) > 30
+
+
+_SQLITE = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'"
+_POSTGRESQL = """
+SELECT table_name, column_name, data_type, is_nullable, character_maximum_length, column_default
+FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+UNION ALL SELECT tablename, indexname, indexdef, '', 0, '' FROM pg_indexes
+WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+UNION ALL SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', 0, '' FROM pg_constraint
+WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
+"""
+
+
+def _statement_parts(statement: str) -> list[str]:
+    lines = [line.strip().rstrip(",").replace('"', "") for line in statement.splitlines()]
+    head = lines[0].split("(")[0].strip()
+    return [f"{head}: {line}" for line in lines if line]
+
+
+def test_a_stored_time_keeps_its_zone(lab: Lab) -> None:
+    assert lab.submit(plain())["created_at"].endswith("Z")
+
+
+def test_ids_sort_by_the_time_they_were_made() -> None:
+    first, second = new_ids(100), new_ids(100)
+    assert first == sorted(first)
+    assert len({*first, *second}) == 200
+    assert {len(one) for one in first} == {16}
+    assert all(one.isalnum() and one == one.lower() for one in first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"DKD_DATABASE_URL": "mysql://x/y"}, "DATABASE_URL"),
+        ({"DKD_PORT": "0"}, "PORT"),
+        ({"DKD_LEASE_SECONDS": "5"}, "lease_seconds"),
+    ],
+)
+def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], field: str) -> None:
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(cli, ["migrate"])
+    assert result.exit_code == 2
+    assert field in result.output
+
+
+def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    values: dict[str, Any] = {
+        "DKD_HOME": str(tmp_path),
+        "DKD_ALLOWED_HOSTS": "backend, lab.example",
+        "DKD_PLUGINS": "",
+        "DKD_DATABASE_URL": "postgresql://dkd:secret@db/dkd",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert settings.allowed_hosts == ("backend", "lab.example")
+    assert settings.plugins == ()
+    assert settings.database_url == "postgresql+psycopg://dkd:secret@db/dkd"
+    assert settings.admin_token_file == tmp_path / "tokens" / "admin"
+
+
+def test_the_command_line_migrates_then_makes_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DKD_HOME", str(tmp_path / "home"))
+    run = CliRunner().invoke
+    early = run(cli, ["bootstrap"])
+    assert early.exit_code == 2
+    assert "migrate" in early.output
+    assert not (tmp_path / "home" / "tokens").exists()
+    assert run(cli, ["migrate"]).exit_code == 0
+    assert run(cli, ["migrate"]).exit_code == 0
+    result = run(cli, ["bootstrap"])
+    assert result.exit_code == 0
+    assert str(tmp_path / "home" / "tokens" / "admin") in result.output

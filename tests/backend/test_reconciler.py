@@ -1,0 +1,191 @@
+"""What is set right when nobody reports it: leases, silent workers, lost nudges."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from backend.db import Database, now
+from backend.db.models import Run, Worker
+from backend.nudge import Nudger
+from backend.reconciler import Reconciler, send_nudges
+from backend.settings import Settings
+from core.wire.local import NUDGE_TASK
+from tests import services
+from tests.backend.lab import Json, Lab, checkpoint, plain, started
+
+LEASE = 0.1
+
+
+@pytest.fixture
+def short(make_lab: Callable[..., Lab]) -> Lab:
+    """A backend whose leases are over at once."""
+    lab = make_lab(lease_seconds=LEASE, heartbeat_seconds=LEASE / 2)
+    lab.register()
+    return lab
+
+
+def reconciler(lab: Lab) -> Reconciler:
+    """One that has begun longer than a lease ago."""
+    found = Reconciler(lab.app.state.database, lab.app.state.nudger, lab.app.state.settings)
+    found.run_once()
+    time.sleep(2 * LEASE)
+    return found
+
+
+def test_a_run_whose_lease_ran_out_is_queued_again(short: Lab) -> None:
+    short.submit(plain())
+    claim = short.claim()
+    short.events(claim, started(1), checkpoint(2, 10))
+    assert reconciler(short).run_once().requeued == 1
+    run = short.run(claim["run_id"])
+    assert (run["state"], run["attempts"][0]["outcome"]) == ("queued", "lost")
+    assert "lease" in run["reason"]
+    assert short.orders(claim) == ["lost"]
+    assert short.post_finish(claim, "failed").status_code == 409
+    again = short.claim()
+    assert (again["run_id"], again["attempt"]) == (claim["run_id"], 2)
+    assert again["checkpoint"]["path"] == f"{claim['folder']}/checkpoint.pt"
+
+
+def test_no_run_is_taken_away_within_one_lease_of_the_start(short: Lab) -> None:
+    short.submit(plain())
+    claim = short.claim()
+    time.sleep(2 * LEASE)
+    fresh = Reconciler(short.app.state.database, short.app.state.nudger, short.app.state.settings)
+    assert fresh.run_once().requeued == 0, "while the backend was away nobody could renew a lease"
+    assert short.orders(claim) == ["continue"]
+
+
+def test_a_lease_that_is_renewed_is_left_alone(lab: Lab, database: Database) -> None:
+    lab.register()
+    lab.submit(plain(runs=2))
+    kept, lost = lab.claim(), lab.claim()
+    with database.write() as session:
+        session.execute(update(Run).values(lease_expires_at=now(session) - timedelta(hours=1)))
+    settings = lab.app.state.settings.model_copy(update={"lease_seconds": 0.0})
+    assert lab.orders(kept) == ["continue"]
+    assert Reconciler(database, lab.app.state.nudger, settings).run_once().requeued == 1
+    assert (lab.run(kept["run_id"])["state"], lab.run(lost["run_id"])["state"]) == ("running", "queued")
+
+
+def test_a_run_that_was_being_cancelled_is_cancelled_when_its_worker_is_lost(short: Lab) -> None:
+    short.submit(plain())
+    claim = short.claim()
+    short.cancel(claim["run_id"])
+    reconciler(short).run_once()
+    assert short.run(claim["run_id"])["state"] == "cancelled"
+
+
+def test_a_run_that_kills_every_worker_fails_in_the_end(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(max_attempts=2)
+    run_id = lab.submit(plain())["runs"][0]["id"]
+    for _ in range(2):
+        lab.register()
+        lab.claim()
+    lab.register()
+    run = lab.run(run_id)
+    assert (run["state"], run["attempt"]) == ("failed", 2)
+    assert "restarted" in run["reason"]
+
+
+def test_a_silent_worker_is_shown_as_offline_and_comes_back(short: Lab) -> None:
+    def state() -> str:
+        found: str = short.admin.get("/api/v1/workers").json()["items"][0]["state"]
+        return found
+
+    assert state() == "online"
+    assert reconciler(short).run_once().offline == 1
+    assert state() == "offline"
+    short.heartbeat()
+    assert state() == "online"
+
+
+class Nudges(Nudger):
+    """Counts instead of sending."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.sent = 0
+
+    def send(self, count: int) -> None:
+        self.sent += count
+
+
+def test_as_many_nudges_as_eligible_runs_and_free_slots(lab: Lab, database: Database, settings: Settings) -> None:
+    def sent() -> int:
+        nudges = Nudges(settings)
+        assert send_nudges(database, nudges) == nudges.sent
+        return nudges.sent
+
+    lab.submit(plain("cpu", runs=3))
+    lab.submit(plain("gpu", runs=3, resources={"device": "gpu"}))
+    assert sent() == 0, "nobody listens"
+    lab.register(slots=2)
+    assert sent() == 2
+    lab.claim()
+    assert sent() == 1
+    lab.claim()
+    assert sent() == 0
+    lab.register("gpu-worker", device="gpu", slots=10)
+    assert sent() == 4
+    with database.write() as session:
+        session.execute(update(Worker).values(state="offline"))
+    assert sent() == 0
+
+
+def test_a_nudge_is_a_message_without_work(lab: Lab, settings: Settings) -> None:
+    lab.register(slots=2)
+    lab.submit(plain(runs=2))
+    messages = list((settings.broker_folder / "messages").iterdir())
+    assert len(messages) == 2
+    headers = json.loads(messages[0].read_text())["headers"]
+    assert headers["task"] == NUDGE_TASK
+    assert headers["argsrepr"] == "()"
+    lab.app.state.nudger.send(2)
+    assert len(list((settings.broker_folder / "messages").iterdir())) == 2, "two are waiting already"
+
+
+def test_taken_messages_are_deleted_after_a_while(settings: Settings) -> None:
+    nudger = Nudger(settings)
+    nudger.send(1)
+    processed = settings.broker_folder / "processed"
+    (processed / "new").touch()
+    old = processed / "old"
+    old.touch()
+    os.utime(old, (0, 0))
+    nudger.prune()
+    assert [path.name for path in processed.iterdir()] == ["new"]
+    nudger.close()
+
+
+def test_a_broker_that_is_away_fails_no_request(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(broker_url=f"redis://127.0.0.1:{services.free_port()}/0")
+    lab.register()
+    assert lab.submit(plain())["counts"]["queued"] == 1
+    claim: Json = lab.claim()
+    lab.finish(claim, "failed", reason="x")
+    assert lab.retry(claim["run_id"])["state"] == "queued"
+    assert Reconciler(lab.app.state.database, lab.app.state.nudger, lab.app.state.settings).run_once().nudges == 1
+
+
+@pytest.mark.services
+def test_nudges_reach_redis(make_lab: Callable[..., Lab]) -> None:
+    from redis import Redis
+
+    try:
+        with services.redis() as url:
+            lab = make_lab(broker_url=url)
+            lab.register(slots=3)
+            lab.submit(plain(runs=2))
+            with Redis.from_url(url) as redis:
+                assert redis.llen("dkd") == 2
+            lab.app.state.nudger.close()
+    except services.ServiceMissing as missing:
+        pytest.skip(str(missing))

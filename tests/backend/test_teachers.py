@@ -1,0 +1,160 @@
+"""A teacher is trained once, shared by whoever asks for the same, and its students share its fate."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.backend.concurrently import concurrently
+from tests.backend.lab import TEACHER_WEIGHTS, Json, Lab, plain, spec
+
+
+@pytest.fixture
+def shared(lab: Lab) -> tuple[Json, Json]:
+    """Two experiments that ask for the same teacher, and a worker."""
+    lab.register()
+    return lab.submit(spec("first")), lab.submit(spec("second"))
+
+
+def test_two_experiments_share_one_teacher(lab: Lab, shared: tuple[Json, Json]) -> None:
+    first, second = shared
+    assert first["runs"][0]["id"] == second["runs"][0]["id"]
+    teacher = lab.run(first["runs"][0]["id"])
+    assert teacher["experiments"] == [first["id"], second["id"]]
+    assert teacher["experiment"] == "first"
+    assert len(second["runs"]) == 3
+
+
+def test_a_teacher_differs_where_its_training_does(lab: Lab) -> None:
+    first = lab.submit(spec("first"))
+    other = lab.submit(spec("second", teacher={"model": "resnet8", "seed": 1}))
+    assert first["runs"][0]["id"] != other["runs"][0]["id"]
+
+
+def test_students_are_queued_when_their_teacher_has_succeeded(lab: Lab, shared: tuple[Json, Json]) -> None:
+    claim = lab.claim()
+    assert claim["spec"]["role"] == "teacher"
+    assert lab.try_claim() is None, "students wait"
+    lab.succeed(claim)
+    for name in ("first", "second"):
+        assert lab.states(name) == {"teacher": "succeeded", "dkd": "queued", "kd": "queued"}
+    student = lab.claim()
+    assert student["teacher"] == {"path": f"{claim['folder']}/weights.safetensors", "sha256": TEACHER_WEIGHTS}
+    assert student["teacher_spec"] == claim["spec"]
+
+
+def test_a_teacher_that_has_succeeded_is_not_trained_again(lab: Lab) -> None:
+    lab.register()
+    lab.submit(spec("first"))
+    lab.succeed(lab.claim())
+    later = lab.submit(spec("later"))
+    assert lab.states("later") == {"teacher": "succeeded", "dkd": "queued", "kd": "queued"}
+    assert 0 < later["progress"] < 1
+
+
+def test_students_fail_with_their_teachers_reason_and_revive_with_it(lab: Lab, shared: tuple[Json, Json]) -> None:
+    lab.finish(lab.claim(), "failed", reason="loss is NaN", log_tail=["step 1", "step 2"])
+    for experiment in shared:
+        found = lab.experiment(experiment["id"])
+        assert found["state"] == "failed"
+        assert {run["state"] for run in found["runs"]} == {"failed"}
+        assert all("loss is NaN" in run["reason"] for run in found["runs"])
+    teacher = lab.run(shared[0]["runs"][0]["id"])
+    assert teacher["log_tail"] == ["step 1", "step 2"]
+
+    assert lab.retry(shared[0]["runs"][1]["id"])["state"] == "waiting"
+    for name in ("first", "second"):
+        assert lab.states(name) == {"teacher": "queued", "dkd": "waiting", "kd": "waiting"}
+    revived = lab.run(teacher["id"])
+    assert (revived["log_tail"], revived["reason"], revived["ended_at"]) == ([], "", None)
+    lab.succeed(lab.claim())
+    assert lab.states("second") == {"teacher": "succeeded", "dkd": "queued", "kd": "queued"}
+
+
+def test_retrying_the_teacher_revives_its_students_but_not_the_cancelled_ones(
+    lab: Lab, shared: tuple[Json, Json]
+) -> None:
+    first, _ = shared
+    lab.cancel(first["runs"][1]["id"])
+    lab.finish(lab.claim(), "failed", reason="broken")
+    assert lab.retry(first["runs"][0]["id"])["state"] == "queued"
+    assert lab.states("first") == {"teacher": "queued", "dkd": "cancelled", "kd": "waiting"}
+    assert lab.states("second") == {"teacher": "queued", "dkd": "waiting", "kd": "waiting"}
+
+
+def test_students_fail_when_their_teacher_is_cancelled(lab: Lab, shared: tuple[Json, Json]) -> None:
+    teacher_id = shared[0]["runs"][0]["id"]
+    assert lab.cancel(teacher_id)["state"] == "cancelled"
+    student = lab.run(shared[1]["runs"][1]["id"])
+    assert student["state"] == "failed"
+    assert "cancelled" in student["reason"]
+    assert teacher_id in student["reason"]
+
+
+def test_cancelling_an_experiment_leaves_a_teacher_that_another_needs(lab: Lab, shared: tuple[Json, Json]) -> None:
+    lab.cancel_experiment("first")
+    assert lab.states("first") == {"teacher": "queued", "dkd": "cancelled", "kd": "cancelled"}
+    assert lab.states("second") == {"teacher": "queued", "dkd": "waiting", "kd": "waiting"}
+    lab.cancel_experiment("second")
+    assert lab.states("first")["teacher"] == "cancelled"
+
+
+def test_a_teacher_has_the_highest_priority_among_its_experiments(lab: Lab) -> None:
+    lab.register()
+    low = lab.submit(spec("low", priority=-1))
+    lab.submit(plain("middle", priority=2))
+    lab.submit(spec("high", priority=5))
+    assert lab.claim()["run_id"] == low["runs"][0]["id"]
+    lab.submit(spec("lower", priority=-7))
+    assert lab.run(low["runs"][0]["id"])["priority"] == 5
+
+
+def test_a_failed_teacher_is_made_anew_and_its_old_students_may_move_to_it(lab: Lab) -> None:
+    lab.register()
+    first = lab.submit(spec("first"))
+    lab.finish(lab.claim(), "failed", reason="broken")
+    second = lab.submit(spec("second"))
+    old, new = first["runs"][0]["id"], second["runs"][0]["id"]
+    assert old != new
+    refused = lab.admin.post(f"/api/v1/runs/{old}/retry")
+    assert refused.status_code == 409
+    assert new in refused.json()["detail"]
+    moved = lab.retry(first["runs"][1]["id"])
+    assert (moved["state"], moved["teacher_run_id"]) == ("waiting", new)
+    lab.succeed(lab.claim())
+    assert lab.run(moved["id"])["state"] == "queued"
+
+
+def test_a_teacher_that_is_being_cancelled_is_kept_where_it_is_needed_again(lab: Lab) -> None:
+    lab.register()
+    lab.submit(spec("first"))
+    claim = lab.claim()
+    lab.cancel_experiment("first")
+    assert lab.orders(claim) == ["cancel"]
+    lab.submit(spec("second"))
+    lab.finish(claim, "cancelled")
+    assert lab.states("second") == {"teacher": "queued", "dkd": "waiting", "kd": "waiting"}
+    assert lab.claim()["run_id"] == claim["run_id"]
+
+
+def test_experiments_submitted_at_once_share_one_teacher(lab: Lab) -> None:
+    made = concurrently(lab, 6, lambda one, index: one.submit(spec(f"number {index}")))
+    assert len({experiment["runs"][0]["id"] for experiment in made}) == 1
+    teachers = [run for run in lab.admin.get("/api/v1/runs").json()["items"] if run["role"] == "teacher"]
+    assert len(teachers) == 1
+
+
+def test_of_submits_at_once_under_one_name_one_is_taken(lab: Lab) -> None:
+    def submit(one: Lab, _: int) -> int:
+        return one.admin.post("/api/v1/experiments", json=plain("same")).status_code
+
+    assert sorted(concurrently(lab, 5, submit)) == [201, 409, 409, 409, 409]
+    assert len(lab.admin.get("/api/v1/runs").json()["items"]) == 1
+
+
+def test_one_request_sent_many_times_at_once_is_carried_out_once(lab: Lab) -> None:
+    def submit(one: Lab, _: int) -> tuple[int, str]:
+        response = one.admin.post("/api/v1/experiments", json=spec(), headers={"Idempotency-Key": "k"})
+        return response.status_code, response.json().get("id", response.text)
+
+    assert len(set(concurrently(lab, 5, submit))) == 1
+    assert len(lab.experiments()) == 1

@@ -1,0 +1,369 @@
+"""Claims, leases, reports and ends: what a worker and the backend say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from backend.db import Database
+from backend.db.models import Experiment, Run
+from tests.backend.concurrently import concurrently
+from tests.backend.lab import Json, Lab, checkpoint, log, metrics, plain, spec, started
+
+
+@pytest.fixture
+def claim(lab: Lab) -> Json:
+    """A run that worker-one has."""
+    lab.register()
+    lab.submit(plain())
+    return lab.claim()
+
+
+def test_a_claim_is_a_new_attempt_with_a_folder_of_its_own(lab: Lab, claim: Json) -> None:
+    assert claim["attempt"] == 1
+    assert claim["folder"] == f"runs/{claim['run_id']}/attempt-1"
+    assert claim["checkpoint"] is None
+    assert claim["teacher"] is None
+    run = lab.run(claim["run_id"])
+    assert (run["state"], run["worker"], run["attempt"]) == ("running", "worker-one", 1)
+    assert run["spec"] == claim["spec"]
+    assert [(attempt["number"], attempt["host"], attempt["outcome"]) for attempt in run["attempts"]] == [
+        (1, "node", "")
+    ]
+    assert lab.try_claim() is None, "a run is claimed once"
+
+
+def test_runs_are_claimed_by_priority_then_age(lab: Lab) -> None:
+    lab.register()
+    old = lab.submit(plain("old", runs=2))
+    urgent = lab.submit(plain("urgent", priority=3))
+    expected = [urgent["runs"][0], *old["runs"]]
+    assert [lab.claim()["run_id"] for _ in expected] == [run["id"] for run in expected]
+
+
+def test_a_run_is_claimed_only_by_a_worker_whose_device_fits(lab: Lab) -> None:
+    lab.register("cpu-worker")
+    lab.register("gpu-worker", device="gpu")
+    gpu = lab.submit(plain("gpu", resources={"device": "gpu"}))
+    cpu = lab.submit(plain("cpu", resources={"device": "cpu"}))
+    assert lab.heartbeat(worker_id="cpu-worker")["eligible"] == 1
+    assert lab.claim("cpu-worker")["run_id"] == cpu["runs"][0]["id"]
+    assert lab.try_claim("cpu-worker") is None
+    assert lab.claim("gpu-worker")["run_id"] == gpu["runs"][0]["id"]
+
+
+def test_claimers_at_once_never_get_the_same_run(lab: Lab) -> None:
+    lab.submit(plain(runs=10))
+    for index in range(8):
+        lab.register(f"worker-{index}")
+
+    def take_two(one: Lab, index: int) -> list[str]:
+        found = [one.try_claim(f"worker-{index}") for _ in range(2)]
+        return [claim["run_id"] for claim in found if claim]
+
+    taken = [run_id for found in concurrently(lab, 8, take_two) for run_id in found]
+    assert len(taken) == len(set(taken)) == 10
+    running = lab.admin.get("/api/v1/runs", params={"state": "running"}).json()["items"]
+    assert {run["id"] for run in running} == set(taken)
+    assert {run["attempt"] for run in running} == {1}
+
+
+def test_an_unknown_worker_is_told_to_register(lab: Lab) -> None:
+    for path, body in (("claim", None), ("heartbeat", {"holding": []})):
+        assert lab.worker.post(f"/api/v1/worker/never-seen/{path}", json=body).status_code == 404
+
+
+def test_reports_fill_the_run(lab: Lab, claim: Json) -> None:
+    seq = lab.events(claim, started(1), metrics(2, 5, test_top1=50.0, train_loss="NaN"), log(3, "hello\0"))
+    assert seq == 3
+    run = lab.run(claim["run_id"])
+    assert (run["step"], run["total_steps"], run["epoch"], run["total_epochs"]) == (5, 20, 0.5, 2)
+    assert (run["train_size"], run["test_size"], run["parameters"]) == (898, 899, 1234)
+    assert run["environment"] == {"torch": "2.14.0"}
+    assert run["latest"]["test/top1"] == {"value": 50.0, "step": 5, "epoch": 0.5}
+    assert run["latest"]["train/loss"]["value"] == "NaN"
+    assert run["attempts"][0]["device"] == "cpu"
+    assert lab.experiment("plain")["progress"] == pytest.approx(0.25)
+
+
+def test_events_sent_twice_change_nothing(lab: Lab, claim: Json) -> None:
+    records = [started(1), metrics(2, 1, train_loss=1.0), log(3, "once")]
+    assert lab.events(claim, *records) == 3
+    before = lab.admin.get(f"/api/v1/runs/{claim['run_id']}/metrics").json()
+    assert lab.events(claim, *records) == 3
+    assert lab.events(claim, *records, metrics(4, 2, train_loss=0.5)) == 4
+    after = lab.admin.get(f"/api/v1/runs/{claim['run_id']}/metrics").json()
+    assert (before["series"][0]["step"], after["series"][0]["step"]) == ([1], [1, 2])
+    logs = lab.admin.get(f"/api/v1/runs/{claim['run_id']}/logs").json()["lines"]
+    assert [line["message"] for line in logs] == ["once"]
+
+
+def test_nothing_is_taken_after_a_gap(lab: Lab, claim: Json) -> None:
+    assert lab.events(claim, started(1), metrics(3, 9, train_loss=1.0)) == 1
+    assert lab.run(claim["run_id"])["step"] == 0
+    assert lab.events(claim, metrics(3, 9, train_loss=1.0), metrics(2, 8, train_loss=1.0)) == 3
+    assert lab.run(claim["run_id"])["step"] == 9
+
+
+def test_an_old_attempt_is_not_heard(lab: Lab, claim: Json) -> None:
+    lab.events(claim, started(1))
+    lab.register("worker-one")  # restarted: it hands its run back
+    new = lab.claim()
+    assert (new["run_id"], new["attempt"]) == (claim["run_id"], 2)
+    before = lab.run(claim["run_id"])
+    assert lab.post_events(claim, metrics(2, 19, train_loss=0.0)).status_code == 409
+    assert lab.post_finish(claim, "failed", reason="old").status_code == 409
+    weights = {"path": f"{claim['folder']}/weights.safetensors", "sha256": "b" * 64}
+    assert lab.post_finish(claim, "succeeded", weights=weights).status_code == 409
+    assert lab.orders(claim) == ["lost"]
+    assert lab.run(claim["run_id"]) == before
+    assert lab.events(new, started(1)) == 1
+
+
+def test_another_worker_is_not_heard(lab: Lab, claim: Json) -> None:
+    lab.register("worker-two")
+    assert lab.post_events(claim, started(1), worker_id="worker-two").status_code == 409
+    assert lab.post_finish(claim, "failed", "worker-two").status_code == 409
+    assert lab.orders(claim, worker_id="worker-two") == ["lost"]
+    assert lab.orders(claim) == ["continue"]
+
+
+def test_a_run_that_does_not_exist_is_lost(lab: Lab) -> None:
+    lab.register()
+    ghost = {"run_id": "none", "attempt": 1}
+    assert lab.orders(ghost) == ["lost"]
+    assert lab.post_events(ghost, started(1)).status_code == 404
+    assert lab.post_finish(ghost, "failed").status_code == 404
+
+
+def test_finishing_twice_changes_nothing(lab: Lab, claim: Json) -> None:
+    lab.events(claim, started(1), metrics(2, 20, test_top1=90.0))
+    lab.succeed(claim)
+    before = lab.run(claim["run_id"])
+    assert (before["state"], before["epoch"]) == ("succeeded", 2.0)
+    assert before["weights"] == f"{claim['folder']}/weights.safetensors"
+    assert before["attempts"][0]["outcome"] == "succeeded"
+    lab.succeed(claim)
+    assert lab.run(claim["run_id"]) == before
+    assert lab.post_finish(claim, "failed", reason="no").status_code == 409
+    assert lab.post_events(claim, metrics(3, 21, test_top1=1.0)).status_code == 409
+    assert lab.run(claim["run_id"]) == before
+    assert lab.experiment("plain")["state"] == "finished"
+    assert lab.experiment("plain")["progress"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        None,
+        {"path": "runs/other/attempt-1/weights.safetensors", "sha256": "a" * 64},
+        {"path": "{folder}/../attempt-2/weights.safetensors", "sha256": "a" * 64},
+        {"path": "{folder}/", "sha256": "a" * 64},
+        {"path": "/etc/passwd", "sha256": "a" * 64},
+        {"path": "{folder}/weights.safetensors", "sha256": ""},
+    ],
+)
+def test_success_needs_weights_in_the_attempts_folder(lab: Lab, claim: Json, weights: Json | None) -> None:
+    if weights:
+        weights = weights | {"path": weights["path"].format(folder=claim["folder"])}
+    response = lab.post_finish(claim, "succeeded", weights=weights)
+    assert response.status_code == 422
+    assert lab.run(claim["run_id"])["state"] == "running"
+
+
+def test_a_failed_run_shows_its_reason_and_its_last_lines(lab: Lab, claim: Json) -> None:
+    lab.finish(claim, "failed", reason="CUDA out of memory", log_tail=["a", "b\0"])
+    run = lab.run(claim["run_id"])
+    assert (run["state"], run["reason"], run["log_tail"]) == ("failed", "CUDA out of memory", ["a", "b�"])
+    assert run["ended_at"] is not None
+    assert run["attempts"][0]["reason"] == "CUDA out of memory"
+    assert lab.experiment("plain")["state"] == "failed"
+
+
+def test_an_interrupted_run_goes_back_with_its_checkpoint(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(retry_delay_seconds=0)
+    lab.register()
+    lab.submit(plain())
+    first = lab.claim()
+    lab.events(first, started(1), checkpoint(2, 10))
+    lab.finish(first, "interrupted", reason="the worker was told to leave")
+    run = lab.run(first["run_id"])
+    assert (run["state"], run["reason"]) == ("queued", "the worker was told to leave")
+    assert run["step"] == 0
+    second = lab.claim()
+    assert (second["run_id"], second["attempt"]) == (first["run_id"], 2)
+    assert second["checkpoint"]["path"] == f"{first['folder']}/checkpoint.pt"
+    # A resumed attempt repeats the journal, whose checkpoint is in the old folder.
+    lab.events(second, started(1), checkpoint(2, 10), started(3, start_step=10))
+    assert lab.run(first["run_id"])["step"] == 10
+    lab.finish(second, "interrupted")
+    assert lab.claim()["checkpoint"]["path"] == f"{first['folder']}/checkpoint.pt"
+
+
+def test_a_checkpoint_outside_the_attempts_folder_is_refused(lab: Lab, claim: Json) -> None:
+    for path in ("../x.pt", "/x.pt", ""):
+        assert lab.post_events(claim, checkpoint(1, 5, path)).status_code == 422
+    assert lab.events(claim, checkpoint(1, 5)) == 1
+
+
+def test_interruptions_without_progress_are_bounded(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(max_attempts=3, retry_delay_seconds=0)
+    lab.register()
+    run_id = lab.submit(plain())["runs"][0]["id"]
+    for _ in range(3):
+        lab.finish(lab.claim(), "interrupted", reason="killed by signal 9")
+    run = lab.run(run_id)
+    assert run["state"] == "failed"
+    assert "killed by signal 9" in run["reason"]
+    assert [attempt["outcome"] for attempt in run["attempts"]] == ["interrupted"] * 3
+    lab.retry(run_id)
+    lab.finish(lab.claim(), "interrupted", reason="again")
+    assert lab.run(run_id)["state"] == "queued", "a person's retry counts anew"
+
+
+def test_an_attempt_that_got_on_is_not_counted_as_lost(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(max_attempts=2, retry_delay_seconds=0)
+    lab.register()
+    run_id = lab.submit(plain())["runs"][0]["id"]
+    for step in (1, 2, 3):
+        claim = lab.claim()
+        lab.events(claim, checkpoint(1, step))
+        lab.finish(claim, "interrupted")
+    assert lab.run(run_id)["state"] == "queued"
+
+
+def test_an_interrupted_run_waits_longer_each_time(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(retry_delay_seconds=1000, max_retry_delay_seconds=1000)
+    lab.register()
+    lab.submit(plain())
+    lab.finish(lab.claim(), "interrupted")
+    assert lab.try_claim() is None
+    assert lab.heartbeat()["eligible"] == 0
+
+
+def test_cancel_in_every_state(lab: Lab) -> None:
+    lab.register()
+    made = lab.submit(spec())
+    teacher, waiting = made["runs"][0]["id"], made["runs"][1]["id"]
+    assert lab.cancel(waiting)["state"] == "cancelled"
+    claim = lab.claim()
+    assert lab.cancel(teacher)["state"] == "cancelling"
+    assert lab.cancel(teacher)["state"] == "cancelling"
+    assert lab.orders(claim) == ["cancel"]
+    assert lab.events(claim, started(1), log(2, "told to stop")) == 2, "what it says at the end is still heard"
+    lab.finish(claim, "cancelled")
+    ended = lab.run(teacher)
+    assert ended["state"] == "cancelled"
+    assert lab.cancel(teacher) == ended
+    assert lab.orders(claim) == ["lost"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"), [("succeeded", "succeeded"), ("failed", "cancelled"), ("interrupted", "cancelled")]
+)
+def test_a_run_that_ends_while_it_is_cancelled(lab: Lab, claim: Json, outcome: str, state: str) -> None:
+    lab.cancel(claim["run_id"])
+    weights = {"path": f"{claim['folder']}/weights.safetensors", "sha256": "a" * 64}
+    lab.finish(claim, outcome, **({"weights": weights} if outcome == "succeeded" else {}))
+    assert lab.run(claim["run_id"])["state"] == state
+    assert lab.try_claim() is None
+
+
+def test_retry_puts_an_ended_run_back_once(lab: Lab, claim: Json) -> None:
+    run_id = claim["run_id"]
+    assert lab.retry(run_id)["state"] == "running", "nothing to do"
+    lab.finish(claim, "failed", reason="broken")
+    first = lab.retry(run_id)
+    assert (first["state"], first["reason"], first["ended_at"], first["log_tail"]) == ("queued", "", None, [])
+    assert lab.retry(run_id) == first
+    again = lab.claim()
+    assert (again["run_id"], again["attempt"]) == (run_id, 2)
+    lab.cancel(run_id)
+    assert lab.admin.post(f"/api/v1/runs/{run_id}/retry").status_code == 409, "not while it is being cancelled"
+    lab.finish(again, "cancelled")
+    assert lab.retry(run_id)["state"] == "queued"
+    lab.succeed(lab.claim())
+    assert lab.admin.post(f"/api/v1/runs/{run_id}/retry").status_code == 409
+
+
+def test_a_worker_that_comes_back_hands_its_runs_back(lab: Lab) -> None:
+    lab.register(slots=2)
+    lab.submit(plain(runs=2))
+    kept, cancelled = lab.claim(), lab.claim()
+    lab.cancel(cancelled["run_id"])
+    lab.register(slots=2)
+    run = lab.run(kept["run_id"])
+    assert (run["state"], run["attempts"][0]["outcome"]) == ("queued", "lost")
+    assert "restarted" in run["reason"]
+    assert lab.run(cancelled["run_id"])["state"] == "cancelled"
+    assert lab.claim()["attempt"] == 2
+
+
+def test_the_name_of_a_live_worker_is_not_given_twice(lab: Lab) -> None:
+    lab.register("worker-one", name="node")
+    lab.register("worker-two", name="node")
+    lab.register("worker-one", name="node")
+    lab.submit(plain(runs=2))
+    names = {lab.run(lab.claim(worker)["run_id"])["worker"] for worker in ("worker-one", "worker-two")}
+    assert len(names) == 2
+    assert "node" in names
+
+
+def test_a_heartbeat_renews_the_lease(lab: Lab, claim: Json, read_lease: Callable[[str], datetime]) -> None:
+    before = read_lease(claim["run_id"])
+    assert lab.orders(claim) == ["continue"]
+    assert read_lease(claim["run_id"]) > before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"worker_id": "short"}, {"worker_id": "with space"}, {"slots": 0}, {"device": "tpu"}, {"name": ""}],
+)
+def test_a_bad_registration_is_refused(lab: Lab, changes: dict[str, Any]) -> None:
+    body = {"worker_id": "worker-one", "name": "w", "host": "h", "slots": 1, "device": "cpu"} | changes
+    response = lab.worker.post("/api/v1/worker/register", json=body)
+    assert response.status_code == 422
+    assert [error["path"] for error in response.json()["errors"]] == list(changes)
+
+
+def test_a_run_whose_spec_cannot_be_read_any_more_does_not_stop_the_queue(
+    lab: Lab, forget_model: Callable[[str], None]
+) -> None:
+    lab.register()
+    lab.submit(plain("plugin"))
+    lab.submit(plain("fine"))
+    forget_model("plugin")
+    assert lab.claim()["run_id"] == lab.experiment("fine")["runs"][0]["id"]
+    runs = lab.admin.get("/api/v1/runs", params={"state": "failed"}).json()["items"]
+    assert [run["experiment"] for run in runs] == ["plugin"]
+    assert "unknown model" in runs[0]["reason"]
+
+
+@pytest.fixture
+def read_lease(database: Database) -> Callable[[str], datetime]:
+    """When a run's lease ends; no answer of the API tells."""
+
+    def read(run_id: str) -> datetime:
+        with database.read() as session:
+            moment = session.get_one(Run, run_id).lease_expires_at
+        assert moment is not None
+        return moment
+
+    return read
+
+
+@pytest.fixture
+def forget_model(database: Database) -> Callable[[str], None]:
+    """Make the stored specs of an experiment's runs name a model that the catalog does not hold."""
+
+    def forget(name: str) -> None:
+        with database.write() as session:
+            query = select(Run).join(Experiment, Experiment.id == Run.experiment_id).where(Experiment.name == name)
+            for run in session.scalars(query):
+                run.spec = run.spec | {"model": {"name": "gone", "params": {}}}
+
+    return forget
