@@ -29,10 +29,14 @@ class MethodEntry(Entry):
 METHODS: Registry[MethodEntry] = Registry("method")
 
 
+_STANDARDISE = "Standardise each row of logits before distilling: mean 0, standard deviation 1 (arXiv 2403.01427)."
+
+
 class KDParams(Params):
     temperature: float = Field(4.0, gt=0, le=100, description="Softens both distributions.")
     ce_weight: float = Field(0.1, ge=0, description="Weight of the cross-entropy with the labels.")
     kd_weight: float = Field(0.9, ge=0, description="Weight of T²·KL(teacher ‖ student).")
+    standardise: bool = Field(False, description=_STANDARDISE + " Its paper: T = 2, kd_weight = 9.")
 
 
 class DecoupledParams(Params):
@@ -51,10 +55,38 @@ class DecoupledParams(Params):
 
 
 class DKDParams(DecoupledParams):
-    pass
+    standardise: bool = Field(False, description=_STANDARDISE + " Its paper: T = 2, α and β times 9.")
 
 
-class DKDAlignParams(DecoupledParams):
+class DKDDivergenceParams(DecoupledParams):
+    mu: float = Field(8.0, ge=0, description="μ, the weight of MSE(p_t, q_t).")
+    epsilon: float = Field(6.0, ge=0, description="ε, the weight of MSE(p − p_t, q − q_t) over all classes.")
+
+
+class DISTParams(Params):
+    temperature: float = Field(4.0, gt=0, le=100, description="τ, softens both distributions.")
+    ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
+    beta: float = Field(2.0, ge=0, description="β, the weight of 1 − Pearson over the classes of a sample.")
+    gamma: float = Field(2.0, ge=0, description="γ, the weight of 1 − Pearson over the samples of a class.")
+
+
+class NKDParams(Params):
+    ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
+    gamma: float = Field(1.5, ge=0, description="γ, the weight of the non-target part.")
+    temperature: float = Field(1.0, gt=0, le=100, description="Softens the non-target distributions.")
+
+
+class RLDParams(Params):
+    alpha: float = Field(1.0, ge=0, description="α, the weight of sample confidence distillation.")
+    beta: float = Field(8.0, ge=0, description="β, the weight of masked correlation distillation.")
+    temperature: float = Field(4.0, gt=0, le=100, description="T of the masked correlation.")
+    confidence_temperature: float = Field(4.0, gt=0, le=100, description="T of the sample confidence.")
+    ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
+    ramp_epochs: int = Field(20, ge=0, description="As for dkd: the distillation terms grow over these epochs.")
+    standardise: bool = Field(False, description=_STANDARDISE)
+
+
+class DKDAlignParams(DKDParams):
     reduction: Literal["batch", "sample", "log"] = Field(
         description="Which gradients are compared. batch: of the batch means, the literal formula; "
         "sample: of each sample's own loss; log: the logarithm of that, scale-free.",
@@ -124,6 +156,49 @@ METHODS.add(
         target="core.methods._dkd_align:dkd_align_loss",
         params=DKDAlignParams,
         source="Decoupled Gradient Knowledge Distillation",
+        min_classes=3,
+    )
+)
+METHODS.add(
+    MethodEntry(
+        name="dkd_divergence",
+        title="DKD-Divergence",
+        summary="DKD plus squared differences of the target probabilities and of the distances to them.",
+        target="core.methods._dkd_divergence:dkd_divergence_loss",
+        params=DKDDivergenceParams,
+        source="Decoupled Gradient Knowledge Distillation",
+        min_classes=3,
+    )
+)
+METHODS.add(
+    MethodEntry(
+        name="dist",
+        title="DIST",
+        summary="Pearson correlation with the teacher, over the classes of a sample and over the samples of a class.",
+        target="core.methods._dist:dist_loss",
+        params=DISTParams,
+        source="Huang et al., NeurIPS 2022, arXiv 2205.10536",
+    )
+)
+METHODS.add(
+    MethodEntry(
+        name="nkd",
+        title="NKD",
+        summary="The teacher's target probability as a soft label, and the normalised non-target distributions.",
+        target="core.methods._nkd:nkd_loss",
+        params=NKDParams,
+        source="Yang et al., ICCV 2023, arXiv 2303.13005",
+        min_classes=3,
+    )
+)
+METHODS.add(
+    MethodEntry(
+        name="rld",
+        title="RLD",
+        summary="The teacher's confidence for the true class, and its ranking of the classes below the true one.",
+        target="core.methods._rld:rld_loss",
+        params=RLDParams,
+        source="Sun et al. 2024, arXiv 2408.07703",
         min_classes=3,
     )
 )

@@ -26,10 +26,14 @@ __all__ = [
     "alignment",
     "build",
     "ce",
+    "dist",
     "dkd",
     "dkd_align",
+    "dkd_divergence",
     "kd",
     "nckd",
+    "nkd",
+    "rld",
     "tckd",
 ]
 
@@ -98,11 +102,9 @@ def ce(student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor) ->
     return _whole("ce", student_logits, teacher_logits, target, None, {})
 
 
-def kd(
-    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, epoch: int | None = None, **params: Any
-) -> Tensor:
+def kd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, **params: Any) -> Tensor:
     """Hinton's KD with its cross-entropy; parameters of ``core.catalog.methods.KDParams``."""
-    return _whole("kd", student_logits, teacher_logits, target, epoch, params)
+    return _whole("kd", student_logits, teacher_logits, target, None, params)
 
 
 def dkd(
@@ -123,6 +125,30 @@ def dkd_align(
     ``reduction`` and one of ``epsilon`` and ``epsilon_share`` must be given; ``epoch`` as for ``dkd``.
     """
     return _whole("dkd_align", student_logits, teacher_logits, target, epoch, params)
+
+
+def dkd_divergence(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, epoch: int | None = None, **params: Any
+) -> Tensor:
+    """DKD plus μ·MSE(p_t, q_t) + ε·MSE(p − p_t, q − q_t); parameters of ``DKDDivergenceParams``."""
+    return _whole("dkd_divergence", student_logits, teacher_logits, target, epoch, params)
+
+
+def dist(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, **params: Any) -> Tensor:
+    """DIST with its cross-entropy; parameters of ``core.catalog.methods.DISTParams``."""
+    return _whole("dist", student_logits, teacher_logits, target, None, params)
+
+
+def nkd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, **params: Any) -> Tensor:
+    """NKD with its cross-entropy; parameters of ``core.catalog.methods.NKDParams``."""
+    return _whole("nkd", student_logits, teacher_logits, target, None, params)
+
+
+def rld(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, epoch: int | None = None, **params: Any
+) -> Tensor:
+    """RLD with its cross-entropy; parameters of ``core.catalog.methods.RLDParams``, ``epoch`` as for ``dkd``."""
+    return _whole("rld", student_logits, teacher_logits, target, epoch, params)
 
 
 def _whole(

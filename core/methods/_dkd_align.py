@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from core.catalog.methods import DKDAlignParams
-from core.methods._dkd import ramp, weighted_terms, with_similarity
-from core.methods.decoupled import Decoupled
+from core.methods._dkd import decouple, ramp, weighted_terms, with_similarity
 from core.methods.terms import LogitBatch, LossTerms, Term, compose
 
 
 def dkd_align_loss(batch: LogitBatch, params: DKDAlignParams, epoch: int | None) -> LossTerms:
     """DKD-Align with its cross-entropy, ramp and decay."""
-    parts = Decoupled(batch, params.temperature)
-    weighted: dict[str, tuple[float | Tensor, Term]] = dict(weighted_terms(batch, parts, params, epoch))
-    term = parts.alignment(params.reduction, params.log_floor)
+    parts, pull_back = decouple(batch, params)
+    weighted: dict[str, tuple[float | Tensor, Term]] = dict(weighted_terms(batch, parts, params, epoch, pull_back))
+    term = pull_back(parts.alignment(params.reduction, params.log_floor))
     decay = params.decay ** (epoch or 0)
     if params.epsilon_share is not None:
         # What ε·r(e) must be for the share asked for; the ramp is in the other terms' norms already.

@@ -5,14 +5,20 @@ from __future__ import annotations
 import torch.nn.functional as F
 
 from core.catalog.methods import KDParams
+from core.methods.differentiated import Standardised
 from core.methods.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
 
 
 def kd_loss(batch: LogitBatch, params: KDParams, epoch: int | None) -> LossTerms:
     """KD with its cross-entropy; no schedule."""
+    if params.standardise:
+        standardised = Standardised(batch)
+        divergence = standardised.pulled_back(softened_divergence(standardised.batch, params.temperature))
+    else:
+        divergence = softened_divergence(batch, params.temperature)
     weighted = {
         "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
-        "kd": (params.kd_weight, softened_divergence(batch, params.temperature)),
+        "kd": (params.kd_weight, divergence),
     }
     return compose(batch, {}, weighted)
 

@@ -90,6 +90,10 @@ class Decoupled:
         scale = self.temperature / self.batch_size
         return Term(self.temperature**2 * kl.mean(), scale * (self.p_hat - self.q_hat))
 
+    def teacher_entropy(self) -> Tensor:
+        """Mean entropy of q̂, nats."""
+        return -(self.q_hat * self._log_q_hat).sum(1).mean()
+
     def alignment(self, reduction: Reduction, log_floor: float = 0.0) -> Term:
         """A, the mean squared difference of the gradients of TCKD and NCKD, without a second backward pass.
 

@@ -1,0 +1,253 @@
+"""Every method of the catalog: against references written from the papers in float64, and what all must satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core import methods
+from core.catalog import METHODS
+from core.spec import MethodChoice
+from tests.core.test_losses import assert_same, logits, reference_alignment, reference_parts
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+# The shortest complete parameters of each method, without ramps, so that every term acts.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ce": {},
+    "kd": {},
+    "kd standardised": {"standardise": True, "temperature": 2.0, "kd_weight": 9.0},
+    "dkd": {"ramp_epochs": 0},
+    "dkd standardised": {"ramp_epochs": 0, "standardise": True},
+    "dkd_align batch": {"ramp_epochs": 0, "reduction": "batch", "epsilon": 6.0},
+    "dkd_align sample": {"ramp_epochs": 0, "reduction": "sample", "epsilon": 6.0},
+    "dkd_align log": {"ramp_epochs": 0, "reduction": "log", "epsilon": 6.0},
+    "dkd_align share": {"ramp_epochs": 0, "reduction": "log", "epsilon_share": 0.2},
+    "dkd_align standardised": {"ramp_epochs": 0, "reduction": "sample", "epsilon": 6.0, "standardise": True},
+    "dkd_divergence": {"ramp_epochs": 0},
+    "dist": {},
+    "nkd": {},
+    "rld": {"ramp_epochs": 0},
+    "rld standardised": {"ramp_epochs": 0, "standardise": True},
+}
+ALL = pytest.mark.parametrize("setting", SETTINGS)
+
+
+def loss(setting: str, batch: Batch, epoch: int | None = None) -> methods.LossTerms:
+    method = MethodChoice(name=setting.split()[0], params=SETTINGS[setting])
+    return methods.build(method)(methods.LogitBatch(*batch), epoch)
+
+
+def standardised(values: Tensor) -> Tensor:
+    return (values - values.mean(1, keepdim=True)) / (values.std(1, keepdim=True) + 1e-7)
+
+
+def kl_term(z: Tensor, v: Tensor, temperature: float) -> Tensor:
+    p, q = F.softmax(z / temperature, 1), F.softmax(v / temperature, 1)
+    return temperature**2 * (q * (q / p).log()).sum(1).mean()
+
+
+def dkd_reference(z: Tensor, v: Tensor, target: Tensor) -> Tensor:
+    first, second = reference_parts(z, v, target, 4.0)
+    return first.mean() + 8 * second.mean()
+
+
+def divergence_reference(z: Tensor, v: Tensor, target: Tensor) -> Tensor:
+    p, q = F.softmax(z / 4, 1), F.softmax(v / 4, 1)
+    p_t, q_t = p.gather(1, target[:, None]), q.gather(1, target[:, None])
+    squares = 8 * ((p_t - q_t) ** 2).mean() + 6 * (((p - p_t) - (q - q_t)) ** 2).mean()
+    return F.cross_entropy(z, target) + dkd_reference(z, v, target) + squares
+
+
+def dist_reference(z: Tensor, v: Tensor, target: Tensor) -> Tensor:
+    p, q = F.softmax(z / 4, 1), F.softmax(v / 4, 1)
+
+    def correlation(a: Tensor, b: Tensor) -> Tensor:
+        return torch.corrcoef(torch.stack((a, b)))[0, 1]
+
+    inter = torch.stack([correlation(a, b) for a, b in zip(p, q, strict=True)]).mean()
+    intra = torch.stack([correlation(a, b) for a, b in zip(p.T, q.T, strict=True)]).mean()
+    return F.cross_entropy(z, target) + 2 * 16 * (1 - inter) + 2 * 16 * (1 - intra)
+
+
+def nkd_reference(z: Tensor, v: Tensor, target: Tensor) -> Tensor:
+    hit = F.one_hot(target, z.shape[1]).bool()
+    p, q = F.softmax(z, 1), F.softmax(v, 1)
+    others_p = F.softmax(z[~hit].view(len(z), -1), 1)
+    others_q = F.softmax(v[~hit].view(len(z), -1), 1)
+    target_part = -(q[hit] * p[hit].log()).mean()
+    return F.cross_entropy(z, target) + target_part - 1.5 * (others_q * others_p.log()).sum(1).mean()
+
+
+def rld_parts(z: Tensor, v: Tensor, target: Tensor) -> Tensor:
+    p, q = F.softmax(z / 4, 1), F.softmax(v / 4, 1)
+    confidence, correlation = [], []
+    for row in range(len(z)):
+        t = int(target[row])
+        best, mine = q[row].max(), p[row, t]
+        confidence.append(best * (best / mine).log() + (1 - best) * ((1 - best) / (1 - mine)).log())
+        below = v[row] < v[row, t]
+        if below.any():
+            a, b = F.softmax(z[row, below] / 4, 0), F.softmax(v[row, below] / 4, 0)
+            correlation.append((b * (b / a).log()).sum())
+        else:
+            correlation.append(torch.zeros((), dtype=z.dtype))
+    return 16 * torch.stack(confidence).mean() + 8 * 16 * torch.stack(correlation).mean()
+
+
+def align_standardised(z: Tensor, v: Tensor, target: Tensor) -> Tensor:
+    z_s, v_s = standardised(z), standardised(v)
+    term = reference_alignment(z_s, v_s, target, 4.0, "sample")
+    return F.cross_entropy(z, target) + dkd_reference(z_s, v_s, target) - 6 * term
+
+
+REFERENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "kd standardised": lambda z, v, t: 0.1 * F.cross_entropy(z, t) + 9 * kl_term(standardised(z), standardised(v), 2.0),
+    "dkd standardised": lambda z, v, t: F.cross_entropy(z, t) + dkd_reference(standardised(z), standardised(v), t),
+    "dkd_align standardised": align_standardised,
+    "dkd_divergence": divergence_reference,
+    "dist": dist_reference,
+    "nkd": nkd_reference,
+    "rld": lambda z, v, t: F.cross_entropy(z, t) + rld_parts(z, v, t),
+    "rld standardised": lambda z, v, t: F.cross_entropy(z, t) + rld_parts(standardised(z), standardised(v), t),
+}
+
+
+def test_every_method_is_checked_here() -> None:
+    assert {setting.split()[0] for setting in SETTINGS} == {entry.name for entry in METHODS}
+
+
+@pytest.mark.parametrize("setting", REFERENCES)
+@pytest.mark.parametrize(("size", "classes"), [(6, 3), (16, 10)])
+def test_it_is_what_its_paper_says(setting: str, size: int, classes: int) -> None:
+    z, v, target = logits(size, classes)
+    assert_same(loss(setting, (z, v, target)).total, REFERENCES[setting](z, v, target), z)
+
+
+def test_rld_is_dkd_where_the_teacher_is_right() -> None:
+    z, v, _ = logits(16, 10)
+    target = v.argmax(1)
+    assert_same(loss("rld", (z, v, target)).total, loss("dkd", (z, v, target)).total, z)
+
+
+# With epsilon_share ε is taken from detached norms, so there the value's derivative is another one, on purpose.
+@pytest.mark.parametrize("setting", [setting for setting in SETTINGS if "share" not in setting])
+def test_its_gradient_is_its_values_derivative(setting: str) -> None:
+    z, v, target = logits(4, 5)
+    assert torch.autograd.gradcheck(lambda student: loss(setting, (student, v, target)).total, (z,), atol=1e-6)
+
+
+@ALL
+def test_its_terms_gradients_add_up_to_the_whole(setting: str) -> None:
+    z, v, target = logits(8, 10)
+    terms = loss(setting, (z, v, target), epoch=3)
+    (whole,) = torch.autograd.grad(terms.total, z)
+    assert torch.allclose(sum(terms.gradients.values()), whole, rtol=1e-12, atol=1e-14)  # type: ignore[arg-type]
+
+
+@ALL
+def test_neither_the_order_of_samples_nor_of_classes_matters(setting: str) -> None:
+    z, v, target = logits(8, 10)
+    samples, classes = torch.randperm(8), torch.randperm(10)
+    moved = z[samples][:, classes], v[samples][:, classes], classes.argsort()[target[samples]]
+    assert torch.allclose(loss(setting, (z, v, target)).total, loss(setting, moved).total, rtol=1e-10)
+
+
+@ALL
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["huge", "equal", "zero", "opposite", "flat teacher"])
+def test_it_stays_finite(setting: str, dtype: torch.dtype, kind: str) -> None:
+    z, v, target = logits(8, 10, scale=1e4)
+    z, v = z.detach().clamp(-1e4, 1e4), v.clamp(-1e4, 1e4)
+    if kind == "equal":
+        v = z.clone()
+    elif kind == "zero":
+        z, v = torch.zeros_like(z), torch.zeros_like(v)
+    elif kind == "opposite":
+        v = -z
+    elif kind == "flat teacher":
+        v = torch.ones_like(v)
+    student = z.to(dtype).requires_grad_()
+    total = loss(setting, (student, v.to(dtype), target)).total
+    (gradient,) = torch.autograd.grad(total, student)
+    assert total.isfinite()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in METHODS if entry.min_classes > 2])
+def test_it_is_refused_where_it_is_not_defined(name: str) -> None:
+    setting = next(key for key in SETTINGS if key.split()[0] == name)
+    with pytest.raises(ValueError, match="at least 3 classes"):
+        loss(setting, logits(4, 2))
+
+
+# One other value of each parameter; what it is changed from is in SETTINGS or the default.
+CHANGES: dict[str, dict[str, Any]] = {
+    "kd": {"temperature": 2.0, "ce_weight": 0.5, "kd_weight": 2.0, "standardise": True},
+    "dkd": {
+        "alpha": 2.0,
+        "beta": 2.0,
+        "temperature": 2.0,
+        "ce_weight": 0.5,
+        "ramp_epochs": 30,
+        "ramp_start": 0,
+        "standardise": True,
+    },
+    "dkd_align sample": {
+        "alpha": 2.0,
+        "beta": 2.0,
+        "temperature": 2.0,
+        "ce_weight": 0.5,
+        "ramp_epochs": 30,
+        "ramp_start": 0,
+        "standardise": True,
+        "reduction": "log",
+        "epsilon": 1.0,
+        "decay": 0.5,
+    },
+    "dkd_align log": {"log_floor": 1.0},
+    "dkd_align share": {"epsilon_share": 0.4},
+    "dkd_divergence": {
+        "alpha": 2.0,
+        "beta": 2.0,
+        "temperature": 2.0,
+        "ce_weight": 0.5,
+        "ramp_epochs": 30,
+        "ramp_start": 0,
+        "mu": 1.0,
+        "epsilon": 1.0,
+    },
+    "dist": {"temperature": 2.0, "ce_weight": 0.5, "beta": 1.0, "gamma": 1.0},
+    "nkd": {"temperature": 2.0, "ce_weight": 0.5, "gamma": 1.0},
+    "rld": {
+        "alpha": 2.0,
+        "beta": 2.0,
+        "temperature": 2.0,
+        "confidence_temperature": 2.0,
+        "ce_weight": 0.5,
+        "ramp_epochs": 30,
+        "standardise": True,
+    },
+}
+
+
+def test_every_parameter_is_tried() -> None:
+    for entry in METHODS:
+        tried = {name for setting, changed in CHANGES.items() if setting.split()[0] == entry.name for name in changed}
+        assert tried == set(entry.params.model_fields), entry.name
+
+
+@pytest.mark.parametrize(("setting", "name"), [(key, name) for key, changed in CHANGES.items() for name in changed])
+def test_every_parameter_does_something(setting: str, name: str) -> None:
+    z, v, target = logits(16, 10)
+    method, base = setting.split()[0], SETTINGS[setting] | ({"ramp_epochs": 20} if "ramp" in name else {})
+    results = []
+    for params in (base, base | {name: CHANGES[setting][name]}):
+        terms = methods.build(MethodChoice(name=method, params=params))(methods.LogitBatch(z, v, target), 3)
+        results.append(torch.autograd.grad(terms.total, z)[0])
+    assert (results[0] - results[1]).norm() > 1e-6 * results[0].norm()
