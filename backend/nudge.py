@@ -92,6 +92,10 @@ class Nudger:
                 app.conf.broker_transport_options = {
                     "socket_connect_timeout": _CONNECT_SECONDS,
                     "socket_timeout": _CONNECT_SECONDS,
+                    # One try: the reconciler is the retry.
+                    "max_retries": 1,
+                    "interval_start": 0,
+                    "interval_step": 0,
                 }
             self._celery = app
         return self._celery
