@@ -1,1 +1,1 @@
-"""Alembic's scripts. A new one: change ``backend.db.models``, then write ``versions/NNNN_what.py``; a test holds both equal."""
+"""Alembic's scripts. A new one follows a change of ``backend.db.models``; a test holds the two equal."""
