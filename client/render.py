@@ -264,7 +264,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     for group in comparison.groups:
         if group.missing:
             seeds = ", ".join(map(str, group.missing))
-            lines.append(f"{group.label}: no value yet for seed {seeds}.")
+            lines.append(f"{group.label}: no value {'' if comparison.complete else 'yet '}for seed {seeds}.")
     if not comparison.complete:
         lines.append("Not every run has ended: these numbers will change.")
     return lines

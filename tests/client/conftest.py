@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from core.wire.local import Home
+from tests.client.fakes import FakeBackend, FakeServer
 
 _VARIABLES = (
     "DKD_API_URL",
@@ -24,3 +26,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DKD_HOME", str(tmp_path / "home"))
     return Home.find()
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend]:
+    """A fake backend that answers at the address which the environment names."""
+    fake = FakeBackend()
+    server = FakeServer(fake)
+    monkeypatch.setenv("DKD_API_URL", server.url)
+    yield fake
+    server.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -181,3 +183,37 @@ class FakeBackend:
     def sent(self, index: int = -1) -> Any:
         """The JSON body of a request."""
         return json.loads(self.requests[index].content)
+
+
+class FakeServer:
+    """A FakeBackend behind a real port on the loopback address, for code that makes its own client."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                url = f"http://{self.headers['Host']}{self.path}"
+                request = httpx.Request(self.command, url, headers=dict(self.headers), content=self.rfile.read(length))
+                response = backend(request)
+                self.send_response(response.status_code)
+                self.send_header("Content-Type", response.headers.get("Content-Type", "application/json"))
+                self.send_header("Content-Length", str(len(response.content)))
+                self.end_headers()
+                self.wfile.write(response.content)
+
+            do_GET = answer  # noqa: N815 (http.server names it)
+            do_POST = answer  # noqa: N815
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

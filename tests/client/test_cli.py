@@ -1,0 +1,444 @@
+"""The command line: what it prints, its exit codes, and one line for each mistake."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from client.cli.app import app, run
+from core.wire.local import Home
+from tests.client import fakes
+from tests.client.fakes import FakeBackend, page, problem, run_summary
+
+Captured = pytest.CaptureFixture[str]
+SPEC = fakes.spec().model_dump(mode="json")
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(SPEC))
+    return path
+
+
+@pytest.fixture
+def no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DKD_API_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("client.connection.time.sleep", lambda _: None)
+
+
+def complaints(captured: Captured) -> list[str]:
+    """What stderr holds; nothing may be on stdout, and no traceback anywhere."""
+    out, err = captured.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "a spec is a mapping of fields, not an empty file"),
+        ("- a", "a spec is a mapping of fields, not a list"),
+        ("name: [1", "not YAML at line 1, column 9"),
+        ("when: 2025-13-45", "not YAML: month must be in 1..12"),
+        ("[" * 5000, "not YAML: nested too deeply"),
+        ("\0", "not YAML"),
+    ],
+)
+def test_a_file_that_is_no_spec(tmp_path: Path, capsys: Captured, no_backend: None, text: str, expected: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    assert run(["submit", str(path)]) == 2
+    (line,) = complaints(capsys)
+    assert line.startswith(f"dkd: {path}: ")
+    assert expected in line
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", "folder"])
+def test_a_file_that_cannot_be_read(
+    tmp_path: Path, capsys: Captured, no_backend: None, content: bytes | str | None
+) -> None:
+    path = tmp_path / "spec.yaml"
+    if content == "folder":
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    assert run(["preview", str(path)]) == 2
+    (line,) = complaints(capsys)
+    assert line.startswith(f"dkd: cannot read {path}: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        ("methods.0=dkdd", "methods.0.name", "unknown method 'dkdd'; did you mean dkd"),
+        ("student.model=resnet21", "student.model.name", "resnet20"),
+        ("dataset=digit", "dataset.name", "did you mean digits"),
+        ("methods.1.params.alpha=-1", "methods.1.params.alpha", "greater than or equal to 0"),
+        ("methods.1.params.temperature=0", "methods.1.params.temperature", "greater than 0"),
+        ("training.epochs=0", "training.epochs", "greater than or equal to 1"),
+        ("training.epochs=many", "training.epochs", "integer"),
+        ("training.epoch=3", "training.epoch", "unknown field"),
+        ("seeds=[1, 1]", "seeds", "given twice"),
+        ("teacher=null", "methods.0", "needs a teacher"),
+    ],
+)
+def test_each_mistake_in_a_spec_is_one_line_with_its_field(
+    spec_file: Path, capsys: Captured, no_backend: None, change: str, field: str, message: str
+) -> None:
+    assert run(["submit", str(spec_file), "--set", change]) == 2
+    line = complaints(capsys)[0]
+    assert line.startswith(f"dkd: {spec_file}: {field}: ")
+    assert message in line
+
+
+def test_several_mistakes_are_several_lines(spec_file: Path, capsys: Captured, no_backend: None) -> None:
+    wrong = ["--set", "training.epochs=0", "--set", "methods.1.params.beta=-3", "--set", "extra=1"]
+    assert run(["submit", str(spec_file), *wrong]) == 2
+    assert len(complaints(capsys)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.epochs", "path=value"),
+        ("=3", "path=value"),
+        ("training..epochs=3", "path=value"),
+        ("seeds=[", "not YAML"),
+        ("methods.7.label=x", "'7' is no item of a list of 2"),
+        ("priority.high=1", "has no fields"),
+    ],
+)
+def test_a_change_that_leads_nowhere(
+    spec_file: Path, capsys: Captured, no_backend: None, change: str, message: str
+) -> None:
+    data = SPEC | {"priority": 3}
+    spec_file.write_text(yaml.safe_dump(data))
+    assert run(["submit", str(spec_file), "--set", change]) == 2
+    (line,) = complaints(capsys)
+    assert f"--set {change}" in line
+    assert message in line
+
+
+def test_submit_sends_the_spec_as_written_with_its_changes(
+    tmp_path: Path, backend: FakeBackend, capsys: Captured
+) -> None:
+    written: dict[str, Any] = {
+        "name": "small",
+        "dataset": "digits",
+        "teacher": {"model": "resnet20"},
+        "student": {"model": "small_cnn"},
+        "methods": ["kd", {"name": "dkd", "params": {"beta": 2.0}}],
+        "seeds": [0],
+        "training": {"epochs": 4},
+    }
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(written))
+    backend.answers["POST /api/v1/experiments"] = fakes.experiment()
+    changes = ["training.epochs=2", "seeds=[3, 4]", "methods.0.label=plain", "methods.1.params.beta=1", "tags=[a]"]
+    assert run(["submit", str(path), *(part for item in changes for part in ("--set", item))]) == 0
+    assert backend.sent() == written | {
+        "methods": [{"name": "kd", "label": "plain"}, {"name": "dkd", "params": {"beta": 1}}],
+        "seeds": [3, 4],
+        "tags": ["a"],
+        "training": {"epochs": 2},
+    }
+    assert backend.requests[0].headers["Idempotency-Key"]
+    out = capsys.readouterr().out
+    assert "2 run(s) queued" in out
+    assert "dkd watch exp-1" in out
+
+
+def test_submit_from_stdin_as_json(backend: FakeBackend, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend.answers["POST /api/v1/experiments"] = fakes.experiment()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(SPEC)))
+    assert run(["submit", "-", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "exp-1"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("name: ["))
+    assert run(["submit", "-"]) == 2
+    assert complaints(capsys)[0].startswith("dkd: stdin: not YAML")
+
+
+def test_what_the_api_refuses_is_one_line_a_field(spec_file: Path, backend: FakeBackend, capsys: Captured) -> None:
+    refusal = problem(422, "invalid", ("student.model", "too small"), ("seeds", "too\nmany"))
+    backend.answers["POST /api/v1/experiments"] = refusal
+    assert run(["submit", str(spec_file)]) == 2
+    assert complaints(capsys) == ["dkd: student.model: too small", "dkd: seeds: too many"]
+
+
+def test_a_name_that_is_taken(spec_file: Path, backend: FakeBackend, capsys: Captured) -> None:
+    backend.answers["POST /api/v1/experiments"] = problem(409, "an experiment is named 'small' already")
+    assert run(["submit", str(spec_file)]) == 1
+    assert complaints(capsys) == ["dkd: an experiment is named 'small' already"]
+
+
+def test_a_token_that_is_refused_says_where_it_comes_from(backend: FakeBackend, capsys: Captured) -> None:
+    backend.answers["GET /api/v1/workers"] = problem(401, "no token")
+    assert run(["workers"]) == 1
+    assert "DKD_API_TOKEN" in complaints(capsys)[0]
+
+
+@pytest.mark.parametrize(
+    "command", [["runs"], ["workers"], ["compare", "x"], ["show", "x"], ["logs", "x"], ["cancel", "x"], ["watch", "x"]]
+)
+def test_no_backend(capsys: Captured, no_backend: None, command: list[str]) -> None:
+    assert run(command) == 3
+    (line,) = complaints(capsys)
+    assert "http://127.0.0.1:1" in line
+    assert "dkd up" in line
+
+
+def test_an_address_that_is_none(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DKD_API_URL", "nonsense")
+    assert run(["runs"]) == 2
+    assert len(complaints(capsys)) == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sumbit"],
+        ["submit"],
+        ["submit", "a", "b"],
+        ["runs", "--limit", "none"],
+        ["runs", "--limit", "0"],
+        ["runs", "--state", "asleep"],
+        ["runs", "--colour"],
+        ["catalog", "losses"],
+        ["up", "--port", "70000"],
+        ["logs", "x", "--tail", "0"],
+    ],
+)
+def test_wrong_use_is_one_line(capsys: Captured, no_backend: None, command: list[str]) -> None:
+    assert run(command) == 2
+    assert len(complaints(capsys)) == 1
+
+
+def test_a_plugin_that_is_not_there(
+    spec_file: Path, capsys: Captured, no_backend: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DKD_PLUGINS", "not_a_module")
+    assert run(["submit", str(spec_file)]) == 2
+    assert "not_a_module" in complaints(capsys)[0]
+
+
+@pytest.mark.parametrize(
+    "command",
+    sorted(command.name or command.callback.__name__ for command in app.registered_commands if command.callback),
+)
+def test_every_command_explains_itself(capsys: Captured, command: str) -> None:
+    assert run([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"Usage: dkd {command}")
+    assert "xit code" in out
+
+
+def test_bare_dkd_lists_the_commands_and_the_exit_codes(capsys: Captured) -> None:
+    assert run([]) == 0
+    out = capsys.readouterr().out
+    assert "Exit codes" in out
+    assert "DKD_API_URL" in out
+
+
+def test_preview(spec_file: Path, backend: FakeBackend, capsys: Captured) -> None:
+    backend.answers["POST /api/v1/experiments/preview"] = {
+        "runs": [
+            {"label": "teacher", "role": "teacher", "model": "resnet20", "seed": 0, "shared": True},
+            {"label": "kd", "role": "student", "model": "small_cnn", "seed": 1},
+        ],
+        "warnings": [{"path": "seeds", "message": "two are few"}],
+    }
+    assert run(["preview", str(spec_file)]) == 0
+    out = capsys.readouterr().out
+    assert "trained already" in out
+    assert "1 run(s) to train, 1 shared" in out
+    assert "seeds: two are few" in out
+
+
+def test_runs_goes_through_the_pages(backend: FakeBackend, capsys: Captured) -> None:
+    first = page(run_summary(1), run_summary(2)) | {"next_cursor": "more"}
+    second = page(run_summary(3, state="failed", reason="out of\nmemory"))
+    backend.answers["GET /api/v1/runs"] = [first, second]
+    assert run(["runs", "-s", "running", "-s", "failed", "-e", "small"]) == 0
+    out = capsys.readouterr().out
+    assert [f"run-{number}" in out for number in (1, 2, 3)] == [True, True, True]
+    assert "out of memory" in out
+    assert "91.50 %" in out
+    assert backend.requests[1].url.params["cursor"] == "more"
+    assert backend.requests[0].url.params.get_list("state") == ["running", "failed"]
+
+
+def test_runs_as_json_is_a_page(backend: FakeBackend, capsys: Captured) -> None:
+    backend.answers["GET /api/v1/runs"] = page(run_summary(1))
+    assert run(["runs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["items"][0]["id"] == "run-1"
+
+
+def test_show_finds_runs_and_experiments(backend: FakeBackend, capsys: Captured) -> None:
+    failed = fakes.run(7, state="failed", reason="loss is NaN", log_tail=["epoch 3", "loss [bold]nan[/bold]"])
+    backend.answers["GET /api/v1/runs/run-7"] = failed
+    backend.answers["GET /api/v1/experiments/small"] = fakes.experiment()
+    assert run(["show", "run-7"]) == 0
+    out = capsys.readouterr().out
+    assert "loss is NaN" in out
+    assert "loss [bold]nan[/bold]" in out
+    assert run(["show", "small"]) == 0
+    out = capsys.readouterr().out
+    assert "1 queued, 1 running" in out
+    assert "run-2" in out
+    assert run(["show", "nobody"]) == 1
+    assert "'nobody'" in complaints(capsys)[0]
+
+
+def test_logs_to_the_end_and_of_an_experiment(backend: FakeBackend, capsys: Captured) -> None:
+    def lines(*numbers: int) -> dict[str, Any]:
+        made = [
+            {"number": n, "attempt": 1, "time": fakes.NOW.isoformat(), "level": "info", "message": f"line {n}"}
+            for n in numbers
+        ]
+        return {"run_id": "run-1", "lines": made}
+
+    backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
+    backend.answers["GET /api/v1/runs/run-1/logs"] = [lines(1, 2), lines(3), lines()]
+    backend.answers["GET /api/v1/experiments/small"] = fakes.experiment()
+    assert run(["logs", "run-1"]) == 0
+    assert [line[-6:] for line in capsys.readouterr().out.splitlines()] == ["line 1", "line 2", "line 3"]
+    assert [request.url.params.get("after") for request in backend.requests[1:]] == ["0", "2", "3"]
+    assert run(["logs", "small"]) == 1
+    assert "run-1 (dkd seed 0)" in complaints(capsys)[0]
+
+
+def test_cancel_takes_runs_and_experiments(backend: FakeBackend, capsys: Captured) -> None:
+    backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
+    backend.answers["POST /api/v1/runs/run-1/cancel"] = fakes.run(state="cancelling")
+    backend.answers["GET /api/v1/experiments/small"] = fakes.experiment()
+    backend.answers["POST /api/v1/experiments/exp-1/cancel"] = fakes.experiment(
+        runs=[run_summary(1, state="cancelling"), run_summary(2, state="cancelled")]
+    )
+    assert run(["cancel", "run-1", "small"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["run-1 (dkd seed 0): cancelling", "small: 1 cancelling, 1 cancelled"]
+
+
+def test_retry_of_an_experiment_is_of_what_failed(backend: FakeBackend, capsys: Captured) -> None:
+    states = ["failed", "succeeded", "cancelled"]
+    runs = [run_summary(number, state=state) for number, state in enumerate(states, 1)]
+    backend.answers["GET /api/v1/experiments/small"] = fakes.experiment(runs=runs, state="failed")
+    for number in (1, 3):
+        backend.answers[f"POST /api/v1/runs/run-{number}/retry"] = fakes.run(number, state="queued")
+    assert run(["retry", "small", "--json"]) == 0
+    assert [item["id"] for item in json.loads(capsys.readouterr().out)["runs"]] == ["run-1", "run-3"]
+
+
+def test_compare_prints_the_table_and_what_it_allows_one_to_say(backend: FakeBackend, capsys: Captured) -> None:
+    backend.answers["GET /api/v1/comparisons"] = fakes.comparison()
+    assert run(["compare", "small"]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line for line in out.partition("\n\n")[0].splitlines()}
+    assert "95.00 ± 0.50" in rows["kd"]
+    assert "> 4 (1/2)" in rows["kd"]
+    assert "baseline" in rows["kd"]
+    assert "96.25 ± 0.25" in rows["dkd"]
+    assert "2.5 (2/2)" in rows["dkd"]
+    assert "+1.25  [−1.90, +4.40]" in rows["dkd"]
+    assert "899 images, so that one image is 0.11 %" in out
+    assert "Teacher: 98.00 %; target 93.10 %" in out
+    assert "one teacher (seed 0)" in out
+    assert "Two pairs cannot tell dkd from kd." in out
+
+
+def test_compare_before_anything_has_ended(backend: FakeBackend, capsys: Captured) -> None:
+    groups = [{"label": "kd", "method": "kd", "n": 0, "missing": [0, 1]}]
+    empty = fakes.comparison(
+        groups=groups, paired=[], complete=False, test_size=0, resolution=None, teacher_top1=None, target=None
+    )
+    backend.answers["GET /api/v1/comparisons"] = empty
+    assert run(["compare", "small"]) == 0
+    out = capsys.readouterr().out
+    assert "no value yet for seed 0, 1" in out
+    assert "will change" in out
+
+
+def test_workers_teachers_and_catalog(backend: FakeBackend, capsys: Captured) -> None:
+    backend.answers["GET /api/v1/workers"] = {
+        "items": [
+            {
+                "id": "w",
+                "name": "[one]",
+                "host": "h",
+                "slots": 2,
+                "device": "cpu",
+                "state": "online",
+                "last_heartbeat": fakes.NOW.isoformat(),
+            }
+        ]
+    }
+    backend.answers["GET /api/v1/teachers"] = {"items": []}
+    params = {"properties": {"temperature": {"default": 4.0}, "reduction": {}}}
+    entry = {"name": "kd", "summary": "Softened targets.", "params": params}
+    backend.answers["GET /api/v1/catalog"] = {
+        "methods": [entry],
+        "models": [],
+        "datasets": [],
+        "metrics": [{"name": "lr", "label": "Learning rate"}],
+        "experiment_schema": {},
+    }
+    assert run(["workers"]) == 0
+    assert "[one]" in capsys.readouterr().out
+    assert run(["teachers"]) == 0
+    assert capsys.readouterr().out == "no teachers yet\n"
+    assert run(["catalog"]) == 0
+    out = capsys.readouterr().out
+    assert "temperature=4.0, reduction" in out
+    assert "Learning rate" in out
+
+
+def test_a_person_with_a_backend_that_is_none(backend: FakeBackend, capsys: Captured) -> None:
+    backend.answers["GET /api/v1/workers"] = {"hello": "world"}
+    assert run(["workers"]) == 3
+    assert "WorkerList" in complaints(capsys)[0]
+
+
+def test_a_fault_of_ours_is_still_one_line(
+    backend: FakeBackend, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("what")
+
+    monkeypatch.setattr("client.http.Client.workers", broken)
+    assert run(["workers"]) == 1
+    (line,) = complaints(capsys)
+    assert "KeyError" in line
+    monkeypatch.setenv("DKD_DEBUG", "1")
+    assert run(["workers"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_up_says_who_holds_the_home(home: Home, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    from client.stack import HomeLock
+
+    monkeypatch.setattr("client.stack.services.missing_packages", lambda dashboard: [])
+    lock = HomeLock(home.path)
+    lock.take()
+    lock.tell("http://127.0.0.1:8123", "http://127.0.0.1:8567")
+    try:
+        assert run(["up"]) == 1
+    finally:
+        lock.release()
+    err = capsys.readouterr().err
+    assert "http://127.0.0.1:8123" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_command_line_starts_without_torch_and_numpy() -> None:
+    code = "import sys, client.cli; print(sorted({'torch', 'numpy', 'streamlit'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

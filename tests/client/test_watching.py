@@ -1,0 +1,173 @@
+"""Following to the end, through the command line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+
+from client import ApiError, BackendUnreachable, Client
+from client.cli.app import run
+from client.stack import Signals, StopRequested
+from client.watching import of_experiment, watch
+from core.wire.public import Experiment, StateCounts
+from tests.client import fakes
+from tests.client.fakes import FakeBackend, problem, run_summary
+
+Captured = pytest.CaptureFixture[str]
+EXPERIMENT = "GET /api/v1/experiments/exp-1"
+
+
+def at(first: str, second: str, progress: float, **changes: Any) -> Experiment:
+    """The experiment with its two runs in these states."""
+    done = {"step": 40, "epoch": 4.0}
+    runs = [
+        run_summary(1, state=first, **(done if first == "succeeded" else {})),
+        run_summary(2, state=second, seed=1, **(done if second == "succeeded" else {})),
+    ]
+    ended = {"succeeded", "failed", "cancelled"}
+    state = "active" if not {first, second} <= ended else "finished" if first == second == "succeeded" else "failed"
+    return fakes.experiment(runs=runs, progress=progress, state=state, counts=StateCounts(), **changes)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.watching.time.sleep", lambda _: None)
+    monkeypatch.setattr("client.watching._QUIET_LINE_SECONDS", 0.0)
+
+
+def test_submit_watch_prints_progress_then_the_result(
+    backend: FakeBackend, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.answers["POST /api/v1/experiments"] = at("queued", "queued", 0.0)
+    backend.answers[EXPERIMENT] = [
+        at("running", "queued", 0.25),
+        at("succeeded", "running", 0.75),
+        at("succeeded", "succeeded", 1.0),
+    ]
+    backend.answers["GET /api/v1/comparisons"] = fakes.comparison()
+    spec = json.dumps(fakes.spec().model_dump(mode="json"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(spec))
+    assert run(["submit", "-", "--watch"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "25%" in out
+    assert "dkd seed 0, epoch 2/4, test 91.50 %" in out
+    assert "✓ dkd seed 0: test 91.50 %" in out
+    assert "100%" in out
+    assert out.index("100%") < out.index("95.00 ± 0.50")
+
+
+def test_a_run_that_fails_makes_the_exit_code_1(backend: FakeBackend, capsys: Captured) -> None:
+    failed = run_summary(2, state="failed", seed=1, reason="loss is\nNaN")
+    last = at("succeeded", "failed", 1.0).model_copy(update={"runs": [run_summary(1, state="succeeded"), failed]})
+    backend.answers[EXPERIMENT] = [at("succeeded", "running", 0.5), at("succeeded", "running", 0.5), last]
+    backend.answers["GET /api/v1/comparisons"] = fakes.comparison()
+    assert run(["watch", "exp-1"]) == 1
+    out, err = capsys.readouterr()
+    assert "✗ dkd seed 1 failed: loss is NaN" in out
+    assert err == "dkd: dkd seed 1 failed: loss is NaN; `dkd show run-2` says more\n"
+
+
+def test_with_json_only_the_experiment_is_on_stdout(backend: FakeBackend, capsys: Captured) -> None:
+    backend.answers[EXPERIMENT] = [at("running", "queued", 0.0), at("succeeded", "succeeded", 1.0)]
+    assert run(["watch", "exp-1", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["state"] == "finished"
+    assert "100%" in err
+
+
+def test_one_run_can_be_watched(backend: FakeBackend, capsys: Captured) -> None:
+    ended = fakes.run(state="succeeded", step=40, epoch=4.0)
+    backend.answers["GET /api/v1/runs/run-1"] = [fakes.run(), fakes.run(), ended]
+    assert run(["watch", "run-1"]) == 0
+    assert " 50%  dkd seed 0" in capsys.readouterr().out
+
+
+def test_a_terminal_gets_a_bar_and_the_current_run() -> None:
+    backend = FakeBackend({EXPERIMENT: [at("running", "queued", 0.25), at("succeeded", "succeeded", 1.0)]})
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100)
+    seen = watch(client, lambda: of_experiment(client, "exp-1"), console)
+    assert seen.ended
+    assert "━" in file.getvalue()
+    assert "100%" in file.getvalue()
+
+
+def test_a_backend_that_is_away_for_a_moment_is_waited_for() -> None:
+    away = httpx.ConnectError("refused")
+    answers = [at("running", "queued", 0.25), *[away] * 3, problem(503, "starting"), at("succeeded", "succeeded", 1.0)]
+    backend = FakeBackend({EXPERIMENT: answers})
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    console = Console(file=io.StringIO())
+    assert watch(client, lambda: of_experiment(client, "exp-1"), console).ended
+
+
+def test_a_backend_that_stays_away_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.watching._PATIENCE_SECONDS", -1.0)
+    client = Client("http://127.0.0.1:9", transport=FakeBackend({EXPERIMENT: httpx.ConnectError("x")}).transport())
+    with pytest.raises(BackendUnreachable):
+        watch(client, lambda: of_experiment(client, "exp-1"), Console(file=io.StringIO()))
+    client = Client("http://127.0.0.1:9", transport=FakeBackend().transport())
+    with pytest.raises(ApiError, match="there is no"):
+        watch(client, lambda: of_experiment(client, "exp-1"), Console(file=io.StringIO()))
+
+
+def test_it_says_when_nobody_is_there_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.watching._LONELY_SECONDS", 0.0)
+    waiting = at("queued", "queued", 0.0)
+    backend = FakeBackend({EXPERIMENT: [waiting, waiting, at("succeeded", "succeeded", 1.0)]})
+    backend.answers["GET /api/v1/workers"] = {"items": []}
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    file = io.StringIO()
+    watch(client, lambda: of_experiment(client, "exp-1"), Console(file=file))
+    assert file.getvalue().count("no worker is online") == 1
+
+
+def test_a_signal_ends_the_watching() -> None:
+    backend = FakeBackend({EXPERIMENT: at("running", "queued", 0.25)})
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    with Signals() as signals:
+        ticks = _raise_after(3, signal.SIGTERM)
+
+        def tick() -> None:
+            next(ticks)
+            signals.check()
+
+        with pytest.raises(StopRequested) as caught:
+            watch(client, lambda: of_experiment(client, "exp-1"), Console(file=io.StringIO()), tick=tick)
+    assert caught.value.number == signal.SIGTERM
+
+
+def test_ctrl_c_ends_the_command_with_130(backend: FakeBackend) -> None:
+    backend.answers[EXPERIMENT] = at("running", "queued", 0.25)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "client.cli", "watch", "exp-1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert err.splitlines() == ["the runs go on; `dkd watch exp-1` follows, `dkd cancel exp-1` ends them"]
+
+
+def _raise_after(count: int, number: signal.Signals) -> Iterator[None]:
+    for _ in range(count):
+        yield
+    signal.raise_signal(number)
+    yield
