@@ -7,9 +7,10 @@ are set.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from core.wire.public import Group
@@ -129,6 +130,32 @@ PANELS = (
     ),
 )
 """The charts of the Run page in their order; those without data are left out."""
+
+_DERIVED = frozenset({"train/epsilon"})
+"""Metrics that follow from the spec alone and are not drawn."""
+
+
+def panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
+    """The charts of the Run page with what else the catalog lists, so that a new method's terms appear by themselves.
+
+    Args:
+        metrics: the catalog's entries: name, title, unit, label.
+    """
+    known = {trace.metric for panel in PANELS for trace in panel.traces} | _DERIVED
+    new = [metric for metric in metrics if metric["name"] not in known]
+    terms = [metric for metric in new if metric["name"].startswith("train/") and metric["unit"] == "nats"]
+    colours = itertools.cycle(theme.PALETTE)
+    more = tuple(
+        Trace(metric["name"], metric["title"].removesuffix(" term"), next(colours), dash="dashdot") for metric in terms
+    )
+    apart = tuple(
+        Panel(metric["name"], metric["title"], metric["label"], (Trace(metric["name"], metric["title"], theme.BLUE),))
+        for metric in new
+        if metric not in terms
+    )
+    return (
+        tuple(replace(panel, traces=panel.traces + more) if panel.key == "loss" else panel for panel in PANELS) + apart
+    )
 
 
 def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:

@@ -81,21 +81,36 @@ def _live(experiment_id: str, drawn: Experiment, band: str) -> None:
     def body() -> None:
         known = _experiment(experiment_id)
         experiment = known.value
-        session.outage(known.lost)
         curves = session.ask(
             f"curves of {experiment_id}",
             lambda: session.curves().update_some(session.client(), experiment.runs, _METRICS, _BUDGET),
         ).value
-        comparison = session.ask(
-            f"comparison {experiment_id}", lambda: session.client().comparison(experiment_id)
-        ).value
-        _summary(experiment, comparison)
-        _figure(experiment, comparison, curves, band)
-        _results(experiment, comparison)
+        comparison = _comparison(experiment)
+        # In containers, so that a line that comes or goes above a chart does not make the browser draw it anew.
+        with st.container():
+            session.outage(known.lost)
+        with st.container():
+            _summary(experiment, comparison)
+        with st.container():
+            _figure(experiment, comparison, curves, band)
+        with st.container():
+            _results(experiment, comparison)
         if experiment.state != drawn.state or (ended and not held and _all_held(experiment)):
             st.rerun()  # what is above changes with the state, and one that has ended is not asked about again
 
     body()
+
+
+def _comparison(experiment: Experiment) -> Comparison:
+    """Computed anew by the backend only when a run has changed its state: nothing else changes the result."""
+    states = tuple((run.id, run.state) for run in experiment.runs)
+    held: tuple[object, Comparison] | None = st.session_state.get(f"compare.held.{experiment.id}")
+    if held and held[0] == states:
+        return held[1]
+    known = session.ask(f"comparison {experiment.id}", lambda: session.client().comparison(experiment.id))
+    if known.lost is None:
+        st.session_state[f"compare.held.{experiment.id}"] = (states, known.value)
+    return known.value
 
 
 def _all_held(experiment: Experiment) -> bool:

@@ -225,6 +225,7 @@ def _beside(spec: dict[str, Any], draft: dict[str, Any], slots: Slots) -> None:
         _done(made[1])
     else:
         preview, problems = _preview(spec, text)
+        named = bool(spec["name"])
         problems = [*slots.found, *problems]
         slots.show(problems, "red", ":material/error:")
         if problems:
@@ -233,13 +234,15 @@ def _beside(spec: dict[str, Any], draft: dict[str, Any], slots: Slots) -> None:
             warnings = [(item.path, item.message) for item in preview.warnings]
             slots.show(warnings, "orange", ":material/warning:")
             _planned(preview, warnings, draft)
+            if not named:
+                st.info("Give it a name at the top of the form; tables and links use it.", icon=":material/edit:")
         count = tables.planned_count(preview) if preview else 0
         label = f"Start {count} runs" if count != 1 else "Start 1 run"
         st.button(
             label if preview and not problems else "Start",
             type="primary",
             icon=":material/play_arrow:",
-            disabled=bool(problems) or preview is None,
+            disabled=bool(problems) or preview is None or not named,
             on_click=_submit,
             args=(spec, text),
             key="new.submit",
@@ -259,7 +262,8 @@ def _preview(spec: dict[str, Any], text: str) -> tuple[Preview | None, list[tupl
     known: tuple[str, Preview | None, list[tuple[str, str]]] | None = st.session_state.get("new.preview")
     if known is None or known[0] != text:
         try:
-            known = (text, session.client().preview(spec), [])
+            # A form that nobody has named yet is no error; what it would make can be shown all the same.
+            known = (text, session.client().preview({**spec, "name": spec["name"] or "not named yet"}), [])
         except ApiError as error:
             known = (text, None, _problems(error))
         st.session_state["new.preview"] = known

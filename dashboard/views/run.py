@@ -88,11 +88,17 @@ def _live(run_id: str, drawn: Run) -> None:
         run = known.value
         if (run.state, run.attempt) != (drawn.state, drawn.attempt):
             st.rerun()  # the buttons above and the tables below change with the state
-        session.outage(known.lost)
         held = session.ask(f"curves {run_id}", lambda: session.curves().update(session.client(), run)).value
-        _figures(run, held)
-        _charts(run, held)
-        _log(run)
+        # Each part in a container of its own: a line that comes or goes would otherwise move the charts to other
+        # places in the page's tree, where the browser draws them anew and forgets the zoom.
+        with st.container():
+            session.outage(known.lost)
+        with st.container():
+            _figures(run, held)
+        with st.container():
+            _charts(run, held)
+        with st.container():
+            _log(run)
 
     body()
 
@@ -128,7 +134,8 @@ def _figures(run: Run, held: RunCurves) -> None:
 
 
 def _charts(run: Run, held: RunCurves) -> None:
-    figures = [(panel, charts.run_figure(panel, held.curves)) for panel in charts.PANELS]
+    listed = charts.panels(session.catalog().metrics)
+    figures = [(panel, charts.run_figure(panel, held.curves)) for panel in listed]
     drawn = [(panel, figure) for panel, figure in figures if figure is not None]
     if not drawn:
         text = {

@@ -17,12 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.catalog import METHODS, describe
-from core.spec import ExperimentSpec, SpecError, parse_experiment, read_experiment, warnings_of
+from core.spec import ExperimentSpec, SpecError, parse_experiment, warnings_of
 from core.spec.experiment import PlannedRun
 from core.wire.public import (
     Attempt,
@@ -50,7 +49,19 @@ from core.wire.public import (
     StateCounts,
 )
 
-DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
+_DIGITS: dict[str, Any] = {
+    "name": "digits-dkd-vs-dkd-align",
+    "dataset": "digits",
+    "teacher": {"model": "resnet20"},
+    "student": {"model": "small_cnn"},
+    "methods": [
+        "dkd",
+        {"name": "dkd_align", "params": {"reduction": "sample", "epsilon": 6.0}},
+        {"name": "dkd_align", "params": {"reduction": "log", "epsilon_share": 0.1}},
+    ],
+    "seeds": [0, 1, 2],
+    "training": {"epochs": 30},
+}
 STEPS_AN_EPOCH = 15
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 
@@ -87,6 +98,8 @@ class FakeBackend:
         self.experiments: dict[str, tuple[str, ExperimentSpec, datetime]] = {}
         self.runs: dict[str, FakeRun] = {}
         self.keys: dict[str, str] = {}
+        self.token = ""
+        """Refuses every other token, where one is set."""
         self.requests: list[str] = []
         self.sent = 0
 
@@ -402,6 +415,8 @@ class FakeBackend:
         parts = [unquote(part) for part in url.path.removeprefix("/api/v1/").split("/")]
         if url.path == "/readyz":
             return 200, {"status": "ready"}
+        if self.token and headers.get("Authorization") != f"Bearer {self.token}":
+            raise Refused(401, "this token is not known")
         with self.lock:
             self.requests.append(f"{method} {url.path}")
             match [method, *parts]:
@@ -479,7 +494,7 @@ class FakeServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> FakeServer:
-        backend = self.backend
+        server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -493,6 +508,7 @@ class FakeServer:
                 self._answer("POST", json.loads(text) if text else None)
 
             def _answer(self, method: str, body: Any) -> None:
+                backend = server.backend
                 try:
                     status, content = backend.answer(method, self.path, body, self.headers)
                     kind = "application/json"
@@ -534,8 +550,8 @@ class FakeServer:
 
 
 def digits_spec(**changes: Any) -> ExperimentSpec:
-    """The example that the demo runs, with other values at the top where they are given."""
-    return parse_experiment(read_experiment(DIGITS).model_dump(mode="json") | changes)
+    """Ten runs of the kind that the demo makes, with other values at the top where they are given."""
+    return parse_experiment(_DIGITS | changes)
 
 
 def main() -> None:

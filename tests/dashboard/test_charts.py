@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.catalog import METRICS
+from core.catalog import METRICS, describe_metrics
 from core.wire.public import Group
 from dashboard import charts, theme
 from dashboard.live import Curve
@@ -34,8 +34,18 @@ def test_every_panel_names_metrics_that_the_catalog_has_and_its_unit() -> None:
 
 
 def test_every_metric_of_the_catalog_but_the_decayed_weight_is_drawn_on_the_run_page() -> None:
-    drawn = {trace.metric for panel in charts.PANELS for trace in panel.traces}
+    drawn = {trace.metric for panel in charts.panels(describe_metrics()) for trace in panel.traces}
     assert set(METRICS) - drawn == {"train/epsilon"}
+
+
+def test_a_new_methods_metrics_appear_by_themselves() -> None:
+    new = [
+        {"name": "train/mine", "title": "My term", "unit": "nats", "label": "My term (nats)"},
+        {"name": "grad/mine", "title": "My angle", "unit": "°", "label": "My angle (°)"},
+    ]
+    found = {panel.key: panel for panel in charts.panels([*describe_metrics(), *new])}
+    assert "My" in {trace.title for trace in found["loss"].traces}
+    assert found["grad/mine"].axis == "My angle (°)"
 
 
 def test_a_panel_without_data_is_left_out() -> None:

@@ -1,0 +1,240 @@
+"""The dashboard in a real Chromium against a fake backend: what only a browser can show."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.request import urlopen
+
+import pytest
+
+from tests import browser
+from tests.dashboard.conftest import APP
+from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        browser.chromium() is None,
+        reason="needs Chromium; install it (Debian: apt install chromium) or set DKD_CHROMIUM",
+    ),
+]
+
+SECONDS = 1000  # Playwright counts in milliseconds
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def dashboard(server: FakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Streamlit of our own; it is stopped with its whole process group."""
+    folder: Path = tmp_path_factory.mktemp("dashboard")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
+    command += ["--server.address", "127.0.0.1"]
+    environment = os.environ | {"DKD_API_URL": server.url, "DKD_API_TOKEN": "t", "DKD_HOME": str(folder)}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _until_it_answers(url, process, folder / "log")
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
+
+def _until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        try:
+            with urlopen(f"{url}/_stcore/health", timeout=2):
+                return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+    raise AssertionError(f"Streamlit does not answer: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser.browser() as running:
+        yield running
+
+
+@pytest.fixture
+def backend(server: FakeServer) -> FakeBackend:
+    """A fresh backend at the same address, with the digits demo in it."""
+    server.backend = FakeBackend()
+    server.backend.submit(digits_spec())
+    return server.backend
+
+
+@pytest.fixture
+def page(chromium: Browser, dashboard: str, backend: FakeBackend) -> Iterator[Page]:
+    context = chromium.new_context(base_url=dashboard, viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(30 * SECONDS)
+    opened = context.new_page()
+    yield opened
+    context.close()
+
+
+def finish(backend: FakeBackend) -> None:
+    for run in list(backend.runs.values()):
+        backend.advance(run.id, 30)
+
+
+@pytest.mark.parametrize(
+    ("address", "heading", "content", "charts"),
+    [
+        ("/new", "New experiment", "As YAML", 0),
+        ("/runs", "Runs", "Choose rows at their left edge.", 0),
+        ("/", "Runs", "Choose rows at their left edge.", 0),
+        ("/run?id=run-0001-002", "dkd_align (sample) · seed 0", "Gradient similarity", 7),
+        ("/compare?experiment=exp-0001", "Compare", "3 pairs cannot tell", 4),
+    ],
+)
+def test_every_page_opens_by_its_link_without_an_error(
+    page: Page, backend: FakeBackend, address: str, heading: str, content: str, charts: int
+) -> None:
+    finish(backend)
+    page.goto(address)
+    browser.drawn(page, charts=charts)
+    assert page.locator("h1").inner_text() == heading
+    page.get_by_text(content).first.wait_for()
+    assert browser.trouble(page) == []
+    for width, height in browser.WIDTHS.values():
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(300)
+        wide = page.evaluate("() => document.documentElement.scrollWidth")
+        assert wide <= width, f"at {width} px the page scrolls sideways"
+
+
+def accuracy(page: Page) -> str:
+    return page.locator('[data-testid="stMetric"]', has_text="Test accuracy").inner_text()
+
+
+def test_a_running_run_moves_by_itself_and_keeps_the_zoom(page: Page, backend: FakeBackend) -> None:
+    backend.advance("run-0001-000", 8)
+    page.goto("/run?id=run-0001-000")
+    browser.drawn(page, charts=4)
+    before = accuracy(page)
+    plot = page.locator(".js-plotly-plot").first
+    box = plot.locator(".nsewdrag").first.bounding_box()
+    assert box
+    # A drag across the middle of the plot is how a person zooms.
+    x, y = box["x"], box["y"] + box["height"] / 2
+    page.mouse.move(x + box["width"] * 0.4, y)
+    page.mouse.down()
+    page.mouse.move(x + box["width"] * 0.8, y, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    zoomed = plot.evaluate("plot => plot.layout.xaxis.range.map(end => Math.round(end * 100))")
+    backend.advance("run-0001-000", 4)
+    page.wait_for_function("() => document.querySelector('.js-plotly-plot').data[0].x.length === 12")
+    after = page.locator(".js-plotly-plot").first.evaluate(
+        "plot => plot.layout.xaxis.range.map(end => Math.round(end * 100))"
+    )
+    assert accuracy(page) != before
+    assert after == zoomed
+    assert after[0] > 100, "the drag has zoomed in"
+    page.get_by_text("epoch 12/30").wait_for()
+
+
+def test_a_run_that_ends_is_shown_as_ended_and_not_asked_about_again(page: Page, backend: FakeBackend) -> None:
+    backend.advance("run-0001-000", 5)
+    page.goto("/run?id=run-0001-000")
+    browser.drawn(page, charts=4)
+    backend.advance("run-0001-000", 30)
+    page.locator('[data-testid="stMetric"]', has_text="Took").wait_for()
+    browser.drawn(page, charts=4)
+    page.wait_for_timeout(2 * SECONDS)
+    asked = len(backend.requests)
+    page.wait_for_timeout(5 * SECONDS)
+    assert len(backend.requests) == asked
+
+
+def test_a_comparison_moves_by_itself(page: Page, backend: FakeBackend) -> None:
+    backend.advance("run-0001-000", 30)
+    page.goto("/compare?experiment=exp-0001")
+    browser.drawn(page)
+    page.get_by_text("1 of 10").first.wait_for()
+    for index in (1, 2, 3):
+        backend.advance(f"run-0001-00{index}", 30)
+    page.get_by_text("4 of 10").first.wait_for()
+    browser.drawn(page, charts=3)
+    finish(backend)
+    page.get_by_text("3 pairs cannot tell").first.wait_for()
+    assert browser.trouble(page) == []
+
+
+def test_a_double_click_makes_one_experiment_and_links_to_it(page: Page, backend: FakeBackend) -> None:
+    page.goto("/new")
+    browser.drawn(page)
+    page.get_by_role("button", name="Digits demo").click()
+    name = page.get_by_placeholder("digits-dkd-vs-dkd-align")
+    name.wait_for()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('input')].some(i => i.value === 'digits-dkd-vs-dkd-align')"
+    )
+    name.fill("twice")
+    name.press("Enter")
+    page.get_by_role("button", name="Start 10 runs").dblclick()
+    page.get_by_text("is queued: 10 runs").wait_for()
+    assert [spec.name for _, spec, _ in backend.experiments.values()] == ["digits-dkd-vs-dkd-align", "twice"]
+    page.get_by_role("link", name="Watch and compare").click()
+    page.wait_for_url("**/compare?experiment=exp-0002")
+    page.get_by_text("0 of 10").first.wait_for()
+
+
+def test_rows_stay_chosen_while_the_table_changes_and_back_returns_to_it(page: Page, backend: FakeBackend) -> None:
+    backend.advance("run-0001-000", 2)
+    page.goto("/runs")
+    browser.drawn(page)
+    table = page.locator('[data-testid="stDataFrame"]').bounding_box()
+    assert table
+    page.mouse.click(table["x"] + 16, table["y"] + 36 + 35 * 9 + 16)  # the box of the tenth row, the teacher
+    page.get_by_text("Chosen: teacher · seed 0").wait_for()
+    backend.submit(digits_spec(name="newer", seeds=[7]))
+    page.get_by_text("4 newer run(s) will appear").wait_for()
+    page.get_by_text("Chosen: teacher · seed 0").wait_for()
+    page.locator('[data-testid="stBaseButton-secondary"]', has_text="Open").click()
+    page.wait_for_url("**/run?id=run-0001-000")
+    page.get_by_role("heading", name="teacher · seed 0").wait_for()
+    page.go_back()
+    page.get_by_role("heading", name="Runs").wait_for()
+    assert browser.trouble(page) == []
+
+
+def test_the_page_says_that_the_backend_is_away_and_recovers_by_itself(
+    page: Page, server: FakeServer, backend: FakeBackend
+) -> None:
+    backend.advance("run-0001-000", 5)
+    page.goto("/run?id=run-0001-000")
+    browser.drawn(page, charts=4)
+    server.stop()
+    try:
+        page.get_by_text("has not answered since").wait_for()
+        assert page.locator(".js-plotly-plot").count() == 4, "what was known stays"
+        page.goto("/compare")  # a session of its own, which knows nothing yet
+        page.get_by_text("The backend does not answer.").wait_for()
+        assert browser.trouble(page) == []
+    finally:
+        server.start()
+    page.get_by_text("1 running").first.wait_for()
+    assert page.get_by_text("The backend does not answer.").count() == 0

@@ -1,0 +1,163 @@
+"""The form's pure half: schemas to fields, a spec to a draft and back, errors to their fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from core.catalog import describe
+from core.spec import ExperimentSpec, parse_experiment, read_experiment
+from dashboard import forms
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
+
+SCHEMA = ExperimentSpec.model_json_schema()
+CATALOG = describe()
+
+
+def entry(kind: str, name: str) -> dict[str, Any]:
+    return next(item for item in CATALOG[kind] if item["name"] == name)
+
+
+def fields(name: str) -> dict[str, forms.FormField]:
+    return {item.path: item for item in forms.fields_of(entry("methods", name)["params"])}
+
+
+def test_every_parameter_in_the_catalog_becomes_a_field() -> None:
+    for kind in ("methods", "models", "datasets"):
+        for item in CATALOG[kind]:
+            names = {found.path for found in forms.fields_of(item["params"])}
+            assert names == set(item["params"].get("properties", {})), item["name"]
+
+
+def test_kinds_defaults_and_what_may_stay_empty() -> None:
+    found = fields("dkd_align")
+    assert (found["alpha"].kind, found["alpha"].default, found["alpha"].nullable) == ("number", 1.0, False)
+    assert (found["ramp_epochs"].kind, found["ramp_epochs"].default) == ("integer", 20)
+    assert (found["reduction"].kind, found["reduction"].choices) == ("choice", ("batch", "sample", "log"))
+    assert found["ramp_start"].choices == (0, 1)
+    assert (found["epsilon"].kind, found["epsilon"].default, found["epsilon"].nullable) == ("number", None, True)
+    assert "α" in found["alpha"].help
+
+
+def test_a_required_parameter_without_a_default_begins_with_its_example() -> None:
+    assert fields("dkd_align")["reduction"].default == "sample"
+
+
+def test_arrows_move_by_one_unit_of_the_first_digit() -> None:
+    training = {item.path: item for item in forms.fields_of(SCHEMA["$defs"]["Training"], SCHEMA)}
+    assert training["optimizer.lr"].step == pytest.approx(0.01)
+    assert training["optimizer.weight_decay"].step == pytest.approx(1e-4)
+    assert fields("dkd")["temperature"].step == 1.0
+
+
+def test_nested_objects_are_groups() -> None:
+    training = {item.path: item for item in forms.fields_of(SCHEMA["$defs"]["Training"], SCHEMA)}
+    assert training["optimizer.lr"].group == "Optimizer"
+    assert training["schedule.milestones"].kind == "integers"
+    assert training["optimizer.nesterov"].kind == "boolean"
+    assert training["epochs"].group == ""
+
+
+def test_labels_are_words() -> None:
+    assert forms.humanise("ce_weight") == "CE weight"
+    assert forms.humanise("lr") == "Learning rate"
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("0-2", [0, 1, 2]),
+        ("0, 3, 7", [0, 3, 7]),
+        ("0-2, 7; 9 – 10", [0, 1, 2, 7, 9, 10]),
+        ("1..3 5", [1, 2, 3, 5]),
+        ("", []),
+    ],
+)
+def test_seeds_are_lists_and_ranges(text: str, numbers: list[int]) -> None:
+    assert forms.parse_integers(text) == numbers
+    assert forms.parse_integers(forms.join_integers(numbers)) == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("one", "'one' is neither"), ("5-2", "backwards"), ("0-99999999", "more than 1000"), ("-3", "'-3' is neither")],
+)
+def test_what_is_no_list_of_seeds_is_refused_in_words(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        forms.parse_integers(text)
+
+
+def test_the_blank_form_is_a_spec_but_for_its_name() -> None:
+    draft = forms.blank_draft(CATALOG, SCHEMA)
+    spec = forms.to_spec(draft)
+    assert spec["name"] == ""
+    parsed = parse_experiment({**spec, "name": "x"})
+    assert parsed.seeds == (0, 1, 2)
+
+
+def test_the_example_goes_through_the_form_unchanged() -> None:
+    written = yaml.safe_load(DIGITS.read_text(encoding="utf-8"))
+    assert parse_experiment(forms.to_spec(forms.to_draft(written))) == read_experiment(DIGITS)
+
+
+def test_a_spec_without_a_teacher_and_with_bare_names_goes_through_too() -> None:
+    written = {
+        "name": "bare",
+        "dataset": "digits",
+        "student": {"model": "small_cnn"},
+        "methods": ["ce", {"name": "ce", "label": "again"}],
+        "seeds": [4],
+        "training": {"epochs": 2},
+        "resources": {"device": "cpu"},
+        "priority": 3,
+        "tags": ["a"],
+        "notes": "why",
+    }
+    assert parse_experiment(forms.to_spec(forms.to_draft(written))) == parse_experiment(written)
+
+
+def test_what_is_shown_as_yaml_is_what_is_sent() -> None:
+    spec = forms.to_spec(forms.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8"))))
+    text = forms.yaml_of(spec)
+    assert yaml.safe_load(text) == spec
+    assert "seeds: [0, 1, 2]" in text
+
+
+def test_defaults_fill_in_what_values_leave_out_and_nothing_else() -> None:
+    defaults = {"a": 1, "b": {"c": 2, "d": 3}}
+    assert forms.completed({"b": {"c": 9}, "e": 4}, defaults) == {"a": 1, "b": {"c": 9, "d": 3}, "e": 4}
+    assert defaults == {"a": 1, "b": {"c": 2, "d": 3}}
+
+
+def test_an_error_belongs_to_its_field_or_to_the_nearest_around_it() -> None:
+    slots = ["methods", "methods.1", "methods.1.params", "methods.1.params.alpha", "seeds"]
+    assert forms.place("methods.1.params.alpha", slots) == "methods.1.params.alpha"
+    assert forms.place("methods.1.params.unknown", slots) == "methods.1.params"
+    assert forms.place("methods.0.params.alpha", slots) == "methods"
+    assert forms.place("seeds.3", slots) == "seeds"
+    assert forms.place("", slots) is None
+    assert forms.place("dataset", slots) is None
+
+
+def test_paths_are_spoken_as_a_person_reads_them() -> None:
+    draft = {"methods": [{"name": "dkd"}, {"name": "dkd_align"}]}
+    assert forms.spoken("methods.1.params.alpha", draft) == "Method 2 (dkd_align): Alpha"
+    assert forms.spoken("methods.0", draft) == "Method 1 (dkd)"
+    assert forms.spoken("training.optimizer.lr", draft) == "Training: Optimizer: Learning rate"
+    assert forms.spoken("seeds.0", draft) == "Seeds"
+    assert forms.spoken("", draft) == ""
+
+
+def test_fields_at_dotted_paths() -> None:
+    target: dict[str, Any] = {}
+    forms.put(target, "optimizer.lr", 0.1)
+    forms.put(target, "epochs", 3)
+    assert target == {"optimizer": {"lr": 0.1}, "epochs": 3}
+    assert forms.get(target, "optimizer.lr") == 0.1
+    assert forms.get(target, "optimizer.momentum", 0.9) == 0.9
+    forms.put(target, "optimizer.lr", None)
+    assert target == {"optimizer": {}, "epochs": 3}

@@ -1,0 +1,363 @@
+"""The pages, run without a browser against a fake backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.catalog import describe
+from core.spec import read_experiment
+from tests.dashboard.conftest import APP, texts, visit
+from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
+
+EXAMPLE = APP.parents[1] / "examples" / "digits.yaml"
+
+
+def button(app: AppTest, label: str) -> Any:
+    return next(item for item in app.button if item.label == label)
+
+
+def field(app: AppTest, key_end: str) -> Any:
+    every = [*app.number_input, *app.text_input, *app.selectbox, *app.toggle]
+    return next(item for item in every if item.key and item.key.endswith(key_end))
+
+
+@pytest.fixture
+def form(backend: FakeBackend) -> AppTest:
+    """The New experiment page with the digits demo loaded."""
+    app = visit("new")
+    button(app, "Digits demo").click().run()
+    assert not app.exception
+    return app
+
+
+class TestNewExperiment:
+    def test_the_form_lists_what_the_catalog_has(self, backend: FakeBackend) -> None:
+        app = visit("new")
+        assert not app.exception
+        methods = next(item for item in app.selectbox if item.label == "Method 1")
+        assert methods.options == [entry["title"] for entry in describe()["methods"]]
+        assert "DKD-Align" in methods.options
+        assert "name" in texts(app).lower()
+
+    def test_the_demo_is_previewed_and_made(self, form: AppTest, backend: FakeBackend) -> None:
+        assert "**This makes 10 runs.**" in texts(form)
+        assert "seeds: [0, 1, 2]" in texts(form)
+        button(form, "Start 10 runs").click().run()
+        assert [spec.name for _, spec, _ in backend.experiments.values()] == ["digits-dkd-vs-dkd-align"]
+        assert backend.experiment("exp-0001").spec == read_experiment(EXAMPLE)
+        assert "is queued: 10 runs" in texts(form)
+        assert not form.exception
+
+    def test_pressing_twice_makes_one_experiment(self, form: AppTest, backend: FakeBackend) -> None:
+        start = button(form, "Start 10 runs")
+        start.click().run()
+        start.click().run()
+        assert len(backend.experiments) == 1
+        assert len(backend.keys) == 1
+
+    def test_a_refused_value_is_told_at_its_field_and_in_the_summary(self, form: AppTest) -> None:
+        field(form, "methods.1.params.alpha").set_value(-1.0).run()
+        told = [item.value for item in form.markdown if "greater than or equal to 0" in item.value]
+        assert len(told) == 1, "at the field"
+        assert told[0].startswith(":red[")
+        assert "Method 2 (dkd\\_align): Alpha" in form.error[0].value
+        assert button(form, "Start").disabled
+
+    @pytest.mark.parametrize(
+        ("key", "value", "words"),
+        [
+            ("methods.0.params.temperature", 0.0, "greater than 0"),
+            (".training.epochs", 0, "greater than or equal to 1"),
+            (".seeds", "0-x", "neither a whole number"),
+            (".seeds", "1, 1", "seed 1 is given twice"),
+        ],
+    )
+    def test_bad_input_is_told_at_once(self, form: AppTest, key: str, value: Any, words: str) -> None:
+        field(form, key).set_value(value).run()
+        assert words in form.error[0].value
+        assert button(form, "Start").disabled
+        assert not form.exception
+
+    def test_a_form_without_a_name_shows_its_runs_and_asks_for_one(self, backend: FakeBackend) -> None:
+        app = visit("new")
+        assert "**This makes 4 runs.**" in texts(app) or "**This makes 3 runs.**" in texts(app)
+        assert "a name" in app.info[0].value
+        assert not app.error
+        assert button(app, "Start 3 runs").disabled
+
+    def test_a_name_that_is_taken_is_told_at_the_name(self, form: AppTest, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        button(form, "Start 10 runs").click().run()
+        assert "exists already" in form.error[0].value
+        assert len(backend.experiments) == 1
+        field(form, ".name").set_value("another").run()
+        assert not form.error
+        button(form, "Start 10 runs").click().run()
+        assert len(backend.experiments) == 2
+
+    def test_warnings_do_not_stop_it(self, form: AppTest) -> None:
+        field(form, ".seeds").set_value("0").run()
+        assert "no usable interval" in form.warning[0].value
+        assert not button(form, "Start 4 runs").disabled
+
+    def test_a_method_is_added_with_the_last_ones_values_and_needs_a_label(self, form: AppTest) -> None:
+        button(form, "Add a method").click().run()
+        assert "two methods are labelled" in form.error[0].value
+        field(form, "methods.3.label").set_value("log, twice ε").run()
+        field(form, "methods.3.params.epsilon_share").set_value(0.2).run()
+        assert "**This makes 13 runs.**" in texts(form)
+
+    def test_a_method_is_removed(self, form: AppTest) -> None:
+        field(form, "methods.1.params.alpha").set_value(0.5).run()
+        next(item for item in form.button if item.key and item.key.endswith("methods.0.x")).click().run()
+        assert "**This makes 7 runs.**" in texts(form)
+        assert field(form, "methods.0.params.alpha").value == 0.5, "the others keep what was entered"
+
+    def test_choosing_another_method_shows_its_parameters(self, form: AppTest) -> None:
+        field(form, "methods.0.name").set_value("kd").run()
+        assert field(form, "methods.0.params.kd_weight").value == 0.9
+        assert not form.exception
+        assert "**This makes 10 runs.**" in texts(form)
+
+    def test_without_a_teacher_only_ce_can_run(self, form: AppTest) -> None:
+        field(form, ".teacher").set_value(False).run()
+        assert "needs a teacher" in form.error[0].value
+
+    def test_a_preview_is_asked_for_only_when_the_form_has_changed(self, form: AppTest, backend: FakeBackend) -> None:
+        asked = backend.requests.count("POST /api/v1/experiments/preview")
+        form.run()
+        assert backend.requests.count("POST /api/v1/experiments/preview") == asked
+
+
+class TestRuns:
+    def test_no_runs_at_all_leads_to_the_form(self, backend: FakeBackend) -> None:
+        app = visit()
+        assert "There are no runs yet" in texts(app)
+        assert not app.exception
+
+    def test_the_table_has_a_row_a_run_newest_first(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 15)
+        app = visit("runs")
+        table = app.dataframe[0].value
+        assert len(table) == 10
+        assert list(table["Method"])[-1] == "teacher"
+        assert list(table["Progress"])[-1] == 50
+        assert not app.exception
+
+    def test_the_address_filters(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.submit(digits_spec(name="second", seeds=[5]))
+        backend.advance("run-0001-000", 2)
+        running = visit("runs", state="running")
+        assert list(running.dataframe[0].value["Method"]) == ["teacher"]
+        second = visit("runs", experiment="second")
+        assert set(second.dataframe[0].value["Experiment"]) == {"second"}
+        none = visit("runs", state="failed")
+        assert "No run matches" in texts(none)
+
+    def test_a_filter_goes_into_the_address(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("runs")
+        app.multiselect[0].set_value(["waiting"]).run()
+        assert app.query_params["state"] == "waiting"
+        assert len(app.dataframe[0].value) == 9
+
+    def test_pages_turn(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec(seeds=list(range(20))))
+        app = visit("runs")
+        first = list(app.dataframe[0].value["Seed"])
+        assert len(first) == 50
+        button(app, "Older").click().run()
+        assert len(app.dataframe[0].value) == 11
+        assert "Page 2" in texts(app)
+        assert button(app, "Older").disabled
+        button(app, "Newer").click().run()
+        assert list(app.dataframe[0].value["Seed"]) == first
+
+
+class TestRun:
+    def test_without_an_id_the_newest_are_offered(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("run")
+        assert "Choose a run" in texts(app)
+        assert not app.exception
+
+    def test_a_running_run(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 30)
+        backend.advance("run-0001-002", 12)
+        app = visit("run", id="run-0001-002")
+        shown = texts(app)
+        assert not app.exception
+        assert app.title[0].value == "dkd_align (sample) · seed 0"
+        assert ":blue-badge[running]" in shown
+        metrics = {item.label: item.value for item in app.metric}
+        assert metrics["Test accuracy"].endswith(" %")
+        assert metrics["Training loss"].endswith(" nats")
+        assert metrics["Time left"] == "7 s"
+        assert "epoch 12/30" in shown
+        assert "reduction: sample" in shown
+        assert len(app.get("plotly_chart")) == 7
+        assert button(app, "Cancel")
+
+    def test_a_teacher_has_no_chart_of_gradients(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 3)
+        app = visit("run", id="run-0001-000")
+        assert len(app.get("plotly_chart")) == 4
+
+    def test_a_failed_run_says_why_and_shows_its_last_lines(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 3)
+        backend.end("run-0001-000", "failed", "the loss is not a number at step 45")
+        app = visit("run", id="run-0001-000")
+        assert "Failed: the loss is not a number at step 45" in app.error[0].value
+        assert "ERROR the loss is not a number" in texts(app)
+        button(app, "Retry").click().run()
+        assert backend.runs["run-0001-000"].state == "queued"
+        assert not app.exception
+
+    def test_a_waiting_run_says_what_for(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("run", id="run-0001-001")
+        assert "waits for its teacher" in texts(app)
+        assert len(app.get("plotly_chart")) == 0
+
+    def test_cancel(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("run", id="run-0001-001")
+        button(app, "Cancel").click().run()
+        assert backend.runs["run-0001-001"].state == "cancelled"
+        assert button(app, "Retry")
+
+    def test_an_id_that_is_not_there(self, backend: FakeBackend) -> None:
+        app = visit("run", id="run-9999")
+        assert "There is no run 'run-9999'" in texts(app)
+        assert not app.exception
+
+    def test_a_second_look_reads_only_what_is_new(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 20)
+        app = visit("run", id="run-0001-000")
+        before = backend.sent
+        app.run()
+        first = backend.sent - before
+        assert first < len(backend.metrics("run-0001-000", [], 0).model_dump_json())
+
+
+class TestCompare:
+    def test_nothing_yet(self, backend: FakeBackend) -> None:
+        app = visit("compare")
+        assert "nothing to compare yet" in texts(app)
+        assert not app.exception
+
+    def test_the_newest_experiment_is_shown_first_and_the_address_names_it(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.submit(digits_spec(name="second"))
+        app = visit("compare")
+        assert app.query_params["experiment"] == "exp-0002"
+
+    def test_before_the_first_epoch(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("compare", experiment="exp-0001")
+        assert "curves appear by themselves" in texts(app)
+        assert "**0 of 10** runs done" in texts(app)
+        assert "No run of a method has succeeded yet" in texts(app)
+        assert not app.exception
+
+    def test_a_finished_experiment(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        for run in list(backend.runs.values()):
+            backend.advance(run.id, 30)
+        app = visit("compare", experiment="digits-dkd-vs-dkd-align")
+        shown = texts(app)
+        assert not app.exception
+        assert "**10 of 10** runs done" in shown
+        assert "3 pairs cannot tell" in shown
+        assert "Test set: 899 images; one image is 0.11 %" in shown
+        assert "Teacher: 98" in shown
+        assert len(app.get("plotly_chart")) == 2
+        results = app.table[0].value
+        assert list(results["n"]) == ["3", "3", "3"]
+
+    def test_an_experiment_that_has_ended_is_not_polled(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        for run in list(backend.runs.values()):
+            backend.advance(run.id, 30)
+        app = visit("compare", experiment="exp-0001")
+        metrics = sum("metrics" in request for request in backend.requests)
+        app.run()
+        assert sum("metrics" in request for request in backend.requests) == metrics
+
+    def test_an_experiment_that_is_not_there(self, backend: FakeBackend) -> None:
+        app = visit("compare", experiment="nowhere")
+        assert "There is no experiment 'nowhere'" in texts(app)
+        assert not app.exception
+
+
+class TestOutage:
+    @pytest.mark.parametrize("path", ["new", "runs", "run", "compare"])
+    def test_without_a_backend_every_page_says_so_and_how_to_get_one(self, server: FakeServer, path: str) -> None:
+        server.stop()
+        app = visit(path)
+        assert "The backend does not answer." in texts(app)
+        assert "dkd up" in texts(app)
+        assert not app.exception
+
+    def test_what_was_known_stays_on_the_page_and_it_goes_on_when_the_backend_is_back(self, server: FakeServer) -> None:
+        backend = server.backend
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 5)
+        app = visit("run", id="run-0001-000")
+        server.stop()
+        app.run()
+        assert "has not answered since" in texts(app)
+        assert len(app.get("plotly_chart")) == 4
+        backend.advance("run-0001-000", 5)
+        server.start()
+        app.run()
+        assert "has not answered since" not in texts(app)
+        assert "epoch 10/30" in texts(app)
+
+    def test_a_form_survives_an_outage(self, server: FakeServer) -> None:
+        app = visit("new")
+        button(app, "Digits demo").click().run()
+        field(app, ".name").set_value("kept").run()
+        server.stop()
+        field(app, ".seeds").set_value("0-5").run()
+        assert not app.exception
+        server.start()
+        app.run()
+        assert field(app, ".name").value == "kept"
+        assert "**This makes 19 runs.**" in texts(app)
+
+    def test_starting_while_the_backend_is_away_makes_nothing_and_says_so(self, server: FakeServer) -> None:
+        app = visit("new")
+        button(app, "Digits demo").click().run()
+        server.stop()
+        button(app, "Start 10 runs").click().run()
+        assert not app.exception
+        assert "nothing has been made" in texts(app)
+        server.start()
+        app.run()
+        button(app, "Start 10 runs").click().run()
+        assert len(server.backend.experiments) == 1
+
+    def test_a_wrong_token_is_told_with_what_to_set(
+        self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backend.token = "another"
+        app = visit("runs")
+        assert "does not accept the dashboard's token" in texts(app)
+        assert "DKD_API_TOKEN" in texts(app)
+        assert not app.exception
+
+    def test_an_address_that_cannot_be_one(self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DKD_API_URL", "not an address")
+        app = visit("runs")
+        assert "cannot reach the backend with its settings" in texts(app)
+        assert not app.exception

@@ -1,0 +1,141 @@
+"""Rows and words: numbers carry units and n, and nothing is made up where nothing is known."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from core.wire.public import Convergence, Group, Interval, Paired, RunSummary
+from dashboard import tables
+from tests.dashboard.fakes import FakeBackend, digits_spec
+
+GLUE = "\u00a0"
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    made = FakeBackend()
+    made.submit(digits_spec())
+    return made
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (math.nan, "–"),
+        (-1, "–"),
+        (0.4, "0 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7800, "2 h 10 min"),
+        (4 * 86_400 + 3 * 3600, "4 d 03 h"),
+    ],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert tables.duration(seconds) == text
+
+
+def test_percentages_and_signs() -> None:
+    assert tables.percent(97.331) == "97.33 %"
+    assert tables.percent(None) == "–"
+    assert tables.percent(math.nan) == "not a number"
+    assert tables.signed(0.224) == "+0.22"
+    assert tables.signed(-0.004) == "0.00"
+    assert tables.interval(Interval(low=-1.1, high=1.5)) == f"[−1.10,{GLUE}+1.50]"
+
+
+def test_a_run_that_goes_on_shows_whole_minutes_so_that_the_table_stands_still(backend: FakeBackend) -> None:
+    run = backend.summary(backend.runs["run-0001-000"])
+    started = datetime(2026, 1, 1, tzinfo=UTC)
+    going = run.model_copy(update={"state": "running", "started_at": started})
+    shown = {tables.run_rows([going], started + timedelta(seconds=at))[0]["Duration"] for at in range(120, 179)}
+    assert shown == {"2 min 00 s"}
+
+
+def test_run_rows_say_state_progress_and_reason(backend: FakeBackend) -> None:
+    backend.advance("run-0001-000", 15)
+    backend.end("run-0001-000", "failed", "out of memory")
+    row = tables.run_rows([backend.summary(backend.runs["run-0001-000"])], datetime.now(UTC))[0]
+    assert row["State"].endswith("failed")
+    assert row["Progress"] == 50
+    assert row["Reason"] == "out of memory"
+    waiting = tables.run_rows([backend.summary(backend.runs["run-0001-001"])], datetime.now(UTC))[0]
+    assert (waiting["Test accuracy (%)"], waiting["Started"], waiting["Progress"]) == (None, None, 0)
+
+
+def test_rows_stay_where_they_are_while_some_are_chosen(backend: FakeBackend) -> None:
+    runs = [backend.summary(run) for run in backend.runs.values()]
+    shown = [run.id for run in runs[2:5]]
+    new_order: list[RunSummary] = list(reversed(runs))
+    assert [run.id for run in tables.keep_order(shown, new_order)] == shown
+
+
+def finished(backend: FakeBackend) -> None:
+    for run in list(backend.runs.values()):
+        backend.advance(run.id, 30)
+
+
+def test_the_result_table_has_mean_sd_n_epochs_and_the_paired_difference(backend: FakeBackend) -> None:
+    finished(backend)
+    rows = tables.result_rows(backend.comparison("exp-0001"))
+    first, second = rows[0], rows[1]
+    assert [row["Method"] for row in rows] == ["dkd", "dkd_align (sample)", "dkd_align (log)"]
+    assert f"{GLUE}±{GLUE}" in first["Mean ± sd (%)"]
+    assert first["n"] == "3"
+    assert first["Epochs to 95 % of the teacher"].replace(GLUE, " ") == "12 (3 of 3)"
+    assert first["Difference to dkd (points)"] == "baseline"
+    assert second["Difference to dkd (points)"][0] in "+−"
+    assert second["95 % t interval (points)"].startswith("[")
+    assert second["Sign-flip p"] == "0.25 (least possible 0.25)"
+
+
+def test_the_result_table_without_results_is_dashes(backend: FakeBackend) -> None:
+    row = tables.result_rows(backend.comparison("exp-0001"))[1]
+    assert set(row.values()) - {"dkd_align (sample)", "0"} == {"–"}
+
+
+def test_a_target_that_was_not_reached_is_later_than_the_last_epoch() -> None:
+    never = Convergence(target=93.0, reached=1, of=3, median_epochs=None, max_epochs=30)
+    assert tables.epochs_to(never).replace(GLUE, " ") == "> 30 (1 of 3)"
+    assert tables.epochs_to(never.model_copy(update={"of": 0})) == "–"
+
+
+def test_one_run_has_no_sd() -> None:
+    assert tables.mean_sd(Group(label="a", method="a", n=1, mean=95.0)) == "95.00"
+
+
+def test_p_stands_beside_the_least_that_n_pairs_can_give() -> None:
+    pair = Paired(label="a", baseline="b", n=6, seeds=[], sign_flip_p=0.0625, smallest_p=0.03125, sentence="")
+    assert tables.sign_flip(pair) == "0.062 (least possible 0.031)"
+
+
+def test_how_far_each_method_is(backend: FakeBackend) -> None:
+    backend.advance("run-0001-000", 30)
+    backend.advance("run-0001-001", 15)
+    rows = {row["Method"]: row for row in tables.state_rows(backend.experiment("exp-0001"))}
+    assert rows["teacher"]["Done"].replace(GLUE, " ") == "1 of 1"
+    assert rows["dkd"]["Running"] == "1"
+    assert rows["dkd"]["Still to start"] == "2"
+    assert rows["dkd"]["Progress"] == "17 %"
+
+
+def test_planned_runs_are_counted_by_method_and_a_shared_teacher_is_not_trained_again(backend: FakeBackend) -> None:
+    preview = backend.preview(digits_spec(name="another").model_dump(mode="json"))
+    assert tables.planned_count(preview) == 10
+    assert [row["Runs"] for row in tables.planned_rows(preview)] == ["1", "3", "3", "3"]
+    first = preview.runs[0].model_copy(update={"shared": True})
+    shared = preview.model_copy(update={"runs": [first, *preview.runs[1:]]})
+    assert tables.planned_count(shared) == 9
+    assert tables.planned_rows(shared)[0]["Runs"] == "exists already"
+
+
+def test_attempts_are_told_with_their_reasons(backend: FakeBackend) -> None:
+    backend.advance("run-0001-000", 2)
+    backend.end("run-0001-000", "failed", "out of memory")
+    backend.change("run-0001-000", "retry")
+    backend.advance("run-0001-000", 2)
+    rows = tables.attempt_rows(backend.run("run-0001-000").attempts, datetime.now(UTC))
+    assert [(row["Outcome"], row["Reason"]) for row in rows] == [("failed", "out of memory"), ("running", "–")]
