@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from core.catalog.registry import Entry, NoParams, Params, Registry
+from core.catalog.registry import Entry, Params, Registry
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class DatasetFacts:
         num_classes: C.
         channels: of an image: 1 grey, 3 colour.
         image_size: side of the square image, pixels.
-        train_size, test_size: images in each split.
+        train_size, test_size: images in each split; those held out for validation are in neither.
     """
 
     num_classes: int
@@ -49,7 +49,29 @@ class DatasetEntry(Entry):
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
 
 
-class SyntheticParams(Params):
+class SplitParams(Params):
+    """Base of every data set's parameters: a validation split, held out of the training images.
+
+    Where none is asked for, neither field is written out: a training without one keeps its fingerprint.
+    """
+
+    val_fraction: float = Field(
+        0.0, ge=0, le=0.5, description="Share of the training images held out for validation, class by class."
+    )
+    val_seed: int = Field(0, ge=0, lt=2**31, description="Decides which images are held out.")
+
+    @model_serializer(mode="wrap")
+    def _without_split(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialise(self)
+        return values if self.val_fraction else {k: v for k, v in values.items() if k not in SplitParams.model_fields}
+
+    def facts(self, num_classes: int, channels: int, image_size: int, train_size: int, test_size: int) -> DatasetFacts:
+        """Facts whose training images are those that are left after the split, of ``train_size``."""
+        held_out = round(self.val_fraction * train_size)
+        return DatasetFacts(num_classes, channels, image_size, train_size - held_out, test_size)
+
+
+class SyntheticParams(SplitParams):
     num_classes: int = Field(10, ge=2, le=10_000, description="Number of classes.")
     image_size: int = Field(16, ge=4, le=224, description="Side of the square image, pixels.")
     channels: int = Field(3, ge=1, le=4, description="Channels of an image.")
@@ -59,7 +81,7 @@ class SyntheticParams(Params):
 
 
 def _synthetic_facts(params: SyntheticParams) -> DatasetFacts:
-    return DatasetFacts(params.num_classes, params.channels, params.image_size, params.train_size, params.test_size)
+    return params.facts(params.num_classes, params.channels, params.image_size, params.train_size, params.test_size)
 
 
 DATASETS.add(
@@ -68,8 +90,8 @@ DATASETS.add(
         title="Digits",
         summary="1,797 real 8×8 grey images of handwritten digits, bundled with scikit-learn, half held out.",
         target="core.data.digits:load",
-        params=NoParams,
-        facts=lambda _: DatasetFacts(num_classes=10, channels=1, image_size=8, train_size=896, test_size=901),
+        params=SplitParams,
+        facts=lambda params: params.facts(num_classes=10, channels=1, image_size=8, train_size=896, test_size=901),
         source="UCI Optical Recognition of Handwritten Digits, test part",
     )
 )

@@ -1,4 +1,4 @@
-"""A data set in memory, and the batches that are drawn from it.
+"""A data set, and the batches that are drawn from it.
 
 Order and augmentation are pure functions of (data seed, epoch, sample), by integer hashes made on the CPU: two methods
 with one data seed see the same views in the same order, on any device, and a resumed run sees what it would have seen.
@@ -6,8 +6,9 @@ with one data seed see the same views in the same order, on any device, and a re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,24 +28,44 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, channels, H, W) uint8 and their labels (N,) int64."""
+    """Images and their labels.
+
+    Attributes:
+        images: (M, channels, H, W) uint8, in memory, on a device, or a memory map of a file.
+        labels: (N,) int64, on the device that trains, wherever the images are.
+        rows: (N,) int64, which of ``images`` belong to the split; None where all do, in their order. A training and a
+            validation split share one ``images``, which may be larger than memory, so neither has a copy of its own.
+    """
 
     images: Tensor
     labels: Tensor
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device) -> Split:
-        return Split(self.images.to(device), self.labels.to(device))
+    def take(self, index: Tensor) -> Tensor:
+        """Images (B, channels, H, W) of the samples ``index`` (B,), on the device of the labels."""
+        index = index.to(self.images.device)
+        found = self.images[index if self.rows is None else self.rows[index]]
+        return found.to(self.labels.device, non_blocking=True)
+
+    def parts(self, size: int) -> Iterator[Tensor]:
+        """All images in their order, at most ``size`` at a time, on the device of the labels."""
+        for first in range(0, len(self), size):
+            if self.rows is None:
+                yield self.images[first : first + size].to(self.labels.device)
+            else:
+                yield self.take(torch.arange(first, min(first + size, len(self))))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split with what is needed to feed them to a network.
+    """The splits of a data set with what is needed to feed them to a network.
 
     Attributes:
         mean, std: per channel, of the training images scaled to 0–1.
+        val: held out of the training images where that is asked for; never part of ``train``.
     """
 
     train: Split
@@ -53,6 +74,12 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: Augmentation
+    val: Split | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches come out; the images themselves may have stayed elsewhere."""
+        return self.train.labels.device
 
     @property
     def channels(self) -> int:
@@ -63,9 +90,22 @@ class Dataset:
         return self.train.images.shape[-1]
 
     def to(self, device: torch.device) -> Dataset:
-        """The same data set with its images on a device."""
-        return Dataset(
-            self.train.to(device), self.test.to(device), self.num_classes, self.mean, self.std, self.augmentation
+        """The same data set with its batches on a device, and its images too where they fit.
+
+        Images that would take more than half of a GPU's free memory stay where they are and go over batch by batch.
+        """
+        splits = [split for split in (self.train, self.test, self.val) if split]
+        storages = {id(split.images): split.images for split in splits}
+        if sum(images.nbytes for images in storages.values()) <= _room(device):
+            storages = {key: images.to(device) for key, images in storages.items()}
+
+        def moved(split: Split) -> Split:
+            images = storages[id(split.images)]
+            rows = None if split.rows is None else split.rows.to(images.device)
+            return Split(images, split.labels.to(device), rows)
+
+        return replace(
+            self, train=moved(self.train), test=moved(self.test), val=None if self.val is None else moved(self.val)
         )
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -77,15 +117,22 @@ class Dataset:
 
     def batches(self, batch_size: int, data_seed: int, epoch: int, augment: bool, start: int = 0) -> Iterator[Batch]:
         """The training batches of one epoch, from batch ``start`` on; the last one holds what is left."""
-        order = permutation(len(self.train), data_seed, epoch)
+        order = torch.from_numpy(permutation(len(self.train), data_seed, epoch))
         augmentation = self.augmentation if augment else Augmentation()
         views = view_table(len(self.train), augmentation, data_seed, epoch)
-        device = self.train.images.device
-        order_there, views_there = torch.from_numpy(order).to(device), torch.from_numpy(views).to(device)
+        # The order is needed where the images are and where the labels are, which may be two places.
+        of_images, of_labels = order.to(self.train.images.device), order.to(self.device)
+        views_there = torch.from_numpy(views).to(self.device)
         for first in range(start * batch_size, len(order), batch_size):
-            index = order_there[first : first + batch_size]
-            images = augmented(self.train.images[index], views_there[index], augmentation)
+            part = slice(first, first + batch_size)
+            index = of_labels[part]
+            images = augmented(self.train.take(of_images[part]), views_there[index], augmentation)
             yield Batch(self.normalise(images), self.train.labels[index])
+
+
+def _room(device: torch.device) -> float:
+    """Bytes that images may take on a device; the other half of a GPU is for the network and what it remembers."""
+    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else math.inf
 
 
 @dataclass(frozen=True)

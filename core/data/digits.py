@@ -7,14 +7,14 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from core.catalog import Params
+from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.statistics import channel_statistics
 
 TEST_SIZE = 901  # half, and 896 training images are left: 14 full batches of 64
 
 
-def load(params: Params) -> Dataset:
+def load(params: SplitParams) -> Dataset:
     """The images, split once and for all, by class in equal shares. Grey levels 0–16 become 0–255."""
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
