@@ -67,7 +67,7 @@ class Engine:
         """Go on where a checkpoint was written."""
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
-        device = self.dataset.train.images.device
+        device = self.dataset.device
         self._means = Means({name: pair.to(device) for name, pair in checkpoint.means.items()})
         self.position = checkpoint.position
         self._resumed_at = checkpoint.position.elapsed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import signal
@@ -105,13 +106,36 @@ def stop_on_sigterm(options: Options) -> Iterator[Options]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def forward_to(journal: Journal) -> Iterator[None]:
+    """What the logger ``core.data`` says goes into the journal: reading images for the first time takes a while."""
+
+    class Forward(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            journal.log(record.getMessage(), "warning" if record.levelno >= logging.WARNING else "info")
+
+    logger, handler = logging.getLogger(data.__name__), Forward()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
 def choose_device() -> torch.device:
     """The first GPU that the process may see, else the CPU."""
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
 def _prepare(spec: RunSpec, device: torch.device, source: TeacherSource | None, journal: Journal) -> Engine:
-    dataset = data.load(spec.dataset).to(device)
+    try:
+        with forward_to(journal):
+            dataset = data.load(spec.dataset).to(device)
+    except data.DatasetError as error:
+        raise TrainingError("error", str(error)) from error
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
     model = _network(spec.model, dataset).to(device)
     teacher: nn.Module | None = None
