@@ -33,6 +33,8 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("test/top1", "Test accuracy", "%", "higher"),
         Metric("test/loss", "Test cross-entropy", "nats", "lower"),
+        Metric("val/top1", "Validation accuracy", "%", "higher"),
+        Metric("val/loss", "Validation cross-entropy", "nats", "lower"),
         Metric("train/top1", "Training accuracy", "%", "higher"),
         Metric("train/loss", "Training loss", "nats", "lower"),
         Metric("train/ce", "Cross-entropy term", "nats", "lower"),
