@@ -162,7 +162,17 @@ class TestWarnings:
         return {warning.path: warning.message for warning in warnings_of(parse_experiment(spec(**changes)))}
 
     def test_a_plain_spec_has_none(self) -> None:
-        assert self.about() == {}
+        share = {"name": "dkd_align", "params": {"reduction": "log", "epsilon_share": 0.1}}
+        assert self.about(methods=["dkd", share]) == {}
+
+    def test_log_sets_a_floor(self) -> None:
+        assert "ε = 6" in self.about()["methods.1.params.epsilon"]
+
+    @pytest.mark.parametrize(("epsilon", "warned"), [(9.9, False), (10.1, True)])
+    def test_an_epsilon_beyond_the_stability_bound(self, epsilon: float, warned: bool) -> None:
+        params = {"reduction": "sample", "epsilon": epsilon}  # digits: C = 10, and α = 1 < β
+        about = self.about(methods=["dkd", {"name": "dkd_align", "params": params}])
+        assert ("methods.1.params.epsilon" in about) == warned
 
     def test_a_ramp_and_a_decay_that_never_let_the_term_act(self) -> None:
         # The author's own pair of settings: ramp 20 from 0, decay 0.3: the product peaks at 0.015.
@@ -174,7 +184,7 @@ class TestWarnings:
         assert "4096 times" in self.about(methods=["dkd", method])["methods.1.params.reduction"]
 
     def test_a_ramp_longer_than_the_training(self) -> None:
-        assert "50%" in self.about(training={"epochs": 10})["methods.0.params.ramp_epochs"]
+        assert "50 %" in self.about(training={"epochs": 10})["methods.0.params.ramp_epochs"]
 
     def test_too_few_seeds(self) -> None:
         assert "interval" in self.about(seeds=[0])["seeds"]

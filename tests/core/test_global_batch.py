@@ -1,0 +1,91 @@
+"""A loss over ranks or micro-batches equals that of one process with the same global batch, for every method."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from core import methods
+from core.methods import LogitBatch
+from core.methods.global_batch import concatenated, gathered, own_part, row_gradients
+from core.spec import MethodChoice
+from tests.core.test_methods import ALL, SETTINGS
+from tests.services import free_port
+
+SIZE, CLASSES, FEATURES = 13, 6, 5  # an odd batch: the ranks' shares differ
+
+
+def problem() -> tuple[nn.Linear, Tensor, Tensor, Tensor]:
+    """A linear student in float64, its inputs, the teacher's logits and the targets."""
+    random = torch.Generator().manual_seed(0)
+    student = nn.Linear(FEATURES, CLASSES, dtype=torch.float64)
+    with torch.no_grad():
+        student.weight.copy_(torch.randn(CLASSES, FEATURES, generator=random))
+        student.bias.zero_()
+    inputs = torch.randn(SIZE, FEATURES, generator=random, dtype=torch.float64)
+    teacher = 3 * torch.randn(SIZE, CLASSES, generator=random, dtype=torch.float64)
+    return student, inputs, teacher, torch.randint(CLASSES, (SIZE,), generator=random)
+
+
+def build(setting: str) -> methods.Loss:
+    return methods.build(MethodChoice(name=setting.split()[0], params=SETTINGS[setting]))
+
+
+def of_one_process(setting: str) -> tuple[float, Tensor]:
+    student, inputs, teacher, target = problem()
+    total = build(setting)(LogitBatch(student(inputs), teacher, target), 2).total
+    total.backward()  # type: ignore[no-untyped-call]
+    assert student.weight.grad is not None
+    return total.item(), student.weight.grad
+
+
+@ALL
+def test_micro_batches(setting: str) -> None:
+    value, gradient = of_one_process(setting)
+    student, inputs, teacher, target = problem()
+    parts = [slice(0, 5), slice(5, 10), slice(10, SIZE)]
+    with torch.no_grad():
+        whole = concatenated([LogitBatch(student(inputs[part]), teacher[part], target[part]) for part in parts])
+    terms = build(setting)(whole, 2)
+    rows = row_gradients(terms, whole)
+    for part in parts:
+        batch = LogitBatch(student(inputs[part]), teacher[part], target[part])
+        own_part(terms, rows, batch, part.start).backward()  # type: ignore[no-untyped-call]
+    assert terms.total.item() == pytest.approx(value, rel=1e-12)
+    assert student.weight.grad is not None
+    assert torch.allclose(student.weight.grad, gradient, rtol=1e-10, atol=1e-14)
+
+
+def _rank(rank: int, port: int, out: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    results = {}
+    for setting in SETTINGS:
+        student, inputs, teacher, target = problem()
+        parallel = nn.parallel.DistributedDataParallel(student)
+        first, last = (0, 7) if rank == 0 else (7, SIZE)
+        batch = LogitBatch(parallel(inputs[first:last]), teacher[first:last], target[first:last])
+        whole = gathered(batch)
+        terms = build(setting)(whole, 2)
+        own_part(terms, row_gradients(terms, whole), batch, first, ranks=2).backward()  # type: ignore[no-untyped-call]
+        results[setting] = (terms.total.item(), student.weight.grad)
+    torch.save(results, f"{out}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks(tmp_path: Path) -> None:
+    mp.spawn(_rank, args=(free_port(), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
+    for setting in SETTINGS:
+        value, gradient = of_one_process(setting)
+        for results in ranks:
+            assert results[setting][0] == pytest.approx(value, rel=1e-12), setting
+            assert torch.allclose(results[setting][1], gradient, rtol=1e-10, atol=1e-14), setting
