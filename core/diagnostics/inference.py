@@ -1,0 +1,65 @@
+"""A network's answers to images, and scalars brought from the device all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from core.data import Dataset, Split
+
+_BATCH = 1024  # no gradients are kept, so this fits wherever the training does, for the small images of most data sets
+_PIXELS = 1024 * 64 * 64  # of larger images a batch holds fewer
+
+
+def batch_size_for(image_size: int) -> int:
+    """Images that a network is shown at once when nothing is learnt: 1,024 up to 64 px, 83 at 224 px."""
+    return max(1, min(_BATCH, _PIXELS // image_size**2))
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Networks in eval mode and without gradients; each back in its own mode after."""
+    before = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for network, mode in zip(networks, before, strict=True):
+            network.train(mode)
+
+
+def answers(network: Callable[[Tensor], Tensor], dataset: Dataset, split: Split) -> Tensor:
+    """What a network makes of every image of a split (N, …), in float32; call it inside ``evaluating``.
+
+    Args:
+        network: takes normalised images: a module for its logits, its ``features`` for those.
+    """
+    parts = split.parts(batch_size_for(dataset.image_size))
+    return torch.cat([network(dataset.normalise(images)).float() for images in parts])
+
+
+def logits_of(model: nn.Module, dataset: Dataset, split: Split) -> Tensor:
+    """Logits of every image of a split (N, C), the network in eval mode."""
+    with evaluating(model):
+        return answers(model, dataset, split)
+
+
+def read(values: Mapping[str, Tensor], may_miss: Collection[str] = ()) -> dict[str, float]:
+    """Scalars as numbers, with one wait for the device.
+
+    Args:
+        may_miss: names whose NaN means that there was nothing to measure; they are then left out.
+    """
+    if not values:
+        return {}
+    numbers = torch.stack([value.detach().double() for value in values.values()]).tolist()
+    return {
+        name: number
+        for name, number in zip(values, numbers, strict=True)
+        if name not in may_miss or number == number  # only NaN differs from itself
+    }
