@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic import Field
 
-from core.catalog.registry import Entry, Params, Registry
+from core.catalog.registry import Entry, Params, Registry, UnknownNameError
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry(Entry):
-    """A network. ``target`` is a callable ``(num_classes, in_channels, image_size, **params) -> nn.Module``.
+    """A network. ``target`` is a callable ``(num_classes, in_channels, image_size, **params) -> core.models.Network``.
 
     Attributes:
         min_image_size: the smallest square image, in pixels, that leaves it something to pool.
+        usual_image_size: the image it is made for.
+        channels: how many channels an image may have; empty for any.
+        pretrained_classes: classes of the weights that ``teacher.weights: pretrained`` names; None where it has none,
+            0 where only the worker can know.
+        small_images: the model that is meant for images below 64 px, where this one is not.
     """
 
     min_image_size: int
+    usual_image_size: int = 32
+    channels: tuple[int, ...] = ()
+    pretrained_classes: int | None = None
+    small_images: str = ""
 
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {"min_image_size": self.min_image_size}
+        return super().describe() | {
+            "min_image_size": self.min_image_size,
+            "usual_image_size": self.usual_image_size,
+            "channels": list(self.channels),
+            "pretrained": self.pretrained_classes is not None,
+        }
+
+    def refusal(self, image_size: int, channels: int) -> str | None:
+        """Why it cannot read such images, or None where it can."""
+        if image_size < self.min_image_size:
+            return f"{self.name} needs images of at least {self.min_image_size} px"
+        if self.channels and channels not in self.channels:
+            return f"{self.name} reads images of {' or '.join(map(str, self.channels))} channels"
+        return None
 
 
 MODELS: Registry[ModelEntry] = Registry("model")
@@ -29,6 +53,17 @@ MODELS: Registry[ModelEntry] = Registry("model")
 
 class SmallCNNParams(Params):
     width: int = Field(16, ge=1, le=1024, description="Channels of the first stage; the second has twice as many.")
+
+
+class TimmParams(Params):
+    patch_size: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Side of a vision transformer's patch, pixels; left out: the name's. 4 suits images of 32 px.",
+        examples=[4],
+    )
+    drop_path_rate: float = Field(0.0, ge=0, lt=1, description="Stochastic depth: share of the blocks skipped.")
 
 
 MODELS.add(
@@ -41,14 +76,161 @@ MODELS.add(
         min_image_size=4,
     )
 )
-for _depth in (8, 14, 20):
+
+_HE = "He et al. 2016, arXiv 1512.03385"
+for _depth in (8, 14, 20, 32, 44, 56, 110):
     MODELS.add(
         ModelEntry(
             name=f"resnet{_depth}",
             title=f"ResNet-{_depth}",
             summary=f"CIFAR ResNet of depth {_depth}: three stages of 16, 32 and 64 channels.",
             target=f"core.models.resnet_cifar:resnet{_depth}",
-            source="He et al. 2016, arXiv 1512.03385, section 4.2",
+            source=f"{_HE}, section 4.2",
             min_image_size=8,
         )
     )
+for _depth in (8, 32):
+    MODELS.add(
+        ModelEntry(
+            name=f"resnet{_depth}x4",
+            title=f"ResNet-{_depth}×4",
+            summary=f"CIFAR ResNet of depth {_depth}, wide: a stem of 32, stages of 64, 128 and 256 channels.",
+            target=f"core.models.resnet_cifar:resnet{_depth}x4",
+            source="Tian et al. 2020, arXiv 1910.10699",
+            min_image_size=8,
+        )
+    )
+for _depth in (18, 34, 50, 101):
+    MODELS.add(
+        ModelEntry(
+            name=f"resnet{_depth}_cifar",
+            title=f"ResNet-{_depth} (CIFAR stem)",
+            summary=f"ResNet-{_depth} that begins with one 3×3 convolution, so that small images stay their size.",
+            target=f"core.models.resnet_cifar:resnet{_depth}_cifar",
+            source=_HE,
+            min_image_size=8,
+        )
+    )
+for _depth, _width in ((16, 1), (16, 2), (40, 1), (40, 2)):
+    MODELS.add(
+        ModelEntry(
+            name=f"wrn_{_depth}_{_width}",
+            title=f"WRN-{_depth}-{_width}",
+            summary=f"Wide ResNet with pre-activation, depth {_depth}, {_width} × (16, 32, 64) channels.",
+            target=f"core.models.wrn:wrn_{_depth}_{_width}",
+            source="Zagoruyko and Komodakis 2016, arXiv 1605.07146",
+            min_image_size=8,
+        )
+    )
+for _depth in (8, 11, 13, 16, 19):
+    MODELS.add(
+        ModelEntry(
+            name=f"vgg{_depth}",
+            title=f"VGG-{_depth}",
+            summary=f"VGG-{_depth} with batch norm and one linear layer, as used on CIFAR.",
+            target=f"core.models.vgg:vgg{_depth}",
+            source="Simonyan and Zisserman 2015, arXiv 1409.1556",
+            min_image_size=8,
+        )
+    )
+MODELS.add(
+    ModelEntry(
+        name="shufflenet_v1",
+        title="ShuffleNetV1 (CIFAR)",
+        summary="ShuffleNetV1 1×, 3 groups, beginning with a 1×1 convolution for small images.",
+        target="core.models.shufflenet:shufflenet_v1",
+        source="Zhang et al. 2018, arXiv 1707.01083",
+        min_image_size=8,
+    )
+)
+MODELS.add(
+    ModelEntry(
+        name="shufflenet_v2",
+        title="ShuffleNetV2 (CIFAR)",
+        summary="ShuffleNetV2 1×, beginning with a 1×1 convolution for small images.",
+        target="core.models.shufflenet:shufflenet_v2",
+        source="Ma et al. 2018, arXiv 1807.11164",
+        min_image_size=8,
+    )
+)
+MODELS.add(
+    ModelEntry(
+        name="mobilenet_v2_half",
+        title="MobileNetV2 ½ (CIFAR)",
+        summary="MobileNetV2 at half width with expansion 6, the form that CIFAR distillation papers use.",
+        target="core.models.mobilenet:mobilenet_v2_half",
+        source="Sandler et al. 2018, arXiv 1801.04381; Tian et al. 2020, arXiv 1910.10699",
+        min_image_size=16,
+    )
+)
+
+_IMAGENET = (
+    *((f"resnet{_depth}", f"ResNet-{_depth}", f"resnet{_depth}_cifar", _HE) for _depth in (18, 34, 50, 101)),
+    ("shufflenet_v2_x1_0", "ShuffleNetV2 1×", "shufflenet_v2", "Ma et al. 2018, arXiv 1807.11164"),
+    ("mobilenet_v2", "MobileNetV2", "mobilenet_v2_half", "Sandler et al. 2018, arXiv 1801.04381"),
+    ("convnext_tiny", "ConvNeXt-T", "", "Liu et al. 2022, arXiv 2201.03545"),
+    ("swin_s", "Swin-S", "", "Liu et al. 2021, arXiv 2103.14030"),
+)
+for _name, _title, _small, _source in _IMAGENET:
+    MODELS.add(
+        ModelEntry(
+            name=_name,
+            title=_title,
+            summary=f"{_title} for ImageNet, as torchvision has it; pretrained: its IMAGENET1K_V1 weights.",
+            target=f"core.models.torchvision_nets:{_name}",
+            source=_source,
+            min_image_size=32,
+            usual_image_size=224,
+            pretrained_classes=1000,
+            small_images=_small,
+        )
+    )
+MODELS.add(
+    ModelEntry(
+        name="mobilenet_v1",
+        title="MobileNetV1",
+        summary="MobileNetV1 for ImageNet: depthwise-separable convolutions, full width.",
+        target="core.models.mobilenet:mobilenet_v1",
+        source="Howard et al. 2017, arXiv 1704.04861",
+        min_image_size=32,
+        usual_image_size=224,
+    )
+)
+
+TIMM = "timm:"
+_TIMM_NAME = re.compile(r"timm:[a-z0-9_]+(\.[a-z0-9_]+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TimmEntry(ModelEntry):
+    def load(self) -> Any:
+        return partial(super().load(), self.name.removeprefix(TIMM))
+
+
+def _timm_entry(name: str) -> ModelEntry:
+    # Names with a further colon or a slash would have timm read code and settings from a hub.
+    if not _TIMM_NAME.fullmatch(name):
+        raise UnknownNameError("model", name, [entry.name for entry in MODELS if entry.name.startswith(TIMM)])
+    plain = name.removeprefix(TIMM)
+    return _TimmEntry(
+        name=name,
+        title=plain,
+        summary=f"{plain} of the timm library; whether it has such a model is known where it trains.",
+        target="core.models.timm_nets:TimmNetwork",
+        params=TimmParams,
+        source="https://github.com/huggingface/pytorch-image-models",
+        min_image_size=4,
+        usual_image_size=224,
+        pretrained_classes=0,
+    )
+
+
+MODELS.add_family(TIMM, _timm_entry)
+MODELS.add(
+    replace(
+        _timm_entry("timm:vit_small_patch16_224"),
+        title="ViT-S/16 (timm)",
+        summary="Vision transformer, small; patch_size 4 for images of 32 px. Any model of timm likewise: timm:NAME.",
+        source="Dosovitskiy et al. 2021, arXiv 2010.11929; timm",
+    )
+)

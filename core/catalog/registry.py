@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -76,6 +76,7 @@ class Registry(Generic[E]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, E] = {}
+        self._families: dict[str, Callable[[str], E]] = {}
 
     def add(self, entry: E) -> E:
         """Add an entry. Raises ValueError if the name is taken."""
@@ -84,15 +85,28 @@ class Registry(Generic[E]):
         self._entries[entry.name] = entry
         return entry
 
+    def add_family(self, prefix: str, make: Callable[[str], E]) -> None:
+        """Accept every name that begins with ``prefix``; ``make`` gives its entry or raises UnknownNameError.
+
+        For names that another library decides: the catalog cannot list them without importing it.
+        """
+        self._families[prefix] = make
+
     def __getitem__(self, name: str) -> E:
         """The entry of that name. Raises UnknownNameError, with the nearest names."""
-        try:
+        if name in self._entries:
             return self._entries[name]
-        except KeyError:
-            raise UnknownNameError(self.kind, name, list(self._entries)) from None
+        for prefix, make in self._families.items():
+            if name.startswith(prefix):
+                return make(name)
+        raise UnknownNameError(self.kind, name, list(self._entries))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._entries
+        try:
+            self[name]
+        except UnknownNameError:
+            return False
+        return True
 
     def __iter__(self) -> Iterator[E]:
         return iter(self._entries.values())

@@ -1,4 +1,4 @@
-"""The networks, by name. Each gives logits, and its penultimate features by ``features(images)``."""
+"""The networks, by name: logits, penultimate features by ``features(images)``, stages by ``stages(images)``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 from torch import nn
 
 from core.catalog import MODELS
+from core.models.network import Network, WeightsError
+from core.models.weights import load_source
+
+__all__ = ["Network", "WeightsError", "build", "count_parameters", "load_source"]
 
 
-def build(name: str, *, num_classes: int, image_size: int, in_channels: int = 3, **params: Any) -> nn.Module:
+def build(name: str, *, num_classes: int, image_size: int, in_channels: int = 3, **params: Any) -> Network:
     """Build a network with fresh weights from torch's current random state.
 
     Args:
@@ -20,13 +24,13 @@ def build(name: str, *, num_classes: int, image_size: int, in_channels: int = 3,
 
     Raises:
         UnknownNameError: no such model; the message offers the nearest names.
-        ValueError: the images are too small for it, or a parameter is refused (a pydantic ValidationError).
+        ValueError: it cannot read such images, or a parameter is refused (a pydantic ValidationError).
     """
     entry = MODELS[name]
-    if image_size < entry.min_image_size:
-        raise ValueError(f"{name} needs images of at least {entry.min_image_size} px, not {image_size} px")
+    if refusal := entry.refusal(image_size, in_channels):
+        raise ValueError(f"{refusal}, not {in_channels} × {image_size} × {image_size}")
     complete = entry.params.model_validate(params).model_dump()
-    model: nn.Module = entry.load()(num_classes=num_classes, in_channels=in_channels, image_size=image_size, **complete)
+    model: Network = entry.load()(num_classes=num_classes, in_channels=in_channels, image_size=image_size, **complete)
     return model
 
 

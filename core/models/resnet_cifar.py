@@ -1,7 +1,8 @@
-"""ResNets for CIFAR (He et al. 2016, section 4.2): 6n+2 layers in three stages of 16, 32 and 64 channels.
+"""ResNets for small images (He et al. 2016).
 
-Where a stage halves the image, the shortcut is a strided 1×1 convolution with batch norm, as in the distillation
-literature (option B), not the paper's padding with zeros.
+The CIFAR form (section 4.2) has 6n+2 layers in three stages. Where a stage halves the image, the shortcut is a strided
+1×1 convolution with batch norm, as in the distillation literature (option B), not the paper's padding with zeros.
+The ``_cifar`` networks are the ImageNet form with a 3×3 stem and no pooling after it.
 """
 
 from __future__ import annotations
@@ -11,61 +12,109 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.models.keys import renamed
+from core.models.network import StagedNetwork, conv_bn_relu, initialise_convolutions, pool_to_features
+
+
+def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
+    if stride == 1 and in_channels == channels:
+        return nn.Identity()
+    return nn.Sequential(*conv_bn_relu(in_channels, channels, 1, stride, relu=False))
+
 
 class BasicBlock(nn.Module):
+    expansion = 1
+
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
+        self.shortcut = _shortcut(in_channels, channels, stride)
 
     def forward(self, images: Tensor) -> Tensor:
         inner = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(images)))))
         return F.relu(inner + self.shortcut(images))
 
 
-class CIFARResNet(nn.Module):
-    """Input (N, in_channels, H, W), output logits (N, num_classes); features (N, 64)."""
+class Bottleneck(nn.Module):
+    expansion = 4
 
-    def __init__(self, depth: int, num_classes: int, in_channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
-        if (depth - 2) % 6:
-            raise ValueError(f"a CIFAR ResNet has 6n+2 layers, not {depth}")
-        blocks = (depth - 2) // 6
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
-        stages: list[nn.Module] = []
-        before = 16
-        for channels, stride in ((16, 1), (32, 2), (64, 2)):
-            stage = [BasicBlock(before, channels, stride)]
-            stage += [BasicBlock(channels, channels, 1) for _ in range(blocks - 1)]
-            stages.append(nn.Sequential(*stage))
-            before = channels
-        self.stages = nn.Sequential(*stages)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(before, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def features(self, images: Tensor) -> Tensor:
-        """Penultimate features (N, 64)."""
-        pooled: Tensor = self.pool(self.stages(self.stem(images)))
-        return pooled.flatten(1)
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * channels)
+        self.shortcut = _shortcut(in_channels, 4 * channels, stride)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(images))
-        return logits
+        inner = F.relu(self.bn1(self.conv1(images)))
+        inner = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(inner)))))
+        return F.relu(inner + self.shortcut(images))
 
 
-def _of_depth(depth: int) -> Callable[..., CIFARResNet]:
+class CIFARResNet(StagedNetwork):
+    """A 3×3 stem, then stages of residual blocks, each but the first halving the image.
+
+    Args:
+        block: the residual block.
+        stem: channels of the stem.
+        channels: of each stage, before the block's expansion.
+        blocks: in each stage.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        stem: int,
+        channels: tuple[int, ...],
+        blocks: tuple[int, ...],
+        num_classes: int,
+        in_channels: int,
+    ) -> None:
+        first = nn.Sequential(*conv_bn_relu(in_channels, stem, 3))
+        stages: list[nn.Module] = []
+        before = stem
+        for index, (width, count) in enumerate(zip(channels, blocks, strict=True)):
+            units: list[nn.Module] = []
+            for number in range(count):
+                units.append(block(before, width, 2 if index and not number else 1))
+                before = width * block.expansion
+            stages.append(nn.Sequential(*units))
+        super().__init__(first, stages, pool_to_features(), nn.Linear(before, num_classes), _KEYS)
+        initialise_convolutions(self)
+
+
+_KEYS = renamed(
+    (r"conv1\.", "stem.0."),
+    (r"bn1\.", "stem.1."),
+    (r"layer(\d)\.(\d+)\.downsample\.", r"layers.stage\1.\2.shortcut."),
+    (r"layer(\d)\.", r"layers.stage\1."),
+    (r"(fc|linear)\.", "classifier."),
+)
+
+
+def _of_depth(depth: int, factor: int = 1) -> Callable[..., CIFARResNet]:
+    """6n+2 layers. The wide ones (factor 4) double their stem only, as in Tian et al. 2020."""
+    blocks = (depth - 2) // 6
+    stem = 16 if factor == 1 else 32
+
     def make(num_classes: int, in_channels: int, image_size: int) -> CIFARResNet:
-        return CIFARResNet(depth, num_classes, in_channels)
+        channels = (16 * factor, 32 * factor, 64 * factor)
+        return CIFARResNet(BasicBlock, stem, channels, (blocks,) * 3, num_classes, in_channels)
+
+    return make
+
+
+def _imagenet_form(
+    block: type[BasicBlock] | type[Bottleneck], blocks: tuple[int, int, int, int]
+) -> Callable[..., CIFARResNet]:
+    def make(num_classes: int, in_channels: int, image_size: int) -> CIFARResNet:
+        return CIFARResNet(block, 64, (64, 128, 256, 512), blocks, num_classes, in_channels)
 
     return make
 
@@ -73,3 +122,13 @@ def _of_depth(depth: int) -> Callable[..., CIFARResNet]:
 resnet8 = _of_depth(8)
 resnet14 = _of_depth(14)
 resnet20 = _of_depth(20)
+resnet32 = _of_depth(32)
+resnet44 = _of_depth(44)
+resnet56 = _of_depth(56)
+resnet110 = _of_depth(110)
+resnet8x4 = _of_depth(8, 4)
+resnet32x4 = _of_depth(32, 4)
+resnet18_cifar = _imagenet_form(BasicBlock, (2, 2, 2, 2))
+resnet34_cifar = _imagenet_form(BasicBlock, (3, 4, 6, 3))
+resnet50_cifar = _imagenet_form(Bottleneck, (3, 4, 6, 3))
+resnet101_cifar = _imagenet_form(Bottleneck, (3, 4, 23, 3))

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
+
+from core.models.network import StagedNetwork, conv_bn_relu, pool_to_features
 
 
-class SmallCNN(nn.Module):
+class SmallCNN(StagedNetwork):
     """conv–BN–ReLU–pool, conv–BN–ReLU, global average pool, linear.
 
     Input (N, in_channels, H, W), output logits (N, num_classes); features (N, 2·width).
     """
 
     def __init__(self, num_classes: int, in_channels: int, image_size: int, width: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)
+        super().__init__(
+            nn.Sequential(*conv_bn_relu(in_channels, width, 3), nn.MaxPool2d(2)),
+            [nn.Sequential(*conv_bn_relu(width, 2 * width, 3))],
+            pool_to_features(),
+            nn.Linear(2 * width, num_classes),
         )
-        self.stage = nn.Sequential(
-            nn.Conv2d(width, 2 * width, 3, padding=1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU()
-        )
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(2 * width, num_classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Penultimate features (N, 2·width)."""
-        pooled: Tensor = self.pool(self.stage(self.stem(images)))
-        return pooled.flatten(1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(images))
-        return logits

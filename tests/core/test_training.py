@@ -168,7 +168,7 @@ class TestFailure:
         assert run_training(distilled, tmp_path / "out", wrong) == "failed"
         last = events(tmp_path / "out")[-1]
         assert isinstance(last, Failed)
-        assert "stages" in last.reason
+        assert "layers.stage3" in last.reason
 
     def test_an_unexpected_error_is_on_the_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (spec, _) = students(experiment(), "ce")
