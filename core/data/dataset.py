@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.data.hashing import below, permutation
+
+Augment = Literal["standard", "flip", "none"]
+"""As a spec says it: all of the data set's own augmentation, its flips alone, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +119,16 @@ class Dataset:
         std = torch.tensor(self.std, device=images.device).view(shape)
         return (images.float() / 255 - mean) / std
 
-    def batches(self, batch_size: int, data_seed: int, epoch: int, augment: bool, start: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, data_seed: int, epoch: int, augment: Augment = "standard", start: int = 0
+    ) -> Iterator[Batch]:
         """The training batches of one epoch, from batch ``start`` on; the last one holds what is left."""
         order = torch.from_numpy(permutation(len(self.train), data_seed, epoch))
-        augmentation = self.augmentation if augment else Augmentation()
+        augmentation = {
+            "standard": self.augmentation,
+            "flip": replace(self.augmentation, pad=0),
+            "none": Augmentation(),
+        }[augment]
         views = view_table(len(self.train), augmentation, data_seed, epoch)
         # The order is needed where the images are and where the labels are, which may be two places.
         of_images, of_labels = order.to(self.train.images.device), order.to(self.device)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from core.catalog import DATASETS, METHODS, MODELS
+from core.catalog import DATASETS, METHODS, MODELS, UnknownNameError
 from core.spec.parts import (
     DatasetChoice,
     MethodChoice,
@@ -18,6 +18,7 @@ from core.spec.parts import (
     SpecModel,
     Training,
 )
+from core.spec.presets import apply_preset
 from core.spec.problems import refuse
 from core.spec.run import RunSpec
 
@@ -55,6 +56,7 @@ class ExperimentSpec(SpecModel):
     """An experiment. Methods share the seeds, so that run i of one method and run i of another form a pair."""
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^\S(.*\S)?$", description="Unique; how tables name it.")
+    preset: str = Field("", description="The protocol whose fields were filled in where the spec had none of its own.")
     notes: str = Field("", max_length=10_000)
     tags: tuple[Tag, ...] = Field((), max_length=20)
     priority: int = Field(0, ge=-100, le=100, description="Higher runs first.")
@@ -65,6 +67,16 @@ class ExperimentSpec(SpecModel):
     seeds: tuple[Seed, ...] = Field(min_length=1, max_length=1000)
     training: Training = Field(description="How the students are trained.")
     resources: Resources = Field(default_factory=Resources)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        try:
+            return apply_preset(data)
+        except UnknownNameError as error:
+            raise refuse("ExperimentSpec", (("preset",), str(error), data.get("preset"))) from None
 
     @field_validator("seeds")
     @classmethod

@@ -126,8 +126,14 @@ class Training(SpecModel):
     batch_size: int = Field(64, ge=2, le=65_536, description="Images a step.")
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: Schedule = Field(default_factory=Schedule)
-    augment: bool = Field(
-        True, description="The data set's own augmentation: random shifts, and flips where they make sense."
+    augment: Literal["standard", "flip", "none"] = Field(
+        "standard", description="standard: the data set's own, random shifts and flips where they make sense."
+    )
+    freeze_batch_norm_after: int | None = Field(
+        None,
+        ge=1,
+        description="Epochs after which batch norm stops learning and uses its running statistics: reproduces code "
+        "that leaves the network in eval mode after its first test (1). Leave it out for ordinary training.",
     )
 
 

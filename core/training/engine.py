@@ -77,7 +77,6 @@ class Engine:
 
         Raises TrainingError where the loss is no longer finite.
         """
-        self.model.train()
         self._since = time.monotonic()
         last: dict[str, float] = {}
         while self.position.epoch < self.spec.training.epochs:
@@ -90,6 +89,7 @@ class Engine:
     def _epoch(self, options: Options) -> bool:
         """The rest of the epoch under way; False where it was asked to stop before its end."""
         spec, position = self.spec, self.position
+        self._set_mode()
         batches = self.dataset.batches(
             spec.training.batch_size, spec.data_seed, position.epoch, spec.training.augment, start=position.batch
         )
@@ -102,6 +102,15 @@ class Engine:
             position.batch += 1
             position.step += 1
         return True
+
+    def _set_mode(self) -> None:
+        """Training mode, but for batch norm where the spec freezes it from this epoch on."""
+        self.model.train()
+        frozen_after = self.spec.training.freeze_batch_norm_after
+        if frozen_after is not None and self.position.epoch >= frozen_after:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def _step(self, batch: Batch) -> None:
         done = self.position.epoch + self.position.batch / self.steps_per_epoch

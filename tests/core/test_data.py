@@ -53,7 +53,7 @@ def test_batches_repeat_and_differ_by_seed_and_epoch() -> None:
     dataset = digits()
 
     def labels(seed: int, epoch: int, start: int = 0) -> torch.Tensor:
-        return torch.cat([batch.labels for batch in dataset.batches(100, seed, epoch, augment=True, start=start)])
+        return torch.cat([batch.labels for batch in dataset.batches(100, seed, epoch, augment="standard", start=start)])
 
     assert torch.equal(labels(0, 0), labels(0, 0))
     assert not torch.equal(labels(0, 0), labels(0, 1))
@@ -65,15 +65,15 @@ def test_batches_repeat_and_differ_by_seed_and_epoch() -> None:
 def test_a_view_depends_on_the_sample_not_on_its_place_in_the_batch() -> None:
     dataset = digits()
     for size in (32, 100):
-        views = [batch.images for batch in dataset.batches(size, 3, 2, augment=True)]
-        reference = torch.cat([batch.images for batch in dataset.batches(64, 3, 2, augment=True)])
+        views = [batch.images for batch in dataset.batches(size, 3, 2, augment="standard")]
+        reference = torch.cat([batch.images for batch in dataset.batches(64, 3, 2, augment="standard")])
         assert torch.equal(torch.cat(views), reference)
 
 
 def test_without_augmentation_images_come_as_they_are() -> None:
     dataset = digits()
     order = torch.from_numpy(permutation(len(dataset.train), 0, 0))
-    images = torch.cat([batch.images for batch in dataset.batches(128, 0, 0, augment=False)])
+    images = torch.cat([batch.images for batch in dataset.batches(128, 0, 0, augment="none")])
     assert torch.equal(images, dataset.normalise(dataset.train.images[order]))
 
 

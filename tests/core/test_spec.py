@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from core.spec import RunSpec, SpecError, parse_experiment, parse_text, read_experiment, to_yaml, warnings_of
+from core.spec.presets import PRESETS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -154,7 +155,7 @@ class TestFingerprint:
         # Changing what a RunSpec holds changes this on purpose: raise FINGERPRINT_VERSION when meaning changes.
         teacher = parse_experiment(spec()).teacher_run()
         assert teacher
-        assert teacher.fingerprint() == "v1-2f7bf028ecbef8c326d4ff889a1c0ddd"
+        assert teacher.fingerprint() == "v1-3bb37e2a711365480d539886a173e702"
 
 
 class TestWarnings:
@@ -193,3 +194,42 @@ class TestWarnings:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_example_is_valid(path: Path) -> None:
     assert read_experiment(path).plan()
+
+
+class TestPresets:
+    PAIR: ClassVar[dict[str, Any]] = {"name": "p", "teacher": {"model": "resnet20"}, "student": {"model": "resnet8"}}
+
+    @pytest.mark.parametrize("name", PRESETS)
+    def test_it_is_a_whole_spec_with_a_pair_named(self, name: str) -> None:
+        found = parse_experiment({"dataset": "synthetic"} | self.PAIR | {"preset": name})
+        assert found.preset == name
+        assert found.plan()
+        assert parse_text(to_yaml(found)) == found  # what is stored does not change when it is read again
+
+    def test_the_spec_overrides_field_by_field(self) -> None:
+        base = parse_experiment(self.PAIR | {"preset": "dkd-cifar100", "dataset": "digits"})
+        changed = parse_experiment(
+            self.PAIR
+            | {
+                "preset": "dkd-cifar100",
+                "dataset": "digits",
+                "training": {"optimizer": {"lr": 0.01}},
+                "methods": ["ce"],
+                "seeds": [9],
+            }
+        )
+        assert changed.training.optimizer.lr == 0.01
+        assert changed.training.optimizer.weight_decay == base.training.optimizer.weight_decay == 5e-4
+        assert changed.training.schedule == base.training.schedule
+        assert [method.name for method in changed.methods] == ["ce"]
+        assert changed.seeds == (9,)
+
+    def test_another_schedule_does_not_inherit_the_presets_milestones(self) -> None:
+        training = {"schedule": {"name": "cosine"}}
+        found = parse_experiment(self.PAIR | {"preset": "dkd-cifar100", "dataset": "digits", "training": training})
+        assert found.training.schedule.milestones == ()
+        assert found.training.epochs == 240
+
+    def test_an_unknown_preset_is_named_with_the_nearest(self) -> None:
+        with pytest.raises(SpecError, match="dkd-cifar100"):
+            parse_experiment(self.PAIR | {"preset": "dkd-cifar10"})

@@ -134,6 +134,14 @@ class TestRun:
         assert isinstance(said[1], Started)
         assert said[1].start_step == 0
 
+    def test_batch_norm_can_be_frozen_as_old_code_left_it(self, tmp_path: Path) -> None:
+        frozen = experiment(methods=["ce"], training=SPEC["training"] | {"freeze_batch_norm_after": 1})
+        (plain, _), (spec, _) = students(experiment(), "ce"), students(frozen, "ce")
+        for name, run in (("plain", plain), ("frozen", spec)):
+            run_training(run, tmp_path / name)
+        counts = [int(weights(tmp_path / name)["stem.1.num_batches_tracked"]) for name in ("plain", "frozen")]
+        assert counts == [3 * 5, 5]
+
 
 class TestFailure:
     def test_a_loss_that_is_not_finite_names_the_epoch_and_the_term(
