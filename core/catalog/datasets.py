@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from core.catalog.registry import Entry, Params, Registry
 
@@ -71,6 +72,42 @@ class SplitParams(Params):
         return DatasetFacts(num_classes, channels, image_size, train_size - held_out, test_size)
 
 
+class ImageParams(SplitParams):
+    """Images of any size, made into squares when they are packed."""
+
+    image_size: int = Field(
+        224, ge=8, le=1024, description="Side in pixels: the short side is resized to it, the middle square cut out."
+    )
+
+
+class TinyImageParams(ImageParams):
+    image_size: int = Field(
+        64, ge=8, le=1024, description="Side in pixels: the short side is resized to it, the middle square cut out."
+    )
+
+
+class FolderParams(ImageParams):
+    path: str = Field(
+        min_length=1,
+        max_length=500,
+        description="Folder below the worker's DATA_DIR with train/<class>/ and test/<class>/ in it.",
+        examples=["pets"],
+    )
+    image_size: int = Field(
+        ge=8, le=1024, description="Side in pixels: the short side is resized to it, the middle square cut out."
+    )
+    flip: bool = Field(True, description="Mirror images at random; off where left and right mean different things.")
+
+    @field_validator("path")
+    @classmethod
+    def _below_data_dir(cls, path: str) -> str:
+        # Whoever may submit a spec must not thereby read what else lies on a worker.
+        parts = PurePosixPath(path).parts
+        if path.startswith(("/", "~")) or ".." in parts or "\\" in path or "\0" in path or not parts:
+            raise ValueError("must be a relative path below DATA_DIR, without '..'")
+        return "/".join(parts)
+
+
 class SyntheticParams(SplitParams):
     num_classes: int = Field(10, ge=2, le=10_000, description="Number of classes.")
     image_size: int = Field(16, ge=4, le=224, description="Side of the square image, pixels.")
@@ -103,5 +140,114 @@ DATASETS.add(
         target="core.data.synthetic:load",
         params=SyntheticParams,
         facts=_synthetic_facts,
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        name="mnist",
+        title="MNIST",
+        summary="60,000 + 10,000 grey 28 px images of handwritten digits.",
+        target="core.data.mnist:load_mnist",
+        params=SplitParams,
+        facts=lambda params: params.facts(10, 1, 28, 60_000, 10_000),
+        source="LeCun, Bottou, Bengio and Haffner, Proc. IEEE 1998",
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        name="fashion_mnist",
+        title="Fashion-MNIST",
+        summary="60,000 + 10,000 grey 28 px images of clothes.",
+        target="core.data.mnist:load_fashion_mnist",
+        params=SplitParams,
+        facts=lambda params: params.facts(10, 1, 28, 60_000, 10_000),
+        source="Xiao, Rasul and Vollgraf, arXiv 1708.07747",
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        name="cifar10",
+        title="CIFAR-10",
+        summary="50,000 + 10,000 colour 32 px images of ten classes; the official files, or a PNG or JPEG tree.",
+        target="core.data.cifar:load_cifar10",
+        params=SplitParams,
+        facts=lambda params: params.facts(10, 3, 32, 50_000, 10_000),
+        source="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        name="cifar100",
+        title="CIFAR-100",
+        summary="50,000 + 10,000 colour 32 px images of 100 classes; the official files, or a PNG or JPEG tree.",
+        target="core.data.cifar:load_cifar100",
+        params=SplitParams,
+        facts=lambda params: params.facts(100, 3, 32, 50_000, 10_000),
+        source="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        name="svhn",
+        title="SVHN",
+        summary="73,257 + 26,032 colour 32 px images of house numbers' digits.",
+        target="core.data.svhn:load",
+        params=SplitParams,
+        facts=lambda params: params.facts(10, 3, 32, 73_257, 26_032),
+        source="Netzer et al., NIPS workshop 2011",
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        name="food101",
+        title="Food-101",
+        summary="75,750 + 25,250 photographs of 101 dishes.",
+        target="core.data.food101:load",
+        params=ImageParams,
+        facts=lambda params: params.facts(101, 3, params.image_size, 75_750, 25_250),
+        source="Bossard, Guillaumin and Van Gool, ECCV 2014",
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        name="tiny_imagenet",
+        title="Tiny ImageNet",
+        summary="100,000 + 10,000 colour 64 px images of 200 of ImageNet's classes; tested on its validation images.",
+        target="core.data.tiny_imagenet:load",
+        params=TinyImageParams,
+        facts=lambda params: params.facts(200, 3, params.image_size, 100_000, 10_000),
+        source="Stanford CS231n",
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        name="animals10",
+        title="Animals-10",
+        summary="26,179 photographs of ten animals, a fifth of each class held out as the test split.",
+        target="core.data.animals10:load",
+        params=ImageParams,
+        facts=lambda params: params.facts(10, 3, params.image_size, 20_943, 5_236),
+        source="Alessio, Kaggle, Animals-10",
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        name="imagenet",
+        title="ImageNet-1k",
+        summary="1,281,167 + 50,000 photographs of 1000 classes; tested on its validation images.",
+        target="core.data.imagenet:load",
+        params=ImageParams,
+        facts=lambda params: params.facts(1000, 3, params.image_size, 1_281_167, 50_000),
+        source="Russakovsky et al., IJCV 2015",
+    )
+)
+DATASETS.add(
+    DatasetEntry(
+        name="folder",
+        title="Image folder",
+        summary="Any PNG or JPEG images in train/<class>/ and test/<class>/ below the worker's DATA_DIR.",
+        target="core.data.folder:load",
+        params=FolderParams,
+        facts=lambda _: None,
     )
 )

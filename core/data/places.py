@@ -73,7 +73,7 @@ def fetch(name: str, download: Callable[[str], object]) -> None:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / f".{name}.lock"):
             download(str(root))
-    except Exception as error:  # (torchvision raises whatever the network, the disk or the archive come up with)
+    except Exception as error:
         raise DatasetError(f"{name} could not be downloaded to {root}: {type(error).__name__}: {error}") from error
 
 

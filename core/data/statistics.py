@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-_CHUNK = 1 << 24  # pixels counted at once, so that images need not fit into memory
+_CHUNK = 1 << 24  # bytes counted at once, so that images need not fit into memory
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation per channel, of images scaled to 0–1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class LevelCounts:
+    """How often each of the 256 levels occurs in each channel, image by image.
+
+    So the statistics are exact up to the last division, and the same in whatever order the images come.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._counts = np.zeros((channels, 256), dtype=np.int64)
+
+    def add(self, images: NDArray[np.uint8]) -> None:
+        """Count images (N, channels, H, W)."""
+        for channel in range(len(self._counts)):
+            self._counts[channel] += np.bincount(images[:, channel].ravel(), minlength=256)
+
+    def statistics(self) -> Statistics:
+        """Of all images added, of which there is at least one."""
+        levels = np.arange(256)
+        means, stds = [], []
+        for counts in self._counts:
+            # Python's integers: the square of a sum over ImageNet does not fit into 64 bits.
+            total, first, second = int(counts.sum()), int(counts @ levels), int(counts @ levels**2)
+            means.append(first / (255 * total))
+            variance = (total * second - first**2) / (255 * total) ** 2
+            stds.append(max(math.sqrt(variance), 1e-6))  # a constant channel must not divide by zero
+        return Statistics(tuple(means), tuple(stds))
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images (N, channels, H, W) scaled to 0–1.
-
-    Computed from a histogram of the 256 levels, so exact up to the last division and the same in whatever order.
-    """
-    channels = images.shape[1]
-    counts = np.zeros((channels, 256), dtype=np.int64)
+    """Mean and standard deviation per channel of uint8 images (N, channels, H, W) scaled to 0–1."""
+    counts = LevelCounts(images.shape[1])
     size = max(1, _CHUNK // images[0].numel())
     for first in range(0, len(images), size):
-        part = images[first : first + size].numpy()
-        for channel in range(channels):
-            counts[channel] += np.bincount(part[:, channel].ravel(), minlength=256)
-    levels = np.arange(256)
-    means, stds = [], []
-    for histogram in counts:
-        # Python's integers: the square of a sum over ImageNet does not fit into 64 bits.
-        total, first_moment = int(histogram.sum()), int(histogram @ levels)
-        second_moment = int(histogram @ levels**2)
-        means.append(first_moment / (255 * total))
-        variance = (total * second_moment - first_moment**2) / (255 * total) ** 2
-        stds.append(max(math.sqrt(variance), 1e-6))  # a constant channel must not divide by zero
-    return tuple(means), tuple(stds)
+        counts.add(images[first : first + size].numpy())
+    found = counts.statistics()
+    return found.mean, found.std

@@ -1,0 +1,61 @@
+"""Animals-10 (Corrado Alessio, Kaggle): 26,179 photographs of ten animals from the web."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from core.catalog.datasets import ImageParams
+from core.data.dataset import Dataset
+from core.data.errors import DatasetError
+from core.data.holdout import held_out_rows
+from core.data.image_files import ImageFile, Listing, class_folders, find_tree, images_below, list_tree
+from core.data.images import from_listing, photo_augmentation
+from core.data.places import data_dir, missing
+
+TEST_SHARE = 0.2
+_FOLDERS = ("animals10", "animals-10", "animals10/raw-img", "animals-10/raw-img", "raw-img")
+
+
+def load(params: ImageParams) -> Dataset:
+    """It has no official split: a fifth of each class is the test split, the same one on every machine.
+
+    Classes are numbered as their folders are sorted (the archive names them in Italian). Mean and standard deviation
+    are the packed images' own.
+    """
+    tree = find_tree(_FOLDERS)
+    folder = next((data_dir() / name for name in _FOLDERS if _has_classes(data_dir() / name)), None)
+    if tree:
+        listing = list_tree(*tree)
+    elif folder:
+        listing = _listing(folder)
+    else:
+        layouts = [
+            "animals10/<class>/*.jpeg or animals10/raw-img/<class>/*.jpeg, as the archive unpacks, ten classes",
+            "animals10/train/<class>/*.jpeg and animals10/test/<class>/*.jpeg",
+        ]
+        raise missing("animals10", layouts, "https://www.kaggle.com/datasets/alessiocorrado99/animals10")
+    return from_listing("animals10", listing, params.image_size, photo_augmentation(params.image_size))
+
+
+def _has_classes(folder: Path) -> bool:
+    return folder.is_dir() and len(class_folders(folder)) == 10
+
+
+def _listing(folder: Path) -> Listing:
+    """A fifth of each class held out by a hash of its place among the sorted names."""
+    classes = class_folders(folder)
+    files = [
+        ImageFile(f"{name}/{path}", label) for label, name in enumerate(classes) for path in images_below(folder / name)
+    ]
+    labels = np.array([file.label for file in files], dtype=np.int64)
+    test = set(held_out_rows(labels, TEST_SHARE, seed=0).tolist()) if files else set()
+    if not test:
+        raise DatasetError(f"{folder} holds too few images to hold a fifth of them out")
+    return Listing(
+        folder,
+        tuple(classes),
+        train=tuple(file for row, file in enumerate(files) if row not in test),
+        test=tuple(file for row, file in enumerate(files) if row in test),
+    )

@@ -1,0 +1,171 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): the official pickles, or a tree of image files."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.catalog.datasets import SplitParams
+from core.data.dataset import Augmentation, Dataset, Split
+from core.data.errors import DatasetError
+from core.data.image_files import find_tree, list_tree
+from core.data.images import from_listing
+from core.data.places import download_allowed, fetch, first_with, missing
+from core.data.statistics import Statistics
+
+_AUGMENTATION = Augmentation(pad=4, flip=True)
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""In the order of their official numbers (``batches.meta``)."""
+
+# fmt: off
+CIFAR100_CLASSES = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
+    "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
+    "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest",
+    "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard",
+    "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange", "orchid",
+    "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine", "possum",
+    "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper",
+    "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone",
+    "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf",
+    "woman", "worm",
+)
+"""In the order of their official fine labels (``meta``), which is the alphabet's."""
+# fmt: on
+
+
+@dataclass(frozen=True)
+class _Cifar:
+    """What tells the two apart.
+
+    Attributes:
+        pickles: the folder of the official archive.
+        train, test: the files in it.
+        label_key: of the labels in a file.
+        trees: names that a folder of image files has under ``DATA_DIR``.
+    """
+
+    name: str
+    torchvision_name: str
+    classes: tuple[str, ...]
+    statistics: Statistics
+    pickles: str
+    train: tuple[str, ...]
+    test: str
+    label_key: str
+    trees: tuple[str, ...]
+
+
+# Of the training images, scaled to 0–1. The standard deviation is that of all pixels; the smaller one that is often
+# copied (0.2023 …) is a mean of each image's own.
+_CIFAR10 = _Cifar(
+    name="cifar10",
+    torchvision_name="CIFAR10",
+    classes=CIFAR10_CLASSES,
+    statistics=Statistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    pickles="cifar-10-batches-py",
+    train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+    test="test_batch",
+    label_key="labels",
+    trees=("cifar10", "cifar-10", "CIFAR10", "CIFAR-10", "CIFAR-10-images"),
+)
+# mdistiller's values, so that its recipe is met to the digit.
+_CIFAR100 = _Cifar(
+    name="cifar100",
+    torchvision_name="CIFAR100",
+    classes=CIFAR100_CLASSES,
+    statistics=Statistics((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    pickles="cifar-100-python",
+    train=("train",),
+    test="test",
+    label_key="fine_labels",
+    trees=("cifar100", "cifar-100", "CIFAR100", "CIFAR-100", "CIFAR-100-dataset"),
+)
+
+
+def load_cifar10(params: SplitParams) -> Dataset:
+    """Labels in the official order, airplane 0 … truck 9, whichever form the data set has."""
+    return _load(_CIFAR10)
+
+
+def load_cifar100(params: SplitParams) -> Dataset:
+    """Fine labels in the official order, which is the alphabet's, whichever form the data set has."""
+    return _load(_CIFAR100)
+
+
+def _load(kind: _Cifar) -> Dataset:
+    found = _find(kind)
+    if found is None and download_allowed():
+        from torchvision import datasets
+
+        downloader = getattr(datasets, kind.torchvision_name)
+        fetch(kind.name, lambda root: downloader(root, download=True))
+        found = _find(kind)
+    if found is None:
+        layouts = [
+            f"{kind.pickles}/ with {kind.train[0]} … {kind.test}, as the official archive unpacks",
+            f"{kind.name}/train/<class>/*.png and {kind.name}/test/<class>/*.png (or JPEG), "
+            f"the classes named {kind.classes[0]} … {kind.classes[-1]}",
+        ]
+        raise missing(kind.name, layouts, "https://www.cs.toronto.edu/~kriz/cifar.html", downloadable=True)
+    return found
+
+
+def _find(kind: _Cifar) -> Dataset | None:
+    # "cifar100" itself too: some unpack the archive's files right into it.
+    folder = first_with((kind.pickles, f"{kind.name}/{kind.pickles}", kind.name), *kind.train, kind.test)
+    if folder and (folder / kind.test).is_file():
+        train, test = _split(folder, kind.train, kind), _split(folder, (kind.test,), kind)
+        mean, std = kind.statistics.mean, kind.statistics.std
+        return Dataset(train, test, len(kind.classes), mean, std, _AUGMENTATION)
+    tree = find_tree(kind.trees)
+    if tree:
+        listing = list_tree(tree[0], tree[1], kind.classes)
+        return from_listing(kind.name, listing, 32, _AUGMENTATION, kind.statistics)
+    return None
+
+
+def _split(folder: Path, names: Sequence[str], kind: _Cifar) -> Split:
+    images: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    for name in names:
+        content = _read(folder / name)
+        try:
+            images.append(content["data"].reshape(-1, 3, 32, 32))
+            labels.extend(content[kind.label_key])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DatasetError(f"{folder / name} is no file of {kind.name}: {error!r}") from error
+    if sum(map(len, images)) != len(labels) or not labels or not 0 <= min(labels) <= max(labels) < len(kind.classes):
+        raise DatasetError(f"{folder}: images and labels of {', '.join(names)} do not match")
+    return Split(torch.from_numpy(np.concatenate(images)), torch.tensor(labels))
+
+
+def _read(path: Path) -> Any:
+    """What a pickle of plain values and arrays holds. Raises DatasetError where it is damaged or holds more."""
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="latin1").load()
+    except Exception as error:
+        raise DatasetError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Refuses everything but arrays: a pickle may otherwise run any code, and these come from the network."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return super().find_class(module, name)
+        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
+            return getattr(np, name)
+        # NumPy's own name for it since 2.0; the official files were written long before.
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return super().find_class("numpy._core.multiarray", name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no file of CIFAR needs")

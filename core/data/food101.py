@@ -1,0 +1,62 @@
+"""Food-101 (Bossard et al., ECCV 2014): 101 dishes, 750 training and 250 test photographs each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.catalog.datasets import ImageParams
+from core.data.dataset import Dataset
+from core.data.errors import DatasetError
+from core.data.image_files import ImageFile, Listing, find_tree, list_tree
+from core.data.images import from_listing, photo_augmentation
+from core.data.places import download_allowed, fetch, first_with, missing
+
+_FOLDERS = ("food-101", "food101", "food101/food-101")
+_NEEDED = ("images", "meta/train.txt", "meta/test.txt")
+
+
+def load(params: ImageParams) -> Dataset:
+    """The official split, classes numbered by the alphabet. Mean and standard deviation are the packed images' own."""
+    folder, tree = first_with(_FOLDERS, *_NEEDED), find_tree(_FOLDERS)
+    if folder is None and tree is None and download_allowed():
+        fetch("food101", _download)
+        folder = first_with(_FOLDERS, *_NEEDED)
+    if folder:
+        listing = _listing(folder)
+    elif tree:
+        listing = list_tree(*tree)
+    else:
+        layouts = [
+            "food-101/ with images/<class>/*.jpg and meta/train.txt, meta/test.txt, as the official archive unpacks",
+            "food101/train/<class>/*.jpg and food101/test/<class>/*.jpg",
+        ]
+        source = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"
+        raise missing("food101", layouts, source, downloadable=True)
+    return from_listing("food101", listing, params.image_size, photo_augmentation(params.image_size))
+
+
+def _download(root: str) -> None:
+    from torchvision.datasets import Food101
+
+    Food101(root, download=True)
+
+
+def _listing(folder: Path) -> Listing:
+    """From the official lists, whose lines are ``class/number``."""
+    names = {split: (folder / "meta" / f"{split}.txt").read_text().split() for split in ("train", "test")}
+    classes = sorted({line.partition("/")[0] for line in names["train"]})
+    number = {name: label for label, name in enumerate(classes)}
+
+    def files(split: str) -> tuple[ImageFile, ...]:
+        try:
+            return tuple(ImageFile(f"images/{line}.jpg", number[line.partition("/")[0]]) for line in names[split])
+        except KeyError as error:
+            raise DatasetError(
+                f"{folder}/meta/{split}.txt names the class {error}, of which none is trained on"
+            ) from None
+
+    listing = Listing(folder, tuple(classes), files("train"), files("test"))
+    absent = [file.path for file in listing.train + listing.test if not (folder / file.path).is_file()]
+    if absent:
+        raise DatasetError(f"{folder} lacks {len(absent)} images that its lists name, the first {absent[0]}")
+    return listing

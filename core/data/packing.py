@@ -1,0 +1,183 @@
+"""Image files decoded once into one memory-mapped file a split, keyed by what they were decoded from.
+
+Decoding 60,000 small files takes tens of seconds and ImageNet hours; mapping the pack takes as long as asking the
+file system for each file's size and time. A pack is a folder ``NAME-SIZEpx-KEY`` with ``train.bin`` and ``test.bin``
+(bytes, images × channels × height × width) and ``pack.json``; it may be deleted at any time and is then made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import mmap
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.data.decoding import decode, decoder_version
+from core.data.errors import DatasetError
+from core.data.image_files import ImageFile, Listing
+from core.data.places import locked, pack_dir
+from core.data.statistics import LevelCounts, Statistics
+
+FORMAT = 1
+"""Raised when the same files begin to give other bytes; old packs are then not read."""
+
+_log = logging.getLogger(__name__)
+_CHANNELS = 3
+_CHUNK = 512  # images handed to the threads at once
+_NAMED = 10  # damaged images after which looking for more is no use
+_REPORT_SECONDS = 30.0
+# Without it Linux counts a private map as memory to be had, and refuses one that is larger than the machine's.
+# Python names the flag from 3.13 on.
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Both splits' images (N, 3, H, W) uint8, mapped from the disk, and the statistics of the training images."""
+
+    train: Tensor
+    test: Tensor
+    statistics: Statistics
+
+
+def packed(name: str, listing: Listing, image_size: int) -> Pack:
+    """The images of a listing, resized and cropped to squares; decoded only where no pack of the same files is there.
+
+    Raises DatasetError where an image is damaged (the message names it, and nothing is kept) or the pack cannot be
+    written.
+    """
+    key = _key(listing, image_size)
+    folder = pack_dir() / f"{name}-{image_size}px-{key[:20]}"
+    pack = _open(folder, listing, image_size)
+    if pack is None:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # Two trainings that start together need one pack; the second one waits for it.
+            with locked(folder.with_name(f"{folder.name}.lock")):
+                pack = _open(folder, listing, image_size) or _make(folder, name, listing, image_size)
+        except OSError as error:
+            needed = (len(listing.train) + len(listing.test)) * _CHANNELS * image_size**2 / 2**30
+            raise DatasetError(
+                f"{name} cannot be packed into {folder.parent}, which takes {needed:.2g} GiB: {error}; "
+                "DKD_PACK_DIR names another folder"
+            ) from error
+    return pack
+
+
+def _key(listing: Listing, image_size: int) -> str:
+    """Of every file's path, label, size and time of change, and of all that decides how they are decoded."""
+    digest = hashlib.sha256(f"{FORMAT} {decoder_version()} {image_size} {listing.root.name}\n".encode())
+    for split in (listing.train, listing.test):
+        for file in split:
+            try:
+                status = os.stat(listing.root / file.path)
+            except OSError as error:
+                raise DatasetError(f"{listing.root / file.path} cannot be read: {error.strerror}") from error
+            line = f"{file.path}\0{file.label}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            digest.update(line.encode(errors="surrogateescape"))
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _open(folder: Path, listing: Listing, image_size: int) -> Pack | None:
+    """A pack that is there and whole."""
+    try:
+        written = json.loads((folder / "pack.json").read_text())
+        statistics = Statistics(tuple(written["mean"]), tuple(written["std"]))
+        train = _mapped(folder / "train.bin", len(listing.train), image_size)
+        test = _mapped(folder / "test.bin", len(listing.test), image_size)
+    except (OSError, ValueError, KeyError):
+        return None
+    return Pack(train, test, statistics)
+
+
+def _mapped(path: Path, count: int, image_size: int) -> Tensor:
+    """Images (count, 3, H, W) mapped from a file. Raises OSError, or ValueError where the file has another length."""
+    shape = (count, _CHANNELS, image_size, image_size)
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size != np.prod(shape, dtype=np.int64):
+            raise ValueError(f"{path} has not the length of {count} images")
+        # Private and writable: a tensor on read-only memory would end the process at the first write.
+        flags = mmap.MAP_PRIVATE | _NO_RESERVE
+        area = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    return torch.frombuffer(area, dtype=torch.uint8).view(shape)
+
+
+def _make(folder: Path, name: str, listing: Listing, image_size: int) -> Pack:
+    """Decode everything into a folder beside, which gets its name only when it is whole."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed; the lock says it is nobody's
+    shutil.rmtree(folder, ignore_errors=True)  # there, but damaged
+    partial.mkdir()
+    total = len(listing.train) + len(listing.test)
+    _log.info("packing %d images of %s into %s; the next start finds them there", total, name, folder)
+    try:
+        since = time.monotonic()
+        statistics = _write(partial / "train.bin", name, listing.root, listing.train, image_size)
+        _write(partial / "test.bin", name, listing.root, listing.test, image_size)
+        with (partial / "pack.json").open("w") as file:
+            json.dump({"name": name, "classes": listing.classes, **asdict(statistics)}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    _log.info("packed %d images of %s in %.0f s", total, name, time.monotonic() - since)
+    pack = _open(folder, listing, image_size)
+    if pack is None:
+        raise DatasetError(f"{folder} was written and cannot be read again; look at the disk it is on")
+    return pack
+
+
+def _write(path: Path, name: str, root: Path, files: Sequence[ImageFile], image_size: int) -> Statistics:
+    """Decode files one after another into ``path``. Raises DatasetError that names the damaged ones."""
+    counts = LevelCounts(_CHANNELS)
+    damaged: list[str] = []
+    reported = time.monotonic()
+    with path.open("wb") as out:
+        for number, result in enumerate(_decoded(root, files, image_size)):
+            if isinstance(result, str):
+                damaged.append(f"{root / files[number].path} ({result})")
+                if len(damaged) == _NAMED:
+                    break
+            elif not damaged:
+                counts.add(result[None])
+                out.write(result.tobytes())
+            if time.monotonic() - reported > _REPORT_SECONDS:
+                reported = time.monotonic()
+                _log.info("%s: %d of %d images of %s", name, number + 1, len(files), path.stem)
+        out.flush()
+        os.fsync(out.fileno())
+    if damaged:
+        count = f"at least {_NAMED} images" if len(damaged) == _NAMED else f"{len(damaged)} image(s)"
+        raise DatasetError(
+            f"{name} is not packed: {count} cannot be read: {'; '.join(damaged)}. Replace or remove what is damaged."
+        )
+    return counts.statistics()
+
+
+def _decoded(root: Path, files: Sequence[ImageFile], image_size: int) -> Iterator[NDArray[np.uint8] | str]:
+    """Each file's image (3, H, W), or what is wrong with it, in order."""
+
+    def one(file: ImageFile) -> NDArray[np.uint8] | str:
+        try:
+            return decode(root / file.path, image_size)
+        except Exception as error:  # noqa: BLE001 (a damaged file makes the decoders raise whatever they come upon)
+            return f"{type(error).__name__}: {error}"
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for first in range(0, len(files), _CHUNK):
+            yield from threads.map(one, files[first : first + _CHUNK])
