@@ -53,6 +53,16 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="of an earlier attempt at the same run")
     train.set_defaults(command=_train)
 
+    conversion = commands.add_parser("convert", help="make a teacher's weights from a published checkpoint")
+    conversion.add_argument("input", type=Path, metavar="IN.pth", help="as torch.save wrote it; no code in it is run")
+    conversion.add_argument("out", type=Path, metavar="OUT.safetensors")
+    conversion.add_argument("--model", required=True, metavar="NAME", help="the network, as the catalog names it")
+    conversion.add_argument("--num-classes", type=int, required=True, metavar="C")
+    conversion.add_argument("--image-size", type=int, metavar="PX", help="left out: what the network is made for")
+    conversion.add_argument("--channels", type=int, default=3, help="of an image; 3 where left out")
+    conversion.add_argument("--params", type=json.loads, default={}, metavar="JSON", help="the network's parameters")
+    conversion.set_defaults(command=_convert)
+
     listing = commands.add_parser("catalog", help="what a spec may name")
     listing.add_argument("--json", action="store_true", help="the whole catalog with parameters, as JSON")
     listing.set_defaults(command=_catalog, input=None)
@@ -82,6 +92,21 @@ def _train(options: argparse.Namespace) -> int:
     with stop_on_sigterm(Options(checkpoint_seconds=seconds)) as stoppable:
         result = run_training(spec, options.out, teacher, options.resume, stoppable)
     return 1 if result == "failed" else 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    try:
+        size = options.image_size or catalog.MODELS[options.model].usual_image_size
+        from core.models.convert import ModelShape, convert
+
+        shape = ModelShape(options.model, options.num_classes, size, options.channels, options.params)
+        parameters = convert(options.input, options.out, shape)
+    except ValidationError as error:
+        raise SpecError(problems_of(error)) from None
+    except ValueError as error:
+        raise SpecError([Problem("", str(error))]) from None
+    print(f"{options.out}: {options.model}, {parameters:,} parameters")  # noqa: T201
+    return 0
 
 
 def _read_run(path: Path) -> RunSpec:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from core.data.places import download_allowed
 from core.models.network import Network, WeightsError
 
 
@@ -84,16 +85,23 @@ class TimmNetwork(Network):
             raise WeightsError(
                 f"timm has no pretrained weights for {self.name}; those with weights: timm.list_pretrained()"
             )
+        where = f"huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+        advice = (
+            "Fetch them where there is network and copy the folder that HF_HOME names, or make a file of them with "
+            "`python -m core convert` and name that in teacher.weights"
+        )
+        cached = _in_cache(config)
+        if cached is None and not download_allowed():
+            raise WeightsError(
+                f"the weights of timm:{self.name} are not on this machine, and downloads are off. They are at {where}. "
+                f"{advice}; or set DKD_DOWNLOAD=1"
+            )
+        overlay = {"pretrained_cfg_overlay": {"file": cached}} if cached else {}
         try:
             # timm itself fits position embeddings and a last layer of another class count.
-            source = _create(self.name, self._arguments | {"pretrained": True})
+            source = _create(self.name, self._arguments | {"pretrained": True} | overlay)
         except (OSError, RuntimeError) as error:  # what the hub's client raises for a network that is not there
-            where = f"huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
-            raise WeightsError(
-                f"cannot download the weights of timm:{self.name} from {where}: {_first_line(error)}. Fetch them where "
-                f"there is network (with the same command) and copy the folder that HF_HOME names, or make a file of "
-                f"them with `python -m core convert` and name that in teacher.weights"
-            ) from error
+            raise WeightsError(f"cannot load the weights from {where}: {_first_line(error)}. {advice}") from error
         self.network.load_state_dict(source.state_dict())
 
 
@@ -110,6 +118,16 @@ def _known(name: str) -> None:
     nearest = difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(f'timm:{found}' for found in nearest)}?" if nearest else "see timm.list_models()"
     raise ValueError(f"unknown timm model {name!r}; {hint}")
+
+
+def _in_cache(config: Any) -> str | None:
+    """The hub's file where it has been downloaded before: read as a file, timm does not ask the network about it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not config.hf_hub_id:
+        return None
+    found = try_to_load_from_cache(config.hf_hub_id, config.hf_hub_filename or "model.safetensors")
+    return found if isinstance(found, str) and found.endswith(".safetensors") else None
 
 
 def _sized(name: str) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from core.data.places import download_allowed
 from core.models.network import StagedNetwork, WeightsError
 from core.models.weights import load_state
 
@@ -38,16 +40,23 @@ class TorchvisionNetwork(StagedNetwork):
         import torchvision
 
         weights = torchvision.models.get_model_weights(self.name)[_WEIGHTS]
+        cached = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
+        advice = (
+            f"Fetch that file where there is network and put it there as {cached}, or make a file of it with "
+            f"`python -m core convert` and name that in teacher.weights"
+        )
+        if not cached.exists() and not download_allowed():
+            raise WeightsError(
+                f"the weights of {self.name} are not on this machine, and downloads are off. "
+                f"They are at {weights.url}. "
+                f"{advice}; or set DKD_DOWNLOAD=1"
+            )
         try:
             tensors = torch.hub.load_state_dict_from_url(
                 weights.url, map_location="cpu", weights_only=True, check_hash=True, progress=False
             )
         except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
-            raise WeightsError(
-                f"cannot download {weights.url}: {error}. Fetch that file where there is network, put it into "
-                f"{torch.hub.get_dir()}/checkpoints (or another folder's hub/checkpoints named by TORCH_HOME), or make "
-                f"a file of it with `python -m core convert` and name that in teacher.weights"
-            ) from error
+            raise WeightsError(f"cannot load {weights.url}: {error}. {advice}") from error
         load_state(self, tensors, any_classes=True)
 
 

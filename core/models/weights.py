@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import tempfile
 import zipfile
@@ -16,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from core.data.places import data_dir, download_allowed
 from core.models.network import Network, WeightsError
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "student", "net")
@@ -128,7 +128,7 @@ def _listed(title: str, keys: list[str]) -> str:
 def load_source(network: Network, source: str, sha256: str | None, *, any_classes: bool) -> None:
     """Load what ``teacher.weights`` names: "pretrained", a path, or an address of https, s3, gs or file.
 
-    A relative path is looked for under ``DATA_DIR`` where that is set, else in the current folder.
+    A relative path counts from ``DATA_DIR``.
     Raises WeightsError, with what to do.
     """
     if source == "pretrained":
@@ -140,9 +140,9 @@ def load_source(network: Network, source: str, sha256: str | None, *, any_classe
             _fetch(source, path)
             _load_file(network, path, source, sha256, any_classes)
         return
-    path = Path(os.environ.get("DATA_DIR", "."), source).expanduser()
+    path = data_dir() / Path(source).expanduser()
     if not path.is_file():
-        raise WeightsError(f"there is no file {path.absolute()} on this machine; put the teacher's weights there")
+        raise WeightsError(f"there is no file {path} on this machine; put the teacher's weights there")
     _load_file(network, path, source, sha256, any_classes)
 
 
@@ -162,6 +162,8 @@ def _fetch(source: str, path: Path) -> None:
     scheme = source.partition("://")[0]
     if scheme not in _SCHEMES or "::" in source:
         raise WeightsError(f"weights cannot be read from {source}: give a path, or {', '.join(_SCHEMES)}://…")
+    if scheme == "https" and not download_allowed():
+        raise WeightsError(f"downloads are off; set DKD_DOWNLOAD=1, or fetch {source} and name the file")
     import fsspec
 
     try:

@@ -14,6 +14,7 @@ from core.spec.problems import Problem, SpecError, problems_of
 from core.spec.reading import load_file, load_text, parse_experiment, parse_text, read_experiment, to_yaml
 from core.spec.run import RunSpec
 from core.spec.warnings import warnings_of
+from core.spec.weights import Weights
 
 __all__ = [
     "DatasetChoice",
@@ -30,6 +31,7 @@ __all__ = [
     "Student",
     "Teacher",
     "Training",
+    "Weights",
     "load_file",
     "load_text",
     "parse_experiment",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from core.catalog import DATASETS, METHODS, MODELS, UnknownNameError
+from core.catalog import DATASETS, METHODS, UnknownNameError
 from core.spec.parts import (
     DatasetChoice,
     MethodChoice,
@@ -21,6 +21,7 @@ from core.spec.parts import (
 from core.spec.presets import apply_preset
 from core.spec.problems import refuse
 from core.spec.run import RunSpec
+from core.spec.weights import Weights, size_problem, weights_problems
 
 MAX_RUNS = 10_000
 
@@ -31,6 +32,7 @@ class Teacher(SpecModel):
     """The teacher of every distilled student: trained once by cross-entropy, shared wherever the same is asked for."""
 
     model: ModelChoice
+    weights: Weights | None = Field(None, description="Weights from elsewhere: used as they are, or trained on.")
     training: Training | None = Field(None, description="How it is trained; left out, as the students are.")
     seed: Seed = Field(0, description="Of its initialisation and its data.")
 
@@ -90,15 +92,15 @@ class ExperimentSpec(SpecModel):
     def _fits_together(self) -> Self:
         problems: list[tuple[tuple[int | str, ...], str, Any]] = []
         facts = DATASETS[self.dataset.name].facts(self.dataset.typed_params)
-        models: list[tuple[tuple[int | str, ...], str]] = [(("student", "model"), self.student.model.name)]
+        models: list[tuple[tuple[int | str, ...], ModelChoice]] = [(("student", "model"), self.student.model)]
         if self.teacher:
-            models.append((("teacher", "model"), self.teacher.model.name))
+            models.append((("teacher", "model"), self.teacher.model))
+            if self.teacher.weights:
+                problems += weights_problems(self.teacher.model, self.teacher.weights, facts)
         if facts:
-            for path, name in models:
-                least = MODELS[name].min_image_size
-                if facts.image_size < least:
-                    text = f"{name} needs images of at least {least} px; {self.dataset.name} has {facts.image_size} px"
-                    problems.append((path, text, name))
+            for path, model in models:
+                if text := size_problem(model, self.dataset.name, facts):
+                    problems.append((path, text, model.name))
         labels: Counter[str] = Counter()
         for index, method in enumerate(self.methods):
             entry = METHODS[method.name]
@@ -126,14 +128,18 @@ class ExperimentSpec(SpecModel):
         """The teacher's training, where a method needs one."""
         if self.teacher is None or not any(METHODS[method.name].needs_teacher for method in self.methods):
             return None
+        training = self.teacher.training or self.training
+        if self.teacher.weights and not self.teacher.weights.fine_tune:
+            training = Training(epochs=1)  # one and the same for all, since nothing is trained
         return RunSpec(
             role="teacher",
             dataset=self.dataset,
             model=self.teacher.model,
             method=MethodChoice(name="ce", label="teacher"),
-            training=self.teacher.training or self.training,
+            training=training,
             seed=self.teacher.seed,
             data_seed=self.teacher.seed,
+            weights=self.teacher.weights,
         )
 
     def plan(self) -> list[PlannedRun]:

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.spec.parts import DatasetChoice, MethodChoice, ModelChoice, Seed, SpecModel, Training
+from core.spec.weights import Weights
 
 FINGERPRINT_VERSION = 1
 """Raised when the same RunSpec begins to mean another training; old teachers and caches are then not reused."""
@@ -22,6 +23,7 @@ class RunSpec(SpecModel):
         seed: of the initialisation.
         data_seed: of the batch order and the augmentation. Runs that share both seeds are a pair.
         teacher: fingerprint of the teacher's run, where the method reads one.
+        weights: what the network starts from, or where nothing is trained is; None for fresh ones.
     """
 
     role: Literal["teacher", "student"]
@@ -32,6 +34,7 @@ class RunSpec(SpecModel):
     seed: Seed
     data_seed: Seed
     teacher: str | None = Field(None, pattern=r"^v\d+-[0-9a-f]{32}$")
+    weights: Weights | None = None
 
     def fingerprint(self) -> str:
         """Name of what this trains, ``v1-`` and 32 hexadecimal digits: equal specs, equal name.
@@ -39,6 +42,8 @@ class RunSpec(SpecModel):
         Canonical JSON of every field but the method's label, so that renaming changes nothing.
         """
         content = self.model_dump(mode="json", exclude={"method": {"label"}})
+        if self.weights is None:
+            del content["weights"]  # as it was before there was such a field, so that its runs keep their names
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         digest = hashlib.sha256(f"dkd-lab run {FINGERPRINT_VERSION}\n{text}".encode()).hexdigest()
         return f"v{FINGERPRINT_VERSION}-{digest[:32]}"

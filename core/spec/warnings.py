@@ -5,7 +5,9 @@ from __future__ import annotations
 from core.catalog import DATASETS
 from core.catalog.methods import DecoupledParams, DKDAlignParams
 from core.spec.experiment import ExperimentSpec
+from core.spec.parts import ModelChoice
 from core.spec.problems import Problem
+from core.spec.weights import size_warning
 
 # What is left of the alignment term at its best moment, below which it does not act: the author's ramp of 20 with
 # decay 0.3 peaks at 0.015.
@@ -16,6 +18,10 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
     """What a person should know before running the spec; nothing here stops it."""
     found: list[Problem] = []
     facts = DATASETS[spec.dataset.name].facts(spec.dataset.typed_params)
+    if facts:
+        for path, model in _models(spec):
+            if text := size_warning(model, facts):
+                found.append(Problem(path, text))
     epochs = spec.training.epochs
     for index, method in enumerate(spec.methods):
         path = f"methods.{index}"
@@ -30,6 +36,11 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         text = f"{len(spec.seeds)} seed(s) give no usable interval; 6 are the fewest that can show p < 0.05"
         found.append(Problem("seeds", text))
     return found
+
+
+def _models(spec: ExperimentSpec) -> list[tuple[str, ModelChoice]]:
+    student = [("student.model", spec.student.model)]
+    return [("teacher.model", spec.teacher.model), *student] if spec.teacher else student
 
 
 def _alignment(

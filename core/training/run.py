@@ -20,10 +20,11 @@ from torch import nn
 from core import data, methods, models
 from core.data import Dataset
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped
-from core.spec import ModelChoice, RunSpec
+from core.spec import ModelChoice, RunSpec, Weights
 from core.training.checkpoint import load_checkpoint, load_weights, save_weights
 from core.training.engine import Engine, Options
 from core.training.errors import TrainingError
+from core.training.evaluation import evaluate
 
 WEIGHTS_NAME = "weights.safetensors"
 
@@ -72,8 +73,14 @@ def run_training(
             engine = _prepare(spec, device, teacher, journal)
             if checkpoint:
                 engine.restore(checkpoint)
+            elif spec.weights:
+                _start_from(spec.weights, engine, journal)
             journal.append(_started(engine, device))
-            summary = engine.train(options or Options())
+            if spec.weights and not spec.weights.fine_tune:
+                summary: dict[str, float] | None = evaluate(engine.model, engine.dataset, None)
+                journal.metrics(step=0, epoch=0, elapsed=0.0, values=summary or {})
+            else:
+                summary = engine.train(options or Options())
             if summary is None:
                 journal.append(Stopped(step=engine.position.step))
                 return "stopped"
@@ -148,14 +155,29 @@ def _prepare(spec: RunSpec, device: torch.device, source: TeacherSource | None, 
     return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal)
 
 
-def _network(choice: ModelChoice, dataset: Dataset) -> nn.Module:
-    return models.build(
-        choice.name,
-        num_classes=dataset.num_classes,
-        image_size=dataset.image_size,
-        in_channels=dataset.channels,
-        **choice.params,
-    )
+def _network(choice: ModelChoice, dataset: Dataset) -> models.Network:
+    try:
+        return models.build(
+            choice.name,
+            num_classes=dataset.num_classes,
+            image_size=dataset.image_size,
+            in_channels=dataset.channels,
+            **choice.params,
+        )
+    except ImportError as error:
+        raise TrainingError("spec", f"{choice.name} needs a package that is not installed here: {error}") from error
+    except ValueError as error:
+        raise TrainingError("spec", str(error)) from error
+
+
+def _start_from(weights: Weights, engine: Engine, journal: Journal) -> None:
+    assert isinstance(engine.model, models.Network)
+    try:
+        models.load_source(engine.model, weights.source, weights.sha256, any_classes=weights.fine_tune)
+    except models.WeightsError as error:
+        raise TrainingError("spec", f"the teacher's weights: {error}") from error
+    use = "trained on" if weights.fine_tune else "used as they are"
+    journal.log(f"weights from {weights.source}, {use}")
 
 
 def _started(engine: Engine, device: torch.device) -> Started:
