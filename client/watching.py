@@ -206,10 +206,8 @@ def done_text(now: Snapshot) -> str:
 def current_text(run: RunSummary) -> str:
     """As "dkd seed 1, epoch 12/30, test 95.22 %"."""
     parts = [name_of(run)]
-    if run.total_epochs:
-        parts.append(f"epoch {epochs(run)}")
-    else:
-        parts.append("starting")
+    # The epochs are known from the spec; that it really trains shows in its steps.
+    parts.append(f"epoch {epochs(run)}" if run.total_steps else "starting")
     if test := accuracy(run):
         parts.append(f"test {test}")
     return ", ".join(parts)

@@ -159,10 +159,11 @@ def test_ctrl_c_ends_the_command_with_130(backend: FakeBackend) -> None:
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout
-    process.stdout.readline()
+    first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
-    assert process.returncode == 130
+    assert "25%" in first, err
+    assert process.returncode == 130, err
     assert err.splitlines() == ["the runs go on; `dkd watch exp-1` follows, `dkd cancel exp-1` ends them"]
 
 
