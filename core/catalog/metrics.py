@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -28,14 +29,35 @@ class Metric:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
+_SEVERITIES = range(1, 6)
+
+ROBUSTNESS: dict[str, str] = (
+    {"patch": "noise on a patch", "scrambled": "scrambled patches"}
+    | {f"noise_{severity}": f"Gaussian noise, severity {severity}" for severity in _SEVERITIES}
+    | {f"blur_{severity}": f"Gaussian blur, severity {severity}" for severity in _SEVERITIES}
+    | {"stylised": "stylised images"}
+)
+"""What test images are perturbed by, and how a title names it."""
+
+
+def _robustness() -> Iterator[Metric]:
+    for kind, title in ROBUSTNESS.items():
+        for suffix, whose in (("", "Accuracy"), ("_teacher", "Teacher's accuracy")):
+            yield Metric(f"robustness/{kind}{suffix}", f"{whose}: {title}", "%", "higher")
+            yield Metric(f"robustness/{kind}{suffix}_drop", f"{whose} lost: {title}", "%", "lower")
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("test/top1", "Test accuracy", "%", "higher"),
-        Metric("test/loss", "Test cross-entropy", "nats", "lower"),
+        Metric("test/top5", "Test accuracy, top 5", "%", "higher"),
+        Metric("test/loss", "Test cross-entropy (NLL)", "nats", "lower"),
         Metric("val/top1", "Validation accuracy", "%", "higher"),
-        Metric("val/loss", "Validation cross-entropy", "nats", "lower"),
+        Metric("val/top5", "Validation accuracy, top 5", "%", "higher"),
+        Metric("val/loss", "Validation cross-entropy (NLL)", "nats", "lower"),
         Metric("train/top1", "Training accuracy", "%", "higher"),
+        Metric("train/top5", "Training accuracy, top 5", "%", "higher"),
         Metric("train/loss", "Training loss", "nats", "lower"),
         Metric("train/ce", "Cross-entropy term", "nats", "lower"),
         Metric("train/kd", "KD term", "nats", "lower"),
@@ -44,11 +66,31 @@ METRICS: dict[str, Metric] = {
         Metric("train/align", "Alignment term A"),
         Metric("train/epsilon", "ε after decay"),
         Metric("grad/similarity", "Gradient similarity (mean cosine)"),
+        Metric("grad/skipped", "Samples without a gradient similarity", "%"),
+        Metric("grad/covariance", "Normalised covariance of the TCKD and NCKD gradients"),
         Metric("grad/tckd_norm", "TCKD gradient, RMS norm a sample"),
         Metric("grad/nckd_norm", "NCKD gradient, RMS norm a sample"),
         Metric("grad/align_share", "Alignment term's share of the gradient", "%"),
         Metric("grad/align_cosine", "Cosine of the alignment gradient with the rest"),
+        Metric("logits/student_target", "Student's target logit, mean magnitude"),
+        Metric("logits/student_others", "Student's non-target logits, mean norm"),
+        Metric("logits/teacher_target", "Teacher's target logit, mean magnitude"),
+        Metric("logits/teacher_others", "Teacher's non-target logits, mean norm"),
         Metric("fidelity/agreement", "Agreement with the teacher", "%", "higher"),
+        Metric("fidelity/agreement_right", "Agreement where the teacher is right", "%", "higher"),
+        Metric("fidelity/agreement_wrong", "Agreement where the teacher is wrong", "%"),
+        Metric("fidelity/kl", "KL(teacher ‖ student)", "nats", "lower"),
+        Metric("fidelity/kl_right", "KL(teacher ‖ student) where the teacher is right", "nats", "lower"),
+        Metric("fidelity/kl_wrong", "KL(teacher ‖ student) where the teacher is wrong", "nats"),
+        Metric("calibration/ece", "Expected calibration error, 15 bins", "%", "lower"),
+        Metric("collapse/nc1", "NC1: variability within classes"),
+        Metric("collapse/nc2_norms", "NC2: spread of the class means' norms"),
+        Metric("collapse/nc2_angles", "NC2: class means' distance from maximal angles"),
+        Metric("collapse/nc2_weight_norms", "NC2: spread of the classifier's norms"),
+        Metric("collapse/nc2_weight_angles", "NC2: classifier's distance from maximal angles"),
+        Metric("collapse/nc3", "NC3: classifier's distance from the class means"),
+        Metric("collapse/nc4", "NC4: disagreement with the nearest class mean", "%"),
+        *_robustness(),
         Metric("lr", "Learning rate"),
         Metric("speed/images_per_second", "Training speed", "images/s", "higher"),
     )

@@ -93,7 +93,8 @@ def _variability(within: Tensor, centred: Tensor) -> Tensor:
 def _norm_spread(rows: Tensor) -> Tensor:
     """Standard deviation over mean of the rows' norms."""
     norms = rows.norm(dim=1)
-    return norms.std(correction=0) / norms.mean()
+    spread: Tensor = norms.std(correction=0) / norms.mean()
+    return spread
 
 
 def _angle_excess(rows: Tensor) -> Tensor:
@@ -101,4 +102,5 @@ def _angle_excess(rows: Tensor) -> Tensor:
     count = len(rows)
     units = rows / rows.norm(dim=1, keepdim=True)
     excess = (units @ units.T + 1 / max(count - 1, 1)).abs()
-    return (excess.sum() - excess.diagonal().sum()) / max(count * (count - 1), 1)
+    mean: Tensor = (excess.sum() - excess.diagonal().sum()) / max(count * (count - 1), 1)
+    return mean

@@ -38,5 +38,5 @@ def fidelity(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> 
 
 
 def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of the values that are chosen, both (N,); 0/0 = NaN where none is. Picking them out would wait for the GPU."""
+    """Mean of the chosen values, both (N,); NaN where none is. By a sum, since picking them would wait for the GPU."""
     return torch.where(chosen, values, torch.zeros_like(values)).sum() / chosen.sum()

@@ -21,16 +21,16 @@ def batch_size_for(image_size: int) -> int:
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Networks in eval mode and without gradients; each back in its own mode after."""
-    before = [network.training for network in networks]
+    """Networks in eval mode and without gradients; each module back in its own mode after, a frozen batch norm too."""
+    before = [(module, module.training) for network in networks for module in network.modules()]
     for network in networks:
         network.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for network, mode in zip(networks, before, strict=True):
-            network.train(mode)
+        for module, mode in before:
+            module.training = mode
 
 
 def answers(network: Callable[[Tensor], Tensor], dataset: Dataset, split: Split) -> Tensor:

@@ -59,7 +59,7 @@ def scrambled(images: Tensor, samples: Samples, seed: int) -> Tensor:
     patches = images[region].reshape(batch, channels, rows, tall, columns, wide).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
     moved = patches[torch.arange(batch, device=images.device).unsqueeze(1), order]
     out = images.clone()
-    whole = moved.unflatten(1, (rows, columns)).permute(0, 3, 1, 4, 2, 5)
+    whole = moved.view(batch, rows, columns, channels, tall, wide).permute(0, 3, 1, 4, 2, 5)
     out[region] = whole.reshape(batch, channels, rows * tall, columns * wide)
     return out
 
@@ -125,14 +125,16 @@ def _random(samples: Samples, seed: int, purpose: str, count: int, bits: int, de
     words = _mixed(torch.from_numpy(keys).to(device).unsqueeze(1) + counter * _signed(0x9E3779B97F4A7C15))
     shifts = torch.arange(lanes, device=device) * bits
     # The sign that >> drags in is above the bits that are kept.
-    return ((words.unsqueeze(2) >> shifts) & ((1 << bits) - 1)).flatten(1)[:, :count]
+    numbers: Tensor = ((words.unsqueeze(2) >> shifts) & ((1 << bits) - 1)).flatten(1)[:, :count]
+    return numbers
 
 
 def _mixed(words: Tensor) -> Tensor:
     """SplitMix64's finaliser; int64 wraps around as uint64 does."""
     words = (words ^ _shifted(words, 30)) * _signed(0xBF58476D1CE4E5B9)
     words = (words ^ _shifted(words, 27)) * _signed(0x94D049BB133111EB)
-    return words ^ _shifted(words, 31)
+    mixed: Tensor = words ^ _shifted(words, 31)
+    return mixed
 
 
 def _shifted(words: Tensor, by: int) -> Tensor:

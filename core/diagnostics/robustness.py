@@ -1,0 +1,118 @@
+"""How much accuracy is left on perturbed test images, or on stylised ones. Nothing is trained on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from core.data import Dataset, Split
+from core.diagnostics.inference import batch_size_for, evaluating, read
+from core.diagnostics.perturbations import perturbations
+
+SEED = 0
+"""Of the perturbations. Not the run's own: every student and teacher is to be shown the same images."""
+
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+
+
+def robustness(
+    student: nn.Module, teacher: nn.Module | None, dataset: Dataset, split: Split, seed: int = SEED
+) -> dict[str, float]:
+    """Accuracy on every perturbation of a split, %, and its drop from the clean images, percentage points.
+
+    ``robustness/KIND`` and ``robustness/KIND_drop`` are the student's, with ``_teacher`` before ``_drop`` the
+    teacher's; KIND is a key of ``core.diagnostics.perturbations.perturbations()``.
+    """
+    networks = _networks(student, teacher)
+    hits = {f"{kind}{who}": _zero(dataset) for kind in ("clean", *perturbations()) for who in networks}
+    size = batch_size_for(dataset.image_size)
+    first = 0
+    with evaluating(*networks.values()):
+        for images in split.parts(size):
+            samples = np.arange(first, first + len(images))
+            labels = split.labels[first : first + len(images)]
+            first += len(images)
+            shown = {"clean": images} | {kind: by(images, samples, seed) for kind, by in perturbations().items()}
+            for kind, perturbed in shown.items():
+                for who, network in networks.items():
+                    hits[f"{kind}{who}"] += _hits(network, dataset, perturbed, labels)
+    found = read({name: 100 * count / len(split) for name, count in hits.items()})
+    return {
+        f"robustness/{kind}{who}{drop}": found[f"clean{who}"] - found[f"{kind}{who}"] if drop else found[f"{kind}{who}"]
+        for kind in perturbations()
+        for who in networks
+        for drop in ("", "_drop")
+    }
+
+
+def stylised_accuracy(
+    student: nn.Module, teacher: nn.Module | None, dataset: Dataset, stylised: Split
+) -> dict[str, float]:
+    """Accuracy on stylised images, %, and its drop from the clean test images, percentage points.
+
+    ``robustness/stylised`` and its ``_drop``, ``_teacher`` and ``_teacher_drop``; the images need not be the test
+    images in another style, nor as many.
+    """
+    networks = _networks(student, teacher)
+    rates: dict[str, Tensor] = {}
+    with evaluating(*networks.values()):
+        for name, split in (("clean", dataset.test), ("stylised", stylised)):
+            for who, network in networks.items():
+                hits, first = _zero(dataset), 0
+                for images in split.parts(batch_size_for(dataset.image_size)):
+                    hits += _hits(network, dataset, images, split.labels[first : first + len(images)])
+                    first += len(images)
+                rates[f"{name}{who}"] = 100 * hits / len(split)
+    found = read(rates)
+    return {f"robustness/stylised{who}": found[f"stylised{who}"] for who in networks} | {
+        f"robustness/stylised{who}_drop": found[f"clean{who}"] - found[f"stylised{who}"] for who in networks
+    }
+
+
+def read_stylised(folder: Path, dataset: Dataset) -> Split:
+    """Images of ``folder/<class>/*.png`` (or JPEG, BMP, WebP), cut square and brought to the data set's size.
+
+    Class folders in alphabetical order are the classes 0 to C−1, as the official labels of CIFAR-100 and ImageNet are.
+
+    Raises ValueError where there is no such folder, where it does not hold one folder a class, or where an image
+    cannot be read, which is then named.
+    """
+    from PIL import Image, ImageOps  # needed for nothing else in a training
+
+    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if len(folders) != dataset.num_classes:
+        have = f"holds {len(folders)} class folders" if folder.is_dir() else "is no folder"
+        raise ValueError(f"{folder} {have}; one for each of the {dataset.num_classes} classes is needed")
+    size = (dataset.image_size, dataset.image_size)
+    images, labels = [], []
+    for label, inner in enumerate(folders):
+        for path in sorted(path for path in inner.iterdir() if path.suffix.lower() in _SUFFIXES):
+            try:
+                with Image.open(path) as image:
+                    fitted = ImageOps.fit(image.convert("L" if dataset.channels == 1 else "RGB"), size)
+            except OSError as error:
+                raise ValueError(f"{path} cannot be read as an image: {error}") from error
+            pixels = np.asarray(fitted, dtype=np.uint8)
+            images.append(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+            labels.append(label)
+    if not images:
+        raise ValueError(f"{folder} holds no images")
+    device = dataset.device
+    return Split(torch.from_numpy(np.stack(images)).to(device), torch.tensor(labels, device=device))
+
+
+def _networks(student: nn.Module, teacher: nn.Module | None) -> dict[str, nn.Module]:
+    """By what stands behind a metric's name."""
+    return {"": student} | ({"_teacher": teacher} if teacher else {})
+
+
+def _zero(dataset: Dataset) -> Tensor:
+    return torch.zeros((), dtype=torch.int64, device=dataset.device)
+
+
+def _hits(network: nn.Module, dataset: Dataset, images: Tensor, labels: Tensor) -> Tensor:
+    hits: Tensor = (network(dataset.normalise(images)).argmax(1) == labels).sum()
+    return hits

@@ -1,0 +1,563 @@
+"""Diagnostics against references written from their definitions, and on inputs whose answer is known."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from core import methods, models
+from core.catalog import METRICS
+from core.catalog.metrics import ROBUSTNESS
+from core.data import Dataset, Split, load
+from core.data.hashing import hashes
+from core.diagnostics.accuracy import top_accuracies
+from core.diagnostics.calibration import expected_calibration_error, negative_log_likelihood
+from core.diagnostics.collapse import Features, neural_collapse
+from core.diagnostics.fidelity import fidelity
+from core.diagnostics.gradients import measure
+from core.diagnostics.inference import evaluating, logits_of, read
+from core.diagnostics.perturbations import (
+    NOISE_SIGMAS,
+    gaussian_blur,
+    gaussian_noise,
+    patch_noise,
+    perturbations,
+    scrambled,
+)
+from core.diagnostics.report import Perturbed, collapse_report, epoch_report, final_report
+from core.diagnostics.robustness import read_stylised, robustness, stylised_accuracy
+from core.methods import LogitBatch
+from core.spec import DatasetChoice, MethodChoice
+
+
+def logits(batch: int = 40, classes: int = 7, scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, batch, classes, generator=random) * scale
+    return student, teacher, torch.randint(classes, (batch,), generator=random)
+
+
+def numbers(values: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
+
+
+def measured(
+    student: Tensor, teacher: Tensor | None, target: Tensor, name: str = "dkd", epoch: int | None = None
+) -> dict[str, float]:
+    params = {"reduction": "log", "epsilon": 6.0} if name == "dkd_align" else {}
+    batch = LogitBatch(student.requires_grad_(), teacher, target)
+    return numbers(measure(methods.build(MethodChoice(name=name, params=params))(batch, epoch), batch))
+
+
+class TestGradients:
+    def reference(self, student: Tensor, teacher: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Each sample's gradients (B, C) of DKD's two terms by autograd, of probabilities in float64."""
+        z = student.detach().double().requires_grad_()
+        p, q = F.softmax(z / 4, 1), F.softmax(teacher.double() / 4, 1)
+        hit = F.one_hot(target, z.shape[1]).bool()
+        p_t, q_t = p[hit], q[hit]
+        tckd = q_t * (q_t / p_t).log() + (1 - q_t) * ((1 - q_t) / (1 - p_t)).log()
+        p_hat = p[~hit].view(len(z), -1) / (1 - p_t).unsqueeze(1)
+        q_hat = q[~hit].view(len(z), -1) / (1 - q_t).unsqueeze(1)
+        nckd = q_hat * (q_hat / p_hat).log()
+        (first,) = torch.autograd.grad(tckd.sum(), z, retain_graph=True)
+        (second,) = torch.autograd.grad(nckd.sum(), z)
+        return first, second
+
+    def test_the_covariance_is_the_cosine_of_the_summed_gradients(self) -> None:
+        student, teacher, target = logits()
+        first, second = self.reference(student, teacher, target)
+        expected = F.cosine_similarity(first.sum(0), second.sum(0), dim=0)
+        assert measured(student, teacher, target)["grad/covariance"] == pytest.approx(float(expected), abs=1e-5)
+
+    def test_the_similarity_is_the_mean_cosine_of_a_samples_gradients(self) -> None:
+        student, teacher, target = logits()
+        first, second = self.reference(student, teacher, target)
+        expected = F.cosine_similarity(first, second, dim=1).mean()
+        assert measured(student, teacher, target)["grad/similarity"] == pytest.approx(float(expected), abs=1e-5)
+
+    def test_samples_with_a_zero_gradient_are_skipped_and_counted(self) -> None:
+        student, teacher, target = logits()
+        teacher[:10] = student[:10]  # nothing to learn: both gradients are zero
+        found = measured(student, teacher, target)
+        assert found["grad/skipped"] == pytest.approx(25)
+        rest = measured(student.detach()[10:], teacher[10:], target[10:])
+        assert rest["grad/skipped"] == 0
+        assert found["grad/similarity"] == pytest.approx(rest["grad/similarity"], abs=1e-6)
+
+    def test_what_a_step_cannot_tell_is_nan(self) -> None:
+        student, teacher, target = logits()
+        same = measured(student, student.detach().clone(), target)
+        assert math.isnan(same["grad/covariance"])
+        assert math.isnan(same["grad/similarity"])
+        params = {"ramp_start": 0, "ramp_epochs": 10}
+        batch = LogitBatch(student, teacher, target)
+        off = numbers(measure(methods.build(MethodChoice(name="dkd", params=params))(batch, 0), batch))
+        assert math.isnan(off["grad/skipped"])  # the ramp is at 0, so the gradients are, whatever the samples
+
+    def test_logit_norms(self) -> None:
+        student = torch.tensor([[3.0, 4.0, -12.0], [-1.0, 0.0, 2.0]])
+        found = measured(student, 2 * student, torch.tensor([1, 0]))
+        assert found["logits/student_target"] == pytest.approx((4 + 1) / 2)
+        assert found["logits/student_others"] == pytest.approx((math.hypot(3, 12) + 2) / 2)
+        assert found["logits/teacher_target"] == pytest.approx(4 + 1)
+        assert found["logits/teacher_others"] == pytest.approx(math.hypot(3, 12) + 2)
+
+    def test_without_a_teacher_only_the_students_logits_are_measured(self) -> None:
+        student, _, target = logits()
+        assert set(measured(student, None, target, "ce")) == {"logits/student_target", "logits/student_others"}
+
+    @pytest.mark.parametrize("name", ["kd", "dkd", "dkd_align"])
+    def test_the_batchs_size_and_order_do_not_matter(self, name: str) -> None:
+        student, teacher, target = logits()
+        once = measured(student, teacher, target, name)
+        order = torch.randperm(80, generator=torch.Generator().manual_seed(1)) % 40
+        twice = measured(student.detach()[order], teacher[order], target[order], name)
+        assert twice == pytest.approx(once, rel=1e-4, abs=1e-6)
+        assert set(once) <= set(METRICS)
+
+
+class TestAccuracy:
+    def test_against_sorting(self) -> None:
+        scores, _, labels = logits(200, 12)
+        order = scores.numpy().argsort(1)[:, ::-1]
+        hits = order == labels.numpy()[:, None]
+        found = numbers(top_accuracies(scores, labels))
+        assert found == pytest.approx({"top1": 100 * hits[:, 0].mean(), "top5": 100 * hits[:, :5].any(1).mean()})
+        assert found["top1"] < found["top5"] < 100
+
+    def test_with_five_classes_or_fewer_top_5_is_100(self) -> None:
+        scores, _, labels = logits(50, 4)
+        assert float(top_accuracies(scores, labels)["top5"]) == 100
+
+
+class TestFidelity:
+    def test_against_numpy(self) -> None:
+        student, teacher, labels = logits(300)
+        p, q = (np.exp(x - x.max(1, keepdims=True)) for x in (student.numpy(), teacher.numpy()))
+        p, q = p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
+        kl = (q * np.log(q / p)).sum(1)
+        same = 100.0 * (p.argmax(1) == q.argmax(1))
+        right = q.argmax(1) == labels.numpy()
+        assert numbers(fidelity(student, teacher, labels)) == pytest.approx(
+            {
+                "fidelity/agreement": same.mean(),
+                "fidelity/agreement_right": same[right].mean(),
+                "fidelity/agreement_wrong": same[~right].mean(),
+                "fidelity/kl": kl.mean(),
+                "fidelity/kl_right": kl[right].mean(),
+                "fidelity/kl_wrong": kl[~right].mean(),
+            },
+            rel=1e-4,
+        )
+
+    def test_a_perfect_copy_of_a_teacher_that_is_never_wrong(self) -> None:
+        teacher = 200 * F.one_hot(torch.arange(6), 6).float()  # saturated: q underflows to 0 in float32
+        found = read(fidelity(teacher, teacher, torch.arange(6)), may_miss={"fidelity/kl_wrong"})
+        assert "fidelity/kl_wrong" not in found
+        assert math.isnan(found["fidelity/agreement_wrong"])
+        assert (found["fidelity/agreement"], found["fidelity/kl"], found["fidelity/kl_right"]) == (100, 0, 0)
+
+    def test_kl_is_finite_where_the_student_is_certain_of_something_else(self) -> None:
+        teacher = 200 * F.one_hot(torch.arange(6), 6).float()
+        found = numbers(fidelity(teacher.flip(0), teacher, torch.arange(6)))
+        assert found["fidelity/kl"] == pytest.approx(200)
+        assert found["fidelity/agreement"] == 0
+
+
+class TestCalibration:
+    def test_against_a_loop_over_bins(self) -> None:
+        scores, _, labels = logits(500, 5)
+        probabilities = F.softmax(scores.double(), 1).numpy()
+        confidence, hit = probabilities.max(1), probabilities.argmax(1) == labels.numpy()
+        expected = 0.0
+        for low in range(15):
+            inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+            if inside.any():
+                expected += inside.mean() * abs(hit[inside].mean() - confidence[inside].mean())
+        assert float(expected_calibration_error(scores, labels)) == pytest.approx(100 * expected, rel=1e-9)
+
+    def test_a_network_that_is_as_often_right_as_it_says(self) -> None:
+        # Confidence 0.75 and three of four right: calibrated. All right: 25 points too modest. All wrong: 75 too sure.
+        scores = torch.tensor([[0.75, 0.25]]).log().expand(4, 2)
+        for labels, error in (([0, 0, 0, 1], 0), ([0, 0, 0, 0], 25), ([1, 1, 1, 1], 75)):
+            assert float(expected_calibration_error(scores, torch.tensor(labels))) == pytest.approx(error, abs=1e-5)
+
+    def test_nll_is_the_mean_surprise(self) -> None:
+        scores = torch.tensor([[0.5, 0.5], [0.2, 0.8]]).log()
+        found = negative_log_likelihood(scores, torch.tensor([0, 1]))
+        assert float(found) == pytest.approx(-(math.log(0.5) + math.log(0.8)) / 2)
+
+
+def simplex(classes: int, dimension: int) -> Tensor:
+    """C unit vectors (C, D), D ≥ C, all with cosine −1/(C−1) to each other: what collapse ends in."""
+    frame = torch.eye(classes, dtype=torch.float64) - 1 / classes
+    rotation, _ = torch.linalg.qr(
+        torch.randn(dimension, dimension, generator=torch.Generator().manual_seed(3)).double()
+    )
+    return math.sqrt(classes / (classes - 1)) * frame @ rotation[:classes]
+
+
+class TestCollapse:
+    CLASSES, DIMENSION = 5, 8
+
+    def of(self, features: Tensor, labels: Tensor, weight: Tensor, classes: Tensor | None = None) -> dict[str, float]:
+        found = numbers(neural_collapse(Features(features, labels if classes is None else classes, labels), weight))
+        return {name.removeprefix("collapse/"): value for name, value in found.items()}
+
+    def test_a_simplex_is_collapsed_whatever_its_place_and_scale(self) -> None:
+        corners = simplex(self.CLASSES, self.DIMENSION)
+        labels = torch.arange(self.CLASSES).repeat(20)
+        found = self.of(3 * corners[labels] + 10, labels, 0.1 * corners)
+        assert found == pytest.approx(dict.fromkeys(found, 0.0), abs=1e-12)
+
+    def test_variability_is_the_trace_of_its_definition(self) -> None:
+        # Isotropic noise of variance σ² around a simplex of radius r: Σ_W = σ²·I, and Σ_B = r²/(C−1) on its C−1
+        # directions, so Tr(Σ_W Σ_B†)/C = σ²·(C−1)²/(C·r²).
+        random = torch.Generator().manual_seed(0)
+        labels = torch.arange(self.CLASSES).repeat(4000)
+        noise = 0.1 * torch.randn(len(labels), self.DIMENSION, generator=random).double()
+        corners = simplex(self.CLASSES, self.DIMENSION)
+        found = self.of(2 * corners[labels] + noise, labels, corners)
+        assert found["nc1"] == pytest.approx(0.01 * 16 / (5 * 4), rel=0.03)
+        assert found["nc2_norms"] < 0.01
+        assert found["nc3"] < 1e-4
+
+    @pytest.mark.parametrize(("classes", "dimension"), [(5, 8), (12, 4)])
+    def test_against_numpy_on_random_features(self, classes: int, dimension: int) -> None:
+        random = np.random.default_rng(0)
+        labels = np.arange(classes).repeat(9)
+        features = random.normal(size=(len(labels), dimension)) + random.normal(size=(classes, dimension))[labels]
+        weight, guesses = random.normal(size=(classes, dimension)), random.integers(classes, size=len(labels))
+
+        means = np.stack([features[labels == c].mean(0) for c in range(classes)])
+        around = means - features.mean(0)
+        within = np.mean([np.outer(h - means[c], h - means[c]) for h, c in zip(features, labels, strict=True)], 0)
+        between = np.mean([np.outer(m, m) for m in around], 0)
+
+        def angles(rows: np.ndarray) -> float:
+            cosines = [
+                rows[a] @ rows[b] / np.linalg.norm(rows[a]) / np.linalg.norm(rows[b])
+                for a in range(classes)
+                for b in range(classes)
+                if a != b
+            ]
+            return float(np.mean(np.abs(np.asarray(cosines) + 1 / (classes - 1))))
+
+        nearest = np.asarray([np.argmin([np.linalg.norm(h - m) for m in means]) for h in features])
+        norms, weights = np.linalg.norm(around, axis=1), np.linalg.norm(weight, axis=1)
+        found = self.of(*map(torch.from_numpy, (features, labels, weight, guesses)))
+        assert found == pytest.approx(
+            {
+                "nc1": np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / classes,
+                "nc2_norms": norms.std() / norms.mean(),
+                "nc2_angles": angles(around),
+                "nc2_weight_norms": weights.std() / weights.mean(),
+                "nc2_weight_angles": angles(weight),
+                "nc3": np.sum((weight / np.linalg.norm(weight) - around / np.linalg.norm(around)) ** 2),
+                "nc4": 100 * np.mean(nearest != guesses),
+            },
+            rel=1e-9,
+        )
+        assert found["nc1"] > 0.1
+        assert found["nc2_angles"] > 0.1
+
+    def test_a_classifier_that_opposes_the_means_is_as_far_as_can_be(self) -> None:
+        corners = simplex(self.CLASSES, self.DIMENSION)
+        labels = torch.arange(self.CLASSES).repeat(3)
+        assert self.of(corners[labels], labels, -corners)["nc3"] == pytest.approx(4)
+
+    def test_the_network_and_the_nearest_mean_disagree_where_the_network_errs(self) -> None:
+        corners = simplex(self.CLASSES, self.DIMENSION)
+        labels = torch.arange(self.CLASSES).repeat(4)
+        wrong = labels.clone()
+        wrong[:5] = (wrong[:5] + 1) % self.CLASSES
+        assert self.of(corners[labels], labels, corners, wrong)["nc4"] == pytest.approx(25)
+
+    def test_a_class_without_images_is_left_out(self) -> None:
+        corners = simplex(self.CLASSES, self.DIMENSION)
+        labels = torch.tensor([0, 1, 3, 4]).repeat(6)
+        random = torch.randn(24, self.DIMENSION, generator=torch.Generator().manual_seed(5)).double()
+        dense = torch.tensor([0, 1, 9, 2, 3])[labels]
+        kept = corners[[0, 1, 3, 4]]
+        assert self.of(random, labels, corners) == pytest.approx(self.of(random, dense, kept), rel=1e-9)
+
+    @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
+    def test_features_that_say_nothing_are_not_called_collapsed(self, value: float) -> None:
+        labels = torch.arange(self.CLASSES).repeat(3)
+        features = torch.full((15, self.DIMENSION), value)
+        found = self.of(features, labels, simplex(self.CLASSES, self.DIMENSION))
+        assert all(math.isnan(found[name]) for name in ("nc1", "nc2_norms", "nc2_angles", "nc3"))
+
+
+def photos(count: int = 6, channels: int = 3, size: int = 16, seed: int = 0) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, channels, size, size), generator=random, dtype=torch.uint8)
+
+
+def splitmix(state: int, steps: int) -> list[int]:
+    """The published generator, in Python's own integers."""
+    words = []
+    for _ in range(steps):
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        word = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        word = (word ^ (word >> 27)) * 0x94D049BB133111EB % 2**64
+        words.append(word ^ (word >> 31))
+    return words
+
+
+class TestPerturbations:
+    def test_the_catalog_lists_them_with_the_stylised_folder(self) -> None:
+        assert {*perturbations(), "stylised"} == set(ROBUSTNESS)
+
+    @pytest.mark.parametrize("kind", list(perturbations()))
+    @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 16), (3, 15), (1, 4)])
+    def test_shape_dtype_and_range_stay(self, kind: str, channels: int, size: int) -> None:
+        images = photos(4, channels, size)
+        before = images.clone()
+        for given in (images, images.float() / 255):
+            found = perturbations()[kind](given, np.arange(4), 0)
+            assert (found.shape, found.dtype) == (given.shape, given.dtype)
+            assert found.max() <= (1 if given.is_floating_point() else 255)
+            assert found.min() >= 0
+        assert torch.equal(images, before)
+
+    @pytest.mark.parametrize("kind", [kind for kind in perturbations() if not kind.startswith("blur")])
+    def test_a_sample_is_perturbed_by_its_number_and_the_seed_alone(self, kind: str) -> None:
+        perturb, images = perturbations()[kind], photos(1).expand(6, -1, -1, -1)
+        whole = perturb(images, np.arange(6), 0)
+        assert torch.equal(perturb(images[:2], np.array([5, 3]), 0), whole[[5, 3]])
+        assert not torch.equal(whole[0], whole[1])
+        assert not torch.equal(perturb(images, np.arange(6), 1), whole)
+
+    def test_the_bits_are_those_of_the_published_generator(self) -> None:
+        # A patch as large as allowed on a black image shows the bytes themselves.
+        black = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
+        number, seed = 7, 3
+        key = int(hashes(number + 1, seed, 0, "robustness patch noise")[number])
+        place = splitmix(int(hashes(number + 1, seed, 0, "robustness patch place")[number]), 1)[0]
+        top, left = (place & 0xFFFF) * 2 >> 16, (place >> 16 & 0xFFFF) * 2 >> 16
+        expected = torch.zeros(2, 2, dtype=torch.uint8)
+        expected[top, left] = splitmix(key, 1)[0].to_bytes(8, "little")[2 * top + left]
+        assert torch.equal(patch_noise(black, np.array([number]), seed)[0, 0], expected)
+
+    def test_a_patch_is_a_quarter_of_the_image_and_the_rest_is_untouched(self) -> None:
+        images = torch.full((64, 3, 16, 16), 44, dtype=torch.uint8)
+        changed = (patch_noise(images, np.arange(64), 0) != images).any(1)
+        for image in changed:
+            rows, columns = torch.nonzero(image.any(1)).squeeze(1), torch.nonzero(image.any(0)).squeeze(1)
+            assert rows.max() - rows.min() < 8
+            assert columns.max() - columns.min() < 8
+            assert image.sum() > 60  # a byte in 256 equals the image's, three channels in a row never
+        places = {tuple(torch.nonzero(image)[0].tolist()) for image in changed}
+        assert len(places) > 30
+
+    def test_scrambling_moves_whole_patches(self) -> None:
+        images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+        found = scrambled(images.expand(20, -1, -1, -1), np.arange(20), 0)
+        corners = found[:, 0, ::4, ::4]
+        assert torch.equal(found[:, 0], corners.repeat_interleave(4, 1).repeat_interleave(4, 2))
+        assert torch.equal(corners.flatten(1).sort(1).values, torch.arange(16, dtype=torch.uint8).expand(20, -1))
+        assert len({tuple(row.tolist()) for row in corners.flatten(1)}) == 20
+
+    def test_scrambling_keeps_a_border_that_fills_no_patch(self) -> None:
+        images = photos(3, size=15)
+        found = scrambled(images, np.arange(3), 0)
+        for edge in (slice(0, 1), slice(13, 15)):  # 12 pixels are 4 patches of 3
+            assert torch.equal(found[:, :, edge], images[:, :, edge])
+            assert torch.equal(found[:, :, :, edge], images[:, :, :, edge])
+        assert not torch.equal(found, images)
+
+    def test_noise_has_the_stated_deviation_at_every_severity(self) -> None:
+        grey = torch.full((20, 3, 32, 32), 0.5, dtype=torch.float64)
+        for severity, sigma in enumerate(NOISE_SIGMAS[:3], start=1):  # stronger noise is clipped
+            noise = gaussian_noise(grey, np.arange(20), 0, severity) - grey
+            assert float(noise.std()) == pytest.approx(sigma, rel=0.02)
+            assert abs(float(noise.mean())) < 0.01 * sigma * 3
+            tails = float((noise.abs() > 2 * sigma).double().mean())
+            assert tails == pytest.approx(0.0455, abs=0.004)
+
+    def test_noise_is_one_pattern_that_grows(self) -> None:
+        grey = torch.full((2, 1, 8, 8), 0.5)
+        weak, strong = (gaussian_noise(grey, np.arange(2), 0, severity) - grey for severity in (1, 2))
+        assert torch.allclose(strong, weak * NOISE_SIGMAS[1] / NOISE_SIGMAS[0], atol=1e-6)
+
+    def test_blur_spreads_a_point_as_the_density_says(self) -> None:
+        point = torch.zeros(1, 2, 31, 31)
+        point[:, 1, 15, 15] = 1
+        offsets = np.arange(-15, 16)
+        density = np.exp(-0.5 * offsets**2)  # σ is 1 pixel at severity 5
+        density = density / density.sum()
+        found = gaussian_blur(point, 5)
+        assert np.allclose(found[0, 1].numpy(), np.outer(density, density), atol=1e-4)
+        assert not found[0, 0].any()
+
+    def test_blur_keeps_a_flat_image_and_is_stronger_by_severity(self) -> None:
+        flat = torch.full((1, 3, 8, 8), 77, dtype=torch.uint8)
+        assert all(torch.equal(gaussian_blur(flat, severity), flat) for severity in range(1, 6))
+        spread = [float(gaussian_blur(photos(size=32), severity).float().std()) for severity in range(1, 6)]
+        assert all(later < earlier for earlier, later in pairwise(spread))
+
+
+class Lookup(nn.Module):
+    """A network whose answer is known: it puts an image in the class of its first pixel's byte (8·c + 4 is class c)."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__()
+        self.mean, self.std = dataset.mean[0], dataset.std[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixel = (images[:, 0, 0, 0] * self.std + self.mean) * 255
+        return F.one_hot((pixel / 8).long().clamp(0, 3), 4).float()
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    params = {"num_classes": 6, "image_size": 8, "train_size": 120, "test_size": 90}
+    return load(DatasetChoice(name="synthetic", params=params))
+
+
+@pytest.fixture(scope="module")
+def network(dataset: Dataset) -> models.Network:
+    torch.manual_seed(0)
+    return models.build("small_cnn", num_classes=6, image_size=8, width=4)
+
+
+@pytest.fixture(scope="module")
+def other(dataset: Dataset) -> models.Network:
+    torch.manual_seed(1)
+    return models.build("small_cnn", num_classes=6, image_size=8, width=4)
+
+
+class TestRobustness:
+    def test_accuracies_and_drops_of_student_and_teacher(
+        self, dataset: Dataset, network: models.Network, other: models.Network
+    ) -> None:
+        found = robustness(network, other, dataset, dataset.test)
+        assert set(found) == {name for name in METRICS if name.startswith("robustness/") and "stylised" not in name}
+        for who, model in (("", network), ("_teacher", other)):
+            clean = float((logits_of(model, dataset, dataset.test).argmax(1) == dataset.test.labels).double().mean())
+            for kind, perturb in perturbations().items():
+                images = perturb(dataset.test.images, np.arange(90), 0)
+                with evaluating(model):
+                    hits = model(dataset.normalise(images)).argmax(1) == dataset.test.labels
+                accuracy = 100 * float(hits.double().mean())
+                assert found[f"robustness/{kind}{who}"] == pytest.approx(accuracy)
+                assert found[f"robustness/{kind}{who}_drop"] == pytest.approx(100 * clean - accuracy)
+
+    def test_without_a_teacher_only_the_student_is_measured(self, dataset: Dataset, network: models.Network) -> None:
+        assert not [name for name in robustness(network, None, dataset, dataset.test) if "teacher" in name]
+
+    def test_a_stylised_folder(self, tmp_path: Path) -> None:
+        test = Split(
+            torch.full((4, 1, 8, 8), 4, dtype=torch.uint8) + 8 * torch.arange(4).view(-1, 1, 1, 1).byte(),
+            torch.arange(4),
+        )
+        dataset = load(DatasetChoice(name="synthetic", params={"num_classes": 4, "channels": 1, "image_size": 8}))
+        dataset = Dataset(dataset.train, test, 4, dataset.mean, dataset.std, dataset.augmentation)
+        for label, name in enumerate(("ape", "bee", "cat", "dog")):
+            (tmp_path / name).mkdir()
+            for number in range(2):  # the second of each is painted as the next class
+                grey = 8 * ((label + number) % 4) + 4
+                Image.new("RGB", (24, 16), (grey, grey, grey)).save(tmp_path / name / f"{number}.png")
+            (tmp_path / name / "notes.txt").write_text("no image")
+        (tmp_path / "labels.csv").write_text("no folder")
+        stylised = read_stylised(tmp_path, dataset)
+        assert stylised.images.shape == (8, 1, 8, 8)
+        model = Lookup(dataset)
+        assert stylised_accuracy(model, None, dataset, stylised) == pytest.approx(
+            {"robustness/stylised": 50, "robustness/stylised_drop": 50}
+        )
+        both = stylised_accuracy(model, model, dataset, stylised)
+        assert both["robustness/stylised_teacher_drop"] == pytest.approx(50)
+
+    def test_a_stylised_folder_that_does_not_fit_says_why(self, tmp_path: Path, dataset: Dataset) -> None:
+        with pytest.raises(ValueError, match="no folder"):
+            read_stylised(tmp_path / "missing", dataset)
+        with pytest.raises(ValueError, match="0 class folders; one for each of the 6"):
+            read_stylised(tmp_path, dataset)
+        for label in range(6):
+            (tmp_path / str(label)).mkdir()
+        with pytest.raises(ValueError, match="no images"):
+            read_stylised(tmp_path, dataset)
+        (tmp_path / "3" / "broken.png").write_bytes(b"\x89PNG\r\n")
+        with pytest.raises(ValueError, match=r"3/broken\.png cannot be read"):
+            read_stylised(tmp_path, dataset)
+
+
+class TestReport:
+    def test_an_epoch_with_a_teacher_and_a_validation_split(
+        self, network: models.Network, other: models.Network
+    ) -> None:
+        params = {"num_classes": 6, "image_size": 8, "train_size": 120, "test_size": 90, "val_fraction": 0.25}
+        dataset = load(DatasetChoice(name="synthetic", params=params))
+        found = epoch_report(network, dataset, logits_of(other, dataset, dataset.test))
+        assert set(found) <= set(METRICS)
+        assert {name.partition("/")[0] for name in found} == {"test", "val", "calibration", "fidelity"}
+        assert dataset.val
+        scores = logits_of(network, dataset, dataset.val)
+        assert found["val/loss"] == pytest.approx(float(F.cross_entropy(scores, dataset.val.labels)))
+        assert found["val/top1"] == pytest.approx(100 * float((scores.argmax(1) == dataset.val.labels).float().mean()))
+
+    def test_without_a_teacher_nothing_is_compared(self, dataset: Dataset, network: models.Network) -> None:
+        assert set(epoch_report(network, dataset)) == {"test/top1", "test/top5", "test/loss", "calibration/ece"}
+
+    def test_the_end_measures_collapse_on_the_training_images(self, dataset: Dataset, network: models.Network) -> None:
+        found = final_report(network, None, dataset)
+        with evaluating(network):
+            features = network.features(dataset.normalise(dataset.train.images))
+            classes = network(dataset.normalise(dataset.train.images)).argmax(1)
+        expected = neural_collapse(Features(features, classes, dataset.train.labels), network.linear.weight)
+        assert found == pytest.approx(numbers(expected))
+        assert set(found) == {name for name in METRICS if name.startswith("collapse/")}
+
+    def test_robustness_is_measured_where_it_is_asked_for(self, dataset: Dataset, network: models.Network) -> None:
+        perturbed = Perturbed(test_images=True, stylised=dataset.test)
+        found = final_report(network, network, dataset, perturbed)
+        assert {name for name in METRICS if name.startswith(("robustness/", "collapse/"))} == set(found)
+        assert found["robustness/stylised_drop"] == 0
+
+    def test_of_many_training_images_a_fixed_part_is_taken(
+        self, dataset: Dataset, network: models.Network, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = collapse_report(network, dataset)
+        monkeypatch.setattr("core.diagnostics.report._FEATURE_IMAGES", 60)
+        part = collapse_report(network, dataset)
+        assert part == collapse_report(network, dataset)
+        assert part != whole
+
+    def test_the_network_is_left_as_it_was(self, dataset: Dataset, network: models.Network) -> None:
+        network.train()
+        frozen = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+        frozen.eval()
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        modes = [module.training for module in network.modules()]
+        epoch_report(network, dataset)
+        final_report(network, network, dataset, Perturbed(test_images=True))
+        assert [module.training for module in network.modules()] == modes
+        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+        frozen.train()
+
+    def test_a_network_that_diverged_is_reported_and_not_an_error(
+        self, dataset: Dataset, network: models.Network
+    ) -> None:
+        class Diverged(nn.Module):
+            linear = network.linear
+
+            def features(self, images: Tensor) -> Tensor:
+                return torch.full((len(images), 8), math.nan)
+
+            def forward(self, images: Tensor) -> Tensor:
+                return torch.full((len(images), 6), math.nan)
+
+        found = epoch_report(Diverged(), dataset, logits_of(network, dataset, dataset.test))  # type: ignore[arg-type]
+        assert math.isnan(found["test/loss"])
+        assert math.isnan(found["calibration/ece"])
+        assert math.isnan(final_report(Diverged(), None, dataset)["collapse/nc1"])  # type: ignore[arg-type]
