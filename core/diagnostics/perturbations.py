@@ -149,4 +149,6 @@ def _signed(word: int) -> int:
 @functools.cache
 def _quantiles() -> Tensor:
     """The normal distribution at 2^16 equal steps of probability, float32: a table, so that all devices agree."""
-    return torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float()
+    steps = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16
+    quantiles: Tensor = torch.special.ndtri(steps).float()
+    return quantiles

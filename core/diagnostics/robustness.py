@@ -100,8 +100,7 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
             labels.append(label)
     if not images:
         raise ValueError(f"{folder} holds no images")
-    device = dataset.device
-    return Split(torch.from_numpy(np.stack(images)).to(device), torch.tensor(labels, device=device))
+    return Split(torch.from_numpy(np.stack(images)), torch.tensor(labels, device=dataset.device))
 
 
 def _networks(student: nn.Module, teacher: nn.Module | None) -> dict[str, nn.Module]:

@@ -128,7 +128,8 @@ class ExperimentSpec(SpecModel):
         """The teacher's training, where a method needs one."""
         if self.teacher is None or not any(METHODS[method.name].needs_teacher for method in self.methods):
             return None
-        training = self.teacher.training or self.training
+        # It is trained alike whatever its students are tested on, so it stays the same teacher.
+        training = self.teacher.training or self.training.without_extra_tests()
         if self.teacher.weights and not self.teacher.weights.fine_tune:
             training = Training(epochs=1)  # one and the same for all, since nothing is trained
         return RunSpec(

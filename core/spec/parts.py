@@ -135,6 +135,18 @@ class Training(SpecModel):
         description="Epochs after which batch norm stops learning and uses its running statistics: reproduces code "
         "that leaves the network in eval mode after its first test (1). Leave it out for ordinary training.",
     )
+    robustness: bool = Field(
+        False, description="At the end, test on noisy, scrambled and blurred images too; nothing is trained on them."
+    )
+    stylised: str = Field(
+        "",
+        max_length=1000,
+        description="At the end, test on this folder of stylised images too: <class>/<image>, under DATA_DIR.",
+    )
+
+    def without_extra_tests(self) -> Training:
+        """The same training, evaluated on the test images alone."""
+        return self.model_copy(update={"robustness": False, "stylised": ""})
 
 
 class Resources(SpecModel):

@@ -14,6 +14,9 @@ from core.spec.weights import Weights
 FINGERPRINT_VERSION = 1
 """Raised when the same RunSpec begins to mean another training; old teachers and caches are then not reused."""
 
+_ADDED = ("robustness", "stylised")
+"""Fields of ``Training`` that version 1 began without: at their defaults they are left out, so that names stay."""
+
 
 class RunSpec(SpecModel):
     """One training: everything that decides its numbers, nothing that does not.
@@ -44,6 +47,9 @@ class RunSpec(SpecModel):
         content = self.model_dump(mode="json", exclude={"method": {"label"}})
         if self.weights is None:
             del content["weights"]  # as it was before there was such a field, so that its runs keep their names
+        for name in _ADDED:
+            if content["training"][name] == Training.model_fields[name].default:
+                del content["training"][name]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         digest = hashlib.sha256(f"dkd-lab run {FINGERPRINT_VERSION}\n{text}".encode()).hexdigest()
         return f"v{FINGERPRINT_VERSION}-{digest[:32]}"

@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from core.data import Batch, Dataset
+from core.diagnostics.accuracy import top_accuracies
 from core.diagnostics.gradients import measure
+from core.diagnostics.inference import logits_of
+from core.diagnostics.report import epoch_report, final_report
 from core.events import Checkpointed, Journal
 from core.methods import LogitBatch, Loss
+from core.models import Network
 from core.spec import RunSpec
 from core.training.checkpoint import Checkpoint, Position, save_checkpoint
 from core.training.errors import TrainingError
-from core.training.evaluation import evaluate, logits_of
+from core.training.evaluation import perturbed_images
 from core.training.means import Means
 from core.training.optimizer import build_optimizer, rate_factor, set_rate
 
@@ -42,7 +46,7 @@ class Engine:
     """Trains one network. Order, views and initialisation are decided by the spec's seeds alone."""
 
     def __init__(
-        self, spec: RunSpec, dataset: Dataset, model: nn.Module, teacher: nn.Module | None, loss: Loss, journal: Journal
+        self, spec: RunSpec, dataset: Dataset, model: Network, teacher: Network | None, loss: Loss, journal: Journal
     ) -> None:
         self.spec, self.dataset, self.model, self.teacher = spec, dataset, model, teacher
         self.loss, self.journal = loss, journal
@@ -53,7 +57,8 @@ class Engine:
         self._since = time.monotonic()
         self._saved_at = time.monotonic()
         # The teacher's answers to the test images never change.
-        self._teacher_classes = logits_of(teacher, dataset).argmax(1) if teacher else None
+        self._teacher_logits = logits_of(teacher, dataset, dataset.test) if teacher else None
+        self._perturbed = perturbed_images(spec.training, dataset)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -118,15 +123,15 @@ class Engine:
         set_rate(self.optimizer, peak * rate_factor(self.spec.training.schedule, done, self.spec.training.epochs))
 
         student = self.model(batch.images)
-        terms = self.loss(LogitBatch(student, self._teach(batch.images), batch.labels), self.position.epoch)
+        logits = LogitBatch(student, self._teach(batch.images), batch.labels)
+        terms = self.loss(logits, self.position.epoch)
         self.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
-        top1 = 100 * (student.detach().argmax(1) == batch.labels).double().mean()
-        values = {"loss": terms.total, "top1": top1} | terms.values
+        values = {"loss": terms.total} | top_accuracies(student.detach(), batch.labels) | terms.values
         self._means.add({f"train/{name}": value for name, value in values.items()}, len(batch.labels))
-        self._means.add(measure(terms), 1.0, skip_nan=True)
+        self._means.add(measure(terms, logits), 1.0, skip_nan=True)
 
     @torch.no_grad()
     def _teach(self, images: Tensor) -> Tensor | None:
@@ -144,7 +149,9 @@ class Engine:
             values["speed/images_per_second"] = len(self.dataset.train) / (position.elapsed - before)
         position.epoch += 1
         position.batch = 0
-        values |= evaluate(self.model, self.dataset, self._teacher_classes)
+        values |= epoch_report(self.model, self.dataset, self._teacher_logits)
+        if position.epoch == self.spec.training.epochs:
+            values |= final_report(self.model, self.teacher, self.dataset, self._perturbed)
         position.elapsed = self._elapsed()
         self.journal.metrics(step=position.step, epoch=position.epoch, elapsed=position.elapsed, values=values)
         self._means = Means()

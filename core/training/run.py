@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
 
 from core import data, methods, models
 from core.data import Dataset
+from core.diagnostics.report import epoch_report
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped
 from core.spec import ModelChoice, RunSpec, Weights
 from core.training.checkpoint import load_checkpoint, load_weights, save_weights
 from core.training.engine import Engine, Options
 from core.training.errors import TrainingError
-from core.training.evaluation import evaluate
 
 WEIGHTS_NAME = "weights.safetensors"
 
@@ -77,7 +76,7 @@ def run_training(
                 _start_from(spec.weights, engine, journal)
             journal.append(_started(engine, device))
             if spec.weights and not spec.weights.fine_tune:
-                summary: dict[str, float] | None = evaluate(engine.model, engine.dataset, None)
+                summary: dict[str, float] | None = epoch_report(engine.model, engine.dataset)
                 journal.metrics(step=0, epoch=0, elapsed=0.0, values=summary or {})
             else:
                 summary = engine.train(options or Options())
@@ -145,7 +144,7 @@ def _prepare(spec: RunSpec, device: torch.device, source: TeacherSource | None, 
         raise TrainingError("error", str(error)) from error
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
     model = _network(spec.model, dataset).to(device)
-    teacher: nn.Module | None = None
+    teacher: models.Network | None = None
     if spec.teacher:
         if source is None or source.spec.fingerprint() != spec.teacher:
             raise TrainingError("spec", f"the run needs the teacher {spec.teacher}, which was not given")
