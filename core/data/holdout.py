@@ -47,7 +47,8 @@ def held_out_rows(labels: NDArray[np.int64], fraction: float, seed: int) -> NDAr
     quotas = fraction * counts
     takes = np.floor(quotas).astype(np.int64)
     short = round(fraction * len(labels)) - int(takes.sum())
-    takes[np.argsort(takes - quotas, kind="stable")[:short]] += 1
+    remainder = np.where(counts > 1, quotas - takes, -1.0)
+    takes[np.argsort(-remainder, kind="stable")[:short]] += 1
     takes = np.minimum(takes, counts - 1)
     rank = hashes(len(labels), seed, 0, "validation")
     chosen = []

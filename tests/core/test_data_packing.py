@@ -1,0 +1,146 @@
+"""Image files are decoded once; what is packed is what is there; damage is named and nothing of it is kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from core import data
+from core.spec import DatasetChoice
+from tests.core import data_files as files
+
+SIZE = 8
+
+
+@pytest.fixture
+def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("DKD_PACK_DIR", str(tmp_path / "packs"))
+    return files.tree(tmp_path / "pets", ["cat", "dog"], per_class=3)
+
+
+def load(size: int = SIZE) -> data.Dataset:
+    return data.load(DatasetChoice(name="folder", params={"path": "pets", "image_size": size}))
+
+
+def packs(pets: Path) -> list[Path]:
+    return [path for path in sorted((pets.parent / "packs").iterdir()) if path.suffix != ".lock"]
+
+
+def repaint(path: Path, colour: tuple[int, int, int], *, keep_time: bool) -> None:
+    """Another image in a file of the same size."""
+    before = path.stat()
+    files.picture(path, colour)
+    assert path.stat().st_size == before.st_size
+    if keep_time:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+
+def test_a_second_start_reads_the_pack_and_not_the_images(pets: Path) -> None:
+    first = load()
+    assert len(packs(pets)) == 1
+    repaint(pets / "train/cat/0.png", (77, 77, 77), keep_time=True)
+    assert torch.equal(load().train.images, first.train.images)
+
+
+def test_a_changed_file_is_packed_anew(pets: Path) -> None:
+    load()
+    repaint(pets / "train/cat/0.png", (77, 77, 77), keep_time=False)
+    assert load().train.images[0].unique().tolist() == [77]
+    (pets / "train/dog/1.png").unlink()
+    assert len(load().train) == 5
+
+
+def test_another_size_is_another_pack(pets: Path) -> None:
+    assert load(8).image_size == 8
+    assert load(16).image_size == 16
+    assert len(packs(pets)) == 2
+    assert load(8).image_size == 8
+
+
+def test_a_damaged_image_is_named_and_nothing_is_packed(pets: Path) -> None:
+    cut = pets / "train/dog/1.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:3000])
+    no_image = pets / "train/dog/2.png"
+    no_image.write_text("<html>404</html>")
+    with pytest.raises(data.DatasetError, match=r"2 image\(s\) cannot be read") as refused:
+        load()
+    assert str(cut) in str(refused.value)
+    assert str(no_image) in str(refused.value)
+    assert packs(pets) == []
+    files.picture(cut, (1, 2, 3))
+    files.picture(no_image, (1, 2, 3))
+    assert len(load().train) == 6
+
+
+def test_a_pack_cut_short_is_made_again(pets: Path) -> None:
+    whole = load().train.images.clone()
+    [pack] = packs(pets)
+    os.truncate(pack / "train.bin", 10)
+    assert torch.equal(load().train.images, whole)
+    (pack / "pack.json").write_text("{")
+    assert torch.equal(load().train.images, whole)
+
+
+def test_what_a_killed_process_left_is_no_hindrance(pets: Path) -> None:
+    whole = load().train.images.clone()
+    [pack] = packs(pets)
+    left = pack.rename(pack.with_name(pack.name + ".partial"))
+    os.truncate(left / "train.bin", 10)
+    assert torch.equal(load().train.images, whole)
+    assert packs(pets) == [pack]
+
+
+def test_trainings_that_start_together_pack_once(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "core.data")
+    with ThreadPoolExecutor(4) as threads:
+        loaded = list(threads.map(lambda _: load(), range(4)))
+    assert all(torch.equal(dataset.train.images, loaded[0].train.images) for dataset in loaded)
+    assert sum(record.message.startswith("packed 12 images") for record in caplog.records) == 1
+
+
+def test_a_write_to_the_images_stays_in_memory(pets: Path) -> None:
+    """Copy on write: a slip in training code must neither end the process nor spoil the pack."""
+    dataset = load()
+    dataset.train.images.zero_()
+    assert load().train.images.any()
+
+
+def test_a_folder_that_cannot_be_written_is_explained(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pets.parent / "file").write_text("")
+    monkeypatch.setenv("DKD_PACK_DIR", str(pets.parent / "file" / "packs"))
+    with pytest.raises(data.DatasetError, match=r"cannot be packed into .* DKD_PACK_DIR names another folder"):
+        load()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (33, 64), (64, 33), (20, 37), (31, 500), (16, 16), (16, 21), (9, 9)])
+def test_images_are_resized_as_torchvision_does(pets: Path, shape: tuple[int, int]) -> None:
+    from torchvision.transforms import v2
+
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(pets / "train/cat/0.png")
+    expected = v2.Compose([v2.Resize(16), v2.CenterCrop(16), v2.PILToTensor()])(Image.fromarray(pixels))
+    assert torch.equal(load(16).train.images[0], expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "I;16"])
+def test_every_kind_of_image_becomes_three_channels(pets: Path, mode: str) -> None:
+    path = pets / "train/cat/0.png"
+    if mode == "I;16":
+        Image.fromarray(np.full((8, 8), 512, dtype=np.uint16)).save(path)
+    elif mode == "CMYK":
+        path.unlink()
+        Image.new("CMYK", (8, 8)).save(path.with_suffix(".jpg"))
+    else:
+        Image.new(mode, (8, 8)).save(path)
+    assert load().train.images.shape == (6, 3, SIZE, SIZE)
