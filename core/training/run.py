@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 
 from core import data, methods, models
+from core.catalog import METHODS, MODELS
 from core.data import Dataset
 from core.diagnostics.report import epoch_report
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped
@@ -142,6 +143,7 @@ def _prepare(spec: RunSpec, device: torch.device, source: TeacherSource | None, 
             dataset = data.load(spec.dataset).to(device)
     except data.DatasetError as error:
         raise TrainingError("error", str(error)) from error
+    _refuse_misfit(spec, dataset)
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
     model = _network(spec.model, dataset).to(device)
     teacher: models.Network | None = None
@@ -152,6 +154,21 @@ def _prepare(spec: RunSpec, device: torch.device, source: TeacherSource | None, 
         load_weights(teacher, source.weights)
         teacher.to(device).eval().requires_grad_(False)
     return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal)
+
+
+def _refuse_misfit(spec: RunSpec, dataset: Dataset) -> None:
+    """What the spec could not be checked for where only the worker knows the data set, as with a folder of images."""
+    least_classes, least_size = METHODS[spec.method.name].min_classes, MODELS[spec.model.name].min_image_size
+    if dataset.num_classes < least_classes:
+        text = (
+            f"{spec.method.name} needs at least {least_classes} classes; {spec.dataset.name} has {dataset.num_classes}"
+        )
+        raise TrainingError("spec", text)
+    if dataset.image_size < least_size:
+        text = (
+            f"{spec.model.name} needs images of at least {least_size} px; {spec.dataset.name} has {dataset.image_size}"
+        )
+        raise TrainingError("spec", f"{text} px")
 
 
 def _network(choice: ModelChoice, dataset: Dataset) -> models.Network:

@@ -130,6 +130,22 @@ def test_a_training_reports_its_validation_split(tmp_path: Path) -> None:
     assert values["val/loss"] > 0
 
 
+def test_what_a_folder_cannot_do_is_said_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    files.tree(tmp_path / "data/pets", ["cat", "dog"])
+    spec = run_spec(DatasetChoice(name="folder", params={"path": "pets", "image_size": 8})).model_dump()
+    for change, reason in (
+        (
+            {"method": "dkd", "role": "student", "teacher": "v1-" + "0" * 32},
+            "dkd needs at least 3 classes; folder has 2",
+        ),
+        ({"model": "mobilenet_v2_half"}, "mobilenet_v2_half needs images of at least 16 px; folder has 8 px"),
+    ):
+        assert run_training(RunSpec.model_validate(spec | change), tmp_path / "out") == "failed"
+        [failed] = [r.event for r in read_journal(tmp_path / "out" / JOURNAL_NAME) if isinstance(r.event, Failed)]
+        assert (failed.kind, failed.reason) == ("spec", reason)
+
+
 def test_a_run_fails_with_what_is_wrong_with_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     choice = DatasetChoice(name="folder", params={"path": "pets", "image_size": 8})
