@@ -34,8 +34,11 @@ from core.diagnostics.perturbations import (
 )
 from core.diagnostics.report import Perturbed, collapse_report, epoch_report, final_report
 from core.diagnostics.robustness import read_stylised, robustness, stylised_accuracy
+from core.events import JOURNAL_NAME, Failed, Metrics, read_journal
 from core.methods import LogitBatch
-from core.spec import DatasetChoice, MethodChoice
+from core.spec import DatasetChoice, MethodChoice, PlannedRun, parse_experiment
+from core.training import TeacherSource, run_training
+from core.training.means import Means
 
 
 def logits(batch: int = 40, classes: int = 7, scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -561,3 +564,85 @@ class TestReport:
         assert math.isnan(found["test/loss"])
         assert math.isnan(found["calibration/ece"])
         assert math.isnan(final_report(Diverged(), None, dataset)["collapse/nc1"])  # type: ignore[arg-type]
+
+
+class TestMeans:
+    def test_weighted_means_with_and_without_nan(self) -> None:
+        means = Means()
+        for value, weight in ((1.0, 3.0), (math.nan, 5.0), (5.0, 1.0)):
+            means.add({"skips": torch.tensor(value), "b": torch.tensor(2 * value).double()}, weight, skip_nan=True)
+            means.add({"keeps": torch.tensor(value)}, weight)
+        means.add({"never": torch.tensor(math.nan)}, 1.0, skip_nan=True)
+        found = means.read()
+        assert math.isnan(found.pop("keeps"))
+        assert found == {"skips": 2, "b": 4}
+
+    def test_names_may_come_in_other_company_and_after_a_restart(self) -> None:
+        def add(means: Means, part: int) -> None:
+            means.add(
+                {"a": torch.tensor(float(part)), "b": torch.tensor(1.0)} if part % 2 else {"a": torch.tensor(2.0)}, 2.0
+            )
+
+        whole = Means()
+        for part in range(6):
+            add(whole, part)
+        first = Means()
+        for part in range(3):
+            add(first, part)
+        second = Means(first.state())
+        for part in range(3, 6):
+            add(second, part)
+        assert second.read() == whole.read() == {"a": (1 + 3 + 5 + 2 + 2 + 2) / 6, "b": 1}
+
+
+class TestTraining:
+    def plan(self, **training: object) -> list[PlannedRun]:
+        return parse_experiment(
+            {
+                "name": "diagnostics",
+                "dataset": {
+                    "name": "synthetic",
+                    "params": {"num_classes": 6, "image_size": 8, "train_size": 60, "test_size": 40},
+                },
+                "teacher": {"model": "small_cnn"},
+                "student": {"model": {"name": "small_cnn", "params": {"width": 4}}},
+                "methods": ["dkd"],
+                "seeds": [0],
+                "training": {"epochs": 2, "batch_size": 32} | training,
+            }
+        ).plan()
+
+    def test_the_last_epoch_tells_more(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DATA_DIR", str(tmp_path))
+        for label in range(6):
+            (tmp_path / "styled" / str(label)).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "styled" / str(label) / "0.png")
+        teacher, student = self.plan(robustness=True, stylised="styled")
+        assert run_training(teacher.spec, tmp_path / "teacher") == "finished"
+        source = TeacherSource(teacher.spec, tmp_path / "teacher" / "weights.safetensors")
+        assert run_training(student.spec, tmp_path / "student", source) == "finished"
+        events = [record.event for record in read_journal(tmp_path / "student" / JOURNAL_NAME)]
+        first, last = (event.values for event in events if isinstance(event, Metrics))
+        at_the_end = {name for name in METRICS if name.startswith(("collapse/", "robustness/"))}
+        assert set(last) - set(first) == at_the_end
+        assert set(last) <= set(METRICS)
+        assert {"train/top5", "test/top5", "grad/covariance", "logits/teacher_others", "fidelity/kl"} <= set(first)
+        assert last["robustness/stylised"] == pytest.approx(100 / 6)  # six black images, one class
+
+    def test_a_stylised_folder_that_is_missing_fails_before_training(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DATA_DIR", str(tmp_path))
+        (teacher,) = (planned for planned in self.plan() if planned.spec.role == "teacher")
+        spec = teacher.spec.model_copy(update={"training": teacher.spec.training.model_copy(update={"stylised": "no"})})
+        assert run_training(spec, tmp_path / "out") == "failed"
+        (failed,) = (record.event for record in read_journal(tmp_path / "out" / JOURNAL_NAME))
+        assert isinstance(failed, Failed)
+        assert failed.kind == "spec"
+        assert "stylised" in failed.reason
+
+    def test_a_teacher_is_the_same_whatever_its_students_are_tested_on(self) -> None:
+        plain, tested = self.plan(), self.plan(robustness=True, stylised="styled")
+        assert plain[0].spec.fingerprint() == tested[0].spec.fingerprint()
+        assert plain[1].spec.fingerprint() != tested[1].spec.fingerprint()
+        assert plain[1].spec.fingerprint() == self.plan(robustness=False, stylised="")[1].spec.fingerprint()
