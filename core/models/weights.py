@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -40,10 +41,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(allowed):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        text = str(error).replace("\n", " ")[:300]
-        raise WeightsError(f"{path} holds more than tensors, and only tensors are read: {text}") from error
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({found[1]})" if found else ""
+        text = f"no checkpoint, or one that holds Python objects{what}: only tensors and numbers are read"
+        raise WeightsError(text) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path} cannot be read: {str(error).partition(chr(10))[0][:200]}") from error
+        raise WeightsError(f"cannot be read: {str(error).partition(chr(10))[0][:200]}") from error
     return unwrap(content)
 
 
@@ -51,7 +54,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
+        raise WeightsError(f"cannot be read: {error}") from error
     return tensors
 
 
