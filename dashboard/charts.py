@@ -1,8 +1,8 @@
 """Figures from curves: pure functions, data in, Plotly figure out.
 
-Every axis carries its unit. ``uirevision`` is constant, so that zoom and hidden traces survive a refresh. Grid, text
-and background are left to Streamlit's theme, which follows the page's light or dark mode; only the colours of traces
-are set.
+Every axis carries its unit. ``uirevision`` is constant, so that zoom and hidden traces survive a refresh that brings
+nothing new. Grid, text and background are left to Streamlit's theme, which follows the page's light or dark mode; only
+the colours of traces are set.
 """
 
 from __future__ import annotations

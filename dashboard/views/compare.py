@@ -35,7 +35,9 @@ def show() -> None:
             key="compare.band",
             help="Around the mean of a method's seeds: least to greatest value, or one sample standard deviation.",
         )
-    _live(chosen, _experiment(chosen).value, band or "range")
+    experiment = _experiment(chosen).value
+    live = session.live_switch(f"compare.live.{chosen}") if experiment.state == "active" else True
+    _live(chosen, experiment, band or "range", live=live)
 
 
 def _experiment(id_or_name: str) -> session.Known[Experiment]:
@@ -73,11 +75,11 @@ def _caption(item: ExperimentSummary) -> str:
     return f"{item.name} ({item.state}, {item.counts.succeeded} of {item.counts.total} runs done)"
 
 
-def _live(experiment_id: str, drawn: Experiment, band: str) -> None:
+def _live(experiment_id: str, drawn: Experiment, band: str, *, live: bool) -> None:
     ended = drawn.state != "active"
     held = _all_held(drawn)
 
-    @st.fragment(run_every=None if ended and held else session.REFRESH_SECONDS)
+    @st.fragment(run_every=session.REFRESH_SECONDS if live and not (ended and held) else None)
     def body() -> None:
         known = _experiment(experiment_id)
         experiment = known.value

@@ -23,8 +23,8 @@ def show() -> None:
         return
     known = session.ask(f"run {run_id}", lambda: session.client().run(run_id))
     run = known.value
-    _head(run)
-    _live(run_id, run)
+    live = _head(run)
+    _live(run_id, run, live=live)
     _details(run)
 
 
@@ -45,7 +45,9 @@ def _choose() -> None:
     st.page_link(session.page("runs"), label="All runs", icon=":material/list:")
 
 
-def _head(run: Run) -> None:
+def _head(run: Run) -> bool:
+    """Title, links and buttons. Returns whether the page is to follow the run."""
+    live = run.state not in TERMINAL
     st.title(tables.run_title(run))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
@@ -62,13 +64,15 @@ def _head(run: Run) -> None:
                 query_params={"id": run.teacher_run_id},
             )
         client = session.client()
-        if run.state not in TERMINAL:
+        if live:
             st.button("Cancel", icon=":material/cancel:", on_click=_act, args=(client.cancel, run.id), key="run.cancel")
+            live = session.live_switch(f"run.live.{run.id}")
         elif run.state in ("failed", "cancelled"):
             st.button("Retry", icon=":material/replay:", on_click=_act, args=(client.retry, run.id), key="run.retry")
     said = st.session_state.pop("run.said", "")
     if said:
         st.error(said, icon=":material/error:")
+    return live
 
 
 def _act(action: Callable[[str], Run], run_id: str) -> None:
@@ -78,11 +82,10 @@ def _act(action: Callable[[str], Run], run_id: str) -> None:
         st.session_state["run.said"] = str(error)
 
 
-def _live(run_id: str, drawn: Run) -> None:
+def _live(run_id: str, drawn: Run, *, live: bool) -> None:
     """What changes while the run goes on, drawn again every few seconds until it has ended."""
-    ended = drawn.state in TERMINAL
 
-    @st.fragment(run_every=None if ended else session.REFRESH_SECONDS)
+    @st.fragment(run_every=session.REFRESH_SECONDS if live else None)
     def body() -> None:
         known = session.ask(f"run {run_id}", lambda: session.client().run(run_id))
         run = known.value

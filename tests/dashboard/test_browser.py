@@ -129,11 +129,16 @@ def accuracy(page: Page) -> str:
     return page.locator('[data-testid="stMetric"]', has_text="Test accuracy").inner_text()
 
 
-def test_a_running_run_moves_by_itself_and_keeps_the_zoom(page: Page, backend: FakeBackend) -> None:
+def test_a_running_run_moves_by_itself_and_stands_still_when_told_to(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 8)
     page.goto("/run?id=run-0001-000")
     browser.drawn(page, charts=4)
     before = accuracy(page)
+    backend.advance("run-0001-000", 2)
+    page.wait_for_function("() => document.querySelector('.js-plotly-plot').data[0].x.length === 10")
+    assert accuracy(page) != before
+    page.get_by_text("Live", exact=True).click()
+    page.wait_for_timeout(3 * SECONDS)
     plot = page.locator(".js-plotly-plot").first
     box = plot.locator(".nsewdrag").first.bounding_box()
     assert box
@@ -145,14 +150,14 @@ def test_a_running_run_moves_by_itself_and_keeps_the_zoom(page: Page, backend: F
     page.mouse.up()
     page.wait_for_timeout(500)
     zoomed = plot.evaluate("plot => plot.layout.xaxis.range.map(end => Math.round(end * 100))")
-    backend.advance("run-0001-000", 4)
-    page.wait_for_function("() => document.querySelector('.js-plotly-plot').data[0].x.length === 12")
+    backend.advance("run-0001-000", 2)
+    page.wait_for_timeout(4 * SECONDS)
     after = page.locator(".js-plotly-plot").first.evaluate(
         "plot => plot.layout.xaxis.range.map(end => Math.round(end * 100))"
     )
-    assert accuracy(page) != before
     assert after == zoomed
     assert after[0] > 100, "the drag has zoomed in"
+    page.get_by_text("Live", exact=True).click()
     page.get_by_text("epoch 12/30").wait_for()
 
 
