@@ -1,6 +1,7 @@
 """Every benchmark in turn."""
 
-from benchmarks import losses, startup
+from benchmarks import alignment, losses, startup
 
 startup.main()
 losses.main()
+alignment.main()

@@ -20,16 +20,17 @@ from core.spec import Problem, RunSpec, SpecError, problems_of, read_experiment
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
+    named = (name.strip() for name in os.environ.get("DKD_PLUGINS", "").split(","))
     try:
-        named = (name.strip() for name in os.environ.get("DKD_PLUGINS", "").split(","))
         catalog.load_plugins([*filter(None, named), *options.plugin])
+    except ImportError as error:
+        print(f"a plugin cannot be imported: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    try:
         return int(options.command(options))
     except SpecError as error:
         for problem in error.problems:
             print(f"{options.input}: {problem}" if options.input else problem, file=sys.stderr)  # noqa: T201
-        return 2
-    except ImportError as error:
-        print(f"a plugin cannot be imported: {error}", file=sys.stderr)  # noqa: T201
         return 2
 
 

@@ -80,6 +80,12 @@ class ImageParams(SplitParams):
     )
 
 
+class CIFARParams(SplitParams):
+    image_size: int = Field(
+        32, ge=32, le=512, description="Side in pixels. Above 32 the images are enlarged batch by batch (bilinear)."
+    )
+
+
 class TinyImageParams(ImageParams):
     image_size: int = Field(
         64, ge=8, le=1024, description="Side in pixels: the short side is resized to it, the middle square cut out."
@@ -170,8 +176,8 @@ DATASETS.add(
         title="CIFAR-10",
         summary="50,000 + 10,000 colour 32 px images of ten classes; the official files, or a PNG or JPEG tree.",
         target="core.data.cifar:load_cifar10",
-        params=SplitParams,
-        facts=lambda params: params.facts(10, 3, 32, 50_000, 10_000),
+        params=CIFARParams,
+        facts=lambda params: params.facts(10, 3, params.image_size, 50_000, 10_000),
         source="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
     )
 )
@@ -181,8 +187,8 @@ DATASETS.add(
         title="CIFAR-100",
         summary="50,000 + 10,000 colour 32 px images of 100 classes; the official files, or a PNG or JPEG tree.",
         target="core.data.cifar:load_cifar100",
-        params=SplitParams,
-        facts=lambda params: params.facts(100, 3, 32, 50_000, 10_000),
+        params=CIFARParams,
+        facts=lambda params: params.facts(100, 3, params.image_size, 50_000, 10_000),
         source="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
     )
 )

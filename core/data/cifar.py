@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.catalog.datasets import SplitParams
+from core.catalog.datasets import CIFARParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.image_files import find_tree, list_tree
@@ -91,14 +91,18 @@ _CIFAR100 = _Cifar(
 )
 
 
-def load_cifar10(params: SplitParams) -> Dataset:
+def load_cifar10(params: CIFARParams) -> Dataset:
     """Labels in the official order, airplane 0 … truck 9, whichever form the data set has."""
-    return _load(_CIFAR10)
+    return _enlarged(_load(_CIFAR10), params)
 
 
-def load_cifar100(params: SplitParams) -> Dataset:
+def load_cifar100(params: CIFARParams) -> Dataset:
     """Fine labels in the official order, which is the alphabet's, whichever form the data set has."""
-    return _load(_CIFAR100)
+    return _enlarged(_load(_CIFAR100), params)
+
+
+def _enlarged(dataset: Dataset, params: CIFARParams) -> Dataset:
+    return replace(dataset, enlarged_to=params.image_size) if params.image_size != 32 else dataset
 
 
 def _load(kind: _Cifar) -> Dataset:

@@ -70,6 +70,7 @@ class Dataset:
     Attributes:
         mean, std: per channel, of the training images scaled to 0–1.
         val: held out of the training images where that is asked for; never part of ``train``.
+        enlarged_to: side that a network sees, where that is more than the stored images have; None: as they are.
     """
 
     train: Split
@@ -79,6 +80,7 @@ class Dataset:
     std: tuple[float, ...]
     augmentation: Augmentation
     val: Split | None = None
+    enlarged_to: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -91,7 +93,8 @@ class Dataset:
 
     @property
     def image_size(self) -> int:
-        return self.train.images.shape[-1]
+        """Side of the square that a network sees."""
+        return self.enlarged_to or self.train.images.shape[-1]
 
     def to(self, device: torch.device) -> Dataset:
         """The same data set with its batches on a device, and its images too where they fit.
@@ -113,11 +116,14 @@ class Dataset:
         )
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (N, channels, H, W) to float32 with mean 0 and standard deviation 1 a channel."""
+        """uint8 (N, channels, H, W) to float32 of ``image_size``, mean 0 and standard deviation 1 a channel."""
         shape = (1, -1, 1, 1)
         mean = torch.tensor(self.mean, device=images.device).view(shape)
         std = torch.tensor(self.std, device=images.device).view(shape)
-        return (images.float() / 255 - mean) / std
+        scaled = images.float() / 255
+        if self.enlarged_to and self.enlarged_to != images.shape[-1]:
+            scaled = torch.nn.functional.interpolate(scaled, size=self.enlarged_to, mode="bilinear")
+        return (scaled - mean) / std
 
     def batches(
         self, batch_size: int, data_seed: int, epoch: int, augment: Augment = "standard", start: int = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,15 @@ def test_without_augmentation_images_come_as_they_are() -> None:
     order = torch.from_numpy(permutation(len(dataset.train), 0, 0))
     images = torch.cat([batch.images for batch in dataset.batches(128, 0, 0, augment="none")])
     assert torch.equal(images, dataset.normalise(dataset.train.images[order]))
+
+
+def test_images_are_enlarged_where_a_network_wants_them_larger() -> None:
+    dataset = replace(digits(), enlarged_to=16)
+    assert dataset.image_size == 16
+    (batch, *_) = dataset.batches(10, 0, 0, augment="none")
+    assert batch.images.shape == (10, 1, 16, 16)
+    small = next(iter(digits().batches(10, 0, 0, augment="none"))).images
+    assert torch.nn.functional.avg_pool2d(batch.images, 2).mean().item() == pytest.approx(small.mean().item(), abs=0.02)
 
 
 def test_a_shift_moves_the_image_and_fills_with_zeros() -> None:

@@ -191,7 +191,7 @@ class TestWarnings:
         assert "interval" in self.about(seeds=[0])["seeds"]
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_example_is_valid(path: Path) -> None:
     assert read_experiment(path).plan()
 
