@@ -7,15 +7,15 @@ the colours of traces are set.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.wire.public import Group
 from dashboard import theme
 from dashboard.live import Curve
+from dashboard.panels import Panel
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,134 +28,6 @@ CONFIG: dict[str, Any] = {
 """Plotly's settings for every figure: no advertisement, downloads as SVG."""
 
 EPOCH = "Epoch"
-
-
-@dataclass(frozen=True)
-class Trace:
-    """A metric on a chart.
-
-    Attributes:
-        metric: its name in the catalog.
-        title: in the legend.
-        second: on the right-hand axis.
-        dash: Plotly's line style.
-    """
-
-    metric: str
-    title: str
-    colour: str
-    second: bool = False
-    dash: str = "solid"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A chart of the Run page.
-
-    Attributes:
-        key: tells it apart in the page; part of the element's key.
-        title: above the chart.
-        axis: of the left-hand axis, with its unit.
-        second_axis: of the right-hand axis; empty where there is none.
-        from_zero: the left-hand axis begins at 0 or below.
-    """
-
-    key: str
-    title: str
-    axis: str
-    traces: tuple[Trace, ...]
-    second_axis: str = ""
-    from_zero: bool = False
-
-
-PANELS = (
-    Panel(
-        "accuracy",
-        "Accuracy",
-        "Accuracy (%)",
-        (
-            Trace("test/top1", "test", theme.BLUE),
-            Trace("train/top1", "training", theme.SKY, dash="dot"),
-            Trace("fidelity/agreement", "agreement with the teacher", theme.PURPLE, dash="dash"),
-        ),
-    ),
-    Panel(
-        "loss",
-        "Loss and its terms",
-        "Loss (nats)",
-        (
-            Trace("train/loss", "training loss", theme.BLUE),
-            Trace("test/loss", "test cross-entropy", theme.SKY),
-            Trace("train/ce", "cross-entropy", theme.GREEN, dash="dot"),
-            Trace("train/kd", "KD", theme.PURPLE, dash="dot"),
-            Trace("train/tckd", "TCKD", theme.VERMILLION, dash="dot"),
-            Trace("train/nckd", "NCKD", theme.ORANGE, dash="dot"),
-        ),
-    ),
-    Panel(
-        "similarity",
-        "Gradient similarity",
-        "Mean cosine (−1 to 1)",
-        (
-            Trace("grad/similarity", "TCKD with NCKD", theme.BLUE),
-            Trace("grad/align_cosine", "alignment with the rest", theme.VERMILLION, dash="dash"),
-        ),
-    ),
-    Panel(
-        "alignment",
-        "Alignment term",
-        "Share of the gradient (%)",
-        (
-            Trace("grad/align_share", "share", theme.BLUE),
-            Trace("train/align", "A", theme.ORANGE, second=True, dash="dash"),
-        ),
-        second_axis="A (in its own unit)",
-    ),
-    Panel(
-        "norms",
-        "Gradient norms",
-        "Norm at the logits",
-        (
-            Trace("grad/tckd_norm", "TCKD", theme.VERMILLION),
-            Trace("grad/nckd_norm", "NCKD", theme.ORANGE),
-        ),
-    ),
-    Panel("lr", "Learning rate", "Learning rate", (Trace("lr", "learning rate", theme.BLUE),)),
-    Panel(
-        "speed",
-        "Training speed",
-        "Images a second",
-        (Trace("speed/images_per_second", "speed", theme.GREEN),),
-        from_zero=True,
-    ),
-)
-"""The charts of the Run page in their order; those without data are left out."""
-
-_DERIVED = frozenset({"train/epsilon"})
-"""Metrics that follow from the spec alone and are not drawn."""
-
-
-def panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
-    """The charts of the Run page with what else the catalog lists, so that a new method's terms appear by themselves.
-
-    Args:
-        metrics: the catalog's entries: name, title, unit, label.
-    """
-    known = {trace.metric for panel in PANELS for trace in panel.traces} | _DERIVED
-    new = [metric for metric in metrics if metric["name"] not in known]
-    terms = [metric for metric in new if metric["name"].startswith("train/") and metric["unit"] == "nats"]
-    colours = itertools.cycle(theme.PALETTE)
-    more = tuple(
-        Trace(metric["name"], metric["title"].removesuffix(" term"), next(colours), dash="dashdot") for metric in terms
-    )
-    apart = tuple(
-        Panel(metric["name"], metric["title"], metric["label"], (Trace(metric["name"], metric["title"], theme.BLUE),))
-        for metric in new
-        if metric not in terms
-    )
-    return (
-        tuple(replace(panel, traces=panel.traces + more) if panel.key == "loss" else panel for panel in PANELS) + apart
-    )
 
 
 def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
@@ -182,7 +54,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
     if second:
         _second_axis(figure, panel.second_axis)
     if panel.from_zero:
-        figure.update_yaxes(rangemode="tozero")
+        figure.update_layout(yaxis={"rangemode": "tozero"})
     figure.update_layout(showlegend=len(traces) > 1)
     return figure
 
@@ -380,6 +252,7 @@ def _second_axis(figure: go.Figure, title: str) -> None:
             "overlaying": "y",
             "side": "right",
             "showgrid": False,
+            "zeroline": False,
             "automargin": True,
             # In step with the left axis, the theme's way, its ticks would be numbers such as 0.08297.
             "tickmode": "auto",

@@ -19,14 +19,15 @@ _BANDS = {"range": "least to greatest", "sd": "± 1 sd"}
 def show() -> None:
     """Draw the page."""
     st.title("Compare")
-    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    left, right = st.columns([5, 3], vertical_alignment="bottom")
     with left:
         chosen = _choose()
     if chosen is None:
         st.info("There is nothing to compare yet. An experiment trains the methods.", icon=":material/science:")
         st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
         return
-    with right:
+    experiment = _experiment(chosen).value
+    with right, st.container(horizontal=True, vertical_alignment="bottom"):
         band = st.segmented_control(
             "Band over seeds",
             list(_BANDS),
@@ -35,8 +36,7 @@ def show() -> None:
             key="compare.band",
             help="Around the mean of a method's seeds: least to greatest value, or one sample standard deviation.",
         )
-    experiment = _experiment(chosen).value
-    live = session.live_switch(f"compare.live.{chosen}") if experiment.state == "active" else True
+        live = session.live_switch(f"compare.live.{chosen}") if experiment.state == "active" else True
     _live(chosen, experiment, band or "range", live=live)
 
 
@@ -170,10 +170,10 @@ def _results(experiment: Experiment, comparison: Comparison) -> None:
     st.subheader("Result" if comparison.complete else "Result so far")
     if any(group.n for group in comparison.groups):
         st.table(tables.result_rows(comparison))
-        st.markdown("\n".join(f"- {escape(pair.sentence)}" for pair in comparison.paired))
+        st.markdown("\n".join(f"- **{escape(pair.label)}:** {escape(pair.sentence)}" for pair in comparison.paired))
         st.caption(_holds_for(comparison))
         figure = charts.seeds_figure(comparison.groups, comparison.unit)
-        if figure is not None:
+        if figure is not None and any(group.n > 1 for group in comparison.groups):
             st.plotly_chart(
                 figure,
                 key=f"compare.seeds.{experiment.id}",

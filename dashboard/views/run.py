@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
 from core.wire.public import TERMINAL, LogLine, Run
-from dashboard import charts, forms, session, tables, theme
+from dashboard import charts, forms, panels, session, tables, theme
 from dashboard.live import RunCurves, seconds_left
 
 _LOG_LINES = 200
@@ -137,16 +137,27 @@ def _figures(run: Run, held: RunCurves) -> None:
 
 
 def _charts(run: Run, held: RunCurves) -> None:
-    listed = charts.panels(session.catalog().metrics)
-    figures = [(panel, charts.run_figure(panel, held.curves)) for panel in listed]
-    drawn = [(panel, figure) for panel, figure in figures if figure is not None]
-    if not drawn:
+    metrics = session.catalog().metrics
+    if not any(len(curve) for curve in held.curves.values()):
         text = {
             "waiting": "It waits for its teacher; curves appear when it trains.",
             "queued": "It waits for a free worker; curves appear when it trains.",
         }.get(run.state, "No metrics yet; the first come with the first epoch." if run.state not in TERMINAL else "")
         st.info(text or "This run ended before it had any metrics.", icon=":material/hourglass_empty:")
         return
+    _grid(panels.usual_panels(metrics), held)
+    once = panels.measured_once(held.curves, metrics)
+    single = {name for name, curve in held.curves.items() if once and len(curve) == 1}
+    several = RunCurves({name: curve for name, curve in held.curves.items() if name not in single})
+    with st.expander("More measurements"):
+        _grid(panels.more_panels(metrics), several)
+        if once:
+            st.table(once)
+
+
+def _grid(listed: Sequence[panels.Panel], held: RunCurves) -> None:
+    figures = [(panel, charts.run_figure(panel, held.curves)) for panel in listed]
+    drawn = [(panel, figure) for panel, figure in figures if figure is not None]
     for start in range(0, len(drawn), 2):
         for column, (panel, figure) in zip(st.columns(2), drawn[start : start + 2], strict=False):
             with column:

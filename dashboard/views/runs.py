@@ -178,6 +178,7 @@ def _table(runs: Sequence[RunSummary]) -> None:
         on_select="rerun",
         selection_mode="multi-row",
         hide_index=True,
+        placeholder=tables.NOTHING,
         height=min(36 * len(runs) + 40, 680),
         column_config={
             "State": column.TextColumn(width=110),

@@ -9,7 +9,7 @@ import pytest
 
 from core.catalog import METRICS, describe_metrics
 from core.wire.public import Group
-from dashboard import charts, theme
+from dashboard import charts, panels, theme
 from dashboard.live import Curve
 
 
@@ -25,7 +25,7 @@ def traces(figure: Any) -> dict[str, Any]:
 
 
 def test_every_panel_names_metrics_that_the_catalog_has_and_its_unit() -> None:
-    for panel in charts.PANELS:
+    for panel in panels.USUAL:
         for trace in panel.traces:
             metric = METRICS[trace.metric]
             axis = panel.second_axis if trace.second else panel.axis
@@ -34,7 +34,8 @@ def test_every_panel_names_metrics_that_the_catalog_has_and_its_unit() -> None:
 
 
 def test_every_metric_of_the_catalog_but_the_decayed_weight_is_drawn_on_the_run_page() -> None:
-    drawn = {trace.metric for panel in charts.panels(describe_metrics()) for trace in panel.traces}
+    shown = (*panels.usual_panels(describe_metrics()), *panels.more_panels(describe_metrics()))
+    drawn = {trace.metric for panel in shown for trace in panel.traces}
     assert set(METRICS) - drawn == {"train/epsilon"}
 
 
@@ -43,18 +44,35 @@ def test_a_new_methods_metrics_appear_by_themselves() -> None:
         {"name": "train/mine", "title": "My term", "unit": "nats", "label": "My term (nats)"},
         {"name": "grad/mine", "title": "My angle", "unit": "°", "label": "My angle (°)"},
     ]
-    found = {panel.key: panel for panel in charts.panels([*describe_metrics(), *new])}
-    assert "My" in {trace.title for trace in found["loss"].traces}
-    assert found["grad/mine"].axis == "My angle (°)"
+    metrics = [*describe_metrics(), *new]
+    loss = next(panel for panel in panels.usual_panels(metrics) if panel.key == "loss")
+    assert "My" in {trace.title for trace in loss.traces}
+    angle = next(panel for panel in panels.more_panels(metrics) if "grad/mine" in {t.metric for t in panel.traces})
+    assert (angle.title, angle.axis) == ("My angle", "°")
+
+
+def test_one_chart_has_one_unit() -> None:
+    for panel in (*panels.usual_panels(describe_metrics()), *panels.more_panels(describe_metrics())):
+        units = {METRICS[trace.metric].unit for trace in panel.traces if trace.metric in METRICS and not trace.second}
+        assert len(units) == 1, panel
+        assert len(panel.traces) <= 8, "more than one can tell apart"
+
+
+def test_what_is_measured_once_is_a_row_of_a_table_and_not_a_point_on_a_chart() -> None:
+    metrics = describe_metrics()
+    once = curve([1.234], "collapse/nc1")
+    assert panels.measured_once({"test/top1": curve([50.0]), "collapse/nc1": once}, metrics) == []
+    rows = panels.measured_once({"test/top1": curve([50.0, 60.0]), "collapse/nc1": once}, metrics)
+    assert rows == [{"Measured at the end": METRICS["collapse/nc1"].title, "Value": "1.234"}]
 
 
 def test_a_panel_without_data_is_left_out() -> None:
-    assert charts.run_figure(charts.PANELS[0], {}) is None
-    assert charts.run_figure(charts.PANELS[0], {"test/top1": Curve("test/top1")}) is None
+    assert charts.run_figure(panels.USUAL[0], {}) is None
+    assert charts.run_figure(panels.USUAL[0], {"test/top1": Curve("test/top1")}) is None
 
 
 def test_a_run_chart_draws_its_metrics_over_epochs_and_keeps_zoom() -> None:
-    figure = charts.run_figure(charts.PANELS[0], {"test/top1": curve([50.0, 60.0]), "lr": curve([0.1], "lr")})
+    figure = charts.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, 60.0]), "lr": curve([0.1], "lr")})
     assert figure is not None
     assert set(traces(figure)) == {"test"}
     assert list(traces(figure)["test"].x) == [1.0, 2.0]
@@ -64,13 +82,13 @@ def test_a_run_chart_draws_its_metrics_over_epochs_and_keeps_zoom() -> None:
 
 
 def test_values_that_are_not_finite_are_gaps() -> None:
-    figure = charts.run_figure(charts.PANELS[0], {"test/top1": curve([50.0, math.nan, math.inf])})
+    figure = charts.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, math.nan, math.inf])})
     assert figure is not None
     assert list(traces(figure)["test"].y) == [50.0, None, None]
 
 
 def test_a_downsampled_curve_shows_the_range_of_its_buckets() -> None:
-    figure = charts.run_figure(charts.PANELS[0], {"test/top1": curve([50.0, 60.0], resolution=4)})
+    figure = charts.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, 60.0], resolution=4)})
     assert figure is not None
     band = next(trace for trace in figure.data if trace.fill == "toself")
     assert list(band.y) == [51.0, 61.0, 59.0, 49.0]

@@ -201,14 +201,17 @@ class TestRun:
         assert metrics["Time left"] == "7 s"
         assert "epoch 12/30" in shown
         assert "reduction: sample" in shown
-        assert len(app.get("plotly_chart")) == 7
+        drawn = {chart.key for chart in app.get("plotly_chart")}
+        assert {"run.accuracy", "run.loss", "run.similarity", "run.alignment", "run.agreement", "run.lr"} < drawn
         assert button(app, "Cancel")
 
     def test_a_teacher_has_no_chart_of_gradients(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         backend.advance("run-0001-000", 3)
         app = visit("run", id="run-0001-000")
-        assert len(app.get("plotly_chart")) == 4
+        drawn = {chart.key for chart in app.get("plotly_chart")}
+        assert "run.accuracy" in drawn
+        assert not {"run.similarity", "run.alignment"} & drawn
 
     def test_a_failed_run_says_why_and_shows_its_last_lines(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
