@@ -51,6 +51,7 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("test/top1", "Test accuracy", "%", "higher"),
+        Metric("oracle/top1", "Best test accuracy of any epoch (oracle)", "%", "higher"),
         Metric("test/top5", "Test accuracy, top 5", "%", "higher"),
         Metric("test/loss", "Test cross-entropy (NLL)", "nats", "lower"),
         Metric("val/top1", "Validation accuracy", "%", "higher"),

@@ -28,12 +28,14 @@ class Position:
         batch: batches done of the pass under way.
         step: optimiser steps done.
         elapsed: seconds of training, earlier attempts included.
+        best_top1: greatest test accuracy of any epoch so far, %.
     """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     elapsed: float = 0.0
+    best_top1: float = 0.0
 
 
 @dataclass
