@@ -14,7 +14,9 @@ _STYLE = """<style>
 [data-testid="stMainBlockContainer"] h1 { font-size: 2rem; padding: 0.25rem 0; }
 [data-testid="stMainBlockContainer"] h3 { font-size: 1.3rem; padding: 0.5rem 0 0.25rem; }
 @media (min-width: 800px) {
-  .st-key-beside { position: sticky; top: 4rem; max-height: calc(100vh - 5rem); overflow-y: auto; }
+  [data-testid="stColumn"]:has(> * .st-key-beside) {
+    position: sticky; top: 4rem; align-self: flex-start; max-height: calc(100vh - 5rem); overflow-y: auto;
+  }
 }
 </style>"""
 

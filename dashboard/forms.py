@@ -18,7 +18,7 @@ import yaml
 Kind = Literal["integer", "number", "boolean", "choice", "text", "integers"]
 MOST_SEEDS = 1000
 
-_WORDS = {"ce": "CE", "kd": "KD", "lr": "learning rate"}
+_WORDS = {"ce": "CE", "kd": "KD", "lr": "learning rate", "val": "validation"}
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ def _lean(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """What a new form begins with: the catalog's first data set and model, and its first method.
+    """What a new form begins with: the catalog's first data set and model, and its first method with a teacher.
 
     Args:
         schema: of a whole spec; its ``Training`` gives the training settings.
@@ -276,7 +276,7 @@ def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapp
     training = schema.get("$defs", {}).get("Training", {})
     model = {"name": catalog["models"][0]["name"], "params": defaults_of(catalog["models"][0]["params"])}
     dataset = catalog["datasets"][0]
-    method = catalog["methods"][0]
+    method = next((item for item in catalog["methods"] if item.get("needs_teacher")), catalog["methods"][0])
     return to_draft(
         {
             "dataset": {"name": dataset["name"], "params": defaults_of(dataset["params"])},

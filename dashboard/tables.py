@@ -47,6 +47,11 @@ def percent(value: float | None, digits: int = 2) -> str:
     return f"{value:.{digits}f} %" if math.isfinite(value) else "not a number"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``3 runs``."""
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def signed(value: float, digits: int = 2) -> str:
     """With its sign, a true minus for a negative one."""
     text = f"{abs(value):.{digits}f}"

@@ -35,7 +35,7 @@ class Slots:
             if at is not None:
                 by_place.setdefault(at, []).append(message)
         for at, messages in by_place.items():
-            text = "  \n".join(f":{colour}[{icon} {escape(message)}]" for message in messages)
+            text = "  \n".join(f":small[:{colour}[{icon} {escape(message)}]]" for message in messages)
             self.places[at].markdown(text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.wire.public import Comparison, Experiment, ExperimentSummary
+from core.wire.public import Comparison, Experiment
 from dashboard import charts, session, tables, theme
 from dashboard.live import Curve, RunCurves
 from dashboard.widgets import escape
@@ -48,12 +48,12 @@ def _choose() -> str | None:
     """The experiment in the address, else the newest; a list to choose another from."""
     given = st.query_params.get("experiment")
     found: dict[str, str] = {
-        item.id: _caption(item)
+        item.id: item.name
         for item in session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
     }
     if given and given not in found:  # a name, or one that is older than the list
         item = _experiment(given).value
-        found.setdefault(item.id, _caption(item))
+        found.setdefault(item.id, item.name)
         given = item.id
     if not found:
         return None
@@ -69,10 +69,6 @@ def _choose() -> str | None:
     if chosen and chosen != given:
         st.query_params["experiment"] = chosen
     return chosen
-
-
-def _caption(item: ExperimentSummary) -> str:
-    return f"{item.name} ({item.state}, {item.counts.succeeded} of {item.counts.total} runs done)"
 
 
 def _live(experiment_id: str, drawn: Experiment, band: str, *, live: bool) -> None:

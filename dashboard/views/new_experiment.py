@@ -237,9 +237,8 @@ def _beside(spec: dict[str, Any], draft: dict[str, Any], slots: Slots) -> None:
             if not named:
                 st.info("Give it a name at the top of the form; tables and links use it.", icon=":material/edit:")
         count = tables.planned_count(preview) if preview else 0
-        label = f"Start {count} runs" if count != 1 else "Start 1 run"
         st.button(
-            label if preview and not problems else "Start",
+            f"Start {tables.counted(count, 'run')}" if preview and not problems else "Start",
             type="primary",
             icon=":material/play_arrow:",
             disabled=bool(problems) or preview is None or not named,
@@ -296,7 +295,8 @@ def _submit(spec: dict[str, Any], text: str) -> None:
 
 def _done(experiment: Experiment) -> None:
     st.success(
-        f"**{escape(experiment.name)}** is queued: {experiment.counts.total} runs.", icon=":material/check_circle:"
+        f"**{escape(experiment.name)}** is queued: {tables.counted(experiment.counts.total, 'run')}.",
+        icon=":material/check_circle:",
     )
     st.page_link(
         session.page("compare"),
@@ -320,7 +320,7 @@ def _summary(problems: list[tuple[str, str]], draft: dict[str, Any]) -> None:
 
 def _planned(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str, Any]) -> None:
     count = tables.planned_count(preview)
-    st.markdown(f"**This makes {count} run{'' if count == 1 else 's'}.**")
+    st.markdown(f"**This makes {tables.counted(count, 'run')}.**")
     st.table(tables.planned_rows(preview))
     if warnings:
         lines = [f"- **{escape(forms.spoken(path, draft))}:** {escape(message)}" for path, message in warnings]

@@ -38,7 +38,7 @@ def show() -> None:
         _actions(_chosen(runs))
         _table(runs)
         if newer:
-            st.caption(f"{newer} newer run(s) will appear when nothing is chosen.")
+            st.caption(f"{tables.counted(newer, 'newer run')} will appear when nothing is chosen.")
         _pages(trail, page)
     _watch(query, _signature(page), lost=known.lost is not None)
 
@@ -158,7 +158,7 @@ def _each(run_ids: Sequence[str], action: str) -> None:
             refused.append(str(error))
     done = len(run_ids) - len(refused)
     word = {"cancel": "cancelled", "retry": "queued again"}[action]
-    st.session_state["runs.said"] = (f"{done} run(s) {word}." if done else "", refused)
+    st.session_state["runs.said"] = (f"{tables.counted(done, 'run')} {word}." if done else "", refused)
 
 
 def _said() -> None:

@@ -192,11 +192,9 @@ def test_a_double_click_makes_one_experiment_and_links_to_it(page: Page, backend
     page.goto("/new")
     browser.drawn(page)
     page.get_by_role("button", name="Digits demo").click()
+    page.get_by_role("button", name="Start 10 runs").wait_for()
+    browser.drawn(page)
     name = page.get_by_placeholder("digits-dkd-vs-dkd-align")
-    name.wait_for()
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('input')].some(i => i.value === 'digits-dkd-vs-dkd-align')"
-    )
     name.fill("twice")
     name.press("Enter")
     page.get_by_role("button", name="Start 10 runs").dblclick()
@@ -216,7 +214,7 @@ def test_rows_stay_chosen_while_the_table_changes_and_back_returns_to_it(page: P
     page.mouse.click(table["x"] + 16, table["y"] + 36 + 35 * 9 + 16)  # the box of the tenth row, the teacher
     page.get_by_text("Chosen: teacher · seed 0").wait_for()
     backend.submit(digits_spec(name="newer", seeds=[7]))
-    page.get_by_text("4 newer run(s) will appear").wait_for()
+    page.get_by_text("4 newer runs will appear").wait_for()
     page.get_by_text("Chosen: teacher · seed 0").wait_for()
     page.locator('[data-testid="stBaseButton-secondary"]', has_text="Open").click()
     page.wait_for_url("**/run?id=run-0001-000")

@@ -47,6 +47,10 @@ def test_percentages_and_signs() -> None:
     assert tables.interval(Interval(low=-1.1, high=1.5)) == f"[−1.10,{GLUE}+1.50]"
 
 
+def test_counts_agree_with_their_nouns() -> None:
+    assert [tables.counted(number, "run") for number in (0, 1, 2, 1000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]
+
+
 def test_a_run_that_goes_on_shows_whole_minutes_so_that_the_table_stands_still(backend: FakeBackend) -> None:
     run = backend.summary(backend.runs["run-0001-000"])
     started = datetime(2026, 1, 1, tzinfo=UTC)
