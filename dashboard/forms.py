@@ -244,7 +244,9 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
     spec["dataset"] = _lean(draft["dataset"])
     if draft.get("teacher"):
         teacher = draft["teacher"]
-        spec["teacher"] = {"model": _lean(teacher["model"])}
+        # What the form has no field for (weights from elsewhere) goes through as it was written.
+        more = {name: value for name, value in teacher.items() if name not in ("model", "training", "seed") and value}
+        spec["teacher"] = {"model": _lean(teacher["model"]), **deepcopy(more)}
         if teacher.get("training"):
             spec["teacher"]["training"] = deepcopy(teacher["training"])
         if teacher.get("seed"):

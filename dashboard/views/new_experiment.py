@@ -156,7 +156,7 @@ def _teacher(
             "Teacher's seed", value=int(given["seed"]), step=1, format="%d", key=f"{key}.teacher.seed"
         )
         slots.open("teacher.seed")
-    return {"model": model, "training": settings, "seed": int(seed or 0)}
+    return {**given, "model": model, "training": settings, "seed": int(seed or 0)}
 
 
 def _method(catalog: Catalog, draft: dict[str, Any], index: int, key: str, slots: Slots) -> dict[str, Any]:

@@ -120,6 +120,12 @@ def test_a_spec_without_a_teacher_and_with_bare_names_goes_through_too() -> None
     assert parse_experiment(forms.to_spec(forms.to_draft(written))) == parse_experiment(written)
 
 
+def test_what_the_form_has_no_field_for_is_not_lost() -> None:
+    written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["kd"], "training": {"epochs": 2}}
+    teacher = {"model": {"name": "resnet20"}, "weights": {"source": "file:teacher.safetensors"}}
+    assert forms.to_spec(forms.to_draft({**written, "teacher": teacher}))["teacher"] == teacher
+
+
 def test_what_is_shown_as_yaml_is_what_is_sent() -> None:
     spec = forms.to_spec(forms.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8"))))
     text = forms.yaml_of(spec)
