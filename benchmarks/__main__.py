@@ -3,5 +3,5 @@
 from benchmarks import alignment, losses, startup
 
 startup.main()
-losses.main()
+losses.main([])
 alignment.main()

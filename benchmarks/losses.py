@@ -1,10 +1,18 @@
-"""Cost of the losses, forward and backward, against each other and against double backward, in turn; medians."""
+"""Cost of the losses, forward and backward, against each other and against double backward, in turn; medians.
+
+With ``--author DIR``, a checkout of the author's repository, its own function is timed beside them; it also computes
+its diagnostics, as it does in training, so our ``dkd_align`` is timed with ours too.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +20,13 @@ from torch import Tensor
 
 from benchmarks import machine
 from core import methods
+from core.diagnostics.gradients import measure
+from core.methods import LogitBatch
+from core.spec import MethodChoice
 
 ROUNDS = 200
-SHAPES = ((64, 10), (64, 100), (512, 100), (64, 1000))
+AUTHORS_NAME = "decoupled_gradient_distillation"  # of DKD-Align, among the functions of the author's code
+SHAPES = ((64, 100), (64, 1000), (512, 100), (512, 1000))
 
 
 def double_backward(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
@@ -35,33 +47,69 @@ def double_backward(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(student, target) + tckd / size + 8 * nckd / size - 6 * distance
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "dkd": methods.dkd,
-    "dkd_align": lambda *batch: methods.dkd_align(*batch, reduction="sample", epsilon=6.0),
-    "double backward": double_backward,
-}
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def milliseconds(loss: Callable[[Tensor, Tensor, Tensor], Tensor], batch: tuple[Tensor, Tensor, Tensor]) -> float:
+def with_diagnostics() -> Loss:
+    """DKD-Align as the engine calls it: the loss and everything it measures of its gradients."""
+    method = methods.build(MethodChoice(name="dkd_align", params={"reduction": "log", "epsilon": 6.0}))
+
+    def loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+        batch = LogitBatch(student, teacher, target)
+        terms = method(batch, None)
+        measure(terms, batch)
+        return terms.total
+
+    return loss
+
+
+def authors(folder: Path) -> Loss:
+    """The author's function, from a checkout; its cross-entropy is added, as its training does."""
+    sys.path.insert(0, str(folder))
+    function = importlib.import_module("distillation.utils").dkd_loss
+
+    def loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+        return (
+            F.cross_entropy(student, target) + function(student, teacher, target, 1.0, 8.0, 6.0, 4.0, AUTHORS_NAME)[0]
+        )
+
+    return loss
+
+
+def milliseconds(loss: Loss, batch: tuple[Tensor, Tensor, Tensor]) -> float:
     began = time.perf_counter()
     loss(*batch).backward()  # type: ignore[no-untyped-call]
     return (time.perf_counter() - began) * 1000
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--author", type=Path, help="a checkout of the author's repository")
+    options = parser.parse_args(arguments)
+    losses: dict[str, Loss] = {
+        "dkd": methods.dkd,
+        "dkd_align": lambda *batch: methods.dkd_align(*batch, reduction="log", epsilon=6.0),
+        "double backward": double_backward,
+        "with diagnostics": with_diagnostics(),
+    }
+    if options.author:
+        losses["author's"] = authors(options.author)
+
     print(f"\nForward and backward at the logits, ms, median of {ROUNDS} in turn; {machine.describe()}")
-    print(f"  {'B':>4} {'C':>5}  " + "".join(f"{name:>17}" for name in LOSSES))
+    print("| B | C | " + " | ".join(losses) + " | dkd_align / dkd |")
+    print("|---|---|" + "---|" * (len(losses) + 1))
     for size, classes in SHAPES:
         random = torch.Generator().manual_seed(0)
         student, teacher = torch.randn(2, size, classes, generator=random) * 3
         batch = student.requires_grad_(), teacher, torch.randint(classes, (size,), generator=random)
-        times: dict[str, list[float]] = {name: [] for name in LOSSES}
+        times: dict[str, list[float]] = {name: [] for name in losses}
         for _ in range(ROUNDS + 10):
-            for name, loss in LOSSES.items():
+            for name, loss in losses.items():
                 times[name].append(milliseconds(loss, batch))
-        cells = "".join(f"{statistics.median(values[10:]):>17.2f}" for values in times.values())
-        print(f"  {size:>4} {classes:>5}  {cells}")
+        medians = {name: statistics.median(values[10:]) for name, values in times.items()}
+        cells = " | ".join(f"{value:.2f}" for value in medians.values())
+        print(f"| {size} | {classes} | {cells} | {medians['dkd_align'] / medians['dkd']:.2f} |")
 
 
 if __name__ == "__main__":

@@ -40,15 +40,14 @@ class Decoupled:
         self.temperature = temperature
         self.batch_size, self.num_classes = student.shape
         self._index = batch.target.unsqueeze(1)
-        self._target = torch.zeros_like(student, dtype=torch.bool).scatter_(1, self._index, True)
         self._d_student, self._log_p_hat = self._split(student)
         self._d_teacher, self._log_q_hat = self._split(teacher)
 
     def _split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The binary logit d (B,), and the log-softmax over the non-target classes (B, C) with 0 at the target."""
-        others = logits.masked_fill(self._target, -torch.inf)
-        d = logits.gather(1, self._index).squeeze(1) - others.logsumexp(1)
-        return d, F.log_softmax(others, dim=1).masked_fill(self._target, 0.0)
+        target = logits.gather(1, self._index)
+        log_sum = logits.scatter(1, self._index, -torch.inf).logsumexp(1, keepdim=True)
+        return (target - log_sum).squeeze(1), (logits - log_sum).scatter_(1, self._index, 0.0)
 
     @functools.cached_property
     def p_t(self) -> Tensor:
@@ -64,31 +63,27 @@ class Decoupled:
     @functools.cached_property
     def p_hat(self) -> Tensor:
         """p̂ (B, C), 0 at the target."""
-        return self._log_p_hat.exp().masked_fill(self._target, 0.0)
+        return self._log_p_hat.exp().scatter_(1, self._index, 0.0)
 
     @functools.cached_property
     def q_hat(self) -> Tensor:
         """q̂ (B, C), 0 at the target."""
-        return self._log_q_hat.exp().masked_fill(self._target, 0.0)
-
-    def _at_target(self, others: Tensor, target: Tensor) -> Tensor:
-        """(B, C): ``others`` with ``target`` (B,) put at the target class."""
-        return others.scatter(1, self._index, target.unsqueeze(1))
+        return self._log_q_hat.exp().scatter_(1, self._index, 0.0)
 
     def tckd(self) -> Term:
         """T²·KL([q_t, 1−q_t] ‖ [p_t, 1−p_t]), averaged over the batch (Zhao et al. 2022, equation 7)."""
         d_s, d_t = self._d_student, self._d_teacher
         q_t = d_t.sigmoid()
         kl = q_t * (F.softplus(-d_s) - F.softplus(-d_t)) + (-d_t).sigmoid() * (F.softplus(d_s) - F.softplus(d_t))
-        scale = self.temperature / self.batch_size
-        gradient = self._at_target(-self.delta.unsqueeze(1) * self.p_hat, self.delta)
-        return Term(self.temperature**2 * kl.mean(), scale * gradient)
+        pull = self.temperature / self.batch_size * self.delta.unsqueeze(1)
+        gradient = (self.p_hat * -pull).scatter_(1, self._index, pull)
+        return Term(self.temperature**2 * kl.mean(), gradient)
 
     def nckd(self) -> Term:
         """T²·KL(q̂ ‖ p̂), averaged over the batch (Zhao et al. 2022, equation 7)."""
-        kl = (self.q_hat * (self._log_q_hat - self._log_p_hat)).sum(1)
-        scale = self.temperature / self.batch_size
-        return Term(self.temperature**2 * kl.mean(), scale * (self.p_hat - self.q_hat))
+        kl = torch.linalg.vecdot(self.q_hat, self._log_q_hat - self._log_p_hat)
+        gradient = (self.p_hat - self.q_hat).mul_(self.temperature / self.batch_size)
+        return Term(self.temperature**2 * kl.mean(), gradient)
 
     def teacher_entropy(self) -> Tensor:
         """Mean entropy of q̂, nats."""
@@ -102,24 +97,28 @@ class Decoupled:
         """
         batch, scale = self.batch_size, 1 / (self.batch_size * self.num_classes)
         delta = self.delta.unsqueeze(1)
-        u = (1 + delta) * self.p_hat - self.q_hat
-        value = self.temperature**2 * scale * (self.delta.square() + u.square().sum(1)).sum()
+        u = (self.p_hat * (1 + delta)).sub_(self.q_hat)
+        value = self.temperature**2 * scale * (self.delta.square() + torch.linalg.vecdot(u, u)).sum()
+        if reduction == "sample":
+            reduced, factor = value, torch.ones_like(value)
+        elif reduction == "batch":
+            reduced, factor = value / batch**2, torch.full_like(value, 1 / batch**2)
+        elif reduction == "log":
+            floored = (value + log_floor * batch**2).clamp_min(LOG_LEAST)
+            reduced, factor = floored.log(), 1 / floored
+        else:
+            raise ValueError(f"unknown reduction {reduction!r}: batch, sample or log")
 
-        m = (u * self.p_hat).sum(1, keepdim=True)
+        m = torch.linalg.vecdot(u, self.p_hat).unsqueeze(1)
         # w = p_t·(1−p_t), of the binary logit, so that 1−p_t is not a difference from 1.
         w = (self.p_t * (-self._d_student).sigmoid()).unsqueeze(1)
-        pull = w * (delta + m)
-        others = -self.p_hat * (pull - (1 + delta) * (u - m))
-        gradient = 2 * self.temperature * scale * self._at_target(others, pull.squeeze(1))
-
-        if reduction == "sample":
-            return Term(value, gradient)
-        if reduction == "batch":
-            return Term(value / batch**2, gradient / batch**2)
-        if reduction == "log":
-            floored = (value + log_floor * batch**2).clamp_min(LOG_LEAST)
-            return Term(floored.log(), gradient / floored)
-        raise ValueError(f"unknown reduction {reduction!r}: batch, sample or log")
+        factor = 2 * self.temperature * scale * factor
+        pull = factor * w * (delta + m)
+        # −p̂·[w(Δ+m) − (1+Δ)(u−m)] as p̂·[(1+Δ)·u − …], in u's own memory: at C = 1000 a new tensor costs as much as
+        # the arithmetic.
+        slope = factor * (1 + delta)
+        gradient = u.mul_(slope).sub_(slope * m + pull).mul_(self.p_hat).scatter_(1, self._index, pull)
+        return Term(reduced, gradient)
 
     def similarity(self) -> Tensor:
         """Mean over samples of the cosine between a sample's TCKD and NCKD gradients; samples with a zero norm skipped.

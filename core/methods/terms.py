@@ -75,23 +75,27 @@ def cross_entropy(student: Tensor, target: Tensor) -> Term:
     log_p = F.log_softmax(student, dim=1)
     value = F.nll_loss(log_p, target)
     rows = torch.arange(len(target), device=target.device)
-    gradient = log_p.exp()
+    gradient = log_p.exp_()
     gradient[rows, target] -= 1
-    return Term(value, gradient / len(target))
+    return Term(value, gradient.div_(len(target)))
 
 
 def compose(
     batch: LogitBatch, values: dict[str, Tensor], weighted: Mapping[str, tuple[float | Tensor, Term]]
 ) -> LossTerms:
-    """Weight terms and add them up to a loss whose gradient is the sum of theirs.
+    """Weight terms and add them up to a loss whose gradient is the sum of theirs. The terms' own gradients are used up.
 
     Args:
         values: what to report beside the terms' own values.
         weighted: by name, the weight (a number or a detached scalar) and the term.
     """
-    gradients = {name: weight * term.gradient for name, (weight, term) in weighted.items()}
+    # In place: with many classes a new tensor costs as much as the arithmetic.
+    gradients = {name: term.gradient.mul_(weight) for name, (weight, term) in weighted.items()}
     total = torch.stack([weight * term.value for weight, term in weighted.values()]).sum()
-    gradient = torch.stack(list(gradients.values())).sum(0)
+    first, *others = gradients.values()
+    gradient = first.clone()
+    for other in others:
+        gradient += other
     return LossTerms(
         total=attach(batch.student, total, gradient),
         values={name: term.value for name, (_, term) in weighted.items()} | values,

@@ -157,6 +157,10 @@ class Engine:
             values |= final_report(self.model, self.teacher, self.dataset, self._perturbed)
         position.elapsed = self._elapsed()
         self.journal.metrics(step=position.step, epoch=position.epoch, elapsed=position.elapsed, values=values)
+        self.journal.log(
+            f"epoch {position.epoch}/{self.spec.training.epochs}: training loss {values['train/loss']:.4g}, "
+            f"test accuracy {values['test/top1']:.2f} %"
+        )
         self._means = Means()
         return values
 

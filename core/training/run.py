@@ -24,7 +24,7 @@ from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stoppe
 from core.spec import ModelChoice, RunSpec, Weights
 from core.training.checkpoint import load_checkpoint, load_weights, save_weights
 from core.training.engine import Engine, Options
-from core.training.errors import TrainingError
+from core.training.errors import FailureKind, TrainingError
 
 WEIGHTS_NAME = "weights.safetensors"
 
@@ -88,17 +88,26 @@ def run_training(
             journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary))
             return "finished"
         except TrainingError as error:
-            journal.append(Failed(kind=error.kind, reason=str(error)))
+            _fail(journal, error.kind, str(error))
         except torch.OutOfMemoryError as error:
             size = spec.training.batch_size
-            reason = f"out of memory at batch size {size}; try a smaller one ({str(error).splitlines()[0]})"
-            journal.append(Failed(kind="oom", reason=reason))
+            _fail(journal, "oom", f"out of memory at batch size {size}; try a smaller one ({_first_line(error)})")
         except Exception as error:  # noqa: BLE001 (whatever it is, it must be on the run and not lost with the process)
             journal.log(traceback.format_exc(), "error")
-            journal.append(Failed(kind="error", reason=f"{type(error).__name__}: {error}"))
+            _fail(journal, "error", f"{type(error).__name__}: {error}")
         finally:
             journal.sync()
     return "failed"
+
+
+def _fail(journal: Journal, kind: FailureKind, reason: str) -> None:
+    """The reason as the run's last word, and in its log, where a person looks first."""
+    journal.log(reason, "error")
+    journal.append(Failed(kind=kind, reason=reason))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 @contextmanager

@@ -182,7 +182,7 @@ class TestFailure:
         (spec, _) = students(experiment(), "ce")
         monkeypatch.setattr(models, "build", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("boom")))
         assert run_training(spec, tmp_path) == "failed"
-        assert [event.type for event in events(tmp_path)] == ["log", "failed"]
+        assert [event.type for event in events(tmp_path)] == ["log", "log", "failed"]
         assert "boom" in events(tmp_path)[-1].reason  # type: ignore[union-attr]
 
 
