@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 import sys
@@ -41,8 +42,11 @@ def run_experiment(spec: ExperimentSpec, out: Path) -> int:
                 if planned.spec.role == "teacher":
                     return 1
                 continue
-            top1 = done.summary["test/top1"]
-            _say(f"{planned.label:<24} seed {planned.spec.seed:<4} test accuracy {top1:.2f} %")
+            top1, oracle = done.summary["test/top1"], done.summary.get("oracle/top1", math.nan)
+            _say(
+                f"{planned.label:<24} seed {planned.spec.seed:<4} test accuracy {top1:.2f} % "
+                f"(best epoch, an oracle: {oracle:.2f} %)"
+            )
             accuracies[planned.label].append(top1)
             if planned.spec.role == "teacher":
                 teacher = TeacherSource(planned.spec, folder / done.weights)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.catalog import METHODS
 from core.methods.decoupled import Decoupled, Reduction
-from core.methods.terms import LogitBatch, LossTerms, Term, attach
+from core.methods.terms import LogitBatch, LossTerms, Term, attach, full_precision
 from core.spec import MethodChoice
 
 __all__ = [
@@ -47,7 +47,8 @@ def build(method: MethodChoice) -> Loss:
     params = method.typed_params
 
     def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
-        terms: LossTerms = code(batch, params, epoch)
+        with full_precision(batch):
+            terms: LossTerms = code(batch, params, epoch)
         return terms
 
     return loss
@@ -64,14 +65,12 @@ def tckd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, tempera
     Returns:
         Scalar. Raises ValueError for shapes that do not fit or fewer than 3 classes.
     """
-    term = Decoupled(LogitBatch(student_logits, teacher_logits, target), temperature).tckd()
-    return attach(student_logits, term.value, term.gradient)
+    return _part(student_logits, teacher_logits, target, temperature, Decoupled.tckd)
 
 
 def nckd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float) -> Tensor:
     """T²·KL(q̂ ‖ p̂) over the non-target classes, averaged over the batch; arguments as for ``tckd``."""
-    term = Decoupled(LogitBatch(student_logits, teacher_logits, target), temperature).nckd()
-    return attach(student_logits, term.value, term.gradient)
+    return _part(student_logits, teacher_logits, target, temperature, Decoupled.nckd)
 
 
 def alignment(
@@ -92,9 +91,18 @@ def alignment(
     Returns:
         Scalar; other arguments and errors as for ``tckd``.
     """
-    parts = Decoupled(LogitBatch(student_logits, teacher_logits, target), temperature)
-    term = parts.alignment(reduction, log_floor)
-    return attach(student_logits, term.value, term.gradient)
+    return _part(
+        student_logits, teacher_logits, target, temperature, lambda parts: parts.alignment(reduction, log_floor)
+    )
+
+
+def _part(
+    student: Tensor, teacher: Tensor, target: Tensor, temperature: float, choose: Callable[[Decoupled], Term]
+) -> Tensor:
+    batch = LogitBatch(student, teacher, target)
+    with full_precision(batch):
+        term = choose(Decoupled(batch, temperature))
+    return attach(student, term.value, term.gradient)
 
 
 def ce(student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor) -> Tensor:

@@ -103,6 +103,11 @@ def compose(
     )
 
 
+def full_precision(batch: LogitBatch) -> torch.autocast:
+    """A block in which autocast is off: some products (``vecdot`` among them) would be taken in half precision."""
+    return torch.autocast(batch.student.device.type, enabled=False)
+
+
 def attach(logits: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
     """``value`` as a function of ``logits`` whose gradient is already known."""
     attached: Tensor = _Known.apply(logits, value, gradient)

@@ -135,6 +135,12 @@ class Training(SpecModel):
         description="Epochs after which batch norm stops learning and uses its running statistics: reproduces code "
         "that leaves the network in eval mode after its first test (1). Leave it out for ordinary training.",
     )
+    collapse_every: int = Field(
+        0,
+        ge=0,
+        description="Epochs between two measurements of neural collapse (NC1–NC4), each a pass over the training "
+        "images; 0: after the last epoch only.",
+    )
     robustness: bool = Field(
         False, description="At the end, test on noisy, scrambled and blurred images too; nothing is trained on them."
     )
@@ -146,7 +152,7 @@ class Training(SpecModel):
 
     def without_extra_tests(self) -> Training:
         """The same training, evaluated on the test images alone."""
-        return self.model_copy(update={"robustness": False, "stylised": ""})
+        return self.model_copy(update={"collapse_every": 0, "robustness": False, "stylised": ""})
 
 
 class Resources(SpecModel):

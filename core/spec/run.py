@@ -14,7 +14,7 @@ from core.spec.weights import Weights
 FINGERPRINT_VERSION = 1
 """Raised when the same RunSpec begins to mean another training; old teachers and caches are then not reused."""
 
-_ADDED = ("robustness", "stylised")
+_ADDED = ("collapse_every", "robustness", "stylised")
 """Fields of ``Training`` that version 1 began without: at their defaults they are left out, so that names stay."""
 
 

@@ -15,7 +15,7 @@ from core.data import Batch, Dataset
 from core.diagnostics.accuracy import top_accuracies
 from core.diagnostics.gradients import measure
 from core.diagnostics.inference import logits_of
-from core.diagnostics.report import epoch_report, final_report
+from core.diagnostics.report import collapse_report, epoch_report, final_report
 from core.events import Checkpointed, Journal
 from core.methods import LogitBatch, Loss
 from core.models import Network
@@ -153,8 +153,11 @@ class Engine:
         # Chosen by the test images themselves: reported because published numbers are such, never used for anything.
         position.best_top1 = max(position.best_top1, values["test/top1"])
         values["oracle/top1"] = position.best_top1
+        every = self.spec.training.collapse_every
         if position.epoch == self.spec.training.epochs:
             values |= final_report(self.model, self.teacher, self.dataset, self._perturbed)
+        elif every and position.epoch % every == 0:
+            values |= collapse_report(self.model, self.dataset)
         position.elapsed = self._elapsed()
         self.journal.metrics(step=position.step, epoch=position.epoch, elapsed=position.elapsed, values=values)
         self.journal.log(

@@ -179,6 +179,18 @@ def test_it_stays_finite(setting: str, dtype: torch.dtype, kind: str) -> None:
     assert gradient.isfinite().all()
 
 
+@ALL
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_reach_the_loss(setting: str, dtype: torch.dtype) -> None:
+    z, v, target = logits(16, 10)
+    batch = z.detach().float().requires_grad_(), v.float(), target
+    outside = loss(setting, batch)
+    with torch.autocast("cpu", dtype):
+        inside = loss(setting, batch)
+    assert torch.equal(inside.total, outside.total)
+    assert all(torch.equal(inside.gradients[name], gradient) for name, gradient in outside.gradients.items())
+
+
 @pytest.mark.parametrize("name", [entry.name for entry in METHODS if entry.min_classes > 2])
 def test_it_is_refused_where_it_is_not_defined(name: str) -> None:
     setting = next(key for key in SETTINGS if key.split()[0] == name)

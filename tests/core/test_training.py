@@ -134,6 +134,16 @@ class TestRun:
         assert isinstance(said[1], Started)
         assert said[1].start_step == 0
 
+    def test_neural_collapse_is_measured_as_often_as_asked(self, tmp_path: Path) -> None:
+        often = experiment(methods=["ce"], training=SPEC["training"] | {"collapse_every": 2})
+        for name, spec in (("seldom", experiment(methods=["ce"])), ("often", often)):
+            run_training(students(spec, "ce")[0], tmp_path / name)
+        measured = {
+            name: [index for index, (_, values) in enumerate(points(tmp_path / name), 1) if "collapse/nc1" in values]
+            for name in ("seldom", "often")
+        }
+        assert measured == {"seldom": [3], "often": [2, 3]}
+
     def test_batch_norm_can_be_frozen_as_old_code_left_it(self, tmp_path: Path) -> None:
         frozen = experiment(methods=["ce"], training=SPEC["training"] | {"freeze_batch_norm_after": 1})
         (plain, _), (spec, _) = students(experiment(), "ce"), students(frozen, "ce")
