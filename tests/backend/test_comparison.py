@@ -186,7 +186,7 @@ def test_two_experiments_share_a_teacher(database: Database, api: TestClient) ->
     ("query", "path", "words"),
     [
         ({"baseline": "dkd"}, "baseline", "it has kd, DKD"),
-        ({"metric": "test/top"}, "metric", "did you mean test/top1"),
+        ({"metric": "test/top"}, "metric", "test/top1"),
         ({"metric": "\0"}, "metric", "unknown metric"),
         ({"target_share": 0}, "target_share", ""),
     ],

@@ -640,7 +640,7 @@ class TestTraining:
         (teacher,) = (planned for planned in self.plan() if planned.spec.role == "teacher")
         spec = teacher.spec.model_copy(update={"training": teacher.spec.training.model_copy(update={"stylised": "no"})})
         assert run_training(spec, tmp_path / "out") == "failed"
-        (failed,) = (record.event for record in read_journal(tmp_path / "out" / JOURNAL_NAME))
+        *_, failed = (record.event for record in read_journal(tmp_path / "out" / JOURNAL_NAME))
         assert isinstance(failed, Failed)
         assert failed.kind == "spec"
         assert "stylised" in failed.reason
