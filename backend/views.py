@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import Session, defer
 
-from backend import metrics_store
+from backend import logs, metrics_store
 from backend.db import models
 from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricName, Run
 from backend.planning import warnings_as_fields
@@ -17,6 +17,7 @@ from core.wire import public
 from core.wire.public import TERMINAL
 
 HEADLINES = ("test/top1", "train/loss")
+_TAIL_LINES = 40
 _CHUNK = 10_000  # SQLite takes at most 32,766 values in one statement
 
 
@@ -74,8 +75,15 @@ def whole_run(session: Session, run_id: str) -> public.Run | None:
         train_size=run.train_size,
         test_size=run.test_size,
         weights=run.weights_path,
-        log_tail=run.log_tail,
+        log_tail=_log_tail(session, run),
     )
+
+
+def _log_tail(session: Session, run: Run) -> list[str]:
+    """What the worker sent when the run failed; of one that was given up after lost attempts, its last log lines."""
+    if run.log_tail or run.state != "failed":
+        return run.log_tail
+    return [line.message for line in logs.read(session, run.id, 0, _TAIL_LINES, _TAIL_LINES).lines]
 
 
 def experiment_summaries(session: Session, experiments: Sequence[Experiment]) -> list[public.ExperimentSummary]:

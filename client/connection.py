@@ -53,17 +53,25 @@ def find_token(given: str | None, url: str, *, variable: str, local: Path) -> st
     Args:
         variable: name of the environment variable; with ``_FILE`` behind it, of the one that names a file.
         local: the home's token file.
+
+    Raises:
+        ClientSettingsError: the file that is named holds no token, or a token cannot be one.
     """
-    if given:
-        return given
-    if token := os.environ.get(variable):
-        return token
+    if token := given or os.environ.get(variable):
+        return _sendable(token, "the token that was given" if given else variable)
     if named := os.environ.get(f"{variable}_FILE"):
         token = _first_line(Path(named))
         if not token:
             raise ClientSettingsError(f"{variable}_FILE names {named}, which holds no readable token")
-        return token
+        return _sendable(token, f"{variable}_FILE")
     return _first_line(local) if is_loopback(url) else None
+
+
+def _sendable(token: str, source: str) -> str:
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise ClientSettingsError(f"{source} holds a character that no token has")
+    return token
 
 
 def is_loopback(url: str) -> bool:

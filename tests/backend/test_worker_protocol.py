@@ -214,9 +214,12 @@ def test_interruptions_without_progress_are_bounded(make_lab: Callable[..., Lab]
     lab = make_lab(max_attempts=3, retry_delay_seconds=0)
     lab.register()
     run_id = lab.submit(plain())["runs"][0]["id"]
-    for _ in range(3):
-        lab.finish(lab.claim(), "interrupted", reason="killed by signal 9")
+    for attempt in range(3):
+        claim = lab.claim()
+        lab.events(claim, log(1, f"attempt {attempt}"))
+        lab.finish(claim, "interrupted", reason="killed by signal 9")
     run = lab.run(run_id)
+    assert run["log_tail"] == ["attempt 0", "attempt 1", "attempt 2"]
     assert run["state"] == "failed"
     assert "killed by signal 9" in run["reason"]
     assert [attempt["outcome"] for attempt in run["attempts"]] == ["interrupted"] * 3

@@ -175,9 +175,10 @@ def test_what_the_api_refuses_is_one_line_a_field(spec_file: Path, backend: Fake
 
 
 def test_a_name_that_is_taken(spec_file: Path, backend: FakeBackend, capsys: Captured) -> None:
-    backend.answers["POST /api/v1/experiments"] = problem(409, "an experiment is named 'small' already")
-    assert run(["submit", str(spec_file)]) == 1
-    assert complaints(capsys) == ["dkd: an experiment is named 'small' already"]
+    refusal = problem(409, "an experiment is named 'small' already", ("name", "'small' is taken"))
+    backend.answers["POST /api/v1/experiments"] = refusal
+    assert run(["submit", str(spec_file)]) == 2
+    assert complaints(capsys) == ["dkd: name: 'small' is taken"]
 
 
 def test_a_token_that_is_refused_says_where_it_comes_from(backend: FakeBackend, capsys: Captured) -> None:
@@ -220,6 +221,17 @@ def test_an_address_that_is_none(capsys: Captured, monkeypatch: pytest.MonkeyPat
 def test_wrong_use_is_one_line(capsys: Captured, no_backend: None, command: list[str]) -> None:
     assert run(command) == 2
     assert len(complaints(capsys)) == 1
+
+
+@pytest.mark.parametrize("token", ["schlüssel", "two\nlines"])
+def test_a_token_that_cannot_be_one(
+    capsys: Captured, no_backend: None, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("DKD_API_TOKEN", token)
+    assert run(["runs"]) == 2
+    (line,) = complaints(capsys)
+    assert "DKD_API_TOKEN" in line
+    assert token not in line
 
 
 def test_a_plugin_that_is_not_there(
