@@ -111,7 +111,7 @@ class Client:
         return self._connection.send("POST", f"{API}/experiments/preview", Preview, body=spec, repeatable=True)
 
     def experiments(self, *, cursor: str | None = None, limit: int = 50, text: str | None = None) -> ExperimentPage:
-        """Experiments, newest first; ``text`` keeps those whose name or tags contain it."""
+        """Experiments, newest first; ``text`` keeps those whose name contains it."""
         query = {"cursor": cursor, "limit": limit, "text": text}
         return self._connection.send("GET", f"{API}/experiments", ExperimentPage, query=query, repeatable=True)
 

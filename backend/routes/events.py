@@ -17,6 +17,7 @@ from backend import logs, metrics_store
 from backend.db import Database, models
 from backend.deps import DatabaseDep, reads
 from backend.errors import not_found
+from backend.routes.metrics import MAX_COUNT
 from backend.texts import clean
 from core.wire.public import TERMINAL, RunProgress
 
@@ -72,8 +73,8 @@ async def read_events(
     run_id: Annotated[str, Depends(_existing_run)],
     request: Request,
     database: DatabaseDep,
-    since: Annotated[int, Query(ge=0, description="Cursor of metrics already read.")] = 0,
-    after: Annotated[int, Query(ge=0, description="Number of the last log line already read.")] = 0,
+    since: Annotated[int, Query(ge=0, le=MAX_COUNT, description="Cursor of metrics already read.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_COUNT, description="Number of the last log line already read.")] = 0,
     max_points: Annotated[int, Query(ge=1, le=20_000, description="The most entries in a series of one event.")] = 2000,
     last_event_id: Annotated[str, Header(description="Goes on after that event.")] = "",
 ) -> AsyncIterator[ServerSentEvent]:

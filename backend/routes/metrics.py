@@ -17,7 +17,7 @@ from core.wire.public import LogsReply, MetricsReply
 router = APIRouter(tags=["runs"], dependencies=[reads])
 
 MAX_POINTS = 20_000
-_MAX_COUNT = 2**53
+MAX_COUNT = 2**53
 """No counter of ours goes further, and both databases can hold it."""
 
 
@@ -26,7 +26,7 @@ def read_metrics(
     run_id: str,
     session: SessionDep,
     names: Annotated[list[str] | None, Query(description="Which metrics; all where left out.")] = None,
-    since: Annotated[int, Query(ge=0, le=_MAX_COUNT, description="The cursor of an earlier reply; 0: all.")] = 0,
+    since: Annotated[int, Query(ge=0, le=MAX_COUNT, description="The cursor of an earlier reply; 0: all.")] = 0,
     max_points: Annotated[int, Query(ge=1, le=MAX_POINTS, description="The most entries in a series.")] = 2000,
 ) -> Response:
     """The run's series, reduced to `max_points` entries each; with `since` only what was taken in after that.
@@ -42,7 +42,7 @@ def read_metrics(
 def read_logs(
     run_id: str,
     session: SessionDep,
-    after: Annotated[int, Query(ge=0, le=_MAX_COUNT, description="The number of the last line already read.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_COUNT, description="The number of the last line already read.")] = 0,
     limit: Annotated[int, Query(ge=1, le=5000)] = 500,
     tail: Annotated[int | None, Query(ge=1, le=5000, description="Only the last so many lines.")] = None,
 ) -> LogsReply:

@@ -118,7 +118,7 @@ def compare(
 
 
 def list_experiments(
-    text: Annotated[str | None, typer.Argument(help="Keep those whose name or tags contain it.")] = None,
+    text: Annotated[str | None, typer.Argument(help="Keep those whose name contains it.")] = None,
     limit: Annotated[int, typer.Option(help="How many at most, newest first.")] = 50,
     as_json: JsonFlag = False,
 ) -> int:

@@ -130,6 +130,16 @@ def test_holds_no_connection_while_it_waits(database: Database, app: FastAPI, cl
     assert 0 in seen
 
 
+@pytest.mark.parametrize("query", [{"since": 10**30}, {"after": 10**30}, {"since": -1}, {"max_points": 0}])
+def test_a_number_that_no_counter_reaches(database: Database, app: FastAPI, query: dict[str, int]) -> None:
+    run_id = rows.one_run(database)
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    with TestClient(app, base_url="http://127.0.0.1", headers=headers) as client:
+        reply = client.get(f"/api/v1/runs/{run_id}/events", params=query)
+    assert reply.status_code == 422
+    assert [error["path"] for error in reply.json()["errors"]] == list(query)
+
+
 def test_needs_a_token(database: Database, app: FastAPI) -> None:
     with TestClient(app, base_url="http://127.0.0.1") as anybody:
         assert anybody.get(f"/api/v1/runs/{rows.one_run(database)}/events").status_code == 401
