@@ -14,8 +14,8 @@ def find(client: Client, target: str) -> Experiment | Run:
         try:
             return look(target)
         except ApiError as error:
-            # 422: the word does not even have the form of an id.
-            if error.status not in (404, 422):
+            # 422: the word does not even have the form of an id. 405: read as a path, it is an action on a run.
+            if error.status not in (404, 405, 422):
                 raise
     raise Stop(f"there is no run and no experiment {target!r}; `dkd runs` and `dkd experiments` list them")
 

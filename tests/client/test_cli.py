@@ -306,6 +306,11 @@ def test_show_finds_runs_and_experiments(backend: FakeBackend, capsys: Captured)
     out = capsys.readouterr().out
     assert "1 queued, 1 running" in out
     assert "run-2" in out
+    # A name may hold a slash, and then look like the path of an action on a run.
+    backend.answers["GET /api/v1/runs/x/cancel"] = problem(405, "does not take GET")
+    backend.answers["GET /api/v1/experiments/x/cancel"] = fakes.experiment()
+    assert run(["show", "x/cancel"]) == 0
+    assert "run-2" in capsys.readouterr().out
     assert run(["show", "nobody"]) == 1
     assert "'nobody'" in complaints(capsys)[0]
 
