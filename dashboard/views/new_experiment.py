@@ -227,13 +227,15 @@ def _beside(spec: dict[str, Any], draft: dict[str, Any], slots: Slots) -> None:
         preview, problems = _preview(spec, text)
         named = bool(spec["name"])
         problems = [*slots.found, *problems]
+        # A taken name is a warning of the preview, which makes nothing; starting the experiment is refused for it.
+        notes = [(item.path, item.message) for item in preview.warnings] if preview else []
+        problems += [note for note in notes if note[0] == "name"]
         slots.show(problems, "red", ":material/error:")
         if problems:
             _summary(problems, draft)
         elif preview:
-            warnings = [(item.path, item.message) for item in preview.warnings]
-            slots.show(warnings, "orange", ":material/warning:")
-            _planned(preview, warnings, draft)
+            slots.show(notes, "orange", ":material/warning:")
+            _planned(preview, notes, draft)
             if not named:
                 st.info("Give it a name at the top of the form; tables and links use it.", icon=":material/edit:")
         count = tables.planned_count(preview) if preview else 0
