@@ -24,7 +24,9 @@ def dkd_align_loss(batch: LogitBatch, params: DKDAlignParams, epoch: int | None)
         # What ε·r(e) must be for the share asked for; the ramp is in the other terms' norms already.
         weight = decay * share_weight(params.epsilon_share, [w * t.gradient for w, t in weighted.values()], term)
         r = ramp(params, epoch)
-        epsilon = weight / r if r else torch.zeros_like(weight)
+        if r == 0:  # an epoch of cross-entropy alone: no ε gives the term a share there
+            weight = torch.zeros_like(weight)
+        epsilon = weight / (r or 1.0)
     else:
         epsilon = torch.full_like(term.value, decay * (params.epsilon or 0.0))
         weight = ramp(params, epoch) * epsilon

@@ -129,6 +129,13 @@ def test_epsilon_share_is_the_terms_share_of_the_gradient_norms(share: float, ep
     assert norms["align"] / sum(norms.values()) == pytest.approx(share, rel=1e-9)
 
 
+@pytest.mark.parametrize("weight", [{"epsilon": 6.0}, {"epsilon_share": 0.5}])
+def test_where_the_ramp_begins_at_zero_the_first_epoch_is_cross_entropy_alone(weight: dict[str, float]) -> None:
+    z, v, target = logits(16, 10)
+    ours = methods.dkd_align(z, v, target, epoch=0, reduction="log", ramp_start=0, **weight)
+    assert_same(ours, F.cross_entropy(z, target), z)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("temperature", [0.5, 4.0, 20.0])
 @pytest.mark.parametrize("kind", ["huge", "equal", "zero", "opposite", "confident"])
