@@ -5,13 +5,15 @@ from __future__ import annotations
 from core.catalog import DATASETS
 from core.catalog.methods import DecoupledParams, DKDAlignParams
 from core.spec.experiment import ExperimentSpec
-from core.spec.parts import ModelChoice
+from core.spec.parts import ModelChoice, Training
 from core.spec.problems import Problem
 from core.spec.weights import size_warning
 
 # What is left of the alignment term at its best moment, below which it does not act: the author's ramp of 20 with
 # decay 0.3 peaks at 0.015.
 _PEAK_THAT_ACTS = 0.05
+_TERM_THAT_ACTS = 0.1  # of ε·A at its largest, beside a TCKD and NCKD of order 1
+_FLOOR_THAT_MATTERS = 0.01  # nats of distillation loss left at the end
 
 
 def warnings_of(spec: ExperimentSpec) -> list[Problem]:
@@ -47,39 +49,59 @@ def _alignment(
     path: str, params: DKDAlignParams, epochs: int, num_classes: int | None, spec: ExperimentSpec
 ) -> list[Problem]:
     found: list[Problem] = []
-    peak = max(_ramp(params, e) * params.decay**e for e in range(min(epochs, 1000)))
+    # A share is of whatever the other terms have left, so the ramp takes nothing from it.
+    shared = params.epsilon_share is not None
+    ramps = [_ramp(params, e) for e in range(min(epochs, 1000))]
+    peak = max((bool(r) if shared else r) * params.decay**e for e, r in enumerate(ramps))
     if peak < _PEAK_THAT_ACTS:
         text = f"ramp × decay never exceeds {peak:.2g}: the alignment term does not act in any epoch"
         found.append(Problem(f"{path}.params.decay", text))
-    if params.epsilon is not None:
-        found.extend(_weight(f"{path}.params.epsilon", params, params.epsilon, num_classes, spec.training.batch_size))
-    if params.reduction == "batch" and params.epsilon is not None:
-        scale = spec.training.batch_size**2
-        text = f"batch is {scale} times smaller than sample at this batch size: the term has no measurable effect"
-        found.append(Problem(f"{path}.params.reduction", text))
+    if params.epsilon:
+        classes, size = num_classes, spec.training.batch_size
+        if params.reduction == "log":
+            found.extend(_log(f"{path}.params.epsilon", params, params.epsilon, classes, spec.training))
+        elif classes is not None:
+            found.extend(_weight(path, params, params.epsilon, classes, size))
+        elif params.reduction == "batch":
+            text = f"batch is {size**2} times smaller than sample at this batch size"
+            found.append(Problem(f"{path}.params.reduction", text))
     return found
 
 
-def _weight(
-    path: str, params: DKDAlignParams, epsilon: float, num_classes: int | None, batch_size: int
+def _log(
+    path: str, params: DKDAlignParams, epsilon: float, num_classes: int | None, training: Training
 ) -> list[Problem]:
-    """Where ε is too large for the student to come to rest at the teacher, or too small to matter."""
-    if params.reduction == "log" and epsilon > 0:
-        text = f"log repels ever harder near the teacher: α·TCKD + β·NCKD will not fall much below ε = {epsilon:g}"
-        return [Problem(path, text)]
-    if num_classes is None:
+    """Where the student comes to rest away from the teacher."""
+    last = epsilon * params.decay ** (training.epochs - 1)
+    # With a floor the term is ε/(floor·B²) times ``sample`` near the teacher, which has a bound of its own.
+    harmless = (num_classes or 0) * min(params.alpha, params.beta) * params.log_floor * training.batch_size**2
+    if last <= max(harmless, _FLOOR_THAT_MATTERS):
         return []
+    upto = "up to" if params.log_floor else "about a third of it up to"
+    text = f"log repels ever harder near the teacher: α·TCKD + β·NCKD settles above 0, at {upto} ε = {last:.3g}"
+    return [Problem(path, text)]
+
+
+def _weight(path: str, params: DKDAlignParams, epsilon: float, num_classes: int, batch_size: int) -> list[Problem]:
+    """Where ε is too large for the student to come to rest at the teacher, or too small to matter."""
+    literal = params.reduction == "batch"
+    scale = batch_size**2 if literal else 1
     # To second order around z = v the loss is a minimum there for every teacher exactly while this holds: the largest
     # eigenvalue of diag(q̂) − q̂q̂ᵀ is 1/2, that of the target part 1/4 (docs/method.md).
-    stable = num_classes * min(params.alpha, params.beta) * (batch_size**2 if params.reduction == "batch" else 1)
+    stable = num_classes * min(params.alpha, params.beta) * scale
     if epsilon > stable:
-        text = f"ε is beyond the stability bound C·min(α, β) = {stable:g}: matching the teacher is no optimum"
-        return [Problem(path, text)]
+        bound = "C·min(α, β)·B²" if literal else "C·min(α, β)"
+        text = f"ε is beyond the stability bound {bound} = {stable:g}: matching the teacher is no optimum"
+        return [Problem(f"{path}.params.epsilon", text)]
     # s < 6 a sample, so this bounds the term.
-    bound = epsilon * 6 * params.temperature**2 / num_classes
-    if params.reduction == "sample" and bound < 0.1:
-        return [Problem(path, f"ε·A cannot exceed {bound:.2g} with {num_classes} classes: consider epsilon_share")]
-    return []
+    most = epsilon * 6 * params.temperature**2 / (num_classes * scale)
+    if most >= _TERM_THAT_ACTS:
+        return []
+    if literal:
+        text = f"batch is {scale} times smaller than sample at this batch size: ε·A cannot exceed {most:.2g}"
+        return [Problem(f"{path}.params.reduction", f"{text}, so the term has no measurable effect")]
+    text = f"ε·A cannot exceed {most:.2g} with {num_classes} classes: consider epsilon_share"
+    return [Problem(f"{path}.params.epsilon", text)]
 
 
 def _ramp(params: DecoupledParams, epoch: int) -> float:

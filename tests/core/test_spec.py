@@ -184,6 +184,22 @@ class TestWarnings:
         method = {"name": "dkd_align", "params": {"reduction": "batch", "epsilon": 6.0}}
         assert "4096 times" in self.about(methods=["dkd", method])["methods.1.params.reduction"]
 
+    def test_a_literal_term_that_is_made_up_for_acts(self) -> None:
+        method = {"name": "dkd_align", "params": {"reduction": "batch", "epsilon": 6.0 * 4096}}
+        assert self.about(methods=["dkd", method]) == {}
+
+    def test_a_log_term_that_fades_or_has_a_wide_floor_repels_no_more(self) -> None:
+        for gentle in ({"decay": 0.5, "ramp_epochs": 0}, {"log_floor": 1.0}):
+            method = {"name": "dkd_align", "params": ALIGN["params"] | gentle}
+            assert self.about(methods=["dkd", method]) == {}
+
+    def test_a_share_does_not_suffer_from_the_ramp(self) -> None:
+        params = {"reduction": "log", "epsilon_share": 0.1, "decay": 0.3}
+        assert self.about(methods=["dkd", {"name": "dkd_align", "params": params}]) == {}
+        # From 0 the first epoch has no term, and by the second the decay has taken most of it.
+        late = params | {"decay": 0.01, "ramp_start": 0}
+        assert "0.01" in self.about(methods=["dkd", {"name": "dkd_align", "params": late}])["methods.1.params.decay"]
+
     def test_a_ramp_longer_than_the_training(self) -> None:
         assert "50 %" in self.about(training={"epochs": 10})["methods.0.params.ramp_epochs"]
 
