@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/method.md: ``python docs/figures.py`` (needs Chromium)."""
+"""Draw the pictures of docs/method.md: ``python -m docs.figures`` (needs Chromium)."""
 
 from __future__ import annotations
 

@@ -69,30 +69,37 @@ class TestClaimOneTheLossIsNearlyTheSameWhenStudentAndTeacherAreSwapped:
 
 
 class TestClaimTwoTheTermIsHigherWhenTheStudentIsRightAndTheTeacherWrong:
-    """Logits of equal scale: one class stands out by 4, on five random backgrounds."""
+    """Logits in which one class stands out by 4, on 200 random backgrounds; then scaled."""
 
-    def mean(self, student_right: bool, teacher_right: bool, student_scale: float = 1.0) -> float:
+    def mean(
+        self, student_right: bool, teacher_right: bool, student_scale: float = 1.0, teacher_scale: float = 1.0
+    ) -> float:
         values = []
         for seed in range(200):
             z, v = np.random.default_rng(seed).standard_normal((2, 1, 10))
             z[0, 0 if student_right else 1] += 4
             v[0, 0 if teacher_right else 1] += 4
-            values.append(s_of(explain(student_scale * z, v, [0], T), 10))
+            values.append(s_of(explain(student_scale * z, teacher_scale * v, [0], T), 10))
         return float(np.mean(values))
 
-    def test_it_holds_against_agreement_at_equal_scale(self) -> None:
-        assert self.mean(student_right=True, teacher_right=False) > self.mean(student_right=True, teacher_right=True)
+    @pytest.mark.parametrize("scale", [0.5, 1.0, 5.0])
+    def test_it_holds_against_agreement_at_equal_scale(self, scale: float) -> None:
+        wrong_teacher, agreement = (self.mean(True, right, scale, scale) for right in (False, True))
+        assert wrong_teacher > agreement
 
     def test_it_is_not_special_to_a_wrong_teacher(self) -> None:
         # A right teacher and a wrong student are as far apart: it is disagreement that counts, not who is right.
         disagreement = self.mean(student_right=False, teacher_right=True)
         assert disagreement > self.mean(student_right=True, teacher_right=True)
 
-    def test_it_does_not_hold_for_a_flatter_student(self) -> None:
-        # A student at a tenth of the scale is nearer to uniform whoever is right.
-        flat = self.mean(student_right=True, teacher_right=False, student_scale=0.1)
-        sharp_agreement = self.mean(student_right=True, teacher_right=True, student_scale=3.0)
-        assert flat < sharp_agreement
+    def test_it_does_not_hold_for_a_student_far_flatter_than_a_sure_teacher(self) -> None:
+        # Such a student is far from a teacher that is right, too: Δ is then most of the distance.
+        wrong_teacher, agreement = (self.mean(True, right, 0.1, teacher_scale=5.0) for right in (False, True))
+        assert wrong_teacher < 0.95 * agreement
+
+    def test_a_flat_student_alone_does_not_undo_it(self) -> None:
+        wrong_teacher, agreement = (self.mean(True, right, 0.1) for right in (False, True))
+        assert wrong_teacher > 1.1 * agreement
 
     def test_a_higher_term_lowers_the_loss(self) -> None:
         # The reading "prioritises the teacher" has the sign backwards: the term is subtracted.
