@@ -132,6 +132,12 @@ def put_back(session: Session, run: Run, settings: Settings, reason: str, moment
         run.not_before = moment + timedelta(seconds=delay)
 
 
+def hand_back(run: Run, reason: str) -> None:
+    """Its worker was told to leave: queue the run again at once, as nobody's fault."""
+    run.state, run.reason = "queued", reason
+    _release(run)
+
+
 def close_attempt(session: Session, run: Run, outcome: str, reason: str, moment: datetime) -> None:
     """Record how the run's current attempt ended. Call it before the run itself is moved on."""
     attempt = session.get(Attempt, (run.id, run.attempt))

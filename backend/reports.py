@@ -12,7 +12,7 @@ from backend.claim import folder_of
 from backend.db import now
 from backend.db.models import Attempt, Run
 from backend.errors import ApiError, conflict, invalid
-from backend.lifecycle import HELD, close_attempt, end, lock_one, put_back
+from backend.lifecycle import HELD, close_attempt, end, hand_back, lock_one, put_back
 from backend.settings import Settings
 from backend.texts import clean
 from core.events import Checkpointed, Log, Metrics, Record, Started
@@ -72,7 +72,10 @@ def take_outcome(session: Session, worker_id: str, run_id: str, outcome: Outcome
         _cancelled(session, run, reason, moment)
     else:
         run.log_tail = [clean(line) for line in outcome.log_tail]
-        put_back(session, run, settings, reason or "interrupted", moment, wait=True)
+        if not outcome.fault and run.state == "running":
+            hand_back(run, reason)
+        else:
+            put_back(session, run, settings, reason or "interrupted", moment, wait=True)
 
 
 def _cancelled(session: Session, run: Run, reason: str, moment: datetime) -> None:

@@ -51,7 +51,8 @@ def outcome_of(held: HeldRun, attempt: Attempt, ending: Ending) -> Outcome:
     if isinstance(ending.event, Failed):
         return _failed(attempt, ending, number, ending.event.reason + left)
     if held.want is Want.HAND_BACK:
-        return Outcome(attempt=number, outcome="interrupted", reason=(held.reason + left)[:_REASON_LENGTH])
+        reason = (held.reason + left)[:_REASON_LENGTH]
+        return Outcome(attempt=number, outcome="interrupted", reason=reason, fault=False)
     if _came_from_outside(ending):
         reason = f"{ending.exit.sentence()} from outside"
         if isinstance(ending.event, Stopped):

@@ -36,13 +36,22 @@ class Body:
 async def _body(request: Request) -> Body:
     raw = await request.body()
     try:
-        data = json.loads(raw, parse_constant=_refuse_constant)
+        data = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)
     except (ValueError, RecursionError) as error:
         raise SpecError([Problem("", f"the body is not JSON: {error}")]) from None
     unfit = first_unfit(data)
     if unfit is not None:
         raise SpecError([Problem(unfit, "contains a character that is not text")])
     return Body(data, hashlib.sha256(raw).hexdigest())
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON keeps the last of two equal fields and says nothing; a person who wrote both is told instead."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
 
 
 def _refuse_constant(name: str) -> Any:

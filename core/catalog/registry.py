@@ -6,12 +6,29 @@ import difflib
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
-class Params(BaseModel):
+class NumbersAreNumbers(BaseModel):
+    """Refuses true and false where a number is meant; pydantic takes them for 1 and 0."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        inner = value if isinstance(value, list | tuple) else (value,)
+        truth = any(isinstance(item, bool) for item in inner)
+        if truth and info.field_name and not _takes_truth(cls.model_fields[info.field_name].annotation):
+            raise ValueError("is neither true nor false")
+        return value
+
+
+def _takes_truth(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(_takes_truth(part) for part in get_args(annotation))
+
+
+class Params(NumbersAreNumbers):
     """Base of every entry's parameters: unknown names are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -26,7 +43,11 @@ class UnknownNameError(ValueError):
 
     def __init__(self, kind: str, name: str, known: list[str]) -> None:
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(nearest)}?" if nearest else f"known: {', '.join(known)}"
+        hint = (
+            f"did you mean {', '.join(nearest)}?"
+            if nearest
+            else f"known: {', '.join(known[:20])}{' …' if len(known) > 20 else ''}"
+        )
         super().__init__(f"unknown {kind} {name!r}; {hint}")
         self.nearest = nearest
 

@@ -17,7 +17,7 @@ def nkd_loss(batch: LogitBatch, params: NKDParams, epoch: int | None) -> LossTer
     weighted = {
         "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
         "target": (1.0, soft_target(batch)),
-        "nckd": (params.gamma, _non_target(batch, params.temperature)),
+        "non_target": (params.gamma, _non_target(batch, params.temperature)),
     }
     return compose(batch, {}, weighted)
 

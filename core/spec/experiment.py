@@ -129,7 +129,7 @@ class ExperimentSpec(SpecModel):
         if self.teacher is None or not any(METHODS[method.name].needs_teacher for method in self.methods):
             return None
         # It is trained alike whatever its students are tested on, so it stays the same teacher.
-        training = self.teacher.training or self.training.without_extra_tests()
+        training = self.teacher.training or self.training.for_teacher()
         if self.teacher.weights and not self.teacher.weights.fine_tune:
             training = Training(epochs=1)  # one and the same for all, since nothing is trained
         return RunSpec(

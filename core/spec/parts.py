@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from core.catalog import DATASETS, METHODS, MODELS, Entry, Params, Registry, UnknownNameError
+from core.catalog.registry import NumbersAreNumbers
 from core.spec.problems import refuse
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class SpecModel(BaseModel):
+class SpecModel(NumbersAreNumbers):
     """Base of everything in a spec: unknown fields are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
@@ -150,9 +151,11 @@ class Training(SpecModel):
         description="At the end, test on this folder of stylised images too: <class>/<image>, under DATA_DIR.",
     )
 
-    def without_extra_tests(self) -> Training:
-        """The same training, evaluated on the test images alone."""
-        return self.model_copy(update={"collapse_every": 0, "robustness": False, "stylised": ""})
+    def for_teacher(self) -> Training:
+        """As a teacher inherits it: nothing measured besides, and no fault of a student reproduced."""
+        return self.model_copy(
+            update={"freeze_batch_norm_after": None, "collapse_every": 0, "robustness": False, "stylised": ""}
+        )
 
 
 class Resources(SpecModel):

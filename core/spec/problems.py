@@ -48,11 +48,24 @@ def _below(outer: tuple[int | str, ...], inner: tuple[int | str, ...]) -> bool:
     return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
+_IN_PLAIN_WORDS = {
+    "missing": "missing",
+    "too_short": "needs at least 1 entry",
+    "tuple_type": "should be a list",
+    "list_type": "should be a list",
+    "dict_type": "should be a mapping of fields",
+    "model_type": "should be a mapping of fields",
+    "model_attributes_type": "should be a mapping of fields",
+    "string_type": "should be text",
+}
+
+
 def _plain(kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return "unknown field"
-    if kind == "missing":
-        return "missing"
+    plain = _IN_PLAIN_WORDS.get(kind)
+    if plain:
+        return plain
     for prefix in ("Value error, ", "Input "):
         message = message.removeprefix(prefix)
     return message

@@ -12,6 +12,21 @@ from core.spec.experiment import ExperimentSpec
 from core.spec.problems import Problem, SpecError, problems_of
 
 
+class _UniqueFields(yaml.SafeLoader):
+    """YAML whose mappings name each field once; plain YAML keeps the last one and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def parse_experiment(data: Any) -> ExperimentSpec:
     """Validate a spec given as plain data. Raises SpecError with every problem and its path."""
     if not isinstance(data, dict):
@@ -25,7 +40,7 @@ def parse_experiment(data: Any) -> ExperimentSpec:
 def load_text(text: str) -> Any:
     """YAML or JSON as plain data, not yet a spec. Raises SpecError, with line and column, where the text is neither."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _UniqueFields)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""

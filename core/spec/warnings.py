@@ -30,7 +30,7 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         params = method.typed_params
         if isinstance(params, DecoupledParams) and params.ramp_epochs > epochs:
             top = (epochs - 1 + params.ramp_start) / params.ramp_epochs
-            text = f"the ramp is not over in {epochs} epochs: distillation reaches {100 * top:.0f} % of its weight"
+            text = f"the ramp is longer than the training: distillation reaches {100 * top:.0f} % of its weight"
             found.append(Problem(f"{path}.params.ramp_epochs", text))
         if isinstance(params, DKDAlignParams):
             found.extend(_alignment(path, params, epochs, facts.num_classes if facts else None, spec))

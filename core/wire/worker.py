@@ -109,5 +109,9 @@ class Outcome(Wire):
     attempt: int = Field(ge=1)
     outcome: Literal["succeeded", "failed", "cancelled", "interrupted"]
     reason: str = Field("", max_length=4000)
+    fault: bool = Field(
+        True,
+        description="With interrupted: counts towards the bounded attempts. False where the worker was told to leave.",
+    )
     weights: ArtifactRef | None = Field(None, description="Required with succeeded.")
     log_tail: list[str] = Field(default_factory=list, max_length=200)

@@ -91,7 +91,9 @@ def test_an_unknown_name_comes_with_the_nearest_ones(lab: Lab) -> None:
     assert "did you mean dkd" in response.json()["errors"][0]["message"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "name: yaml", '{"a": NaN}', "[" * 100_000, "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "name: yaml", '{"a": NaN}', "[" * 100_000, "\xff", '{"name": "a", "name": "b"}']
+)
 def test_a_body_that_is_not_json_is_refused(lab: Lab, text: str) -> None:
     response = lab.admin.post("/api/v1/experiments", content=text.encode("latin-1"))
     assert response.status_code == 422

@@ -239,6 +239,14 @@ def test_an_attempt_that_got_on_is_not_counted_as_lost(make_lab: Callable[..., L
     assert lab.run(run_id)["state"] == "queued"
 
 
+def test_a_worker_that_had_to_leave_is_nobodys_fault(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(max_attempts=2)
+    lab.register()
+    lab.submit(plain())
+    for _ in range(4):
+        lab.finish(lab.claim(), "interrupted", reason="the worker was told to leave", fault=False)
+
+
 def test_an_interrupted_run_waits_longer_each_time(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(retry_delay_seconds=1000, max_retry_delay_seconds=1000)
     lab.register()

@@ -74,6 +74,23 @@ def test_bad_input_is_named_by_its_path(changes: dict[str, Any], path: str, says
     assert says in found[path]
 
 
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"training": {"epochs": True}}, "training.epochs"),
+        ({"seeds": [True]}, "seeds"),
+        ({"methods": [{"name": "dkd", "params": {"alpha": False}}]}, "methods.0.params.alpha"),
+    ],
+)
+def test_true_and_false_are_no_numbers(changes: dict[str, Any], path: str) -> None:
+    assert problems(**changes) == {path: "is neither true nor false"}
+
+
+def test_a_field_given_twice_is_not_dropped_in_silence() -> None:
+    with pytest.raises(SpecError, match=r"line 3, column 1: 'methods' is given twice"):
+        parse_text("name: a\nmethods: [dkd]\nmethods: [ce]\n")
+
+
 def test_all_problems_are_named_at_once() -> None:
     found = problems(methods=["dkd_aling", {"name": "dkd", "params": {"alpha": -1}}], training={"epochs": 0}, name="")
     assert set(found) == {"methods.0.name", "methods.1.params.alpha", "training.epochs", "name"}
