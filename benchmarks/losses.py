@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,12 @@ def double_backward(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
 
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def built(name: str, **params: Any) -> Loss:
+    """A method as the engine has it, its parameters bound once."""
+    method = methods.build(MethodChoice(name=name, params=params))
+    return lambda *batch: method(LogitBatch(*batch), None).total
 
 
 def with_diagnostics() -> Loss:
@@ -88,8 +95,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--author", type=Path, help="a checkout of the author's repository")
     options = parser.parse_args(arguments)
     losses: dict[str, Loss] = {
-        "dkd": methods.dkd,
-        "dkd_align": lambda *batch: methods.dkd_align(*batch, reduction="log", epsilon=6.0),
+        "dkd": built("dkd"),
+        "dkd_align": built("dkd_align", reduction="log", epsilon=6.0),
         "double backward": double_backward,
         "with diagnostics": with_diagnostics(),
     }

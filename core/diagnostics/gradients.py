@@ -32,7 +32,7 @@ def measure(terms: LossTerms, batch: LogitBatch) -> dict[str, Tensor]:
         found |= _logit_norms("teacher", batch.teacher32, batch.target)
     gradients = terms.gradients
     if terms.similarity is not None:
-        found["grad/similarity"] = terms.similarity
+        found["grad/similarity"] = terms.similarity()
     norms = {name: gradient.norm() for name, gradient in gradients.items()}
     for name in ("tckd", "nckd"):
         if name in gradients:

@@ -56,5 +56,5 @@ def ramp(params: DecoupledParams, epoch: int | None) -> float:
 
 
 def with_similarity(terms: LossTerms, parts: Decoupled) -> LossTerms:
-    """The same loss, with the gradient similarity measured."""
-    return LossTerms(terms.total, terms.values, terms.gradients, parts.similarity())
+    """The same loss, with its gradient similarity for whoever asks."""
+    return LossTerms(terms.total, terms.values, terms.gradients, parts.similarity)

@@ -9,7 +9,6 @@ overflows and log(1−p_t) keeps its digits where p_t rounds to 1.
 
 from __future__ import annotations
 
-import functools
 from typing import Literal
 
 import torch
@@ -40,50 +39,35 @@ class Decoupled:
         self.temperature = temperature
         self.batch_size, self.num_classes = student.shape
         self._index = batch.target.unsqueeze(1)
-        self._d_student, self._log_p_hat = self._split(student)
-        self._d_teacher, self._log_q_hat = self._split(teacher)
-
-    def _split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The binary logit d (B,), and the log-softmax over the non-target classes (B, C) with 0 at the target."""
-        target = logits.gather(1, self._index)
-        log_sum = logits.scatter(1, self._index, -torch.inf).logsumexp(1, keepdim=True)
-        return (target - log_sum).squeeze(1), (logits - log_sum).scatter_(1, self._index, 0.0)
-
-    @functools.cached_property
-    def p_t(self) -> Tensor:
-        return self._d_student.sigmoid()
-
-    @functools.cached_property
-    def delta(self) -> Tensor:
-        """Δ = p_t − q_t (B,), taken of the complements where both are near 1, so that it keeps its digits."""
-        near_one = self._d_student > 0
-        sign = torch.where(near_one, -1.0, 1.0)
-        return sign * ((sign * self._d_student).sigmoid() - (sign * self._d_teacher).sigmoid())
-
-    @functools.cached_property
-    def p_hat(self) -> Tensor:
-        """p̂ (B, C), 0 at the target."""
-        return self._log_p_hat.exp().scatter_(1, self._index, 0.0)
-
-    @functools.cached_property
-    def q_hat(self) -> Tensor:
-        """q̂ (B, C), 0 at the target."""
-        return self._log_q_hat.exp().scatter_(1, self._index, 0.0)
+        # Student and teacher in one tensor: at a batch of 64 the number of operations decides, not their size.
+        both, index = torch.cat((student, teacher)), self._index.repeat(2, 1)
+        log_sum = both.scatter(1, index, -torch.inf).logsumexp(1, keepdim=True)
+        # The binary logit d (2B,), and the log-softmax over the non-target classes (2B, C) with 0 at the target.
+        d = (both.gather(1, index) - log_sum).squeeze(1)
+        log_hat = (both - log_sum).scatter_(1, index, 0.0)
+        self._log_p_hat, self._log_q_hat = log_hat.chunk(2)
+        self.p_hat, self.q_hat = log_hat.exp().scatter_(1, index, 0.0).chunk(2)
+        """p̂ and q̂ (B, C), 0 at the target."""
+        self._log_hit, self._log_miss = F.logsigmoid(d).chunk(2), F.logsigmoid(-d).chunk(2)
+        (self.p_t, self._q_t), (self._p_rest, self._q_rest) = (
+            tuple(part.exp() for part in parts) for parts in (self._log_hit, self._log_miss)
+        )
+        # Δ = p_t − q_t, written so that it keeps its digits where both are near 1.
+        self.delta = self.p_t * self._q_rest - self._p_rest * self._q_t
 
     def tckd(self) -> Term:
         """T²·KL([q_t, 1−q_t] ‖ [p_t, 1−p_t]), averaged over the batch (Zhao et al. 2022, equation 7)."""
-        d_s, d_t = self._d_student, self._d_teacher
-        q_t = d_t.sigmoid()
-        kl = q_t * (F.softplus(-d_s) - F.softplus(-d_t)) + (-d_t).sigmoid() * (F.softplus(d_s) - F.softplus(d_t))
-        pull = self.temperature / self.batch_size * self.delta.unsqueeze(1)
+        (hit, hit_teacher), (miss, miss_teacher) = self._log_hit, self._log_miss
+        kl = self._q_t * (hit_teacher - hit) + self._q_rest * (miss_teacher - miss)
+        pull = self.delta.mul(self.temperature / self.batch_size).unsqueeze(1)
         gradient = (self.p_hat * -pull).scatter_(1, self._index, pull)
-        return Term(self.temperature**2 * kl.mean(), gradient)
+        return Term(kl.mean().mul_(self.temperature**2), gradient)
 
     def nckd(self) -> Term:
         """T²·KL(q̂ ‖ p̂), averaged over the batch (Zhao et al. 2022, equation 7)."""
         kl = torch.linalg.vecdot(self.q_hat, self._log_q_hat - self._log_p_hat)
         gradient = (self.p_hat - self.q_hat).mul_(self.temperature / self.batch_size)
-        return Term(self.temperature**2 * kl.mean(), gradient)
+        return Term(kl.mean().mul_(self.temperature**2), gradient)
 
     def teacher_entropy(self) -> Tensor:
         """Mean entropy of q̂, nats."""
@@ -98,27 +82,21 @@ class Decoupled:
         batch, scale = self.batch_size, 1 / (self.batch_size * self.num_classes)
         delta = self.delta.unsqueeze(1)
         u = (self.p_hat * (1 + delta)).sub_(self.q_hat)
-        value = self.temperature**2 * scale * (self.delta.square() + torch.linalg.vecdot(u, u)).sum()
-        if reduction == "sample":
-            reduced, factor = value, torch.ones_like(value)
-        elif reduction == "batch":
-            reduced, factor = value / batch**2, torch.full_like(value, 1 / batch**2)
-        elif reduction == "log":
-            floored = (value + log_floor * batch**2).clamp_min(LOG_LEAST)
-            reduced, factor = floored.log(), 1 / floored
-        else:
-            raise ValueError(f"unknown reduction {reduction!r}: batch, sample or log")
-
+        value = (self.delta.square() + torch.linalg.vecdot(u, u)).sum().mul_(self.temperature**2 * scale)
+        # −p̂·[w(Δ+m) − (1+Δ)(u−m)] as p̂·[(1+Δ)·(u−m) − pull], in u's own memory: at C = 1000 a new tensor costs as much
+        # as the arithmetic. w = p_t·(1−p_t).
         m = torch.linalg.vecdot(u, self.p_hat).unsqueeze(1)
-        # w = p_t·(1−p_t), of the binary logit, so that 1−p_t is not a difference from 1.
-        w = (self.p_t * (-self._d_student).sigmoid()).unsqueeze(1)
-        factor = 2 * self.temperature * scale * factor
-        pull = factor * w * (delta + m)
-        # −p̂·[w(Δ+m) − (1+Δ)(u−m)] as p̂·[(1+Δ)·u − …], in u's own memory: at C = 1000 a new tensor costs as much as
-        # the arithmetic.
-        slope = factor * (1 + delta)
-        gradient = u.mul_(slope).sub_(slope * m + pull).mul_(self.p_hat).scatter_(1, self._index, pull)
-        return Term(reduced, gradient)
+        pull = (self.p_t * self._p_rest).unsqueeze(1) * (delta + m)
+        gradient = u.sub_(m).mul_(1 + delta).sub_(pull).mul_(self.p_hat).scatter_(1, self._index, pull)
+        factor = 2 * self.temperature * scale
+        if reduction == "sample":
+            return Term(value, gradient.mul_(factor))
+        if reduction == "batch":
+            return Term(value / batch**2, gradient.mul_(factor / batch**2))
+        if reduction == "log":
+            floored = (value + log_floor * batch**2).clamp_min(LOG_LEAST)
+            return Term(floored.log(), gradient.mul_(factor / floored))
+        raise ValueError(f"unknown reduction {reduction!r}: batch, sample or log")
 
     def similarity(self) -> Tensor:
         """Mean over samples of the cosine between a sample's TCKD and NCKD gradients; samples with a zero norm skipped.

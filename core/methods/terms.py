@@ -7,7 +7,8 @@ also what the diagnostics measure, at no further cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,12 +32,12 @@ class LogitBatch:
     teacher: Tensor | None
     target: Tensor
 
-    @property
+    @functools.cached_property
     def student32(self) -> Tensor:
         """The student's logits, detached, in the dtype that the loss is computed in."""
         return _full(self.student.detach())
 
-    @property
+    @functools.cached_property
     def teacher32(self) -> Tensor:
         """The teacher's logits likewise. Raises ValueError where there is no teacher."""
         if self.teacher is None:
@@ -53,13 +54,14 @@ class LossTerms:
         values: detached scalars by name, unweighted: ``ce``, ``tckd``, ``nckd``, ``align``, ``kd``, ``epsilon`` ….
         gradients: (B, C) each, with respect to the student's logits, all weights, ramp and decay included. They add up
             to the gradient of ``total``. Empty for a loss that leaves its gradient to autograd.
-        similarity: scalar, the mean cosine of the TCKD and NCKD gradients of a sample, where the method has both.
+        similarity: gives a scalar, the mean cosine of the TCKD and NCKD gradients of a sample, where the method has
+            both; computed only when it is asked for.
     """
 
     total: Tensor
     values: dict[str, Tensor]
     gradients: dict[str, Tensor] = field(default_factory=dict)
-    similarity: Tensor | None = None
+    similarity: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ def cross_entropy(student: Tensor, target: Tensor) -> Term:
     """Mean cross-entropy with the labels: gradient (softmax(z) − onehot) / B."""
     log_p = F.log_softmax(student, dim=1)
     value = F.nll_loss(log_p, target)
-    rows = torch.arange(len(target), device=target.device)
+    index = target.unsqueeze(1)
     gradient = log_p.exp_()
-    gradient[rows, target] -= 1
+    gradient.scatter_(1, index, gradient.gather(1, index).sub_(1))
     return Term(value, gradient.div_(len(target)))
 
 
