@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from core.catalog import METRICS
 from core.wire.public import (
     Comparison,
     Convergence,
@@ -236,7 +237,8 @@ def catalog_table(kind: str, entries: Iterable[dict[str, Any]]) -> Table:
 def comparison_view(comparison: Comparison) -> RenderableType:
     """The result: a row a method, then what the numbers hold for and what they allow one to say."""
     share = f"{comparison.target_share:.0%}".replace("%", " %")
-    value = f"{comparison.metric} ({comparison.unit})" if comparison.unit else comparison.metric
+    known = METRICS.get(comparison.metric)
+    value = known.label if known else comparison.metric
     reach = f"epochs to {share} of the teacher"
     against = f"difference to {comparison.baseline}, 95 % t interval"
     made = table("method", value, "n", reach, against, numbers=("n", reach, value))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,7 @@ from torch import Tensor, nn
 
 from core import methods, models
 from core.catalog import METRICS
-from core.catalog.metrics import ROBUSTNESS
 from core.data import Dataset, Split, load
-from core.data.hashing import hashes
 from core.diagnostics.accuracy import top_accuracies
 from core.diagnostics.calibration import expected_calibration_error, negative_log_likelihood
 from core.diagnostics.collapse import Features, neural_collapse
@@ -25,12 +22,7 @@ from core.diagnostics.fidelity import fidelity
 from core.diagnostics.gradients import measure
 from core.diagnostics.inference import evaluating, logits_of, read
 from core.diagnostics.perturbations import (
-    NOISE_SIGMAS,
-    gaussian_blur,
-    gaussian_noise,
-    patch_noise,
     perturbations,
-    scrambled,
 )
 from core.diagnostics.report import Perturbed, collapse_report, epoch_report, final_report
 from core.diagnostics.robustness import read_stylised, robustness, stylised_accuracy
@@ -200,216 +192,6 @@ class TestCalibration:
         scores = torch.tensor([[0.5, 0.5], [0.2, 0.8]]).log()
         found = negative_log_likelihood(scores, torch.tensor([0, 1]))
         assert float(found) == pytest.approx(-(math.log(0.5) + math.log(0.8)) / 2)
-
-
-def simplex(classes: int, dimension: int) -> Tensor:
-    """C unit vectors (C, D), D ≥ C, all with cosine −1/(C−1) to each other: what collapse ends in."""
-    frame = torch.eye(classes, dtype=torch.float64) - 1 / classes
-    rotation, _ = torch.linalg.qr(
-        torch.randn(dimension, dimension, generator=torch.Generator().manual_seed(3)).double()
-    )
-    return math.sqrt(classes / (classes - 1)) * frame @ rotation[:classes]
-
-
-class TestCollapse:
-    CLASSES, DIMENSION = 5, 8
-
-    def of(self, features: Tensor, labels: Tensor, weight: Tensor, classes: Tensor | None = None) -> dict[str, float]:
-        found = numbers(neural_collapse(Features(features, labels if classes is None else classes, labels), weight))
-        return {name.removeprefix("collapse/"): value for name, value in found.items()}
-
-    def test_a_simplex_is_collapsed_whatever_its_place_and_scale(self) -> None:
-        corners = simplex(self.CLASSES, self.DIMENSION)
-        labels = torch.arange(self.CLASSES).repeat(20)
-        found = self.of(3 * corners[labels] + 10, labels, 0.1 * corners)
-        assert found == pytest.approx(dict.fromkeys(found, 0.0), abs=1e-12)
-
-    def test_variability_is_the_trace_of_its_definition(self) -> None:
-        # Isotropic noise of variance σ² around a simplex of radius r: Σ_W = σ²·I, and Σ_B = r²/(C−1) on its C−1
-        # directions, so Tr(Σ_W Σ_B†)/C = σ²·(C−1)²/(C·r²).
-        random = torch.Generator().manual_seed(0)
-        labels = torch.arange(self.CLASSES).repeat(4000)
-        noise = 0.1 * torch.randn(len(labels), self.DIMENSION, generator=random).double()
-        corners = simplex(self.CLASSES, self.DIMENSION)
-        found = self.of(2 * corners[labels] + noise, labels, corners)
-        assert found["nc1"] == pytest.approx(0.01 * 16 / (5 * 4), rel=0.03)
-        assert found["nc2_norms"] < 0.01
-        assert found["nc3"] < 1e-4
-
-    @pytest.mark.parametrize(("classes", "dimension"), [(5, 8), (12, 4)])
-    def test_against_numpy_on_random_features(self, classes: int, dimension: int) -> None:
-        random = np.random.default_rng(0)
-        labels = np.arange(classes).repeat(9)
-        features = random.normal(size=(len(labels), dimension)) + random.normal(size=(classes, dimension))[labels]
-        weight, guesses = random.normal(size=(classes, dimension)), random.integers(classes, size=len(labels))
-
-        means = np.stack([features[labels == c].mean(0) for c in range(classes)])
-        around = means - features.mean(0)
-        within = np.mean([np.outer(h - means[c], h - means[c]) for h, c in zip(features, labels, strict=True)], 0)
-        between = np.mean([np.outer(m, m) for m in around], 0)
-
-        def angles(rows: np.ndarray) -> float:
-            cosines = [
-                rows[a] @ rows[b] / np.linalg.norm(rows[a]) / np.linalg.norm(rows[b])
-                for a in range(classes)
-                for b in range(classes)
-                if a != b
-            ]
-            return float(np.mean(np.abs(np.asarray(cosines) + 1 / (classes - 1))))
-
-        nearest = np.asarray([np.argmin([np.linalg.norm(h - m) for m in means]) for h in features])
-        norms, weights = np.linalg.norm(around, axis=1), np.linalg.norm(weight, axis=1)
-        found = self.of(*map(torch.from_numpy, (features, labels, weight, guesses)))
-        assert found == pytest.approx(
-            {
-                "nc1": np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / classes,
-                "nc2_norms": norms.std() / norms.mean(),
-                "nc2_angles": angles(around),
-                "nc2_weight_norms": weights.std() / weights.mean(),
-                "nc2_weight_angles": angles(weight),
-                "nc3": np.sum((weight / np.linalg.norm(weight) - around / np.linalg.norm(around)) ** 2),
-                "nc4": 100 * np.mean(nearest != guesses),
-            },
-            rel=1e-9,
-        )
-        assert found["nc1"] > 0.1
-        assert found["nc2_angles"] > 0.1
-
-    def test_a_classifier_that_opposes_the_means_is_as_far_as_can_be(self) -> None:
-        corners = simplex(self.CLASSES, self.DIMENSION)
-        labels = torch.arange(self.CLASSES).repeat(3)
-        assert self.of(corners[labels], labels, -corners)["nc3"] == pytest.approx(4)
-
-    def test_the_network_and_the_nearest_mean_disagree_where_the_network_errs(self) -> None:
-        corners = simplex(self.CLASSES, self.DIMENSION)
-        labels = torch.arange(self.CLASSES).repeat(4)
-        wrong = labels.clone()
-        wrong[:5] = (wrong[:5] + 1) % self.CLASSES
-        assert self.of(corners[labels], labels, corners, wrong)["nc4"] == pytest.approx(25)
-
-    def test_a_class_without_images_is_left_out(self) -> None:
-        corners = simplex(self.CLASSES, self.DIMENSION)
-        labels = torch.tensor([0, 1, 3, 4]).repeat(6)
-        random = torch.randn(24, self.DIMENSION, generator=torch.Generator().manual_seed(5)).double()
-        dense = torch.tensor([0, 1, 9, 2, 3])[labels]
-        kept = corners[[0, 1, 3, 4]]
-        assert self.of(random, labels, corners) == pytest.approx(self.of(random, dense, kept), rel=1e-9)
-
-    @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
-    def test_features_that_say_nothing_are_not_called_collapsed(self, value: float) -> None:
-        labels = torch.arange(self.CLASSES).repeat(3)
-        features = torch.full((15, self.DIMENSION), value)
-        found = self.of(features, labels, simplex(self.CLASSES, self.DIMENSION))
-        assert all(math.isnan(found[name]) for name in ("nc1", "nc2_norms", "nc2_angles", "nc3"))
-
-
-def photos(count: int = 6, channels: int = 3, size: int = 16, seed: int = 0) -> Tensor:
-    random = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, channels, size, size), generator=random, dtype=torch.uint8)
-
-
-def splitmix(state: int, steps: int) -> list[int]:
-    """The published generator, in Python's own integers."""
-    words = []
-    for _ in range(steps):
-        state = (state + 0x9E3779B97F4A7C15) % 2**64
-        word = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-        word = (word ^ (word >> 27)) * 0x94D049BB133111EB % 2**64
-        words.append(word ^ (word >> 31))
-    return words
-
-
-class TestPerturbations:
-    def test_the_catalog_lists_them_with_the_stylised_folder(self) -> None:
-        assert {*perturbations(), "stylised"} == set(ROBUSTNESS)
-
-    @pytest.mark.parametrize("kind", list(perturbations()))
-    @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 16), (3, 15), (1, 4)])
-    def test_shape_dtype_and_range_stay(self, kind: str, channels: int, size: int) -> None:
-        images = photos(4, channels, size)
-        before = images.clone()
-        for given in (images, images.float() / 255):
-            found = perturbations()[kind](given, np.arange(4), 0)
-            assert (found.shape, found.dtype) == (given.shape, given.dtype)
-            assert found.max() <= (1 if given.is_floating_point() else 255)
-            assert found.min() >= 0
-        assert torch.equal(images, before)
-
-    @pytest.mark.parametrize("kind", [kind for kind in perturbations() if not kind.startswith("blur")])
-    def test_a_sample_is_perturbed_by_its_number_and_the_seed_alone(self, kind: str) -> None:
-        perturb, images = perturbations()[kind], photos(1).expand(6, -1, -1, -1)
-        whole = perturb(images, np.arange(6), 0)
-        assert torch.equal(perturb(images[:2], np.array([5, 3]), 0), whole[[5, 3]])
-        assert not torch.equal(whole[0], whole[1])
-        assert not torch.equal(perturb(images, np.arange(6), 1), whole)
-
-    def test_the_bits_are_those_of_the_published_generator(self) -> None:
-        # A patch as large as allowed on a black image shows the bytes themselves.
-        black = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
-        number, seed = 7, 3
-        key = int(hashes(number + 1, seed, 0, "robustness patch noise")[number])
-        place = splitmix(int(hashes(number + 1, seed, 0, "robustness patch place")[number]), 1)[0]
-        top, left = (place & 0xFFFF) * 2 >> 16, (place >> 16 & 0xFFFF) * 2 >> 16
-        expected = torch.zeros(2, 2, dtype=torch.uint8)
-        expected[top, left] = splitmix(key, 1)[0].to_bytes(8, "little")[2 * top + left]
-        assert torch.equal(patch_noise(black, np.array([number]), seed)[0, 0], expected)
-
-    def test_a_patch_is_a_quarter_of_the_image_and_the_rest_is_untouched(self) -> None:
-        images = torch.full((64, 3, 16, 16), 44, dtype=torch.uint8)
-        changed = (patch_noise(images, np.arange(64), 0) != images).any(1)
-        for image in changed:
-            rows, columns = torch.nonzero(image.any(1)).squeeze(1), torch.nonzero(image.any(0)).squeeze(1)
-            assert rows.max() - rows.min() < 8
-            assert columns.max() - columns.min() < 8
-            assert image.sum() > 60  # a byte in 256 equals the image's, three channels in a row never
-        places = {tuple(torch.nonzero(image)[0].tolist()) for image in changed}
-        assert len(places) > 30
-
-    def test_scrambling_moves_whole_patches(self) -> None:
-        images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
-        found = scrambled(images.expand(20, -1, -1, -1), np.arange(20), 0)
-        corners = found[:, 0, ::4, ::4]
-        assert torch.equal(found[:, 0], corners.repeat_interleave(4, 1).repeat_interleave(4, 2))
-        assert torch.equal(corners.flatten(1).sort(1).values, torch.arange(16, dtype=torch.uint8).expand(20, -1))
-        assert len({tuple(row.tolist()) for row in corners.flatten(1)}) == 20
-
-    def test_scrambling_keeps_a_border_that_fills_no_patch(self) -> None:
-        images = photos(3, size=15)
-        found = scrambled(images, np.arange(3), 0)
-        for edge in (slice(0, 1), slice(13, 15)):  # 12 pixels are 4 patches of 3
-            assert torch.equal(found[:, :, edge], images[:, :, edge])
-            assert torch.equal(found[:, :, :, edge], images[:, :, :, edge])
-        assert not torch.equal(found, images)
-
-    def test_noise_has_the_stated_deviation_at_every_severity(self) -> None:
-        grey = torch.full((20, 3, 32, 32), 0.5, dtype=torch.float64)
-        for severity, sigma in enumerate(NOISE_SIGMAS[:3], start=1):  # stronger noise is clipped
-            noise = gaussian_noise(grey, np.arange(20), 0, severity) - grey
-            assert float(noise.std()) == pytest.approx(sigma, rel=0.02)
-            assert abs(float(noise.mean())) < 0.01 * sigma * 3
-            tails = float((noise.abs() > 2 * sigma).double().mean())
-            assert tails == pytest.approx(0.0455, abs=0.004)
-
-    def test_noise_is_one_pattern_that_grows(self) -> None:
-        grey = torch.full((2, 1, 8, 8), 0.5)
-        weak, strong = (gaussian_noise(grey, np.arange(2), 0, severity) - grey for severity in (1, 2))
-        assert torch.allclose(strong, weak * NOISE_SIGMAS[1] / NOISE_SIGMAS[0], atol=1e-6)
-
-    def test_blur_spreads_a_point_as_the_density_says(self) -> None:
-        point = torch.zeros(1, 2, 31, 31)
-        point[:, 1, 15, 15] = 1
-        offsets = np.arange(-15, 16)
-        density = np.exp(-0.5 * offsets**2)  # σ is 1 pixel at severity 5
-        density = density / density.sum()
-        found = gaussian_blur(point, 5)
-        assert np.allclose(found[0, 1].numpy(), np.outer(density, density), atol=1e-4)
-        assert not found[0, 0].any()
-
-    def test_blur_keeps_a_flat_image_and_is_stronger_by_severity(self) -> None:
-        flat = torch.full((1, 3, 8, 8), 77, dtype=torch.uint8)
-        assert all(torch.equal(gaussian_blur(flat, severity), flat) for severity in range(1, 6))
-        spread = [float(gaussian_blur(photos(size=32), severity).float().std()) for severity in range(1, 6)]
-        assert all(later < earlier for earlier, later in pairwise(spread))
 
 
 class Lookup(nn.Module):
