@@ -58,7 +58,18 @@ def _presets(catalog: Catalog) -> None:
 
 
 def _load_example() -> None:
-    _load(forms.to_draft(yaml.safe_load(_EXAMPLE.read_text(encoding="utf-8"))))
+    example = yaml.safe_load(_EXAMPLE.read_text(encoding="utf-8"))
+    _load(forms.to_draft(example | {"name": _free_name(example["name"])}))
+
+
+def _free_name(name: str) -> str:
+    """The name, with -2, -3 … behind it where that is taken: an example must not begin with an error."""
+    try:
+        taken = {item.name for item in session.client().experiments(text=name, limit=100).items}
+    except (ApiError, BackendUnreachable):
+        return name  # the page itself says what is wrong
+    numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
+    return next(free for free in numbered if free not in taken)
 
 
 def _load_blank(catalog: Catalog) -> None:

@@ -42,6 +42,13 @@ class TestNewExperiment:
         assert "DKD-Align" in methods.options
         assert "name" in texts(app).lower()
 
+    def test_an_example_whose_name_is_taken_begins_with_a_free_one(self, form: AppTest, backend: FakeBackend) -> None:
+        button(form, "Start 10 runs").click().run()
+        again = visit("new")
+        button(again, "Digits demo").click().run()
+        assert [item.value for item in again.text_input if item.label == "Name"] == ["digits-dkd-vs-dkd-align-2"]
+        assert not again.error
+
     def test_the_demo_is_previewed_and_made(self, form: AppTest, backend: FakeBackend) -> None:
         assert "**This makes 10 runs.**" in texts(form)
         assert "seeds: [0, 1, 2]" in texts(form)
