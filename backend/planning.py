@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from backend.db import models, new_id, new_ids, now
 from backend.db.models import Experiment, ExperimentRun, Run
 from backend.db.upsert import insert_if_absent
-from backend.errors import conflict
+from backend.errors import invalid
 from core.spec import ExperimentSpec, PlannedRun, Problem, warnings_of
 from core.wire.public import PlannedRunInfo, Preview, ProblemField
 
@@ -19,7 +19,7 @@ _LIVE_TEACHER = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancell
 
 
 def create(session: Session, spec: ExperimentSpec) -> Experiment:
-    """Store an experiment and all its runs. Raises ApiError 409 where its name is taken.
+    """Store an experiment and all its runs. Raises ApiError 422 where its name is taken.
 
     A teacher that is being trained, or has been, is used again; students wait for it. The caller's transaction makes
     it all or nothing.
@@ -28,7 +28,7 @@ def create(session: Session, spec: ExperimentSpec) -> Experiment:
     experiment_id = new_id()
     values = {"id": experiment_id, "name": spec.name, "spec": spec.model_dump(mode="json"), "created_at": moment}
     if not insert_if_absent(session, Experiment, values, unique=["name"]):
-        raise conflict(f"an experiment named {spec.name!r} exists already", name_taken(spec.name))
+        raise invalid(f"an experiment named {spec.name!r} exists already", name_taken(spec.name))
     plan = spec.plan()
     rows = [
         _row(planned, run_id, experiment_id, spec, moment)

@@ -102,7 +102,7 @@ def submit(api: Client, spec: ExperimentSpec) -> Experiment:
         try:
             return api.submit(spec.model_copy(update={"name": name}))
         except ApiError as error:
-            if error.status != 409:
+            if [item.path for item in error.problem.errors] != ["name"]:
                 raise
     raise DemoError(f"{_MOST_NAMES} experiments are named {spec.name} already; remove .dkd")
 

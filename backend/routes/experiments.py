@@ -76,7 +76,7 @@ KeyDep = Annotated[
     "",
     status_code=201,
     openapi_extra=SPEC_BODY,
-    responses={409: {"description": "The name is taken"}},
+    responses={409: {"description": "Somebody else changed the same thing at the same moment; repeat it"}},
 )
 def submit(
     body: BodyDep,
@@ -88,7 +88,7 @@ def submit(
 ) -> public.Experiment:
     """Submit an experiment: all of its runs are made, or nothing is.
 
-    409 where the name is taken, 422 with the path of every refused field.
+    422 with the path of every refused field; a name that is taken is one.
     """
     spec = parse_experiment(body.data)
     with database.write() as session:

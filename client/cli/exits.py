@@ -52,8 +52,7 @@ def _lines(error: Exception) -> tuple[list[str], int]:
         case BackendUnreachable():
             hint = "start one with `dkd up`, or name another in DKD_API_URL"
             return [f"{error}; {hint}"], UNREACHABLE
-        case ApiError(status=409 | 422) if error.status == 422 or error.problem.errors:
-            # 409 with a field is a name that is taken: bad input too. Without one it is about the state of a run.
+        case ApiError(status=422):
             fields = [f"{item.path}: {item.message}" if item.path else item.message for item in error.problem.errors]
             return fields or [str(error)], BAD_INPUT
         case ApiError(status=401 | 403):

@@ -283,10 +283,10 @@ def _preview(spec: dict[str, Any], text: str) -> tuple[Preview | None, list[tupl
 
 
 def _problems(error: ApiError) -> list[tuple[str, str]]:
-    if error.status not in (409, 422):
+    if error.status != 422:
         raise error
     found = [(item.path, item.message) for item in error.problem.errors]
-    return found or [("name" if error.status == 409 else "", error.problem.detail or error.problem.title)]
+    return found or [("", error.problem.detail or error.problem.title)]
 
 
 def _submit(spec: dict[str, Any], text: str) -> None:
@@ -300,7 +300,7 @@ def _submit(spec: dict[str, Any], text: str) -> None:
     except BackendUnreachable as error:
         st.session_state["new.said"] = f"{error}; nothing has been made. Press it again when the backend is back."
     except ApiError as error:
-        problems = _problems(error) if error.status in (409, 422) else [("", str(error))]
+        problems = _problems(error) if error.status == 422 else [("", str(error))]
         st.session_state["new.refused"] = (text, problems)
     else:
         st.session_state[_MADE] = (text, made)

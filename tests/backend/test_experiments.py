@@ -44,7 +44,7 @@ def test_a_run_shows_its_resolved_spec(lab: Lab) -> None:
 def test_a_taken_name_is_refused_and_leaves_nothing_behind(lab: Lab) -> None:
     lab.submit(spec("same"))
     again = lab.admin.post("/api/v1/experiments", json=plain("same", runs=3))
-    assert again.status_code == 409
+    assert again.status_code == 422
     assert again.headers["content-type"] == "application/problem+json"
     assert [error["path"] for error in again.json()["errors"]] == ["name"]
     assert len(lab.experiments()) == 1
@@ -125,7 +125,7 @@ def test_a_refused_request_does_not_use_its_idempotency_key_up(lab: Lab) -> None
     lab.submit(spec("taken"))
     refused = lab.admin.post("/api/v1/experiments", json=spec("taken"), headers={"Idempotency-Key": "k"})
     accepted = lab.admin.post("/api/v1/experiments", json=spec("free"), headers={"Idempotency-Key": "k"})
-    assert (refused.status_code, accepted.status_code) == (409, 201)
+    assert (refused.status_code, accepted.status_code) == (422, 201)
 
 
 def test_a_preview_makes_nothing_and_tells_a_shared_teacher(lab: Lab) -> None:

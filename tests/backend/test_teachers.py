@@ -147,7 +147,7 @@ def test_of_submits_at_once_under_one_name_one_is_taken(lab: Lab) -> None:
     def submit(one: Lab, _: int) -> int:
         return one.admin.post("/api/v1/experiments", json=plain("same")).status_code
 
-    assert sorted(concurrently(lab, 5, submit)) == [201, 409, 409, 409, 409]
+    assert sorted(concurrently(lab, 5, submit)) == [201, 422, 422, 422, 422]
     assert len(lab.admin.get("/api/v1/runs").json()["items"]) == 1
 
 

@@ -175,7 +175,7 @@ def test_what_the_api_refuses_is_one_line_a_field(spec_file: Path, backend: Fake
 
 
 def test_a_name_that_is_taken(spec_file: Path, backend: FakeBackend, capsys: Captured) -> None:
-    refusal = problem(409, "an experiment is named 'small' already", ("name", "'small' is taken"))
+    refusal = problem(422, "an experiment is named 'small' already", ("name", "'small' is taken"))
     backend.answers["POST /api/v1/experiments"] = refusal
     assert run(["submit", str(spec_file)]) == 2
     assert complaints(capsys) == ["dkd: name: 'small' is taken"]

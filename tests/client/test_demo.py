@@ -96,7 +96,7 @@ def test_a_backend_that_refuses_ends_it_with_a_reason(api: FakeBackend, capsys: 
 
 
 def test_a_name_that_is_taken_gets_a_number(api: FakeBackend) -> None:
-    taken = problem(409, "taken")
+    taken = problem(422, "taken", ("name", "is taken"))
     api.answers["POST /api/v1/experiments"] = [taken, taken, fakes.experiment()]
     assert go()[0] == 0
     names = [api.sent(index)["name"] for index in range(3)]

@@ -109,7 +109,7 @@ class FakeBackend:
             if key and key in self.keys:
                 return self.keys[key]
             if any(spec.name == known.name for _, known, _ in self.experiments.values()):
-                raise Refused(409, "duplicate name", [("name", f"an experiment named {spec.name!r} exists already")])
+                raise Refused(422, "duplicate name", [("name", f"an experiment named {spec.name!r} exists already")])
             number = len(self.experiments) + 1
             identity = f"exp-{number:04d}"
             now = datetime.now(UTC)
