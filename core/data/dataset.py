@@ -6,6 +6,7 @@ with one data seed see the same views in the same order, on any device, and a re
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -115,11 +116,15 @@ class Dataset:
             self, train=moved(self.train), test=moved(self.test), val=None if self.val is None else moved(self.val)
         )
 
+    @functools.cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation on the device: made anew for each batch, they would make a GPU's host wait."""
+        mean, std = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return mean, std
+
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (N, channels, H, W) to float32 of ``image_size``, mean 0 and standard deviation 1 a channel."""
-        shape = (1, -1, 1, 1)
-        mean = torch.tensor(self.mean, device=images.device).view(shape)
-        std = torch.tensor(self.std, device=images.device).view(shape)
+        mean, std = self._moments
         scaled = images.float() / 255
         if self.enlarged_to and self.enlarged_to != images.shape[-1]:
             scaled = torch.nn.functional.interpolate(scaled, size=self.enlarged_to, mode="bilinear")
