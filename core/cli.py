@@ -82,12 +82,8 @@ def _train(options: argparse.Namespace) -> int:
         raise SpecError([Problem("", "--teacher and --teacher-weights go together")])
     teacher_spec = _read_run(options.teacher) if options.teacher else None
 
-    import torch
-
     from core.training import Options, TeacherSource, run_training, stop_on_sigterm
 
-    if threads := os.environ.get("DKD_THREADS"):
-        torch.set_num_threads(int(threads))
     teacher = TeacherSource(teacher_spec, options.teacher_weights) if teacher_spec else None
     seconds = float(os.environ.get("DKD_CHECKPOINT_SECONDS", "60"))
     with stop_on_sigterm(Options(checkpoint_seconds=seconds)) as stoppable:

@@ -148,7 +148,7 @@ class Dataset:
             part = slice(first, first + batch_size)
             index = of_labels[part]
             images = augmented(self.train.take(of_images[part]), views_there[index], augmentation)
-            yield Batch(self.normalise(images), self.train.labels[index])
+            yield Batch(self.normalise(images), self.train.labels[index], order[part])
 
 
 def _room(device: torch.device) -> float:
@@ -158,10 +158,18 @@ def _room(device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised images (B, channels, H, W) float32 and labels (B,)."""
+    """What one optimiser step sees.
+
+    Attributes:
+        images: (B, channels, H, W) float32, normalised.
+        labels: (B,) int64.
+        index: (B,) int64, which samples of the training split these are; on the CPU, so that looking something up by
+            them waits for no device.
+    """
 
     images: Tensor
     labels: Tensor
+    index: Tensor
 
 
 def view_table(size: int, augmentation: Augmentation, data_seed: int, epoch: int) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from core.spec.parts import (
     Optimizer,
     Resources,
     Schedule,
+    Speed,
     Training,
 )
 from core.spec.problems import Problem, SpecError, problems_of
@@ -28,6 +29,7 @@ __all__ = [
     "RunSpec",
     "Schedule",
     "SpecError",
+    "Speed",
     "Student",
     "Teacher",
     "Training",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -120,6 +120,43 @@ class Schedule(SpecModel):
         return self
 
 
+Switch = Literal["auto", "on", "off"]
+
+
+class Speed(SpecModel):
+    """How the arithmetic is done. ``auto`` is a rule of the spec and the device; the run's log says what it chose."""
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Of the networks' arithmetic while they train; weights, losses and tests are always in float32. "
+        "auto: 16 bits where the hardware is good at them and the networks are large enough to gain.",
+    )
+    channels_last: Switch = Field("auto", description="Store images with their channels innermost.")
+    compile: Switch = Field(
+        "auto", description="Compile the networks first, which takes a minute and needs a C++ compiler."
+    )
+    cuda_graphs: Switch = Field(
+        "auto", description="On a GPU, record a training step once and replay it, so that small networks keep it busy."
+    )
+    reuse_teacher: bool = Field(
+        True,
+        description="Keep the teacher's logits on disk and read them in runs that show it the same views.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_on_and_off(cls, value: Any) -> Any:
+        """YAML 1.1 reads a bare ``on`` or ``off`` as a truth value."""
+        if not isinstance(value, dict):
+            return value
+        switches = {name for name, field in cls.model_fields.items() if "on" in get_args(field.annotation)}
+        words = {True: "on", False: "off"}
+        return {
+            name: words[given] if name in switches and isinstance(given, bool) else given
+            for name, given in value.items()
+        }
+
+
 class Training(SpecModel):
     """How a network is trained: the same for every method of an experiment."""
 
@@ -151,11 +188,13 @@ class Training(SpecModel):
         description="At the end, test on this folder of stylised images too: <class>/<image>, under DATA_DIR.",
     )
 
+    speed: Speed = Field(default_factory=Speed)
+
     def for_teacher(self) -> Training:
         """As a teacher inherits it: nothing measured besides, and no fault of a student reproduced."""
-        return self.model_copy(
-            update={"freeze_batch_norm_after": None, "collapse_every": 0, "robustness": False, "stylised": ""}
-        )
+        own = {"freeze_batch_norm_after": None, "collapse_every": 0, "robustness": False, "stylised": ""}
+        # A teacher reads no teacher: with the switch either way it must be one and the same run.
+        return self.model_copy(update=own | {"speed": self.speed.model_copy(update={"reuse_teacher": True})})
 
 
 class Resources(SpecModel):

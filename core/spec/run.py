@@ -50,6 +50,10 @@ class RunSpec(SpecModel):
         for name in _ADDED:
             if content["training"][name] == Training.model_fields[name].default:
                 del content["training"][name]
+        # Only what is not left at its default, so that the names stay when there are more such switches.
+        content["training"]["speed"] = self.training.speed.model_dump(mode="json", exclude_defaults=True)
+        if not content["training"]["speed"]:
+            del content["training"]["speed"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         digest = hashlib.sha256(f"dkd-lab run {FINGERPRINT_VERSION}\n{text}".encode()).hexdigest()
         return f"v{FINGERPRINT_VERSION}-{digest[:32]}"

@@ -8,23 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from core.data import Batch, Dataset
-from core.diagnostics.accuracy import top_accuracies
-from core.diagnostics.gradients import measure
+from core.data import Dataset
 from core.diagnostics.inference import logits_of
 from core.diagnostics.report import collapse_report, epoch_report, final_report
 from core.events import Checkpointed, Journal
-from core.methods import LogitBatch, Loss
+from core.methods import Loss
 from core.models import Network
 from core.spec import RunSpec
 from core.training.checkpoint import Checkpoint, Position, save_checkpoint
 from core.training.errors import TrainingError
 from core.training.evaluation import perturbed_images
 from core.training.means import Means
-from core.training.optimizer import build_optimizer, rate_factor, set_rate
+from core.training.optimizer import build_optimizer, rate_factor
+from core.training.speed import Chosen
+from core.training.stepper import Stepper
+from core.training.teacher import LiveTeacher
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
@@ -43,16 +43,27 @@ class Options:
 
 
 class Engine:
-    """Trains one network. Order, views and initialisation are decided by the spec's seeds alone."""
+    """Trains one network: epochs, reports and checkpoints; the steps are the stepper's.
+
+    Order, views and initialisation are decided by the spec's seeds alone.
+    """
 
     def __init__(
-        self, spec: RunSpec, dataset: Dataset, model: Network, teacher: Network | None, loss: Loss, journal: Journal
+        self,
+        spec: RunSpec,
+        dataset: Dataset,
+        model: Network,
+        teacher: Network | None,
+        loss: Loss,
+        journal: Journal,
+        chosen: Chosen,
     ) -> None:
         self.spec, self.dataset, self.model, self.teacher = spec, dataset, model, teacher
-        self.loss, self.journal = loss, journal
+        self.journal, self.chosen = journal, chosen
         self.optimizer = build_optimizer(model, spec.training.optimizer)
+        source = LiveTeacher(teacher, chosen) if teacher else None
+        self.stepper = Stepper(model, source, loss, self.optimizer, chosen)
         self.position = Position()
-        self._means = Means()
         self._resumed_at = 0.0
         self._since = time.monotonic()
         self._saved_at = time.monotonic()
@@ -73,7 +84,7 @@ class Engine:
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         device = self.dataset.device
-        self._means = Means({name: pair.to(device) for name, pair in checkpoint.means.items()})
+        self.stepper.means = Means({name: pair.to(device) for name, pair in checkpoint.means.items()})
         self.position = checkpoint.position
         self._resumed_at = checkpoint.position.elapsed
 
@@ -103,7 +114,7 @@ class Engine:
                 return False
             if time.monotonic() - self._saved_at > options.checkpoint_seconds:
                 self.save()
-            self._step(batch)
+            self.stepper.step(batch, position.epoch, self._rate())
             position.batch += 1
             position.step += 1
         return True
@@ -117,29 +128,15 @@ class Engine:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def _step(self, batch: Batch) -> None:
+    def _rate(self) -> float:
+        """Learning rate of the next step."""
+        training = self.spec.training
         done = self.position.epoch + self.position.batch / self.steps_per_epoch
-        peak = self.spec.training.optimizer.lr
-        set_rate(self.optimizer, peak * rate_factor(self.spec.training.schedule, done, self.spec.training.epochs))
-
-        student = self.model(batch.images)
-        logits = LogitBatch(student, self._teach(batch.images), batch.labels)
-        terms = self.loss(logits, self.position.epoch)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-
-        values = {"loss": terms.total} | top_accuracies(student.detach(), batch.labels) | terms.values
-        self._means.add({f"train/{name}": value for name, value in values.items()}, len(batch.labels))
-        self._means.add(measure(terms, logits), 1.0, skip_nan=True)
-
-    @torch.no_grad()
-    def _teach(self, images: Tensor) -> Tensor | None:
-        return self.teacher(images) if self.teacher else None
+        return training.optimizer.lr * rate_factor(training.schedule, done, training.epochs)
 
     def _report(self) -> dict[str, float]:
         """Close the epoch: check the losses, evaluate, and write the metrics down."""
-        values = self._means.read()
+        values = self.stepper.means.read()
         self._refuse_nonfinite(values)
         position = self.position
         before = position.elapsed
@@ -164,7 +161,7 @@ class Engine:
             f"epoch {position.epoch}/{self.spec.training.epochs}: training loss {values['train/loss']:.4g}, "
             f"test accuracy {values['test/top1']:.2f} %"
         )
-        self._means = Means()
+        self.stepper.means = Means()
         return values
 
     def _refuse_nonfinite(self, values: dict[str, float]) -> None:
@@ -193,7 +190,7 @@ class Engine:
                 position=position,
                 model=self.model.state_dict(),
                 optimizer=self.optimizer.state_dict(),
-                means=self._means.state(),
+                means=self.stepper.means.state(),
                 journal=self.journal.path.read_bytes(),
             ),
         )

@@ -25,6 +25,7 @@ from core.spec import ModelChoice, RunSpec, Weights
 from core.training.checkpoint import load_checkpoint, load_weights, save_weights
 from core.training.engine import Engine, Options
 from core.training.errors import FailureKind, TrainingError
+from core.training.speed import Chosen, choose
 
 WEIGHTS_NAME = "weights.safetensors"
 
@@ -70,12 +71,14 @@ def run_training(
             journal.log(unreadable, "warning")
         try:
             device = choose_device()
-            engine = _prepare(spec, device, teacher, journal)
+            chosen = choose(spec.training.speed, device).apply()
+            engine = _prepare(spec, device, teacher, journal, chosen)
             if checkpoint:
                 engine.restore(checkpoint)
             elif spec.weights:
                 _start_from(spec.weights, engine, journal)
             journal.append(_started(engine, device))
+            journal.log(chosen.sentence())
             if spec.weights and not spec.weights.fine_tune:
                 summary: dict[str, float] | None = epoch_report(engine.model, engine.dataset)
                 journal.metrics(step=0, epoch=0, elapsed=0.0, values=summary or {})
@@ -146,7 +149,9 @@ def choose_device() -> torch.device:
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def _prepare(spec: RunSpec, device: torch.device, source: TeacherSource | None, journal: Journal) -> Engine:
+def _prepare(
+    spec: RunSpec, device: torch.device, source: TeacherSource | None, journal: Journal, chosen: Chosen
+) -> Engine:
     try:
         with forward_to(journal):
             dataset = data.load(spec.dataset).to(device)
@@ -162,7 +167,7 @@ def _prepare(spec: RunSpec, device: torch.device, source: TeacherSource | None, 
         teacher = _network(source.spec.model, dataset)
         load_weights(teacher, source.weights)
         teacher.to(device).eval().requires_grad_(False)
-    return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal)
+    return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal, chosen)
 
 
 def _refuse_misfit(spec: RunSpec, dataset: Dataset) -> None:
@@ -220,9 +225,8 @@ def _started(engine: Engine, device: torch.device) -> Started:
             "torch": torch.__version__,
             "platform": platform.platform(),
             "processor": _processor(),
-            "threads": str(torch.get_num_threads()),
-            "precision": "float32",
-        },
+        }
+        | engine.chosen.environment(),
     )
 
 

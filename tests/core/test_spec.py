@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from core.spec import RunSpec, SpecError, parse_experiment, parse_text, read_experiment, to_yaml, warnings_of
+from core.spec import RunSpec, SpecError, load_text, parse_experiment, parse_text, read_experiment, to_yaml, warnings_of
 from core.spec.presets import PRESETS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -138,6 +138,12 @@ def test_without_a_distilling_method_no_teacher_is_trained() -> None:
     assert [run.label for run in parse_experiment(spec(methods=["ce"], seeds=[0])).plan()] == ["ce"]
 
 
+def test_yamls_bare_on_and_off_are_words_in_a_switch() -> None:
+    training = load_text("{epochs: 3, speed: {compile: off, cuda_graphs: on, reuse_teacher: off}}")
+    chosen = parse_experiment(spec(training=training)).training.speed
+    assert (chosen.compile, chosen.cuda_graphs, chosen.reuse_teacher) == ("off", "on", False)
+
+
 class TestFingerprint:
     def of(self, **changes: Any) -> list[str]:
         return [planned.spec.fingerprint() for planned in parse_experiment(spec(**changes)).plan()]
@@ -161,6 +167,17 @@ class TestFingerprint:
     )
     def test_what_changes_the_training_changes_it(self, changes: dict[str, Any]) -> None:
         assert not set(self.of(**changes)) & set(self.of())
+
+    def test_what_is_chosen_for_speed_is_in_it_where_a_person_chose_it(self) -> None:
+        def with_speed(**speed: Any) -> list[str]:
+            return self.of(training={"epochs": 30, "speed": speed})
+
+        assert with_speed(precision="auto", compile="auto") == self.of()
+        assert not set(with_speed(precision="bfloat16")) & set(self.of())
+        # The teacher reads no teacher, so whether its students reuse its logits does not make it another one.
+        (teacher, *rest), (same, *others) = with_speed(reuse_teacher=False), self.of()
+        assert teacher == same
+        assert len(rest) == len(others)
 
     def test_it_survives_json(self) -> None:
         for planned in parse_experiment(spec()).plan():
