@@ -5,19 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from core.events import AnyFloat
 from core.spec import ExperimentSpec, RunSpec
-
-RunState = Literal["waiting", "queued", "paused", "running", "cancelling", "succeeded", "failed", "cancelled"]
-TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
-
-
-class Wire(BaseModel):
-    """Base of every answer. Unknown fields are ignored, so that an older client reads a newer backend."""
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+from core.wire.base import TERMINAL as TERMINAL
+from core.wire.base import RunState as RunState
+from core.wire.base import Wire as Wire
+from core.wire.comparisons import Comparison as Comparison
+from core.wire.comparisons import Convergence as Convergence
+from core.wire.comparisons import Group as Group
+from core.wire.comparisons import Interval as Interval
+from core.wire.comparisons import Paired as Paired
 
 
 class ProblemField(Wire):
@@ -255,81 +254,6 @@ class TeacherInfo(Wire):
 
 class TeacherList(Wire):
     items: list[TeacherInfo]
-
-
-class Interval(Wire):
-    """A 95 % interval by Student's t."""
-
-    low: float
-    high: float
-
-
-class Convergence(Wire):
-    """Epochs to a target accuracy. Reached: the first of two consecutive epochs at or above it."""
-
-    target: float = Field(description="%.")
-    reached: int = Field(description="Runs that reached it.")
-    of: int = Field(description="Runs that succeeded, or failed after a first measurement.")
-    median_epochs: float | None = Field(
-        description="Over all runs, those that never reached it counting as later; null: > the epochs trained."
-    )
-    max_epochs: int
-
-
-class Group(Wire):
-    """One method over its seeds."""
-
-    label: str
-    method: str
-    n: int = Field(description="Runs that succeeded.")
-    mean: float | None = None
-    sd: float | None = Field(None, description="Sample standard deviation; null below n = 2.")
-    se: float | None = None
-    interval: Interval | None = None
-    values: dict[int, float] = Field(default_factory=dict, description="By seed.")
-    missing: list[int] = Field(default_factory=list, description="Seeds without a value.")
-    convergence: Convergence | None = Field(None, description="Null while no target is known.")
-
-
-class Paired(Wire):
-    """A method against the baseline, seed by seed: method minus baseline, in the metric's unit."""
-
-    label: str
-    baseline: str
-    n: int
-    seeds: list[int]
-    mean_difference: float | None = None
-    sd: float | None = None
-    interval: Interval | None = Field(
-        None, description="t interval of the mean difference; null below n = 2 and without spread."
-    )
-    sign_flip_p: float | None = Field(
-        None, description="Two-sided; exact up to 20 pairs, drawn with a fixed seed above."
-    )
-    smallest_p: float | None = Field(None, description="The smallest p that n pairs can give: 2^(1−n).")
-    correlation: float | None = Field(None, description="Of the pairs; null below n = 3 or without variance.")
-    welch_interval: Interval | None = None
-    sentence: str = Field(description="What n allows one to say.")
-
-
-class Comparison(Wire):
-    """Methods of one experiment side by side."""
-
-    experiment_id: str
-    experiment: str
-    metric: str
-    unit: str
-    epoch: Literal["last"] = "last"
-    test_size: int = Field(description="Images in the test set; 0 until a run has started.")
-    resolution: float | None = Field(None, description="One image of the test set, in %.")
-    teacher_top1: float | None = None
-    target_share: float = Field(description="Of the teacher's accuracy, that convergence is measured to.")
-    target: float | None = None
-    baseline: str
-    groups: list[Group]
-    paired: list[Paired]
-    complete: bool = Field(description="Every run has ended.")
-    condition: str = Field("", description='What the result holds for, as "one teacher (seed 0)".')
 
 
 class Catalog(Wire):

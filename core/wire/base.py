@@ -1,0 +1,16 @@
+"""What every shape on the wire has in common."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+RunState = Literal["waiting", "queued", "paused", "running", "cancelling", "succeeded", "failed", "cancelled"]
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Wire(BaseModel):
+    """Base of every answer. Unknown fields are ignored, so that an older client reads a newer backend."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
