@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
@@ -49,6 +49,8 @@ class DatasetEntry(Entry):
 
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
 
+Views = Literal["shift", "resized_crop"]
+
 
 class SplitParams(Params):
     """Base of every data set's parameters: a validation split, held out of the training images.
@@ -64,7 +66,12 @@ class SplitParams(Params):
     @model_serializer(mode="wrap")
     def _without_split(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialise(self)
-        return values if self.val_fraction else {k: v for k, v in values.items() if k not in SplitParams.model_fields}
+        left_out = set(self._left_out())
+        return {name: value for name, value in values.items() if name not in left_out}
+
+    def _left_out(self) -> Iterable[str]:
+        """Fields that are not written out, so that a training from before they came keeps its fingerprint."""
+        return () if self.val_fraction else SplitParams.model_fields
 
     def facts(self, num_classes: int, channels: int, image_size: int, train_size: int, test_size: int) -> DatasetFacts:
         """Facts whose training images are those that are left after the split, of ``train_size``."""
@@ -78,6 +85,28 @@ class ImageParams(SplitParams):
     image_size: int = Field(
         224, ge=8, le=1024, description="Side in pixels: the short side is resized to it, the middle square cut out."
     )
+    views: Views = Field(
+        "shift",
+        description="Training views: shift: the image moved by up to an eighth of its side; resized_crop: boxes of "
+        "8-100 % of its area, resized, and tested on the middle 7/8 of a side (224 px of 256).",
+    )
+
+    def _left_out(self) -> Iterable[str]:
+        return (*super()._left_out(), *(("views",) if self.views == "shift" else ()))
+
+
+class CroppedParams(ImageParams):
+    """Photographs that the literature trains on by resized crops; its trainings always say which views they saw."""
+
+    image_size: int = Field(224, ge=8, le=1024, description="Side in pixels of what a network sees.")
+    views: Views = Field(
+        "resized_crop",
+        description="Training views: resized_crop: boxes of 8-100 % of the area, resized, and tested on the middle 7/8 "
+        "of a side (224 px of 256); shift: the short side resized to image_size, moved by up to an eighth.",
+    )
+
+    def _left_out(self) -> Iterable[str]:
+        return SplitParams._left_out(self)
 
 
 class CIFARParams(SplitParams):
@@ -209,7 +238,7 @@ DATASETS.add(
         title="Food-101",
         summary="75,750 + 25,250 photographs of 101 dishes.",
         target="core.data.food101:load",
-        params=ImageParams,
+        params=CroppedParams,
         facts=lambda params: params.facts(101, 3, params.image_size, 75_750, 25_250),
         source="Bossard, Guillaumin and Van Gool, ECCV 2014",
     )
@@ -242,7 +271,7 @@ DATASETS.add(
         title="ImageNet-1k",
         summary="1,281,167 + 50,000 photographs of 1000 classes; tested on its validation images.",
         target="core.data.imagenet:load",
-        params=ImageParams,
+        params=CroppedParams,
         facts=lambda params: params.facts(1000, 3, params.image_size, 1_281_167, 50_000),
         source="Russakovsky et al., IJCV 2015",
     )

@@ -36,7 +36,7 @@ def load(params: ImageParams) -> Dataset:
             "animals10/train/<class>/*.jpeg and animals10/test/<class>/*.jpeg",
         ]
         raise missing("animals10", layouts, "https://www.kaggle.com/datasets/alessiocorrado99/animals10")
-    return from_listing("animals10", listing, params.image_size, photo_augmentation(params.image_size))
+    return from_listing("animals10", listing, params.image_size, photo_augmentation(params))
 
 
 def _has_classes(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.data.hashing import below, permutation
+from core.data.views import middle, resized, resized_views
 
 Augment = Literal["standard", "flip", "none"]
 """As a spec says it: all of the data set's own augmentation, its flips alone, or nothing."""
@@ -25,10 +26,15 @@ Augment = Literal["standard", "flip", "none"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random shifts by up to ``pad`` pixels, zeros moving in from the border, and left–right flips."""
+    """Random shifts by up to ``pad`` pixels, zeros moving in from the border, and left–right flips.
+
+    Attributes:
+        resized_crop: in place of shifts, boxes of random place, size and shape, resized (``core.data.views``).
+    """
 
     pad: int = 0
     flip: bool = False
+    resized_crop: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,28 +46,36 @@ class Split:
         labels: (N,) int64, on the device that trains, wherever the images are.
         rows: (N,) int64, which of ``images`` belong to the split; None where all do, in their order. A training and a
             validation split share one ``images``, which may be larger than memory, so neither has a copy of its own.
+        middle: side of the square in the middle that is shown unaugmented; None: the images are shown whole.
     """
 
     images: Tensor
     labels: Tensor
     rows: Tensor | None = None
+    middle: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def side(self) -> int:
+        """Of the square that is shown unaugmented."""
+        return self.middle or self.images.shape[-1]
+
     def take(self, index: Tensor) -> Tensor:
-        """Images (B, channels, H, W) of the samples ``index`` (B,), on the device of the labels."""
+        """Whole images (B, channels, H, W) of the samples ``index`` (B,), on the device of the labels."""
         index = index.to(self.images.device)
         found = self.images[index if self.rows is None else self.rows[index]]
         return found.to(self.labels.device, non_blocking=True)
 
     def parts(self, size: int) -> Iterator[Tensor]:
-        """All images in their order, at most ``size`` at a time, on the device of the labels."""
+        """All images as they are shown, in their order, at most ``size`` at a time, on the device of the labels."""
         for first in range(0, len(self), size):
             if self.rows is None:
-                yield self.images[first : first + size].to(self.labels.device)
+                part = self.images[first : first + size].to(self.labels.device)
             else:
-                yield self.take(torch.arange(first, min(first + size, len(self))))
+                part = self.take(torch.arange(first, min(first + size, len(self))))
+            yield middle(part, self.side)
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,7 @@ class Dataset:
     @property
     def image_size(self) -> int:
         """Side of the square that a network sees."""
-        return self.enlarged_to or self.train.images.shape[-1]
+        return self.enlarged_to or self.train.side
 
     def to(self, device: torch.device) -> Dataset:
         """The same data set with its batches on a device, and its images too where they fit.
@@ -110,7 +124,7 @@ class Dataset:
         def moved(split: Split) -> Split:
             images = storages[id(split.images)]
             rows = None if split.rows is None else split.rows.to(images.device)
-            return Split(images, split.labels.to(device), rows)
+            return replace(split, images=images, labels=split.labels.to(device), rows=rows)
 
         return replace(
             self, train=moved(self.train), test=moved(self.test), val=None if self.val is None else moved(self.val)
@@ -137,17 +151,25 @@ class Dataset:
         order = torch.from_numpy(permutation(len(self.train), data_seed, epoch))
         augmentation = {
             "standard": self.augmentation,
-            "flip": replace(self.augmentation, pad=0),
+            "flip": Augmentation(flip=self.augmentation.flip),
             "none": Augmentation(),
         }[augment]
-        views = view_table(len(self.train), augmentation, data_seed, epoch)
+        stored, side = self.train.images.shape[-1], self.train.side
+        if augmentation.resized_crop:
+            views = resized_views(len(self.train), stored, augmentation.flip, data_seed, epoch)
+        else:
+            views = view_table(len(self.train), augmentation, data_seed, epoch)
         # The order is needed where the images are and where the labels are, which may be two places.
         of_images, of_labels = order.to(self.train.images.device), order.to(self.device)
         views_there = torch.from_numpy(views).to(self.device)
         for first in range(start * batch_size, len(order), batch_size):
             part = slice(first, first + batch_size)
             index = of_labels[part]
-            images = augmented(self.train.take(of_images[part]), views_there[index], augmentation)
+            images = self.train.take(of_images[part])
+            if augmentation.resized_crop:
+                images = resized(images, views_there[index], side)
+            else:
+                images = augmented(middle(images, side), views_there[index], augmentation)
             yield Batch(self.normalise(images), self.train.labels[index], order[part])
 
 

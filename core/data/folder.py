@@ -27,6 +27,6 @@ def load(params: FolderParams) -> Dataset:
     listing = list_tree(*tree)
     if len(listing.classes) < 2:
         raise DatasetError(f"{tree[0]} has one class, {listing.classes[0]}; a classifier needs two")
-    augmentation = replace(photo_augmentation(params.image_size), flip=params.flip)
+    augmentation = replace(photo_augmentation(params), flip=params.flip)
     name = params.path.rpartition("/")[2][:60]
     return from_listing(f"folder-{name}", listing, params.image_size, augmentation)

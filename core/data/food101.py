@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.catalog.datasets import ImageParams
+from core.catalog.datasets import CroppedParams
 from core.data.dataset import Dataset
 from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing, find_tree, list_tree
@@ -15,7 +15,7 @@ _FOLDERS = ("food-101", "food101", "food101/food-101")
 _NEEDED = ("images", "meta/train.txt", "meta/test.txt")
 
 
-def load(params: ImageParams) -> Dataset:
+def load(params: CroppedParams) -> Dataset:
     """The official split, classes numbered by the alphabet. Mean and standard deviation are the packed images' own."""
     folder, tree = first_with(_FOLDERS, *_NEEDED), find_tree(_FOLDERS)
     if folder is None and tree is None and download_allowed():
@@ -32,7 +32,7 @@ def load(params: ImageParams) -> Dataset:
         ]
         source = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"
         raise missing("food101", layouts, source, downloadable=True)
-    return from_listing("food101", listing, params.image_size, photo_augmentation(params.image_size))
+    return from_listing("food101", listing, params.image_size, photo_augmentation(params))
 
 
 def _download(root: str) -> None:

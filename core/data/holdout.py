@@ -32,7 +32,7 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 
     def part(rows: NDArray[np.int64]) -> Split:
         there = torch.from_numpy(rows)
-        return Split(train.images, train.labels[there], there)
+        return replace(train, labels=train.labels[there], rows=there)
 
     return replace(dataset, train=part(kept), val=part(held))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from core.catalog.datasets import ImageParams
+from core.catalog.datasets import CroppedParams
 from core.data.dataset import Dataset
 from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing, class_folders, find_tree, images_below, list_tree
@@ -19,7 +19,7 @@ _TABLE = "LOC_val_solution.csv"
 _STATISTICS = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def load(params: ImageParams) -> Dataset:
+def load(params: CroppedParams) -> Dataset:
     """The validation images are the test split, as everywhere. Classes are numbered as their WordNet ids are sorted,
     which is torchvision's and timm's order too."""
     tree = find_tree(_FOLDERS, ("val", "test"))
@@ -34,7 +34,7 @@ def load(params: ImageParams) -> Dataset:
             f"imagenet/ILSVRC/Data/CLS-LOC/train, …/val and imagenet/{_TABLE}, as Kaggle's archive unpacks",
         ]
         raise missing("imagenet", layouts, "https://www.image-net.org/download.php, which asks for a registration")
-    augmentation = photo_augmentation(params.image_size)
+    augmentation = photo_augmentation(params)
     return from_listing("imagenet", listing, params.image_size, augmentation, _STATISTICS)
 
 

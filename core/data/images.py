@@ -6,10 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.catalog.datasets import ImageParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.image_files import ImageFile, Listing
 from core.data.packing import packed
 from core.data.statistics import Statistics
+
+STORED, SEEN = 8, 7
+"""How the side of stored images stands to that of seen ones, for resized crops: 256 to 224."""
 
 
 def from_listing(
@@ -17,16 +21,21 @@ def from_listing(
 ) -> Dataset:
     """The data set that a listing describes, its images memory-mapped.
 
+    For resized crops the images are stored a seventh of their side larger than a network sees them (256 for 224), and
+    the middle is what is tested on: the published recipes' ``Resize(256)`` and ``CenterCrop(224)``.
+
     Args:
         published: mean and standard deviation as the field uses them; without it, those of the training images.
 
     Raises DatasetError where an image is damaged or the pack cannot be written.
     """
-    pack = packed(name, listing, image_size)
+    resized_crop = augmentation.resized_crop
+    pack = packed(name, listing, round(image_size * STORED / SEEN) if resized_crop else image_size)
+    middle = image_size if resized_crop else None
     statistics = published or pack.statistics
     return Dataset(
-        train=Split(pack.train, _labels(listing.train)),
-        test=Split(pack.test, _labels(listing.test)),
+        train=Split(pack.train, _labels(listing.train), middle=middle),
+        test=Split(pack.test, _labels(listing.test), middle=middle),
         num_classes=len(listing.classes),
         mean=statistics.mean,
         std=statistics.std,
@@ -34,9 +43,11 @@ def from_listing(
     )
 
 
-def photo_augmentation(image_size: int) -> Augmentation:
-    """Flips, and shifts by up to an eighth of the side: what pad 4 is to CIFAR's 32 pixels."""
-    return Augmentation(pad=image_size // 8, flip=True)
+def photo_augmentation(params: ImageParams) -> Augmentation:
+    """Flips, with resized crops, or shifts by up to an eighth of the side: what pad 4 is to CIFAR's 32 pixels."""
+    if params.views == "resized_crop":
+        return Augmentation(flip=True, resized_crop=True)
+    return Augmentation(pad=params.image_size // 8, flip=True)
 
 
 def _labels(files: tuple[ImageFile, ...]) -> Tensor:

@@ -35,7 +35,7 @@ def load(params: ImageParams) -> Dataset:
             "tiny_imagenet/train/<id>/*.JPEG and tiny_imagenet/val/<id>/*.JPEG",
         ]
         raise missing("tiny_imagenet", layouts, "http://cs231n.stanford.edu/tiny-imagenet-200.zip")
-    augmentation = photo_augmentation(params.image_size)
+    augmentation = photo_augmentation(params)
     return from_listing("tiny_imagenet", listing, params.image_size, augmentation, _STATISTICS)
 
 

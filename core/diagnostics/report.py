@@ -5,7 +5,7 @@ Every function leaves the network as it was and gives numbers by metric name, as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -100,4 +100,5 @@ def _scores(split: str, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 def _part(split: Split, index: Tensor) -> Split:
     """The samples ``index`` (N,) of a split, without a copy of its images."""
     rows = index if split.rows is None else split.rows[index.to(split.rows.device)]
-    return Split(split.images, split.labels[index.to(split.labels.device)], rows.to(split.images.device))
+    labels = split.labels[index.to(split.labels.device)]
+    return replace(split, labels=labels, rows=rows.to(split.images.device))

@@ -165,7 +165,9 @@ class Training(SpecModel):
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: Schedule = Field(default_factory=Schedule)
     augment: Literal["standard", "flip", "none"] = Field(
-        "standard", description="standard: the data set's own, random shifts and flips where they make sense."
+        "standard",
+        description="standard: the data set's own, random shifts or resized crops, and flips where they make sense; "
+        "flip: its flips alone.",
     )
     freeze_batch_norm_after: int | None = Field(
         None,
