@@ -108,7 +108,10 @@ PRESETS: Mapping[str, tuple[str, dict[str, Any]]] = {
         "DKD's recipe for CIFAR-100: 240 epochs, no hold-out, the last epoch is the headline.",
         _DKD_CIFAR100,
     ),
-    "dkd-imagenet": ("DKD's recipe for ImageNet: 100 epochs, batch 512.", _DKD_IMAGENET),
+    "dkd-imagenet": (
+        "DKD's recipe for ImageNet: 100 epochs, batch 512, resized crops, tested on the middle 224 of 256 px.",
+        _DKD_IMAGENET,
+    ),
     "author-2025": (
         "DKD-Align's own protocol of 2025: 15 epochs, AdamW, no cross-entropy, the literal term.",
         _AUTHOR_2025,
