@@ -94,6 +94,7 @@ METRICS: dict[str, Metric] = {
         *_robustness(),
         Metric("lr", "Learning rate"),
         Metric("speed/images_per_second", "Training speed", "images/s", "higher"),
+        Metric("speed/teacher_reused", "Images whose teacher logits came from the disk", "%"),
     )
 }
 

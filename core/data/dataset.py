@@ -23,6 +23,10 @@ from core.data.views import middle, resized, resized_views
 Augment = Literal["standard", "flip", "none"]
 """As a spec says it: all of the data set's own augmentation, its flips alone, or nothing."""
 
+VIEWS_VERSION = 1
+"""Raised when the same seeds begin to give other views, order or normalised pixels: what was kept of the old ones (a
+teacher's logits) is then not read."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -86,6 +90,7 @@ class Dataset:
         mean, std: per channel, of the training images scaled to 0–1.
         val: held out of the training images where that is asked for; never part of ``train``.
         enlarged_to: side that a network sees, where that is more than the stored images have; None: as they are.
+        source: key of the pack that the images are mapped from; "" where they were read into memory.
     """
 
     train: Split
@@ -96,6 +101,7 @@ class Dataset:
     augmentation: Augmentation
     val: Split | None = None
     enlarged_to: int | None = None
+    source: str = ""
 
     @property
     def device(self) -> torch.device:

@@ -40,6 +40,7 @@ def from_listing(
         mean=statistics.mean,
         std=statistics.std,
         augmentation=augmentation,
+        source=pack.key,
     )
 
 

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +46,17 @@ _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" e
 
 @dataclass(frozen=True)
 class Pack:
-    """Both splits' images (N, 3, H, W) uint8, mapped from the disk, and the statistics of the training images."""
+    """Both splits' images (N, 3, H, W) uint8, mapped from the disk.
+
+    Attributes:
+        statistics: of the training images.
+        key: of the files that it was made of and how: other images, another key.
+    """
 
     train: Tensor
     test: Tensor
     statistics: Statistics
+    key: str = ""
 
 
 def packed(name: str, listing: Listing, image_size: int) -> Pack:
@@ -74,7 +80,7 @@ def packed(name: str, listing: Listing, image_size: int) -> Pack:
                 f"{name} cannot be packed into {folder.parent}, which takes {needed:.2g} GiB: {error}; "
                 "DKD_PACK_DIR names another folder"
             ) from error
-    return pack
+    return replace(pack, key=key)
 
 
 def _key(listing: Listing, image_size: int) -> str:

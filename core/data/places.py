@@ -27,6 +27,12 @@ def pack_dir() -> Path:
     return Path(given).expanduser().absolute() if given else data_dir() / ".packed"
 
 
+def cache_dir() -> Path:
+    """Where trainings keep what they can make again: ``DKD_CACHE_DIR``, else ``~/.cache/dkd-lab``. Need not exist."""
+    given = os.environ.get("DKD_CACHE_DIR")
+    return Path(given or "~/.cache/dkd-lab").expanduser().absolute()
+
+
 def download_allowed() -> bool:
     """Whether ``DKD_DOWNLOAD`` is 1. Raises DatasetError where it is neither 1, 0 nor empty."""
     given = os.environ.get("DKD_DOWNLOAD", "")

@@ -1,0 +1,37 @@
+"""What a data set's training images are, in one word: two that share it show a network the same views."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.data.dataset import VIEWS_VERSION, Dataset
+
+
+def describe_views(dataset: Dataset) -> dict[str, Any]:
+    """All that decides the training images as a network sees them, but the seed and the spec's ``augment``.
+
+    The images count by their content: by the key of their pack (which has every file's size and time of change), else
+    by their bytes, which takes a second for a gigabyte.
+    """
+    train = dataset.train
+    return {
+        "views_version": VIEWS_VERSION,
+        "images": dataset.source or digest(train.images),
+        "shape": list(train.images.shape),
+        "rows": None if train.rows is None else digest(train.rows),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "pad": dataset.augmentation.pad,
+        "flip": dataset.augmentation.flip,
+        "image_size": dataset.image_size,
+    }
+
+
+def digest(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's bytes, wherever it lies."""
+    content = tensor.cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(memoryview(content.numpy())).hexdigest()

@@ -1,0 +1,379 @@
+"""Teacher logits kept on disk: the same numbers whether they are there or not, and never the wrong ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from core import data, methods, models
+from core.data import Batch, Dataset
+from core.data.dataset import augmented, view_table
+from core.data.identity import describe_views, digest
+from core.methods import LogitBatch
+from core.spec import DatasetChoice, MethodChoice
+from core.training import TrainingError
+from core.training.logit_files import LogitFiles, Rows
+from core.training.teacher_logits import LARGEST, ReusedTeacher, Views, key_of, open_files, restored, rounded
+
+SYNTHETIC = DatasetChoice(
+    name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10}
+)
+BATCH = 32
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return data.load(SYNTHETIC)
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return models.build("resnet8", num_classes=5, image_size=8).eval()
+
+
+class Harness:
+    """A teacher over a data set: counts how often the network is asked, keeps what it says."""
+
+    def __init__(self, dataset: Dataset, network: Callable[[Tensor], Tensor], root: Path, limit: int = 10**9) -> None:
+        self.dataset, self.network = dataset, network
+        self.asked = 0
+        self.said: list[tuple[str, str]] = []
+        views = Views(len(dataset.train), dataset.num_classes, BATCH, 0, key_for(dataset))
+        self.files = LogitFiles(root, views.key, limit)
+        self.teacher = ReusedTeacher(self.forward, views, self.files, 0.01, lambda *said: self.said.append(said))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += 1
+        with torch.no_grad():
+            return self.network(images)
+
+    def batches(self, epoch: int, start: int = 0) -> list[Batch]:
+        return list(self.dataset.batches(BATCH, 0, epoch, start=start))
+
+    def epoch(self, epoch: int, start: int = 0) -> list[Tensor]:
+        found = [self.teacher.logits(batch, epoch) for batch in self.batches(epoch, start)]
+        self.share = self.teacher.end_epoch()["speed/teacher_reused"]
+        return found
+
+    def text(self) -> str:
+        return " ".join(message for message, _ in self.said)
+
+
+def key_for(dataset: Dataset, seed: int = 0, batch: int = BATCH, sha: str = "a", arithmetic: str = "f") -> dict:
+    return key_of(dataset, "standard", seed, batch, {"model": "resnet8", "sha256": sha}, arithmetic)
+
+
+class TestReuse:
+    def test_hit_and_miss_are_the_same_numbers_and_a_hit_does_not_ask(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path
+    ) -> None:
+        first, second = Harness(dataset, network, tmp_path), Harness(dataset, network, tmp_path)
+        missed = [first.epoch(epoch) for epoch in range(4)]
+        hit = [second.epoch(epoch) for epoch in range(4)]
+        assert first.asked == 4 * 5
+        assert second.asked == 4  # one batch an epoch is checked
+        assert (first.share, second.share) == (0, 100)
+        for ours, theirs in zip(missed, hit, strict=True):
+            assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+        assert not torch.equal(missed[0][0], missed[1][0])
+
+    def test_they_are_the_networks_up_to_the_rounding(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path
+    ) -> None:
+        harness = Harness(dataset, network, tmp_path)
+        for batch in harness.batches(0):
+            exact, kept = harness.forward(batch.images), harness.teacher.logits(batch, 0)
+            largest = (exact - exact.mean(1, keepdim=True)).abs().max()
+            assert (exact - kept).abs().max() <= largest * 2**-10
+            assert not torch.equal(exact, kept)
+
+    def test_an_epoch_that_was_entered_in_its_middle_is_not_kept(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path
+    ) -> None:
+        harness = Harness(dataset, network, tmp_path)
+        harness.epoch(0, start=1)
+        assert harness.files.epochs() == set()
+        harness.epoch(1)
+        assert harness.files.epochs() == {1}
+
+    def test_a_resumed_epoch_reads_what_another_run_kept(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path
+    ) -> None:
+        whole = Harness(dataset, network, tmp_path).epoch(0)
+        resumed = Harness(dataset, network, tmp_path)
+        assert all(torch.equal(*pair) for pair in zip(resumed.epoch(0, start=2), whole[2:], strict=True))
+        assert resumed.share == 100
+
+    def test_two_at_once_both_miss_and_both_keep(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path
+    ) -> None:
+        one, other = Harness(dataset, network, tmp_path), Harness(dataset, network, tmp_path)
+        for batch in one.batches(0):
+            assert torch.equal(one.teacher.logits(batch, 0), other.teacher.logits(batch, 0))
+        one.teacher.end_epoch()
+        other.teacher.end_epoch()
+        assert one.asked == other.asked == 5
+        assert Harness(dataset, network, tmp_path).epoch(0)
+        assert one.files.epochs() == {0}
+
+    def test_it_says_what_it_came_to(self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path) -> None:
+        for _ in range(2):
+            harness = Harness(dataset, network, tmp_path)
+            harness.epoch(0)
+            harness.teacher.finish()
+        assert "1 epochs are there" in harness.said[0][0]
+        assert "1 epochs were read from the disk, 0 written" in harness.said[-1][0]
+
+
+class TestWrong:
+    def test_logits_of_another_network_are_found_out_and_removed_before_one_is_used(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path
+    ) -> None:
+        Harness(dataset, network, tmp_path).epoch(0)
+        torch.manual_seed(1)
+        other = models.build("resnet8", num_classes=5, image_size=8).eval()
+        harness, live = Harness(dataset, other, tmp_path), Harness(dataset, other, tmp_path / "elsewhere")
+        assert all(torch.equal(*pair) for pair in zip(harness.epoch(0), live.epoch(0), strict=True))
+        assert (harness.share, harness.files.epochs()) == (0, set())
+        assert [level for _, level in harness.said] == ["info", "warning"]
+        harness.epoch(1)
+        assert harness.files.epochs() == set()  # what is not understood is not written either
+
+    def test_a_later_epoch_is_checked_at_a_batch_of_its_own(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path
+    ) -> None:
+        first = Harness(dataset, network, tmp_path)
+        for epoch in range(6):
+            first.epoch(epoch)
+        wrong = Rows(torch.ones(150, 5, dtype=torch.float16), torch.ones(150))
+        first.files.publish(5, wrong)
+        harness = Harness(dataset, network, tmp_path)
+        places = set()
+        for epoch in range(5):
+            for number, batch in enumerate(harness.batches(epoch)):
+                before = harness.asked
+                harness.teacher.logits(batch, epoch)
+                if harness.asked > before:
+                    places.add(number)
+            harness.teacher.end_epoch()
+        assert len(places) > 1
+        harness.epoch(5)
+        assert "are not what the teacher says now" in harness.text()
+
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another shape"])
+    def test_a_damaged_file_is_not_read_and_made_again(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path, damage: str
+    ) -> None:
+        first = Harness(dataset, network, tmp_path)
+        expected = first.epoch(0)
+        (path,) = first.files.folder.glob("epoch-*")
+        content = bytearray(path.read_bytes())
+        if damage == "cut":
+            path.write_bytes(content[:-100])
+        elif damage == "flipped":
+            content[-1000] ^= 1
+            path.write_bytes(content)
+        elif damage == "empty":
+            path.write_bytes(b"")
+        else:
+            first.files.publish(0, Rows(torch.zeros(10, 5, dtype=torch.float16), torch.zeros(10)))
+        again = Harness(dataset, network, tmp_path)
+        assert all(torch.equal(*pair) for pair in zip(again.epoch(0), expected, strict=True))
+        assert again.share == 0
+        third = Harness(dataset, network, tmp_path)
+        third.epoch(0)
+        assert third.share == 100
+
+    @pytest.mark.parametrize("extreme", [LARGEST, 1e6, float("inf"), float("nan")])
+    def test_what_float16_cannot_hold_is_used_as_it_is_and_not_kept(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path, extreme: float
+    ) -> None:
+        def odd(images: Tensor) -> Tensor:
+            logits = network(images).clone()
+            logits[3, 2] += extreme * 1.5
+            return logits
+
+        harness = Harness(dataset, odd, tmp_path)
+        for batch, kept in zip(harness.batches(0), harness.epoch(0), strict=True):
+            with torch.no_grad():
+                exact = odd(batch.images)
+            assert torch.allclose(kept[3], exact[3], rtol=0, atol=0, equal_nan=True)
+            assert torch.isfinite(kept[:3]).all()
+            assert not torch.equal(kept[:3], exact[:3])
+        assert harness.files.epochs() == set()
+        assert "too coarse" in harness.text()
+
+
+class TestDisk:
+    def test_a_full_disk_is_a_line_in_the_log(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("safetensors.torch.save_file", full)
+        harness = Harness(dataset, network, tmp_path)
+        assert [len(harness.epoch(epoch)) for epoch in range(2)] == [5, 5]
+        assert harness.text().count("No space left") == 1
+        assert list(harness.files.folder.glob("*.partial")) == []
+
+    def test_an_unwritable_folder_is_a_line_in_the_log(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("no folder")
+        harness = Harness(dataset, network, tmp_path / "file")
+        harness.epoch(0)
+        assert "the disk refuses" in harness.text()
+
+    def test_those_used_longest_ago_make_room_but_never_ones_own(self, tmp_path: Path) -> None:
+        rows = Rows(torch.zeros(100, 50, dtype=torch.float16), torch.zeros(100))
+        limit = 3 * 10_800  # three files of 10,400 bytes and their headers
+        old, new, mine = (LogitFiles(tmp_path, {"of": name}, limit) for name in ("old", "new", "mine"))
+        assert old.publish(0, rows)
+        assert new.publish(0, rows)
+        for age, files in ((200, old), (100, new)):
+            past = time.time() - age
+            os.utime(files.folder / "epoch-00000.safetensors", (past, past))
+        assert old.read(0, 100, 50)  # which is a use
+        assert mine.publish(0, rows)
+        assert mine.publish(1, rows)
+        assert (old.epochs(), new.epochs(), mine.epochs()) == ({0}, set(), {0, 1})
+        assert not new.folder.exists()
+        assert mine.publish(2, rows)
+        assert not mine.publish(3, rows)
+        assert (old.epochs(), mine.epochs()) == (set(), {0, 1, 2})
+
+    def test_a_run_too_long_for_the_limit_keeps_its_first_epochs(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path
+    ) -> None:
+        shares = []
+        for _ in range(2):
+            harness = Harness(dataset, network, tmp_path, limit=2 * 2500)
+            for epoch in range(4):
+                harness.epoch(epoch)
+                shares.append(harness.share)
+            assert harness.files.epochs() == {0, 1}
+            assert "DKD_TEACHER_LOGITS_GB" in harness.text()
+        assert shares == [0, 0, 0, 0, 100, 100, 0, 0]
+
+    def test_no_more_than_half_of_the_free_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        files = LogitFiles(tmp_path, {}, 10**9)
+        usage = os.statvfs_result
+        assert usage
+        monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+        assert files.room() == 500
+
+    def test_an_evicted_file_is_a_miss(self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path) -> None:
+        Harness(dataset, network, tmp_path).epoch(0)
+        harness = Harness(dataset, network, tmp_path)
+        batches = harness.batches(0)
+        harness.teacher.logits(batches[0], 0)
+        harness.files.drop()  # what is open is not taken away
+        for batch in batches[1:]:
+            harness.teacher.logits(batch, 0)
+        assert harness.teacher.end_epoch() == {"speed/teacher_reused": 100}
+        assert harness.epoch(0)
+        assert harness.share == 0
+
+    def test_leftovers_of_killed_processes_go(self, tmp_path: Path) -> None:
+        files = LogitFiles(tmp_path, {}, 10**9)
+        rows = Rows(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2))
+        files.publish(0, rows)
+        stale, fresh = files.folder / "epoch-00001.7.partial", files.folder / "epoch-00002.8.partial"
+        for path, age in ((stale, 7200), (fresh, 10)):
+            path.touch()
+            os.utime(path, (time.time() - age,) * 2)
+        files.publish(3, rows)
+        assert (stale.exists(), fresh.exists()) == (False, True)
+
+    def test_the_limit_is_a_setting(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("DKD_CACHE_DIR", str(tmp_path))
+        monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", "0")
+        files = open_files({})
+        assert files.folder.parent == tmp_path / "teacher-logits"
+        assert not files.publish(0, Rows(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2)))
+        for wrong in ("much", "-1", "nan"):
+            monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", wrong)
+            with pytest.raises(TrainingError, match="DKD_TEACHER_LOGITS_GB"):
+                open_files({})
+
+
+class TestKey:
+    def test_whatever_decides_the_numbers_is_in_it(self, dataset: Dataset, tmp_path: Path) -> None:
+        changed = dataset.train.images.clone()
+        changed[0, 0, 0, 0] += 1
+        others = {
+            "pixel": key_for(replace(dataset, train=replace(dataset.train, images=changed))),
+            "mean": key_for(replace(dataset, mean=(0.1,) * dataset.channels)),
+            "pad": key_for(replace(dataset, augmentation=replace(dataset.augmentation, pad=2))),
+            "size": key_for(replace(dataset, enlarged_to=16)),
+            "held out": key_for(data.hold_out(dataset, 0.2, 0)),
+            "seed": key_for(dataset, seed=1),
+            "batch": key_for(dataset, batch=16),
+            "weights": key_for(dataset, sha="b"),
+            "precision": key_for(dataset, arithmetic="g"),
+        }
+        names = {label: LogitFiles(tmp_path, key, 1).name for label, key in others.items()}
+        names["itself"] = LogitFiles(tmp_path, key_for(data.load(SYNTHETIC)), 1).name
+        assert names["itself"] == LogitFiles(tmp_path, key_for(dataset), 1).name
+        assert len(set(names.values())) == len(names)
+        json.dumps(others)
+
+    def test_packed_images_count_by_their_pack(self, dataset: Dataset) -> None:
+        one, other = (describe_views(replace(dataset, source=key)) for key in ("one pack", "another"))
+        assert one["images"] == "one pack"
+        assert one != other
+
+    def test_views_are_what_their_version_says(self) -> None:
+        """Raise VIEWS_VERSION with these digests: logits kept of other views would be taken for those of the new."""
+        images = torch.arange(6 * 3 * 8 * 8, dtype=torch.int64).mul(37).remainder(256).to(torch.uint8)
+        augmentation = data.Augmentation(pad=2, flip=True)
+        views = torch.from_numpy(view_table(6, augmentation, 5, 3))
+        assert digest(augmented(images.view(6, 3, 8, 8), views, augmentation))[:16] == "VIEWS"
+        assert digest(torch.from_numpy(data.dataset.permutation(50, 5, 3)))[:16] == "ORDER"
+
+
+METHODS = [
+    ("kd", {}),
+    ("kd", {"standardise": True}),
+    ("dkd", {}),
+    ("dkd", {"standardise": True}),
+    ("dkd_align", {"reduction": "batch", "epsilon": 6.0}),
+    ("dkd_align", {"reduction": "log", "epsilon_share": 0.1}),
+    ("dkd_divergence", {}),
+    ("nkd", {}),
+    ("rld", {}),
+    ("dist", {}),
+]
+
+
+class TestRounding:
+    def test_rows_come_back_bit_for_bit(self) -> None:
+        logits = torch.randn(64, 100, generator=torch.Generator().manual_seed(0)) * 7 + 30
+        found = rounded(logits)
+        assert torch.equal(restored(found.rows), found.values)
+        # With the mean taken out the rounding is of the differences, not of the offset.
+        assert (found.values - logits).abs().max() < (logits.half().float() - logits).abs().max()
+
+    @pytest.mark.parametrize(("name", "params"), METHODS, ids=lambda value: str(value))
+    def test_no_loss_feels_it(self, name: str, params: dict[str, object]) -> None:
+        random = torch.Generator().manual_seed(0)
+        student, teacher = torch.randn(2, 32, 20, generator=random) * 4
+        target = torch.randint(20, (32,), generator=random)
+        loss = methods.build(MethodChoice(name=name, params=params))
+        exact, kept = (loss(LogitBatch(student, v, target), 30) for v in (teacher, rounded(teacher).values))
+        shifted = loss(LogitBatch(student, teacher + 10 * torch.randn(32, 1, generator=random), target), 30)
+        for other, tolerance in ((kept, 2e-3), (shifted, 2e-5)):
+            assert other.total.item() == pytest.approx(exact.total.item(), rel=tolerance, abs=1e-4)
+            for term, gradient in exact.gradients.items():
+                apart = (gradient - other.gradients[term]).norm()
+                assert apart <= tolerance * 10 * gradient.norm() + 1e-6, term
