@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from worker.descendants import WORKER_MARK
@@ -51,12 +52,23 @@ def find_devices(wanted: Literal["auto", "cpu", "gpu"], environment: Mapping[str
 
 
 def training_environment(
-    devices: Devices, slot: int, *, threads: int, worker_id: str, environment: Mapping[str, str] = os.environ
+    devices: Devices,
+    slot: int,
+    *,
+    threads: int,
+    worker_id: str,
+    cache: Path,
+    environment: Mapping[str, str] = os.environ,
 ) -> dict[str, str]:
-    """The whole environment of a training: this worker's without its secrets, with the slot's device and threads."""
+    """The whole environment of a training: this worker's without its secrets, with the slot's device and threads.
+
+    Args:
+        cache: for what trainings can make again, where the environment names no ``DKD_CACHE_DIR``.
+    """
     own = {name: value for name, value in environment.items() if name not in _SECRETS}
     number = str(threads)
     return {
+        "DKD_CACHE_DIR": str(cache),
         **own,
         **devices.environment(slot),
         WORKER_MARK: worker_id,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from client import WorkerClient
+from core.wire.local import Home
 from core.wire.worker import Registration
 from worker.api import Link, WorkerApi
 from worker.descendants import WORKER_MARK, end_marked
@@ -79,7 +80,11 @@ class WorkerService:
             artifacts=settings.artifact_root,
             command=settings.training_command,
             environment=lambda slot: training_environment(
-                devices, slot, threads=settings.threads_per_slot, worker_id=worker_id
+                devices,
+                slot,
+                threads=settings.threads_per_slot,
+                worker_id=worker_id,
+                cache=Home(settings.home).cache,
             ),
             slots=settings.slots,
             limits=Limits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ def describe_views(dataset: Dataset) -> dict[str, Any]:
         "rows": None if train.rows is None else digest(train.rows),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
-        "pad": dataset.augmentation.pad,
-        "flip": dataset.augmentation.flip,
+        "augmentation": asdict(dataset.augmentation),
+        "middle": train.side,
         "image_size": dataset.image_size,
     }
 
@@ -34,4 +35,4 @@ def describe_views(dataset: Dataset) -> dict[str, Any]:
 def digest(tensor: Tensor) -> str:
     """SHA-256 of a tensor's bytes, wherever it lies."""
     content = tensor.cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(memoryview(content.numpy())).hexdigest()
+    return hashlib.sha256(content.numpy().data).hexdigest()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -24,7 +25,8 @@ from core.training.means import Means
 from core.training.optimizer import build_optimizer, rate_factor
 from core.training.speed import Chosen
 from core.training.stepper import Stepper
-from core.training.teacher import LiveTeacher
+from core.training.teacher import LiveTeacher, Teacher
+from core.training.teacher_logits import reusing
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
@@ -57,11 +59,15 @@ class Engine:
         loss: Loss,
         journal: Journal,
         chosen: Chosen,
+        teacher_key: Mapping[str, Any] | None = None,
     ) -> None:
+        """``teacher_key`` names the teacher's weights, and its logits are kept on disk under it; None: they are not."""
         self.spec, self.dataset, self.model, self.teacher = spec, dataset, model, teacher
         self.journal, self.chosen = journal, chosen
         self.optimizer = build_optimizer(model, spec.training.optimizer)
-        source = LiveTeacher(teacher, chosen) if teacher else None
+        source: Teacher | None = LiveTeacher(teacher, chosen) if teacher else None
+        if source and teacher_key:
+            source = reusing(source, teacher_key, spec, dataset, chosen, journal)
         self.stepper = Stepper(model, source, loss, self.optimizer, chosen)
         self.position = Position()
         self._resumed_at = 0.0
@@ -100,6 +106,8 @@ class Engine:
                 self.save()
                 return None
             last |= self._report()
+        if self.stepper.teacher:
+            self.stepper.teacher.finish()
         return last
 
     def _epoch(self, options: Options) -> bool:
@@ -138,6 +146,8 @@ class Engine:
         """Close the epoch: check the losses, evaluate, and write the metrics down."""
         values = self.stepper.means.read()
         self._refuse_nonfinite(values)
+        if self.stepper.teacher:
+            values |= self.stepper.teacher.end_epoch()
         position = self.position
         before = position.elapsed
         position.elapsed = self._elapsed()

@@ -182,5 +182,5 @@ class LogitFiles:
 def _checksum(rows: Rows) -> str:
     value = 0
     for tensor in (rows.centred, rows.mean):
-        value = zlib.crc32(memoryview(tensor.contiguous().view(torch.uint8).numpy()).cast("B"), value)
+        value = zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, value)
     return f"{value:08x}"

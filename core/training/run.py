@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import platform
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -161,13 +162,21 @@ def _prepare(
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
     model = _network(spec.model, dataset).to(device)
     teacher: models.Network | None = None
+    teacher_key: dict[str, Any] | None = None
     if spec.teacher:
         if source is None or source.spec.fingerprint() != spec.teacher:
             raise TrainingError("spec", f"the run needs the teacher {spec.teacher}, which was not given")
         teacher = _network(source.spec.model, dataset)
         load_weights(teacher, source.weights)
         teacher.to(device).eval().requires_grad_(False)
-    return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal, chosen)
+        if spec.training.speed.reuse_teacher:
+            teacher_key = {"model": source.spec.model.model_dump(mode="json"), "sha256": _sha256(source.weights)}
+    return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal, chosen, teacher_key)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_misfit(spec: RunSpec, dataset: Dataset) -> None:
@@ -212,6 +221,8 @@ def _start_from(weights: Weights, engine: Engine, journal: Journal) -> None:
 
 def _started(engine: Engine, device: torch.device) -> Started:
     name = f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
+    # Whether they were rounded, not whether they were there: the numbers are the same with what is on the disk or not.
+    teacher_logits = {"teacher_logits": "kept" if engine.spec.training.speed.reuse_teacher else "live"}
     return Started(
         total_steps=engine.total_steps,
         total_epochs=engine.spec.training.epochs,
@@ -226,7 +237,8 @@ def _started(engine: Engine, device: torch.device) -> Started:
             "platform": platform.platform(),
             "processor": _processor(),
         }
-        | engine.chosen.environment(),
+        | engine.chosen.environment()
+        | (teacher_logits if engine.teacher else {}),
     )
 
 

@@ -19,6 +19,14 @@ class Teacher(Protocol):
         """(B, C) on the batch's device, a constant. ``epoch`` counts from 0; with the samples it names the views."""
         ...
 
+    def end_epoch(self) -> dict[str, float]:
+        """Called when every batch of an epoch has been asked for. Returns metrics by name."""
+        ...
+
+    def finish(self) -> None:
+        """Called after the last epoch."""
+        ...
+
 
 class LiveTeacher:
     """Runs the network on every batch.
@@ -34,3 +42,9 @@ class LiveTeacher:
     def logits(self, batch: Batch, epoch: int) -> Tensor:
         with self._chosen.autocast(batch.images.device):
             return self._forward(batch.images)
+
+    def end_epoch(self) -> dict[str, float]:
+        return {}
+
+    def finish(self) -> None:
+        return

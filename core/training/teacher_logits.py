@@ -24,8 +24,12 @@ from core.data import Batch, Dataset
 from core.data.hashing import below
 from core.data.identity import describe_views
 from core.data.places import cache_dir
+from core.events import Journal
+from core.spec import RunSpec
 from core.training.errors import TrainingError
 from core.training.logit_files import LogitFiles, Rows
+from core.training.speed import Chosen
+from core.training.teacher import Teacher
 
 LARGEST = 256.0
 WORST_ROUNDING = 1 / 16
@@ -34,47 +38,49 @@ WORST_ROUNDING = 1 / 16
 DEFAULT_GB = 20.0
 _SHARE_OF_MEMORY = 8  # an epoch's logits may take this part of the device's free memory
 _FOLDER = "teacher-logits"
+# Of the largest logit. The arithmetic itself differs by 1e-6 and by 1e-2; another network, or another view of an image,
+# by about 1.
+_TOLERANCE, _TOLERANCE_16 = 0.01, 0.05
 
 Say = Callable[[str, Literal["info", "warning"]], object]
 
 
 @dataclass(frozen=True)
 class Views:
-    """What is shown to the teacher, and how it answers: what the key of its kept logits is made of.
+    """What is shown to the teacher.
 
     Attributes:
         samples, classes: N training images, C logits for each.
         batch_size: images that it sees at once. It is in the key: kernels for another batch may differ in the last
             bit, which now and then is another float16, and then a hit would not be the same number as a miss.
         data_seed: decides the views, and with the batch size which samples share a batch.
-        key: JSON, see ``key_of``.
     """
 
     samples: int
     classes: int
     batch_size: int
     data_seed: int
-    key: Mapping[str, Any]
 
 
 def key_of(
-    dataset: Dataset, augment: str, data_seed: int, batch_size: int, teacher: Mapping[str, Any], arithmetic: Any
+    spec: RunSpec, dataset: Dataset, teacher: Mapping[str, Any], chosen: Chosen, batch_size: int
 ) -> dict[str, Any]:
-    """Everything that decides a teacher's logits but the epoch.
+    """Everything that decides a teacher's logits but the epoch. What does not, such as the method, is not in it.
 
     Args:
-        batch_size: images that the teacher sees at once; on several ranks, what each of them sees.
         teacher: its architecture with its parameters, and the SHA-256 of its weights.
-        arithmetic: JSON; precision, memory format and whatever else was chosen for speed.
+        batch_size: images that the teacher sees at once; on several ranks, what each of them sees.
     """
     device = dataset.device
     return {
         "teacher": dict(teacher),
+        "dataset": spec.dataset.model_dump(mode="json"),
         "views": describe_views(dataset),
-        "augment": augment,
-        "data_seed": data_seed,
+        "augment": spec.training.augment,
+        "data_seed": spec.data_seed,
         "batch_size": batch_size,
-        "arithmetic": arithmetic,
+        "arithmetic": chosen.model_dump(include={"precision", "channels_last", "compile"}),
+        "float32_products": torch.get_float32_matmul_precision(),
         # Another machine, release or number of threads adds in another order.
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()}",
@@ -94,11 +100,23 @@ def open_files(key: Mapping[str, Any]) -> LogitFiles:
     except ValueError:
         text = f"DKD_TEACHER_LOGITS_GB is {given!r}; it is a number of gigabytes, 0 to keep no teacher's logits"
         raise TrainingError("error", text) from None
-    return LogitFiles(_root(), key, int(gigabytes * 1e9))
+    return LogitFiles(cache_dir() / _FOLDER, key, int(gigabytes * 1e9))
 
 
-def _root() -> Path:
-    return cache_dir() / _FOLDER
+def reusing(
+    live: Teacher, teacher: Mapping[str, Any], spec: RunSpec, dataset: Dataset, chosen: Chosen, journal: Journal
+) -> ReusedTeacher:
+    """A run's teacher whose logits are kept, with what it has to say in the run's log.
+
+    Args:
+        live: asks the network.
+        teacher: what names it, see ``key_of``.
+    """
+    size = spec.training.batch_size
+    views = Views(len(dataset.train), dataset.num_classes, size, spec.data_seed)
+    files = open_files(key_of(spec, dataset, teacher, chosen, size))
+    tolerance = _TOLERANCE if chosen.precision == "float32" else _TOLERANCE_16
+    return ReusedTeacher(live, views, files, tolerance, journal.log)
 
 
 @dataclass(frozen=True)
@@ -134,7 +152,7 @@ class ReusedTeacher:
     """Knows a teacher's logits: from the disk where they are there, else from the network, which are then kept.
 
     Args:
-        forward: images (B, channels, H, W) to logits (B, C), the network in eval mode.
+        live: asks the network.
         views: what it is shown.
         files: where logits are kept.
         tolerance: by which the network's logits may differ from the kept ones, as a share of the largest one: what its
@@ -142,10 +160,8 @@ class ReusedTeacher:
         say: takes what a person should know, into the run's log.
     """
 
-    def __init__(
-        self, forward: Callable[[Tensor], Tensor], views: Views, files: LogitFiles, tolerance: float, say: Say
-    ) -> None:
-        self._forward, self._views, self._files = forward, views, files
+    def __init__(self, live: Teacher, views: Views, files: LogitFiles, tolerance: float, say: Say) -> None:
+        self._live, self._views, self._files = live, views, files
         self._tolerance, self._say = tolerance, say
         self._reading = self._writing = True
         self._epoch: int | None = None
@@ -157,9 +173,7 @@ class ReusedTeacher:
         self._check_at = 0
         self._fit: Tensor | None = None
         self._epochs_read = self._epochs_written = self._bytes_written = self._checks = 0
-        there = len(files.epochs())
-        found = f"{there} epochs are there" if there else "none is there yet"
-        say(f"teacher logits are kept and reused ({files.folder}): {found}", "info")
+        self._greeted = False
 
     @torch.no_grad()
     def logits(self, batch: Batch, epoch: int) -> Tensor:
@@ -172,10 +186,10 @@ class ReusedTeacher:
         index = batch.index.to(batch.images.device, non_blocking=True)
         if self._hit and self._table:
             kept = restored(Rows(self._table.centred[index], self._table.mean[index]))
-            if number != self._check_at or self._confirmed(batch, kept):
+            if number != self._check_at or self._confirmed(batch, epoch, kept):
                 self._from_disk += len(batch.labels)
                 return kept
-        found = rounded(self._forward(batch.images))
+        found = rounded(self._live.logits(batch, epoch))
         if self._table and not self._hit:
             self._table.centred.index_copy_(0, index, found.rows.centred)
             self._table.mean.index_copy_(0, index, found.rows.mean)
@@ -207,6 +221,10 @@ class ReusedTeacher:
         self._epoch, self._table, self._hit = epoch, None, False
         self._asked = self._batch = self._from_disk = 0
         self._fit = None
+        if not self._greeted:
+            there = len(self._files.epochs())
+            self._say(f"teacher logits are kept in {self._files.folder}; of {there} epochs they are there", "info")
+            self._greeted = True
         samples, classes = self._views.samples, self._views.classes
         if not self._fits_in_memory(device):
             return
@@ -233,9 +251,9 @@ class ReusedTeacher:
         )
         return False
 
-    def _confirmed(self, batch: Batch, kept: Tensor) -> bool:
+    def _confirmed(self, batch: Batch, epoch: int, kept: Tensor) -> bool:
         """Whether the network says of this batch what is kept of it."""
-        live = rounded(self._forward(batch.images))
+        live = rounded(self._live.logits(batch, epoch))
         apart = (live.values - kept).abs().max()
         largest = (live.values - live.rows.mean.unsqueeze(1)).abs().max()
         self._checks += 1
@@ -244,7 +262,7 @@ class ReusedTeacher:
             return True
         self._say(
             f"the teacher logits kept in {self._files.folder} are not what the teacher says now: they differ by "
-            f"{difference:.3g} in epoch {(self._epoch or 0) + 1}, logits being up to {scale:.3g}; they are removed, and "
+            f"{difference:.3g} in epoch {epoch + 1}, logits being up to {scale:.3g}; they are removed, and "
             "the teacher is asked from here on",
             "warning",
         )

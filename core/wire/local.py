@@ -40,6 +40,11 @@ class Home:
         return self.path / "broker"
 
     @property
+    def cache(self) -> Path:
+        """What trainings can make again, such as teachers' logits; may be deleted at any time."""
+        return self.path / "cache"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 

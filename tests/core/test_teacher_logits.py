@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,16 +18,21 @@ from core import data, methods, models
 from core.data import Batch, Dataset
 from core.data.dataset import augmented, view_table
 from core.data.identity import describe_views, digest
+from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
 from core.methods import LogitBatch
-from core.spec import DatasetChoice, MethodChoice
-from core.training import TrainingError
+from core.spec import DatasetChoice, ExperimentSpec, MethodChoice, parse_experiment
+from core.training import Options, TeacherSource, TrainingError, run_training
+from core.training.engine import CHECKPOINT_NAME
 from core.training.logit_files import LogitFiles, Rows
+from core.training.speed import Chosen
+from core.training.teacher import LiveTeacher
 from core.training.teacher_logits import LARGEST, ReusedTeacher, Views, key_of, open_files, restored, rounded
 
 SYNTHETIC = DatasetChoice(
     name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10}
 )
 BATCH = 32
+CHOSEN = Chosen(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +53,10 @@ class Harness:
         self.dataset, self.network = dataset, network
         self.asked = 0
         self.said: list[tuple[str, str]] = []
-        views = Views(len(dataset.train), dataset.num_classes, BATCH, 0, key_for(dataset))
-        self.files = LogitFiles(root, views.key, limit)
-        self.teacher = ReusedTeacher(self.forward, views, self.files, 0.01, lambda *said: self.said.append(said))
+        views = Views(len(dataset.train), dataset.num_classes, BATCH, 0)
+        self.files = LogitFiles(root, key_for(dataset), limit)
+        live = LiveTeacher(self.forward, CHOSEN)
+        self.teacher = ReusedTeacher(live, views, self.files, 0.01, lambda *said: self.said.append(said))
 
     def forward(self, images: Tensor) -> Tensor:
         self.asked += 1
@@ -68,8 +75,26 @@ class Harness:
         return " ".join(message for message, _ in self.said)
 
 
-def key_for(dataset: Dataset, seed: int = 0, batch: int = BATCH, sha: str = "a", arithmetic: str = "f") -> dict:
-    return key_of(dataset, "standard", seed, batch, {"model": "resnet8", "sha256": sha}, arithmetic)
+def key_for(dataset: Dataset, **changed: Any) -> dict[str, Any]:
+    """The key of a run; ``changed`` may name the seed, the augmentation, the batch size, the weights and the speed."""
+    spec = experiment(changed.get("method", "dkd"), epochs=3, augment=changed.get("augment", "standard")).plan()[1].spec
+    spec = spec.model_copy(update={"data_seed": changed.get("seed", 0)})
+    teacher = {"model": "resnet8", "sha256": changed.get("sha", "a")}
+    return key_of(spec, dataset, teacher, changed.get("chosen", CHOSEN), changed.get("batch", BATCH))
+
+
+def experiment(*names: str, **training: Any) -> ExperimentSpec:
+    return parse_experiment(
+        {
+            "name": "kept",
+            "dataset": SYNTHETIC.model_dump(),
+            "teacher": {"model": "resnet8", "training": {"epochs": 1, "batch_size": 64}},
+            "student": {"model": {"name": "small_cnn", "params": {"width": 4}}},
+            "methods": list(names),
+            "seeds": [0],
+            "training": {"batch_size": BATCH} | training,
+        }
+    )
 
 
 class TestReuse:
@@ -130,7 +155,7 @@ class TestReuse:
             harness = Harness(dataset, network, tmp_path)
             harness.epoch(0)
             harness.teacher.finish()
-        assert "1 epochs are there" in harness.said[0][0]
+        assert "of 1 epochs they are there" in harness.said[0][0]
         assert "1 epochs were read from the disk, 0 written" in harness.said[-1][0]
 
 
@@ -314,17 +339,18 @@ class TestKey:
         others = {
             "pixel": key_for(replace(dataset, train=replace(dataset.train, images=changed))),
             "mean": key_for(replace(dataset, mean=(0.1,) * dataset.channels)),
-            "pad": key_for(replace(dataset, augmentation=replace(dataset.augmentation, pad=2))),
+            "augment": key_for(dataset, augment="none"),
+            "shifts": key_for(replace(dataset, augmentation=replace(dataset.augmentation, pad=2))),
             "size": key_for(replace(dataset, enlarged_to=16)),
             "held out": key_for(data.hold_out(dataset, 0.2, 0)),
             "seed": key_for(dataset, seed=1),
             "batch": key_for(dataset, batch=16),
             "weights": key_for(dataset, sha="b"),
-            "precision": key_for(dataset, arithmetic="g"),
+            "precision": key_for(dataset, chosen=CHOSEN.model_copy(update={"precision": "bfloat16"})),
         }
         names = {label: LogitFiles(tmp_path, key, 1).name for label, key in others.items()}
         names["itself"] = LogitFiles(tmp_path, key_for(data.load(SYNTHETIC)), 1).name
-        assert names["itself"] == LogitFiles(tmp_path, key_for(dataset), 1).name
+        assert names["itself"] == LogitFiles(tmp_path, key_for(dataset, method="kd"), 1).name
         assert len(set(names.values())) == len(names)
         json.dumps(others)
 
@@ -338,8 +364,8 @@ class TestKey:
         images = torch.arange(6 * 3 * 8 * 8, dtype=torch.int64).mul(37).remainder(256).to(torch.uint8)
         augmentation = data.Augmentation(pad=2, flip=True)
         views = torch.from_numpy(view_table(6, augmentation, 5, 3))
-        assert digest(augmented(images.view(6, 3, 8, 8), views, augmentation))[:16] == "VIEWS"
-        assert digest(torch.from_numpy(data.dataset.permutation(50, 5, 3)))[:16] == "ORDER"
+        assert digest(augmented(images.view(6, 3, 8, 8), views, augmentation))[:16] == "5c7076779497f754"
+        assert digest(torch.from_numpy(data.dataset.permutation(50, 5, 3)))[:16] == "bea9d9465c321e03"
 
 
 METHODS = [
@@ -364,7 +390,7 @@ class TestRounding:
         # With the mean taken out the rounding is of the differences, not of the offset.
         assert (found.values - logits).abs().max() < (logits.half().float() - logits).abs().max()
 
-    @pytest.mark.parametrize(("name", "params"), METHODS, ids=lambda value: str(value))
+    @pytest.mark.parametrize(("name", "params"), METHODS, ids=str)
     def test_no_loss_feels_it(self, name: str, params: dict[str, object]) -> None:
         random = torch.Generator().manual_seed(0)
         student, teacher = torch.randn(2, 32, 20, generator=random) * 4
@@ -377,3 +403,92 @@ class TestRounding:
             for term, gradient in exact.gradients.items():
                 apart = (gradient - other.gradients[term]).norm()
                 assert apart <= tolerance * 10 * gradient.norm() + 1e-6, term
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> TeacherSource:
+    spec = experiment("dkd", epochs=3).teacher_run()
+    assert spec
+    folder = tmp_path_factory.mktemp("teacher")
+    assert run_training(spec, folder) == "finished"
+    return TeacherSource(spec, folder / "weights.safetensors")
+
+
+class TestRuns:
+    """The same through whole trainings."""
+
+    def events(self, folder: Path) -> list[Any]:
+        return [record.event for record in read_journal(folder / JOURNAL_NAME)]
+
+    def shares(self, folder: Path) -> list[float | None]:
+        return [e.values.get("speed/teacher_reused") for e in self.events(folder) if isinstance(e, Metrics)]
+
+    def curve(self, folder: Path) -> list[dict[str, float]]:
+        metrics = [event.values for event in self.events(folder) if isinstance(event, Metrics)]
+        return [{name: value for name, value in values.items() if "speed/" not in name} for values in metrics]
+
+    def same_weights(self, one: Path, other: Path) -> bool:
+        return (one / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()
+
+    def test_a_second_run_reads_what_the_first_kept_and_ends_the_same(
+        self, teacher: TeacherSource, tmp_path: Path
+    ) -> None:
+        spec = experiment("dkd", "kd", "ce", epochs=3)
+        runs = {planned.label: planned.spec for planned in spec.plan()}
+        for name, label in (("first", "dkd"), ("again", "dkd"), ("other", "kd"), ("none", "ce")):
+            assert run_training(runs[label], tmp_path / name, teacher) == "finished"
+        shares = {name: self.shares(tmp_path / name) for name in ("first", "again", "other", "none")}
+        hits = [100.0] * 3
+        assert shares == {"first": [0.0] * 3, "again": hits, "other": hits, "none": [None] * 3}
+        assert self.curve(tmp_path / "first") == self.curve(tmp_path / "again")
+        assert self.same_weights(tmp_path / "first", tmp_path / "again")
+        said = " ".join(event.message for event in self.events(tmp_path / "again") if isinstance(event, Log))
+        assert "3 epochs were read from the disk" in said
+        started = {
+            name: next(e for e in self.events(tmp_path / name) if isinstance(e, Started)) for name in ("again", "none")
+        }
+        assert started["again"].environment["teacher_logits"] == "kept"
+        assert "teacher_logits" not in started["none"].environment
+
+    def test_the_switch_keeps_nothing_and_rounds_nothing(
+        self, teacher: TeacherSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DKD_CACHE_DIR", str(tmp_path / "cache"))
+        on, off = (
+            experiment("dkd", epochs=2, speed={"reuse_teacher": reuse}).plan()[1].spec for reuse in (True, False)
+        )
+        assert run_training(off, tmp_path / "off", teacher) == "finished"
+        assert not (tmp_path / "cache").exists()
+        assert self.shares(tmp_path / "off") == [None, None]
+        assert run_training(on, tmp_path / "on", teacher) == "finished"
+        assert not self.same_weights(tmp_path / "on", tmp_path / "off")
+        for ours, theirs in zip(self.curve(tmp_path / "on"), self.curve(tmp_path / "off"), strict=True):
+            assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-2)
+
+    @pytest.mark.parametrize("kept", ["none", "all", "the second epoch"])
+    def test_resumed_in_the_middle_of_an_epoch_it_ends_the_same(
+        self, teacher: TeacherSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+    ) -> None:
+        spec = experiment("dkd", epochs=3).plan()[1].spec
+        polled = iter(range(8))
+        options = Options(stop_asked=lambda: next(polled, None) == 7)  # in the second of three epochs of five steps
+        assert run_training(spec, tmp_path / "half", teacher, options=options) == "stopped"
+        monkeypatch.setenv("DKD_CACHE_DIR", str(tmp_path / "elsewhere"))
+        assert run_training(spec, tmp_path / "whole", teacher) == "finished"
+        (folder,) = (tmp_path / "elsewhere" / "teacher-logits").glob("*/")
+        for path in folder.glob("epoch-*"):
+            if kept == "none" or (kept == "the second epoch" and path.stem != "epoch-00001"):
+                path.unlink()
+        resume = tmp_path / "half" / CHECKPOINT_NAME
+        assert run_training(spec, tmp_path / "rest", teacher, resume=resume) == "finished"
+        expected = {"none": [0, 0, 0], "all": [0, 100, 100], "the second epoch": [0, 100, 0]}
+        assert self.shares(tmp_path / "rest") == expected[kept]
+        assert self.curve(tmp_path / "rest") == self.curve(tmp_path / "whole")
+        assert self.same_weights(tmp_path / "rest", tmp_path / "whole")
+
+    def test_a_bad_limit_is_a_reason(
+        self, teacher: TeacherSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", "plenty")
+        assert run_training(experiment("dkd", epochs=1).plan()[1].spec, tmp_path, teacher) == "failed"
+        assert "DKD_TEACHER_LOGITS_GB is 'plenty'" in self.events(tmp_path)[-1].reason

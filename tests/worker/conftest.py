@@ -75,7 +75,7 @@ class Rig:
         self.heartbeat.stop()
 
     def _environment(self, slot: int) -> dict[str, str]:
-        given = training_environment(Devices(), slot, threads=1, worker_id=WORKER_ID)
+        given = training_environment(Devices(), slot, threads=1, worker_id=WORKER_ID, cache=Path("cache"))
         return {**given, "STANDIN": self.behaviour}
 
 

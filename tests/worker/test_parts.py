@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from core.wire.worker import ArtifactRef
 from tests.worker.fake import RUN, FakeBackend
 from worker.attempt import ClaimError, prepare
-from worker.devices import DeviceError, find_devices
+from worker.devices import DeviceError, Devices, find_devices, training_environment
 from worker.identity import Identity
 from worker.settings import WorkerSettings
 
@@ -67,6 +67,14 @@ def test_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DKD_SLOTS", "0")
     with pytest.raises(ValidationError, match="slots"):
         WorkerSettings()
+
+
+@pytest.mark.parametrize(("given", "cache"), [({}, "/home/of/it/cache"), ({"DKD_CACHE_DIR": "/big"}, "/big")])
+def test_trainings_keep_what_they_can_make_again_in_the_home(given: dict[str, str], cache: str) -> None:
+    found = training_environment(
+        Devices(), 0, threads=1, worker_id="w", cache=Path("/home/of/it/cache"), environment=given
+    )
+    assert found["DKD_CACHE_DIR"] == cache
 
 
 @pytest.mark.parametrize(
