@@ -104,8 +104,9 @@ def main(arguments: list[str] | None = None) -> None:
         losses["author's"] = authors(options.author)
 
     print(f"\nForward and backward at the logits, ms, median of {ROUNDS} in turn; {machine.describe()}")
-    print("| B | C | " + " | ".join(losses) + " | dkd_align / dkd |")
-    print("|---|---|" + "---|" * (len(losses) + 1))
+    compared = ["dkd", *(["author's"] if options.author else [])]
+    print("| B | C | " + " | ".join([*losses, *(f"dkd_align / {name}" for name in compared)]) + " |")
+    print("|---|---|" + "---|" * (len(losses) + len(compared)))
     for size, classes in SHAPES:
         random = torch.Generator().manual_seed(0)
         student, teacher = torch.randn(2, size, classes, generator=random) * 3
@@ -115,8 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
             for name, loss in losses.items():
                 times[name].append(milliseconds(loss, batch))
         medians = {name: statistics.median(values[10:]) for name, values in times.items()}
-        cells = " | ".join(f"{value:.2f}" for value in medians.values())
-        print(f"| {size} | {classes} | {cells} | {medians['dkd_align'] / medians['dkd']:.2f} |")
+        numbers = [*medians.values(), *(medians["dkd_align"] / medians[name] for name in compared)]
+        print(f"| {size} | {classes} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |")
 
 
 if __name__ == "__main__":

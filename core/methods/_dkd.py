@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+
 from core.catalog.methods import DecoupledParams, DKDParams
 from core.methods.decoupled import Decoupled
 from core.methods.differentiated import Standardised
@@ -38,7 +40,7 @@ def weighted_terms(
     params: DecoupledParams,
     epoch: int | None,
     pull_back: PullBack = _as_it_is,
-) -> dict[str, tuple[float, Term]]:
+) -> dict[str, tuple[float | Tensor, Term]]:
     """CE, TCKD and NCKD with their weights in this epoch; what DKD's descendants start from."""
     r = ramp(params, epoch)
     return {

@@ -6,6 +6,8 @@ away from the teacher.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -17,29 +19,36 @@ from core.methods.terms import LogitBatch, LossTerms, Term, compose
 def dkd_align_loss(batch: LogitBatch, params: DKDAlignParams, epoch: int | None) -> LossTerms:
     """DKD-Align with its cross-entropy, ramp and decay."""
     parts, pull_back = decouple(batch, params)
-    weighted: dict[str, tuple[float | Tensor, Term]] = dict(weighted_terms(batch, parts, params, epoch, pull_back))
+    weighted = weighted_terms(batch, parts, params, epoch, pull_back)
     term = pull_back(parts.alignment(params.reduction, params.log_floor))
     decay = params.decay ** (epoch or 0)
     if params.epsilon_share is not None:
         # What ε·r(e) must be for the share asked for; the ramp is in the other terms' norms already.
-        weight = decay * share_weight(params.epsilon_share, [w * t.gradient for w, t in weighted.values()], term)
+        weight: float | Tensor = decay * share_weight(params.epsilon_share, weighted.values(), term)
         r = ramp(params, epoch)
         if r == 0:  # an epoch of cross-entropy alone: no ε gives the term a share there
-            weight = torch.zeros_like(weight)
+            weight = torch.zeros_like(term.value)
         epsilon = weight / (r or 1.0)
     else:
-        epsilon = torch.full_like(term.value, decay * (params.epsilon or 0.0))
-        weight = ramp(params, epoch) * epsilon
+        number = decay * (params.epsilon or 0.0)
+        epsilon, weight = torch.full_like(term.value, number), ramp(params, epoch) * number
     weighted["align"] = (-weight, term)
     return with_similarity(compose(batch, {"epsilon": epsilon}, weighted), parts)
 
 
-def share_weight(share: float, others: list[Tensor], term: Term) -> Tensor:
+def share_weight(share: float, others: Iterable[tuple[float | Tensor, Term]], term: Term) -> Tensor:
     """The weight that gives a term this share of the summed gradient norms; 0 where its gradient vanishes.
 
     share = w‖g_A‖ / (Σ‖g‖ + w‖g_A‖), Frobenius over (B, C), so w = share/(1−share)·Σ‖g‖/‖g_A‖.
+
+    Args:
+        others: the other terms with their weights.
     """
-    norm = term.gradient.norm()
-    total = torch.stack([gradient.norm() for gradient in others]).sum()
+    norm = _norm(1.0, term)
+    total = torch.stack([_norm(weight, other) for weight, other in others]).sum()
     weight = share / (1 - share) * total / norm
     return torch.where(norm > 0, weight, torch.zeros_like(weight))
+
+
+def _norm(weight: float | Tensor, term: Term) -> Tensor:
+    return (term.direction.norm() * (weight * term.scale)).abs_()

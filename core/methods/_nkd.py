@@ -35,4 +35,4 @@ def _non_target(batch: LogitBatch, temperature: float) -> Term:
     """T²·CE(q̂, p̂): NCKD plus the teacher's entropy, which is a constant, so NCKD's gradient."""
     parts = Decoupled(batch, temperature)
     term = parts.nckd()
-    return Term(term.value + temperature**2 * parts.teacher_entropy(), term.gradient)
+    return Term(term.value + temperature**2 * parts.teacher_entropy(), term.direction, term.scale)

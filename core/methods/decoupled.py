@@ -9,6 +9,7 @@ overflows and log(1−p_t) keeps its digits where p_t rounds to 1.
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import torch
@@ -30,7 +31,7 @@ class Decoupled:
     """
 
     def __init__(self, batch: LogitBatch, temperature: float) -> None:
-        student, teacher = batch.student32 / temperature, batch.teacher32 / temperature
+        student, teacher = batch.student32, batch.teacher32
         if student.ndim != 2 or student.shape != teacher.shape or batch.target.shape != student.shape[:1]:
             shapes = f"{tuple(student.shape)}, {tuple(teacher.shape)}, {tuple(batch.target.shape)}"
             raise ValueError(f"expected logits (B, C), (B, C) and targets (B,), got {shapes}")
@@ -40,38 +41,48 @@ class Decoupled:
         self.batch_size, self.num_classes = student.shape
         self._index = batch.target.unsqueeze(1)
         # Student and teacher in one tensor: at a batch of 64 the number of operations decides, not their size.
-        both, index = torch.cat((student, teacher)), self._index.repeat(2, 1)
-        log_sum = both.scatter(1, index, -torch.inf).logsumexp(1, keepdim=True)
-        # The binary logit d (2B,), and the log-softmax over the non-target classes (2B, C) with 0 at the target.
-        d = (both.gather(1, index) - log_sum).squeeze(1)
-        log_hat = (both - log_sum).scatter_(1, index, 0.0)
-        self._log_p_hat, self._log_q_hat = log_hat.chunk(2)
-        self.p_hat, self.q_hat = log_hat.exp().scatter_(1, index, 0.0).chunk(2)
-        """p̂ and q̂ (B, C), 0 at the target."""
-        self._log_hit, self._log_miss = F.logsigmoid(d).chunk(2), F.logsigmoid(-d).chunk(2)
-        (self.p_t, self._q_t), (self._p_rest, self._q_rest) = (
-            tuple(part.exp() for part in parts) for parts in (self._log_hit, self._log_miss)
-        )
-        # Δ = p_t − q_t, written so that it keeps its digits where both are near 1.
-        self.delta = self.p_t * self._q_rest - self._p_rest * self._q_t
+        both, index = torch.cat((student, teacher)).div_(temperature), torch.cat((self._index, self._index))
+        at_target = both.gather(1, index)
+        log_hat = both.scatter_(1, index, -torch.inf).log_softmax(1)
+        # The largest of the others, less its log-softmax, is the logsumexp of them all.
+        d = at_target.sub_(both.amax(1, keepdim=True)).add_(log_hat.amax(1, keepdim=True)).view(2, 1, -1)
+        # p̂ − onehot and q̂ − onehot: with −1 at the target, the gradients below need no correction there.
+        self._p, self._q = log_hat.exp().scatter_(1, index, -1.0).chunk(2)
+        self._log_p_hat, self._log_q_hat = log_hat.scatter_(1, index, 0.0).chunk(2)
+        # (network, hit or miss, B); σ(−d) beside σ(d), since 1 − σ(d) has no digits left where the target is certain.
+        self._log_binary = F.logsigmoid(torch.cat((d, -d), 1))
+        self._binary = self._log_binary.exp()
+        self._p_t, self._p_rest, q_t, q_rest = self._binary.view(4, -1, 1).unbind()
+        # Δ = p_t − q_t (B, 1), written so that it keeps its digits where both are near 1. Two rounded products, since a
+        # fused one would leave a difference between equal networks, and the gradient of a logarithm divides by it.
+        self._delta = (self._p_t * q_rest).sub_(self._p_rest * q_t)
+
+    @functools.cached_property
+    def _moved(self) -> Tensor:
+        """Δ·(p̂ − onehot) (B, C): TCKD's gradient is −T/B times it."""
+        return self._p * self._delta
+
+    @functools.cached_property
+    def _apart(self) -> Tensor:
+        """p̂ − q̂ (B, C): NCKD's gradient is T/B times it."""
+        return self._p - self._q
 
     def tckd(self) -> Term:
         """T²·KL([q_t, 1−q_t] ‖ [p_t, 1−p_t]), averaged over the batch (Zhao et al. 2022, equation 7)."""
-        (hit, hit_teacher), (miss, miss_teacher) = self._log_hit, self._log_miss
-        kl = self._q_t * (hit_teacher - hit) + self._q_rest * (miss_teacher - miss)
-        pull = self.delta.mul(self.temperature / self.batch_size).unsqueeze(1)
-        gradient = (self.p_hat * -pull).scatter_(1, self._index, pull)
-        return Term(kl.mean().mul_(self.temperature**2), gradient)
+        log_p, log_q = self._log_binary.view(2, -1).unbind()
+        kl = torch.dot(self._binary.view(2, -1)[1], log_q - log_p)
+        scale = self.temperature / self.batch_size
+        return Term(kl.mul_(self.temperature * scale), self._moved, -scale)
 
     def nckd(self) -> Term:
         """T²·KL(q̂ ‖ p̂), averaged over the batch (Zhao et al. 2022, equation 7)."""
-        kl = torch.linalg.vecdot(self.q_hat, self._log_q_hat - self._log_p_hat)
-        gradient = (self.p_hat - self.q_hat).mul_(self.temperature / self.batch_size)
-        return Term(kl.mean().mul_(self.temperature**2), gradient)
+        kl = torch.dot(self._q.view(-1), (self._log_q_hat - self._log_p_hat).view(-1))
+        scale = self.temperature / self.batch_size
+        return Term(kl.mul_(self.temperature * scale), self._apart, scale)
 
     def teacher_entropy(self) -> Tensor:
         """Mean entropy of q̂, nats."""
-        return -(self.q_hat * self._log_q_hat).sum(1).mean()
+        return -(self._q * self._log_q_hat).sum(1).mean()
 
     def alignment(self, reduction: Reduction, log_floor: float = 0.0) -> Term:
         """A, the mean squared difference of the gradients of TCKD and NCKD, without a second backward pass.
@@ -80,22 +91,26 @@ class Decoupled:
         divided by B²; ``log`` is the logarithm of ``sample`` (plus ``log_floor``·B²).
         """
         batch, scale = self.batch_size, 1 / (self.batch_size * self.num_classes)
-        delta = self.delta.unsqueeze(1)
-        u = (self.p_hat * (1 + delta)).sub_(self.q_hat)
-        value = (self.delta.square() + torch.linalg.vecdot(u, u)).sum().mul_(self.temperature**2 * scale)
-        # −p̂·[w(Δ+m) − (1+Δ)(u−m)] as p̂·[(1+Δ)·(u−m) − pull], in u's own memory: at C = 1000 a new tensor costs as much
-        # as the arithmetic. w = p_t·(1−p_t).
-        m = torch.linalg.vecdot(u, self.p_hat).unsqueeze(1)
-        pull = (self.p_t * self._p_rest).unsqueeze(1) * (delta + m)
-        gradient = u.sub_(m).mul_(1 + delta).sub_(pull).mul_(self.p_hat).scatter_(1, self._index, pull)
-        factor = 2 * self.temperature * scale
+        delta, grown = self._delta, self._delta + 1
+        u = self._apart + self._moved  # with −Δ at the target, so that its square is s
+        flat = u.view(-1)
+        value = torch.dot(flat, flat).mul_(self.temperature**2 * scale)
+        # In the formula's own terms, w = p_t·(1−p_t): minus p̂·[(1+Δ)·(u−m) − w(Δ+m)], and minus w(Δ+m) at the target.
+        product = u.mul_(self._p)
+        both = product.sum(1, keepdim=True)  # Δ+m
+        pull = (self._p_t * self._p_rest).mul_(both)
+        level = torch.addcmul(pull, grown, both - delta)
+        direction = (self._p * level).addcmul_(grown, product, value=-1).scatter_(1, self._index, -pull)
+        factor = -2 * self.temperature * scale
         if reduction == "sample":
-            return Term(value, gradient.mul_(factor))
+            return Term(value, direction, factor)
         if reduction == "batch":
-            return Term(value / batch**2, gradient.mul_(factor / batch**2))
+            return Term(value / batch**2, direction, factor / batch**2)
         if reduction == "log":
-            floored = (value + log_floor * batch**2).clamp_min(LOG_LEAST)
-            return Term(floored.log(), gradient.mul_(factor / floored))
+            if log_floor:
+                value += log_floor * batch**2
+            value.clamp_min_(LOG_LEAST)
+            return Term(value.log(), direction, factor / value)
         raise ValueError(f"unknown reduction {reduction!r}: batch, sample or log")
 
     def similarity(self) -> Tensor:
@@ -103,8 +118,9 @@ class Decoupled:
 
         −sign(Δ)·p̂·(p̂−q̂) / (‖p̂−q̂‖·√(1+‖p̂‖²)). NaN where every sample is skipped.
         """
-        apart = self.p_hat - self.q_hat
-        norm = apart.norm(dim=1)
-        cosine = -self.delta.sign() * (self.p_hat * apart).sum(1) / (norm * (1 + self.p_hat.square().sum(1)).sqrt())
-        mean: Tensor = cosine.where((norm > 0) & (self.delta != 0), torch.nan).nanmean()
+        norm = self._apart.norm(dim=1)
+        delta = self._delta.squeeze(1)
+        # ‖p̂ − onehot‖ is that root.
+        cosine = -delta.sign() * (self._p * self._apart).sum(1) / (norm * self._p.norm(dim=1))
+        mean: Tensor = cosine.where((norm > 0) & (delta != 0), torch.nan).nanmean()
         return mean

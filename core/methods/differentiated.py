@@ -34,11 +34,11 @@ class Standardised:
 
     def pulled_back(self, term: Term) -> Term:
         """The same value with its gradient through z' = (z − mean) / (std + 1e-7), std of the C−1 kind."""
-        z, g = self.batch.student, term.gradient
+        z, g = self.batch.student, term.direction
         scale = self._deviation + _STD_FLOOR
         # ∂std/∂z = (z − mean)/((C−1)·std) = z'·scale/((C−1)·std); a row of equal logits has no direction to move in.
         along = (g * z).sum(1, keepdim=True) / (z.shape[1] - 1) * scale / self._deviation.clamp_min(1e-30)
-        return Term(term.value, (g - g.mean(1, keepdim=True) - along * z) / scale)
+        return Term(term.value, (g - g.mean(1, keepdim=True) - along * z) / scale, term.scale)
 
 
 def _standardise(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,8 @@ also what the diagnostics measure, at no further cost.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,61 +54,102 @@ class LossTerms:
         total: scalar, to call ``backward`` on.
         values: detached scalars by name, unweighted: ``ce``, ``tckd``, ``nckd``, ``align``, ``kd``, ``epsilon`` ….
         gradients: (B, C) each, with respect to the student's logits, all weights, ramp and decay included. They add up
-            to the gradient of ``total``. Empty for a loss that leaves its gradient to autograd.
+            to the gradient of ``total``. Each is made when it is first read: ``total`` needs only their sum. Empty for
+            a loss that leaves its gradient to autograd.
         similarity: gives a scalar, the mean cosine of the TCKD and NCKD gradients of a sample, where the method has
             both; computed only when it is asked for.
     """
 
     total: Tensor
     values: dict[str, Tensor]
-    gradients: dict[str, Tensor] = field(default_factory=dict)
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
     similarity: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class Term:
-    """One term of a loss: ``value`` a scalar, ``gradient`` (B, C) with respect to the student's logits."""
+    """One term of a loss.
+
+    Attributes:
+        value: scalar.
+        direction: (B, C); times ``scale`` it is the gradient with respect to the student's logits.
+        scale: a number or a detached scalar, kept apart so that it is multiplied with the term's weight and not with
+            every class's share.
+    """
 
     value: Tensor
-    gradient: Tensor
+    direction: Tensor
+    scale: float | Tensor = 1.0
+
+    @property
+    def gradient(self) -> Tensor:
+        """(B, C)."""
+        return self.direction * self.scale
+
+
+class Gradients(Mapping[str, Tensor]):
+    """The gradients of weighted terms by name, each made when it is first read."""
+
+    def __init__(self, weighted: Mapping[str, tuple[float | Tensor, Term]]) -> None:
+        self._weighted = weighted
+        self._made: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._made:
+            weight, term = self._weighted[name]
+            self._made[name] = term.direction * (weight * term.scale)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weighted)
+
+    def __len__(self) -> int:
+        return len(self._weighted)
 
 
 def cross_entropy(student: Tensor, target: Tensor) -> Term:
     """Mean cross-entropy with the labels: gradient (softmax(z) − onehot) / B."""
-    log_p = F.log_softmax(student, dim=1)
+    log_p = student.log_softmax(1)
     value = F.nll_loss(log_p, target)
     index = target.unsqueeze(1)
-    gradient = log_p.exp_()
-    gradient.scatter_(1, index, gradient.gather(1, index).sub_(1))
-    return Term(value, gradient.div_(len(target)))
+    direction = log_p.exp_()
+    direction.scatter_(1, index, direction.gather(1, index).sub_(1))
+    return Term(value, direction, 1 / len(target))
 
 
 def compose(
     batch: LogitBatch, values: dict[str, Tensor], weighted: Mapping[str, tuple[float | Tensor, Term]]
 ) -> LossTerms:
-    """Weight terms and add them up to a loss whose gradient is the sum of theirs. The terms' own gradients are used up.
+    """Weight terms and add them up to a loss whose gradient is the sum of theirs.
 
     Args:
         values: what to report beside the terms' own values.
         weighted: by name, the weight (a number or a detached scalar) and the term.
     """
-    # In place: with many classes a new tensor costs as much as the arithmetic.
-    gradients = {name: term.gradient.mul_(weight) for name, (weight, term) in weighted.items()}
-    total = torch.stack([weight * term.value for weight, term in weighted.values()]).sum()
-    first, *others = gradients.values()
-    gradient = first.clone()
-    for other in others:
-        gradient += other
+    (weight, term), *others = weighted.values()
+    total, gradient = term.value * weight, term.direction * (weight * term.scale)
+    for weight, term in others:
+        _add(total, term.value, weight)
+        _add(gradient, term.direction, weight * term.scale)
     return LossTerms(
         total=attach(batch.student, total, gradient),
         values={name: term.value for name, (_, term) in weighted.items()} | values,
-        gradients=gradients,
+        gradients=Gradients(weighted),
     )
 
 
-def full_precision(batch: LogitBatch) -> torch.autocast:
-    """A block in which autocast is off: some products (``vecdot`` among them) would be taken in half precision."""
-    return torch.autocast(batch.student.device.type, enabled=False)
+def _add(total: Tensor, part: Tensor, factor: float | Tensor) -> None:
+    """``total += factor·part`` in one operation."""
+    if isinstance(factor, Tensor):
+        total.addcmul_(part, factor)
+    else:
+        total.add_(part, alpha=factor)
+
+
+def full_precision(batch: LogitBatch) -> AbstractContextManager[object]:
+    """A block in which autocast is off: some products (``dot`` among them) would be taken in half precision."""
+    device = batch.student.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def attach(logits: Tensor, value: Tensor, gradient: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core import methods
 from core.catalog import METHODS
@@ -148,6 +149,41 @@ def test_its_terms_gradients_add_up_to_the_whole(setting: str) -> None:
     terms = loss(setting, (z, v, target), epoch=3)
     (whole,) = torch.autograd.grad(terms.total, z)
     assert torch.allclose(sum(terms.gradients.values()), whole, rtol=1e-12, atol=1e-14)  # type: ignore[arg-type]
+
+
+class _Counted(TorchDispatchMode):
+    """Counts the operations that compute something; views and copies that copy nothing cost next to nothing."""
+
+    free = ("view", "_unsafe_view", "unsqueeze", "squeeze", "detach", "split", "unbind", "select", "alias", "t")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ not in self.free
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_alignment_term_is_a_few_operations_more_than_dkd() -> None:
+    """At a batch of 64 their number decides what a loss costs; times are in benchmarks/results/losses.md."""
+    z, v, target = logits(8, 10)
+    counts = {}
+    for setting in ("dkd", "dkd_align log"):
+        with _Counted() as operations:
+            loss(setting, (z, v, target)).total.backward()  # type: ignore[no-untyped-call]
+        counts[setting] = operations.count
+    assert counts["dkd"] <= 45
+    assert counts["dkd_align log"] <= 70
+
+
+def test_a_terms_own_gradient_is_made_only_where_it_is_read() -> None:
+    z, v, target = logits(8, 10)
+    terms = loss("dkd_align log", (z, v, target))
+    with _Counted() as operations:
+        assert list(terms.gradients) == ["ce", "tckd", "nckd", "align"]
+    assert operations.count == 0
+    assert terms.gradients["tckd"] is terms.gradients["tckd"]
 
 
 @ALL
