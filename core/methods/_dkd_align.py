@@ -22,13 +22,14 @@ def dkd_align_loss(batch: LogitBatch, params: DKDAlignParams, epoch: int | None)
     weighted = weighted_terms(batch, parts, params, epoch, pull_back)
     term = pull_back(parts.alignment(params.reduction, params.log_floor))
     decay = params.decay ** (epoch or 0)
+    weight: float | Tensor
     if params.epsilon_share is not None:
         # What ε·r(e) must be for the share asked for; the ramp is in the other terms' norms already.
-        weight: float | Tensor = decay * share_weight(params.epsilon_share, weighted.values(), term)
+        share = decay * share_weight(params.epsilon_share, weighted.values(), term)
         r = ramp(params, epoch)
         if r == 0:  # an epoch of cross-entropy alone: no ε gives the term a share there
-            weight = torch.zeros_like(term.value)
-        epsilon = weight / (r or 1.0)
+            share = torch.zeros_like(share)
+        epsilon, weight = share / (r or 1.0), share
     else:
         number = decay * (params.epsilon or 0.0)
         epsilon, weight = torch.full_like(term.value, number), ramp(params, epoch) * number
@@ -51,4 +52,5 @@ def share_weight(share: float, others: Iterable[tuple[float | Tensor, Term]], te
 
 
 def _norm(weight: float | Tensor, term: Term) -> Tensor:
-    return (term.direction.norm() * (weight * term.scale)).abs_()
+    norm: Tensor = (term.direction.norm() * (weight * term.scale)).abs_()
+    return norm
