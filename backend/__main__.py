@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from backend.db import Database, migrate
 from backend.settings import Settings
@@ -17,11 +21,8 @@ cli = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pret
 @cli.command("migrate")
 def migrate_command() -> None:
     """Bring the database to this version's schema. Does nothing where it has it."""
-    database = Database(_settings().database_url)
-    try:
+    with _opened(_settings()) as database:
         migrate.upgrade(database)
-    finally:
-        database.dispose()
     typer.echo(f"the database is at version {migrate.head_revision()}")
 
 
@@ -68,13 +69,30 @@ def serve(
 def _bootstrap(settings: Settings) -> None:
     from backend.tokens import bootstrap as make_tokens
 
-    database = Database(settings.database_url)
-    try:
+    with _opened(settings) as database:
         if migrate.current_revision(database) != migrate.head_revision():
             _fail("the database does not have this version's schema; run `python -m backend migrate` first")
         make_tokens(database, settings)
-    finally:
-        database.dispose()
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Database]:
+    """The database; one that cannot be used ends the command with a sentence."""
+    shown = make_url(settings.database_url).render_as_string(hide_password=True)
+    try:
+        database = Database(settings.database_url)
+        try:
+            yield database
+        finally:
+            database.dispose()
+    except (OperationalError, OSError) as error:
+        said = str(error.orig) if isinstance(error, OperationalError) else error.strerror or str(error)
+        _fail(f"cannot use the database {shown}: {' '.join(said.split())}")
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:
+            raise  # a statement of ours that is wrong, not the database
+        said = " ".join(str(error.orig).split())
+        _fail(f"the database {shown} is damaged, or no database ({said}); put a backup in its place, or move it away")
 
 
 def _settings() -> Settings:

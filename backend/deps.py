@@ -15,7 +15,7 @@ from backend.nudge import Nudger
 from backend.settings import Settings
 from backend.tokens import Principal, identify
 
-_bearer = HTTPBearer(auto_error=False, description="The token of `python -m backend bootstrap`.")
+_bearer = HTTPBearer(auto_error=False, description="Of `dkd token create`, or the admin's own.")
 
 
 def _settings(request: Request) -> Settings:
@@ -61,18 +61,20 @@ def authorize(
         principal = identify(session, credentials.credentials)
     if principal is None:
         header = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-        raise ApiError(401, "this token is not known here, or was revoked", headers=header)
+        raise ApiError(401, "this token is not known here, was revoked, or has expired", headers=header)
     missing = [scope for scope in needed.scopes if scope not in principal.scopes]
     if missing:
-        raise ApiError(403, f"this token does not allow {', '.join(missing)}")
+        raise ApiError(403, f"this token does not have the scope {', '.join(missing)}")
     return principal
 
 
 ReaderDep = Annotated[Principal, Security(authorize, scopes=["read"])]
-WriterDep = Annotated[Principal, Security(authorize, scopes=["write"])]
+SubmitterDep = Annotated[Principal, Security(authorize, scopes=["submit"])]
+AdminDep = Annotated[Principal, Security(authorize, scopes=["admin"])]
 WorkerDep = Annotated[Principal, Security(authorize, scopes=["worker"])]
 
 # For ``APIRouter(dependencies=…)``, where the route does not need to know who it is.
 reads = Security(authorize, scopes=["read"])
-writes = Security(authorize, scopes=["write"])
+submits = Security(authorize, scopes=["submit"])
+administers = Security(authorize, scopes=["admin"])
 works = Security(authorize, scopes=["worker"])

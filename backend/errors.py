@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
 from core.spec import SpecError
@@ -98,6 +98,13 @@ def install(app: FastAPI) -> None:
     async def _database_away(request: Request, error: OperationalError) -> JSONResponse:
         _log.error("database unavailable", path=request.url.path, error=str(error.orig))
         return problem_response(503, "the database does not answer; try again", headers={"Retry-After": "2"})
+
+    @app.exception_handler(DatabaseError)
+    async def _database_damaged(request: Request, error: DatabaseError) -> JSONResponse:
+        if type(error) is not DatabaseError:  # a statement of ours that is wrong
+            return await _unexpected(request, error)
+        _log.error("database damaged", path=request.url.path, error=str(error.orig))
+        return problem_response(503, "the database is damaged, or no database; the backend's log says more")
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:

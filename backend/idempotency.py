@@ -29,25 +29,25 @@ class Request:
     body_sha256: str
 
 
-def find(session: Session, request: Request) -> str | None:
-    """Id of the experiment that this request has made. Raises ApiError 422 where the key came with another body."""
+def find(session: Session, request: Request) -> list[str] | None:
+    """Ids of the experiments that this request has made. Raises ApiError 422 where the key came with another body."""
     query = select(IdempotencyKey).where(IdempotencyKey.token_id == request.token_id, IdempotencyKey.key == request.key)
     known = session.scalars(query).one_or_none()
     if known is None:
         return None
     if known.body_sha256 != request.body_sha256:
         raise reused()
-    return known.experiment_id
+    return known.made
 
 
-def keep(session: Session, request: Request, experiment_id: str, moment: datetime) -> bool:
+def keep(session: Session, request: Request, made: list[str], moment: datetime) -> bool:
     """Remember what the request made; false where the same request is remembered already."""
     values = {
         "id": new_id(),
         "token_id": request.token_id,
         "key": request.key,
         "body_sha256": request.body_sha256,
-        "experiment_id": experiment_id,
+        "made": made,
         "created_at": moment,
     }
     return insert_if_absent(session, IdempotencyKey, values, unique=["token_id", "key"])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, insert, select
 from sqlalchemy.orm import Session
 
-from backend.db import models, new_id, new_ids, now
-from backend.db.models import Experiment, ExperimentRun, Run
-from backend.db.upsert import insert_if_absent
+from backend.db import models, new_ids, now
+from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
+from backend.db.upsert import insert_if_absent, insert_new
 from backend.errors import invalid
 from core.spec import ExperimentSpec, PlannedRun, Problem, warnings_of
 from core.wire.public import PlannedRunInfo, Preview, ProblemField
@@ -18,39 +20,94 @@ from core.wire.public import PlannedRunInfo, Preview, ProblemField
 _LIVE_TEACHER = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
 
 
-def create(session: Session, spec: ExperimentSpec) -> Experiment:
+def create(session: Session, spec: ExperimentSpec, *, submitted_by: str = "") -> Experiment:
     """Store an experiment and all its runs. Raises ApiError 422 where its name is taken.
 
     A teacher that is being trained, or has been, is used again; students wait for it. The caller's transaction makes
     it all or nothing.
     """
-    moment = now(session)
-    experiment_id = new_id()
-    values = {"id": experiment_id, "name": spec.name, "spec": spec.model_dump(mode="json"), "created_at": moment}
-    if not insert_if_absent(session, Experiment, values, unique=["name"]):
-        raise invalid(f"an experiment named {spec.name!r} exists already", name_taken(spec.name))
-    plan = spec.plan()
-    rows = [
-        _row(planned, run_id, experiment_id, spec, moment)
-        for planned, run_id in zip(plan, new_ids(len(plan)), strict=True)
-    ]
-    teacher: Run | None = None
-    if plan[0].spec.role == "teacher":
-        teacher = _share_teacher(session, rows[0])
-        rows[0]["id"] = teacher.id
-    students = rows[1:] if teacher else rows
-    for planned, row in zip(plan[-len(students) :], students, strict=True):
-        if teacher and planned.spec.teacher:
-            row["teacher_run_id"] = teacher.id
-            if teacher.state != "succeeded":
-                row["state"] = "waiting"
-    session.execute(insert(Run), students)
-    links = [
-        {"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position}
-        for position, row in enumerate(rows)
-    ]
-    session.execute(insert(ExperimentRun), links)
+    (experiment_id,) = create_many(session, [("", spec)], submitted_by=submitted_by)
     return session.get_one(Experiment, experiment_id)
+
+
+def create_many(
+    session: Session, specs: Sequence[tuple[str, ExperimentSpec]], *, submitted_by: str, sweep: str = ""
+) -> list[str]:
+    """Store many experiments with all their runs in a few statements; their ids, in the order of the specs.
+
+    Args:
+        specs: each with what its path in the request begins with, as ``experiments.3.``.
+
+    Raises:
+        ApiError: 422 with the path of every name that is taken, also by another one of the specs.
+    """
+    moment = now(session)
+    ids = new_ids(len(specs))
+    _insert_experiments(session, ids, specs, moment, submitted_by, sweep)
+    planned: list[tuple[str, PlannedRun, dict[str, Any]]] = []
+    for experiment_id, (_, spec) in zip(ids, specs, strict=True):
+        plan = spec.plan()
+        planned += [(experiment_id, run, _row(run, "", experiment_id, spec, moment)) for run in plan]
+    for (_, _, row), run_id in zip(planned, new_ids(len(planned)), strict=True):
+        row["id"] = run_id
+    teachers = _share_teachers(session, [row for _, _, row in planned if row["role"] == "teacher"])
+    students: list[dict[str, Any]] = []
+    links: list[dict[str, Any]] = []
+    positions: Counter[str] = Counter()
+    for experiment_id, run, row in planned:
+        if row["role"] == "teacher":
+            row["id"] = teachers[row["fingerprint"]].id
+        else:
+            students.append(row)
+            if run.spec.teacher:
+                teacher = teachers[run.spec.teacher]
+                row["teacher_run_id"] = teacher.id
+                if teacher.state != "succeeded":
+                    row["state"] = "waiting"
+        position = positions[experiment_id]
+        positions[experiment_id] += 1
+        links.append({"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position})
+    session.execute(insert(Run), students)
+    session.execute(insert(ExperimentRun), links)
+    return ids
+
+
+def _insert_experiments(
+    session: Session,
+    ids: Sequence[str],
+    specs: Sequence[tuple[str, ExperimentSpec]],
+    moment: datetime,
+    submitted_by: str,
+    sweep: str,
+) -> None:
+    rows = [
+        {
+            "id": key,
+            "name": spec.name,
+            "spec": spec.model_dump(mode="json"),
+            "created_at": moment,
+            "submitted_by": submitted_by,
+            "sweep": sweep,
+            "notes": spec.notes,
+        }
+        for key, (_, spec) in zip(ids, specs, strict=True)
+    ]
+    entered = insert_new(session, Experiment, rows, unique=["name"], returning="id")
+    taken = [(prefix, spec.name) for key, (prefix, spec) in zip(ids, specs, strict=True) if key not in entered]
+    if taken:
+        fields = [
+            ProblemField(path=f"{prefix}name", message=f"an experiment named {name!r} exists already")
+            for prefix, name in taken
+        ]
+        more = f" (and {len(taken) - 1} more names are taken)" if len(taken) > 1 else ""
+        raise invalid(f"an experiment named {taken[0][1]!r} exists already{more}", *fields)
+    tags = [
+        {"experiment_id": key, "tag": tag}
+        for key, (_, spec) in zip(ids, specs, strict=True)
+        for tag in dict.fromkeys(spec.tags)
+    ]
+    if tags:
+        session.execute(insert(ExperimentTag), tags)
 
 
 def preview(session: Session, spec: ExperimentSpec) -> Preview:
@@ -115,6 +172,22 @@ def _row(
     }
 
 
+def _share_teachers(session: Session, rows: Sequence[dict[str, Any]]) -> dict[str, Run]:
+    """The live teacher of each fingerprint, locked, in the order of the fingerprints: two requests that share several
+    then never wait for each other."""
+    wanted: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        known = wanted.setdefault(row["fingerprint"], row)
+        known["priority"] = max(known["priority"], row["priority"])
+        known["device"] = _either(known["device"], row["device"])
+    return {fingerprint: _share_teacher(session, wanted[fingerprint]) for fingerprint in sorted(wanted)}
+
+
+def _either(device: str, other: str) -> str:
+    """Where a teacher may run that both ask for: neither may wait for a machine that only the other one has."""
+    return "any" if {device, other} == {"cpu", "gpu"} else device
+
+
 def _share_teacher(session: Session, row: dict[str, Any]) -> Run:
     """The live teacher like this one, locked; made where there is none."""
     teacher: Run | None = None
@@ -122,8 +195,7 @@ def _share_teacher(session: Session, row: dict[str, Any]) -> Run:
         insert_if_absent(session, Run, row, unique=["fingerprint"], where=models.LIVE_TEACHER_CONDITION)
         teacher = live_teacher(session, row["fingerprint"], lock=True)
     teacher.priority = max(teacher.priority, row["priority"])
-    if {teacher.device, row["device"]} == {"cpu", "gpu"}:
-        teacher.device = "any"  # neither experiment may wait for a machine that only the other one has
+    teacher.device = _either(teacher.device, row["device"])
     if teacher.state == "cancelling":
         # Somebody needs it again. Where the worker has been told already, it says "cancelled", and since nobody wants
         # that any more the run goes back to the queue.

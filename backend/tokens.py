@@ -1,4 +1,4 @@
-"""Bearer tokens: made on first start, kept in files of mode 0600, of which the database holds only the hashes."""
+"""Bearer tokens, of which the database holds only the hashes. The first two are made at the start, in private files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,31 @@ import os
 import secrets
 import tempfile
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
-from backend.db import Database, new_id, now
+from backend.db import Database, db_now, new_id, now
 from backend.db.models import Token
+from backend.errors import conflict, not_found
 from backend.settings import Settings
+from core.wire.access import TokenInfo, TokenMade, TokenRequest
+from core.wire.public import ProblemField
 
-SCOPES = {"read": "See everything.", "write": "Submit, cancel, retry.", "worker": "Claim runs and report on them."}
-ADMIN_SCOPES = ["read", "write"]
+# Whoever may submit may also look, and an admin may do both; a worker's token opens nothing else, and nothing else
+# opens a worker's routes.
+_IMPLIED: dict[str, frozenset[str]] = {
+    "read": frozenset({"read"}),
+    "submit": frozenset({"read", "submit"}),
+    "worker": frozenset({"worker"}),
+    "admin": frozenset({"read", "submit", "admin"}),
+}
+ADMIN_SCOPES = ["admin"]
 WORKER_SCOPES = ["worker"]
+PREFIX = "dkd_"
+"""Of every new token, so that a scanner finds one that was committed by mistake."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +42,12 @@ class Principal:
 
     Attributes:
         token_id: of the token it came with.
-        scopes: what that token allows.
+        name: of that token: who submitted an experiment.
+        scopes: what that token allows, what follows from it included.
     """
 
     token_id: str
+    name: str
     scopes: frozenset[str]
 
 
@@ -42,18 +57,88 @@ def digest(token: str) -> str:
 
 
 def identify(session: Session, token: str) -> Principal | None:
-    """Who holds this token; None where it is unknown or revoked."""
+    """Who holds this token; None where it is unknown, revoked or expired."""
     wanted = digest(token)
-    row = session.scalars(select(Token).where(Token.sha256 == wanted, Token.revoked_at.is_(None))).one_or_none()
+    query = select(Token.id, Token.name, Token.scopes, Token.sha256).where(Token.sha256 == wanted, _live())
+    row = session.execute(query).one_or_none()
+    # The index finds by hash, of which a caller can choose no part; the comparison itself takes one time for all.
     if row is None or not hmac.compare_digest(row.sha256, wanted):
         return None
-    return Principal(row.id, frozenset(row.scopes))
+    return Principal(row.id, row.name, frozenset().union(*(_IMPLIED.get(scope, frozenset()) for scope in row.scopes)))
 
 
 def add_token(session: Session, token: str, name: str, scopes: list[str]) -> None:
     """Let a token in. Nothing changes where it is known already."""
     if session.scalars(select(Token).where(Token.sha256 == digest(token))).one_or_none() is None:
         session.add(Token(id=new_id(), name=name, sha256=digest(token), scopes=scopes, created_at=now(session)))
+
+
+def create(session: Session, request: TokenRequest, principal: Principal) -> TokenMade:
+    """A new token. Its text is in the answer and nowhere else.
+
+    Raises ApiError 409 where a token of that name is in use: "who submitted what" is said by the name.
+    """
+    if session.scalars(select(Token.id).where(Token.name == request.name, _live())).first():
+        raise conflict(
+            f"a token named {request.name!r} is in use; revoke it, or take another name",
+            ProblemField(path="name", message="is taken"),
+        )
+    text = PREFIX + secrets.token_urlsafe(32)
+    moment = now(session)
+    days = request.expires_in_days
+    token = Token(
+        id=new_id(),
+        name=request.name,
+        sha256=digest(text),
+        scopes=list(dict.fromkeys(request.scopes)),
+        created_at=moment,
+        created_by=principal.name,
+        expires_at=moment + timedelta(days=days) if days else None,
+    )
+    session.add(token)
+    session.flush()
+    return TokenMade(**_info(token, moment).model_dump(), token=text)
+
+
+def listed(session: Session) -> list[TokenInfo]:
+    """Every token, newest first, without what would let anybody in."""
+    moment = now(session)
+    return [_info(token, moment) for token in session.scalars(select(Token).order_by(Token.id.desc()))]
+
+
+def revoke(session: Session, token_id: str, principal: Principal) -> TokenInfo:
+    """Shut a token out from the next request on. Repeating changes nothing.
+
+    Raises ApiError 404, or 409 for the token of the request itself, so that nobody locks the last admin out.
+    """
+    token = session.get(Token, token_id)
+    if token is None:
+        raise not_found("token", token_id)
+    if token.id == principal.token_id:
+        raise conflict("this is the token of this very request; revoke it with another one")
+    moment = now(session)
+    token.revoked_at = token.revoked_at or moment
+    return _info(token, moment)
+
+
+def _live() -> ColumnElement[bool]:
+    return and_(Token.revoked_at.is_(None), or_(Token.expires_at.is_(None), Token.expires_at > db_now()))
+
+
+def _info(token: Token, moment: datetime) -> TokenInfo:
+    over = token.expires_at is not None and token.expires_at <= moment
+    return TokenInfo.model_validate(
+        {
+            "id": token.id,
+            "name": token.name,
+            "scopes": token.scopes,
+            "state": "revoked" if token.revoked_at else "expired" if over else "active",
+            "created_at": token.created_at,
+            "created_by": token.created_by,
+            "expires_at": token.expires_at,
+            "revoked_at": token.revoked_at,
+        }
+    )
 
 
 def bootstrap(database: Database, settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import Session, defer
 
@@ -12,7 +13,7 @@ from backend import logs, metrics_store
 from backend.db import models
 from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricName, Run
 from backend.planning import warnings_as_fields
-from core.spec import ExperimentSpec, RunSpec, warnings_of
+from core.spec import ExperimentSpec, problems_of, warnings_of
 from core.wire import public
 from core.wire.public import TERMINAL
 
@@ -54,7 +55,7 @@ def whole_run(session: Session, run_id: str) -> public.Run | None:
     links = select(ExperimentRun.experiment_id).where(ExperimentRun.run_id == run_id)
     return public.Run(
         **_summary(run, experiment, worker, _latest(session, [run_id]).get(run_id, {})),
-        spec=RunSpec.model_validate(run.spec),
+        spec=run.spec,
         fingerprint=run.fingerprint,
         experiments=list(session.scalars(links.order_by(ExperimentRun.experiment_id))),
         attempts=[
@@ -89,21 +90,33 @@ def _log_tail(session: Session, run: Run) -> list[str]:
 def experiment_summaries(session: Session, experiments: Sequence[Experiment]) -> list[public.ExperimentSummary]:
     """With the counts of their runs, for the whole list at once."""
     counts = _counts(session, [experiment.id for experiment in experiments])
-    return [public.ExperimentSummary(**_experiment(experiment, counts[experiment.id])) for experiment in experiments]
+    tags = _tags(session, list(counts))
+    return [
+        public.ExperimentSummary(**_experiment(experiment, counts[experiment.id], tags.get(experiment.id, [])))
+        for experiment in experiments
+    ]
 
 
 def whole_experiment(session: Session, experiment: Experiment) -> public.Experiment:
     """An experiment with its runs, in the order of its plan."""
-    spec = ExperimentSpec.model_validate(experiment.spec)
     query = run_query().join(ExperimentRun, ExperimentRun.run_id == Run.id)
     query = query.where(ExperimentRun.experiment_id == experiment.id).order_by(ExperimentRun.position)
-    fields = _experiment(experiment, _counts(session, [experiment.id])[experiment.id])
+    counts, tags = _counts(session, [experiment.id]), _tags(session, [experiment.id])
+    fields = _experiment(experiment, counts[experiment.id], tags.get(experiment.id, []))
     return public.Experiment(
         **fields,
-        spec=spec,
+        spec=experiment.spec,
         runs=run_summaries(session, query),
-        warnings=warnings_as_fields(warnings_of(spec)),
+        warnings=_warnings(experiment.spec),
     )
+
+
+def _warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
+    try:
+        return warnings_as_fields(warnings_of(ExperimentSpec.model_validate(spec)))
+    except ValidationError as error:  # as when it names an entry of a plugin that is no longer loaded
+        text = "this backend cannot read the stored spec; it is shown as it is"
+        return [public.ProblemField(path=item.path, message=f"{text}: {item.message}") for item in problems_of(error)]
 
 
 def _summary(
@@ -189,7 +202,18 @@ def _counts(session: Session, experiment_ids: Iterable[str]) -> dict[str, dict[s
     return found
 
 
-def _experiment(experiment: Experiment, counts: dict[str, Any]) -> dict[str, Any]:
+def _tags(session: Session, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    table = models.ExperimentTag
+    for start in range(0, len(experiment_ids), _CHUNK):
+        some = experiment_ids[start : start + _CHUNK]
+        query = select(table.experiment_id, table.tag).where(table.experiment_id.in_(some)).order_by(table.tag)
+        for key, tag in session.execute(query):
+            found.setdefault(key, []).append(tag)
+    return found
+
+
+def _experiment(experiment: Experiment, counts: dict[str, Any], tags: list[str]) -> dict[str, Any]:
     spec, states = experiment.spec, counts["states"]
     state = _state(states)
     return {
@@ -200,7 +224,11 @@ def _experiment(experiment: Experiment, counts: dict[str, Any]) -> dict[str, Any
         "teacher_model": spec["teacher"]["model"]["name"] if spec.get("teacher") else None,
         "student_model": spec["student"]["model"]["name"],
         "methods": [method["label"] for method in spec["methods"]],
-        "tags": spec["tags"],
+        "tags": tags,
+        "notes": experiment.notes,
+        "sweep": experiment.sweep,
+        "submitted_by": experiment.submitted_by,
+        "archived_at": experiment.archived_at,
         "counts": public.StateCounts(**states),
         "progress": min(counts["done"] / counts["all"], 1.0) if counts["all"] else 0.0,
         "created_at": experiment.created_at,

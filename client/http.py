@@ -13,6 +13,7 @@ import httpx
 
 from client.connection import API, Connection, find_token, find_url
 from core.spec import ExperimentSpec
+from core.wire.access import Scope, TokenInfo, TokenList, TokenMade, TokenRequest
 from core.wire.local import Home
 from core.wire.public import (
     Catalog,
@@ -194,6 +195,19 @@ class Client:
     def teachers(self) -> TeacherList:
         """Every teacher, with the number of runs that use it."""
         return self._connection.send("GET", f"{API}/teachers", TeacherList, repeatable=True)
+
+    def create_token(self, name: str, scopes: Sequence[Scope], *, expires_in_days: float | None = None) -> TokenMade:
+        """Make a token; its text is in the answer and nowhere else. For admins. Not repeated."""
+        body = TokenRequest(name=name, scopes=list(scopes), expires_in_days=expires_in_days)
+        return self._connection.send("POST", f"{API}/tokens", TokenMade, body=body)
+
+    def tokens(self) -> TokenList:
+        """Every token, without the tokens themselves. For admins."""
+        return self._connection.send("GET", f"{API}/tokens", TokenList, repeatable=True)
+
+    def revoke_token(self, token_id: str) -> TokenInfo:
+        """Shut a token out. For admins. Doing it twice changes nothing."""
+        return self._connection.send("DELETE", f"{API}/tokens/{_part(token_id)}", TokenInfo, repeatable=True)
 
 
 def read_server_events(lines: Iterator[str]) -> Iterator[ServerEvent]:

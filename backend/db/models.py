@@ -51,6 +51,22 @@ class Experiment(Base):
     name: Mapped[str] = mapped_column(String(100), unique=True)
     spec: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+    submitted_by: Mapped[str] = mapped_column(
+        String(100), default="", server_default="", doc="Name of the token, as it was then."
+    )
+    sweep: Mapped[str] = mapped_column(String(100), default="", server_default="", doc="Name of the sweep it is of.")
+    notes: Mapped[str] = mapped_column(Text, default="", server_default="")
+    archived_at: Mapped[datetime | None]
+
+
+class ExperimentTag(Base):
+    """A tag of an experiment. The spec's at first; what a person changes is changed here, the spec stays as it was."""
+
+    __tablename__ = "experiment_tags"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True)
+    tag: Mapped[str] = mapped_column(String(40), primary_key=True, index=True)
 
 
 class ExperimentRun(Base):
@@ -246,6 +262,8 @@ class Token(Base):
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     scopes: Mapped[list[str]]
     created_at: Mapped[datetime]
+    created_by: Mapped[str] = mapped_column(String(100), default="", server_default="")
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
 
@@ -259,5 +277,5 @@ class IdempotencyKey(Base):
     token_id: Mapped[str] = mapped_column(ForeignKey("tokens.id", ondelete="CASCADE"))
     key: Mapped[str] = mapped_column(String(200))
     body_sha256: Mapped[str] = mapped_column(String(64))
-    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
+    made: Mapped[list[str]] = mapped_column(doc="Ids of the experiments.")
     created_at: Mapped[datetime] = mapped_column(index=True)

@@ -32,3 +32,25 @@ def insert_if_absent(
     statement = statement.on_conflict_do_nothing(index_elements=list(unique), index_where=where)
     # Asked for, since a driver's row count is not reliable after an INSERT.
     return session.execute(statement.returning(literal_column("1"))).first() is not None
+
+
+def insert_new(
+    session: Session,
+    table: type[DeclarativeBase],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    unique: Sequence[str],
+    returning: str,
+) -> set[Any]:
+    """Insert those rows that the unique index has none like, also among themselves; waits as ``insert_if_absent`` does.
+
+    Args:
+        returning: a column that tells the rows apart.
+
+    Returns:
+        that column's values of the rows inserted.
+    """
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    target = inspect(table).local_table
+    statement = dialect.insert(target).on_conflict_do_nothing(index_elements=list(unique))
+    return set(session.connection().execute(statement.returning(target.c[returning]), [*rows]).scalars())

@@ -2,7 +2,19 @@
 
 from fastapi import APIRouter
 
-from backend.routes import catalog, comparisons, events, experiments, fleet, health, metrics, monitoring, runs, worker
+from backend.routes import (
+    catalog,
+    comparisons,
+    events,
+    experiments,
+    fleet,
+    health,
+    metrics,
+    monitoring,
+    runs,
+    tokens,
+    worker,
+)
 
 API: tuple[APIRouter, ...] = (
     catalog.router,
@@ -12,6 +24,7 @@ API: tuple[APIRouter, ...] = (
     events.router,
     comparisons.router,
     fleet.router,
+    tokens.router,
     worker.router,
 )
 """Under ``/api/v1``."""

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from backend import idempotency, lifecycle, planning, views
 from backend.db import Database, now
 from backend.db.models import Experiment
-from backend.deps import DatabaseDep, NudgerDep, SessionDep, WriterDep, reads, writes
+from backend.deps import DatabaseDep, NudgerDep, SessionDep, SubmitterDep, reads, submits
 from backend.errors import ApiError, not_found
 from backend.openapi import SPEC_BODY
 from backend.pages import Cursor, Limit, decode_cursor, encode_cursor
@@ -80,7 +80,7 @@ KeyDep = Annotated[
 )
 def submit(
     body: BodyDep,
-    principal: WriterDep,
+    principal: SubmitterDep,
     database: DatabaseDep,
     nudger: NudgerDep,
     tasks: BackgroundTasks,
@@ -93,12 +93,12 @@ def submit(
     spec = parse_experiment(body.data)
     with database.write() as session:
         request = idempotency.Request(principal.token_id, key, body.sha256) if key else None
-        experiment_id = (_known(session, request) or _create(session, spec, request)).id
+        experiment_id = (_known(session, request) or _create(session, spec, request, principal.name)).id
     tasks.add_task(send_nudges, database, nudger)
     return _whole(database, experiment_id)
 
 
-@router.post("/preview", dependencies=[writes], openapi_extra=SPEC_BODY)
+@router.post("/preview", dependencies=[submits], openapi_extra=SPEC_BODY)
 def preview(body: BodyDep, session: SessionDep) -> public.Preview:
     """What a spec would make, and what to know before; nothing is stored."""
     return planning.preview(session, parse_experiment(body.data))
@@ -132,7 +132,7 @@ def experiment(key: str, session: SessionDep) -> public.Experiment:
     return views.whole_experiment(session, find(session, key))
 
 
-@router.post("/{key:path}/cancel", dependencies=[writes])
+@router.post("/{key:path}/cancel", dependencies=[submits])
 def cancel(key: str, database: DatabaseDep) -> public.Experiment:
     """Cancel every run that has not ended; a teacher only where no other experiment needs it. Repeating is harmless."""
     with database.write() as session:
@@ -159,18 +159,18 @@ def find(session: Session, key: str) -> Experiment:
 
 def _known(session: Session, request: idempotency.Request | None) -> Experiment | None:
     known = idempotency.find(session, request) if request else None
-    return session.get_one(Experiment, known) if known else None
+    return session.get(Experiment, known[0]) if known else None
 
 
-def _create(session: Session, spec: ExperimentSpec, request: idempotency.Request | None) -> Experiment:
+def _create(session: Session, spec: ExperimentSpec, request: idempotency.Request | None, by: str) -> Experiment:
     try:
-        experiment = planning.create(session, spec)
+        experiment = planning.create(session, spec, submitted_by=by)
     except ApiError:
         # The same request, sent to another replica at the same moment, may have taken the name.
         known = _known(session, request)
         if known is None:
             raise
         return known
-    if request and not idempotency.keep(session, request, experiment.id, experiment.created_at):
+    if request and not idempotency.keep(session, request, [experiment.id], experiment.created_at):
         raise idempotency.reused()
     return experiment

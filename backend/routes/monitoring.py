@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from backend.deps import reads
 from backend.monitoring import CONTENT_TYPE, Monitor
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], dependencies=[reads])
 
 
 @router.get(
@@ -15,6 +16,6 @@ router = APIRouter(tags=["health"])
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 def read_exposition(request: Request) -> Response:
-    """Runs, queue, attempts and workers in Prometheus' text format. Counts only, so without a token."""
+    """Runs, queue, attempts and workers in Prometheus' text format. A scraper sends a token of scope read."""
     monitor: Monitor = request.app.state.monitor
     return Response(monitor.exposition(), media_type=CONTENT_TYPE)

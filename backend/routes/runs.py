@@ -10,7 +10,7 @@ from sqlalchemy import select
 from backend import lifecycle, views
 from backend.db import Database, now
 from backend.db.models import ExperimentRun, Run
-from backend.deps import DatabaseDep, NudgerDep, SessionDep, reads, writes
+from backend.deps import DatabaseDep, NudgerDep, SessionDep, reads, submits
 from backend.errors import not_found
 from backend.pages import Cursor, Limit, decode_cursor, encode_cursor
 from backend.reconciler import send_nudges
@@ -55,7 +55,7 @@ def run(run_id: str, session: SessionDep) -> public.Run:
     return found
 
 
-@router.post("/{run_id}/cancel", dependencies=[writes])
+@router.post("/{run_id}/cancel", dependencies=[submits])
 def cancel(run_id: str, database: DatabaseDep) -> public.Run:
     """Cancel a run. One that trains is `cancelling` until its worker says that no process is left.
 
@@ -68,7 +68,7 @@ def cancel(run_id: str, database: DatabaseDep) -> public.Run:
 
 @router.post(
     "/{run_id}/retry",
-    dependencies=[writes],
+    dependencies=[submits],
     responses={409: {"description": "It has succeeded, or is being cancelled"}},
 )
 def retry(run_id: str, database: DatabaseDep, nudger: NudgerDep, tasks: BackgroundTasks) -> public.Run:

@@ -14,3 +14,9 @@ class Wire(BaseModel):
     """Base of every answer. Unknown fields are ignored, so that an older client reads a newer backend."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class Sent(BaseModel):
+    """Base of what is sent to the backend: a field that it does not know is refused, not passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

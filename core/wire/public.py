@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from core.events import AnyFloat
-from core.spec import ExperimentSpec, RunSpec
 from core.wire.base import TERMINAL as TERMINAL
 from core.wire.base import RunState as RunState
+from core.wire.base import Sent as Sent
 from core.wire.base import Wire as Wire
 from core.wire.comparisons import Comparison as Comparison
 from core.wire.comparisons import Convergence as Convergence
@@ -90,7 +90,10 @@ class RunSummary(Wire):
 class Run(RunSummary):
     """A run, whole."""
 
-    spec: RunSpec
+    spec: dict[str, Any] = Field(
+        description="As it was stored: a RunSpec. Plain data, so that it can be shown where a plugin that it names is "
+        "not loaded."
+    )
     fingerprint: str
     experiments: list[str] = Field(default_factory=list, description="Ids of all experiments that use it.")
     attempts: list[Attempt] = Field(default_factory=list)
@@ -142,12 +145,16 @@ class ExperimentSummary(Wire):
     tags: list[str] = Field(default_factory=list)
     counts: StateCounts
     progress: float = Field(description="Share of all steps done, 0 to 1.")
+    notes: str = ""
+    sweep: str = Field("", description="Name of the sweep that it is one point of.")
+    submitted_by: str = Field("", description="Name of the token that it was submitted with.")
+    archived_at: datetime | None = Field(None, description="Archived ones are kept, and left out of lists.")
     created_at: datetime
     ended_at: datetime | None = None
 
 
 class Experiment(ExperimentSummary):
-    spec: ExperimentSpec
+    spec: dict[str, Any] = Field(description="As it was resolved: an ExperimentSpec. Plain data, as a run's.")
     runs: list[RunSummary]
     warnings: list[ProblemField] = Field(default_factory=list)
 

@@ -145,9 +145,9 @@ def _figure(experiment: Experiment, comparison: Comparison, curves: dict[str, Ru
     if not any(method.accuracy for method in methods):
         st.info("No student has finished an epoch yet; curves appear by themselves.", icon=":material/hourglass_empty:")
         return
-    seeds = len(experiment.spec.seeds)
+    seeds = len(experiment.spec["seeds"])
     figure = charts.comparison_figure(
-        methods, band=band, teacher=comparison.teacher_top1, epochs=experiment.spec.training.epochs
+        methods, band=band, teacher=comparison.teacher_top1, epochs=experiment.spec["training"]["epochs"]
     )
     st.plotly_chart(
         figure,

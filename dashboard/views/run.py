@@ -205,7 +205,7 @@ def _details(run: Run) -> None:
         else:
             st.caption("No worker has taken it yet.")
     with spec:
-        st.code(forms.yaml_of(run.spec.model_dump(mode="json")), language="yaml", wrap_lines=True)
+        st.code(forms.yaml_of(run.spec), language="yaml", wrap_lines=True)
     with environment:
         facts = {
             "Trainable parameters": f"{run.parameters:,}" if run.parameters else "",

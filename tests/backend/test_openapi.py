@@ -28,6 +28,9 @@ PUBLIC = {
     "GET /api/v1/comparisons": "Comparison",
     "GET /api/v1/workers": "WorkerList",
     "GET /api/v1/teachers": "TeacherList",
+    "POST /api/v1/tokens": "TokenMade",
+    "GET /api/v1/tokens": "TokenList",
+    "DELETE /api/v1/tokens/{token_id}": "TokenInfo",
 }
 WORKERS = {
     "POST /api/v1/worker/register": "Registered",
@@ -84,6 +87,8 @@ def test_conflicts_are_named(description: dict[str, Any]) -> None:
     assert conflicts == {
         "POST /api/v1/experiments",
         "POST /api/v1/runs/{run_id}/retry",
+        "POST /api/v1/tokens",
+        "DELETE /api/v1/tokens/{token_id}",
         "POST /api/v1/worker/{worker_id}/runs/{run_id}/events",
         "POST /api/v1/worker/{worker_id}/runs/{run_id}/finish",
     }

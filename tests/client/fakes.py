@@ -67,7 +67,7 @@ def run_summary(number: int = 1, **changes: Any) -> RunSummary:
 
 def run(number: int = 1, **changes: Any) -> Run:
     summary = run_summary(number).model_dump()
-    more: dict[str, Any] = {"spec": spec().plan()[1].spec, "fingerprint": "v1-" + "0" * 32}
+    more: dict[str, Any] = {"spec": spec().plan()[1].spec.model_dump(mode="json"), "fingerprint": "v1-" + "0" * 32}
     return Run.model_validate(summary | more | changes)
 
 
@@ -84,7 +84,7 @@ def experiment(**changes: Any) -> Experiment:
         "counts": StateCounts(running=1, queued=1),
         "progress": 0.25,
         "created_at": NOW,
-        "spec": made,
+        "spec": made.model_dump(mode="json"),
         "runs": [run_summary(1), run_summary(2, state="queued", step=0, latest={}, seed=1)],
     }
     return Experiment.model_validate(values | changes)
@@ -203,6 +203,8 @@ class FakeServer:
 
             do_GET = answer  # noqa: N815 (http.server names it)
             do_POST = answer  # noqa: N815
+            do_DELETE = answer  # noqa: N815
+            do_PATCH = answer  # noqa: N815
 
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""

@@ -258,7 +258,7 @@ class FakeBackend:
         run = self._run(run_id)
         return Run(
             **dict(self.summary(run)),
-            spec=run.plan.spec,
+            spec=run.plan.spec.model_dump(mode="json"),
             fingerprint=run.plan.spec.fingerprint(),
             experiments=[run.experiment_id],
             attempts=run.attempts,
@@ -312,7 +312,7 @@ class FakeBackend:
             counts=StateCounts(**counts),
             progress=sum(run.done for run in runs) / sum(run.epochs for run in runs),
             created_at=created,
-            spec=spec,
+            spec=spec.model_dump(mode="json"),
             runs=[self.summary(run) for run in runs],
         )
 

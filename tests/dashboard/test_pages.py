@@ -54,7 +54,7 @@ class TestNewExperiment:
         assert "seeds: [0, 1, 2]" in texts(form)
         button(form, "Start 10 runs").click().run()
         assert [spec.name for _, spec, _ in backend.experiments.values()] == ["digits-dkd-vs-dkd-align"]
-        assert backend.experiment("exp-0001").spec == read_experiment(EXAMPLE)
+        assert backend.experiment("exp-0001").spec == read_experiment(EXAMPLE).model_dump(mode="json")
         assert "is queued: 10 runs" in texts(form)
         assert not form.exception
 

@@ -1,0 +1,35 @@
+"""Tokens, for admins: make, list, revoke."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from backend import tokens
+from backend.deps import AdminDep, DatabaseDep, SessionDep, administers
+from backend.texts import clean
+from core.wire.access import TokenInfo, TokenList, TokenMade, TokenRequest
+
+router = APIRouter(prefix="/tokens", tags=["tokens"])
+
+
+@router.post("", status_code=201, responses={409: {"description": "A token of that name is in use"}})
+def create_token(request: TokenRequest, principal: AdminDep, database: DatabaseDep) -> TokenMade:
+    """Make a token. Its text is in this answer and kept nowhere.
+
+    Not repeatable: a second request of the same name is refused with 409.
+    """
+    with database.write() as session:
+        return tokens.create(session, request, principal)
+
+
+@router.get("", dependencies=[administers])
+def list_tokens(session: SessionDep) -> TokenList:
+    """Every token that was ever made, newest first, without the tokens themselves."""
+    return TokenList(items=tokens.listed(session))
+
+
+@router.delete("/{token_id}", responses={409: {"description": "It is the token of the request itself"}})
+def revoke_token(token_id: str, principal: AdminDep, database: DatabaseDep) -> TokenInfo:
+    """Revoke a token: it is refused from the next request on. Repeating changes nothing."""
+    with database.write() as session:
+        return tokens.revoke(session, clean(token_id), principal)
