@@ -6,6 +6,7 @@ The student's logits themselves are the parameters, so nothing but the loss deci
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from core.diagnostics.gradients import measure
 from core.methods import LogitBatch
 from core.spec import MethodChoice
 
-SIZE, TEMPERATURE, STEPS = 64, 4.0, 2000
+SIZE, TEMPERATURE, STEPS, SEEDS = 64, 4.0, 2000, 5
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,26 @@ def main() -> None:
         "log, share 10 %": {"reduction": "log", "epsilon_share": 0.1},
     }
     print("\nThe alignment term on free logits (B = 64, T = 4, α = 1, β = 8, no cross-entropy)")
-    print("| C | term | share early | share late | cosine late | α·TCKD + β·NCKD | agreement |")
+    print(f"Mean over {SEEDS} seeds, and the least and the greatest where they differ.")
+    print("| C | term | share early, % | share late, % | cosine late | α·TCKD + β·NCKD | agreement, % |")
     print("|---|---|---|---|---|---|---|")
     for classes in (10, 100, 1000):
         for name, params in cases.items():
-            found = optimise(classes, params)
-            shares = f"{found.share_early:.2g} % | {found.share_late:.2g} % | {found.cosine_late:+.2f}"
-            print(f"| {classes} | {name} | {shares} | {found.distillation:.3g} | {found.agreement:.0f} % |")
+            found = [optimise(classes, params, seed) for seed in range(SEEDS)]
+            cells = [
+                spread([outcome.share_early for outcome in found], ".2g"),
+                spread([outcome.share_late for outcome in found], ".2g"),
+                spread([outcome.cosine_late for outcome in found], ".2f"),
+                spread([outcome.distillation for outcome in found], ".2g"),
+                spread([outcome.agreement for outcome in found], ".0f"),
+            ]
+            print(f"| {classes} | {name} | {' | '.join(cells)} |", flush=True)
+
+
+def spread(values: list[float], form: str) -> str:
+    """``mean (least to greatest)``, or the one number that all of them are when written in this form."""
+    mean, least, most = (format(number, form) for number in (statistics.mean(values), min(values), max(values)))
+    return (mean if least == most else f"{mean} ({least} to {most})").replace("-", "−")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,29 @@ USUAL = (
         ),
     ),
     Panel(
+        "terms",
+        "Terms of NKD and RLD",
+        "Loss (nats)",
+        (
+            Trace("train/target", "NKD: target", theme.VERMILLION),
+            Trace("train/non_target", "NKD: non-target", theme.ORANGE),
+            Trace("train/scd", "RLD: sample confidence (SCD)", theme.BLUE),
+            Trace("train/mcd", "RLD: masked correlation (MCD)", theme.GREEN),
+        ),
+    ),
+    Panel(
+        "distances",
+        "Terms of DIST and DKD-Divergence",
+        "Distance (no unit)",
+        (
+            Trace("train/inter", "DIST: over the classes", theme.BLUE),
+            Trace("train/intra", "DIST: over the batch", theme.GREEN),
+            Trace("train/target_mse", "DKD-Divergence: target", theme.VERMILLION),
+            Trace("train/divergence", "DKD-Divergence: the others", theme.ORANGE),
+        ),
+        from_zero=True,
+    ),
+    Panel(
         "similarity",
         "Gradient similarity",
         "Mean cosine (−1 to 1)",

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core import methods
-from core.catalog import METHODS
+from core.catalog import METHODS, METRICS
 from core.spec import MethodChoice
 from tests.core.test_losses import assert_same, logits, reference_alignment, reference_parts
 
@@ -141,6 +141,12 @@ def test_rld_is_dkd_where_the_teacher_is_right() -> None:
 def test_its_gradient_is_its_values_derivative(setting: str) -> None:
     z, v, target = logits(4, 5)
     assert torch.autograd.gradcheck(lambda student: loss(setting, (student, v, target)).total, (z,), atol=1e-6)
+
+
+@ALL
+def test_every_term_that_is_logged_has_a_title(setting: str) -> None:
+    values = loss(setting, logits(8, 10)).values
+    assert {f"train/{name}" for name in values} <= set(METRICS)
 
 
 @ALL

@@ -58,6 +58,18 @@ def test_one_chart_has_one_unit() -> None:
         assert len(panel.traces) <= 8, "more than one can tell apart"
 
 
+@pytest.mark.parametrize(
+    ("terms", "key"),
+    [(("target", "non_target", "scd", "mcd"), "terms"), (("inter", "intra", "target_mse", "divergence"), "distances")],
+)
+def test_terms_of_one_method_are_drawn_beside_each_other_in_their_own_unit(terms: tuple[str, ...], key: str) -> None:
+    panel = next(panel for panel in panels.USUAL if panel.key == key)
+    assert tuple(trace.metric for trace in panel.traces) == tuple(f"train/{term}" for term in terms)
+    figure = charts.run_figure(panel, {f"train/{term}": curve([2.0, 1.0], f"train/{term}") for term in terms})
+    assert figure is not None
+    assert len(traces(figure)) == 4
+
+
 def test_what_is_measured_once_is_a_row_of_a_table_and_not_a_point_on_a_chart() -> None:
     metrics = describe_metrics()
     once = curve([1.234], "collapse/nc1")
