@@ -18,7 +18,7 @@ import yaml
 Kind = Literal["integer", "number", "boolean", "choice", "text", "integers"]
 MOST_SEEDS = 1000
 
-_WORDS = {"ce": "CE", "kd": "KD", "lr": "learning rate", "val": "validation"}
+_WORDS = {"ce": "CE", "kd": "KD", "lr": "learning rate", "val": "validation", "sha256": "SHA-256"}
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,11 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
     draft["methods"] = [{"label": "", **_choice(method)} for method in draft.get("methods") or ()]
     teacher = draft.get("teacher")
     if isinstance(teacher, Mapping):
-        draft["teacher"] = {"seed": 0, "training": None, **teacher, "model": _choice(teacher.get("model"))}
+        draft["teacher"] = {"seed": 0, "training": None, "weights": None, **teacher}
+        draft["teacher"]["model"] = _choice(teacher.get("model"))
+        weights = draft["teacher"]["weights"]
+        if isinstance(weights, str):
+            draft["teacher"]["weights"] = {"source": weights}
     else:
         draft["teacher"] = None
     return draft
@@ -244,9 +248,12 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
     spec["dataset"] = _lean(draft["dataset"])
     if draft.get("teacher"):
         teacher = draft["teacher"]
-        # What the form has no field for (weights from elsewhere) goes through as it was written.
-        more = {name: value for name, value in teacher.items() if name not in ("model", "training", "seed") and value}
+        # What the form has no field for goes through as it was written.
+        drawn = ("model", "weights", "training", "seed")
+        more = {name: value for name, value in teacher.items() if name not in drawn and value}
         spec["teacher"] = {"model": _lean(teacher["model"]), **deepcopy(more)}
+        if teacher.get("weights") is not None:
+            spec["teacher"]["weights"] = {name: value for name, value in teacher["weights"].items() if value}
         if teacher.get("training"):
             spec["teacher"]["training"] = deepcopy(teacher["training"])
         if teacher.get("seed"):

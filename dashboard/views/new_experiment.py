@@ -148,18 +148,19 @@ def _teacher(
     slots.open("teacher")
     if not wanted:
         return None
-    given = given or {"model": {"name": catalog.models[-1]["name"], "params": {}}, "training": None, "seed": 0}
+    given = given or forms.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]
+    schema = catalog.experiment_schema
     with st.container(border=True):
         model = _choice("Teacher", catalog.models, given["model"], "teacher.model", key, slots)
+        weights = _weights(schema, given["weights"], key, slots)
         own = st.toggle(
             "Trained in its own way",
             value=given["training"] is not None,
             key=f"{key}.teacher.own",
-            help="Otherwise as the students are, by cross-entropy.",
+            help="Otherwise as the students are, by cross-entropy. Of weights from elsewhere it matters with fine-tune.",
         )
         settings = None
         if own:
-            schema = catalog.experiment_schema
             defaults = forms.defaults_of(schema["$defs"]["Training"], schema)
             values = forms.completed(given["training"] or draft["training"], defaults)
             settings = object_fields(training, values, path="teacher.training", key=key, slots=slots)
@@ -167,7 +168,24 @@ def _teacher(
             "Teacher's seed", value=int(given["seed"]), step=1, format="%d", key=f"{key}.teacher.seed"
         )
         slots.open("teacher.seed")
-    return {**given, "model": model, "training": settings, "seed": int(seed or 0)}
+    return {**given, "model": model, "weights": weights, "training": settings, "seed": int(seed or 0)}
+
+
+def _weights(schema: dict[str, Any], given: dict[str, Any] | None, key: str, slots: Slots) -> dict[str, Any] | None:
+    """Where the teacher's weights come from, if it is not trained here."""
+    wanted = st.toggle(
+        "Weights from elsewhere",
+        value=given is not None,
+        key=f"{key}.teacher.elsewhere",
+        help="Published ones, or a file: the teacher is not trained, or trained on.",
+    )
+    weights = None
+    if wanted:
+        whole = schema["$defs"]["Weights"]
+        values = forms.completed(given or {}, {} if given else forms.defaults_of(whole, schema))
+        weights = object_fields(forms.fields_of(whole, schema), values, path="teacher.weights", key=key, slots=slots)
+    slots.open("teacher.weights")
+    return weights
 
 
 def _method(catalog: Catalog, draft: dict[str, Any], index: int, key: str, slots: Slots) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from core.catalog import describe
-from core.spec import ExperimentSpec, parse_experiment, read_experiment
+from core.spec import ExperimentSpec, SpecError, parse_experiment, read_experiment
 from dashboard import forms
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
@@ -122,8 +122,43 @@ def test_a_spec_without_a_teacher_and_with_bare_names_goes_through_too() -> None
 
 def test_what_the_form_has_no_field_for_is_not_lost() -> None:
     written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["kd"], "training": {"epochs": 2}}
-    teacher = {"model": {"name": "resnet20"}, "weights": {"source": "file:teacher.safetensors"}}
+    teacher = {"model": {"name": "resnet20"}, "later": {"than": "this form"}}
     assert forms.to_spec(forms.to_draft({**written, "teacher": teacher}))["teacher"] == teacher
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "teachers/resnet50.safetensors",
+        {"source": "pretrained", "fine_tune": True},
+        {"source": "teachers/resnet20.safetensors", "sha256": 64 * "0"},
+    ],
+)
+def test_a_teachers_weights_go_through_the_form_unchanged(weights: Any) -> None:
+    written = {
+        "name": "weights",
+        "dataset": "cifar100",
+        "teacher": {"model": "resnet50", "weights": weights},
+        "student": {"model": "resnet18"},
+        "methods": ["kd"],
+        "seeds": [0],
+        "training": {"epochs": 2},
+    }
+    sent = yaml.safe_load(forms.yaml_of(forms.to_spec(forms.to_draft(written))))
+    assert parse_experiment(sent) == parse_experiment(written)
+
+
+def test_weights_named_in_one_word_are_their_source() -> None:
+    draft = forms.to_draft({"dataset": "digits", "teacher": {"model": "resnet20", "weights": "a/b.safetensors"}})
+    assert draft["teacher"]["weights"] == {"source": "a/b.safetensors"}
+
+
+def test_weights_that_are_asked_for_and_not_named_are_an_error_and_not_forgotten() -> None:
+    draft = forms.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8")))
+    draft["teacher"]["weights"] = {"fine_tune": False}
+    with pytest.raises(SpecError) as refused:
+        parse_experiment(forms.to_spec(draft))
+    assert [problem.path for problem in refused.value.problems] == ["teacher.weights.source"]
 
 
 def test_what_is_shown_as_yaml_is_what_is_sent() -> None:

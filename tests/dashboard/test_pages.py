@@ -8,7 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.catalog import describe
-from core.spec import read_experiment
+from core.spec import Weights, read_experiment
 from tests.dashboard.conftest import APP, texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
@@ -132,6 +132,25 @@ class TestNewExperiment:
     def test_without_a_teacher_only_ce_can_run(self, form: AppTest) -> None:
         field(form, ".teacher").set_value(False).run()
         assert "needs a teacher" in form.error[0].value
+
+    def test_a_teachers_weights_are_named_and_an_error_is_told_at_its_field(
+        self, form: AppTest, backend: FakeBackend
+    ) -> None:
+        field(form, ".teacher.elsewhere").set_value(True).run()
+        assert "resnet20 has no published weights" in form.error[0].value
+        assert "Teacher: Weights" in form.error[0].value
+        field(form, "teacher.weights.source").set_value("resnet20.safetensors").run()
+        assert not form.error
+        field(form, "teacher.weights.sha256").set_value("not a checksum").run()
+        assert "Teacher: Weights: SHA-256" in form.error[0].value
+        assert [item.value for item in form.markdown if item.value.startswith(":small[:red[")], "at the field"
+        field(form, "teacher.weights.sha256").set_value("").run()
+        field(form, "teacher.weights.fine_tune").set_value(True).run()
+        next(item for item in form.button if item.label.startswith("Start ")).click().run()
+        [(_, spec, _)] = backend.experiments.values()
+        assert spec.teacher
+        assert spec.teacher.weights == Weights(source="resnet20.safetensors", fine_tune=True)
+        assert not form.exception
 
     def test_a_preview_is_asked_for_only_when_the_form_has_changed(self, form: AppTest, backend: FakeBackend) -> None:
         asked = backend.requests.count("POST /api/v1/experiments/preview")
