@@ -15,6 +15,10 @@ from core.methods import LogitBatch, LossTerms
 def measure(terms: LossTerms, batch: LogitBatch) -> dict[str, Tensor]:
     """Detached scalars by metric name, independent of the batch size; NaN where a step has nothing to measure.
 
+    With logit standardisation a term has two gradients. The similarity is defined by the standardised logits, which
+    are what TCKD and NCKD see, and is measured there. Norms, covariance, share and cosine are of the gradients that
+    reach the network, at its raw logits: only there do they compare with cross-entropy's, which sees no others.
+
     - ``grad/similarity``: mean over samples of the cosine between their TCKD and NCKD gradients, zero norms skipped.
     - ``grad/skipped``: samples that were skipped there, since one of their two gradients is zero, in %. NaN while
       their weight is zero, which says nothing of the samples.

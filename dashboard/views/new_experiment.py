@@ -157,7 +157,7 @@ def _teacher(
             "Trained in its own way",
             value=given["training"] is not None,
             key=f"{key}.teacher.own",
-            help="Otherwise as the students are, by cross-entropy. Of weights from elsewhere it matters with fine-tune.",
+            help="Otherwise as the students are, by cross-entropy. Weights from elsewhere: with fine-tune only.",
         )
         settings = None
         if own:
