@@ -13,6 +13,7 @@ from pathlib import Path
 from core.events import JOURNAL_NAME, Failed, Finished, read_journal
 from core.spec import ExperimentSpec, PlannedRun, warnings_of
 from core.training import Options, TeacherSource, run_training, stop_on_sigterm
+from core.training.checkpoint import CHECKPOINT_NAME
 
 
 def run_experiment(spec: ExperimentSpec, out: Path) -> int:
@@ -60,7 +61,7 @@ def run_experiment(spec: ExperimentSpec, out: Path) -> int:
 def _train(planned: PlannedRun, folder: Path, teacher: TeacherSource | None, options: Options) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(planned.spec.model_dump_json(indent=2))
-    earlier = folder / "checkpoint.pt"
+    earlier = folder / CHECKPOINT_NAME
     same = earlier.exists() and _fingerprint(folder) == planned.spec.fingerprint()
     (folder / "fingerprint.json").write_text(json.dumps(planned.spec.fingerprint()))
     source = teacher if planned.spec.teacher else None

@@ -1,22 +1,39 @@
-"""Checkpoints: one file with everything that a training needs to go on as if it had never stopped."""
+"""Checkpoints: one file with everything that a training needs to go on as if it had never stopped.
+
+A checkpoint is a safetensors file, so that any tool can read the weights in it and reading it runs no code. Its header
+carries the SHA-256 of the whole file: torn or flipped bytes are found wherever they are. The one before the last is
+kept beside it, and at no moment is there neither.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
-import pickle
-import zipfile
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from core.training.errors import TrainingError
+from core.training.state import flatten, unflatten
 
-VERSION = 1
+VERSION = 2
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+BEFORE_NAME = "checkpoint.before.safetensors"
+"""The last checkpoint of a folder, and the one before it."""
+
+_PARTIAL = ".partial"
+_LENGTH = 8  # bytes of a safetensors file that say how long its header is
+_DIGEST_KEY = b'"sha256":"'
+_NO_DIGEST = "0" * 64
 
 
 @dataclass
@@ -38,9 +55,36 @@ class Position:
     best_top1: float = 0.0
 
 
+@dataclass(frozen=True)
+class RandomState:
+    """Of torch's generators: the CPU's, and that of the GPU in use where there is one."""
+
+    cpu: Tensor
+    cuda: Tensor | None = None
+
+    @classmethod
+    def now(cls, device: torch.device) -> RandomState:
+        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
+
+    def restore(self, device: torch.device) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None and device.type == "cuda":
+            torch.cuda.set_rng_state(self.cuda, device)
+
+
 @dataclass
 class Checkpoint:
-    """What is kept. ``journal`` is the run's journal up to here, so that no point is lost with the machine."""
+    """What is kept.
+
+    Attributes:
+        fingerprint: of the run.
+        model, optimizer, scaler: their state dicts.
+        means: partial sums of the epoch under way, see ``Means.state``.
+        journal: the run's journal up to here, so that no point is lost with the machine.
+        chosen: what was chosen for speed, as JSON.
+        device: the kind that it was chosen for.
+        random: of each rank, in their order.
+    """
 
     fingerprint: str
     position: Position
@@ -48,65 +92,110 @@ class Checkpoint:
     optimizer: dict[str, Any]
     means: dict[str, Tensor]
     journal: bytes
+    scaler: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
+    device: str = ""
+    random: list[RandomState] = field(default_factory=list)
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write atomically: whoever finds the file finds all of it."""
-    content = {
-        "version": VERSION,
-        "fingerprint": checkpoint.fingerprint,
-        "position": asdict(checkpoint.position),
-        "model": checkpoint.model,
-        "optimizer": checkpoint.optimizer,
-        "means": checkpoint.means,
-        "journal": torch.frombuffer(bytearray(checkpoint.journal), dtype=torch.uint8) if checkpoint.journal else None,
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
+@dataclass(frozen=True)
+class Found:
+    """What there is to go on from.
+
+    Attributes:
+        path: of the checkpoint; None with it where none can be used.
+        problems: why others could not be used.
+    """
+
+    checkpoint: Checkpoint | None
+    path: Path | None
+    problems: list[str]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write ``folder``'s checkpoint; the one that was there becomes the one before. Returns its path.
+
+    Whoever opens either name at any moment, also after a crash, finds a whole file or, before the first, none.
+    """
+    path = folder / CHECKPOINT_NAME
+    partial = path.with_suffix(_PARTIAL)
+    with partial.open("wb") as file:
+        for part in _encode(checkpoint):
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    if path.exists():
+        _link(path, folder / BEFORE_NAME)
+    partial.replace(path)
+    sync_folder(folder)
+    return path
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
-    """Read a checkpoint and restore torch's random state.
-
-    Raises TrainingError where the file is damaged, of another version, or of another run.
-    """
+    """Read a checkpoint. Raises TrainingError where it is damaged, of another version, or of another run."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        data = path.read_bytes()
+    except OSError as error:
+        raise TrainingError("error", f"the checkpoint {path.name} cannot be read: {error.strerror}") from error
+    try:
+        content = _decode(data)
+    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         text = str(error).partition("\n")[0][:200]
-        raise TrainingError("error", f"the checkpoint {path.name} cannot be read: {text}") from error
+        raise TrainingError("error", f"the checkpoint {path.name} is damaged and cannot be read: {text}") from error
     if content.get("version") != VERSION:
-        raise TrainingError(
-            "error", f"the checkpoint {path.name} is of version {content.get('version')}, not {VERSION}"
-        )
+        text = f"the checkpoint {path.name} is of version {content.get('version')}, not {VERSION}"
+        raise TrainingError("error", text)
     if content["fingerprint"] != fingerprint:
         raise TrainingError("spec", f"the checkpoint {path.name} belongs to another run ({content['fingerprint']})")
-    torch.set_rng_state(content["rng"])
-    if torch.cuda.is_available() and len(content["cuda_rng"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(content["cuda_rng"])
-    journal = content["journal"]
     return Checkpoint(
         fingerprint=content["fingerprint"],
         position=Position(**content["position"]),
         model=content["model"],
         optimizer=content["optimizer"],
         means=content["means"],
-        journal=bytes(journal.numpy()) if journal is not None else b"",
+        journal=content["journal"].numpy().tobytes(),
+        scaler=content["scaler"],
+        chosen=content["chosen"],
+        device=content["device"],
+        random=[RandomState(**state) for state in content["random"]],
     )
+
+
+def find_checkpoint(path: Path, fingerprint: str) -> Found:
+    """The checkpoint at ``path``, or where it cannot be used the one before it in the same folder."""
+    problems: list[str] = []
+    for candidate in dict.fromkeys((path, path.with_name(BEFORE_NAME))):
+        if candidate == path or candidate.exists():
+            try:
+                return Found(load_checkpoint(candidate, fingerprint), candidate, problems)
+            except TrainingError as error:
+                problems.append(str(error))
+    return Found(None, None, problems)
+
+
+def adopt(used: Path | None, folder: Path) -> None:
+    """Make the checkpoint that a training goes on from the last one of ``folder``, and remove what else is there.
+
+    So the next one written has a good one before it, also in the folder of another attempt, and a damaged one is never
+    kept in the place of a good one.
+
+    Args:
+        used: None where the training starts from the beginning.
+    """
+    last, before = folder / CHECKPOINT_NAME, folder / BEFORE_NAME
+    if used is None:
+        last.unlink(missing_ok=True)
+        before.unlink(missing_ok=True)
+    elif used != last:
+        _link(used, last)
+        sync_folder(folder)
 
 
 def save_weights(model: nn.Module, path: Path) -> str:
     """Write a model's weights as safetensors, atomically; returns the file's SHA-256."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     data = safetensors.torch.save(tensors)
-    temporary = path.with_suffix(".partial")
+    temporary = path.with_suffix(_PARTIAL)
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()
@@ -135,3 +224,66 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _encode(checkpoint: Checkpoint) -> tuple[bytes, memoryview]:
+    """Header and body of the file."""
+    content = {
+        "version": VERSION,
+        "fingerprint": checkpoint.fingerprint,
+        "position": asdict(checkpoint.position),
+        "model": checkpoint.model,
+        "optimizer": checkpoint.optimizer,
+        "means": checkpoint.means,
+        "journal": torch.from_numpy(np.frombuffer(checkpoint.journal, np.uint8).copy()),
+        "scaler": checkpoint.scaler,
+        "chosen": checkpoint.chosen,
+        "device": checkpoint.device,
+        "random": [asdict(state) for state in checkpoint.random],
+    }
+    tensors: dict[str, Tensor] = {}
+    described = {name: flatten(value, tensors, name) for name, value in content.items()}
+    metadata = {"sha256": _NO_DIGEST, "state": json.dumps(described)}
+    data = memoryview(safetensors.torch.save(tensors, metadata))
+    header, body = data[: _header_length(data)].tobytes(), data[_header_length(data) :]
+    digest = _DIGEST_KEY + _digest(header, body).encode()
+    return header.replace(_DIGEST_KEY + _NO_DIGEST.encode(), digest, 1), body
+
+
+def _decode(data: bytes) -> dict[str, Any]:
+    """What a file holds. Raises ValueError, KeyError, TypeError or SafetensorError where it is damaged."""
+    header, body = data[: _header_length(data)], memoryview(data)[_header_length(data) :]
+    first = header.find(_DIGEST_KEY) + len(_DIGEST_KEY)
+    digest = header[first : first + len(_NO_DIGEST)]
+    blank = header[:first] + _NO_DIGEST.encode() + header[first + len(_NO_DIGEST) :]
+    if first < len(_DIGEST_KEY) or _digest(blank, body).encode() != digest:
+        raise ValueError("its checksum is wrong")
+    described = json.loads(json.loads(header[_LENGTH:])["__metadata__"]["state"])
+    tensors = safetensors.torch.load(data)
+    return {name: unflatten(value, tensors) for name, value in described.items()}
+
+
+def _header_length(data: bytes | memoryview) -> int:
+    return _LENGTH + int.from_bytes(data[:_LENGTH], "little")
+
+
+def _digest(header: bytes, body: memoryview) -> str:
+    found = hashlib.sha256(header)
+    found.update(body)
+    return found.hexdigest()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Have ``target`` be ``source`` too, atomically; a copy where the file system has no links."""
+    partial = target.with_suffix(_PARTIAL)
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:
+        shutil.copyfile(source, partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+    partial.replace(target)
+    # A rename between two names of one file leaves both.
+    with contextlib.suppress(FileNotFoundError):
+        partial.unlink()

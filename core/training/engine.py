@@ -4,44 +4,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from core.data import Dataset
 from core.diagnostics.inference import logits_of
 from core.diagnostics.report import collapse_report, epoch_report, final_report
-from core.events import Checkpointed, Journal
+from core.events import Checkpointed, Journal, Metrics, read_journal
 from core.methods import Loss
 from core.models import Network
 from core.spec import RunSpec
-from core.training.checkpoint import Checkpoint, Position, save_checkpoint
+from core.training.checkpoint import Checkpoint, Position, RandomState, save_checkpoint
 from core.training.errors import TrainingError
 from core.training.evaluation import perturbed_images
 from core.training.means import Means
-from core.training.optimizer import build_optimizer, rate_factor
+from core.training.optimizer import build_optimizer, rate_factor, restore_optimizer
 from core.training.speed import Chosen
 from core.training.stepper import Stepper
+from core.training.stopping import Options, StopAsked
 from core.training.teacher import LiveTeacher, Teacher
 from core.training.teacher_logits import reusing
 
-CHECKPOINT_NAME = "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a training is run, none of which changes its numbers.
-
-    Attributes:
-        checkpoint_seconds: least time between two checkpoints; they are written between steps.
-        stop_asked: polled between steps; True ends the training with a checkpoint.
-    """
-
-    checkpoint_seconds: float = 60.0
-    stop_asked: Callable[[], bool] = lambda: False
+READ_EVERY = 100
+"""Steps after which the sums are looked at: a loss that is not finite is found soon, and a GPU's queue is emptied
+too seldom to cost anything."""
 
 
 class Engine:
@@ -70,7 +61,9 @@ class Engine:
             source = reusing(source, teacher_key, spec, dataset, chosen, journal)
         self.stepper = Stepper(model, source, loss, self.optimizer, chosen)
         self.position = Position()
+        self._last: dict[str, float] = {}
         self._resumed_at = 0.0
+        self._resumed_batch = 0
         self._since = time.monotonic()
         self._saved_at = time.monotonic()
         # The teacher's answers to the test images never change.
@@ -86,29 +79,43 @@ class Engine:
         return self.steps_per_epoch * self.spec.training.epochs
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on where a checkpoint was written."""
+        """Go on where a checkpoint was written, whose journal is this engine's."""
         self.model.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        restore_optimizer(self.optimizer, checkpoint.optimizer)
+        if checkpoint.scaler:
+            self.stepper.scaler.load_state_dict(checkpoint.scaler)
         device = self.dataset.device
-        self.stepper.means = Means({name: pair.to(device) for name, pair in checkpoint.means.items()})
+        self.stepper.means = Means({name: sums.to(device) for name, sums in checkpoint.means.items()})
         self.position = checkpoint.position
-        self._resumed_at = checkpoint.position.elapsed
+        self._resumed_at, self._resumed_batch = checkpoint.position.elapsed, checkpoint.position.batch
+        for record in read_journal(self.journal.path):
+            if isinstance(record.event, Metrics):
+                self._last |= record.event.values
+        for state in checkpoint.random:
+            state.restore(device)
 
     def train(self, options: Options) -> dict[str, float] | None:
         """Train to the end. Returns the last value of every metric, or None where it was asked to stop.
 
-        Raises TrainingError where the loss is no longer finite.
+        Raises TrainingError where a loss or a weight is no longer finite.
         """
         self._since = time.monotonic()
-        last: dict[str, float] = {}
         while self.position.epoch < self.spec.training.epochs:
             if not self._epoch(options):
                 self.save()
                 return None
-            last |= self._report()
+            self.refuse_nonfinite()
+            of_teacher = self.stepper.teacher.end_epoch() if self.stepper.teacher else {}
+            try:
+                with options.interruption.allowed():
+                    values = self._measured()
+            except StopAsked:
+                self.save()  # as after the epoch's last step: what was broken off is done again
+                return None
+            self._close(values | of_teacher)
         if self.stepper.teacher:
             self.stepper.teacher.finish()
-        return last
+        return self._last
 
     def _epoch(self, options: Options) -> bool:
         """The rest of the epoch under way; False where it was asked to stop before its end."""
@@ -122,6 +129,8 @@ class Engine:
                 return False
             if time.monotonic() - self._saved_at > options.checkpoint_seconds:
                 self.save()
+            elif position.step % READ_EVERY == 0:
+                self._refuse_nonfinite_terms()
             self.stepper.step(batch, position.epoch, self._rate())
             position.batch += 1
             position.step += 1
@@ -142,59 +151,79 @@ class Engine:
         done = self.position.epoch + self.position.batch / self.steps_per_epoch
         return training.optimizer.lr * rate_factor(training.schedule, done, training.epochs)
 
-    def _report(self) -> dict[str, float]:
-        """Close the epoch: check the losses, evaluate, and write the metrics down."""
+    def _measured(self) -> dict[str, float]:
+        """What there is to say of the epoch whose steps are done. Changes nothing, so that it may be broken off."""
         values = self.stepper.means.read()
-        self._refuse_nonfinite(values)
-        if self.stepper.teacher:
-            values |= self.stepper.teacher.end_epoch()
-        position = self.position
-        before = position.elapsed
-        position.elapsed = self._elapsed()
+        position, training = self.position, self.spec.training
+        elapsed = self._elapsed()
         values["lr"] = self.optimizer.param_groups[0]["lr"]
-        if position.elapsed > before:
-            values["speed/images_per_second"] = len(self.dataset.train) / (position.elapsed - before)
-        position.epoch += 1
-        position.batch = 0
+        if elapsed > position.elapsed:
+            images = len(self.dataset.train) - self._resumed_batch * training.batch_size
+            values["speed/images_per_second"] = images / (elapsed - position.elapsed)
         values |= epoch_report(self.model, self.dataset, self._teacher_logits)
         # Chosen by the test images themselves: reported because published numbers are such, never used for anything.
-        position.best_top1 = max(position.best_top1, values["test/top1"])
-        values["oracle/top1"] = position.best_top1
-        every = self.spec.training.collapse_every
-        if position.epoch == self.spec.training.epochs:
+        values["oracle/top1"] = max(position.best_top1, values["test/top1"])
+        epoch = position.epoch + 1
+        if epoch == training.epochs:
             values |= final_report(self.model, self.teacher, self.dataset, self._perturbed)
-        elif every and position.epoch % every == 0:
+        elif training.collapse_every and epoch % training.collapse_every == 0:
             values |= collapse_report(self.model, self.dataset)
+        return values
+
+    def _close(self, values: dict[str, float]) -> None:
+        """Write an epoch's metrics down and go on to the next."""
+        position, epochs = self.position, self.spec.training.epochs
+        position.epoch += 1
+        position.batch = 0
+        position.best_top1 = values["oracle/top1"]
         position.elapsed = self._elapsed()
         self.journal.metrics(step=position.step, epoch=position.epoch, elapsed=position.elapsed, values=values)
         self.journal.log(
-            f"epoch {position.epoch}/{self.spec.training.epochs}: training loss {values['train/loss']:.4g}, "
+            f"epoch {position.epoch}/{epochs}: training loss {values['train/loss']:.4g}, "
             f"test accuracy {values['test/top1']:.2f} %"
         )
         self.stepper.means = Means()
-        return values
+        self._resumed_batch = 0
+        self._last |= values
 
-    def _refuse_nonfinite(self, values: dict[str, float]) -> None:
-        broken = [name for name, value in values.items() if name.startswith("train/") and not math.isfinite(value)]
+    def refuse_nonfinite(self) -> None:
+        """Raises TrainingError, with the step and the terms at fault, where a loss or a weight is not finite."""
+        self._refuse_nonfinite_terms()
+        state = {name: tensor for name, tensor in self.model.state_dict().items() if tensor.is_floating_point()}
+        # One wait for the device, not one a tensor.
+        finite = torch.stack([tensor.isfinite().all() for tensor in state.values()]).tolist()
+        broken = [name for name, good in zip(state, finite, strict=True) if not good]
         if broken:
-            terms = ", ".join(name.removeprefix("train/") for name in broken)
-            first = self.position.step - self.position.batch + 1
-            raise TrainingError(
-                "nan",
-                f"not finite in epoch {self.position.epoch + 1} (steps {first} to {self.position.step}): {terms}; "
-                f"a lower learning rate or a longer warm-up usually mends this",
-            )
+            more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+            self._refuse(f"the weights are not finite after step {self.position.step}: {', '.join(broken[:3])}{more}")
+
+    def _refuse_nonfinite_terms(self) -> None:
+        broken = {name: n for name, n in self.stepper.means.broken().items() if name.startswith("train/")}
+        if broken:
+            first = min(broken.values())
+            terms = ", ".join(name.removeprefix("train/") for name, before in broken.items() if before == first)
+            step = self.position.step - self.position.batch + first + 1
+            self._refuse(f"not finite at step {step} (of epoch {self.position.epoch + 1}): {terms}")
+
+    def _refuse(self, what: str) -> None:
+        advice = "a lower learning rate or a longer warm-up usually mends this"
+        if self.chosen.precision != "float32":
+            advice += f", or speed.precision: float32 in place of {self.chosen.precision}"
+        raise TrainingError("nan", f"{what}; {advice}")
 
     def _elapsed(self) -> float:
         return self._resumed_at + time.monotonic() - self._since
 
     def save(self) -> Path:
-        """Write a checkpoint of now beside the journal, and say so in the journal."""
+        """Write a checkpoint of now beside the journal, and say so in the journal.
+
+        Raises TrainingError where the weights are not finite: nobody could go on from them.
+        """
+        self.refuse_nonfinite()
         self.journal.sync()
-        path = self.journal.path.parent / CHECKPOINT_NAME
         position = replace(self.position, elapsed=self._elapsed())
-        save_checkpoint(
-            path,
+        path = save_checkpoint(
+            self.journal.path.parent,
             Checkpoint(
                 fingerprint=self.spec.fingerprint(),
                 position=position,
@@ -202,6 +231,10 @@ class Engine:
                 optimizer=self.optimizer.state_dict(),
                 means=self.stepper.means.state(),
                 journal=self.journal.path.read_bytes(),
+                scaler=self.stepper.scaler.state_dict(),
+                chosen=self.chosen.model_dump(),
+                device=self.dataset.device.type,
+                random=[RandomState.now(self.dataset.device)],
             ),
         )
         self._saved_at = time.monotonic()

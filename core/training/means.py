@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 
 class Means:
-    """Weighted means by name. ``add`` never waits for the device; ``read`` does, once for all of them."""
+    """Weighted means by name. ``add`` never waits for the device; ``read`` and ``broken`` do, once for all of them."""
 
     def __init__(self, state: dict[str, Tensor] | None = None) -> None:
         self._restored = dict(state or {})
-        # Names that come together are summed as one tensor (names, 2): a few kernels a step, not a few a name.
+        # Names that come together are summed as one tensor (names, 3): a few kernels a step, not a few a name.
         self._sums: dict[tuple[str, ...], Tensor] = {}
 
     def add(self, values: dict[str, Tensor], weight: float, *, skip_nan: bool = False) -> None:
@@ -19,7 +21,7 @@ class Means:
         if not values:
             return
         column = torch.stack([value.detach().double() for value in values.values()])
-        rows = torch.stack((column * weight, torch.full_like(column, weight)), dim=1)
+        rows = torch.stack((column * weight, torch.full_like(column, weight), torch.zeros_like(column)), dim=1)
         if skip_nan:
             rows = torch.where(column.isnan().unsqueeze(1), torch.zeros_like(rows), rows)
         names = tuple(values)
@@ -27,20 +29,30 @@ class Means:
             rows = self._sums[names] + rows
         elif self._restored:
             rows = rows + torch.stack([self._restored.pop(name, torch.zeros_like(rows[0])) for name in names])
+        # A sum that is not finite stays so, whatever is added: this stops counting at the first one.
+        rows[:, 2] += rows[:, 0].isfinite()
         self._sums[names] = rows
 
     def read(self) -> dict[str, float]:
         """The means; one that was never measured is left out."""
-        state = self.state()
-        if not state:
-            return {}
-        rows = torch.stack(list(state.values())).tolist()
-        return {name: total / weight for name, (total, weight) in zip(state, rows, strict=True) if weight != 0}
+        return {name: total / weight for name, (total, weight, _) in self._numbers().items() if weight != 0}
+
+    def broken(self) -> dict[str, int]:
+        """Of names whose sum is not finite: how many values were added before the first that was not."""
+        numbers = self._numbers()
+        return {name: int(before) for name, (total, _, before) in numbers.items() if not math.isfinite(total)}
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint needs to go on in the middle of an epoch: (2,) each, the weighted sum and the weights'."""
+        """What a checkpoint needs to go on in the middle of an epoch.
+
+        (3,) each: the weighted sum, the sum of the weights, how many values came before the first that is not finite.
+        """
         found = dict(self._restored)
         for names, rows in self._sums.items():
             for name, row in zip(names, rows, strict=True):
                 found[name] = found[name] + row if name in found else row
         return found
+
+    def _numbers(self) -> dict[str, list[float]]:
+        state = self.state()
+        return dict(zip(state, torch.stack(list(state.values())).tolist(), strict=True)) if state else {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.spec import Optimizer, Schedule
 
@@ -21,6 +22,18 @@ def build_optimizer(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:
         nesterov=spec.nesterov,
         weight_decay=spec.weight_decay,
     )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state dict whose tensors are in standard order, each into the memory format of its parameter.
+
+    Kernels that update a parameter and its momentum together go by their places in memory.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def rate_factor(schedule: Schedule, epoch: float, epochs: int) -> float:

@@ -6,8 +6,6 @@ import hashlib
 import logging
 import os
 import platform
-import signal
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 
 from core import data, methods, models
 from core.catalog import METHODS, MODELS
@@ -23,10 +22,11 @@ from core.data import Dataset
 from core.diagnostics.report import epoch_report
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped
 from core.spec import ModelChoice, RunSpec, Weights
-from core.training.checkpoint import load_checkpoint, load_weights, save_weights
-from core.training.engine import Engine, Options
-from core.training.errors import FailureKind, TrainingError
+from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, load_weights, save_weights
+from core.training.engine import Engine
+from core.training.errors import TrainingError, is_out_of_memory, out_of_memory
 from core.training.speed import Chosen, choose
+from core.training.stopping import Interruption, Options, StopAsked
 
 WEIGHTS_NAME = "weights.safetensors"
 
@@ -57,82 +57,94 @@ def run_training(
 
     Raises nothing for a training that fails: the reason is the journal's last event.
     """
+    options = options or Options()
     out.mkdir(parents=True, exist_ok=True)
+    found = find_checkpoint(resume, spec.fingerprint()) if resume else Found(None, None, [])
+    checkpoint = found.checkpoint
     journal_path = out / JOURNAL_NAME
     journal_path.unlink(missing_ok=True)
-    checkpoint, unreadable = None, ""
-    if resume:
-        try:
-            checkpoint = load_checkpoint(resume, spec.fingerprint())
-            journal_path.write_bytes(checkpoint.journal)
-        except TrainingError as error:
-            unreadable = f"{error}; the training starts from the beginning"
+    if checkpoint:
+        journal_path.write_bytes(checkpoint.journal)
+    adopt(found.path, out)
+    training = False
     with Journal(journal_path) as journal:
-        if unreadable:
-            journal.log(unreadable, "warning")
+        _say_where_it_begins(found, journal)
         try:
             device = choose_device()
-            chosen = choose(spec.training.speed, device).apply()
-            engine = _prepare(spec, device, teacher, journal, chosen)
+            chosen = _chosen(spec, device, checkpoint, journal).apply()
+            with options.interruption.allowed():
+                engine = _prepare(spec, device, teacher, journal, chosen, options.interruption)
             if checkpoint:
                 engine.restore(checkpoint)
             elif spec.weights:
                 _start_from(spec.weights, engine, journal)
             journal.append(_started(engine, device))
             journal.log(chosen.sentence())
+            training = True
             if spec.weights and not spec.weights.fine_tune:
-                summary: dict[str, float] | None = epoch_report(engine.model, engine.dataset)
+                with options.interruption.allowed():
+                    summary: dict[str, float] | None = epoch_report(engine.model, engine.dataset)
                 journal.metrics(step=0, epoch=0, elapsed=0.0, values=summary or {})
             else:
-                summary = engine.train(options or Options())
+                summary = engine.train(options)
             if summary is None:
                 journal.append(Stopped(step=engine.position.step))
                 return "stopped"
             digest = save_weights(engine.model, out / WEIGHTS_NAME)
             journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary))
             return "finished"
+        except StopAsked:
+            journal.append(Stopped(step=checkpoint.position.step if checkpoint else 0))
+            return "stopped"
         except TrainingError as error:
-            _fail(journal, error.kind, str(error))
-        except torch.OutOfMemoryError as error:
-            size = spec.training.batch_size
-            _fail(journal, "oom", f"out of memory at batch size {size}; try a smaller one ({_first_line(error)})")
+            _fail(journal, error)
         except Exception as error:  # noqa: BLE001 (whatever it is, it must be on the run and not lost with the process)
-            journal.log(traceback.format_exc(), "error")
-            _fail(journal, "error", f"{type(error).__name__}: {error}")
+            if is_out_of_memory(error):
+                _fail(journal, out_of_memory(error, spec.training.batch_size, training=training))
+            else:
+                journal.log(traceback.format_exc(), "error")
+                _fail(journal, TrainingError("error", f"{type(error).__name__}: {error}"))
         finally:
             journal.sync()
     return "failed"
 
 
-def _fail(journal: Journal, kind: FailureKind, reason: str) -> None:
-    """The reason as the run's last word, and in its log, where a person looks first."""
-    journal.log(reason, "error")
-    journal.append(Failed(kind=kind, reason=reason))
+def _say_where_it_begins(found: Found, journal: Journal) -> None:
+    if found.problems:
+        begins = "the one before it is used" if found.path else "the training starts from the beginning"
+        journal.log("; ".join((*found.problems, begins)), "warning")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
-@contextmanager
-def stop_on_sigterm(options: Options) -> Iterator[Options]:
-    """Options whose training stops with a checkpoint when the process gets SIGTERM or SIGINT."""
-    asked = threading.Event()
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+def _chosen(spec: RunSpec, device: torch.device, checkpoint: Checkpoint | None, journal: Journal) -> Chosen:
+    """What a run began with, where this machine can go on so; else what is best here, and a warning."""
+    chosen = choose(spec.training.speed, device)
+    if checkpoint is None:
+        return chosen
     try:
-        yield Options(options.checkpoint_seconds, asked.is_set)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        kept = Chosen.model_validate(checkpoint.chosen)
+        reason = "" if checkpoint.device == device.type else f"it began on another kind of device ({checkpoint.device})"
+    except ValidationError:
+        reason = "the checkpoint is of another version"
+    if not reason:
+        return kept
+    journal.log(f"what was chosen for speed is chosen anew, since {reason}: results may differ by rounding", "warning")
+    return chosen
+
+
+def _fail(journal: Journal, error: TrainingError) -> None:
+    """The reason as the run's last word, and in its log, where a person looks first."""
+    journal.log(str(error), "error")
+    journal.append(Failed(kind=error.kind, reason=str(error)))
 
 
 @contextmanager
-def forward_to(journal: Journal) -> Iterator[None]:
+def forward_to(journal: Journal, interruption: Interruption) -> Iterator[None]:
     """What the logger ``core.data`` says goes into the journal: reading images for the first time takes a while."""
 
     class Forward(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            journal.log(record.getMessage(), "warning" if record.levelno >= logging.WARNING else "info")
+            with interruption.held_off():
+                journal.log(record.getMessage(), "warning" if record.levelno >= logging.WARNING else "info")
 
     logger, handler = logging.getLogger(data.__name__), Forward()
     before = logger.level
@@ -151,10 +163,15 @@ def choose_device() -> torch.device:
 
 
 def _prepare(
-    spec: RunSpec, device: torch.device, source: TeacherSource | None, journal: Journal, chosen: Chosen
+    spec: RunSpec,
+    device: torch.device,
+    source: TeacherSource | None,
+    journal: Journal,
+    chosen: Chosen,
+    interruption: Interruption,
 ) -> Engine:
     try:
-        with forward_to(journal):
+        with forward_to(journal, interruption):
             dataset = data.load(spec.dataset).to(device)
     except data.DatasetError as error:
         raise TrainingError("error", str(error)) from error

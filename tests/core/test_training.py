@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -15,11 +17,13 @@ import torch
 from torch import Tensor
 
 from core import data, methods, models
-from core.events import JOURNAL_NAME, Event, Failed, Finished, Metrics, Started, Stopped, read_journal
+from core.events import JOURNAL_NAME, Checkpointed, Event, Failed, Finished, Metrics, Started, Stopped, read_journal
 from core.methods import LogitBatch, LossTerms
 from core.spec import ExperimentSpec, RunSpec, parse_experiment
-from core.training import Options, TeacherSource, run_training
-from core.training.engine import CHECKPOINT_NAME
+from core.training import Options, TeacherSource, engine, run_training, stop_on_sigterm
+from core.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from core.training.stepper import Stepper
+from core.training.stopping import Interruption, StopAsked
 
 SPEC = {
     "name": "engine",
@@ -171,6 +175,83 @@ class TestFailure:
         assert "epoch 1" in last.reason
         assert "ce" in last.reason
 
+    @pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["at a checkpoint", "at the end of the epoch"])
+    def test_the_step_at_fault_is_named_and_no_checkpoint_is_poisoned(
+        self, tmp_path: Path, teacher: TeacherSource, monkeypatch: pytest.MonkeyPatch, seconds: float
+    ) -> None:
+        build = methods.build
+
+        def breaking(method: methods.MethodChoice) -> methods.Loss:
+            inner, steps = build(method), iter(range(1, 100))
+
+            def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
+                terms = inner(batch, epoch)
+                bad = torch.tensor(torch.nan if next(steps) == 8 else 1.0)
+                return replace(
+                    terms, total=terms.total * bad, values=terms.values | {"nckd": terms.values["nckd"] * bad}
+                )
+
+            return loss
+
+        monkeypatch.setattr(methods, "build", breaking)
+        (spec, _) = students(experiment(), "dkd")
+        assert run_training(spec, tmp_path, teacher, options=Options(seconds)) == "failed"
+        last = events(tmp_path)[-1]
+        assert isinstance(last, Failed)
+        assert last.kind == "nan"
+        # What is NaN from step 9 on, since the weights are, is not at fault.
+        assert last.reason.startswith("not finite at step 8 (of epoch 2): loss, nckd; ")
+        steps = [event.step for event in events(tmp_path) if isinstance(event, Checkpointed)]
+        assert steps == ([*range(8)] if seconds == 0 else [])
+
+    def test_sums_are_looked_at_within_the_epoch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(engine, "READ_EVERY", 2)
+        step, seen = Stepper.step, []
+
+        def breaking(self: Stepper, batch: data.Batch, epoch: int, rate: float) -> None:
+            step(self, replace(batch, images=batch.images * torch.nan), epoch, rate)
+            seen.append(epoch)
+
+        monkeypatch.setattr(Stepper, "step", breaking)
+        assert run_training(students(experiment(), "ce")[0], tmp_path) == "failed"
+        assert len(seen) == 2
+        assert "at step 1 (of epoch 1)" in events(tmp_path)[-1].reason  # type: ignore[union-attr]
+
+    def test_weights_that_overflowed_are_not_saved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        step = Stepper.step
+
+        def breaking(self: Stepper, *arguments: Any) -> None:
+            step(self, *arguments)
+            with torch.no_grad():
+                next(self.model.parameters()).mul_(torch.inf)
+
+        monkeypatch.setattr(Stepper, "step", breaking)
+        assert run_training(students(experiment(), "ce")[0], tmp_path, options=Options(0.0)) == "failed"
+        last = events(tmp_path)[-1]
+        assert isinstance(last, Failed)
+        assert (last.kind, "weights are not finite after step 1: stem" in last.reason) == ("nan", True)
+        assert (
+            load_checkpoint(tmp_path / CHECKPOINT_NAME, students(experiment(), "ce")[0].fingerprint()).position.step
+            == 0
+        )
+
+    @pytest.mark.parametrize("error", ["the CPU's", MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+    @pytest.mark.parametrize("when", ["setup", "training"])
+    def test_out_of_memory_names_the_batch_size(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str | Exception, when: str
+    ) -> None:
+        def refuse(*_: object, **__: object) -> Any:
+            if isinstance(error, Exception):
+                raise error
+            return torch.empty(1 << 55, dtype=torch.uint8)
+
+        monkeypatch.setattr(*((data, "load", refuse) if when == "setup" else (Stepper, "step", refuse)))
+        assert run_training(students(experiment(), "ce")[0], tmp_path) == "failed"
+        last = events(tmp_path)[-1]
+        assert isinstance(last, Failed)
+        assert (last.kind, "batch size 32" in last.reason) == ("oom", True)
+        assert ("before the first step" in last.reason) == (when == "setup")
+
     def test_a_missing_teacher_is_a_readable_reason(self, tmp_path: Path) -> None:
         (spec, _) = students(experiment(), "dkd")
         assert run_training(spec, tmp_path) == "failed"
@@ -194,6 +275,57 @@ class TestFailure:
         assert run_training(spec, tmp_path) == "failed"
         assert [event.type for event in events(tmp_path)] == ["log", "log", "failed"]
         assert "boom" in events(tmp_path)[-1].reason  # type: ignore[union-attr]
+
+
+class TestStopOutsideOfSteps:
+    """SIGTERM while something takes minutes that is no step."""
+
+    def test_an_evaluation_is_broken_off_and_done_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (spec, _) = students(experiment(methods=["ce"]), "ce")
+        run_training(spec, tmp_path / "whole")
+        options, report = Options(), engine.epoch_report
+
+        def asked(*arguments: Any) -> dict[str, float]:
+            report(*arguments)
+            options.interruption.ask()
+            raise AssertionError("nothing was broken off")
+
+        monkeypatch.setattr(engine, "epoch_report", asked)
+        assert run_training(spec, tmp_path / "half", options=options) == "stopped"
+        monkeypatch.undo()
+        said = events(tmp_path / "half")
+        assert [event.type for event in said[-2:]] == ["checkpoint", "stopped"]
+        assert said[-1].step == 5  # type: ignore[union-attr]
+        assert run_training(spec, tmp_path / "rest", resume=tmp_path / "half" / CHECKPOINT_NAME) == "finished"
+        assert points(tmp_path / "rest") == points(tmp_path / "whole")
+        assert all(torch.equal(v, weights(tmp_path / "rest")[k]) for k, v in weights(tmp_path / "whole").items())
+
+    def test_reading_the_data_set_is_broken_off(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def slow(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 60)
+            raise AssertionError("nothing was broken off")
+
+        monkeypatch.setattr(data, "load", slow)
+        with stop_on_sigterm(Options()) as options:
+            assert run_training(students(experiment(), "ce")[0], tmp_path, options=options) == "stopped"
+        assert [event.type for event in events(tmp_path)] == ["stopped"]
+
+    def test_what_must_not_be_left_half_done_is_done_first(self) -> None:
+        interruption, done = Interruption(), []
+
+        def work() -> None:
+            with interruption.allowed():
+                with interruption.held_off():
+                    interruption.ask()
+                    done.append(1)
+                done.append(2)
+
+        with pytest.raises(StopAsked):
+            work()
+        assert done == [1]
+        interruption.ask()  # outside of such a block nothing is broken off
+        assert interruption.asked()
 
 
 def test_methods_of_one_seed_start_from_the_same_weights_and_see_the_same_batches(
