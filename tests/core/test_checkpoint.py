@@ -231,7 +231,7 @@ class TestDamage:
 @pytest.mark.slow
 def test_killed_twenty_times_a_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.core.resume_chain", str(tmp_path), "20", "4"]
-    environment = os.environ | {"DKD_THREADS": "1"}
+    environment = os.environ | {"DKD_THREADS": "1", "DKD_CACHE_DIR": str(tmp_path / "cache")}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert result.returncode == 0, result.stderr
     kills = json.loads(result.stdout)
