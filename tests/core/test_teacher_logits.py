@@ -22,7 +22,7 @@ from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
 from core.methods import LogitBatch
 from core.spec import DatasetChoice, ExperimentSpec, MethodChoice, parse_experiment
 from core.training import Options, TeacherSource, TrainingError, run_training
-from core.training.engine import CHECKPOINT_NAME
+from core.training.checkpoint import CHECKPOINT_NAME
 from core.training.logit_files import LogitFiles, Rows
 from core.training.speed import Chosen
 from core.training.teacher import LiveTeacher
