@@ -32,9 +32,55 @@ def free_port() -> int:
         return port
 
 
+class Server:
+    """A server process on a port that it keeps: it can be stopped, and started again on the same data.
+
+    Attributes:
+        url: by which it is reached.
+    """
+
+    def __init__(self, url: str, command: Sequence[str], root: Path, port: int, accepts: Callable[[int], bool]) -> None:
+        self.url, self.port = url, port
+        self._command, self._root, self._accepts = command, root, accepts
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Returns once it takes connections; does nothing where it runs."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        log = self._root / "server.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=subprocess.STDOUT, cwd=self._root)
+
+        def answers() -> bool:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                text = log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"{self._command} ended with {self._process.returncode}: {text}")
+            return self._accepts(self.port)
+
+        _wait(answers, self._command[0])
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """End it by a signal. SIGINT is PostgreSQL's fast shutdown: it does not wait for clients that hold on."""
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
 @contextmanager
-def postgres() -> Iterator[str]:
-    """The URL of a new, empty PostgreSQL server. Raises ServiceMissing."""
+def postgres_server() -> Iterator[Server]:
+    """A new, empty PostgreSQL server. Raises ServiceMissing."""
     folder = _postgres_folder()
     if folder is None:
         raise ServiceMissing(POSTGRES_MISSING)
@@ -43,7 +89,18 @@ def postgres() -> Iterator[str]:
         if user:
             shutil.chown(root, user)
         data, port = root / "data", free_port()
-        initdb = [folder / "initdb", "-D", data, "-U", "dkd", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+        initdb: list[str | Path] = [
+            folder / "initdb",
+            "-D",
+            data,
+            "-U",
+            "dkd",
+            "--auth=trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        ]
         subprocess.run(_as(user, initdb), check=True, capture_output=True, cwd=root)
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -53,9 +110,20 @@ def postgres() -> Iterator[str]:
             "max_connections": 200,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        with _running(_as(user, [folder / "postgres", "-D", data, *options]), root, port):
-            _wait(lambda: _accepts(port), "PostgreSQL")
-            yield f"postgresql+psycopg://dkd@127.0.0.1:{port}/postgres"
+        url = f"postgresql+psycopg://dkd@127.0.0.1:{port}/postgres"
+        server = Server(url, _as(user, [folder / "postgres", "-D", data, *options]), root, port, _accepts)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of a new, empty PostgreSQL server. Raises ServiceMissing."""
+    with postgres_server() as server:
+        yield server.url
 
 
 @contextmanager
@@ -76,16 +144,27 @@ def postgres_database(server_url: str) -> Iterator[str]:
 
 
 @contextmanager
-def redis() -> Iterator[str]:
-    """The URL of a new, empty Redis server. Raises ServiceMissing."""
+def redis_server() -> Iterator[Server]:
+    """A new, empty Redis server. Raises ServiceMissing."""
     binary = shutil.which("redis-server")
     if binary is None:
         raise ServiceMissing(REDIS_MISSING)
     with _short_folder() as root:
         port = free_port()
         command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        with _running([*command, "--dir", str(root)], root, port):
-            yield f"redis://127.0.0.1:{port}/0"
+        server = Server(f"redis://127.0.0.1:{port}/0", [*command, "--dir", str(root)], root, port, _listens)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """The URL of a new, empty Redis server. Raises ServiceMissing."""
+    with redis_server() as server:
+        yield server.url
 
 
 def _postgres_folder() -> Path | None:
@@ -94,6 +173,11 @@ def _postgres_folder() -> Path | None:
     # Debian keeps the server's programs off the PATH, a folder for each version.
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
     return next((path for path in folders if (path / "initdb").exists()), None)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _accepts(port: int) -> bool:
@@ -135,30 +219,6 @@ def _short_folder() -> Iterator[Path]:
         yield root
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-@contextmanager
-def _running(command: list[str], root: Path, port: int) -> Iterator[None]:
-    log = root / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=root)
-
-    def answers() -> bool:
-        if process.poll() is not None:
-            raise RuntimeError(f"{command} ended with {process.returncode}: {log.read_text(errors='replace')[-2000:]}")
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        _wait(answers, command[0])
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown: it does not wait for clients that hold on
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:

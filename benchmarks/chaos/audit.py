@@ -1,0 +1,165 @@
+"""What came of the runs, counted from the answers of the API, the files and the trainings' own records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.chaos import chain, records
+from benchmarks.chaos.claimers import CLAIMED
+from benchmarks.chaos.load import Asked, Load, insist
+from benchmarks.chaos.stack import Stack
+from benchmarks.chaos.standin import ranks_of
+from client import ApiError, Client
+from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
+from core.wire.public import Run
+
+Point = tuple[str, int, float]
+
+
+@dataclass
+class Audit:
+    """Each list says what is wrong, a line each; all of them are to be empty.
+
+    Attributes:
+        submitted: runs that the backend accepted.
+        states: of them, in the end.
+        attempts: at all of them together.
+        resumed: played runs of which an attempt went on from a checkpoint.
+        points: metric points that were checked.
+        lost: runs that did not come to their end, or to a wrong one, or are not known any more.
+        twice: runs that were trained twice at the same time.
+        points_lost: not served, or with another value.
+        points_doubled: served twice, or of no training; also log lines.
+        left: processes that should be gone.
+        wrong: other things that must not be: weights of a played run, an experiment made twice.
+        trained: real trainings that resumed, by run id, with the digest of their weights.
+    """
+
+    submitted: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    attempts: int = 0
+    resumed: int = 0
+    points: int = 0
+    lost: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    points_lost: list[str] = field(default_factory=list)
+    points_doubled: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    trained: dict[str, str] = field(default_factory=dict)
+
+
+def audit(stack: Stack, load: Load) -> Audit:
+    """Look at everything, while the backend runs and nothing else does any more."""
+    found = Audit(submitted=len(load.runs))
+    found.twice = [
+        f"run {overlap.run}: attempts {overlap.attempts[0]} and {overlap.attempts[1]} ({overlap.seen})"
+        for overlap in records.overlaps(records.read(stack.records))
+    ]
+    with stack.client() as client:
+        for asked in load.runs.values():
+            _look_at(found, stack, client, asked)
+        made = _experiments(client)
+    found.wrong += [f"the experiment {name} was made {count} times" for name, count in made.items() if count > 1]
+    found.lost += [f"the experiment {name} is gone" for name in load.keys - set(made)]
+    return found
+
+
+def _look_at(found: Audit, stack: Stack, client: Client, asked: Asked) -> None:
+    try:
+        run = insist(lambda: client.run(asked.run_id))
+    except ApiError as error:
+        found.lost.append(f"run {asked.run_id}: {error}")
+        return
+    found.states[run.state] += 1
+    found.attempts += run.attempt
+    expected = {"cancelled", "succeeded"} if asked.cancelled else {"succeeded"}
+    if run.state not in expected and not _orphaned(client, run):
+        found.lost.append(f"run {run.id} ({run.label}) is {run.state} after {run.attempt} attempts: {run.reason}")
+    if run.state != "succeeded" or run.experiment == CLAIMED:
+        return
+    folder = (stack.artifacts / run.weights).parent
+    journal = [record.event for record in read_journal(folder / JOURNAL_NAME)]
+    went_on = any(isinstance(event, Started) and event.start_step > 0 for event in journal)
+    content = (stack.artifacts / run.weights).read_bytes()
+    if run.dataset == "synthetic":
+        found.resumed += went_on
+        states = _states(stack, client, run)
+        if content != chain.weights(states[-1]):
+            found.wrong.append(f"run {run.id}: its weights are not those of an undisturbed training")
+        expected_points = {
+            (name, step, value) for step, state in enumerate(states, 1) for name, value in chain.values(state).items()
+        }
+    else:
+        if went_on:
+            found.trained[run.id] = hashlib.sha256(content).hexdigest()
+        metrics = [event for event in journal if isinstance(event, Metrics)]
+        expected_points = {(name, event.step, value) for event in metrics for name, value in event.values.items()}
+    _compare_points(found, client, run, expected_points)
+    _compare_logs(found, client, run, folder / JOURNAL_NAME)
+
+
+def _orphaned(client: Client, run: Run) -> bool:
+    """Whether it failed for want of a teacher that a person had cancelled, as it should."""
+    if run.state != "failed" or run.teacher_run_id is None:
+        return False
+    return insist(lambda: client.run(str(run.teacher_run_id))).state == "cancelled"
+
+
+def _states(stack: Stack, client: Client, run: Run) -> list[str]:
+    teacher = b""
+    if run.teacher_run_id is not None:
+        made_by = insist(lambda: client.run(str(run.teacher_run_id)))
+        teacher = (stack.artifacts / made_by.weights).read_bytes()
+    seed = run.spec.seed
+    return chain.states(seed, run.spec.training.epochs, ranks_of(seed, stack.terms.ranks), teacher)
+
+
+def _compare_points(found: Audit, client: Client, run: Run, expected: set[Point]) -> None:
+    series = insist(lambda: client.metrics(run.id, max_points=20_000)).series
+    served = Counter(
+        (each.name, step, value) for each in series for step, value in zip(each.step, each.value, strict=True)
+    )
+    found.points += len(expected)
+    missing = {_comparable(point) for point in expected} - {_comparable(point) for point in served}
+    extra = {_comparable(point) for point in served} - {_comparable(point) for point in expected}
+    doubled = [point for point, count in served.items() if count > 1]
+    found.points_lost += [f"run {run.id}: {point}" for point in sorted(missing)]
+    found.points_doubled += [f"run {run.id}: {point}" for point in [*sorted(extra), *map(_comparable, doubled)]]
+
+
+def _comparable(point: Point) -> tuple[str, int, str]:
+    """NaN is not equal to itself."""
+    return (point[0], point[1], repr(point[2]))
+
+
+def _compare_logs(found: Audit, client: Client, run: Run, journal: Path) -> None:
+    """Each line of the last journal is served once. Lines of attempts that were lost may be there beside them."""
+    said = Counter(
+        (datetime.fromtimestamp(record.time, UTC), record.event.message)
+        for record in read_journal(journal)
+        if isinstance(record.event, Log)
+    )
+    lines = insist(lambda: client.logs(run.id, limit=5000)).lines
+    served = Counter((line.time, line.message) for line in lines)
+    for (time, message), count in said.items():
+        text = f"run {run.id}: the log line {message!r} of {time:%H:%M:%S.%f}"
+        if served[time, message] < count:
+            found.points_lost.append(text)
+        if served[time, message] > count:
+            found.points_doubled.append(text)
+
+
+def _experiments(client: Client) -> Counter[str]:
+    names: Counter[str] = Counter()
+    cursor = None
+    while True:
+        page = insist(lambda cursor=cursor: client.experiments(cursor=cursor))  # type: ignore[misc]
+        names.update(item.name for item in page.items)
+        cursor = page.next_cursor
+        if cursor is None:
+            return names

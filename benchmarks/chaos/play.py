@@ -1,0 +1,135 @@
+"""One run of the benchmark, from an empty folder to its report."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.chaos.audit import audit
+from benchmarks.chaos.claimers import CLAIMERS, Claimed, Claimers
+from benchmarks.chaos.daemons import ROOT, marked
+from benchmarks.chaos.faults import Faults
+from benchmarks.chaos.follower import Follower
+from benchmarks.chaos.injector import Injector
+from benchmarks.chaos.load import Load, insist, wait_for_all
+from benchmarks.chaos.reference import undisturbed
+from benchmarks.chaos.report import Report
+from benchmarks.chaos.stack import Kind, Stack, Terms, stack
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is done, and for how long.
+
+    Attributes:
+        every: seconds between two faults, on average.
+        real: trainings by core among the runs.
+        epochs: of each of them.
+        claimed: runs for the eight claimers.
+        settle: seconds that the runs are given to end once nothing is broken any more.
+    """
+
+    kind: Kind
+    seed: int = 0
+    minutes: float = 13.0
+    every: float = 1.8
+    real: int = 26
+    epochs: int = 30
+    claimed: int = 1000
+    settle: float = 300.0
+    terms: Terms = field(default_factory=Terms)
+
+
+def play(options: Options, root: Path, say: Callable[[str], None] = lambda _: None) -> Report:
+    """Break things for ``minutes``, let the runs end, count. Raises ``services.ServiceMissing``."""
+    with stack(options.kind, root, options.terms) as lab:
+        load = Load(lab, options.seed, options.real, options.epochs)
+        faults = Faults(lab, load, options.seed)
+        injector = Injector(faults, options.every, options.seed)
+        say(f"{CLAIMERS} claimers on {options.claimed} runs")
+        claimed = _claim(lab, load, options, injector)
+        say(f"{claimed.finished} finished; faults for {options.minutes:g} minutes")
+        lab.start_workers()
+        follower = Follower(lab)
+        follower.start()
+        load.start()
+        end = time.monotonic() + 60 * options.minutes
+        injector.run(lambda: time.monotonic() > end)
+        load.stop()
+        say(f"{sum(injector.injected.values())} faults, {len(load.runs)} runs; waiting for their ends")
+        lab.heal()
+        wait_for_all(lab, load, options.settle)
+        follower.stop()
+        lab.keeper.close()
+        for worker in lab.workers:
+            worker.daemon.stop()
+        left = [f"{process.pid} {' '.join(process.cmdline()[:6])}" for process in marked(lab.mark)]
+        left = [line for line in left if "chaos.served" not in line]
+        say("counting")
+        found = audit(lab, load)
+        found.left = left + [f"run {run}: alive when it said cancelled" for run in faults.alive_when_cancelled]
+        found.points_doubled += follower.twice
+        report = Report(
+            stack=options.kind,
+            seed=options.seed,
+            minutes=options.minutes,
+            machine=machine.describe(),
+            commit=_commit(),
+            terms=asdict(options.terms),
+            faults=dict(injector.injected),
+            claimed=claimed,
+            audit=found,
+            followed=follower.points,
+            expiries=_expiries(lab, load),
+            exits=sum(daemon.exits for daemon in [lab.backend, *(worker.daemon for worker in lab.workers)]),
+            errors=[repr(error) for error in injector.errors],
+        )
+        _compare(report, lab, say)
+    return report
+
+
+def _claim(lab: Stack, load: Load, options: Options, injector: Injector) -> Claimed:
+    if options.claimed == 0:
+        return Claimed(0, 0, 0)
+
+    def disturb() -> None:
+        for down in (0.0, 0.5, 1.0):
+            time.sleep(3)
+            if lab.backend.send(signal.SIGKILL, down):
+                injector.injected["backend killed under eight claimers"] += 1
+
+    found = Claimers(lab, load, options.claimed).run(disturb, 240.0)
+    injector.injected["eight claimers at once on one queue"] += 1
+    return found
+
+
+def _expiries(lab: Stack, load: Load) -> int:
+    with lab.client() as client:
+        runs = [insist(lambda run_id=run_id: client.run(run_id)) for run_id in load.runs]  # type: ignore[misc]
+    return sum("lease" in attempt.reason and attempt.outcome == "lost" for run in runs for attempt in run.attempts)
+
+
+def _compare(report: Report, lab: Stack, say: Callable[[str], None]) -> None:
+    """Train what resumed once more, undisturbed."""
+    trained = report.audit.trained
+    if not trained:
+        return
+    say(f"training {len(trained)} runs once more, undisturbed")
+    with lab.client() as client:
+        specs = [(run_id, client.run(run_id).spec) for run_id in trained]
+    expected = undisturbed(lab.root / "reference", specs)
+    report.compared = len(trained)
+    report.equal = sum(expected[run_id] == digest for run_id, digest in trained.items())
+
+
+def _commit() -> str:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        asked = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+        return subprocess.run(asked, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    return "unknown"

@@ -1,0 +1,105 @@
+"""A connection that can be broken: TCP between a worker and the backend or the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine
+from typing import Any, Literal
+
+Mode = Literal["open", "refused", "frozen", "mute"]
+"""open: all passes. refused: connections are ended. frozen: they stay, and nothing passes. mute: answers are lost."""
+
+
+class Loop:
+    """An event loop in a thread of its own, shared by all proxies. A context manager."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxies", daemon=True)
+        self._thread.start()
+
+    def call(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def close(self) -> None:
+        self.call(self._cancel())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _cancel(self) -> None:
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+class Proxy:
+    """Listens on a port of its own and passes on to another."""
+
+    def __init__(self, loop: Loop, upstream: int) -> None:
+        self._loop = loop
+        self._upstream = upstream
+        self._mode: Mode = "open"
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._thawed: asyncio.Event
+        self.port: int = loop.call(self._listen())
+
+    def set(self, mode: Mode) -> None:
+        self._loop.call(self._set(mode))
+
+    async def _listen(self) -> int:
+        self._thawed = asyncio.Event()
+        self._thawed.set()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def _set(self, mode: Mode) -> None:
+        before, self._mode = self._mode, mode
+        if mode == "frozen":
+            self._thawed.clear()
+        else:
+            self._thawed.set()
+        if mode == "refused" or before == "mute":  # a stream with a hole in it is of no use any more
+            for writer in list(self._writers):
+                writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        other: asyncio.StreamWriter | None = None
+        try:
+            await self._thawed.wait()
+            if self._mode == "refused":
+                return
+            answers, other = await asyncio.open_connection("127.0.0.1", self._upstream)
+            self._writers.add(other)
+            pumps = [
+                asyncio.create_task(self._pump(reader, other, answer=False)),
+                asyncio.create_task(self._pump(answers, writer, answer=True)),
+            ]
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
+        except OSError:  # nobody listens there now
+            pass
+        finally:
+            for each in (writer, other):
+                if each is not None:
+                    self._writers.discard(each)
+                    each.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answer: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                await self._thawed.wait()
+                if answer and self._mode == "mute":
+                    continue
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()

@@ -1,0 +1,112 @@
+"""The table that a run of the benchmark ends with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmarks.chaos.audit import Audit
+from benchmarks.chaos.claimers import Claimed
+
+_SHOWN = 20
+
+
+@dataclass
+class Report:
+    """Everything that was done and found.
+
+    Attributes:
+        equal: resumed real trainings whose weights are those of an undisturbed one, bit for bit.
+        compared: resumed real trainings.
+        expiries: attempts whose lease ran out, for a fault or because the machine was busy.
+        exits: processes of ours that ended although nothing had been done to them.
+        followed: points that a reader saw live.
+        errors: of the benchmark itself.
+    """
+
+    stack: str
+    seed: int
+    minutes: float
+    machine: str
+    commit: str
+    terms: dict[str, float]
+    faults: dict[str, int]
+    claimed: Claimed
+    audit: Audit
+    equal: int = 0
+    compared: int = 0
+    expiries: int = 0
+    exits: int = 0
+    followed: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    def must_be_zero(self) -> dict[str, int]:
+        """What an honest queue has none of."""
+        audit = self.audit
+        return {
+            "runs lost": len(audit.lost),
+            "runs trained twice at the same time": len(audit.twice) + self.claimed.twice,
+            "metric points (and log lines) lost": len(audit.points_lost),
+            "metric points (and log lines) doubled": len(audit.points_doubled),
+            "processes left": len(audit.left),
+            "other wrongs (weights, experiments made twice, claims not finished)": len(audit.wrong)
+            + self.claimed.runs
+            - self.claimed.finished,
+            "resumed real trainings with other weights": self.compared - self.equal,
+            "errors of the benchmark": len(self.errors),
+        }
+
+    @property
+    def passed(self) -> bool:
+        return not any(self.must_be_zero().values())
+
+    def details(self) -> list[str]:
+        """What is wrong, a line each."""
+        audit = self.audit
+        lists = (audit.lost, audit.twice, audit.points_lost, audit.points_doubled, audit.left, audit.wrong, self.errors)
+        return [line for each in lists for line in each[:_SHOWN]]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"passed": self.passed, "must_be_zero": self.must_be_zero()}
+
+    def as_markdown(self) -> str:
+        audit, total = self.audit, sum(self.faults.values())
+        zero = self.must_be_zero()
+        rows = {
+            "faults injected": total,
+            "runs submitted": audit.submitted,
+            "of them real trainings that resumed": self.compared,
+            "attempts": audit.attempts,
+            "played runs that resumed from a checkpoint": audit.resumed,
+            "attempts whose lease ran out": self.expiries,
+            "metric points checked": audit.points,
+            "points that a reader followed live": self.followed,
+            "processes that ended by themselves": self.exits,
+            **{f"**{name}**": f"**{count}**" for name, count in zero.items()},
+            "resumed real trainings with the weights of an undisturbed one": f"{self.equal} of {self.compared}",
+        }
+        states = ", ".join(f"{count} {state}" for state, count in sorted(audit.states.items()))
+        terms = ", ".join(f"{name} {value:g}" for name, value in self.terms.items())
+        lines = [
+            f"# Faults against the {self.stack} stack",
+            "",
+            f"`python -m benchmarks.chaos --stack {self.stack} --minutes {self.minutes:g} --seed {self.seed}` "
+            f"at commit {self.commit}; {self.machine}. Times in seconds: {terms}.",
+            "",
+            "| | |",
+            "|---|--:|",
+            *(f"| {name} | {value} |" for name, value in rows.items()),
+            "",
+            f"In the end: {states}. Cancelled runs were cancelled by the benchmark, and failed ones are students of "
+            "teachers that it had cancelled."
+            if audit.states.get("failed")
+            else f"In the end: {states}.",
+            "",
+            "| fault | times |",
+            "|---|--:|",
+            *(f"| {name} | {count} |" for name, count in sorted(self.faults.items(), key=lambda item: -item[1])),
+            "",
+        ]
+        if not self.passed:
+            lines += ["What is wrong:", "", *(f"- {line}" for line in self.details()), ""]
+        return "\n".join(lines)
