@@ -85,6 +85,7 @@ def celery_settings(broker_url: str, folder: Path) -> dict[str, Any]:
         "worker_enable_remote_control": not broker_url.startswith("filesystem"),
     }
     if broker_url.startswith("filesystem"):
+        settings["broker_transport"] = "core.wire.files:Transport"
         settings["broker_transport_options"] = {
             "data_folder_in": str(folder / "messages"),
             "data_folder_out": str(folder / "messages"),

@@ -84,6 +84,25 @@ def test_nudge_has_a_run_claimed(host: Host) -> None:
     assert host.backend.types()[-1] == "finished"
 
 
+def test_neither_a_torn_message_nor_a_folder_that_is_gone_ends_a_worker(host: Host) -> None:
+    host.backend.announce = False
+    worker = host.start("succeed")
+    until(lambda: host.backend.heartbeats, "the worker is there")
+    messages, aside = host.home / "broker" / "messages", host.home / "aside"
+    torn = messages / "0_torn.dkd.msg"
+    torn.touch()
+    until(lambda: not torn.exists(), "the torn message is taken")
+    messages.rename(aside)
+    beats = len(host.backend.heartbeats)
+    until(lambda: len(host.backend.heartbeats) > beats + 20, "some seconds pass")
+    aside.rename(messages)
+    host.backend.add()
+    host.nudge()
+    assert until(host.backend.outcome, "the run ends").outcome == "succeeded"
+    assert worker.poll() is None
+    assert "Unrecoverable" not in host.log()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_leave_hands_back(host: Host, number: signal.Signals) -> None:
     host.backend.add("run-1")
