@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, Table, and_, case, func, literal, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, case, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
@@ -43,6 +43,8 @@ _WHERE_CHANGED = _Replace(
     columns=(*_MEASURED, "ingest"),
     when=lambda new: or_(*(_POINTS.c[column].is_distinct_from(new[column]) for column in _MEASURED)),
 )
+KNOWN = models.MetricLatest.step >= 0
+"""Of the rows of newest values, those that have one."""
 # A late point of an earlier step is not the newest.
 _WHERE_NEWER = _Replace(columns=("step", "epoch", "value", "kind"), when=lambda new: new.step >= _LATEST.c.step)
 
@@ -93,6 +95,24 @@ def insert(session: Session, run: models.Run, records: Sequence[Record]) -> None
     _upsert(session, _POINTS, list(points.values()), ["run_id", "name_id", "step"], _WHERE_CHANGED)
     latest = [{column.name: row[column.name] for column in _LATEST.c} for row in newest.values()]
     _upsert(session, _LATEST, latest, ["run_id", "name_id"], _WHERE_NEWER)
+
+
+def rewind(session: Session, run: models.Run) -> None:
+    """Have the newest values be those up to ``run.step``: a resumed attempt stands before what the one before had said.
+
+    The points beyond stay, as the old attempt's curve, until the new one has replaced them. A metric without a point
+    so far keeps its row, by which its series is found, with a step of -1: see ``KNOWN``.
+    """
+    ahead = and_(_LATEST.c.run_id == run.id, _LATEST.c.step > run.step)
+    before = and_(_POINTS.c.run_id == run.id, _POINTS.c.name_id == _LATEST.c.name_id, _POINTS.c.step <= run.step)
+    newest = select(func.max(_POINTS.c.step)).where(before).correlate(_LATEST).scalar_subquery()
+    moved = update(_LATEST).where(ahead).values(step=func.coalesce(newest, -1), epoch=0.0, value=None, kind=NAN)
+    steps = {row.name_id: row.step for row in session.execute(moved.returning(_LATEST.c.name_id, _LATEST.c.step))}
+    wanted = [tuple_(_POINTS.c.name_id, _POINTS.c.step) == (name, step) for name, step in steps.items() if step >= 0]
+    if wanted:
+        columns = [_POINTS.c[column.name] for column in _LATEST.c]
+        rows = session.execute(select(*columns).where(_POINTS.c.run_id == run.id, or_(*wanted)))
+        _upsert(session, _LATEST, [dict(row._mapping) for row in rows], ["run_id", "name_id"], _WHERE_NEWER)
 
 
 def reply(session: Session, run: models.Run, names: Sequence[str] | None, since: int, max_points: int) -> MetricsReply:

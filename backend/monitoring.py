@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
-from sqlalchemy import ColumnElement, Double, func, select
+from sqlalchemy import ColumnElement, Double, case, func, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -19,6 +19,8 @@ from backend.reconciler import LEASE_RAN_OUT
 from core.wire.public import RunState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# From a second to a long weekend.
+_WAITS = (1, 5, 15, 60, 300, 900, 3_600, 4 * 3_600, 12 * 3_600, 24 * 3_600, 72 * 3_600)
 _OUTCOMES = ("succeeded", "failed", "cancelled", "interrupted", "lost")
 
 
@@ -55,12 +57,14 @@ def _runs(session: Session) -> Iterator[Metric]:
     for state in get_args(RunState):
         states.add_metric([state], counts.get(state, 0))
     yield states
-    oldest = session.scalar(select(func.max(_seconds_between(run.created_at, db_now()))).where(run.state == "queued"))
-    yield GaugeMetricFamily("dkd_queue_oldest_seconds", "Age of the oldest queued run; 0 for none.", oldest or 0.0)
+    oldest = session.scalar(select(func.max(_seconds_between(run.queued_at, db_now()))).where(run.state == "queued"))
+    yield GaugeMetricFamily(
+        "dkd_queue_oldest_seconds", "How long the run has been queued that has been longest; 0 for none.", oldest or 0.0
+    )
 
 
 def _attempts(session: Session) -> Iterator[Metric]:
-    attempt, run = models.Attempt, models.Run
+    attempt = models.Attempt
     query = select(attempt.outcome, func.count()).group_by(attempt.outcome)
     counts = dict(session.execute(query).all())
     ended = CounterMetricFamily("dkd_attempts", "Attempts that ended, by outcome.", labels=["outcome"])
@@ -69,18 +73,20 @@ def _attempts(session: Session) -> Iterator[Metric]:
     yield ended
     silent = select(func.count()).select_from(attempt).where(attempt.outcome == "lost", attempt.reason == LEASE_RAN_OUT)
     yield CounterMetricFamily("dkd_lease_expiries", "Attempts whose lease ran out.", session.scalars(silent).one())
-    count, seconds = session.execute(
-        select(func.count(), func.sum(_seconds_between(run.created_at, attempt.started_at)))
-        .select_from(attempt)
-        .join(run, run.id == attempt.run_id)
-        .where(attempt.number == 1)
-    ).one()
-    yield SummaryMetricFamily(
-        "dkd_queue_wait_seconds",
-        "From a run's submission to its first attempt, a teacher's training included.",
-        count_value=count,
-        sum_value=float(seconds or 0.0),
+    yield _waiting_times(session)
+
+
+def _waiting_times(session: Session) -> Metric:
+    waited = models.Attempt.waited
+    below: list[ColumnElement[Any]] = [func.sum(case((waited <= top, 1), else_=0)) for top in _WAITS]
+    query = select(func.count(waited), func.sum(waited), *below).where(waited.is_not(None))
+    count, seconds, *buckets = session.execute(query).one()
+    family = HistogramMetricFamily(
+        "dkd_queue_wait_seconds", "Time that runs were ready to be taken before a worker took them, by attempt."
     )
+    named = [(str(float(top)), float(found or 0)) for top, found in zip(_WAITS, buckets, strict=True)]
+    family.add_metric([], [*named, ("+Inf", float(count))], sum_value=float(seconds or 0.0))
+    return family
 
 
 def _workers(session: Session) -> Iterator[Metric]:
@@ -92,6 +98,10 @@ def _workers(session: Session) -> Iterator[Metric]:
         states.add_metric([state], found.get(state, (0, 0))[0])
     yield states
     yield GaugeMetricFamily("dkd_worker_slots", "Slots of the workers online.", found.get("online", (0, 0))[1])
+    draining = select(func.count()).select_from(worker).where(worker.state == "online", worker.draining)
+    yield GaugeMetricFamily(
+        "dkd_workers_draining", "Workers online that take no new runs.", session.scalars(draining).one()
+    )
 
 
 class _seconds_between(FunctionElement[float]):  # noqa: N801 (a SQL function, written as one)

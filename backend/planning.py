@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from backend.db import models, new_ids, now
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.db.upsert import insert_if_absent, insert_new
+from backend.eligibility import as_column, from_column
 from backend.errors import invalid
+from backend.teachers import find_teacher, inherit_priority, live_teacher, need_again
 from core.spec import ExperimentSpec, PlannedRun, Problem, warnings_of
 from core.wire.public import PlannedRunInfo, Preview, ProblemField
-
-_LIVE_TEACHER = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
 
 
 def create(session: Session, spec: ExperimentSpec, *, submitted_by: str = "") -> Experiment:
@@ -50,7 +50,7 @@ def create_many(
         planned += [(experiment_id, run, _row(run, "", experiment_id, spec, moment)) for run in plan]
     for (_, _, row), run_id in zip(planned, new_ids(len(planned)), strict=True):
         row["id"] = run_id
-    teachers = _share_teachers(session, [row for _, _, row in planned if row["role"] == "teacher"])
+    teachers = _share_teachers(session, [row for _, _, row in planned if row["role"] == "teacher"], moment)
     students: list[dict[str, Any]] = []
     links: list[dict[str, Any]] = []
     positions: Counter[str] = Counter()
@@ -63,12 +63,14 @@ def create_many(
                 teacher = teachers[run.spec.teacher]
                 row["teacher_run_id"] = teacher.id
                 if teacher.state != "succeeded":
-                    row["state"] = "waiting"
+                    row |= {"state": "waiting", "queued_at": None}
         position = positions[experiment_id]
         positions[experiment_id] += 1
         links.append({"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position})
     session.execute(insert(Run), students)
     session.execute(insert(ExperimentRun), links)
+    for teacher in teachers.values():
+        inherit_priority(session, teacher)
     return ids
 
 
@@ -118,7 +120,7 @@ def preview(session: Session, spec: ExperimentSpec) -> Preview:
             role=planned.spec.role,
             model=planned.spec.model.name,
             seed=planned.spec.seed,
-            shared=planned.spec.role == "teacher" and _find_teacher(session, planned.spec.fingerprint()) is not None,
+            shared=planned.spec.role == "teacher" and find_teacher(session, planned.spec.fingerprint()) is not None,
         )
         for planned in spec.plan()
     ]
@@ -134,18 +136,6 @@ def name_taken(name: str) -> ProblemField:
 
 def warnings_as_fields(problems: list[Problem]) -> list[ProblemField]:
     return [ProblemField(path=problem.path, message=problem.message) for problem in problems]
-
-
-def live_teacher(session: Session, fingerprint: str, *, lock: bool = False) -> Run | None:
-    """The teacher of that fingerprint that is trained or will be; there is at most one."""
-    query = select(Run).where(_LIVE_TEACHER, Run.fingerprint == fingerprint)
-    if lock:
-        query = query.with_for_update().execution_options(populate_existing=True)
-    return session.scalars(query).one_or_none()
-
-
-def _find_teacher(session: Session, fingerprint: str) -> str | None:
-    return session.scalars(select(Run.id).where(_LIVE_TEACHER, Run.fingerprint == fingerprint)).one_or_none()
 
 
 def _row(
@@ -166,13 +156,16 @@ def _row(
         "state": "queued",
         "priority": spec.priority,
         "device": spec.resources.device,
+        "gpus": spec.resources.gpus,
+        "labels": as_column(spec.resources.labels),
         "teacher_run_id": None,
         "total_epochs": run.training.epochs,
+        "queued_at": moment,
         "created_at": moment,
     }
 
 
-def _share_teachers(session: Session, rows: Sequence[dict[str, Any]]) -> dict[str, Run]:
+def _share_teachers(session: Session, rows: Sequence[dict[str, Any]], moment: datetime) -> dict[str, Run]:
     """The live teacher of each fingerprint, locked, in the order of the fingerprints: two requests that share several
     then never wait for each other."""
     wanted: dict[str, dict[str, Any]] = {}
@@ -180,7 +173,9 @@ def _share_teachers(session: Session, rows: Sequence[dict[str, Any]]) -> dict[st
         known = wanted.setdefault(row["fingerprint"], row)
         known["priority"] = max(known["priority"], row["priority"])
         known["device"] = _either(known["device"], row["device"])
-    return {fingerprint: _share_teacher(session, wanted[fingerprint]) for fingerprint in sorted(wanted)}
+        known["labels"] = _common(known["labels"], row["labels"])
+        known["gpus"] = min(known["gpus"], row["gpus"])
+    return {fingerprint: _share_teacher(session, wanted[fingerprint], moment) for fingerprint in sorted(wanted)}
 
 
 def _either(device: str, other: str) -> str:
@@ -188,17 +183,21 @@ def _either(device: str, other: str) -> str:
     return "any" if {device, other} == {"cpu", "gpu"} else device
 
 
-def _share_teacher(session: Session, row: dict[str, Any]) -> Run:
+def _common(labels: str, other: str) -> str:
+    """What its worker must be labelled with, for the same reason."""
+    return as_column(set(from_column(labels)).intersection(from_column(other)))
+
+
+def _share_teacher(session: Session, row: dict[str, Any], moment: datetime) -> Run:
     """The live teacher like this one, locked; made where there is none."""
     teacher: Run | None = None
     while teacher is None:  # between the two statements it may fail, and then ours can be inserted
         insert_if_absent(session, Run, row, unique=["fingerprint"], where=models.LIVE_TEACHER_CONDITION)
         teacher = live_teacher(session, row["fingerprint"], lock=True)
-    teacher.priority = max(teacher.priority, row["priority"])
     teacher.device = _either(teacher.device, row["device"])
-    if teacher.state == "cancelling":
-        # Somebody needs it again. Where the worker has been told already, it says "cancelled", and since nobody wants
-        # that any more the run goes back to the queue.
-        teacher.state = "running"
+    teacher.labels = _common(teacher.labels, row["labels"])
+    if teacher.attempt == 0:  # how many GPUs share a batch is not changed under way
+        teacher.gpus = min(teacher.gpus, row["gpus"])
+    need_again(teacher, moment)
     session.flush()
     return teacher

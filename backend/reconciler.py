@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,9 +14,9 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from backend.claim import eligible
-from backend.db import Database, now
+from backend.db import Database, db_now, now
 from backend.db.models import IdempotencyKey, Run, Worker
+from backend.eligibility import offers, ready, suits
 from backend.lifecycle import HELD, lock, take_away
 from backend.nudge import Nudger
 from backend.settings import Settings
@@ -23,6 +25,9 @@ _log = structlog.get_logger(__name__)
 
 # Heartbeats that a worker may miss before it is shown as offline; its runs stay its own until their leases end.
 _MISSED_HEARTBEATS = 3
+
+# A clock that is only being set right is moved by less than this; a lease has more room.
+_JUMP_SECONDS = 5.0
 
 LEASE_RAN_OUT = "its worker fell silent and the lease ran out"
 """Reason of an attempt that was taken away for it."""
@@ -46,23 +51,35 @@ class Reconciled:
 class Reconciler:
     """One pass every few seconds. Replicas may run it side by side."""
 
-    def __init__(self, database: Database, nudger: Nudger, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, nudger: Nudger, settings: Settings, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
         self._nudger = nudger
         self._settings = settings
-        self._began: datetime | None = None
+        self._monotonic = monotonic
+        self._began: float | None = None
+        self._last: tuple[datetime, float] | None = None
 
     def run_once(self) -> Reconciled:
-        """One pass. The first marks the start: no run is taken away before one lease has passed since.
+        """One pass. No run is taken away before one lease has passed since the first, or since the clock has jumped.
 
-        While the backend was down no worker could renew a lease, so leases that ran out then mean nothing.
+        While the backend was down no worker could renew a lease, so leases that ran out then mean nothing; nor do
+        those that ended because the database's clock was put forward. Where it was put back, what it said before
+        would hold for too long, and is brought down to what could have been said now.
         """
-        lease = timedelta(seconds=self._settings.lease_seconds)
         requeued = 0
         with self._database.read() as session:
             moment = now(session)
-        self._began = self._began or moment
-        if moment >= self._began + lease:
+        beat = self._monotonic()
+        jump = self._jump(moment, beat)
+        if jump:
+            _log.warning("the database's clock has jumped", seconds=round(jump, 1))
+        if self._began is None or jump < 0:
+            self._bring_down()
+        if self._began is None or jump > 0:
+            self._began = beat
+        if beat >= self._began + self._settings.lease_seconds:
             with self._database.write() as session:
                 requeued = _requeue_expired(session, self._settings)
         # Apart: a heartbeat locks its worker before its runs, so holding runs here while asking for workers could
@@ -74,6 +91,29 @@ class Reconciler:
             session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < moment - kept))
         self._nudger.prune()
         return Reconciled(requeued, offline, send_nudges(self._database, self._nudger))
+
+    def _jump(self, moment: datetime, beat: float) -> float:
+        """Seconds that the database's clock has gone more than ours since the pass before; 0 for what is no jump."""
+        before, self._last = self._last, (moment, beat)
+        if before is None:
+            return 0.0
+        jump = (moment - before[0]).total_seconds() - (beat - before[1])
+        return jump if abs(jump) > _JUMP_SECONDS else 0.0
+
+    def _bring_down(self) -> None:
+        """Moments further in the future than can be set now are of a clock that has been put back since."""
+        settings = self._settings
+        with self._database.write() as session:
+            lease = now(session) + timedelta(seconds=settings.lease_seconds)
+            for run in lock(session, Run.state.in_(HELD) & (Run.lease_expires_at > lease)):
+                run.lease_expires_at = lease
+        with self._database.write() as session:
+            delay = now(session) + timedelta(seconds=settings.max_retry_delay_seconds)
+            for run in lock(session, (Run.state == "queued") & (Run.not_before > delay)):
+                run.not_before = delay
+        with self._database.write() as session:
+            late = update(Worker).where(Worker.last_heartbeat > db_now()).values(last_heartbeat=db_now())
+            session.execute(late.execution_options(synchronize_session=False))
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """A pass every ``reconcile_seconds``. One that fails is logged, and the next is tried.
@@ -103,19 +143,17 @@ def send_nudges(database: Database, nudger: Nudger) -> int:
 
 
 def _wanted_nudges(session: Session, moment: datetime) -> int:
-    online = session.execute(
-        select(Worker.device, func.sum(Worker.slots)).where(Worker.state == "online").group_by(Worker.device)
-    ).all()
-    if not online:
+    known = offers(session)
+    if not known:
         return 0
-    free = (
-        sum(slots for _, slots in online)
-        - session.scalars(select(func.count()).select_from(Run).where(Run.state.in_(HELD))).one()
-    )
+    taking = (Worker.state == "online") & ~Worker.draining
+    slots = session.scalars(select(func.sum(Worker.slots)).where(taking)).one() or 0
+    held = select(func.sum(Run.gpus)).join(Worker, Worker.id == Run.worker_id).where(Run.state.in_(HELD), taking)
+    free = slots - (session.scalars(held).one() or 0)
     if free < 1:
         return 0
     # Counted no further than there are slots: the queue may be long.
-    fitting = select(Run.id).where(or_(*(eligible(device, moment) for device, _ in online))).limit(free).subquery()
+    fitting = select(Run.id).where(ready(moment), or_(*map(suits, known))).limit(free).subquery()
     return session.scalars(select(func.count()).select_from(fitting)).one()
 
 

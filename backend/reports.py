@@ -12,7 +12,7 @@ from backend.claim import folder_of
 from backend.db import now
 from backend.db.models import Attempt, Run
 from backend.errors import ApiError, conflict, invalid
-from backend.lifecycle import HELD, close_attempt, end, hand_back, lock_one, put_back
+from backend.lifecycle import HELD, close_attempt, end, enqueue, lock_one, put_back
 from backend.settings import Settings
 from backend.texts import clean
 from core.events import Checkpointed, Log, Metrics, Record, Started
@@ -41,6 +41,8 @@ def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch
     for record in fresh:
         _apply(run, attempt, record)
     metrics_store.insert(session, run, [record for record in fresh if isinstance(record.event, Metrics)])
+    if any(isinstance(record.event, Started) for record in fresh):
+        metrics_store.rewind(session, run)
     lines = [_clean_log(record) for record in fresh if isinstance(record.event, Log)]
     logs.insert(session, run, attempt.number, lines)
     attempt.accepted_seq = seq
@@ -73,7 +75,7 @@ def take_outcome(session: Session, worker_id: str, run_id: str, outcome: Outcome
     else:
         run.log_tail = [clean(line) for line in outcome.log_tail]
         if not outcome.fault and run.state == "running":
-            hand_back(run, reason)
+            enqueue(run, reason, moment)
         else:
             put_back(session, run, settings, reason or "interrupted", moment, wait=True)
 
@@ -83,8 +85,7 @@ def _cancelled(session: Session, run: Run, reason: str, moment: datetime) -> Non
         end(session, run, "cancelled", reason, moment)
         return
     # It was cancelled and then, before the worker was done with it, needed again.
-    run.state, run.reason = "queued", ""
-    run.worker_id, run.lease_expires_at = None, None
+    enqueue(run, "", moment)
 
 
 def _fence(run: Run, attempt: Attempt | None, worker_id: str) -> None:

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
         5.0, ge=0, description="Before an interrupted run is tried again; doubles with each interruption in a row."
     )
     max_retry_delay_seconds: float = Field(600.0, ge=0)
+    reserve_after_seconds: float = Field(
+        300.0, ge=0, description="A run over several GPUs that has waited so long has them kept free for it."
+    )
     reconcile_seconds: float = Field(5.0, gt=0)
     idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, defer
 from backend import logs, metrics_store
 from backend.db import models
 from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricName, Run
+from backend.eligibility import Offer, offers, what_is_missing
 from backend.planning import warnings_as_fields
 from core.spec import ExperimentSpec, problems_of, warnings_of
 from core.wire import public
@@ -37,8 +38,9 @@ def run_summaries(session: Session, query: Select[Run, str, str]) -> list[public
     light = query.options(defer(Run.spec), defer(Run.environment), defer(Run.log_tail))
     rows = session.execute(light).all()
     latest = _latest(session, [run.id for run, _, _ in rows])
+    known = offers(session)
     return [
-        public.RunSummary.model_construct(**_summary(run, experiment, worker, latest.get(run.id, {})))
+        public.RunSummary.model_construct(**_summary(run, experiment, worker, latest.get(run.id, {}), known))
         for run, experiment, worker in rows
     ]
 
@@ -54,7 +56,7 @@ def whole_run(session: Session, run_id: str) -> public.Run | None:
     )
     links = select(ExperimentRun.experiment_id).where(ExperimentRun.run_id == run_id)
     return public.Run(
-        **_summary(run, experiment, worker, _latest(session, [run_id]).get(run_id, {})),
+        **_summary(run, experiment, worker, _latest(session, [run_id]).get(run_id, {}), offers(session)),
         spec=run.spec,
         fingerprint=run.fingerprint,
         experiments=list(session.scalars(links.order_by(ExperimentRun.experiment_id))),
@@ -119,10 +121,24 @@ def _warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
         return [public.ProblemField(path=item.path, message=f"{text}: {item.message}") for item in problems_of(error)]
 
 
+def _reason(run: Run, known: Sequence[Offer]) -> str:
+    """Why it failed, was put back, or does not go on."""
+    if run.state == "waiting":
+        return f"waits for its teacher (run {run.teacher_run_id})"
+    if run.pausing:
+        return "is being paused: its worker is to hand it back with a checkpoint"
+    if run.state == "queued":
+        return "; ".join(filter(None, (run.reason, what_is_missing(run, known))))
+    return run.reason
+
+
 def _summary(
-    run: Run, experiment: str | None, worker: str | None, latest: dict[str, public.MetricValue]
+    run: Run,
+    experiment: str | None,
+    worker: str | None,
+    latest: dict[str, public.MetricValue],
+    known: Sequence[Offer],
 ) -> dict[str, Any]:
-    waits = f"waits for its teacher (run {run.teacher_run_id})"
     return {
         "id": run.id,
         "label": run.label,
@@ -130,13 +146,14 @@ def _summary(
         "experiment_id": run.experiment_id or "",
         "experiment": experiment or "",
         "state": run.state,
-        "reason": waits if run.state == "waiting" else run.reason,
+        "reason": _reason(run, known),
         "dataset": run.dataset,
         "model": run.model,
         "method": run.method,
         "seed": run.seed,
         "teacher_run_id": run.teacher_run_id,
         "priority": run.priority,
+        "pausing": run.pausing,
         "attempt": run.attempt,
         "worker": worker or "",
         "step": run.step,
@@ -164,6 +181,7 @@ def _latest(session: Session, run_ids: Sequence[str]) -> dict[str, dict[str, pub
             )
             .join(MetricName, MetricName.id == MetricLatest.name_id)
             .where(MetricLatest.run_id.in_(run_ids[start : start + _CHUNK]), MetricName.name.in_(HEADLINES))
+            .where(metrics_store.KNOWN)
         )
         for run_id, name, value, kind, step, epoch in session.execute(query):
             number = metrics_store.decode(value, kind)

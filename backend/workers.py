@@ -11,6 +11,7 @@ from backend.claim import count_eligible, find_worker
 from backend.db import now
 from backend.db.models import Run, Worker
 from backend.db.upsert import insert_if_absent
+from backend.errors import conflict, not_found
 from backend.lifecycle import HELD, lock, take_away
 from backend.settings import Settings
 from backend.texts import clean
@@ -25,6 +26,10 @@ def register(session: Session, registration: Registration, settings: Settings) -
         "host": clean(registration.host),
         "slots": registration.slots,
         "device": registration.device,
+        "gpus": (registration.gpus or registration.slots) if registration.device == "gpu" else 0,
+        "labels": sorted(set(registration.labels)),
+        "report": {},
+        "reserved_run_id": None,
         "version": clean(registration.version),
         "state": "online",
         "last_heartbeat": moment,
@@ -45,6 +50,10 @@ def heartbeat(session: Session, worker_id: str, beat: Heartbeat, settings: Setti
     moment = now(session)
     worker.last_heartbeat = moment
     worker.state = "online"
+    worker.report = {
+        "gpus": [gpu.model_copy(update={"name": clean(gpu.name)}).model_dump() for gpu in beat.gpus],
+        "problems": [clean(problem) for problem in beat.problems],
+    }
     named = [holding.run_id for holding in beat.holding]
     runs = {run.id: run for run in lock(session, Run.id.in_(named))} if named else {}
     orders: list[Order] = []
@@ -54,9 +63,42 @@ def heartbeat(session: Session, worker_id: str, beat: Heartbeat, settings: Setti
             orders.append(Order(run_id=holding.run_id, attempt=holding.attempt, order="lost"))
             continue
         run.lease_expires_at = moment + timedelta(seconds=settings.lease_seconds)
-        order = Order(run_id=run.id, attempt=run.attempt, order="continue" if run.state == "running" else "cancel")
-        orders.append(order)
-    return HeartbeatReply(orders=orders, eligible=count_eligible(session, worker.device, moment))
+        going_on = run.state == "running"
+        orders.append(
+            Order(
+                run_id=run.id,
+                attempt=run.attempt,
+                order="continue" if going_on else "cancel",
+                pause=going_on and run.pausing,
+            )
+        )
+    return HeartbeatReply(orders=orders, eligible=count_eligible(session, worker, moment))
+
+
+def drain(session: Session, key: str, draining: bool) -> None:
+    """Let a worker take no new runs, or let it again. What it has goes on. Doing it twice changes nothing.
+
+    Args:
+        key: its id, or its name; of several with one name the one that is online is meant.
+
+    Raises ApiError 404, or 409 where several have that name.
+    """
+    worker = session.get(Worker, key) or _named(session, key)
+    worker.draining = draining
+    if draining:
+        worker.reserved_run_id = None
+
+
+def _named(session: Session, name: str) -> Worker:
+    found = list(session.scalars(select(Worker).where(Worker.name == name).order_by(Worker.id)))
+    found = [worker for worker in found if worker.state == "online"] or found
+    if not found:
+        raise not_found("worker", name)
+    if len(found) > 1:
+        raise conflict(
+            f"{len(found)} workers are named {name!r}: {', '.join(worker.id for worker in found)}; give an id"
+        )
+    return found[0]
 
 
 def _distinct_name(session: Session, registration: Registration) -> str:

@@ -125,6 +125,22 @@ class Client:
         path = f"{API}/experiments/{_part(id_or_name)}/cancel"
         return self._connection.send("POST", path, Experiment, repeatable=True)
 
+    def pause_experiment(self, id_or_name: str) -> Experiment:
+        """Pause every run of an experiment that has not ended. Doing it twice changes nothing."""
+        path = f"{API}/experiments/{_part(id_or_name)}/pause"
+        return self._connection.send("POST", path, Experiment, repeatable=True)
+
+    def resume_experiment(self, id_or_name: str) -> Experiment:
+        """Let every paused run of an experiment go on. Doing it twice changes nothing."""
+        path = f"{API}/experiments/{_part(id_or_name)}/resume"
+        return self._connection.send("POST", path, Experiment, repeatable=True)
+
+    def prioritise_experiment(self, id_or_name: str, priority: int) -> Experiment:
+        """Change the priority (-100 to 100) of every run of an experiment that has not ended."""
+        path = f"{API}/experiments/{_part(id_or_name)}/priority"
+        body = {"priority": priority}
+        return self._connection.send("POST", path, Experiment, body=body, repeatable=True)
+
     def runs(
         self,
         *,
@@ -176,6 +192,19 @@ class Client:
         """Queue a run again that failed or was cancelled. Doing it twice changes nothing."""
         return self._connection.send("POST", f"{API}/runs/{_part(run_id)}/retry", Run, repeatable=True)
 
+    def pause(self, run_id: str) -> Run:
+        """Pause a run; one that trains writes a checkpoint first. Doing it twice changes nothing."""
+        return self._connection.send("POST", f"{API}/runs/{_part(run_id)}/pause", Run, repeatable=True)
+
+    def resume(self, run_id: str) -> Run:
+        """Let a paused run go on. Doing it twice changes nothing."""
+        return self._connection.send("POST", f"{API}/runs/{_part(run_id)}/resume", Run, repeatable=True)
+
+    def prioritise(self, run_id: str, priority: int) -> Run:
+        """Change a run's priority (-100 to 100), and its teacher's with it."""
+        body = {"priority": priority}
+        return self._connection.send("POST", f"{API}/runs/{_part(run_id)}/priority", Run, body=body, repeatable=True)
+
     def comparison(
         self, experiment: str, *, baseline: str | None = None, metric: str = "test/top1", target_share: float = 0.95
     ) -> Comparison:
@@ -191,6 +220,11 @@ class Client:
     def workers(self) -> WorkerList:
         """Every worker that the backend knows."""
         return self._connection.send("GET", f"{API}/workers", WorkerList, repeatable=True)
+
+    def drain_worker(self, id_or_name: str, *, draining: bool = True) -> WorkerList:
+        """Have a worker take no new runs, or let it again; what it has goes on. Doing it twice changes nothing."""
+        path = f"{API}/workers/{_part(id_or_name)}/drain"
+        return self._connection.send("POST", path, WorkerList, body={"draining": draining}, repeatable=True)
 
     def teachers(self) -> TeacherList:
         """Every teacher, with the number of runs that use it."""

@@ -14,6 +14,7 @@ from core.wire.local import Home
 from core.wire.worker import (
     Claim,
     ClaimReply,
+    ClaimRequest,
     EventBatch,
     EventReply,
     Heartbeat,
@@ -72,9 +73,9 @@ class WorkerClient:
         """Renew the lease of each run named, and hear what to do with it."""
         return self._send(f"{worker_id}/heartbeat", heartbeat, HeartbeatReply)
 
-    def claim(self, worker_id: str) -> Claim | None:
-        """Take the best eligible run; None where there is none."""
-        return self._send(f"{worker_id}/claim", None, ClaimReply).claim
+    def claim(self, worker_id: str, request: ClaimRequest) -> Claim | None:
+        """Take the best eligible run; None where there is none. The same request again gives the same run."""
+        return self._send(f"{worker_id}/claim", request, ClaimReply).claim
 
     def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int:
         """Send records; returns the last seq taken in for the attempt."""

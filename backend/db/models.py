@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -123,6 +124,14 @@ class Run(Base):
     log_tail: Mapped[list[str]] = mapped_column(default=list)
     priority: Mapped[int] = mapped_column(default=0)
     device: Mapped[str] = mapped_column(String(8), default="any")
+    gpus: Mapped[int] = mapped_column(default=1, server_default="1", doc="That it needs of a GPU worker.")
+    labels: Mapped[str] = mapped_column(
+        Text, default=",", server_default=",", doc="That its worker must have, as ``,a,b,``: see eligibility."
+    )
+    pausing: Mapped[bool] = mapped_column(
+        default=False, server_default=false(), doc="Its worker is to hand it back, and then it is paused."
+    )
+    queued_at: Mapped[datetime | None] = mapped_column(doc="Since when it has been queued.")
     not_before: Mapped[datetime | None]
     teacher_run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
     teacher_failed: Mapped[bool] = mapped_column(
@@ -157,6 +166,8 @@ class Attempt(Base):
     """One try at a run by one worker."""
 
     __tablename__ = "attempts"
+    # A claim that is sent again, since its answer was lost, meets the attempt that it has made.
+    __table_args__ = (Index("uq_attempts_claim", "worker_id", "claim_key", unique=True),)
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -169,6 +180,8 @@ class Attempt(Base):
     outcome: Mapped[str] = mapped_column(String(12), default="")
     reason: Mapped[str] = mapped_column(Text, default="")
     accepted_seq: Mapped[int] = mapped_column(BigInt, default=0)
+    claim_key: Mapped[str | None] = mapped_column(String(64), doc="Of the request that made it.")
+    waited: Mapped[float | None] = mapped_column(doc="Seconds that the run had been ready to be taken.")
 
 
 class Worker(Base):
@@ -184,6 +197,16 @@ class Worker(Base):
     device: Mapped[str] = mapped_column(String(8))
     version: Mapped[str] = mapped_column(String(100), default="")
     state: Mapped[str] = mapped_column(String(8), default="online")
+    gpus: Mapped[int] = mapped_column(default=0, server_default="0")
+    labels: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
+    draining: Mapped[bool] = mapped_column(
+        default=False, server_default=false(), doc="It takes no new runs, also after a restart."
+    )
+    report: Mapped[dict[str, Any]] = mapped_column(
+        default=dict, server_default="{}", doc="What its last heartbeat said of GPUs and problems."
+    )
+    # No foreign key: the two tables would refer to each other. Looked at again with every claim.
+    reserved_run_id: Mapped[str | None] = mapped_column(_ID, doc="The run over several GPUs that it keeps GPUs for.")
     registered_at: Mapped[datetime]
     last_heartbeat: Mapped[datetime]
 

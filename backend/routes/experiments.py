@@ -1,4 +1,4 @@
-"""Experiments: submit, preview, list, look at, cancel."""
+"""Experiments: submit, preview, list, look at, cancel, pause, resume, put before others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Header, Query, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend import idempotency, lifecycle, planning, views
+from backend import idempotency, lifecycle, pausing, planning, views
 from backend.db import Database, now
 from backend.db.models import Experiment
 from backend.deps import DatabaseDep, NudgerDep, SessionDep, SubmitterDep, reads, submits
@@ -138,6 +138,40 @@ def cancel(key: str, database: DatabaseDep) -> public.Experiment:
     with database.write() as session:
         experiment_id = find(session, key).id
         lifecycle.cancel_experiment(session, experiment_id, now(session))
+    return _whole(database, experiment_id)
+
+
+@router.post("/{key:path}/pause", dependencies=[submits])
+def pause(key: str, database: DatabaseDep) -> public.Experiment:
+    """Pause every run that has not ended; a teacher only where no other experiment waits for it.
+
+    Runs that train are `pausing` until their workers have handed them back with a checkpoint. Repeating is harmless.
+    """
+    with database.write() as session:
+        experiment_id = find(session, key).id
+        pausing.pause_experiment(session, experiment_id)
+    return _whole(database, experiment_id)
+
+
+@router.post("/{key:path}/resume", dependencies=[submits])
+def resume(key: str, database: DatabaseDep, nudger: NudgerDep, tasks: BackgroundTasks) -> public.Experiment:
+    """Let every paused run go on, from its checkpoint. Repeating is harmless."""
+    with database.write() as session:
+        experiment_id = find(session, key).id
+        pausing.resume_experiment(session, experiment_id, now(session))
+    tasks.add_task(send_nudges, database, nudger)
+    return _whole(database, experiment_id)
+
+
+@router.post("/{key:path}/priority", dependencies=[submits])
+def priority(key: str, change: public.PriorityChange, database: DatabaseDep) -> public.Experiment:
+    """Change the priority of every run that has not ended.
+
+    A teacher that other experiments wait for too keeps the highest among them.
+    """
+    with database.write() as session:
+        experiment_id = find(session, key).id
+        lifecycle.set_experiment_priority(session, experiment_id, change.priority)
     return _whole(database, experiment_id)
 
 

@@ -1,4 +1,4 @@
-"""Runs: list, look at, cancel, retry."""
+"""Runs: list, look at, cancel, retry, pause, resume, put before others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks, Query
 from sqlalchemy import select
 
-from backend import lifecycle, views
+from backend import lifecycle, pausing, views
 from backend.db import Database, now
 from backend.db.models import ExperimentRun, Run
 from backend.deps import DatabaseDep, NudgerDep, SessionDep, reads, submits
@@ -55,14 +55,53 @@ def run(run_id: str, session: SessionDep) -> public.Run:
     return found
 
 
-@router.post("/{run_id}/cancel", dependencies=[submits])
+@router.post(
+    "/{run_id}/cancel",
+    dependencies=[submits],
+    responses={409: {"description": "It is a teacher, and runs wait for it"}},
+)
 def cancel(run_id: str, database: DatabaseDep) -> public.Run:
     """Cancel a run. One that trains is `cancelling` until its worker says that no process is left.
 
-    Nothing changes where it has ended. Students that wait for a cancelled teacher fail.
+    Nothing changes where it has ended. 409, with who they are, for a teacher that runs wait for.
     """
     with database.write() as session:
-        lifecycle.cancel(session, lifecycle.lock_one(session, run_id.replace("\0", "")), now(session))
+        lifecycle.cancel_one(session, run_id.replace("\0", ""), now(session))
+    return _whole(database, run_id)
+
+
+@router.post("/{run_id}/pause", dependencies=[submits])
+def pause(run_id: str, database: DatabaseDep) -> public.Run:
+    """Pause a run. One that trains is `pausing` until its worker has handed it back with a checkpoint.
+
+    Nothing changes where it has ended or is being cancelled.
+    """
+    with database.write() as session:
+        pausing.pause(session, run_id.replace("\0", ""))
+    return _whole(database, run_id)
+
+
+@router.post("/{run_id}/resume", dependencies=[submits])
+def resume(run_id: str, database: DatabaseDep, nudger: NudgerDep, tasks: BackgroundTasks) -> public.Run:
+    """Let a paused run go on, from its checkpoint, and its teacher with it. Nothing changes where it is not paused."""
+    with database.write() as session:
+        pausing.resume(session, run_id.replace("\0", ""), now(session))
+    tasks.add_task(send_nudges, database, nudger)
+    return _whole(database, run_id)
+
+
+@router.post(
+    "/{run_id}/priority",
+    dependencies=[submits],
+    responses={409: {"description": "It has ended, or is a teacher, which has the highest priority of its students"}},
+)
+def priority(run_id: str, change: public.PriorityChange, database: DatabaseDep) -> public.Run:
+    """Change a run's priority, and its teacher's with it: a teacher has the highest among the runs that wait for it.
+
+    A run that trains goes on; the priority counts when it is queued again.
+    """
+    with database.write() as session:
+        lifecycle.set_priority(session, run_id.replace("\0", ""), change.priority)
     return _whole(database, run_id)
 
 
@@ -77,7 +116,7 @@ def retry(run_id: str, database: DatabaseDep, nudger: NudgerDep, tasks: Backgrou
     Nothing changes where it is queued or running already; 409 where it succeeded or is being cancelled.
     """
     with database.write() as session:
-        lifecycle.retry(session, run_id.replace("\0", ""))
+        lifecycle.retry(session, run_id.replace("\0", ""), now(session))
     tasks.add_task(send_nudges, database, nudger)
     return _whole(database, run_id)
 

@@ -12,6 +12,7 @@ from backend.deps import DatabaseDep, NudgerDep, SettingsDep, works
 from backend.reconciler import send_nudges
 from core.wire.worker import (
     ClaimReply,
+    ClaimRequest,
     EventBatch,
     EventReply,
     Heartbeat,
@@ -48,10 +49,13 @@ def heartbeat(worker_id: WorkerId, beat: Heartbeat, database: DatabaseDep, setti
 
 
 @router.post("/{worker_id}/claim")
-def claim_run(worker_id: WorkerId, database: DatabaseDep, settings: SettingsDep) -> ClaimReply:
-    """Take the best eligible run, under a lease. 404: register first."""
+def claim_run(
+    worker_id: WorkerId, database: DatabaseDep, settings: SettingsDep, request: ClaimRequest | None = None
+) -> ClaimReply:
+    """Take the best eligible run, under a lease; with the key of an earlier request, what that was given. 404: register
+    first."""
     with database.write() as session:
-        return ClaimReply(claim=claim(session, worker_id, settings))
+        return ClaimReply(claim=claim(session, worker_id, request or ClaimRequest(), settings))
 
 
 @router.post("/{worker_id}/runs/{run_id}/events", responses=_FENCED)

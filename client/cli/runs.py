@@ -1,8 +1,10 @@
-"""Commands about runs: list, show, logs, cancel, retry. Where it makes sense, an experiment may be named instead."""
+"""Commands about runs: list, show, logs, and what is done to them, of which most may name an experiment instead."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -16,9 +18,12 @@ from client.render import console_for, experiment_view, run_view, runs_table
 from core.wire.public import TERMINAL, Experiment, LogLine, Run, RunPage, RunSummary
 
 _PAGE = 200
+_PAUSING = "being paused"
 _STATES = ("waiting", "queued", "paused", "running", "cancelling", "succeeded", "failed", "cancelled")
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="A run's id, or an experiment's name or id.")]
+
+Targets = Annotated[list[str], typer.Argument(metavar="TARGET...", help="Runs' ids, or experiments' names or ids.")]
 
 
 class Changed(BaseModel):
@@ -33,6 +38,9 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=exits.HELP)(logs)
     app.command(epilog=exits.HELP)(cancel)
     app.command(epilog=exits.HELP)(retry)
+    app.command(epilog=exits.HELP)(pause)
+    app.command(epilog=exits.HELP)(resume)
+    app.command(epilog=exits.HELP, context_settings={"ignore_unknown_options": True})(priority)
 
 
 def list_runs(
@@ -110,35 +118,79 @@ def logs(
             time.sleep(1.0)
 
 
-def cancel(
-    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="Runs' ids, or experiments' names or ids.")],
-    as_json: JsonFlag = False,
-) -> int:
+def cancel(targets: Targets, as_json: JsonFlag = False) -> int:
     """End runs, or all runs of an experiment.
 
     What has ended already stays as it is; doing it twice is harmless.
     """
-    changed: list[RunSummary] = []
     with connected() as client:
-        for target in targets:
-            found = find(client, target)
-            if isinstance(found, Experiment):
-                after = client.cancel_experiment(found.id)
-                changed.extend(after.runs)
-                _say(as_json, f"{after.name}: {_counts(after.runs)}")
-            else:
-                run = client.cancel(found.id)
-                changed.append(run)
-                _say(as_json, f"{run.id} ({run.label} seed {run.seed}): {run.state}")
+        return _change(client, targets, as_json, client.cancel, client.cancel_experiment)
+
+
+def pause(targets: Targets, as_json: JsonFlag = False) -> int:
+    """Pause runs, or all runs of an experiment.
+
+    What trains writes a checkpoint and leaves its slot; what has ended stays as it is. A teacher goes on where another
+    experiment waits for it.
+    """
+    with connected() as client:
+        return _change(client, targets, as_json, client.pause, client.pause_experiment)
+
+
+def resume(targets: Targets, as_json: JsonFlag = False) -> int:
+    """Let paused runs go on, or all paused runs of an experiment.
+
+    Each goes on from its checkpoint.
+    """
+    with connected() as client:
+        return _change(client, targets, as_json, client.resume, client.resume_experiment)
+
+
+def priority(
+    number: Annotated[
+        int, typer.Argument(metavar="PRIORITY", min=-100, max=100, help="Higher runs first; 0 is usual.")
+    ],
+    targets: Targets,
+    as_json: JsonFlag = False,
+) -> int:
+    """Change the priority of runs, or of all runs of an experiment.
+
+    It decides who is taken next; what trains goes on. A teacher has the highest priority of the runs that wait for it.
+    """
+    with connected() as client:
+        return _change(
+            client,
+            targets,
+            as_json,
+            lambda run: client.prioritise(run, number),
+            lambda experiment: client.prioritise_experiment(experiment, number),
+        )
+
+
+def _change(
+    client: Client,
+    targets: list[str],
+    as_json: bool,
+    change_run: Callable[[str], Run],
+    change_experiment: Callable[[str], Experiment],
+) -> int:
+    changed: list[RunSummary] = []
+    for target in targets:
+        found = find(client, target)
+        if isinstance(found, Experiment):
+            after = change_experiment(found.id)
+            changed.extend(after.runs)
+            _say(as_json, f"{after.name}: {_counts(after.runs)}")
+        else:
+            run = change_run(found.id)
+            changed.append(run)
+            _say(as_json, f"{run.id} ({run.label} seed {run.seed}): {_state(run)}")
     if as_json:
         write_json(Changed(runs=changed))
     return exits.OK
 
 
-def retry(
-    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="Runs' ids, or experiments' names or ids.")],
-    as_json: JsonFlag = False,
-) -> int:
+def retry(targets: Targets, as_json: JsonFlag = False) -> int:
     """Queue failed or cancelled runs again.
 
     Of an experiment, all such runs.
@@ -180,8 +232,12 @@ def _write(lines: list[LogLine], as_json: bool) -> None:
 
 
 def _counts(runs: list[RunSummary]) -> str:
-    states = {state: sum(run.state == state for run in runs) for state in _STATES}
-    return ", ".join(f"{count} {state}" for state, count in states.items() if count)
+    states = Counter(map(_state, runs))
+    return ", ".join(f"{states[state]} {state}" for state in (*_STATES, _PAUSING) if states[state])
+
+
+def _state(run: RunSummary) -> str:
+    return _PAUSING if run.pausing else run.state
 
 
 def _say(as_json: bool, text: str) -> None:

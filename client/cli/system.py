@@ -8,27 +8,52 @@ import typer
 
 from client.cli import exits
 from client.cli.options import JsonFlag, connected, write_json
-from client.render import catalog_table, console_for, teachers_table, workers_table
+from client.render import catalog_table, console_for, teachers_table, workers_view
 
 _PARTS = ("methods", "models", "datasets", "metrics")
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(epilog=exits.HELP)(workers)
+    group = typer.Typer(invoke_without_command=True, epilog=exits.HELP, rich_markup_mode=None)
+    group.callback()(workers)
+    group.command(epilog=exits.HELP)(drain)
+    app.add_typer(group, name="workers")
     app.command(epilog=exits.HELP)(teachers)
     app.command(epilog=exits.HELP)(catalog)
 
 
-def workers(as_json: JsonFlag = False) -> int:
-    """List workers: their place, slots and runs."""
+def workers(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """List workers: their slots, what runs there, their GPUs. `dkd workers drain NAME` lets one take no new runs."""
+    if context.invoked_subcommand is not None:
+        return
     with connected() as client:
         found = client.workers()
     if as_json:
         write_json(found)
     elif found.items:
-        console_for().print(workers_table(found.items))
+        console_for().print(workers_view(found.items))
     else:
         typer.echo("no worker has registered yet")
+
+
+def drain(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The worker's name or id.")],
+    off: Annotated[bool, typer.Option("--off", help="Let it take runs again.")] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Have a worker take no new runs.
+
+    What it has goes on to its end. It is remembered over restarts of the worker, until --off.
+    """
+    with connected() as client:
+        found = client.drain_worker(name, draining=not off)
+    if as_json:
+        write_json(found)
+        return exits.OK
+    for worker in found.items:
+        if name in (worker.id, worker.name) and worker.draining is not off:
+            left = f"; {len(worker.runs)} run(s) go on" if worker.runs and not off else ""
+            typer.echo(f"{worker.name}: {'takes runs again' if off else 'takes no new runs'}{left}")
     return exits.OK
 
 

@@ -10,6 +10,7 @@ from core.spec.parts import (
     Schedule,
     Speed,
     Training,
+    WorkerLabel,
 )
 from core.spec.problems import Problem, SpecError, problems_of
 from core.spec.reading import load_file, load_text, parse_experiment, parse_text, read_experiment, to_yaml
@@ -34,6 +35,7 @@ __all__ = [
     "Teacher",
     "Training",
     "Weights",
+    "WorkerLabel",
     "load_file",
     "load_text",
     "parse_experiment",

@@ -11,6 +11,8 @@ from core.catalog.registry import NumbersAreNumbers
 from core.spec.problems import refuse
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+WorkerLabel = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._:/-]+$")]
+"""A property that workers are told apart by, as ``h200`` or ``site/cellar``."""
 
 
 class SpecModel(NumbersAreNumbers):
@@ -203,3 +205,13 @@ class Resources(SpecModel):
     """What a run needs of a worker. Not part of what is computed, so not part of any fingerprint."""
 
     device: Literal["any", "cpu", "gpu"] = Field("any", description="Which slots may take it.")
+    gpus: int = Field(1, ge=1, le=64, description="GPUs of one machine; above 1 each trains a part of every batch.")
+    labels: tuple[WorkerLabel, ...] = Field(
+        (), max_length=16, description="What a worker must be labelled with to take it, every one of them."
+    )
+
+    @model_validator(mode="after")
+    def _several_gpus_are_gpus(self) -> Self:
+        if self.gpus > 1 and self.device == "cpu":
+            raise refuse("Resources", (("gpus",), "a CPU slot has no GPUs", self.gpus))
+        return self

@@ -19,6 +19,18 @@ from core.wire.comparisons import Interval as Interval
 from core.wire.comparisons import Paired as Paired
 
 
+class PriorityChange(Sent):
+    """The body of …/priority."""
+
+    priority: int = Field(ge=-100, le=100, description="Higher runs first.")
+
+
+class DrainChange(Sent):
+    """The body of /workers/{key}/drain."""
+
+    draining: bool = Field(True, description="False lets it take runs again.")
+
+
 class ProblemField(Wire):
     """One refused field: ``path`` as ``methods.1.params.alpha``."""
 
@@ -73,6 +85,7 @@ class RunSummary(Wire):
     seed: int
     teacher_run_id: str | None = None
     priority: int = 0
+    pausing: bool = Field(False, description="It trains, and is paused once its worker has handed it back.")
     attempt: int = Field(0, description="Tries so far.")
     worker: str = ""
     step: int = 0
@@ -230,6 +243,30 @@ class LogsReply(Wire):
     lines: list[LogLine]
 
 
+class GpuUse(Wire):
+    """One GPU as its driver describes it; null for what the driver does not tell."""
+
+    index: int
+    name: str = Field("", max_length=200)
+    use: float | None = Field(None, description="Share of the last second or so in which it computed, %.")
+    memory_used: int | None = Field(None, description="Bytes.")
+    memory_total: int | None = Field(None, description="Bytes.")
+    foreign: int = Field(0, description="Processes that compute on it and are not this worker's.")
+
+
+class WorkerRun(Wire):
+    """What a worker is doing in a slot."""
+
+    run_id: str
+    label: str
+    seed: int
+    experiment: str
+    state: RunState
+    gpus: int = 1
+    epoch: float = 0.0
+    total_epochs: int = 0
+
+
 class Worker(Wire):
     id: str
     name: str
@@ -237,7 +274,14 @@ class Worker(Wire):
     slots: int
     device: str = Field(description="cpu or gpu.")
     state: Literal["online", "offline"]
+    draining: bool = Field(False, description="It takes no new runs until somebody lets it again.")
+    labels: list[str] = Field(default_factory=list)
     running: list[str] = Field(default_factory=list, description="Ids of the runs it has.")
+    runs: list[WorkerRun] = Field(default_factory=list, description="The same, with what they are.")
+    busy: int = Field(0, description="Slots that they take.")
+    gpus: list[GpuUse] = Field(default_factory=list, description="As of the last heartbeat; empty where not known.")
+    problems: list[str] = Field(default_factory=list, description="What keeps it from working well, as it says.")
+    reserved_for: str | None = Field(None, description="The run over several GPUs that it keeps freed GPUs for.")
     last_heartbeat: datetime
     version: str = ""
 

@@ -6,13 +6,15 @@ them. Every report names its attempt; one from an attempt that is no longer the 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from core.events import Record
-from core.spec import RunSpec
-from core.wire.public import Wire
+from core.spec import RunSpec, WorkerLabel
+from core.wire.public import GpuUse, Wire
+
+Problem = Annotated[str, Field(max_length=500)]
 
 
 class Registration(Wire):
@@ -23,6 +25,8 @@ class Registration(Wire):
     host: str = Field(max_length=200)
     slots: int = Field(ge=1, le=1024)
     device: Literal["cpu", "gpu"]
+    gpus: int | None = Field(None, ge=1, le=1024, description="GPUs that its slots are on; left out: one a slot.")
+    labels: list[WorkerLabel] = Field(default_factory=list, max_length=32)
     version: str = Field("", max_length=100)
 
 
@@ -42,6 +46,8 @@ class Heartbeat(Wire):
     """POST /worker/{worker_id}/heartbeat. Renews the lease of each run named."""
 
     holding: list[Holding] = Field(default_factory=list, max_length=1024)
+    gpus: list[GpuUse] = Field(default_factory=list, max_length=1024)
+    problems: list[Problem] = Field(default_factory=list, max_length=20, description="What keeps it from working well.")
 
 
 class Order(Wire):
@@ -50,6 +56,8 @@ class Order(Wire):
     run_id: str
     attempt: int
     order: Literal["continue", "cancel", "lost"]
+    # Beside the order and not one of its values, which a worker of an older version would refuse to read.
+    pause: bool = Field(False, description="With continue: write a checkpoint and hand it back.")
 
 
 class HeartbeatReply(Wire):
@@ -69,6 +77,19 @@ class ArtifactRef(Wire):
     sha256: str = ""
 
 
+class ClaimRequest(Wire):
+    """POST /worker/{worker_id}/claim. The same key again gives the same run: the first answer may have been lost.
+
+    Attributes:
+        free_gpus: GPUs with a free slot that nobody else uses; left out, one.
+        usable_gpus: GPUs that nobody else uses, their slots free or not; left out, all.
+    """
+
+    key: str | None = Field(None, min_length=8, max_length=64)
+    free_gpus: int | None = Field(None, ge=0, le=1024)
+    usable_gpus: int | None = Field(None, ge=0, le=1024)
+
+
 class Claim(Wire):
     """A run that is now this worker's, until its lease ends."""
 
@@ -77,6 +98,7 @@ class Claim(Wire):
     spec: RunSpec
     lease_seconds: float
     folder: str = Field(description="Where this attempt's files go in the artifact store: runs/ID/attempt-N.")
+    gpus: int = Field(1, ge=1, description="On a GPU worker: how many it trains on.")
     teacher: ArtifactRef | None = Field(None, description="The teacher's weights.")
     teacher_spec: RunSpec | None = Field(None, description="How the teacher was made: its model is built from this.")
     checkpoint: ArtifactRef | None = Field(None, description="Where an earlier attempt can be resumed from.")

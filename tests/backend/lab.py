@@ -90,6 +90,33 @@ class Lab:
     def retry(self, run_id: str) -> Json:
         return _ok(self.admin.post(f"/api/v1/runs/{run_id}/retry"))
 
+    def pause(self, run_id: str) -> Json:
+        return _ok(self.admin.post(f"/api/v1/runs/{run_id}/pause"))
+
+    def resume(self, run_id: str) -> Json:
+        return _ok(self.admin.post(f"/api/v1/runs/{run_id}/resume"))
+
+    def priority(self, run_id: str, priority: int) -> Json:
+        return _ok(self.admin.post(f"/api/v1/runs/{run_id}/priority", json={"priority": priority}))
+
+    def pause_experiment(self, key: str) -> Json:
+        return _ok(self.admin.post(f"/api/v1/experiments/{key}/pause"))
+
+    def resume_experiment(self, key: str) -> Json:
+        return _ok(self.admin.post(f"/api/v1/experiments/{key}/resume"))
+
+    def priority_of_experiment(self, key: str, priority: int) -> Json:
+        return _ok(self.admin.post(f"/api/v1/experiments/{key}/priority", json={"priority": priority}))
+
+    def drain(self, key: str, draining: bool = True) -> Json:
+        """The worker of that id or name, after the change."""
+        workers = _ok(self.admin.post(f"/api/v1/workers/{key}/drain", json={"draining": draining}))["items"]
+        return next(worker for worker in workers if key in (worker["id"], worker["name"]))
+
+    def workers(self) -> list[Json]:
+        items: list[Json] = _ok(self.admin.get("/api/v1/workers"))["items"]
+        return items
+
     def cancel_experiment(self, key: str) -> Json:
         return _ok(self.admin.post(f"/api/v1/experiments/{key}/cancel"))
 
@@ -97,12 +124,12 @@ class Lab:
         body = {"worker_id": worker_id, "name": worker_id, "host": "node", "slots": 1, "device": "cpu"} | changes
         return _ok(self.worker.post("/api/v1/worker/register", json=body))
 
-    def try_claim(self, worker_id: str = "worker-one") -> Json | None:
-        claim: Json | None = _ok(self.worker.post(f"/api/v1/worker/{worker_id}/claim"))["claim"]
+    def try_claim(self, worker_id: str = "worker-one", **request: Any) -> Json | None:
+        claim: Json | None = _ok(self.worker.post(f"/api/v1/worker/{worker_id}/claim", json=request or None))["claim"]
         return claim
 
-    def claim(self, worker_id: str = "worker-one") -> Json:
-        claim = self.try_claim(worker_id)
+    def claim(self, worker_id: str = "worker-one", **request: Any) -> Json:
+        claim = self.try_claim(worker_id, **request)
         assert claim is not None, "nothing was eligible"
         return claim
 

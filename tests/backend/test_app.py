@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 import structlog
-from sqlalchemy import text
+from alembic import command
+from sqlalchemy import func, inspect, select, text
 from typer.testing import CliRunner
 
 from backend.__main__ import cli
 from backend.app import create_app
 from backend.db import Database, migrate, new_ids
-from backend.db.models import Base, Token
+from backend.db.models import Base, MetricPoint, Run, Token
 from backend.settings import Settings
 from backend.tokens import bootstrap
+from tests.backend import rows
 from tests.backend.conftest import TestClient
 from tests.backend.lab import Lab, plain
 
@@ -196,6 +198,34 @@ def test_the_migrated_schema_is_that_of_the_models(database_url: str) -> None:
         database.dispose()
     assert migrated == modelled
     assert len(migrated) > 30
+
+
+def test_a_database_of_the_version_before_slots_keeps_everything(database_url: str) -> None:
+    """Its rows are there after the upgrade, metrics included, and are read by this version; and so backwards."""
+    database = Database(database_url)
+    try:
+        run_id = rows.one_run(database)
+        rows.take(database, run_id, rows.metrics(10, train__loss=1.5))
+        rows.change(database, run_id, state="queued")
+        _migrate(database, "0002")
+        with database.engine.connect() as connection:
+            assert connection.execute(text("SELECT count(*) FROM metric_points")).scalar_one() == 1
+            assert "queued_at" not in {column["name"] for column in inspect(connection).get_columns("runs")}
+        migrate.upgrade(database)
+        with database.read() as session:
+            run = session.get_one(Run, run_id)
+            assert (run.gpus, run.labels, run.pausing, run.queued_at) == (1, ",", False, run.created_at)
+            assert session.scalars(select(func.count()).select_from(MetricPoint)).one() == 1
+    finally:
+        migrate.upgrade(database)
+        database.dispose()
+
+
+def _migrate(database: Database, revision: str) -> None:
+    with database.engine.connect() as connection:
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
 
 
 _SQLITE = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'"

@@ -82,7 +82,7 @@ def test_prometheus_reads_the_database(database: Database, api: TestClient) -> N
     with database.write() as session:
         moment = now(session)
         for run in session.query(models.Run):
-            run.created_at = moment - timedelta(seconds=100)
+            run.queued_at = moment - timedelta(seconds=100)
         ends = (("lost", LEASE_RAN_OUT), ("lost", "worker b was restarted"), ("succeeded", ""))
         for number, (outcome, reason) in enumerate(ends, 1):
             session.add(
@@ -93,6 +93,7 @@ def test_prometheus_reads_the_database(database: Database, api: TestClient) -> N
                     worker_name="b",
                     host="h",
                     started_at=moment - timedelta(seconds=60 / number),
+                    waited=40.0 if number == 1 else 2.0,
                     outcome=outcome,
                     reason=reason,
                 )
@@ -100,8 +101,9 @@ def test_prometheus_reads_the_database(database: Database, api: TestClient) -> N
     found = _samples(api)
     assert (found["dkd_runs", "waiting"], found["dkd_runs", "queued"], found["dkd_runs", "running"]) == (6, 1, 0)
     assert 100 <= found["dkd_queue_oldest_seconds", ""] < 1000
-    assert abs(found["dkd_queue_wait_seconds_sum", ""] - 40) < 0.01
-    assert found["dkd_queue_wait_seconds_count", ""] == 1
+    assert (found["dkd_queue_wait_seconds_sum", ""], found["dkd_queue_wait_seconds_count", ""]) == (44, 3)
+    below = {top: count for (name, top), count in found.items() if name == "dkd_queue_wait_seconds_bucket"}
+    assert (below["1.0"], below["5.0"], below["15.0"], below["60.0"], below["+Inf"]) == (0, 2, 2, 3, 3)
     assert (found["dkd_attempts_total", "lost"], found["dkd_attempts_total", "succeeded"]) == (2, 1)
     assert found["dkd_lease_expiries_total", ""] == 1
     assert (found["dkd_workers", "online"], found["dkd_workers", "offline"], found["dkd_worker_slots", ""]) == (1, 1, 2)

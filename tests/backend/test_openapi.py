@@ -86,9 +86,12 @@ def test_conflicts_are_named(description: dict[str, Any]) -> None:
     conflicts = {name for name, operation in _operations(description) if "409" in operation["responses"]}
     assert conflicts == {
         "POST /api/v1/experiments",
+        "POST /api/v1/runs/{run_id}/cancel",
+        "POST /api/v1/runs/{run_id}/priority",
         "POST /api/v1/runs/{run_id}/retry",
         "POST /api/v1/tokens",
         "DELETE /api/v1/tokens/{token_id}",
+        "POST /api/v1/workers/{key}/drain",
         "POST /api/v1/worker/{worker_id}/runs/{run_id}/events",
         "POST /api/v1/worker/{worker_id}/runs/{run_id}/finish",
     }

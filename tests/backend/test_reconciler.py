@@ -6,10 +6,11 @@ import json
 import os
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 
 from backend.db import Database, now
 from backend.db.models import Run, Worker
@@ -37,6 +38,87 @@ def reconciler(lab: Lab) -> Reconciler:
     found.run_once()
     time.sleep(2 * LEASE)
     return found
+
+
+def timed(lab: Lab, *beats: float) -> Reconciler:
+    """One by whose own clock each pass comes at that many seconds."""
+    state, ticks = lab.app.state, iter(beats)
+    return Reconciler(state.database, state.nudger, state.settings, monotonic=lambda: next(ticks))
+
+
+class Clock:
+    """The database's, which can be set."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def now(self, session: Session) -> datetime:
+        return now(session) + timedelta(seconds=self.ahead)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in ("reconciler", "claim", "workers"):
+        monkeypatch.setattr(f"backend.{module}.now", clock.now)
+    return clock
+
+
+def test_a_clock_put_forward_takes_no_run_away(lab: Lab, clock: Clock) -> None:
+    lab.register()
+    lab.submit(plain(runs=2))
+    kept, silent = lab.claim(), lab.claim()
+    found = timed(lab, 0.0, 310.0, 320.0, 630.0)
+    found.run_once()
+    clock.ahead = 310.0
+    assert lab.orders(kept, silent) == ["continue", "continue"]
+    assert found.run_once().requeued == 0
+    clock.ahead = 4000.0  # every lease seems to have ended
+    assert found.run_once().requeued == 0
+    assert lab.orders(kept) == ["continue"]
+    clock.ahead = 4310.0
+    assert lab.orders(kept) == ["continue"]
+    assert found.run_once().requeued == 1
+    assert (lab.run(kept["run_id"])["state"], lab.run(silent["run_id"])["state"]) == ("running", "queued")
+
+
+def test_a_clock_put_back_holds_nothing_up(make_lab: Callable[..., Lab], clock: Clock) -> None:
+    lab = make_lab(retry_delay_seconds=100.0)
+    lab.register()
+    lab.submit(plain(runs=2))
+    clock.ahead = 3600.0
+    lost, delayed = lab.claim(), lab.claim()
+    with lab.app.state.database.write() as session:
+        session.get_one(Run, delayed["run_id"]).state = "queued"
+        session.get_one(Run, delayed["run_id"]).not_before = clock.now(session) + timedelta(hours=1)
+    found = timed(lab, 0.0, 10.0, 320.0, 630.0)
+    found.run_once()
+    clock.ahead = 0.0
+    found.run_once()
+    with lab.app.state.database.read() as session:
+        limit = now(session) + timedelta(seconds=601)
+        for claim in (lost, delayed):
+            run = session.get_one(Run, claim["run_id"])
+            assert (run.lease_expires_at if claim is lost else run.not_before) < limit
+    clock.ahead = 310.0
+    assert found.run_once().requeued == 1
+
+
+def test_a_run_that_loses_workers_again_and_again_waits_and_is_set_aside(lab: Lab) -> None:
+    run_id = lab.submit(plain())["runs"][0]["id"]
+    lab.register()
+    for attempt in range(1, 6):
+        if attempt > 2:
+            assert lab.try_claim() is None, "each time a little later"
+            with lab.app.state.database.write() as session:
+                assert session.get_one(Run, run_id).not_before is not None
+                session.get_one(Run, run_id).not_before = None
+        lab.claim()
+        lab.register()  # it has killed its worker, which is started again
+    run = lab.run(run_id)
+    assert (run["state"], run["attempt"]) == ("failed", 5)
+    assert run["reason"].endswith("was restarted; given up after 5 attempts in a row without a new checkpoint")
+    assert lab.try_claim() is None
 
 
 def test_a_run_whose_lease_ran_out_is_queued_again(short: Lab) -> None:
@@ -69,9 +151,10 @@ def test_a_lease_that_is_renewed_is_left_alone(lab: Lab, database: Database) -> 
     kept, lost = lab.claim(), lab.claim()
     with database.write() as session:
         session.execute(update(Run).values(lease_expires_at=now(session) - timedelta(hours=1)))
-    settings = lab.app.state.settings.model_copy(update={"lease_seconds": 0.0})
+    found = timed(lab, 0.0, 1000.0)
     assert lab.orders(kept) == ["continue"]
-    assert Reconciler(database, lab.app.state.nudger, settings).run_once().requeued == 1
+    found.run_once()
+    assert found.run_once().requeued == 1
     assert (lab.run(kept["run_id"])["state"], lab.run(lost["run_id"])["state"]) == ("running", "queued")
 
 

@@ -81,13 +81,43 @@ def test_retrying_the_teacher_revives_its_students_but_not_the_cancelled_ones(
     assert lab.states("second") == {"teacher": "queued", "dkd": "waiting", "kd": "waiting"}
 
 
-def test_students_fail_when_their_teacher_is_cancelled(lab: Lab, shared: tuple[Json, Json]) -> None:
+def test_a_teacher_is_cancelled_only_when_no_run_waits_for_it(lab: Lab, shared: tuple[Json, Json]) -> None:
     teacher_id = shared[0]["runs"][0]["id"]
+    claim = lab.claim()
+    refused = lab.admin.post(f"/api/v1/runs/{teacher_id}/cancel")
+    assert refused.status_code == 409
+    assert "4 run(s) wait for this teacher: 2 of 'first', 2 of 'second'" in refused.json()["detail"]
+    assert lab.run(teacher_id)["state"] == "running"
+    for experiment in shared:
+        for run in experiment["runs"][1:]:
+            lab.cancel(run["id"])
+    assert lab.cancel(teacher_id)["state"] == "cancelling"
+    assert lab.cancel(teacher_id)["state"] == "cancelling", "again changes nothing"
+    lab.finish(claim, "cancelled")
     assert lab.cancel(teacher_id)["state"] == "cancelled"
-    student = lab.run(shared[1]["runs"][1]["id"])
-    assert student["state"] == "failed"
-    assert "cancelled" in student["reason"]
-    assert teacher_id in student["reason"]
+
+
+def test_a_teachers_priority_follows_its_students(lab: Lab, shared: tuple[Json, Json]) -> None:
+    first, second = shared
+    teacher = first["runs"][0]["id"]
+
+    def priority(run_id: str) -> int:
+        found: int = lab.run(run_id)["priority"]
+        return found
+
+    lab.priority(first["runs"][1]["id"], 5)
+    assert priority(teacher) == 5
+    lab.priority_of_experiment("second", 9)
+    assert [priority(run["id"]) for run in second["runs"]] == [9, 9, 9]
+    lab.priority_of_experiment("first", -3)
+    assert [priority(run["id"]) for run in first["runs"]] == [9, -3, -3], "the other experiment still waits for it"
+    lab.cancel_experiment("second")
+    assert priority(teacher) == -3
+    refused = lab.admin.post(f"/api/v1/runs/{teacher}/priority", json={"priority": 50})
+    assert (refused.status_code, priority(teacher)) == (409, -3)
+    lab.cancel(first["runs"][1]["id"])
+    lab.retry(second["runs"][1]["id"])
+    assert priority(teacher) == 9
 
 
 def test_cancelling_an_experiment_leaves_a_teacher_that_another_needs(lab: Lab, shared: tuple[Json, Json]) -> None:

@@ -204,6 +204,28 @@ def test_an_interrupted_run_goes_back_with_its_checkpoint(make_lab: Callable[...
     assert lab.claim()["checkpoint"]["path"] == f"{first['folder']}/checkpoint.pt"
 
 
+def test_the_newest_values_are_those_of_the_attempt_that_is_under_way(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(retry_delay_seconds=0)
+    lab.register()
+    lab.submit(plain())
+    first = lab.claim()
+    run_id = first["run_id"]
+    lab.events(first, started(1), metrics(2, 5, test_top1=50.0), checkpoint(3, 5))
+    lab.events(first, metrics(4, 10, test_top1=80.0), metrics(5, 15, test_top1=90.0, train_loss=0.1))
+    lab.finish(first, "interrupted")
+    second = lab.claim()
+    lab.events(second, started(1), metrics(2, 5, test_top1=50.0), checkpoint(3, 5), started(4, start_step=5))
+    run = lab.run(run_id)
+    assert run["latest"] == {"test/top1": {"value": 50.0, "step": 5, "epoch": 0.5}}, "no loss has been measured so far"
+    series = lab.admin.get(f"/api/v1/runs/{run_id}/metrics").json()["series"]
+    assert {one["name"]: one["step"] for one in series} == {"test/top1": [5, 10, 15], "train/loss": [15]}
+    lab.events(second, metrics(5, 10, test_top1=79.0, train_loss="NaN"))
+    latest = lab.run(run_id)["latest"]
+    assert (latest["test/top1"]["value"], latest["train/loss"]) == (79.0, {"value": "NaN", "step": 10, "epoch": 1.0})
+    lab.events(second, metrics(6, 15, test_top1=91.0))
+    assert lab.run(run_id)["latest"]["test/top1"]["value"] == 91.0
+
+
 def test_a_checkpoint_outside_the_attempts_folder_is_refused(lab: Lab, claim: Json) -> None:
     for path in ("../x.pt", "/x.pt", ""):
         assert lab.post_events(claim, checkpoint(1, 5, path)).status_code == 422
@@ -261,6 +283,7 @@ def test_cancel_in_every_state(lab: Lab) -> None:
     made = lab.submit(spec())
     teacher, waiting = made["runs"][0]["id"], made["runs"][1]["id"]
     assert lab.cancel(waiting)["state"] == "cancelled"
+    assert lab.cancel(made["runs"][2]["id"])["state"] == "cancelled"
     claim = lab.claim()
     assert lab.cancel(teacher)["state"] == "cancelling"
     assert lab.cancel(teacher)["state"] == "cancelling"

@@ -1,0 +1,86 @@
+"""Which worker may take which run: devices, GPUs, labels. One rule, as SQL for the queue and in words for people."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from backend.db.models import Run, Worker
+
+NO_LABELS = ","
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a worker has for runs.
+
+    Attributes:
+        device: cpu or gpu.
+        gpus: all of them, free or not; 0 on a CPU worker.
+        labels: what it is labelled with.
+    """
+
+    device: str
+    gpus: int
+    labels: frozenset[str]
+
+    @classmethod
+    def of(cls, worker: Worker) -> Offer:
+        return cls(worker.device, worker.gpus, frozenset(worker.labels))
+
+    def could_take(self, device: str, gpus: int, labels: Collection[str]) -> bool:
+        """Whether it could ever take a run with these needs, once it has nothing else to do."""
+        enough = gpus <= self.gpus if self.device == "gpu" else gpus == 1
+        return device in ("any", self.device) and enough and self.labels.issuperset(labels)
+
+
+def as_column(labels: Iterable[str]) -> str:
+    """Labels as ``Run.labels`` holds them: sorted, a comma before and behind each."""
+    return "".join(f",{label}" for label in sorted(set(labels))) + ","
+
+
+def from_column(text: str) -> list[str]:
+    """The inverse of ``as_column``."""
+    return [label for label in text.split(",") if label]
+
+
+def suits(offer: Offer) -> ColumnElement[bool]:
+    """Runs that such a worker could ever take: ``Offer.could_take`` as SQL."""
+    # Each of the worker's labels is taken out of the run's; where a comma is left, none is missing. Both databases
+    # know replace(); neither knows the other's operators on lists.
+    missing: ColumnElement[str] = Run.labels.expression
+    for label in sorted(offer.labels):
+        missing = func.replace(missing, f",{label},", ",")
+    labelled = Run.labels == NO_LABELS
+    if offer.labels:
+        labelled = or_(labelled, missing == NO_LABELS)
+    enough = Run.gpus <= offer.gpus if offer.device == "gpu" else Run.gpus == 1
+    return and_(Run.device.in_(("any", offer.device)), enough, labelled)
+
+
+def ready(moment: datetime) -> ColumnElement[bool]:
+    """Runs that wait for nothing but a worker."""
+    return and_(Run.state == "queued", or_(Run.not_before.is_(None), Run.not_before <= moment))
+
+
+def offers(session: Session) -> list[Offer]:
+    """Of the workers that live and take runs, each kind once."""
+    workers = session.scalars(select(Worker).where(Worker.state == "online", ~Worker.draining))
+    return list(dict.fromkeys(map(Offer.of, workers)))
+
+
+def what_is_missing(run: Run, known: Sequence[Offer]) -> str:
+    """Why no worker of those known could ever take a run, in words; empty where one could."""
+    labels = from_column(run.labels)
+    if any(offer.could_take(run.device, run.gpus, labels) for offer in known):
+        return ""
+    if run.gpus > 1:
+        kind = f"a worker with {run.gpus} GPUs"
+    else:
+        kind = {"gpu": "a GPU worker", "cpu": "a CPU worker"}.get(run.device, "a worker")
+    named = f" labelled {', '.join(labels)}" if labels else ""
+    return f"waits for {kind}{named}; none is online"

@@ -1,0 +1,70 @@
+"""What a teacher's run has beyond other runs: it is one of its kind, it is needed by others, and it has their priority.
+
+Every function wants the teacher's row locked by the caller, but for ``live_teacher`` and ``find_teacher``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import and_, func, select
+from sqlalchemy.orm import Session
+
+from backend.db.models import Experiment, Run
+from backend.errors import conflict
+from core.wire.public import TERMINAL
+
+_LIVE = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
+_NAMED = 5
+
+
+def live_teacher(session: Session, fingerprint: str, *, lock: bool = False) -> Run | None:
+    """The teacher of that fingerprint that is trained or will be; there is at most one."""
+    query = select(Run).where(_LIVE, Run.fingerprint == fingerprint)
+    if lock:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    return session.scalars(query).one_or_none()
+
+
+def find_teacher(session: Session, fingerprint: str) -> str | None:
+    """The id of that teacher."""
+    return session.scalars(select(Run.id).where(_LIVE, Run.fingerprint == fingerprint)).one_or_none()
+
+
+def need_again(teacher: Run, moment: datetime) -> None:
+    """A student has come that needs this teacher: it goes on where it was paused or being cancelled."""
+    teacher.pausing = False
+    if teacher.state == "paused":
+        teacher.state, teacher.queued_at = "queued", moment
+    elif teacher.state == "cancelling":
+        # Where the worker has been told already, it says "cancelled", and since nobody wants that any more the run
+        # goes back to the queue.
+        teacher.state = "running"
+
+
+def inherit_priority(session: Session, teacher: Run) -> None:
+    """Give a teacher the highest priority among the students that wait for it; nothing changes where none does."""
+    session.flush()
+    students = select(func.max(Run.priority)).where(Run.teacher_run_id == teacher.id, Run.state.not_in(TERMINAL))
+    highest = session.scalars(students).one()
+    if highest is not None and teacher.state not in TERMINAL:
+        teacher.priority = highest
+
+
+def refuse_while_needed(session: Session, teacher: Run) -> None:
+    """Raises ApiError 409 that says who waits for the teacher, where anybody does."""
+    query = (
+        select(Experiment.name, func.count())
+        .select_from(Run)
+        .outerjoin(Experiment, Experiment.id == Run.experiment_id)
+        .where(Run.teacher_run_id == teacher.id, Run.state.not_in(TERMINAL))
+        .group_by(Experiment.name)
+        .order_by(Experiment.name)
+    )
+    found = session.execute(query).all()
+    if not found:
+        return
+    named = ", ".join(f"{count} of {name!r}" for name, count in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more experiments" if len(found) > _NAMED else ""
+    total = sum(count for _, count in found)
+    raise conflict(f"{total} run(s) wait for this teacher: {named}{more}; cancel those, or their experiments, first")
