@@ -184,22 +184,45 @@ def run_view(run: Run) -> RenderableType:
     return Group(*parts)
 
 
-def workers_table(workers: Iterable[Worker]) -> Table:
+def workers_view(workers: Sequence[Worker]) -> RenderableType:
+    """The workers, and below them what runs in their slots, how their GPUs are, and what is wrong."""
     made = table(
-        "name", "state", "host", "device", "slots", "running", "heard of", "version", numbers=("slots", "running")
+        "name", "state", "host", "device", "slots", "busy", "heard of", "labels", "version", numbers=("slots", "busy")
     )
     for item in workers:
         made.add_row(
             escape(item.name),
-            state(item.state),
+            Text("draining", style="yellow") if item.draining and item.state == "online" else state(item.state),
             escape(item.host),
             item.device,
             str(item.slots),
-            str(len(item.running)),
+            str(item.busy or len(item.running)),
             when(item.last_heartbeat),
+            escape(", ".join(item.labels)),
             escape(item.version),
         )
-    return made
+    lines = [line for item in workers for line in _worker_lines(item)]
+    return Group(made, "", *lines) if lines else made
+
+
+def _worker_lines(worker: Worker) -> Iterable[str]:
+    name = escape(worker.name)
+    for run in worker.runs:
+        gpus = f", {run.gpus} GPUs" if run.gpus > 1 else ""
+        done = f"epoch {run.epoch:.0f}/{run.total_epochs}"
+        what = escape(f"{run.experiment}: {run.label} seed {run.seed}")
+        yield f"{name}  {run.run_id}  {what}, {run.state}, {done}{gpus}"
+    for gpu in worker.gpus:
+        parts = [f"{gpu.use:.0f} % busy"] if gpu.use is not None else []
+        if gpu.memory_used is not None and gpu.memory_total:
+            parts.append(f"{gpu.memory_used / 2**30:.1f} of {gpu.memory_total / 2**30:.1f} GiB")
+        if gpu.foreign:
+            parts.append(f"{gpu.foreign} process(es) of somebody else")
+        yield f"{name}  GPU {gpu.index} {escape(gpu.name)}: {', '.join(parts) or 'not measured'}"
+    if worker.reserved_for:
+        yield f"{name}  keeps GPUs that become free for run {worker.reserved_for}"
+    for problem in worker.problems:
+        yield f"{name}  [yellow]{escape(problem)}[/yellow]"
 
 
 def teachers_table(teachers: Iterable[TeacherInfo]) -> Table:

@@ -73,9 +73,9 @@ class WorkerClient:
         """Renew the lease of each run named, and hear what to do with it."""
         return self._send(f"{worker_id}/heartbeat", heartbeat, HeartbeatReply)
 
-    def claim(self, worker_id: str, request: ClaimRequest) -> Claim | None:
-        """Take the best eligible run; None where there is none. The same request again gives the same run."""
-        return self._send(f"{worker_id}/claim", request, ClaimReply).claim
+    def claim(self, worker_id: str, request: ClaimRequest | None = None) -> Claim | None:
+        """Take the best eligible run; None where there is none. A request with a key gives the same run again."""
+        return self._send(f"{worker_id}/claim", request or ClaimRequest(), ClaimReply).claim
 
     def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int:
         """Send records; returns the last seq taken in for the attempt."""

@@ -418,6 +418,65 @@ def test_workers_teachers_and_catalog(backend: FakeBackend, capsys: Captured) ->
     assert "Learning rate" in out
 
 
+def test_workers_with_their_slots_and_gpus(backend: FakeBackend, capsys: Captured) -> None:
+    worker = {
+        "id": "w",
+        "name": "box",
+        "host": "h",
+        "slots": 4,
+        "busy": 2,
+        "device": "gpu",
+        "state": "online",
+        "draining": True,
+        "labels": ["h200"],
+        "running": ["run-1"],
+        "runs": [{"run_id": "run-1", "label": "dkd", "seed": 3, "experiment": "[big]", "state": "running", "gpus": 2}],
+        "gpus": [{"index": 1, "name": "H200", "use": 93.4, "memory_used": 2**30, "memory_total": 2**33, "foreign": 1}],
+        "problems": ["no space is left"],
+        "reserved_for": "run-9",
+        "last_heartbeat": fakes.NOW.isoformat(),
+    }
+    backend.answers["GET /api/v1/workers"] = {"items": [worker]}
+    backend.answers["POST /api/v1/workers/box/drain"] = {"items": [worker]}
+    assert run(["workers"]) == 0
+    out = capsys.readouterr().out
+    for text in (
+        "draining",
+        "h200",
+        "run-1  [big]: dkd seed 3, running, epoch 0/0, 2 GPUs",
+        "GPU 1 H200: 93 % busy, 1.0 of 8.0 GiB, 1 process(es) of somebody else",
+        "keeps GPUs that become free for run run-9",
+        "no space is left",
+    ):
+        assert text in out
+    assert run(["workers", "drain", "box"]) == 0
+    assert backend.sent() == {"draining": True}
+    assert capsys.readouterr().out == "box: takes no new runs; 1 run(s) go on\n"
+    backend.answers["POST /api/v1/workers/box/drain"] = {"items": [worker | {"draining": False}]}
+    assert run(["workers", "drain", "box", "--off"]) == 0
+    assert backend.sent() == {"draining": False}
+    assert capsys.readouterr().out == "box: takes runs again\n"
+    assert run(["workers", "drain", "nobody"]) == 1
+
+
+def test_pause_resume_and_priority_take_runs_and_experiments(backend: FakeBackend, capsys: Captured) -> None:
+    backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
+    backend.answers["GET /api/v1/experiments/small"] = fakes.experiment()
+    paused = fakes.experiment(runs=[run_summary(1, pausing=True), run_summary(2, state="paused")])
+    for action in ("pause", "resume", "priority"):
+        backend.answers[f"POST /api/v1/runs/run-1/{action}"] = fakes.run(pausing=action == "pause")
+        backend.answers[f"POST /api/v1/experiments/exp-1/{action}"] = paused
+    assert run(["pause", "run-1", "small"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["run-1 (dkd seed 0): being paused", "small: 1 paused, 1 being paused"]
+    assert run(["resume", "run-1"]) == 0
+    assert capsys.readouterr().out == "run-1 (dkd seed 0): running\n"
+    assert run(["priority", "-5", "small", "run-1", "--json"]) == 0
+    assert backend.sent() == {"priority": -5}
+    assert len(json.loads(capsys.readouterr().out)["runs"]) == 3
+    assert run(["priority", "101", "small"]) == 2
+
+
 def test_a_person_with_a_backend_that_is_none(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers["GET /api/v1/workers"] = {"hello": "world"}
     assert run(["workers"]) == 3
