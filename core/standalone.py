@@ -10,8 +10,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from core import models
+from core.catalog import DATASETS
+from core.catalog.models import TIMM
 from core.events import JOURNAL_NAME, Failed, Finished, read_journal
-from core.spec import ExperimentSpec, PlannedRun, warnings_of
+from core.spec import ExperimentSpec, PlannedRun, Problem, SpecError, warnings_of
 from core.training import Options, TeacherSource, run_training, stop_on_sigterm
 from core.training.checkpoint import CHECKPOINT_NAME
 
@@ -19,9 +22,11 @@ from core.training.checkpoint import CHECKPOINT_NAME
 def run_experiment(spec: ExperimentSpec, out: Path) -> int:
     """Train every run into ``out/LABEL-seedN``; a run that has finished there before is kept.
 
+    Raises SpecError for a network that cannot be built here, before the teacher is trained for it.
     Returns 0, 1 where a run failed, 130 where it was interrupted (the run under way keeps a checkpoint and goes on from
     there the next time).
     """
+    _refuse_networks(spec)
     for warning in warnings_of(spec):
         _say(f"warning: {warning}", error=True)
     teacher: TeacherSource | None = None
@@ -56,6 +61,24 @@ def run_experiment(spec: ExperimentSpec, out: Path) -> int:
         spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
         _say(f"{label:<24} {statistics.mean(values):.2f}{spread} %  (n = {len(values)}, last epoch, ± sd)")
     return 1 if failed else 0
+
+
+def _refuse_networks(spec: ExperimentSpec) -> None:
+    """Build the networks that a spec names outside the catalog (timm's), which nobody could look up before."""
+    facts = DATASETS[spec.dataset.name].facts(spec.dataset.typed_params)
+    if facts is None:  # a folder: each run checks its own network when it has read the images
+        return
+    named = {"student.model": spec.student.model} | ({"teacher.model": spec.teacher.model} if spec.teacher else {})
+    problems = []
+    for path, choice in named.items():
+        if choice.name.startswith(TIMM):
+            size = {"num_classes": facts.num_classes, "image_size": facts.image_size, "in_channels": facts.channels}
+            try:
+                models.build(choice.name, **size, **choice.params)
+            except (ValueError, ImportError) as error:
+                problems.append(Problem(path, str(error)))
+    if problems:
+        raise SpecError(problems)
 
 
 def _train(planned: PlannedRun, folder: Path, teacher: TeacherSource | None, options: Options) -> None:

@@ -91,6 +91,8 @@ class Dataset:
         val: held out of the training images where that is asked for; never part of ``train``.
         enlarged_to: side that a network sees, where that is more than the stored images have; None: as they are.
         source: key of the pack that the images are mapped from; "" where they were read into memory.
+        classes: their names, where they were found and not laid down by the data set.
+        content: of a pack, see ``core.data.packing.Pack``; "" where the images were read into memory.
     """
 
     train: Split
@@ -102,6 +104,8 @@ class Dataset:
     val: Split | None = None
     enlarged_to: int | None = None
     source: str = ""
+    classes: tuple[str, ...] = ()
+    content: str = ""
 
     @property
     def device(self) -> torch.device:

@@ -41,6 +41,8 @@ def from_listing(
         std=statistics.std,
         augmentation=augmentation,
         source=pack.key,
+        classes=listing.classes,
+        content=pack.content,
     )
 
 

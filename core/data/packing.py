@@ -51,12 +51,15 @@ class Pack:
     Attributes:
         statistics: of the training images.
         key: of the files that it was made of and how: other images, another key.
+        content: SHA-256 of the files' bytes with their labels and the classes' names: the same wherever the same images
+            are, whenever they were copied there and whatever decoded them.
     """
 
     train: Tensor
     test: Tensor
     statistics: Statistics
     key: str = ""
+    content: str = ""
 
 
 def packed(name: str, listing: Listing, image_size: int) -> Pack:
@@ -105,9 +108,10 @@ def _open(folder: Path, listing: Listing, image_size: int) -> Pack | None:
         statistics = Statistics(tuple(written["mean"]), tuple(written["std"]))
         train = _mapped(folder / "train.bin", len(listing.train), image_size)
         test = _mapped(folder / "test.bin", len(listing.test), image_size)
+        content = str(written["content"])
     except (OSError, ValueError, KeyError):
         return None
-    return Pack(train, test, statistics)
+    return Pack(train, test, statistics, content=content)
 
 
 def _mapped(path: Path, count: int, image_size: int) -> Tensor:
@@ -132,10 +136,12 @@ def _make(folder: Path, name: str, listing: Listing, image_size: int) -> Pack:
     _log.info("packing %d images of %s into %s; the next start finds them there", total, name, folder)
     try:
         since = time.monotonic()
-        statistics = _write(partial / "train.bin", name, listing.root, listing.train, image_size)
-        _write(partial / "test.bin", name, listing.root, listing.test, image_size)
+        content = hashlib.sha256(json.dumps(listing.classes).encode())
+        statistics = _write(partial / "train.bin", name, listing.root, listing.train, image_size, content)
+        _write(partial / "test.bin", name, listing.root, listing.test, image_size, content)
+        written = {"name": name, "classes": listing.classes, "content": content.hexdigest(), **asdict(statistics)}
         with (partial / "pack.json").open("w") as file:
-            json.dump({"name": name, "classes": listing.classes, **asdict(statistics)}, file, indent=1)
+            json.dump(written, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         partial.rename(folder)
@@ -148,8 +154,14 @@ def _make(folder: Path, name: str, listing: Listing, image_size: int) -> Pack:
     return pack
 
 
-def _write(path: Path, name: str, root: Path, files: Sequence[ImageFile], image_size: int) -> Statistics:
-    """Decode files one after another into ``path``. Raises DatasetError that names the damaged ones."""
+def _write(
+    path: Path, name: str, root: Path, files: Sequence[ImageFile], image_size: int, content: hashlib._Hash
+) -> Statistics:
+    """Decode files one after another into ``path``, and add what they are to ``content``.
+
+    Raises DatasetError that names the damaged ones.
+    """
+    content.update(f"{path.stem} {len(files)}\n".encode())
     counts = LevelCounts(_CHANNELS)
     damaged: list[str] = []
     reported = time.monotonic()
@@ -160,8 +172,9 @@ def _write(path: Path, name: str, root: Path, files: Sequence[ImageFile], image_
                 if len(damaged) == _NAMED:
                     break
             elif not damaged:
-                counts.add(result[None])
-                out.write(result.tobytes())
+                counts.add(result.pixels[None])
+                out.write(result.pixels.tobytes())
+                content.update(f"{files[number].label} {result.digest}\n".encode())
             if time.monotonic() - reported > _REPORT_SECONDS:
                 reported = time.monotonic()
                 _log.info("%s: %d of %d images of %s", name, number + 1, len(files), path.stem)
@@ -175,12 +188,23 @@ def _write(path: Path, name: str, root: Path, files: Sequence[ImageFile], image_
     return counts.statistics()
 
 
-def _decoded(root: Path, files: Sequence[ImageFile], image_size: int) -> Iterator[NDArray[np.uint8] | str]:
-    """Each file's image (3, H, W), or what is wrong with it, in order."""
+@dataclass(frozen=True)
+class _Image:
+    """A file's image (3, H, W), and the SHA-256 of the file."""
 
-    def one(file: ImageFile) -> NDArray[np.uint8] | str:
+    pixels: NDArray[np.uint8]
+    digest: str
+
+
+def _decoded(root: Path, files: Sequence[ImageFile], image_size: int) -> Iterator[_Image | str]:
+    """Each file's image, or what is wrong with it, in order."""
+
+    def one(file: ImageFile) -> _Image | str:
         try:
-            return decode(root / file.path, image_size)
+            path = root / file.path
+            with path.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            return _Image(decode(path, image_size), digest)
         except Exception as error:  # noqa: BLE001 (a damaged file makes the decoders raise whatever they come upon)
             return f"{type(error).__name__}: {error}"
 

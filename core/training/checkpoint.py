@@ -191,10 +191,14 @@ def adopt(used: Path | None, folder: Path) -> None:
         sync_folder(folder)
 
 
-def save_weights(model: nn.Module, path: Path) -> str:
-    """Write a model's weights as safetensors, atomically; returns the file's SHA-256."""
+def save_weights(model: nn.Module, path: Path, origin: dict[str, str] | None = None) -> str:
+    """Write a model's weights as safetensors, atomically; returns the file's SHA-256.
+
+    Args:
+        origin: what the file should say of itself, see ``core.training.origin``.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = safetensors.torch.save(tensors)
+    data = safetensors.torch.save(tensors, metadata=origin)
     temporary = path.with_suffix(_PARTIAL)
     with temporary.open("wb") as file:
         file.write(data)

@@ -25,6 +25,7 @@ from core.spec import ModelChoice, RunSpec, Weights
 from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, load_weights, save_weights
 from core.training.engine import Engine
 from core.training.errors import TrainingError, is_out_of_memory, out_of_memory
+from core.training.origin import compare_origin, origin_of
 from core.training.speed import Chosen, choose
 from core.training.stopping import Interruption, Options, StopAsked
 
@@ -90,7 +91,7 @@ def run_training(
             if summary is None:
                 journal.append(Stopped(step=engine.position.step))
                 return "stopped"
-            digest = save_weights(engine.model, out / WEIGHTS_NAME)
+            digest = save_weights(engine.model, out / WEIGHTS_NAME, origin_of(engine.dataset))
             journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary))
             return "finished"
         except StopAsked:
@@ -184,6 +185,9 @@ def _prepare(
         if source is None or source.spec.fingerprint() != spec.teacher:
             raise TrainingError("spec", f"the run needs the teacher {spec.teacher}, which was not given")
         teacher = _network(source.spec.model, dataset)
+        other_images = compare_origin(source.weights, dataset)
+        if other_images:
+            journal.log(other_images, "warning")
         load_weights(teacher, source.weights)
         teacher.to(device).eval().requires_grad_(False)
         if spec.training.speed.reuse_teacher:
@@ -255,7 +259,8 @@ def _started(engine: Engine, device: torch.device) -> Started:
             "processor": _processor(),
         }
         | engine.chosen.environment()
-        | (teacher_logits if engine.teacher else {}),
+        | (teacher_logits if engine.teacher else {})
+        | ({"images": engine.dataset.content[:16]} if engine.dataset.content else {}),
     )
 
 

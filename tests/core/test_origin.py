@@ -1,0 +1,109 @@
+"""A student notices where its teacher was trained on other images, which the data set's name cannot tell."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Started, read_journal
+from core.spec import ExperimentSpec, SpecError, parse_experiment
+from core.standalone import run_experiment
+from core.training import TeacherSource, run_training
+from tests.core import data_files as files
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentSpec:
+    """Three classes of four images, and a teacher trained on them in ``teacher/``."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("DKD_PACK_DIR", str(tmp_path / "packs"))
+    files.tree(tmp_path / "pets", ["ant", "bee", "cat"], per_class=4)
+    network = {"name": "small_cnn", "params": {"width": 2}}
+    spec = parse_experiment(
+        {
+            "name": "origin",
+            "dataset": {"name": "folder", "params": {"path": "pets", "image_size": 8}},
+            "teacher": {"model": network},
+            "student": {"model": network},
+            "methods": ["kd"],
+            "seeds": [0],
+            "training": {"epochs": 1, "batch_size": 4},
+        }
+    )
+    assert run_training(spec.plan()[0].spec, tmp_path / "teacher") == "finished"
+    return spec
+
+
+def student(experiment: ExperimentSpec, root: Path) -> list[Event]:
+    teacher, pupil = (planned.spec for planned in experiment.plan())
+    run_training(pupil, root / "student", TeacherSource(teacher, root / "teacher" / "weights.safetensors"))
+    return [record.event for record in read_journal(root / "student" / JOURNAL_NAME)]
+
+
+def warnings(found: list[Event]) -> list[str]:
+    return [event.message for event in found if isinstance(event, Log) and event.level == "warning"]
+
+
+def images_of(found: list[Event]) -> str:
+    return next(event.environment["images"] for event in found if isinstance(event, Started))
+
+
+def test_the_same_images_copied_at_another_time_are_the_same(experiment: ExperimentSpec, tmp_path: Path) -> None:
+    for path in (tmp_path / "pets").rglob("*.png"):
+        os.utime(path, ns=(1, 1))
+    found = student(experiment, tmp_path)
+    assert isinstance(found[-1], Finished)
+    assert warnings(found) == []
+    teachers = [record.event for record in read_journal(tmp_path / "teacher" / JOURNAL_NAME)]
+    assert images_of(found) == images_of(teachers)
+
+
+def test_another_image_is_warned_of_and_recorded(experiment: ExperimentSpec, tmp_path: Path) -> None:
+    files.picture(tmp_path / "pets/train/bee/2.png", (9, 9, 9))
+    found = student(experiment, tmp_path)
+    assert isinstance(found[-1], Finished)
+    [warning] = warnings(found)
+    assert "the teacher was trained on other images" in warning
+    teachers = [record.event for record in read_journal(tmp_path / "teacher" / JOURNAL_NAME)]
+    assert images_of(found) != images_of(teachers)
+
+
+def test_other_classes_are_refused(experiment: ExperimentSpec, tmp_path: Path) -> None:
+    """The teacher's third logit would be taken for another class's."""
+    for split in ("train", "test"):
+        (tmp_path / "pets" / split / "bee").rename(tmp_path / "pets" / split / "dog")
+    last = student(experiment, tmp_path)[-1]
+    assert isinstance(last, Failed)
+    assert last.kind == "spec"
+    assert "without bee and with dog" in last.reason
+
+
+def test_weights_that_say_nothing_of_their_images_are_used(experiment: ExperimentSpec, tmp_path: Path) -> None:
+    """As those from before, and those from elsewhere."""
+    import safetensors.torch
+
+    path = tmp_path / "teacher" / "weights.safetensors"
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path)
+    files.picture(tmp_path / "pets/train/bee/2.png", (9, 9, 9))
+    found = student(experiment, tmp_path)
+    assert isinstance(found[-1], Finished)
+    assert warnings(found) == []
+
+
+def test_a_student_that_timm_does_not_have_is_refused_before_its_teacher_is_trained(tmp_path: Path) -> None:
+    spec = parse_experiment(
+        {
+            "name": "misspelt",
+            "dataset": "digits",
+            "teacher": {"model": "small_cnn"},
+            "student": {"model": "timm:vit_smal_patch16_224"},
+            "methods": ["kd"],
+            "seeds": [0],
+            "training": {"epochs": 1},
+        }
+    )
+    with pytest.raises(SpecError, match=r"student\.model: unknown timm model .*timm:vit_small_patch16_224"):
+        run_experiment(spec, tmp_path)
+    assert list(tmp_path.iterdir()) == []
