@@ -16,10 +16,10 @@ from typing import Any
 from benchmarks import machine
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Metrics, Started, read_journal
 from core.spec import PlannedRun
+from core.training.checkpoint import CHECKPOINT_NAME
 
 _ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = "benchmarks.reproduction.part"
-CHECKPOINT_NAME = "checkpoint.pt"
 
 
 class BusyError(RuntimeError):
