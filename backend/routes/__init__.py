@@ -12,12 +12,14 @@ from backend.routes import (
     metrics,
     monitoring,
     runs,
+    submissions,
     tokens,
     worker,
 )
 
 API: tuple[APIRouter, ...] = (
     catalog.router,
+    submissions.router,
     experiments.router,
     runs.router,
     metrics.router,

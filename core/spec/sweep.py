@@ -192,6 +192,11 @@ def expand(sweep: SweepSpec) -> list[ExperimentSpec]:
     return specs
 
 
+def changes_of(sweep: SweepSpec) -> list[dict[str, Any]]:
+    """What varies, by path, for each of the experiments of ``expand``."""
+    return [{path: item.value for path, item in found.items()} for found in _combinations(sweep)]
+
+
 def _combinations(sweep: SweepSpec) -> list[dict[str, _Value]]:
     axes = [
         [(path, _Value(value, f"grid.{path}.{index}")) for index, value in enumerate(values)]
