@@ -273,6 +273,7 @@ class Claim(Wire):
 
     number: int
     claim: str
+    case: str = Field("", description="The case that is judged, where the answer depends on it.")
     label: str = Field("", description="The method that it is judged for; empty for a statement about the loss.")
     baseline: str = ""
     verdict: Verdict
