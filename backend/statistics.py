@@ -327,7 +327,7 @@ def _capital(text: str) -> str:
 def signed(value: float, unit: str = "", decimals: int | None = None) -> str:
     """As "+0.52 percentage points", with a typographic minus, and two digits where ``decimals`` is left out."""
     if decimals is None:
-        decimals = _decimals(abs(value)) if value else 0
+        decimals = decimals_of(abs(value)) if value else 0
     text = f"{abs(value):.{decimals}f}"
     sign = "" if float(text) == 0 else ("+" if value > 0 else "−")
     return f"{sign}{text}{' ' + unit if unit else ''}"
@@ -335,13 +335,13 @@ def signed(value: float, unit: str = "", decimals: int | None = None) -> str:
 
 def span(low: float, high: float, unit: str = "") -> str:
     """An interval as "+0.3 to +2.7 percentage points"."""
-    decimals = _decimals(high - low)
+    decimals = decimals_of(high - low)
     # A bound that is not zero must not be shown as zero, or "excludes zero" would look wrong.
     while decimals < 9 and any(bound and round(bound, decimals) == 0 for bound in (low, high)):
         decimals += 1
     return f"{signed(low, decimals=decimals)} to {signed(high, unit, decimals)}"
 
 
-def _decimals(scale: float) -> int:
+def decimals_of(scale: float) -> int:
     """As many decimals as show two digits of ``scale``."""
     return min(9, max(0, 1 - math.floor(math.log10(scale)))) if scale > 0 else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import select
@@ -222,12 +222,12 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
 
 def merged(samples: Sequence[Sample]) -> Sample:
     """Several samples as one. They must differ in their seeds alone (see ``rows.difference``)."""
-    teachers = {teacher.fingerprint: teacher for sample in samples for teacher in sample.teachers}
-    return Sample(
-        tuple(item for sample in samples for item in sample.experiments),
-        tuple(student for sample in samples for student in sample.students),
-        tuple(teachers.values()),
-    )
+    teachers = tuple({teacher.fingerprint: teacher for sample in samples for teacher in sample.teachers}.values())
+    students = [student for sample in samples for student in sample.students]
+    if len(teachers) == 1:
+        # An experiment of cross-entropy alone trains no teacher; its runs pair with those of the only one there is.
+        students = [student if student.teacher else replace(student, teacher=teachers[0]) for student in students]
+    return Sample(tuple(item for sample in samples for item in sample.experiments), tuple(students), teachers)
 
 
 def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None) -> dict[str, dict[str, Latest]]:

@@ -58,7 +58,7 @@ def _swapped(setting: Setting) -> list[Claim]:
             claim=SWAPPED,
             case=case,
             verdict="holds" if apart <= NEARLY else "does not hold",
-            reason=f"{one:.4g} against {other:.4g}, {100 * apart:.2g} % apart; {why}",
+            reason=f"{one:.4g} against {other:.4g}, {100 * apart:.1f} % apart; {why}",
             numbers={"student_0.6": one, "student_0.8": other, "apart_percent": 100 * apart},
         )
 

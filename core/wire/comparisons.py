@@ -301,7 +301,7 @@ class Published(Wire):
     method: str
     value: float
     repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
-    epoch: Which
+    epoch: Which | None = Field(None, description="Null where it is not said.")
 
 
 class Cell(Wire):
@@ -334,6 +334,8 @@ class TableRow(Wire):
     teacher: str
     student: str
     teacher_top1: float | None = None
+    published: list[Published] = Field(default_factory=list, description="Of the teacher.")
+    condition: str = ""
     experiments: list[str]
     seeds: list[int]
     teacher_seeds: list[int]
