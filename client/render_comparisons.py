@@ -146,6 +146,11 @@ def table_view(found: Table) -> RenderableType:
     return Group(made, Text(), *(Text(line) for line in lines))
 
 
+def commands_of(found: Table) -> list[str]:
+    """What would queue the missing seeds; to be printed unbroken, so that a line can be pasted."""
+    return [command for row in found.rows for command in row.commands]
+
+
 def mean_text(group: MethodGroup) -> str:
     """Mean ± sample standard deviation; the mean alone of a single run."""
     return _number(group.mean, group.sd)
@@ -174,7 +179,7 @@ def p_text(p: float | None) -> str:
 def _goal(comparison: Comparison) -> str:
     if comparison.absolute_target:
         return f"{comparison.target:g} %"
-    return f"{comparison.target_share:.0%}".replace("%", " %") + " of the teacher"
+    return f"{100 * comparison.target_share:g} % of the teacher"
 
 
 def _convergence_table(comparison: Comparison) -> RenderableType:
@@ -236,7 +241,7 @@ def _missing(title: str, cell: Cell) -> list[str]:
     if not cell.missing:
         return []
     seeds = ", ".join(f"{item.seed} ({item.state})" for item in cell.missing)
-    return [f"{title}, {cell.label}: no value for seed {seeds}.", *(f"  {command}" for command in cell.commands)]
+    return [f"{title}, {cell.label}: no value for seed {seeds}."]
 
 
 def _cell(cell: Cell | None) -> Text:

@@ -152,7 +152,7 @@ def refuse_unknown(session: Session, sample: Sample, options: Options, picked: M
         if all(VALIDATION in reason and "never" in reason for reason in reasons):
             text = (
                 "no run has a validation split to choose an epoch by; hold one out with dataset: {params: "
-                "{validation: 0.1}}, or compare the last epoch"
+                "{val_fraction: 0.1}}, or compare the last epoch"
             )
             raise invalid(text, ProblemField(path="which", message=text))
 
@@ -165,8 +165,8 @@ def condition(sample: Sample) -> str:
     return f"{len(seeds)} teachers (seeds {', '.join(seeds)})" if len(seeds) > 1 else f"one teacher (seed {seeds[0]})"
 
 
-def notes(sample: Sample, methods: Mapping[str, Method], question: Question) -> list[str]:
-    """What a reader must know besides the numbers."""
+def conditions(sample: Sample, question: Question) -> list[str]:
+    """What any number of the sample holds for."""
     found = []
     if sample.teachers_vary:
         found.append(
@@ -176,6 +176,12 @@ def notes(sample: Sample, methods: Mapping[str, Method], question: Question) -> 
         found.append("Conditional on this teacher: what another one, or another seed of it, would give is not known.")
     if question.which != "last" or not question.tested:
         found.append(f"Values are {WHICH['oracle' if not question.tested else question.which]}.")
+    return found
+
+
+def notes(sample: Sample, methods: Mapping[str, Method], question: Question) -> list[str]:
+    """What a reader must know besides the numbers."""
+    found = conditions(sample, question)
     succeeded = any(student.state == "succeeded" for student in sample.students)
     if succeeded and not any(method.values for method in methods.values()):
         reasons = {item.reason for method in methods.values() for item in method.picked.values() if item.reason}

@@ -108,7 +108,9 @@ def _faster(method: Method, base: Method, options: Options) -> _Test:
     found = convergence.compare(method.reached, base.reached)
     if found is None:
         return _Test(claim.model_copy(update={"reason": "no pair has both a target and an end yet"}))
-    goal = f"{options.target:g} %" if options.target is not None else f"{options.target_share:.0%} of the teacher's"
+    goal = (
+        f"{options.target:g} %" if options.target is not None else f"{100 * options.target_share:g} % of the teacher's"
+    )
     numbers: dict[str, float] = {"earlier": found.earlier, "later": found.later, "equal": found.equal}
     if found.speed_up is not None:
         numbers["speed_up"] = found.speed_up

@@ -162,7 +162,7 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
     names = {item.id: item.name for item in experiments}
     rows: list[Any] = []
     devices: dict[str, list[str]] = {}
-    for part in _parts(names):
+    for part in parts(names):
         linked = used.experiment_id.in_(part)
         rows += session.execute(
             select(
@@ -234,7 +234,7 @@ def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None
     """The newest point of each metric, by run and name; of all metrics for ``names=None``."""
     table, name = models.MetricLatest, models.MetricName
     found: dict[str, dict[str, Latest]] = {}
-    for part in _parts(run_ids):
+    for part in parts(run_ids):
         query = (
             select(table.run_id, name.name, table.epoch, table.value, table.kind)
             .join(name, name.id == table.name_id)
@@ -252,7 +252,7 @@ def curves(session: Session, run_ids: Iterable[str], names: Sequence[str]) -> Cu
     point, name = models.MetricPoint, models.MetricName
     by_id = {key: text for text, key in session.execute(select(name.name, name.id).where(name.name.in_(names)))}
     found: Curves = {}
-    for part in _parts(run_ids) if by_id else ():
+    for part in parts(run_ids) if by_id else ():
         query = (
             select(point.run_id, point.name_id, point.step, point.epoch, point.elapsed, point.value, point.kind)
             .where(point.run_id.in_(part), point.name_id.in_(by_id))
@@ -276,6 +276,7 @@ def _plain_device(device: str) -> str:
     return re.sub(r"^cuda:\d+", "cuda", device)
 
 
-def _parts(keys: Iterable[str]) -> list[list[str]]:
+def parts(keys: Iterable[str]) -> list[list[str]]:
+    """Keys in pieces that fit into one statement each."""
     every = list(keys)
     return [every[start : start + _CHUNK] for start in range(0, len(every), _CHUNK)]

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.comparisons import values
-from backend.comparisons.build import Options, baseline_of, condition, notes, sample_of
+from backend.comparisons.build import Options, baseline_of, condition, conditions, sample_of
 from backend.comparisons.data import Sample
 from backend.comparisons.groups import Method, Question, group, methods_of, paired
 from backend.db import models
@@ -44,7 +44,7 @@ def overview(
         if any(item.value is not None for item in one.values()):
             methods = methods_of(sample, one, {}, options.goal)
             rows.append(_row(methods, baseline, sample, Question(metric, options.which)))
-    said = notes(sample, {}, Question(options.metric, options.which))
+    said = conditions(sample, Question(options.metric, options.which))
     tests = sum(cell.sign_flip_p is not None for row in rows for cell in row.cells)
     if tests > 1:
         said.append(

@@ -29,7 +29,7 @@ def comparison_sheet(found: Comparison) -> Sheet:
     pairs = {pair.label: pair for pair in found.paired}
     unit = f" ({found.unit})" if found.unit else ""
     apart = " (points)" if found.unit == "%" else unit
-    share = f"{found.target:.4g} %" if found.absolute_target else f"{found.target_share:.0%} of the teacher"
+    share = f"{found.target:g} %" if found.absolute_target else f"{100 * found.target_share:g} % of the teacher"
     header = [
         "Method",
         f"{found.title}{unit}",
@@ -166,9 +166,8 @@ def table_sheet(found: Table) -> Sheet:
     unit = f" ({found.unit})" if found.unit else ""
     commented = []
     for row in found.rows:
-        for cell in row.cells:
-            commented.append(f"{row.title}, {cell.label}: runs {' '.join(cell.run_ids) or NOTHING}")
-            commented += [f"  missing, queue with: {command}" for command in cell.commands]
+        commented += [f"{row.title}, {cell.label}: runs {' '.join(cell.run_ids) or NOTHING}" for cell in row.cells]
+        commented += [f"missing, queue with: {command}" for command in row.commands]
     return Sheet(f"{found.title}{unit}", header, rows, frozenset(range(1, len(header))), notes, commented)
 
 

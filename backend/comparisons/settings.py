@@ -8,7 +8,7 @@ from typing import Literal
 from backend.comparisons.data import Student
 from core.wire.comparisons import SettingDifference
 
-SPEED = ("precision", "compile", "cuda_graphs", "channels_last", "threads", "teacher_logits")
+SPEED = ("precision", "compile", "cuda_graphs", "channels_last", "fused", "threads", "teacher_logits")
 MACHINE = ("torch", "processor", "device", "commit")
 # What differs between any two machines, and what is kept to repeat a run rather than to judge it.
 _IGNORED = frozenset({"python", "platform", "packages", "diff", "world_size", "host"})
@@ -20,13 +20,11 @@ def unlike(pairs: Iterable[tuple[Student, Student]]) -> list[SettingDifference]:
     values: dict[str, str] = {}
     for one, other in pairs:
         first, second = _all(one), _all(other)
-        for name in sorted(first.keys() | second.keys()):
-            if name in _IGNORED or first.get(name) == second.get(name):
-                continue
-            if name not in SPEED and (name not in first or name not in second):
-                continue  # an older run that did not record it yet
+        # What one side alone has says nothing: it has no teacher, or is older than the setting.
+        differing = {name for name in first.keys() & second.keys() if first[name] != second[name]} - _IGNORED
+        for name in sorted(differing):
             found.setdefault(name, []).append(one.seed)
-            values.setdefault(name, f"{first.get(name) or 'not recorded'} against {second.get(name) or 'not recorded'}")
+            values.setdefault(name, f"{first[name]} against {second[name]}")
     order = {name: place for place, name in enumerate((*SPEED, *MACHINE))}
     return [
         SettingDifference(setting=name, kind=_kind(name), seeds=seeds, values=values[name])

@@ -155,7 +155,6 @@ class _Row:
             interval=summary.interval,
             run_ids=[method.runs[key].run_id for key in self.keys if key in mine],
             missing=missing.holes(method, self.sample, lacking),
-            commands=missing.commands(method, self.sample, lacking),
             published=_published(self.published, method.name),
         )
         base = self.methods.get(baseline)
@@ -187,6 +186,7 @@ class _Row:
             seeds=sorted({seed for _, seed in self.keys}),
             teacher_seeds=[teacher.seed for teacher in self.sample.teachers],
             cells=cells,
+            commands=missing.commands(self.methods, self.sample, self.keys),
         )
 
 

@@ -15,7 +15,7 @@ from client.connection import Query
 from client.errors import ApiError
 from client.http import Client, TextFormat
 from client.render import console_for
-from client.render_comparisons import claims_view, comparison_view, overview_view, table_view
+from client.render_comparisons import claims_view, commands_of, comparison_view, overview_view, table_view
 from core.wire.comparisons import Which
 
 _FORMATS = ("text", "json", "csv", "markdown", "latex")
@@ -205,7 +205,13 @@ def table(
     if not found.rows and kind == "text":
         typer.echo("no experiment is kept by these filters; `dkd experiments` lists all", err=True)
         return exits.OK
-    return _show(found, table_view(found), kind)
+    _show(found, table_view(found), kind)
+    commands = commands_of(found)
+    if kind == "text" and commands:
+        typer.echo("\nTo queue what is missing:")
+        for command in commands:
+            typer.echo(command)
+    return exits.OK
 
 
 def _show(found: BaseModel, view: RenderableType, kind: str) -> int:

@@ -21,6 +21,7 @@ from core.catalog import METHODS, MODELS
 from core.data import Dataset
 from core.diagnostics.report import epoch_report
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped
+from core.provenance import provenance
 from core.spec import ModelChoice, RunSpec, Weights
 from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, load_weights, save_weights
 from core.training.engine import Engine
@@ -260,7 +261,8 @@ def _started(engine: Engine, device: torch.device) -> Started:
         }
         | engine.chosen.environment()
         | (teacher_logits if engine.teacher else {})
-        | ({"images": engine.dataset.content[:16]} if engine.dataset.content else {}),
+        | ({"images": engine.dataset.content[:16]} if engine.dataset.content else {})
+        | provenance(),
     )
 
 

@@ -322,7 +322,6 @@ class Cell(Wire):
     )
     run_ids: list[str] = Field(default_factory=list)
     missing: list[MissingPair] = Field(default_factory=list, description="Seeds of the row that it has no value for.")
-    commands: list[str] = Field(default_factory=list, description="What would queue them.")
     published: list[Published] = Field(default_factory=list)
 
 
@@ -340,6 +339,7 @@ class TableRow(Wire):
     seeds: list[int]
     teacher_seeds: list[int]
     cells: list[Cell]
+    commands: list[str] = Field(default_factory=list, description="What would queue the missing seeds.")
 
 
 class Table(Wire):
