@@ -28,6 +28,7 @@ from core.wire.public import (
     TeacherList,
     WorkerList,
 )
+from core.wire.records import ExperimentRecord, RunRecord
 
 # The backend sends a comment line now and then; four of them missed means that nobody is there.
 _SILENCE_SECONDS = 60.0
@@ -312,6 +313,19 @@ class Client:
         """One of the four above as CSV, Markdown or LaTeX; ``query`` as the API has it."""
         path = f"{API}/comparisons" if what == "comparison" else f"{API}/comparisons/{what}"
         return self._connection.text(path, query={**query, "format": format})
+
+    def run_record(self, run_id: str) -> RunRecord:
+        """Everything needed to repeat a run."""
+        return self._connection.send("GET", f"{API}/exports/runs/{_part(run_id)}", RunRecord, repeatable=True)
+
+    def experiment_record(self, experiment: str) -> ExperimentRecord:
+        """The records of all runs of an experiment."""
+        query = {"experiment": experiment}
+        return self._connection.send("GET", f"{API}/exports/experiment", ExperimentRecord, query=query, repeatable=True)
+
+    def experiment_csv(self, experiment: str) -> str:
+        """A row a run with the last value of every metric, as CSV."""
+        return self._connection.text(f"{API}/exports/experiment", query={"experiment": experiment, "format": "csv"})
 
     def workers(self) -> WorkerList:
         """Every worker that the backend knows."""
