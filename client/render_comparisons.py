@@ -183,27 +183,29 @@ def _goal(comparison: Comparison) -> str:
 
 
 def _convergence_table(comparison: Comparison) -> RenderableType:
-    goal = _goal(comparison)
-    numbers = ("reached", "median epochs", "median time", "GPU-seconds", "mean accuracy over the epochs")
-    columns = (*numbers, f"first to it against {comparison.baseline}", "times as fast")
-    made = table(f"to {goal}", *columns, numbers=numbers)
+    found = [(group.label, group.convergence) for group in comparison.groups if group.convergence]
+    on_gpus = any(item.median_gpu_seconds is not None for _, item in found)
+    numbers = (
+        "reached",
+        "median epochs",
+        "median time",
+        *(("GPU-seconds",) if on_gpus else ()),
+        "mean over the epochs",
+    )
+    first = f"first to it against {comparison.baseline}"
+    made = table(f"to {_goal(comparison)}", *numbers, first, "times as fast", numbers=numbers)
     pairs = {pair.label: pair.convergence for pair in comparison.paired}
-    for group in comparison.groups:
-        found = group.convergence
-        if found is None:
-            continue
-        pair = pairs.get(group.label)
-        never = f"> {found.max_epochs}"
+    for label, item in found:
+        pair = pairs.get(label)
+        seconds = f"{item.median_gpu_seconds:.0f}" if item.median_gpu_seconds is not None else NOTHING
         made.add_row(
-            escape(group.label),
-            f"{found.reached}/{found.of}",
-            f"{found.median_epochs:g}" if found.median_epochs is not None else never,
-            duration(found.median_seconds) if found.median_seconds is not None else NOTHING,
-            f"{found.median_gpu_seconds:.0f}" if found.median_gpu_seconds is not None else NOTHING,
-            _number(found.area, found.area_sd),
-            f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal; sign test p {p_text(pair.sign_p)}"
-            if pair
-            else "",
+            escape(label),
+            f"{item.reached}/{item.of}",
+            f"{item.median_epochs:g}" if item.median_epochs is not None else f"> {item.max_epochs}",
+            duration(item.median_seconds) if item.median_seconds is not None else NOTHING,
+            *((seconds,) if on_gpus else ()),
+            _number(item.area, item.area_sd),
+            f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal; p {p_text(pair.sign_p)}" if pair else "",
             f"{pair.speed_up:.2f} (n = {pair.both_reached})" if pair and pair.speed_up is not None else "",
         )
     return made

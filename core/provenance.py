@@ -1,4 +1,4 @@
-"""What one needs besides the spec to repeat a training: package versions, the code's commit and what was changed in it.
+"""What one needs besides the spec to repeat a training: package versions, the code's commit and changes to it.
 
 Free of torch. Everything is a text, and what cannot be found out is left out: a training never fails for it.
 """
@@ -19,12 +19,13 @@ _CODE = Path(__file__).resolve().parents[1]
 def provenance() -> dict[str, str]:
     """``packages``: a line ``name==version`` each; where the code is a git work tree also ``commit`` and ``diff``.
 
-    ``commit`` ends in "+changes" where there is a difference. Files that git does not know are not in it.
+    ``commit`` ends in "+changes" where ``core`` differs from it. Files that git does not know are not in the diff.
     """
     found = {"packages": packages()}
     commit = _git("rev-parse", "HEAD")
     if commit:
-        diff = _git("diff", "HEAD", "--no-color", "--no-ext-diff") or ""
+        # Of what a training runs: a change in the docs or the dashboard makes it no other training.
+        diff = _git("diff", "HEAD", "--no-color", "--no-ext-diff", "--", "core") or ""
         if len(diff) > MOST_DIFF:
             diff = f"{diff[:MOST_DIFF]}\n[cut: {len(diff)} characters]"
         found |= {"commit": f"{commit.strip()}{'+changes' if diff else ''}"} | ({"diff": diff} if diff else {})

@@ -10,7 +10,7 @@ from client.http import Client
 from core.wire.records import RunRecord
 
 # More than any series has: nothing is downsampled, since what is exported is kept.
-_ALL_POINTS = 100_000
+_ALL_POINTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DownsampledError(Exception):
 
 
 def points(client: Client, run: RunRecord) -> Iterator[Point]:
-    """All points of a run, series by series. Raises DownsampledError where one has more than 100,000."""
+    """All points of a run, series by series. Raises DownsampledError where one has more than 20,000."""
     began = run.started_at or run.created_at
     for series in client.metrics(run.run_id, max_points=_ALL_POINTS).series:
         if series.resolution != 1:
