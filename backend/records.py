@@ -12,7 +12,6 @@ from backend.comparisons import data
 from backend.db import models
 from backend.errors import not_found
 from backend.views import KEPT_APART
-from core.spec import ExperimentSpec, RunSpec
 from core.wire.public import Attempt
 from core.wire.records import ExperimentRecord, RunRecord, TeacherRecord
 
@@ -36,7 +35,7 @@ def experiment_record(session: Session, experiment: models.Experiment) -> Experi
     return ExperimentRecord(
         experiment_id=experiment.id,
         name=experiment.name,
-        spec=ExperimentSpec.model_validate(experiment.spec),
+        spec=experiment.spec,
         created_at=experiment.created_at,
         runs=_records(session, [(run, label) for run, label in rows], experiment),
     )
@@ -49,11 +48,11 @@ def run_rows(record: ExperimentRecord) -> list[dict[str, Any]]:
             "experiment": record.name,
             "run_id": run.run_id,
             "label": run.label,
-            "role": run.spec.role,
-            "method": run.spec.method.name,
-            "dataset": run.spec.dataset.name,
-            "model": run.spec.model.name,
-            "seed": run.spec.seed,
+            "role": run.spec["role"],
+            "method": run.spec["method"]["name"],
+            "dataset": run.spec["dataset"]["name"],
+            "model": run.spec["model"]["name"],
+            "seed": run.spec["seed"],
             "state": run.state,
             "reason": run.reason,
             "fingerprint": run.fingerprint,
@@ -108,7 +107,7 @@ def _record(
         state=run.state,
         reason=run.reason,
         experiment=experiment.name if experiment else "",
-        spec=RunSpec.model_validate(run.spec),
+        spec=run.spec,
         fingerprint=run.fingerprint,
         repeat=_repeat(run, label, experiment) if experiment else None,
         teacher=_teacher(teacher) if teacher else None,
@@ -141,21 +140,20 @@ def _record(
     )
 
 
-def _repeat(run: models.Run, label: str, experiment: models.Experiment) -> ExperimentSpec | None:
+def _repeat(run: models.Run, label: str, experiment: models.Experiment) -> dict[str, Any] | None:
     """The experiment cut down to this run; None for a teacher, which its students bring with them."""
     if run.role == "teacher":
         return None
     choices = [choice for choice in experiment.spec["methods"] if choice["label"] == label]
     name = f"{experiment.name[:60]}, {label[:20]} seed {run.seed}"
-    changes = {"name": name, "methods": choices, "seeds": [run.seed]}
-    return ExperimentSpec.model_validate(experiment.spec | changes)
+    return experiment.spec | {"name": name, "methods": choices, "seeds": [run.seed]}
 
 
 def _teacher(run: models.Run) -> TeacherRecord:
     return TeacherRecord(
         run_id=run.id,
         fingerprint=run.fingerprint,
-        spec=RunSpec.model_validate(run.spec),
+        spec=run.spec,
         weights=run.weights_path,
         weights_sha256=run.weights_sha256,
     )

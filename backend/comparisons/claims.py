@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from backend import statistics
@@ -172,8 +173,12 @@ def _baseline(sample: Sample, wanted: str | None) -> str | None:
 
 def _setting(sample: Sample) -> Setting:
     """The classes and the temperature of the experiment; CIFAR-100's and the usual ones where it does not say."""
-    dataset = DatasetChoice.model_validate(sample.spec["dataset"])
-    facts = DATASETS[dataset.name].facts(dataset.typed_params)
+    try:
+        dataset = DatasetChoice.model_validate(sample.spec["dataset"])
+    except ValidationError:  # of a plugin that is away
+        facts = None
+    else:
+        facts = DATASETS[dataset.name].facts(dataset.typed_params)
     params = [choice["params"] for choice in sample.spec["methods"] if choice["name"] == "dkd_align"]
     temperature = params[0]["temperature"] if params else _TEMPERATURE
     return Setting(facts.num_classes if facts and facts.num_classes > 2 else _CLASSES, temperature)

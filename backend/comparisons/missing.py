@@ -68,7 +68,7 @@ def _submit(sample: Sample, place: int, block: str, seeds: tuple[int, ...], labe
 
 def _short(choice: Mapping[str, Any]) -> dict[str, Any]:
     """A method without what its catalog entry fills in by itself."""
-    fields = METHODS[choice["name"]].params.model_fields
+    fields = METHODS[choice["name"]].params.model_fields if choice["name"] in METHODS else {}
     params = {
         key: value
         for key, value in choice["params"].items()

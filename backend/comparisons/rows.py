@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from backend.comparisons.data import Sample
 from core.spec import ExperimentSpec
 
@@ -13,14 +15,22 @@ def setting(spec: dict[str, Any]) -> dict[str, Any]:
 
     The teacher's seed is not in it: that is repeated over, as the students' are.
     """
-    whole = ExperimentSpec.model_validate(spec).model_dump(mode="json")
-    teacher = whole["teacher"]
+    whole = _filled_in(spec)
+    teacher = whole.get("teacher")
     return {
         "dataset": whole["dataset"],
         "teacher": teacher and {key: value for key, value in teacher.items() if key != "seed"},
         "student": whole["student"],
         "training": whole["training"],
     }
+
+
+def _filled_in(spec: dict[str, Any]) -> dict[str, Any]:
+    """As it was stored where this backend cannot read it: a plugin is away, or it is of a newer version."""
+    try:
+        return ExperimentSpec.model_validate(spec).model_dump(mode="json")
+    except ValidationError:
+        return spec
 
 
 def methods(spec: dict[str, Any]) -> dict[str, Any]:

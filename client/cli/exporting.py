@@ -76,7 +76,7 @@ def _text(client: Client, found: Experiment | Run, format: str) -> str:
             raise exits.Stop("a teacher has no spec of its own; its students bring it with them", exits.BAD_INPUT)
     else:
         spec = found.spec
-    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _records(client: Client, found: Experiment | Run) -> tuple[ExperimentRecord, list[RunRecord]]:

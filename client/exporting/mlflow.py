@@ -72,7 +72,7 @@ class Tracking:
             "runs/create",
             {
                 "experiment_id": experiment_id,
-                "run_name": f"{run.label} seed {run.spec.seed}",
+                "run_name": f"{run.label} seed {run.spec['seed']}",
                 "start_time": _milliseconds(run.started_at or run.created_at),
                 "tags": [{"key": key, "value": value[:_TAG_CHARACTERS]} for key, value in _tags(record, run).items()],
             },
@@ -115,7 +115,7 @@ def send_all(client: Client, tracking: Tracking, record: ExperimentRecord, runs:
     """Send runs that are not there yet; a sentence for each, as it goes."""
     experiment_id = tracking.experiment(record.name)
     for run in runs:
-        name = f"{run.label} seed {run.spec.seed}"
+        name = f"{run.label} seed {run.spec['seed']}"
         if tracking.has(experiment_id, run):
             yield f"{name}: there already"
         else:
@@ -127,7 +127,7 @@ def _tags(record: ExperimentRecord, run: RunRecord) -> dict[str, str]:
         _MARK: run.run_id,
         "dkd.experiment": record.name,
         "dkd.label": run.label,
-        "dkd.role": run.spec.role,
+        "dkd.role": run.spec["role"],
         "dkd.fingerprint": run.fingerprint,
         "mlflow.source.git.commit": run.commit,
         **{f"dkd.{key}": value for key, value in run.environment.items()},
@@ -137,7 +137,7 @@ def _tags(record: ExperimentRecord, run: RunRecord) -> dict[str, str]:
 
 def _params(run: RunRecord) -> Iterator[tuple[str, str]]:
     """The spec's fields by their paths, as training.optimizer.lr."""
-    yield from _flat("", run.spec.model_dump(mode="json"))
+    yield from _flat("", run.spec)
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -42,4 +42,4 @@ def write(client: Client, run: RunRecord, folder: Path) -> Path:
 def folder_name(run: RunRecord) -> str:
     """As TensorBoard lists it: the method, the seed, and the run's id, since two experiments may have the same two."""
     label = re.sub(r"[^A-Za-z0-9_.-]+", "-", run.label).strip("-.") or "run"
-    return f"{label}-seed{run.spec.seed}-{run.run_id}"
+    return f"{label}-seed{run.spec['seed']}-{run.run_id}"

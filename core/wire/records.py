@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import Field
 
 from core.events import AnyFloat
-from core.spec import ExperimentSpec, RunSpec
 from core.wire.base import RunState, Wire
 from core.wire.public import Attempt
 
@@ -17,7 +17,9 @@ class TeacherRecord(Wire):
 
     run_id: str
     fingerprint: str
-    spec: RunSpec
+    spec: dict[str, Any] = Field(
+        description="As it was resolved: a RunSpec. Plain data, since it may be older than this."
+    )
     weights: str = Field("", description="Where its weights are in the artifact store.")
     weights_sha256: str = ""
 
@@ -31,10 +33,11 @@ class RunRecord(Wire):
     state: RunState
     reason: str = ""
     experiment: str
-    spec: RunSpec
+    spec: dict[str, Any]
     fingerprint: str
-    repeat: ExperimentSpec | None = Field(
-        None, description="Submitted, or given to `python -m core run`, it trains this one run again with its teacher."
+    repeat: dict[str, Any] | None = Field(
+        None,
+        description="An ExperimentSpec that, submitted or given to `python -m core run`, trains this one run again.",
     )
     teacher: TeacherRecord | None = None
     environment: dict[str, str] = Field(description="Python, torch, processor, and what was chosen for speed.")
@@ -59,6 +62,6 @@ class ExperimentRecord(Wire):
     format: int = 1
     experiment_id: str
     name: str
-    spec: ExperimentSpec
+    spec: dict[str, Any]
     created_at: datetime
     runs: list[RunRecord]
