@@ -102,6 +102,7 @@ METRICS: dict[str, Metric] = {
         *_robustness(),
         Metric("lr", "Learning rate"),
         Metric("speed/images_per_second", "Training speed", "images/s", "higher"),
+        Metric("speed/input_stall", "Share of an epoch spent on waiting for images", "%", "lower"),
         Metric("speed/teacher_reused", "Images whose teacher logits came from the disk", "%"),
     )
 }

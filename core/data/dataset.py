@@ -6,9 +6,10 @@ with one data seed see the same views in the same order, on any device, and a re
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.data.hashing import below, permutation
+from core.data.prefetch import prefetched
 from core.data.views import middle, resized, resized_views
 
 Augment = Literal["standard", "flip", "none"]
@@ -51,12 +53,14 @@ class Split:
         rows: (N,) int64, which of ``images`` belong to the split; None where all do, in their order. A training and a
             validation split share one ``images``, which may be larger than memory, so neither has a copy of its own.
         middle: side of the square in the middle that is shown unaugmented; None: the images are shown whole.
+        mapped: whether ``images`` are a file's bytes, which are read from the disk when they are asked for.
     """
 
     images: Tensor
     labels: Tensor
     rows: Tensor | None = None
     middle: int | None = None
+    mapped: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,11 +70,30 @@ class Split:
         """Of the square that is shown unaugmented."""
         return self.middle or self.images.shape[-1]
 
+    @property
+    def streamed(self) -> bool:
+        """Whether a batch has to be fetched from a disk, or from memory that is not the device's."""
+        return self.mapped or self.images.device != self.labels.device
+
     def take(self, index: Tensor) -> Tensor:
         """Whole images (B, channels, H, W) of the samples ``index`` (B,), on the device of the labels."""
         index = index.to(self.images.device)
         found = self.images[index if self.rows is None else self.rows[index]]
         return found.to(self.labels.device, non_blocking=True)
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """Whole images of the samples ``index`` (B,), in memory from which they go to a GPU without a wait.
+
+        For a thread of its own: NumPy copies without Python's lock and without torch's threads, which would be as many
+        again as those that train.
+        """
+        rows = index if self.rows is None else self.rows[index]
+        found = torch.empty(
+            (len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self.labels.device.type == "cuda"
+        )
+        # Not "raise", which would go through a copy; the rows are the split's own and never out of bounds.
+        np.take(self.images.numpy(), rows.numpy(), axis=0, out=found.numpy(), mode="clip")
+        return found
 
     def parts(self, size: int) -> Iterator[Tensor]:
         """All images as they are shown, in their order, at most ``size`` at a time, on the device of the labels."""
@@ -134,30 +157,38 @@ class Dataset:
         def moved(split: Split) -> Split:
             images = storages[id(split.images)]
             rows = None if split.rows is None else split.rows.to(images.device)
-            return replace(split, images=images, labels=split.labels.to(device), rows=rows)
+            mapped = split.mapped and images is split.images
+            return replace(split, images=images, labels=split.labels.to(device), rows=rows, mapped=mapped)
 
         return replace(
             self, train=moved(self.train), test=moved(self.test), val=None if self.val is None else moved(self.val)
         )
 
     @functools.cached_property
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation on the device: made anew for each batch, they would make a GPU's host wait."""
-        mean, std = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
-        return mean, std
+    def _moments(self) -> tuple[Tensor, Tensor, Tensor]:
+        """255, mean and standard deviation on the device: made anew a batch, they would make a GPU's host wait.
+
+        255 is a tensor since CUDA divides by a number by multiplying with its inverse, which is not quite the same.
+        """
+        values = ((255.0,), self.mean, self.std)
+        largest, mean, std = (torch.tensor(row, device=self.device).view(1, -1, 1, 1) for row in values)
+        return largest, mean, std
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (N, channels, H, W) to float32 of ``image_size``, mean 0 and standard deviation 1 a channel."""
-        mean, std = self._moments
-        scaled = images.float() / 255
+        largest, mean, std = self._moments
+        scaled = images.to(torch.float32, copy=True).div_(largest)
         if self.enlarged_to and self.enlarged_to != images.shape[-1]:
             scaled = torch.nn.functional.interpolate(scaled, size=self.enlarged_to, mode="bilinear")
-        return (scaled - mean) / std
+        return scaled.sub_(mean).div_(std)
 
     def batches(
         self, batch_size: int, data_seed: int, epoch: int, augment: Augment = "standard", start: int = 0
-    ) -> Iterator[Batch]:
-        """The training batches of one epoch, from batch ``start`` on; the last one holds what is left."""
+    ) -> Generator[Batch]:
+        """The training batches of one epoch, from batch ``start`` on; the last one holds what is left.
+
+        Images that are not on the device are read ahead in a thread, which ends with the iterator.
+        """
         order = torch.from_numpy(permutation(len(self.train), data_seed, epoch))
         augmentation = {
             "standard": self.augmentation,
@@ -169,18 +200,28 @@ class Dataset:
             views = resized_views(len(self.train), stored, augmentation.flip, data_seed, epoch)
         else:
             views = view_table(len(self.train), augmentation, data_seed, epoch)
-        # The order is needed where the images are and where the labels are, which may be two places.
-        of_images, of_labels = order.to(self.train.images.device), order.to(self.device)
-        views_there = torch.from_numpy(views).to(self.device)
-        for first in range(start * batch_size, len(order), batch_size):
-            part = slice(first, first + batch_size)
-            index = of_labels[part]
-            images = self.train.take(of_images[part])
-            if augmentation.resized_crop:
-                images = resized(images, views_there[index], side)
-            else:
-                images = augmented(middle(images, side), views_there[index], augmentation)
-            yield Batch(self.normalise(images), self.train.labels[index], order[part])
+        views_there, of_labels = torch.from_numpy(views).to(self.device), order.to(self.device)
+        parts = [slice(first, first + batch_size) for first in range(start * batch_size, len(order), batch_size)]
+        with contextlib.closing(self._stored(order, parts)) as stored_images:
+            for part, whole in zip(parts, stored_images, strict=True):
+                index = of_labels[part]
+                if augmentation.resized_crop:
+                    images = resized(whole, views_there[index], side)
+                else:
+                    images = augmented(middle(whole, side), views_there[index], augmentation)
+                yield Batch(self.normalise(images), self.train.labels[index], order[part])
+
+    def _stored(self, order: Tensor, parts: list[slice]) -> Generator[Tensor]:
+        """The training images of each part of an order (N,), on the device."""
+        if not self.train.streamed:
+            order = order.to(self.train.images.device)
+            for part in parts:
+                yield self.train.take(order[part])
+            return
+        fetched = prefetched(self.train.fetch, (order[part] for part in parts))
+        with contextlib.closing(fetched):
+            for images in fetched:
+                yield images.to(self.device, non_blocking=True)
 
 
 def _room(device: torch.device) -> float:
@@ -225,9 +266,8 @@ def augmented(images: Tensor, views: Tensor, augmentation: Augmentation) -> Tens
     pad = augmentation.pad
     height, width = images.shape[-2:]
     padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-    rows = views[:, 0:1] + torch.arange(height, device=images.device)
-    columns = torch.arange(width, device=images.device).expand(len(images), -1)
-    columns = views[:, 1:2] + torch.where(views[:, 2:3] == 1, width - 1 - columns, columns)
-    sample = torch.arange(len(images), device=images.device).view(-1, 1, 1, 1)
-    channel = torch.arange(images.shape[1], device=images.device).view(1, -1, 1, 1)
-    return padded[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    # (B, 2, channels, tops, lefts, H, W): every window of an image and of its mirror, without a copy.
+    windows = torch.stack((padded, padded.flip(3)), 1).unfold(3, height, 1).unfold(4, width, 1)
+    top, left, flipped = views.unbind(1)
+    left = torch.where(flipped == 1, 2 * pad - left, left)
+    return windows[torch.arange(len(images), device=images.device), flipped, :, top, left]

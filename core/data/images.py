@@ -34,8 +34,8 @@ def from_listing(
     middle = image_size if resized_crop else None
     statistics = published or pack.statistics
     return Dataset(
-        train=Split(pack.train, _labels(listing.train), middle=middle),
-        test=Split(pack.test, _labels(listing.test), middle=middle),
+        train=Split(pack.train, _labels(listing.train), middle=middle, mapped=True),
+        test=Split(pack.test, _labels(listing.test), middle=middle, mapped=True),
         num_classes=len(listing.classes),
         mean=statistics.mean,
         std=statistics.std,

@@ -119,15 +119,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """
     path = folder / CHECKPOINT_NAME
     partial = path.with_suffix(_PARTIAL)
-    try:
-        with partial.open("wb") as file:
-            for part in _encode(checkpoint):
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        partial.unlink(missing_ok=True)  # on a full disk the room is needed
-        raise
+    with partial.open("wb") as file:
+        for part in _encode(checkpoint):
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
     if path.exists():
         _link(path, folder / BEFORE_NAME)
     partial.replace(path)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.data import Dataset
+from core.data import Batch, Dataset
 from core.diagnostics.inference import logits_of
 from core.diagnostics.report import collapse_report, epoch_report, final_report
 from core.events import Checkpointed, Journal, Metrics, read_journal
@@ -20,10 +21,12 @@ from core.methods import Loss
 from core.models import Network
 from core.spec import RunSpec
 from core.training.checkpoint import Checkpoint, Position, RandomState, save_checkpoint
+from core.training.compiling import Forward, NotCompiledError, compiled, recording_stream
 from core.training.errors import TrainingError
 from core.training.evaluation import perturbed_images
 from core.training.means import Means
 from core.training.optimizer import build_optimizer, rate_factor, restore_optimizer
+from core.training.pace import Pace
 from core.training.speed import Chosen
 from core.training.stepper import Stepper
 from core.training.stopping import Options, StopAsked
@@ -54,21 +57,42 @@ class Engine:
     ) -> None:
         """``teacher_key`` names the teacher's weights, and its logits are kept on disk under it; None: they are not."""
         self.spec, self.dataset, self.model, self.teacher = spec, dataset, model, teacher
-        self.journal, self.chosen = journal, chosen
-        self.optimizer = build_optimizer(model, spec.training.optimizer)
-        source: Teacher | None = LiveTeacher(teacher, chosen) if teacher else None
+        self.journal = journal
+        model.to(memory_format=chosen.memory_format)
+        forward, self.chosen = self._forward(chosen)
+        self.optimizer = build_optimizer(model, spec.training.optimizer, fused=chosen.fused)
+        source: Teacher | None = LiveTeacher(teacher, self.chosen, self._warn) if teacher else None
         if source and teacher_key:
-            source = reusing(source, teacher_key, spec, dataset, chosen, journal)
-        self.stepper = Stepper(model, source, loss, self.optimizer, chosen)
+            source = reusing(source, teacher_key, spec, dataset, self.chosen, journal)
+        self.stepper = Stepper(model, source, loss, self.optimizer, self.chosen, forward=forward, warn=self._warn)
         self.position = Position()
+        self._pace = Pace()
         self._last: dict[str, float] = {}
         self._resumed_at = 0.0
-        self._resumed_batch = 0
         self._since = time.monotonic()
         self._saved_at = time.monotonic()
         # The teacher's answers to the test images never change.
         self._teacher_logits = logits_of(teacher, dataset, dataset.test) if teacher else None
         self._perturbed = perturbed_images(spec.training, dataset)
+
+    def _forward(self, chosen: Chosen) -> tuple[Forward, Chosen]:
+        """The model as it is run, and what is chosen once it is known what works."""
+        if not chosen.compile:
+            return self.model, chosen
+        dataset, size = self.dataset, min(self.spec.training.batch_size, len(self.dataset.train))
+        example = torch.zeros(size, dataset.channels, dataset.image_size, dataset.image_size, device=dataset.device)
+        self.model.train()
+        began = time.monotonic()
+        try:
+            forward = compiled(self.model, example.contiguous(memory_format=chosen.memory_format), chosen)
+        except NotCompiledError as error:
+            self._warn(f"the network is not compiled: {error}")
+            return self.model, chosen.without("compile", "it did not work here")
+        self.journal.log(f"the network was compiled in {time.monotonic() - began:.0f} s")
+        return forward, chosen
+
+    def _warn(self, text: str) -> None:
+        self.journal.log(text, "warning")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -87,7 +111,7 @@ class Engine:
         device = self.dataset.device
         self.stepper.means = Means({name: sums.to(device) for name, sums in checkpoint.means.items()})
         self.position = checkpoint.position
-        self._resumed_at, self._resumed_batch = checkpoint.position.elapsed, checkpoint.position.batch
+        self._resumed_at = checkpoint.position.elapsed
         for record in read_journal(self.journal.path):
             if isinstance(record.event, Metrics):
                 self._last |= record.event.values
@@ -100,6 +124,10 @@ class Engine:
         Raises TrainingError where a loss or a weight is no longer finite.
         """
         self._since = time.monotonic()
+        with recording_stream(self.chosen, self.dataset.device):
+            return self._train(options)
+
+    def _train(self, options: Options) -> dict[str, float] | None:
         while self.position.epoch < self.spec.training.epochs:
             if not self._epoch(options):
                 self.save()
@@ -124,6 +152,13 @@ class Engine:
         batches = self.dataset.batches(
             spec.training.batch_size, spec.data_seed, position.epoch, spec.training.augment, start=position.batch
         )
+        self._pace = Pace()
+        # Closed at once where the loop is left early: its thread must not read on while a checkpoint is written.
+        with contextlib.closing(batches):
+            return self._steps(self._pace.of(batches), options)
+
+    def _steps(self, batches: Iterator[Batch], options: Options) -> bool:
+        position = self.position
         for batch in batches:
             if options.stop_asked():
                 return False
@@ -155,11 +190,7 @@ class Engine:
         """What there is to say of the epoch whose steps are done. Changes nothing, so that it may be broken off."""
         values = self.stepper.means.read()
         position, training = self.position, self.spec.training
-        elapsed = self._elapsed()
-        values["lr"] = self.optimizer.param_groups[0]["lr"]
-        if elapsed > position.elapsed:
-            images = len(self.dataset.train) - self._resumed_batch * training.batch_size
-            values["speed/images_per_second"] = images / (elapsed - position.elapsed)
+        values |= self._pace.values() | {"lr": self.optimizer.param_groups[0]["lr"]}
         values |= epoch_report(self.model, self.dataset, self._teacher_logits)
         # Chosen by the test images themselves: reported because published numbers are such, never used for anything.
         values["oracle/top1"] = max(position.best_top1, values["test/top1"])
@@ -183,7 +214,6 @@ class Engine:
             f"test accuracy {values['test/top1']:.2f} %"
         )
         self.stepper.means = Means()
-        self._resumed_batch = 0
         self._last |= values
 
     def refuse_nonfinite(self) -> None:
@@ -214,21 +244,11 @@ class Engine:
     def _elapsed(self) -> float:
         return self._resumed_at + time.monotonic() - self._since
 
-    def save(self) -> Path | None:
+    def save(self) -> Path:
         """Write a checkpoint of now beside the journal, and say so in the journal.
 
-        None where the disk refuses it: the training goes on, and the next one may fit. Raises TrainingError where the
-        weights are not finite: nobody could go on from them.
+        Raises TrainingError where the weights are not finite: nobody could go on from them.
         """
-        try:
-            return self._save()
-        except OSError as error:
-            self._saved_at = time.monotonic()
-            reason = error.strerror or str(error)
-            self.journal.log(f"no checkpoint could be written: {reason}; the training goes on without", "error")
-            return None
-
-    def _save(self) -> Path:
         self.refuse_nonfinite()
         self.journal.sync()
         position = replace(self.position, elapsed=self._elapsed())

@@ -26,12 +26,15 @@ class Means:
             rows = torch.where(column.isnan().unsqueeze(1), torch.zeros_like(rows), rows)
         names = tuple(values)
         if names in self._sums:
-            rows = self._sums[names] + rows
+            rows += self._sums[names]
         elif self._restored:
             rows = rows + torch.stack([self._restored.pop(name, torch.zeros_like(rows[0])) for name in names])
         # A sum that is not finite stays so, whatever is added: this stops counting at the first one.
         rows[:, 2] += rows[:, 0].isfinite()
-        self._sums[names] = rows
+        if names in self._sums:
+            self._sums[names].copy_(rows)  # in place, as a recorded step needs it
+        else:
+            self._sums[names] = rows
 
     def read(self) -> dict[str, float]:
         """The means; one that was never measured is left out."""

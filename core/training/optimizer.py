@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,16 +13,21 @@ from torch import Tensor, nn
 from core.spec import Optimizer, Schedule
 
 
-def build_optimizer(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser that a spec names, over all of a model's parameters."""
+def build_optimizer(model: nn.Module, spec: Optimizer, *, fused: bool = False) -> torch.optim.Optimizer:
+    """The optimiser that a spec names, over all of a model's parameters.
+
+    Args:
+        fused: update all parameters in one kernel; it also reads float16's scale where it lies, on the device.
+    """
     if spec.name == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+        return torch.optim.AdamW(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay, fused=fused)
     return torch.optim.SGD(
         model.parameters(),
         lr=spec.lr,
         momentum=spec.momentum,
         nesterov=spec.nesterov,
         weight_decay=spec.weight_decay,
+        fused=fused,
     )
 
 
@@ -51,3 +58,18 @@ def rate_factor(schedule: Schedule, epoch: float, epochs: int) -> float:
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+@contextmanager
+def capturable(optimizer: torch.optim.Optimizer, rate: Tensor) -> Iterator[None]:
+    """A block in which a fused optimiser's step can be recorded: it reads its learning rate from ``rate``, a scalar."""
+    groups = optimizer.param_groups
+    before = [{name: group[name] for name in ("lr", "capturable") if name in group} for group in groups]
+    try:
+        for group, values in zip(groups, before, strict=True):
+            group.update({"lr": rate, "capturable": True} if "capturable" in values else {"lr": rate})
+        yield
+    finally:
+        for group, values in zip(groups, before, strict=True):
+            for name, value in values.items():
+                group[name] = value

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
+import math
 import os
 import platform
 import traceback
@@ -21,19 +21,16 @@ from core import data, methods, models
 from core.catalog import METHODS, MODELS
 from core.data import Dataset
 from core.diagnostics.report import epoch_report
-from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped, is_full_disk
-from core.provenance import provenance
+from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped
 from core.spec import ModelChoice, RunSpec, Weights
 from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, load_weights, save_weights
 from core.training.engine import Engine
 from core.training.errors import TrainingError, is_out_of_memory, out_of_memory
 from core.training.origin import compare_origin, origin_of
-from core.training.speed import Chosen, choose
+from core.training.speed import Chosen, Work, choose, use_threads
 from core.training.stopping import Interruption, Options, StopAsked
 
 WEIGHTS_NAME = "weights.safetensors"
-# For room on a full disk, within the time that a worker gives a training to end.
-_SETTLE_SECONDS = 20.0
 
 Result = Literal["finished", "stopped", "failed"]
 
@@ -60,8 +57,7 @@ def run_training(
         teacher: needed where ``spec.teacher`` names one.
         resume: a checkpoint of an earlier attempt at the same run.
 
-    Raises nothing for a training that fails: the reason is the journal's last event. OSError where the disk is full
-    and what has been trained cannot be written down: that is the machine's fault and no failure of the run.
+    Raises nothing for a training that fails: the reason is the journal's last event.
     """
     options = options or Options()
     out.mkdir(parents=True, exist_ok=True)
@@ -77,15 +73,15 @@ def run_training(
         _say_where_it_begins(found, journal)
         try:
             device = choose_device()
-            chosen = _chosen(spec, device, checkpoint, journal).apply()
+            use_threads()
             with options.interruption.allowed():
-                engine = _prepare(spec, device, teacher, journal, chosen, options.interruption)
+                engine = _prepare(spec, device, teacher, journal, checkpoint, options.interruption)
             if checkpoint:
                 engine.restore(checkpoint)
             elif spec.weights:
                 _start_from(spec.weights, engine, journal)
             journal.append(_started(engine, device))
-            journal.log(chosen.sentence())
+            journal.log(engine.chosen.sentence())
             training = True
             if spec.weights and not spec.weights.fine_tune:
                 with options.interruption.allowed():
@@ -104,20 +100,14 @@ def run_training(
             return "stopped"
         except TrainingError as error:
             _fail(journal, error)
-        except Exception as error:  # whatever it is, it must be on the run and not lost with the process
-            if isinstance(error, OSError) and is_full_disk(error):
-                journal.log(f"{error}; the run cannot go on here", "error")
-                raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, it must be on the run and not lost with the process)
             if is_out_of_memory(error):
                 _fail(journal, out_of_memory(error, spec.training.batch_size, training=training))
             else:
                 journal.log(traceback.format_exc(), "error")
                 _fail(journal, TrainingError("error", f"{type(error).__name__}: {error}"))
         finally:
-            if not journal.settle(_SETTLE_SECONDS):
-                raise OSError(
-                    errno.ENOSPC, "the disk is full, and the last events of the training could not be written"
-                )
+            journal.sync()
     return "failed"
 
 
@@ -127,9 +117,10 @@ def _say_where_it_begins(found: Found, journal: Journal) -> None:
         journal.log("; ".join((*found.problems, begins)), "warning")
 
 
-def _chosen(spec: RunSpec, device: torch.device, checkpoint: Checkpoint | None, journal: Journal) -> Chosen:
+def _chosen(spec: RunSpec, dataset: Dataset, checkpoint: Checkpoint | None, journal: Journal) -> Chosen:
     """What a run began with, where this machine can go on so; else what is best here, and a warning."""
-    chosen = choose(spec.training.speed, device)
+    device = dataset.device
+    chosen = choose(spec.training.speed, device, work_of(spec, dataset))
     if checkpoint is None:
         return chosen
     try:
@@ -179,7 +170,7 @@ def _prepare(
     device: torch.device,
     source: TeacherSource | None,
     journal: Journal,
-    chosen: Chosen,
+    checkpoint: Checkpoint | None,
     interruption: Interruption,
 ) -> Engine:
     try:
@@ -188,6 +179,7 @@ def _prepare(
     except data.DatasetError as error:
         raise TrainingError("error", str(error)) from error
     _refuse_misfit(spec, dataset)
+    chosen = _chosen(spec, dataset, checkpoint, journal).apply()
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
     model = _network(spec.model, dataset).to(device)
     teacher: models.Network | None = None
@@ -204,6 +196,12 @@ def _prepare(
         if spec.training.speed.reuse_teacher:
             teacher_key = {"model": source.spec.model.model_dump(mode="json"), "sha256": _sha256(source.weights)}
     return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal, chosen, teacher_key)
+
+
+def work_of(spec: RunSpec, dataset: Dataset) -> Work:
+    """How much a run has to do, which decides what pays."""
+    steps = math.ceil(len(dataset.train) / spec.training.batch_size)
+    return Work(spec.training.epochs * len(dataset.train), steps, dataset.image_size)
 
 
 def _sha256(path: Path) -> str:
@@ -271,8 +269,7 @@ def _started(engine: Engine, device: torch.device) -> Started:
         }
         | engine.chosen.environment()
         | (teacher_logits if engine.teacher else {})
-        | ({"images": engine.dataset.content[:16]} if engine.dataset.content else {})
-        | provenance(),
+        | ({"images": engine.dataset.content[:16]} if engine.dataset.content else {}),
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Self
 
 import torch
@@ -11,6 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.spec import Speed
 
 Precision = Literal["float32", "bfloat16", "float16"]
+
+SMALL_SIDE = 16
+"""Of smaller images 16 bits save nothing: what a layer costs is then its call, and the conversions come on top."""
+
+COMPILE_PIXELS = {"cpu": 5e8, "cuda": 1e10}
+"""Pixels that a run has to see before compiling pays: about three times where it breaks even (benchmarks/train.py)."""
+
+GRAPH_STEPS = 50
+"""Steps of an epoch from which a CUDA graph pays: it is recorded once an epoch, which takes as long as a few steps."""
 
 
 class Chosen(BaseModel):
@@ -60,14 +72,108 @@ class Chosen(BaseModel):
         ]
         return f"for speed: {', '.join(parts)}"
 
+    def without(self, name: Literal["compile", "cuda_graphs"], reason: str) -> Self:
+        """The same with one switch off, because it did not work here."""
+        return self.model_copy(update={name: False, "reasons": self.reasons | {name: reason}})
+
     def apply(self) -> Self:
         """Set what holds for the whole process."""
         torch.set_num_threads(self.threads)
         return self
 
 
-def choose(speed: Speed, device: torch.device) -> Chosen:
-    """What a spec's ``speed`` comes to on a device."""
-    threads = int(os.environ.get("DKD_THREADS") or torch.get_num_threads())
-    precision: Precision = "float32" if speed.precision == "auto" else speed.precision
-    return Chosen(precision=precision, channels_last=speed.channels_last == "on", threads=threads)
+@dataclass(frozen=True)
+class Work:
+    """How much there is to do.
+
+    Attributes:
+        images: that the network is trained on in the whole run, all epochs together.
+        steps: of an epoch.
+        image_size: side of what the network sees.
+    """
+
+    images: int
+    steps: int
+    image_size: int
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Whether something is on, and why."""
+
+    on: bool
+    reason: str
+
+
+def use_threads() -> int:
+    """Give torch as many CPU threads as ``DKD_THREADS`` says; unset, as many as it takes by itself. Returns how many.
+
+    Raises ValueError where it is no positive number.
+    """
+    given = os.environ.get("DKD_THREADS", "")
+    if given:
+        if not given.isdecimal() or int(given) < 1:
+            raise ValueError(f"DKD_THREADS is {given!r}; it is a positive number of threads")
+        torch.set_num_threads(int(given))
+    return torch.get_num_threads()
+
+
+def choose(speed: Speed, device: torch.device, work: Work) -> Chosen:
+    """What a spec's ``speed`` comes to on a device. Nothing is timed: two runs would then differ."""
+    precision, reason = _precision(speed, device, work)
+    compiled = _compile(speed, device, work)
+    graphs = _cuda_graphs(speed, device, work, precision)
+    channels_last = speed.channels_last == "on" or (speed.channels_last == "auto" and work.image_size >= SMALL_SIDE)
+    reasons = {"precision": reason, "compile": compiled.reason, "cuda_graphs": graphs.reason}
+    return Chosen(
+        precision=precision,
+        channels_last=channels_last,
+        fused=device.type in ("cpu", "cuda"),
+        compile=compiled.on,
+        cuda_graphs=graphs.on,
+        threads=torch.get_num_threads(),
+        reasons={name: text for name, text in reasons.items() if text},
+    )
+
+
+def _precision(speed: Speed, device: torch.device, work: Work) -> tuple[Precision, str]:
+    if speed.precision != "auto":
+        return speed.precision, "asked for"
+    if work.image_size < SMALL_SIDE:
+        return "float32", f"16 bits save nothing on images below {SMALL_SIDE} px"
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return "bfloat16", "the GPU has tensor cores for it"
+        if torch.cuda.get_device_capability(device) >= (7, 0):
+            return "float16", "the GPU has tensor cores for it, and none for bfloat16"
+        return "float32", "the GPU has no tensor cores"
+    if device.type == "cpu" and cpu_flags() & {"avx512_bf16", "amx_bf16"}:
+        return "bfloat16", "the CPU multiplies it in hardware"
+    return "float32", f"this {device.type} has no fast 16-bit products"
+
+
+def _compile(speed: Speed, device: torch.device, work: Work) -> _Choice:
+    if speed.compile != "auto":
+        return _Choice(speed.compile == "on", "asked for")
+    least = COMPILE_PIXELS.get(device.type)
+    pays = least is not None and work.images * work.image_size**2 >= least
+    return _Choice(pays, "" if pays else "too little to do for it to pay")
+
+
+def _cuda_graphs(speed: Speed, device: torch.device, work: Work, precision: Precision) -> _Choice:
+    if device.type != "cuda":
+        return _Choice(False, "no GPU")
+    if precision == "float16":
+        return _Choice(False, "float16 looks at its gradients on the host")
+    if speed.cuda_graphs != "auto":
+        return _Choice(speed.cuda_graphs == "on", "asked for")
+    pays = work.steps >= GRAPH_STEPS
+    return _Choice(pays, "" if pays else f"fewer than {GRAPH_STEPS} steps an epoch")
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """What the CPU says it can do, where Linux tells it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -9,8 +12,9 @@ from core.data import Batch
 from core.diagnostics.accuracy import top_accuracies
 from core.diagnostics.gradients import measure
 from core.methods import LogitBatch, Loss
+from core.training.compiling import Forward, Recorded
 from core.training.means import Means
-from core.training.optimizer import set_rate
+from core.training.optimizer import capturable, set_rate
 from core.training.speed import Chosen
 from core.training.teacher import Teacher
 
@@ -24,12 +28,23 @@ class Stepper:
     """
 
     def __init__(
-        self, model: nn.Module, teacher: Teacher | None, loss: Loss, optimizer: torch.optim.Optimizer, chosen: Chosen
+        self,
+        model: nn.Module,
+        teacher: Teacher | None,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        chosen: Chosen,
+        *,
+        forward: Forward | None = None,
+        warn: Callable[[str], object] = lambda _: None,
     ) -> None:
+        """``forward`` is the model as it is to be run, compiled say; ``warn`` is told of what did not work."""
         self.model, self.teacher, self.loss, self.optimizer = model, teacher, loss, optimizer
         self.means = Means()
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=chosen.precision == "float16")
-        self._chosen = chosen
+        self._chosen, self._warn = chosen, warn
+        self._forward: Forward = forward or model
+        self._recording = _Recording() if chosen.cuda_graphs else None
 
     def step(self, batch: Batch, epoch: int, rate: float) -> None:
         """One step on a batch.
@@ -39,16 +54,60 @@ class Stepper:
             rate: learning rate of this step.
         """
         set_rate(self.optimizer, rate)
-        teacher = self.teacher.logits(batch, epoch) if self.teacher else None
-        with self._chosen.autocast(batch.images.device):
-            student: Tensor = self.model(batch.images)
-        logits = LogitBatch(student, teacher, batch.labels)
+        batch = replace(batch, images=batch.images.contiguous(memory_format=self._chosen.memory_format))
+        inputs = [batch.images, batch.labels]
+        if self.teacher:
+            inputs.append(self.teacher.logits(batch, epoch))
+        if not self._recording or not self._replayed(self._recording, inputs, epoch, rate):
+            self._compute(epoch, *inputs)
+
+    def _compute(self, epoch: int, images: Tensor, labels: Tensor, teacher: Tensor | None = None) -> None:
+        with self._chosen.autocast(images.device):
+            student = self._forward(images)
+        logits = LogitBatch(student, teacher, labels)
         terms = self.loss(logits, epoch)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(terms.total).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-        values = {"loss": terms.total} | top_accuracies(student.detach(), batch.labels) | terms.values
-        self.means.add({f"train/{name}": value for name, value in values.items()}, len(batch.labels))
+        values = {"loss": terms.total} | top_accuracies(student.detach(), labels) | terms.values
+        self.means.add({f"train/{name}": value for name, value in values.items()}, len(labels))
         self.means.add(measure(terms, logits), 1.0, skip_nan=True)
+
+    def _replayed(self, recording: _Recording, inputs: list[Tensor], epoch: int, rate: float) -> bool:
+        """Take the step by replaying the epoch's recording, made here where there is none; False: it is to be computed.
+
+        What depends on the epoch (the loss's ramp, the tensors that sum up the means, modules set to eval mode) is a
+        constant of a recording, so every epoch has its own: its first full batch is computed, and made the recording's
+        model; a smaller batch is always computed.
+        """
+        shape = inputs[0].shape
+        if recording.means is not self.means or recording.shape is None:
+            recording.graph, recording.means, recording.shape = None, self.means, shape
+            return False
+        if shape != recording.shape:
+            return False
+        if recording.rate is None or recording.graph is None:
+            recording.rate = torch.tensor(rate, device=inputs[0].device)
+            try:
+                with capturable(self.optimizer, recording.rate):
+                    recording.graph = Recorded(lambda *given: self._compute(epoch, *given), inputs, recording.pool)
+            except RuntimeError as error:
+                self._warn(f"steps are not recorded as a CUDA graph, but computed one by one: {error}")
+                self._recording = None
+                return False
+        recording.rate.fill_(rate)
+        recording.graph(*inputs)
+        return True
+
+
+class _Recording:
+    """An epoch's step as a CUDA graph, and what it was made for."""
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+        self.means: Means | None = None
+        self.shape: torch.Size | None = None
+        self.rate: Tensor | None = None
+        self.graph: Recorded | None = None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.data import Batch
+from core.training.compiling import Forward, NotCompiledError, Recorded, compiled
 from core.training.speed import Chosen
 
 
@@ -32,19 +34,61 @@ class LiveTeacher:
     """Runs the network on every batch.
 
     Args:
-        forward: the network in eval mode: images (B, channels, H, W) to logits (B, C).
+        network: in eval mode, without gradients; a module is copied, and may be compiled.
+        warn: takes what a person should know of what did not work.
     """
 
-    def __init__(self, forward: Callable[[Tensor], Tensor], chosen: Chosen) -> None:
-        self._forward, self._chosen = forward, chosen
+    def __init__(self, network: Forward, chosen: Chosen, warn: Callable[[str], object] = lambda _: None) -> None:
+        self._network = _converted(network, chosen) if isinstance(network, nn.Module) else network
+        self._chosen, self._warn = chosen, warn
+        # Compiled and recorded when it is first asked: a run that reads all its logits from the disk never asks.
+        self._forward: Forward | None = None
+        self._recorded: Recorded | None = None
+        self._recorded_shape = torch.Size()
 
     @torch.no_grad()
     def logits(self, batch: Batch, epoch: int) -> Tensor:
-        with self._chosen.autocast(batch.images.device):
-            return self._forward(batch.images)
+        images = batch.images.contiguous(memory_format=self._chosen.memory_format)
+        if self._forward is None:
+            self._forward = self._built(images)
+        if self._recorded and images.shape == self._recorded_shape:
+            found = self._recorded(images)
+            assert found is not None
+            return found.clone()
+        return self._run(images)
 
     def end_epoch(self) -> dict[str, float]:
         return {}
 
     def finish(self) -> None:
         return
+
+    def _run(self, images: Tensor) -> Tensor:
+        assert self._forward is not None
+        with self._chosen.autocast(images.device):
+            return self._forward(images)
+
+    def _built(self, images: Tensor) -> Forward:
+        """The network as it is to be run from here on."""
+        self._forward = self._network
+        if self._chosen.compile and isinstance(self._network, nn.Module):
+            try:
+                self._forward = compiled(self._network, images, self._chosen)
+            except NotCompiledError as error:
+                self._warn(f"the teacher is not compiled: {error}")
+        if self._chosen.cuda_graphs:
+            self._run(images)
+            try:
+                self._recorded, self._recorded_shape = Recorded(self._run, [images]), images.shape
+            except RuntimeError as error:
+                self._warn(f"the teacher is not recorded as a CUDA graph: {error}")
+        return self._forward
+
+
+def _converted(network: nn.Module, chosen: Chosen) -> nn.Module:
+    """A copy for training with: its products' weights in the precision that autocast would give them on every batch."""
+    own = copy.deepcopy(network).to(memory_format=chosen.memory_format)
+    for module in own.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(chosen.dtype)
+    return own.eval().requires_grad_(False)

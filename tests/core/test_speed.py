@@ -1,0 +1,389 @@
+"""Fast without another result: what is chosen, that it falls back, that it learns alike, that batches stay the same."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core import data, methods, models
+from core.data.dataset import Augmentation, Batch, Dataset, Split, augmented, view_table
+from core.data.prefetch import prefetched
+from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
+from core.spec import DatasetChoice, ExperimentSpec, MethodChoice, Optimizer, RunSpec, Speed, parse_experiment
+from core.training import TeacherSource, run_training, speed
+from core.training.compiling import NotCompiledError, compiled, recording_stream
+from core.training.optimizer import build_optimizer
+from core.training.pace import Pace
+from core.training.speed import Chosen, Work, choose
+from core.training.stepper import Stepper
+from core.training.teacher import LiveTeacher
+
+CPU = torch.device("cpu")
+LARGE = Work(images=240 * 50_000, steps=782, image_size=32)
+DIGITS = Work(images=40 * 896, steps=14, image_size=8)
+gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+DEVICES = ["cpu", pytest.param("cuda", marks=gpu)]
+
+
+def experiment(method: str, seed: int, **changes: Any) -> ExperimentSpec:
+    spec = {
+        "name": "speed",
+        "dataset": {"name": "synthetic", "params": {"num_classes": 5, "image_size": 16, "train_size": 300}},
+        "teacher": {"model": "resnet8", "training": {"epochs": 1}},
+        "student": {"model": {"name": "small_cnn", "params": {"width": 4}}},
+        "methods": [method],
+        "seeds": [seed],
+        "training": {"epochs": 3, "batch_size": 32} | changes,
+    }
+    return parse_experiment(spec)
+
+
+def run_spec(method: str = "ce", seed: int = 0, **changes: Any) -> RunSpec:
+    return experiment(method, seed, **changes).plan()[-1].spec
+
+
+def losses(folder: Path) -> list[float]:
+    events = [record.event for record in read_journal(folder / JOURNAL_NAME)]
+    return [event.values["train/loss"] for event in events if isinstance(event, Metrics)]
+
+
+def said(folder: Path) -> str:
+    events = [record.event for record in read_journal(folder / JOURNAL_NAME)]
+    return "\n".join(event.message for event in events if isinstance(event, Log))
+
+
+class TestChoice:
+    @pytest.fixture(autouse=True)
+    def _a_cpu_with_bfloat16(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(speed, "cpu_flags", lambda: frozenset({"avx512f", "avx512_bf16"}))
+
+    def test_a_long_run_on_a_cpu_with_bfloat16_uses_all_there_is(self) -> None:
+        chosen = choose(Speed(), CPU, LARGE)
+        assert (chosen.precision, chosen.channels_last, chosen.compile, chosen.cuda_graphs) == (
+            ("bfloat16", True, True, False)
+        )
+
+    def test_small_images_and_little_to_do_stay_as_they_are(self) -> None:
+        chosen = choose(Speed(), CPU, DIGITS)
+        assert (chosen.precision, chosen.channels_last, chosen.compile) == ("float32", False, False)
+
+    def test_without_the_hardware_it_is_float32(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(speed, "cpu_flags", lambda: frozenset({"avx2"}))
+        assert choose(Speed(), CPU, LARGE).precision == "float32"
+
+    def test_what_a_person_asks_for_is_done(self) -> None:
+        asked = Speed(precision="float32", channels_last="off", compile="off")
+        chosen = choose(asked, CPU, LARGE)
+        assert (chosen.precision, chosen.channels_last, chosen.compile) == ("float32", False, False)
+        chosen = choose(Speed(precision="bfloat16", channels_last="on", compile="on"), CPU, DIGITS)
+        assert (chosen.precision, chosen.channels_last, chosen.compile) == ("bfloat16", True, True)
+
+    def test_it_survives_json_and_is_on_the_run(self) -> None:
+        chosen = choose(Speed(), CPU, LARGE)
+        assert Chosen.model_validate_json(chosen.model_dump_json()) == chosen
+        assert chosen.environment() == {
+            "precision": "bfloat16",
+            "channels_last": "on",
+            "fused": "on",
+            "compile": "on",
+            "cuda_graphs": "off",
+            "threads": str(torch.get_num_threads()),
+        }
+
+    def test_a_run_says_what_was_chosen_and_why(self, tmp_path: Path) -> None:
+        assert run_training(run_spec(epochs=1, speed={"precision": "bfloat16"}), tmp_path) == "finished"
+        started = next(record.event for record in read_journal(tmp_path / JOURNAL_NAME))
+        assert isinstance(started, Started)
+        assert started.environment["precision"] == "bfloat16"
+        assert "precision bfloat16 (asked for)" in said(tmp_path)
+
+    @pytest.mark.parametrize("given", ["0", "two", "-1"])
+    def test_threads_that_are_no_number_are_refused(self, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DKD_THREADS", given)
+        with pytest.raises(ValueError, match="DKD_THREADS"):
+            speed.use_threads()
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> TeacherSource:
+    folder = tmp_path_factory.mktemp("teacher")
+    first = experiment("dkd", 0).teacher_run()
+    assert first
+    assert run_training(first, folder) == "finished"
+    return TeacherSource(first, folder / "weights.safetensors")
+
+
+class TestEqualLearning:
+    def curves(self, folder: Path, teacher: TeacherSource, switches: dict[str, Any]) -> np.ndarray[Any, Any]:
+        found = []
+        for seed in range(3):
+            out = folder / str(seed)
+            spec = run_spec("dkd", seed, epochs=3, speed=switches | {"reuse_teacher": False})
+            assert run_training(spec, out, teacher) == "finished"
+            found.append(losses(out))
+        return np.array(found)
+
+    def test_half_precision_learns_within_seed_noise(self, tmp_path: Path, teacher: TeacherSource) -> None:
+        off = self.curves(tmp_path / "off", teacher, {"precision": "float32", "channels_last": "off"})
+        for precision in ("bfloat16", "float16"):
+            on = self.curves(tmp_path / precision, teacher, {"precision": precision, "channels_last": "on"})
+            assert (on != off).any()
+            # Pair by pair, the switch moves a curve by far less than another seed does.
+            assert abs(on - off).max() < 0.2 * off.std(axis=0, ddof=1).mean()
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("default")
+    def test_a_compiled_network_learns_the_same(self, tmp_path: Path) -> None:
+        for switch in ("off", "on"):
+            run_training(run_spec(speed={"precision": "float32", "compile": switch}), tmp_path / switch)
+        assert "was compiled" in said(tmp_path / "on")
+        assert losses(tmp_path / "on") == pytest.approx(losses(tmp_path / "off"), rel=1e-3)
+
+
+class TestFallback:
+    def test_without_a_compiler_the_run_goes_on_as_if_it_had_not_been_asked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(network: nn.Module, **_: Any) -> Any:
+            def forward(images: Tensor) -> Tensor:
+                network(images).sum().backward()  # moves the running statistics before it fails
+                torch.rand(3)
+                raise RuntimeError("no working C++ compiler\nand much more")
+
+            return forward
+
+        monkeypatch.setattr(torch, "compile", broken)
+        for switch in ("off", "on"):
+            assert run_training(run_spec(speed={"compile": switch}), tmp_path / switch) == "finished"
+        assert losses(tmp_path / "on") == losses(tmp_path / "off")
+        assert "not compiled: RuntimeError: no working C++ compiler" in said(tmp_path / "on")
+        events = [record.event for record in read_journal(tmp_path / "on" / JOURNAL_NAME)]
+        started = next(event for event in events if isinstance(event, Started))
+        assert started.environment["compile"] == "off"
+
+    def test_compiling_leaves_state_gradients_and_random_numbers_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch, "compile", lambda network, **_: nn.Sequential(nn.Dropout(), network))
+        network = models.build("resnet8", num_classes=5, image_size=8)
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        example = torch.randn(4, 3, 8, 8)
+        random = torch.random.get_rng_state()
+        compiled(network, example, Chosen(threads=1))
+        assert torch.equal(torch.random.get_rng_state(), random)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+        assert all(parameter.grad is None for parameter in network.parameters())
+
+    def test_what_cannot_be_compiled_is_said_in_a_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch, "compile", lambda *_, **__: lambda _: (_ for _ in ()).throw(OSError("a\nb")))
+        with pytest.raises(NotCompiledError, match=r"^OSError: a$"):
+            compiled(models.build("resnet8", num_classes=5, image_size=8), torch.zeros(2, 3, 8, 8), Chosen(threads=1))
+
+
+class TestTeacher:
+    def test_weights_cast_once_give_what_autocast_gives(self) -> None:
+        network = models.build("resnet8", num_classes=5, image_size=16).eval().requires_grad_(False)
+        chosen = Chosen(precision="bfloat16", channels_last=True, threads=1)
+        batch = Batch(torch.randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), torch.arange(4))
+        with torch.no_grad(), chosen.autocast(CPU):
+            expected = network(batch.images)
+        assert torch.equal(LiveTeacher(network, chosen).logits(batch, 0), expected)
+        assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+def reference_view(image: Tensor, view: Tensor, pad: int) -> Tensor:
+    """One image's crop and flip, pixel by pixel as the definition has it."""
+    side = image.shape[-1]
+    padded = torch.nn.functional.pad(image, (pad, pad, pad, pad))
+    top, left, flipped = view.tolist()
+    crop = padded[:, top : top + side, left : left + side]
+    return crop.flip(2) if flipped else crop
+
+
+@pytest.mark.parametrize("pad", [0, 1, 4])
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_is_augmented_as_each_image_alone(pad: int, device: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (50, 3, 12, 12), dtype=torch.uint8, generator=random)
+    augmentation = Augmentation(pad=pad, flip=True)
+    views = torch.from_numpy(view_table(50, augmentation, 3, 1))
+    found = augmented(images.to(device), views.to(device), augmentation).cpu()
+    expected = torch.stack([reference_view(image, view, pad) for image, view in zip(images, views, strict=True)])
+    assert torch.equal(found, expected)
+
+
+def test_normalising_leaves_what_it_was_given() -> None:
+    dataset = synthetic()
+    images = dataset.train.images[:4].float()
+    before = images.clone()
+    dataset.normalise(images)
+    assert torch.equal(images, before)
+
+
+def synthetic(train_size: int = 300) -> Dataset:
+    params = {"num_classes": 5, "image_size": 16, "train_size": train_size, "test_size": 50}
+    return data.load(DatasetChoice(name="synthetic", params=params))
+
+
+def fingerprints(batches: Iterator[Batch]) -> list[str]:
+    return [
+        hashlib.sha256(
+            b"".join(part.cpu().numpy().tobytes() for part in (batch.images, batch.labels, batch.index))
+        ).hexdigest()
+        for batch in batches
+    ]
+
+
+class TestBatches:
+    def test_methods_with_one_seed_see_identical_batches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: dict[str, list[str]] = {}
+        original = Stepper.step
+
+        def spy(self: Stepper, batch: Batch, *rest: Any) -> None:
+            seen.setdefault(label, []).extend(fingerprints(iter([batch])))
+            original(self, batch, *rest)
+
+        monkeypatch.setattr(Stepper, "step", spy)
+        for label, method, seed in (("ce", "ce", 0), ("again", "ce", 0), ("other seed", "ce", 1)):
+            run_training(run_spec(method, seed), tmp_path / label)
+        label = "another network"
+        spec = run_spec()
+        wider = spec.model_copy(update={"model": spec.model.model_copy(update={"params": {"width": 8}})})
+        run_training(wider, tmp_path / label)
+        assert len(seen["ce"]) == 3 * 10
+        assert len(set(seen["ce"])) == len(seen["ce"])
+        assert seen["ce"] == seen["again"] == seen["another network"]
+        assert not set(seen["ce"]) & set(seen["other seed"])
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_streamed_batches_are_the_resident_ones_bit_for_bit(self, device: str) -> None:
+        resident = synthetic()
+        rows = torch.arange(0, 300, 2)
+        half = Split(resident.train.images, resident.train.labels[rows], rows)
+        for train in (resident.train, half):
+            here = replace(resident, train=train)
+            streamed = replace(here, train=replace(train, mapped=True, labels=train.labels.to(device)))
+            assert streamed.train.streamed
+            assert not here.train.streamed
+            expected = fingerprints(here.batches(32, 0, 1, start=1))
+            assert fingerprints(streamed.batches(32, 0, 1, start=1)) == expected
+            if device == "cuda":
+                assert fingerprints(here.to(torch.device(device)).batches(32, 0, 1, start=1)) == expected
+
+
+class TestPrefetch:
+    def test_everything_comes_in_order_and_not_too_far_ahead(self) -> None:
+        made: list[int] = []
+
+        def make(number: int) -> int:
+            made.append(number)
+            return number
+
+        found = []
+        for number in prefetched(make, range(50), depth=3):
+            found.append(number)
+            assert len(made) <= number + 1 + 3
+        assert found == list(range(50))
+
+    def test_an_error_comes_out_at_its_place(self) -> None:
+        def make(number: int) -> int:
+            if number == 2:
+                raise OSError("the disk is gone")
+            return number
+
+        items = prefetched(make, range(5))
+        assert [next(items), next(items)] == [0, 1]
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(items)
+
+    @pytest.mark.parametrize("how", ["close", "drop"])
+    def test_its_thread_ends_with_it(self, how: str) -> None:
+        before = threading.active_count()
+        batches = replace(synthetic(), train=replace(synthetic().train, mapped=True)).batches(32, 0, 0)
+        next(batches)
+        assert threading.active_count() == before + 1
+        if how == "close":
+            batches.close()
+        else:
+            del batches
+        assert threading.active_count() == before
+
+
+class TestPace:
+    def test_only_what_this_process_did_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = [100.0]
+        monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+        pace = Pace()
+
+        def batches() -> Iterator[Batch]:
+            for _ in range(2):
+                clock[0] += 1  # to make it
+                yield Batch(torch.zeros(8, 1, 1, 1), torch.zeros(8), torch.zeros(8))
+
+        for _ in pace.of(batches()):
+            clock[0] += 3  # to train on it
+        assert pace.values() == {"speed/images_per_second": 2.0, "speed/input_stall": 25.0}
+
+    def test_an_epoch_with_no_batch_left_says_nothing(self) -> None:
+        assert Pace().values() == {}
+
+
+def stepper(device: str, name: str = "sgd", **choices: Any) -> Stepper:
+    """DKD of a small network by another on a device."""
+    torch.manual_seed(0)
+    chosen = Chosen(fused=True, threads=1, **choices)
+    model = models.build("resnet8", num_classes=5, image_size=16).to(device, memory_format=chosen.memory_format)
+    teacher = models.build("resnet8", num_classes=5, image_size=16).to(device).eval().requires_grad_(False)
+    optimizer = build_optimizer(model, Optimizer(name=name, lr=0.01), fused=True)
+    loss = methods.build(MethodChoice(name="dkd_align", params={"reduction": "log", "epsilon_share": 0.1}))
+
+    def warn(text: str) -> None:
+        raise AssertionError(text)
+
+    return Stepper(model.train(), LiveTeacher(teacher, chosen, warn), loss, optimizer, chosen, warn=warn)
+
+
+def trained(own: Stepper, device: str, epochs: int = 3) -> list[dict[str, float]]:
+    """The means of each epoch; the rate changes with every step, the last batch is smaller."""
+    dataset = synthetic(train_size=150).to(torch.device(device))
+    found = []
+    with recording_stream(own._chosen, torch.device(device)):
+        for epoch in range(epochs):
+            for number, batch in enumerate(dataset.batches(32, 0, epoch)):
+                own.step(batch, epoch, 0.01 * (1 + number + epoch))
+            found.append(own.means.read())
+            own.means = type(own.means)()
+    return found
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+class TestOnAGPU:
+    @pytest.mark.parametrize("name", ["sgd", "adamw"])
+    def test_a_recorded_step_is_the_computed_one(self, name: str) -> None:
+        torch.backends.cudnn.deterministic = True
+        plain, recorded = (stepper("cuda", name, cuda_graphs=switch) for switch in (False, True))
+        expected, found = (trained(own, "cuda") for own in (plain, recorded))
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4, nan_ok=True)
+        for ours, theirs in zip(recorded.model.parameters(), plain.model.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+    def test_no_step_waits_for_the_device(self, precision: str) -> None:
+        own = stepper("cuda", precision=precision, channels_last=True)
+        batches = synthetic().to(torch.device("cuda")).batches(32, 0, 0)
+        own.step(next(batches), 0, 0.01)  # what is set up once may wait
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for batch in batches:
+                own.step(batch, 0, 0.02)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
