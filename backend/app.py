@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from backend import errors, openapi, routes
+from backend.artifacts import Store
 from backend.db import Database
 from backend.middleware import AccessLog, BodyLimit, HostCheck
 from backend.monitoring import Monitor
@@ -48,6 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.database = Database(settings.database_url)
+    app.state.store = Store(settings.artifacts)
     app.state.nudger = Nudger(settings)
     app.state.reconciler = Reconciler(app.state.database, app.state.nudger, settings)
     app.state.monitor = Monitor(app.state.database)

@@ -9,6 +9,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from sqlalchemy.orm import Session
 
+from backend.artifacts import Store
 from backend.db import Database
 from backend.errors import ApiError
 from backend.nudge import Nudger
@@ -33,6 +34,12 @@ def _nudger(request: Request) -> Nudger:
     return nudger
 
 
+def _store(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+StoreDep = Annotated[Store, Depends(_store)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 # A route that writes opens ``with database.write() as session`` itself: a transaction that began in a dependency would
 # hold SQLite's one writer while the route waits for a thread, and the threads would all be waiting for the writer.

@@ -10,8 +10,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from backend.errors import MEDIA_TYPE
-from core.spec import ExperimentSpec
+from core.spec import ExperimentSpec, SweepSpec
 from core.wire.public import ProblemDetails
+from core.wire.submissions import MAX_EXPERIMENTS
 
 _SCHEMAS = "#/components/schemas/"
 _SENT = "-Input"
@@ -20,6 +21,34 @@ SPEC_BODY = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_SENT}"}}},
+    }
+}
+SWEEP_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{SweepSpec.__name__}{_SENT}"}}},
+    }
+}
+BULK_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["experiments"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "experiments": {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": MAX_EXPERIMENTS,
+                            "items": {"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_SENT}"},
+                        }
+                    },
+                }
+            }
+        },
     }
 }
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
@@ -49,6 +78,7 @@ def _with_problems(description: dict[str, Any]) -> dict[str, Any]:
     _add(schemas, ProblemDetails, "")
     # As it is sent, where almost nothing is required; as it comes back, everything is there.
     _add(schemas, ExperimentSpec, _SENT)
+    _add(schemas, SweepSpec, _SENT)
     for path, operations in description["paths"].items():
         for operation in operations.values():
             _describe(path, operation)

@@ -24,6 +24,9 @@ class Settings(BaseSettings):
     broker_folder: Path = Field(
         default_factory=lambda: Home.find().broker, description="For filesystem:// only: where its messages lie."
     )
+    artifacts: Path = Field(
+        default_factory=lambda: Home.find().artifacts, description="The folder that the workers write their files to."
+    )
     admin_token_file: Path = Field(default_factory=lambda: Home.find().admin_token)
     worker_token_file: Path = Field(default_factory=lambda: Home.find().worker_token)
 

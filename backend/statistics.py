@@ -7,12 +7,12 @@ Intervals are Student's t, never the bootstrap: at n = 3, 5, 8 the percentile bo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from core.wire.public import Interval
+from core.wire.comparisons import Interval
 
 LEVEL = 0.95
 EXACT_PAIRS = 20
@@ -85,6 +85,21 @@ def paired(values: Sequence[float], baseline: Sequence[float]) -> PairedSummary:
     )
 
 
+def by_block(values: Mapping[tuple[str, int], float]) -> list[float]:
+    """What may be taken as independent: the values of one block, or the mean of each of several.
+
+    Args:
+        values: by block (a teacher's fingerprint) and seed. Runs of one teacher share what that teacher happened to
+            learn, so over several teachers a teacher is the unit, and its runs are averaged first.
+    """
+    blocks: dict[str, list[float]] = {}
+    for (block, _), value in values.items():
+        blocks.setdefault(block, []).append(value)
+    if len(blocks) <= 1:
+        return list(values.values())
+    return [math.fsum(found) / len(found) for found in blocks.values()]
+
+
 def smallest_p(n: int) -> float | None:
     """The smallest two-sided sign-flip p that n pairs can give: 2^(1−n)."""
     return 2.0 ** (1 - n) if n else None
@@ -115,6 +130,39 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     for difference in differences:
         sums += difference * (2.0 * generator.integers(0, 2, _DRAWS) - 1.0)
     return float((np.count_nonzero(np.abs(sums) >= threshold) + 1) / (_DRAWS + 1))
+
+
+def sign_test_p(earlier: int, later: int) -> float | None:
+    """Two-sided exact p of a coin that falls ``earlier`` times one way and ``later`` the other; None for no throw."""
+    n = earlier + later
+    if n == 0:
+        return None
+    tail: float = sum(math.comb(n, k) for k in range(min(earlier, later) + 1)) / 2**n
+    return min(1.0, 2 * tail)
+
+
+def paired_t_p(differences: Sequence[float]) -> float | None:
+    """Two-sided p of the paired t test, for normally distributed differences; None without spread or below n = 2."""
+    found = summarize(differences)
+    if found.mean is None or not found.se:
+        return None
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(found.n - 1, -abs(found.mean / found.se)))
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Adjusted p of each test, in the given order (Holm 1979); None, for no test, stays None and counts for nothing.
+
+    Rejecting where the result is at most α keeps the chance of any false rejection among them below α.
+    """
+    order = sorted((p, index) for index, p in enumerate(ps) if p is not None)
+    adjusted: list[float | None] = [None] * len(ps)
+    running = 0.0
+    for rank, (p, index) in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * p))
+        adjusted[index] = running
+    return adjusted
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -160,6 +208,20 @@ def epochs_to_target(epochs: Sequence[float], values: Sequence[float], target: f
     return None
 
 
+def area_under(epochs: Sequence[float], values: Sequence[float]) -> float | None:
+    """Mean of the curve between its first and its last measurement, by trapezoids, in the values' unit.
+
+    None where a value is not finite, and for an empty curve.
+    """
+    if not values or not all(map(math.isfinite, values)):
+        return None
+    span = epochs[-1] - epochs[0]
+    if span <= 0:
+        return values[-1]
+    parts = ((epochs[i + 1] - epochs[i]) * (values[i] + values[i + 1]) / 2 for i in range(len(values) - 1))
+    return math.fsum(parts) / span
+
+
 def median_epochs(reached: Sequence[float | None]) -> float | None:
     """The median, None in the sample counting as later than any number; None where the median itself is that."""
     if not reached:
@@ -171,7 +233,13 @@ def median_epochs(reached: Sequence[float | None]) -> float | None:
 
 
 def sentence(
-    differences: Sequence[float], *, label: str, baseline: str, better: Better = "higher", unit: str = ""
+    differences: Sequence[float],
+    *,
+    label: str,
+    baseline: str,
+    better: Better = "higher",
+    unit: str = "",
+    noun: str = "pair",
 ) -> str:
     """What these pairs allow one to say about ``label`` against ``baseline``, in one plain sentence.
 
@@ -179,13 +247,14 @@ def sentence(
         differences: label minus baseline, one a pair.
         better: which way is better; None where neither is.
         unit: of the differences, as ``percentage points``.
+        noun: what each difference is of: a pair, or a teacher whose pairs were averaged.
     """
     n = len(differences)
-    pairs = f"{n} pair" if n == 1 else f"{n} pairs"
+    pairs = f"{n} {noun}" if n == 1 else f"{n} {noun}s"
     if n == 0:
         return "No seed has a value for both methods yet, so there is nothing to compare."
     if n == 1:
-        return f"1 pair ({_signed(differences[0], unit)}) has no interval: it cannot tell a difference from chance."
+        return f"1 {noun} ({signed(differences[0], unit)}) has no interval: it cannot tell a difference from chance."
     result = summarize(differences)
     least, p = smallest_p(n), sign_flip_p(differences)
     assert result.mean is not None
@@ -193,14 +262,14 @@ def sentence(
     assert p is not None
     limit = f"{pairs} cannot show p < {least:.3g}"
     if result.interval is None:
-        every = "both pairs" if n == 2 else f"all {pairs}"
+        every = f"both {noun}s" if n == 2 else f"all {pairs}"
         if result.mean == 0:
             return f"The two are equal in {every}: no difference was seen, and without spread no interval bounds it."
         tail = limit if least >= 0.05 else f"the sign-flip p is {p:.2g}"
-        difference = _signed(result.mean, unit)
+        difference = signed(result.mean, unit)
         return f"The difference is {difference} in {every}, without the spread that an interval needs; {tail}."
     low, high = result.interval.low, result.interval.high
-    interval = f"the interval {_range(low, high, unit)}"
+    interval = f"the interval {span(low, high, unit)}"
     which = "which is better" if better else "which is higher"
     verdict = _verdict(result.mean, label, baseline, better)
     contains = low <= 0 <= high
@@ -255,22 +324,24 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _signed(value: float, unit: str = "", decimals: int | None = None) -> str:
+def signed(value: float, unit: str = "", decimals: int | None = None) -> str:
+    """As "+0.52 percentage points", with a typographic minus, and two digits where ``decimals`` is left out."""
     if decimals is None:
-        decimals = _decimals(abs(value)) if value else 0
+        decimals = decimals_of(abs(value)) if value else 0
     text = f"{abs(value):.{decimals}f}"
     sign = "" if float(text) == 0 else ("+" if value > 0 else "−")
     return f"{sign}{text}{' ' + unit if unit else ''}"
 
 
-def _range(low: float, high: float, unit: str) -> str:
-    decimals = _decimals(high - low)
+def span(low: float, high: float, unit: str = "") -> str:
+    """An interval as "+0.3 to +2.7 percentage points"."""
+    decimals = decimals_of(high - low)
     # A bound that is not zero must not be shown as zero, or "excludes zero" would look wrong.
     while decimals < 9 and any(bound and round(bound, decimals) == 0 for bound in (low, high)):
         decimals += 1
-    return f"{_signed(low, decimals=decimals)} to {_signed(high, unit, decimals)}"
+    return f"{signed(low, decimals=decimals)} to {signed(high, unit, decimals)}"
 
 
-def _decimals(scale: float) -> int:
+def decimals_of(scale: float) -> int:
     """As many decimals as show two digits of ``scale``."""
     return min(9, max(0, 1 - math.floor(math.log10(scale)))) if scale > 0 else 0

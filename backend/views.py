@@ -18,6 +18,8 @@ from core.spec import ExperimentSpec, problems_of, warnings_of
 from core.wire import public
 from core.wire.public import TERMINAL
 
+KEPT_APART = ("packages", "diff")
+"""Parts of a run's environment that are too long for what shows a run; they are in its record."""
 HEADLINES = ("test/top1", "train/loss")
 _TAIL_LINES = 40
 _CHUNK = 10_000  # SQLite takes at most 32,766 values in one statement
@@ -73,7 +75,7 @@ def whole_run(session: Session, run_id: str) -> public.Run | None:
             )
             for attempt in attempts
         ],
-        environment=run.environment,
+        environment={key: value for key, value in run.environment.items() if key not in KEPT_APART},
         parameters=run.parameters,
         train_size=run.train_size,
         test_size=run.test_size,

@@ -27,7 +27,7 @@ from core.spec import MethodChoice
 
 ROUNDS = 200
 AUTHORS_NAME = "decoupled_gradient_distillation"  # of DKD-Align, among the functions of the author's code
-SHAPES = ((64, 100), (64, 1000), (512, 100), (512, 1000))
+SHAPES = ((64, 100), (64, 300), (64, 1000), (128, 100), (256, 100), (512, 100), (512, 1000))
 
 
 def double_backward(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:

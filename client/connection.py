@@ -27,7 +27,7 @@ _LONGEST_WAIT = 5.0
 _PASSING = frozenset({502, 503, 504})
 
 Reply = TypeVar("Reply", bound=BaseModel)
-Query = Mapping[str, str | int | float | Sequence[str] | None]
+Query = Mapping[str, str | int | float | Sequence[str] | Sequence[int] | None]
 
 
 def find_url(given: str | None) -> str:
@@ -138,6 +138,11 @@ class Connection:
             what = f"{where}: {first['msg']}" if where else first["msg"]
             raise NotABackend(self.url, f"its reply to {method} {path} is no {reply.__name__}: {what}") from None
 
+    def text(self, path: str, *, query: Query | None = None) -> str:
+        """What a GET answers, as text: CSV, Markdown, LaTeX. Tried again as ``send`` does."""
+        headers = {"Accept": "text/*, application/x-tex, application/json, application/problem+json"}
+        return self._request("GET", path, body=None, query=query, headers=headers, repeatable=True).text
+
     def post(self, path: str, body: BaseModel) -> None:
         """Send a request whose reply says nothing. It is not repeated."""
         self._request("POST", path, body=body, query=None, headers=None, repeatable=False)
@@ -229,8 +234,8 @@ def _json(body: Mapping[str, Any]) -> str:
         raise ClientSettingsError(f"the request cannot be written as JSON: {error}") from None
 
 
-def _plain(value: str | int | float | Sequence[str] | None) -> str | list[str]:
-    return str(value) if isinstance(value, str | int | float) or value is None else list(value)
+def _plain(value: str | int | float | Sequence[str] | Sequence[int]) -> str | list[str]:
+    return str(value) if isinstance(value, str | int | float) else [str(item) for item in value]
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from client.errors import ApiError, BackendUnreachable
 from client.http import Client
-from client.render import comparison_view, console_for, duration
+from client.render import console_for, duration
+from client.render_comparisons import comparison_view
 from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested, embedded
 from client.stack.services import connect, missing_packages
 from client.watching import Snapshot, of_experiment, watch

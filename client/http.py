@@ -6,18 +6,18 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import httpx
 
-from client.connection import API, Connection, find_token, find_url
+from client.connection import API, Connection, Query, find_token, find_url
 from core.spec import ExperimentSpec
 from core.wire.access import Scope, TokenInfo, TokenList, TokenMade, TokenRequest
+from core.wire.comparisons import Claims, Comparison, Overview, Table, Which
 from core.wire.local import Home
 from core.wire.public import (
     Catalog,
-    Comparison,
     Experiment,
     ExperimentPage,
     LogsReply,
@@ -28,9 +28,12 @@ from core.wire.public import (
     TeacherList,
     WorkerList,
 )
+from core.wire.records import ExperimentRecord, RunRecord
 
 # The backend sends a comment line now and then; four of them missed means that nobody is there.
 _SILENCE_SECONDS = 60.0
+
+TextFormat = Literal["csv", "markdown", "latex"]
 
 
 @dataclass(frozen=True)
@@ -206,16 +209,123 @@ class Client:
         return self._connection.send("POST", f"{API}/runs/{_part(run_id)}/priority", Run, body=body, repeatable=True)
 
     def comparison(
-        self, experiment: str, *, baseline: str | None = None, metric: str = "test/top1", target_share: float = 0.95
+        self,
+        experiment: str | Sequence[str],
+        *,
+        baseline: str | None = None,
+        metric: str = "test/top1",
+        which: Which = "last",
+        target_share: float = 0.95,
+        target: float | None = None,
+        difference: float | None = None,
     ) -> Comparison:
         """The methods of an experiment side by side.
 
         Args:
+            experiment: name or id; several that differ in their seeds alone are read as one.
             baseline: label of the method the others are compared with; left out, the spec's first.
+            which: at which epoch; an oracle is shown and never tested.
             target_share: of the teacher's accuracy, that convergence is measured to.
+            target: an accuracy in %, instead.
+            difference: that one wants to see, in the metric's unit; the reply says how many seeds it would take.
         """
-        query = {"experiment": experiment, "baseline": baseline, "metric": metric, "target_share": target_share}
+        query = {
+            "experiment": experiment,
+            "baseline": baseline,
+            "metric": metric,
+            "which": which,
+            "target_share": target_share,
+            "target": target,
+            "difference": difference,
+        }
         return self._connection.send("GET", f"{API}/comparisons", Comparison, query=query, repeatable=True)
+
+    def overview(
+        self,
+        experiment: str | Sequence[str],
+        *,
+        baseline: str | None = None,
+        which: Which = "last",
+        groups: Sequence[str] | None = None,
+    ) -> Overview:
+        """Every metric that the students end with, compared as the accuracy is; ``groups`` as ``["collapse"]``."""
+        query = {"experiment": experiment, "baseline": baseline, "which": which, "group": groups}
+        return self._connection.send("GET", f"{API}/comparisons/overview", Overview, query=query, repeatable=True)
+
+    def claims(
+        self,
+        experiment: str | Sequence[str],
+        *,
+        baseline: str | None = None,
+        target_share: float = 0.95,
+        target: float | None = None,
+        difference: float | None = None,
+    ) -> Claims:
+        """The author's five claims: holds, does not hold, or cannot tell."""
+        query = {
+            "experiment": experiment,
+            "baseline": baseline,
+            "target_share": target_share,
+            "target": target,
+            "difference": difference,
+        }
+        return self._connection.send("GET", f"{API}/comparisons/claims", Claims, query=query, repeatable=True)
+
+    def table(
+        self,
+        experiments: Sequence[str] = (),
+        *,
+        tags: Sequence[str] = (),
+        dataset: str | None = None,
+        teacher: str | None = None,
+        student: str | None = None,
+        metric: str = "test/top1",
+        which: Which = "last",
+        baseline: str | None = None,
+        test: Literal["sign_flip", "t"] = "sign_flip",
+        seeds: Sequence[int] = (),
+    ) -> Table:
+        """The paper's table over many experiments.
+
+        Args:
+            experiments: names or ids; none: all that the filters keep.
+            tags: an experiment needs every one of them.
+            test: what decides on bold cells; t assumes normal differences.
+            seeds: that every cell should have, to be told of what is missing.
+        """
+        query = {
+            "experiment": experiments,
+            "tag": tags,
+            "dataset": dataset,
+            "teacher": teacher,
+            "student": student,
+            "metric": metric,
+            "which": which,
+            "baseline": baseline,
+            "test": test,
+            "seed": seeds,
+        }
+        return self._connection.send("GET", f"{API}/comparisons/table", Table, query=query, repeatable=True)
+
+    def comparison_text(
+        self, what: Literal["comparison", "overview", "claims", "table"], format: TextFormat, query: Query
+    ) -> str:
+        """One of the four above as CSV, Markdown or LaTeX; ``query`` as the API has it."""
+        path = f"{API}/comparisons" if what == "comparison" else f"{API}/comparisons/{what}"
+        return self._connection.text(path, query={**query, "format": format})
+
+    def run_record(self, run_id: str) -> RunRecord:
+        """Everything needed to repeat a run."""
+        return self._connection.send("GET", f"{API}/exports/runs/{_part(run_id)}", RunRecord, repeatable=True)
+
+    def experiment_record(self, experiment: str) -> ExperimentRecord:
+        """The records of all runs of an experiment."""
+        query = {"experiment": experiment}
+        return self._connection.send("GET", f"{API}/exports/experiment", ExperimentRecord, query=query, repeatable=True)
+
+    def experiment_csv(self, experiment: str) -> str:
+        """A row a run with the last value of every metric, as CSV."""
+        return self._connection.text(f"{API}/exports/experiment", query={"experiment": experiment, "format": "csv"})
 
     def workers(self) -> WorkerList:
         """Every worker that the backend knows."""

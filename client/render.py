@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,20 +14,15 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from core.catalog import METRICS
 from core.wire.public import (
-    Comparison,
-    Convergence,
     Experiment,
     ExperimentSummary,
-    Paired,
     Preview,
     Run,
     RunSummary,
     TeacherInfo,
     Worker,
 )
-from core.wire.public import Group as MethodGroup
 
 ACCURACY = "test/top1"
 _STYLES = {
@@ -255,70 +249,6 @@ def catalog_table(kind: str, entries: Iterable[dict[str, Any]]) -> Table:
         )
         made.add_row(str(entry["name"]), escape(str(entry.get("summary") or entry.get("label") or "")), escape(params))
     return made
-
-
-def comparison_view(comparison: Comparison) -> RenderableType:
-    """The result: a row a method, then what the numbers hold for and what they allow one to say."""
-    share = f"{comparison.target_share:.0%}".replace("%", " %")
-    known = METRICS.get(comparison.metric)
-    value = known.label if known else comparison.metric
-    reach = f"epochs to {share} of the teacher"
-    against = f"difference to {comparison.baseline}, 95 % t interval"
-    made = table("method", value, "n", reach, against, numbers=("n", reach, value))
-    paired = {item.label: item for item in comparison.paired}
-    for group in comparison.groups:
-        difference = "baseline" if group.label == comparison.baseline else paired_text(paired.get(group.label))
-        made.add_row(
-            escape(group.label), mean_text(group), str(group.n), convergence_text(group.convergence), difference
-        )
-    return Group(made, Text(), *(Text(line) for line in comparison_notes(comparison)))
-
-
-def comparison_notes(comparison: Comparison) -> list[str]:
-    """The sentences under the table."""
-    lines: list[str] = []
-    if comparison.test_size and comparison.resolution is not None:
-        text = f"Test set: {comparison.test_size:,} images, so that one image is {comparison.resolution:.2f} %."
-        lines.append(text)
-    if comparison.teacher_top1 is not None:
-        target = f"; target {comparison.target:.2f} %" if comparison.target is not None else ""
-        lines.append(f"Teacher: {comparison.teacher_top1:.2f} %{target}.")
-    if comparison.condition:
-        lines.append(f"Holds for {comparison.condition}; accuracy after the {comparison.epoch} epoch.")
-    lines.extend(f"{item.label} against {item.baseline}: {item.sentence}" for item in comparison.paired)
-    for group in comparison.groups:
-        if group.missing:
-            seeds = ", ".join(map(str, group.missing))
-            lines.append(f"{group.label}: no value {'' if comparison.complete else 'yet '}for seed {seeds}.")
-    if not comparison.complete:
-        lines.append("Not every run has ended: these numbers will change.")
-    return lines
-
-
-def mean_text(group: MethodGroup) -> str:
-    """Mean ± sample standard deviation; the mean alone of a single run."""
-    if group.mean is None:
-        return "–"
-    return f"{group.mean:.2f}" if group.sd is None else f"{group.mean:.2f} ± {group.sd:.2f}"
-
-
-def convergence_text(convergence: Convergence | None) -> str:
-    """Median epochs, or "> E", with how many reached the target; a dash while no target is known."""
-    if convergence is None or convergence.of == 0:
-        return "–"
-    median = convergence.median_epochs
-    epochs_text = f"> {convergence.max_epochs}" if median is None or math.isinf(median) else f"{median:g}"
-    return f"{epochs_text} ({convergence.reached}/{convergence.of})"
-
-
-def paired_text(paired: Paired | None) -> str:
-    """Mean difference with its t interval."""
-    if paired is None or paired.mean_difference is None:
-        return "–"
-    text = f"{paired.mean_difference:+.2f}"
-    if paired.interval is not None:
-        text += f"  [{paired.interval.low:+.2f}, {paired.interval.high:+.2f}]"
-    return text.replace("-", "−")
 
 
 def when(time: datetime) -> str:

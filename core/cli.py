@@ -1,11 +1,13 @@
 """``python -m core``: train a spec with no service at all, train one run for a worker, print the catalog.
 
-Exit codes: 0 done (or stopped with a checkpoint), 1 a training failed, 2 the input cannot be used, 130 interrupted.
+Exit codes: 0 done (or stopped with a checkpoint), 1 a training failed, 2 the input cannot be used, 130 interrupted,
+75 the disk is full.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from core import catalog
+from core.events import FULL_DISK_EXIT, is_full_disk
 from core.spec import Problem, RunSpec, SpecError, problems_of, read_experiment
 
 
@@ -86,8 +89,15 @@ def _train(options: argparse.Namespace) -> int:
 
     teacher = TeacherSource(teacher_spec, options.teacher_weights) if teacher_spec else None
     seconds = float(os.environ.get("DKD_CHECKPOINT_SECONDS", "60"))
-    with stop_on_sigterm(Options(checkpoint_seconds=seconds)) as stoppable:
-        result = run_training(spec, options.out, teacher, options.resume, stoppable)
+    try:
+        with stop_on_sigterm(Options(checkpoint_seconds=seconds)) as stoppable:
+            result = run_training(spec, options.out, teacher, options.resume, stoppable)
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        with contextlib.suppress(OSError):  # stderr may be a file on the same disk
+            sys.stderr.write(f"{error.strerror or error}\n")
+        return FULL_DISK_EXIT
     return 1 if result == "failed" else 0
 
 

@@ -7,17 +7,36 @@ twice changes nothing. NaN and ±infinity travel as strings, since JSON has neit
 
 from __future__ import annotations
 
+import errno
+import logging
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, BinaryIO, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
 
+_log = logging.getLogger(__name__)
+
 JOURNAL_NAME = "events.jsonl"
+
+_DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_KEPT_BYTES = 16 * 2**20
+_SETTLE_STEP_SECONDS = 0.5
+
+
+FULL_DISK_EXIT = 75
+"""Exit status of a training that could not go on since its disk is full: BSD's EX_TEMPFAIL, "try again later"."""
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether it says that no more can be written here, which may pass once somebody makes room."""
+    return error.errno in _DISK_IS_FULL
+
 
 _FROM_TEXT = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -132,26 +151,41 @@ _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 class Journal:
     """Appends events to a file, each line on its way to the disk before ``append`` returns.
 
-    A journal that exists is continued after its last complete line; a torn last line is cut off.
+    A journal that exists is continued after its last complete line; a torn last line is cut off. While the disk is
+    full, lines wait in memory, in order, and are written as soon as there is room: a training goes on meanwhile.
+
+    Args:
+        kept_bytes: how much may wait in memory; beyond it ``append`` raises.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, kept_bytes: int = _KEPT_BYTES) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.seq = 0
-        end = 0
+        self._end = 0
         if path.exists():
-            for record, end in _records(path, 0):  # noqa: B007 (used below)
-                self.seq = record.seq
-        self._file: BinaryIO = path.open("ab")
-        self._file.truncate(end)
+            for record, end in _records(path, 0):
+                self.seq, self._end = record.seq, end
+        self._kept_bytes = kept_bytes
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._full_since: float | None = None
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        os.ftruncate(self._descriptor, self._end)
 
     def append(self, event: Event) -> Record:
-        """Write one event. Raises OSError where the disk refuses it."""
+        """Write one event, or keep it while the disk is full.
+
+        Raises OSError where the disk refuses it for another reason, or has been full for too many events.
+        """
         record = Record(seq=self.seq + 1, time=time.time(), event=event)
-        self._file.write(record.model_dump_json().encode() + b"\n")
-        self._file.flush()
+        line = record.model_dump_json().encode() + b"\n"
+        if self._waiting_bytes + len(line) > self._kept_bytes:
+            raise OSError(errno.ENOSPC, f"the disk has been full for so long that {self.path.name} cannot go on")
+        self._waiting.append(line)
+        self._waiting_bytes += len(line)
         self.seq = record.seq
+        self._write()
         return record
 
     def metrics(self, *, step: int, epoch: float, elapsed: float, values: Mapping[str, float]) -> Record:
@@ -161,17 +195,65 @@ class Journal:
         return self.append(Log(message=message, level=level))
 
     def sync(self) -> None:
-        """Have the operating system put everything on the disk."""
-        os.fsync(self._file.fileno())
+        """Have the operating system put everything on the disk. Raises OSError, also where it is full."""
+        if not self._write():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        os.fsync(self._descriptor)
+
+    def settle(self, seconds: float) -> bool:
+        """As ``sync``, at the end: where the disk is full, wait so long for room. False where there was none."""
+        end = time.monotonic() + seconds
+        while not self._write():
+            if time.monotonic() > end:
+                return False
+            time.sleep(_SETTLE_STEP_SECONDS)
+        os.fsync(self._descriptor)
+        return True
 
     def close(self) -> None:
-        self._file.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    def _write(self) -> bool:
+        """Write what waits; False where the disk is full."""
+        while self._waiting:
+            line = self._waiting[0]
+            try:
+                _write_all(self._descriptor, line, self._end)
+            except OSError as error:
+                # What went in of the line would be read as the beginning of the next.
+                os.ftruncate(self._descriptor, self._end)
+                if not is_full_disk(error):
+                    raise
+                self._say_full(error)
+                return False
+            self._end += len(line)
+            self._waiting_bytes -= len(line)
+            self._waiting.popleft()
+            if not self._waiting and self._full_since is not None:
+                seconds, self._full_since = time.monotonic() - self._full_since, None
+                self.log(f"the disk was full for {seconds:.0f} s; events were kept in memory meanwhile", "warning")
+        return True
+
+    def _say_full(self, error: OSError) -> None:
+        if self._full_since is None:
+            self._full_since = time.monotonic()
+            # By the usual way to stderr: the journal itself cannot say it.
+            _log.error("%s: %s; the training goes on, and its events wait in memory", self.path, error.strerror)
+
+
+def _write_all(descriptor: int, content: bytes, offset: int) -> None:
+    rest = memoryview(content)
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written
 
 
 def read_journal(path: Path) -> Iterable[Record]:

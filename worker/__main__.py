@@ -39,7 +39,7 @@ def main() -> int:
 def _serve(settings: WorkerSettings, identity: Identity, service: WorkerService) -> int:
     app = create_app(settings, service)
     try:
-        app.worker_main(arguments(settings, identity))
+        app.worker_main(arguments(service.slots, identity))
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(bool(leaving.code))
     finally:

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from client import ApiError, BackendUnreachable, ClientSettingsError
-from core.wire.worker import Claim, EventBatch, Heartbeat, HeartbeatReply, Outcome, Registered, Registration
+from core.wire.worker import (
+    Claim,
+    ClaimRequest,
+    EventBatch,
+    Heartbeat,
+    HeartbeatReply,
+    Outcome,
+    Registered,
+    Registration,
+)
 
 Reply = TypeVar("Reply")
 
@@ -25,7 +34,7 @@ class WorkerApi(Protocol):
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply: ...
 
-    def claim(self, worker_id: str) -> Claim | None: ...
+    def claim(self, worker_id: str, request: ClaimRequest) -> Claim | None: ...
 
     def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int: ...
 
@@ -54,8 +63,8 @@ class Link:
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
         return self._call(lambda api: api.heartbeat(worker_id, heartbeat))
 
-    def claim(self, worker_id: str) -> Claim | None:
-        return self._call(lambda api: api.claim(worker_id))
+    def claim(self, worker_id: str, request: ClaimRequest) -> Claim | None:
+        return self._call(lambda api: api.claim(worker_id, request))
 
     def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int:
         return self._call(lambda api: api.send_events(worker_id, run_id, batch))

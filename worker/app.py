@@ -43,13 +43,13 @@ def create_app(settings: WorkerSettings, service: WorkerService) -> Celery:
     return app
 
 
-def arguments(settings: WorkerSettings, identity: Identity) -> list[str]:
+def arguments(slots: int, identity: Identity) -> list[str]:
     """Of ``celery worker``: as many threads as slots, and none of the talk between workers."""
     return [
         "--quiet",
         "worker",
         "--pool=threads",
-        f"--concurrency={settings.slots}",
+        f"--concurrency={slots}",
         f"--queues={NUDGE_QUEUE}",
         f"--hostname=dkd-{identity.id[:8]}@%h",
         "--without-gossip",

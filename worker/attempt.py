@@ -93,6 +93,8 @@ def prepare(root: Path, claim: Claim) -> Attempt:
         arguments += ["--teacher", str(teacher)]
     if checkpoint is not None:
         arguments += ["--resume", str(checkpoint)]
+    if claim.gpus > 1:
+        arguments += ["--ranks", str(claim.gpus)]
     return Attempt(folder, tuple(arguments))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,9 +33,9 @@ class Devices:
     def kind(self) -> Literal["cpu", "gpu"]:
         return "gpu" if self.gpus else "cpu"
 
-    def environment(self, slot: int) -> dict[str, str]:
-        """What binds the training in a slot to its GPU, or keeps it from any. Slots beyond the GPUs share them."""
-        return {_VISIBLE: self.gpus[slot % len(self.gpus)] if self.gpus else ""}
+    def environment(self, gpus: Sequence[int]) -> dict[str, str]:
+        """What binds a training to these of the GPUs, counted from 0, or keeps it from any."""
+        return {_VISIBLE: ",".join(self.gpus[gpu] for gpu in gpus)}
 
 
 def find_devices(wanted: Literal["auto", "cpu", "gpu"], environment: Mapping[str, str] = os.environ) -> Devices:
@@ -53,14 +53,14 @@ def find_devices(wanted: Literal["auto", "cpu", "gpu"], environment: Mapping[str
 
 def training_environment(
     devices: Devices,
-    slot: int,
+    gpus: Sequence[int],
     *,
     threads: int,
     worker_id: str,
     cache: Path,
     environment: Mapping[str, str] = os.environ,
 ) -> dict[str, str]:
-    """The whole environment of a training: this worker's without its secrets, with the slot's device and threads.
+    """The whole environment of a training: this worker's without its secrets, with its devices and threads.
 
     Args:
         cache: for what trainings can make again, where the environment names no ``DKD_CACHE_DIR``.
@@ -69,8 +69,10 @@ def training_environment(
     number = str(threads)
     return {
         "DKD_CACHE_DIR": str(cache),
+        # Numbers of GPUs then mean the same to CUDA as to nvidia-smi and to the driver's own library.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         **own,
-        **devices.environment(slot),
+        **devices.environment(gpus),
         WORKER_MARK: worker_id,
         "DKD_THREADS": number,
         "OMP_NUM_THREADS": number,

@@ -12,6 +12,7 @@ from client import ApiError, BackendUnreachable
 from core.wire.worker import Heartbeat, Registered, Registration
 from worker import clock
 from worker.api import UNKNOWN, WorkerApi
+from worker.condition import Condition
 from worker.supervisor import Supervisor
 
 log = structlog.get_logger()
@@ -28,6 +29,7 @@ class HeartbeatThread:
 
     Args:
         chores: called on every beat, for what is to be tidied from time to time.
+        condition: how the machine is; must answer at once.
         file: touched on every beat, answered or not: it says that the worker lives, not that the backend does.
     """
 
@@ -38,12 +40,14 @@ class HeartbeatThread:
         supervisor: Supervisor,
         *,
         chores: Callable[[], None] = lambda: None,
+        condition: Callable[[], Condition] = Condition,
         file: Path | None = None,
     ) -> None:
         self._api = api
         self._registration = registration
         self._supervisor = supervisor
         self._chores = chores
+        self._condition = condition
         self._file = file
         self._terms: Registered | None = None
         self._said = ""
@@ -91,7 +95,13 @@ class HeartbeatThread:
 
     def _exchange(self, terms: Registered) -> None:
         sent = clock.now()
-        reply = self._api.heartbeat(self._registration.worker_id, Heartbeat(holding=self._supervisor.holding()))
+        condition = self._condition()
+        beat = Heartbeat(
+            holding=self._supervisor.holding(),
+            gpus=condition.gpus,
+            problems=[problem[:500] for problem in (*self._supervisor.problems(), *condition.problems)][:20],
+        )
+        reply = self._api.heartbeat(self._registration.worker_id, beat)
         self._supervisor.obey(reply.orders, sent + terms.lease_seconds)
         self._supervisor.start(reply.eligible)
 

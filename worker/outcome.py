@@ -6,7 +6,7 @@ import signal
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from core.events import Failed, Finished, Stopped
+from core.events import FULL_DISK_EXIT, Failed, Finished, Stopped
 from core.wire.worker import Outcome
 from worker.attempt import Attempt, ClaimError
 from worker.held import HeldRun, Want
@@ -26,18 +26,22 @@ class Ending:
         event: what the training said last; None where it said nothing of an end.
         left: processes that could not be ended.
         log_lines: last messages of the training's log.
+        on_gpu: processes whose GPU memory the driver has not freed.
     """
 
     exit: Exit
     event: Finished | Failed | Stopped | None
     left: Collection[int]
     log_lines: list[str]
+    on_gpu: Collection[int] = ()
 
 
 def outcome_of(held: HeldRun, attempt: Attempt, ending: Ending) -> Outcome:
     """What to report. A training that said it is finished is, even where it was to be handed back."""
     number = held.claim.attempt
     left = f"; processes {sorted(ending.left)} could not be ended" if ending.left else ""
+    if ending.on_gpu:
+        left += f"; the GPU memory of processes {sorted(ending.on_gpu)} was not freed"
     if held.want is Want.CANCEL:
         return Outcome(attempt=number, outcome="cancelled", reason=(held.reason + left)[:_REASON_LENGTH])
     if held.want is Want.GIVE_UP:  # also where it finished: part of what it said is missing
@@ -53,6 +57,10 @@ def outcome_of(held: HeldRun, attempt: Attempt, ending: Ending) -> Outcome:
     if held.want is Want.HAND_BACK:
         reason = (held.reason + left)[:_REASON_LENGTH]
         return Outcome(attempt=number, outcome="interrupted", reason=reason, fault=False)
+    if ending.exit.code == FULL_DISK_EXIT:
+        lines = attempt.last_lines()
+        reason = f"the training could not go on: {lines[-1] if lines else 'the disk is full'}"
+        return Outcome(attempt=number, outcome="interrupted", reason=(reason + left)[:_REASON_LENGTH])
     if _came_from_outside(ending):
         reason = f"{ending.exit.sentence()} from outside"
         if isinstance(ending.event, Stopped):

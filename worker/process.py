@@ -60,6 +60,8 @@ class TrainingProcess:
         self._launcher = launcher
         self._token = token
         self._seen: set[psutil.Process] = set()
+        self.known: set[int] = set()
+        """Ids of all processes of it that were ever seen."""
         self._looked = clock.now()
         self._oom_kills = _oom_kills()
         self._exit: Exit | None = None
@@ -107,6 +109,7 @@ class TrainingProcess:
 
     def _look(self) -> None:
         self._seen = alive(self._seen) | below(self._launcher.pid)
+        self.known.update(process.pid for process in self._seen)
         self._looked = clock.now()
 
     def _order(self, order: bytes) -> None:

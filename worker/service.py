@@ -12,8 +12,10 @@ from client import WorkerClient
 from core.wire.local import Home
 from core.wire.worker import Registration
 from worker.api import Link, WorkerApi
+from worker.condition import Condition, Observer, disk_problem
 from worker.descendants import WORKER_MARK, end_marked
 from worker.devices import Devices, find_devices, training_environment
+from worker.gpus import Guard, find_monitor
 from worker.heartbeat import HeartbeatThread
 from worker.identity import Identity
 from worker.settings import WorkerSettings
@@ -47,10 +49,20 @@ class WorkerService:
         self._settings = settings
         self._identity = identity
         devices = find_devices(settings.device)
+        self.slots = settings.slots_on(len(devices.gpus))
+        self._gpus = min(self.slots, len(devices.gpus))
+        monitor = find_monitor(devices.gpus[: self._gpus])
+        self._guard = Guard(monitor, identity.id) if monitor else None
         api = Link(connect or (lambda: WorkerClient(settings.api_url)))
         self.supervisor = Supervisor(api, self._plan(devices))
+        self._observer = Observer(self._look)
         self._heartbeat = HeartbeatThread(
-            api, self._registration(devices), self.supervisor, chores=chores, file=settings.heartbeat_file
+            api,
+            self._registration(devices),
+            self.supervisor,
+            chores=chores,
+            condition=lambda: self._observer.latest,
+            file=settings.heartbeat_file,
         )
 
     def start(self) -> None:
@@ -58,6 +70,7 @@ class WorkerService:
         left = end_marked(WORKER_MARK, self._identity.id, seconds=_SWEEP_SECONDS)
         if left:
             log.error("processes of an earlier life could not be ended", pids=sorted(left))
+        self._observer.start()
         self._heartbeat.start()
 
     def leave(self) -> None:
@@ -71,7 +84,20 @@ class WorkerService:
         # What a kill may take is added to what the settings allow.
         done = self.supervisor.wait(settings.grace_seconds + 2 * settings.report_seconds + 30.0)
         self._heartbeat.stop()
+        self._observer.stop()
         return done
+
+    def _look(self) -> Condition:
+        occupied = self.supervisor.occupied()
+        gpus = self._guard.report(occupied) if self._guard else []
+        problems = [disk_problem(self._settings.artifact_root)]
+        if not self._settings.share_gpus:
+            problems += [
+                f"GPU {gpu.index} is left alone: {gpu.foreign} process(es) of somebody else compute on it"
+                for gpu in gpus
+                if gpu.foreign
+            ]
+        return Condition(gpus, [problem for problem in problems if problem])
 
     def _plan(self, devices: Devices) -> Plan:
         settings, worker_id = self._settings, self._identity.id
@@ -79,16 +105,23 @@ class WorkerService:
             worker_id=worker_id,
             artifacts=settings.artifact_root,
             command=settings.training_command,
-            environment=lambda slot: training_environment(
+            environment=lambda gpus: training_environment(
                 devices,
-                slot,
-                threads=settings.threads_per_slot,
+                gpus,
+                threads=settings.threads_each(self.slots),
                 worker_id=worker_id,
                 cache=Home(settings.home).cache,
             ),
-            slots=settings.slots,
+            slots=self.slots,
+            gpus=self._gpus,
+            guard=self._guard,
+            share_gpus=settings.share_gpus,
             limits=Limits(
-                settings.grace_seconds, settings.margin_seconds, settings.linger_seconds, settings.report_seconds
+                grace=settings.grace_seconds,
+                margin=settings.margin_seconds,
+                linger=settings.linger_seconds,
+                report=settings.report_seconds,
+                gpu=settings.gpu_seconds,
             ),
         )
 
@@ -97,7 +130,9 @@ class WorkerService:
             worker_id=self._identity.id,
             name=self._identity.name[:100],
             host=socket.gethostname()[:200],
-            slots=self._settings.slots,
+            slots=self.slots,
             device=devices.kind,
+            gpus=self._gpus or None,
+            labels=list(self._settings.labels),
             version=importlib.metadata.version("dkd-lab"),
         )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from core.spec import WorkerLabel
 from core.wire.local import Home
 
 
@@ -40,12 +41,20 @@ class WorkerSettings(BaseSettings):
     broker_url: str = Field("filesystem://", description="Of Celery's broker.")
     broker_folder: Path | None = Field(None, description="For filesystem://; broker in the home otherwise.")
     worker_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=100)
-    slots: int = Field(1, ge=1, le=1024, description="Trainings at one time.")
+    slots: int | None = Field(
+        None, ge=1, le=1024, description="Trainings at one time; otherwise one on the CPU, or runs_per_gpu on each GPU."
+    )
+    runs_per_gpu: int = Field(1, ge=1, le=64, description="Trainings that share a GPU.")
+    share_gpus: bool = Field(False, description="Use a GPU also while somebody else's process computes on it.")
+    labels: Annotated[tuple[WorkerLabel, ...], NoDecode] = Field(
+        (), max_length=32, description="What runs may ask for in resources.labels."
+    )
     device: Literal["auto", "cpu", "gpu"] = "auto"
     threads: int | None = Field(None, ge=1, description="CPU threads of a training; processors / slots otherwise.")
     grace_seconds: float = Field(30.0, gt=0, description="For a training to write a checkpoint, before it is killed.")
     margin_seconds: float = Field(10.0, gt=0, description="Between a training's end and the end of its lease.")
     linger_seconds: float = Field(20.0, gt=0, description="For a process to go after it said that it has finished.")
+    gpu_seconds: float = Field(15.0, ge=0, description="For the driver to free a GPU's memory once a training is gone.")
     report_seconds: float = Field(5.0, gt=0, description="For the last reports of a worker that leaves.")
     heartbeat_file: Path | None = Field(None, description="Touched while the worker lives, for health checks.")
     training_command: tuple[str, ...] = Field(
@@ -54,7 +63,7 @@ class WorkerSettings(BaseSettings):
 
     plugins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Modules that add entries to the catalog.")
 
-    @field_validator("plugins", mode="before")
+    @field_validator("plugins", "labels", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -69,6 +78,10 @@ class WorkerSettings(BaseSettings):
     def broker(self) -> Path:
         return (self.broker_folder or Home(self.home).broker).absolute()
 
-    @property
-    def threads_per_slot(self) -> int:
-        return self.threads or max(1, _processors() // self.slots)
+    def slots_on(self, gpus: int) -> int:
+        """Trainings at one time on a machine with so many GPUs to use."""
+        return self.slots or max(1, gpus * self.runs_per_gpu)
+
+    def threads_each(self, slots: int) -> int:
+        """CPU threads of one training where so many run at one time."""
+        return self.threads or max(1, _processors() // slots)

@@ -5,21 +5,25 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
 from client import ApiError, BackendUnreachable
-from core.wire.worker import Claim, Holding, Order, Outcome
+from core.events import FULL_DISK_EXIT
+from core.wire.worker import Claim, ClaimRequest, Holding, Order, Outcome
 from worker import clock
 from worker.api import FENCED, UNKNOWN, WorkerApi, is_passing
 from worker.attempt import ClaimError, prepare
+from worker.gpus import Guard
 from worker.held import HeldRun, Want
 from worker.outcome import Ending, outcome_of
 from worker.process import Spawner
 from worker.reporter import Reporter
+from worker.slots import Slots
 from worker.watch import Limits, watch
 
 log = structlog.get_logger()
@@ -28,6 +32,7 @@ _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 5.0
 _FIRST_PAUSE = 30.0
 _LONGEST_PAUSE = 600.0
+_GPU_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -38,15 +43,21 @@ class Plan:
         worker_id: as registered.
         artifacts: root of the artifact store.
         command: what trains, without the arguments that name the run.
-        environment: of the training in a slot, counted from 0.
+        environment: of a training on these GPUs, counted from 0; on a CPU worker on none.
         slots: trainings at one time.
+        gpus: that the slots are on; 0 on a CPU worker.
+        guard: sees whose processes are on the GPUs; None where nobody can tell.
+        share_gpus: use GPUs that other people's processes compute on.
     """
 
     worker_id: str
     artifacts: Path
     command: Sequence[str]
-    environment: Callable[[int], Mapping[str, str]]
+    environment: Callable[[Sequence[int]], Mapping[str, str]]
     slots: int = 1
+    gpus: int = 0
+    guard: Guard | None = None
+    share_gpus: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -59,13 +70,17 @@ class Supervisor:
         self._spawner = Spawner()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        self._free = list(range(plan.slots))
+        self._slots = Slots(plan.slots, plan.gpus)
+        # Held over a claim: it says how many GPUs are free, and no other may take them before it is answered.
+        self._claiming = threading.Lock()
+        self._unanswered: str | None = None
         self._held: dict[str, HeldRun] = {}
         self._known = False
         self._leaving = threading.Event()
         self._active = 0
         self._pause = _FIRST_PAUSE
         self._paused_until = 0.0
+        self._trouble = ""
 
     def set_known(self, known: bool) -> None:
         """Whether the backend knows this worker; nothing is claimed while it does not."""
@@ -81,15 +96,14 @@ class Supervisor:
         with self._lock:
             self._active += 1
         try:
-            while (slot := self._take_slot()) is not None:
+            while (taken := self._claim()) is not None:
+                held, slots = taken
                 try:
-                    held = self._claim()
-                    if held is None:
-                        break
-                    self._run(held, slot)
+                    self._run(held, slots)
                     done += 1
                 finally:
-                    self._give_slot(slot)
+                    with self._lock:
+                        self._slots.give(slots)
         finally:
             with self._lock:
                 self._active -= 1
@@ -99,7 +113,8 @@ class Supervisor:
     def start(self, eligible: int) -> None:
         """Have runs claimed by threads of our own: the broker's nudge may never come."""
         with self._lock:
-            wanted = min(eligible, len(self._free))
+            # An unanswered claim may have been granted, and the run then waits for us alone.
+            wanted = min(max(eligible, int(self._unanswered is not None)), self._slots.free)
         for _ in range(wanted):
             threading.Thread(target=self.run_next, name="run-next", daemon=True).start()
 
@@ -107,6 +122,17 @@ class Supervisor:
         """The runs to name in a heartbeat."""
         with self._lock:
             return [held.token for held in self._held.values()]
+
+    def occupied(self) -> frozenset[int]:
+        """GPUs that a run is on."""
+        with self._lock:
+            return self._slots.occupied
+
+    def problems(self) -> list[str]:
+        """What keeps this worker from working, in sentences for a person."""
+        with self._lock:
+            left = self._paused_until - clock.now()
+            return [f"takes no runs for {left:.0f} s more: {self._trouble}"] if left > 0 and self._trouble else []
 
     def obey(self, orders: Sequence[Order], lease_end: float) -> None:
         """Do what a heartbeat's reply says; an order about a run that is not held any more is passed over.
@@ -126,6 +152,8 @@ class Supervisor:
             held.renew(lease_end)
             if order.order == "cancel":
                 held.ask(Want.CANCEL, "cancelled")
+            elif order.pause:
+                held.ask(Want.HAND_BACK, "paused")
 
     def leave(self) -> None:
         """Claim nothing more, and hand back what is held, each with a checkpoint. Returns at once."""
@@ -140,41 +168,68 @@ class Supervisor:
         with self._idle:
             return self._idle.wait_for(lambda: self._active == 0, seconds)
 
-    def _take_slot(self) -> int | None:
-        with self._lock:
-            usable = self._known and not self._leaving.is_set() and clock.now() >= self._paused_until
-            return self._free.pop(0) if usable and self._free else None
+    def _claim(self) -> tuple[HeldRun, tuple[int, ...]] | None:
+        """A run with the slots it is trained in; None where none is to be had now."""
+        with self._claiming:
+            with self._lock:
+                usable = self._known and not self._leaving.is_set() and clock.now() >= self._paused_until
+                occupied = self._slots.occupied
+                if not usable or not self._slots.free:
+                    return None
+            shunned = self._shunned(occupied)
+            with self._lock:
+                free = self._slots.free_gpus(shunned)
+                request = ClaimRequest(key=self._unanswered or uuid.uuid4().hex)
+                if self._plan.gpus:
+                    usable_gpus = self._plan.gpus - len(shunned)
+                    request = request.model_copy(update={"free_gpus": free, "usable_gpus": usable_gpus})
+            if self._plan.gpus and not free:
+                return None
+            sent = clock.now()
+            claim = self._ask(request)
+            return None if claim is None else self._take(claim, sent, shunned)
 
-    def _give_slot(self, slot: int) -> None:
-        with self._lock:
-            self._free = sorted([*self._free, slot])
+    def _shunned(self, occupied: frozenset[int]) -> frozenset[int]:
+        """GPUs that are left alone, since somebody else computes on them."""
+        if self._plan.guard is None or self._plan.share_gpus:
+            return frozenset()
+        return self._plan.guard.busy(occupied)
 
-    def _claim(self) -> HeldRun | None:
-        sent = clock.now()
+    def _ask(self, request: ClaimRequest) -> Claim | None:
+        """Send a claim. One whose answer is lost is sent again with its key, and then gives the same run."""
+        self._unanswered = request.key
         try:
-            claim = self._api.claim(self._plan.worker_id)
+            claim = self._api.claim(self._plan.worker_id, request)
         except BackendUnreachable:
             return None
         except ApiError as error:
             if error.status == UNKNOWN:
                 self.set_known(False)
+            if not is_passing(error):
+                self._unanswered = None
             log.warning("claim refused", reason=str(error))
             return None
-        if claim is None:
-            return None
+        self._unanswered = None
+        return claim
+
+    def _take(self, claim: Claim, sent: float, shunned: frozenset[int]) -> tuple[HeldRun, tuple[int, ...]]:
         held = HeldRun(claim, sent + claim.lease_seconds)
         with self._lock:
+            slots = self._slots.take(claim.gpus, shunned)
             self._held[claim.run_id] = held
             leaving = self._leaving.is_set()
         if leaving:  # told so while the claim was on its way
             held.ask(Want.HAND_BACK, "the worker was told to leave")
-        return held
+        elif slots is None:  # granted to a claim whose answer was lost, and the GPUs are somebody else's since
+            self._rest(f"fewer than {claim.gpus} GPUs are free")
+            held.ask(Want.HAND_BACK, f"the worker has not {claim.gpus} GPUs free any more")
+        return held, slots or ()
 
-    def _run(self, held: HeldRun, slot: int) -> None:
+    def _run(self, held: HeldRun, slots: tuple[int, ...]) -> None:
         claim = held.claim
         log.info("run started", run=claim.run_id, attempt=claim.attempt, label=claim.spec.method.label)
         try:
-            outcome = self._train(held, slot)
+            outcome = self._train(held, slots)
             if outcome is not None:
                 self._finish(held, outcome)
                 log.info("run ended", run=claim.run_id, outcome=outcome.outcome, reason=outcome.reason)
@@ -184,31 +239,32 @@ class Supervisor:
             with self._lock:
                 del self._held[claim.run_id]
 
-    def _train(self, held: HeldRun, slot: int) -> Outcome | None:
+    def _train(self, held: HeldRun, slots: tuple[int, ...]) -> Outcome | None:
         """See one training through. None where nothing is to be reported, or nobody is there to hear it."""
         claim = held.claim
         if held.want is Want.HAND_BACK:
-            return Outcome(attempt=claim.attempt, outcome="interrupted", reason=held.reason)
+            return Outcome(attempt=claim.attempt, outcome="interrupted", reason=held.reason, fault=False)
         try:
-            return self._supervise(claim, held, slot)
+            return self._supervise(claim, held, self._slots.on(slots))
         except ClaimError as error:
             return Outcome(attempt=claim.attempt, outcome="failed", reason=str(error)[:4000])
         except Exception as error:
             # The worker's own fault, as a full disk: not the run's. Without a pause it would spoil the whole queue.
             log.exception("the worker could not run a training", run=claim.run_id)
-            self._rest()
+            self._rest(str(error))
             reason = f"the worker {self._plan.worker_id} could not run it: {error}"
             return Outcome(attempt=claim.attempt, outcome="interrupted", reason=reason[:4000])
 
-    def _supervise(self, claim: Claim, held: HeldRun, slot: int) -> Outcome | None:
+    def _supervise(self, claim: Claim, held: HeldRun, gpus: tuple[int, ...]) -> Outcome | None:
         attempt = prepare(self._plan.artifacts, claim)
+        guard = self._plan.guard
+        before = guard.processes(gpus) if guard else frozenset[int]()
         process = self._spawner.start(
             [*self._plan.command, *attempt.arguments],
-            environment=self._plan.environment(slot),
+            environment=self._plan.environment(gpus),
             stdout=attempt.stdout,
             stderr=attempt.stderr,
         )
-        self._pause = _FIRST_PAUSE
         reporter = Reporter(self._api, self._plan.worker_id, held, attempt.journal)
         reporter.start()
         try:
@@ -220,9 +276,35 @@ class Supervisor:
         if left:
             log.error("processes could not be ended", run=claim.run_id, pids=sorted(left))
         reporter.training_ended()
+        on_gpu = self._wait_for_memory(held, gpus, before, process.known) if guard else set[int]()
         if not self._reported(held, reporter):
             return None
-        return outcome_of(held, attempt, Ending(end, reporter.ending, left, reporter.log_lines()))
+        outcome = outcome_of(held, attempt, Ending(end, reporter.ending, left, reporter.log_lines(), on_gpu))
+        if end.code == FULL_DISK_EXIT and outcome.outcome == "interrupted":
+            self._rest(outcome.reason)
+        else:
+            self._pause = _FIRST_PAUSE
+        return outcome
+
+    def _wait_for_memory(
+        self, held: HeldRun, gpus: tuple[int, ...], before: Collection[int], known: Collection[int]
+    ) -> set[int]:
+        """Wait until the GPU memory of a training that has ended is free: the next one may need all of it.
+
+        Returns:
+            Processes whose memory was not freed in time.
+        """
+        guard, limits = self._plan.guard, self._plan.limits.within(held.claim.lease_seconds)
+        assert guard is not None
+        end = clock.now() + limits.gpu
+        alone = self._plan.slots <= self._plan.gpus
+        while left := guard.left_behind(gpus, before, known, alone=alone):
+            if clock.now() >= end or held.left() <= limits.margin:
+                break
+            time.sleep(_GPU_LOOK_SECONDS)
+        if left:
+            log.error("GPU memory was not freed", run=held.claim.run_id, pids=sorted(left))
+        return left
 
     def _reported(self, held: HeldRun, reporter: Reporter) -> bool:
         """Wait until all is sent, however long the backend is away. False where there is nobody to tell."""
@@ -259,7 +341,9 @@ class Supervisor:
         """Until when a worker that leaves tries to report; None while it does not leave."""
         return clock.now() + self._plan.limits.report if self._leaving.is_set() else None
 
-    def _rest(self) -> None:
+    def _rest(self, reason: str) -> None:
+        """Claim nothing for a while, longer each time."""
         with self._lock:
+            self._trouble = reason
             self._paused_until = clock.now() + self._pause
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker import clock
 from worker.held import HeldRun, Want
@@ -21,16 +21,18 @@ class Limits:
         margin: between a training's end and the end of its lease.
         linger: for a process to go after it has said that it is done.
         report: for the last reports of a worker that leaves.
+        gpu: for the driver to free a GPU's memory once a training is gone.
     """
 
     grace: float = 30.0
     margin: float = 10.0
     linger: float = 20.0
     report: float = 5.0
+    gpu: float = 15.0
 
     def within(self, lease: float) -> Limits:
         """The same, shortened so that they fit into a short lease."""
-        return Limits(min(self.grace, lease / 3), min(self.margin, lease / 6), self.linger, self.report)
+        return replace(self, grace=min(self.grace, lease / 3), margin=min(self.margin, lease / 6))
 
 
 def watch(process: TrainingProcess, held: HeldRun, reporter: Reporter, limits: Limits) -> tuple[Exit, set[int]]:

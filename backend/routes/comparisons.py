@@ -1,31 +1,158 @@
-"""The methods of one experiment side by side."""
+"""Methods side by side: one experiment's comparison, overview and claims, and the paper's table over many."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Response
 
-from backend import comparison
+from backend import comparisons
+from backend.comparisons import Filter, Layout, Options, render, sheets
+from backend.db import models
 from backend.deps import SessionDep, reads
 from backend.routes.experiments import find
 from backend.texts import clean
-from core.wire.public import Comparison
+from core.wire.comparisons import Claims, Comparison, Overview, Table, Which
 
-router = APIRouter(tags=["comparisons"], dependencies=[reads])
+router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads])
+
+Format = Literal["json", "csv", "markdown", "latex"]
+FormatParam = Annotated[Format, Query(alias="format", description="Of the answer; all but JSON are texts.")]
+_MEDIA: dict[Format, str] = {"csv": "text/csv", "markdown": "text/markdown", "latex": "application/x-tex"}
+_TEXT = {"schema": {"type": "string"}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": dict.fromkeys(_MEDIA.values(), _TEXT)},
+    404: {"description": "There is no such experiment"},
+}
+_METRIC = Annotated[str, Query(max_length=200, description="Whose value is compared.")]
+_WHICH = Annotated[Which, Query(description="At which epoch; an oracle is shown and never tested.")]
+_BASELINE = Annotated[
+    str | None, Query(max_length=60, description="A method's label; left out, the first method of the spec.")
+]
 
 
-@router.get("/comparisons", responses={404: {"description": "There is no such experiment"}})
-def read_comparison(
+def _experiments(
     session: SessionDep,
-    experiment: Annotated[str, Query(description="Its id or its name.")],
-    baseline: Annotated[str | None, Query(description="A method's label; left out, the spec's first method.")] = None,
-    metric: Annotated[str, Query(description="Whose value after the last epoch is compared.")] = comparison.ACCURACY,
+    experiment: Annotated[
+        list[str],
+        Query(
+            min_length=1,
+            max_length=200,
+            description="Its id or its name. Several are read as one: they may differ in their seeds, and their "
+            "teachers' seeds, alone.",
+        ),
+    ],
+) -> list[models.Experiment]:
+    return list(dict.fromkeys(find(session, key) for key in experiment))
+
+
+def _options(
+    baseline: _BASELINE = None,
+    metric: _METRIC = comparisons.ACCURACY,
+    which: _WHICH = "last",
     target_share: Annotated[
         float, Query(gt=0, le=2, description="Of the teacher's accuracy, that convergence is measured to.")
     ] = 0.95,
-) -> Comparison:
+    target: Annotated[float | None, Query(gt=0, le=100, description="Instead: an accuracy in %.")] = None,
+    difference: Annotated[
+        float | None,
+        Query(gt=0, allow_inf_nan=False, description="That one wants to see: how many seeds would it take?"),
+    ] = None,
+) -> Options:
+    return Options(
+        baseline=baseline,
+        metric=clean(metric),
+        which=which,
+        target_share=target_share,
+        target=target,
+        difference=difference,
+    )
+
+
+ExperimentsDep = Annotated[list[models.Experiment], Depends(_experiments)]
+OptionsDep = Annotated[Options, Depends(_options)]
+
+
+@router.get("", responses=_ANSWERS, response_model=Comparison)
+def read_comparison(
+    session: SessionDep, experiments: ExperimentsDep, options: OptionsDep, kind: FormatParam = "json"
+) -> Comparison | Response:
     """Mean, spread and t interval of each method, its paired difference to the baseline, and what n allows to say."""
-    found = find(session, experiment)
-    metric = clean(metric)
-    return comparison.build(session, found, baseline=baseline, metric=metric, target_share=target_share)
+    found = comparisons.build(session, experiments, options)
+    if kind == "json":
+        return found
+    return _text(kind, render.comparison_sheet(found), render.comparison_records(found))
+
+
+@router.get("/overview", responses=_ANSWERS, response_model=Overview)
+def read_overview(
+    session: SessionDep,
+    experiments: ExperimentsDep,
+    options: OptionsDep,
+    group: Annotated[
+        list[str] | None,
+        Query(max_length=50, description=f"Part of a metric's name before the slash: {', '.join(comparisons.GROUPS)}."),
+    ] = None,
+    kind: FormatParam = "json",
+) -> Overview | Response:
+    """Every metric that the students end with, each compared as the accuracy is."""
+    found = comparisons.overview(session, experiments, options, group or comparisons.GROUPS)
+    if kind == "json":
+        return found
+    return _text(kind, render.overview_sheet(found), render.overview_records(found))
+
+
+@router.get("/claims", responses=_ANSWERS, response_model=Claims)
+def read_claims(
+    session: SessionDep, experiments: ExperimentsDep, options: OptionsDep, kind: FormatParam = "json"
+) -> Claims | Response:
+    """The author's five claims: holds, does not hold or cannot tell, with the numbers and the reason."""
+    found = comparisons.judge(session, experiments, options)
+    if kind == "json":
+        return found
+    return _text(kind, render.claims_sheet(found), render.claims_records(found))
+
+
+@router.get("/table", responses=_ANSWERS, response_model=Table)
+def read_table(
+    session: SessionDep,
+    experiment: Annotated[
+        list[str] | None, Query(max_length=200, description="Ids or names; left out, all that the filters keep.")
+    ] = None,
+    tag: Annotated[list[str] | None, Query(description="An experiment needs every one of them.")] = None,
+    dataset: Annotated[str | None, Query(max_length=100)] = None,
+    teacher: Annotated[str | None, Query(max_length=100, description="The teacher's model.")] = None,
+    student: Annotated[str | None, Query(max_length=100, description="The student's model.")] = None,
+    metric: _METRIC = comparisons.ACCURACY,
+    which: _WHICH = "last",
+    baseline: _BASELINE = None,
+    test: Annotated[
+        Literal["sign_flip", "t"],
+        Query(description="What decides on bold: the exact sign-flip test, or t, which assumes normal differences."),
+    ] = "sign_flip",
+    seed: Annotated[
+        list[int] | None,
+        Query(max_length=1000, description="That every cell should have; left out, those that a row's specs name."),
+    ] = None,
+    kind: FormatParam = "json",
+) -> Table | Response:
+    """Rows dataset-teacher-student, columns methods; bold only where the test supports it after Holm over the table."""
+    wanted = Filter(tags=tag or (), dataset=dataset, teacher=teacher, student=student)
+    if experiment:
+        chosen = [find(session, key) for key in experiment]
+        chosen = [item for item in chosen if comparisons.kept(item.spec, wanted)]
+    else:
+        chosen = comparisons.find(session, wanted)
+    layout = Layout(clean(metric), which=which, baseline=baseline, test=test, seeds=seed or ())
+    found = comparisons.table(session, chosen, layout)
+    if kind == "json":
+        return found
+    return _text(kind, render.table_sheet(found), render.table_records(found))
+
+
+def _text(kind: Format, sheet: sheets.Sheet, records: list[dict[str, Any]]) -> Response:
+    if kind == "csv":
+        text = sheets.csv_text(records)
+    else:
+        text = sheets.markdown(sheet) if kind == "markdown" else sheets.latex(sheet)
+    return Response(text, media_type=_MEDIA[kind])

@@ -4,46 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Query
-from sqlalchemy import select
+from fastapi import APIRouter, BackgroundTasks, Query, Response
 
-from backend import lifecycle, pausing, views
+from backend import curation, lifecycle, listing, pausing, views
 from backend.db import Database, now
-from backend.db.models import ExperimentRun, Run
-from backend.deps import DatabaseDep, NudgerDep, SessionDep, reads, submits
+from backend.deps import DatabaseDep, NudgerDep, SessionDep, StoreDep, reads, submits
 from backend.errors import not_found
-from backend.pages import Cursor, Limit, decode_cursor, encode_cursor
 from backend.reconciler import send_nudges
 from backend.routes.experiments import find
 from core.wire import public
-from core.wire.public import RunState
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
 
-@router.get("", dependencies=[reads])
-def runs(
-    session: SessionDep,
-    state: Annotated[list[RunState] | None, Query(description="Any of these.")] = None,
-    experiment: Annotated[str | None, Query(max_length=100, description="Id or name.")] = None,
-    method: Annotated[str | None, Query(max_length=100)] = None,
-    cursor: Cursor = None,
-    limit: Limit = 50,
-) -> public.RunPage:
-    """Runs, newest first."""
-    query = views.run_query().order_by(Run.id.desc()).limit(limit + 1)
-    if state:
-        query = query.where(Run.state.in_(state))
-    if experiment:
-        linked = select(ExperimentRun.run_id).where(ExperimentRun.experiment_id == find(session, experiment).id)
-        query = query.where(Run.id.in_(linked))
-    if method:
-        query = query.where(Run.method == method.replace("\0", ""))
-    if cursor:
-        query = query.where(Run.id < decode_cursor(cursor))
-    items = views.run_summaries(session, query)
-    more = len(items) > limit
-    return public.RunPage(items=items[:limit], next_cursor=encode_cursor(items[limit - 1].id) if more else None)
+@router.get("", dependencies=[reads], response_model=public.RunPage)
+def runs(session: SessionDep, kept: Annotated[listing.RunQuery, Query()]) -> Response:
+    """Runs, newest first unless asked otherwise."""
+    page = listing.run_page(session, kept, find(session, kept.experiment) if kept.experiment else None)
+    return Response(page.model_dump_json(), media_type="application/json")  # validating our own rows costs more
 
 
 @router.get("/{run_id}", dependencies=[reads])
@@ -119,6 +97,22 @@ def retry(run_id: str, database: DatabaseDep, nudger: NudgerDep, tasks: Backgrou
         lifecycle.retry(session, run_id.replace("\0", ""), now(session))
     tasks.add_task(send_nudges, database, nudger)
     return _whole(database, run_id)
+
+
+@router.delete(
+    "/{run_id}",
+    status_code=204,
+    dependencies=[submits],
+    responses={409: {"description": "It has not ended, or is a teacher that students use"}},
+)
+def delete(run_id: str, database: DatabaseDep, store: StoreDep, tasks: BackgroundTasks) -> None:
+    """Delete a run with its metrics, logs and files. It cannot be had back.
+
+    409 while it has not ended, and for a teacher that students use.
+    """
+    with database.write() as session:
+        gone = curation.delete_run(session, run_id.replace("\0", ""))
+    tasks.add_task(store.remove_runs, gone)
 
 
 def _whole(database: Database, run_id: str) -> public.Run:

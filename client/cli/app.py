@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from client.cli import exits, experiments, runs, system, tokens, up
+from client.cli import comparing, exits, experiments, exporting, runs, system, tokens, up
 from client.cli.options import plugins
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app = typer.Typer(
 up.add_to(app)
 experiments.add_to(app)
 runs.add_to(app)
+comparing.add_to(app)
+exporting.add_to(app)
 system.add_to(app)
 tokens.add_to(app)
 

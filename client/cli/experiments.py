@@ -13,11 +13,11 @@ from client.cli.targets import find
 from client.errors import ApiError
 from client.http import Client
 from client.render import (
-    comparison_view,
     console_for,
     experiments_table,
     preview_view,
 )
+from client.render_comparisons import comparison_view
 from client.watching import Snapshot, ended_line, of_experiment, of_run, watch
 from core.wire.public import Experiment
 
@@ -26,7 +26,6 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=exits.HELP)(submit)
     app.command(epilog=exits.HELP)(preview)
     app.command(name="watch", epilog=exits.HELP)(watch_command)
-    app.command(epilog=exits.HELP)(compare)
     app.command(name="experiments", epilog=exits.HELP)(list_experiments)
 
 
@@ -90,31 +89,6 @@ def watch_command(
         else:
             console_for().print(ended_line(seen.runs[0]))
     return verdict(seen)
-
-
-def compare(
-    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name or id.")],
-    baseline: Annotated[
-        str | None, typer.Option(help="Label of the method to compare with; else the spec's first.")
-    ] = None,
-    metric: Annotated[str, typer.Option(help="What is compared, after the last epoch.")] = "test/top1",
-    target_share: Annotated[
-        float, typer.Option(help="Of the teacher's accuracy, that convergence is measured to.")
-    ] = 0.95,
-    as_json: JsonFlag = False,
-) -> int:
-    """Print the result table of an experiment.
-
-    A row a method: mean ± sd over the seeds, epochs to a share of the teacher's accuracy, paired difference to the
-    baseline with its 95 % t interval. Below it, what the numbers hold for and what they allow one to say.
-    """
-    with connected() as client:
-        found = client.comparison(experiment, baseline=baseline, metric=metric, target_share=target_share)
-    if as_json:
-        write_json(found)
-    else:
-        console_for().print(comparison_view(found))
-    return exits.OK
 
 
 def list_experiments(

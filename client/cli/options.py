@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from client.cli.exits import BAD_INPUT, Stop
 from client.http import Client
-from core.spec import Problem, SpecError, load_file, load_text, parse_experiment
+from core.spec import Problem, SpecError, load_file, load_text, parse_experiment, with_field
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, as the API answers.")]
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML or JSON file; - reads stdin.")]
@@ -74,34 +74,13 @@ def set_field(data: Any, change: str) -> Any:
         SpecError: the change has no such form, or leads through something that has no fields.
     """
     path, equals, text = change.partition("=")
-    parts = path.strip().split(".")
-    if not equals or not all(parts):
+    path = path.strip()
+    if not equals or not all(path.split(".")):
         raise SpecError([Problem("", f"--set {change}: give it as path=value, as training.epochs=5")])
     try:
-        value = load_text(text)
+        return with_field(data, path, load_text(text))
     except SpecError as error:
-        raise SpecError([Problem("", f"--set {change}: {error}")]) from None
-    return _with(data, parts, value, change)
-
-
-def _with(data: Any, parts: Sequence[str], value: Any, change: str) -> Any:
-    if not parts:
-        return value
-    head, rest = parts[0], parts[1:]
-    if isinstance(data, dict) or data is None:
-        fields = dict(data or {})
-        fields[head] = _with(fields.get(head), rest, value, change)
-        return fields
-    if isinstance(data, list):
-        if not head.isdecimal() or int(head) >= len(data):
-            text = f"--set {change}: {head!r} is no item of a list of {len(data)}; items count from 0"
-            raise SpecError([Problem("", text)])
-        items = list(data)
-        items[int(head)] = _with(items[int(head)], rest, value, change)
-        return items
-    if isinstance(data, str):  # a bare name is short for {name: …}
-        return _with({"name": data}, parts, value, change)
-    raise SpecError([Problem("", f"--set {change}: {head!r} leads through {data!r}, which has no fields")])
+        raise SpecError([Problem("", f"--set {change}: {problem.message}") for problem in error.problems]) from None
 
 
 def _stdin() -> str:

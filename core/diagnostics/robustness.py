@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.data import Dataset, Split
+from core.data.places import pack_dir
 from core.diagnostics.inference import batch_size_for, evaluating, read
 from core.diagnostics.perturbations import perturbations
 
 SEED = 0
 """Of the perturbations. Not the run's own: every student and teacher is to be shown the same images."""
 
+_IN_MEMORY = 2**28  # bytes of stylised images; ImageNet's would take 7.5 GB
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 
@@ -77,8 +82,11 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
 
     Class folders in alphabetical order are the classes 0 to C−1, as the official labels of CIFAR-100 and ImageNet are.
 
+    All are read at once, so that a damaged one is known before hours of training; many of them into a file, which
+    memory need not hold.
+
     Raises ValueError where there is no such folder, where it does not hold one folder a class, or where an image
-    cannot be read, which is then named.
+    cannot be read, which is then named; OSError where ``DKD_PACK_DIR`` cannot hold many of them.
     """
     from PIL import Image, ImageOps  # needed for nothing else in a training
 
@@ -86,21 +94,34 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
     if len(folders) != dataset.num_classes:
         have = f"holds {len(folders)} class folders" if folder.is_dir() else "is no folder"
         raise ValueError(f"{folder} {have}; one for each of the {dataset.num_classes} classes is needed")
-    size = (dataset.image_size, dataset.image_size)
-    images, labels = [], []
-    for label, inner in enumerate(folders):
-        for path in sorted(path for path in inner.iterdir() if path.suffix.lower() in _SUFFIXES):
-            try:
-                with Image.open(path) as image:
-                    fitted = ImageOps.fit(image.convert("L" if dataset.channels == 1 else "RGB"), size)
-            except OSError as error:
-                raise ValueError(f"{path} cannot be read as an image: {error}") from error
-            pixels = np.asarray(fitted, dtype=np.uint8)
-            images.append(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
-            labels.append(label)
-    if not images:
+    files = [
+        (label, path)
+        for label, inner in enumerate(folders)
+        for path in sorted(path for path in inner.iterdir() if path.suffix.lower() in _SUFFIXES)
+    ]
+    if not files:
         raise ValueError(f"{folder} holds no images")
-    return Split(torch.from_numpy(np.stack(images)), torch.tensor(labels, device=dataset.device))
+    side = dataset.image_size
+    images = _room_for((len(files), dataset.channels, side, side))
+    for row, (_, path) in enumerate(files):
+        try:
+            with Image.open(path) as image:
+                fitted = ImageOps.fit(image.convert("L" if dataset.channels == 1 else "RGB"), (side, side))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        pixels = np.asarray(fitted, dtype=np.uint8)
+        images[row] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    labels = torch.tensor([label for label, _ in files], device=dataset.device)
+    return Split(torch.from_numpy(images), labels)
+
+
+def _room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Bytes in memory, or where they are many in a nameless file beside the packs, gone with the process."""
+    if math.prod(shape) <= _IN_MEMORY:
+        return np.empty(shape, dtype=np.uint8)
+    pack_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=pack_dir()) as file:
+        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 
 def _networks(student: nn.Module, teacher: nn.Module | None) -> dict[str, nn.Module]:

@@ -12,9 +12,11 @@ from core.spec.parts import (
     Training,
     WorkerLabel,
 )
+from core.spec.paths import with_field, with_fields
 from core.spec.problems import Problem, SpecError, problems_of
 from core.spec.reading import load_file, load_text, parse_experiment, parse_text, read_experiment, to_yaml
 from core.spec.run import RunSpec
+from core.spec.sweep import SweepSpec, parse_sweep
 from core.spec.warnings import warnings_of
 from core.spec.weights import Weights
 
@@ -32,6 +34,7 @@ __all__ = [
     "SpecError",
     "Speed",
     "Student",
+    "SweepSpec",
     "Teacher",
     "Training",
     "Weights",
@@ -39,9 +42,12 @@ __all__ = [
     "load_file",
     "load_text",
     "parse_experiment",
+    "parse_sweep",
     "parse_text",
     "problems_of",
     "read_experiment",
     "to_yaml",
     "warnings_of",
+    "with_field",
+    "with_fields",
 ]

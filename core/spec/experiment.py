@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from core.catalog import DATASETS, METHODS, UnknownNameError
+from core.spec import ranges
 from core.spec.parts import (
     DatasetChoice,
     MethodChoice,
@@ -66,7 +67,9 @@ class ExperimentSpec(SpecModel):
     teacher: Teacher | None = None
     student: Student
     methods: tuple[MethodChoice, ...] = Field(min_length=1, description="The first one is the baseline.")
-    seeds: tuple[Seed, ...] = Field(min_length=1, max_length=1000)
+    seeds: tuple[Seed, ...] = Field(
+        min_length=1, max_length=1000, description="A list, or a range with both ends in it: 0..4, {from: 0, to: 4}."
+    )
     training: Training = Field(description="How the students are trained.")
     resources: Resources = Field(default_factory=Resources)
 
@@ -79,6 +82,11 @@ class ExperimentSpec(SpecModel):
             return apply_preset(data)
         except UnknownNameError as error:
             raise refuse("ExperimentSpec", (("preset",), str(error), data.get("preset"))) from None
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _range(cls, seeds: Any) -> Any:
+        return ranges.expand(seeds)
 
     @field_validator("seeds")
     @classmethod

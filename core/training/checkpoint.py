@@ -119,11 +119,15 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """
     path = folder / CHECKPOINT_NAME
     partial = path.with_suffix(_PARTIAL)
-    with partial.open("wb") as file:
-        for part in _encode(checkpoint):
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with partial.open("wb") as file:
+            for part in _encode(checkpoint):
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        partial.unlink(missing_ok=True)  # on a full disk the room is needed
+        raise
     if path.exists():
         _link(path, folder / BEFORE_NAME)
     partial.replace(path)

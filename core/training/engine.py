@@ -244,11 +244,21 @@ class Engine:
     def _elapsed(self) -> float:
         return self._resumed_at + time.monotonic() - self._since
 
-    def save(self) -> Path:
+    def save(self) -> Path | None:
         """Write a checkpoint of now beside the journal, and say so in the journal.
 
-        Raises TrainingError where the weights are not finite: nobody could go on from them.
+        None where the disk refuses it: the training goes on, and the next one may fit. Raises TrainingError where the
+        weights are not finite: nobody could go on from them.
         """
+        try:
+            return self._save()
+        except OSError as error:
+            self._saved_at = time.monotonic()
+            reason = error.strerror or str(error)
+            self.journal.log(f"no checkpoint could be written: {reason}; the training goes on without", "error")
+            return None
+
+    def _save(self) -> Path:
         self.refuse_nonfinite()
         self.journal.sync()
         position = replace(self.position, elapsed=self._elapsed())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import math
@@ -21,7 +22,8 @@ from core import data, methods, models
 from core.catalog import METHODS, MODELS
 from core.data import Dataset
 from core.diagnostics.report import epoch_report
-from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped
+from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped, is_full_disk
+from core.provenance import provenance
 from core.spec import ModelChoice, RunSpec, Weights
 from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, load_weights, save_weights
 from core.training.engine import Engine
@@ -31,6 +33,8 @@ from core.training.speed import Chosen, Work, choose, use_threads
 from core.training.stopping import Interruption, Options, StopAsked
 
 WEIGHTS_NAME = "weights.safetensors"
+# For room on a full disk, within the time that a worker gives a training to end.
+_SETTLE_SECONDS = 20.0
 
 Result = Literal["finished", "stopped", "failed"]
 
@@ -57,7 +61,8 @@ def run_training(
         teacher: needed where ``spec.teacher`` names one.
         resume: a checkpoint of an earlier attempt at the same run.
 
-    Raises nothing for a training that fails: the reason is the journal's last event.
+    Raises nothing for a training that fails: the reason is the journal's last event. OSError where the disk is full
+    and what has been trained cannot be written down: that is the machine's fault and no failure of the run.
     """
     options = options or Options()
     out.mkdir(parents=True, exist_ok=True)
@@ -100,14 +105,20 @@ def run_training(
             return "stopped"
         except TrainingError as error:
             _fail(journal, error)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it must be on the run and not lost with the process)
+        except Exception as error:  # whatever it is, it must be on the run and not lost with the process
+            if isinstance(error, OSError) and is_full_disk(error):
+                journal.log(f"{error}; the run cannot go on here", "error")
+                raise
             if is_out_of_memory(error):
                 _fail(journal, out_of_memory(error, spec.training.batch_size, training=training))
             else:
                 journal.log(traceback.format_exc(), "error")
                 _fail(journal, TrainingError("error", f"{type(error).__name__}: {error}"))
         finally:
-            journal.sync()
+            if not journal.settle(_SETTLE_SECONDS):
+                raise OSError(
+                    errno.ENOSPC, "the disk is full, and the last events of the training could not be written"
+                )
     return "failed"
 
 
@@ -269,7 +280,8 @@ def _started(engine: Engine, device: torch.device) -> Started:
         }
         | engine.chosen.environment()
         | (teacher_logits if engine.teacher else {})
-        | ({"images": engine.dataset.content[:16]} if engine.dataset.content else {}),
+        | ({"images": engine.dataset.content[:16]} if engine.dataset.content else {})
+        | provenance(),
     )
 
 

@@ -273,6 +273,7 @@ class Claim(Wire):
 
     number: int
     claim: str
+    case: str = Field("", description="The case that is judged, where the answer depends on it.")
     label: str = Field("", description="The method that it is judged for; empty for a statement about the loss.")
     baseline: str = ""
     verdict: Verdict
@@ -300,7 +301,7 @@ class Published(Wire):
     method: str
     value: float
     repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
-    epoch: Which
+    epoch: Which | None = Field(None, description="Null where it is not said.")
 
 
 class Cell(Wire):
@@ -321,7 +322,6 @@ class Cell(Wire):
     )
     run_ids: list[str] = Field(default_factory=list)
     missing: list[MissingPair] = Field(default_factory=list, description="Seeds of the row that it has no value for.")
-    commands: list[str] = Field(default_factory=list, description="What would queue them.")
     published: list[Published] = Field(default_factory=list)
 
 
@@ -333,10 +333,13 @@ class TableRow(Wire):
     teacher: str
     student: str
     teacher_top1: float | None = None
+    published: list[Published] = Field(default_factory=list, description="Of the teacher.")
+    condition: str = ""
     experiments: list[str]
     seeds: list[int]
     teacher_seeds: list[int]
     cells: list[Cell]
+    commands: list[str] = Field(default_factory=list, description="What would queue the missing seeds.")
 
 
 class Table(Wire):

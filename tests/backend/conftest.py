@@ -80,6 +80,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
     return Settings(
         database_url=database_url,
         broker_folder=tmp_path / "broker",
+        artifacts=tmp_path / "artifacts",
         admin_token_file=tmp_path / "tokens" / "admin",
         worker_token_file=tmp_path / "tokens" / "worker",
         allowed_hosts=("testserver",),

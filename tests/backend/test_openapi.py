@@ -26,8 +26,20 @@ PUBLIC = {
     "GET /api/v1/runs/{run_id}/metrics": "MetricsReply",
     "GET /api/v1/runs/{run_id}/logs": "LogsReply",
     "GET /api/v1/comparisons": "Comparison",
+    "GET /api/v1/comparisons/overview": "Overview",
+    "GET /api/v1/comparisons/claims": "Claims",
+    "GET /api/v1/comparisons/table": "Table",
+    "GET /api/v1/exports/runs/{run_id}": "RunRecord",
+    "GET /api/v1/exports/experiment": "ExperimentRecord",
     "GET /api/v1/workers": "WorkerList",
     "GET /api/v1/teachers": "TeacherList",
+    "POST /api/v1/experiments/bulk": "SubmittedList",
+    "POST /api/v1/experiments/{key}/clone": "Experiment",
+    "PATCH /api/v1/experiments/{key}": "Experiment",
+    "POST /api/v1/experiments/{key}/archive": "Experiment",
+    "POST /api/v1/experiments/{key}/unarchive": "Experiment",
+    "POST /api/v1/sweeps": "SubmittedList",
+    "POST /api/v1/sweeps/preview": "SweepPreview",
     "POST /api/v1/tokens": "TokenMade",
     "GET /api/v1/tokens": "TokenList",
     "DELETE /api/v1/tokens/{token_id}": "TokenInfo",
@@ -62,8 +74,12 @@ def test_every_route_is_there_with_its_answer(description: dict[str, Any]) -> No
     found = {}
     for name, operation in _operations(description):
         answer = operation["responses"].get("201") or operation["responses"].get("200")
-        for kind, body in (answer or {}).get("content", {}).items():
-            found[name] = body["schema"].get("$ref", "").rpartition("/")[2] if kind == "application/json" else kind
+        content = (answer or {}).get("content", {})
+        for kind, body in content.items():
+            if kind == "application/json":
+                found[name] = body["schema"].get("$ref", "").rpartition("/")[2]
+            elif "application/json" not in content:
+                found[name] = kind
     assert PUBLIC.items() | WORKERS.items() | WITHOUT_JSON.items() <= found.items()
     assert {"GET /healthz", "GET /readyz"} <= found.keys()
 
@@ -89,6 +105,11 @@ def test_conflicts_are_named(description: dict[str, Any]) -> None:
         "POST /api/v1/runs/{run_id}/cancel",
         "POST /api/v1/runs/{run_id}/priority",
         "POST /api/v1/runs/{run_id}/retry",
+        "POST /api/v1/experiments/bulk",
+        "POST /api/v1/experiments/{key}/clone",
+        "DELETE /api/v1/experiments/{key}",
+        "DELETE /api/v1/runs/{run_id}",
+        "POST /api/v1/sweeps",
         "POST /api/v1/tokens",
         "DELETE /api/v1/tokens/{token_id}",
         "POST /api/v1/workers/{key}/drain",

@@ -214,3 +214,89 @@ def test_sentence_is_one_line_for_any_sample(n: int) -> None:
         assert text.endswith(".")
         assert "\n" not in text
         assert "nan" not in text
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 8, 12, 20])
+def test_intervals_cover_at_every_n(n: int) -> None:
+    """3,000 samples each: mean, paired difference and Welch within four standard errors (0.004) of 0.95, or above."""
+    generator = np.random.default_rng(100 + n)
+    seeds = generator.normal(0, 1, (3000, n))  # what the two methods of a pair share
+    first = (90 + seeds + generator.normal(0.5, 0.6, (3000, n))).tolist()
+    second = (90 + seeds + generator.normal(0.0, 0.6, (3000, n))).tolist()
+    hits = {"mean": 0, "paired": 0, "welch": 0}
+    for one, other in zip(first, second, strict=True):
+        found = {
+            "mean": (statistics.summarize(one).interval, 90.5),
+            # Not by ``paired``, which counts half a million sign patterns at n = 20.
+            "paired": (statistics.summarize([a - b for a, b in zip(one, other, strict=True)]).interval, 0.5),
+            "welch": (statistics.welch_interval(one, other), 0.5),
+        }
+        for name, (interval, truth) in found.items():
+            assert interval is not None
+            hits[name] += interval.low <= truth <= interval.high
+    assert hits["mean"] / 3000 == pytest.approx(0.95, abs=0.016)
+    assert hits["paired"] / 3000 == pytest.approx(0.95, abs=0.016)
+    assert hits["welch"] / 3000 > 0.97  # these pairs are correlated, which Welch does not know: it is too wide
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.005, 0.01, 0.03, 0.04: 4·0.005 = 0.02, 3·0.01 = 0.03, 2·0.03 = 0.06, then 0.04 is raised to 0.06.
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.5, None, 0.9]) == [1.0, None, 1.0]
+    assert statistics.holm([]) == []
+    assert statistics.holm([0.2]) == [0.2]
+
+
+def test_holm_keeps_the_chance_of_a_false_rejection() -> None:
+    generator = np.random.default_rng(3)
+    families = generator.uniform(size=(4000, 6)).tolist()
+    wrong = sum(any(p is not None and p < 0.05 for p in statistics.holm(family)) for family in families)
+    assert wrong / 4000 == pytest.approx(0.05, abs=0.014)
+
+
+@pytest.mark.parametrize(("earlier", "later"), [(0, 0), (1, 0), (3, 0), (2, 5), (6, 1), (4, 4), (9, 0)])
+def test_sign_test_agrees_with_scipy(earlier: int, later: int) -> None:
+    found = statistics.sign_test_p(earlier, later)
+    if earlier + later == 0:
+        assert found is None
+    else:
+        assert found == pytest.approx(stats.binomtest(earlier, earlier + later).pvalue)
+
+
+def test_paired_t_agrees_with_scipy() -> None:
+    differences = RNG.normal(0.4, 1, 7).tolist()
+    assert statistics.paired_t_p(differences) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    assert statistics.paired_t_p([0.5]) is None
+    assert statistics.paired_t_p([0.5, 0.5]) is None
+
+
+def test_blocks_are_averaged_only_where_there_are_several() -> None:
+    assert statistics.by_block({("a", 0): 1.0, ("a", 1): 3.0}) == [1.0, 3.0]
+    assert statistics.by_block({("a", 0): 1.0, ("a", 1): 3.0, ("b", 0): 5.0}) == [2.0, 5.0]
+    assert statistics.by_block({}) == []
+
+
+def test_means_of_blocks_cover_where_runs_alone_would_not() -> None:
+    """Five teachers of four seeds: the teacher's own part is shared, so 20 runs are not 20 independent values."""
+    generator = np.random.default_rng(5)
+    by_teacher = by_run = 0
+    for _ in range(1500):
+        values = {
+            (str(teacher), seed): float(value)
+            for teacher, shared in enumerate(generator.normal(0, 1, 5))
+            for seed, value in enumerate(shared + generator.normal(0, 0.5, 4))
+        }
+        right, wrong = statistics.summarize(statistics.by_block(values)), statistics.summarize(list(values.values()))
+        assert right.interval is not None
+        assert wrong.interval is not None
+        by_teacher += right.interval.low <= 0 <= right.interval.high
+        by_run += wrong.interval.low <= 0 <= wrong.interval.high
+    assert by_teacher / 1500 == pytest.approx(0.95, abs=0.023)
+    assert by_run / 1500 < 0.85
+
+
+def test_area_under_a_curve() -> None:
+    assert statistics.area_under([1, 2, 4], [10, 20, 40]) == pytest.approx((15 + 60) / 3)
+    assert statistics.area_under([3], [42.0]) == 42.0
+    assert statistics.area_under([], []) is None
+    assert statistics.area_under([1, 2], [1.0, math.nan]) is None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from core import methods, models
 from core.catalog import METRICS
 from core.data import Dataset, Split, load
+from core.diagnostics import robustness as robustness_module
 from core.diagnostics.accuracy import top_accuracies
 from core.diagnostics.calibration import expected_calibration_error, negative_log_likelihood
 from core.diagnostics.collapse import Features, neural_collapse
@@ -244,7 +245,7 @@ class TestRobustness:
     def test_without_a_teacher_only_the_student_is_measured(self, dataset: Dataset, network: models.Network) -> None:
         assert not [name for name in robustness(network, None, dataset, dataset.test) if "teacher" in name]
 
-    def test_a_stylised_folder(self, tmp_path: Path) -> None:
+    def test_a_stylised_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         test = Split(
             torch.full((4, 1, 8, 8), 4, dtype=torch.uint8) + 8 * torch.arange(4).view(-1, 1, 1, 1).byte(),
             torch.arange(4),
@@ -266,6 +267,19 @@ class TestRobustness:
         )
         both = stylised_accuracy(model, model, dataset, stylised)
         assert both["robustness/stylised_teacher_drop"] == pytest.approx(50)
+        # Many images lie in a file that has no name, so nothing of it is left.
+        monkeypatch.setenv("DKD_PACK_DIR", str(tmp_path / "packs"))
+        monkeypatch.setattr(robustness_module, "_IN_MEMORY", 0)
+        (tmp_path / "packs").write_text("a file where the folder should be")
+        with pytest.raises(OSError, match="packs"):
+            read_stylised(tmp_path, dataset)
+        (tmp_path / "packs").unlink()
+        packs = tmp_path.with_name(f"{tmp_path.name}-packs")
+        monkeypatch.setenv("DKD_PACK_DIR", str(packs))
+        mapped = read_stylised(tmp_path, dataset)
+        assert torch.equal(mapped.images, stylised.images)
+        assert stylised_accuracy(model, None, dataset, mapped)["robustness/stylised"] == 50
+        assert list(packs.iterdir()) == []
 
     def test_a_stylised_folder_that_does_not_fit_says_why(self, tmp_path: Path, dataset: Dataset) -> None:
         with pytest.raises(ValueError, match="no folder"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,3 +61,70 @@ def test_every_float_survives_json(value: float) -> None:
 def test_a_value_that_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="number"):
         Metrics.model_validate({"step": 1, "epoch": 1, "elapsed": 0, "values": {"x": "high"}})
+
+
+class Disk:
+    """The journal's, with so many bytes left."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self._pwrite = os.pwrite
+
+    def pwrite(self, descriptor: int, content: memoryview, offset: int) -> int:
+        if not self.left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self._pwrite(descriptor, content[: self.left], offset)
+        self.left -= written
+        return written
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    disk = Disk(10**9)
+    monkeypatch.setattr("core.events.os.pwrite", disk.pwrite)
+    return disk
+
+
+def test_a_full_disk_holds_nothing_up_and_loses_nothing(
+    tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "events.jsonl"
+    reader = JournalReader(path)
+    with Journal(path) as journal:
+        journal.log("before")
+        disk.left = 20  # the next line is torn
+        for number in range(3):
+            assert journal.log(f"meanwhile {number}").seq == number + 2
+        assert [record.seq for record in reader.read()] == [1]
+        with pytest.raises(OSError, match="No space"):
+            journal.sync()
+        assert journal.settle(0.0) is False
+        assert caplog.messages == [
+            f"{path}: No space left on device; the training goes on, and its events wait in memory"
+        ]
+        disk.left = 10**9
+        journal.log("after")
+        assert journal.settle(0.0) is True
+    said = messages(path)
+    assert said[:5] == ["before", "meanwhile 0", "meanwhile 1", "meanwhile 2", "after"]
+    assert said[5].startswith("the disk was full for ")
+    assert [record.seq for record in reader.read()] == [2, 3, 4, 5, 6]
+    assert [record.seq for record in read_journal(path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_disk_that_stays_full_ends_the_training_at_last(tmp_path: Path, disk: Disk) -> None:
+    disk.left = 0
+    with Journal(tmp_path / "events.jsonl", kept_bytes=1000) as journal:
+        journal.log("a" * 500)
+        with pytest.raises(OSError, match="so long"):
+            journal.log("a" * 500)
+
+
+def test_another_fault_of_the_disk_is_raised(tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "broken")
+
+    with Journal(tmp_path / "events.jsonl") as journal:
+        monkeypatch.setattr("core.events.os.pwrite", broken)
+        with pytest.raises(OSError, match="broken"):
+            journal.log("a line")

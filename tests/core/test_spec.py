@@ -246,6 +246,24 @@ def test_every_example_is_valid(path: Path) -> None:
     assert read_experiment(path).plan()
 
 
+def test_the_authors_rows_and_the_literatures_pairs_are_among_the_examples() -> None:
+    """With the β of each pair, and the smaller rate of ShuffleNet and MobileNet students."""
+    rows = [read_experiment(path) for path in sorted((EXAMPLES / "author-2025").glob("*.yaml"))]
+    assert len(rows) == 14
+    assert {row.training.augment for row in rows} == {"flip"}
+    pairs = [read_experiment(path) for path in sorted((EXAMPLES / "cifar100").glob("*.yaml"))]
+    assert len(pairs) == 11
+    of_pair = {}
+    for pair in pairs:
+        assert pair.teacher
+        beta = next(method.params["beta"] for method in pair.methods if method.name == "dkd")
+        of_pair[pair.teacher.model.name, pair.student.model.name] = (beta, pair.training.optimizer.lr)
+        small = pair.student.model.name.startswith(("shufflenet", "mobilenet"))
+        assert pair.training.optimizer.lr == (0.01 if small else 0.05)
+    assert sorted(beta for beta, _ in of_pair.values()) == [2, 2, 6, 6, 6, 6, 8, 8, 8, 8, 8]
+    assert of_pair["resnet56", "resnet20"][0] == of_pair["resnet110", "resnet32"][0] == 2
+
+
 class TestPresets:
     PAIR: ClassVar[dict[str, Any]] = {"name": "p", "teacher": {"model": "resnet20"}, "student": {"model": "resnet8"}}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -11,7 +11,9 @@ import pytest
 
 from core.wire.worker import Registration
 from tests.worker.fake import FakeBackend, until
+from worker.condition import Condition
 from worker.devices import Devices, training_environment
+from worker.gpus import Guard, Monitor
 from worker.heartbeat import HeartbeatThread
 from worker.supervisor import Plan, Supervisor
 from worker.watch import Limits
@@ -27,8 +29,17 @@ class Rig:
         behaviour: of the trainings started from now on.
     """
 
-    def __init__(self, artifacts: Path, slots: int = 1, limits: Limits | None = None, lease: float = 60.0) -> None:
+    def __init__(
+        self,
+        artifacts: Path,
+        slots: int = 1,
+        limits: Limits | None = None,
+        lease: float = 60.0,
+        gpus: int = 0,
+        monitor: Monitor | None = None,
+    ) -> None:
         self.backend = FakeBackend(lease=lease)
+        self.devices = Devices(tuple(map(str, range(gpus))))
         self.artifacts = artifacts
         self.behaviour = "succeed"
         self.command: tuple[str, ...] = STANDIN
@@ -40,11 +51,20 @@ class Rig:
                 command=self.command,
                 environment=self._environment,
                 slots=slots,
+                gpus=gpus,
+                guard=Guard(monitor, WORKER_ID) if monitor else None,
                 limits=limits or Limits(grace=20.0, margin=5.0, linger=1.0, report=1.0),
             ),
         )
         registration = Registration(worker_id=WORKER_ID, name="rig", host="here", slots=slots, device="cpu")
-        self.heartbeat = HeartbeatThread(self.backend, registration, self.supervisor, file=artifacts / "alive")
+        self.condition = Condition()
+        self.heartbeat = HeartbeatThread(
+            self.backend,
+            registration,
+            self.supervisor,
+            condition=lambda: self.condition,
+            file=artifacts / "alive",
+        )
 
     def start(self) -> FakeBackend:
         self.heartbeat.start()
@@ -74,8 +94,8 @@ class Rig:
         assert self.supervisor.wait(60)
         self.heartbeat.stop()
 
-    def _environment(self, slot: int) -> dict[str, str]:
-        given = training_environment(Devices(), slot, threads=1, worker_id=WORKER_ID, cache=Path("cache"))
+    def _environment(self, gpus: Sequence[int]) -> dict[str, str]:
+        given = training_environment(self.devices, gpus, threads=1, worker_id=WORKER_ID, cache=Path("cache"))
         return {**given, "STANDIN": self.behaviour}
 
 

@@ -20,6 +20,7 @@ from core.wire.public import ProblemDetails
 from core.wire.worker import (
     Claim,
     ClaimReply,
+    ClaimRequest,
     EventBatch,
     EventReply,
     Heartbeat,
@@ -76,6 +77,10 @@ class FakeBackend:
         self.forgotten = False
         self.refuse_events: int | None = None
         self.lose_replies = 0
+        self.lose_claims = 0
+        self.pauses: set[str] = set()
+        self.requests: list[ClaimRequest] = []
+        self._granted: dict[str, Claim] = {}
         self.announce = True
         self._lock = threading.RLock()
 
@@ -112,20 +117,35 @@ class FakeBackend:
         self.heartbeats.append(heartbeat)
         orders = [
             Order.model_validate(
-                {"run_id": item.run_id, "attempt": item.attempt, "order": self.orders.get(item.run_id, "continue")}
+                {
+                    "run_id": item.run_id,
+                    "attempt": item.attempt,
+                    "order": self.orders.get(item.run_id, "continue"),
+                    "pause": item.run_id in self.pauses,
+                }
             )
             for item in heartbeat.holding
         ]
         return HeartbeatReply(orders=orders, eligible=len(self.queue) if self.announce else 0)
 
-    def claim(self, worker_id: str) -> Claim | None:
+    def claim(self, worker_id: str, request: ClaimRequest) -> Claim | None:
         self._up()
         self._known()
         with self._lock:
-            if not self.queue:
-                return None
-            self.claimed.append(self.queue.pop(0))
-            return self.claimed[-1]
+            self.requests.append(request)
+            claim = self._granted.get(request.key or "")
+            if claim is None:
+                fits = request.free_gpus or 1
+                claim = next((claim for claim in self.queue if claim.gpus <= fits), None)
+                if claim is None:
+                    return None
+                self.queue.remove(claim)
+                self.claimed.append(claim)
+                self._granted[request.key or ""] = claim
+            if self.lose_claims:
+                self.lose_claims -= 1
+                raise BackendUnreachable("fake", "the reply was lost")
+            return claim
 
     def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int:
         self._up()
@@ -202,7 +222,7 @@ def _answer(backend: FakeBackend, path: str, body: bytes) -> BaseModel | None:
     if what == "heartbeat":
         return backend.heartbeat(worker, Heartbeat.model_validate_json(body))
     if what == "claim":
-        return ClaimReply(claim=backend.claim(worker))
+        return ClaimReply(claim=backend.claim(worker, ClaimRequest.model_validate_json(body)))
     if report == "events":
         return EventReply(accepted_seq=backend.send_events(worker, run, EventBatch.model_validate_json(body)))
     backend.finish(worker, run, Outcome.model_validate(json.loads(body)))

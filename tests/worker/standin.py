@@ -1,8 +1,8 @@
 """Stands in for a training: speaks the same events, without torch, and behaves as ``STANDIN`` in the environment says.
 
 succeed, fail, train (until told to stop), deaf (hears no SIGTERM), brood (deaf, with children in sessions of their
-own), brood-succeed (the same, and ends), crash, killed, exit, silent, linger (finishes and stays), forge (reports
-weights that are not there), escape (reports weights outside its folder), torn (breaks its journal).
+own), brood-succeed (the same, and ends), crash, killed, exit, full (its disk is), silent, linger (finishes and stays),
+forge (reports weights that are not there), escape (reports weights outside its folder), torn (breaks its journal).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from core.events import Checkpointed, Failed, Finished, Journal, Started, Stopped, read_journal
+from core.events import FULL_DISK_EXIT, Checkpointed, Failed, Finished, Journal, Started, Stopped, read_journal
 
 STEPS = 5
 # One in its own session, one whose parent is gone, and one that has lost the mark in its environment as well.
@@ -34,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     for name in ("--run", "--out", "--teacher", "--teacher-weights", "--resume"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--ranks", type=int, default=1)
     options = parser.parse_args()
     behaviour = os.environ.get("STANDIN", "succeed")
     stop = threading.Event()
@@ -50,10 +51,10 @@ def main() -> int:
         first = max(record.event.step for record in done if record.event.type == "metrics")
         journal_path.write_text("".join(record.model_dump_json() + "\n" for record in done), encoding="utf-8")
     with Journal(journal_path) as journal:
-        return _train(behaviour, journal, options.out, first, stop)
+        return _train(behaviour, journal, options.out, first, stop, options.ranks)
 
 
-def _train(behaviour: str, journal: Journal, out: Path, first: int, stop: threading.Event) -> int:
+def _train(behaviour: str, journal: Journal, out: Path, first: int, stop: threading.Event, ranks: int) -> int:
     journal.append(
         Started(
             total_steps=STEPS,
@@ -63,7 +64,11 @@ def _train(behaviour: str, journal: Journal, out: Path, first: int, stop: thread
             test_size=10,
             parameters=1,
             device=f"cpu pid {os.getpid()}",
-            environment={"DKD_THREADS": os.environ.get("DKD_THREADS", "")},
+            environment={
+                "DKD_THREADS": os.environ.get("DKD_THREADS", ""),
+                "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+                "ranks": str(ranks),
+            },
         )
     )
     for step in range(first + 1, STEPS + 1):
@@ -83,6 +88,9 @@ def _train(behaviour: str, journal: Journal, out: Path, first: int, stop: thread
         os.kill(os.getpid(), signal.SIGSEGV)
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "full":
+        sys.stderr.write("no space is left\n")
+        return FULL_DISK_EXIT
     if behaviour == "exit":
         sys.stderr.write("the spec cannot be used\n")
         return 2

@@ -53,12 +53,14 @@ def test_settings_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.
         "DKD_DEVICE": "cpu",
         "DKD_TRAINING_COMMAND": json.dumps(["train", "this"]),
         "DKD_PLUGINS": "one, two",
+        "DKD_LABELS": "h200, site/cellar",
     }.items():
         monkeypatch.setenv(name, value)
     settings = WorkerSettings()
     assert settings.artifact_root == tmp_path / "artifacts"
     assert settings.broker == tmp_path / "broker"
-    assert (settings.slots, settings.threads_per_slot) == (2, 3)
+    assert (settings.slots_on(0), settings.threads_each(2)) == (2, 3)
+    assert settings.labels == ("h200", "site/cellar")
     assert settings.training_command == ("train", "this")
     assert settings.plugins == ("one", "two")
 
@@ -72,7 +74,7 @@ def test_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("given", "cache"), [({}, "/home/of/it/cache"), ({"DKD_CACHE_DIR": "/big"}, "/big")])
 def test_trainings_keep_what_they_can_make_again_in_the_home(given: dict[str, str], cache: str) -> None:
     found = training_environment(
-        Devices(), 0, threads=1, worker_id="w", cache=Path("/home/of/it/cache"), environment=given
+        Devices(), (), threads=1, worker_id="w", cache=Path("/home/of/it/cache"), environment=given
     )
     assert found["DKD_CACHE_DIR"] == cache
 
@@ -86,9 +88,21 @@ def test_gpus_are_those_made_visible(visible: str, gpus: tuple[str, ...]) -> Non
     assert devices.kind == ("gpu" if gpus else "cpu")
 
 
-def test_each_slot_has_its_own_gpu() -> None:
-    devices = find_devices("gpu", {"CUDA_VISIBLE_DEVICES": "4,5"})
-    assert [devices.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["4", "5", "4"]
+def test_a_training_sees_the_gpus_of_its_slots() -> None:
+    devices = find_devices("gpu", {"CUDA_VISIBLE_DEVICES": "4,GPU-b,6"})
+    assert devices.environment((0,)) == {"CUDA_VISIBLE_DEVICES": "4"}
+    assert devices.environment((1, 2)) == {"CUDA_VISIBLE_DEVICES": "GPU-b,6"}
+    assert find_devices("cpu").environment(()) == {"CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "slots"),
+    [({}, 0, 1), ({}, 4, 4), ({"DKD_RUNS_PER_GPU": "3"}, 2, 6), ({"DKD_SLOTS": "3"}, 4, 3)],
+)
+def test_slots_of_a_machine(settings: dict[str, str], gpus: int, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert WorkerSettings().slots_on(gpus) == slots
 
 
 def test_gpu_that_is_not_there_is_refused() -> None:

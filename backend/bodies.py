@@ -1,0 +1,59 @@
+"""A request's body and its ``Idempotency-Key``, where the spec in it is judged by ``core.spec`` and not by FastAPI."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request
+
+from backend.texts import first_unfit
+from core.spec import Problem, SpecError
+
+
+class Body:
+    """A request's JSON, with the hash of its bytes."""
+
+    def __init__(self, data: Any, sha256: str) -> None:
+        self.data = data
+        self.sha256 = sha256
+
+
+async def _body(request: Request) -> Body:
+    raw = await request.body()
+    try:
+        data = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)
+    except (ValueError, RecursionError) as error:
+        raise SpecError([Problem("", f"the body is not JSON: {error}")]) from None
+    unfit = first_unfit(data)
+    if unfit is not None:
+        raise SpecError([Problem(unfit, "contains a character that is not text")])
+    return Body(data, hashlib.sha256(raw).hexdigest())
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON keeps the last of two equal fields and says nothing; a person who wrote both is told instead."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+# The spec is judged by ``parse_experiment``, as in the command line and the form, so that every path and sentence is
+# the same in all three; the framework only reads the bytes.
+BodyDep = Annotated[Body, Depends(_body)]
+KeyDep = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="Any text of your own; the same request sent again with it makes nothing new.",
+    ),
+]

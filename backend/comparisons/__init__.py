@@ -1,0 +1,22 @@
+"""Methods side by side, from what their runs have measured: comparisons, claims, the paper's table, and their texts."""
+
+from backend.comparisons.build import Options, build, sample_of
+from backend.comparisons.claims import judge
+from backend.comparisons.data import ACCURACY
+from backend.comparisons.overview import GROUPS, overview
+from backend.comparisons.table import Filter, Layout, find, kept, table
+
+__all__ = [
+    "ACCURACY",
+    "GROUPS",
+    "Filter",
+    "Layout",
+    "Options",
+    "build",
+    "find",
+    "judge",
+    "kept",
+    "overview",
+    "sample_of",
+    "table",
+]

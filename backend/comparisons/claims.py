@@ -1,0 +1,214 @@
+"""The author's five claims: two about the loss itself, three that trainings have to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from backend import statistics
+from backend.comparisons import convergence, values
+from backend.comparisons.build import Options, condition, sample_of
+from backend.comparisons.data import ACCURACY, Sample, curves
+from backend.comparisons.groups import Method, Question, methods_of, paired
+from backend.comparisons.loss_claims import Setting, loss_claims
+from backend.db import models
+from backend.errors import invalid
+from core.catalog import DATASETS
+from core.spec import DatasetChoice
+from core.wire.comparisons import Claim, Claims, Interval, Verdict
+from core.wire.public import ProblemField
+
+COMPACT = "The features of a class get more compact: neural collapse is faster (NC1 is lower)."
+FASTER = "It converges faster: fewer epochs to the target accuracy."
+MOBILE = "It gains nothing on small mobile students."
+NC1 = "collapse/nc1"
+SIGNIFICANCE = 0.05
+_SMALL_MOBILE = ("mobilenet", "shufflenet")
+_CLASSES = 100
+_TEMPERATURE = 4.0
+
+
+@dataclass(frozen=True)
+class _Test:
+    """What the runs say of one claim, before the p is adjusted.
+
+    Attributes:
+        towards: verdict if the test decides, by the sign of what was seen.
+        decides: whether everything but the p speaks for a decision.
+    """
+
+    claim: Claim
+    towards: Verdict = "cannot tell"
+    decides: bool = False
+
+
+def judge(session: Session, experiments: Sequence[models.Experiment], options: Options | None = None) -> Claims:
+    """The report, on values of the last epoch: of the options, baseline, target and difference are used.
+
+    Raises ApiError 422 where the experiments are not one, or the baseline is no method of theirs.
+    """
+    options = replace(options or Options(), which="last", metric=ACCURACY)
+    sample = sample_of(session, experiments)
+    align = [label for label, name in sample.labels.items() if name == "dkd_align"]
+    baseline = _baseline(sample, options.baseline)
+    tests: list[_Test] = []
+    if align and baseline:
+        tests = _from_runs(session, sample, align, baseline, options)
+    else:
+        lack = "a DKD-Align method" if not align else "a DKD method to compare it with"
+        tests = [
+            _Test(Claim(number=number, claim=text, verdict="cannot tell", reason=f"the experiment has no {lack[2:]}"))
+            for number, text in ((3, COMPACT), (4, FASTER), (5, MOBILE))
+        ]
+    adjusted = statistics.holm([test.claim.p for test in tests])
+    judged = [_judged(test, p) for test, p in zip(tests, adjusted, strict=True)]
+    setting = _setting(sample)
+    return Claims(
+        experiment=sample.experiments[0].name,
+        experiments=[item.name for item in sample.experiments],
+        condition=condition(sample),
+        claims=[*loss_claims(setting), *sorted(judged, key=lambda claim: claim.number)],
+        notes=_notes(sample, setting, sum(p is not None for p in adjusted)),
+    )
+
+
+def _from_runs(session: Session, sample: Sample, align: Sequence[str], baseline: str, options: Options) -> list[_Test]:
+    done = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
+    series = curves(session, done, [ACCURACY])
+    collapse = methods_of(sample, values.pick(session, sample, NC1, "last"), {}, options.goal)
+    accuracy = methods_of(sample, values.pick(session, sample, ACCURACY, "last"), series, options.goal)
+    tests = []
+    for label in align:
+        tests += [
+            _compact(collapse[label], collapse[baseline], sample),
+            _faster(accuracy[label], accuracy[baseline], options),
+            _mobile(accuracy[label], accuracy[baseline], sample, options),
+        ]
+    return tests
+
+
+def _compact(method: Method, base: Method, sample: Sample) -> _Test:
+    found = paired(method, base, sample, Question(NC1))
+    claim = Claim(
+        number=3, claim=COMPACT, label=method.label, baseline=base.label, verdict="cannot tell", reason="", n=found.n
+    )
+    if found.mean_difference is None:
+        return _Test(claim.model_copy(update={"reason": "no pair has measured NC1 yet"}))
+    numbers = {"mean_difference": found.mean_difference} | _bounds(found.interval)
+    towards: Verdict = "holds" if found.mean_difference < 0 else "does not hold"
+    text = f"NC1 differs by {statistics.signed(found.mean_difference)}{_interval_text(found.interval)}"
+    claim = claim.model_copy(update={"reason": text, "p": found.sign_flip_p, "numbers": numbers})
+    return _Test(claim, towards, decides=_excludes_zero(found.interval))
+
+
+def _faster(method: Method, base: Method, options: Options) -> _Test:
+    claim = Claim(number=4, claim=FASTER, label=method.label, baseline=base.label, verdict="cannot tell", reason="")
+    found = convergence.compare(method.reached, base.reached)
+    if found is None:
+        return _Test(claim.model_copy(update={"reason": "no pair has both a target and an end yet"}))
+    goal = (
+        f"{options.target:g} %" if options.target is not None else f"{100 * options.target_share:g} % of the teacher's"
+    )
+    numbers: dict[str, float] = {"earlier": found.earlier, "later": found.later, "equal": found.equal}
+    if found.speed_up is not None:
+        numbers["speed_up"] = found.speed_up
+    if found.area_difference is not None:
+        numbers["area_difference"] = found.area_difference
+    text = f"to {goal}: earlier in {found.earlier}, later in {found.later}, equal in {found.equal} of {found.n} pairs"
+    if found.speed_up is not None:
+        text += f"; {found.speed_up:.2f} times as fast where both got there ({found.both_reached})"
+    if found.earlier + found.later == 0 and not found.both_reached:
+        text += "; no run got there"
+    towards: Verdict = "holds" if found.earlier > found.later else "does not hold"
+    claim = claim.model_copy(update={"reason": text, "n": found.n, "p": found.sign_p, "numbers": numbers})
+    return _Test(claim, towards, decides=found.earlier != found.later)
+
+
+def _mobile(method: Method, base: Method, sample: Sample, options: Options) -> _Test:
+    student = sample.spec["student"]["model"]["name"]
+    claim = Claim(number=5, claim=MOBILE, label=method.label, baseline=base.label, verdict="cannot tell", reason="")
+    if not any(name in student for name in _SMALL_MOBILE):
+        return _Test(claim.model_copy(update={"reason": f"{student} is no small mobile network"}))
+    found = paired(method, base, sample, Question(ACCURACY))
+    if found.mean_difference is None:
+        return _Test(claim.model_copy(update={"reason": "no pair has ended yet", "n": found.n}))
+    numbers = {"mean_difference": found.mean_difference} | _bounds(found.interval)
+    shown = statistics.signed(found.mean_difference, "percentage points")
+    text = f"the gain is {shown}{_interval_text(found.interval)}"
+    claim = claim.model_copy(update={"n": found.n, "numbers": numbers})
+    margin = options.difference
+    if margin is not None and found.interval and found.units >= 4 and found.interval.high < margin:
+        text += f": a gain of {margin:g} or more is excluded, if the differences are normally distributed"
+        return _Test(claim.model_copy(update={"reason": text, "verdict": "holds"}))
+    towards: Verdict = "holds" if found.mean_difference < 0 else "does not hold"
+    claim = claim.model_copy(update={"reason": text, "p": found.sign_flip_p})
+    return _Test(claim, towards, decides=_excludes_zero(found.interval))
+
+
+def _judged(test: _Test, p_holm: float | None) -> Claim:
+    claim = test.claim
+    if claim.p is None or p_holm is None:
+        return claim
+    text, verdict = f"{claim.reason}; p = {claim.p:.2g}, {p_holm:.2g} after Holm", claim.verdict
+    if test.decides and p_holm < SIGNIFICANCE:
+        verdict = test.towards
+    else:
+        least = statistics.smallest_p(claim.n)
+        if least is not None and least >= SIGNIFICANCE:
+            text += f"; {claim.n} pairs cannot show p < {least:.3g}"
+    return claim.model_copy(update={"reason": text, "verdict": verdict, "p_holm": p_holm})
+
+
+def _baseline(sample: Sample, wanted: str | None) -> str | None:
+    if wanted is not None:
+        if wanted not in sample.labels:
+            text = f"there is no method {wanted!r} in {sample.experiments[0].name}; it has {', '.join(sample.labels)}"
+            raise invalid(text, ProblemField(path="baseline", message=text))
+        return wanted
+    return next((label for label, name in sample.labels.items() if name == "dkd"), None)
+
+
+def _setting(sample: Sample) -> Setting:
+    """The classes and the temperature of the experiment; CIFAR-100's and the usual ones where it does not say."""
+    try:
+        dataset = DatasetChoice.model_validate(sample.spec["dataset"])
+    except ValidationError:  # of a plugin that is away
+        facts = None
+    else:
+        facts = DATASETS[dataset.name].facts(dataset.typed_params)
+    params = [choice["params"] for choice in sample.spec["methods"] if choice["name"] == "dkd_align"]
+    temperature = params[0]["temperature"] if params else _TEMPERATURE
+    return Setting(facts.num_classes if facts and facts.num_classes > 2 else _CLASSES, temperature)
+
+
+def _notes(sample: Sample, setting: Setting, tests: int) -> list[str]:
+    found = [
+        f"Claims 1 and 2 are of the loss itself, computed for {setting.classes} classes and T = "
+        f"{setting.temperature:g}; nearly the same means within 5 %.",
+        "Claims 3 to 5 are judged by pairs: a verdict needs p < 0.05 after Holm, and for 3 and 5 an interval without "
+        "zero. Claim 4 is tested by signs, since a run that never got there is later than any.",
+    ]
+    if tests > 1:
+        found.append(f"Holm is over the {tests} tests of this report.")
+    if sample.teachers and not sample.teachers_vary:
+        found.append("Conditional on this teacher.")
+    if not sample.complete:
+        found.append("Not every run has ended: verdicts may change.")
+    return found
+
+
+def _excludes_zero(interval: Interval | None) -> bool:
+    return interval is not None and not interval.low <= 0 <= interval.high
+
+
+def _bounds(interval: Interval | None) -> dict[str, float]:
+    return {"low": interval.low, "high": interval.high} if interval else {}
+
+
+def _interval_text(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    return f" (95 % interval {statistics.span(interval.low, interval.high)})"

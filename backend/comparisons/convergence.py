@@ -1,0 +1,136 @@
+"""How fast runs come to a target accuracy: epochs, seconds, GPU-seconds, and the area under the accuracy curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from backend import statistics
+from backend.comparisons.data import ACCURACY, Curve, Curves, Key, Student
+from core.wire.comparisons import Convergence, NotCounted, PairedConvergence, Reached
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What accuracy is to be reached, %.
+
+    Attributes:
+        share: of the teacher's accuracy after its last epoch; unused where ``absolute`` is given.
+    """
+
+    share: float
+    absolute: float | None = None
+
+    def of(self, student: Student) -> float | None:
+        """The student's own target; None while its teacher's accuracy is not known."""
+        if self.absolute is not None:
+            return self.absolute
+        top1 = student.teacher.top1 if student.teacher else None
+        return None if top1 is None else self.share * top1
+
+
+def reach(student: Student, curve: Curve, target: float) -> Reached:
+    """When this run's test accuracy came to the target."""
+    epochs = statistics.epochs_to_target(curve.epoch, curve.value, target)
+    seconds = None if epochs is None else curve.elapsed[curve.epoch.index(epochs)]
+    gpus = student.gpus
+    return Reached(
+        run_id=student.run_id,
+        seed=student.seed,
+        teacher_seed=student.teacher_seed,
+        target=target,
+        epochs=epochs,
+        seconds=seconds,
+        gpu_seconds=None if seconds is None or gpus is None else seconds * gpus,
+        area=statistics.area_under(curve.epoch, curve.value) if student.state == "succeeded" else None,
+    )
+
+
+def reached_by(students: Iterable[Student], series: Curves, goal: Goal) -> dict[Key, Reached]:
+    """Of every run that succeeded, or failed after a first measurement, by pair."""
+    found: dict[Key, Reached] = {}
+    for student in students:
+        curve = series.get(student.run_id, {}).get(ACCURACY)
+        target = goal.of(student)
+        if curve and target is not None and student.state in ("succeeded", "failed"):
+            found[student.key] = reach(student, curve, target)
+    return found
+
+
+def summarize(students: Sequence[Student], reached: Mapping[Key, Reached], goal: Goal) -> Convergence | None:
+    """One method's convergence; None while no target is known for any of its runs."""
+    targets = [target for student in students if (target := goal.of(student)) is not None]
+    if not targets:
+        return None
+    runs = list(reached.values())
+    areas = statistics.summarize([run.area for run in runs if run.area is not None])
+    on_gpus = all(run.gpu_seconds is not None for run in runs if run.seconds is not None)
+    return Convergence(
+        target=math.fsum(targets) / len(targets),
+        reached=sum(run.epochs is not None for run in runs),
+        of=len(runs),
+        median_epochs=statistics.median_epochs([run.epochs for run in runs]),
+        max_epochs=max(student.epochs for student in students),
+        median_seconds=statistics.median_epochs([run.seconds for run in runs]),
+        median_gpu_seconds=statistics.median_epochs([run.gpu_seconds for run in runs]) if on_gpus else None,
+        area=areas.mean,
+        area_sd=areas.sd,
+        runs=runs,
+        not_succeeded=[
+            NotCounted(
+                run_id=student.run_id,
+                seed=student.seed,
+                teacher_seed=student.teacher_seed,
+                state=student.state,
+                reason=student.reason,
+                counted=student.key in reached,
+            )
+            for student in students
+            if student.state != "succeeded"
+        ],
+    )
+
+
+def compare(method: Mapping[Key, Reached], base: Mapping[Key, Reached]) -> PairedConvergence | None:
+    """Pair by pair. None where no pair is known to its end.
+
+    A run that never reached the target is later than any that did, so the sign of every difference is known and the
+    sign test is exact; its size is known only where both reached it.
+    """
+    keys = [key for key in method if key in base]
+    if not keys:
+        return None
+    pairs = [(_late(method[key].epochs), _late(base[key].epochs)) for key in keys]
+    earlier, later = sum(one < other for one, other in pairs), sum(one > other for one, other in pairs)
+    both = [key for key in keys if method[key].epochs is not None and base[key].epochs is not None]
+    # The area is taken of whole curves, and averaged by teacher where these vary, as every mean is.
+    areas = {key: (method[key].area, base[key].area) for key in keys}
+    differences = statistics.by_block(
+        {key: one - other for key, (one, other) in areas.items() if one is not None and other is not None}
+    )
+    area = statistics.summarize(differences)
+    return PairedConvergence(
+        n=len(keys),
+        earlier=earlier,
+        later=later,
+        equal=len(keys) - earlier - later,
+        sign_p=statistics.sign_test_p(earlier, later),
+        both_reached=len(both),
+        speed_up=_ratio([base[key].epochs for key in both], [method[key].epochs for key in both]),
+        speed_up_seconds=_ratio([base[key].seconds for key in both], [method[key].seconds for key in both]),
+        area_difference=area.mean,
+        area_interval=area.interval,
+        area_sign_flip_p=statistics.sign_flip_p(differences),
+    )
+
+
+def _late(epochs: float | None) -> float:
+    return math.inf if epochs is None else epochs
+
+
+def _ratio(above: Sequence[float | None], below: Sequence[float | None]) -> float | None:
+    """Of the medians; None for no values and where the lower one is 0."""
+    over, under = [value for value in above if value is not None], [value for value in below if value is not None]
+    return median(over) / median(under) if over and under and median(under) > 0 else None

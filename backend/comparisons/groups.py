@@ -1,0 +1,242 @@
+"""A method over its seeds, and against the baseline pair by pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from backend import statistics
+from backend.comparisons import convergence, power, settings
+from backend.comparisons.convergence import Goal
+from backend.comparisons.data import Curves, Key, Sample, Student
+from backend.comparisons.values import Picked
+from core.catalog import METRICS
+from core.wire.comparisons import (
+    Better,
+    Group,
+    MissingPair,
+    Paired,
+    Reached,
+    RunValue,
+    SeedsNeeded,
+    TeacherDifference,
+    Which,
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a comparison.
+
+    Attributes:
+        metric: whose value is compared.
+        which: at which epoch.
+        difference: that a person wants to be able to see, in the metric's unit (points of a percentage).
+    """
+
+    metric: str
+    which: Which = "last"
+    difference: float | None = None
+
+    @property
+    def tested(self) -> bool:
+        """Whether anything may be inferred: what the test images chose is shown, never tested."""
+        return self.which != "oracle" and not self.metric.startswith("oracle/")
+
+    @property
+    def unit(self) -> str:
+        known = METRICS.get(self.metric)
+        return known.unit if known else ""
+
+    @property
+    def better(self) -> Better | None:
+        known = METRICS.get(self.metric)
+        return known.better if known else None
+
+    @property
+    def apart(self) -> str:
+        """Unit of a difference: of two percentages it is not a percentage of either."""
+        return "percentage points" if self.unit == "%" else self.unit
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method's runs by pair, with what was picked of each and how fast it converged."""
+
+    label: str
+    name: str
+    runs: Mapping[Key, Student]
+    picked: Mapping[str, Picked]
+    reached: Mapping[Key, Reached]
+
+    @property
+    def values(self) -> dict[Key, float]:
+        found = {key: self.picked[run.run_id].value for key, run in self.runs.items()}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+def methods_of(sample: Sample, picked: Mapping[str, Picked], series: Curves, goal: Goal) -> dict[str, Method]:
+    """Every method of the sample by its label."""
+    valued = {run_id for run_id, item in picked.items() if item.value is not None}
+    chosen = sample.by_label(dict.fromkeys(valued))
+    return {
+        label: Method(label, name, chosen[label], picked, convergence.reached_by(chosen[label].values(), series, goal))
+        for label, name in sample.labels.items()
+    }
+
+
+def group(method: Method, sample: Sample, goal: Goal | None = None) -> Group:
+    """Mean, spread and interval of one method, with what every run gave; convergence where there is a goal."""
+    values = method.values
+    summary = statistics.summarize(statistics.by_block(values))
+    keys = [key for key in sample.keys if key in values]
+    runs = [method.runs[key] for key in sample.keys if key in method.runs]
+    return Group(
+        label=method.label,
+        method=method.name,
+        n=len(values),
+        units=summary.n,
+        mean=summary.mean,
+        sd=summary.sd,
+        se=summary.se,
+        interval=summary.interval,
+        values={} if sample.teachers_vary else {key[1]: values[key] for key in keys},
+        missing=sorted({key[1] for key in sample.keys if key not in values}),
+        runs=[_run_value(run, method.picked[run.run_id]) for run in runs],
+        convergence=convergence.summarize(runs, method.reached, goal) if goal else None,
+    )
+
+
+def paired(method: Method, base: Method, sample: Sample, question: Question) -> Paired:
+    """The method against the baseline; the sentence is without the caveats that need all comparisons."""
+    mine, theirs = method.values, base.values
+    shared = [key for key in sample.keys if key in mine and key in theirs]
+    by_pair = {key: mine[key] - theirs[key] for key in shared}
+    differences = statistics.by_block(by_pair)
+    summary = statistics.summarize(differences)
+    vary = sample.teachers_vary
+    unlike = settings.unlike((method.runs[key], base.runs[key]) for key in shared)
+    tested = question.tested
+    needed = (
+        power.seeds_needed(question.difference, summary.sd, summary.n)
+        if tested and question.difference is not None
+        else None
+    )
+    return Paired(
+        label=method.label,
+        baseline=base.label,
+        n=len(shared),
+        seeds=[seed for _, seed in shared],
+        unit="teacher" if vary else "seed",
+        units=summary.n,
+        mean_difference=summary.mean,
+        sd=summary.sd,
+        interval=summary.interval if tested else None,
+        sign_flip_p=statistics.sign_flip_p(differences) if tested else None,
+        smallest_p=statistics.smallest_p(summary.n) if tested else None,
+        correlation=statistics.correlation([mine[key] for key in shared], [theirs[key] for key in shared]),
+        # Of all runs, not only the paired ones: it does not need the pairs.
+        welch_interval=statistics.welch_interval(statistics.by_block(mine), statistics.by_block(theirs))
+        if tested
+        else None,
+        teachers=_by_teacher(by_pair, sample) if vary else [],
+        missing=[item for key in sample.keys for item in missing_pair(key, (method, base), sample)],
+        unlike=unlike,
+        needed=needed,
+        convergence=convergence.compare(method.reached, base.reached),
+        sentence=" ".join(
+            (
+                _sentence(differences, method.label, base.label, question, vary=vary),
+                *settings.sentences(unlike, len(shared)),
+                *_seeds_sentence(question, summary, needed, vary=vary),
+            )
+        ),
+    )
+
+
+def missing_pair(key: Key, sides: Sequence[Method], sample: Sample) -> list[MissingPair]:
+    """Which of these methods have no value for a pair, and why."""
+    seeds = {teacher.fingerprint: teacher.seed for teacher in sample.teachers}
+    found = []
+    for side in sides:
+        run = side.runs.get(key)
+        picked = side.picked.get(run.run_id) if run else None
+        if picked is None or picked.value is None:
+            found.append(
+                MissingPair(
+                    seed=key[1],
+                    teacher_seed=seeds.get(key[0]),
+                    label=side.label,
+                    run_id=run.run_id if run else "",
+                    state=run.state if run else "not planned",
+                    reason=picked.reason if picked else "",
+                )
+            )
+    return found
+
+
+def _sentence(differences: Sequence[float], label: str, baseline: str, question: Question, *, vary: bool) -> str:
+    if question.tested:
+        return statistics.sentence(
+            differences,
+            label=label,
+            baseline=baseline,
+            better=question.better,
+            unit=question.apart,
+            noun="teacher" if vary else "pair",
+        )
+    if not differences:
+        return "No seed has a value for both methods yet, so there is nothing to compare."
+    mean = statistics.signed(sum(differences) / len(differences), question.apart)
+    return f"The mean difference is {mean}; the test images chose these epochs, so it is not tested."
+
+
+def _seeds_sentence(
+    question: Question, summary: statistics.Summary, needed: SeedsNeeded | None, *, vary: bool
+) -> list[str]:
+    """How many seeds would show the difference that the person named, as a range."""
+    if question.difference is None or not question.tested or summary.n < 2:
+        return []
+    noun = "teachers" if vary else "seeds"
+    if summary.n < power.LEAST_PAIRS:
+        return [
+            f"{summary.n} {'teachers' if vary else 'pairs'} say too little about their own spread to name a number "
+            f"of {noun}; {power.LEAST_PAIRS} are the least."
+        ]
+    if needed is None:
+        return []
+    shown = statistics.signed(needed.difference, question.apart).lstrip("+")
+    high = f"{needed.high:,}" if needed.high is not None else "more than 1,000"
+    range_ = high if needed.low in (needed.high, power.MOST) else f"between {needed.low:,} and {high}"
+    return [
+        f"To see a difference of {shown} (80 % power, 5 % two-sided) would take {range_} {noun} in all: the sd of "
+        f"the differences, {summary.sd:.2g}, is known from {summary.n} only as {needed.sd_low:.2g} to "
+        f"{needed.sd_high:.2g}."
+    ]
+
+
+def _by_teacher(by_pair: Mapping[Key, float], sample: Sample) -> list[TeacherDifference]:
+    found = []
+    for teacher in sample.teachers:
+        values = [value for (block, _), value in by_pair.items() if block == teacher.fingerprint]
+        if values:
+            mean = sum(values) / len(values)
+            found.append(
+                TeacherDifference(
+                    teacher_seed=teacher.seed, fingerprint=teacher.fingerprint, n=len(values), mean_difference=mean
+                )
+            )
+    return found
+
+
+def _run_value(run: Student, picked: Picked) -> RunValue:
+    return RunValue(
+        run_id=run.run_id,
+        experiment=run.experiment,
+        seed=run.seed,
+        teacher_seed=run.teacher_seed,
+        state=run.state,
+        value=picked.value,
+        epoch=picked.epoch,
+        reason=picked.reason,
+    )

@@ -1,0 +1,288 @@
+"""Comparisons, overviews, claims and the paper's table as sheets, and as records for CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backend import statistics
+from backend.comparisons.sheets import Sheet, Text
+from core.wire.comparisons import (
+    WHICH,
+    Cell,
+    Claims,
+    Comparison,
+    Convergence,
+    Interval,
+    Overview,
+    OverviewCell,
+    Paired,
+    Published,
+    Table,
+)
+
+NOTHING = "–"
+
+
+def comparison_sheet(found: Comparison) -> Sheet:
+    """A row a method."""
+    pairs = {pair.label: pair for pair in found.paired}
+    unit = f" ({found.unit})" if found.unit else ""
+    apart = " (points)" if found.unit == "%" else unit
+    share = f"{found.target:g} %" if found.absolute_target else f"{100 * found.target_share:g} % of the teacher"
+    header = [
+        "Method",
+        f"{found.title}{unit}",
+        "n",
+        "95 % interval",
+        f"Difference to {found.baseline}{apart}",
+        "95 % interval",
+        "Sign-flip p",
+        f"Epochs to {share}",
+    ]
+    rows = []
+    for group in found.groups:
+        pair = pairs.get(group.label)
+        rows.append(
+            [
+                Text(group.label),
+                Text(_mean(group.mean, group.sd)),
+                Text(str(group.n)),
+                Text(_interval(group.interval, signed=False)),
+                Text("baseline" if pair is None else _signed(pair.mean_difference)),
+                Text(_interval(pair.interval) if pair else NOTHING),
+                Text(_p(pair.sign_flip_p if pair else None)),
+                Text(_epochs(group.convergence)),
+            ]
+        )
+    notes = [
+        f"Mean ± sample standard deviation, {WHICH[found.epoch]}.",
+        f"Holds for {found.condition}.",
+        *(f"{pair.label} against {pair.baseline}: {pair.sentence}" for pair in found.paired),
+        *found.notes,
+    ]
+    commented = [
+        f"{group.label}: runs {' '.join(run.run_id for run in group.runs if run.value is not None)}"
+        for group in found.groups
+    ]
+    return Sheet(found.experiment, header, rows, frozenset({1, 2}), notes, commented)
+
+
+def comparison_records(found: Comparison) -> list[dict[str, Any]]:
+    pairs = {pair.label: pair for pair in found.paired}
+    return [
+        {
+            "experiment": found.experiment,
+            "metric": found.metric,
+            "unit": found.unit,
+            "epoch": found.epoch,
+            "label": group.label,
+            "method": group.method,
+            "n": group.n,
+            "mean": group.mean,
+            "sd": group.sd,
+            "se": group.se,
+            **_ends("mean", group.interval),
+            "baseline": found.baseline,
+            **_pair_record(pairs.get(group.label)),
+            **_convergence_record(group.convergence),
+            "missing_seeds": " ".join(map(str, group.missing)),
+            "run_ids": " ".join(run.run_id for run in group.runs if run.value is not None),
+        }
+        for group in found.groups
+    ]
+
+
+def overview_sheet(found: Overview) -> Sheet:
+    """A row a metric, two columns a method: its mean, and what it differs by."""
+    labels = [cell.label for cell in found.rows[0].cells] if found.rows else []
+    others = [label for label in labels if label != found.baseline]
+    header = ["Metric", *labels, *(f"{label} − {found.baseline}" for label in others)]
+    rows = []
+    for row in found.rows:
+        cells = {cell.label: cell for cell in row.cells}
+        arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.better]
+        title = f"{row.title}{f' ({row.unit})' if row.unit else ''}{arrow}"
+        rows.append(
+            [
+                Text(title),
+                *(Text(_mean(cells[label].mean, cells[label].sd)) for label in labels),
+                *(Text(_difference(cells[label]), cells[label].verdict in ("better", "worse")) for label in others),
+            ]
+        )
+    notes = ["↑: higher is better; ↓: lower is better.", f"Holds for {found.condition}.", *found.notes]
+    return Sheet(found.experiment, header, rows, frozenset(range(1, len(header))), notes)
+
+
+def overview_records(found: Overview) -> list[dict[str, Any]]:
+    return [
+        {"metric": row.metric, "unit": row.unit, "better": row.better or "", "epoch": found.epoch}
+        | {"baseline": found.baseline, "label": cell.label, "n": cell.n, "mean": cell.mean, "sd": cell.sd}
+        | {"pairs": cell.pairs, "difference": cell.mean_difference, **_ends("difference", cell.interval)}
+        | {"sign_flip_p": cell.sign_flip_p, "verdict": cell.verdict or ""}
+        for row in found.rows
+        for cell in row.cells
+    ]
+
+
+def claims_sheet(found: Claims) -> Sheet:
+    """A row a claim and case."""
+    rows = [
+        [
+            Text(f"{claim.number}. {claim.claim}"),
+            Text(claim.case or f"{claim.label} against {claim.baseline}" if claim.case or claim.label else ""),
+            Text(claim.verdict, bold=claim.verdict != "cannot tell"),
+            Text(str(claim.n) if claim.n else NOTHING),
+            Text(claim.reason),
+        ]
+        for claim in found.claims
+    ]
+    header = ["Claim", "Of", "Verdict", "Pairs", "Why"]
+    return Sheet(f"The author's claims in {found.experiment}", header, rows, frozenset({3}), found.notes)
+
+
+def claims_records(found: Claims) -> list[dict[str, Any]]:
+    return [claim.model_dump(mode="json", exclude={"numbers"}) for claim in found.claims]
+
+
+def table_sheet(found: Table) -> Sheet:
+    """A row a setting, a column a method; published numbers in brackets behind one's own."""
+    header = ["Setting", "Teacher", *found.methods]
+    rows = []
+    for row in found.rows:
+        cells = {cell.label: cell for cell in row.cells}
+        own = f"{row.teacher_top1:.2f}" if row.teacher_top1 is not None else NOTHING
+        rows.append(
+            [
+                Text(row.title),
+                Text(f"{own}{_brackets(row.published)}"),
+                *(_table_cell(cells.get(label)) for label in found.methods),
+            ]
+        )
+    notes = list(found.notes)
+    sources = dict.fromkeys(item.source for row in found.rows for cell in row.cells for item in cell.published)
+    if sources:
+        notes.append(f"In brackets, as published: {'; '.join(sources)}.")
+    unit = f" ({found.unit})" if found.unit else ""
+    commented = []
+    for row in found.rows:
+        commented += [f"{row.title}, {cell.label}: runs {' '.join(cell.run_ids) or NOTHING}" for cell in row.cells]
+        commented += [f"missing, queue with: {command}" for command in row.commands]
+    return Sheet(f"{found.title}{unit}", header, rows, frozenset(range(1, len(header))), notes, commented)
+
+
+def table_records(found: Table) -> list[dict[str, Any]]:
+    return [
+        {
+            "setting": row.title,
+            "dataset": row.dataset,
+            "teacher": row.teacher,
+            "student": row.student,
+            "teacher_top1": row.teacher_top1,
+            "metric": found.metric,
+            "epoch": found.epoch,
+            "label": cell.label,
+            "n": cell.n,
+            "mean": cell.mean,
+            "sd": cell.sd,
+            **_ends("mean", cell.interval),
+            "baseline": found.baseline,
+            "pairs": cell.pairs,
+            "difference": cell.mean_difference,
+            **_ends("difference", cell.difference_interval),
+            "test": found.test,
+            "p": cell.p,
+            "p_holm": cell.p_holm,
+            "verdict": cell.verdict or "",
+            "missing_seeds": " ".join(str(item.seed) for item in cell.missing),
+            "run_ids": " ".join(cell.run_ids),
+            "published": "; ".join(f"{item.value} ({item.source})" for item in cell.published),
+        }
+        for row in found.rows
+        for cell in row.cells
+    ]
+
+
+def _table_cell(cell: Cell | None) -> Text:
+    if cell is None:
+        return Text("")
+    if cell.mean is None:
+        return Text(f"{NOTHING}{_brackets(cell.published)}")
+    mark = " ↓" if cell.verdict == "worse" else ""
+    text = f"{_mean(cell.mean, cell.sd)} ({cell.n}){mark}{_brackets(cell.published)}"
+    return Text(text, bold=cell.verdict == "better")
+
+
+def _brackets(published: Sequence[Published]) -> str:
+    return f" [{', '.join(f'{item.value:.2f}' for item in published)}]" if published else ""
+
+
+def _mean(mean: float | None, sd: float | None) -> str:
+    """Two decimals, more where the spread or a small mean needs them."""
+    if mean is None:
+        return NOTHING
+    scale = sd if sd else abs(mean) / 100
+    decimals = max(2, statistics.decimals_of(scale)) if 0 < scale < 0.1 else 2
+    decimals = min(decimals, 6)
+    shown = f"{mean:.{decimals}f}".replace("-", "−")
+    return shown if sd is None else f"{shown} ± {sd:.{decimals}f}"
+
+
+def _signed(value: float | None) -> str:
+    return NOTHING if value is None else statistics.signed(value)
+
+
+def _interval(interval: Interval | None, *, signed: bool = True) -> str:
+    if interval is None:
+        return NOTHING
+    text = statistics.span(interval.low, interval.high)
+    return text if signed else text.replace("+", "")
+
+
+def _difference(cell: OverviewCell) -> str:
+    if cell.mean_difference is None:
+        return NOTHING
+    interval = f" ({_interval(cell.interval)})" if cell.interval else ""
+    return f"{_signed(cell.mean_difference)}{interval}"
+
+
+def _p(p: float | None) -> str:
+    return NOTHING if p is None else f"{p:.2g}"
+
+
+def _epochs(convergence: Convergence | None) -> str:
+    if convergence is None or convergence.of == 0:
+        return NOTHING
+    median = convergence.median_epochs
+    shown = f"> {convergence.max_epochs}" if median is None else f"{median:g}"
+    return f"{shown} ({convergence.reached}/{convergence.of})"
+
+
+def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _pair_record(pair: Paired | None) -> dict[str, Any]:
+    return {
+        "pairs": pair.n if pair else None,
+        "difference": pair.mean_difference if pair else None,
+        **_ends("difference", pair.interval if pair else None),
+        "sign_flip_p": pair.sign_flip_p if pair else None,
+        "sign_flip_p_holm": pair.sign_flip_p_holm if pair else None,
+        "correlation": pair.correlation if pair else None,
+        **_ends("welch", pair.welch_interval if pair else None),
+        "sentence": pair.sentence if pair else "",
+    }
+
+
+def _convergence_record(convergence: Convergence | None) -> dict[str, Any]:
+    return {
+        "target": convergence.target if convergence else None,
+        "reached": convergence.reached if convergence else None,
+        "reached_of": convergence.of if convergence else None,
+        "median_epochs": convergence.median_epochs if convergence else None,
+        "median_seconds": convergence.median_seconds if convergence else None,
+        "median_gpu_seconds": convergence.median_gpu_seconds if convergence else None,
+        "area": convergence.area if convergence else None,
+    }

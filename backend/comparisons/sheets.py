@@ -1,0 +1,128 @@
+"""A table as text: Markdown, LaTeX (booktabs) and CSV. What is in it is decided elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # What pdfLaTeX without further packages does not know as a character.
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "→": r"$\rightarrow$",
+    "↓": r"$\downarrow$",
+    "×": r"$\times$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "‖": r"$\Vert$",
+    "²": "$^2$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "Δ": r"$\Delta$",
+    "ε": r"$\varepsilon$",
+    "μ": r"$\mu$",
+    "τ": r"$\tau$",
+}
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|#])")
+
+
+@dataclass(frozen=True)
+class Text:
+    """What stands in a cell."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table with what is to be known of it.
+
+    Attributes:
+        numbers: columns, by index, that are aligned to the right.
+        notes: sentences below it.
+        commented: lines that only LaTeX's reader of the source sees, and Markdown's below the notes.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Text]]
+    numbers: frozenset[int] = frozenset()
+    notes: Sequence[str] = ()
+    commented: Sequence[str] = ()
+
+
+def markdown(sheet: Sheet) -> str:
+    """GitHub's Markdown."""
+    rule = ["---:" if index in sheet.numbers else "---" for index in range(len(sheet.header))]
+    lines = [f"**{_marked(sheet.title)}**", "", _row(map(_marked, sheet.header)), _row(rule)]
+    lines += [
+        _row(f"**{_marked(cell.text)}**" if cell.bold else _marked(cell.text) for cell in cells) for cells in sheet.rows
+    ]
+    lines += [""] + [f"- {_marked(note)}" for note in sheet.notes]
+    if sheet.commented:
+        lines += ["", "```text", *sheet.commented, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def latex(sheet: Sheet) -> str:
+    """A table environment for ``\\usepackage{booktabs}``; every text escaped."""
+    columns = "".join("r" if index in sheet.numbers else "l" for index in range(len(sheet.header)))
+    lines = [
+        "% \\usepackage{booktabs}",
+        *(f"% {line}" for line in sheet.commented),
+        "\\begin{table}",
+        "  \\centering",
+        f"  \\caption{{{' '.join(tex(text) for text in (f'{sheet.title}.', *sheet.notes))}}}",
+        f"  \\begin{{tabular}}{{{columns}}}",
+        "    \\toprule",
+        f"    {' & '.join(map(tex, sheet.header))} \\\\",
+        "    \\midrule",
+    ]
+    for cells in sheet.rows:
+        parts = (f"\\textbf{{{tex(cell.text)}}}" if cell.bold else tex(cell.text) for cell in cells)
+        lines.append(f"    {' & '.join(parts)} \\\\")
+    lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """One line a record under the names of all their fields; numbers whole, None empty."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return out.getvalue()
+
+
+def tex(text: str) -> str:
+    """Text as LaTeX shows it."""
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _marked(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def _row(parts: Any) -> str:
+    return f"| {' | '.join(parts)} |"

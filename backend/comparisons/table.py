@@ -1,0 +1,289 @@
+"""The paper's table over many experiments: a row a setting, a column a method, bold only where a test supports it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend import statistics
+from backend.comparisons import missing, rows, values
+from backend.comparisons.build import Options, condition, refuse_unknown
+from backend.comparisons.convergence import Goal
+from backend.comparisons.data import Key, Sample, load, merged
+from backend.comparisons.groups import Method, Question, group, methods_of
+from backend.db import models
+from backend.errors import invalid
+from core.catalog import METRICS
+from core.catalog.published import PublishedRow, published_for
+from core.wire.comparisons import WHICH, Better, Cell, Published, Table, TableRow, Which
+from core.wire.public import ProblemField
+
+Test = Literal["sign_flip", "t"]
+SIGNIFICANCE = 0.05
+MOST_EXPERIMENTS = 500
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which experiments are in the table; a filter that is left out keeps all.
+
+    Attributes:
+        tags: an experiment needs every one of them.
+        dataset, student, teacher: names in the catalog.
+    """
+
+    tags: Sequence[str] = ()
+    dataset: str | None = None
+    student: str | None = None
+    teacher: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the table shows.
+
+    Attributes:
+        baseline: label of the column that others are tested against; None where all experiments begin with one method.
+        seeds: that every cell should have; () for those that the row's experiments plan.
+    """
+
+    metric: str
+    which: Which = "last"
+    baseline: str | None = None
+    test: Test = "sign_flip"
+    seeds: Sequence[int] = ()
+
+    @property
+    def question(self) -> Question:
+        return Question(self.metric, self.which)
+
+
+def find(session: Session, wanted: Filter) -> list[models.Experiment]:
+    """The experiments that the filter keeps, in the order in which they were made.
+
+    Raises ApiError 422 where they are too many for a table.
+    """
+    query = select(models.Experiment).order_by(models.Experiment.id)
+    found = [item for item in session.scalars(query) if kept(item.spec, wanted)]
+    if len(found) > MOST_EXPERIMENTS:
+        text = f"{len(found)} experiments are more than the {MOST_EXPERIMENTS} of one table; keep fewer by tag or name"
+        raise invalid(text, ProblemField(path="tag", message=text))
+    return found
+
+
+def table(session: Session, experiments: Sequence[models.Experiment], layout: Layout) -> Table:
+    """The table of these experiments; those that differ in their seeds alone are one row.
+
+    Raises ApiError 422 where no baseline is named and the experiments do not agree on one, for one that is in none of
+    them, and for an unknown metric.
+    """
+    loaded = list(load(session, list(dict.fromkeys(experiments))).values())
+    samples = [merged(row) for row in rows.grouped(loaded)]
+    labels = list(dict.fromkeys(label for sample in samples for label in sample.labels))
+    baseline = _baseline(samples, labels, layout.baseline)
+    every = merged(loaded) if loaded else Sample((), (), ())
+    picked = values.pick(session, every, layout.metric, layout.which)
+    if loaded:
+        refuse_unknown(session, every, Options(metric=layout.metric, which=layout.which), picked)
+    made = [_Row.of(sample, picked, layout) for sample in samples]
+    cells = [row.cells(baseline, labels, layout) for row in made]
+    _decide(cells, layout.question.better)
+    titles = [row.title for row in made]
+    known = METRICS.get(layout.metric)
+    return Table(
+        metric=layout.metric,
+        title=known.title if known else layout.metric,
+        unit=layout.question.unit,
+        better=layout.question.better,
+        epoch=layout.which,
+        test=layout.test,
+        baseline=baseline,
+        methods=labels,
+        rows=[row.wire(found, titles) for row, found in zip(made, cells, strict=True)],
+        tests=sum(cell.p is not None for found in cells for cell in found),
+        notes=_notes(samples, cells, layout, baseline),
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    sample: Sample
+    methods: Mapping[str, Method]
+    keys: Sequence[Key]
+    published: Sequence[PublishedRow]
+
+    @classmethod
+    def of(cls, sample: Sample, picked: Mapping[str, values.Picked], layout: Layout) -> _Row:
+        spec = sample.spec
+        blocks = dict.fromkeys(key[0] for key in sample.keys)
+        wanted = [(block, seed) for block in blocks for seed in layout.seeds]
+        teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else ""
+        student = spec["student"]["model"]["name"]
+        dataset = spec["dataset"]
+        return cls(
+            sample,
+            methods_of(sample, picked, {}, Goal(1.0)),
+            list(dict.fromkeys([*sample.keys, *wanted])),
+            published_for(dataset["name"], dataset["params"], teacher, student) if layout.metric == "test/top1" else (),
+        )
+
+    @property
+    def title(self) -> str:
+        spec = self.sample.spec
+        student = spec["student"]["model"]["name"]
+        teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else None
+        return f"{spec['dataset']['name']} {f'{teacher}→' if teacher else ''}{student}"
+
+    def cells(self, baseline: str, labels: Sequence[str], layout: Layout) -> list[Cell]:
+        return [self._cell(label, baseline, layout) for label in labels if label in self.methods]
+
+    def _cell(self, label: str, baseline: str, layout: Layout) -> Cell:
+        method = self.methods[label]
+        summary = group(method, self.sample)
+        mine = method.values
+        lacking = [key for key in self.keys if key not in mine]
+        cell = Cell(
+            label=label,
+            n=summary.n,
+            mean=summary.mean,
+            sd=summary.sd,
+            interval=summary.interval,
+            run_ids=[method.runs[key].run_id for key in self.keys if key in mine],
+            missing=missing.holes(method, self.sample, lacking),
+            published=_published(self.published, method.name),
+        )
+        base = self.methods.get(baseline)
+        if base is None or label == baseline:
+            return cell
+        theirs = base.values
+        by_pair = {key: mine[key] - theirs[key] for key in mine if key in theirs}
+        differences = statistics.by_block(by_pair)
+        found = statistics.summarize(differences)
+        changes: dict[str, Any] = {"pairs": len(by_pair), "mean_difference": found.mean}
+        if layout.question.tested and found.n:
+            test = statistics.sign_flip_p if layout.test == "sign_flip" else statistics.paired_t_p
+            changes |= {"difference_interval": found.interval, "p": test(differences)}
+        return cell.model_copy(update=changes)
+
+    def wire(self, cells: list[Cell], titles: Sequence[str]) -> TableRow:
+        spec = self.sample.spec
+        tops = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
+        twice = titles.count(self.title) > 1
+        return TableRow(
+            title=f"{self.title} ({self.sample.experiments[0].name})" if twice else self.title,
+            dataset=spec["dataset"]["name"],
+            teacher=spec["teacher"]["model"]["name"] if spec.get("teacher") else "",
+            student=spec["student"]["model"]["name"],
+            teacher_top1=math.fsum(tops) / len(tops) if tops else None,
+            published=_published(self.published, "teacher"),
+            condition=condition(self.sample),
+            experiments=[item.name for item in self.sample.experiments],
+            seeds=sorted({seed for _, seed in self.keys}),
+            teacher_seeds=[teacher.seed for teacher in self.sample.teachers],
+            cells=cells,
+            commands=missing.commands(self.methods, self.sample, self.keys),
+        )
+
+
+def _decide(cells: list[list[Cell]], better: Better | None) -> None:
+    """Adjust every p of the table at once, in place, and say of each cell what remains."""
+    places = [(row, column) for row, found in enumerate(cells) for column in range(len(found))]
+    adjusted = statistics.holm([cells[row][column].p for row, column in places])
+    for (row, column), p in zip(places, adjusted, strict=True):
+        cell = cells[row][column]
+        if p is None or cell.mean_difference is None:
+            continue
+        verdict = "unclear"
+        if p < SIGNIFICANCE and better is not None and cell.mean_difference != 0:
+            verdict = "better" if (cell.mean_difference > 0) == (better == "higher") else "worse"
+        cells[row][column] = cell.model_copy(update={"p_holm": p, "verdict": verdict})
+
+
+def _baseline(samples: Sequence[Sample], labels: Sequence[str], wanted: str | None) -> str:
+    if wanted is not None and wanted not in labels and labels:
+        text = f"no experiment has a method {wanted!r}; there are {', '.join(labels)}"
+        raise invalid(text, ProblemField(path="baseline", message=text))
+    if wanted is not None:
+        return wanted
+    first = list(dict.fromkeys(next(iter(sample.labels)) for sample in samples))
+    if len(first) > 1:
+        text = f"the experiments begin with different methods ({', '.join(first)}); name the baseline"
+        raise invalid(text, ProblemField(path="baseline", message=text))
+    return first[0] if first else ""
+
+
+def _published(found: Sequence[PublishedRow], method: str) -> list[Published]:
+    return [
+        Published(
+            source=row.source,
+            method=method,
+            value=row.values[method],
+            repeats=row.repeats.get(method),
+            epoch=row.epoch.get(method),
+        )
+        for row in found
+        if method in row.values
+    ]
+
+
+def kept(spec: Mapping[str, Any], wanted: Filter) -> bool:
+    """Whether an experiment with this spec is wanted."""
+    teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else None
+    named = (
+        (wanted.dataset, spec["dataset"]["name"]),
+        (wanted.student, spec["student"]["model"]["name"]),
+        (wanted.teacher, teacher),
+    )
+    return set(wanted.tags) <= set(spec["tags"]) and all(want is None or want == have for want, have in named)
+
+
+def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: Layout, baseline: str) -> list[str]:
+    question = layout.question
+    found = [f"Mean ± sample standard deviation (n), {WHICH[layout.which]}."]
+    tested = [cell for row in cells for cell in row if cell.p is not None]
+    if not question.tested:
+        found.append("Nothing is tested, so nothing is bold.")
+    elif tested:
+        name = "exact sign-flip test" if layout.test == "sign_flip" else "paired t test, for normal differences"
+        found.append(
+            f"Bold: better than {baseline} over the same seeds ({name}, p < 0.05 after Holm over {len(tested)} "
+            "comparisons); ↓: worse by the same test."
+        )
+        if question.better is None:
+            found.append("Neither way is better for this metric, so nothing is bold.")
+        elif layout.test == "sign_flip":
+            found += _out_of_reach(tested)
+    if any(cell.missing for row in cells for cell in row):
+        found.append("Seeds are missing: see the commands that would queue them.")
+    if any(sample.teachers_vary for sample in samples):
+        found.append("Where teachers vary, mean and spread are of the teachers' means.")
+    conditional = [sample for sample in samples if sample.teachers and not sample.teachers_vary]
+    if conditional:
+        found.append("Each row with one teacher is conditional on that teacher.")
+    if not all(sample.complete for sample in samples):
+        found.append("Not every run has ended: these numbers will change.")
+    if any(cell.published for row in cells for cell in row):
+        found.append(
+            "Published numbers stand as printed; DKD's own are means of 5 best test epochs, which lie above last ones."
+        )
+    return found
+
+
+def _out_of_reach(tested: Sequence[Cell]) -> list[str]:
+    """Where no cell could be bold whatever the numbers: which n it would take."""
+    most = max(cell.pairs for cell in tested)
+    least = statistics.smallest_p(most) or 1.0
+    if least * len(tested) < SIGNIFICANCE:
+        return []
+    needed = most
+    while 2.0 ** (1 - needed) * len(tested) >= SIGNIFICANCE:
+        needed += 1
+    return [
+        f"No cell can be bold yet: {most} pairs cannot show p < {least:.3g}, and Holm over {len(tested)} comparisons "
+        f"asks for less than {SIGNIFICANCE / len(tested):.2g} of the first; {needed} seeds could."
+    ]

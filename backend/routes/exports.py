@@ -1,0 +1,43 @@
+"""Whole records, for repeating runs and for other programs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from backend import records
+from backend.comparisons import sheets
+from backend.deps import SessionDep, reads
+from backend.routes.experiments import find
+from core.wire.records import ExperimentRecord, RunRecord
+
+router = APIRouter(prefix="/exports", tags=["exports"], dependencies=[reads])
+
+
+@router.get("/runs/{run_id}")
+def run_record(run_id: str, session: SessionDep) -> RunRecord:
+    """Everything needed to repeat a run: spec, fingerprint, package versions, commit with its changes, hardware."""
+    return records.run_record(session, run_id.replace("\0", ""))
+
+
+@router.get(
+    "/experiment",
+    response_model=ExperimentRecord,
+    responses={
+        200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
+        404: {"description": "There is no such experiment"},
+    },
+)
+def experiment_record(
+    session: SessionDep,
+    experiment: Annotated[str, Query(max_length=100, description="Its id or its name.")],
+    kind: Annotated[
+        Literal["json", "csv"], Query(alias="format", description="json: whole records; csv: a row a run.")
+    ] = "json",
+) -> ExperimentRecord | Response:
+    """Every run of an experiment with what is needed to repeat it, or a row a run with its last metrics."""
+    found = records.experiment_record(session, find(session, experiment))
+    if kind == "json":
+        return found
+    return Response(sheets.csv_text(records.run_rows(found)), media_type="text/csv")

@@ -1,0 +1,155 @@
+"""Making experiments: one, many in one request, the points of a sweep, an old one with changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, BackgroundTasks
+
+from backend import planning, submission, views
+from backend.bodies import BodyDep, KeyDep
+from backend.db import Database
+from backend.db.models import Experiment
+from backend.deps import DatabaseDep, NudgerDep, SessionDep, SubmitterDep, submits
+from backend.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
+from backend.reconciler import send_nudges
+from backend.routes.experiments import find
+from backend.texts import first_unfit
+from core.spec import Problem, SpecError, parse_experiment, parse_sweep, warnings_of
+from core.spec.sweep import changes_of, expand
+from core.wire import public
+from core.wire.submissions import CloneRequest, SubmittedList, SweepPoint, SweepPreview
+
+router = APIRouter(tags=["experiments"])
+
+_AT_ONCE: dict[int | str, dict[str, Any]] = {
+    409: {"description": "Somebody else changed the same thing at the same moment, or what it made has been deleted"}
+}
+
+
+@router.post("/experiments", status_code=201, openapi_extra=SPEC_BODY, responses=_AT_ONCE)
+def submit(
+    body: BodyDep,
+    principal: SubmitterDep,
+    database: DatabaseDep,
+    nudger: NudgerDep,
+    tasks: BackgroundTasks,
+    key: KeyDep = None,
+) -> public.Experiment:
+    """Submit an experiment: all of its runs are made, or nothing is.
+
+    422 with the path of every refused field; a name that is taken is one.
+    """
+    spec = parse_experiment(body.data)
+    with database.write() as session:
+        request = submission.request_of(principal, key, body.sha256)
+        (experiment_id,) = submission.once(
+            session, request, lambda: [planning.create(session, spec, submitted_by=principal.name).id]
+        )
+    tasks.add_task(send_nudges, database, nudger)
+    return _whole(database, experiment_id)
+
+
+@router.post("/experiments/preview", dependencies=[submits], openapi_extra=SPEC_BODY)
+def preview(body: BodyDep, session: SessionDep) -> public.Preview:
+    """What a spec would make, and what to know before; nothing is stored."""
+    return planning.preview(session, parse_experiment(body.data))
+
+
+@router.post("/experiments/bulk", status_code=201, openapi_extra=BULK_BODY, responses=_AT_ONCE)
+def submit_many(
+    body: BodyDep,
+    principal: SubmitterDep,
+    database: DatabaseDep,
+    nudger: NudgerDep,
+    tasks: BackgroundTasks,
+    key: KeyDep = None,
+) -> SubmittedList:
+    """Submit up to 1,000 experiments of up to 10,000 runs: all of them are made, or none is.
+
+    422 with the path of every refused field, as `experiments.3.methods.0.name`.
+    """
+    specs = submission.parse_many(body.data)
+    with database.write() as session:
+        request = submission.request_of(principal, key, body.sha256)
+        ids = submission.once(
+            session, request, lambda: planning.create_many(session, specs, submitted_by=principal.name)
+        )
+    tasks.add_task(send_nudges, database, nudger)
+    return submission.counted(ids, [spec for _, spec in specs])
+
+
+@router.post("/experiments/{key:path}/clone", status_code=201, responses=_AT_ONCE)
+def clone(
+    key: str,
+    request: CloneRequest,
+    principal: SubmitterDep,
+    database: DatabaseDep,
+    nudger: NudgerDep,
+    tasks: BackgroundTasks,
+) -> public.Experiment:
+    """Submit an experiment again under another name, with fields changed: edit and resubmit.
+
+    A teacher that stays the same is not trained again. Without a name it gets the next free number, so that repeating
+    makes another one; with a name, a second request is refused with 422.
+    """
+    unfit = first_unfit({"name": request.name, "changes": request.changes})
+    if unfit is not None:
+        raise SpecError([Problem(unfit, "contains a character that is not text")])
+    with database.write() as session:
+        spec = submission.cloned(session, find(session, key), request.name, request.changes)
+        experiment_id = planning.create(session, spec, submitted_by=principal.name).id
+    tasks.add_task(send_nudges, database, nudger)
+    return _whole(database, experiment_id)
+
+
+@router.post("/sweeps", status_code=201, openapi_extra=SWEEP_BODY, responses=_AT_ONCE, tags=["sweeps"])
+def sweep(
+    body: BodyDep,
+    principal: SubmitterDep,
+    database: DatabaseDep,
+    nudger: NudgerDep,
+    tasks: BackgroundTasks,
+    key: KeyDep = None,
+) -> SubmittedList:
+    """Submit a sweep: one experiment for each combination, all of them or none.
+
+    Fields are varied over a grid, listed points and seeded random draws. 422 with the path of the axis and value that
+    a problem comes from, as `grid.training.optimizer.lr.1`, and of `max_runs` where there would be more runs.
+    """
+    parsed = parse_sweep(body.data)
+    specs = expand(parsed)
+    submission.refuse_too_many(specs, "max_runs")
+    with database.write() as session:
+        request = submission.request_of(principal, key, body.sha256)
+        named = [("", spec) for spec in specs]
+        ids = submission.once(
+            session,
+            request,
+            lambda: planning.create_many(session, named, submitted_by=principal.name, sweep=parsed.name),
+        )
+    tasks.add_task(send_nudges, database, nudger)
+    return submission.counted(ids, specs)
+
+
+@router.post("/sweeps/preview", dependencies=[submits], openapi_extra=SWEEP_BODY, tags=["sweeps"])
+def preview_sweep(body: BodyDep) -> SweepPreview:
+    """What a sweep would make, and what to know before; nothing is stored."""
+    parsed = parse_sweep(body.data)
+    specs = expand(parsed)
+    warnings = {
+        (problem.path, problem.message): public.ProblemField(path=problem.path, message=problem.message)
+        for spec in specs
+        for problem in warnings_of(spec)
+    }
+    items = [
+        SweepPoint(name=item.name, runs=item.runs, changes=changes)
+        for item, changes in zip(submission.counted([""] * len(specs), specs).items, changes_of(parsed), strict=True)
+    ]
+    return SweepPreview(items=items, runs=submission.count_runs(specs), warnings=list(warnings.values()))
+
+
+def _whole(database: Database, experiment_id: str) -> public.Experiment:
+    # After the commit: reading thousands of runs would hold SQLite's one writer up.
+    with database.read() as session:
+        return views.whole_experiment(session, session.get_one(Experiment, experiment_id))

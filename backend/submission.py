@@ -1,0 +1,128 @@
+"""Making experiments out of a request: one, many, the points of a sweep, or an old one with changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend import idempotency
+from backend.db import now
+from backend.db.models import Experiment
+from backend.errors import ApiError, conflict
+from backend.tokens import Principal
+from core.spec import ExperimentSpec, Problem, SpecError, parse_experiment, with_field, with_fields
+from core.wire.submissions import MAX_EXPERIMENTS, MAX_RUNS, Submitted, SubmittedList
+
+_NAME_LENGTH = 100
+
+
+def once(session: Session, request: idempotency.Request | None, make: Callable[[], list[str]]) -> list[str]:
+    """Ids of the experiments that ``make`` makes, or that the same request made before.
+
+    Raises ApiError 409 where those have been deleted since, 422 where the key came with another body.
+    """
+    if request is None:
+        return make()
+    known = idempotency.find(session, request)
+    if known is None:
+        try:
+            made = make()
+        except ApiError:
+            # The same request, sent to another replica at the same moment, may have taken the name.
+            known = idempotency.find(session, request)
+            if known is None:
+                raise
+        else:
+            if not idempotency.keep(session, request, made, now(session)):
+                raise idempotency.reused()
+            return made
+    if set(session.scalars(select(Experiment.id).where(Experiment.id.in_(known[:1])))) != set(known[:1]):
+        raise conflict("what this request made has been deleted since; send it with a new Idempotency-Key")
+    return known
+
+
+def request_of(principal: Principal, key: str | None, body_sha256: str) -> idempotency.Request | None:
+    return idempotency.Request(principal.token_id, key, body_sha256) if key else None
+
+
+def parse_many(data: Any) -> list[tuple[str, ExperimentSpec]]:
+    """The specs of ``{"experiments": […]}``, each with its path. Raises SpecError with every problem of all of them."""
+    if not isinstance(data, dict) or not isinstance(data.get("experiments"), list):
+        raise SpecError([Problem("experiments", "give a list of specs")])
+    if unknown := [name for name in data if name != "experiments"]:
+        raise SpecError([Problem(unknown[0], "unknown field")])
+    given = data["experiments"]
+    if not 1 <= len(given) <= MAX_EXPERIMENTS:
+        text = f"give 1 to {MAX_EXPERIMENTS} specs in one request, not {len(given)}"
+        raise SpecError([Problem("experiments", text)])
+    specs: list[tuple[str, ExperimentSpec]] = []
+    problems: list[Problem] = []
+    for index, item in enumerate(given):
+        prefix = f"experiments.{index}"
+        try:
+            specs.append((f"{prefix}.", parse_experiment(item)))
+        except SpecError as error:
+            problems += [
+                Problem(f"{prefix}.{problem.path}" if problem.path else prefix, problem.message)
+                for problem in error.problems
+            ]
+    if problems:
+        raise SpecError(problems)
+    refuse_too_many([spec for _, spec in specs], "experiments")
+    return specs
+
+
+def refuse_too_many(specs: Sequence[ExperimentSpec], path: str) -> None:
+    """Raises SpecError where there would be more runs than one request may make."""
+    count = sum(len(spec.seeds) * len(spec.methods) for spec in specs)
+    if count > MAX_RUNS:
+        raise SpecError([Problem(path, f"{count} runs are more than the {MAX_RUNS} of one request")])
+
+
+def counted(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedList:
+    """The answer to a bulk or a sweep; nothing is read for it."""
+    items = [
+        Submitted(id=key, name=spec.name, runs=len(spec.seeds) * len(spec.methods) + (spec.teacher_run() is not None))
+        for key, spec in zip(ids, specs, strict=True)
+    ]
+    return SubmittedList(items=items, runs=count_runs(specs))
+
+
+def count_runs(specs: Sequence[ExperimentSpec]) -> int:
+    """Over all of them, shared teachers counted once."""
+    teachers = {teacher.fingerprint() for spec in specs if (teacher := spec.teacher_run())}
+    return len(teachers) + sum(len(spec.seeds) * len(spec.methods) for spec in specs)
+
+
+def cloned(session: Session, experiment: Experiment, name: str | None, changes: Mapping[str, Any]) -> ExperimentSpec:
+    """The spec of an experiment under another name, with fields changed.
+
+    Raises SpecError with the path of each problem, the changed fields' own.
+    """
+    data = {**experiment.spec, "notes": experiment.notes}
+    problems: list[Problem] = []
+    for path, value in changes.items():
+        try:
+            data = with_field(data, path, value)
+        except SpecError as error:
+            problems += [Problem(f"changes.{path}", problem.message) for problem in error.problems]
+    if problems:
+        raise SpecError(problems)
+    if name is not None or "name" not in changes:
+        data = with_fields(data, {"name": name or _free_name(session, experiment.name)})
+    return parse_experiment(data)
+
+
+def _free_name(session: Session, name: str) -> str:
+    """The name with the first number that is free behind it."""
+    taken = set(session.scalars(select(Experiment.name).where(Experiment.name.startswith(name[:90], autoescape=True))))
+    number = 2
+    while True:
+        end = f" ({number})"
+        found = name[: _NAME_LENGTH - len(end)].rstrip() + end
+        if found not in taken:
+            return found
+        number += 1

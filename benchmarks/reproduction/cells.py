@@ -1,0 +1,166 @@
+"""One cell of the table: a training as a process of its own, started, followed and read."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from core.events import JOURNAL_NAME, Event, Failed, Finished, Metrics, Started, read_journal
+from core.spec import PlannedRun
+from core.training.checkpoint import CHECKPOINT_NAME
+
+_ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = "benchmarks.reproduction.part"
+
+
+class BusyError(RuntimeError):
+    """Another process trains in this cell's folder."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished training, as it is kept.
+
+    Attributes:
+        top1, oracle: test accuracy after the last epoch, and the best of any epoch, %.
+        seconds: of training, every attempt counted.
+        images_per_second: mean over its epochs, evaluation left out.
+        teacher_reused: share of the images whose teacher logits came from the disk, %; None without a teacher.
+    """
+
+    method: str
+    seed: int
+    fingerprint: str
+    top1: float
+    oracle: float
+    epochs: int
+    seconds: float
+    images_per_second: float | None
+    teacher_reused: float | None
+    precision: str
+    device: str
+    torch: str
+    machine: str
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Outcome:
+        return cls(**data)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A planned training and its folder."""
+
+    planned: PlannedRun
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.planned.label} seed {self.planned.spec.seed}"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    def start(self, teacher: Cell | None, threads: int) -> subprocess.Popen[bytes]:
+        """Train it, from its last checkpoint where there is one of the same training.
+
+        Raises BusyError where another process does: one that outlived whoever started it still holds the folder's lock.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fingerprint = self.planned.spec.fingerprint()
+        with (self.folder / ".lock").open("w") as lock, (self.folder / "output.log").open("ab") as output:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(f"another process is training {self.name} in {self.folder}") from None
+            checkpoint, of = self.folder / CHECKPOINT_NAME, self.folder / "fingerprint"
+            resume = checkpoint.exists() and of.exists() and of.read_text() == fingerprint
+            of.write_text(fingerprint)
+            (self.folder / "run.json").write_text(self.planned.spec.model_dump_json(indent=1))
+            command = [sys.executable, "-m", "core", "--plugin", PLUGIN, "train"]
+            command += ["--run", str(self.folder / "run.json"), "--out", str(self.folder)]
+            if teacher and self.planned.spec.teacher:
+                command += ["--teacher", str(teacher.folder / "run.json"), "--teacher-weights", str(teacher.weights)]
+            if resume:
+                command += ["--resume", str(checkpoint)]
+            path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+            environment = os.environ | {"DKD_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+            return subprocess.Popen(
+                command,
+                env=environment | {"PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(lock.fileno(),),  # the training holds the lock as long as it lives
+                start_new_session=True,  # a Ctrl-C reaches this process alone, which then stops the training in order
+            )
+
+    def outcome(self) -> Outcome | None:
+        """What it came to; None while it has not finished."""
+        events = self._events()
+        last = events[-1] if events else None
+        if not isinstance(last, Finished) or not self._same():
+            return None
+        points = [event for event in events if isinstance(event, Metrics)]
+        started = [event for event in events if isinstance(event, Started)][-1]
+        spec = self.planned.spec
+        return Outcome(
+            method=self.planned.label,
+            seed=spec.seed,
+            fingerprint=spec.fingerprint(),
+            top1=last.summary["test/top1"],
+            oracle=last.summary["oracle/top1"],
+            epochs=spec.training.epochs,
+            seconds=points[-1].elapsed,
+            images_per_second=_mean([point.values.get("speed/images_per_second") for point in points]),
+            teacher_reused=_mean([point.values.get("speed/teacher_reused") for point in points]),
+            precision=started.environment.get("precision", ""),
+            device=started.device,
+            torch=started.environment.get("torch", ""),
+            machine=machine.describe(),
+        )
+
+    def reason(self, code: int | None) -> str:
+        """Why it has not finished, for people."""
+        failures = [event.reason for event in self._events() if isinstance(event, Failed)]
+        if failures:
+            return failures[-1]
+        ended = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
+        return f"{ended}, see {self.folder / 'output.log'}"
+
+    def _same(self) -> bool:
+        path = self.folder / "fingerprint"
+        return path.exists() and path.read_text() == self.planned.spec.fingerprint()
+
+    def _events(self) -> list[Event]:
+        return [record.event for record in read_journal(self.folder / JOURNAL_NAME)]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
+
+
+def cells_of(plan: Sequence[PlannedRun], folder: Path) -> list[Cell]:
+    return [Cell(run, folder / f"{run.label}-seed{run.spec.seed}") for run in plan]
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Whole or not at all: an interruption in the middle loses nothing that was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    partial.replace(path)

@@ -1,0 +1,123 @@
+"""The table: what was measured beside what is published, and what is missing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.reproduction.cells import Outcome
+from benchmarks.reproduction.pairs import TEACHER, TITLES, Pair, Setting
+
+
+@dataclass
+class Results:
+    """Everything known of a pair under one setting.
+
+    Attributes:
+        methods, seeds: what the table is to hold; what of it has no outcome is missing.
+        failures: why a training failed, by its name; it is tried again the next time.
+    """
+
+    pair: Pair
+    setting: Setting
+    methods: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        setting = {name: getattr(self.setting, name) for name in ("epochs", "train_images", "test_images")}
+        return {
+            "pair": self.pair.name,
+            "reproduction": not self.setting.shortened,
+            "setting": setting,
+            "methods": self.methods,
+            "seeds": self.seeds,
+            "failures": self.failures,
+            "cells": [outcome.to_json() for outcome in self.outcomes.values()],
+        }
+
+    def read(self, data: dict[str, Any]) -> None:
+        """Take over what was kept earlier. Raises ValueError where it is of another pair or setting."""
+        setting = Setting(**data["setting"])
+        if (data["pair"], setting) != (self.pair.name, self.setting):
+            there = f"{data['pair']} ({setting.sentence() or 'the whole recipe'})"
+            raise ValueError(f"the results there are of {there}; another --out keeps the two apart")
+        self.methods = [name for name in TITLES if name in {*data["methods"], *self.methods}]
+        self.seeds = sorted({*data["seeds"], *self.seeds})
+        self.outcomes = {
+            (outcome.method, outcome.seed): outcome for outcome in map(Outcome.from_json, data["cells"])
+        } | self.outcomes
+
+
+def markdown(results: Results) -> str:
+    """The whole page."""
+    pair, setting = results.pair, results.setting
+    outcomes = list(results.outcomes.values())
+    lines = []
+    if setting.shortened:
+        lines += [
+            f"# {pair.name}, shortened: not a reproduction",
+            "",
+            f"**Shortened to {setting.sentence()}.** It shows that the script works from end to end; its accuracies "
+            "are comparable with nothing published.",
+        ]
+    else:
+        lines += [f"# {pair.name}, by the published recipe"]
+    command = f"python -m benchmarks.reproduce {pair.name}"
+    lines += ["", f"`{command}`; top-1 on the test images in %, mean ± sd over seeds.", ""]
+    published = "published (240 epochs, all images)" if setting.shortened else "published"
+    difference = "" if setting.shortened else " oracle − published |"
+    lines += [
+        f"| | last epoch | best test epoch (oracle) | n | missing | {published} |{difference} min a training |",
+        "|---|---|---|---|---|---|" + ("---|" if difference else "") + "---|",
+    ]
+    lines += [_row(results, method) for method in results.methods]
+    lines += [
+        "",
+        "Published: means of the best *test* epoch (the teacher: one checkpoint), so they stand beside the oracle, "
+        "which is chosen by the test images and used for nothing. The headline is the last epoch.",
+    ]
+    for key, what in (("machine", "Machine"), ("device", "Device"), ("torch", "torch"), ("precision", "Precision")):
+        values = sorted({str(getattr(outcome, key)) for outcome in outcomes})
+        lines += ["", f"{what}: {', '.join(values)}."] if values else []
+    if outcomes:
+        minutes = sum(outcome.seconds for outcome in outcomes) / 60
+        lines += ["", f"{len(outcomes)} trainings, {minutes:.1f} minutes of training in all."]
+    lines += ["", *(f"Failed: {name}: {reason}." for name, reason in results.failures.items())]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(results: Results, method: str) -> str:
+    # One teacher serves all seeds of its students.
+    expected = None if method == TEACHER else results.seeds
+    found = [outcome for (name, _), outcome in results.outcomes.items() if name == method]
+    missing = "–"
+    if expected is None:
+        missing = "–" if found else "all"
+    elif absent := [seed for seed in expected if (method, seed) not in results.outcomes]:
+        missing = "all" if not found else "seed " + ", ".join(map(str, absent))
+    published = results.pair.published.of(method)
+    oracle = [outcome.oracle for outcome in found]
+    cells = [
+        TITLES[method],
+        _mean_sd([outcome.top1 for outcome in found]),
+        _mean_sd(oracle),
+        f"{len(found)} of {1 if expected is None else len(expected)}",
+        missing,
+        "–" if published is None else f"{published:.2f}",
+    ]
+    if not results.setting.shortened:
+        there = published is not None and oracle
+        cells.append(f"{statistics.mean(oracle) - (published or 0):+.2f}" if there else "–")
+    cells.append(f"{statistics.mean(outcome.seconds for outcome in found) / 60:.1f}" if found else "–")
+    return "| " + " | ".join(cells) + " |"
+
+
+def _mean_sd(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"

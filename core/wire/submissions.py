@@ -1,0 +1,67 @@
+"""What is sent to make and change experiments beyond a single spec, and what is answered."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from core.wire.base import Sent, Wire
+from core.wire.public import ProblemField
+
+MAX_EXPERIMENTS = 1000
+"""In one request."""
+MAX_RUNS = 10_000
+"""In one request, over all its experiments."""
+
+TagText = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,\x00]+$")]
+
+
+class Submitted(Wire):
+    """An experiment that was made, in short."""
+
+    id: str
+    name: str
+    runs: int = Field(description="How many it has, the teacher included.")
+
+
+class SubmittedList(Wire):
+    """What a bulk or a sweep has made, in the order it was asked for."""
+
+    items: list[Submitted]
+    runs: int = Field(description="Over all experiments; a teacher that several share is counted once.")
+
+
+class SweepPoint(Wire):
+    """An experiment that a sweep would make."""
+
+    name: str
+    runs: int
+    changes: dict[str, Any] = Field(default_factory=dict, description="The fields that vary, by path.")
+
+
+class SweepPreview(Wire):
+    """What a sweep would make, without making it."""
+
+    items: list[SweepPoint]
+    runs: int = Field(description="Over all experiments; a teacher that several share is counted once.")
+    warnings: list[ProblemField] = Field(default_factory=list)
+
+
+class CloneRequest(Sent):
+    """POST /experiments/{key}/clone."""
+
+    name: str | None = Field(None, min_length=1, max_length=100, description="Left out, the old one with a number.")
+    changes: dict[str, Any] = Field(
+        default_factory=dict,
+        max_length=1000,
+        description="By path: the new value of a field of the spec.",
+        examples=[{"training.epochs": 60, "seeds": "0..4"}],
+    )
+
+
+class ExperimentChange(Sent):
+    """PATCH /experiments/{key}. What is left out stays."""
+
+    tags: list[TagText] | None = Field(None, max_length=20, description="All of its tags from now on.")
+    notes: str | None = Field(None, max_length=10_000, pattern=r"^[^\x00]*$")

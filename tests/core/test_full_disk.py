@@ -1,0 +1,66 @@
+"""A training on a disk that is full: it goes on as long as it can, and what ends it then is the machine's fault."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.cli import main
+from core.events import FULL_DISK_EXIT, JOURNAL_NAME, Checkpointed, Event, Failed, Finished, Log, read_journal
+from core.spec import RunSpec
+from core.training import Options, run_training
+
+SPEC = RunSpec.model_validate(
+    {
+        "role": "student",
+        "dataset": {
+            "name": "synthetic",
+            "params": {"num_classes": 3, "image_size": 8, "train_size": 60, "test_size": 30},
+        },
+        "model": {"name": "small_cnn", "params": {"width": 4}},
+        "method": "ce",
+        "training": {"epochs": 2, "batch_size": 32},
+        "seed": 0,
+        "data_seed": 0,
+    }
+)
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def said(folder: Path) -> list[Event]:
+    return [record.event for record in read_journal(folder / JOURNAL_NAME)]
+
+
+def test_a_checkpoint_that_does_not_fit_does_not_end_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def torn(*_: object) -> Iterator[bytes]:
+        yield b"a part of it"
+        full()
+
+    monkeypatch.setattr("core.training.checkpoint._encode", torn)
+    assert run_training(SPEC, tmp_path, options=Options(checkpoint_seconds=0.0)) == "finished"
+    events = said(tmp_path)
+    assert isinstance(events[-1], Finished)
+    assert not any(isinstance(event, Checkpointed) for event in events)
+    logged = [event.message for event in events if isinstance(event, Log)]
+    assert "no checkpoint could be written: No space left on device; the training goes on without" in logged
+    assert list(tmp_path.glob("*.partial")) == [], "what was written of it takes no room"
+
+
+def test_weights_that_do_not_fit_are_no_failure_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run.json"
+    run.write_text(SPEC.model_dump_json())
+    monkeypatch.setattr("core.training.run.save_weights", full)
+    assert main(["train", "--run", str(run), "--out", str(tmp_path / "out")]) == FULL_DISK_EXIT
+    assert "No space left on device" in capsys.readouterr().err
+    assert not any(isinstance(event, Finished | Failed) for event in said(tmp_path / "out"))

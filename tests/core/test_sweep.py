@@ -1,0 +1,140 @@
+"""Sweeps: what they expand to, and that a mistake is named where it was written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.spec import SpecError, parse_experiment, parse_sweep, with_field
+from core.spec.sweep import expand
+
+BASE: dict[str, Any] = {
+    "dataset": "digits",
+    "teacher": {"model": "resnet8"},
+    "student": {"model": "small_cnn"},
+    "methods": ["kd", "dkd"],
+    "seeds": "0..1",
+    "training": {"epochs": 2},
+}
+
+
+def sweep(**more: Any) -> dict[str, Any]:
+    return {"name": "s", "experiment": BASE} | more
+
+
+def problems(data: Any) -> dict[str, str]:
+    with pytest.raises(SpecError) as caught:
+        expand(parse_sweep(data))
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+def test_a_grid_is_every_combination_the_last_axis_fastest() -> None:
+    grid = {"training.optimizer.lr": [0.1, 0.2], "methods.1.params.beta": [2, 4], "teacher.seed": "0..1"}
+    specs = expand(parse_sweep(sweep(grid=grid)))
+    assert [spec.name for spec in specs][:3] == [
+        "s lr=0.1, beta=2, seed=0",
+        "s lr=0.1, beta=2, seed=1",
+        "s lr=0.1, beta=4, seed=0",
+    ]
+    assert len(specs) == 8
+    assert [(s.training.optimizer.lr, s.methods[1].params["beta"], s.teacher and s.teacher.seed) for s in specs][
+        -1
+    ] == (
+        0.2,
+        4.0,
+        1,
+    )
+    assert all(spec.seeds == (0, 1) for spec in specs)
+
+
+def test_points_change_together_and_any_field_may_vary() -> None:
+    points = [{"student.model": "small_cnn", "training.epochs": 2}, {"student.model": "resnet8", "training.epochs": 3}]
+    specs = expand(parse_sweep(sweep(points=points, grid={"methods": [["kd"], ["dkd", "ce"]]})))
+    found = [(s.student.model.name, s.training.epochs, len(s.methods)) for s in specs]
+    assert found == [("small_cnn", 2, 1), ("resnet8", 3, 1), ("small_cnn", 2, 2), ("resnet8", 3, 2)]
+
+
+def test_draws_are_seeded_within_their_range_and_keep_when_there_are_more() -> None:
+    random = {
+        "training.optimizer.lr": {"low": 1e-4, "high": 1.0, "log": True},
+        "training.batch_size": {"low": 16, "high": 64, "integer": True},
+        "student.model": {"choices": ["small_cnn", "resnet8"]},
+    }
+
+    def drawn(draws: int, seed: int = 0) -> list[tuple[float, int, str]]:
+        specs = expand(parse_sweep(sweep(random=random, draws=draws, seed=seed)))
+        return [(s.training.optimizer.lr, s.training.batch_size, s.student.model.name) for s in specs]
+
+    few, many = drawn(5), drawn(200)
+    assert many[:5] == few == drawn(5)
+    assert drawn(5, seed=1) != few
+    rates = [rate for rate, _, _ in many]
+    assert all(1e-4 <= rate <= 1 for rate in rates)
+    assert 70 < sum(rate < 1e-2 for rate in rates) < 130, "half of them below the middle of the logarithms"
+    assert {size for _, size, _ in many} <= set(range(16, 65))
+    assert {name for _, _, name in many} == {"small_cnn", "resnet8"}
+
+
+def test_a_long_name_becomes_a_number() -> None:
+    points = [{"notes": "x" * 200}, {"notes": "y" * 200}]
+    assert [spec.name for spec in expand(parse_sweep(sweep(points=points)))] == ["s #1", "s #2"]
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "message"),
+    [
+        ({"grid": {"training.optimizer.lr": [0.1, -1]}}, "grid.training.optimizer.lr.1", "greater than 0"),
+        ({"grid": {"training": [{"epochs": 2}, {"epochs": 0}]}}, "grid.training.1.epochs", "greater than"),
+        ({"grid": {"methods.1.params.beta": [2, "x"]}}, "grid.methods.1.params.beta.1", "number"),
+        ({"grid": {"methods.7.label": ["x"]}}, "grid.methods.7.label.0", "no item of a list of 2"),
+        ({"grid": {"teacher.seed": "4..0"}}, "grid.teacher.seed", "upwards"),
+        ({"grid": {"teacher.seed": 3}}, "grid.teacher.seed", "list of values"),
+        ({"grid": {"teacher.seed": [0, 0]}}, "grid.teacher.seed", "twice"),
+        ({"grid": {"name": ["a"]}}, "grid.name", "named by it"),
+        ({}, "", "nothing varies"),
+        ({"random": {"training.epochs": {"choices": [1]}}}, "draws", "how many"),
+        ({"random": {"training.epochs": {"low": 3}}, "draws": 1}, "random.training.epochs", "low and high"),
+        (
+            {"random": {"training.optimizer.lr": {"low": 0, "high": 1, "log": True}}, "draws": 1},
+            "random.training.optimizer.lr.low",
+            "above 0",
+        ),
+        ({"points": [{"training.epochs": 0}]}, "points.0.training.epochs", "greater than"),
+        ({"grid": {"training.epochs": [1]}, "points": [{"training.epochs": 1}]}, "points.training.epochs", "already"),
+        ({"grid": {"training.epochs": [1, 2]}, "experiment": BASE | {"colour": 1}}, "experiment.colour", "unknown"),
+        ({"grid": {"training.epochs": [1, 2]}, "experiment": BASE | {"name": "n"}}, "experiment.name", "named by it"),
+        ({"grid": {"training.epochs": [1, 2]}, "max_runs": 9}, "max_runs", "2 experiments of 10 runs in all are more"),
+        ({"grid": {"training.epochs": "1..5000", "teacher.seed": "0..5000"}}, "max_runs", "25005000 experiments"),
+        ({"grids": {}}, "grids", "unknown"),
+    ],
+)
+def test_a_mistake_is_named_where_it_was_written(more: dict[str, Any], path: str, message: str) -> None:
+    found = problems(sweep() | more)
+    assert path in found
+    assert message in found[path]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [("0..4", (0, 1, 2, 3, 4)), ({"from": 3, "to": 7, "step": 2}, (3, 5, 7)), ("7 .. 7", (7,)), ([1, 5], (1, 5))],
+)
+def test_seeds_may_be_a_range(seeds: Any, expected: tuple[int, ...]) -> None:
+    spec = parse_experiment({"name": "x", **BASE, "seeds": seeds})
+    assert spec.seeds == expected
+    assert spec.model_dump(mode="json")["seeds"] == list(expected)
+
+
+@pytest.mark.parametrize("seeds", ["4..0", "0..2000", {"from": 0, "to": "x"}, {"from": 0, "to": 4, "step": 0}, "0-4"])
+def test_a_range_that_cannot_be_is_refused_at_seeds(seeds: Any) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_experiment({"name": "x", **BASE, "seeds": seeds})
+    assert [problem.path for problem in caught.value.problems] == ["seeds"]
+
+
+def test_a_field_is_changed_in_a_copy() -> None:
+    assert with_field(BASE, "methods.0.params.temperature", 2)["methods"][0] == {
+        "name": "kd",
+        "params": {"temperature": 2},
+    }
+    assert BASE["methods"] == ["kd", "dkd"]
