@@ -239,6 +239,9 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
     return draft
 
 
+_ANY_WORKER = {"device": "any", "gpus": 1}
+
+
 def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
     """What is sent: the draft without what was left empty."""
     spec: dict[str, Any] = {"name": str(draft["name"]).strip()}
@@ -262,8 +265,11 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
     spec["methods"] = [_lean(method) for method in draft["methods"]]
     spec["seeds"] = list(draft["seeds"])
     spec["training"] = deepcopy(draft["training"])
-    if draft.get("resources", {}).get("device", "any") != "any":
-        spec["resources"] = deepcopy(draft["resources"])
+    resources = {
+        name: value for name, value in draft.get("resources", {}).items() if value and value != _ANY_WORKER.get(name)
+    }
+    if resources:
+        spec["resources"] = deepcopy(resources)
     return spec
 
 

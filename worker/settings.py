@@ -42,8 +42,9 @@ class WorkerSettings(BaseSettings):
     broker_folder: Path | None = Field(None, description="For filesystem://; broker in the home otherwise.")
     worker_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=100)
     slots: int | None = Field(
-        None, ge=1, le=1024, description="Trainings at one time; otherwise one on the CPU, or runs_per_gpu on each GPU."
+        None, ge=1, le=1024, description="Trainings at one time; otherwise runs_per_gpu on each GPU, or cpu_slots."
     )
+    cpu_slots: int = Field(1, ge=1, le=1024, description="Trainings at one time on a machine without GPUs.")
     runs_per_gpu: int = Field(1, ge=1, le=64, description="Trainings that share a GPU.")
     share_gpus: bool = Field(False, description="Use a GPU also while somebody else's process computes on it.")
     labels: Annotated[tuple[WorkerLabel, ...], NoDecode] = Field(
@@ -80,7 +81,7 @@ class WorkerSettings(BaseSettings):
 
     def slots_on(self, gpus: int) -> int:
         """Trainings at one time on a machine with so many GPUs to use."""
-        return self.slots or max(1, gpus * self.runs_per_gpu)
+        return self.slots or (gpus * self.runs_per_gpu if gpus else self.cpu_slots)
 
     def threads_each(self, slots: int) -> int:
         """CPU threads of one training where so many run at one time."""

@@ -29,7 +29,8 @@ def up(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Of the backend.")] = 8000,
     dashboard_port: Annotated[int, typer.Option(min=1, max=65_535, help="Of the dashboard.")] = 8501,
     slots: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Trainings at once; else one a core, up to four.")
+        int | None,
+        typer.Option(min=1, max=1024, help="Trainings at once; else one on each GPU, or one a core, up to four."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="CPU threads of each training; else the cores shared out.")
@@ -49,6 +50,7 @@ def up(
         port=port,
         dashboard_port=dashboard_port,
         slots=slots or default_slots(),
+        slots_asked=slots is not None,
         threads=threads or 0,
         dashboard=not no_dashboard,
     )

@@ -61,6 +61,7 @@ class Options:
         port: wished for the backend.
         dashboard_port: wished for the dashboard.
         slots: trainings at once.
+        slots_asked: a person has asked for so many; otherwise a machine with GPUs has one on each instead.
         threads: CPU threads of each training.
         dashboard: whether there is one.
     """
@@ -69,6 +70,7 @@ class Options:
     port: int = 8000
     dashboard_port: int = 8501
     slots: int = field(default_factory=default_slots)
+    slots_asked: bool = False
     threads: int = 0
     dashboard: bool = True
 
@@ -119,7 +121,7 @@ def environment(options: Options, api_url: str) -> dict[str, str]:
     made |= {
         "DKD_HOME": str(options.home.path),
         "DKD_BROKER_URL": "filesystem://",
-        "DKD_SLOTS": str(options.slots),
+        "DKD_SLOTS" if options.slots_asked else "DKD_CPU_SLOTS": str(options.slots),
         "DKD_THREADS": str(options.threads_each),
         "PYTHONUNBUFFERED": "1",
         # A folder named worker where the person happens to stand must not be taken for ours.

@@ -249,13 +249,16 @@ def test_services_get_this_homes_settings_and_no_others(home: Home, monkeypatch:
     monkeypatch.setenv("DKD_DATABASE_URL", "postgresql://elsewhere/x")
     monkeypatch.setenv("DKD_API_TOKEN", "of-elsewhere")
     monkeypatch.setenv("DKD_LEASE_SECONDS", "60")
-    made = environment(Options(home=home, slots=2, threads=3), "http://127.0.0.1:5")
+    made = environment(Options(home=home, slots=2, slots_asked=True, threads=3), "http://127.0.0.1:5")
     assert "DKD_DATABASE_URL" not in made
     assert "DKD_API_TOKEN" not in made
     assert made["DKD_LEASE_SECONDS"] == "60"
     assert (made["DKD_HOME"], made["DKD_API_URL"]) == (str(home.path), "http://127.0.0.1:5")
     assert (made["DKD_SLOTS"], made["DKD_THREADS"]) == ("2", "3")
     assert MARK not in made
+    # Where nobody has asked for a number, a machine with GPUs has a training on each instead.
+    free = environment(Options(home=home, slots=2), "")
+    assert (free["DKD_CPU_SLOTS"], "DKD_SLOTS" in free) == ("2", False)
 
 
 def test_slots_times_threads_fit_the_cores(home: Home) -> None:

@@ -120,6 +120,20 @@ def test_a_spec_without_a_teacher_and_with_bare_names_goes_through_too() -> None
     assert parse_experiment(forms.to_spec(forms.to_draft(written))) == parse_experiment(written)
 
 
+@pytest.mark.parametrize(
+    ("resources", "sent"),
+    [
+        ({"device": "any", "gpus": 1, "labels": []}, None),
+        ({"device": "any", "gpus": 2, "labels": []}, {"gpus": 2}),
+        ({"device": "any", "gpus": 1, "labels": ["h200"]}, {"labels": ["h200"]}),
+    ],
+)
+def test_what_a_worker_must_have_is_sent(resources: dict[str, Any], sent: dict[str, Any] | None) -> None:
+    written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["ce"], "training": {"epochs": 2}}
+    spec = forms.to_spec(forms.to_draft({**written, "resources": resources}))
+    assert spec.get("resources") == sent
+
+
 def test_what_the_form_has_no_field_for_is_not_lost() -> None:
     written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["kd"], "training": {"epochs": 2}}
     teacher = {"model": {"name": "resnet20"}, "later": {"than": "this form"}}

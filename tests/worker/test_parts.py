@@ -97,7 +97,13 @@ def test_a_training_sees_the_gpus_of_its_slots() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "gpus", "slots"),
-    [({}, 0, 1), ({}, 4, 4), ({"DKD_RUNS_PER_GPU": "3"}, 2, 6), ({"DKD_SLOTS": "3"}, 4, 3)],
+    [
+        ({}, 0, 1),
+        ({"DKD_CPU_SLOTS": "5"}, 0, 5),
+        ({"DKD_CPU_SLOTS": "5"}, 4, 4),
+        ({"DKD_RUNS_PER_GPU": "3"}, 2, 6),
+        ({"DKD_SLOTS": "3"}, 4, 3),
+    ],
 )
 def test_slots_of_a_machine(settings: dict[str, str], gpus: int, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in settings.items():
