@@ -30,7 +30,7 @@ def up(
     dashboard_port: Annotated[int, typer.Option(min=1, max=65_535, help="Of the dashboard.")] = 8501,
     slots: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, help="Trainings at once; else one on each GPU, or one a core, up to four."),
+        typer.Option(min=1, max=1024, help="Trainings at once; else one a GPU, or one a core, up to four."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="CPU threads of each training; else the cores shared out.")
@@ -83,7 +83,9 @@ def describe(stack: Stack) -> None:
     typer.echo(f"backend    {stack.api_url}  (API documentation: {stack.api_url}/docs)")
     if stack.dashboard_url:
         typer.echo(f"dashboard  {stack.dashboard_url}")
-    typer.echo(f"worker     {options.slots} training(s) at once, {options.threads_each} CPU thread(s) each")
+    otherwise = "" if options.slots_asked else " (on GPUs one on each)"
+    slots = f"{options.slots} training(s) at once{otherwise}"
+    typer.echo(f"worker     {slots}, {options.threads_each} CPU thread(s) each")
     typer.echo(f"logs       {stack.home.logs}")
     typer.echo("Ctrl-C stops all of it.")
 
