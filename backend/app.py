@@ -17,6 +17,7 @@ from backend.monitoring import Monitor
 from backend.nudge import Nudger
 from backend.reconciler import Reconciler
 from backend.settings import Settings
+from backend.webhooks import Webhooks
 from core.catalog import load_plugins
 
 DESCRIPTION = """Knowledge-distillation experiments: submit one, watch its runs converge, compare its methods.
@@ -32,11 +33,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stop = asyncio.Event()
-        task = asyncio.create_task(app.state.reconciler.run_until(stop))
+        tasks = [asyncio.create_task(part.run_until(stop)) for part in (app.state.reconciler, app.state.webhooks)]
         yield
         app.state.stopping.set()
         stop.set()
-        await task
+        await asyncio.gather(*tasks)
         app.state.nudger.close()
         app.state.database.dispose()
 
@@ -52,13 +53,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.store = Store(settings.artifacts)
     app.state.nudger = Nudger(settings)
     app.state.reconciler = Reconciler(app.state.database, app.state.nudger, settings)
+    app.state.webhooks = Webhooks(app.state.database, settings)
     app.state.monitor = Monitor(app.state.database)
     # Set by whoever runs the server as soon as it is told to stop: streams then end, and the server need not wait.
     app.state.stopping = threading.Event()
     errors.install(app)
     openapi.install(app)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    uploads = {"/api/v1/teachers/uploads": settings.max_upload_bytes}
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, others=uploads)
     app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
     app.add_middleware(AccessLog)
     for router in routes.API:

@@ -45,5 +45,7 @@ def configure(form: LogFormat, level: LogLevel) -> None:
     root.setLevel(level.upper())
     # Its INFO lines are one a statement of a migration; a person wants to know that it is done.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Its INFO lines hold whole addresses, and a webhook's is a secret.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     # It warns that a filesystem:// address has no host.
     logging.getLogger("kombu.connection").setLevel(logging.ERROR)

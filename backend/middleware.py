@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 import structlog
@@ -50,19 +50,25 @@ class HostCheck:
 
 
 class BodyLimit:
-    """Answers 413 to a body above the limit, before it is read where its length is announced."""
+    """Answers 413 to a body above the limit, before it is read where its length is announced.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    Args:
+        others: limits of paths that have one of their own.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, others: Mapping[str, int]) -> None:
         self.app = app
         self._limit = limit
+        self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        detail = f"a request body has at most {self._limit} bytes here"
+        limit = self._others.get(scope["path"], self._limit)
+        detail = f"a request body has at most {limit} bytes here"
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdigit() and int(announced) > self._limit:
+        if announced.isdigit() and int(announced) > limit:
             await problem_response(413, detail)(scope, receive, send)
             return
         taken = 0
@@ -71,7 +77,7 @@ class BodyLimit:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > self._limit:
+            if taken > limit:
                 raise HTTPException(413, detail)
             return message
 

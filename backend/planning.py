@@ -31,19 +31,26 @@ def create(session: Session, spec: ExperimentSpec, *, submitted_by: str = "") ->
 
 
 def create_many(
-    session: Session, specs: Sequence[tuple[str, ExperimentSpec]], *, submitted_by: str, sweep: str = ""
+    session: Session,
+    specs: Sequence[tuple[str, ExperimentSpec]],
+    *,
+    submitted_by: str,
+    sweep: str = "",
+    webhook: str | None = None,
 ) -> list[str]:
     """Store many experiments with all their runs in a few statements; their ids, in the order of the specs.
 
     Args:
         specs: each with what its path in the request begins with, as ``experiments.3.``.
+        webhook: who is told where a spec names nobody itself.
 
     Raises:
         ApiError: 422 with the path of every name that is taken, also by another one of the specs.
     """
     moment = now(session)
     ids = new_ids(len(specs))
-    _insert_experiments(session, ids, specs, moment, submitted_by, sweep)
+    shared = {"created_at": moment, "submitted_by": submitted_by, "sweep": sweep}
+    _insert_experiments(session, ids, specs, shared, webhook)
     planned: list[tuple[str, PlannedRun, dict[str, Any]]] = []
     for experiment_id, (_, spec) in zip(ids, specs, strict=True):
         plan = spec.plan()
@@ -78,19 +85,17 @@ def _insert_experiments(
     session: Session,
     ids: Sequence[str],
     specs: Sequence[tuple[str, ExperimentSpec]],
-    moment: datetime,
-    submitted_by: str,
-    sweep: str,
+    shared: dict[str, Any],
+    webhook: str | None,
 ) -> None:
     rows = [
         {
             "id": key,
             "name": spec.name,
             "spec": spec.model_dump(mode="json"),
-            "created_at": moment,
-            "submitted_by": submitted_by,
-            "sweep": sweep,
             "notes": spec.notes,
+            "webhook": spec.webhook or webhook,
+            **shared,
         }
         for key, (_, spec) in zip(ids, specs, strict=True)
     ]

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from backend import logs, metrics_store
 from backend.claim import folder_of
-from backend.db import now
+from backend.db import db_now, now
 from backend.db.models import Attempt, Run
 from backend.errors import ApiError, conflict, invalid
 from backend.lifecycle import HELD, close_attempt, end, enqueue, lock_one, put_back
@@ -46,6 +46,7 @@ def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch
     lines = [_clean_log(record) for record in fresh if isinstance(record.event, Log)]
     logs.insert(session, run, attempt.number, lines)
     attempt.accepted_seq = seq
+    run.reported_at = db_now()  # type: ignore[assignment]  # by the database's clock, within the same statement
     return seq
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.logging import LogFormat, LogLevel
@@ -37,6 +37,15 @@ class Settings(BaseSettings):
         description='Names that a request may be addressed to; "*" allows any. Keeps web pages from rebinding DNS.',
     )
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="Of an uploaded teacher.")
+    webhook_url: str | None = Field(
+        None, pattern=r"^https?://[^\s]+$", description="Whom to tell of every experiment that names nobody itself."
+    )
+    webhook_hosts: CommaSeparated = Field(
+        (), description="Origins that a spec may name as its webhook, as https://hooks.slack.com; none by default."
+    )
+    webhook_secret: SecretStr | None = Field(None, description="Signs what is sent to webhooks.")
+    stalled_minutes: float = Field(30.0, gt=0, description="Without a word from a running training, it has stalled.")
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     plugins: CommaSeparated = Field((), description="Modules that add entries to the catalog.")
@@ -56,7 +65,7 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(5.0, gt=0)
     idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
 
-    @field_validator("allowed_hosts", "plugins", mode="before")
+    @field_validator("allowed_hosts", "plugins", "webhook_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -8,11 +8,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend import idempotency
+from backend import idempotency, planning, uploads
 from backend.db import now
 from backend.db.models import Experiment
 from backend.errors import ApiError, conflict
+from backend.settings import Settings
 from backend.tokens import Principal
+from backend.webhooks import refuse_webhooks
 from core.spec import ExperimentSpec, Problem, SpecError, parse_experiment, with_field, with_fields
 from core.wire.submissions import MAX_EXPERIMENTS, MAX_RUNS, Submitted, SubmittedList
 
@@ -42,6 +44,25 @@ def once(session: Session, request: idempotency.Request | None, make: Callable[[
     if set(session.scalars(select(Experiment.id).where(Experiment.id.in_(known[:1])))) != set(known[:1]):
         raise conflict("what this request made has been deleted since; send it with a new Idempotency-Key")
     return known
+
+
+def create(
+    session: Session,
+    specs: Sequence[tuple[str, ExperimentSpec]],
+    settings: Settings,
+    *,
+    submitted_by: str,
+    sweep: str = "",
+) -> list[str]:
+    """Make the experiments, with what they name of this backend's own looked up. Raises SpecError, ApiError 422."""
+    refuse_webhooks(specs, settings)
+    return planning.create_many(
+        session,
+        uploads.resolved(session, specs),
+        submitted_by=submitted_by,
+        sweep=sweep,
+        webhook=settings.webhook_url,
+    )
 
 
 def request_of(principal: Principal, key: str | None, body_sha256: str) -> idempotency.Request | None:

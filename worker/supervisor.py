@@ -261,7 +261,7 @@ class Supervisor:
         before = guard.processes(gpus) if guard else frozenset[int]()
         process = self._spawner.start(
             [*self._plan.command, *attempt.arguments],
-            environment=self._plan.environment(gpus),
+            environment={**self._plan.environment(gpus), "DKD_UPLOADS": str(self._plan.artifacts / "uploads")},
             stdout=attempt.stdout,
             stderr=attempt.stderr,
         )

@@ -58,6 +58,10 @@ class Experiment(Base):
     sweep: Mapped[str] = mapped_column(String(100), default="", server_default="", doc="Name of the sweep it is of.")
     notes: Mapped[str] = mapped_column(Text, default="", server_default="")
     archived_at: Mapped[datetime | None]
+    webhook: Mapped[str | None] = mapped_column(Text, doc="Whom to tell; NULL: nobody.")
+    webhook_state: Mapped[str] = mapped_column(
+        String(12), default="active", server_default="active", index=True, doc="What was told last, or active."
+    )
 
 
 class ExperimentTag(Base):
@@ -160,6 +164,7 @@ class Run(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    reported_at: Mapped[datetime | None] = mapped_column(doc="When its training was last heard of.")
 
 
 class Attempt(Base):
@@ -288,6 +293,38 @@ class Token(Base):
     created_by: Mapped[str] = mapped_column(String(100), default="", server_default="")
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class Upload(Base):
+    """Weights that a person has sent; the file is named by their hash."""
+
+    __tablename__ = "uploads"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    size: Mapped[int] = mapped_column(BigInt)
+    tensors: Mapped[int]
+    parameters: Mapped[int] = mapped_column(BigInt)
+    submitted_by: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[datetime]
+
+
+class WebhookDelivery(Base):
+    """A message about an experiment that is to be sent, or was. Kept for a week."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (Index("ix_webhook_deliveries_due", "done", "not_before"),)
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), index=True)
+    event: Mapped[str] = mapped_column(String(12))
+    url: Mapped[str] = mapped_column(Text)
+    body: Mapped[dict[str, Any]]
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime]
+    done: Mapped[bool] = mapped_column(default=False)
+    error: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime]
 
 
 class IdempotencyKey(Base):

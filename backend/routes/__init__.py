@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from backend.routes import (
+    artifacts,
     catalog,
     comparisons,
     events,
@@ -15,6 +16,7 @@ from backend.routes import (
     runs,
     submissions,
     tokens,
+    uploads,
     worker,
 )
 
@@ -25,9 +27,11 @@ API: tuple[APIRouter, ...] = (
     runs.router,
     metrics.router,
     events.router,
+    artifacts.router,
     comparisons.router,
     exports.router,
     fleet.router,
+    uploads.router,
     tokens.router,
     worker.router,
 )

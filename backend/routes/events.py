@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -16,10 +17,11 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from backend import logs, metrics_store
 from backend.db import Database, models
 from backend.deps import DatabaseDep, reads
-from backend.errors import not_found
+from backend.errors import invalid, not_found
 from backend.routes.metrics import MAX_COUNT
 from backend.texts import clean
-from core.wire.public import TERMINAL, RunProgress
+from core.wire.public import TERMINAL, ProblemField, RunProgress
+from core.wire.stored import RunNews
 
 router = APIRouter(tags=["runs"], dependencies=[reads])
 
@@ -98,6 +100,54 @@ async def read_events(
         position, progress = news.position, news.progress
         if not news.full:
             await anyio.sleep(_PERIOD_SECONDS)
+
+
+@router.get("/runs/{run_id}/news")
+async def read_news(
+    run_id: Annotated[str, Depends(_existing_run)],
+    request: Request,
+    database: DatabaseDep,
+    cursor: Annotated[str, Query(max_length=100, description="Of the answer before; left out, from the start.")] = "",
+    wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait for something new.")] = 25.0,
+    max_points: Annotated[int, Query(ge=1, le=20_000, description="The most entries in a series.")] = 2000,
+) -> RunNews:
+    """What is new about a run since a cursor, waiting for it a while: for what cannot read the stream of its events.
+
+    Ask again with the answer's cursor until `ended`. An answer without metrics and lines says that nothing has come.
+    """
+    stopping: threading.Event = request.app.state.stopping
+    numbers, _, state = cursor.partition(":")
+    position = Position.parse(numbers)
+    if cursor and position is None:
+        text = "this cursor is not one that this run has given out"
+        raise invalid(text, ProblemField(path="cursor", message="unknown"))
+    until = time.monotonic() + wait
+    while True:
+        news = await run_in_threadpool(_news, database, run_id, position or Position(), max_points)
+        new = news.metrics.series or news.lines or news.ended or news.state != state
+        if new or stopping.is_set() or time.monotonic() >= until or await request.is_disconnected():
+            return news
+        await anyio.sleep(min(_PERIOD_SECONDS, max(until - time.monotonic(), 0.0)))
+
+
+def _news(database: Database, run_id: str, position: Position, max_points: int) -> RunNews:
+    with database.read() as session:
+        run = session.get(models.Run, run_id)
+        if run is None:
+            raise not_found("run", run_id)
+        progress = _progress(run)
+        metrics = metrics_store.reply(session, run, None, position.ingest, max_points)
+        lines = logs.read(session, run_id, position.line, _LINES, None).lines
+    after = Position(metrics.cursor, lines[-1].number if lines else position.line)
+    return RunNews(
+        run_id=run_id,
+        cursor=f"{after}:{progress.state}",
+        state=progress.state,
+        progress=progress,
+        metrics=metrics,
+        lines=lines,
+        ended=progress.state in TERMINAL and len(lines) < _LINES,
+    )
 
 
 def _look(

@@ -10,7 +10,7 @@ from backend import planning, submission, views
 from backend.bodies import BodyDep, KeyDep
 from backend.db import Database
 from backend.db.models import Experiment
-from backend.deps import DatabaseDep, NudgerDep, SessionDep, SubmitterDep, submits
+from backend.deps import DatabaseDep, NudgerDep, SessionDep, SettingsDep, SubmitterDep, submits
 from backend.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
 from backend.reconciler import send_nudges
 from backend.routes.experiments import find
@@ -32,6 +32,7 @@ def submit(
     body: BodyDep,
     principal: SubmitterDep,
     database: DatabaseDep,
+    settings: SettingsDep,
     nudger: NudgerDep,
     tasks: BackgroundTasks,
     key: KeyDep = None,
@@ -44,7 +45,7 @@ def submit(
     with database.write() as session:
         request = submission.request_of(principal, key, body.sha256)
         (experiment_id,) = submission.once(
-            session, request, lambda: [planning.create(session, spec, submitted_by=principal.name).id]
+            session, request, lambda: submission.create(session, [("", spec)], settings, submitted_by=principal.name)
         )
     tasks.add_task(send_nudges, database, nudger)
     return _whole(database, experiment_id)
@@ -61,6 +62,7 @@ def submit_many(
     body: BodyDep,
     principal: SubmitterDep,
     database: DatabaseDep,
+    settings: SettingsDep,
     nudger: NudgerDep,
     tasks: BackgroundTasks,
     key: KeyDep = None,
@@ -73,7 +75,7 @@ def submit_many(
     with database.write() as session:
         request = submission.request_of(principal, key, body.sha256)
         ids = submission.once(
-            session, request, lambda: planning.create_many(session, specs, submitted_by=principal.name)
+            session, request, lambda: submission.create(session, specs, settings, submitted_by=principal.name)
         )
     tasks.add_task(send_nudges, database, nudger)
     return submission.counted(ids, [spec for _, spec in specs])
@@ -85,6 +87,7 @@ def clone(
     request: CloneRequest,
     principal: SubmitterDep,
     database: DatabaseDep,
+    settings: SettingsDep,
     nudger: NudgerDep,
     tasks: BackgroundTasks,
 ) -> public.Experiment:
@@ -98,7 +101,7 @@ def clone(
         raise SpecError([Problem(unfit, "contains a character that is not text")])
     with database.write() as session:
         spec = submission.cloned(session, find(session, key), request.name, request.changes)
-        experiment_id = planning.create(session, spec, submitted_by=principal.name).id
+        (experiment_id,) = submission.create(session, [("", spec)], settings, submitted_by=principal.name)
     tasks.add_task(send_nudges, database, nudger)
     return _whole(database, experiment_id)
 
@@ -108,6 +111,7 @@ def sweep(
     body: BodyDep,
     principal: SubmitterDep,
     database: DatabaseDep,
+    settings: SettingsDep,
     nudger: NudgerDep,
     tasks: BackgroundTasks,
     key: KeyDep = None,
@@ -126,7 +130,7 @@ def sweep(
         ids = submission.once(
             session,
             request,
-            lambda: planning.create_many(session, named, submitted_by=principal.name, sweep=parsed.name),
+            lambda: submission.create(session, named, settings, submitted_by=principal.name, sweep=parsed.name),
         )
     tasks.add_task(send_nudges, database, nudger)
     return submission.counted(ids, specs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 import tempfile
@@ -21,6 +22,7 @@ from core.models.network import Network, WeightsError
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "student", "net")
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
+_UPLOAD = "upload:"  # and the SHA-256: what the backend makes of a name
 _SCHEMES = ("https", "s3", "gs", "file")
 _NAMED = 4  # of each kind of mismatch, so that a message stays readable
 
@@ -136,6 +138,15 @@ def load_source(network: Network, source: str, sha256: str | None, *, any_classe
     """
     if source == "pretrained":
         network.load_pretrained()
+        return
+    if source.startswith(_UPLOAD):
+        folder = os.environ.get("DKD_UPLOADS")
+        if not folder:
+            raise WeightsError(f"{source} is in a backend's store; without one, name the file itself")
+        path = Path(folder, f"{source.removeprefix(_UPLOAD)}.safetensors")
+        if not path.is_file():
+            raise WeightsError(f"{source} is not in the artifact store any more; upload it again")
+        _load_file(network, path, source, sha256, any_classes)
         return
     if "://" in source:
         with tempfile.TemporaryDirectory() as folder:

@@ -63,6 +63,12 @@ class ExperimentSpec(SpecModel):
     notes: str = Field("", max_length=10_000)
     tags: tuple[Tag, ...] = Field((), max_length=20)
     priority: int = Field(0, ge=-100, le=100, description="Higher runs first.")
+    webhook: str | None = Field(
+        None,
+        max_length=1000,
+        pattern=r"^https?://[^\s\x00]+$",
+        description="Whom to tell when it has finished, failed or stalled; a host that the backend's settings allow.",
+    )
     dataset: DatasetChoice
     teacher: Teacher | None = None
     student: Student

@@ -23,7 +23,8 @@ class Weights(SpecModel):
         max_length=1000,
         pattern=r"^[^\s\x00](.*\S)?$",
         description="pretrained: the published ones of that name. Else a file on the worker, absolute or under its "
-        "DATA_DIR (safetensors, or a checkpoint of PyTorch), or an address of https, s3, gs or file.",
+        "DATA_DIR (safetensors, or a checkpoint of PyTorch), or an address of https, s3, gs or file. "
+        "upload:NAME: weights that were uploaded to the backend.",
         examples=[PRETRAINED],
     )
     sha256: str | None = Field(

@@ -1,0 +1,150 @@
+"""Teachers' weights that people upload: kept by their SHA-256, found by name or by it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.db import models, now
+from backend.db.upsert import insert_if_absent
+from backend.errors import conflict, invalid, not_found
+from backend.safetensors_file import Contents, NotSafetensorsError, inspect
+from core.spec import ExperimentSpec, Problem, SpecError
+from core.wire.public import TERMINAL, ProblemField
+from core.wire.stored import UPLOAD, Upload
+
+
+@dataclass(frozen=True)
+class Received:
+    """A whole file that was sent, checked, and not yet among the others."""
+
+    path: Path
+    sha256: str
+    size: int
+    contents: Contents
+
+
+def place(root: Path, sha256: str) -> Path:
+    """Where an upload lies in the artifact folder; its name is the backend's own reckoning of the content."""
+    return root / "uploads" / f"{sha256}.safetensors"
+
+
+def new_file(root: Path) -> Path:
+    """An empty file beside the uploads, to write into."""
+    folder = root / "uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".new-")
+    os.close(descriptor)
+    return Path(name)
+
+
+def checked(path: Path, sha256: str) -> Received:
+    """Raises ApiError 422 where the file is no whole safetensors file."""
+    try:
+        return Received(path, sha256, path.stat().st_size, inspect(path))
+    except NotSafetensorsError as error:
+        text = f"this is no safetensors file: {error}"
+        raise invalid(
+            f"{text}; `python -m core convert` makes one of a checkpoint", ProblemField(path="body", message=text)
+        ) from None
+
+
+def keep(session: Session, root: Path, received: Received, name: str, submitted_by: str) -> Upload:
+    """Enter the file under a name. The same content under the same name again changes nothing.
+
+    Raises ApiError 409 where the name stands for another file, or the file has another name.
+    """
+    row = {
+        "sha256": received.sha256,
+        "name": name,
+        "size": received.size,
+        "tensors": received.contents.tensors,
+        "parameters": received.contents.parameters,
+        "submitted_by": submitted_by,
+        "created_at": now(session),
+    }
+    insert_if_absent(session, models.Upload, row, unique=["sha256"])
+    found = session.get_one(models.Upload, received.sha256)
+    if found.name != name:
+        raise conflict(f"this file is here already, as {found.name!r}")
+    os.replace(received.path, place(root, received.sha256))
+    return _shape(found)
+
+
+def named(session: Session, name: str) -> models.Upload | None:
+    """By name, else by SHA-256."""
+    query = select(models.Upload).where((models.Upload.name == name) | (models.Upload.sha256 == name.lower()))
+    found = session.scalars(query).all()
+    return next((row for row in found if row.name == name), found[0] if found else None)
+
+
+def listed(session: Session) -> list[Upload]:
+    """Newest first."""
+    rows = session.scalars(select(models.Upload).order_by(models.Upload.created_at.desc(), models.Upload.sha256))
+    return [_shape(row) for row in rows]
+
+
+def delete(session: Session, sha256: str) -> str:
+    """Forget an upload; returns its SHA-256, whose file is then to be removed.
+
+    Raises ApiError 404, or 409 while a run that has not ended needs it.
+    """
+    found = named(session, sha256)
+    if found is None:
+        raise not_found("upload", sha256)
+    waiting = select(models.Run.id, models.Run.spec).where(
+        models.Run.role == "teacher", models.Run.state.not_in(TERMINAL)
+    )
+    for run_id, spec in session.execute(waiting):
+        if (spec.get("weights") or {}).get("source") == UPLOAD + found.sha256:
+            raise conflict(f"run {run_id} still needs this file; cancel it first")
+    session.delete(found)
+    return found.sha256
+
+
+def resolved(session: Session, specs: Sequence[tuple[str, ExperimentSpec]]) -> list[tuple[str, ExperimentSpec]]:
+    """The specs with each upload that they name by its SHA-256, which is what their teachers are told apart by.
+
+    Raises SpecError with the path of each name that stands for no upload.
+    """
+    problems: list[Problem] = []
+    found: list[tuple[str, ExperimentSpec]] = []
+    for prefix, spec in specs:
+        weights = spec.teacher.weights if spec.teacher else None
+        if spec.teacher is None or weights is None or not weights.source.startswith(UPLOAD):
+            found.append((prefix, spec))
+            continue
+        path = f"{prefix}teacher.weights"
+        upload = named(session, weights.source.removeprefix(UPLOAD).replace("\0", ""))
+        if upload is None:
+            text = f"there is no upload {weights.source.removeprefix(UPLOAD)!r}; `dkd teachers upload` makes one"
+            problems.append(Problem(f"{path}.source", text))
+            continue
+        if weights.sha256 not in (None, upload.sha256):
+            problems.append(Problem(f"{path}.sha256", f"the upload has the SHA-256 {upload.sha256}"))
+            continue
+        update: dict[str, Any] = {"source": UPLOAD + upload.sha256, "sha256": upload.sha256}
+        teacher = spec.teacher.model_copy(update={"weights": weights.model_copy(update=update)})
+        found.append((prefix, spec.model_copy(update={"teacher": teacher})))
+    if problems:
+        raise SpecError(problems)
+    return found
+
+
+def _shape(row: models.Upload) -> Upload:
+    return Upload(
+        sha256=row.sha256,
+        name=row.name,
+        size=row.size,
+        tensors=row.tensors,
+        parameters=row.parameters,
+        submitted_by=row.submitted_by,
+        created_at=row.created_at,
+    )

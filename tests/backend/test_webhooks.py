@@ -1,0 +1,159 @@
+"""Webhooks: who is told what, signed, again where it failed, and never where the settings do not allow it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from backend.db import Database, models, now
+from tests.backend import rows
+from tests.backend.lab import Json, Lab, plain
+
+
+class Receiver:
+    """A web server on the loopback address that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.status = 200
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.requests.append((dict(self.headers), body))
+                self.send_response(receiver.status)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        self.origin = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def bodies(self) -> list[Json]:
+        return [json.loads(body) for _, body in self.requests]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pass in the background: it would race with the test's."""
+
+    async def nothing(*_: object) -> None:
+        return
+
+    monkeypatch.setattr("backend.webhooks.Webhooks.run_until", nothing)
+
+
+@pytest.fixture
+def lab(quiet: None, make_lab: Callable[..., Lab], receiver: Receiver) -> Lab:
+    lab = make_lab(webhook_hosts=(receiver.origin,), webhook_secret="geheim", stalled_minutes=10)
+    lab.register()
+    return lab
+
+
+def test_an_end_is_told_once_and_signed(lab: Lab, receiver: Receiver) -> None:
+    made = lab.submit(plain("mine", webhook=f"{receiver.origin}/hook"))
+    assert lab.app.state.webhooks.run_once() == 0
+    lab.succeed(lab.claim())
+    assert [lab.app.state.webhooks.run_once() for _ in range(2)] == [1, 0]
+    ((headers, body),) = receiver.requests
+    told = json.loads(body)
+    assert (told["event"], told["experiment_id"], told["counts"]) == ("finished", made["id"], {"succeeded": 1})
+    assert told["text"] == "mine: finished (1 succeeded)"
+    parts = dict(part.split("=") for part in headers["DKD-Signature"].split(","))
+    expected = hmac.new(b"geheim", parts["t"].encode() + b"." + body, hashlib.sha256).hexdigest()
+    assert parts["v1"] == expected
+
+
+def test_a_failure_is_told_and_after_a_retry_the_new_end_too(lab: Lab, receiver: Receiver) -> None:
+    made = lab.submit(plain("mine", webhook=receiver.origin))
+    lab.finish(lab.claim(), "failed", reason="NaN")
+    lab.app.state.webhooks.run_once()
+    lab.retry(made["runs"][0]["id"])
+    lab.app.state.webhooks.run_once()
+    lab.succeed(lab.claim())
+    lab.app.state.webhooks.run_once()
+    assert [body["event"] for body in receiver.bodies()] == ["failed", "finished"]
+
+
+def test_a_training_that_says_nothing_has_stalled(lab: Lab, database: Database, receiver: Receiver) -> None:
+    made = lab.submit(plain("mine", webhook=receiver.origin))
+    claim = lab.claim()
+    assert lab.app.state.webhooks.run_once() == 0
+    with database.read() as session:
+        before = now(session) - timedelta(minutes=11)
+    rows.change(database, made["runs"][0]["id"], started_at=before)
+    assert [lab.app.state.webhooks.run_once() for _ in range(2)] == [1, 0]
+    lab.events(claim, {"seq": 1, "time": 1.0, "event": {"type": "log", "message": "alive"}})
+    assert lab.app.state.webhooks.run_once() == 0
+    rows.change(database, made["runs"][0]["id"], reported_at=before)
+    lab.app.state.webhooks.run_once()
+    assert [body["event"] for body in receiver.bodies()] == ["stalled", "stalled"]
+
+
+@pytest.mark.parametrize("status", [500, 302])
+def test_what_is_not_taken_is_sent_again_later_and_given_up_in_the_end(
+    lab: Lab, database: Database, receiver: Receiver, status: int
+) -> None:
+    receiver.status = status
+    lab.submit(plain("mine", webhook=receiver.origin))
+    lab.succeed(lab.claim())
+    waits: list[float] = []
+    for _ in range(8):
+        lab.app.state.webhooks.run_once()
+        with database.write() as session:
+            message = session.query(models.WebhookDelivery).one()
+            waits.append(round((message.not_before - now(session)).total_seconds(), -1))
+            message.not_before = now(session)
+    assert len(receiver.requests) == 6, "once, and five times again"
+    assert waits[:3] == [10, 60, 300]
+    assert (message.done, message.error) == (True, f"status {status}")
+    assert len({body["id"] for body in receiver.bodies()}) == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["http://169.254.169.254/x", "https://127.0.0.1", "http://user:pw@127.0.0.1", "ftp://x"]
+)
+def test_a_spec_may_only_name_whom_the_settings_list(lab: Lab, url: str) -> None:
+    answer = lab.admin.post("/api/v1/experiments", json=plain("mine", webhook=url))
+    assert answer.status_code == 422
+    assert [error["path"] for error in answer.json()["errors"]] == ["webhook"]
+
+
+def test_the_settings_own_address_is_told_of_every_experiment(
+    quiet: None, make_lab: Callable[..., Lab], receiver: Receiver
+) -> None:
+    lab: Any = make_lab(webhook_url=f"{receiver.origin}/all")
+    lab.submit(plain("mine"))
+    lab.cancel_experiment("mine")
+    lab.app.state.webhooks.run_once()
+    lab.submit(plain("other"))
+    lab.register()
+    lab.succeed(lab.claim())
+    lab.app.state.webhooks.run_once()
+    assert [body["experiment"] for body in receiver.bodies()] == ["other"], "who cancels knows it"
+    assert "DKD-Signature" not in receiver.requests[0][0]
