@@ -46,7 +46,7 @@ def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch
     lines = [_clean_log(record) for record in fresh if isinstance(record.event, Log)]
     logs.insert(session, run, attempt.number, lines)
     attempt.accepted_seq = seq
-    run.reported_at = db_now()  # type: ignore[assignment]  # by the database's clock, within the same statement
+    run.reported_at = db_now()  # by the database's clock, within the same statement
     return seq
 
 

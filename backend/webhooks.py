@@ -201,7 +201,7 @@ def _body(
         .where(ExperimentRun.experiment_id == experiment_id)
         .group_by(Run.state)
     )
-    counts: dict[str, int] = dict(map(tuple, session.execute(query)))
+    counts = {row[0]: row[1] for row in session.execute(query)}
     said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     return {
         "id": message_id,
