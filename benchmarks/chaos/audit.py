@@ -15,6 +15,7 @@ from benchmarks.chaos.stack import Stack
 from benchmarks.chaos.standin import ranks_of
 from client import ApiError, Client
 from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
+from core.spec import RunSpec
 from core.wire.public import Run
 
 Point = tuple[str, int, float]
@@ -115,8 +116,8 @@ def _states(stack: Stack, client: Client, run: Run) -> list[str]:
     if run.teacher_run_id is not None:
         made_by = insist(lambda: client.run(str(run.teacher_run_id)))
         teacher = (stack.artifacts / made_by.weights).read_bytes()
-    seed = run.spec.seed
-    return chain.states(seed, run.spec.training.epochs, ranks_of(seed, stack.terms.ranks), teacher)
+    spec = RunSpec.model_validate(run.spec)
+    return chain.states(spec.seed, spec.training.epochs, ranks_of(spec.seed, stack.terms.ranks), teacher)
 
 
 def _compare_points(found: Audit, client: Client, run: Run, expected: set[Point]) -> None:

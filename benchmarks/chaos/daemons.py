@@ -113,7 +113,8 @@ class Keeper:
         self._thread.start()
 
     def add(self, daemon: Daemon) -> Daemon:
-        self._daemons.append(daemon)
+        if daemon not in self._daemons:
+            self._daemons.append(daemon)
         return daemon
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from benchmarks.chaos.load import Load, insist, wait_for_all
 from benchmarks.chaos.reference import undisturbed
 from benchmarks.chaos.report import Report
 from benchmarks.chaos.stack import Kind, Stack, Terms, stack
+from core.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _compare(report: Report, lab: Stack, say: Callable[[str], None]) -> None:
         return
     say(f"training {len(trained)} runs once more, undisturbed")
     with lab.client() as client:
-        specs = [(run_id, client.run(run_id).spec) for run_id in trained]
+        specs = [(run_id, RunSpec.model_validate(client.run(run_id).spec)) for run_id in trained]
     expected = undisturbed(lab.root / "reference", specs)
     report.compared = len(trained)
     report.equal = sum(expected[run_id] == digest for run_id, digest in trained.items())

@@ -17,11 +17,16 @@ class Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._servers: list[asyncio.Server] = []
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxies", daemon=True)
         self._thread.start()
 
     def call(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def add(self, server: asyncio.Server) -> None:
+        """To be closed with the loop."""
+        self._servers.append(server)
 
     def close(self) -> None:
         self.call(self._cancel())
@@ -30,6 +35,8 @@ class Loop:
         self._loop.close()
 
     async def _cancel(self) -> None:
+        for server in self._servers:
+            server.close()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
@@ -53,8 +60,9 @@ class Proxy:
     async def _listen(self) -> int:
         self._thawed = asyncio.Event()
         self._thawed.set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port: int = self._server.sockets[0].getsockname()[1]
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._loop.add(server)
+        port: int = server.sockets[0].getsockname()[1]
         return port
 
     async def _set(self, mode: Mode) -> None:

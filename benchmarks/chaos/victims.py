@@ -15,12 +15,14 @@ class Victim:
     """One attempt under way.
 
     Attributes:
+        run: its id.
         processes: the training itself first, then its further ranks.
         real: trained by core, not played.
         resumed: from an earlier attempt's checkpoint.
         checkpoint: whether it has written one of its own.
     """
 
+    run: str
     launcher: psutil.Process
     processes: tuple[psutil.Process, ...]
     real: bool
@@ -53,4 +55,4 @@ def _victim(launcher: psutil.Process) -> Victim | None:
     except (psutil.Error, ValueError, OSError):
         return None
     checkpoint = any(out.glob("checkpoint.*"))
-    return Victim(launcher, tuple(below), real, "--resume" in words, checkpoint)
+    return Victim(out.parent.name, launcher, tuple(below), real, "--resume" in words, checkpoint)

@@ -1,4 +1,4 @@
-"""A migrated database, once on SQLite and once on PostgreSQL, and the application on it."""
+"""The application on both stacks: SQLite with nudges in files, and PostgreSQL with nudges over Redis."""
 
 from __future__ import annotations
 
@@ -75,10 +75,21 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     yield database.url
 
 
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    try:
+        with services.redis() as url:
+            yield url
+    except services.ServiceMissing as missing:
+        pytest.skip(str(missing))
+
+
 @pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
+def settings(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    embedded = database_url.startswith("sqlite")
     return Settings(
         database_url=database_url,
+        broker_url="filesystem://" if embedded else request.getfixturevalue("redis_server"),
         broker_folder=tmp_path / "broker",
         artifacts=tmp_path / "artifacts",
         admin_token_file=tmp_path / "tokens" / "admin",

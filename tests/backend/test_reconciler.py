@@ -223,7 +223,8 @@ def test_as_many_nudges_as_eligible_runs_and_free_slots(lab: Lab, database: Data
     assert sent() == 0
 
 
-def test_a_nudge_is_a_message_without_work(lab: Lab, settings: Settings) -> None:
+def test_a_nudge_is_a_message_without_work(make_lab: Callable[..., Lab], settings: Settings) -> None:
+    lab = make_lab(broker_url="filesystem://")
     lab.register(slots=2)
     lab.submit(plain(runs=2))
     messages = list((settings.broker_folder / "messages").iterdir())
@@ -236,7 +237,7 @@ def test_a_nudge_is_a_message_without_work(lab: Lab, settings: Settings) -> None
 
 
 def test_taken_messages_are_deleted_after_a_while(settings: Settings) -> None:
-    nudger = Nudger(settings)
+    nudger = Nudger(settings.model_copy(update={"broker_url": "filesystem://"}))
     nudger.send(1)
     processed = settings.broker_folder / "processed"
     (processed / "new").touch()
