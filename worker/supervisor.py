@@ -74,7 +74,8 @@ class Supervisor:
         # Held over a claim: it says how many GPUs are free, and no other may take them before it is answered.
         self._claiming = threading.Lock()
         self._unanswered: str | None = None
-        self._held: dict[str, HeldRun] = {}
+        # By run and attempt: while the end of one attempt waits to be heard, the next may be given to this worker too.
+        self._held: dict[tuple[str, int], HeldRun] = {}
         self._known = False
         self._leaving = threading.Event()
         self._active = 0
@@ -143,8 +144,8 @@ class Supervisor:
         with self._lock:
             held_runs = dict(self._held)
         for order in orders:
-            held = held_runs.get(order.run_id)
-            if held is None or held.token.attempt != order.attempt:
+            held = held_runs.get((order.run_id, order.attempt))
+            if held is None:
                 continue
             if order.order == "lost":
                 held.ask(Want.DROP, "the run is no longer ours")
@@ -216,7 +217,7 @@ class Supervisor:
         held = HeldRun(claim, sent + claim.lease_seconds)
         with self._lock:
             slots = self._slots.take(claim.gpus, shunned)
-            self._held[claim.run_id] = held
+            self._held[claim.run_id, claim.attempt] = held
             leaving = self._leaving.is_set()
         if leaving:  # told so while the claim was on its way
             held.ask(Want.HAND_BACK, "the worker was told to leave")
@@ -237,7 +238,7 @@ class Supervisor:
                 log.info("run let go", run=claim.run_id, reason=held.reason)
         finally:
             with self._lock:
-                del self._held[claim.run_id]
+                del self._held[claim.run_id, claim.attempt]
 
     def _train(self, held: HeldRun, slots: tuple[int, ...]) -> Outcome | None:
         """See one training through. None where nothing is to be reported, or nobody is there to hear it."""

@@ -126,12 +126,12 @@ class Load:
             self._error = error
 
     def _refill(self, client: Client) -> None:
-        """Two real trainings at a time, and always something in the queue."""
+        """Three real trainings at a time, and always something in the queue."""
         slots = self._stack.terms.slots * len(self._stack.workers)
         under_way = insist(lambda: client.runs(state=["queued", "running"], limit=200)).items
         alive = {run.id for run in under_way}
         self._under_way &= alive
-        while self._real and len(self._under_way) < 2:
+        while self._real and len(self._under_way) < 3:
             self._real -= 1
             seed = next(self._seed)
             made = self.submit(client, trained(f"real-{seed}", seed, self._epochs))
@@ -141,11 +141,6 @@ class Load:
             steps = self._random.randint(10, 50)
             make = taught if self._random.random() < 0.25 else played
             self.submit(client, make(f"played-{seeds[0]}", seeds, steps))
-
-    @property
-    def real_left(self) -> int:
-        """Real trainings that were not submitted yet, or have not ended."""
-        return self._real + len(self._under_way)
 
 
 def wait_for_all(stack: Stack, load: Load, seconds: float) -> None:

@@ -40,7 +40,7 @@ class Options:
     seed: int = 0
     minutes: float = 13.0
     every: float = 1.8
-    real: int = 26
+    real: int = 32
     epochs: int = 30
     claimed: int = 1000
     settle: float = 300.0

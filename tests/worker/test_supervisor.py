@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from core.events import Started
-from core.wire.worker import ArtifactRef
+from core.wire.worker import ArtifactRef, Order
 from tests.worker.conftest import Rig, processes_of
 from tests.worker.fake import RUN, until
 from worker.watch import Limits
@@ -122,6 +122,22 @@ def test_cancel_leaves_no_process(make_rig: MakeRig, behaviour: str) -> None:
     assert processes_of(rig.artifacts) == []
     if behaviour == "train":
         assert rig.backend.types()[-1] == "stopped"
+
+
+def test_the_next_attempt_is_held_while_the_end_of_the_last_is_not_yet_heard(make_rig: MakeRig) -> None:
+    rig = make_rig(slots=2)
+    rig.behaviour = "train"
+    rig.backend.add(attempt=1)
+    rig.start()
+    rig.ready(attempt=1)
+    rig.backend.add(attempt=2)
+    rig.ready(attempt=2)
+    assert [held.attempt for held in rig.supervisor.holding()] == [1, 2]
+    rig.supervisor.obey([Order(run_id="run-1", attempt=1, order="lost")], 0.0)
+    until(lambda: [held.attempt for held in rig.supervisor.holding()] == [2], "the first is let go, the second is not")
+    rig.backend.orders["run-1"] = "cancel"
+    assert ends(rig) == "cancelled"
+    assert [outcome.attempt for _, outcome in rig.backend.outcomes] == [2]
 
 
 def test_run_that_is_lost_is_ended_without_a_word(rig: Rig) -> None:
