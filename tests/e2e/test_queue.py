@@ -6,6 +6,7 @@ What the backend alone decides (claims, leases, fencing, teachers, repeated even
 from __future__ import annotations
 
 import hashlib
+import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -36,24 +37,21 @@ KINDS: tuple[Kind, ...] = ("embedded", "services")
 class Lab:
     """A stack under test, and what was submitted to it."""
 
-    def __init__(self, running: Stack, client: Client) -> None:
+    def __init__(self, running: Stack, client: Client, seeds: Iterator[int]) -> None:
         self.stack, self.client = running, client
         self.load = Load(running, seed=0, real=0, epochs=1)
-        self._seed = 0
+        self._seeds = seeds
 
     def submit(self, steps: int, count: int = 1, *, ranks: int = 1) -> list[str]:
         """Ids of new runs for the stand-in."""
-        seeds = []
-        while len(seeds) < count:
-            self._seed += 1
-            if ranks_of(self._seed, TERMS.ranks) == ranks:
-                seeds.append(self._seed)
-        return [run.id for run in self.load.submit(self.client, played(f"played-{self._seed}", seeds, steps)).runs]
+        fitting = (seed for seed in self._seeds if ranks_of(seed, TERMS.ranks) == ranks)
+        seeds = list(itertools.islice(fitting, count))
+        return [run.id for run in self.load.submit(self.client, played(f"played-{seeds[0]}", seeds, steps)).runs]
 
     def teach(self, steps: int) -> tuple[str, list[str]]:
         """Ids of a new teacher and of its students."""
-        self._seed += 1
-        runs = self.load.submit(self.client, taught(f"taught-{self._seed}", [self._seed], steps)).runs
+        seed = next(self._seeds)
+        runs = self.load.submit(self.client, taught(f"taught-{seed}", [seed], steps)).runs
         students = [run.id for run in runs if run.role == "student"]
         return next(run.id for run in runs if run.role == "teacher"), students
 
@@ -93,12 +91,18 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip(str(missing))
 
 
+@pytest.fixture(scope="module")
+def seeds() -> Iterator[int]:
+    """No two experiments of a stack are alike."""
+    return itertools.count(1)
+
+
 @pytest.fixture
-def lab(running: Stack) -> Iterator[Lab]:
+def lab(running: Stack, seeds: Iterator[int]) -> Iterator[Lab]:
     """After every test: each run ended as it should, was trained by one worker at a time, and all it said is there."""
     running.start_workers()
     with running.client() as client:
-        made = Lab(running, client)
+        made = Lab(running, client, seeds)
         yield made
         running.heal()
         wait_for_all(running, made.load, 120)
