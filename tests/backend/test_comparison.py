@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from typing import Any
 
@@ -11,7 +13,7 @@ from sqlalchemy import event
 
 from backend import comparisons, statistics
 from backend.db import Database, models
-from core.wire.public import Comparison
+from core.wire.comparisons import Comparison, Overview
 from tests.backend import rows
 
 METHODS = ["kd", {"name": "dkd", "label": "DKD"}]
@@ -219,3 +221,254 @@ def test_asks_the_database_equally_often_for_one_seed_and_for_many(database: Dat
             comparisons.build(session, [found])
         counts.append(len(statements))
     assert counts[0] == counts[1] <= 6
+
+
+def test_the_epoch_is_chosen_by_validation_or_by_the_test_images(database: Database, api: TestClient) -> None:
+    experiment = rows.experiment(database, methods=METHODS, seeds=[0, 1])
+    test, val = [50.0, 70.0, 65.0, 60.0], [55.0, 60.0, 72.0, 72.0]
+    for (label, seed), run_id in rows.run_ids(database, experiment).items():
+        up = 2.0 * (label == "DKD") + seed
+        points = [
+            rows.metrics(10 * epoch, epoch=epoch, test__top1=top1 + up, val__top1=held)
+            for epoch, (top1, held) in enumerate(zip(test, val, strict=True), 1)
+        ]
+        rows.take(database, run_id, *points, rows.metrics(40, epoch=4, collapse__nc1=0.5))
+        rows.change(database, run_id, state="succeeded", test_size=899)
+    last = _compare(api, experiment)
+    assert (last.epoch, last.groups[0].values) == ("last", {0: 60.0, 1: 61.0})
+    best = _compare(api, experiment, which="best_val")  # epoch 3: the first of the two that are equal
+    assert (best.epoch, best.groups[0].values) == ("best_val", {0: 65.0, 1: 66.0})
+    assert best.groups[0].runs[0].epoch == 3
+    assert any("best validation accuracy" in note for note in best.notes)
+    oracle = _compare(api, experiment, which="oracle")
+    assert (oracle.epoch, oracle.groups[0].values) == ("oracle", {0: 70.0, 1: 71.0})
+    (pair,) = oracle.paired
+    assert (pair.mean_difference, pair.interval, pair.sign_flip_p, pair.welch_interval) == (2.0, None, None, None)
+    assert "not tested" in pair.sentence
+    late = _compare(api, experiment, which="best_val", metric="collapse/nc1")
+    assert late.groups[0].n == 0
+    assert late.groups[0].runs[0].reason == "not measured at epoch 3, its best by val/top1"
+
+
+def test_without_a_validation_split_no_epoch_is_chosen_by_it(database: Database, api: TestClient) -> None:
+    experiment = _finished(database, THREE)
+    answer = api.get("/api/v1/comparisons", params={"experiment": experiment, "which": "best_val"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["path"] == "which"
+    assert "val_fraction" in answer.json()["detail"]
+
+
+def test_missing_pairs_say_which_side_lacks_what(database: Database, api: TestClient) -> None:
+    experiment = _finished(database, {key: value for key, value in THREE.items() if key not in (("kd", 1), ("DKD", 2))})
+    ids = rows.run_ids(database, experiment)
+    rows.change(database, ids["kd", 1], state="failed", reason="out of memory")
+    (pair,) = _compare(api, experiment).paired
+    assert pair.seeds == [0]
+    assert [(item.seed, item.label, item.run_id, item.state, item.reason) for item in pair.missing] == [
+        (1, "kd", ids["kd", 1], "failed", "failed: out of memory"),
+        (2, "DKD", ids["DKD", 2], "waiting", "waiting, not ended yet"),
+    ]
+
+
+def test_machines_and_choices_for_speed_are_told_apart(database: Database, api: TestClient) -> None:
+    experiment = _finished(database, THREE)
+    for (label, seed), run_id in rows.run_ids(database, experiment).items():
+        ours = label == "DKD"
+        environment = {
+            "precision": "bfloat16" if ours and seed == 0 else "float32",
+            "torch": "2.14.0" if ours and seed > 0 else "2.13.0",
+            "packages": f"of {run_id}",
+        }
+        # A method without a teacher records no such choice; that is no difference.
+        rows.change(database, run_id, environment=environment | ({"teacher_logits": "kept"} if ours else {}))
+    (pair,) = _compare(api, experiment).paired
+    assert [(item.setting, item.kind, item.seeds, item.values) for item in pair.unlike] == [
+        ("precision", "speed", [0], "bfloat16 against float32"),
+        ("torch", "machine", [1, 2], "2.14.0 against 2.13.0"),
+    ]
+    assert "1 of 3 pairs were trained with different settings: precision." in pair.sentence
+    assert "2 of 3 pairs were trained on different machines or versions: torch." in pair.sentence
+
+
+def test_seeds_for_a_difference_from_four_pairs_on(database: Database, api: TestClient) -> None:
+    def last(seeds: int) -> dict[tuple[str, int], float]:
+        return {
+            (label, seed): 80.0 + seed + (0.3 + 0.2 * seed) * (label == "DKD")
+            for label in ("kd", "DKD")
+            for seed in range(seeds)
+        }
+
+    four = _finished(database, last(4), seeds=[0, 1, 2, 3], name="four")
+    (pair,) = _compare(api, four, difference=0.5).paired
+    assert pair.needed is not None
+    assert pair.needed.low < (pair.needed.high or 0)
+    assert f"between {pair.needed.low} and {pair.needed.high} seeds in all" in pair.sentence
+    (silent,) = _compare(api, four).paired
+    assert silent.needed is None
+    (few,) = _compare(api, _finished(database, last(3), name="three"), difference=0.5).paired
+    assert few.needed is None
+    assert "4 are the least" in few.sentence
+
+
+def _under_teachers(database: Database, gains: dict[int, list[float]]) -> list[str]:
+    """An experiment a teacher seed, of seeds 0, 1 …, in which DKD gains that much over kd."""
+    made = []
+    for teacher, values in gains.items():
+        last = {
+            (label, seed): 80.0 + seed + gain * (label == "DKD")
+            for seed, gain in enumerate(values)
+            for label in ("kd", "DKD")
+        }
+        experiment = rows.experiment(
+            database,
+            name=f"teacher {teacher}",
+            methods=METHODS,
+            seeds=list(range(len(values))),
+            teacher={"model": "resnet8", "seed": teacher},
+        )
+        for key, run_id in rows.run_ids(database, experiment).items():
+            rows.succeed(database, run_id, [50, 80, 91, 90] if key[0] == "teacher" else [50, 60, last[key], last[key]])
+        made.append(experiment)
+    return made
+
+
+def test_where_teachers_vary_a_teacher_is_the_unit(database: Database, api: TestClient) -> None:
+    experiments = _under_teachers(database, {0: [1.0, 1.2], 1: [2.0, 2.2], 2: [0.3, 0.5]})
+    answer = api.get("/api/v1/comparisons", params={"experiment": experiments})
+    found = Comparison.model_validate(answer.json())
+    assert (len(found.experiments), found.condition) == (3, "3 teachers (seeds 0, 1, 2)")
+    (pair,) = found.paired
+    assert (pair.n, pair.units, pair.unit, pair.smallest_p) == (6, 3, "teacher", 0.25)
+    expected = statistics.summarize([1.1, 2.1, 0.4]).interval
+    assert pair.interval is not None
+    assert expected is not None
+    assert (pair.interval.low, pair.interval.high) == pytest.approx((expected.low, expected.high))
+    assert [(item.teacher_seed, item.n, round(item.mean_difference, 6)) for item in pair.teachers] == [
+        (0, 2, 1.1),
+        (1, 2, 2.1),
+        (2, 2, 0.4),
+    ]
+    assert "3 teachers cannot show p < 0.25" in pair.sentence
+    assert (found.groups[0].n, found.groups[0].units, found.groups[0].values) == (6, 3, {})
+    assert any("a teacher is the unit" in note for note in found.notes)
+    (alone,) = _compare(api, experiments[0]).paired
+    assert (alone.n, alone.unit, alone.teachers) == (2, "seed", [])
+
+
+def test_more_seeds_in_another_experiment_are_the_same_comparison(database: Database, api: TestClient) -> None:
+    first = _finished(database, THREE, name="first")
+    more = rows.experiment(database, name="more", methods=METHODS, seeds=[2, 3])
+    for (label, seed), run_id in rows.run_ids(database, more).items():
+        if label != "teacher":
+            rows.succeed(database, run_id, [50, 60, 70, 85.0 + (label == "DKD") + seed])
+    found = Comparison.model_validate(api.get("/api/v1/comparisons", params={"experiment": [first, more]}).json())
+    kd = found.groups[0]
+    assert kd.values == {0: 80.0, 1: 82.0, 2: 84.0, 3: 88.0}  # of seed 2 the first one counts
+    assert {run.experiment for run in kd.runs} == {"first", "more"}
+    assert any("2 run(s) repeat a seed" in note for note in found.notes)
+
+
+def test_experiments_that_differ_in_more_than_seeds_are_refused(database: Database, api: TestClient) -> None:
+    first = _finished(database, THREE, name="first")
+    others = {
+        "training": rows.experiment(database, name="longer", methods=METHODS, training={"epochs": 5}),
+        "the parameters of DKD": rows.experiment(
+            database, name="other", methods=["kd", {"name": "dkd", "label": "DKD", "params": {"beta": 3.0}}]
+        ),
+    }
+    for what, other in others.items():
+        answer = api.get("/api/v1/comparisons", params={"experiment": [first, other]})
+        assert answer.status_code == 422
+        assert what in answer.json()["detail"]
+
+
+def test_convergence_by_time_gpu_area_and_pairs(database: Database, api: TestClient) -> None:
+    experiment = _finished(database, {})
+    ids = rows.run_ids(database, experiment)
+    curves = {
+        ("kd", 0): [70.0, 80.0, 86.0, 86.0],
+        ("kd", 1): [70.0, 86.0, 86.0, 86.0],
+        ("kd", 2): [60.0, 70.0, 80.0, 82.0],
+        ("DKD", 0): [80.0, 86.0, 86.0, 86.0],
+        ("DKD", 1): [86.0, 86.0, 87.0, 88.0],
+        ("DKD", 2): [60.0, 70.0, 86.0, 86.0],
+    }
+    for key, curve in curves.items():
+        rows.succeed(database, ids[key], curve)
+    found = _compare(api, experiment)  # 95 % of 90 is 85.5
+    kd, dkd = (group.convergence for group in found.groups)
+    assert kd is not None
+    assert dkd is not None
+    assert (kd.reached, kd.of, kd.median_epochs, kd.median_seconds) == (2, 3, 3.0, pytest.approx(0.3))
+    assert kd.median_gpu_seconds is None  # nothing says that it was a GPU
+    assert kd.area == pytest.approx((81.3333 + 83.3333 + 73.6667) / 3, abs=0.01)
+    (pair,) = found.paired
+    assert pair.convergence is not None
+    assert (pair.convergence.earlier, pair.convergence.later, pair.convergence.equal) == (3, 0, 0)
+    assert (pair.convergence.sign_p, pair.convergence.both_reached) == (0.25, 2)
+    assert pair.convergence.speed_up == pytest.approx(2.5 / 1.5)  # seed 2 of kd never got there
+    absolute = _compare(api, experiment, target=80.0)
+    assert (absolute.target, absolute.absolute_target) == (80.0, True)
+    assert absolute.groups[0].convergence is not None
+    assert (absolute.groups[0].convergence.reached, absolute.groups[0].convergence.median_epochs) == (3, 2.0)
+
+
+def test_runs_that_did_not_succeed_are_listed_with_convergence(database: Database, api: TestClient) -> None:
+    experiment = _finished(database, {key: value for key, value in THREE.items() if key[1] == 0})
+    ids = rows.run_ids(database, experiment)
+    rows.take(database, ids["kd", 1], rows.metrics(10, epoch=1, test__top1=10.0))
+    rows.change(database, ids["kd", 1], state="failed", reason="NaN")
+    rows.change(database, ids["kd", 2], state="cancelled")
+    convergence = _compare(api, experiment).groups[0].convergence
+    assert convergence is not None
+    assert [(item.seed, item.state, item.reason, item.counted) for item in convergence.not_succeeded] == [
+        (1, "failed", "NaN", True),
+        (2, "cancelled", "", False),
+    ]
+
+
+def test_texts_of_a_comparison(database: Database, api: TestClient) -> None:
+    experiment = _finished(database, THREE)
+    path = "/api/v1/comparisons"
+    table = api.get(path, params={"experiment": experiment, "format": "csv"})
+    assert table.headers["content-type"].startswith("text/csv")
+    lines = list(csv.DictReader(io.StringIO(table.text)))
+    assert [(line["label"], float(line["mean"]), line["n"]) for line in lines] == [
+        ("kd", 82.0, "3"),
+        ("DKD", 83.5, "3"),
+    ]
+    assert (float(lines[1]["difference"]), lines[0]["difference"], lines[1]["sign_flip_p"]) == (1.5, "", "0.25")
+    marked = api.get(path, params={"experiment": experiment, "format": "markdown"}).text
+    assert "| DKD | 83.50 ± 2.50 | 3 |" in marked
+    assert "3 pairs cannot show p \\< 0.25" in marked
+    tex = api.get(path, params={"experiment": experiment, "format": "latex"}).text
+    assert "DKD & 83.50 $\\pm$ 2.50 & 3 &" in tex
+    assert tex.count("\\toprule") == tex.count("\\bottomrule") == 1
+
+
+def test_every_metric_the_same_way(database: Database, api: TestClient) -> None:
+    seeds = list(range(6))
+    last = {
+        (label, seed): 80.0 + seed + (1 + 0.1 * seed) * (label == "DKD") for label in ("kd", "DKD") for seed in seeds
+    }
+    experiment = _finished(database, last, seeds=seeds)
+    for (label, seed), run_id in rows.run_ids(database, experiment).items():
+        ours = label == "DKD"
+        end = {
+            "test__loss": 1 + 0.01 * seed + ours,
+            "collapse__nc1": 0.5 + 0.01 * seed - 0.1 * seed * ours - 0.2 * ours,
+        }
+        robust = {"robustness__patch_drop": 10.0, "robustness__patch_teacher": 70.0, "train__loss": 0.1}
+        rows.take(database, run_id, rows.metrics(40, epoch=4, **end, **robust))
+    found = Overview.model_validate(api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json())
+    verdicts = {row.metric: row.cells[1].verdict for row in found.rows}
+    # Direction-aware: a higher loss is worse, a higher accuracy better; NC1 has no better side, so it is lower.
+    assert verdicts == {
+        "test/top1": "better",
+        "test/loss": "unclear",  # the same in every pair: without spread no interval
+        "collapse/nc1": "lower",
+        "robustness/patch_drop": "unclear",
+    }
+    assert any("none is adjusted" in note for note in found.notes)
+    only = api.get("/api/v1/comparisons/overview", params={"experiment": experiment, "group": "collapse"}).json()
+    assert [row["metric"] for row in only["rows"]] == ["collapse/nc1"]

@@ -1,0 +1,210 @@
+"""The paper's table: rows, bold, what is missing, and what others published."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from backend import statistics
+from backend.db import Database
+from client.cli.options import set_field
+from core.catalog import MODELS
+from core.catalog.published import PUBLISHED
+from core.spec import load_text, parse_experiment
+from core.wire.comparisons import Cell, Table
+from tests.backend import rows
+
+METHODS = ["dkd", {"name": "dkd_align", "label": "align", "params": {"reduction": "log", "epsilon": 6.0}}]
+
+
+def _table(api: TestClient, **query: Any) -> Table:
+    answer = api.get("/api/v1/comparisons/table", params=query)
+    assert answer.status_code == 200, answer.text
+    return Table.model_validate(answer.json())
+
+
+def _row(database: Database, gains: list[float], **changes: Any) -> str:
+    """An experiment in which align gains that much over dkd, seed by seed."""
+    spec = {"methods": METHODS, "seeds": list(range(len(gains)))} | changes
+    experiment = rows.experiment(database, **spec)
+    for (label, seed), run_id in rows.run_ids(database, experiment).items():
+        if label == "teacher":
+            rows.succeed(database, run_id, [50, 80, 91, 90])
+        else:
+            rows.succeed(database, run_id, [50, 60, 70, 80.0 + seed + gains[seed] * (label == "align")])
+    return experiment
+
+
+def _cell(table: Table, row: int, label: str) -> Cell:
+    return next(cell for cell in table.rows[row].cells if cell.label == label)
+
+
+CLEAR = [1.0 + 0.1 * seed for seed in range(8)]
+MIXED = [1.0, -0.8, 0.3, -0.2, 0.5, -0.6, 0.1, 0.2]
+
+
+def test_bold_only_after_holm_over_the_whole_table(database: Database, api: TestClient) -> None:
+    _row(database, CLEAR, name="clear")
+    _row(database, [-gain for gain in CLEAR], name="worse", student={"model": "resnet8"})
+    _row(database, MIXED, name="mixed", student={"model": "resnet20"})
+    found = _table(api)
+    assert [row.title for row in found.rows] == [
+        "digits resnet8→small_cnn",
+        "digits resnet8→resnet8",
+        "digits resnet8→resnet20",
+    ]
+    assert (found.baseline, found.methods, found.tests) == ("dkd", ["dkd", "align"], 3)
+    cells = [_cell(found, row, "align") for row in range(3)]
+    assert [cell.verdict for cell in cells] == ["better", "worse", "unclear"]
+    assert [cell.p_holm for cell in cells] == statistics.holm(
+        [statistics.sign_flip_p(g) for g in (CLEAR, CLEAR, MIXED)]
+    )
+    assert _cell(found, 0, "dkd").verdict is None
+    assert len(cells[0].run_ids) == 8
+    tex = api.get("/api/v1/comparisons/table", params={"format": "latex"}).text
+    assert tex.count("\\textbf{") == 1
+    assert "\\textbf{84.85" in tex
+    assert "\\downarrow" in tex
+
+
+def test_holm_can_take_a_bold_away(database: Database, api: TestClient) -> None:
+    six = CLEAR[:6]  # p = 0.031, which is enough alone
+    _row(database, six, name="alone")
+    assert _cell(_table(api), 0, "align").verdict == "better"
+    _row(database, MIXED[:6], name="another", student={"model": "resnet8"})
+    found = _table(api)
+    assert _cell(found, 0, "align").p_holm == pytest.approx(2 / 32)
+    assert _cell(found, 0, "align").verdict == "unclear"
+    assert any("No cell can be bold yet" in note and "7 seeds could" in note for note in found.notes)
+    assert _cell(_table(api, test="t"), 0, "align").verdict == "better"
+
+
+def test_an_oracle_is_shown_and_never_bold(database: Database, api: TestClient) -> None:
+    _row(database, CLEAR)
+    found = _table(api, which="oracle")
+    cell = _cell(found, 0, "align")
+    assert (cell.mean, cell.p, cell.verdict, found.tests) == (pytest.approx(84.85), None, None, 0)
+    assert any("nothing is bold" in note for note in found.notes)
+
+
+def test_more_seeds_are_the_same_row_and_other_training_is_another(database: Database, api: TestClient) -> None:
+    _row(database, CLEAR[:3], name="first")
+    _row(database, CLEAR[:5], name="more", seeds=[3, 4])
+    _row(database, CLEAR[:2], name="longer", training={"epochs": 5})
+    found = _table(api)
+    assert [(row.experiments, row.seeds) for row in found.rows] == [
+        (["first", "more"], [0, 1, 2, 3, 4]),
+        (["longer"], [0, 1]),
+    ]
+    assert found.rows[0].title == "digits resnet8→small_cnn (first)"  # else two rows would have one name
+    assert _cell(found, 0, "align").n == 5
+
+
+def test_filters(database: Database, api: TestClient) -> None:
+    _row(database, CLEAR[:2], name="a", tags=["paper", "one"])
+    _row(database, CLEAR[:2], name="b", tags=["paper"], student={"model": "resnet8"})
+    assert len(_table(api, tag="paper").rows) == 2
+    assert [row.experiments for row in _table(api, tag=["paper", "one"]).rows] == [["a"]]
+    assert [row.experiments for row in _table(api, student="resnet8").rows] == [["b"]]
+    assert _table(api, dataset="cifar10").rows == []
+    assert [row.experiments for row in _table(api, experiment=["a", "b"], tag="one").rows] == [["a"]]
+
+
+def test_baselines_must_agree_or_be_named(database: Database, api: TestClient) -> None:
+    _row(database, CLEAR[:2], name="a")
+    _row(database, CLEAR[:2], name="b", methods=METHODS[::-1], student={"model": "resnet8"})
+    answer = api.get("/api/v1/comparisons/table")
+    assert answer.status_code == 422
+    assert "name the baseline" in answer.json()["detail"]
+    assert _table(api, baseline="align").baseline == "align"
+    assert api.get("/api/v1/comparisons/table", params={"baseline": "nobody"}).status_code == 422
+
+
+def _queued_by(command: str, specs: dict[str, Any]) -> dict[str, Any]:
+    """The spec that a command of the table would submit, as the command line reads it."""
+    export, _, submit = command.partition(" | ")
+    words, changes = shlex.split(export), shlex.split(submit)
+    assert words[:2] == ["dkd", "export"]
+    assert words[3:] == ["--format", "spec"]
+    data = specs[words[2]]
+    assert changes[:3] == ["dkd", "submit", "-"]
+    for flag, change in zip(changes[3::2], changes[4::2], strict=True):
+        assert flag == "--set"
+        data = set_field(data, change)
+    return parse_experiment(load_text(str(data).replace("None", "null"))).model_dump(mode="json")
+
+
+def test_missing_seeds_come_with_the_command_that_queues_them(database: Database, api: TestClient) -> None:
+    experiment = rows.experiment(database, name="it's mine", methods=METHODS, seeds=[0, 1])
+    ids = rows.run_ids(database, experiment)
+    for key in (("dkd", 0), ("align", 0), ("dkd", 1)):
+        rows.succeed(database, ids[key], [50, 60, 70, 80.0])
+    rows.change(database, ids["align", 1], state="failed", reason="out of memory")
+    (row,) = _table(api, seed=[0, 1, 2, 4]).rows
+    align = next(cell for cell in row.cells if cell.label == "align")
+    assert [(item.seed, item.state) for item in align.missing] == [
+        (1, "failed"),
+        (2, "not planned"),
+        (4, "not planned"),
+    ]
+    retry, submit = row.commands
+    assert retry == f"dkd retry {ids['align', 1]}"
+    stored = api.get(f"/api/v1/experiments/{experiment}").json()["spec"]
+    queued = _queued_by(submit, {"it's mine": stored})
+    assert queued["seeds"] == [2, 4]
+    assert queued["methods"] == stored["methods"]
+    # What it makes belongs to the row.
+    more = rows.experiment(database, **{key: value for key, value in queued.items() if value is not None})
+    assert [item.experiments for item in _table(api).rows] == [["it's mine", queued["name"]]]
+    assert more != experiment
+
+
+def test_a_method_that_only_some_experiments_have_is_queued_alone(database: Database, api: TestClient) -> None:
+    _row(database, CLEAR[:2], name="both")
+    first = rows.experiment(database, name="dkd alone", methods=["dkd"], seeds=[2])
+    for (label, _), run_id in rows.run_ids(database, first).items():
+        if label != "teacher":
+            rows.succeed(database, run_id, [50, 60, 70, 80.0])
+    (row,) = _table(api).rows
+    (command,) = row.commands
+    specs = {"both": api.get("/api/v1/experiments/both").json()["spec"]}
+    queued = _queued_by(command, specs)
+    assert queued["methods"] == specs["both"]["methods"][1:]
+    assert queued["seeds"] == [2]
+
+
+def test_published_numbers_stand_beside_ones_own(database: Database, api: TestClient) -> None:
+    changes = {"dataset": "cifar100", "teacher": {"model": "resnet56"}, "student": {"model": "resnet20"}}
+    _row(database, CLEAR[:2], **changes)
+    (row,) = _table(api).rows
+    (dkd,) = row.cells[0].published
+    assert (dkd.value, dkd.repeats, dkd.epoch) == (71.97, 5, "oracle")
+    assert row.published[0].value == 72.34
+    assert row.cells[1].published == []
+    marked = api.get("/api/v1/comparisons/table", params={"format": "markdown"}).text
+    assert re.search(r"80\.50 ± 0\.71 \(2\) \\\[71\.97\\\]", marked)
+    assert _table(api, metric="test/loss").rows[0].published == []
+
+
+def test_every_published_row_names_networks_of_the_catalog() -> None:
+    for row in PUBLISHED:
+        assert row.teacher in MODELS
+        assert row.student in MODELS
+        assert row.repeats.keys() | row.epoch.keys() <= row.values.keys()
+    assert len(PUBLISHED) == 27
+
+
+def test_an_empty_table(api: TestClient) -> None:
+    found = _table(api)
+    assert (found.rows, found.methods, found.baseline) == ([], [], "")
+
+
+def test_refusals(database: Database, api: TestClient) -> None:
+    _row(database, CLEAR[:2])
+    assert api.get("/api/v1/comparisons/table", params={"experiment": "nobody"}).status_code == 404
+    answer = api.get("/api/v1/comparisons/table", params={"metric": "test/top"})
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "metric")

@@ -1,0 +1,57 @@
+"""What a training says of the code and the packages that it ran on."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from core import provenance
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A work tree with a committed ``core``, in the place of the real one."""
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "loss.py").write_text("a = 1\n")
+    _git(tmp_path, "init", "-q")
+    _git(tmp_path, "add", ".")
+    _git(tmp_path, "commit", "-q", "-m", "first")
+    monkeypatch.setattr(provenance, "_CODE", tmp_path)
+    return tmp_path
+
+
+def test_a_clean_tree_is_its_commit(tree: Path) -> None:
+    found = provenance.provenance()
+    assert found["commit"] == _git(tree, "rev-parse", "HEAD")
+    assert "diff" not in found
+    assert f"pydantic=={version('pydantic')}" in found["packages"].splitlines()
+
+
+def test_changes_of_the_science_are_kept_and_others_are_not(tree: Path) -> None:
+    (tree / "notes.md").write_text("x")
+    (tree / "core" / "loss.py").write_text("a = 2\n")
+    found = provenance.provenance()
+    assert found["commit"].endswith("+changes")
+    assert "-a = 1" in found["diff"]
+    assert "+a = 2" in found["diff"]
+    (tree / "core" / "loss.py").write_text("b = 1\n" * provenance.MOST_DIFF)
+    assert len(provenance.provenance()["diff"]) < provenance.MOST_DIFF + 100
+
+
+def test_an_installed_package_without_git_says_what_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "_CODE", tmp_path)
+    assert provenance.provenance().keys() == {"packages"}
+
+
+def test_git_that_is_not_there_fails_no_training(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert provenance.provenance().keys() == {"packages"}
