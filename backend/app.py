@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from backend import errors, openapi, routes
 from backend.artifacts import Store
@@ -41,7 +42,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.nudger.close()
         app.state.database.dispose()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # its pages load nothing from elsewhere
+        redoc_url=None,
+        static_url="/docs/assets",
         title="DKD Lab",
         version="1",
         description=DESCRIPTION,

@@ -17,39 +17,56 @@ from core.wire.submissions import MAX_EXPERIMENTS
 _SCHEMAS = "#/components/schemas/"
 _SENT = "-Input"
 """Behind the name of a schema that is sent to the backend, as FastAPI has it."""
-SPEC_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_SENT}"}}},
-    }
+_SPEC: dict[str, Any] = {
+    "dataset": "digits",
+    "teacher": {"model": "resnet20", "training": {"epochs": 30}},
+    "student": {"model": "small_cnn"},
+    "methods": ["dkd", {"name": "dkd_align", "params": {"reduction": "sample", "epsilon": 6.0}}],
+    "seeds": "0..2",
+    "training": {"epochs": 40, "optimizer": {"lr": 0.05}},
 }
-SWEEP_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{SweepSpec.__name__}{_SENT}"}}},
-    }
-}
-BULK_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["experiments"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "experiments": {
-                            "type": "array",
-                            "minItems": 1,
-                            "maxItems": MAX_EXPERIMENTS,
-                            "items": {"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_SENT}"},
-                        }
-                    },
-                }
+
+
+def _body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
+
+
+SPEC_BODY = _body({"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_SENT}"}, {"name": "digits", **_SPEC})
+SWEEP_BODY = _body(
+    {"$ref": f"{_SCHEMAS}{SweepSpec.__name__}{_SENT}"},
+    {
+        "name": "beta",
+        "experiment": _SPEC,
+        "grid": {"methods.1.params.epsilon": [1, 6], "teacher.seed": "0..1"},
+        "max_runs": 100,
+    },
+)
+BULK_BODY = _body(
+    {
+        "type": "object",
+        "required": ["experiments"],
+        "additionalProperties": False,
+        "properties": {
+            "experiments": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_EXPERIMENTS,
+                "items": {"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_SENT}"},
             }
         },
-    }
+    },
+    {"experiments": [{"name": "one", **_SPEC}, {"name": "two", **_SPEC, "seeds": [3]}]},
+)
+_PROBLEMS: dict[str, dict[str, Any]] = {
+    "401": {"detail": "this token is not known here, was revoked, or has expired"},
+    "403": {"detail": "this token does not have the scope submit"},
+    "404": {"detail": "there is no run '06h0c81ndwa9x6sd'"},
+    "409": {"detail": "this run has not ended, it is running; cancel it first"},
+    "413": {"detail": "a request body has at most 33554432 bytes here"},
+    "422": {
+        "detail": "training.epochs: should be greater than or equal to 1",
+        "errors": [{"path": "training.epochs", "message": "should be greater than or equal to 1"}],
+    },
 }
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 
@@ -68,7 +85,7 @@ def install(app: FastAPI) -> None:
 
 def operation_id(route: APIRoute) -> str:
     """As ``runs-cancel``: what generators of clients make function names from."""
-    return f"{route.tags[0]}-{route.name}".replace(" ", "-").replace("_", "-")
+    return "-".join([*map(str, route.tags[:1]), route.name]).replace(" ", "-").replace("_", "-")
 
 
 def _with_problems(description: dict[str, Any]) -> dict[str, Any]:
@@ -101,11 +118,21 @@ def _describe(path: str, operation: dict[str, Any]) -> None:
         wanted.add("404")
     if operation.get("parameters") or operation.get("requestBody"):
         wanted.add("422")
-    reference = {"$ref": _SCHEMAS + ProblemDetails.__name__}
+    if operation.get("requestBody"):
+        wanted.add("413")
+    if path.startswith("/api/"):
+        # A Host that is not ours; an error of our own; the database is away. Every status is named, none left to a
+        # default, so that a test can tell an answer that nobody meant.
+        wanted |= {"400", "500", "503"}
     for code in sorted(wanted):
         own = responses.get(code, {}).get("description", "")
         text = own if own and code != "422" else HTTPStatus(int(code)).phrase
-        responses[code] = {"description": text, "content": {MEDIA_TYPE: {"schema": reference}}}
-    if path.startswith("/api/"):
-        # 413 above the size limit, 500, and 503 while the database is away.
-        responses["default"] = {"description": "Any other problem", "content": {MEDIA_TYPE: {"schema": reference}}}
+        responses[code] = {"description": text, "content": {MEDIA_TYPE: _problem(code)}}
+
+
+def _problem(code: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"$ref": _SCHEMAS + ProblemDetails.__name__}}
+    if code in _PROBLEMS:
+        about = {"type": "about:blank", "title": HTTPStatus(int(code)).phrase, "status": int(code)}
+        content["example"] = {**about, "errors": [], **_PROBLEMS[code]}
+    return content

@@ -17,7 +17,12 @@ from core.wire import public
 router = APIRouter(prefix="/runs", tags=["runs"])
 
 
-@router.get("", dependencies=[reads], response_model=public.RunPage)
+@router.get(
+    "",
+    dependencies=[reads],
+    response_model=public.RunPage,
+    responses={404: {"description": "There is no such experiment"}},
+)
 def runs(session: SessionDep, kept: Annotated[listing.RunQuery, Query()]) -> Response:
     """Runs, newest first unless asked otherwise."""
     page = listing.run_page(session, kept, find(session, kept.experiment) if kept.experiment else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from core.spec import ExperimentSpec
+from core.spec import ExperimentSpec, parse_experiment, parse_sweep
+from core.spec.sweep import expand
 
 PUBLIC = {
     "GET /api/v1/catalog": "Catalog",
@@ -89,15 +91,19 @@ def test_every_route_is_there_with_its_answer(description: dict[str, Any]) -> No
 
 
 def test_every_error_is_a_problem(description: dict[str, Any]) -> None:
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
+    problem = {"$ref": "#/components/schemas/ProblemDetails"}
     for name, operation in _operations(description):
         errors = {code: body for code, body in operation["responses"].items() if not code.startswith("2")}
-        assert all(body["content"] == problem for body in errors.values()), name
+        for body in errors.values():
+            assert body["content"].keys() == {"application/problem+json"}, name
+            assert body["content"]["application/problem+json"]["schema"] == problem
         if " /api/" in name:
-            assert {"401", "403", "default"} <= errors.keys()
+            assert {"400", "401", "403", "500", "503"} <= errors.keys()
             assert operation["security"]
         if "{" in name:
             assert "404" in errors
+        if "requestBody" in operation:
+            assert {"413", "422"} <= errors.keys()
     assert "HTTPValidationError" not in str(description)
     assert description["components"]["schemas"]["ProblemField"]["properties"].keys() == {"path", "message"}
 
@@ -153,3 +159,25 @@ def test_a_spec_is_described_where_it_is_sent(description: dict[str, Any]) -> No
     required = ExperimentSpec.model_json_schema()["required"]
     resolved = description["components"]["schemas"][body["$ref"].rpartition("/")[2]] if "$ref" in body else body
     assert resolved["required"] == required
+
+
+def test_examples_are_what_the_backend_takes(description: dict[str, Any]) -> None:
+    for path, parse in (
+        ("/api/v1/experiments", parse_experiment),
+        ("/api/v1/sweeps", lambda data: expand(parse_sweep(data))),
+        ("/api/v1/experiments/bulk", lambda data: [parse_experiment(item) for item in data["experiments"]]),
+    ):
+        content = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert parse(content["example"])
+
+
+def test_the_page_of_the_interface_loads_nothing_from_elsewhere(migrated_file: Any) -> None:
+    app = create_app(Settings(database_url=f"sqlite:///{migrated_file}", allowed_hosts=("testserver",)))
+    with TestClient(app) as client:
+        page = client.get("/docs")
+        assert page.status_code == 200
+        sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert len(sources) >= 3
+        for source in sources:
+            assert source.startswith("/docs/assets/")
+            assert client.get(source).status_code == 200
