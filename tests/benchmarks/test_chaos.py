@@ -1,0 +1,128 @@
+"""What the chaos benchmark judges by can tell right from wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.chaos import chain, records
+from benchmarks.chaos.daemons import ROOT
+from benchmarks.chaos.records import RECORDS, Presence, overlaps
+from benchmarks.chaos.standin import STEP_SECONDS
+from core.events import read_journal
+
+STEPS = 12
+
+
+def start(folder: Path, attempt: int, *more: str, ranks: int = 1, seconds: float = 0.01) -> subprocess.Popen[bytes]:
+    """An attempt at a run of the stand-in, as a worker starts it."""
+    out = folder / "run" / f"attempt-{attempt}"
+    out.mkdir(parents=True)
+    spec: dict[str, Any] = {"dataset": {"name": "synthetic"}, "seed": 3, "training": {"epochs": STEPS}}
+    (out / "run.json").write_text(json.dumps(spec))
+    command = [sys.executable, "-m", "benchmarks.chaos.standin", "--ranks", str(ranks), "--out", str(out)]
+    environment = os.environ | {RECORDS: str(folder), STEP_SECONDS: str(seconds), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([*command, "--run", str(out / "run.json"), *more], env=environment)
+
+
+def until(true: Callable[[], Any]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def types(folder: Path, attempt: int) -> list[str]:
+    return [record.event.type for record in read_journal(folder / "run" / f"attempt-{attempt}" / "events.jsonl")]
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A first attempt that has written a checkpoint and goes on for long."""
+    process = start(tmp_path, 1, ranks=2, seconds=0.2)
+    until(lambda: "checkpoint" in types(tmp_path, 1))
+    yield process
+    process.kill()
+    process.wait()
+
+
+def end_ranks(folder: Path) -> None:
+    for life in records.lives(records.read(folder)):
+        if life.rank and not life.stopped:
+            os.kill(life.pid, signal.SIGKILL)
+    until(lambda: not records.held(folder, "run"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_resumed_stand_in_ends_as_an_undisturbed_one(
+    tmp_path: Path, slow: subprocess.Popen[bytes], number: signal.Signals
+) -> None:
+    slow.send_signal(number)
+    slow.wait()
+    if number == signal.SIGTERM:
+        assert types(tmp_path, 1)[-2:] == ["checkpoint", "stopped"]
+    else:
+        end_ranks(tmp_path)
+    checkpoint = tmp_path / "run" / "attempt-1" / "checkpoint.json"
+    assert start(tmp_path, 2, "--resume", str(checkpoint), ranks=2).wait() == 0
+    journal = [record.event for record in read_journal(tmp_path / "run" / "attempt-2" / "events.jsonl")]
+    assert [event.step for event in journal if event.type == "metrics"] == list(range(1, STEPS + 1))
+    assert [event.start_step > 0 for event in journal if event.type == "started"] == [False, True]
+    expected = chain.weights(chain.states(3, STEPS, 2)[-1])
+    assert (tmp_path / "run" / "attempt-2" / "weights.safetensors").read_bytes() == expected
+    assert journal[-1].type == "finished"
+    assert journal[-1].sha256 == hashlib.sha256(expected).hexdigest()
+    assert overlaps(records.read(tmp_path)) == []
+
+
+def test_a_second_attempt_beside_the_first_is_seen(tmp_path: Path, slow: subprocess.Popen[bytes]) -> None:
+    assert start(tmp_path, 2).wait() == 0
+    assert slow.poll() is None
+    assert [(found.run, found.attempts) for found in overlaps(records.read(tmp_path))] == [("run", (1, 2))]
+    slow.kill()
+    slow.wait()
+    end_ranks(tmp_path)
+
+
+def test_a_rank_that_was_left_behind_is_seen(tmp_path: Path, slow: subprocess.Popen[bytes]) -> None:
+    slow.kill()
+    slow.wait()
+    assert records.held(tmp_path, "run"), "the further rank hangs on"
+    assert start(tmp_path, 2).wait() == 0
+    assert [found.attempts for found in overlaps(records.read(tmp_path))] == [(1, 2)]
+    end_ranks(tmp_path)
+
+
+def test_times_alone_show_an_overlap(tmp_path: Path) -> None:
+    def life(attempt: int, pid: int, *times: float) -> list[dict[str, Any]]:
+        same = {"run": "run", "attempt": attempt, "rank": 0, "pid": pid}
+        return [same | {"what": "tick" if index else "start", "mono": time} for index, time in enumerate(times)]
+
+    assert overlaps(life(1, 10, 0.0, 1.0) + life(2, 11, 1.5, 2.0)) == []
+    assert [found.attempts for found in overlaps(life(1, 10, 0.0, 2.0) + life(2, 11, 1.5, 3.0))] == [(1, 2)]
+
+
+def test_a_step_that_is_lost_doubled_or_moved_shows_in_the_weights() -> None:
+    right = chain.states(3, 5, 1)[-1]
+    for steps in ([1, 2, 3, 4], [1, 2, 3, 3, 4, 5], [1, 3, 2, 4, 5]):
+        state = chain.beginning(3)
+        for step in steps:
+            state = chain.advance(state, step, [])
+        assert state != right
+    assert chain.states(3, 5, 1, teacher=b"weights")[-1] != right
+
+
+def test_one_process_holds_its_lock_until_it_ends(tmp_path: Path) -> None:
+    with Presence(tmp_path, "run", 1):
+        assert records.held(tmp_path, "run")
+    assert [(life.attempt, life.stopped) for life in records.lives(records.read(tmp_path))] == [(1, True)]
