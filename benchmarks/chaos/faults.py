@@ -214,31 +214,36 @@ class Faults:
         return worker.daemon.send(signal.SIGKILL, 0.0)
 
     def _cancel(self) -> bool:
-        """Cancel a run in whatever state it is, twice; what it says is checked against the locks."""
-        asked = [run for run in list(self.load.runs.values()) if not run.cancelled]
+        """Cancel a run in whatever state it is, or a teacher with all its students; their locks are looked at."""
         with self.stack.client() as client:
             states = ["waiting", "queued", "running"]
             usable = insist(lambda: client.runs(state=states, limit=200)).items
-            known = {run.run_id: run for run in asked}
-            usable = [run for run in usable if run.id in known and run.dataset == "synthetic"]
+            usable = [run for run in usable if run.id in self.load.runs and run.dataset == "synthetic"]
             if not usable:
                 return False
             run = self.random.choice(usable)
-            known[run.id].cancelled = True
-            insist(lambda: client.cancel(run.id))
-            end = time.monotonic() + 3 * self.stack.terms.lease
-            while insist(lambda: client.cancel(run.id)).state not in TERMINAL and time.monotonic() < end:
-                time.sleep(0.05)
-            shown = insist(lambda: client.run(run.id))
-            if shown.state == "cancelled":
-                if held(self.stack.records, run.id):
-                    self.alive_when_cancelled.append(run.id)
-                if run.role == "teacher" or self.random.random() < 0.5:
-                    self._retry(client, run.id)
+            if run.role == "teacher":
+                cancelled = [each.id for each in insist(lambda: client.cancel_experiment(run.experiment)).runs]
+            else:
+                cancelled = [run.id]
+            ended = [run_id for run_id in cancelled if self._ends_cancelled(client, run_id)]
+            if self.random.random() < 0.5:
+                for run_id in ended:
+                    self._retry(client, run_id)
         return True
 
+    def _ends_cancelled(self, client: Client, run_id: str) -> bool:
+        """Cancel it again and again until it has ended, and look that nothing of it lives then."""
+        self.load.runs[run_id].cancelled = True
+        end = time.monotonic() + 4 * self.stack.terms.lease
+        while (state := insist(lambda: client.cancel(run_id)).state) not in TERMINAL and time.monotonic() < end:
+            time.sleep(0.05)
+        if state == "cancelled" and held(self.stack.records, run_id):
+            self.alive_when_cancelled.append(run_id)
+        return state == "cancelled"
+
     def _retry(self, client: Client, run_id: str) -> None:
-        with contextlib.suppress(ApiError):
+        with contextlib.suppress(ApiError):  # a teacher that came back with its student, or failed with it, meanwhile
             insist(lambda: client.retry(run_id))
             self.load.runs[run_id].cancelled = False
 

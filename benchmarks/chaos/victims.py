@@ -54,5 +54,5 @@ def _victim(launcher: psutil.Process) -> Victim | None:
         real = '"digits"' in (out / "run.json").read_text()
     except (psutil.Error, ValueError, OSError):
         return None
-    checkpoint = any(out.glob("checkpoint.*"))
+    checkpoint = any(path.suffix != ".partial" for path in out.glob("checkpoint.*"))
     return Victim(out.parent.name, launcher, tuple(below), real, "--resume" in words, checkpoint)
