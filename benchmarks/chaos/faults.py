@@ -14,12 +14,10 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.chaos.load import Load, insist
-from benchmarks.chaos.records import held
+from benchmarks.chaos.load import Load
+from benchmarks.chaos.people import People
 from benchmarks.chaos.stack import Stack, Worker
 from benchmarks.chaos.victims import Victim, victims
-from client import ApiError, Client
-from core.wire.public import TERMINAL
 from tests.services import Server
 
 _VICTIM_SECONDS = 2.0
@@ -45,13 +43,13 @@ class Faults:
     """Every kind, for one stack.
 
     Attributes:
-        alive_when_cancelled: runs that said cancelled while a process of theirs lived.
+        people: what they ask for, in the midst of it.
     """
 
     def __init__(self, stack: Stack, load: Load, seed: int) -> None:
         self.stack, self.load = stack, load
         self.random = random.Random(seed)
-        self.alive_when_cancelled: list[str] = []
+        self.people = People(stack, load, self.random)
 
     def kinds(self) -> list[Fault]:
         short, long = self._short, self._long
@@ -76,7 +74,9 @@ class Faults:
             Fault("every nudge sent 20 times", lambda _: self._nudges(20), 1, "nudges"),
             Fault("no nudge sent at all", lambda _: self._nudges(0), 1, "nudges"),
             Fault("worker deaf to the broker", self._deafen, 2, "worker"),
-            Fault("run cancelled, half of them retried", lambda _: self._cancel(), 3, "cancel"),
+            Fault("run cancelled, half of them retried", lambda _: self.people.cancel(), 3, "people"),
+            Fault("experiment paused and resumed", lambda _: self.people.pause(), 1, "people"),
+            Fault("worker drained for a while", lambda _: self.people.drain(), 1, "people"),
         ]
         return found + (self._of_services() if self.stack.kind == "services" else self._of_embedded())
 
@@ -212,40 +212,6 @@ class Faults:
         time.sleep(seconds)
         del worker.daemon.more["DKD_BROKER_FOLDER"]
         return worker.daemon.send(signal.SIGKILL, 0.0)
-
-    def _cancel(self) -> bool:
-        """Cancel a run in whatever state it is, or a teacher with all its students; their locks are looked at."""
-        with self.stack.client() as client:
-            states = ["waiting", "queued", "running"]
-            usable = insist(lambda: client.runs(state=states, limit=200)).items
-            usable = [run for run in usable if run.id in self.load.runs and run.dataset == "synthetic"]
-            if not usable:
-                return False
-            run = self.random.choice(usable)
-            if run.role == "teacher":
-                cancelled = [each.id for each in insist(lambda: client.cancel_experiment(run.experiment)).runs]
-            else:
-                cancelled = [run.id]
-            ended = [run_id for run_id in cancelled if self._ends_cancelled(client, run_id)]
-            if self.random.random() < 0.5:
-                for run_id in ended:
-                    self._retry(client, run_id)
-        return True
-
-    def _ends_cancelled(self, client: Client, run_id: str) -> bool:
-        """Cancel it again and again until it has ended, and look that nothing of it lives then."""
-        self.load.runs[run_id].cancelled = True
-        end = time.monotonic() + 4 * self.stack.terms.lease
-        while (state := insist(lambda: client.cancel(run_id)).state) not in TERMINAL and time.monotonic() < end:
-            time.sleep(0.05)
-        if state == "cancelled" and held(self.stack.records, run_id):
-            self.alive_when_cancelled.append(run_id)
-        return state == "cancelled"
-
-    def _retry(self, client: Client, run_id: str) -> None:
-        with contextlib.suppress(ApiError):  # a teacher that came back with its student, or failed with it, meanwhile
-            insist(lambda: client.retry(run_id))
-            self.load.runs[run_id].cancelled = False
 
     def _flush(self, url: str) -> bool:
         import redis

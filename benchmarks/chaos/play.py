@@ -74,7 +74,7 @@ def play(options: Options, root: Path, say: Callable[[str], None] = lambda _: No
         left = [line for line in left if "chaos.served" not in line]
         say("counting")
         found = audit(lab, load)
-        found.left = left + [f"run {run}: alive when it said cancelled" for run in faults.alive_when_cancelled]
+        found.left = left + [f"run {run}: alive when it said cancelled" for run in faults.people.alive_when_cancelled]
         found.points_doubled += follower.twice
         report = Report(
             stack=options.kind,
