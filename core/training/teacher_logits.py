@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -174,6 +175,10 @@ class ReusedTeacher:
         self._fit: Tensor | None = None
         self._epochs_read = self._epochs_written = self._bytes_written = self._checks = 0
         self._greeted = False
+        # Writing 10 MB takes longer than reading them, and a small network's epoch on a fast GPU a second.
+        self._writer = ThreadPoolExecutor(1)
+        self._pending: Future[bool] | None = None
+        self._pending_bytes = 0
 
     @torch.no_grad()
     def logits(self, batch: Batch, epoch: int) -> Tensor:
@@ -204,18 +209,36 @@ class ReusedTeacher:
         share = 100 * self._from_disk / self._asked if self._asked else 0.0
         if self._hit:
             self._epochs_read += 1
-        elif self._table and self._writing:
-            self._publish(self._epoch, self._table)
+        else:
+            self.settle()
+            if self._table and self._writing:
+                self._publish(self._epoch, self._table)
         self._epoch = self._table = None
         return {"speed/teacher_reused": share}
 
     def finish(self) -> None:
         """Say what it came to."""
+        self.settle()
         self._say(
             f"teacher logits: {self._epochs_read} epochs were read from the disk, {self._epochs_written} written "
             f"({self._bytes_written / 1e6:.1f} MB), {self._checks} batches checked against the network",
             "info",
         )
+
+    def settle(self) -> None:
+        """Wait for what is being written, and see whether it was."""
+        if self._pending is None:
+            return
+        try:
+            if self._pending.result():
+                self._epochs_written += 1
+                self._bytes_written += self._pending_bytes
+            else:
+                text = "an epoch's take {:.3g} GB, and DKD_TEACHER_LOGITS_GB and the disk leave {:.3g} GB for all runs"
+                self._stop(text.format(self._pending_bytes / 1e9, self._files.room() / 1e9))
+        except OSError as error:
+            self._stop(f"the disk refuses: {error}")
+        self._pending = None
 
     def _open(self, epoch: int, device: torch.device) -> None:
         self._epoch, self._table, self._hit = epoch, None, False
@@ -223,7 +246,7 @@ class ReusedTeacher:
         self._fit = None
         if not self._greeted:
             there = len(self._files.epochs())
-            self._say(f"teacher logits are kept in {self._files.folder}; of {there} epochs they are there", "info")
+            self._say(f"teacher logits are kept in {self._files.folder}; those of {there} epochs are there", "info")
             self._greeted = True
         samples, classes = self._views.samples, self._views.classes
         if not self._fits_in_memory(device):
@@ -278,20 +301,14 @@ class ReusedTeacher:
         if self._fit is None or not bool(self._fit):
             self._stop(f"some lie further than {LARGEST:g} from their row's mean, where float16 is too coarse")
             return
-        try:
-            if self._files.publish(epoch, Rows(table.centred.cpu(), table.mean.cpu())):
-                self._epochs_written += 1
-                self._bytes_written += table.nbytes
-            else:
-                text = "an epoch's take {:.3g} GB, and DKD_TEACHER_LOGITS_GB and the disk leave {:.3g} GB for all runs"
-                self._stop(text.format(table.nbytes / 1e9, self._files.room() / 1e9))
-        except OSError as error:
-            self._stop(f"the disk refuses: {error}")
+        self._pending_bytes = table.nbytes
+        rows = Rows(table.centred.cpu(), table.mean.cpu())
+        self._pending = self._writer.submit(self._files.publish, epoch, rows)
 
     def _stop(self, reason: str) -> None:
         """Write no more; what is there is still read, and the rounding stays: it is part of the run's numbers."""
         if self._writing:
-            self._say(f"from epoch {(self._epoch or 0) + 1} on no teacher logits are kept: {reason}", "info")
+            self._say(f"no more teacher logits are kept: {reason}", "info")
         self._writing = False
 
 

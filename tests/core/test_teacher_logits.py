@@ -69,6 +69,7 @@ class Harness:
     def epoch(self, epoch: int, start: int = 0) -> list[Tensor]:
         found = [self.teacher.logits(batch, epoch) for batch in self.batches(epoch, start)]
         self.share = self.teacher.end_epoch()["speed/teacher_reused"]
+        self.teacher.settle()
         return found
 
     def text(self) -> str:
@@ -144,8 +145,9 @@ class TestReuse:
         one, other = Harness(dataset, network, tmp_path), Harness(dataset, network, tmp_path)
         for batch in one.batches(0):
             assert torch.equal(one.teacher.logits(batch, 0), other.teacher.logits(batch, 0))
-        one.teacher.end_epoch()
-        other.teacher.end_epoch()
+        for harness in (one, other):
+            harness.teacher.end_epoch()
+            harness.teacher.settle()
         assert one.asked == other.asked == 5
         assert Harness(dataset, network, tmp_path).epoch(0)
         assert one.files.epochs() == {0}
@@ -155,7 +157,7 @@ class TestReuse:
             harness = Harness(dataset, network, tmp_path)
             harness.epoch(0)
             harness.teacher.finish()
-        assert "of 1 epochs they are there" in harness.said[0][0]
+        assert "those of 1 epochs are there" in harness.said[0][0]
         assert "1 epochs were read from the disk, 0 written" in harness.said[-1][0]
 
 
