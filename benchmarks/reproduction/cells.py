@@ -34,6 +34,7 @@ class Outcome:
         top1, oracle: test accuracy after the last epoch, and the best of any epoch, %.
         seconds: of training, every attempt counted.
         images_per_second: mean over its epochs, evaluation left out.
+        starts: how often it was started: more than once where it was interrupted and went on.
         teacher_reused: share of the images whose teacher logits came from the disk, %; None without a teacher.
     """
 
@@ -44,6 +45,7 @@ class Outcome:
     oracle: float
     epochs: int
     seconds: float
+    starts: int
     images_per_second: float | None
     teacher_reused: float | None
     precision: str
@@ -115,7 +117,7 @@ class Cell:
         if not isinstance(last, Finished) or not self._same():
             return None
         points = [event for event in events if isinstance(event, Metrics)]
-        started = [event for event in events if isinstance(event, Started)][-1]
+        started = [event for event in events if isinstance(event, Started)]
         spec = self.planned.spec
         return Outcome(
             method=self.planned.label,
@@ -125,11 +127,12 @@ class Cell:
             oracle=last.summary["oracle/top1"],
             epochs=spec.training.epochs,
             seconds=points[-1].elapsed,
+            starts=len(started),
             images_per_second=_mean([point.values.get("speed/images_per_second") for point in points]),
             teacher_reused=_mean([point.values.get("speed/teacher_reused") for point in points]),
-            precision=started.environment.get("precision", ""),
-            device=started.device,
-            torch=started.environment.get("torch", ""),
+            precision=started[-1].environment.get("precision", ""),
+            device=started[-1].device,
+            torch=started[-1].environment.get("torch", ""),
             machine=machine.describe(),
         )
 

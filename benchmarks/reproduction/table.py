@@ -66,8 +66,7 @@ def markdown(results: Results) -> str:
         ]
     else:
         lines += [f"# {pair.name}, by the published recipe"]
-    command = f"python -m benchmarks.reproduce {pair.name}"
-    lines += ["", f"`{command}`; top-1 on the test images in %, mean ± sd over seeds.", ""]
+    lines += ["", f"`{_command(results)}`; top-1 on the test images in %, mean ± sd over seeds.", ""]
     published = "published (240 epochs, all images)" if setting.shortened else "published"
     difference = "" if setting.shortened else " oracle − published |"
     lines += [
@@ -85,9 +84,21 @@ def markdown(results: Results) -> str:
         lines += ["", f"{what}: {', '.join(values)}."] if values else []
     if outcomes:
         minutes = sum(outcome.seconds for outcome in outcomes) / 60
+        resumed = [f"{outcome.method} seed {outcome.seed}" for outcome in outcomes if outcome.starts > 1]
         lines += ["", f"{len(outcomes)} trainings, {minutes:.1f} minutes of training in all."]
+        if resumed:
+            lines[-1] += f" Interrupted, and gone on from a checkpoint: {', '.join(resumed)}."
     lines += ["", *(f"Failed: {name}: {reason}." for name, reason in results.failures.items())]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _command(results: Results) -> str:
+    """What makes this table."""
+    setting = results.setting
+    flags = {"--epochs": setting.epochs, "--train-images": setting.train_images, "--test-images": setting.test_images}
+    given = [f"{flag} {value}" for flag, value in flags.items() if value is not None]
+    seeds = f"--seeds {' '.join(map(str, results.seeds))}"
+    return " ".join(["python -m benchmarks.reproduce", results.pair.name, *given, seeds])
 
 
 def _row(results: Results, method: str) -> str:

@@ -61,9 +61,11 @@ class Engine:
         model.to(memory_format=chosen.memory_format)
         forward, self.chosen = self._forward(chosen)
         self.optimizer = build_optimizer(model, spec.training.optimizer, fused=chosen.fused)
-        source: Teacher | None = LiveTeacher(teacher, self.chosen, self._warn) if teacher else None
-        if source and teacher_key:
-            source = reusing(source, teacher_key, spec, dataset, self.chosen, journal)
+        source: Teacher | None = None
+        if teacher:
+            source = live = LiveTeacher(teacher, self.chosen, self._warn)
+            if teacher_key:
+                source = reusing(live, teacher_key, spec, dataset, self.chosen, journal)
         self.stepper = Stepper(model, source, loss, self.optimizer, self.chosen, forward=forward, warn=self._warn)
         self.position = Position()
         self._pace = Pace()

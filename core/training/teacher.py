@@ -57,6 +57,12 @@ class LiveTeacher:
             return found.clone()
         return self._run(images)
 
+    def plain(self) -> LiveTeacher:
+        """The same without compilation and recording, which cost more than a few batches are worth."""
+        if not (self._chosen.compile or self._chosen.cuda_graphs):
+            return self
+        return LiveTeacher(self._network, self._chosen.model_copy(update={"compile": False, "cuda_graphs": False}))
+
     def end_epoch(self) -> dict[str, float]:
         return {}
 

@@ -30,7 +30,7 @@ from core.spec import RunSpec
 from core.training.errors import TrainingError
 from core.training.logit_files import LogitFiles, Rows
 from core.training.speed import Chosen
-from core.training.teacher import Teacher
+from core.training.teacher import LiveTeacher, Teacher
 
 LARGEST = 256.0
 WORST_ROUNDING = 1 / 16
@@ -105,19 +105,18 @@ def open_files(key: Mapping[str, Any]) -> LogitFiles:
 
 
 def reusing(
-    live: Teacher, teacher: Mapping[str, Any], spec: RunSpec, dataset: Dataset, chosen: Chosen, journal: Journal
+    live: LiveTeacher, teacher: Mapping[str, Any], spec: RunSpec, dataset: Dataset, chosen: Chosen, journal: Journal
 ) -> ReusedTeacher:
     """A run's teacher whose logits are kept, with what it has to say in the run's log.
 
     Args:
-        live: asks the network.
         teacher: what names it, see ``key_of``.
     """
     size = spec.training.batch_size
     views = Views(len(dataset.train), dataset.num_classes, size, spec.data_seed)
     files = open_files(key_of(spec, dataset, teacher, chosen, size))
     tolerance = _TOLERANCE if chosen.precision == "float32" else _TOLERANCE_16
-    return ReusedTeacher(live, views, files, tolerance, journal.log)
+    return ReusedTeacher(live, live.plain(), views, files, tolerance, journal.log)
 
 
 @dataclass(frozen=True)
@@ -154,6 +153,7 @@ class ReusedTeacher:
 
     Args:
         live: asks the network.
+        plain: asks it too, to check what is kept: without compilation, which would take longer than all the checks.
         views: what it is shown.
         files: where logits are kept.
         tolerance: by which the network's logits may differ from the kept ones, as a share of the largest one: what its
@@ -161,8 +161,10 @@ class ReusedTeacher:
         say: takes what a person should know, into the run's log.
     """
 
-    def __init__(self, live: Teacher, views: Views, files: LogitFiles, tolerance: float, say: Say) -> None:
-        self._live, self._views, self._files = live, views, files
+    def __init__(
+        self, live: Teacher, plain: Teacher, views: Views, files: LogitFiles, tolerance: float, say: Say
+    ) -> None:
+        self._live, self._plain, self._views, self._files = live, plain, views, files
         self._tolerance, self._say = tolerance, say
         self._reading = self._writing = True
         self._epoch: int | None = None
@@ -276,7 +278,7 @@ class ReusedTeacher:
 
     def _confirmed(self, batch: Batch, epoch: int, kept: Tensor) -> bool:
         """Whether the network says of this batch what is kept of it."""
-        live = rounded(self._live.logits(batch, epoch))
+        live = rounded(self._plain.logits(batch, epoch))
         apart = (live.values - kept).abs().max()
         largest = (live.values - live.rows.mean.unsqueeze(1)).abs().max()
         self._checks += 1

@@ -74,7 +74,7 @@ def outcome(method: str, seed: int, top1: float = 70.0, **changed: object) -> Ou
     return Outcome(
         **{
             **{"method": method, "seed": seed, "fingerprint": "v1-0", "top1": top1, "oracle": top1 + 1, "epochs": 240},
-            **{"seconds": 600.0, "images_per_second": 1.0, "teacher_reused": None, "precision": "float32"},
+            **{"seconds": 600.0, "starts": 1, "images_per_second": 1.0, "teacher_reused": None, "precision": "float32"},
             **{"device": "cpu", "torch": "2", "machine": "a machine"},
             **changed,
         }
@@ -175,6 +175,11 @@ def test_the_table_stands_beside_the_published_one_and_shows_what_is_missing(pai
     assert row(table, "teacher") == ["79.00", "80.00", "1 of 1", "–", "79.42", "+0.58", "10.0"]
     assert row(table, "DKD") == ["75.50 ± 0.71", "76.50 ± 0.71", "2 of 3", "seed 1", "76.32", "+0.18", "10.0"]
     assert row(table, "student alone (CE)")[2:4] == ["1 of 3", "seed 1, 2"]
+    assert "--seeds 0 1 2`" in table
+    assert "gone on" not in table
+    results.outcomes["ce", 0] = outcome("ce", 0, 72.0, starts=2)
+    assert "gone on from a checkpoint: ce seed 0." in markdown(results)
+    table = markdown(results)
     assert row(table, "KD") == ["–", "–", "0 of 3", "all", "73.33", "–", "–"]
     again = Results(pair, Setting())
     again.read(json.loads(json.dumps(results.to_json())))

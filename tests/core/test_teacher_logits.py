@@ -56,7 +56,7 @@ class Harness:
         views = Views(len(dataset.train), dataset.num_classes, BATCH, 0)
         self.files = LogitFiles(root, key_for(dataset), limit)
         live = LiveTeacher(self.forward, CHOSEN)
-        self.teacher = ReusedTeacher(live, views, self.files, 0.01, lambda *said: self.said.append(said))
+        self.teacher = ReusedTeacher(live, live, views, self.files, 0.01, lambda *said: self.said.append(said))
 
     def forward(self, images: Tensor) -> Tensor:
         self.asked += 1
