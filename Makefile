@@ -35,7 +35,7 @@ check: $(READY) ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## measure: start-up times of what must start fast, cost of the losses
+bench: $(READY) ## measure: start-up times, cost of the losses, training speed against a plain loop
 	$(BIN)/python -m benchmarks
 
 lock: $(READY) ## pin the newest versions that pyproject.toml allows

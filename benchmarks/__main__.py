@@ -1,7 +1,8 @@
 """Every benchmark in turn."""
 
-from benchmarks import alignment, losses, startup
+from benchmarks import alignment, losses, startup, train
 
 startup.main()
 losses.main([])
 alignment.main()
+train.main([])

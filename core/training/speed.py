@@ -19,7 +19,8 @@ SMALL_SIDE = 16
 """Of smaller images 16 bits save nothing: what a layer costs is then its call, and the conversions come on top."""
 
 COMPILE_PIXELS = {"cpu": 5e8, "cuda": 1e10}
-"""Pixels that a run has to see before compiling pays: about three times where it breaks even (benchmarks/train.py)."""
+"""Pixels that a run has to see before compiling is worth its time. On two cores resnet20 and resnet8 took 23 s to
+compile, and a step of 64 images 33 ms instead of 51: that is made up for after 8e7. The GPU's is an estimate."""
 
 GRAPH_STEPS = 50
 """Steps of an epoch from which a CUDA graph pays: it is recorded once an epoch, which takes as long as a few steps."""

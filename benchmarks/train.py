@@ -1,0 +1,341 @@
+"""Images a second: an honest plain loop against the engine, same networks, batch and recipe, each in its own process.
+
+The plain loop is what distillation repositories have: PIL images through torchvision's transforms in DataLoader
+workers, float32, the teacher's forward pass on every step, and ``.item()`` on every step. The engine runs in ``auto``
+(as a full run of 240 epochs would choose) and in float32, the teacher's logits not reused; ``reused`` shows apart what
+their reuse gives. Loops alternate; medians of the rounds are reported, with their share of the measured peak of matrix
+products.
+
+    python -m benchmarks.train [--rounds 3] [--case resnet20:resnet8] [--batch 64]
+
+The result is printed and written to ``benchmarks/results/train-DEVICE.json``. Images are CIFAR-100 where ``DATA_DIR``
+has it, else random bytes: no loop's speed depends on what is on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import machine
+from core import data, methods, models
+from core.data import Augmentation, Dataset, DatasetError, Split
+from core.diagnostics.accuracy import top_accuracies
+from core.events import Journal, Metrics, read_journal
+from core.methods import LogitBatch
+from core.spec import DatasetChoice, MethodChoice, RunSpec, Speed, parse_experiment
+from core.training import Options
+from core.training.engine import Engine
+from core.training.run import choose_device
+from core.training.speed import Chosen, Work, choose, use_threads
+
+RESULTS = Path(__file__).parent / "results"
+LOOPS = ("plain", "float32", "auto", "reused")
+FULL = Work(images=240 * 50_000, steps=782, image_size=32)
+BARS = {"cpu": {"auto": 2.0, "float32": 1.2}, "cuda": {"auto": 8.0}}
+STALL_BAR = 3.0
+CASES = {"cpu": ["resnet20:resnet8"], "cuda": ["resnet32x4:resnet8x4", "resnet50_cifar:resnet18_cifar"]}
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained: ``steps`` are measured after a warm-up."""
+
+    teacher: str
+    student: str
+    batch: int
+    steps: int
+
+    def networks(self, device: torch.device) -> tuple[models.Network, models.Network]:
+        """Teacher and student, fresh: speed does not depend on what they have learnt."""
+        torch.manual_seed(0)
+        teacher, student = (
+            models.build(name, num_classes=100, image_size=32).to(device) for name in (self.teacher, self.student)
+        )
+        return teacher.eval().requires_grad_(False), student
+
+
+def images(count: int) -> Dataset:
+    """CIFAR-100's first training images, or random ones in their place; a few to test on."""
+    try:
+        whole = data.load(DatasetChoice(name="cifar100"))
+        found, labels = whole.train.images[:count], whole.train.labels[:count]
+    except DatasetError:
+        random = torch.Generator().manual_seed(0)
+        found = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=random)
+        labels = torch.randint(100, (count,), generator=random)
+    mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+    train, test = Split(found.clone(), labels.clone()), Split(found[:64].clone(), labels[:64].clone())
+    return Dataset(train, test, 100, mean, std, Augmentation(pad=4, flip=True))
+
+
+class PILImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """As torchvision's CIFAR100: arrays turned into PIL images one by one, then transformed."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        from torchvision import transforms
+
+        self.arrays = dataset.train.images.permute(0, 2, 3, 1).numpy()
+        self.labels = dataset.train.labels.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(dataset.mean, dataset.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.arrays[index])), self.labels[index]
+
+
+def plain(case: Case, device: torch.device) -> dict[str, float]:
+    """The usual loop; the warm-up hides the start of its workers, which comes with every epoch."""
+    warm_up = 10
+    loader = torch.utils.data.DataLoader(
+        PILImages(images((case.steps + warm_up) * case.batch)),
+        case.batch,
+        shuffle=True,
+        num_workers=WORKERS,
+        pin_memory=device.type == "cuda",
+    )
+    teacher, student = case.networks(device)
+    loss = methods.build(MethodChoice(name="dkd"))
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    student.train()
+    began, waited = 0.0, 0.0
+    asked = time.perf_counter()
+    for number, batch in enumerate(loader):
+        if number == warm_up:
+            began, waited, asked = time.perf_counter(), 0.0, time.perf_counter()
+        waited += time.perf_counter() - asked
+        shown, target = (part.to(device, non_blocking=True) for part in batch)
+        with torch.no_grad():
+            taught = teacher(shown)
+        logits = student(shown)
+        terms = loss(LogitBatch(logits, taught, target), 0)
+        optimizer.zero_grad()
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        accuracies = top_accuracies(logits.detach(), target)
+        f"loss {terms.total.item():.4f} top-1 {accuracies['top1'].item():.2f} top-5 {accuracies['top5'].item():.2f}"
+        asked = time.perf_counter()
+    seconds = asked - began
+    return {"images_per_second": case.steps * case.batch / seconds, "input_stall": 100 * waited / seconds}
+
+
+def chosen_for(loop: str, device: torch.device) -> Chosen:
+    """What the engine uses: float32 is eager too, so that nothing but its loop differs from the plain one."""
+    speed = Speed(precision="float32", compile="off", cuda_graphs="off") if loop == "float32" else Speed()
+    return choose(speed, device, FULL)
+
+
+def engine(loop: str, case: Case, device: torch.device) -> dict[str, Any]:
+    """The engine's second epoch, as its own metrics have it; with ``reused`` that of a second run."""
+    chosen = chosen_for(loop, device)
+    dataset = images(case.steps * case.batch).to(device)
+    key = {"model": case.teacher, "sha256": "benchmark"} if loop == "reused" else None
+    values: dict[str, float] = {}
+    for _ in range(2 if key else 1):
+        teacher, student = case.networks(device)
+        with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "events.jsonl") as journal:
+            loss = methods.build(MethodChoice(name="dkd"))
+            Engine(_spec(case), dataset, student, teacher, loss, journal, chosen, key).train(Options())
+            events = [record.event for record in read_journal(journal.path)]
+        values = [event.values for event in events if isinstance(event, Metrics)][-1]
+    found = {name: values[f"speed/{name}"] for name in ("images_per_second", "input_stall")}
+    return found | {"chosen": chosen.environment()}
+
+
+def _spec(case: Case) -> RunSpec:
+    spec = parse_experiment(
+        {
+            "name": "speed",
+            "dataset": "cifar100",
+            "teacher": {"model": case.teacher},
+            "student": {"model": case.student},
+            "methods": ["dkd"],
+            "seeds": [0],
+            "training": {"epochs": 2, "batch_size": case.batch},
+        }
+    )
+    return spec.plan()[-1].spec
+
+
+def operations(case: Case) -> float:
+    """Multiplications and additions an image: the student forward and backward, the teacher forward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    teacher, student = case.networks(torch.device("cpu"))
+    shown = torch.zeros(2, 3, 32, 32)
+    with FlopCounterMode(display=False) as counter:
+        with torch.no_grad():
+            teacher(shown)
+        student(shown).sum().backward()  # type: ignore[no-untyped-call]
+    return counter.get_total_flops() / len(shown)
+
+
+def peak(precision: str, device: torch.device) -> float:
+    """Operations a second of large square matrix products, the best of several."""
+    size, dtype = (2048, 8192)[device.type == "cuda"], getattr(torch, precision)
+    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(10):
+        _wait(device)
+        began = time.perf_counter()
+        one @ other
+        _wait(device)
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def profile(case: Case, device: torch.device) -> str:
+    """Where a GPU's time goes in ``auto``: its kernels by time, one line each."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    with profiled(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        engine("auto", Case(case.teacher, case.student, case.batch, 60), device)
+    table: str = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=20, max_name_column_width=60)
+    return table
+
+
+def child(case: Case, loop: str) -> dict[str, Any]:
+    """One measurement in a process of its own; raises RuntimeError where it fails."""
+    command = [sys.executable, "-m", "benchmarks.train", "--loop", loop, "--case", f"{case.teacher}:{case.student}"]
+    with tempfile.TemporaryDirectory() as cache:
+        done = subprocess.run(
+            [*command, "--batch", str(case.batch), "--steps", str(case.steps)],
+            env=os.environ | {"DKD_CACHE_DIR": cache},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"{loop}: {done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(case: Case, rounds: int, device: torch.device, loops: tuple[str, ...] = LOOPS) -> dict[str, Any]:
+    """All loops of a case in turn, and what they come to."""
+    found: dict[str, list[dict[str, Any]]] = {loop: [] for loop in loops}
+    for number in range(rounds):
+        for loop in loops:
+            found[loop].append(child(case, loop))
+            print(f"  round {number + 1} {loop:<8} {found[loop][-1]['images_per_second']:,.0f} images/s", flush=True)
+    each = operations(case)
+    medians = {loop: statistics.median(one["images_per_second"] for one in runs) for loop, runs in found.items()}
+    result: dict[str, Any] = {
+        "case": f"{case.teacher} → {case.student}, batch {case.batch}",
+        "gigaflop_an_image": round(each / 1e9, 4),
+        "loops": {},
+    }
+    for loop, runs in found.items():
+        chosen = runs[-1].get("chosen", {"precision": "float32"})
+        top = peak(chosen["precision"], device)
+        result["loops"][loop] = {
+            "images_per_second": round(medians[loop], 1),
+            "rounds": [round(one["images_per_second"], 1) for one in runs],
+            "input_stall_percent": round(statistics.median(one["input_stall"] for one in runs), 2),
+            "times_plain": round(medians[loop] / medians["plain"], 2) if "plain" in medians else None,
+            "matmul_peak_gigaflops": round(top / 1e9),
+            # A reused teacher does not run, so its operations are not done and the share would be of what is not done.
+            "share_of_peak_percent": None if loop == "reused" else round(100 * medians[loop] * each / top, 2),
+            "chosen": chosen,
+        }
+    return result
+
+
+def best_batch(case: Case, device: torch.device) -> dict[str, Any]:
+    """The batch at which ``auto`` is fastest, with a profile of it."""
+    tried = {}
+    for size in (64, 128, 256, 512, 1024, 2048):
+        at = Case(case.teacher, case.student, size, max(50, 30_000 // size))
+        try:
+            tried[size] = child(at, "auto")["images_per_second"]
+        except RuntimeError as error:
+            print(f"  batch {size}: {str(error).splitlines()[-1]}")
+            break
+    best = max(tried, key=tried.__getitem__)
+    at = Case(case.teacher, case.student, best, 100)
+    return {"images_per_second_by_batch": tried, "best": best, "profile": profile(at, device).splitlines()}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print and write down; with ``--loop`` one measurement, as a line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--case", action="append", metavar="TEACHER:STUDENT", help="left out: those of the device")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, help="measured in a round; left out: 60 on a CPU, 500 on a GPU")
+    parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    use_threads()
+    device = choose_device()
+    on_gpu = device.type == "cuda"
+    cases = [
+        Case(*name.split(":"), options.batch, options.steps or (500 if on_gpu else 60))
+        for name in options.case or CASES[device.type]
+    ]
+    if options.loop:
+        (case,) = cases
+        print(json.dumps(plain(case, device) if options.loop == "plain" else engine(options.loop, case, device)))
+        return
+    name = torch.cuda.get_device_name(device) if on_gpu else machine.describe()
+    print(f"\nTraining, images/s, median of {options.rounds} rounds in turn; {name}, torch {torch.__version__}")
+    results = []
+    for case in cases:
+        print(f"{case.teacher} → {case.student}, batch {case.batch}")
+        results.append(measure(case, options.rounds, device))
+        if on_gpu:
+            results[-1]["batches"] = best_batch(case, device)
+    print("| networks | loop | images/s | times plain | waiting for images | share of matmul peak |")
+    print("|---|---|---|---|---|---|")
+    for result in results:
+        for loop, row in result["loops"].items():
+            share = "" if row["share_of_peak_percent"] is None else f"{row['share_of_peak_percent']:.1f} %"
+            figures = f"{row['images_per_second']:,.0f} | {row['times_plain']:.2f} | {row['input_stall_percent']:.1f} %"
+            print(f"| {result['case']} | {loop} | {figures} | {share} |")
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") if on_gpu else "cpu"
+    content = {
+        "machine": machine.describe(),
+        "device": name if on_gpu else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "bars": {"times_plain": BARS[device.type], "input_stall_percent": STALL_BAR},
+        "results": results,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"train-{slug}.json"
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    print(f"written to {path.relative_to(RESULTS.parents[1])}")
+
+
+if __name__ == "__main__":
+    main()
