@@ -2,6 +2,7 @@
 
 from client.errors import ApiError, BackendUnreachable, ClientSettingsError, NotABackend
 from client.http import Client, ServerEvent
+from client.objects import Experiment, Metrics, Run
 from client.worker import WorkerClient
 
 __all__ = [
@@ -9,7 +10,10 @@ __all__ = [
     "BackendUnreachable",
     "Client",
     "ClientSettingsError",
+    "Experiment",
+    "Metrics",
     "NotABackend",
+    "Run",
     "ServerEvent",
     "WorkerClient",
 ]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -24,10 +25,16 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 # Together under a second where nothing listens at all, so that a person who forgot `dkd up` is told at once.
 _BACKOFF_SECONDS = (0.2, 0.5)
 _LONGEST_WAIT = 5.0
+_UPLOAD_SECONDS = 600.0
 _PASSING = frozenset({502, 503, 504})
 
 Reply = TypeVar("Reply", bound=BaseModel)
 Query = Mapping[str, str | int | float | Sequence[str] | Sequence[int] | None]
+
+
+def part(text: str) -> str:
+    """A name as one part of a path: slashes, spaces and question marks are escaped."""
+    return quote(text, safe="")
 
 
 def find_url(given: str | None) -> str:
@@ -142,6 +149,38 @@ class Connection:
         """What a GET answers, as text: CSV, Markdown, LaTeX. Tried again as ``send`` does."""
         headers = {"Accept": "text/*, application/x-tex, application/json, application/problem+json"}
         return self._request("GET", path, body=None, query=query, headers=headers, repeatable=True).text
+
+    def call(self, method: str, path: str) -> None:
+        """Send a request without a body whose reply says nothing. It is not repeated."""
+        self._request(method, path, body=None, query=None, headers=None, repeatable=False)
+
+    def send_blocks(
+        self, method: str, path: str, reply: type[Reply], *, blocks: Iterator[bytes], size: int, query: Query
+    ) -> Reply:
+        """Send a body of that size as it comes, once, and read the reply."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        params = {key: str(value) for key, value in query.items()}
+        # The backend checks the whole file before it answers.
+        timeout = httpx.Timeout(self._http.timeout.connect, read=_UPLOAD_SECONDS)
+        try:
+            response = self._http.request(method, path, content=blocks, params=params, headers=headers, timeout=timeout)
+        except httpx.TransportError as error:
+            raise BackendUnreachable(self.url, _reason(error)) from error
+        if not response.is_success:
+            raise self._refusal(response)
+        return reply.model_validate_json(response.content)
+
+    @contextmanager
+    def blocks(self, path: str, *, headers: Mapping[str, str]) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """The status of a GET and its body as it comes."""
+        try:
+            with self._http.stream("GET", path, headers=headers) as response:
+                if response.is_error:
+                    response.read()
+                    raise self._refusal(response)
+                yield response.status_code, response.iter_bytes(1 << 20)
+        except httpx.HTTPError as error:
+            raise BackendUnreachable(self.url, _reason(error)) from error
 
     def post(self, path: str, body: BaseModel) -> None:
         """Send a request whose reply says nothing. It is not repeated."""

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import uuid
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import quote
 
 import httpx
 
-from client.connection import API, Connection, Query, find_token, find_url
+from client.connection import API, Connection, Query, find_token, find_url, part
+from client.errors import BackendUnreachable
+from client.files import Files
+from client.making import Making
+from client.objects import Metrics, Run, RunPage, RunSummary
 from core.spec import ExperimentSpec
 from core.wire.access import Scope, TokenInfo, TokenList, TokenMade, TokenRequest
 from core.wire.comparisons import Claims, Comparison, Overview, Table, Which
 from core.wire.local import Home
 from core.wire.public import (
     Catalog,
-    Experiment,
     ExperimentPage,
     LogsReply,
-    MetricsReply,
     Preview,
-    Run,
-    RunPage,
     TeacherList,
     WorkerList,
 )
@@ -32,6 +31,7 @@ from core.wire.records import ExperimentRecord, RunRecord
 
 # The backend sends a comment line now and then; four of them missed means that nobody is there.
 _SILENCE_SECONDS = 60.0
+_AGAIN_SECONDS = 0.5
 
 TextFormat = Literal["csv", "markdown", "latex"]
 
@@ -51,7 +51,7 @@ class ServerEvent:
     data: str
 
 
-class Client:
+class Client(Making, Files):
     """Talks to the backend over HTTP. A context manager; safe to use from several threads.
 
     Every method raises ApiError where the backend refuses, and BackendUnreachable where nothing usable answers.
@@ -99,81 +99,90 @@ class Client:
         """The methods, models, data sets and metrics that a spec may name."""
         return self._connection.send("GET", f"{API}/catalog", Catalog, repeatable=True)
 
-    def submit(self, spec: ExperimentSpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> Experiment:
-        """Make an experiment and queue its runs.
-
-        Args:
-            idempotency_key: the same key makes one experiment however often it is sent; left out, a fresh one.
-        """
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        return self._connection.send(
-            "POST", f"{API}/experiments", Experiment, body=spec, headers=headers, repeatable=True
-        )
-
     def preview(self, spec: ExperimentSpec | Mapping[str, Any]) -> Preview:
         """What a spec would make, without making it."""
         return self._connection.send("POST", f"{API}/experiments/preview", Preview, body=spec, repeatable=True)
 
-    def experiments(self, *, cursor: str | None = None, limit: int = 50, text: str | None = None) -> ExperimentPage:
-        """Experiments, newest first; ``text`` keeps those whose name contains it."""
-        query = {"cursor": cursor, "limit": limit, "text": text}
+    def experiments(
+        self,
+        *,
+        text: str | None = None,
+        state: str | Sequence[str] | None = None,
+        tag: str | Sequence[str] | None = None,
+        sort: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        **more: str | Sequence[str] | None,
+    ) -> ExperimentPage:
+        """Experiments, newest first unless sorted otherwise.
+
+        Args:
+            text: part of the name.
+            tag: one, or several that it must all have.
+            sort: created or name, with - in front for the other direction.
+            more: method, dataset, model, submitted_by, sweep, created_after, created_before, archived.
+        """
+        query = {"text": text, "state": _several(state), "tag": _several(tag), "sort": sort, "cursor": cursor}
+        query |= {"limit": limit, **more}
         return self._connection.send("GET", f"{API}/experiments", ExperimentPage, query=query, repeatable=True)
-
-    def experiment(self, id_or_name: str) -> Experiment:
-        """One experiment with its runs."""
-        return self._connection.send("GET", f"{API}/experiments/{_part(id_or_name)}", Experiment, repeatable=True)
-
-    def cancel_experiment(self, id_or_name: str) -> Experiment:
-        """Cancel every run of an experiment that nothing else needs. Doing it twice changes nothing."""
-        path = f"{API}/experiments/{_part(id_or_name)}/cancel"
-        return self._connection.send("POST", path, Experiment, repeatable=True)
-
-    def pause_experiment(self, id_or_name: str) -> Experiment:
-        """Pause every run of an experiment that has not ended. Doing it twice changes nothing."""
-        path = f"{API}/experiments/{_part(id_or_name)}/pause"
-        return self._connection.send("POST", path, Experiment, repeatable=True)
-
-    def resume_experiment(self, id_or_name: str) -> Experiment:
-        """Let every paused run of an experiment go on. Doing it twice changes nothing."""
-        path = f"{API}/experiments/{_part(id_or_name)}/resume"
-        return self._connection.send("POST", path, Experiment, repeatable=True)
-
-    def prioritise_experiment(self, id_or_name: str, priority: int) -> Experiment:
-        """Change the priority (-100 to 100) of every run of an experiment that has not ended."""
-        path = f"{API}/experiments/{_part(id_or_name)}/priority"
-        body = {"priority": priority}
-        return self._connection.send("POST", path, Experiment, body=body, repeatable=True)
 
     def runs(
         self,
         *,
         state: str | Sequence[str] | None = None,
         experiment: str | None = None,
-        method: str | None = None,
+        method: str | Sequence[str] | None = None,
+        tag: str | Sequence[str] | None = None,
+        sort: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
+        **more: str | Sequence[str] | None,
     ) -> RunPage:
-        """Runs, newest first, kept by state (one or several), experiment (id or name) and method."""
-        states = [state] if isinstance(state, str) else state
-        query = {"state": states, "experiment": experiment, "method": method, "cursor": cursor, "limit": limit}
-        return self._connection.send("GET", f"{API}/runs", RunPage, query=query, repeatable=True)
+        """Runs, newest first unless sorted otherwise.
+
+        Args:
+            experiment: id or name.
+            sort: created, started, ended, priority or top1, with - in front for the greatest first.
+            more: dataset, model, role, text, submitted_by, sweep, created_after, created_before, archived.
+        """
+        query = {"state": _several(state), "experiment": experiment, "method": _several(method), "tag": _several(tag)}
+        query |= {"sort": sort, "cursor": cursor, "limit": limit, **more}
+        page = self._connection.send("GET", f"{API}/runs", RunPage, query=query, repeatable=True)
+        for item in page.items:
+            item._client = self
+        return page
+
+    def all_runs(self, **kept: Any) -> Iterator[RunSummary]:
+        """Every run that ``runs`` finds, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.runs(cursor=cursor, limit=200, **kept)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
     def run(self, run_id: str) -> Run:
         """One run, whole."""
-        return self._connection.send("GET", f"{API}/runs/{_part(run_id)}", Run, repeatable=True)
+        return self._run("GET", f"/{part(run_id)}")
+
+    def _run(self, method: str, path: str, **more: Any) -> Run:
+        found = self._connection.send(method, f"{API}/runs{path}", Run, repeatable=True, **more)
+        found._client = self
+        return found
 
     def metrics(
         self, run_id: str, *, names: Sequence[str] | None = None, since: int = 0, max_points: int = 2000
-    ) -> MetricsReply:
+    ) -> Metrics:
         """Metrics of a run: those named, or all. With the cursor of an earlier reply as ``since``, only what is new."""
         query = {"names": names, "since": since, "max_points": max_points}
-        path = f"{API}/runs/{_part(run_id)}/metrics"
-        return self._connection.send("GET", path, MetricsReply, query=query, repeatable=True)
+        path = f"{API}/runs/{part(run_id)}/metrics"
+        return self._connection.send("GET", path, Metrics, query=query, repeatable=True)
 
     def logs(self, run_id: str, *, after: int = 0, limit: int = 500, tail: int | None = None) -> LogsReply:
         """Log lines of a run after number ``after``, or its last ``tail`` lines."""
         query = {"after": after, "limit": limit, "tail": tail}
-        return self._connection.send("GET", f"{API}/runs/{_part(run_id)}/logs", LogsReply, query=query, repeatable=True)
+        return self._connection.send("GET", f"{API}/runs/{part(run_id)}/logs", LogsReply, query=query, repeatable=True)
 
     def events(self, run_id: str, *, last_event_id: str | None = None) -> Iterator[ServerEvent]:
         """What happens to a run, as it happens. Ends when the backend closes the stream.
@@ -183,30 +192,50 @@ class Client:
         headers = {"Accept": "text/event-stream"}
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id
-        path = f"{API}/runs/{_part(run_id)}/events"
+        path = f"{API}/runs/{part(run_id)}/events"
         with self._connection.lines(path, headers=headers, silence=_SILENCE_SECONDS) as lines:
             yield from read_server_events(lines)
 
+    def follow(self, run_id: str, *, last_event_id: str | None = None, patience: float = 60.0) -> Iterator[ServerEvent]:
+        """``events`` to the run's end over lost connections: it goes on after the last event that was read.
+
+        Raises BackendUnreachable where nothing answers for ``patience`` seconds.
+        """
+        heard = time.monotonic()
+        while True:
+            try:
+                for event in self.events(run_id, last_event_id=last_event_id):
+                    heard = time.monotonic()
+                    last_event_id = event.id or last_event_id
+                    yield event
+                    if event.event == "end":
+                        return
+            except BackendUnreachable:
+                if time.monotonic() - heard > patience:
+                    raise
+            # The stream was closed before the run's end: a backend that is restarted.
+            time.sleep(_AGAIN_SECONDS)
+
     def cancel(self, run_id: str) -> Run:
         """Cancel a run. Doing it twice changes nothing."""
-        return self._connection.send("POST", f"{API}/runs/{_part(run_id)}/cancel", Run, repeatable=True)
+        return self._run("POST", f"/{part(run_id)}/cancel")
 
     def retry(self, run_id: str) -> Run:
         """Queue a run again that failed or was cancelled. Doing it twice changes nothing."""
-        return self._connection.send("POST", f"{API}/runs/{_part(run_id)}/retry", Run, repeatable=True)
+        return self._run("POST", f"/{part(run_id)}/retry")
 
     def pause(self, run_id: str) -> Run:
         """Pause a run; one that trains writes a checkpoint first. Doing it twice changes nothing."""
-        return self._connection.send("POST", f"{API}/runs/{_part(run_id)}/pause", Run, repeatable=True)
+        return self._run("POST", f"/{part(run_id)}/pause")
 
     def resume(self, run_id: str) -> Run:
         """Let a paused run go on. Doing it twice changes nothing."""
-        return self._connection.send("POST", f"{API}/runs/{_part(run_id)}/resume", Run, repeatable=True)
+        return self._run("POST", f"/{part(run_id)}/resume")
 
     def prioritise(self, run_id: str, priority: int) -> Run:
         """Change a run's priority (-100 to 100), and its teacher's with it."""
         body = {"priority": priority}
-        return self._connection.send("POST", f"{API}/runs/{_part(run_id)}/priority", Run, body=body, repeatable=True)
+        return self._run("POST", f"/{part(run_id)}/priority", body=body)
 
     def comparison(
         self,
@@ -316,7 +345,7 @@ class Client:
 
     def run_record(self, run_id: str) -> RunRecord:
         """Everything needed to repeat a run."""
-        return self._connection.send("GET", f"{API}/exports/runs/{_part(run_id)}", RunRecord, repeatable=True)
+        return self._connection.send("GET", f"{API}/exports/runs/{part(run_id)}", RunRecord, repeatable=True)
 
     def experiment_record(self, experiment: str) -> ExperimentRecord:
         """The records of all runs of an experiment."""
@@ -333,7 +362,7 @@ class Client:
 
     def drain_worker(self, id_or_name: str, *, draining: bool = True) -> WorkerList:
         """Have a worker take no new runs, or let it again; what it has goes on. Doing it twice changes nothing."""
-        path = f"{API}/workers/{_part(id_or_name)}/drain"
+        path = f"{API}/workers/{part(id_or_name)}/drain"
         return self._connection.send("POST", path, WorkerList, body={"draining": draining}, repeatable=True)
 
     def teachers(self) -> TeacherList:
@@ -351,7 +380,11 @@ class Client:
 
     def revoke_token(self, token_id: str) -> TokenInfo:
         """Shut a token out. For admins. Doing it twice changes nothing."""
-        return self._connection.send("DELETE", f"{API}/tokens/{_part(token_id)}", TokenInfo, repeatable=True)
+        return self._connection.send("DELETE", f"{API}/tokens/{part(token_id)}", TokenInfo, repeatable=True)
+
+
+def _several(value: str | Sequence[str] | None) -> Sequence[str] | None:
+    return [value] if isinstance(value, str) else value
 
 
 def read_server_events(lines: Iterator[str]) -> Iterator[ServerEvent]:
@@ -372,8 +405,3 @@ def read_server_events(lines: Iterator[str]) -> Iterator[ServerEvent]:
             kind = value
         elif name == "id":
             identity = value
-
-
-def _part(text: str) -> str:
-    """A name as one part of a path: slashes, spaces and question marks are escaped."""
-    return quote(text, safe="")

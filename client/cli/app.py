@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from client.cli import comparing, exits, experiments, exporting, runs, system, tokens, up
+from client.cli import comparing, exits, experiments, exporting, files, making, runs, system, tokens, up
 from client.cli.options import plugins
 
 app = typer.Typer(
@@ -17,15 +17,17 @@ app = typer.Typer(
     help="Run knowledge-distillation experiments and compare methods, paired and with intervals.",
     epilog=f"{exits.HELP}\n\nDKD_API_URL and DKD_API_TOKEN (or DKD_API_TOKEN_FILE) name another backend than the one "
     "on this machine; DKD_HOME its folder; DKD_PLUGINS modules that add to the catalog.",
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 up.add_to(app)
 experiments.add_to(app)
 runs.add_to(app)
+making.add_to(app)
 comparing.add_to(app)
 exporting.add_to(app)
+files.add_to(app)
 system.add_to(app)
 tokens.add_to(app)
 

@@ -93,12 +93,25 @@ def watch_command(
 
 def list_experiments(
     text: Annotated[str | None, typer.Argument(help="Keep those whose name contains it.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", "-s", help="active, finished, failed or cancelled.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", "-t", help="One that it must have.")] = None,
+    by: Annotated[str | None, typer.Option(help="Name of the token that it was submitted with.")] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Only what was archived.")] = False,
     limit: Annotated[int, typer.Option(help="How many at most, newest first.")] = 50,
     as_json: JsonFlag = False,
 ) -> int:
     """List experiments, newest first."""
     with connected() as client:
-        page = client.experiments(limit=at_least_one(limit), text=text)
+        page = client.experiments(
+            limit=at_least_one(limit),
+            text=text,
+            state=state,
+            tag=tag,
+            submitted_by=by,
+            archived="only" if archived else None,
+        )
     if as_json:
         write_json(page)
     elif page.items:

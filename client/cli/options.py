@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,12 +47,17 @@ def read_spec(source: str, changes: Sequence[str]) -> dict[str, Any]:
     As it was written: what it leaves out is the backend's to fill in, which may be of another version.
     Raises SpecError, each problem with the file's name in front.
     """
+    return read_plain(source, changes, parse_experiment)
+
+
+def read_plain(source: str, changes: Sequence[str], judge: Callable[[Any], object]) -> dict[str, Any]:
+    """Plain data of a file, or of stdin, with single fields changed. ``judge`` raises SpecError where it is unfit."""
     name = "stdin" if source == "-" else source
     try:
         data = load_text(_stdin()) if source == "-" else load_file(Path(source))
         for change in changes:
             data = set_field(data, change)
-        parse_experiment(data)
+        judge(data)
     except SpecError as error:
         # A file that cannot be read is named in the sentence already.
         named = [
@@ -64,6 +69,18 @@ def read_spec(source: str, changes: Sequence[str]) -> dict[str, Any]:
     return fields
 
 
+def parse_change(change: str) -> tuple[str, Any]:
+    """``path=value`` as the path and the value read as YAML. Raises SpecError."""
+    path, equals, text = change.partition("=")
+    path = path.strip()
+    if not equals or not all(path.split(".")):
+        raise SpecError([Problem("", f"--set {change}: give it as path=value, as training.epochs=5")])
+    try:
+        return path, load_text(text)
+    except SpecError as error:
+        raise SpecError([Problem("", f"--set {change}: {problem.message}") for problem in error.problems]) from None
+
+
 def set_field(data: Any, change: str) -> Any:
     """Plain data with one field changed. Mappings on the way are made, list items must be there; the input is kept.
 
@@ -73,12 +90,9 @@ def set_field(data: Any, change: str) -> Any:
     Raises:
         SpecError: the change has no such form, or leads through something that has no fields.
     """
-    path, equals, text = change.partition("=")
-    path = path.strip()
-    if not equals or not all(path.split(".")):
-        raise SpecError([Problem("", f"--set {change}: give it as path=value, as training.epochs=5")])
+    path, value = parse_change(change)
     try:
-        return with_field(data, path, load_text(text))
+        return with_field(data, path, value)
     except SpecError as error:
         raise SpecError([Problem("", f"--set {change}: {problem.message}") for problem in error.problems]) from None
 

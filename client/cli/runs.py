@@ -50,10 +50,19 @@ def list_runs(
     ] = None,
     experiment: Annotated[str | None, typer.Option("--experiment", "-e", help="Its name or id.")] = None,
     method: Annotated[str | None, typer.Option("--method", "-m", help="The method's name, as dkd_align.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most, newest first.")] = 50,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="The data set's name.")] = None,
+    model: Annotated[str | None, typer.Option(help="The network's name.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", "-t", help="A tag of its experiment.")] = None,
+    text: Annotated[str | None, typer.Option(help="Part of a name or reason.")] = None,
+    sweep: Annotated[str | None, typer.Option(help="Name of the sweep that it is of.")] = None,
+    after: Annotated[str | None, typer.Option(help="Made then or later, as 2025-03-01.")] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="created, started, ended, priority or top1; -top1 has the best first.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 50,
     as_json: JsonFlag = False,
 ) -> int:
-    """List runs, newest first."""
+    """List runs, newest first unless sorted otherwise."""
     for name in state or []:
         if name not in _STATES:
             raise exits.Stop(f"--state {name}: one of {', '.join(_STATES)}", exits.BAD_INPUT)
@@ -63,7 +72,20 @@ def list_runs(
     with connected() as client:
         while True:
             size = min(_PAGE, wanted - len(found))
-            page = client.runs(state=state, experiment=experiment, method=method, cursor=cursor, limit=size)
+            page = client.runs(
+                state=state,
+                experiment=experiment,
+                method=method,
+                dataset=dataset,
+                model=model,
+                tag=tag,
+                text=text,
+                sweep=sweep,
+                created_after=after,
+                sort=sort,
+                cursor=cursor,
+                limit=size,
+            )
             found.extend(page.items)
             cursor = page.next_cursor
             if cursor is None or len(found) >= wanted:
@@ -75,7 +97,11 @@ def list_runs(
         if cursor is not None:
             typer.echo(f"the newest {len(found)}; --limit shows more", err=True)
     else:
-        typer.echo("no runs" if state or experiment or method else "no runs yet; `dkd submit SPEC.yaml` makes some")
+        typer.echo(
+            "no runs"
+            if any((state, experiment, method, dataset, model, tag, text, sweep, after))
+            else "no runs yet; `dkd submit SPEC.yaml` makes some"
+        )
     return exits.OK
 
 

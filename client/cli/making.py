@@ -1,0 +1,165 @@
+"""Commands that make and keep experiments: sweep, clone, tag, note, archive, delete."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from client.cli import exits
+from client.cli.options import JsonFlag, SetOption, connected, parse_change, read_plain, write_json
+from client.render import console_for
+from core.spec import parse_sweep
+from core.spec.sweep import expand
+
+Named = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name or id.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (sweep, clone, tag, note, archive, unarchive, delete):
+        app.command(epilog=exits.HELP)(command)
+
+
+def sweep(
+    source: Annotated[str, typer.Argument(metavar="SWEEP", help="A YAML or JSON file; - reads stdin.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what it would make.")] = False,
+    changes: SetOption = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Submit many experiments written as one.
+
+    The file has a name, the spec under experiment, and what varies: grid (lists, or 0..4), points, or random with
+    draws. All of it is made, or nothing.
+    """
+    data = read_plain(source, changes or [], lambda found: expand(parse_sweep(found)))
+    with connected() as client:
+        if dry_run:
+            shown = client.preview_sweep(data)
+            if as_json:
+                write_json(shown)
+            else:
+                for warning in shown.warnings:
+                    typer.echo(f"note: {warning.path}: {warning.message}", err=True)
+                console_for().print(_table([(item.name, "", item.runs) for item in shown.items]))
+                typer.echo(f"{len(shown.items)} experiment(s), {shown.runs} run(s)")
+            return exits.OK
+        made = client.sweep(data)
+    if as_json:
+        write_json(made)
+    else:
+        console_for().print(_table([(item.name, item.id, item.runs) for item in made.items]))
+        typer.echo(f"{len(made.items)} experiment(s), {made.runs} run(s) queued")
+    return exits.OK
+
+
+def clone(
+    experiment: Named,
+    name: Annotated[str | None, typer.Option(help="Of the new one; else the old one with a number.")] = None,
+    changes: SetOption = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Submit an experiment again, with fields changed by --set."""
+    wanted: dict[str, Any] = dict(parse_change(change) for change in changes or [])
+    with connected() as client:
+        made = client.clone(experiment, name=name, changes=wanted)
+    if as_json:
+        write_json(made)
+    else:
+        typer.echo(f"{made.name}: {len(made.runs)} run(s), id {made.id}; follow with `dkd watch {made.id}`")
+    return exits.OK
+
+
+def tag(
+    experiment: Named,
+    tags: Annotated[
+        list[str] | None, typer.Argument(metavar="[TAG]...", help="Added; with - in front taken off.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Add tags to an experiment, or take them off (after --: `dkd tag NAME -- -old`)."""
+    with connected() as client:
+        found = client.experiment(experiment)
+        if tags:
+            off = {item[1:] for item in tags if item.startswith("-")}
+            kept = [item for item in found.tags if item not in off]
+            kept += [item for item in tags if not item.startswith("-") and item not in kept]
+            found = client.change_experiment(found.id, tags=kept)
+    if as_json:
+        write_json(found)
+    else:
+        typer.echo(f"{found.name}: {', '.join(found.tags) or 'no tags'}")
+    return exits.OK
+
+
+def note(
+    experiment: Named,
+    text: Annotated[
+        str | None, typer.Argument(help="The notes from now on; - reads stdin. Left out, they are shown.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Show or change an experiment's notes."""
+    with connected() as client:
+        if text is None:
+            found = client.experiment(experiment)
+        else:
+            found = client.change_experiment(experiment, notes=sys.stdin.read() if text == "-" else text)
+    if as_json:
+        write_json(found)
+    elif text is None:
+        typer.echo(found.notes)
+    return exits.OK
+
+
+def archive(experiment: Named, as_json: JsonFlag = False) -> int:
+    """Leave an experiment out of lists. Nothing is lost."""
+    return _archive(experiment, True, as_json)
+
+
+def unarchive(experiment: Named, as_json: JsonFlag = False) -> int:
+    """Show an archived experiment in lists again."""
+    return _archive(experiment, False, as_json)
+
+
+def delete(
+    experiment: Named,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Delete an experiment with its runs, metrics, logs and files.
+
+    Refused while one of its runs lives; a teacher that other experiments use stays.
+    """
+    with connected() as client:
+        found = client.experiment(experiment)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise exits.Stop(f"{found.name} would be gone for good; say --yes", exits.BAD_INPUT)
+            typer.confirm(f"delete {found.name} with {len(found.runs)} run(s) and their files?", abort=True)
+        client.delete_experiment(found.id)
+    if as_json:
+        write_json(found)
+    else:
+        typer.echo(f"{found.name}: deleted")
+    return exits.OK
+
+
+def _archive(experiment: str, archived: bool, as_json: bool) -> int:
+    with connected() as client:
+        found = client.archive_experiment(experiment, archived=archived)
+    if as_json:
+        write_json(found)
+    else:
+        typer.echo(f"{found.name}: {'archived' if archived else 'shown in lists'}")
+    return exits.OK
+
+
+def _table(rows: list[tuple[str, str, int]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("experiment", "id", "runs"):
+        table.add_column(title)
+    for name, identity, runs in rows:
+        table.add_row(name, identity, str(runs))
+    return table

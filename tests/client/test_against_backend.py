@@ -1,0 +1,143 @@
+"""The client and the command line against a real backend."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from client import ApiError, Client, ClientSettingsError
+from client.cli.app import run as dkd
+from tests import served
+from tests.backend.lab import plain, spec
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with served.backend(tmp_path) as url:
+        monkeypatch.setenv("DKD_API_URL", url)
+        monkeypatch.setenv("DKD_API_TOKEN", served.ADMIN_TOKEN)
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client() as client:
+        yield client
+
+
+def test_from_a_spec_to_a_data_frame(client: Client, url: str, tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    made = client.submit(spec("one", training={"epochs": 3}))
+    with pytest.raises(TimeoutError, match="one has not ended"):
+        made.wait(timeout=0.1, interval=0.05)
+    with served.worker(url, tmp_path):
+        done = made.wait(progress=True, timeout=60)
+    assert done.state == "finished"
+    run = next(run for run in done.runs if run.label == "kd")
+    frame = run.metrics(["test/top1"]).to_pandas()
+    assert list(frame["epoch"]) == [1.0, 2.0, 3.0]
+    assert set(frame["name"]) == {"test/top1"}
+    assert run.metrics().last("train/loss") == pytest.approx(1 / 3)
+    assert done.comparison().groups[0].n == 1
+    assert run.whole().wait().state == "succeeded"
+    stored = type(done).model_validate(done.model_dump())
+    with pytest.raises(ClientSettingsError, match="not read from a backend"):
+        stored.wait()
+
+
+def test_runs_are_found_over_pages(client: Client) -> None:
+    client.submit_many([plain(f"number {index}", runs=3, tags=["t"] if index else []) for index in range(3)])
+    assert len(list(client.all_runs(tag="t"))) == 6
+    page = client.runs(experiment="number 0", sort="created", limit=2)
+    rest = client.runs(experiment="number 0", sort="created", limit=2, cursor=page.next_cursor)
+    assert [run.seed for run in (*page.items, *rest.items)] == [0, 1, 2]
+    with pytest.raises(ApiError) as caught:
+        client.submit_many([plain("fresh"), plain("number 0")])
+    assert caught.value.problem.errors[0].path == "experiments.1.name"
+
+
+def test_files_come_and_go(client: Client, url: str, tmp_path: Path) -> None:
+    header = json.dumps({"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    file = tmp_path / "teacher.safetensors"
+    file.write_bytes(struct.pack("<Q", len(header)) + header + b"abcd")
+    assert client.upload_teacher(file, name="t").parameters == 4
+    assert [item.name for item in client.uploads().items] == ["t"]
+    with served.worker(url, tmp_path):
+        done = client.submit(plain()).wait(timeout=60, interval=0.1)
+    run = done.runs[0]
+    (item,) = client.artifacts(run.id).items
+    to = tmp_path / "weights"
+    (tmp_path / "weights.part").write_bytes(bytes(300))  # of a download that broke off
+    assert client.download(run.id, item.id, to) == 1000
+    assert to.read_bytes() == bytes(1000)
+    assert not (tmp_path / "weights.part").exists()
+    client.delete_experiment(done.id)
+    with pytest.raises(ApiError):
+        client.artifacts(run.id)
+
+
+def test_a_stream_that_breaks_is_gone_on_with(client: Client, url: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("client.http._AGAIN_SECONDS", 0.01)
+    made = client.submit(plain())
+    seen: list[str] = []
+    cut = [True]
+    real = Client.events
+
+    def breaking(self: Client, run_id: str, *, last_event_id: str | None = None) -> Iterator[Any]:
+        for event in real(self, run_id, last_event_id=last_event_id):
+            yield event
+            if event.event == "metrics" and cut:
+                cut.clear()
+                return
+
+    monkeypatch.setattr(Client, "events", breaking)
+
+    def follow() -> None:
+        seen.extend(event.event for event in client.follow(made.runs[0].id))
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    with served.worker(url, tmp_path):
+        thread.join(60)
+    assert seen.count("metrics") == 1
+    assert seen.count("log") == 1
+    assert seen[-1] == "end"
+
+
+def test_the_command_line(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = {name: value for name, value in spec().items() if name != "name"}
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump({"name": "s", "experiment": base, "grid": {"teacher.seed": "0..1"}}))
+
+    def said(*arguments: str, code: int = 0) -> str:
+        assert dkd(list(arguments)) == code, capsys.readouterr()
+        return capsys.readouterr().out
+
+    assert "2 experiment(s), 6 run(s)" in said("sweep", str(file), "--dry-run")
+    made = json.loads(said("sweep", str(file), "--json"))
+    assert [item["name"] for item in made["items"]] == ["s seed=0", "s seed=1"]
+    assert said("tag", "s seed=0", "paper", "x").strip() == "s seed=0: paper, x"
+    assert said("tag", "s seed=0", "--", "-x").strip() == "s seed=0: paper"
+    assert "s seed=0" in said("experiments", "--tag", "paper")
+    assert json.loads(said("runs", "--tag", "paper", "--sort", "created", "--json"))["items"][0]["label"] == "teacher"
+    said("note", "s seed=0", "look at this")
+    assert said("note", "s seed=0") == "look at this\n"
+    clone = json.loads(said("clone", "s seed=0", "--name", "c", "--set", "seeds=5..6", "--json"))
+    assert clone["spec"]["seeds"] == [5, 6]
+    said("archive", "c")
+    assert [item["name"] for item in json.loads(said("experiments", "--json"))["items"]] == ["s seed=1", "s seed=0"]
+    said("delete", "c", "--yes", code=1)
+    said("cancel", "c")
+    said("delete", "c", code=2)
+    assert said("delete", "c", "--yes") == "c: deleted\n"
+    said("clone", "s seed=0", "--set", "training.epochs=0", code=2)
+    file.write_text(yaml.safe_dump({"name": "s", "experiment": base, "grid": {"training.epochs": [1, 0]}}))
+    assert dkd(["sweep", str(file)]) == 2
+    assert "grid.training.epochs.1" in capsys.readouterr().err

@@ -1,0 +1,119 @@
+"""A real backend on a port of its own, and a stand-in for a worker: it trains nothing and reports a little."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from backend.app import create_app
+from backend.db import Database, migrate
+from backend.settings import Settings
+from backend.tokens import ADMIN_SCOPES, WORKER_SCOPES, add_token
+from client import WorkerClient
+from core.events import Event, Log, Metrics, Record, Started
+from core.wire.worker import ArtifactRef, Claim, EventBatch, Outcome, Registration
+from tests.services import free_port
+
+ADMIN_TOKEN = "admin-token"
+WORKER_TOKEN = "worker-token"
+
+
+@contextmanager
+def backend(folder: Path, **changes: object) -> Iterator[str]:
+    """The address of a backend whose everything is in the folder."""
+    url = f"sqlite:///{folder / 'dkd.sqlite3'}"
+    database = Database(url)
+    migrate.upgrade(database)
+    with database.write() as session:
+        add_token(session, ADMIN_TOKEN, "admin", ADMIN_SCOPES)
+        add_token(session, WORKER_TOKEN, "worker", WORKER_SCOPES)
+    database.dispose()
+    own: dict[str, object] = {
+        "database_url": url,
+        "broker_folder": folder / "broker",
+        "artifacts": folder / "artifacts",
+        "admin_token_file": folder / "tokens" / "admin",
+        "worker_token_file": folder / "tokens" / "worker",
+        "allowed_hosts": ("127.0.0.1",),
+    }
+    app = create_app(Settings.model_validate(own | changes))
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, ws="none", log_config=None, timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run)
+    quiet = ExitStack()
+    quiet.enter_context(structlog.testing.capture_logs())  # it would be mixed with what a command under test prints
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        app.state.stopping.set()
+        server.should_exit = True
+        thread.join()
+        quiet.close()
+
+
+@contextmanager
+def worker(url: str, folder: Path) -> Iterator[None]:
+    """Takes every run and lets it succeed, until the end of the block."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_work, args=(url, folder / "artifacts", stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _work(url: str, artifacts: Path, stop: threading.Event) -> None:
+    with WorkerClient(url, WORKER_TOKEN) as client:
+        client.register(Registration(worker_id="stand-in", name="stand-in", host="here", slots=1, device="cpu"))
+        while not stop.is_set():
+            claim = client.claim("stand-in")
+            if claim is None:
+                stop.wait(0.02)
+                continue
+            _train(client, claim, artifacts)
+
+
+def _train(client: WorkerClient, claim: Claim, artifacts: Path) -> None:
+    epochs = claim.spec.training.epochs
+    best = 80 + random.Random(claim.spec.fingerprint()).random() * 15
+    events: list[Event] = [
+        Started(
+            total_steps=10 * epochs,
+            total_epochs=epochs,
+            train_size=898,
+            test_size=899,
+            parameters=1234,
+            device="cpu",
+            environment={"torch": "stand-in"},
+        ),
+        Log(message="a stand-in trains nothing"),
+    ]
+    events += [
+        Metrics(
+            step=10 * epoch,
+            epoch=float(epoch),
+            elapsed=float(epoch),
+            values={"test/top1": best - 20 / epoch, "train/loss": 1 / epoch},
+        )
+        for epoch in range(1, epochs + 1)
+    ]
+    records = [Record(seq=number, time=1000.0 + number, event=event) for number, event in enumerate(events, 1)]
+    client.send_events("stand-in", claim.run_id, EventBatch(attempt=claim.attempt, records=records))
+    folder = artifacts / claim.folder
+    folder.mkdir(parents=True)
+    (folder / "weights.safetensors").write_bytes(bytes(1000))
+    weights = ArtifactRef(path=f"{claim.folder}/weights.safetensors", sha256="a" * 64)
+    client.finish("stand-in", claim.run_id, Outcome(attempt=claim.attempt, outcome="succeeded", weights=weights))
