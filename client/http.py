@@ -122,8 +122,8 @@ class Client(Making, Files):
             sort: created or name, with - in front for the other direction.
             more: method, dataset, model, submitted_by, sweep, created_after, created_before, archived.
         """
-        query = {"text": text, "state": _several(state), "tag": _several(tag), "sort": sort, "cursor": cursor}
-        query |= {"limit": limit, **more}
+        kept = {"text": text, "state": _several(state), "tag": _several(tag), "sort": sort, "cursor": cursor}
+        query: Query = {**kept, "limit": limit, **more}
         return self._connection.send("GET", f"{API}/experiments", ExperimentPage, query=query, repeatable=True)
 
     def runs(
@@ -145,8 +145,8 @@ class Client(Making, Files):
             sort: created, started, ended, priority or top1, with - in front for the greatest first.
             more: dataset, model, role, text, submitted_by, sweep, created_after, created_before, archived.
         """
-        query = {"state": _several(state), "experiment": experiment, "method": _several(method), "tag": _several(tag)}
-        query |= {"sort": sort, "cursor": cursor, "limit": limit, **more}
+        kept = {"state": _several(state), "experiment": experiment, "method": _several(method), "tag": _several(tag)}
+        query: Query = {**kept, "sort": sort, "cursor": cursor, "limit": limit, **more}
         page = self._connection.send("GET", f"{API}/runs", RunPage, query=query, repeatable=True)
         for item in page.items:
             item._client = self

@@ -44,7 +44,7 @@ class Snapshot:
 
 def of_experiment(client: Client, experiment: str) -> Snapshot:
     found = client.experiment(experiment)
-    return Snapshot(found.name, found.progress, found.runs, found.state != "active")
+    return Snapshot(found.name, found.progress, [*found.runs], found.state != "active")
 
 
 def of_run(client: Client, run_id: str) -> Snapshot:
