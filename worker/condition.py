@@ -40,8 +40,9 @@ def disk_problem(folder: Path) -> str:
 class Observer:
     """Looks in a thread of its own: a disk or a driver that does not answer must not hold a heartbeat up."""
 
-    def __init__(self, look: Callable[[], Condition]) -> None:
+    def __init__(self, look: Callable[[], Condition], seconds: float = _SECONDS) -> None:
         self._look = look
+        self._seconds = seconds
         self._stopped = threading.Event()
         self._latest = Condition()
         self._thread = threading.Thread(target=self._run, name="condition", daemon=True)
@@ -59,9 +60,16 @@ class Observer:
     def _run(self) -> None:
         before: list[str] = []
         while not self._stopped.is_set():
-            self._latest = self._look()
+            try:
+                self._latest = self._look()
+            except Exception:
+                # What a driver or a disk does is not ours to foresee, and the heartbeat must go on saying something.
+                log.exception("the machine's condition could not be read")
+                self._latest = Condition(
+                    problems=["the machine's condition could not be read; the worker's log says why"]
+                )
             for problem in self._latest.problems:
                 if problem not in before:
                     log.warning("problem", reason=problem)
             before = self._latest.problems
-            self._stopped.wait(_SECONDS)
+            self._stopped.wait(self._seconds)

@@ -182,6 +182,7 @@ def _progress(run: models.Run) -> RunProgress:
         {
             "run_id": run.id,
             "state": run.state,
+            "pausing": run.pausing,
             "reason": run.reason,
             "attempt": run.attempt,
             "step": run.step,

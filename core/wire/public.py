@@ -222,6 +222,7 @@ class RunProgress(Wire):
 
     run_id: str
     state: RunState
+    pausing: bool = False
     reason: str = ""
     attempt: int = 0
     step: int = 0

@@ -15,7 +15,7 @@ from core.events import Started
 from core.wire.public import GpuUse
 from tests.worker.conftest import WORKER_ID, Rig, processes_of
 from tests.worker.fake import until
-from worker.condition import Condition, disk_problem
+from worker.condition import Condition, Observer, disk_problem
 from worker.gpus import Guard, Nvml, Reading, find_monitor
 from worker.slots import Slots
 from worker.watch import Limits
@@ -190,6 +190,22 @@ def test_a_disk_that_is_nearly_full_is_a_problem(tmp_path: Any, monkeypatch: pyt
     assert disk_problem(tmp_path / "not" / "there" / "yet") == ""
     monkeypatch.setattr("worker.condition.shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 2**20))
     assert disk_problem(tmp_path) == f"the disk of {tmp_path} is full: 3 MiB are left"
+
+
+def test_a_machine_that_cannot_be_looked_at_does_not_end_the_looking() -> None:
+    healthy: list[bool] = []
+
+    def look() -> Condition:
+        if not healthy:
+            raise ValueError("a driver's own")
+        return Condition()
+
+    observer = Observer(look, seconds=0.01)
+    observer.start()
+    until(lambda: observer.latest.problems, "it is said")
+    healthy.append(True)
+    until(lambda: not observer.latest.problems, "it is well again")
+    observer.stop()
 
 
 class NvmlError(Exception):
