@@ -22,15 +22,17 @@ class Offer:
         device: cpu or gpu.
         gpus: all of them, free or not; 0 on a CPU worker.
         labels: what it is labelled with.
+        draining: it takes no new runs for now.
     """
 
     device: str
     gpus: int
     labels: frozenset[str]
+    draining: bool = False
 
     @classmethod
     def of(cls, worker: Worker) -> Offer:
-        return cls(worker.device, worker.gpus, frozenset(worker.labels))
+        return cls(worker.device, worker.gpus, frozenset(worker.labels), worker.draining)
 
     def could_take(self, device: str, gpus: int, labels: Collection[str]) -> bool:
         """Whether it could ever take a run with these needs, once it has nothing else to do."""
@@ -68,19 +70,20 @@ def ready(moment: datetime) -> ColumnElement[bool]:
 
 
 def offers(session: Session) -> list[Offer]:
-    """Of the workers that live and take runs, each kind once."""
-    workers = session.scalars(select(Worker).where(Worker.state == "online", ~Worker.draining))
+    """Of the workers that live, each kind once."""
+    workers = session.scalars(select(Worker).where(Worker.state == "online"))
     return list(dict.fromkeys(map(Offer.of, workers)))
 
 
 def what_is_missing(run: Run, known: Sequence[Offer]) -> str:
-    """Why no worker of those known could ever take a run, in words; empty where one could."""
+    """Why no worker of those known will take a run, in words; empty where one will."""
     labels = from_column(run.labels)
-    if any(offer.could_take(run.device, run.gpus, labels) for offer in known):
+    suitable = [offer for offer in known if offer.could_take(run.device, run.gpus, labels)]
+    if any(not offer.draining for offer in suitable):
         return ""
     if run.gpus > 1:
         kind = f"a worker with {run.gpus} GPUs"
     else:
         kind = {"gpu": "a GPU worker", "cpu": "a CPU worker"}.get(run.device, "a worker")
     named = f" labelled {', '.join(labels)}" if labels else ""
-    return f"waits for {kind}{named}; none is online"
+    return f"waits for {kind}{named}; " + ("all that are online are draining" if suitable else "none is online")

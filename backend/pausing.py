@@ -67,6 +67,7 @@ def _resume(run: Run, teacher: Run | None, moment: datetime) -> None:
     run.pausing = False
     if run.state != "paused":
         return
+    run.reason = ""
     if teacher is not None and teacher.state != "succeeded":
         run.state = "waiting"
     else:

@@ -143,7 +143,7 @@ def send_nudges(database: Database, nudger: Nudger) -> int:
 
 
 def _wanted_nudges(session: Session, moment: datetime) -> int:
-    known = offers(session)
+    known = [offer for offer in offers(session) if not offer.draining]
     if not known:
         return 0
     taking = (Worker.state == "online") & ~Worker.draining

@@ -35,7 +35,7 @@ def need_again(teacher: Run, moment: datetime) -> None:
     """A student has come that needs this teacher: it goes on where it was paused or being cancelled."""
     teacher.pausing = False
     if teacher.state == "paused":
-        teacher.state, teacher.queued_at = "queued", moment
+        teacher.state, teacher.reason, teacher.queued_at = "queued", "", moment
     elif teacher.state == "cancelling":
         # Where the worker has been told already, it says "cancelled", and since nobody wants that any more the run
         # goes back to the queue.

@@ -45,7 +45,8 @@ def test_a_run_that_trains_is_paused_with_its_checkpoint(lab: Lab, claim: Json) 
     assert (order["order"], order["pause"]) == ("continue", True)
     assert hand_back(lab, claim) == "paused"
     assert lab.try_claim() is None
-    assert lab.resume(claim["run_id"])["state"] == "queued"
+    resumed = lab.resume(claim["run_id"])
+    assert (resumed["state"], resumed["reason"]) == ("queued", "")
     again = lab.claim()
     assert (again["attempt"], again["checkpoint"]["path"]) == (2, f"{claim['folder']}/checkpoint.pt")
 

@@ -193,7 +193,7 @@ def test_a_worker_that_drains_takes_nothing_new(lab: Lab) -> None:
     lab.register(name="box")
     assert lab.try_claim() is None, "also after a restart"
     queued = next(run for run in lab.experiment("plain")["runs"] if run["state"] == "queued")
-    assert queued["reason"] == "waits for a worker; none is online", "none that takes runs"
+    assert queued["reason"] == "waits for a worker; all that are online are draining"
     assert lab.drain("worker-one", draining=False)["draining"] is False
     assert lab.claim()
     assert lab.admin.post("/api/v1/workers/nobody/drain").status_code == 404
