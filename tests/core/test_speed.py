@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,8 @@ from core.data.dataset import Augmentation, Batch, Dataset, Split, augmented, vi
 from core.data.prefetch import prefetched
 from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
 from core.spec import DatasetChoice, ExperimentSpec, MethodChoice, Optimizer, RunSpec, Speed, parse_experiment
-from core.training import TeacherSource, run_training, speed
+from core.training import Options, TeacherSource, run_training, speed
+from core.training.checkpoint import CHECKPOINT_NAME
 from core.training.compiling import NotCompiledError, compiled, recording_stream
 from core.training.optimizer import build_optimizer
 from core.training.pace import Pace
@@ -147,6 +149,21 @@ class TestEqualLearning:
             run_training(run_spec(speed={"precision": "float32", "compile": switch}), tmp_path / switch)
         assert "was compiled" in said(tmp_path / "on")
         assert losses(tmp_path / "on") == pytest.approx(losses(tmp_path / "off"), rel=1e-3)
+
+    @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+    def test_resumed_in_half_precision_it_ends_bit_for_bit_the_same(
+        self, tmp_path: Path, teacher: TeacherSource, precision: str
+    ) -> None:
+        spec = run_spec("dkd", speed={"precision": precision})
+        whole, half, rest = (tmp_path / name for name in ("whole", "half", "rest"))
+        run_training(spec, whole, teacher)
+        polled = iter(range(14))
+        stop = Options(stop_asked=lambda: next(polled, None) is None)
+        assert run_training(spec, half, teacher, options=stop) == "stopped"
+        assert run_training(spec, rest, teacher, resume=half / CHECKPOINT_NAME) == "finished"
+        assert losses(rest) == losses(whole)
+        one, other = (safetensors.torch.load_file(folder / "weights.safetensors") for folder in (whole, rest))
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 class TestFallback:
