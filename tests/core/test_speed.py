@@ -21,6 +21,7 @@ from core.data.prefetch import prefetched
 from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
 from core.spec import DatasetChoice, ExperimentSpec, MethodChoice, Optimizer, RunSpec, Speed, parse_experiment
 from core.training import Options, TeacherSource, run_training, speed
+from core.training import stepper as stepper_module
 from core.training.checkpoint import CHECKPOINT_NAME
 from core.training.compiling import NotCompiledError, compiled, recording_stream
 from core.training.optimizer import build_optimizer
@@ -378,6 +379,48 @@ def trained(own: Stepper, device: str, epochs: int = 3) -> list[dict[str, float]
             found.append(own.means.read())
             own.means = type(own.means)()
     return found
+
+
+class TestRecording:
+    """When a step is recorded and replayed, with a stand-in for the GPU's recorder that runs the function anew."""
+
+    def test_it_is_recorded_once_an_epoch_and_replayed_for_full_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+        plain, own = stepper("cpu"), stepper("cpu")
+        own._recording = stepper_module._Recording()
+        made, replayed = [], []
+
+        class Again:
+            def __init__(self, function: Any, example: list[Tensor], pool: Any) -> None:
+                # What a recording holds on to: the optimiser's rate is read from this tensor from now on.
+                self.function, self.rate = function, own.optimizer.param_groups[0]["lr"]
+                made.append(self)
+
+            def __call__(self, *inputs: Tensor) -> None:
+                replayed.append(len(inputs[1]))
+                own.optimizer.param_groups[0]["lr"] = float(self.rate)
+                self.function(*inputs)
+
+        monkeypatch.setattr(stepper_module, "Recorded", Again)
+        assert trained(own, "cpu") == trained(plain, "cpu")
+        # 150 images: of 32, 32, 32, 32 and 22 the first is computed, the last is too small.
+        assert (len(made), replayed) == (3, [32, 32, 32] * 3)
+        for ours, theirs in zip(own.model.parameters(), plain.model.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+    def test_what_cannot_be_recorded_is_computed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+        plain, own = stepper("cpu"), stepper("cpu")
+        own._recording, warned = stepper_module._Recording(), []
+        own._warn = warned.append
+
+        def refuse(*_: Any) -> None:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        monkeypatch.setattr(stepper_module, "Recorded", refuse)
+        assert trained(own, "cpu") == trained(plain, "cpu")
+        assert len(warned) == 1
+        assert "not permitted" in warned[0]
 
 
 @pytest.mark.gpu
