@@ -80,7 +80,8 @@ def key_of(
         "augment": spec.training.augment,
         "data_seed": spec.data_seed,
         "batch_size": batch_size,
-        "arithmetic": chosen.model_dump(include={"precision", "channels_last", "compile"}),
+        # All but what is the student's alone, or recorded in other words below.
+        "arithmetic": chosen.model_dump(exclude={"fused", "cuda_graphs", "threads", "reasons"}),
         "float32_products": torch.get_float32_matmul_precision(),
         # Another machine, release or number of threads adds in another order.
         "torch": torch.__version__,
