@@ -18,7 +18,7 @@ from core import data, methods, models
 from core.data import Batch, Dataset
 from core.data.dataset import augmented, view_table
 from core.data.identity import describe_views, digest
-from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
+from core.events import JOURNAL_NAME, Journal, Log, Metrics, Started, read_journal
 from core.methods import LogitBatch
 from core.spec import DatasetChoice, ExperimentSpec, MethodChoice, parse_experiment
 from core.training import Options, TeacherSource, TrainingError, run_training
@@ -26,7 +26,7 @@ from core.training.checkpoint import CHECKPOINT_NAME
 from core.training.logit_files import LogitFiles, Rows
 from core.training.speed import Chosen
 from core.training.teacher import LiveTeacher
-from core.training.teacher_logits import LARGEST, ReusedTeacher, Views, key_of, open_files, restored, rounded
+from core.training.teacher_logits import LARGEST, ReusedTeacher, Views, key_of, open_files, restored, reusing, rounded
 
 SYNTHETIC = DatasetChoice(
     name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10}
@@ -151,6 +151,30 @@ class TestReuse:
         assert one.asked == other.asked == 5
         assert Harness(dataset, network, tmp_path).epoch(0)
         assert one.files.epochs() == {0}
+
+    def test_a_run_that_only_reads_compiles_no_teacher(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        times: list[int] = []
+
+        def counted(network: torch.nn.Module, *_: object) -> torch.nn.Module:
+            times.append(1)
+            return network
+
+        monkeypatch.setattr("core.training.teacher.compiled", counted)
+        chosen = CHOSEN.model_copy(update={"compile": True})
+        spec = experiment("dkd", epochs=1).plan()[1].spec
+        with Journal(tmp_path / "events.jsonl") as journal:
+            for _ in range(2):
+                teacher = reusing(LiveTeacher(network, chosen), {"sha256": "a"}, spec, dataset, chosen, journal)
+                for batch in dataset.batches(BATCH, 0, 0):
+                    teacher.logits(batch, 0)
+                teacher.end_epoch()
+                teacher.finish()
+        assert times == [1]
+        said = [record.event for record in read_journal(tmp_path / "events.jsonl")][-1]
+        assert isinstance(said, Log)
+        assert "1 epochs were read from the disk, 0 written (0.0 MB), 1 batches checked" in said.message
 
     def test_it_says_what_it_came_to(self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path) -> None:
         for _ in range(2):
