@@ -12,6 +12,10 @@ from benchmarks.chaos.faults import Fault, Faults
 from benchmarks.chaos.stack import Worker
 
 
+_ODDS = (4, 4, 4, 1)
+"""Of the workers, to be hit; the last is the one for real trainings."""
+
+
 class Injector:
     """Draws a fault every so often and injects it in a thread of its own.
 
@@ -61,8 +65,8 @@ class Injector:
     def _target(self, fault: Fault) -> tuple[str, Worker | None]:
         if fault.target != "worker":
             return fault.target, None
-        # Not the twin, which comes and goes by itself: the first three are there always.
-        worker = self._random.choice(self._faults.stack.workers[:3])
+        # Not the twin, which comes and goes by itself: the first four are there always.
+        [worker] = self._random.choices(self._faults.stack.workers[:4], _ODDS)
         return worker.daemon.name, worker
 
     def _inject(self, fault: Fault, target: str, worker: Worker | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from benchmarks.chaos.stack import Stack
+from benchmarks.chaos.stack import TRAINS, Stack
 from client import ApiError, BackendUnreachable, Client
 from core.wire.public import TERMINAL, Experiment
 
@@ -50,6 +50,7 @@ def trained(name: str, seed: int, epochs: int) -> dict[str, Any]:
         "seeds": [seed],
         "training": {"epochs": epochs, "batch_size": 64},
         "priority": 10,
+        "resources": {"labels": [TRAINS]},
     }
 
 

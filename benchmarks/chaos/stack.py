@@ -26,7 +26,10 @@ from tests import services
 Kind = Literal["embedded", "services"]
 
 WORKER_NAME = "node"
-"""Of every worker: there are always two on one home, and one on another, with the same name."""
+"""Of every worker: there are always two on one home, and one on each of two others, with the same name."""
+
+TRAINS = "torch"
+"""Label of the one worker that takes real trainings too: importing torch takes so long that it is hit less often."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Stack:
                 raise TimeoutError(f"the backend did not start: {self.logs / 'backend.log'}")
             time.sleep(0.1)
         self.workers = [self.make_worker(home) for home in ("home", "home", "other")]
+        self.workers.append(self.make_worker("third", labels=TRAINS))
 
     def start_workers(self) -> None:
         for worker in self.workers:
@@ -117,7 +121,7 @@ class Stack:
     def worker_client(self) -> WorkerClient:
         return WorkerClient(self.url, (self.root / "tokens" / "worker").read_text().strip())
 
-    def make_worker(self, home: str) -> Worker:
+    def make_worker(self, home: str, labels: str = "") -> Worker:
         """One more worker of the same name; not started."""
         terms = self.terms
         link = Proxy(self._loop, self.port)
@@ -131,6 +135,7 @@ class Stack:
             "DKD_WORKER_NAME": WORKER_NAME,
             "DKD_SLOTS": str(terms.slots),
             "DKD_DEVICE": "cpu",
+            "DKD_LABELS": labels,
             "DKD_THREADS": "1",
             "DKD_CHECKPOINT_SECONDS": str(terms.checkpoint),
             "DKD_GRACE_SECONDS": str(terms.grace),

@@ -30,7 +30,7 @@ from tests import services
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(600)]
 
-TERMS = Terms(lease=6.0, heartbeat=0.5, grace=2.0, margin=1.0, step=0.08)
+TERMS = Terms(lease=9.0, heartbeat=0.5, grace=2.0, margin=1.0, step=0.08)
 KINDS: tuple[Kind, ...] = ("embedded", "services")
 
 
@@ -198,11 +198,11 @@ def test_workers_of_one_name_are_told_apart(lab: Lab) -> None:
     def online() -> Any:
         found = [worker for worker in lab.client.workers().items if worker.state == "online"]
         found = [worker for worker in found if worker.name.startswith(WORKER_NAME)]
-        return found if len(found) == 3 else None
+        return found if len(found) == 4 else None
 
-    found = wait_for(online, "three workers are there")
-    assert len({worker.id for worker in found}) == 3
-    assert len({worker.name for worker in found}) == 3
+    found = wait_for(online, "four workers are there")
+    assert len({worker.id for worker in found}) == 4
+    assert len({worker.name for worker in found}) == 4
 
 
 def test_cancelled_means_that_every_rank_is_gone(lab: Lab) -> None:
