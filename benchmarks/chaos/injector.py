@@ -11,7 +11,6 @@ from collections.abc import Callable
 from benchmarks.chaos.faults import Fault, Faults
 from benchmarks.chaos.stack import Worker
 
-
 _ODDS = (4, 4, 4, 1)
 """Of the workers, to be hit; the last is the one for real trainings."""
 
