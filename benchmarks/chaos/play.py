@@ -41,7 +41,7 @@ class Options:
     minutes: float = 13.0
     every: float = 1.8
     real: int = 32
-    epochs: int = 30
+    epochs: int = 40
     claimed: int = 1000
     settle: float = 300.0
     terms: Terms = field(default_factory=Terms)
