@@ -64,14 +64,15 @@ def judge(session: Session, experiments: Sequence[models.Experiment], options: O
             for number, text in ((3, COMPACT), (4, FASTER), (5, MOBILE))
         ]
     adjusted = statistics.holm([test.claim.p for test in tests])
-    judged = [_judged(test, p) for test, p in zip(tests, adjusted, strict=True)]
+    count = sum(p is not None for p in adjusted)
+    judged = [_judged(test, p, count) for test, p in zip(tests, adjusted, strict=True)]
     setting = _setting(sample)
     return Claims(
         experiment=sample.experiments[0].name,
         experiments=[item.name for item in sample.experiments],
         condition=condition(sample),
         claims=[*loss_claims(setting), *sorted(judged, key=lambda claim: claim.number)],
-        notes=_notes(sample, setting, sum(p is not None for p in adjusted)),
+        notes=_notes(sample, setting, count),
     )
 
 
@@ -148,7 +149,7 @@ def _mobile(method: Method, base: Method, sample: Sample, options: Options) -> _
     return _Test(claim, towards, decides=_excludes_zero(found.interval))
 
 
-def _judged(test: _Test, p_holm: float | None) -> Claim:
+def _judged(test: _Test, p_holm: float | None, tests: int) -> Claim:
     claim = test.claim
     if claim.p is None or p_holm is None:
         return claim
@@ -159,6 +160,8 @@ def _judged(test: _Test, p_holm: float | None) -> Claim:
         least = statistics.smallest_p(claim.n)
         if least is not None and least >= SIGNIFICANCE:
             text += f"; {claim.n} pairs cannot show p < {least:.3g}"
+        elif least is not None and least * tests >= SIGNIFICANCE:
+            text += f"; over {tests} tests {claim.n} pairs cannot show p < {least * tests:.2g}"
     return claim.model_copy(update={"reason": text, "verdict": verdict, "p_holm": p_holm})
 
 

@@ -154,6 +154,11 @@ def problem(status: int, detail: str, *errors: tuple[str, str]) -> httpx.Respons
     return httpx.Response(status, json=content, headers={"Content-Type": "application/problem+json"})
 
 
+def text(content: str) -> httpx.Response:
+    """An answer that is no JSON."""
+    return httpx.Response(200, text=content)
+
+
 class FakeBackend:
     """Answers by method and path; what it is not told of is a 404. Keeps every request."""
 
