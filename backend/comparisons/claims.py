@@ -38,11 +38,13 @@ class _Test:
     Attributes:
         towards: verdict if the test decides, by the sign of what was seen.
         decides: whether everything but the p speaks for a decision.
+        units: values that the p is of: pairs, or teachers where these vary.
     """
 
     claim: Claim
     towards: Verdict = "cannot tell"
     decides: bool = False
+    units: int = 0
 
 
 def judge(session: Session, experiments: Sequence[models.Experiment], options: Options | None = None) -> Claims:
@@ -102,7 +104,7 @@ def _compact(method: Method, base: Method, sample: Sample) -> _Test:
     towards: Verdict = "holds" if found.mean_difference < 0 else "does not hold"
     text = f"NC1 differs by {statistics.signed(found.mean_difference)}{_interval_text(found.interval)}"
     claim = claim.model_copy(update={"reason": text, "p": found.sign_flip_p, "numbers": numbers})
-    return _Test(claim, towards, decides=_excludes_zero(found.interval))
+    return _Test(claim, towards, decides=_excludes_zero(found.interval), units=found.units)
 
 
 def _faster(method: Method, base: Method, options: Options) -> _Test:
@@ -125,7 +127,7 @@ def _faster(method: Method, base: Method, options: Options) -> _Test:
         text += "; no run got there"
     towards: Verdict = "holds" if found.earlier > found.later else "does not hold"
     claim = claim.model_copy(update={"reason": text, "n": found.n, "p": found.sign_p, "numbers": numbers})
-    return _Test(claim, towards, decides=found.earlier != found.later)
+    return _Test(claim, towards, decides=found.earlier != found.later, units=found.n)
 
 
 def _mobile(method: Method, base: Method, sample: Sample, options: Options) -> _Test:
@@ -146,7 +148,7 @@ def _mobile(method: Method, base: Method, sample: Sample, options: Options) -> _
         return _Test(claim.model_copy(update={"reason": text, "verdict": "holds"}))
     towards: Verdict = "holds" if found.mean_difference < 0 else "does not hold"
     claim = claim.model_copy(update={"reason": text, "p": found.sign_flip_p})
-    return _Test(claim, towards, decides=_excludes_zero(found.interval))
+    return _Test(claim, towards, decides=_excludes_zero(found.interval), units=found.units)
 
 
 def _judged(test: _Test, p_holm: float | None, tests: int) -> Claim:
@@ -157,11 +159,12 @@ def _judged(test: _Test, p_holm: float | None, tests: int) -> Claim:
     if test.decides and p_holm < SIGNIFICANCE:
         verdict = test.towards
     else:
-        least = statistics.smallest_p(claim.n)
+        least = statistics.smallest_p(test.units)
+        noun = "pairs" if test.units == claim.n else "teachers"
         if least is not None and least >= SIGNIFICANCE:
-            text += f"; {claim.n} pairs cannot show p < {least:.3g}"
+            text += f"; {test.units} {noun} cannot show p < {least:.3g}"
         elif least is not None and least * tests >= SIGNIFICANCE:
-            text += f"; over {tests} tests {claim.n} pairs cannot show p < {least * tests:.2g}"
+            text += f"; over {tests} tests {test.units} {noun} cannot show p < {least * tests:.2g}"
     return claim.model_copy(update={"reason": text, "verdict": verdict, "p_holm": p_holm})
 
 

@@ -12,7 +12,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event
 
 from backend import comparisons, statistics
-from backend.db import Database, models
+from backend.comparisons import convergence
+from backend.comparisons.data import Curve, Student, Teacher
+from backend.db import Database, models, now
 from core.wire.comparisons import Comparison, Overview
 from tests.backend import rows
 
@@ -472,3 +474,66 @@ def test_every_metric_the_same_way(database: Database, api: TestClient) -> None:
     assert any("none is adjusted" in note for note in found.notes)
     only = api.get("/api/v1/comparisons/overview", params={"experiment": experiment, "group": "collapse"}).json()
     assert [row["metric"] for row in only["rows"]] == ["collapse/nc1"]
+
+
+def _student(**changes: Any) -> Student:
+    values: dict[str, Any] = {
+        "run_id": "r",
+        "experiment": "e",
+        "label": "kd",
+        "method": "kd",
+        "seed": 0,
+        "teacher": Teacher("t", "v1-a", 0, "succeeded", 90.0),
+        "state": "succeeded",
+        "reason": "",
+        "epochs": 3,
+        "test_size": 899,
+        "environment": {},
+        "devices": (),
+    }
+    return Student(**values | changes)
+
+
+@pytest.mark.parametrize(
+    ("devices", "environment", "gpu_seconds"),
+    [
+        (("cuda NVIDIA H200",), {}, 20.0),
+        (("cuda NVIDIA H200",), {"world_size": "4"}, 80.0),
+        (("cpu",), {}, None),
+        (("cpu", "cuda NVIDIA H200"), {}, None),  # an attempt on each: nobody knows how much was on the GPU
+        ((), {}, None),
+    ],
+)
+def test_gpu_seconds(devices: tuple[str, ...], environment: dict[str, str], gpu_seconds: float | None) -> None:
+    curve = Curve(step=[1, 2, 3], epoch=[1.0, 2.0, 3.0], elapsed=[10.0, 20.0, 30.0], value=[80.0, 90.0, 91.0])
+    found = convergence.reach(_student(devices=devices, environment=environment), curve, 85.5)
+    assert (found.epochs, found.seconds, found.gpu_seconds) == (2.0, 20.0, gpu_seconds)
+
+
+def test_another_card_of_the_same_kind_is_no_other_device(database: Database, api: TestClient) -> None:
+    experiment = _finished(database, THREE)
+    cards = {("kd", 0): "cuda:0 A", ("DKD", 0): "cuda:1 A", ("kd", 1): "cuda:0 A", ("DKD", 1): "cuda:0 B"}
+    with database.write() as session:
+        moment = now(session)
+        worker = models.Worker(
+            id="w", name="w", host="h", slots=1, device="gpu", registered_at=moment, last_heartbeat=moment
+        )
+        session.add(worker)
+        session.flush()
+        for key, run_id in rows.run_ids(database, experiment).items():
+            if key in cards:
+                session.add(
+                    models.Attempt(
+                        run_id=run_id,
+                        number=1,
+                        worker_id="w",
+                        worker_name="w",
+                        host="h",
+                        device=cards[key],
+                        started_at=moment,
+                    )
+                )
+    (pair,) = _compare(api, experiment).paired
+    assert [(item.setting, item.seeds, item.values) for item in pair.unlike] == [
+        ("device", [1], "cuda B against cuda A")
+    ]
