@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 
+import torch
+
 from core.catalog import DATASETS
 from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Batch, Dataset, Split
@@ -26,7 +28,12 @@ def load(choice: DatasetChoice) -> Dataset:
     """
     entry = DATASETS[choice.name]
     params = choice.typed_params
-    dataset: Dataset = entry.load()(params)
+    try:
+        dataset: Dataset = entry.load()(params)
+    except OSError as error:
+        raise DatasetError(f"{choice.name} cannot be read: {error}") from error
+    for name, split in (("training", dataset.train), ("test", dataset.test)):
+        _check(f"{choice.name}'s {name} split", split, dataset.num_classes)
     if isinstance(params, SplitParams) and params.val_fraction:
         dataset = hold_out(dataset, params.val_fraction, params.val_seed)
     facts = entry.facts(params)
@@ -42,3 +49,14 @@ def load(choice: DatasetChoice) -> Dataset:
                 *(choice.name, len(dataset.train), len(dataset.test), facts.train_size, facts.test_size),
             )
     return dataset
+
+
+def _check(name: str, split: Split, num_classes: int) -> None:
+    """Raises DatasetError for what a training would stumble over long after, or not at all."""
+    images, labels = split.images, split.labels
+    if not len(labels):
+        raise DatasetError(f"{name} is empty")
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3]:
+        raise DatasetError(f"{name} has images {tuple(images.shape)} of {images.dtype}, not square ones of bytes")
+    if labels.dtype != torch.int64 or not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise DatasetError(f"{name} has labels that are none of the {num_classes} classes 0 to {num_classes - 1}")

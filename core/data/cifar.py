@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +145,7 @@ def _split(folder: Path, names: Sequence[str], kind: _Cifar) -> Split:
         content = _read(folder / name)
         try:
             images.append(content["data"].reshape(-1, 3, 32, 32))
-            labels.extend(content[kind.label_key])
+            labels.extend(operator.index(label) for label in content[kind.label_key])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(f"{folder / name} is no file of {kind.name}: {error!r}") from error
     if sum(map(len, images)) != len(labels) or not labels or not 0 <= min(labels) <= max(labels) < len(kind.classes):

@@ -49,7 +49,10 @@ def _listing(root: Path) -> Listing:
         for path in images_below(folder / "train" / name)
     ]
     with (root / _TABLE).open(newline="") as file:
-        of_image = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+        try:
+            of_image = {row["ImageId"]: row["PredictionString"].partition(" ")[0] for row in csv.DictReader(file)}
+        except (KeyError, AttributeError) as error:
+            raise DatasetError(f"{root / _TABLE} lacks a column ImageId or PredictionString, or an entry") from error
     test = []
     for path in images_below(folder / "val"):
         name = of_image.get(Path(path).stem)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core.catalog.datasets import ImageParams
 from core.data.dataset import Augmentation, Dataset, Split
+from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing
 from core.data.packing import packed
 from core.data.statistics import Statistics
@@ -27,8 +28,11 @@ def from_listing(
     Args:
         published: mean and standard deviation as the field uses them; without it, those of the training images.
 
-    Raises DatasetError where an image is damaged or the pack cannot be written.
+    Raises DatasetError where a split has no image, one is damaged or the pack cannot be written.
     """
+    for split, files in (("training", listing.train), ("test", listing.test)):
+        if not files:
+            raise DatasetError(f"{listing.root} holds no {split} images of {name}")
     resized_crop = augmentation.resized_crop
     pack = packed(name, listing, round(image_size * STORED / SEEN) if resized_crop else image_size)
     middle = image_size if resized_crop else None

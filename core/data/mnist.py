@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -83,5 +84,5 @@ def _read(path: Path) -> NDArray[np.uint8]:
             raise ValueError("not an IDX file of bytes")
         elements = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
         return elements.reshape(shape).copy()  # of its own: a tensor cannot be on read-only memory
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error

@@ -31,7 +31,7 @@ from core.data.image_files import ImageFile, Listing
 from core.data.places import locked, pack_dir
 from core.data.statistics import LevelCounts, Statistics
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same files begin to give other bytes; old packs are then not read."""
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ import os
 import pickle
 import re
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         what = f" ({found[1]})" if found else ""
         text = f"no checkpoint, or one that holds Python objects{what}: only tensors and numbers are read"
         raise WeightsError(text) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"cannot be read: {str(error).partition(chr(10))[0][:200]}") from error
+    except Exception as error:  # a damaged file makes the unpickler raise whatever it comes upon
+        raise WeightsError(
+            f"cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        ) from error
     return unwrap(content)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from core.catalog import DATASETS
-from core.catalog.methods import DecoupledParams, DKDAlignParams
+from core.catalog.methods import DecoupledParams, DKDAlignParams, RLDParams
 from core.spec.experiment import ExperimentSpec
 from core.spec.parts import ModelChoice, Training
 from core.spec.problems import Problem
@@ -24,13 +26,15 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         for path, model in _models(spec):
             if text := size_warning(model, facts):
                 found.append(Problem(path, text))
-    epochs = spec.training.epochs
+    epochs, schedule = spec.training.epochs, spec.training.schedule
+    if late := [milestone for milestone in schedule.milestones if milestone >= epochs]:
+        text = f"the training of {epochs} epochs ends before {_of_all(late, schedule.milestones)} milestones come"
+        found.append(Problem("training.schedule.milestones", text))
     for index, method in enumerate(spec.methods):
         path = f"methods.{index}"
         params = method.typed_params
-        if isinstance(params, DecoupledParams) and params.ramp_epochs > epochs:
-            top = (epochs - 1 + params.ramp_start) / params.ramp_epochs
-            text = f"the ramp is longer than the training: distillation reaches {100 * top:.0f} % of its weight"
+        if isinstance(params, DecoupledParams | RLDParams) and (top := _ramp(params, epochs - 1)) < 1:
+            text = f"the ramp does not end within the training: distillation reaches {100 * top:.3g} % of its weight"
             found.append(Problem(f"{path}.params.ramp_epochs", text))
         if isinstance(params, DKDAlignParams):
             found.extend(_alignment(path, params, epochs, facts.num_classes if facts else None, spec))
@@ -38,6 +42,10 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         text = f"{len(spec.seeds)} seed(s) give no usable interval; 6 are the fewest that can show p < 0.05"
         found.append(Problem("seeds", text))
     return found
+
+
+def _of_all(some: Sequence[int], every: Sequence[int]) -> str:
+    return f"all {len(every)}" if len(some) == len(every) else f"{len(some)} of {len(every)}"
 
 
 def _models(spec: ExperimentSpec) -> list[tuple[str, ModelChoice]]:
@@ -104,5 +112,6 @@ def _weight(path: str, params: DKDAlignParams, epsilon: float, num_classes: int,
     return [Problem(f"{path}.params.epsilon", text)]
 
 
-def _ramp(params: DecoupledParams, epoch: int) -> float:
-    return min((epoch + params.ramp_start) / params.ramp_epochs, 1.0) if params.ramp_epochs else 1.0
+def _ramp(params: DecoupledParams | RLDParams, epoch: int) -> float:
+    start = params.ramp_start if isinstance(params, DecoupledParams) else 1
+    return min((epoch + start) / params.ramp_epochs, 1.0) if params.ramp_epochs else 1.0

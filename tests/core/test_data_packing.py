@@ -133,6 +133,25 @@ def test_images_are_resized_as_torchvision_does(pets: Path, shape: tuple[int, in
     assert torch.equal(load(16).train.images[0], expected)
 
 
+def test_of_sixteen_bits_the_upper_eight_are_kept(pets: Path) -> None:
+    """Pillow's own conversion would cut off at 255, and an X-ray be white all over."""
+    levels = np.arange(SIZE * SIZE, dtype=np.uint16).reshape(SIZE, SIZE) * 900
+    (pets / "train/cat/1.png").unlink()
+    for name in ("0.png", "1.tif"):
+        Image.fromarray(levels).save(pets / "train/cat" / name)
+    images = load().train.images
+    expected = torch.from_numpy((levels >> 8).astype(np.uint8)).expand(3, -1, -1)
+    assert torch.equal(images[0], expected)
+    assert torch.equal(images[1], expected)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pixels_of_which_white_is_not_known_are_refused(pets: Path, dtype: type[np.generic]) -> None:
+    Image.fromarray(np.full((8, 8), 7, dtype=dtype)).save(pets / "train/cat/0.tif")
+    with pytest.raises(data.DatasetError, match=r"cat/0.tif \(ValueError: pixels of 32 bits"):
+        load()
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "I;16"])
 def test_every_kind_of_image_becomes_three_channels(pets: Path, mode: str) -> None:
     path = pets / "train/cat/0.png"

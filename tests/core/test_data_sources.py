@@ -59,6 +59,33 @@ class TestMnist:
         with pytest.raises(data.DatasetError, match="t10k-images-idx3-ubyte cannot be read"):
             load("mnist")
 
+    def test_a_damaged_archive_is_named(self, root: Path) -> None:
+        files.mnist(root / "mnist", compress=True)
+        broken = root / "mnist" / "t10k-images-idx3-ubyte.gz"
+        content = bytearray(broken.read_bytes())
+        content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+        broken.write_bytes(content)
+        with pytest.raises(data.DatasetError, match=r"t10k-images-idx3-ubyte.gz cannot be read"):
+            load("mnist")
+
+    @pytest.mark.parametrize(
+        ("shape", "label", "message"),
+        [
+            ((20, 28, 28), 10, "labels that are none of the 10 classes 0 to 9"),
+            ((20, 20, 28), 9, "not square ones of bytes"),
+            ((0, 28, 28), 0, "test split is empty"),
+        ],
+    )
+    def test_files_that_are_whole_and_wrong_are_refused(
+        self, root: Path, shape: tuple[int, int, int], label: int, message: str
+    ) -> None:
+        """A label of eleven would be found by the loss after a minute on a GPU, and an empty split never."""
+        files.mnist(root / "mnist")
+        files.idx(root / "mnist/t10k-images-idx3-ubyte", np.zeros(shape, dtype=np.uint8))
+        files.idx(root / "mnist/t10k-labels-idx1-ubyte", np.full(shape[0], label, dtype=np.uint8))
+        with pytest.raises(data.DatasetError, match=message):
+            load("mnist")
+
 
 class TestCifar:
     def test_official_files_of_cifar100(self, root: Path) -> None:
@@ -87,6 +114,20 @@ class TestCifar:
         with pytest.raises(data.DatasetError, match=r"train cannot be read: .*posix\.mkdir"):
             load("cifar100")
         assert not (root / "ran").exists()
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"data": np.zeros((1, 3072), dtype=np.float64), "fine_labels": [0]},
+            {"data": np.zeros((1, 3072), dtype=np.uint8), "fine_labels": [0.5]},
+            {"data": np.zeros((1, 3072), dtype=np.uint8), "fine_labels": ["apple"]},
+        ],
+    )
+    def test_a_file_of_other_numbers_is_refused(self, root: Path, content: dict[str, Any]) -> None:
+        files.cifar_pickle(root / "cifar-100-python/test", "fine_labels", [0])
+        (root / "cifar-100-python/train").write_bytes(pickle.dumps(content))
+        with pytest.raises(data.DatasetError, match="train"):
+            load("cifar100")
 
     @pytest.mark.parametrize(("name", "classes"), [("cifar10", CIFAR10_CLASSES), ("cifar100", CIFAR100_CLASSES)])
     def test_a_tree_of_images_has_the_official_labels(
@@ -287,6 +328,40 @@ class TestMissing:
         monkeypatch.setenv("DKD_DOWNLOAD", "yes")
         with pytest.raises(data.DatasetError, match="DKD_DOWNLOAD is 'yes'"):
             load("mnist")
+
+
+class TestEmptySplits:
+    """An archive that was unpacked in part: the lists are there and name nothing."""
+
+    def test_of_food101(self, root: Path) -> None:
+        files.picture(root / "food-101/images/cake/1.jpg", (1, 2, 3))
+        (root / "food-101/meta").mkdir()
+        (root / "food-101/meta/train.txt").write_text("cake/1\n")
+        (root / "food-101/meta/test.txt").write_text("")
+        with pytest.raises(data.DatasetError, match="holds no test images of food101"):
+            load("food101", image_size=8)
+
+    def test_of_tiny_imagenet(self, root: Path) -> None:
+        files.picture(root / "tiny-imagenet-200/train/n1/images/1.JPEG", (1, 2, 3))
+        (root / "tiny-imagenet-200/val/images").mkdir(parents=True)
+        (root / "tiny-imagenet-200/val/val_annotations.txt").write_text("")
+        with pytest.raises(data.DatasetError, match="holds no test images of tiny_imagenet"):
+            load("tiny_imagenet")
+
+    @pytest.mark.parametrize("table", ["Image,Class\nv,n1 1 2 3 4\n", "ImageId,PredictionString\nv\n"])
+    def test_of_imagenets_table(self, root: Path, table: str) -> None:
+        files.picture(root / "imagenet/ILSVRC/Data/CLS-LOC/train/n1/1.JPEG", (1, 2, 3))
+        files.picture(root / "imagenet/ILSVRC/Data/CLS-LOC/val/v.JPEG", (1, 2, 3))
+        (root / "imagenet/LOC_val_solution.csv").write_text(table)
+        with pytest.raises(data.DatasetError, match=r"LOC_val_solution.csv lacks a column"):
+            load("imagenet", image_size=8)
+
+
+def test_folders_that_lead_into_themselves_are_refused(root: Path) -> None:
+    files.tree(root / "pets", ["cat", "dog"])
+    (root / "pets/train/cat/again").symlink_to(root / "pets/train/cat")
+    with pytest.raises(data.DatasetError, match="folder cannot be read: .*symbolic links"):
+        load("folder", path="pets", image_size=8)
 
 
 def test_what_was_promised_is_checked(root: Path) -> None:

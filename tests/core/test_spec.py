@@ -236,6 +236,19 @@ class TestWarnings:
 
     def test_a_ramp_longer_than_the_training(self) -> None:
         assert "50 %" in self.about(training={"epochs": 10})["methods.0.params.ramp_epochs"]
+        rld = {"name": "rld", "params": {"ramp_epochs": 40}}
+        assert "25 %" in self.about(methods=["dkd", rld], training={"epochs": 10})["methods.1.params.ramp_epochs"]
+        # Counted from 0, a ramp as long as the training comes one epoch short.
+        late = {"name": "dkd", "params": {"ramp_epochs": 10, "ramp_start": 0}}
+        assert "90 %" in self.about(methods=[late], training={"epochs": 10})["methods.0.params.ramp_epochs"]
+
+    def test_milestones_that_never_come(self) -> None:
+        """A preset's, in a training made shorter: the rate would stay at its peak, and nothing would say so."""
+        schedule = {"name": "step", "milestones": [150, 180, 210]}
+        for epochs, words in ((240, None), (210, "1 of 3 milestones"), (30, "all 3 milestones")):
+            about = self.about(training={"epochs": epochs, "schedule": schedule})
+            assert (words or "") in about.get("training.schedule.milestones", "")
+            assert (words is None) == ("training.schedule.milestones" not in about)
 
     def test_too_few_seeds(self) -> None:
         assert "interval" in self.about(seeds=[0])["seeds"]

@@ -161,8 +161,12 @@ class TestConvert:
         assert self.convert(tmp_path / "in.pth", tmp_path / "out.safetensors", model, classes) == 2
         assert message in capsys.readouterr().err
 
-    def test_a_missing_or_damaged_file_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        (tmp_path / "in.pth").write_bytes(b"no checkpoint")
+    # The second one's first byte ends a pickle that has not begun: the unpickler pops from an empty list.
+    @pytest.mark.parametrize("content", [b"no checkpoint", b".", b""])
+    def test_a_missing_or_damaged_file_is_said(
+        self, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "in.pth").write_bytes(content)
         for source in ("none.pth", "in.pth"):
             assert self.convert(tmp_path / source, tmp_path / "out.safetensors") == 2
             assert source in capsys.readouterr().err
