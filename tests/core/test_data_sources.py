@@ -360,7 +360,7 @@ class TestEmptySplits:
 def test_folders_that_lead_into_themselves_are_refused(root: Path) -> None:
     files.tree(root / "pets", ["cat", "dog"])
     (root / "pets/train/cat/again").symlink_to(root / "pets/train/cat")
-    with pytest.raises(data.DatasetError, match="folder cannot be read: .*symbolic links"):
+    with pytest.raises(data.DatasetError, match=r"folder cannot be read: .*symbolic links"):
         load("folder", path="pets", image_size=8)
 
 
