@@ -98,7 +98,7 @@ def load_state(network: Network, tensors: Mapping[str, Tensor], *, any_classes: 
     Args:
         any_classes: keep the network's own last layer where the weights have another class count.
 
-    Raises WeightsError, which names the keys that do not fit.
+    Raises WeightsError, which names the keys that do not fit, or whose weights are NaN or infinite.
     """
     own = network.state_dict()
     if len(own.keys() & tensors.keys()) < len(own.keys() & {network.foreign_key(key) for key in tensors}):
@@ -121,6 +121,9 @@ def load_state(network: Network, tensors: Mapping[str, Tensor], *, any_classes: 
     ]
     if any(problems):
         raise WeightsError(f"the weights are of another network: {'; '.join(filter(None, problems))}")
+    # Nobody learns from such a teacher, and a training would blame the learning rate.
+    if broken := _listed("not finite", [key for key in own if key in tensors and not tensors[key].isfinite().all()]):
+        raise WeightsError(f"the weights are damaged: {broken}")
     network.load_state_dict(dict(tensors), strict=False)
 
 

@@ -108,6 +108,16 @@ class TestMismatch:
         assert "not of this network: extra.weight" in str(caught.value)
         assert "classifier.bias (7,), not (5,)" in str(caught.value)
 
+    def test_weights_that_are_no_numbers_are_refused(self) -> None:
+        tensors = network().state_dict()
+        tensors["layers.stage2.0.conv1.weight"][0, 0, 0, 0] = torch.nan
+        tensors["classifier.bias"][1] = torch.inf
+        net = network()
+        before = net.linear.bias.clone()
+        with pytest.raises(models.WeightsError, match=r"not finite: layers.stage2.0.conv1.weight, classifier.bias"):
+            load_state(net, tensors)
+        assert torch.equal(net.linear.bias, before)
+
     def test_another_class_count_fits_only_where_that_is_asked_for(self) -> None:
         given = network(classes=9)
         with pytest.raises(models.WeightsError, match=r"classifier\.weight"):
