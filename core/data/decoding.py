@@ -37,12 +37,12 @@ def decode(path: Path, image_size: int) -> NDArray[np.uint8]:
 
 def _rgb(image: Image) -> Image:
     """In eight bits a channel. Raises ValueError where white is no known number."""
-    from PIL import Image as pillow
+    from PIL.Image import fromarray
 
     # Pillow converts these by cutting off at 255, which makes an X-ray of 16 bits white all over.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         high = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
-        return pillow.fromarray(high).convert("RGB")
+        return fromarray(high).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError("pixels of 32 bits, of which nobody says what is white; save it with 8 or 16")
     return image.convert("RGB")
