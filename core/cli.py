@@ -15,14 +15,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from core import catalog
+from core import catalog, launch
 from core.events import FULL_DISK_EXIT, is_full_disk
 from core.spec import Problem, RunSpec, SpecError, problems_of, read_experiment
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given)
+    options.arguments = given
     named = (name.strip() for name in os.environ.get("DKD_PLUGINS", "").split(","))
     try:
         catalog.load_plugins([*filter(None, named), *options.plugin])
@@ -47,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--out", type=Path, required=True, help="folder for weights and journals; finished runs in it are kept"
     )
+    _add_ranks(run)
     run.set_defaults(command=_run)
 
     train = commands.add_parser("train", help="train one run: what a worker starts")
@@ -55,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--teacher", type=Path, metavar="TEACHER_RUN.json", help="how the teacher was made")
     train.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the teacher's weights (safetensors)")
     train.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="of an earlier attempt at the same run")
+    _add_ranks(train)
     train.set_defaults(command=_train)
 
     conversion = commands.add_parser("convert", help="make a teacher's weights from a published checkpoint")
@@ -73,10 +77,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
-    from core.standalone import run_experiment  # imports torch, which takes seconds
+def _add_ranks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ranks",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="processes that share out each batch: one a GPU where there are GPUs, of which N must be visible",
+    )
 
-    return run_experiment(read_experiment(options.input), options.out)
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a number of processes")
+    return number
+
+
+def _run(options: argparse.Namespace) -> int:
+    from core.standalone import Several, run_experiment  # imports torch, which takes seconds
+
+    several = Several(options.ranks, tuple(options.plugin))
+    return run_experiment(read_experiment(options.input), options.out, several)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -85,13 +107,19 @@ def _train(options: argparse.Namespace) -> int:
         raise SpecError([Problem("", "--teacher and --teacher-weights go together")])
     teacher_spec = _read_run(options.teacher) if options.teacher else None
 
-    from core.training import Options, TeacherSource, run_training, stop_on_sigterm
+    place = launch.own_place()
+    if options.ranks > 1 and place is None:
+        return launch.launch(options.ranks, options.arguments, options.out)
+    from core.training import Options, TeacherSource, run_rank, run_training, stop_on_sigterm
 
     teacher = TeacherSource(teacher_spec, options.teacher_weights) if teacher_spec else None
-    seconds = float(os.environ.get("DKD_CHECKPOINT_SECONDS", "60"))
+    start = Options(checkpoint_seconds=float(os.environ.get("DKD_CHECKPOINT_SECONDS", "60")))
     try:
-        with stop_on_sigterm(Options(checkpoint_seconds=seconds)) as stoppable:
-            result = run_training(spec, options.out, teacher, options.resume, stoppable)
+        if place:
+            result = run_rank(place, spec, options.out, teacher, options.resume, start)
+        else:
+            with stop_on_sigterm(start) as stoppable:
+                result = run_training(spec, options.out, teacher, options.resume, stoppable)
     except OSError as error:
         if not is_full_disk(error):
             raise

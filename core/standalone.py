@@ -8,18 +8,33 @@ import re
 import statistics
 import sys
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 from core import models
 from core.catalog import DATASETS
 from core.catalog.models import TIMM
 from core.events import JOURNAL_NAME, Failed, Finished, read_journal
+from core.launch import launch
 from core.spec import ExperimentSpec, PlannedRun, Problem, SpecError, warnings_of
 from core.training import Options, TeacherSource, run_training, stop_on_sigterm
 from core.training.checkpoint import CHECKPOINT_NAME
 
 
-def run_experiment(spec: ExperimentSpec, out: Path) -> int:
+@dataclass(frozen=True)
+class Several:
+    """How one training is run as several processes.
+
+    Attributes:
+        ranks: processes that share out each batch.
+        plugins: modules that add to the catalog, for the processes to import too.
+    """
+
+    ranks: int = 1
+    plugins: tuple[str, ...] = ()
+
+
+def run_experiment(spec: ExperimentSpec, out: Path, several: Several = Several()) -> int:
     """Train every run into ``out/LABEL-seedN``; a run that has finished there before is kept.
 
     Raises SpecError for a network that cannot be built here, before the teacher is trained for it.
@@ -37,7 +52,7 @@ def run_experiment(spec: ExperimentSpec, out: Path) -> int:
             folder = out / _folder_name(planned)
             done = _finished(folder, planned)
             if not done:
-                _train(planned, folder, teacher, options)
+                _train(planned, folder, teacher, options, several)
                 done = _finished(folder, planned)
             if options.stop_asked():
                 _say("interrupted; the same command goes on from here", error=True)
@@ -81,14 +96,28 @@ def _refuse_networks(spec: ExperimentSpec) -> None:
         raise SpecError(problems)
 
 
-def _train(planned: PlannedRun, folder: Path, teacher: TeacherSource | None, options: Options) -> None:
+def _train(
+    planned: PlannedRun, folder: Path, teacher: TeacherSource | None, options: Options, several: Several
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(planned.spec.model_dump_json(indent=2))
+    run = folder / "run.json"
+    run.write_text(planned.spec.model_dump_json(indent=2))
     earlier = folder / CHECKPOINT_NAME
     same = earlier.exists() and _fingerprint(folder) == planned.spec.fingerprint()
     (folder / "fingerprint.json").write_text(json.dumps(planned.spec.fingerprint()))
     source = teacher if planned.spec.teacher else None
-    run_training(planned.spec, folder, source, earlier if same else None, options)
+    resume = earlier if same else None
+    if several.ranks == 1:
+        run_training(planned.spec, folder, source, resume, options)
+        return
+    arguments = ["train", "--run", str(run), "--out", str(folder), "--ranks", str(several.ranks)]
+    if source:
+        (folder / "teacher.json").write_text(source.spec.model_dump_json(indent=2))
+        arguments += ["--teacher", str(folder / "teacher.json"), "--teacher-weights", str(source.weights)]
+    if resume:
+        arguments += ["--resume", str(resume)]
+    plugins = [word for plugin in several.plugins for word in ("--plugin", plugin)]
+    launch(several.ranks, [*plugins, *arguments], folder, options.interruption.ask)
 
 
 def _finished(folder: Path, planned: PlannedRun) -> Finished | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -183,11 +183,20 @@ class Dataset:
         return scaled.sub_(mean).div_(std)
 
     def batches(
-        self, batch_size: int, data_seed: int, epoch: int, augment: Augment = "standard", start: int = 0
+        self,
+        batch_size: int,
+        data_seed: int,
+        epoch: int,
+        augment: Augment = "standard",
+        start: int = 0,
+        share: Callable[[int], slice] = slice,
     ) -> Generator[Batch]:
         """The training batches of one epoch, from batch ``start`` on; the last one holds what is left.
 
         Images that are not on the device are read ahead in a thread, which ends with the iterator.
+
+        Args:
+            share: which rows of a batch of so many are wanted; all where it is left out.
         """
         order = torch.from_numpy(permutation(len(self.train), data_seed, epoch))
         augmentation = {
@@ -201,15 +210,18 @@ class Dataset:
         else:
             views = view_table(len(self.train), augmentation, data_seed, epoch)
         views_there, of_labels = torch.from_numpy(views).to(self.device), order.to(self.device)
-        parts = [slice(first, first + batch_size) for first in range(start * batch_size, len(order), batch_size)]
+        totals = [min(batch_size, len(order) - first) for first in range(0, len(order), batch_size)]
+        shares = [range(total)[share(total)] for total in totals]
+        parts = [slice(n * batch_size + own.start, n * batch_size + own.stop) for n, own in enumerate(shares)]
+        totals, parts = totals[start:], parts[start:]
         with contextlib.closing(self._stored(order, parts)) as stored_images:
-            for part, whole in zip(parts, stored_images, strict=True):
+            for part, total, whole in zip(parts, totals, stored_images, strict=True):
                 index = of_labels[part]
                 if augmentation.resized_crop:
                     images = resized(whole, views_there[index], side)
                 else:
                     images = augmented(middle(whole, side), views_there[index], augmentation)
-                yield Batch(self.normalise(images), self.train.labels[index], order[part])
+                yield Batch(self.normalise(images), self.train.labels[index], order[part], total)
 
     def _stored(self, order: Tensor, parts: list[slice]) -> Generator[Tensor]:
         """The training images of each part of an order (N,), on the device."""
@@ -238,11 +250,13 @@ class Batch:
         labels: (B,) int64.
         index: (B,) int64, which samples of the training split these are; on the CPU, so that looking something up by
             them waits for no device.
+        total: images of the step on all ranks together; B where there is one.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
+    total: int
 
 
 def view_table(size: int, augmentation: Augmentation, data_seed: int, epoch: int) -> NDArray[np.int64]:

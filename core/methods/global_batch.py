@@ -27,19 +27,23 @@ def concatenated(batches: Sequence[LogitBatch]) -> LogitBatch:
     )
 
 
-def gathered(batch: LogitBatch) -> LogitBatch:
-    """The batches of all ranks as one, in the order of the ranks; their sizes may differ."""
+def gathered(batch: LogitBatch, counts: Sequence[int]) -> LogitBatch:
+    """The batches of all ranks as one, in the order of the ranks, the student's logits in the loss's own dtype.
+
+    In half precision a whole batch's gradient would be rounded before a loss scale could save its small numbers.
+
+    Args:
+        counts: rows of each rank, which may differ; to exchange them would make a GPU's host wait.
+    """
     return LogitBatch(
-        _gather(batch.student.detach()).requires_grad_(),
-        _gather(batch.teacher) if batch.teacher is not None else None,
-        _gather(batch.target),
+        _gather(batch.student32, counts).requires_grad_(),
+        _gather(batch.teacher, counts) if batch.teacher is not None else None,
+        _gather(batch.target, counts),
     )
 
 
 def row_gradients(terms: LossTerms, batch: LogitBatch) -> Tensor:
-    """∂total/∂logits (B, C) of a whole batch, from its closed form where there is one."""
-    if terms.gradients:
-        return torch.stack(list(terms.gradients.values())).sum(0)
+    """∂total/∂logits (B, C) of a whole batch."""
     (gradient,) = torch.autograd.grad(terms.total, batch.student)
     return gradient
 
@@ -56,12 +60,8 @@ def own_part(whole: LossTerms, gradient: Tensor, batch: LogitBatch, first: int, 
     return attach(batch.student, whole.total.detach(), ranks * rows)
 
 
-def _gather(rows: Tensor) -> Tensor:
-    """Rows of all ranks, in rank order. Sizes are exchanged first, since the last batch may be shared out unevenly."""
-    size = torch.tensor([len(rows)], device=rows.device)
-    sizes = [torch.empty_like(size) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, size)
-    counts = [int(count) for count in torch.cat(sizes).tolist()]
+def _gather(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """Rows of all ranks, in rank order, padded to one size on their way: the last batch may be shared out unevenly."""
     padded = rows.new_zeros((max(counts), *rows.shape[1:]))
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in counts]

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -27,15 +27,24 @@ from core.training.evaluation import perturbed_images
 from core.training.means import Means
 from core.training.optimizer import build_optimizer, rate_factor, restore_optimizer
 from core.training.pace import Pace
+from core.training.ranks import ALONE, Ranks
 from core.training.speed import Chosen
 from core.training.stepper import Stepper
 from core.training.stopping import Options, StopAsked
 from core.training.teacher import LiveTeacher, Teacher
-from core.training.teacher_logits import reusing
+from core.training.teacher_logits import RoundedTeacher, reusing
 
 READ_EVERY = 100
 """Steps after which the sums are looked at: a loss that is not finite is found soon, and a GPU's queue is emptied
 too seldom to cost anything."""
+
+
+class _Order(IntEnum):
+    """What the ranks do before a step."""
+
+    STEP = 0
+    SAVE = 1
+    STOP = 2
 
 
 class Engine:
@@ -54,8 +63,10 @@ class Engine:
         journal: Journal,
         chosen: Chosen,
         teacher_key: Mapping[str, Any] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """``teacher_key`` names the teacher's weights, and its logits are kept on disk under it; None: they are not."""
+        self.ranks = ranks
         self.spec, self.dataset, self.model, self.teacher = spec, dataset, model, teacher
         self.journal = journal
         model.to(memory_format=chosen.memory_format)
@@ -64,9 +75,13 @@ class Engine:
         source: Teacher | None = None
         if teacher:
             source = live = LiveTeacher(teacher, self.chosen, self._warn)
-            if teacher_key:
+            if teacher_key and ranks.size > 1:
+                source = RoundedTeacher(live)
+            elif teacher_key:
                 source = reusing(live, teacher_key, spec, dataset, self.chosen, journal)
-        self.stepper = Stepper(model, source, loss, self.optimizer, self.chosen, forward=forward, warn=self._warn)
+        self.stepper = Stepper(
+            model, source, loss, self.optimizer, self.chosen, ranks=ranks, forward=forward, warn=self._warn
+        )
         self.position = Position()
         self._pace = Pace()
         self._last: dict[str, float] = {}
@@ -74,13 +89,13 @@ class Engine:
         self._since = time.monotonic()
         self._saved_at = time.monotonic()
         # The teacher's answers to the test images never change.
-        self._teacher_logits = logits_of(teacher, dataset, dataset.test) if teacher else None
+        self._teacher_logits = logits_of(teacher, dataset, dataset.test) if teacher and ranks.leads else None
         self._perturbed = perturbed_images(spec.training, dataset)
 
     def _forward(self, chosen: Chosen) -> tuple[Forward, Chosen]:
         """The model as it is run, and what is chosen once it is known what works."""
         if not chosen.compile:
-            return self.model, chosen
+            return self.ranks.parallel(self.model, self.dataset.device), chosen
         dataset, size = self.dataset, min(self.spec.training.batch_size, len(self.dataset.train))
         example = torch.zeros(size, dataset.channels, dataset.image_size, dataset.image_size, device=dataset.device)
         self.model.train()
@@ -117,8 +132,8 @@ class Engine:
         for record in read_journal(self.journal.path):
             if isinstance(record.event, Metrics):
                 self._last |= record.event.values
-        for state in checkpoint.random:
-            state.restore(device)
+        if self.ranks.rank < len(checkpoint.random):
+            checkpoint.random[self.ranks.rank].restore(device)
 
     def train(self, options: Options) -> dict[str, float] | None:
         """Train to the end. Returns the last value of every metric, or None where it was asked to stop.
@@ -136,10 +151,8 @@ class Engine:
                 return None
             self.refuse_nonfinite()
             of_teacher = self.stepper.teacher.end_epoch() if self.stepper.teacher else {}
-            try:
-                with options.interruption.allowed():
-                    values = self._measured()
-            except StopAsked:
+            values = self._measured(options)
+            if values is None:
                 self.save()  # as after the epoch's last step: what was broken off is done again
                 return None
             self._close(values | of_teacher)
@@ -152,7 +165,12 @@ class Engine:
         spec, position = self.spec, self.position
         self._set_mode()
         batches = self.dataset.batches(
-            spec.training.batch_size, spec.data_seed, position.epoch, spec.training.augment, start=position.batch
+            spec.training.batch_size,
+            spec.data_seed,
+            position.epoch,
+            spec.training.augment,
+            start=position.batch,
+            share=self.ranks.share,
         )
         self._pace = Pace()
         # Closed at once where the loop is left early: its thread must not read on while a checkpoint is written.
@@ -162,9 +180,10 @@ class Engine:
     def _steps(self, batches: Iterator[Batch], options: Options) -> bool:
         position = self.position
         for batch in batches:
-            if options.stop_asked():
+            order = self._order(options)
+            if order is _Order.STOP:
                 return False
-            if time.monotonic() - self._saved_at > options.checkpoint_seconds:
+            if order is _Order.SAVE:
                 self.save()
             elif position.step % READ_EVERY == 0:
                 self._refuse_nonfinite_terms()
@@ -172,6 +191,17 @@ class Engine:
             position.batch += 1
             position.step += 1
         return True
+
+    def _order(self, options: Options) -> _Order:
+        """What is to be done before the next step, by all ranks at one step."""
+        if not self.ranks.due(self.position.step, self.dataset.device):
+            return _Order.STEP
+        order = _Order.STEP
+        if options.stop_asked():
+            order = _Order.STOP
+        elif time.monotonic() - self._saved_at > options.checkpoint_seconds:
+            order = _Order.SAVE
+        return _Order(self.ranks.agreed(order))
 
     def _set_mode(self) -> None:
         """Training mode, but for batch norm where the spec freezes it from this epoch on."""
@@ -188,8 +218,22 @@ class Engine:
         done = self.position.epoch + self.position.batch / self.steps_per_epoch
         return training.optimizer.lr * rate_factor(training.schedule, done, training.epochs)
 
-    def _measured(self) -> dict[str, float]:
-        """What there is to say of the epoch whose steps are done. Changes nothing, so that it may be broken off."""
+    def _measured(self, options: Options) -> dict[str, float] | None:
+        """What there is to say of the epoch whose steps are done; None where a stop was asked for meanwhile.
+
+        Changes nothing, so that it may be broken off. The first rank alone evaluates; the others wait for it.
+        """
+        values: dict[str, float] | None = {}
+        if self.ranks.leads:
+            try:
+                with options.interruption.allowed():
+                    values = self._report()
+            except StopAsked:
+                values = None
+        order = _Order.STOP if values is None else _Order.STEP
+        return None if self.ranks.agreed(order) == _Order.STOP else values
+
+    def _report(self) -> dict[str, float]:
         values = self.stepper.means.read()
         position, training = self.position, self.spec.training
         values |= self._pace.values() | {"lr": self.optimizer.param_groups[0]["lr"]}
@@ -208,14 +252,16 @@ class Engine:
         position, epochs = self.position, self.spec.training.epochs
         position.epoch += 1
         position.batch = 0
-        position.best_top1 = values["oracle/top1"]
         position.elapsed = self._elapsed()
+        self.stepper.means = Means()
+        if not self.ranks.leads:
+            return
+        position.best_top1 = values["oracle/top1"]
         self.journal.metrics(step=position.step, epoch=position.epoch, elapsed=position.elapsed, values=values)
         self.journal.log(
             f"epoch {position.epoch}/{epochs}: training loss {values['train/loss']:.4g}, "
             f"test accuracy {values['test/top1']:.2f} %"
         )
-        self.stepper.means = Means()
         self._last |= values
 
     def refuse_nonfinite(self) -> None:
@@ -246,22 +292,25 @@ class Engine:
     def _elapsed(self) -> float:
         return self._resumed_at + time.monotonic() - self._since
 
-    def save(self) -> Path | None:
-        """Write a checkpoint of now beside the journal, and say so in the journal.
+    def save(self) -> None:
+        """Write a checkpoint of now beside the journal, and say so in the journal; all ranks call this at one step.
 
-        None where the disk refuses it: the training goes on, and the next one may fit. Raises TrainingError where the
-        weights are not finite: nobody could go on from them.
+        Where the disk refuses it, the training goes on: the next one may fit. Raises TrainingError where the weights
+        are not finite: nobody could go on from them.
         """
+        self.refuse_nonfinite()
+        random = self.ranks.random_states(self.dataset.device)
+        self._saved_at = time.monotonic()
+        if not self.ranks.leads:
+            return
         try:
-            return self._save()
+            self._write(random)
         except OSError as error:
-            self._saved_at = time.monotonic()
             reason = error.strerror or str(error)
             self.journal.log(f"no checkpoint could be written: {reason}; the training goes on without", "error")
-            return None
+        self._saved_at = time.monotonic()
 
-    def _save(self) -> Path:
-        self.refuse_nonfinite()
+    def _write(self, random: list[RandomState]) -> None:
         self.journal.sync()
         position = replace(self.position, elapsed=self._elapsed())
         path = save_checkpoint(
@@ -276,9 +325,7 @@ class Engine:
                 scaler=self.stepper.scaler.state_dict(),
                 chosen=self.chosen.model_dump(),
                 device=self.dataset.device.type,
-                random=[RandomState.now(self.dataset.device)],
+                random=random,
             ),
         )
-        self._saved_at = time.monotonic()
         self.journal.append(Checkpointed(step=position.step, path=path.name))
-        return path

@@ -24,7 +24,7 @@ class Pace:
             self._waited += time.perf_counter() - asked
             if batch is None:
                 return
-            self._images += len(batch.labels)
+            self._images += batch.total
             yield batch
 
     def values(self) -> dict[str, float]:

@@ -23,14 +23,16 @@ from core.catalog import METHODS, MODELS
 from core.data import Dataset
 from core.diagnostics.report import epoch_report
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped, is_full_disk
+from core.launch import Place
 from core.provenance import provenance
 from core.spec import ModelChoice, RunSpec, Weights
 from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, load_weights, save_weights
 from core.training.engine import Engine
 from core.training.errors import TrainingError, is_out_of_memory, out_of_memory
 from core.training.origin import compare_origin, origin_of
+from core.training.ranks import ALONE, Ranks, has_lost_another, joined
 from core.training.speed import Chosen, Work, choose, use_threads
-from core.training.stopping import Interruption, Options, StopAsked
+from core.training.stopping import Interruption, Options, StopAsked, ignoring_sigterm, stop_on_sigterm
 
 WEIGHTS_NAME = "weights.safetensors"
 # For room on a full disk, within the time that a worker gives a training to end.
@@ -53,6 +55,7 @@ def run_training(
     teacher: TeacherSource | None = None,
     resume: Path | None = None,
     options: Options | None = None,
+    ranks: Ranks = ALONE,
 ) -> Result:
     """Train one run. Everything it has to say, its failure too, is in ``out/events.jsonl``.
 
@@ -60,11 +63,14 @@ def run_training(
         out: a folder for this attempt alone; made where it is missing.
         teacher: needed where ``spec.teacher`` names one.
         resume: a checkpoint of an earlier attempt at the same run.
+        ranks: the processes of this training, each of which calls this; all but the first leave ``out`` alone.
 
     Raises nothing for a training that fails: the reason is the journal's last event. OSError where the disk is full
     and what has been trained cannot be written down: that is the machine's fault and no failure of the run.
     """
     options = options or Options()
+    if ranks.place and not ranks.leads:
+        out = ranks.place.scratch
     out.mkdir(parents=True, exist_ok=True)
     found = find_checkpoint(resume, spec.fingerprint()) if resume else Found(None, None, [])
     checkpoint = found.checkpoint
@@ -72,19 +78,21 @@ def run_training(
     journal_path.unlink(missing_ok=True)
     if checkpoint:
         journal_path.write_bytes(checkpoint.journal)
-    adopt(found.path, out)
+    if ranks.leads:
+        adopt(found.path, out)
     training = False
     with Journal(journal_path) as journal:
         _say_where_it_begins(found, journal)
         try:
-            device = choose_device()
+            device = ranks.device()
             use_threads()
             with options.interruption.allowed():
-                engine = _prepare(spec, device, teacher, journal, checkpoint, options.interruption)
+                engine = _prepare(spec, device, teacher, journal, checkpoint, options.interruption, ranks)
             if checkpoint:
                 engine.restore(checkpoint)
             elif spec.weights:
                 _start_from(spec.weights, engine, journal)
+            ranks.check_same(engine.position.step)
             journal.append(_started(engine, device))
             journal.log(engine.chosen.sentence())
             training = True
@@ -97,6 +105,8 @@ def run_training(
             if summary is None:
                 journal.append(Stopped(step=engine.position.step))
                 return "stopped"
+            if not ranks.leads:
+                return "finished"
             digest = save_weights(engine.model, out / WEIGHTS_NAME, origin_of(engine.dataset))
             journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary))
             return "finished"
@@ -104,16 +114,17 @@ def run_training(
             journal.append(Stopped(step=checkpoint.position.step if checkpoint else 0))
             return "stopped"
         except TrainingError as error:
-            _fail(journal, error)
+            _fail(journal, error, ranks)
         except Exception as error:  # whatever it is, it must be on the run and not lost with the process
             if isinstance(error, OSError) and is_full_disk(error):
                 journal.log(f"{error}; the run cannot go on here", "error")
                 raise
             if is_out_of_memory(error):
-                _fail(journal, out_of_memory(error, spec.training.batch_size, training=training))
+                _fail(journal, out_of_memory(error, spec.training.batch_size, training=training), ranks)
             else:
                 journal.log(traceback.format_exc(), "error")
-                _fail(journal, TrainingError("error", f"{type(error).__name__}: {error}"))
+                reason = TrainingError("error", f"{type(error).__name__}: {error}")
+                _fail(journal, reason, ranks, lost_another=has_lost_another(error))
         finally:
             if not journal.settle(_SETTLE_SECONDS):
                 raise OSError(
@@ -122,21 +133,41 @@ def run_training(
     return "failed"
 
 
+def run_rank(
+    place: Place, spec: RunSpec, out: Path, teacher: TeacherSource | None, resume: Path | None, options: Options
+) -> Result:
+    """Train one run as one of several processes, see ``core.launch``. What fails is reported to whoever started it."""
+    with joined(place) as ranks:
+        if ranks.leads:
+            with stop_on_sigterm(options) as stoppable:
+                return run_training(spec, out, teacher, resume, stoppable, ranks)
+        # The first rank is told to stop and tells the others, so that all stop at one step.
+        with ignoring_sigterm():
+            return run_training(spec, out, teacher, resume, options, ranks)
+
+
 def _say_where_it_begins(found: Found, journal: Journal) -> None:
     if found.problems:
         begins = "the one before it is used" if found.path else "the training starts from the beginning"
         journal.log("; ".join((*found.problems, begins)), "warning")
 
 
-def _chosen(spec: RunSpec, dataset: Dataset, checkpoint: Checkpoint | None, journal: Journal) -> Chosen:
+def _chosen(spec: RunSpec, dataset: Dataset, checkpoint: Checkpoint | None, journal: Journal, ranks: Ranks) -> Chosen:
     """What a run began with, where this machine can go on so; else what is best here, and a warning."""
     device = dataset.device
     chosen = choose(spec.training.speed, device, work_of(spec, dataset))
+    if ranks.size > 1:  # they rewrite or record a step, in which the ranks now talk to each other
+        for name in ("compile", "cuda_graphs"):
+            chosen = chosen.without(name, "several ranks") if getattr(chosen, name) else chosen
     if checkpoint is None:
         return chosen
+    reason = ""
     try:
         kept = Chosen.model_validate(checkpoint.chosen)
-        reason = "" if checkpoint.device == device.type else f"it began on another kind of device ({checkpoint.device})"
+        if checkpoint.device != device.type:
+            reason = f"it began on another kind of device ({checkpoint.device})"
+        elif len(checkpoint.random) != ranks.size:
+            reason = f"it began on {len(checkpoint.random)} ranks and goes on on {ranks.size}"
     except ValidationError:
         reason = "the checkpoint is of another version"
     if not reason:
@@ -145,8 +176,11 @@ def _chosen(spec: RunSpec, dataset: Dataset, checkpoint: Checkpoint | None, jour
     return chosen
 
 
-def _fail(journal: Journal, error: TrainingError) -> None:
+def _fail(journal: Journal, error: TrainingError, ranks: Ranks, *, lost_another: bool = False) -> None:
     """The reason as the run's last word, and in its log, where a person looks first."""
+    if ranks.size > 1:  # the last word is had by whoever sees all ranks
+        ranks.report(error, lost_another=lost_another)
+        return
     journal.log(str(error), "error")
     journal.append(Failed(kind=error.kind, reason=str(error)))
 
@@ -171,11 +205,6 @@ def forward_to(journal: Journal, interruption: Interruption) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def choose_device() -> torch.device:
-    """The first GPU that the process may see, else the CPU."""
-    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-
-
 def _prepare(
     spec: RunSpec,
     device: torch.device,
@@ -183,6 +212,7 @@ def _prepare(
     journal: Journal,
     checkpoint: Checkpoint | None,
     interruption: Interruption,
+    ranks: Ranks,
 ) -> Engine:
     try:
         with forward_to(journal, interruption):
@@ -190,7 +220,7 @@ def _prepare(
     except data.DatasetError as error:
         raise TrainingError("error", str(error)) from error
     _refuse_misfit(spec, dataset)
-    chosen = _chosen(spec, dataset, checkpoint, journal).apply()
+    chosen = _chosen(spec, dataset, checkpoint, journal, ranks).apply()
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
     model = _network(spec.model, dataset).to(device)
     teacher: models.Network | None = None
@@ -206,7 +236,9 @@ def _prepare(
         teacher.to(device).eval().requires_grad_(False)
         if spec.training.speed.reuse_teacher:
             teacher_key = {"model": source.spec.model.model_dump(mode="json"), "sha256": _sha256(source.weights)}
-    return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal, chosen, teacher_key)
+    if ranks.rank:  # dropout is of each rank's own images
+        torch.manual_seed(spec.seed + (ranks.rank << 32))
+    return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal, chosen, teacher_key, ranks)
 
 
 def work_of(spec: RunSpec, dataset: Dataset) -> Work:
@@ -280,6 +312,7 @@ def _started(engine: Engine, device: torch.device) -> Started:
         }
         | engine.chosen.environment()
         | (teacher_logits if engine.teacher else {})
+        | ({"ranks": str(engine.ranks.size)} if engine.ranks.size > 1 else {})
         | ({"images": engine.dataset.content[:16]} if engine.dataset.content else {})
         | provenance(),
     )

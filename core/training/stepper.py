@@ -15,6 +15,7 @@ from core.methods import LogitBatch, Loss
 from core.training.compiling import Forward, Recorded
 from core.training.means import Means
 from core.training.optimizer import capturable, set_rate
+from core.training.ranks import ALONE, Ranks
 from core.training.speed import Chosen
 from core.training.teacher import Teacher
 
@@ -35,6 +36,7 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         chosen: Chosen,
         *,
+        ranks: Ranks = ALONE,
         forward: Forward | None = None,
         warn: Callable[[str], object] = lambda _: None,
     ) -> None:
@@ -42,7 +44,7 @@ class Stepper:
         self.model, self.teacher, self.loss, self.optimizer = model, teacher, loss, optimizer
         self.means = Means()
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=chosen.precision == "float16")
-        self._chosen, self._warn = chosen, warn
+        self._chosen, self._ranks, self._warn = chosen, ranks, warn
         self._forward: Forward = forward or model
         self._recording = _Recording() if chosen.cuda_graphs else None
 
@@ -59,20 +61,21 @@ class Stepper:
         if self.teacher:
             inputs.append(self.teacher.logits(batch, epoch))
         if not self._recording or not self._replayed(self._recording, inputs, epoch, rate):
-            self._compute(epoch, *inputs)
+            self._compute(epoch, batch.total, *inputs)
 
-    def _compute(self, epoch: int, images: Tensor, labels: Tensor, teacher: Tensor | None = None) -> None:
+    def _compute(self, epoch: int, total: int, images: Tensor, labels: Tensor, teacher: Tensor | None = None) -> None:
         with self._chosen.autocast(images.device):
             student = self._forward(images)
-        logits = LogitBatch(student, teacher, labels)
+        part = LogitBatch(student, teacher, labels)
+        logits = self._ranks.whole(part, total)
         terms = self.loss(logits, epoch)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(terms.total).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(self._ranks.own_loss(terms, logits, part)).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-        values = {"loss": terms.total} | top_accuracies(student.detach(), labels) | terms.values
-        self.means.add({f"train/{name}": value for name, value in values.items()}, len(labels))
+        values = {"loss": terms.total} | top_accuracies(logits.student.detach(), logits.target) | terms.values
+        self.means.add({f"train/{name}": value for name, value in values.items()}, total)
         self.means.add(measure(terms, logits), 1.0, skip_nan=True)
 
     def _replayed(self, recording: _Recording, inputs: list[Tensor], epoch: int, rate: float) -> bool:
@@ -92,7 +95,9 @@ class Stepper:
             recording.rate = torch.tensor(rate, device=inputs[0].device)
             try:
                 with capturable(self.optimizer, recording.rate):
-                    recording.graph = Recorded(lambda *given: self._compute(epoch, *given), inputs, recording.pool)
+                    recording.graph = Recorded(
+                        lambda *given: self._compute(epoch, shape[0], *given), inputs, recording.pool
+                    )
             except RuntimeError as error:
                 self._warn(f"steps are not recorded as a CUDA graph, but computed one by one: {error}")
                 self._recording = None

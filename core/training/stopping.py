@@ -77,11 +77,22 @@ class Options:
 def stop_on_sigterm(options: Options) -> Iterator[Options]:
     """Options whose training stops with a checkpoint when the process gets SIGTERM or SIGINT."""
     interruption = Interruption()
-    before = {
-        number: signal.signal(number, lambda *_: interruption.ask()) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
+    with _handling(lambda *_: interruption.ask()):
         yield replace(options, stop_asked=interruption.asked, interruption=interruption)
+
+
+@contextmanager
+def ignoring_sigterm() -> Iterator[None]:
+    """A block in which SIGTERM and SIGINT do nothing."""
+    with _handling(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handling(handler: Callable[..., object] | signal.Handlers) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

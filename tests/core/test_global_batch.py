@@ -72,7 +72,7 @@ def _rank(rank: int, port: int, out: str) -> None:
         parallel = nn.parallel.DistributedDataParallel(student)
         first, last = (0, 7) if rank == 0 else (7, SIZE)
         batch = LogitBatch(parallel(inputs[first:last]), teacher[first:last], target[first:last])
-        whole = gathered(batch)
+        whole = gathered(batch, (7, SIZE - 7))
         terms = build(setting)(whole, 2)
         own_part(terms, row_gradients(terms, whole), batch, first, ranks=2).backward()  # type: ignore[no-untyped-call]
         results[setting] = (terms.total.item(), student.weight.grad)

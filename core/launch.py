@@ -1,0 +1,206 @@
+"""Starts one training as several processes, its ranks, and ends all of them when one ends badly. Free of torch.
+
+The ranks run the same command line; three variables in their environment tell them which they are. They die with this
+process, however it dies, and it with whatever stands above it. SIGTERM goes to rank 0 alone, which has all of them stop
+at one step. Rank 0 writes the journal; how the training failed is put into it here, where all the ranks are seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from core.events import FULL_DISK_EXIT, JOURNAL_NAME, Failed, Journal
+
+_RANK, _RANKS, _FOLDER, _PARENT = "DKD_RANK", "DKD_RANKS", "DKD_RANKS_DIR", "DKD_RANKS_PARENT"
+_PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 0.05
+_LAST_WORDS_SECONDS = 10.0
+"""For the other ranks to end by themselves and say why, once one has ended: the first is often not the one at fault."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process of a training this is.
+
+    Attributes:
+        rank: counts from 0.
+        folder: for what the ranks tell each other; gone when they have ended.
+    """
+
+    rank: int
+    ranks: int
+    folder: Path
+
+    @property
+    def scratch(self) -> Path:
+        """For what a rank writes that is not the first, and nobody reads."""
+        return self.folder / f"rank{self.rank}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Why a rank could not go on.
+
+    Attributes:
+        lost_another: it only noticed that another one was gone.
+    """
+
+    kind: Literal["spec", "nan", "oom", "error"]
+    reason: str
+    lost_another: bool = False
+
+    def write(self, place: Place) -> None:
+        path = _report_path(place.folder, place.rank)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(vars(self)))
+        partial.replace(path)
+
+
+def own_place(environment: Mapping[str, str] = os.environ) -> Place | None:
+    """Where this process was put by ``launch``; None for one that was not. From here on it dies with its parent."""
+    if _RANK not in environment:
+        return None
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != int(environment[_PARENT]):  # it died before the line above
+        os._exit(1)
+    return Place(int(environment[_RANK]), int(environment[_RANKS]), Path(environment[_FOLDER]))
+
+
+def launch(ranks: int, arguments: Sequence[str], out: Path, on_stop: Callable[[], object] = lambda: None) -> int:
+    """Run ``python -m core ARGUMENTS`` in so many processes. Returns 0, 1 where the training failed, or another exit code of theirs.
+
+    Args:
+        out: the training's folder, where the journal is.
+        on_stop: called when this process is told to stop (SIGTERM or SIGINT), beside the ranks.
+    """
+    with tempfile.TemporaryDirectory(prefix="dkd-ranks-") as folder:
+        group = _Group(Path(folder), ranks, out)
+
+        def stop() -> None:
+            on_stop()
+            group.stop()
+
+        with _forwarding(stop):
+            group.start(arguments)
+            try:
+                return group.follow()
+            finally:
+                group.kill()
+
+
+class _Group:
+    def __init__(self, folder: Path, ranks: int, out: Path) -> None:
+        self._folder, self._ranks, self._out = folder, ranks, out
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._stop_asked = False
+        self._killed: set[int] = set()
+
+    def start(self, arguments: Sequence[str]) -> None:
+        for rank in range(self._ranks):
+            own = {_RANK: rank, _RANKS: self._ranks, _FOLDER: self._folder, _PARENT: os.getpid()}
+            threads = {"DKD_THREADS": max(1, _threads() // self._ranks)}
+            environment = os.environ | {name: str(value) for name, value in (own | threads).items()}
+            command = [sys.executable, "-m", "core", *arguments]
+            self._processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
+        if self._stop_asked:
+            self.stop()
+
+    def stop(self) -> None:
+        self._stop_asked = True
+        if self._processes:
+            self._processes[0].send_signal(signal.SIGTERM)
+
+    def follow(self) -> int:
+        """Wait for the end; the exit code."""
+        while not any(self._codes()) and self._codes()[0] is None:
+            time.sleep(_POLL_SECONDS)
+        deadline = time.monotonic() + _LAST_WORDS_SECONDS
+        while None in self._codes() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        self.kill()
+        first = self._codes()[0]
+        # Rank 0 ends last of all in a training that ends well; the others may lose it when it is told to stop early.
+        if first == 0:
+            return 0
+        if first == -signal.SIGTERM and self._stop_asked:  # before it could listen
+            return 128 + signal.SIGTERM
+        if FULL_DISK_EXIT in self._codes():
+            return FULL_DISK_EXIT
+        report = self._report()
+        with Journal(self._out / JOURNAL_NAME) as journal:
+            journal.log(report.reason, "error")
+            journal.append(Failed(kind=report.kind, reason=report.reason))
+            journal.sync()
+        return 1
+
+    def kill(self) -> None:
+        for rank, process in enumerate(self._processes):
+            if process.poll() is None:
+                self._killed.add(rank)
+                process.kill()
+            process.wait()
+
+    def _codes(self) -> list[int | None]:
+        return [process.poll() for process in self._processes]
+
+    def _report(self) -> Report:
+        """The reason of the rank at fault, not of one that merely lost it."""
+        reports: dict[int, Report] = {}
+        for rank in range(self._ranks):
+            with contextlib.suppress(FileNotFoundError):
+                reports[rank] = Report(**json.loads(_report_path(self._folder, rank).read_text()))
+        silent = [
+            f"rank {rank} of {self._ranks} {_ending(code)}"
+            for rank, code in enumerate(self._codes())
+            if code and rank not in reports and rank not in self._killed
+        ]
+        if silent:
+            return Report("error", "; ".join(silent) + "; the others were ended with it")
+        named = sorted(reports.items(), key=lambda item: (item[1].lost_another, item[0]))
+        if not named:
+            return Report("error", f"the {self._ranks} ranks were ended")
+        rank, report = named[0]
+        return Report(report.kind, f"rank {rank} of {self._ranks}: {report.reason}" if rank else report.reason)
+
+
+@contextlib.contextmanager
+def _forwarding(stop: Callable[[], None]) -> Iterator[None]:
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ending(code: int) -> str:
+    if code > 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
+def _report_path(folder: Path, rank: int) -> Path:
+    return folder / f"report{rank}.json"
+
+
+def _threads() -> int:
+    """Of the CPU that all ranks may use together."""
+    given = os.environ.get("DKD_THREADS")
+    return int(given) if given else len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,0 +1,292 @@
+"""Several ranks train what one process trains, stop together, and fail with the reason of the one at fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from core import data, models
+from core.events import JOURNAL_NAME, Checkpointed, Failed, Stopped
+from core.launch import Place, Report, launch
+from core.spec import RunSpec, parse_experiment
+from core.training import Options, TeacherSource, TrainingError, run_training
+from core.training.batch_norm import over_ranks
+from core.training.checkpoint import CHECKPOINT_NAME
+from core.training.ranks import ALONE, Ranks, joined
+from core.training.stepper import Stepper
+from tests.core.test_training import events, points, stop_after, weights
+
+SPEC: dict[str, Any] = {
+    "name": "ranks",
+    # 69 images: batches of 16, 16, 16, 16 and 5, of which the ranks get 2 and 3.
+    "dataset": {
+        "name": "synthetic",
+        "params": {"num_classes": 5, "image_size": 8, "train_size": 69, "test_size": 40},
+    },
+    "teacher": {"model": {"name": "small_cnn", "params": {"width": 4}}},
+    "student": {"model": {"name": "small_cnn", "params": {"width": 4}}},
+    "methods": [
+        # So large that the term, tiny in this form, decides where the weights go.
+        {"name": "dkd_align", "label": "batch", "params": {"reduction": "batch", "epsilon": 1000}},
+        {"name": "dkd_align", "label": "log", "params": {"reduction": "log", "epsilon": 3}},
+        {"name": "dkd_align", "label": "share", "params": {"reduction": "sample", "epsilon_share": 0.3}},
+    ],
+    "seeds": [0],
+    "training": {"epochs": 2, "batch_size": 16, "optimizer": {"lr": 0.02}, "schedule": {"name": "constant"}},
+}
+METHODS = ("batch", "log", "share")
+STOP_AT = 7  # in the second epoch
+
+
+def planned() -> dict[str, RunSpec]:
+    return {run.label: run.spec for run in parse_experiment(SPEC).plan()}
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Networks and images in float64, so that only the order of sums can tell two trainings apart."""
+    build, normalise = models.build, data.Dataset.normalise
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "build", lambda *names, **params: build(*names, **params).double())
+        patch.setattr(data.Dataset, "normalise", lambda self, images: normalise(self, images).double())
+        yield
+
+
+def everything(root: Path, ranks: Ranks = ALONE) -> None:
+    """Every method; one of them once more, stopped and resumed."""
+    torch.set_num_threads(1)
+    specs = planned()
+    source = TeacherSource(specs["teacher"], root.parent / "teacher" / "weights.safetensors")
+    with float64():
+        for label in METHODS:
+            assert run_training(specs[label], root / label, source, ranks=ranks) == "finished"
+        options = stop_after(STOP_AT) if ranks.leads else Options()
+        assert run_training(specs["log"], root / "half", source, options=options, ranks=ranks) == "stopped"
+        half = root / "half" / CHECKPOINT_NAME
+        assert run_training(specs["log"], root / "rest", source, resume=half, ranks=ranks) == "finished"
+
+
+def one_fails(root: Path, ranks: Ranks) -> None:
+    """The second rank runs out of memory at its third step; the first loses it."""
+    steps, step = iter(range(100)), Stepper.step
+
+    def failing(self: Stepper, *arguments: Any) -> None:
+        if ranks.rank == 1 and next(steps) == 2:
+            raise MemoryError
+        step(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stepper, "step", failing)
+        run_training(parse_experiment(SPEC | {"methods": ["ce"]}).plan()[0].spec, root / "failed", ranks=ranks)
+
+
+def _rank(rank: int, root: Path) -> None:
+    os.environ["DKD_THREADS"] = "1"
+    for number, work in enumerate((everything, one_fails)):
+        folder = root / f"meeting{number}"
+        folder.mkdir(exist_ok=True)
+        with joined(Place(rank, 2, folder)) as ranks:
+            work(root / "two", ranks)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything, trained by one process in ``one`` and by two in ``two``."""
+    root = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DKD_CACHE_DIR", str(root / "cache"))
+        patch.setenv("DKD_THREADS", "1")
+        run_training(planned()["teacher"], root / "teacher")
+        everything(root / "one")
+        mp.spawn(_rank, args=(root,), nprocs=2)  # type: ignore[no-untyped-call]
+    return root
+
+
+def furthest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """Largest relative distance of two networks' tensors."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).norm() / one[name].norm().clamp_min(1e-3)) for name in one)
+
+
+@pytest.mark.slow
+class TestTwoRanks:
+    @pytest.mark.parametrize("label", METHODS)
+    def test_weights_and_metrics_are_those_of_one_process(self, trained: Path, label: str) -> None:
+        one, two = weights(trained / "one" / label), weights(trained / "two" / label)
+        assert one["stem.0.weight"].dtype == torch.float64
+        assert furthest(one, two) < 1e-9
+        for (step, expected), (same_step, found) in zip(
+            points(trained / "one" / label), points(trained / "two" / label), strict=True
+        ):
+            assert step == same_step
+            assert expected == pytest.approx(found, rel=1e-6, abs=1e-9)
+
+    def test_the_methods_do_differ(self, trained: Path) -> None:
+        results = [weights(trained / "two" / label) for label in METHODS]
+        assert furthest(results[0], results[1]) > 1e-4
+        assert furthest(results[1], results[2]) > 1e-4
+
+    def test_all_ranks_stop_at_one_step_with_one_checkpoint(self, trained: Path) -> None:
+        said = events(trained / "two" / "half")
+        assert [event.type for event in said[-2:]] == ["checkpoint", "stopped"]
+        assert said[-1] == Stopped(step=STOP_AT)
+        assert {path.name for path in (trained / "two" / "half").iterdir()} == {CHECKPOINT_NAME, JOURNAL_NAME}
+
+    def test_resumed_on_two_ranks_it_ends_the_same_bit_for_bit(self, trained: Path) -> None:
+        whole, rest = weights(trained / "two" / "log"), weights(trained / "two" / "rest")
+        assert all(torch.equal(whole[name], rest[name]) for name in whole)
+        assert points(trained / "two" / "rest") == points(trained / "two" / "log")
+
+    def test_resumed_on_one_it_ends_the_same_but_for_rounding(
+        self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = TeacherSource(planned()["teacher"], trained / "teacher" / "weights.safetensors")
+        resume = trained / "two" / "half" / CHECKPOINT_NAME
+        with float64():
+            assert run_training(planned()["log"], tmp_path, source, resume=resume) == "finished"
+        assert furthest(weights(trained / "one" / "log"), weights(tmp_path)) < 1e-9
+        assert any("began on 2 ranks" in getattr(event, "message", "") for event in events(tmp_path))
+
+    def test_a_rank_that_fails_says_why_and_the_other_that_it_lost_it(self, trained: Path) -> None:
+        lost, failed = (json.loads((trained / f"meeting1/report{rank}.json").read_text()) for rank in range(2))
+        assert (failed["kind"], failed["lost_another"]) == ("oom", False)
+        assert "batch size 16" in failed["reason"]
+        assert lost["lost_another"]
+        assert not any(isinstance(event, Failed) for event in events(trained / "two" / "failed"))
+
+
+class TestBatchNorm:
+    def test_of_another_kind_it_is_refused(self) -> None:
+        class Other(torch.nn.BatchNorm2d):
+            pass
+
+        with pytest.raises(TrainingError, match="Other cannot be computed over several ranks"):
+            over_ranks(torch.nn.Sequential(torch.nn.Sequential(Other(3))), torch.device("cpu"))
+
+    @pytest.mark.parametrize("name", ["resnet8", "small_cnn", "mobilenet_v2_half", "vgg8", "wrn_16_2"])
+    def test_names_weights_and_answers_stay(self, name: str) -> None:
+        network = models.build(name, num_classes=5, image_size=32).eval()
+        images, before = torch.randn(2, 3, 32, 32), list(network.state_dict())
+        parameters, expected = list(network.parameters()), network(images)
+        over_ranks(network, torch.device("cpu"))
+        assert list(network.state_dict()) == before
+        assert all(one is other for one, other in zip(parameters, network.parameters(), strict=True))
+        assert torch.equal(network(images), expected)
+        kinds = {type(module).__name__ for module in network.modules() if "BatchNorm" in type(module).__name__}
+        assert kinds == {"GlobalBatchNorm"}
+
+
+def launched(out: Path, monkeypatch: pytest.MonkeyPatch, *acts: object) -> tuple[int, Failed | None]:
+    """Exit code and last word of a training whose ranks act so."""
+    monkeypatch.setenv("RANK_ACTS", json.dumps(acts))
+    code = launch(len(acts), ["--plugin", "tests.core.acting_rank", "catalog"], out)
+    said = events(out)
+    return code, said[-1] if said and isinstance(said[-1], Failed) else None
+
+
+LOST = vars(Report("error", "RuntimeError: gloo: connection closed by peer", lost_another=True))
+NAN = vars(Report("nan", "not finite at step 3"))
+OOM = vars(Report("oom", "out of memory at batch size 64"))
+
+
+class TestLaunch:
+    @pytest.mark.parametrize(
+        ("acts", "kind", "reason"),
+        [
+            ([LOST, "killed"], "error", "rank 1 of 2 was ended by SIGKILL"),
+            ([LOST, LOST, 3], "error", "rank 2 of 3 ended with exit code 3"),
+            ([LOST, OOM], "oom", "rank 1 of 2: out of memory at batch size 64"),
+            ([NAN, NAN], "nan", "not finite at step 3"),
+            ([LOST, LOST], "error", "RuntimeError: gloo"),
+        ],
+    )
+    def test_the_reason_is_that_of_the_rank_at_fault(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, acts: list[object], kind: str, reason: str
+    ) -> None:
+        code, failed = launched(tmp_path, monkeypatch, *acts)
+        assert code == 1
+        assert failed
+        assert failed.kind == kind
+        assert failed.reason.startswith(reason)
+
+    def test_one_that_waits_for_a_dead_one_is_ended(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("core.launch._LAST_WORDS_SECONDS", 0.3)
+        code, failed = launched(tmp_path, monkeypatch, "waits", "killed")
+        assert code == 1
+        assert failed
+        assert "rank 1 of 2 was ended by SIGKILL" in failed.reason
+        assert "rank 0" not in failed.reason
+
+    def test_what_the_others_say_when_the_first_has_ended_well_is_no_failure(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert launched(tmp_path, monkeypatch, 0, LOST) == (0, None)
+
+
+@pytest.mark.slow
+class TestProcesses:
+    """``python -m core train --ranks 2`` as a worker starts it."""
+
+    @contextmanager
+    def started(self, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
+        """A training that would take hours, with its ranks, after its first epochs."""
+        long = SPEC | {"methods": ["ce"], "training": SPEC["training"] | {"epochs": 10_000}}
+        (folder / "run.json").write_text(parse_experiment(long).plan()[0].spec.model_dump_json())
+        command = [sys.executable, "-m", "core", "train", "--ranks", "2", "--run", str(folder / "run.json")]
+        process = subprocess.Popen([*command, "--out", str(folder)], env=os.environ | {"DKD_THREADS": "2"})
+        try:
+            self.wait(lambda: (folder / JOURNAL_NAME).exists() and len(points(folder)) > 1, process)
+            ranks = psutil.Process(process.pid).children()
+            assert len(ranks) == 2
+            yield process, ranks
+        finally:
+            process.kill()
+            process.wait()
+
+    def wait(self, ready: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+        while not ready():
+            assert process is None or process.poll() is None
+            signal.sigtimedwait([], 0.05)
+
+    def test_sigterm_stops_all_of_them_with_a_checkpoint(self, tmp_path: Path) -> None:
+        with self.started(tmp_path) as (process, ranks):
+            process.terminate()
+            assert process.wait(60) == 0
+            self.wait(lambda: not any(rank.is_running() for rank in ranks))
+        said = events(tmp_path)
+        assert isinstance(said[-2], Checkpointed)
+        assert said[-1] == Stopped(step=said[-2].step)
+
+    def test_a_rank_that_is_killed_ends_all_with_a_reason(self, tmp_path: Path) -> None:
+        with self.started(tmp_path) as (process, ranks):
+            ranks[1].kill()
+            assert process.wait(60) == 1
+            self.wait(lambda: not any(rank.is_running() for rank in ranks))
+        last = events(tmp_path)[-1]
+        assert isinstance(last, Failed)
+        assert last.reason.startswith("rank 1 of 2 was ended by SIGKILL")
+
+    def test_the_ranks_die_with_what_started_them(self, tmp_path: Path) -> None:
+        with self.started(tmp_path) as (process, ranks):
+            process.kill()
+            self.wait(lambda: not any(r.is_running() and r.status() != psutil.STATUS_ZOMBIE for r in ranks))
+
+
+def test_a_number_of_ranks_that_is_none_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "core", "run", "x.yaml", "--out", str(tmp_path), "--ranks", "0"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "0 is not a number of processes" in result.stderr
