@@ -144,6 +144,10 @@ class Speed(SpecModel):
         True,
         description="Keep the teacher's logits on disk and read them in runs that show it the same views.",
     )
+    deterministic: bool = Field(
+        False,
+        description="On a GPU, train with kernels that repeat bit for bit, which are slower. A CPU always repeats.",
+    )
 
     @model_validator(mode="before")
     @classmethod

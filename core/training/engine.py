@@ -174,7 +174,7 @@ class Engine:
         )
         self._pace = Pace()
         # Closed at once where the loop is left early: its thread must not read on while a checkpoint is written.
-        with contextlib.closing(batches):
+        with contextlib.closing(batches), self.chosen.repeatable():
             return self._steps(self._pace.of(batches), options)
 
     def _steps(self, batches: Iterator[Batch], options: Options) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -33,6 +35,7 @@ class Chosen(BaseModel):
         precision: of the networks in training; weights, losses and evaluation are in float32.
         fused: whether the optimiser updates all parameters in one kernel.
         threads: of torch on the CPU.
+        deterministic: whether only such kernels may train as repeat bit for bit; a CPU has no others.
         reasons: a phrase for each choice that has one.
     """
 
@@ -44,6 +47,7 @@ class Chosen(BaseModel):
     compile: bool = False
     cuda_graphs: bool = False
     threads: int = Field(ge=1)
+    deterministic: bool = False
     reasons: dict[str, str] = Field(default_factory=dict)
 
     @property
@@ -63,7 +67,9 @@ class Chosen(BaseModel):
         """As ``Started.environment`` keeps it: pairs of runs are compared by these."""
         switches = {name: getattr(self, name) for name in ("channels_last", "fused", "compile", "cuda_graphs")}
         words = {name: "on" if value else "off" for name, value in switches.items()}
-        return {"precision": self.precision, **words, "threads": str(self.threads)}
+        return {"precision": self.precision, **words, "threads": str(self.threads)} | (
+            {"deterministic": "on"} if self.deterministic else {}
+        )
 
     def sentence(self) -> str:
         """For the run's log."""
@@ -80,7 +86,22 @@ class Chosen(BaseModel):
     def apply(self) -> Self:
         """Set what holds for the whole process."""
         torch.set_num_threads(self.threads)
+        if self.deterministic:
+            # cuBLAS reads it when it is first used; the setting is NVIDIA's own for repeatable products.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         return self
+
+    @contextmanager
+    def repeatable(self) -> Iterator[None]:
+        """A block in which a kernel that does not repeat is refused (RuntimeError), where that is asked for."""
+        before = torch.are_deterministic_algorithms_enabled()
+        if self.deterministic:
+            torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            if self.deterministic:
+                torch.use_deterministic_algorithms(before)
 
 
 @dataclass(frozen=True)
@@ -133,6 +154,7 @@ def choose(speed: Speed, device: torch.device, work: Work) -> Chosen:
         compile=compiled.on,
         cuda_graphs=graphs.on,
         threads=torch.get_num_threads(),
+        deterministic=speed.deterministic and device.type == "cuda",
         reasons={name: text for name, text in reasons.items() if text},
     )
 

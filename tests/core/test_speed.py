@@ -209,7 +209,7 @@ class TestTeacher:
     def test_weights_cast_once_give_what_autocast_gives(self) -> None:
         network = models.build("resnet8", num_classes=5, image_size=16).eval().requires_grad_(False)
         chosen = Chosen(precision="bfloat16", channels_last=True, threads=1)
-        batch = Batch(torch.randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), torch.arange(4))
+        batch = Batch(torch.randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), torch.arange(4), 4)
         with torch.no_grad(), chosen.autocast(CPU):
             expected = network(batch.images)
         assert torch.equal(LiveTeacher(network, chosen).logits(batch, 0), expected)
@@ -343,7 +343,7 @@ class TestPace:
         def batches() -> Iterator[Batch]:
             for _ in range(2):
                 clock[0] += 1  # to make it
-                yield Batch(torch.zeros(8, 1, 1, 1), torch.zeros(8), torch.zeros(8))
+                yield Batch(torch.zeros(8, 1, 1, 1), torch.zeros(8), torch.zeros(8), 8)
 
         for _ in pace.of(batches()):
             clock[0] += 3  # to train on it
