@@ -80,7 +80,7 @@ def own_place(environment: Mapping[str, str] = os.environ) -> Place | None:
 
 
 def launch(ranks: int, arguments: Sequence[str], out: Path, on_stop: Callable[[], object] = lambda: None) -> int:
-    """Run ``python -m core ARGUMENTS`` in so many processes. Returns 0, or how they failed: 1, or the code of a full disk.
+    """Run ``python -m core ARGUMENTS`` in so many processes. Returns 0, 1 where it failed, or the full disk's code.
 
     Args:
         out: the training's folder, where the journal is.
