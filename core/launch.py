@@ -25,6 +25,8 @@ from core.events import FULL_DISK_EXIT, JOURNAL_NAME, Failed, Journal
 
 _RANK, _RANKS, _FOLDER, _PARENT = "DKD_RANK", "DKD_RANKS", "DKD_RANKS_DIR", "DKD_RANKS_PARENT"
 _PR_SET_PDEATHSIG = 1
+# All ranks are on one machine: gloo would look for them under its name, which not every machine can resolve.
+_AT_HOME = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 _POLL_SECONDS = 0.05
 _LAST_WORDS_SECONDS = 10.0
 """For the other ranks to end by themselves and say why, once one has ended: the first is often not the one at fault."""
@@ -112,7 +114,7 @@ class _Group:
         for rank in range(self._ranks):
             own = {_RANK: rank, _RANKS: self._ranks, _FOLDER: self._folder, _PARENT: os.getpid()}
             threads = {"DKD_THREADS": max(1, _threads() // self._ranks)}
-            environment = os.environ | {name: str(value) for name, value in (own | threads).items()}
+            environment = _AT_HOME | os.environ | {name: str(value) for name, value in (own | threads).items()}
             command = [sys.executable, "-m", "core", *arguments]
             self._processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
         if self._stop_asked:
