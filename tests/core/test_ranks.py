@@ -26,6 +26,7 @@ from core.training import Options, TeacherSource, TrainingError, run_training
 from core.training.batch_norm import over_ranks
 from core.training.checkpoint import CHECKPOINT_NAME
 from core.training.ranks import ALONE, Ranks, joined
+from core.training.speed import Chosen
 from core.training.stepper import Stepper
 from tests.core.test_training import events, points, stop_after, weights
 
@@ -62,6 +63,7 @@ def float64() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "build", lambda *names, **params: build(*names, **params).double())
         patch.setattr(data.Dataset, "normalise", lambda self, images: normalise(self, images).double())
+        patch.setattr(Chosen, "dtype", torch.float64)
         yield
 
 
