@@ -10,117 +10,37 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
 
-from core import data, models
+from core import models
 from core.events import JOURNAL_NAME, Checkpointed, Failed, Stopped
-from core.launch import Place, Report, launch
-from core.spec import RunSpec, parse_experiment
-from core.training import Options, TeacherSource, TrainingError, run_training
+from core.launch import Report, launch
+from core.spec import parse_experiment
+from core.training import TeacherSource, TrainingError, run_training
 from core.training.batch_norm import over_ranks
 from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.ranks import ALONE, Ranks, joined
-from core.training.speed import Chosen
-from core.training.stepper import Stepper
-from tests.core.test_training import events, points, stop_after, weights
-
-SPEC: dict[str, Any] = {
-    "name": "ranks",
-    # 69 images: batches of 16, 16, 16, 16 and 5, of which the ranks get 2 and 3.
-    "dataset": {
-        "name": "synthetic",
-        "params": {"num_classes": 5, "image_size": 8, "train_size": 69, "test_size": 40},
-    },
-    "teacher": {"model": {"name": "small_cnn", "params": {"width": 4}}},
-    "student": {"model": {"name": "small_cnn", "params": {"width": 4}}},
-    "methods": [
-        # So large that the term, tiny in this form, decides where the weights go.
-        {"name": "dkd_align", "label": "batch", "params": {"reduction": "batch", "epsilon": 1000}},
-        {"name": "dkd_align", "label": "log", "params": {"reduction": "log", "epsilon": 3}},
-        {"name": "dkd_align", "label": "share", "params": {"reduction": "sample", "epsilon_share": 0.3}},
-    ],
-    "seeds": [0],
-    "training": {"epochs": 2, "batch_size": 16, "optimizer": {"lr": 0.02}, "schedule": {"name": "constant"}},
-}
-METHODS = ("batch", "log", "share")
-STOP_AT = 7  # in the second epoch
-
-
-def planned() -> dict[str, RunSpec]:
-    return {run.label: run.spec for run in parse_experiment(SPEC).plan()}
-
-
-@contextmanager
-def float64() -> Iterator[None]:
-    """Networks and images in float64, so that only the order of sums can tell two trainings apart."""
-    build, normalise = models.build, data.Dataset.normalise
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "build", lambda *names, **params: build(*names, **params).double())
-        patch.setattr(data.Dataset, "normalise", lambda self, images: normalise(self, images).double())
-        patch.setattr(Chosen, "dtype", torch.float64)
-        yield
-
-
-def everything(root: Path, ranks: Ranks = ALONE) -> None:
-    """Every method; one of them once more, stopped and resumed."""
-    torch.set_num_threads(1)
-    specs = planned()
-    source = TeacherSource(specs["teacher"], root.parent / "teacher" / "weights.safetensors")
-    with float64():
-        for label in METHODS:
-            assert run_training(specs[label], root / label, source, ranks=ranks) == "finished"
-        options = stop_after(STOP_AT) if ranks.leads else Options()
-        assert run_training(specs["log"], root / "half", source, options=options, ranks=ranks) == "stopped"
-        half = root / "half" / CHECKPOINT_NAME
-        assert run_training(specs["log"], root / "rest", source, resume=half, ranks=ranks) == "finished"
-
-
-def one_fails(root: Path, ranks: Ranks) -> None:
-    """The second rank runs out of memory at its third step; the first loses it."""
-    steps, step = iter(range(100)), Stepper.step
-
-    def failing(self: Stepper, *arguments: Any) -> None:
-        if ranks.rank == 1 and next(steps) == 2:
-            raise MemoryError
-        step(self, *arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stepper, "step", failing)
-        run_training(parse_experiment(SPEC | {"methods": ["ce"]}).plan()[0].spec, root / "failed", ranks=ranks)
-
-
-def _rank(rank: int, root: Path) -> None:
-    os.environ["DKD_THREADS"] = "1"
-    for number, work in enumerate((everything, one_fails)):
-        folder = root / f"meeting{number}"
-        folder.mkdir(exist_ok=True)
-        with joined(Place(rank, 2, folder)) as ranks:
-            work(root / "two", ranks)
+from tests.core.test_training import events, points, weights
+from tests.core.two_ranks import METHODS, SPEC, STOP_AT, float64, planned
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything, trained by one process in ``one`` and by two in ``two``."""
     root = tmp_path_factory.mktemp("ranks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DKD_CACHE_DIR", str(root / "cache"))
-        patch.setenv("DKD_THREADS", "1")
-        run_training(planned()["teacher"], root / "teacher")
-        everything(root / "one")
-        mp.spawn(_rank, args=(root,), nprocs=2)  # type: ignore[no-untyped-call]
+    command = [sys.executable, "-m", "tests.core.two_ranks", str(root)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert result.returncode == 0, result.stderr
     return root
 
 
 def furthest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     """Largest relative distance of two networks' tensors."""
     assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).norm() / one[name].norm().clamp_min(1e-3)) for name in one)
+    return max(float((one[name] - other[name]).double().norm() / one[name].double().norm().clamp_min(1e-3)) for name in one)
 
 
 @pytest.mark.slow
@@ -155,6 +75,7 @@ class TestTwoRanks:
     def test_resumed_on_one_it_ends_the_same_but_for_rounding(
         self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setenv("DKD_CACHE_DIR", str(trained / "cache"))
         source = TeacherSource(planned()["teacher"], trained / "teacher" / "weights.safetensors")
         resume = trained / "two" / "half" / CHECKPOINT_NAME
         with float64():
