@@ -40,7 +40,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def furthest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     """Largest relative distance of two networks' tensors."""
     assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).double().norm() / one[name].double().norm().clamp_min(1e-3)) for name in one)
+    return max(
+        float((one[name] - other[name]).double().norm() / one[name].double().norm().clamp_min(1e-3)) for name in one
+    )
 
 
 @pytest.mark.slow
