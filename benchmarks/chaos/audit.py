@@ -41,7 +41,7 @@ class Audit:
     """
 
     submitted: int = 0
-    states: Counter[str] = field(default_factory=Counter)
+    states: dict[str, int] = field(default_factory=dict)
     attempts: int = 0
     resumed: int = 0
     points: int = 0
@@ -76,7 +76,7 @@ def _look_at(found: Audit, stack: Stack, client: Client, asked: Asked) -> None:
     except ApiError as error:
         found.lost.append(f"run {asked.run_id}: {error}")
         return
-    found.states[run.state] += 1
+    found.states[run.state] = found.states.get(run.state, 0) + 1
     found.attempts += run.attempt
     expected = {"cancelled", "succeeded"} if asked.cancelled else {"succeeded"}
     if run.state not in expected and not _orphaned(client, run):

@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 
 from benchmarks.chaos import chain, records
+from benchmarks.chaos.audit import Audit
+from benchmarks.chaos.claimers import Claimed
 from benchmarks.chaos.daemons import ROOT
 from benchmarks.chaos.records import RECORDS, Presence, overlaps
+from benchmarks.chaos.report import Report
 from benchmarks.chaos.standin import STEP_SECONDS
 from core.events import read_journal
 
@@ -126,3 +129,19 @@ def test_one_process_holds_its_lock_until_it_ends(tmp_path: Path) -> None:
     with Presence(tmp_path, "run", 1):
         assert records.held(tmp_path, "run")
     assert [(life.attempt, life.stopped) for life in records.lives(records.read(tmp_path))] == [(1, True)]
+
+
+def test_a_report_is_written_as_json_and_fails_for_any_one_wrong() -> None:
+    def report(**wrong: list[str]) -> Report:
+        counted = Audit(submitted=2, states={"succeeded": 2}, **wrong)  # type: ignore[arg-type]
+        terms = {"lease": 12.0}
+        return Report("embedded", 1, 1.0, "a machine", "abc", terms, {"worker killed": 3}, Claimed(5, 5, 0), counted)
+
+    right = report()
+    assert right.passed
+    assert json.loads(json.dumps(right.as_json()))["audit"]["states"] == {"succeeded": 2}
+    assert "| faults injected | 3 |" in right.as_markdown()
+    for name in ("lost", "twice", "points_lost", "points_doubled", "left", "wrong"):
+        wrong = report(**{name: ["what was found"]})
+        assert not wrong.passed
+        assert "what was found" in wrong.as_markdown()
