@@ -39,7 +39,7 @@ from core.methods import LogitBatch
 from core.spec import DatasetChoice, MethodChoice, RunSpec, Speed, parse_experiment
 from core.training import Options
 from core.training.engine import Engine
-from core.training.run import choose_device
+from core.training.ranks import ALONE
 from core.training.speed import Chosen, Work, choose, use_threads
 
 RESULTS = Path(__file__).parent / "results"
@@ -297,7 +297,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     use_threads()
-    device = choose_device()
+    device = ALONE.device()
     on_gpu = device.type == "cuda"
     cases = [
         Case(*name.split(":"), options.batch, options.steps or (500 if on_gpu else 60))
