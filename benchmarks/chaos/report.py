@@ -75,6 +75,7 @@ class Report:
         rows = {
             "faults injected": total,
             "runs submitted": audit.submitted,
+            "of them for eight claimers at once": self.claimed.runs,
             "of them real trainings that resumed": self.compared,
             "attempts": audit.attempts,
             "played runs that resumed from a checkpoint": audit.resumed,
