@@ -518,3 +518,12 @@ def test_the_command_line_starts_without_torch_and_numpy() -> None:
     code = "import sys, client.cli; print(sorted({'torch', 'numpy', 'streamlit'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_shell_is_told_what_may_follow(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_DKD_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "dkd arch")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    with pytest.raises(SystemExit):
+        run([])
+    assert capsys.readouterr().out.split() == ["archive"]

@@ -334,3 +334,18 @@ class TestPretrained:
         ours = net.state_dict()
         assert torch.equal(ours["network.blocks.0.attn.qkv.weight"], theirs.state_dict()["blocks.0.attn.qkv.weight"])
         assert net.linear.out_features == 5
+
+
+def test_uploaded_weights_are_found_by_their_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, fresh = (models.build("small_cnn", num_classes=10, image_size=8, in_channels=1) for _ in range(2))
+    content = safetensors.torch.save(dict(trained.state_dict()))
+    sha256 = hashlib.sha256(content).hexdigest()
+    source = f"upload:{sha256}"
+    with pytest.raises(models.WeightsError, match="in a backend's store"):
+        models.load_source(fresh, source, sha256, any_classes=False)
+    monkeypatch.setenv("DKD_UPLOADS", str(tmp_path))
+    with pytest.raises(models.WeightsError, match="upload it again"):
+        models.load_source(fresh, source, sha256, any_classes=False)
+    (tmp_path / f"{sha256}.safetensors").write_bytes(content)
+    models.load_source(fresh, source, sha256, any_classes=False)
+    assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in trained.state_dict().items())
