@@ -204,10 +204,14 @@ def save_weights(model: nn.Module, path: Path, origin: dict[str, str] | None = N
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     data = safetensors.torch.save(tensors, metadata=origin)
     temporary = path.with_suffix(_PARTIAL)
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk the room is needed
+        raise
     temporary.replace(path)
     sync_folder(path.parent)
     return hashlib.sha256(data).hexdigest()

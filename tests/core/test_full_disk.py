@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from core.cli import main
 from core.events import FULL_DISK_EXIT, JOURNAL_NAME, Checkpointed, Event, Failed, Finished, Log, read_journal
 from core.spec import RunSpec
 from core.training import Options, run_training
+from core.training.checkpoint import save_weights
 
 SPEC = RunSpec.model_validate(
     {
@@ -64,3 +66,10 @@ def test_weights_that_do_not_fit_are_no_failure_of_the_run(
     assert main(["train", "--run", str(run), "--out", str(tmp_path / "out")]) == FULL_DISK_EXIT
     assert "No space left on device" in capsys.readouterr().err
     assert not any(isinstance(event, Finished | Failed) for event in said(tmp_path / "out"))
+
+
+def test_a_part_of_the_weights_takes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.training.checkpoint.os.fsync", full)  # where a delayed write is refused
+    with pytest.raises(OSError, match="No space"):
+        save_weights(torch.nn.Linear(2, 2), tmp_path / "weights.safetensors")
+    assert list(tmp_path.iterdir()) == []
