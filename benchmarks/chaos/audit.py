@@ -30,6 +30,7 @@ class Audit:
         states: of them, in the end.
         attempts: at all of them together.
         resumed: played runs of which an attempt went on from a checkpoint.
+        expiries: attempts whose lease ran out, for a fault or because the machine was busy.
         points: metric points that were checked.
         lost: runs that did not come to their end, or to a wrong one, or are not known any more.
         twice: runs that were trained twice at the same time.
@@ -44,6 +45,7 @@ class Audit:
     states: dict[str, int] = field(default_factory=dict)
     attempts: int = 0
     resumed: int = 0
+    expiries: int = 0
     points: int = 0
     lost: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
@@ -62,8 +64,13 @@ def audit(stack: Stack, load: Load) -> Audit:
         for overlap in records.overlaps(records.read(stack.records))
     ]
     with stack.client() as client:
+        claimed = (
+            _succeeded(client, CLAIMED) if CLAIMED in load.keys else set()
+        )  # by claimers that train nothing: there is no more to see
+        found.states["succeeded"] = found.attempts = len(claimed)
         for asked in load.runs.values():
-            _look_at(found, stack, client, asked)
+            if asked.run_id not in claimed:
+                _look_at(found, stack, client, asked)
         made = _experiments(client)
     found.wrong += [f"the experiment {name} was made {count} times" for name, count in made.items() if count > 1]
     found.lost += [f"the experiment {name} is gone" for name in load.keys - set(made)]
@@ -78,6 +85,7 @@ def _look_at(found: Audit, stack: Stack, client: Client, asked: Asked) -> None:
         return
     found.states[run.state] = found.states.get(run.state, 0) + 1
     found.attempts += run.attempt
+    found.expiries += sum(each.outcome == "lost" and "lease" in each.reason for each in run.attempts)
     expected = {"cancelled", "succeeded"} if asked.cancelled else {"succeeded"}
     if run.state not in expected and not _orphaned(client, run):
         found.lost.append(f"run {run.id} ({run.label}) is {run.state} after {run.attempt} attempts: {run.reason}")
@@ -102,6 +110,20 @@ def _look_at(found: Audit, stack: Stack, client: Client, asked: Asked) -> None:
         expected_points = {(name, event.step, value) for event in metrics for name, value in event.values.items()}
     _compare_points(found, client, run, expected_points)
     _compare_logs(found, client, run, folder / JOURNAL_NAME)
+
+
+def _succeeded(client: Client, experiment: str) -> set[str]:
+    """Ids of an experiment's runs that have succeeded; none where there is no such experiment."""
+    found: set[str] = set()
+    cursor = None
+    while True:
+        page = insist(
+            lambda cursor=cursor: client.runs(experiment=experiment, state="succeeded", cursor=cursor, limit=200)  # type: ignore[misc]
+        )
+        found.update(run.id for run in page.items)
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
 
 
 def _orphaned(client: Client, run: Run) -> bool:

@@ -114,7 +114,7 @@ class Faults:
         ]
 
     def _short(self) -> float:
-        return self.random.uniform(0.5, self.stack.terms.lease / 3)
+        return self.random.uniform(0.5, self.stack.terms.lease / 5)
 
     def _long(self) -> float:
         return self.stack.terms.lease + self.random.uniform(1, 4)
@@ -126,7 +126,7 @@ class Faults:
             found = [victim for victim in victims(self.stack) if fits(victim)]
             first = [victim for victim in found if victim.real and victim.checkpoint and not victim.resumed]
             # One that has no checkpoint yet would be killed again and again while it imports torch.
-            usable = first or [victim for victim in found if not victim.real or victim.checkpoint]
+            usable = first or [victim for victim in found if not victim.real]
             if usable:
                 return self.random.choice(usable)
             time.sleep(0.1)
@@ -149,7 +149,7 @@ class Faults:
 
     def _freeze_worker(self, worker: Worker | None) -> bool:
         assert worker is not None
-        seconds = self.random.uniform(0.5, self.stack.terms.lease / 6)
+        seconds = self.random.uniform(0.5, self.stack.terms.lease / 10)
         if not worker.daemon.send(signal.SIGSTOP):
             return False
         time.sleep(seconds)

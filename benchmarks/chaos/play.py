@@ -17,7 +17,7 @@ from benchmarks.chaos.daemons import ROOT, marked
 from benchmarks.chaos.faults import Faults
 from benchmarks.chaos.follower import Follower
 from benchmarks.chaos.injector import Injector
-from benchmarks.chaos.load import Load, insist, wait_for_all
+from benchmarks.chaos.load import Load, wait_for_all
 from benchmarks.chaos.reference import undisturbed
 from benchmarks.chaos.report import Report
 from benchmarks.chaos.stack import Kind, Stack, Terms, stack
@@ -65,7 +65,7 @@ def play(options: Options, root: Path, say: Callable[[str], None] = lambda _: No
         load.stop()
         say(f"{sum(injector.injected.values())} faults, {len(load.runs)} runs; waiting for their ends")
         lab.heal()
-        wait_for_all(lab, load, options.settle)
+        wait_for_all(lab, options.settle)
         follower.stop()
         lab.keeper.close()
         for worker in lab.workers:
@@ -87,7 +87,6 @@ def play(options: Options, root: Path, say: Callable[[str], None] = lambda _: No
             claimed=claimed,
             audit=found,
             followed=follower.points,
-            expiries=_expiries(lab, load),
             exits=sum(daemon.exits for daemon in [lab.backend, *(worker.daemon for worker in lab.workers)]),
             errors=[repr(error) for error in injector.errors],
         )
@@ -108,12 +107,6 @@ def _claim(lab: Stack, load: Load, options: Options, injector: Injector) -> Clai
     found = Claimers(lab, load, options.claimed).run(disturb, 240.0)
     injector.injected["eight claimers at once on one queue"] += 1
     return found
-
-
-def _expiries(lab: Stack, load: Load) -> int:
-    with lab.client() as client:
-        runs = [insist(lambda run_id=run_id: client.run(run_id)) for run_id in load.runs]  # type: ignore[misc]
-    return sum("lease" in attempt.reason and attempt.outcome == "lost" for run in runs for attempt in run.attempts)
 
 
 def _compare(report: Report, lab: Stack, say: Callable[[str], None]) -> None:

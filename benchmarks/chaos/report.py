@@ -18,7 +18,6 @@ class Report:
     Attributes:
         equal: resumed real trainings whose weights are those of an undisturbed one, bit for bit.
         compared: resumed real trainings.
-        expiries: attempts whose lease ran out, for a fault or because the machine was busy.
         exits: processes of ours that ended although nothing had been done to them.
         followed: points that a reader saw live.
         errors: of the benchmark itself.
@@ -35,7 +34,6 @@ class Report:
     audit: Audit
     equal: int = 0
     compared: int = 0
-    expiries: int = 0
     exits: int = 0
     followed: int = 0
     errors: list[str] = field(default_factory=list)
@@ -79,7 +77,7 @@ class Report:
             "of them real trainings that resumed": self.compared,
             "attempts": audit.attempts,
             "played runs that resumed from a checkpoint": audit.resumed,
-            "attempts whose lease ran out": self.expiries,
+            "attempts whose lease ran out": audit.expiries,
             "metric points checked": audit.points,
             "points that a reader followed live": self.followed,
             "processes that ended by themselves": self.exits,

@@ -36,7 +36,7 @@ TRAINS = "torch"
 class Terms:
     """How long things take, in seconds. A lease is a few times what a busy machine may hold a heartbeat up."""
 
-    lease: float = 12.0
+    lease: float = 20.0
     heartbeat: float = 1.0
     grace: float = 3.0
     margin: float = 2.0

@@ -105,7 +105,7 @@ def lab(running: Stack, seeds: Iterator[int]) -> Iterator[Lab]:
         made = Lab(running, client, seeds)
         yield made
         running.heal()
-        wait_for_all(running, made.load, 120)
+        wait_for_all(running, 120)
     found = audit(running, made.load)
     assert (found.lost, found.twice, found.points_lost, found.points_doubled, found.wrong) == ([], [], [], [], [])
 
