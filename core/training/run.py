@@ -19,7 +19,6 @@ import torch
 from pydantic import ValidationError
 
 from core import data, methods, models
-from core.catalog import METHODS, MODELS
 from core.data import Dataset
 from core.diagnostics.report import epoch_report
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped, is_full_disk
@@ -29,6 +28,7 @@ from core.spec import ModelChoice, RunSpec, Weights
 from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, load_weights, save_weights
 from core.training.engine import Engine
 from core.training.errors import TrainingError, is_out_of_memory, out_of_memory
+from core.training.misfit import refuse_misfit, refuse_single_image
 from core.training.origin import compare_origin, origin_of
 from core.training.ranks import ALONE, Ranks, has_lost_another, joined
 from core.training.speed import Chosen, Work, choose, use_threads
@@ -219,10 +219,12 @@ def _prepare(
             dataset = data.load(spec.dataset).to(device)
     except data.DatasetError as error:
         raise TrainingError("error", str(error)) from error
-    _refuse_misfit(spec, dataset)
+    refuse_misfit(spec, dataset)
     chosen = _chosen(spec, dataset, checkpoint, journal, ranks).apply()
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
-    model = _network(spec.model, dataset).to(device)
+    model = _network(spec.model, dataset)
+    refuse_single_image(spec, dataset, model)
+    model.to(device)
     teacher: models.Network | None = None
     teacher_key: dict[str, Any] | None = None
     if spec.teacher:
@@ -250,21 +252,6 @@ def work_of(spec: RunSpec, dataset: Dataset) -> Work:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _refuse_misfit(spec: RunSpec, dataset: Dataset) -> None:
-    """What the spec could not be checked for where only the worker knows the data set, as with a folder of images."""
-    least_classes, least_size = METHODS[spec.method.name].min_classes, MODELS[spec.model.name].min_image_size
-    if dataset.num_classes < least_classes:
-        text = (
-            f"{spec.method.name} needs at least {least_classes} classes; {spec.dataset.name} has {dataset.num_classes}"
-        )
-        raise TrainingError("spec", text)
-    if dataset.image_size < least_size:
-        text = (
-            f"{spec.model.name} needs images of at least {least_size} px; {spec.dataset.name} has {dataset.image_size}"
-        )
-        raise TrainingError("spec", f"{text} px")
 
 
 def _network(choice: ModelChoice, dataset: Dataset) -> models.Network:

@@ -146,6 +146,19 @@ def test_what_a_folder_cannot_do_is_said_before_the_training(tmp_path: Path, mon
         assert (failed.kind, failed.reason) == ("spec", reason)
 
 
+def test_a_last_batch_of_one_image_is_refused_where_batch_norm_cannot_take_it(tmp_path: Path) -> None:
+    """Else the training would end there, after its first epoch, with torch's words for it."""
+    choice = DatasetChoice(name="synthetic", params={"image_size": 16, "train_size": 51, "test_size": 8})
+    change = {"model": {"name": "mobilenet_v2_half", "params": {}}}  # one pixel is left of 16
+    assert run_training(RunSpec.model_validate(run_spec(choice).model_dump() | change), tmp_path / "out") == "failed"
+    events = [record.event for record in read_journal(tmp_path / "out" / JOURNAL_NAME)]
+    [failed] = [event for event in events if isinstance(event, Failed)]
+    assert failed.kind == "spec"
+    assert "51 training images in batches of 50 leave a last one of a single image" in failed.reason
+    assert not any(isinstance(event, Metrics) for event in events)
+    assert run_training(run_spec(choice), tmp_path / "other") == "finished"  # a network that keeps its pixels
+
+
 def test_a_run_fails_with_what_is_wrong_with_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     choice = DatasetChoice(name="folder", params={"path": "pets", "image_size": 8})
