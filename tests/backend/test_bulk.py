@@ -107,3 +107,13 @@ def test_a_sweep_that_cannot_be_is_refused_with_its_path(lab: Lab, more: Json, p
     assert answer.status_code == 422
     assert [error["path"] for error in answer.json()["errors"]] == [path]
     assert lab.experiments() == []
+
+
+@pytest.mark.parametrize("url", ["/api/v1/experiments", BULK])
+def test_what_is_submitted_is_made_known_to_the_workers(lab: Lab, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    sent: list[int] = []
+    lab.register()
+    monkeypatch.setattr(lab.app.state.nudger, "send", sent.append)
+    body = plain() if url != BULK else {"experiments": [plain()]}
+    assert lab.admin.post(url, json=body).status_code == 201
+    assert sent == [1]
