@@ -216,7 +216,17 @@ class TestWarnings:
 
     def test_the_literal_reduction_has_no_effect(self) -> None:
         method = {"name": "dkd_align", "params": {"reduction": "batch", "epsilon": 6.0}}
-        assert "4096 times" in self.about(methods=["dkd", method])["methods.1.params.reduction"]
+        about = self.about(methods=["dkd", method])["methods.1.params.reduction"]
+        assert "4096 times" in about
+        assert "about 0.0029 % of the gradient" in about
+
+    @pytest.mark.parametrize(("classes", "says"), [(20, None), (100, "about 0.12 % "), (1000, "about 0.0012 % ")])
+    def test_of_many_classes_the_terms_own_form_has_little_effect(self, classes: int, says: str | None) -> None:
+        dataset = {"name": "synthetic", "params": {"num_classes": classes}}
+        method = {"name": "dkd_align", "params": {"reduction": "sample", "epsilon": 6.0}}
+        about = self.about(dataset=dataset, methods=["dkd", method]).get("methods.1.params.epsilon")
+        assert (about is None) == (says is None)
+        assert (says or "") in (about or "")
 
     def test_a_literal_term_that_is_made_up_for_acts(self) -> None:
         method = {"name": "dkd_align", "params": {"reduction": "batch", "epsilon": 6.0 * 4096}}
