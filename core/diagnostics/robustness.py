@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.data import Dataset, Split
+from core.data.image_files import class_folders, images_below
 from core.data.places import pack_dir
 from core.diagnostics.inference import batch_size_for, evaluating, read
 from core.diagnostics.perturbations import perturbations
@@ -20,7 +21,6 @@ SEED = 0
 """Of the perturbations. Not the run's own: every student and teacher is to be shown the same images."""
 
 _IN_MEMORY = 2**28  # bytes of stylised images; ImageNet's would take 7.5 GB
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 
 def robustness(
@@ -78,7 +78,7 @@ def stylised_accuracy(
 
 
 def read_stylised(folder: Path, dataset: Dataset) -> Split:
-    """Images of ``folder/<class>/*.png`` (or JPEG, BMP, WebP), cut square and brought to the data set's size.
+    """Images of ``folder/<class>/*.png`` (or JPEG and the like), cut square and brought to the data set's size.
 
     Class folders in alphabetical order are the classes 0 to C−1, as the official labels of CIFAR-100 and ImageNet are.
 
@@ -90,14 +90,12 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
     """
     from PIL import Image, ImageOps  # needed for nothing else in a training
 
-    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    folders = class_folders(folder) if folder.is_dir() else []
     if len(folders) != dataset.num_classes:
         have = f"holds {len(folders)} class folders" if folder.is_dir() else "is no folder"
         raise ValueError(f"{folder} {have}; one for each of the {dataset.num_classes} classes is needed")
     files = [
-        (label, path)
-        for label, inner in enumerate(folders)
-        for path in sorted(path for path in inner.iterdir() if path.suffix.lower() in _SUFFIXES)
+        (label, folder / name / path) for label, name in enumerate(folders) for path in images_below(folder / name)
     ]
     if not files:
         raise ValueError(f"{folder} holds no images")
@@ -107,7 +105,7 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
         try:
             with Image.open(path) as image:
                 fitted = ImageOps.fit(image.convert("L" if dataset.channels == 1 else "RGB"), (side, side))
-        except OSError as error:
+        except Exception as error:  # a damaged file makes the decoders raise whatever they come upon
             raise ValueError(f"{path} cannot be read as an image: {error}") from error
         pixels = np.asarray(fitted, dtype=np.uint8)
         images[row] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

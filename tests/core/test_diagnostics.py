@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +260,8 @@ class TestRobustness:
                 grey = 8 * ((label + number) % 4) + 4
                 Image.new("RGB", (24, 16), (grey, grey, grey)).save(tmp_path / name / f"{number}.png")
             (tmp_path / name / "notes.txt").write_text("no image")
+            (tmp_path / name / "._0.png").write_bytes(b"what macOS leaves beside 0.png")
+        (tmp_path / ".thumbnails").mkdir()
         (tmp_path / "labels.csv").write_text("no folder")
         stylised = read_stylised(tmp_path, dataset)
         assert stylised.images.shape == (8, 1, 8, 8)
@@ -292,6 +296,15 @@ class TestRobustness:
             read_stylised(tmp_path, dataset)
         (tmp_path / "3" / "broken.png").write_bytes(b"\x89PNG\r\n")
         with pytest.raises(ValueError, match=r"3/broken\.png cannot be read"):
+            read_stylised(tmp_path, dataset)
+        # A header that promises 400 million pixels: Pillow raises something that is no OSError.
+        (tmp_path / "3" / "broken.png").unlink()
+        whole = io.BytesIO()
+        Image.new("L", (8, 8)).save(whole, "PNG")
+        header = b"IHDR" + (20_000).to_bytes(4) * 2 + whole.getvalue()[24:29]
+        image = whole.getvalue()[:12] + header + zlib.crc32(header).to_bytes(4) + whole.getvalue()[33:]
+        (tmp_path / "3" / "other.png").write_bytes(image)
+        with pytest.raises(ValueError, match=r"3/other\.png cannot be read"):
             read_stylised(tmp_path, dataset)
 
 
