@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.fx.experimental.optimization import fuse
 
 from core.data import Batch
 from core.training.compiling import Forward, NotCompiledError, Recorded, compiled
@@ -92,9 +93,24 @@ class LiveTeacher:
 
 
 def _converted(network: nn.Module, chosen: Chosen) -> nn.Module:
-    """A copy for training with: its products' weights in the precision that autocast would give them on every batch."""
-    own = copy.deepcopy(network).to(memory_format=chosen.memory_format)
+    """A copy for training with: batch norm folded away, weights in the precision autocast would give them each time."""
+    own = _folded(network).to(memory_format=chosen.memory_format)
     for module in own.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(chosen.dtype)
     return own.eval().requires_grad_(False)
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """A copy whose batch norms are part of the convolutions before them, where nothing else reads those.
+
+    In eval mode both are linear, so this is the same function but for rounding (10⁻⁷ of the logits), and it saves about
+    a third of a teacher's time on a CPU. A network whose graph cannot be followed is copied as it is.
+    """
+    own = copy.deepcopy(network)
+    if isinstance(own, fx.GraphModule):  # folded before
+        return own
+    try:
+        return fuse(own)
+    except Exception:  # noqa: BLE001 (tracing runs the network's own code, which may raise whatever it likes)
+        return own

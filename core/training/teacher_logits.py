@@ -80,6 +80,7 @@ def key_of(
         "augment": spec.training.augment,
         "data_seed": spec.data_seed,
         "batch_size": batch_size,
+        "network": "batch norm folded",  # changes with the way LiveTeacher converts it
         # All but what is the student's alone, or recorded in other words below.
         "arithmetic": chosen.model_dump(exclude={"fused", "cuda_graphs", "threads", "reasons"}),
         "float32_products": torch.get_float32_matmul_precision(),
