@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -24,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for chaos-STACK.md and chaos-STACK.json")
     parser.add_argument("--root", type=Path, help="an empty folder that is kept, with all logs")
     given = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # nothing is left behind, also where it runs in the background
+        signal.signal(number, signal.default_int_handler)
     options = Options(
         kind=given.stack,
         seed=given.seed,

@@ -235,7 +235,8 @@ def test_a_teacher_ends_and_comes_back_with_its_students(lab: Lab) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_lost_and_nothing_doubled_whatever_breaks(kind: Kind, tmp_path: Path) -> None:
     try:
-        report = play(Options(kind, seed=5, minutes=0.4, every=0.7, real=0, claimed=0, settle=120), tmp_path)
+        options = Options(kind, seed=5, minutes=0.4, every=0.7, real=0, claimed=0, settle=120, terms=Terms(lease=10.0))
+        report = play(options, tmp_path)
     except services.ServiceMissing as missing:
         pytest.skip(str(missing))
     assert report.passed, "\n".join([str(report.must_be_zero()), *report.details()])
