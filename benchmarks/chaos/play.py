@@ -79,6 +79,7 @@ def play(options: Options, root: Path, say: Callable[[str], None] = lambda _: No
         report = Report(
             stack=options.kind,
             seed=options.seed,
+            every=options.every,
             minutes=options.minutes,
             machine=machine.describe(),
             commit=_commit(),

@@ -20,6 +20,7 @@ class Report:
         compared: resumed real trainings.
         exits: processes of ours that ended although nothing had been done to them.
         followed: points that a reader saw live.
+        every: seconds between two faults, on average.
         errors: of the benchmark itself.
     """
 
@@ -36,6 +37,7 @@ class Report:
     compared: int = 0
     exits: int = 0
     followed: int = 0
+    every: float = 0.0
     errors: list[str] = field(default_factory=list)
 
     def must_be_zero(self) -> dict[str, int]:
@@ -89,7 +91,7 @@ class Report:
         lines = [
             f"# Faults against the {self.stack} stack",
             "",
-            f"`python -m benchmarks.chaos --stack {self.stack} --minutes {self.minutes:g} --seed {self.seed}` "
+            f"`python -m benchmarks.chaos --stack {self.stack} --minutes {self.minutes:g} --every {self.every:g} --seed {self.seed}` "
             f"at commit {self.commit}; {self.machine}. Times in seconds: {terms}.",
             "",
             "| | |",
