@@ -91,8 +91,8 @@ class Report:
         lines = [
             f"# Faults against the {self.stack} stack",
             "",
-            f"`python -m benchmarks.chaos --stack {self.stack} --minutes {self.minutes:g} --every {self.every:g} --seed {self.seed}` "
-            f"at commit {self.commit}; {self.machine}. Times in seconds: {terms}.",
+            f"`python -m benchmarks.chaos --stack {self.stack} --minutes {self.minutes:g} --every {self.every:g} "
+            f"--seed {self.seed}` at commit {self.commit}; {self.machine}. Times in seconds: {terms}.",
             "",
             "| | |",
             "|---|--:|",
