@@ -116,4 +116,4 @@ def test_what_is_submitted_is_made_known_to_the_workers(lab: Lab, monkeypatch: p
     monkeypatch.setattr(lab.app.state.nudger, "send", sent.append)
     body = plain() if url != BULK else {"experiments": [plain()]}
     assert lab.admin.post(url, json=body).status_code == 201
-    assert sent == [1]
+    assert [count for count in sent if count] == [1]  # the reconciler, which begins with the backend, may have had none
