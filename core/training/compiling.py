@@ -35,7 +35,9 @@ def compiled(network: nn.Module, example: Tensor, chosen: Chosen) -> Forward:
 
     torch._inductor.config.compile_threads = 1
     learns = any(parameter.requires_grad for parameter in network.parameters())
-    quick: Forward = torch.compile(network, dynamic=False)
+    # Weights that never change are laid out once as the CPU's kernels want them.
+    frozen: dict[str, Any] | None = {"freezing": True} if not learns and example.device.type == "cpu" else None
+    quick: Forward = torch.compile(network, dynamic=False, options=frozen)
     try:
         with _untouched(network, example.device), torch.set_grad_enabled(learns):
             with chosen.autocast(example.device):
