@@ -18,7 +18,15 @@ import yaml
 Kind = Literal["integer", "number", "boolean", "choice", "text", "integers"]
 MOST_SEEDS = 1000
 
-_WORDS = {"ce": "CE", "kd": "KD", "lr": "learning rate", "val": "validation", "sha256": "SHA-256"}
+_WORDS = {
+    "ce": "CE",
+    "cuda": "CUDA",
+    "gpus": "GPUs",
+    "kd": "KD",
+    "lr": "learning rate",
+    "val": "validation",
+    "sha256": "SHA-256",
+}
 
 
 @dataclass(frozen=True)
