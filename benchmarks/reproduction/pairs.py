@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.catalog.published import published_for
 from core.spec import ExperimentSpec, PlannedRun, parse_experiment, read_experiment
 
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "cifar100"
@@ -25,51 +26,40 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Published:
-    """Top-1 accuracies, %: means of the best test epoch, but for the teacher, which is one checkpoint."""
-
-    teacher: float
-    ce: float
-    kd: float
-    dkd: float
-
-    def of(self, method: str) -> float | None:
-        """None for a method of which nothing is published."""
-        value: float | None = getattr(self, method, None)
-        return value
-
-
-@dataclass(frozen=True)
 class Pair:
     """A teacher and a student with what is published of them.
 
     Attributes:
         example: the spec with their recipe.
+        published: top-1 accuracies in % by method, and the teacher's: means of the best test epoch, but for the
+            teacher, which is one checkpoint.
     """
 
     name: str
     example: Path
-    published: Published
+    published: Mapping[str, float]
 
 
-def _pair(name: str, example: str, *published: float) -> Pair:
-    return Pair(name, _EXAMPLES / f"{example}.yaml", Published(*published))
+def _pair(name: str, teacher: str, student: str) -> Pair:
+    (row,) = published_for("cifar100", {}, teacher, student)
+    file = f"{teacher}-{student}.yaml".replace("_", "-")
+    return Pair(name, _EXAMPLES / file, row.values)
 
 
 PAIRS: Mapping[str, Pair] = {
     pair.name: pair
-    for pair in (  # teacher, student, KD, DKD: Zhao et al., CVPR 2022, tables 6 and 7
-        _pair("res56-res20", "resnet56-resnet20", 72.34, 69.06, 70.66, 71.97),
-        _pair("res110-res32", "resnet110-resnet32", 74.31, 71.14, 73.08, 74.11),
-        _pair("res32x4-res8x4", "resnet32x4-resnet8x4", 79.42, 72.50, 73.33, 76.32),
-        _pair("wrn40-2-wrn16-2", "wrn-40-2-wrn-16-2", 75.61, 73.26, 74.92, 76.24),
-        _pair("wrn40-2-wrn40-1", "wrn-40-2-wrn-40-1", 75.61, 71.98, 73.54, 74.81),
-        _pair("vgg13-vgg8", "vgg13-vgg8", 74.64, 70.36, 72.98, 74.68),
-        _pair("res32x4-shufflev1", "resnet32x4-shufflenet-v1", 79.42, 70.50, 74.07, 76.45),
-        _pair("wrn40-2-shufflev1", "wrn-40-2-shufflenet-v1", 75.61, 70.50, 74.83, 76.70),
-        _pair("vgg13-mobilev2", "vgg13-mobilenet-v2-half", 74.64, 64.60, 67.37, 69.71),
-        _pair("res50-mobilev2", "resnet50-cifar-mobilenet-v2-half", 79.34, 64.60, 67.35, 70.35),
-        _pair("res32x4-shufflev2", "resnet32x4-shufflenet-v2", 79.42, 71.82, 74.45, 77.07),
+    for pair in (
+        _pair("res56-res20", "resnet56", "resnet20"),
+        _pair("res110-res32", "resnet110", "resnet32"),
+        _pair("res32x4-res8x4", "resnet32x4", "resnet8x4"),
+        _pair("wrn40-2-wrn16-2", "wrn_40_2", "wrn_16_2"),
+        _pair("wrn40-2-wrn40-1", "wrn_40_2", "wrn_40_1"),
+        _pair("vgg13-vgg8", "vgg13", "vgg8"),
+        _pair("res32x4-shufflev1", "resnet32x4", "shufflenet_v1"),
+        _pair("wrn40-2-shufflev1", "wrn_40_2", "shufflenet_v1"),
+        _pair("vgg13-mobilev2", "vgg13", "mobilenet_v2_half"),
+        _pair("res50-mobilev2", "resnet50_cifar", "mobilenet_v2_half"),
+        _pair("res32x4-shufflev2", "resnet32x4", "shufflenet_v2"),
     )
 }
 

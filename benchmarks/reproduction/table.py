@@ -110,7 +110,7 @@ def _row(results: Results, method: str) -> str:
         missing = "–" if found else "all"
     elif absent := [seed for seed in expected if (method, seed) not in results.outcomes]:
         missing = "all" if not found else "seed " + ", ".join(map(str, absent))
-    published = results.pair.published.of(method)
+    published = results.pair.published.get(method)
     oracle = [outcome.oracle for outcome in found]
     cells = [
         TITLES[method],

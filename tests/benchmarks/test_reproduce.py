@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import reproduce
 from benchmarks.reproduction.cells import Outcome, cells_of
-from benchmarks.reproduction.pairs import PAIRS, TITLES, Pair, Published, Setting, plan
+from benchmarks.reproduction.pairs import PAIRS, TITLES, Pair, Setting, plan
 from benchmarks.reproduction.table import Results, markdown
 from core.events import Started, read_journal
 from core.spec import PlannedRun
@@ -39,7 +39,7 @@ SMALL = ["--epochs", "2", "--train-images", "100", "--test-images", "60"]
 def pair(tmp_path: Path) -> Pair:
     example = tmp_path / "standin.yaml"
     example.write_text(STANDIN)
-    return Pair("res32x4-res8x4", example, Published(79.42, 72.50, 73.33, 76.32))
+    return Pair("res32x4-res8x4", example, PAIRS["res32x4-res8x4"].published)
 
 
 @pytest.fixture
