@@ -151,11 +151,18 @@ class TestEqualLearning:
         assert "was compiled" in said(tmp_path / "on")
         assert losses(tmp_path / "on") == pytest.approx(losses(tmp_path / "off"), rel=1e-3)
 
-    @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-    def test_resumed_in_half_precision_it_ends_bit_for_bit_the_same(
-        self, tmp_path: Path, teacher: TeacherSource, precision: str
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            {"precision": "bfloat16"},
+            {"precision": "float16"},
+            pytest.param({"compile": "on"}, marks=[pytest.mark.slow, pytest.mark.filterwarnings("default")]),
+        ],
+    )
+    def test_resumed_it_ends_bit_for_bit_the_same(
+        self, tmp_path: Path, teacher: TeacherSource, asked: dict[str, str]
     ) -> None:
-        spec = run_spec("dkd", speed={"precision": precision})
+        spec = run_spec("dkd", speed=asked)
         whole, half, rest = (tmp_path / name for name in ("whole", "half", "rest"))
         run_training(spec, whole, teacher)
         polled = iter(range(14))
