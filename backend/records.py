@@ -11,8 +11,7 @@ from sqlalchemy.orm import Session
 from backend.comparisons import data
 from backend.db import models
 from backend.errors import not_found
-from backend.views import KEPT_APART
-from core.wire.public import Attempt
+from backend.views import KEPT_APART, attempt_shape
 from core.wire.records import ExperimentRecord, RunRecord, TeacherRecord
 
 
@@ -115,19 +114,7 @@ def _record(
         packages=environment.get("packages", "").splitlines(),
         commit=environment.get("commit", ""),
         diff=environment.get("diff", ""),
-        attempts=[
-            Attempt(
-                number=attempt.number,
-                worker=attempt.worker_name,
-                host=attempt.host,
-                device=attempt.device,
-                started_at=attempt.started_at,
-                ended_at=attempt.ended_at,
-                outcome=attempt.outcome,
-                reason=attempt.reason,
-            )
-            for attempt in attempts
-        ],
+        attempts=[attempt_shape(attempt) for attempt in attempts],
         parameters=run.parameters,
         train_size=run.train_size,
         test_size=run.test_size,

@@ -63,25 +63,26 @@ def whole_run(session: Session, run_id: str) -> public.Run | None:
         spec=run.spec,
         fingerprint=run.fingerprint,
         experiments=list(session.scalars(links.order_by(ExperimentRun.experiment_id))),
-        attempts=[
-            public.Attempt(
-                number=attempt.number,
-                worker=attempt.worker_name,
-                host=attempt.host,
-                device=attempt.device,
-                started_at=attempt.started_at,
-                ended_at=attempt.ended_at,
-                outcome=attempt.outcome,
-                reason=attempt.reason,
-            )
-            for attempt in attempts
-        ],
+        attempts=[attempt_shape(attempt) for attempt in attempts],
         environment={key: value for key, value in run.environment.items() if key not in KEPT_APART},
         parameters=run.parameters,
         train_size=run.train_size,
         test_size=run.test_size,
         weights=run.weights_path,
         log_tail=_log_tail(session, run),
+    )
+
+
+def attempt_shape(attempt: models.Attempt) -> public.Attempt:
+    return public.Attempt(
+        number=attempt.number,
+        worker=attempt.worker_name,
+        host=attempt.host,
+        device=attempt.device,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        outcome=attempt.outcome,
+        reason=attempt.reason,
     )
 
 

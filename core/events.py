@@ -23,6 +23,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 _log = logging.getLogger(__name__)
 
 JOURNAL_NAME = "events.jsonl"
+RANKS_KEY = "ranks"
+"""In ``Started.environment``: how many processes train together, on a GPU each where there are GPUs."""
 
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _KEPT_BYTES = 16 * 2**20

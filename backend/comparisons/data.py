@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from backend.db import models
 from backend.metrics_store import decode
+from core.events import RANKS_KEY
 from core.wire.base import TERMINAL, RunState
 
 ACCURACY = "test/top1"
@@ -73,7 +74,7 @@ class Student:
         """GPUs that it was trained on; None for a CPU, and where attempts differ."""
         if not self.devices or any(not device.startswith("cuda") for device in self.devices):
             return None
-        count = self.environment.get("world_size", "1")
+        count = self.environment.get(RANKS_KEY, "1")
         return int(count) if count.isdecimal() else 1
 
 

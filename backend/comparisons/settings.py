@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from backend.comparisons.data import Student
+from core.events import RANKS_KEY
 from core.wire.comparisons import SettingDifference
 
-SPEED = ("precision", "compile", "cuda_graphs", "channels_last", "fused", "threads", "teacher_logits")
+SPEED = ("precision", "compile", "cuda_graphs", "channels_last", "fused", "threads", RANKS_KEY, "teacher_logits")
 MACHINE = ("torch", "processor", "device", "commit")
 # What differs between any two machines, and what is kept to repeat a run rather than to judge it.
-_IGNORED = frozenset({"python", "platform", "packages", "diff", "world_size", "host"})
+_IGNORED = frozenset({"python", "platform", "packages", "diff", "host"})
 
 
 def unlike(pairs: Iterable[tuple[Student, Student]]) -> list[SettingDifference]:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from core import data, methods, models
 from core.data import Dataset
 from core.diagnostics.report import epoch_report
-from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started, Stopped, is_full_disk
+from core.events import JOURNAL_NAME, RANKS_KEY, Failed, Finished, Journal, Started, Stopped, is_full_disk
 from core.launch import Place
 from core.provenance import provenance
 from core.spec import ModelChoice, RunSpec, Weights
@@ -282,7 +282,8 @@ def _start_from(weights: Weights, engine: Engine, journal: Journal) -> None:
 def _started(engine: Engine, device: torch.device) -> Started:
     name = f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
     # Whether they were rounded, not whether they were there: the numbers are the same with what is on the disk or not.
-    teacher_logits = {"teacher_logits": "kept" if engine.spec.training.speed.reuse_teacher else "live"}
+    kept = "kept" if engine.ranks.size == 1 else "rounded, not kept"
+    teacher_logits = {"teacher_logits": kept if engine.spec.training.speed.reuse_teacher else "live"}
     return Started(
         total_steps=engine.total_steps,
         total_epochs=engine.spec.training.epochs,
@@ -299,7 +300,7 @@ def _started(engine: Engine, device: torch.device) -> Started:
         }
         | engine.chosen.environment()
         | (teacher_logits if engine.teacher else {})
-        | ({"ranks": str(engine.ranks.size)} if engine.ranks.size > 1 else {})
+        | {RANKS_KEY: str(engine.ranks.size)}
         | ({"images": engine.dataset.content[:16]} if engine.dataset.content else {})
         | provenance(),
     )

@@ -15,6 +15,7 @@ from backend import comparisons, statistics
 from backend.comparisons import convergence
 from backend.comparisons.data import Curve, Student, Teacher
 from backend.db import Database, models, now
+from core.events import RANKS_KEY
 from core.wire.comparisons import Comparison, Overview
 from tests.backend import rows
 
@@ -498,7 +499,7 @@ def _student(**changes: Any) -> Student:
     ("devices", "environment", "gpu_seconds"),
     [
         (("cuda NVIDIA H200",), {}, 20.0),
-        (("cuda NVIDIA H200",), {"world_size": "4"}, 80.0),
+        (("cuda NVIDIA H200",), {RANKS_KEY: "4"}, 80.0),
         (("cpu",), {}, None),
         (("cpu", "cuda NVIDIA H200"), {}, None),  # an attempt on each: nobody knows how much was on the GPU
         ((), {}, None),

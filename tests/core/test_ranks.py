@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core import models
-from core.events import JOURNAL_NAME, Checkpointed, Failed, Stopped
+from core.events import JOURNAL_NAME, RANKS_KEY, Checkpointed, Failed, Started, Stopped
 from core.launch import Report, launch
 from core.spec import parse_experiment
 from core.training import TeacherSource, TrainingError, run_training
@@ -57,6 +57,11 @@ class TestTwoRanks:
         ):
             assert step == same_step
             assert expected == pytest.approx(found, rel=1e-6, abs=1e-9)
+
+    def test_how_many_there_were_is_recorded(self, trained: Path) -> None:
+        for folder, ranks, teacher_logits in (("one", "1", "kept"), ("two", "2", "rounded, not kept")):
+            (said,) = (event for event in events(trained / folder / "log") if isinstance(event, Started))
+            assert (said.environment[RANKS_KEY], said.environment["teacher_logits"]) == (ranks, teacher_logits)
 
     def test_the_methods_do_differ(self, trained: Path) -> None:
         results = [weights(trained / "two" / label) for label in METHODS]
