@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PROCESSES ?= 2
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check bench lock clean
@@ -27,8 +28,9 @@ demo: $(READY) ## train DKD against DKD-Align on real digits and watch it (DEMO_
 up: $(READY) ## start the embedded stack: API, worker, dashboard
 	@exec $(BIN)/dkd up
 
-test: check ## lint, types and every test
-	$(BIN)/pytest -q
+# Two at once fill two cores; loadscope keeps a module's tests, and what they share, in one process.
+test: check ## lint, types and every test (PROCESSES=1 for one after the other)
+	$(BIN)/pytest -q -n $(PROCESSES) --dist loadscope
 
 check: $(READY) ## lint and types
 	$(BIN)/ruff check .

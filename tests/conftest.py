@@ -26,3 +26,9 @@ def pytest_runtest_makereport(
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds a teacher's logits that another one, or the person at this machine, has left."""
     monkeypatch.setenv("DKD_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is as wide as the terminal that the tests were started in: where they run in parallel, 80 columns."""
+    monkeypatch.delenv("COLUMNS", raising=False)
