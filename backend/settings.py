@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from backend.logging import LogFormat, LogLevel
 from core.wire.local import Home
+from core.wire.settings import ServiceSettings
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
-class Settings(BaseSettings):
+class Settings(ServiceSettings):
     """Everything that differs between one machine and a cluster. The defaults are the embedded stack's."""
 
     model_config = SettingsConfigDict(env_prefix="DKD_", extra="ignore", frozen=True, validate_default=True)
@@ -29,6 +30,9 @@ class Settings(BaseSettings):
     )
     admin_token_file: Path = Field(default_factory=lambda: Home.find().admin_token)
     worker_token_file: Path = Field(default_factory=lambda: Home.find().worker_token)
+    dashboard_token_file: Path | None = Field(
+        None, description="Of a dashboard that has a token of its own, which may submit, and make no tokens."
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)

@@ -32,6 +32,7 @@ _IMPLIED: dict[str, frozenset[str]] = {
 }
 ADMIN_SCOPES = ["admin"]
 WORKER_SCOPES = ["worker"]
+DASHBOARD_SCOPES = ["submit"]
 PREFIX = "dkd_"
 """Of every new token, so that a scanner finds one that was committed by mistake."""
 
@@ -144,9 +145,13 @@ def _info(token: Token, moment: datetime) -> TokenInfo:
 def bootstrap(database: Database, settings: Settings) -> None:
     """Make the admin's and the worker's token where there is no file of them, and let both in.
 
+    So too the dashboard's, where the settings name a file for it.
+
     A file that is there is used as it is, so that a second start, another replica and a new database keep it.
     """
-    wanted = (("admin", settings.admin_token_file, ADMIN_SCOPES), ("worker", settings.worker_token_file, WORKER_SCOPES))
+    wanted = [("admin", settings.admin_token_file, ADMIN_SCOPES), ("worker", settings.worker_token_file, WORKER_SCOPES)]
+    if settings.dashboard_token_file:
+        wanted.append(("dashboard", settings.dashboard_token_file, DASHBOARD_SCOPES))
     for name, file, scopes in wanted:
         token = _token_in(file)
         with database.write() as session:

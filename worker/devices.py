@@ -11,7 +11,15 @@ from typing import Literal
 
 from worker.descendants import WORKER_MARK
 
-_SECRETS = ("DKD_WORKER_TOKEN", "DKD_WORKER_TOKEN_FILE", "DKD_API_TOKEN", "DKD_API_TOKEN_FILE", "DKD_DATABASE_URL")
+_SECRETS = (
+    "DKD_WORKER_TOKEN",
+    "DKD_WORKER_TOKEN_FILE",
+    "DKD_API_TOKEN",
+    "DKD_API_TOKEN_FILE",
+    "DKD_DATABASE_URL",
+    "DKD_BROKER_URL",  # has a password
+    "DKD_SECRETS",
+)
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from core.spec import WorkerLabel
 from core.wire.local import Home
+from core.wire.settings import ServiceSettings
 
 
 def _home() -> Path:
@@ -25,7 +26,7 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(ServiceSettings):
     """Read once, when the worker starts.
 
     The address and the token of the backend (DKD_API_URL, DKD_WORKER_TOKEN, DKD_WORKER_TOKEN_FILE, else what the
