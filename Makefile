@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PROCESSES ?= 2
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench lock clean
+.PHONY: help setup demo up test test-compose check bench lock clean
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 setup: $(READY) ## make .venv with every pinned package
 
@@ -31,6 +31,9 @@ up: $(READY) ## start the embedded stack: API, worker, dashboard
 # Two at once fill two cores; loadscope keeps a module's tests, and what they share, in one process.
 test: check ## lint, types and every test (PROCESSES=1 for one after the other)
 	$(BIN)/pytest -q -n $(PROCESSES) --dist loadscope
+
+test-compose: $(READY) ## build the images and use, kill and restart the stack in containers (needs Docker)
+	DKD_TESTS_COMPOSE=1 $(BIN)/pytest -q tests/compose
 
 check: $(READY) ## lint and types
 	$(BIN)/ruff check .

@@ -11,6 +11,10 @@ ALL_PARTS = "DKD_TESTS_NO_SKIP"
 """Set where every part is installed (CI): a test that would be skipped for want of one fails instead."""
 
 
+# Builds two images of several GB: only `make test-compose` asks for it.
+collect_ignore = [] if os.environ.get("DKD_TESTS_COMPOSE") else ["compose"]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -18,7 +18,7 @@ from backend.app import create_app
 from backend.db import Database, migrate, new_ids
 from backend.db.models import Base, MetricPoint, Run, Token
 from backend.settings import Settings
-from backend.tokens import bootstrap
+from backend.tokens import bootstrap, identify
 from tests.backend import rows
 from tests.backend.conftest import TestClient
 from tests.backend.lab import Lab, plain
@@ -296,6 +296,30 @@ def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch,
     assert settings.plugins == ()
     assert settings.database_url == "postgresql+psycopg://dkd:secret@db/dkd"
     assert settings.admin_token_file == tmp_path / "tokens" / "admin"
+
+
+def test_settings_may_be_secret_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for folder, name, text in (
+        ("database", "dkd_database_url", "postgresql://dkd:secret@db/dkd\n"),
+        ("broker", "dkd_broker_url", "redis://:secret@redis/0\n"),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(text)
+    monkeypatch.setenv("DKD_SECRETS", f"{tmp_path / 'database'}:{tmp_path / 'broker'}")
+    settings = Settings()
+    assert settings.database_url == "postgresql+psycopg://dkd:secret@db/dkd"
+    assert settings.broker_url == "redis://:secret@redis/0"
+    monkeypatch.setenv("DKD_BROKER_URL", "filesystem://")
+    assert Settings().broker_url == "filesystem://"
+
+
+def test_a_dashboard_may_have_a_token_of_its_own(database: Database, tmp_path: Path) -> None:
+    files = {f"{name}_token_file": tmp_path / name for name in ("admin", "worker", "dashboard")}
+    bootstrap(database, Settings.model_validate({"database_url": "sqlite://", **files}))
+    with database.read() as session:
+        found = identify(session, (tmp_path / "dashboard").read_text().strip())
+    assert found is not None
+    assert found.scopes == {"submit", "read"}
 
 
 def test_the_command_line_migrates_then_makes_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""The images are built once, the stack runs for all tests of this folder, and nothing of it is left behind."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.compose.stack import Stack
+
+_LINES = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_LINES] = []
+
+
+@pytest.fixture(scope="session")
+def note(request: pytest.FixtureRequest) -> list[str]:
+    """Lines that are printed at the end: sizes and times."""
+    lines: list[str] = request.config.stash[_LINES]
+    return lines
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := config.stash.get(_LINES, []):
+        terminalreporter.section("sizes and times")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, note: list[str]) -> Iterator[Stack]:
+    """Built and up; down again at the end, with its volumes."""
+    made = Stack(tmp_path_factory.mktemp("compose"), f"dkd-test-{secrets.token_hex(3)}")
+    began = time.monotonic()
+    made.run("build")
+    note.append(f"both images were built in {time.monotonic() - began:.0f} s")
+    try:
+        seconds = made.up()
+        note.append(f"up: {times(seconds)}")
+        yield made
+    finally:
+        made.run("down", "--volumes", "--timeout", "10")
+
+
+def times(seconds: dict[str, float]) -> str:
+    """In the order in which they came."""
+    return ", ".join(f"{name} {value:.0f} s" for name, value in sorted(seconds.items(), key=lambda item: item[1]))

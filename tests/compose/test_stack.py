@@ -1,0 +1,190 @@
+"""The system as a team runs it: from a clone, in containers, used from outside, killed part by part, and restarted.
+
+One stack serves all of these, in this order. Run by ``make test-compose``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from client import ApiError, Client
+from core.wire.public import Experiment
+from tests.compose.conftest import times
+from tests.compose.stack import APP, ONE_SHOT, ROOT, SERVERS, WORKER, Stack, docker, until
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
+
+PRINT_ADMIN_TOKEN = ("exec", "-T", "backend", "cat", "/secrets/admin/token")
+_OURS = ("secrets", "migrate", "backend", "worker", "dashboard")
+_EPOCHS = 60  # a quarter of a minute for a student: kills and a stop find it training
+
+
+def spec(name: str, *, seeds: int, epochs: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "dataset": "digits",
+        "teacher": {"model": "resnet8", "training": {"epochs": 3}},
+        "student": {"model": {"name": "small_cnn", "params": {"width": 8}}},
+        "methods": ["dkd", {"name": "dkd_align", "params": {"reduction": "sample", "epsilon": 6.0}}],
+        "seeds": list(range(seeds)),
+        "training": {"epochs": epochs},
+    }
+
+
+def finished(client: Client, experiment: Experiment) -> None:
+    """Wait until every run has succeeded, then check that none of its epochs is missing or there twice."""
+    experiment.wait(timeout=300)
+    for run in client.all_runs(experiment=experiment.id):
+        assert run.state == "succeeded", f"{run.label}: {run.state} {run.reason}"
+        [points] = run.metrics(["test/top1"]).series
+        assert points.epoch == list(range(1, run.total_epochs + 1)), run.label
+
+
+@pytest.fixture(scope="module")
+def admin(stack: Stack) -> str:
+    return stack.run(*PRINT_ADMIN_TOKEN).strip()
+
+
+def test_the_readme_says_how_to_print_the_admin_token() -> None:
+    command = " ".join(part for part in PRINT_ADMIN_TOKEN if part != "-T")
+    assert f"docker compose {command}" in (ROOT / "README.md").read_text()
+
+
+def test_images_are_small_and_hold_what_they_need(stack: Stack, note: list[str]) -> None:
+    def size(image: str) -> float:
+        return int(json.loads(docker("image", "inspect", image))[0]["Size"]) / 1e6
+
+    base = size("python:3.11-slim")
+    note.append(
+        f"images: app {size(APP):.0f} MB, worker {size(WORKER):.0f} MB; of both {base:.0f} MB are python:3.11-slim, "
+        "which has about 130 MB where it comes from the registry"
+    )
+    assert size(APP) - base < 570
+    has_torch = "import importlib.util as u; print(bool(u.find_spec('torch')))"
+    assert docker("run", "--rm", APP, "python", "-c", has_torch).strip() == "False"
+    assert docker("run", "--rm", WORKER, "python", "-c", has_torch).strip() == "True"
+    assert "g++" in docker("run", "--rm", WORKER, "g++", "--version")
+
+
+def test_containers_may_do_little(stack: Stack) -> None:
+    found = stack.containers()
+    assert set(found) == {*ONE_SHOT, *SERVERS}
+    for service, item in found.items():
+        host = item["HostConfig"]
+        assert host["ReadonlyRootfs"], service
+        assert host["Init"], service
+        assert "no-new-privileges:true" in host["SecurityOpt"], service
+        assert host["LogConfig"]["Config"] == {"max-file": "5", "max-size": "10m"}, service
+        assert host["RestartPolicy"]["Name"] == ("no" if service in ONE_SHOT else "unless-stopped"), service
+        if service in _OURS:
+            assert item["Config"]["User"] == "dkd", service
+            assert host["CapDrop"] == ["ALL"], service
+        for bound in (item["NetworkSettings"]["Ports"] or {}).values():
+            assert {place["HostIp"] for place in bound or []} <= {"127.0.0.1"}, service
+    for service, process in {"postgres": "postgres", "redis": "redis-server"}.items():
+        listed = [line.split() for line in docker("top", found[service]["Id"], "-eo", "pid,user,comm").splitlines()[1:]]
+        users = {user for _, user, name in listed if name == process}
+        assert users, service
+        assert "root" not in users, service
+
+
+def test_secrets_are_mounted_where_they_are_needed(stack: Stack) -> None:
+    mounted = {
+        service: {mount["Destination"].removeprefix("/secrets/") for mount in item["Mounts"]
+                  if mount["Destination"].startswith("/secrets/")}
+        for service, item in stack.containers().items()
+    }  # fmt: skip
+    everything = {"admin", "broker", "dashboard", "database", "worker"}
+    assert mounted == {
+        "secrets": everything,
+        "backend": everything,
+        "postgres": {"database"},
+        "migrate": {"database"},
+        "redis": {"broker"},
+        "worker": {"broker", "worker"},
+        "dashboard": {"dashboard"},
+    }
+    # None is in an environment, which `docker inspect` would show.
+    environments = " ".join(" ".join(item["Config"]["Env"]) for item in stack.containers().values())
+    for place in ("admin/token", "worker/token", "database/password", "broker/password"):
+        assert stack.exec("backend", "cat", f"/secrets/{place}").strip() not in environments
+
+
+def test_the_worker_and_the_dashboard_do_not_reach_the_database(stack: Stack) -> None:
+    look = "import socket\ntry: socket.create_connection(('{}', {}), 3); print('reached')\nexcept OSError: print('not')"
+    assert stack.exec("backend", "python", "-c", look.format("postgres", 5432)).strip() == "reached"
+    assert stack.exec("worker", "python", "-c", look.format("redis", 6379)).strip() == "reached"
+    assert stack.exec("worker", "python", "-c", look.format("postgres", 5432)).strip() == "not"
+    assert stack.exec("dashboard", "python", "-c", look.format("postgres", 5432)).strip() == "not"
+    assert stack.exec("dashboard", "python", "-c", look.format("redis", 6379)).strip() == "not"
+
+
+def test_an_experiment_from_outside_is_trained(stack: Stack, admin: str, note: list[str]) -> None:
+    with stack.client(admin) as administrator:
+        token = administrator.create_token("outside", ["submit"]).token
+    with stack.client(token) as client:
+        began = time.monotonic()
+        experiment = client.submit(spec("outside", seeds=1, epochs=3))
+        finished(client, experiment)
+        note.append(f"an experiment of a teacher and two students, 3 epochs each: {time.monotonic() - began:.0f} s")
+        [run] = [run for run in client.all_runs(experiment=experiment.id) if "align" in run.label]
+        names = {item.name for item in client.artifacts(run.id).items}
+        assert any(name.endswith(".safetensors") for name in names), names
+        assert client.comparison(experiment.id).complete
+    # The command line is in the container too, with the admin's token.
+    [worker] = json.loads(stack.exec("backend", "dkd", "workers", "--json"))["items"]
+    assert (worker["name"], worker["device"]) == ("worker", "cpu")
+
+
+def test_the_dashboard_has_a_token_that_makes_no_tokens(stack: Stack) -> None:
+    assert httpx.get(f"{stack.dashboard}/_stcore/health", timeout=10).text == "ok"
+    assert "<title>" in httpx.get(stack.dashboard, timeout=10).text
+    token = stack.exec("dashboard", "cat", "/secrets/dashboard/token").strip()
+    with stack.client(token) as client:
+        assert client.runs().items
+        with pytest.raises(ApiError) as refused:
+            client.tokens()
+    assert refused.value.status == 403
+
+
+def test_every_service_is_killed_in_turn_and_nothing_is_lost(stack: Stack, admin: str, note: list[str]) -> None:
+    with stack.client(admin) as client:
+        experiment = client.submit(spec("killed", seeds=1, epochs=_EPOCHS))
+        until(lambda: client.runs(state="running", experiment=experiment.id).items, "a training")
+        seconds = {service: stack.crash(service) for service in ("worker", "redis", "postgres", "backend", "dashboard")}
+        note.append(f"healthy again after a kill: {times(seconds)}")
+        finished(client, experiment)
+        assert [worker.state for worker in client.workers().items] == ["online"]
+
+
+def test_the_whole_is_restarted_and_its_data_is_still_there(stack: Stack, admin: str, note: list[str]) -> None:
+    with stack.client(admin) as client:
+        before = {run.id: (run.state, run.label) for run in client.all_runs()}
+        [worker] = client.workers().items
+        experiment = client.submit(spec("interrupted", seeds=1, epochs=_EPOCHS))
+        until(lambda: client.runs(state="running", experiment=experiment.id).items, "a training")
+    began = time.monotonic()
+    stack.run("down")
+    note.append(f"down, with a training that hands its run back: {time.monotonic() - began:.0f} s")
+    assert not stack.containers()
+    chosen = "chosen-by-a-person-in-the-env-file"
+    stack.set(DKD_ADMIN_TOKEN=chosen)
+    note.append(f"up again: {times(stack.up())}")
+    assert stack.run(*PRINT_ADMIN_TOKEN).strip() == chosen
+    with stack.client(chosen) as client:
+        assert {run.id: (run.state, run.label) for run in client.all_runs() if run.id in before} == before
+        finished(client, client.experiment(experiment.id))
+        assert [item.id for item in client.workers().items] == [worker.id]
+        # A worker that is told to leave hands its run back with a checkpoint: no attempt was lost.
+        attempts = [attempt for run in client.all_runs(experiment=experiment.id) for attempt in run.whole().attempts]
+        assert {attempt.outcome for attempt in attempts} == {"interrupted", "succeeded"}
+
+
+def test_taken_down_it_leaves_nothing(stack: Stack) -> None:
+    stack.run("down", "--volumes")
+    assert not stack.left()
