@@ -299,12 +299,12 @@ def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_settings_may_be_secret_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for folder, name, text in (
+    for folder, name, value in (
         ("database", "dkd_database_url", "postgresql://dkd:secret@db/dkd\n"),
         ("broker", "dkd_broker_url", "redis://:secret@redis/0\n"),
     ):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / name).write_text(text)
+        (tmp_path / folder / name).write_text(value)
     monkeypatch.setenv("DKD_SECRETS", f"{tmp_path / 'database'}:{tmp_path / 'broker'}")
     settings = Settings()
     assert settings.database_url == "postgresql+psycopg://dkd:secret@db/dkd"
