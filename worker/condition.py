@@ -20,10 +20,15 @@ _SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Condition:
-    """How the GPUs are, and what keeps the worker from working well, in sentences."""
+    """How the GPUs are, and what keeps the worker from working well, in sentences.
+
+    Attributes:
+        disk_full: that of the artifact store, so that a run begun now would come to nothing.
+    """
 
     gpus: list[GpuUse] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    disk_full: bool = False
 
 
 def disk_problem(folder: Path) -> str:
@@ -33,8 +38,8 @@ def disk_problem(folder: Path) -> str:
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return f"the disk of {folder} cannot be used: {error.strerror}"
-    return f"the disk of {folder} is full: {free / 2**20:.0f} MiB are left" if free < _LOW_BYTES else ""
+        return f"takes no runs: the disk of {folder} cannot be used: {error.strerror}"
+    return f"takes no runs: the disk of {folder} is full, {free / 2**20:.0f} MiB are left" if free < _LOW_BYTES else ""
 
 
 class Observer:

@@ -90,14 +90,15 @@ class WorkerService:
     def _look(self) -> Condition:
         occupied = self.supervisor.occupied()
         gpus = self._guard.report(occupied) if self._guard else []
-        problems = [disk_problem(self._settings.artifact_root)]
+        disk = disk_problem(self._settings.artifact_root)
+        problems = [disk]
         if not self._settings.share_gpus:
             problems += [
                 f"GPU {gpu.index} is left alone: {gpu.foreign} process(es) of somebody else compute on it"
                 for gpu in gpus
                 if gpu.foreign
             ]
-        return Condition(gpus, [problem for problem in problems if problem])
+        return Condition(gpus, [problem for problem in problems if problem], disk_full=bool(disk))
 
     def _plan(self, devices: Devices) -> Plan:
         settings, worker_id = self._settings, self._identity.id
@@ -116,6 +117,7 @@ class WorkerService:
             gpus=self._gpus,
             guard=self._guard,
             share_gpus=settings.share_gpus,
+            disk_full=lambda: self._observer.latest.disk_full,
             limits=Limits(
                 grace=settings.grace_seconds,
                 margin=settings.margin_seconds,

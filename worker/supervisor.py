@@ -48,6 +48,8 @@ class Plan:
         gpus: that the slots are on; 0 on a CPU worker.
         guard: sees whose processes are on the GPUs; None where nobody can tell.
         share_gpus: use GPUs that other people's processes compute on.
+        disk_full: whether a run that is begun now would come to nothing; must answer at once. Nothing is claimed then,
+            or a disk that is full over a weekend would spoil the queue, five attempts a run.
     """
 
     worker_id: str
@@ -58,6 +60,7 @@ class Plan:
     gpus: int = 0
     guard: Guard | None = None
     share_gpus: bool = False
+    disk_full: Callable[[], bool] = lambda: False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -173,7 +176,8 @@ class Supervisor:
         """A run with the slots it is trained in; None where none is to be had now."""
         with self._claiming:
             with self._lock:
-                usable = self._known and not self._leaving.is_set() and clock.now() >= self._paused_until
+                ready = clock.now() >= self._paused_until and not self._plan.disk_full()
+                usable = self._known and not self._leaving.is_set() and ready
                 occupied = self._slots.occupied
                 if not usable or not self._slots.free:
                     return None

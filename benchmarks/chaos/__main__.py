@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=Options.minutes, help="of faults; the runs' ends come on top")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=Options.every, help="seconds between two faults, on average")
-    parser.add_argument("--real", type=int, default=Options.real, help="trainings by core among the runs")
+    parser.add_argument("--real", type=int, default=Options.real, help="experiments that core trains, at most")
     parser.add_argument("--claimed", type=int, default=Options.claimed, help="runs for the eight claimers; 0 for none")
     parser.add_argument("--out", type=Path, help="folder for chaos-STACK.md and chaos-STACK.json")
     parser.add_argument("--root", type=Path, help="an empty folder that is kept, with all logs")

@@ -29,6 +29,7 @@ class Audit:
         submitted: runs that the backend accepted.
         states: of them, in the end.
         attempts: at all of them together.
+        real: real trainings that came to their end.
         resumed: played runs of which an attempt went on from a checkpoint.
         expiries: attempts whose lease ran out, for a fault or because the machine was busy.
         points: metric points that were checked.
@@ -44,6 +45,7 @@ class Audit:
     submitted: int = 0
     states: dict[str, int] = field(default_factory=dict)
     attempts: int = 0
+    real: int = 0
     resumed: int = 0
     expiries: int = 0
     points: int = 0
@@ -104,6 +106,7 @@ def _look_at(found: Audit, stack: Stack, client: Client, asked: Asked) -> None:
             (name, step, value) for step, state in enumerate(states, 1) for name, value in chain.values(state).items()
         }
     else:
+        found.real += 1
         if went_on:
             found.trained[run.id] = hashlib.sha256(content).hexdigest()
         metrics = [event for event in journal if isinstance(event, Metrics)]

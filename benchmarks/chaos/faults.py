@@ -21,6 +21,9 @@ from benchmarks.chaos.victims import Victim, victims
 from tests.services import Server
 
 _VICTIM_SECONDS = 2.0
+# A real training imports torch before its first checkpoint, which takes long on a machine that is broken all the time.
+_REAL_SECONDS = 20.0
+_REAL_MORE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Faults:
         short, long = self._short, self._long
         found = [
             Fault("training killed", lambda _: self._kill(lambda v: len(v.processes) == 1), 5),
+            Fault("real training killed after a checkpoint", lambda _: self._kill_real(), 4, "real training"),
             Fault("one rank of two killed", lambda _: self._kill(lambda v: len(v.processes) > 1), 4),
             Fault("launcher killed", lambda _: self._kill_launcher(), 3),
             Fault("worker killed", lambda w: self._end(w, signal.SIGKILL, self.random.uniform(0, 3)), 4, "worker"),
@@ -119,22 +123,28 @@ class Faults:
     def _long(self) -> float:
         return self.stack.terms.lease + self.random.uniform(1, 4)
 
-    def _pick(self, fits: Callable[[Victim], bool]) -> Victim | None:
-        """An attempt; a real training that can be resumed and was not yet comes first."""
-        end = time.monotonic() + _VICTIM_SECONDS
+    def _pick(self, fits: Callable[[Victim], bool], seconds: float = _VICTIM_SECONDS) -> Victim | None:
+        """An attempt, waited for; a real training that can be resumed and was not yet comes first."""
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             found = [victim for victim in victims(self.stack) if fits(victim)]
-            first = [victim for victim in found if victim.real and victim.checkpoint and not victim.resumed]
-            # One that has no checkpoint yet would be killed again and again while it imports torch.
-            usable = first or [victim for victim in found if not victim.real]
+            # A real one that has no checkpoint yet would be killed again and again while it imports torch.
+            usable = list(filter(_resumable, found)) or [victim for victim in found if not victim.real]
             if usable:
                 return self.random.choice(usable)
-            time.sleep(0.1)
+            time.sleep(0.2)
         return None
 
     def _kill(self, fits: Callable[[Victim], bool]) -> bool:
         victim = self._pick(fits)
         return victim is not None and _killed(self.random.choice(victim.processes))
+
+    def _kill_real(self) -> bool:
+        victim = self._pick(_resumable, _REAL_SECONDS)
+        if victim is None:
+            return False
+        time.sleep(self.random.uniform(0, _REAL_MORE_SECONDS))  # not always right behind the first checkpoint
+        return _killed(self.random.choice((*victim.processes, victim.launcher)))
 
     def _kill_launcher(self) -> bool:
         victim = self._pick(lambda _: True)
@@ -247,6 +257,11 @@ class Faults:
             time.sleep(self._short())
             connection.execute("ROLLBACK")
         return True
+
+
+def _resumable(victim: Victim) -> bool:
+    """Whether it is a real training that would go on from a checkpoint, and has not done so before."""
+    return victim.real and victim.checkpoint and not victim.resumed
 
 
 def _killed(process: psutil.Process) -> bool:

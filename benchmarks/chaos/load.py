@@ -19,6 +19,8 @@ _SMALL = {"num_classes": 4, "image_size": 8, "train_size": 128, "test_size": 64}
 _PAUSE_SECONDS = 0.3
 UNENDED = ("waiting", "queued", "paused", "running", "cancelling")
 _PATIENCE_SECONDS = 240.0
+_REAL_AT_ONCE = 4
+"""Real trainings that run or are queued: one more than the one worker that takes them has slots."""
 
 
 def played(name: str, seeds: list[int], steps: int, **changes: Any) -> dict[str, Any]:
@@ -40,16 +42,17 @@ def taught(name: str, seeds: list[int], steps: int) -> dict[str, Any]:
     return played(name, seeds, steps, teacher=teacher, methods=["kd", "dkd"])
 
 
-def trained(name: str, seed: int, epochs: int) -> dict[str, Any]:
-    """A real training, small and long enough to be killed after a checkpoint."""
+def trained(name: str, seed: int, epochs: int, *, distilled: bool) -> dict[str, Any]:
+    """A real training, small and long enough to be killed after a checkpoint; or a teacher and its student."""
+    training = {"epochs": epochs, "batch_size": 64}
     return {
         "name": name,
         "dataset": "digits",
-        "teacher": None,
-        "student": {"model": "resnet8"},
-        "methods": ["ce"],
+        "teacher": {"model": "small_cnn", "seed": seed, "training": training} if distilled else None,
+        "student": {"model": "small_cnn"},
+        "methods": ["dkd" if distilled else "ce"],
         "seeds": [seed],
-        "training": {"epochs": epochs, "batch_size": 64},
+        "training": training,
         "priority": 10,
         "resources": {"labels": [TRAINS]},
     }
@@ -128,19 +131,20 @@ class Load:
             self._error = error
 
     def _refill(self, client: Client) -> None:
-        """Three real trainings at a time, and always something in the queue."""
+        """Some real trainings at a time, every third of them distilled, and always something in the queue."""
         slots = self._stack.terms.slots * len(self._stack.workers)
         under_way = insist(lambda: client.runs(state=["queued", "running"], limit=200)).items
         alive = {run.id for run in under_way}
         self._under_way &= alive
-        while self._real and len(self._under_way) < 3:
+        while self._real and len(self._under_way) < _REAL_AT_ONCE:
             self._real -= 1
             seed = next(self._seed)
-            made = self.submit(client, trained(f"real-{seed}", seed, self._epochs))
+            distilled = self._real % 3 == 0
+            made = self.submit(client, trained(f"real-{seed}", seed, self._epochs, distilled=distilled))
             self._under_way |= {run.id for run in made.runs}
         if len(alive) < slots + 4:
             seeds = [next(self._seed) for _ in range(self._random.randint(1, 3))]
-            steps = self._random.randint(10, 50)
+            steps = self._random.randint(20, 60)
             make = taught if self._random.random() < 0.25 else played
             self.submit(client, make(f"played-{seeds[0]}", seeds, steps))
 

@@ -18,9 +18,10 @@ from benchmarks.chaos.faults import Faults
 from benchmarks.chaos.follower import Follower
 from benchmarks.chaos.injector import Injector
 from benchmarks.chaos.load import Load, wait_for_all
-from benchmarks.chaos.reference import undisturbed
+from benchmarks.chaos.reference import Wanted, undisturbed
 from benchmarks.chaos.report import Report
 from benchmarks.chaos.stack import Kind, Stack, Terms, stack
+from client import Client
 from core.spec import RunSpec
 
 
@@ -30,8 +31,8 @@ class Options:
 
     Attributes:
         every: seconds between two faults, on average.
-        real: trainings by core among the runs.
-        epochs: of each of them.
+        real: experiments that core trains, at most; every third is a teacher and its student.
+        epochs: of each of their runs.
         claimed: runs for the eight claimers.
         settle: seconds that the runs are given to end once nothing is broken any more.
     """
@@ -39,8 +40,8 @@ class Options:
     kind: Kind
     seed: int = 0
     minutes: float = 13.0
-    every: float = 1.8
-    real: int = 32
+    every: float = 2.0
+    real: int = 60
     epochs: int = 40
     claimed: int = 1000
     settle: float = 300.0
@@ -117,10 +118,16 @@ def _compare(report: Report, lab: Stack, say: Callable[[str], None]) -> None:
         return
     say(f"training {len(trained)} runs once more, undisturbed")
     with lab.client() as client:
-        specs = [(run_id, RunSpec.model_validate(client.run(run_id).spec)) for run_id in trained]
-    expected = undisturbed(lab.root / "reference", specs)
+        runs = [_wanted(client, run_id) for run_id in trained]
+    expected = undisturbed(lab.root / "reference", runs)
     report.compared = len(trained)
     report.equal = sum(expected[run_id] == digest for run_id, digest in trained.items())
+
+
+def _wanted(client: Client, run_id: str) -> Wanted:
+    run = client.run(run_id)
+    teacher = client.run(run.teacher_run_id).spec if run.teacher_run_id else None
+    return Wanted(run_id, RunSpec.model_validate(run.spec), RunSpec.model_validate(teacher) if teacher else None)
 
 
 def _commit() -> str:

@@ -103,7 +103,8 @@ class Stack:
                 raise TimeoutError(f"the backend did not start: {self.logs / 'backend.log'}")
             time.sleep(0.1)
         self.workers = [self.make_worker(home) for home in ("home", "home", "other")]
-        self.workers.append(self.make_worker("third", labels=TRAINS))
+        # A slot more: its trainings spend most of their time on importing torch.
+        self.workers.append(self.make_worker("third", labels=TRAINS, slots=self.terms.slots + 1))
 
     def start_workers(self) -> None:
         for worker in self.workers:
@@ -121,7 +122,7 @@ class Stack:
     def worker_client(self) -> WorkerClient:
         return WorkerClient(self.url, (self.root / "tokens" / "worker").read_text().strip())
 
-    def make_worker(self, home: str, labels: str = "") -> Worker:
+    def make_worker(self, home: str, labels: str = "", slots: int | None = None) -> Worker:
         """One more worker of the same name; not started."""
         terms = self.terms
         link = Proxy(self._loop, self.port)
@@ -133,7 +134,7 @@ class Stack:
             "DKD_HOME": str(self.root / home),
             "DKD_ARTIFACTS": str(self.artifacts),
             "DKD_WORKER_NAME": WORKER_NAME,
-            "DKD_SLOTS": str(terms.slots),
+            "DKD_SLOTS": str(slots or terms.slots),
             "DKD_DEVICE": "cpu",
             "DKD_LABELS": labels,
             "DKD_THREADS": "1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,23 +33,28 @@ class Victim:
 
 def victims(stack: Stack) -> list[Victim]:
     """Every attempt that runs now."""
-    found = []
-    for worker in stack.workers:
-        if worker.daemon.pid is None:
-            continue
-        try:
-            launchers = psutil.Process(worker.daemon.pid).children()
-        except psutil.Error:
-            continue
-        found += [victim for launcher in launchers if (victim := _victim(launcher))]
+    children = _children()
+    workers = [pid for worker in stack.workers if (pid := worker.daemon.pid) is not None]
+    launchers = [launcher for pid in workers for launcher in children.get(pid, ())]
+    return [victim for launcher in launchers if (victim := _victim(launcher, children))]
+
+
+def _children() -> dict[int, list[psutil.Process]]:
+    """Every process of the machine by its parent, looked for once: psutil would do that for each parent anew."""
+    found: dict[int, list[psutil.Process]] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found.setdefault(process.ppid(), []).append(process)
     return found
 
 
-def _victim(launcher: psutil.Process) -> Victim | None:
+def _victim(launcher: psutil.Process, children: dict[int, list[psutil.Process]]) -> Victim | None:
+    below = list(children.get(launcher.pid, ()))
+    for process in below:
+        below += children.get(process.pid, ())
+    if not below:
+        return None
     try:
-        below = launcher.children(recursive=True)
-        if not below:
-            return None
         words = below[0].cmdline()
         out = Path(words[words.index("--out") + 1])
         real = '"digits"' in (out / "run.json").read_text()

@@ -53,6 +53,7 @@ class Rig:
                 slots=slots,
                 gpus=gpus,
                 guard=Guard(monitor, WORKER_ID) if monitor else None,
+                disk_full=lambda: self.condition.disk_full,
                 limits=limits or Limits(grace=20.0, margin=5.0, linger=1.0, report=1.0),
             ),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +14,13 @@ import pytest
 
 from core.events import Started
 from core.wire.public import GpuUse
-from tests.worker.conftest import WORKER_ID, Rig, processes_of
-from tests.worker.fake import until
+from tests.worker.conftest import STANDIN, WORKER_ID, Rig, processes_of
+from tests.worker.fake import FakeBackend, until
 from worker.condition import Condition, Observer, disk_problem
 from worker.gpus import Guard, Nvml, Reading, find_monitor
+from worker.identity import Identity
+from worker.service import WorkerService
+from worker.settings import WorkerSettings
 from worker.slots import Slots
 from worker.watch import Limits
 
@@ -189,7 +193,34 @@ def test_a_full_disk_gives_the_run_back_and_says_so(rig: Rig) -> None:
 def test_a_disk_that_is_nearly_full_is_a_problem(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert disk_problem(tmp_path / "not" / "there" / "yet") == ""
     monkeypatch.setattr("worker.condition.shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 2**20))
-    assert disk_problem(tmp_path) == f"the disk of {tmp_path} is full: 3 MiB are left"
+    assert disk_problem(tmp_path) == f"takes no runs: the disk of {tmp_path} is full, 3 MiB are left"
+
+
+def test_while_the_disk_is_full_no_run_is_taken(rig: Rig) -> None:
+    rig.condition = Condition(disk_full=True)
+    rig.backend.add()
+    rig.start()
+    until(lambda: len(rig.backend.heartbeats) > 2, "the worker has heard that there is work")
+    assert rig.supervisor.run_next() == 0
+    assert rig.backend.requests == []
+    rig.condition = Condition()
+    assert until(rig.backend.outcome, "there is room again").outcome == "succeeded"
+
+
+def test_a_worker_looks_at_the_disk_of_its_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.condition.shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 2**20))
+    settings = WorkerSettings(home=tmp_path, device="cpu", training_command=STANDIN)
+    backend = FakeBackend()
+    with Identity(tmp_path, "node") as identity:
+        service = WorkerService(settings, identity, connect=lambda: backend)
+        service.start()
+        try:
+            until(lambda: any(beat.problems for beat in backend.heartbeats), "it says so")
+            backend.add()
+            assert service.supervisor.run_next() == 0
+            assert backend.requests == []
+        finally:
+            assert service.close()
 
 
 def test_a_machine_that_cannot_be_looked_at_does_not_end_the_looking() -> None:

@@ -288,6 +288,21 @@ def test_leaving_hands_back_and_claims_nothing_more(rig: Rig) -> None:
     assert [claim.run_id for claim in rig.backend.queue] == ["run-2"]
 
 
+def test_a_training_that_does_not_hear_is_killed_after_its_grace_and_handed_back(make_rig: MakeRig) -> None:
+    """As one whose library compiles: the steps since its last checkpoint are lost, and that is nobody's fault."""
+    rig = make_rig(limits=Limits(grace=0.3, margin=1.0))
+    rig.behaviour = "deaf"
+    rig.backend.add()
+    rig.start()
+    rig.ready()
+    rig.supervisor.leave()
+    assert ends(rig) == "interrupted"
+    outcome = rig.backend.outcome()
+    assert outcome is not None
+    assert (outcome.reason, outcome.fault) == ("the worker was told to leave", False)
+    assert processes_of(rig.artifacts) == []
+
+
 def test_leaving_does_not_wait_for_a_backend_that_is_gone(rig: Rig) -> None:
     rig.behaviour = "train"
     rig.backend.add()
