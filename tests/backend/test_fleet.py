@@ -107,6 +107,7 @@ def test_prometheus_reads_the_database(database: Database, api: TestClient) -> N
     assert (found["dkd_attempts_total", "lost"], found["dkd_attempts_total", "succeeded"]) == (2, 1)
     assert found["dkd_lease_expiries_total", ""] == 1
     assert (found["dkd_workers", "online"], found["dkd_workers", "offline"], found["dkd_worker_slots", ""]) == (1, 1, 2)
+    assert found["dkd_workers_draining", ""] == 0
 
 
 def test_everything_needs_a_token(api: TestClient) -> None:

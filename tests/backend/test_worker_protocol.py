@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from sqlalchemy import select
 
 from backend.db import Database
 from backend.db.models import Experiment, Run
+from core.wire.public import RunState
 from tests.backend.concurrently import concurrently
 from tests.backend.lab import Json, Lab, checkpoint, log, metrics, plain, spec, started
 
@@ -294,6 +295,35 @@ def test_cancel_in_every_state(lab: Lab) -> None:
     assert ended["state"] == "cancelled"
     assert lab.cancel(teacher) == ended
     assert lab.orders(claim) == ["lost"]
+
+
+def brought_to(lab: Lab, state: str) -> str:
+    """The id of a run in that state."""
+    lab.register()
+    run_id: str = lab.submit(spec() if state == "waiting" else plain())["runs"][-1]["id"]
+    if state == "paused":
+        lab.pause(run_id)
+    elif state in ("running", "cancelling", "succeeded", "failed", "cancelled"):
+        claim = lab.claim()
+        if state in ("cancelling", "cancelled"):
+            lab.cancel(run_id)
+        if state == "succeeded":
+            lab.succeed(claim)
+        elif state in ("failed", "cancelled"):
+            lab.finish(claim, state, reason="as it was told")
+    assert lab.run(run_id)["state"] == state
+    return run_id
+
+
+@pytest.mark.parametrize("state", get_args(RunState))
+def test_cancel_again_and_again_in_every_state(lab: Lab, state: str) -> None:
+    run_id = brought_to(lab, state)
+    first = lab.cancel(run_id)
+    ends = {"running": "cancelling", "cancelling": "cancelling", "succeeded": "succeeded", "failed": "failed"}
+    assert first["state"] == ends.get(state, "cancelled")
+    assert lab.cancel(run_id) == first
+    claim = lab.try_claim()
+    assert claim is None or claim["run_id"] != run_id
 
 
 @pytest.mark.parametrize(
