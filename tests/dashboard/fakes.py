@@ -7,39 +7,27 @@ worker. Run as a program it serves until it is stopped: ``python -m tests.dashbo
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import random
-import statistics
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.catalog import METHODS, describe
 from core.spec import ExperimentSpec, SpecError, parse_experiment, warnings_of
-from core.spec.experiment import PlannedRun
 from core.wire.public import (
     Attempt,
     Comparison,
-    Convergence,
     Experiment,
     ExperimentPage,
     ExperimentSummary,
-    Group,
-    Interval,
     LogLine,
     LogsReply,
     MetricsReply,
     MetricValue,
-    Paired,
     PlannedRunInfo,
     Preview,
-    ProblemDetails,
     ProblemField,
     Run,
     RunPage,
@@ -48,6 +36,9 @@ from core.wire.public import (
     Series,
     StateCounts,
 )
+from tests.dashboard.fake_comparison import compare
+from tests.dashboard.fake_server import Refused, Serving
+from tests.dashboard.fake_training import STEPS_AN_EPOCH, FakeRun, train_epoch
 
 _DIGITS: dict[str, Any] = {
     "name": "digits-dkd-vs-dkd-align",
@@ -62,32 +53,6 @@ _DIGITS: dict[str, Any] = {
     "seeds": [0, 1, 2],
     "training": {"epochs": 30},
 }
-STEPS_AN_EPOCH = 15
-_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
-
-
-@dataclass
-class FakeRun:
-    """One run: its plan, its state and everything that it has reported."""
-
-    id: str
-    plan: PlannedRun
-    experiment: ExperimentSpec
-    experiment_id: str
-    created: datetime
-    teacher: str | None = None
-    state: RunState = "queued"
-    reason: str = ""
-    attempts: list[Attempt] = field(default_factory=list)
-    points: list[tuple[str, int, float, float, float]] = field(default_factory=list)
-    lines: list[LogLine] = field(default_factory=list)
-    done: int = 0
-    started: datetime | None = None
-    ended: datetime | None = None
-
-    @property
-    def epochs(self) -> int:
-        return self.plan.spec.training.epochs
 
 
 class FakeBackend:
@@ -151,7 +116,7 @@ class FakeBackend:
                 if run.done >= run.epochs:
                     break
                 run.done += 1
-                self._epoch(run)
+                self.log(run, train_epoch(run))
             if run.done >= run.epochs:
                 self.end(run_id, "succeeded")
 
@@ -176,50 +141,6 @@ class FakeBackend:
                     self.advance(run.id)
                     return True
         return False
-
-    def _epoch(self, run: FakeRun) -> None:
-        method, seed, epoch = run.plan.spec.method, run.plan.spec.seed, run.done
-        noise = random.Random(f"{run.plan.label} {seed} {epoch}")
-        better = {"dkd": 0.0, "dkd_align (sample)": 0.35, "dkd_align (log)": -0.6}.get(run.plan.label, 0.2)
-        top = 98.4 if run.plan.spec.role == "teacher" else 96.2 + better + random.Random(seed).gauss(0, 0.25)
-        share = 1 - math.exp(-epoch / 4)
-        accuracy = 10 + (top - 10) * share + noise.gauss(0, 0.35) * (1.2 - share)
-        loss = 2.3 * math.exp(-epoch / 5) + 0.06 + abs(noise.gauss(0, 0.01))
-        values = {
-            "test/top1": min(accuracy, 100.0),
-            "train/top1": min(accuracy + 1.1, 100.0),
-            "test/loss": loss + 0.05,
-            "train/ce": loss,
-            "lr": 0.05 * (1 + math.cos(math.pi * epoch / run.epochs)) / 2,
-            "speed/images_per_second": 9000 + noise.gauss(0, 150),
-        }
-        total = loss
-        if method.name.startswith("dkd"):
-            tckd, nckd = 0.8 * math.exp(-epoch / 6) + 0.02, 1.6 * math.exp(-epoch / 9) + 0.05
-            total += tckd + nckd
-            rise = 0.065 * math.exp(-((epoch - 5) ** 2) / 30) + 0.018
-            values |= {
-                "train/tckd": tckd,
-                "train/nckd": nckd,
-                "grad/similarity": rise * (1 + better / 3) + noise.gauss(0, 0.002),
-                "grad/tckd_norm": tckd / 3,
-                "grad/nckd_norm": nckd / 4,
-                "fidelity/agreement": min(accuracy + 0.8, 100.0),
-            }
-        if method.name == "dkd_align":
-            values |= {
-                "train/align": 0.3 * math.exp(-epoch / 8),
-                "grad/align_share": 10 * math.exp(-epoch / 20),
-                "grad/align_cosine": -0.75 - 0.2 * share,
-            }
-        values["train/loss"] = total
-        step = epoch * STEPS_AN_EPOCH
-        for name, value in values.items():
-            run.points.append((name, step, float(epoch), epoch * 0.4, value))
-        # The fake trains faster than its clock says; the start moves back, so that durations look like durations.
-        run.started = datetime.now(UTC) - timedelta(seconds=epoch * 0.4)
-        run.attempts[-1] = run.attempts[-1].model_copy(update={"started_at": run.started})
-        self.log(run, f"epoch {epoch}/{run.epochs}: test accuracy {values['test/top1']:.2f} %, loss {total:.4f}")
 
     # Answers
 
@@ -317,70 +238,7 @@ class FakeBackend:
         )
 
     def comparison(self, id_or_name: str) -> Comparison:
-        experiment = self.experiment(id_or_name)
-        top = {run.id: run.latest["test/top1"].value for run in experiment.runs if run.state == "succeeded"}
-        teacher = next((top.get(run.id) for run in experiment.runs if run.role == "teacher"), None)
-        groups, values_of = [], {}
-        for label in experiment.methods:
-            runs = [run for run in experiment.runs if run.label == label]
-            values = {run.seed: top[run.id] for run in runs if run.id in top}
-            values_of[label] = values
-            several = len(values) > 1
-            reached = None
-            if teacher is not None and values:
-                epochs = len(values)
-                reached = Convergence(target=0.95 * teacher, reached=epochs, of=epochs, median_epochs=12, max_epochs=30)
-            groups.append(
-                Group(
-                    label=label,
-                    method=runs[0].method,
-                    n=len(values),
-                    mean=statistics.fmean(values.values()) if values else None,
-                    sd=statistics.stdev(values.values()) if several else None,
-                    values=values,
-                    missing=[run.seed for run in runs if run.id not in top],
-                    convergence=reached,
-                )
-            )
-        baseline = experiment.methods[0]
-        pairs = [self._paired(label, baseline, values_of) for label in experiment.methods[1:]]
-        return Comparison(
-            experiment_id=experiment.id,
-            experiment=experiment.name,
-            metric="test/top1",
-            unit="%",
-            test_size=899,
-            resolution=100 / 899,
-            teacher_top1=teacher,
-            target_share=0.95,
-            target=0.95 * teacher if teacher else None,
-            baseline=baseline,
-            groups=groups,
-            paired=pairs,
-            complete=experiment.state != "active",
-            condition="one teacher (seed 0)",
-        )
-
-    def _paired(self, label: str, baseline: str, values: Mapping[str, dict[int, float]]) -> Paired:
-        seeds = sorted(set(values[label]) & set(values[baseline]))
-        differences = [values[label][seed] - values[baseline][seed] for seed in seeds]
-        n = len(seeds)
-        if n < 2:
-            return Paired(label=label, baseline=baseline, n=n, seeds=seeds, sentence=f"{label}: too few pairs yet.")
-        mean, sd = statistics.fmean(differences), statistics.stdev(differences)
-        half = _T.get(n - 1, 2.0) * sd / math.sqrt(n)
-        return Paired(
-            label=label,
-            baseline=baseline,
-            n=n,
-            seeds=seeds,
-            mean_difference=mean,
-            sd=sd,
-            interval=Interval(low=mean - half, high=mean + half),
-            sign_flip_p=0.25,
-            smallest_p=2.0 ** (1 - n),
-            sentence=f"{label} against {baseline}: {n} pairs cannot tell; p is at least {2.0 ** (1 - n):.2g}.",
-        )
+        return compare(self.experiment(id_or_name))
 
     def preview(self, body: Any) -> Preview:
         spec = _parsed(body)
@@ -460,19 +318,6 @@ class FakeBackend:
         return RunPage(items=[self.summary(run) for run in found[start : start + limit]], next_cursor=following)
 
 
-class Refused(Exception):  # noqa: N818
-    """An answer that is a problem."""
-
-    def __init__(self, status: int, detail: str, errors: list[tuple[str, str]] | None = None) -> None:
-        super().__init__(detail)
-        self.problem = ProblemDetails(
-            title=detail,
-            status=status,
-            detail=detail,
-            errors=[ProblemField(path=path, message=message) for path, message in errors or []],
-        )
-
-
 def _parsed(body: Any) -> ExperimentSpec:
     try:
         return parse_experiment(body)
@@ -480,73 +325,11 @@ def _parsed(body: Any) -> ExperimentSpec:
         raise Refused(422, "the spec cannot be used", [(item.path, item.message) for item in error.problems]) from None
 
 
-class FakeServer:
-    """Serves a FakeBackend. ``stop`` and ``start`` again on the same port play an outage."""
+class FakeServer(Serving[FakeBackend]):
+    """Serves a FakeBackend, a new one where none is given."""
 
     def __init__(self, backend: FakeBackend | None = None, port: int = 0) -> None:
-        self.backend = backend or FakeBackend()
-        self.port = port
-        self._server: ThreadingHTTPServer | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> FakeServer:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self._answer("GET", None)
-
-            def do_POST(self) -> None:
-                length = int(self.headers.get("Content-Length", 0))
-                text = self.rfile.read(length)
-                self._answer("POST", json.loads(text) if text else None)
-
-            def _answer(self, method: str, body: Any) -> None:
-                backend = server.backend
-                try:
-                    status, content = backend.answer(method, self.path, body, self.headers)
-                    kind = "application/json"
-                except Refused as refused:
-                    status, content = refused.problem.status, refused.problem
-                    kind = "application/problem+json"
-                data = (json.dumps(content) if isinstance(content, dict) else content.model_dump_json()).encode()
-                backend.sent += len(data)
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(data)))
-                # A kept connection would hold its thread, and answer on after ``stop``.
-                self.send_header("Connection", "close")
-                self.end_headers()
-                self.wfile.write(data)
-                self.close_connection = True
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        if self._server and self._thread:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
-            self._server = None
-
-    def __enter__(self) -> FakeServer:
-        return self.start()
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
+        super().__init__(backend or FakeBackend(), port)
 
 
 def digits_spec(**changes: Any) -> ExperimentSpec:

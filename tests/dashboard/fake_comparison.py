@@ -1,0 +1,80 @@
+"""What the fake backend says about an experiment's methods."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+
+from core.wire.public import Comparison, Convergence, Experiment, Group, Interval, Paired
+
+_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+"""Student's t, 97.5 %, by degrees of freedom."""
+
+
+def compare(experiment: Experiment) -> Comparison:
+    """Means over seeds and paired differences, as the real backend gives them of an experiment."""
+    top = {run.id: run.latest["test/top1"].value for run in experiment.runs if run.state == "succeeded"}
+    teacher = next((top.get(run.id) for run in experiment.runs if run.role == "teacher"), None)
+    groups, values_of = [], {}
+    for label in experiment.methods:
+        runs = [run for run in experiment.runs if run.label == label]
+        values = {run.seed: top[run.id] for run in runs if run.id in top}
+        values_of[label] = values
+        several = len(values) > 1
+        reached = None
+        if teacher is not None and values:
+            epochs = len(values)
+            reached = Convergence(target=0.95 * teacher, reached=epochs, of=epochs, median_epochs=12, max_epochs=30)
+        groups.append(
+            Group(
+                label=label,
+                method=runs[0].method,
+                n=len(values),
+                mean=statistics.fmean(values.values()) if values else None,
+                sd=statistics.stdev(values.values()) if several else None,
+                values=values,
+                missing=[run.seed for run in runs if run.id not in top],
+                convergence=reached,
+            )
+        )
+    baseline = experiment.methods[0]
+    pairs = [_paired(label, baseline, values_of) for label in experiment.methods[1:]]
+    return Comparison(
+        experiment_id=experiment.id,
+        experiment=experiment.name,
+        metric="test/top1",
+        unit="%",
+        test_size=899,
+        resolution=100 / 899,
+        teacher_top1=teacher,
+        target_share=0.95,
+        target=0.95 * teacher if teacher else None,
+        baseline=baseline,
+        groups=groups,
+        paired=pairs,
+        complete=experiment.state != "active",
+        condition="one teacher (seed 0)",
+    )
+
+
+def _paired(label: str, baseline: str, values: Mapping[str, dict[int, float]]) -> Paired:
+    seeds = sorted(set(values[label]) & set(values[baseline]))
+    differences = [values[label][seed] - values[baseline][seed] for seed in seeds]
+    n = len(seeds)
+    if n < 2:
+        return Paired(label=label, baseline=baseline, n=n, seeds=seeds, sentence=f"{label}: too few pairs yet.")
+    mean, sd = statistics.fmean(differences), statistics.stdev(differences)
+    half = _T.get(n - 1, 2.0) * sd / math.sqrt(n)
+    return Paired(
+        label=label,
+        baseline=baseline,
+        n=n,
+        seeds=seeds,
+        mean_difference=mean,
+        sd=sd,
+        interval=Interval(low=mean - half, high=mean + half),
+        sign_flip_p=0.25,
+        smallest_p=2.0 ** (1 - n),
+        sentence=f"{label} against {baseline}: {n} pairs cannot tell; p is at least {2.0 ** (1 - n):.2g}.",
+    )

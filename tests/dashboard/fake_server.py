@@ -1,0 +1,104 @@
+"""A fake backend's answers over real HTTP on loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from core.wire.public import ProblemDetails, ProblemField
+
+
+class Refused(Exception):  # noqa: N818
+    """An answer that is a problem."""
+
+    def __init__(self, status: int, detail: str, errors: list[tuple[str, str]] | None = None) -> None:
+        super().__init__(detail)
+        self.problem = ProblemDetails(
+            title=detail,
+            status=status,
+            detail=detail,
+            errors=[ProblemField(path=path, message=message) for path, message in errors or []],
+        )
+
+
+class Answering(Protocol):
+    """What is served. ``sent`` counts the bytes answered."""
+
+    sent: int
+
+    def answer(self, method: str, target: str, body: Any, headers: Any) -> tuple[int, Any]:
+        """Status and content for a request. Raises Refused."""
+
+
+B = TypeVar("B", bound=Answering)
+
+
+class Serving(Generic[B]):
+    """Serves a backend. ``stop`` and ``start`` again on the same port play an outage."""
+
+    def __init__(self, backend: B, port: int = 0) -> None:
+        self.backend = backend
+        self.port = port
+        self._server: ThreadingHTTPServer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> Self:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._answer("GET", None)
+
+            def do_POST(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                text = self.rfile.read(length)
+                self._answer("POST", json.loads(text) if text else None)
+
+            def _answer(self, method: str, body: Any) -> None:
+                backend = server.backend
+                try:
+                    status, content = backend.answer(method, self.path, body, self.headers)
+                    kind = "application/json"
+                except Refused as refused:
+                    status, content = refused.problem.status, refused.problem
+                    kind = "application/problem+json"
+                data = (json.dumps(content) if isinstance(content, dict) else content.model_dump_json()).encode()
+                backend.sent += len(data)
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(data)))
+                # A kept connection would hold its thread, and answer on after ``stop``.
+                self.send_header("Connection", "close")
+                self.end_headers()
+                self.wfile.write(data)
+                self.close_connection = True
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        if self._server and self._thread:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+            self._server = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()

@@ -1,0 +1,85 @@
+"""A run of the fake backend, and the metrics of plausible shape that its epochs bring."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from core.spec import ExperimentSpec
+from core.spec.experiment import PlannedRun
+from core.wire.public import Attempt, LogLine, RunState
+
+STEPS_AN_EPOCH = 15
+SECONDS_AN_EPOCH = 0.4
+
+
+@dataclass
+class FakeRun:
+    """One run: its plan, its state and everything that it has reported."""
+
+    id: str
+    plan: PlannedRun
+    experiment: ExperimentSpec
+    experiment_id: str
+    created: datetime
+    teacher: str | None = None
+    state: RunState = "queued"
+    reason: str = ""
+    attempts: list[Attempt] = field(default_factory=list)
+    points: list[tuple[str, int, float, float, float]] = field(default_factory=list)
+    lines: list[LogLine] = field(default_factory=list)
+    done: int = 0
+    started: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def epochs(self) -> int:
+        return self.plan.spec.training.epochs
+
+
+def train_epoch(run: FakeRun) -> str:
+    """Bring the metrics of the epoch that the run has got to; what its log says about it."""
+    method, seed, epoch = run.plan.spec.method, run.plan.spec.seed, run.done
+    noise = random.Random(f"{run.plan.label} {seed} {epoch}")
+    better = {"dkd": 0.0, "dkd_align (sample)": 0.35, "dkd_align (log)": -0.6}.get(run.plan.label, 0.2)
+    top = 98.4 if run.plan.spec.role == "teacher" else 96.2 + better + random.Random(seed).gauss(0, 0.25)
+    share = 1 - math.exp(-epoch / 4)
+    accuracy = 10 + (top - 10) * share + noise.gauss(0, 0.35) * (1.2 - share)
+    loss = 2.3 * math.exp(-epoch / 5) + 0.06 + abs(noise.gauss(0, 0.01))
+    values = {
+        "test/top1": min(accuracy, 100.0),
+        "train/top1": min(accuracy + 1.1, 100.0),
+        "test/loss": loss + 0.05,
+        "train/ce": loss,
+        "lr": 0.05 * (1 + math.cos(math.pi * epoch / run.epochs)) / 2,
+        "speed/images_per_second": 9000 + noise.gauss(0, 150),
+    }
+    total = loss
+    if method.name.startswith("dkd"):
+        tckd, nckd = 0.8 * math.exp(-epoch / 6) + 0.02, 1.6 * math.exp(-epoch / 9) + 0.05
+        total += tckd + nckd
+        rise = 0.065 * math.exp(-((epoch - 5) ** 2) / 30) + 0.018
+        values |= {
+            "train/tckd": tckd,
+            "train/nckd": nckd,
+            "grad/similarity": rise * (1 + better / 3) + noise.gauss(0, 0.002),
+            "grad/tckd_norm": tckd / 3,
+            "grad/nckd_norm": nckd / 4,
+            "fidelity/agreement": min(accuracy + 0.8, 100.0),
+        }
+    if method.name == "dkd_align":
+        values |= {
+            "train/align": 0.3 * math.exp(-epoch / 8),
+            "grad/align_share": 10 * math.exp(-epoch / 20),
+            "grad/align_cosine": -0.75 - 0.2 * share,
+        }
+    values["train/loss"] = total
+    step = epoch * STEPS_AN_EPOCH
+    for name, value in values.items():
+        run.points.append((name, step, float(epoch), epoch * SECONDS_AN_EPOCH, value))
+    # The fake trains faster than its clock says; the start moves back, so that durations look like durations.
+    run.started = datetime.now(UTC) - timedelta(seconds=epoch * SECONDS_AN_EPOCH)
+    run.attempts[-1] = run.attempts[-1].model_copy(update={"started_at": run.started})
+    return f"epoch {epoch}/{run.epochs}: test accuracy {values['test/top1']:.2f} %, loss {total:.4f}"
