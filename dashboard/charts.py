@@ -1,7 +1,7 @@
 """Figures from curves: pure functions, data in, Plotly figure out.
 
 Every axis carries its unit. ``uirevision`` is constant, so that zoom and hidden traces survive a refresh that brings
-nothing new. Grid, text and background are left to Streamlit's theme, which follows the page's light or dark mode; only
+nothing new. Grid, text and background are left to ``dashboard.plot``, which follows the page's light or dark mode; only
 the colours of traces are set.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.wire.public import Group
 from dashboard import theme
@@ -19,13 +19,6 @@ from dashboard.panels import Panel
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-CONFIG: dict[str, Any] = {
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
-    "toImageButtonOptions": {"format": "svg", "filename": "dkd-lab"},
-}
-"""Plotly's settings for every figure: no advertisement, downloads as SVG."""
 
 EPOCH = "Epoch"
 

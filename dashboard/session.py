@@ -112,15 +112,6 @@ def outage(since: datetime | None) -> None:
         )
 
 
-def live_switch(key: str) -> bool:
-    """A switch that holds the page still, and whether it is on.
-
-    Streamlit 1.67 makes a chart's id from its data, also where it has a key: a chart with a new point is another chart
-    to the browser, and a zoom is lost. Whoever looks closely at a part of a curve needs the page to wait.
-    """
-    return st.toggle("Live", value=True, key=key, help="Off: the charts stand still, and a zoom into them stays.")
-
-
 @contextmanager
 def guarded() -> Iterator[None]:
     """Show an error of the backend as a sentence, with what to do about it. Around every page."""

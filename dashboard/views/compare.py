@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.wire.public import Comparison, Experiment
-from dashboard import charts, session, tables, theme
+from dashboard import charts, plot, session, tables, theme
 from dashboard.live import Curve, RunCurves
 from dashboard.widgets import escape
 
@@ -36,8 +36,7 @@ def show() -> None:
             key="compare.band",
             help="Around the mean of a method's seeds: least to greatest value, or one sample standard deviation.",
         )
-        live = session.live_switch(f"compare.live.{chosen}") if experiment.state == "active" else True
-    _live(chosen, experiment, band or "range", live=live)
+    _live(chosen, experiment, band or "range")
 
 
 def _experiment(id_or_name: str) -> session.Known[Experiment]:
@@ -71,11 +70,11 @@ def _choose() -> str | None:
     return chosen
 
 
-def _live(experiment_id: str, drawn: Experiment, band: str, *, live: bool) -> None:
+def _live(experiment_id: str, drawn: Experiment, band: str) -> None:
     ended = drawn.state != "active"
     held = _all_held(drawn)
 
-    @st.fragment(run_every=session.REFRESH_SECONDS if live and not (ended and held) else None)
+    @st.fragment(run_every=None if ended and held else session.REFRESH_SECONDS)
     def body() -> None:
         known = _experiment(experiment_id)
         experiment = known.value
@@ -149,10 +148,9 @@ def _figure(experiment: Experiment, comparison: Comparison, curves: dict[str, Ru
     figure = charts.comparison_figure(
         methods, band=band, teacher=comparison.teacher_top1, epochs=experiment.spec["training"]["epochs"]
     )
-    st.plotly_chart(
+    plot.chart(
         figure,
         key=f"compare.{experiment.id}",
-        config=charts.CONFIG,
         alt="Test accuracy of each method over epochs, with gradient similarity on the right axis",
     )
     words = {"range": "from the least to the greatest value", "sd": "one sample standard deviation to each side"}
@@ -170,10 +168,9 @@ def _results(experiment: Experiment, comparison: Comparison) -> None:
         st.caption(_holds_for(comparison))
         figure = charts.seeds_figure(comparison.groups, comparison.unit)
         if figure is not None and any(group.n > 1 for group in comparison.groups):
-            st.plotly_chart(
+            plot.chart(
                 figure,
                 key=f"compare.seeds.{experiment.id}",
-                config=charts.CONFIG,
                 alt="Test accuracy after the last epoch, a point a seed, with mean and sd of each method",
             )
             st.caption("A point is a run; grey lines join runs of equal seed. Bar: mean ± one sample sd.")

@@ -9,7 +9,7 @@ import streamlit as st
 
 from client import ApiError, BackendUnreachable
 from core.wire.public import TERMINAL, LogLine, Run
-from dashboard import charts, forms, panels, session, tables, theme
+from dashboard import charts, forms, panels, plot, session, tables, theme
 from dashboard.live import RunCurves, seconds_left
 
 _LOG_LINES = 200
@@ -23,8 +23,8 @@ def show() -> None:
         return
     known = session.ask(f"run {run_id}", lambda: session.client().run(run_id))
     run = known.value
-    live = _head(run)
-    _live(run_id, run, live=live)
+    _head(run)
+    _live(run_id, run)
     _details(run)
 
 
@@ -45,9 +45,8 @@ def _choose() -> None:
     st.page_link(session.page("runs"), label="All runs", icon=":material/list:")
 
 
-def _head(run: Run) -> bool:
-    """Title, links and buttons. Returns whether the page is to follow the run."""
-    live = run.state not in TERMINAL
+def _head(run: Run) -> None:
+    """Title, links and buttons."""
     st.title(tables.run_title(run))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
@@ -64,15 +63,13 @@ def _head(run: Run) -> bool:
                 query_params={"id": run.teacher_run_id},
             )
         client = session.client()
-        if live:
+        if run.state not in TERMINAL:
             st.button("Cancel", icon=":material/cancel:", on_click=_act, args=(client.cancel, run.id), key="run.cancel")
-            live = session.live_switch(f"run.live.{run.id}")
         elif run.state in ("failed", "cancelled"):
             st.button("Retry", icon=":material/replay:", on_click=_act, args=(client.retry, run.id), key="run.retry")
     said = st.session_state.pop("run.said", "")
     if said:
         st.error(said, icon=":material/error:")
-    return live
 
 
 def _act(action: Callable[[str], Run], run_id: str) -> None:
@@ -82,10 +79,10 @@ def _act(action: Callable[[str], Run], run_id: str) -> None:
         st.session_state["run.said"] = str(error)
 
 
-def _live(run_id: str, drawn: Run, *, live: bool) -> None:
+def _live(run_id: str, drawn: Run) -> None:
     """What changes while the run goes on, drawn again every few seconds until it has ended."""
 
-    @st.fragment(run_every=session.REFRESH_SECONDS if live else None)
+    @st.fragment(run_every=None if drawn.state in TERMINAL else session.REFRESH_SECONDS)
     def body() -> None:
         known = session.ask(f"run {run_id}", lambda: session.client().run(run_id))
         run = known.value
@@ -162,8 +159,8 @@ def _grid(listed: Sequence[panels.Panel], held: RunCurves) -> None:
         for column, (panel, figure) in zip(st.columns(2), drawn[start : start + 2], strict=False):
             with column:
                 st.markdown(f"**{panel.title}**")
-                st.plotly_chart(
-                    figure, key=f"run.{panel.key}", config=charts.CONFIG, alt=f"{panel.title} of this run over epochs"
+                plot.chart(
+                    figure, key=f"run.{panel.key}", alt=f"{panel.title} of this run over epochs", filename=panel.key
                 )
 
 

@@ -55,3 +55,8 @@ def texts(app: AppTest) -> str:
     elements = [*app.title, *app.header, *app.subheader, *app.markdown, *app.caption, *app.code]
     boxes = [*app.error, *app.warning, *app.info, *app.success]
     return "\n".join(str(item.value) for item in [*elements, *boxes])
+
+
+def charts(app: AppTest) -> set[str]:
+    """Keys of the charts on the page."""
+    return {str(item.key) for item in app.get("bidi_component") if item.proto.component_name == "dkd_chart"}

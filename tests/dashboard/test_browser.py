@@ -20,7 +20,7 @@ from tests.dashboard.conftest import APP
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = [
     pytest.mark.browser,
@@ -129,36 +129,54 @@ def accuracy(page: Page) -> str:
     return page.locator('[data-testid="stMetric"]', has_text="Test accuracy").inner_text()
 
 
-def test_a_running_run_moves_by_itself_and_stands_still_when_told_to(page: Page, backend: FakeBackend) -> None:
-    backend.advance("run-0001-000", 8)
-    page.goto("/run?id=run-0001-000")
-    browser.drawn(page, charts=4)
-    before = accuracy(page)
-    backend.advance("run-0001-000", 2)
-    page.wait_for_function("() => document.querySelector('.js-plotly-plot').data[0].x.length === 10")
-    assert accuracy(page) != before
-    page.get_by_text("Live", exact=True).click()
-    page.wait_for_timeout(3 * SECONDS)
-    plot = page.locator(".js-plotly-plot").first
-    box = plot.locator(".nsewdrag").first.bounding_box()
+def zoom(page: Page, chart: Locator) -> None:
+    """A drag across the middle of the plot is how a person zooms."""
+    box = chart.locator(".nsewdrag").first.bounding_box()
     assert box
-    # A drag across the middle of the plot is how a person zooms.
     x, y = box["x"], box["y"] + box["height"] / 2
     page.mouse.move(x + box["width"] * 0.4, y)
     page.mouse.down()
     page.mouse.move(x + box["width"] * 0.8, y, steps=5)
     page.mouse.up()
-    page.wait_for_timeout(500)
-    zoomed = plot.evaluate("plot => plot.layout.xaxis.range.map(end => Math.round(end * 100))")
+
+
+def points(page: Page, count: int) -> None:
+    """Wait until the first chart's first curve has so many points."""
+    page.wait_for_function("n => document.querySelector('.js-plotly-plot').data[0].x.length === n", arg=count)
+
+
+def test_a_running_run_moves_by_itself_and_a_zoom_stays(page: Page, backend: FakeBackend) -> None:
+    backend.advance("run-0001-000", 8)
+    page.goto("/run?id=run-0001-000")
+    browser.drawn(page, charts=4)
+    before = accuracy(page)
     backend.advance("run-0001-000", 2)
-    page.wait_for_timeout(4 * SECONDS)
-    after = page.locator(".js-plotly-plot").first.evaluate(
-        "plot => plot.layout.xaxis.range.map(end => Math.round(end * 100))"
-    )
-    assert after == zoomed
-    assert after[0] > 100, "the drag has zoomed in"
-    page.get_by_text("Live", exact=True).click()
-    page.get_by_text("epoch 12/30").wait_for()
+    points(page, 10)
+    assert accuracy(page) != before
+    chart = page.locator(".js-plotly-plot").first
+    seen = "plot => plot.layout.xaxis.range.map(end => Math.round(end * 100))"
+    zoom(page, chart)
+    page.wait_for_function("() => document.querySelector('.js-plotly-plot').layout.xaxis.range[0] > 1")
+    zoomed = chart.evaluate(seen)
+    backend.advance("run-0001-000", 2)
+    points(page, 12)
+    assert chart.evaluate(seen) == zoomed
+    page.locator(".js-plotly-plot .nsewdrag").first.dblclick()
+    page.wait_for_function("() => document.querySelector('.js-plotly-plot').layout.xaxis.range[0] < 1")
+
+
+def test_a_chart_is_downloaded_as_it_is_seen(page: Page, backend: FakeBackend) -> None:
+    backend.advance("run-0001-000", 8)
+    page.goto("/run?id=run-0001-000")
+    browser.drawn(page, charts=4)
+    chart = page.locator(".js-plotly-plot").first
+    for ending, beginning in (("png", b"\x89PNG"), ("svg", b"<svg")):
+        chart.hover()
+        with page.expect_download() as download:
+            chart.locator(f'[data-title="Download as {ending.upper()}"]').click()
+        path = download.value.path()
+        assert download.value.suggested_filename == f"accuracy.{ending}"
+        assert path.read_bytes().startswith(beginning)
 
 
 def test_a_run_that_ends_is_shown_as_ended_and_not_asked_about_again(page: Page, backend: FakeBackend) -> None:

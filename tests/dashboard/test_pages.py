@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.catalog import describe
 from core.spec import Weights, read_experiment
-from tests.dashboard.conftest import APP, texts, visit
+from tests.dashboard.conftest import APP, charts, texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 EXAMPLE = APP.parents[1] / "examples" / "digits.yaml"
@@ -227,7 +227,7 @@ class TestRun:
         assert metrics["Time left"] == "7 s"
         assert "epoch 12/30" in shown
         assert "reduction: sample" in shown
-        drawn = {chart.key for chart in app.get("plotly_chart")}
+        drawn = charts(app)
         assert {"run.accuracy", "run.loss", "run.similarity", "run.alignment", "run.agreement", "run.lr"} < drawn
         assert button(app, "Cancel")
 
@@ -235,7 +235,7 @@ class TestRun:
         backend.submit(digits_spec())
         backend.advance("run-0001-000", 3)
         app = visit("run", id="run-0001-000")
-        drawn = {chart.key for chart in app.get("plotly_chart")}
+        drawn = charts(app)
         assert "run.accuracy" in drawn
         assert not {"run.similarity", "run.alignment"} & drawn
 
@@ -254,7 +254,7 @@ class TestRun:
         backend.submit(digits_spec())
         app = visit("run", id="run-0001-001")
         assert "waits for its teacher" in texts(app)
-        assert len(app.get("plotly_chart")) == 0
+        assert len(charts(app)) == 0
 
     def test_cancel(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
@@ -309,7 +309,7 @@ class TestCompare:
         assert "3 pairs cannot tell" in shown
         assert "Test set: 899 images; one image is 0.11 %" in shown
         assert "Teacher: 98" in shown
-        assert len(app.get("plotly_chart")) == 2
+        assert len(charts(app)) == 2
         results = app.table[0].value
         assert list(results["n"]) == ["3", "3", "3"]
 
@@ -345,7 +345,7 @@ class TestOutage:
         server.stop()
         app.run()
         assert "has not answered since" in texts(app)
-        assert len(app.get("plotly_chart")) == 4
+        assert len(charts(app)) == 4
         backend.advance("run-0001-000", 5)
         server.start()
         app.run()
