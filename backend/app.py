@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from backend import errors, openapi, routes
-from backend.artifacts import Store
+from backend.artifacts import open_store
 from backend.db import Database
 from backend.middleware import AccessLog, BodyLimit, HostCheck
 from backend.monitoring import Monitor
@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.database = Database(settings.database_url)
-    app.state.store = Store(settings.artifacts)
+    app.state.store = open_store(settings.artifacts)
     app.state.nudger = Nudger(settings)
     app.state.reconciler = Reconciler(app.state.database, app.state.nudger, settings)
     app.state.webhooks = Webhooks(app.state.database, settings)

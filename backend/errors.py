@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from core.spec import SpecError
 from core.wire.public import ProblemDetails, ProblemField
+from core.wire.store import StoreError
 
 _log = structlog.get_logger(__name__)
 
@@ -105,6 +106,11 @@ def install(app: FastAPI) -> None:
             return await _unexpected(request, error)
         _log.error("database damaged", path=request.url.path, error=str(error.orig))
         return problem_response(503, "the database is damaged, or no database; the backend's log says more")
+
+    @app.exception_handler(StoreError)
+    async def _store_away(request: Request, error: StoreError) -> JSONResponse:
+        _log.error("artifact store unavailable", path=request.url.path, error=str(error))
+        return problem_response(503, "the artifact store does not answer; try again", headers={"Retry-After": "5"})
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:

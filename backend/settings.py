@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from backend.logging import LogFormat, LogLevel
 from core.wire.local import Home
 from core.wire.settings import ServiceSettings
+from core.wire.store import parse_artifacts
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -25,8 +26,9 @@ class Settings(ServiceSettings):
     broker_folder: Path = Field(
         default_factory=lambda: Home.find().broker, description="For filesystem:// only: where its messages lie."
     )
-    artifacts: Path = Field(
-        default_factory=lambda: Home.find().artifacts, description="The folder that the workers write their files to."
+    artifacts: Path | str = Field(
+        default_factory=lambda: Home.find().artifacts,
+        description="Where the workers put their files: a folder, or s3://bucket/prefix.",
     )
     admin_token_file: Path = Field(default_factory=lambda: Home.find().admin_token)
     worker_token_file: Path = Field(default_factory=lambda: Home.find().worker_token)
@@ -75,6 +77,11 @@ class Settings(ServiceSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("artifacts", mode="before")
+    @classmethod
+    def _store(cls, value: Any) -> Path | str:
+        return parse_artifacts(value)
 
     @field_validator("database_url")
     @classmethod

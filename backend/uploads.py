@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,20 +29,6 @@ class Received:
     contents: Contents
 
 
-def place(root: Path, sha256: str) -> Path:
-    """Where an upload lies in the artifact folder; its name is the backend's own reckoning of the content."""
-    return root / "uploads" / f"{sha256}.safetensors"
-
-
-def new_file(root: Path) -> Path:
-    """An empty file beside the uploads, to write into."""
-    folder = root / "uploads"
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".new-")
-    os.close(descriptor)
-    return Path(name)
-
-
 def checked(path: Path, sha256: str) -> Received:
     """Raises ApiError 422 where the file is no whole safetensors file."""
     try:
@@ -56,8 +40,8 @@ def checked(path: Path, sha256: str) -> Received:
         ) from None
 
 
-def keep(session: Session, root: Path, received: Received, name: str, submitted_by: str) -> Upload:
-    """Enter the file under a name. The same content under the same name again changes nothing.
+def keep(session: Session, received: Received, name: str, submitted_by: str) -> Upload:
+    """Enter a file that the store has under a name. The same content under the same name again changes nothing.
 
     Raises ApiError 409 where the name stands for another file, or the file has another name.
     """
@@ -71,11 +55,19 @@ def keep(session: Session, root: Path, received: Received, name: str, submitted_
         "created_at": now(session),
     }
     insert_if_absent(session, models.Upload, row, unique=["sha256"])
-    found = session.get_one(models.Upload, received.sha256)
-    if found.name != name:
-        raise conflict(f"this file is here already, as {found.name!r}")
-    os.replace(received.path, place(root, received.sha256))
-    return _shape(found)
+    refuse_other(session, received.sha256, name)
+    return _shape(session.get_one(models.Upload, received.sha256))
+
+
+def refuse_other(session: Session, sha256: str, name: str) -> None:
+    """Raises ApiError 409 where the name stands for another file, or the file has another name."""
+    for row in session.scalars(
+        select(models.Upload).where((models.Upload.name == name) | (models.Upload.sha256 == sha256))
+    ):
+        if row.sha256 == sha256 and row.name != name:
+            raise conflict(f"this file is here already, as {row.name!r}")
+        if row.sha256 != sha256:
+            raise conflict(f"the name {name!r} stands for another file already; take another name")
 
 
 def named(session: Session, name: str) -> models.Upload | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from core.events import JOURNAL_NAME, Finished
+from core.wire.store import sha256_of
 from core.wire.worker import ArtifactRef, Claim
 
 log = structlog.get_logger()
@@ -108,12 +108,6 @@ def inside(root: Path, relative: str) -> Path:
     if path == top or not path.is_relative_to(top):
         raise ClaimError(f"the path {relative!r} leads out of the artifact store")
     return path
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _teacher_check(root: Path, claim: Claim) -> Sequence[str]:

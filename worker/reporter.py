@@ -6,12 +6,13 @@ import random
 import threading
 from collections import deque
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 from pydantic import ValidationError
 
 from client import ApiError, BackendUnreachable
-from core.events import Event, Failed, Finished, JournalReader, Log, Metrics, Record, Started, Stopped
+from core.events import Checkpointed, Event, Failed, Finished, JournalReader, Log, Metrics, Record, Started, Stopped
 from core.wire.worker import EventBatch
 from worker.api import FENCED, UNKNOWN, WorkerApi, is_passing
 from worker.held import HeldRun, Want
@@ -28,24 +29,40 @@ _BATCH_BYTES = 262_144
 _TAIL_LINES = 20
 
 
+class Keeper(Protocol):
+    """Brings checkpoints to where another machine finds them; ``worker.transfer.Upload`` is one."""
+
+    def want(self, event: Checkpointed) -> int: ...
+
+    def settled(self, number: int, event: Checkpointed) -> Event | None: ...
+
+
 class Reporter:
     """Follows a journal in a thread of its own, so that an outage never keeps a training from being ended.
 
     The journal is on the disk before anything is sent, and every record has its number, so that sending one twice
     changes nothing: after an outage the next batch begins where the backend's last answer ended.
 
+    Args:
+        keeper: a checkpoint, and what comes after it, is not reported before this has it; None where the folder that
+            the training writes to is where other machines look.
+
     Attributes:
         ending: the event the training ended with, once it has been read.
         fault: why the journal cannot be reported to its end; empty where it can.
     """
 
-    def __init__(self, api: WorkerApi, worker_id: str, held: HeldRun, journal: Path) -> None:
+    def __init__(
+        self, api: WorkerApi, worker_id: str, held: HeldRun, journal: Path, keeper: Keeper | None = None
+    ) -> None:
         self.ending: Finished | Failed | Stopped | None = None
         self.fault = ""
         self._api = api
         self._worker_id = worker_id
         self._held = held
         self._journal = journal
+        self._keeper = keeper
+        self._kept: dict[int, int] = {}
         self._reader = JournalReader(journal)
         self._pending: deque[Record] = deque()
         self._accepted = 0
@@ -107,6 +124,8 @@ class Reporter:
                 self._note(record.event)
                 if record.seq > self._accepted:
                     self._pending.append(record)
+                    if self._keeper and isinstance(record.event, Checkpointed) and record.seq not in self._kept:
+                        self._kept[record.seq] = self._keeper.want(record.event)
 
     def _note(self, event: Event) -> None:
         if isinstance(event, Finished | Failed | Stopped):
@@ -119,6 +138,8 @@ class Reporter:
     def _send(self) -> bool:
         """Send one batch. False where it is to be tried again after a pause."""
         batch = self._batch()
+        if not batch:
+            return False
         claim = self._held.claim
         try:
             accepted = self._api.send_events(
@@ -153,8 +174,18 @@ class Reporter:
             size += _size(record.event)
             if batch and (len(batch) == self._batch_records or size > _BATCH_BYTES):
                 break
-            batch.append(record)
+            settled = self._settled(record)
+            if settled is None:
+                break
+            batch.append(settled)
         return batch
+
+    def _settled(self, record: Record) -> Record | None:
+        """The record as it is to be sent; None while a checkpoint is on its way to the store."""
+        if self._keeper is None or not isinstance(record.event, Checkpointed):
+            return record
+        event = self._keeper.settled(self._kept[record.seq], record.event)
+        return None if event is None else record.model_copy(update={"event": event})
 
     def _give_up(self, fault: str) -> None:
         log.error("reporting given up", run=self._held.claim.run_id, reason=fault)

@@ -10,6 +10,7 @@ import structlog
 
 from client import WorkerClient
 from core.wire.local import Home
+from core.wire.store import ObjectStore
 from core.wire.worker import Registration
 from worker.api import Link, WorkerApi
 from worker.condition import Condition, Observer, disk_problem
@@ -20,6 +21,7 @@ from worker.heartbeat import HeartbeatThread
 from worker.identity import Identity
 from worker.settings import WorkerSettings
 from worker.supervisor import Plan, Supervisor
+from worker.transfer import Transfer
 from worker.watch import Limits
 
 log = structlog.get_logger()
@@ -82,7 +84,7 @@ class WorkerService:
         self.leave()
         settings = self._settings
         # What a kill may take is added to what the settings allow.
-        done = self.supervisor.wait(settings.grace_seconds + 2 * settings.report_seconds + 30.0)
+        done = self.supervisor.wait(settings.grace_seconds + 2 * settings.report_limit + 30.0)
         self._heartbeat.stop()
         self._observer.stop()
         return done
@@ -102,6 +104,7 @@ class WorkerService:
 
     def _plan(self, devices: Devices) -> Plan:
         settings, worker_id = self._settings, self._identity.id
+        url = settings.artifact_url
         return Plan(
             worker_id=worker_id,
             artifacts=settings.artifact_root,
@@ -118,12 +121,14 @@ class WorkerService:
             guard=self._guard,
             share_gpus=settings.share_gpus,
             disk_full=lambda: self._observer.latest.disk_full,
+            transfer=Transfer(ObjectStore(url), settings.artifact_root) if url else None,
             limits=Limits(
                 grace=settings.grace_seconds,
                 margin=settings.margin_seconds,
                 linger=settings.linger_seconds,
-                report=settings.report_seconds,
+                report=settings.report_limit,
                 gpu=settings.gpu_seconds,
+                store=settings.store_seconds,
             ),
         )
 

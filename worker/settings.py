@@ -14,6 +14,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from core.spec import WorkerLabel
 from core.wire.local import Home
 from core.wire.settings import ServiceSettings
+from core.wire.store import parse_artifacts
 
 
 def _home() -> Path:
@@ -38,7 +39,12 @@ class WorkerSettings(ServiceSettings):
 
     api_url: str | None = Field(None, description="The backend's address.")
     home: Path = Field(default_factory=_home, description="Folder of the embedded stack; ids of workers lie in it.")
-    artifacts: Path | None = Field(None, description="Root of the artifact store; artifacts in the home otherwise.")
+    artifacts: Path | str | None = Field(
+        None, description="The artifact store: a folder, or s3://bucket/prefix; artifacts in the home otherwise."
+    )
+    scratch: Path | None = Field(
+        None, description="Where to train while the artifact store is no folder; scratch in the home otherwise."
+    )
     broker_url: str = Field("filesystem://", description="Of Celery's broker.")
     broker_folder: Path | None = Field(None, description="For filesystem://; broker in the home otherwise.")
     worker_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=100)
@@ -57,7 +63,12 @@ class WorkerSettings(ServiceSettings):
     margin_seconds: float = Field(10.0, gt=0, description="Between a training's end and the end of its lease.")
     linger_seconds: float = Field(20.0, gt=0, description="For a process to go after it said that it has finished.")
     gpu_seconds: float = Field(15.0, ge=0, description="For the driver to free a GPU's memory once a training is gone.")
-    report_seconds: float = Field(5.0, gt=0, description="For the last reports of a worker that leaves.")
+    report_seconds: float | None = Field(
+        None, gt=0, description="For the last reports of a worker that leaves; 5, or 30 with a store that is no folder."
+    )
+    store_seconds: float = Field(
+        600.0, gt=0, description="To put a trained run's files into a store that is no folder, before it is given up."
+    )
     heartbeat_file: Path | None = Field(None, description="Touched while the worker lives, for health checks.")
     training_command: tuple[str, ...] = Field(
         (sys.executable, "-m", "core", "train"), min_length=1, description="What trains; a JSON list."
@@ -72,9 +83,27 @@ class WorkerSettings(ServiceSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("artifacts", mode="before")
+    @classmethod
+    def _store(cls, value: Any) -> Path | str | None:
+        return None if value is None else parse_artifacts(value)
+
+    @property
+    def artifact_url(self) -> str | None:
+        """The artifact store's address; None where it is a folder."""
+        return self.artifacts if isinstance(self.artifacts, str) else None
+
     @property
     def artifact_root(self) -> Path:
+        """The folder that trainings write to: the artifact store itself, where that is a folder."""
+        if isinstance(self.artifacts, str):
+            return (self.scratch or Home(self.home).scratch).absolute()
         return (self.artifacts or Home(self.home).artifacts).absolute()
+
+    @property
+    def report_limit(self) -> float:
+        """Seconds; a last checkpoint has to be in the store before it can be reported."""
+        return self.report_seconds or (30.0 if self.artifact_url else 5.0)
 
     @property
     def broker(self) -> Path:

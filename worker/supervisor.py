@@ -17,13 +17,14 @@ from core.events import FULL_DISK_EXIT
 from core.wire.worker import Claim, ClaimRequest, Holding, Order, Outcome
 from worker import clock
 from worker.api import FENCED, UNKNOWN, WorkerApi, is_passing
-from worker.attempt import ClaimError, prepare
+from worker.attempt import Attempt, ClaimError, prepare
 from worker.gpus import Guard
 from worker.held import HeldRun, Want
 from worker.outcome import Ending, outcome_of
 from worker.process import Spawner
 from worker.reporter import Reporter
 from worker.slots import Slots
+from worker.transfer import Transfer, Upload
 from worker.watch import Limits, watch
 
 log = structlog.get_logger()
@@ -41,7 +42,8 @@ class Plan:
 
     Attributes:
         worker_id: as registered.
-        artifacts: root of the artifact store.
+        artifacts: root of the artifact store, or of what stands for it here.
+        transfer: between that folder and the store; None where the folder is the store.
         command: what trains, without the arguments that name the run.
         environment: of a training on these GPUs, counted from 0; on a CPU worker on none.
         slots: trainings at one time.
@@ -61,6 +63,7 @@ class Plan:
     guard: Guard | None = None
     share_gpus: bool = False
     disk_full: Callable[[], bool] = lambda: False
+    transfer: Transfer | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -261,7 +264,21 @@ class Supervisor:
             return Outcome(attempt=claim.attempt, outcome="interrupted", reason=reason[:4000])
 
     def _supervise(self, claim: Claim, held: HeldRun, gpus: tuple[int, ...]) -> Outcome | None:
+        transfer = self._plan.transfer
+        if transfer:
+            transfer.fetch(claim)
         attempt = prepare(self._plan.artifacts, claim)
+        upload = transfer.begin(claim, attempt.folder) if transfer else None
+        try:
+            return self._train_in(attempt, held, gpus, upload)
+        finally:
+            if upload:
+                upload.close()
+
+    def _train_in(
+        self, attempt: Attempt, held: HeldRun, gpus: tuple[int, ...], upload: Upload | None
+    ) -> Outcome | None:
+        claim = held.claim
         guard = self._plan.guard
         before = guard.processes(gpus) if guard else frozenset[int]()
         process = self._spawner.start(
@@ -270,7 +287,7 @@ class Supervisor:
             stdout=attempt.stdout,
             stderr=attempt.stderr,
         )
-        reporter = Reporter(self._api, self._plan.worker_id, held, attempt.journal)
+        reporter = Reporter(self._api, self._plan.worker_id, held, attempt.journal, upload)
         reporter.start()
         try:
             end, left = watch(process, held, reporter, self._plan.limits)
@@ -285,6 +302,8 @@ class Supervisor:
         if not self._reported(held, reporter):
             return None
         outcome = outcome_of(held, attempt, Ending(end, reporter.ending, left, reporter.log_lines(), on_gpu))
+        if upload:
+            outcome = self._stored(held, upload, outcome)
         if end.code == FULL_DISK_EXIT and outcome.outcome == "interrupted":
             self._rest(outcome.reason)
         else:
@@ -320,6 +339,30 @@ class Supervisor:
                 reporter.abandon()
                 return False
         return held.want is not Want.DROP
+
+    def _stored(self, held: HeldRun, upload: Upload, outcome: Outcome) -> Outcome:
+        """Put what the attempt has left into the store: a run has not succeeded before its weights are there."""
+        end = clock.now() + self._plan.limits.store
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                upload.put_all()
+            except OSError as error:
+                log.warning("the store does not take a run's files", run=held.claim.run_id, reason=str(error))
+                reason = str(error)
+            else:
+                upload.remove()
+                return outcome
+            deadline = self._deadline()
+            end = min(end, deadline) if deadline else end
+            if outcome.outcome != "succeeded" or held.want is Want.DROP or clock.now() + wait > end:
+                break
+            time.sleep(wait * random.uniform(0.8, 1.2))
+            wait = min(wait * 2, _LONGEST_WAIT)
+        if outcome.outcome != "succeeded":
+            return outcome
+        self._rest(reason)
+        return Outcome(attempt=held.claim.attempt, outcome="interrupted", reason=f"trained, but {reason}"[:4000])
 
     def _finish(self, held: HeldRun, outcome: Outcome) -> None:
         deadline = self._deadline()

@@ -22,6 +22,7 @@ class Limits:
         linger: for a process to go after it has said that it is done.
         report: for the last reports of a worker that leaves.
         gpu: for the driver to free a GPU's memory once a training is gone.
+        store: to put what a training has left into a store that is no folder.
     """
 
     grace: float = 30.0
@@ -29,6 +30,7 @@ class Limits:
     linger: float = 20.0
     report: float = 5.0
     gpu: float = 15.0
+    store: float = 600.0
 
     def within(self, lease: float) -> Limits:
         """The same, shortened so that they fit into a short lease."""

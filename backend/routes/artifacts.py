@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response, StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -20,7 +21,8 @@ from core.wire.stored import Artifact, ArtifactList
 router = APIRouter(prefix="/runs/{run_id}/artifacts", tags=["runs"], dependencies=[reads])
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
-_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_MEDIA = "application/octet-stream"
+_BINARY = {_MEDIA: {"schema": {"type": "string", "format": "binary"}}}
 
 
 @router.get("")
@@ -42,13 +44,26 @@ def list_artifacts(run_id: str, session: SessionDep, store: StoreDep) -> Artifac
 )
 def download_artifact(
     run_id: str, artifact_id: str, request: Request, session: SessionDep, store: StoreDep
-) -> FileResponse:
+) -> Response:
     """Download a file, or with a `Range` header the bytes that it asks for."""
     file = next((item for item in _files(session, store, run_id) if item.id == artifact_id), None)
     if file is None:
         raise not_found("artifact", artifact_id)
-    _judge_range(request, file.size)
-    return FileResponse(file.path, filename=PurePosixPath(file.name).name, media_type="application/octet-stream")
+    part = _wanted(request, file)
+    name = PurePosixPath(file.name).name
+    if file.path is not None:
+        return FileResponse(file.path, filename=name, media_type=_MEDIA)
+    start, stop = part or (0, file.size)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+        "Content-Length": str(stop - start),
+        "ETag": f'"{file.sha256}"',
+    }
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
+    blocks = store.blocks(file, start, stop)
+    return StreamingResponse(blocks, status_code=206 if part else 200, headers=headers, media_type=_MEDIA)
 
 
 def _files(session: Session, store: Store, run_id: str) -> list[StoredFile]:
@@ -59,18 +74,27 @@ def _files(session: Session, store: Store, run_id: str) -> list[StoredFile]:
     return store.files(run.id, list(attempts))
 
 
-def _judge_range(request: Request, size: int) -> None:
-    """Have a range that is none, or several, passed over (RFC 9110, 14.2); raises ApiError 416 beyond the end."""
+def _wanted(request: Request, file: StoredFile) -> tuple[int, int] | None:
+    """Start and stop (not included) of the part that is asked for; None where all of it is.
+
+    A range that is none, or several, or of a file that was another (If-Range), is passed over (RFC 9110, 14.2). It is
+    taken off the request then, for who else reads it. Raises ApiError 416 beyond the end.
+    """
     given = request.headers.get("range")
     if given is None:
-        return
+        return None
     match = _RANGE.fullmatch(given.replace(" ", ""))
     first, last = (match[1], match[2]) if match else ("", "")
-    if not (first or last) or (first and last and int(last) < int(first)):
+    other = bool(file.sha256) and request.headers.get("if-range", f'"{file.sha256}"') != f'"{file.sha256}"'
+    if other or not (first or last) or (first and last and int(last) < int(first)):
         request.scope["headers"] = [item for item in request.scope["headers"] if item[0] != b"range"]
-    elif (first and int(first) >= size) or (not first and int(last) == 0) or size == 0:
+        return None
+    if (first and int(first) >= file.size) or (not first and int(last) == 0) or file.size == 0:
         raise ApiError(
             416,
-            f"the file has {size} bytes, and the range begins behind them",
-            headers={"Content-Range": f"bytes */{size}"},
+            f"the file has {file.size} bytes, and the range begins behind them",
+            headers={"Content-Range": f"bytes */{file.size}"},
         )
+    if not first:
+        return max(file.size - int(last), 0), file.size
+    return int(first), min(int(last) + 1, file.size) if last else file.size

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from backend import uploads
+from backend.artifacts import Store
 from backend.db import Database
 from backend.deps import DatabaseDep, SessionDep, StoreDep, SubmitterDep, reads, submits
 from backend.texts import clean
@@ -47,7 +47,7 @@ async def upload(
     kept by its SHA-256. A spec then names it as `teacher: {model: …, weights: "upload:NAME"}`. Sending the same file
     again changes nothing.
     """
-    path = await run_in_threadpool(uploads.new_file, store.root)
+    path = await run_in_threadpool(store.new_file)
     digest = hashlib.sha256()
     try:
         with path.open("wb") as file:
@@ -62,7 +62,7 @@ async def upload(
             digest.update(waiting)
             await run_in_threadpool(file.write, bytes(waiting))
         received = await run_in_threadpool(uploads.checked, path, digest.hexdigest())
-        return await run_in_threadpool(_keep, database, store.root, received, name, principal.name)
+        return await run_in_threadpool(_keep, database, store, received, name, principal.name)
     finally:
         path.unlink(missing_ok=True)
 
@@ -83,9 +83,13 @@ def delete_upload(sha256: str, database: DatabaseDep, store: StoreDep, tasks: Ba
     """Delete uploaded weights, by SHA-256 or name. Teachers that were made of them keep their own copy."""
     with database.write() as session:
         gone = uploads.delete(session, clean(sha256))
-    tasks.add_task(uploads.place(store.root, gone).unlink, missing_ok=True)
+    tasks.add_task(store.remove_upload, gone)
 
 
-def _keep(database: Database, root: Path, received: uploads.Received, name: str, by: str) -> Upload:
+def _keep(database: Database, store: Store, received: uploads.Received, name: str, by: str) -> Upload:
+    with database.read() as session:
+        uploads.refuse_other(session, received.sha256, name)
+    # Before it is entered, and in no transaction: to send it to a bucket takes a while.
+    store.keep_upload(received.path, received.sha256)
     with database.write() as session:
-        return uploads.keep(session, root, received, name, by)
+        return uploads.keep(session, received, name, by)

@@ -35,6 +35,11 @@ class Home:
         return self.path / "artifacts"
 
     @property
+    def scratch(self) -> Path:
+        """Where a worker trains whose artifact store is no folder; what it needs of the store is fetched to here."""
+        return self.path / "scratch"
+
+    @property
     def broker(self) -> Path:
         """Folder of Celery's filesystem transport."""
         return self.path / "broker"

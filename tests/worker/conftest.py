@@ -16,6 +16,7 @@ from worker.devices import Devices, training_environment
 from worker.gpus import Guard, Monitor
 from worker.heartbeat import HeartbeatThread
 from worker.supervisor import Plan, Supervisor
+from worker.transfer import Transfer
 from worker.watch import Limits
 
 STANDIN = (sys.executable, str(Path(__file__).with_name("standin.py")))
@@ -37,6 +38,7 @@ class Rig:
         lease: float = 60.0,
         gpus: int = 0,
         monitor: Monitor | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
         self.backend = FakeBackend(lease=lease)
         self.devices = Devices(tuple(map(str, range(gpus))))
@@ -54,6 +56,7 @@ class Rig:
                 gpus=gpus,
                 guard=Guard(monitor, WORKER_ID) if monitor else None,
                 disk_full=lambda: self.condition.disk_full,
+                transfer=transfer,
                 limits=limits or Limits(grace=20.0, margin=5.0, linger=1.0, report=1.0),
             ),
         )

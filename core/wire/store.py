@@ -1,0 +1,238 @@
+"""An artifact store that is no folder of this machine: an S3 bucket, or whatever fsspec reaches by an address.
+
+A file of an attempt is an object whose name has the file's SHA-256 in it, and ``manifest.json`` beside it says which
+objects there are, how long each is and what its SHA-256 is. An object is never written over, and the manifest is
+written after it. So a file is in the store when its attempt's manifest names it; what an upload that broke off has left
+is never taken for a file, and a reader of the old checkpoint is not disturbed by the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+MANIFEST = "manifest.json"
+UPLOADS = "uploads"
+_LOCAL = frozenset({"", "file", "local"})
+_DIGITS = 16
+
+
+class StoreError(OSError):
+    """The store cannot be reached, refuses, or has lost what it should have. The text is for a person."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file as the manifest has it.
+
+    Attributes:
+        object: its object's name, in the attempt's folder.
+        size: bytes.
+        sha256: of the content, in hexadecimal digits.
+    """
+
+    object: str
+    size: int
+    sha256: str
+
+
+def parse_artifacts(value: object) -> Path | str:
+    """What ``DKD_ARTIFACTS`` says: a folder, as a Path, or the address of a store elsewhere, with no slash at its end.
+
+    Raises ValueError, with what to do, for an address that nothing here can read.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if not text:
+        raise ValueError("give a folder, or an address as s3://bucket/prefix")
+    protocol, separator, rest = text.partition("://")
+    if not separator or protocol in _LOCAL:
+        return Path(rest if separator else text).expanduser()
+    if "::" in text or not urlsplit(text).netloc or any(mark in text for mark in "?#@*["):
+        raise ValueError(f"{protocol}://… is written as {protocol}://bucket/prefix; keys go into the environment")
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        raise ValueError(f"{protocol}:// needs another package: {error}") from None
+    except ValueError:
+        raise ValueError(f"{protocol}:// is none that fsspec knows") from None
+    return text.rstrip("/")
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def upload_key(sha256: str) -> str:
+    """Where uploaded weights lie: named by their content, so that they need no manifest."""
+    return f"{UPLOADS}/{sha256}.safetensors"
+
+
+class ObjectStore:
+    """Reads and writes below one address. Keys are relative to it, with slashes.
+
+    Every method raises StoreError where the store does not do what it should.
+    """
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url
+        # A listing that was kept would hide what other machines have written, and an instance that was kept would not
+        # hear of new keys in the environment.
+        options = {} if url.startswith("memory://") else {"use_listings_cache": False, "skip_instance_cache": True}
+        with self._explained("open"):
+            self._fs, self._root = fsspec.url_to_fs(url, **options)
+
+    def put(self, path: Path, key: str) -> None:
+        """Write a file as one object, and see that all of it has arrived."""
+        with self._explained(f"write {key} to"):
+            self._fs.put_file(str(path), self._at(key))
+            size = self._fs.info(self._at(key))["size"]
+        if size != path.stat().st_size:
+            raise StoreError(f"the artifact store {self.url} has kept {size} bytes of {key}, not {path.stat().st_size}")
+
+    def get(self, key: str, path: Path, size: int | None, sha256: str) -> None:
+        """Read an object into a file, which appears whole or not at all.
+
+        Raises FileNotFoundError where there is no such object, StoreError where it is not what it should be.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".fetch-")
+        os.close(descriptor)
+        partial = Path(name)
+        try:
+            with self._explained(f"read {key} from"):
+                self._fs.get_file(self._at(key), str(partial))
+            if (size is not None and partial.stat().st_size != size) or sha256_of(partial) != sha256:
+                raise StoreError(f"{key} in the artifact store {self.url} is not the file that was put there")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def read(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes ``start`` to ``stop`` (not included) of an object. Raises FileNotFoundError where there is none."""
+        with self._explained(f"read {key} from"):
+            data: bytes = self._fs.cat_file(self._at(key), start=start, end=stop)
+        if len(data) != stop - start:
+            raise StoreError(f"{key} in the artifact store {self.url} is shorter than it was")
+        return data
+
+    def manifest(self, folder: str) -> dict[str, Entry]:
+        """The files of an attempt by name; empty where it has none, or its manifest makes no sense."""
+        try:
+            with self._explained(f"read {folder}/{MANIFEST} from"):
+                data = self._fs.cat_file(self._at(f"{folder}/{MANIFEST}"))
+        except FileNotFoundError:
+            return {}
+        try:
+            found = {str(name): _entry(entry) for name, entry in json.loads(data)["files"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return {}
+        return {name: entry for name, entry in found.items() if is_plain(name)}
+
+    def write_manifest(self, folder: str, files: Mapping[str, Entry]) -> None:
+        """Say which files an attempt has; the manifest that was there is replaced."""
+        named = {
+            name: {"object": entry.object, "size": entry.size, "sha256": entry.sha256}
+            for name, entry in sorted(files.items())
+        }
+        with self._explained(f"write {folder}/{MANIFEST} to"):
+            self._fs.pipe_file(self._at(f"{folder}/{MANIFEST}"), json.dumps({"files": named}, indent=1).encode())
+
+    def add(self, folder: str, name: str, path: Path) -> Entry:
+        """Put a file of an attempt under the name that its content gives it. The manifest is the caller's to write."""
+        sha256 = sha256_of(path)
+        entry = Entry(f"{sha256[:_DIGITS]}.{PurePosixPath(name).name}", path.stat().st_size, sha256)
+        self.put(path, f"{folder}/{entry.object}")
+        return entry
+
+    def fetch(self, key: str, path: Path) -> bool:
+        """Read a file of an attempt by its path, as ``runs/ID/attempt-1/weights.safetensors``.
+
+        Returns:
+            False where no manifest names it, or it has gone meanwhile.
+        """
+        at = PurePosixPath(key)
+        folder = "/".join(at.parts[:3])
+        entry = self.manifest(folder).get("/".join(at.parts[3:]))
+        if entry is None:
+            return False
+        try:
+            self.get(f"{folder}/{entry.object}", path, entry.size, entry.sha256)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove objects; one that is not there is none to remove."""
+        for key in keys:
+            try:
+                with self._explained(f"remove {key} from"):
+                    self._fs.rm_file(self._at(key))
+            except FileNotFoundError:
+                continue
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove everything below a folder, the manifests first: a half-removed attempt has no files."""
+        keys = [key for key, _ in self.keys(folder)]
+        self.remove(sorted(keys, key=lambda key: not key.endswith(f"/{MANIFEST}")))
+
+    def keys(self, folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Every object below a folder, with what the store says of it, such as its ``size``."""
+        with self._explained(f"list {folder} in"):
+            try:
+                found = self._fs.find(self._at(folder), detail=True)
+            except FileNotFoundError:
+                return
+        start = len(self._root.rstrip("/")) + 1
+        for path, info in found.items():
+            yield path[start:], info
+
+    def modified(self, key: str) -> float:
+        """When an object was written, seconds since 1970. Raises FileNotFoundError."""
+        with self._explained(f"look at {key} in"):
+            return float(self._fs.modified(self._at(key)).timestamp())
+
+    def _at(self, key: str) -> str:
+        return f"{self._root.rstrip('/')}/{key}"
+
+    @contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        """Whatever a backend of fsspec raises (each has errors of its own) as one sentence."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if doing.startswith(("write", "open")):
+                raise StoreError(f"cannot {doing} the artifact store {self.url}: {_first_line(error)}") from error
+            raise
+        except Exception as error:
+            raise StoreError(f"cannot {doing} the artifact store {self.url}: {_first_line(error)}") from error
+
+
+def is_plain(name: str) -> bool:
+    """Whether a file's name stays in its folder."""
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts and str(path) == name and "\0" not in name
+
+
+def _entry(found: Any) -> Entry:
+    entry = Entry(str(found["object"]), int(found["size"]), str(found["sha256"]))
+    if "/" in entry.object or not is_plain(entry.object) or entry.size < 0:
+        raise ValueError("an object outside the attempt's folder")
+    return entry
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:300] or type(error).__name__
