@@ -1,9 +1,14 @@
-"""``python -m backend serve|migrate|bootstrap``: what needs the database itself. Settings come from the environment."""
+"""``python -m backend serve|migrate|bootstrap|gc|db``: what needs the database itself.
+
+Settings come from the environment.
+"""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -13,9 +18,17 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from backend.db import Database, migrate
+from backend.retention import RetentionError, Terms
 from backend.settings import Settings
+from core.wire.store import StoreError
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+db = typer.Typer(help="Copy the database, or back it up.", no_args_is_help=True)
+cli.add_typer(db, name="db")
+
+_TERMS = Terms()
 
 
 @cli.command("migrate")
@@ -32,6 +45,86 @@ def bootstrap() -> None:
     settings = _settings()
     _bootstrap(settings)
     typer.echo(f"admin token:  {settings.admin_token_file}\nworker token: {settings.worker_token_file}")
+
+
+@cli.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this, only say what would go.")] = False,
+    attempt_days: Annotated[
+        float, typer.Option(min=0, help="Keep files of failed, cancelled and interrupted attempts so long.")
+    ] = _TERMS.attempt_days,
+    orphan_hours: Annotated[
+        float, typer.Option(min=1, help="Keep files that nothing refers to so long.")
+    ] = _TERMS.orphan_hours,
+    log_days: Annotated[float, typer.Option(min=0, help="Keep the log of a run that has ended so long.")] = (
+        _TERMS.log_days
+    ),
+    token_days: Annotated[
+        float, typer.Option(min=0, help="Keep tokens that expired or were revoked so long.")
+    ] = _TERMS.token_days,
+) -> None:
+    """Find what nothing needs any more: files of deleted runs and failed attempts, old log lines, tokens."""
+    from backend.artifacts import open_store
+    from backend.retention import apply, plan
+
+    settings = _settings()
+    terms = Terms(attempt_days, orphan_hours, log_days, token_days, settings.idempotency_hours)
+    with _migrated(settings) as database:
+        try:
+            store = open_store(settings.artifacts)
+            found = plan(database, store, terms)
+        except (RetentionError, StoreError) as error:
+            _fail(str(error))
+        for file in found.files:
+            typer.echo(f"{file.kept.size:>14,} bytes  {file.kept.name}  ({file.reason})")
+        for name, count in found.rows.items():
+            typer.echo(f"{count:>14,} {name}")
+        if not delete:
+            typer.echo(f"{found.bytes:,} bytes in {len(found.files)} places may go; --delete removes all of the above")
+            return
+        problems = apply(database, store, found, terms)
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{found.bytes:,} bytes in {len(found.files)} places are gone")
+
+
+@db.command("copy")
+def copy_command(
+    source: Annotated[
+        str | None, typer.Option("--from", help="Address of the database to copy; DKD_DATABASE_URL otherwise.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--to", envvar="DKD_TARGET_URL", show_envvar=True, help="Address of an empty database."),
+    ] = None,
+) -> None:
+    """Copy the whole database into an empty one, as from SQLite to PostgreSQL, or back. Stop the backend first."""
+    from backend.db.copying import CopyError, copy
+
+    given = _settings()
+    if not target:
+        _fail("say where to: --to, or DKD_TARGET_URL where the address has a password in it")
+    first = _settings(database_url=source) if source else given
+    with _opened(first) as reading, _opened(_settings(database_url=target)) as writing:
+        try:
+            counts = copy(reading, writing, typer.echo)
+        except CopyError as error:
+            _fail(str(error))
+    typer.echo(f"copied {sum(counts.values())} rows of {len(counts)} tables, and compared them")
+
+
+@db.command("backup")
+def backup_command(file: Annotated[Path, typer.Argument(help="To write; must not be there.")]) -> None:
+    """Copy a SQLite database into a file while it is in use. For PostgreSQL, use pg_dump."""
+    from backend.db.copying import CopyError, backup_sqlite
+
+    try:
+        size = backup_sqlite(_settings().database_url, file)
+    except (CopyError, OSError, sqlite3.Error) as error:
+        _fail(str(error))
+    typer.echo(f"{file}: {size:,} bytes")
 
 
 @cli.command()
@@ -69,10 +162,17 @@ def serve(
 def _bootstrap(settings: Settings) -> None:
     from backend.tokens import bootstrap as make_tokens
 
+    with _migrated(settings) as database:
+        make_tokens(database, settings)
+
+
+@contextmanager
+def _migrated(settings: Settings) -> Iterator[Database]:
+    """The database; one of another version ends the command."""
     with _opened(settings) as database:
         if migrate.current_revision(database) != migrate.head_revision():
             _fail("the database does not have this version's schema; run `python -m backend migrate` first")
-        make_tokens(database, settings)
+        yield database
 
 
 @contextmanager
@@ -95,9 +195,9 @@ def _opened(settings: Settings) -> Iterator[Database]:
         _fail(f"the database {shown} is damaged, or no database ({said}); put a backup in its place, or move it away")
 
 
-def _settings() -> Settings:
+def _settings(**changes: str) -> Settings:
     try:
-        return Settings()
+        return Settings.model_validate(changes) if changes else Settings()
     except ValidationError as error:
         problems = [f"DKD_{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()]
         _fail("; ".join(problems))
