@@ -138,7 +138,7 @@ def _batches(connection: Connection, table: Table) -> Iterator[Sequence[Mapping[
     query = select(table)
     if "role" in table.c:  # a student refers to its teacher
         query = query.order_by(table.c.role.desc())
-    result = connection.execution_options(yield_per=_ROWS).execute(query)
+    result = connection.execute(query, execution_options={"yield_per": _ROWS})
     for rows in result.mappings().partitions():
         yield [dict(row) for row in rows]
 

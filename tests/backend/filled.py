@@ -1,0 +1,50 @@
+"""A database with something in every table, made through the API and the modules that write."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from backend.db import Database, models, now
+from backend.db.ids import new_id
+from tests.backend import rows
+from tests.backend.lab import Lab, checkpoint, log, metrics, plain, spec, started
+from tests.backend.test_files import UPLOADS, safetensors
+
+
+def fill(lab: Lab, database: Database) -> dict[str, str]:
+    """Ids of runs: ``done`` has succeeded, ``broken`` failed at its second attempt, ``held`` is being trained."""
+    lab.register(labels=["cellar"])
+    lab.submit(spec(tags=["a", "ä"], notes="two\nlines"))
+    lab.admin.post("/api/v1/experiments", json=plain("keyed"), headers={"Idempotency-Key": "k"})
+    lab.admin.post("/api/v1/tokens", json={"name": "reader", "scopes": ["read"], "expires_in_days": 3})
+    lab.admin.post(UPLOADS, params={"name": "mine"}, content=safetensors())
+    claim = lab.claim(key="a-claim-key")
+    lab.events(claim, started(), metrics(2, 10, train_loss=1.5, test_top1="Infinity"))
+    lab.events(claim, metrics(3, 20, train_loss="NaN", test_top1=62.5), log(4, "a line, with “quotes”"))
+    lab.succeed(claim)
+    done = claim["run_id"]
+
+    claim = lab.claim()
+    lab.events(claim, started(), checkpoint(2, 10))
+    lab.finish(claim, "interrupted", reason="the worker left", fault=False)
+    claim = lab.claim()
+    lab.finish(claim, "failed", reason="NaN", log_tail=["one", "two"])
+    broken = claim["run_id"]
+    held = lab.claim()["run_id"]
+    with database.write() as session:
+        experiment = session.query(models.Experiment).first()
+        assert experiment is not None
+        moment = now(session)
+        session.add(
+            models.WebhookDelivery(
+                id=new_id(),
+                experiment_id=experiment.id,
+                event="succeeded",
+                url="https://hooks.example/x",
+                body={"text": "done"},
+                not_before=moment + timedelta(days=1),  # or it would be sent
+                created_at=moment - timedelta(hours=1),
+            )
+        )
+    assert rows.run_ids(database, experiment.id)
+    return {"done": done, "broken": broken, "held": held}

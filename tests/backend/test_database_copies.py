@@ -1,0 +1,245 @@
+"""``python -m backend db copy|backup``, upgrades from an older version, and what PostgreSQL's own tools bring back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from sqlalchemy import inspect, make_url, select, text
+from typer.testing import CliRunner
+
+from backend.__main__ import cli
+from backend.db import Database, migrate, models
+from backend.db.copying import content, copy
+from backend.db.models import Base
+from tests import services
+from tests.backend import filled, rows
+from tests.backend.lab import Lab
+
+TABLES = Base.metadata.sorted_tables
+
+
+def contents(database: Database) -> dict[str, Any]:
+    with database.engine.connect() as connection:
+        return {table.name: content(connection, table) for table in TABLES}
+
+
+@pytest.fixture
+def empty_postgres(postgres_server: str) -> Iterator[str]:
+    with services.postgres_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def full(lab: Lab, database: Database) -> dict[str, str]:
+    found = filled.fill(lab, database)
+    assert all(table.rows for table in contents(database).values()), "something is in every table"
+    return found
+
+
+@pytest.mark.services
+def test_a_database_is_copied_to_postgresql_and_back(
+    database: Database, full: dict[str, str], empty_postgres: str, tmp_path: Path
+) -> None:
+    back_url = f"sqlite:///{tmp_path / 'back.sqlite3'}"
+    before = contents(database)
+    for source, target in ((database.url, empty_postgres), (empty_postgres, back_url)):
+        result = CliRunner().invoke(cli, ["db", "copy", "--from", source], env={"DKD_TARGET_URL": target})
+        assert result.exit_code == 0, result.output
+        assert f"runs: {before['runs'].rows} rows" in result.output
+    for url in (empty_postgres, back_url):
+        copied = Database(url)
+        try:
+            assert contents(copied) == before
+            with copied.read() as session:
+                run = session.get_one(models.Run, full["done"])
+                assert (run.state, run.weights_sha256) == ("succeeded", "a" * 64)
+            # The next metric's number is one that is free, and the copy goes on being used.
+            rows.take(copied, full["held"], rows.metrics(10, a__new_name=1.0))
+            with copied.read() as session:
+                ids = session.scalars(select(models.MetricName.id)).all()
+                assert len(ids) == before["metric_names"].rows + 1
+        finally:
+            copied.dispose()
+
+
+@pytest.mark.services
+def test_a_target_that_holds_rows_is_left_as_it_is(
+    database: Database, full: dict[str, str], empty_postgres: str, tmp_path: Path
+) -> None:
+    for url in (empty_postgres, f"sqlite:///{tmp_path / 'used.sqlite3'}"):
+        target = Database(url)
+        try:
+            migrate.upgrade(target)
+            rows.experiment(target)
+            before = contents(target)
+            result = CliRunner().invoke(cli, ["db", "copy", "--from", database.url, "--to", url])
+            assert result.exit_code == 2
+            assert "holds rows already" in result.output
+            assert contents(target) == before
+        finally:
+            target.dispose()
+
+
+@pytest.mark.services
+def test_a_row_that_the_target_refuses_leaves_it_empty(
+    database: Database, full: dict[str, str], postgres_server: str, tmp_path: Path
+) -> None:
+    """SQLite takes longer texts than a column says; PostgreSQL would not have taken it in the first place."""
+    if not database.is_sqlite:
+        return
+    rows.change(database, full["done"], label="x" * 100)
+    with services.postgres_database(postgres_server) as url:
+        result = CliRunner().invoke(cli, ["db", "copy", "--from", database.url, "--to", url])
+        assert result.exit_code == 2
+        assert "refuses a row of runs" in result.output
+        target = Database(url)
+        assert not any(table.rows for table in contents(target).values())
+        target.dispose()
+
+
+def test_a_source_of_another_version_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Database(f"sqlite:///{tmp_path / name}").dispose()
+    result = CliRunner().invoke(
+        cli, ["db", "copy", "--from", f"sqlite:///{tmp_path / 'a'}", "--to", f"sqlite:///{tmp_path / 'b'}"]
+    )
+    assert result.exit_code == 2
+    assert "backend migrate" in result.output
+
+
+def test_a_backup_is_made_while_the_database_is_written(
+    lab: Lab, database: Database, full: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "backups" / "dkd.sqlite3"
+    call = CliRunner().invoke
+    if not database.is_sqlite:
+        refused = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database.url})
+        assert (refused.exit_code, "pg_dump" in refused.output) == (2, True)
+        return
+    before = contents(database)
+    with database.write() as session:  # a transaction under way is not in it
+        session.get_one(models.Run, full["done"]).label = "changed"
+        session.flush()
+        made = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database.url})
+        assert made.exit_code == 0, made.output
+    assert [path.name for path in file.parent.iterdir()] == ["dkd.sqlite3"]
+    assert file.stat().st_mode & 0o077 == 0, "hashes of tokens are in it"
+    again = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database.url})
+    assert (again.exit_code, "there already" in again.output) == (2, True)
+
+    # As docs/operations.md says: stop, put the file in the place of the old ones, start.
+    place = tmp_path / "restored.sqlite3"
+    for companion in ("", "-wal", "-shm"):
+        place.with_name(place.name + companion).write_bytes(b"of the database that is lost")
+    for companion in ("-wal", "-shm"):
+        place.with_name(place.name + companion).unlink()
+    shutil.copy(file, place)
+    restored = Database(f"sqlite:///{place}")
+    assert contents(restored) == before
+    restored.dispose()
+
+
+@pytest.mark.services
+def test_what_pg_dump_writes_pg_restore_brings_back(
+    database: Database, full: dict[str, str], empty_postgres: str, tmp_path: Path
+) -> None:
+    if database.is_sqlite:
+        return
+    if shutil.which("pg_dump") is None:
+        pytest.skip("pg_dump is not installed: apt-get install postgresql-client")
+    file = tmp_path / "dkd.dump"
+    for line in (
+        ["pg_dump", "--format=custom", f"--file={file}", _plain(database.url)],
+        ["pg_restore", "--no-owner", "--exit-on-error", f"--dbname={_plain(empty_postgres)}", str(file)],
+    ):
+        subprocess.run(line, check=True, env={**os.environ, "PGCONNECT_TIMEOUT": "10"}, capture_output=True)
+    restored = Database(empty_postgres)
+    assert contents(restored) == contents(database)
+    assert migrate.current_revision(restored) == migrate.head_revision()
+    rows.take(restored, full["held"], rows.metrics(10, a__new_name=1.0))
+    restored.dispose()
+
+
+def _plain(url: str) -> str:
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def test_the_first_versions_data_are_intact_after_every_migration(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The database is made at 0001 and filled with what a backend of that version wrote, row by row in SQL."""
+    url = (
+        f"sqlite:///{tmp_path / 'old.sqlite3'}" if kind == "sqlite" else str(request.getfixturevalue("empty_postgres"))
+    )
+    database = Database(url)
+    try:
+        with database.engine.connect() as connection:
+            config = migrate._config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0001")
+        statements = Path(__file__).with_name("version_0001.sql").read_text(encoding="utf-8")
+        # SQLite keeps no zone; psycopg takes a per cent sign for a placeholder.
+        statements = statements.replace("+00:00", "") if kind == "sqlite" else statements.replace("%", "%%")
+        with database.engine.begin() as connection:
+            for statement in statements.split(";\n"):
+                if statement.strip():
+                    connection.exec_driver_sql(statement.strip().removesuffix(";"))
+        columns = _old_columns(database)
+        before = {name: _rows(database, name, columns[name]) for name in columns}
+        assert all(before.values()), "something is in every table"
+        migrate.upgrade(database)
+        assert migrate.current_revision(database) == migrate.head_revision()
+
+        after = {name: _rows(database, name, columns[name]) for name in columns if name != "idempotency_keys"}
+        # What a migration means to change: whoever might write is now an admin.
+        scopes = [row.pop("scopes") for row in after["tokens"]]
+        assert [row.pop("scopes") for row in before["tokens"]] == [["read", "write"], ["worker"]]
+        assert scopes == [["admin"], ["worker"]]
+        assert after == {name: before[name] for name in after}
+        with database.read() as session:
+            run = session.get_one(models.Run, "06f0000000000002")
+            assert (run.gpus, run.labels, run.queued_at) == (1, ",", run.created_at)
+            experiment = session.scalars(select(models.Experiment)).one()
+            assert experiment.notes == "a note – with 100% of its “signs”"
+            assert sorted(session.scalars(select(models.ExperimentTag.tag))) == ["baseline", "digits"]
+            worker = session.scalars(select(models.Worker)).one()
+            assert (worker.gpus, worker.draining) == (2, False)
+        rows.take(database, "06f0000000000002", rows.metrics(10, a__new_name=1.0))
+        assert copy_of(database, tmp_path) == contents(database), "and this version's commands work on it"
+    finally:
+        database.dispose()
+
+
+def copy_of(database: Database, folder: Path) -> dict[str, Any]:
+    target = Database(f"sqlite:///{folder / 'copy-of-upgraded.sqlite3'}")
+    try:
+        copy(database, target)
+        return contents(target)
+    finally:
+        target.dispose()
+
+
+def _old_columns(database: Database) -> dict[str, list[str]]:
+    found = inspect(database.engine)
+    return {
+        name: [column["name"] for column in found.get_columns(name)]
+        for name in found.get_table_names()
+        if name != "alembic_version"
+    }
+
+
+def _rows(database: Database, table: str, columns: list[str]) -> list[dict[str, Any]]:
+    """In the types that this version's models give them."""
+    known = Base.metadata.tables[table].c
+    names = [name for name in columns if name in known]
+    with database.engine.connect() as connection:
+        query = select(*[known[name] for name in names]).order_by(text("1"), text("2"))
+        return [dict(row) for row in connection.execute(query).mappings()]

@@ -1,0 +1,156 @@
+"""``python -m backend gc``: what nothing needs goes, what anything refers to stays."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+from typer.testing import CliRunner, Result
+
+from backend.__main__ import cli
+from backend.artifacts import open_store
+from backend.db import Database, models, now
+from backend.retention import Terms, apply, plan
+from backend.settings import Settings
+from core.wire.store import ObjectStore
+from tests import services
+from tests.backend import filled
+from tests.backend.lab import Lab
+from tests.backend.test_files import UPLOADS
+
+GONE = {
+    "runs/06h0000000000000/attempt-1": "of a run that is deleted",
+    "runs/{done}/attempt-9": "of an attempt that nobody knows",
+    "runs/{done}/attempt-1.old-abcd": "left behind",
+    "runs/{broken}/attempt-2": "of an attempt that was failed",
+    "uploads/" + "e" * 64 + ".safetensors": "an upload that is not entered",
+    "uploads/.new-abcd": "left behind",
+}
+STAYS = ("runs/{done}/attempt-1", "runs/{broken}/attempt-1", "runs/{held}/attempt-1")
+
+
+@pytest.fixture
+def ids(lab: Lab, database: Database, settings: Settings) -> dict[str, str]:
+    """Runs with files, all of them and the ends of all attempts long ago."""
+    found = filled.fill(lab, database)
+    assert isinstance(settings.artifacts, Path)
+    for name in (*GONE, *STAYS):
+        path = settings.artifacts / name.format(**found)
+        if name.startswith("runs"):
+            path.mkdir(parents=True)
+            path = path / "file"
+        path.write_bytes(b"content")
+    long_ago = time.time() - 100 * 86_400
+    for path in settings.artifacts.rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+    with database.write() as session:
+        before = now(session) - timedelta(days=1000)
+        for table in (models.Attempt, models.Run):
+            ended = update(table).where(table.ended_at.is_not(None)).values(ended_at=before)
+            session.execute(ended.execution_options(synchronize_session=False))
+        session.execute(update(models.IdempotencyKey).values(created_at=before))
+        session.execute(update(models.Token).where(models.Token.name == "reader").values(expires_at=before))
+    return found
+
+
+@pytest.fixture
+def gc(settings: Settings) -> Callable[..., Result]:
+    environment = {"DKD_DATABASE_URL": settings.database_url, "DKD_ARTIFACTS": str(settings.artifacts)}
+    return lambda *more: CliRunner().invoke(cli, ["gc", *more], env=environment)
+
+
+def names(settings: Settings) -> set[str]:
+    root = settings.artifacts
+    assert isinstance(root, Path)
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def test_it_says_what_would_go_and_changes_nothing(
+    ids: dict[str, str], gc: Callable[..., Result], settings: Settings, database: Database
+) -> None:
+    before = names(settings)
+    result = gc()
+    assert result.exit_code == 0, result.output
+    for name, reason in GONE.items():
+        assert f"{name.format(**ids).removeprefix('runs/')}  ({reason})" in result.output
+    for name in STAYS:
+        assert f"{name.format(**ids).removeprefix('runs/')} " not in result.output
+    assert "1 idempotency keys" in result.output
+    assert "1 tokens" in result.output
+    assert "1 log lines" in result.output
+    assert names(settings) == before
+    with database.read() as session:
+        assert session.scalars(select(models.Token).where(models.Token.name == "reader")).one()
+
+
+def test_what_nothing_needs_goes(
+    ids: dict[str, str], gc: Callable[..., Result], lab: Lab, settings: Settings, database: Database
+) -> None:
+    uploaded = lab.admin.get(UPLOADS).json()["items"][0]["sha256"]
+    result = gc("--delete")
+    assert result.exit_code == 0, result.output
+    expected = {f"{name.format(**ids)}/file" for name in STAYS} | {f"uploads/{uploaded}.safetensors"}
+    assert names(settings) == expected
+    with database.read() as session:
+        assert sorted(session.scalars(select(models.Token.name))) == ["admin", "worker"]
+        assert not session.scalars(select(models.IdempotencyKey)).all()
+        assert not session.scalars(select(models.LogLine)).all()
+        assert session.scalars(select(models.MetricPoint)).all(), "metrics are never old"
+    assert lab.retry(ids["broken"])["state"] == "queued"
+    assert lab.claim("worker-one")["checkpoint"]["path"].startswith(f"runs/{ids['broken']}/attempt-1/")
+    assert "0 bytes in 0 places may go" in gc().output
+
+
+def test_what_is_young_stays(ids: dict[str, str], gc: Callable[..., Result], settings: Settings) -> None:
+    """A file is in the store before the database has heard of it."""
+    before = names(settings)
+    for path in Path(settings.artifacts).rglob("*"):
+        os.utime(path)
+    result = gc("--delete", "--attempt-days", "2000", "--log-days", "2000", "--token-days", "2000")
+    assert result.exit_code == 0, result.output
+    assert names(settings) == before
+
+
+def test_a_database_that_knows_no_run_removes_nothing(
+    ids: dict[str, str], settings: Settings, migrated_file: Path, tmp_path: Path
+) -> None:
+    before = names(settings)
+    environment = {"DKD_DATABASE_URL": f"sqlite:///{migrated_file}", "DKD_ARTIFACTS": str(settings.artifacts)}
+    result = CliRunner().invoke(cli, ["gc", "--delete"], env=environment)
+    assert result.exit_code == 2
+    assert "knows no run" in result.output
+    assert names(settings) == before
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with services.s3() as found:
+        yield found
+
+
+def test_a_bucket_is_tidied_too(lab: Lab, database: Database, settings: Settings, bucket: str, tmp_path: Path) -> None:
+    ids = filled.fill(lab, database)
+    store = ObjectStore(bucket)
+    store.remove_folder("runs")
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    for name in (f"runs/{ids['done']}/attempt-1", f"runs/{ids['done']}/attempt-9", "runs/06h0000000000000/attempt-1"):
+        store.write_manifest(name, {"file": store.add(name, "file", file)})
+    store.put(file, "uploads/" + "e" * 64 + ".safetensors")
+    terms = Terms(orphan_hours=-1)  # whatever was written before now
+    opened = open_store(bucket)
+    found = plan(database, opened, terms)
+    assert sorted(item.kept.name for item in found.files) == sorted(
+        [f"{ids['done']}/attempt-9", "06h0000000000000/attempt-1", "uploads/" + "e" * 64 + ".safetensors"]
+    )
+    assert apply(database, opened, found, terms) == []
+    assert {key.rpartition("/")[0] for key, _ in store.keys("runs")} == {f"runs/{ids['done']}/attempt-1"}
+    with suppress(StopIteration):
+        next(store.keys("uploads"))
+        pytest.fail("the upload is still there")
