@@ -14,6 +14,7 @@ import pytest
 
 from client import ApiError, Client
 from core.wire.public import Experiment
+from tests.browser import browser, drawn, trouble
 from tests.compose.conftest import times
 from tests.compose.stack import APP, ONE_SHOT, ROOT, SERVERS, WORKER, Stack, docker, until
 
@@ -38,7 +39,7 @@ def spec(name: str, *, seeds: int, epochs: int) -> dict[str, Any]:
 
 def finished(client: Client, experiment: Experiment) -> None:
     """Wait until every run has succeeded, then check that none of its epochs is missing or there twice."""
-    experiment.wait(timeout=300)
+    experiment.wait(timeout=600)
     for run in client.all_runs(experiment=experiment.id):
         assert run.state == "succeeded", f"{run.label}: {run.state} {run.reason}"
         [points] = run.metrics(["test/top1"]).series
@@ -150,6 +151,22 @@ def test_the_dashboard_has_a_token_that_makes_no_tokens(stack: Stack) -> None:
         with pytest.raises(ApiError) as refused:
             client.tokens()
     assert refused.value.status == 403
+
+
+@pytest.mark.browser
+def test_the_dashboard_in_a_browser(stack: Stack) -> None:
+    try:
+        with browser() as running:
+            page = running.new_page()
+            for name, charts in {"new": 0, "runs": 0, "compare": 1}.items():
+                page.goto(f"{stack.dashboard}/{name}")
+                drawn(page, charts=charts)
+                assert trouble(page) == []
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    # What the form of a new experiment begins with lies beside the code, as in a checkout.
+    listed = "import dashboard, pathlib; print(*pathlib.Path(dashboard.__path__[0]).with_name('examples').iterdir())"
+    assert "digits.yaml" in stack.exec("dashboard", "python", "-c", listed)
 
 
 def test_every_service_is_killed_in_turn_and_nothing_is_lost(stack: Stack, admin: str, note: list[str]) -> None:
