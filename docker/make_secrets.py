@@ -57,8 +57,8 @@ def _kept(file: Path, variable: str) -> str:
     before, value = _read(file), _value(file, variable)
     if before and before != value:
         raise SecretError(
-            f"{variable} is another than that of the database that is there; "
-            "docs/operations.md says how the password of a database is changed"
+            f"{variable} is another than that of the database that is there; change it there first "
+            "(ALTER ROLE dkd PASSWORD …), then remove the volume database-secret and start again"
         )
     return value
 
