@@ -109,7 +109,8 @@ def _train(options: argparse.Namespace) -> int:
 
     place = launch.own_place()
     if options.ranks > 1 and place is None:
-        return launch.launch(options.ranks, options.arguments, options.out)
+        code = launch.launch(options.ranks, options.arguments, options.out)
+        return code if code >= 0 else launch.end_by(-code)
     from core.training import Options, TeacherSource, run_rank, run_training, stop_on_sigterm
 
     teacher = TeacherSource(teacher_spec, options.teacher_weights) if teacher_spec else None

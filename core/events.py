@@ -11,6 +11,7 @@ import errno
 import logging
 import math
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +34,10 @@ _SETTLE_STEP_SECONDS = 0.5
 
 FULL_DISK_EXIT = 75
 """Exit status of a training that could not go on since its disk is full: BSD's EX_TEMPFAIL, "try again later"."""
+
+
+FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+"""Signals by which people and the system end a process; the others are faults of the program itself."""
 
 
 def is_full_disk(error: OSError) -> bool:

@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
-from core.events import FULL_DISK_EXIT, JOURNAL_NAME, Failed, Journal
+from core.events import FROM_OUTSIDE, FULL_DISK_EXIT, JOURNAL_NAME, Failed, Journal
 
 _RANK, _RANKS, _FOLDER, _PARENT = "DKD_RANK", "DKD_RANKS", "DKD_RANKS_DIR", "DKD_RANKS_PARENT"
 _PR_SET_PDEATHSIG = 1
@@ -82,7 +82,10 @@ def own_place(environment: Mapping[str, str] = os.environ) -> Place | None:
 
 
 def launch(ranks: int, arguments: Sequence[str], out: Path, on_stop: Callable[[], object] = lambda: None) -> int:
-    """Run ``python -m core ARGUMENTS`` in so many processes. Returns 0, 1 where it failed, or the full disk's code.
+    """Run ``python -m core ARGUMENTS`` in so many processes.
+
+    Returns 0, 1 where it failed, the full disk's code, or -N where a rank was ended from outside by signal N: as with
+    a training of one process, that is no failure of the run.
 
     Args:
         out: the training's folder, where the journal is.
@@ -141,12 +144,13 @@ class _Group:
             return 128 + signal.SIGTERM
         if FULL_DISK_EXIT in self._codes():
             return FULL_DISK_EXIT
-        report = self._report()
+        report, number = self._report(), self._from_outside()
         with Journal(self._out / JOURNAL_NAME) as journal:
             journal.log(report.reason, "error")
-            journal.append(Failed(kind=report.kind, reason=report.reason))
+            if number is None:
+                journal.append(Failed(kind=report.kind, reason=report.reason))
             journal.sync()
-        return 1
+        return 1 if number is None else -number
 
     def kill(self) -> None:
         for rank, process in enumerate(self._processes):
@@ -158,17 +162,27 @@ class _Group:
     def _codes(self) -> list[int | None]:
         return [process.poll() for process in self._processes]
 
-    def _report(self) -> Report:
-        """The reason of the rank at fault, not of one that merely lost it."""
-        reports: dict[int, Report] = {}
+    def _reports(self) -> dict[int, Report]:
+        found: dict[int, Report] = {}
         for rank in range(self._ranks):
             with contextlib.suppress(FileNotFoundError):
-                reports[rank] = Report(**json.loads(_report_path(self._folder, rank).read_text()))
-        silent = [
-            f"rank {rank} of {self._ranks} {_ending(code)}"
-            for rank, code in enumerate(self._codes())
-            if code and rank not in reports and rank not in self._killed
-        ]
+                found[rank] = Report(**json.loads(_report_path(self._folder, rank).read_text()))
+        return found
+
+    def _silent(self) -> dict[int, int]:
+        """Exit codes of the ranks that ended badly by themselves and said nothing of it."""
+        reports, codes = self._reports(), enumerate(self._codes())
+        return {rank: code for rank, code in codes if code and rank not in reports and rank not in self._killed}
+
+    def _from_outside(self) -> int | None:
+        """The signal by which somebody ended a rank; None where the ranks have themselves to blame."""
+        codes = list(self._silent().values())
+        return -codes[0] if codes and all(-code in FROM_OUTSIDE for code in codes) else None
+
+    def _report(self) -> Report:
+        """The reason of the rank at fault, not of one that merely lost it."""
+        reports = self._reports()
+        silent = [f"rank {rank} of {self._ranks} {_ending(code)}" for rank, code in self._silent().items()]
         if silent:
             return Report("error", "; ".join(silent) + "; the others were ended with it")
         named = sorted(reports.items(), key=lambda item: (item[1].lost_another, item[0]))
@@ -176,6 +190,14 @@ class _Group:
             return Report("error", f"the {self._ranks} ranks were ended")
         rank, report = named[0]
         return Report(report.kind, f"rank {rank} of {self._ranks}: {report.reason}" if rank else report.reason)
+
+
+def end_by(number: int) -> NoReturn:
+    """End this process by a signal, so that whoever has started it sees what happened to a rank of it."""
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)  # the signal was blocked
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from core import models
 from core.catalog import DATASETS
 from core.catalog.models import TIMM
-from core.events import JOURNAL_NAME, Failed, Finished, read_journal
+from core.events import JOURNAL_NAME, Failed, Finished, Log, read_journal
 from core.launch import launch
 from core.spec import ExperimentSpec, PlannedRun, Problem, SpecError, warnings_of
 from core.training import Options, TeacherSource, run_training, stop_on_sigterm
@@ -134,7 +134,10 @@ def _fingerprint(folder: Path) -> str | None:
 
 
 def _reason(folder: Path) -> str:
-    reasons = [r.event.reason for r in read_journal(folder / JOURNAL_NAME) if isinstance(r.event, Failed)]
+    said = [record.event for record in read_journal(folder / JOURNAL_NAME)]
+    reasons = [event.reason for event in said if isinstance(event, Failed)]
+    # A rank that was ended from outside is no failure of the run; what happened is in its log.
+    reasons = reasons or [event.message for event in said if isinstance(event, Log) and event.level == "error"]
     return reasons[-1] if reasons else "it ended without a reason"
 
 

@@ -6,14 +6,12 @@ import signal
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from core.events import FULL_DISK_EXIT, Failed, Finished, Stopped
+from core.events import FROM_OUTSIDE, FULL_DISK_EXIT, Failed, Finished, Stopped
 from core.wire.worker import Outcome
 from worker.attempt import Attempt, ClaimError
 from worker.held import HeldRun, Want
 from worker.process import Exit
 
-# Sent by people and by the system to end a process; the others are faults of the program itself.
-_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 _REASON_LENGTH = 4_000
 
 
@@ -78,7 +76,7 @@ def _came_from_outside(ending: Ending) -> bool:
     if isinstance(ending.event, Stopped) or (end.code is None and end.signal is None):
         return True
     # Out of memory it would be again.
-    return end.signal in _FROM_OUTSIDE and not (end.signal == signal.SIGKILL and end.out_of_memory)
+    return end.signal in FROM_OUTSIDE and not (end.signal == signal.SIGKILL and end.out_of_memory)
 
 
 def _failed(attempt: Attempt, ending: Ending, number: int, reason: str) -> Outcome:

@@ -15,6 +15,8 @@ assert place is not None
 act = json.loads(os.environ["RANK_ACTS"])[place.rank]
 if act == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
+elif act == "faulty":
+    os.kill(os.getpid(), signal.SIGSEGV)
 elif act == "waits":
     time.sleep(60)
 elif isinstance(act, dict):
