@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from core import catalog, launch
-from core.events import FULL_DISK_EXIT, is_full_disk
+from core.events import MACHINE_EXIT, is_full_disk
 from core.spec import Problem, RunSpec, SpecError, problems_of, read_experiment
 
 
@@ -96,9 +96,14 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from core.standalone import Several, run_experiment  # imports torch, which takes seconds
+    from core.training import MachineError
 
     several = Several(options.ranks, tuple(options.plugin))
-    return run_experiment(read_experiment(options.input), options.out, several)
+    try:
+        return run_experiment(read_experiment(options.input), options.out, several)
+    except MachineError as error:
+        sys.stderr.write(f"{error}\n")
+        return MACHINE_EXIT
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -111,7 +116,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.ranks > 1 and place is None:
         code = launch.launch(options.ranks, options.arguments, options.out)
         return code if code >= 0 else launch.end_by(-code)
-    from core.training import Options, TeacherSource, run_rank, run_training, stop_on_sigterm
+    from core.training import MachineError, Options, TeacherSource, run_rank, run_training, stop_on_sigterm
 
     teacher = TeacherSource(teacher_spec, options.teacher_weights) if teacher_spec else None
     start = Options(checkpoint_seconds=float(os.environ.get("DKD_CHECKPOINT_SECONDS", "60")))
@@ -121,12 +126,12 @@ def _train(options: argparse.Namespace) -> int:
         else:
             with stop_on_sigterm(start) as stoppable:
                 result = run_training(spec, options.out, teacher, options.resume, stoppable)
-    except OSError as error:
-        if not is_full_disk(error):
+    except (OSError, MachineError) as error:
+        if isinstance(error, OSError) and not is_full_disk(error):
             raise
         with contextlib.suppress(OSError):  # stderr may be a file on the same disk
-            sys.stderr.write(f"{error.strerror or error}\n")
-        return FULL_DISK_EXIT
+            sys.stderr.write(f"{error.strerror if isinstance(error, OSError) and error.strerror else error}\n")
+        return MACHINE_EXIT
     return 1 if result == "failed" else 0
 
 

@@ -32,9 +32,12 @@ _KEPT_BYTES = 16 * 2**20
 _SETTLE_STEP_SECONDS = 0.5
 
 
-FULL_DISK_EXIT = 75
-"""Exit status of a training that could not go on since its disk is full: BSD's EX_TEMPFAIL, "try again later"."""
+MACHINE_EXIT = 75
+"""Exit status of a training that its machine kept from going on, as by a full disk: BSD's EX_TEMPFAIL."""
 
+
+GPUS_GIVEN = "DKD_GPUS_GIVEN"
+"""Variable with the number of GPUs that a worker has given a training, which must not do without."""
 
 FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """Signals by which people and the system end a process; the others are faults of the program itself."""

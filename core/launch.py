@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from core.events import FROM_OUTSIDE, FULL_DISK_EXIT, JOURNAL_NAME, Failed, Journal
+from core.events import FROM_OUTSIDE, JOURNAL_NAME, MACHINE_EXIT, Failed, Journal
 
 _RANK, _RANKS, _FOLDER, _PARENT = "DKD_RANK", "DKD_RANKS", "DKD_RANKS_DIR", "DKD_RANKS_PARENT"
 _PR_SET_PDEATHSIG = 1
@@ -84,7 +84,7 @@ def own_place(environment: Mapping[str, str] = os.environ) -> Place | None:
 def launch(ranks: int, arguments: Sequence[str], out: Path, on_stop: Callable[[], object] = lambda: None) -> int:
     """Run ``python -m core ARGUMENTS`` in so many processes.
 
-    Returns 0, 1 where it failed, the full disk's code, or -N where a rank was ended from outside by signal N: as with
+    Returns 0, 1 where it failed, MACHINE_EXIT, or -N where a rank was ended from outside by signal N: as with
     a training of one process, that is no failure of the run.
 
     Args:
@@ -142,8 +142,8 @@ class _Group:
             return 0
         if first == -signal.SIGTERM and self._stop_asked:  # before it could listen
             return 128 + signal.SIGTERM
-        if FULL_DISK_EXIT in self._codes():
-            return FULL_DISK_EXIT
+        if MACHINE_EXIT in self._codes():
+            return MACHINE_EXIT
         report, number = self._report(), self._from_outside()
         with Journal(self._out / JOURNAL_NAME) as journal:
             journal.log(report.reason, "error")

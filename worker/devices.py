@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from core.events import GPUS_GIVEN
 from worker.descendants import WORKER_MARK
 
 _SECRETS = (
@@ -43,7 +44,7 @@ class Devices:
 
     def environment(self, gpus: Sequence[int]) -> dict[str, str]:
         """What binds a training to these of the GPUs, counted from 0, or keeps it from any."""
-        return {_VISIBLE: ",".join(self.gpus[gpu] for gpu in gpus)}
+        return {_VISIBLE: ",".join(self.gpus[gpu] for gpu in gpus), GPUS_GIVEN: str(len(gpus))}
 
 
 def find_devices(wanted: Literal["auto", "cpu", "gpu"], environment: Mapping[str, str] = os.environ) -> Devices:

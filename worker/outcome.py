@@ -6,7 +6,7 @@ import signal
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from core.events import FROM_OUTSIDE, FULL_DISK_EXIT, Failed, Finished, Stopped
+from core.events import FROM_OUTSIDE, MACHINE_EXIT, Failed, Finished, Stopped
 from core.wire.worker import Outcome
 from worker.attempt import Attempt, ClaimError
 from worker.held import HeldRun, Want
@@ -55,7 +55,7 @@ def outcome_of(held: HeldRun, attempt: Attempt, ending: Ending) -> Outcome:
     if held.want is Want.HAND_BACK:
         reason = (held.reason + left)[:_REASON_LENGTH]
         return Outcome(attempt=number, outcome="interrupted", reason=reason, fault=False)
-    if ending.exit.code == FULL_DISK_EXIT:
+    if ending.exit.code == MACHINE_EXIT:
         lines = attempt.last_lines()
         reason = f"the training could not go on: {lines[-1] if lines else 'the disk is full'}"
         return Outcome(attempt=number, outcome="interrupted", reason=(reason + left)[:_REASON_LENGTH])

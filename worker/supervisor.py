@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from client import ApiError, BackendUnreachable
-from core.events import FULL_DISK_EXIT
+from core.events import MACHINE_EXIT
 from core.wire.worker import Claim, ClaimRequest, Holding, Order, Outcome
 from worker import clock
 from worker.api import FENCED, UNKNOWN, WorkerApi, is_passing
@@ -304,7 +304,7 @@ class Supervisor:
         outcome = outcome_of(held, attempt, Ending(end, reporter.ending, left, reporter.log_lines(), on_gpu))
         if upload:
             outcome = self._stored(held, upload, outcome)
-        if end.code == FULL_DISK_EXIT and outcome.outcome == "interrupted":
+        if end.code == MACHINE_EXIT and outcome.outcome == "interrupted":
             self._rest(outcome.reason)
         else:
             self._pause = _FIRST_PAUSE

@@ -12,6 +12,20 @@ FailureKind = Literal["spec", "nan", "oom", "error"]
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
+# CUDA's words for what is wrong with the machine and not with the program.
+_GPU_BROKEN = (
+    "uncorrectable ECC error",
+    "uncorrectable NVLink error",
+    "hardware stack error",
+    "no CUDA-capable device is detected",
+    "CUDA-capable device(s) is/are busy or unavailable",
+)
+
+
+class MachineError(Exception):
+    """The machine's fault and no failure of the run, which may do well elsewhere or later."""
+
+
 class TrainingError(Exception):
     """A reason that a person can act on.
 
@@ -29,6 +43,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def is_broken_gpu(error: BaseException) -> bool:
+    """Whether a GPU does not work, or is somebody else's."""
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _GPU_BROKEN)
 
 
 def out_of_memory(error: BaseException, batch_size: int, *, training: bool) -> TrainingError:

@@ -9,6 +9,7 @@ evaluates and writes.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from core.events import GPUS_GIVEN
 from core.launch import Place, Report
 from core.methods import LogitBatch, LossTerms
 from core.methods.global_batch import gathered, own_part, row_gradients
 from core.training.batch_norm import over_ranks
 from core.training.checkpoint import RandomState
-from core.training.errors import TrainingError
+from core.training.errors import MachineError, TrainingError
 
 _STEP_TIMEOUT = timedelta(minutes=30)  # ranks differ by a checkpoint's writing, or by a slow disk
 _WAIT_TIMEOUT = timedelta(days=7)  # for the first rank's evaluation; one that died is noticed by other means
@@ -65,9 +67,13 @@ class Ranks:
     def device(self) -> torch.device:
         """The first GPU that the process may see, one for each rank, else the CPU.
 
-        Raises TrainingError where there are GPUs, but too few.
+        Raises TrainingError where there are GPUs, but too few, and MachineError where a worker has given this training
+        some and they do not work: the CPU would take days for what was meant for a GPU.
         """
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        given = int(os.environ.get(GPUS_GIVEN, "0"))
+        if count < given:
+            raise MachineError(f"torch can use {count} of the {given} GPUs given to this training; see nvidia-smi")
         if count == 0:
             return torch.device("cpu")
         if count < self.size:

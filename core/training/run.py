@@ -27,7 +27,7 @@ from core.provenance import provenance
 from core.spec import ModelChoice, RunSpec, Weights
 from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, load_weights, save_weights
 from core.training.engine import Engine
-from core.training.errors import TrainingError, is_out_of_memory, out_of_memory
+from core.training.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory
 from core.training.misfit import refuse_misfit, refuse_single_image
 from core.training.origin import compare_origin, origin_of
 from core.training.ranks import ALONE, Ranks, has_lost_another, joined
@@ -65,8 +65,9 @@ def run_training(
         resume: a checkpoint of an earlier attempt at the same run.
         ranks: the processes of this training, each of which calls this; all but the first leave ``out`` alone.
 
-    Raises nothing for a training that fails: the reason is the journal's last event. OSError where the disk is full
-    and what has been trained cannot be written down: that is the machine's fault and no failure of the run.
+    Raises nothing for a training that fails: the reason is the journal's last event. What is the machine's fault and
+    no failure of the run is raised: MachineError for a GPU that does not work, OSError where the disk is full and what
+    has been trained cannot be written down.
     """
     options = options or Options()
     if ranks.place and not ranks.leads:
@@ -119,6 +120,9 @@ def run_training(
             if isinstance(error, OSError) and is_full_disk(error):
                 journal.log(f"{error}; the run cannot go on here", "error")
                 raise
+            if isinstance(error, MachineError) or is_broken_gpu(error):
+                journal.log(f"{error}; the run cannot go on here", "error")
+                raise MachineError(str(error).partition("\n")[0]) from error
             if is_out_of_memory(error):
                 _fail(journal, out_of_memory(error, spec.training.batch_size, training=training), ranks)
             else:

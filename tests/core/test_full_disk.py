@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from core.cli import main
-from core.events import FULL_DISK_EXIT, JOURNAL_NAME, Checkpointed, Event, Failed, Finished, Log, read_journal
+from core.events import JOURNAL_NAME, MACHINE_EXIT, Checkpointed, Event, Failed, Finished, Log, read_journal
 from core.spec import RunSpec
 from core.training import Options, run_training
 from core.training.checkpoint import save_weights
@@ -63,7 +63,7 @@ def test_weights_that_do_not_fit_are_no_failure_of_the_run(
     run = tmp_path / "run.json"
     run.write_text(SPEC.model_dump_json())
     monkeypatch.setattr("core.training.run.save_weights", full)
-    assert main(["train", "--run", str(run), "--out", str(tmp_path / "out")]) == FULL_DISK_EXIT
+    assert main(["train", "--run", str(run), "--out", str(tmp_path / "out")]) == MACHINE_EXIT
     assert "No space left on device" in capsys.readouterr().err
     assert not any(isinstance(event, Finished | Failed) for event in said(tmp_path / "out"))
 

@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from core.events import FULL_DISK_EXIT, Checkpointed, Failed, Finished, Journal, Started, Stopped, read_journal
+from core.events import MACHINE_EXIT, Checkpointed, Failed, Finished, Journal, Started, Stopped, read_journal
 
 STEPS = 5
 # One in its own session, one whose parent is gone, and one that has lost the mark in its environment as well.
@@ -90,7 +90,7 @@ def _train(behaviour: str, journal: Journal, out: Path, first: int, stop: thread
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "full":
         sys.stderr.write("no space is left\n")
-        return FULL_DISK_EXIT
+        return MACHINE_EXIT
     if behaviour == "exit":
         sys.stderr.write("the spec cannot be used\n")
         return 2

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from core.events import GPUS_GIVEN
 from core.wire.worker import ArtifactRef
 from tests.worker.fake import RUN, FakeBackend
 from worker.attempt import ClaimError, prepare
@@ -90,9 +91,9 @@ def test_gpus_are_those_made_visible(visible: str, gpus: tuple[str, ...]) -> Non
 
 def test_a_training_sees_the_gpus_of_its_slots() -> None:
     devices = find_devices("gpu", {"CUDA_VISIBLE_DEVICES": "4,GPU-b,6"})
-    assert devices.environment((0,)) == {"CUDA_VISIBLE_DEVICES": "4"}
-    assert devices.environment((1, 2)) == {"CUDA_VISIBLE_DEVICES": "GPU-b,6"}
-    assert find_devices("cpu").environment(()) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert devices.environment((0,)) == {"CUDA_VISIBLE_DEVICES": "4", GPUS_GIVEN: "1"}
+    assert devices.environment((1, 2)) == {"CUDA_VISIBLE_DEVICES": "GPU-b,6", GPUS_GIVEN: "2"}
+    assert find_devices("cpu").environment(()) == {"CUDA_VISIBLE_DEVICES": "", GPUS_GIVEN: "0"}
 
 
 @pytest.mark.parametrize(
