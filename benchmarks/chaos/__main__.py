@@ -21,6 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=Options.every, help="seconds between two faults, on average")
     parser.add_argument("--real", type=int, default=Options.real, help="experiments that core trains, at most")
+    parser.add_argument(
+        "--resumed", type=int, default=Options.resumed, help="go on, up to twice as long, until so many have resumed"
+    )
     parser.add_argument("--claimed", type=int, default=Options.claimed, help="runs for the eight claimers; 0 for none")
     parser.add_argument("--out", type=Path, help="folder for chaos-STACK.md and chaos-STACK.json")
     parser.add_argument("--root", type=Path, help="an empty folder that is kept, with all logs")
@@ -33,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         minutes=given.minutes,
         every=given.every,
         real=given.real,
+        resumed=given.resumed,
         claimed=given.claimed,
     )
     with tempfile.TemporaryDirectory(prefix="dkd-chaos-") as temporary:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +14,9 @@ from benchmarks.chaos import chain, records
 from benchmarks.chaos.claimers import CLAIMED
 from benchmarks.chaos.load import Asked, Load, insist
 from benchmarks.chaos.stack import Stack
-from benchmarks.chaos.standin import ranks_of
+from benchmarks.chaos.standin import is_played, ranks_of
 from client import ApiError, Client
-from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
+from core.events import JOURNAL_NAME, Event, Log, Metrics, Started, read_journal
 from core.spec import RunSpec
 from core.wire.public import Run
 
@@ -95,7 +97,7 @@ def _look_at(found: Audit, stack: Stack, client: Client, asked: Asked) -> None:
         return
     folder = (stack.artifacts / run.weights).parent
     journal = [record.event for record in read_journal(folder / JOURNAL_NAME)]
-    went_on = any(isinstance(event, Started) and event.start_step > 0 for event in journal)
+    went_on = _went_on(journal)
     content = (stack.artifacts / run.weights).read_bytes()
     if run.dataset == "synthetic":
         found.resumed += went_on
@@ -113,6 +115,21 @@ def _look_at(found: Audit, stack: Stack, client: Client, asked: Asked) -> None:
         expected_points = {(name, event.step, value) for event in metrics for name, value in event.values.items()}
     _compare_points(found, client, run, expected_points)
     _compare_logs(found, client, run, folder / JOURNAL_NAME)
+
+
+def real_resumed(artifacts: Path) -> int:
+    """Real trainings that have resumed and come to their end by now, counted from their folders alone."""
+    found = set()
+    for weights in artifacts.glob("runs/*/attempt-*/weights.safetensors"):
+        spec = json.loads((weights.parent / "run.json").read_text())
+        if not is_played(spec) and _went_on(record.event for record in read_journal(weights.parent / JOURNAL_NAME)):
+            found.add(weights.parents[1].name)
+    return len(found)
+
+
+def _went_on(journal: Iterable[Event]) -> bool:
+    """Whether an attempt of it began at a checkpoint."""
+    return any(isinstance(event, Started) and event.start_step > 0 for event in journal)
 
 
 def _succeeded(client: Client, experiment: str) -> set[str]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.chaos.audit import audit
+from benchmarks.chaos.audit import audit, real_resumed
 from benchmarks.chaos.claimers import CLAIMERS, Claimed, Claimers
 from benchmarks.chaos.daemons import ROOT, marked
 from benchmarks.chaos.faults import Faults
@@ -33,6 +33,7 @@ class Options:
         every: seconds between two faults, on average.
         real: experiments that core trains, at most; every third is a teacher and its student.
         epochs: of each of their runs.
+        resumed: of them that are to have resumed: faults go on for up to twice ``minutes`` until so many have.
         claimed: runs for the eight claimers.
         settle: seconds that the runs are given to end once nothing is broken any more.
     """
@@ -43,6 +44,7 @@ class Options:
     every: float = 2.0
     real: int = 60
     epochs: int = 40
+    resumed: int = 0
     claimed: int = 1000
     settle: float = 300.0
     terms: Terms = field(default_factory=Terms)
@@ -61,8 +63,16 @@ def play(options: Options, root: Path, say: Callable[[str], None] = lambda _: No
         follower = Follower(lab)
         follower.start()
         load.start()
-        end = time.monotonic() + 60 * options.minutes
-        injector.run(lambda: time.monotonic() > end)
+        began = time.monotonic()
+
+        def over() -> bool:
+            minutes = (time.monotonic() - began) / 60
+            return minutes > options.minutes and (
+                minutes > 2 * options.minutes or real_resumed(lab.artifacts) >= options.resumed
+            )
+
+        injector.run(over)
+        lasted = (time.monotonic() - began) / 60
         load.stop()
         say(f"{sum(injector.injected.values())} faults, {len(load.runs)} runs; waiting for their ends")
         lab.heal()
@@ -82,6 +92,8 @@ def play(options: Options, root: Path, say: Callable[[str], None] = lambda _: No
             seed=options.seed,
             every=options.every,
             minutes=options.minutes,
+            resumed=options.resumed,
+            lasted=lasted,
             machine=machine.describe(),
             commit=_commit(),
             terms=asdict(options.terms),

@@ -20,6 +20,8 @@ class Report:
         compared: resumed real trainings.
         exits: processes of ours that ended although nothing had been done to them.
         followed: points that a reader saw live.
+        lasted: minutes for which there were faults.
+        resumed: real trainings that were to have resumed by then.
         every: seconds between two faults, on average.
         errors: of the benchmark itself.
     """
@@ -38,6 +40,8 @@ class Report:
     exits: int = 0
     followed: int = 0
     every: float = 0.0
+    lasted: float = 0.0
+    resumed: int = 0
     errors: list[str] = field(default_factory=list)
 
     def must_be_zero(self) -> dict[str, int]:
@@ -74,6 +78,7 @@ class Report:
         zero = self.must_be_zero()
         rows = {
             "faults injected": total,
+            "in so many minutes": f"{self.lasted:.1f}",
             "runs submitted": audit.submitted,
             "of them for eight claimers at once": self.claimed.runs,
             "of them real trainings": audit.real,
@@ -93,7 +98,8 @@ class Report:
             f"# Faults against the {self.stack} stack",
             "",
             f"`python -m benchmarks.chaos --stack {self.stack} --minutes {self.minutes:g} --every {self.every:g} "
-            f"--seed {self.seed}` at commit {self.commit}; {self.machine}. Times in seconds: {terms}.",
+            f"--seed {self.seed} --resumed {self.resumed}` at commit {self.commit}; {self.machine}. "
+            f"Times in seconds: {terms}.",
             "",
             "| | |",
             "|---|--:|",

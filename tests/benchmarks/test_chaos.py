@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from benchmarks.chaos import chain, records
-from benchmarks.chaos.audit import Audit
+from benchmarks.chaos.audit import Audit, real_resumed
 from benchmarks.chaos.claimers import Claimed
 from benchmarks.chaos.daemons import ROOT
 from benchmarks.chaos.records import RECORDS, Presence, overlaps
 from benchmarks.chaos.report import Report
 from benchmarks.chaos.standin import STEP_SECONDS
-from core.events import read_journal
+from core.events import Journal, Started, read_journal
 
 STEPS = 12
 
@@ -123,6 +123,37 @@ def test_a_step_that_is_lost_doubled_or_moved_shows_in_the_weights() -> None:
             state = chain.advance(state, step, [])
         assert state != right
     assert chain.states(3, 5, 1, teacher=b"weights")[-1] != right
+
+
+def test_a_real_training_has_resumed_when_its_last_attempt_began_at_a_checkpoint_and_ended(tmp_path: Path) -> None:
+    def attempt(run: str, number: int, data: str, *steps: int, weights: bool = True) -> None:
+        out = tmp_path / "runs" / run / f"attempt-{number}"
+        out.mkdir(parents=True)
+        (out / "run.json").write_text(json.dumps({"dataset": {"name": data}}))
+        with Journal(out / "events.jsonl") as journal:
+            for step in steps:
+                journal.append(
+                    Started(
+                        total_steps=9,
+                        total_epochs=9,
+                        start_step=step,
+                        train_size=1,
+                        test_size=1,
+                        parameters=1,
+                        device="cpu",
+                    )
+                )
+        if weights:
+            (out / "weights.safetensors").touch()
+
+    attempt("undisturbed", 1, "digits", 0)
+    attempt("begun-anew", 1, "digits", 0, weights=False)
+    attempt("begun-anew", 2, "digits", 0)
+    attempt("under-way", 2, "digits", 0, 4, weights=False)
+    attempt("played", 2, "synthetic", 0, 4)
+    assert real_resumed(tmp_path) == 0
+    attempt("resumed", 3, "digits", 0, 4, 4)
+    assert real_resumed(tmp_path) == 1
 
 
 def test_one_process_holds_its_lock_until_it_ends(tmp_path: Path) -> None:
