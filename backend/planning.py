@@ -15,8 +15,9 @@ from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.db.upsert import insert_if_absent, insert_new
 from backend.eligibility import as_column, from_column
 from backend.errors import invalid
+from backend.estimates import estimate
 from backend.teachers import find_teacher, inherit_priority, live_teacher, need_again
-from core.spec import ExperimentSpec, PlannedRun, Problem, warnings_of
+from core.spec import ExperimentSpec, PlannedRun, Problem, RunSpec, warnings_of
 from core.wire.public import PlannedRunInfo, Preview, ProblemField
 
 
@@ -119,20 +120,33 @@ def _insert_experiments(
 
 def preview(session: Session, spec: ExperimentSpec) -> Preview:
     """What ``create`` would make, and what a person should know before."""
+    plan = spec.plan()
+    shared = [item.spec.role == "teacher" and _known(session, item.spec.fingerprint()) for item in plan]
     runs = [
         PlannedRunInfo(
-            label=planned.label,
-            role=planned.spec.role,
-            model=planned.spec.model.name,
-            seed=planned.spec.seed,
-            shared=planned.spec.role == "teacher" and find_teacher(session, planned.spec.fingerprint()) is not None,
+            label=item.label, role=item.spec.role, model=item.spec.model.name, seed=item.spec.seed, shared=known
         )
-        for planned in spec.plan()
+        for item, known in zip(plan, shared, strict=True)
     ]
     warnings = warnings_as_fields(warnings_of(spec))
     if session.scalars(select(Experiment.id).where(Experiment.name == spec.name)).one_or_none():
         warnings.insert(0, name_taken(spec.name))
-    return Preview(runs=runs, warnings=warnings)
+    trained = [item.spec for item, known in zip(plan, shared, strict=True) if not known and _trains(item.spec)]
+    return Preview(
+        spec=spec.model_dump(mode="json"),
+        estimate=estimate(session, spec, trained),
+        runs=runs,
+        warnings=warnings,
+    )
+
+
+def _known(session: Session, fingerprint: str) -> bool:
+    return find_teacher(session, fingerprint) is not None
+
+
+def _trains(run: RunSpec) -> bool:
+    """Whether it takes a step: weights from elsewhere may be used as they are."""
+    return run.weights is None or run.weights.fine_tune
 
 
 def name_taken(name: str) -> ProblemField:

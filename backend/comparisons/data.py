@@ -187,7 +187,7 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
         tried = select(models.Attempt.run_id, models.Attempt.device).join(used, used.run_id == models.Attempt.run_id)
         for run_id, device in session.execute(tried.where(linked).distinct()):
             if device:
-                devices.setdefault(run_id, []).append(_plain_device(device))
+                devices.setdefault(run_id, []).append(plain_device(device))
     succeeded = [row.id for row in rows if row.role == "teacher" and row.state == "succeeded"]
     last = latest(session, succeeded, [ACCURACY])
     teachers = {
@@ -272,7 +272,7 @@ def _finite(point: Latest | None) -> float | None:
     return point.value if point and math.isfinite(point.value) else None
 
 
-def _plain_device(device: str) -> str:
+def plain_device(device: str) -> str:
     """Without the number of the card: the next one in the same machine is no other device."""
     return re.sub(r"^cuda:\d+", "cuda", device)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from core.catalog.datasets import DATASETS, DatasetEntry, DatasetFacts
+from core.catalog.examples import describe_examples
 from core.catalog.methods import METHODS, MethodEntry
 from core.catalog.metrics import METRICS, Metric, describe_metrics
 from core.catalog.models import MODELS, ModelEntry
@@ -49,4 +50,5 @@ def describe() -> dict[str, list[dict[str, Any]]]:
         "models": [entry.describe() for entry in MODELS],
         "datasets": [entry.describe() for entry in DATASETS],
         "metrics": describe_metrics(),
+        "examples": describe_examples(),
     }

@@ -184,9 +184,29 @@ class PlannedRunInfo(Wire):
     shared: bool = Field(False, description="A teacher that exists already and will not be trained again.")
 
 
+class DeviceTime(Wire):
+    """Planned runs that past ones on one kind of device tell the time of."""
+
+    device: str = Field(description='As "cpu" or "cuda NVIDIA H200".')
+    seconds: float = Field(description="All of them one after the other, times the GPUs that share each.")
+    runs: int = Field(description="Planned runs.")
+    based_on: int = Field(description="Past runs.")
+
+
+class Estimate(Wire):
+    """Training time by the median of past runs of the same data set, network, method and batch size."""
+
+    times: list[DeviceTime] = Field(default_factory=list)
+    unknown: int = Field(0, description="Planned runs of a kind that has not succeeded here yet.")
+
+
 class Preview(Wire):
     """What a spec would make, without making it."""
 
+    spec: dict[str, Any] = Field(
+        default_factory=dict, description="The spec with its preset and every default filled in."
+    )
+    estimate: Estimate = Field(default_factory=Estimate)
     runs: list[PlannedRunInfo]
     warnings: list[ProblemField] = Field(default_factory=list)
 
@@ -308,9 +328,20 @@ class TeacherList(Wire):
     items: list[TeacherInfo]
 
 
+class CatalogExample(Wire):
+    """A spec to begin with."""
+
+    name: str
+    group: str
+    title: str
+    summary: str
+    spec: dict[str, Any] = Field(description="As its file has it; a preset that it names is not filled in.")
+
+
 class Catalog(Wire):
     methods: list[dict[str, Any]]
     models: list[dict[str, Any]]
     datasets: list[dict[str, Any]]
     metrics: list[dict[str, Any]]
+    examples: list[CatalogExample] = Field(default_factory=list)
     experiment_schema: dict[str, Any] = Field(description="JSON schema of a spec.")

@@ -1,0 +1,61 @@
+"""Specs to begin with: the files of ``examples/``, which the package carries along as data.
+
+They are listed as they are written. What a preset fills in is seen once a spec is read.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import yaml
+
+_GROUPS = {"": "On one machine", "cifar100": "CIFAR-100 pairs", "author-2025": "Author's rows, 2025"}
+"""Folders, in the order in which they are shown."""
+_TITLES = {
+    "digits": "Digits demo",
+    "quick": "Quick",
+    "digits-align-seeds": "Digits, seven seeds",
+    "cifar100-every-method": "Every method, part of CIFAR-100",
+}
+
+
+@cache
+def describe_examples() -> list[dict[str, Any]]:
+    """Each example as JSON: name, group, title, summary and spec. Do not change what is returned."""
+    root = files("core") / "examples"
+    found: list[dict[str, Any]] = []
+    for folder, group in _GROUPS.items():
+        place = root / folder if folder else root
+        # An unpacked copy of ``core`` alone has links that lead nowhere: it works, without examples.
+        names = sorted((item for item in place.iterdir() if item.is_file()), key=_order) if place.is_dir() else []
+        found += [_example(item, group) for item in names if item.name.endswith(".yaml")]
+    return found
+
+
+def _order(item: Traversable) -> tuple[int, str]:
+    stem = item.name.removesuffix(".yaml")
+    return (list(_TITLES).index(stem) if stem in _TITLES else len(_TITLES), stem)
+
+
+def _example(file: Traversable, group: str) -> dict[str, Any]:
+    text = file.read_text(encoding="utf-8")
+    spec: dict[str, Any] = yaml.safe_load(text)
+    first = text.partition("\n")[0]
+    stem = file.name.removesuffix(".yaml")
+    return {
+        "name": spec["name"],
+        "group": group,
+        "title": _TITLES.get(stem) or _pair(stem, spec),
+        "summary": first.removeprefix("#").strip() if first.startswith("#") else "",
+        "spec": spec,
+    }
+
+
+def _pair(stem: str, spec: dict[str, Any]) -> str:
+    """``resnet56 → resnet20``, before it the number where the files have one, and the data set."""
+    pair = f"{spec['teacher']['model']} → {spec['student']['model']}"
+    number = stem.partition("-")[0]
+    return f"{number} {spec['dataset']['name']}: {pair}" if number.isdecimal() else pair
