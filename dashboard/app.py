@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import session
+from dashboard import login, session
 from dashboard.views import compare, new_experiment, run, runs
 
 # Streamlit leaves a third of a phone's screen empty above the title, and its own titles are as large as a poster's.
@@ -33,10 +33,16 @@ def main() -> None:
     # link that works.
     start = st.Page(_start, title="Runs", url_path="start", default=True, visibility="hidden")
     session.register({item.url_path: item for item in listed})
-    chosen = st.navigation([start, *listed], position="top")
     st.html(_STYLE)
     with session.guarded():
-        chosen.run()
+        shown = [start, *listed]
+        if login.mode() != "none":
+            shown.append(st.Page(login.sign_out, title="Sign out", icon=":material/logout:", url_path="sign-out"))
+        outside = login.required()
+        # Also of those outside, so that their link still leads to its page once they have come in.
+        chosen = st.navigation(shown, position="hidden" if outside else "top")
+        if not outside:
+            chosen.run()
 
 
 def _start() -> None:

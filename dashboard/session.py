@@ -14,6 +14,7 @@ from streamlit.navigation.page import Page
 
 from client import ApiError, BackendUnreachable, Client, ClientSettingsError
 from core.wire.public import Catalog
+from dashboard import login
 from dashboard.live import CurveStore
 
 REFRESH_SECONDS = 2.0
@@ -24,15 +25,16 @@ _TIMEOUT_SECONDS = 6.0
 T = TypeVar("T")
 
 
-@st.cache_resource(show_spinner=False)
-def _client(settings: tuple[str | None, ...]) -> Client:
-    return Client(timeout=_TIMEOUT_SECONDS)
+@st.cache_resource(show_spinner=False, max_entries=100)
+def _client(settings: tuple[str | None, ...], token: str | None) -> Client:
+    return Client(token=token, timeout=_TIMEOUT_SECONDS)
 
 
 def client() -> Client:
-    """The client of all sessions: address and token from the environment, as ``Client`` reads them."""
+    """The client of this session: the address, and the token unless a person has come in with one, from the
+    environment, as ``Client`` reads them."""
     names = ("DKD_API_URL", "DKD_API_TOKEN", "DKD_API_TOKEN_FILE", "DKD_HOME")
-    return _client(tuple(os.environ.get(name) for name in names))
+    return _client(tuple(os.environ.get(name) for name in names), login.token())
 
 
 @st.cache_data(ttl=60, show_spinner=False)
@@ -135,7 +137,11 @@ def guarded() -> Iterator[None]:
 
 def refused(error: ApiError) -> None:
     """What the backend refused, with a hint where there is one."""
-    if error.status in (401, 403):
+    if error.status == 401 and login.token():
+        login.sign_out("This token is not known any more: it has expired or was revoked.")
+    elif error.status == 403 and login.token():
+        st.error(_sentence(error), icon=":material/key_off:")
+    elif error.status in (401, 403):
         st.error("The backend does not accept the dashboard's token.", icon=":material/key_off:")
         st.markdown("Set `DKD_API_TOKEN`, or `DKD_API_TOKEN_FILE` to the file that holds it, and start it again.")
     elif error.status == 404:

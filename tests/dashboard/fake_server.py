@@ -36,10 +36,17 @@ B = TypeVar("B", bound=Answering)
 
 
 class Serving(Generic[B]):
-    """Serves a backend. ``stop`` and ``start`` again on the same port play an outage."""
+    """Serves a backend. ``stop`` and ``start`` again on the same port play an outage.
+
+    Attributes:
+        tokens: what the requests came with, in their order.
+        refuse: a status that every request is answered with from now on, for want of a token that is accepted.
+    """
 
     def __init__(self, backend: B, port: int = 0) -> None:
         self.backend = backend
+        self.tokens: list[str] = []
+        self.refuse: int | None = None
         self.port = port
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
@@ -64,7 +71,10 @@ class Serving(Generic[B]):
 
             def _answer(self, method: str, body: Any) -> None:
                 backend = server.backend
+                server.tokens.append(self.headers.get("Authorization", "").removeprefix("Bearer "))
                 try:
+                    if server.refuse is not None:
+                        raise Refused(server.refuse, "the token is not accepted")
                     status, content = backend.answer(method, self.path, body, self.headers)
                     kind = "application/json"
                 except Refused as refused:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.request import urlopen
 
 import pytest
 
 from tests import browser
-from tests.dashboard.conftest import APP
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
+from tests.dashboard.streamlit_server import streamlit_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -41,34 +33,8 @@ def server() -> Iterator[FakeServer]:
 
 @pytest.fixture(scope="module")
 def dashboard(server: FakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a Streamlit of our own; it is stopped with its whole process group."""
-    folder: Path = tmp_path_factory.mktemp("dashboard")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
-    command += ["--server.address", "127.0.0.1"]
-    environment = os.environ | {"DKD_API_URL": server.url, "DKD_API_TOKEN": "t", "DKD_HOME": str(folder)}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _until_it_answers(url, process, folder / "log")
+    with streamlit_server(server.url, tmp_path_factory.mktemp("dashboard")) as url:
         yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
-
-
-def _until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        try:
-            with urlopen(f"{url}/_stcore/health", timeout=2):
-                return
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
-    raise AssertionError(f"Streamlit does not answer: {log.read_text()}")
 
 
 @pytest.fixture(scope="module")

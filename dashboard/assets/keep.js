@@ -1,0 +1,14 @@
+// Keeps a person's token in this browser, so that a reload or a link in the same tab does not ask for it again.
+const KEY = "dkd-lab-token";
+
+export default function ({ data, setStateValue }) {
+  if (data.forget) {
+    sessionStorage.removeItem(KEY);
+    localStorage.removeItem(KEY);
+  } else if (data.token) {
+    (data.stay ? localStorage : sessionStorage).setItem(KEY, data.token);
+  } else {
+    const held = sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY);
+    if (held) setStateValue("token", held);
+  }
+}

@@ -1,0 +1,53 @@
+"""A real Streamlit with the dashboard in it, on a port of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+from tests.dashboard.conftest import APP
+from tests.services import free_port
+
+
+@contextmanager
+def streamlit_server(backend: str, folder: Path, **environment: str) -> Iterator[str]:
+    """Its address. It is stopped with its whole process group.
+
+    Args:
+        backend: address of the backend that it shows.
+        folder: for its log and its home.
+        environment: more settings.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
+    command += ["--server.address", "127.0.0.1"]
+    own = {"DKD_API_URL": backend, "DKD_API_TOKEN": "t", "DKD_HOME": str(folder)}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=os.environ | own | environment, stdout=log, stderr=log, start_new_session=True
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _until_it_answers(url, process, folder / "log")
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
+
+def _until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        try:
+            with urlopen(f"{url}/_stcore/health", timeout=2):
+                return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+    raise AssertionError(f"Streamlit does not answer: {log.read_text()}")

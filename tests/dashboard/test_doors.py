@@ -1,0 +1,89 @@
+"""Who is let in by a real server: hosts, origins, and a person with a token in Chromium."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import browser
+from tests.dashboard.fakes import FakeServer, digits_spec
+from tests.dashboard.streamlit_server import streamlit_server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as running:
+        running.backend.submit(digits_spec())
+        yield running
+
+
+@pytest.fixture(scope="module")
+def dashboard(server: FakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("dashboard")
+    with streamlit_server(server.url, folder, DKD_DASHBOARD_LOGIN="token") as url:
+        yield url
+
+
+def handshake(url: str, host: str, origin: str) -> int:
+    """Status of the answer to a WebSocket's opening, by which everything that is shown travels."""
+    port = int(url.rpartition(":")[2])
+    lines = [
+        "GET /_stcore/stream HTTP/1.1",
+        f"Host: {host.format(port=port)}",
+        f"Origin: {origin.format(port=port)}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "\r\n",
+    ]
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        return int(connection.recv(64).split()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("127.0.0.1:{port}", "http://127.0.0.1:{port}", 101),
+        ("localhost:{port}", "http://localhost:{port}", 101),
+        ("127.0.0.1:{port}", "http://evil.example", 403),
+        ("evil.example:{port}", "http://evil.example:{port}", 403),
+        ("evil.example:{port}", "http://127.0.0.1:{port}", 403),
+    ],
+)
+def test_only_this_machines_own_pages_are_let_in(dashboard: str, host: str, origin: str, status: int) -> None:
+    assert handshake(dashboard, host, origin) == status
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser.browser() as running:
+        yield running
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
+def test_a_person_comes_in_once_and_leaves(chromium: Browser, dashboard: str, server: FakeServer) -> None:
+    context = chromium.new_context(base_url=dashboard)
+    page = context.new_page()
+    page.goto("/run?id=run-0001-000")
+    page.get_by_label("Token").fill("dkd_mine")
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("heading", name="teacher · seed 0").wait_for()
+    page.reload()
+    page.get_by_role("heading", name="teacher · seed 0").wait_for()
+    page.get_by_text("Sign out").first.click()
+    page.get_by_label("Token").wait_for()
+    page.reload()
+    page.get_by_label("Token").wait_for()
+    browser.drawn(page)
+    assert page.get_by_role("heading", name="Sign in").is_visible()
+    assert set(server.tokens) == {"dkd_mine"}
+    context.close()

@@ -1,0 +1,79 @@
+"""The ways in: none on one machine, a token of one's own, an identity provider."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.dashboard.conftest import texts, visit
+from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
+
+
+def test_nobody_is_asked_by_default(backend: FakeBackend) -> None:
+    app = visit("runs")
+    assert app.title[0].value == "Runs"
+
+
+def test_a_setting_that_is_none_says_what_it_can_be(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DKD_DASHBOARD_LOGIN", "password")
+    app = visit("runs")
+    assert "it can be none, token or oidc" in app.error[0].value
+    assert not app.title
+
+
+class TestToken:
+    @pytest.fixture(autouse=True)
+    def _asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DKD_DASHBOARD_LOGIN", "token")
+        # The dashboard's own is not what anybody comes in with.
+        monkeypatch.setenv("DKD_API_TOKEN", "the dashboard's own")
+
+    def test_nothing_is_shown_without_one(self, server: FakeServer) -> None:
+        server.backend.submit(digits_spec())
+        app = visit("run", id="run-0001-000")
+        assert app.title[0].value == "Sign in"
+        assert "digits" not in texts(app)
+        assert server.tokens == []
+
+    def test_the_backend_is_asked_with_the_persons_token_and_the_link_leads_where_it_was_to(
+        self, server: FakeServer
+    ) -> None:
+        server.backend.submit(digits_spec())
+        app = visit("run", id="run-0001-000")
+        app.text_input[0].set_value("  dkd_mine ")
+        app.button[0].click().run()
+        assert app.title[0].value == "teacher · seed 0"
+        assert set(server.tokens) == {"dkd_mine"}
+
+    @pytest.mark.parametrize(
+        ("given", "status", "said"),
+        [
+            ("", 200, "A token is needed."),
+            ("dkd_wrong", 401, "The backend does not know this token"),
+            ("dkd_worker", 403, "does not let anybody read"),
+        ],
+    )
+    def test_one_that_does_not_open_is_told_why(self, server: FakeServer, given: str, status: int, said: str) -> None:
+        server.refuse = status if status != 200 else None
+        app = visit("runs")
+        app.text_input[0].set_value(given)
+        app.button[0].click().run()
+        assert app.title[0].value == "Sign in"
+        assert said in app.error[0].value
+
+    def test_one_that_is_revoked_meanwhile_leads_back_to_the_form(self, server: FakeServer) -> None:
+        app = visit("runs")
+        app.text_input[0].set_value("dkd_mine")
+        app.button[0].click().run()
+        assert app.title[0].value == "Runs"
+        server.refuse = 401
+        app.run()
+        assert app.title[0].value == "Sign in"
+        assert "revoked" in app.error[0].value
+
+
+class TestProvider:
+    def test_without_one_it_says_what_is_missing(self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DKD_DASHBOARD_LOGIN", "oidc")
+        app = visit("runs")
+        assert "no [auth] section" in app.error[0].value
+        assert not app.title
