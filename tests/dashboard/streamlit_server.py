@@ -17,15 +17,16 @@ from tests.services import free_port
 
 
 @contextmanager
-def streamlit_server(backend: str, folder: Path, **environment: str) -> Iterator[str]:
+def streamlit_server(backend: str, folder: Path, port: int | None = None, **environment: str) -> Iterator[str]:
     """Its address. It is stopped with its whole process group.
 
     Args:
         backend: address of the backend that it shows.
         folder: for its log and its home.
+        port: where it has to be known before; else a free one.
         environment: more settings.
     """
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
     command += ["--server.address", "127.0.0.1"]
     own = {"DKD_API_URL": backend, "DKD_API_TOKEN": "t", "DKD_HOME": str(folder)}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import browser
 from tests.dashboard.fakes import FakeServer, digits_spec
+from tests.dashboard.identity_provider import CLIENT, SECRET, identity_provider
 from tests.dashboard.streamlit_server import streamlit_server
+from tests.services import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -87,3 +90,41 @@ def test_a_person_comes_in_once_and_leaves(chromium: Browser, dashboard: str, se
     assert page.get_by_role("heading", name="Sign in").is_visible()
     assert set(server.tokens) == {"dkd_mine"}
     context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
+def test_whom_the_provider_knows_and_the_list_names_comes_in(
+    chromium: Browser, server: FakeServer, tmp_path: Path
+) -> None:
+    port = free_port()
+    with identity_provider() as provider:
+        auth = {
+            "redirect_uri": f"http://127.0.0.1:{port}/oauth2callback",
+            "cookie_secret": "a long text of the tests",
+            "client_id": CLIENT,
+            "client_secret": SECRET,
+            "server_metadata_url": f"{provider.url}/.well-known/openid-configuration",
+        }
+        secrets = tmp_path / "secrets.toml"
+        secrets.write_text("[auth]\n" + "\n".join(f'{name} = "{value}"' for name, value in auth.items()))
+        settings = {
+            "DKD_DASHBOARD_LOGIN": "oidc",
+            "DKD_DASHBOARD_ALLOW": "*@lab.example",
+            "STREAMLIT_SECRETS_FILES": str(secrets),
+        }
+        with streamlit_server(server.url, tmp_path, port, **settings) as url:
+            context = chromium.new_context(base_url=url)
+            page = context.new_page()
+            provider.email = "eve@elsewhere.example"
+            page.goto("/runs")
+            page.get_by_role("button", name="Sign in").click()
+            page.get_by_text("eve@elsewhere.example is not among those who may use this DKD Lab.").wait_for()
+            assert "t" not in server.tokens, "nothing was asked for her"
+            provider.email = "ann@lab.example"
+            page.get_by_role("button", name="Sign in as somebody else").click()
+            page.get_by_role("button", name="Sign in", exact=True).click()
+            page.get_by_role("heading", name="Runs").wait_for()
+            page.get_by_text("Sign out").first.click()
+            page.get_by_role("button", name="Sign in").wait_for()
+            context.close()
