@@ -13,7 +13,7 @@ from fastapi_offline import FastAPIOffline
 from backend import errors, openapi, routes
 from backend.artifacts import open_store
 from backend.db import Database
-from backend.middleware import AccessLog, BodyLimit, HostCheck
+from backend.middleware import AccessLog, BodyLimit, HostCheck, SecurityHeaders
 from backend.monitoring import Monitor
 from backend.nudge import Nudger
 from backend.reconciler import Reconciler
@@ -66,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     uploads = {"/api/v1/teachers/uploads": settings.max_upload_bytes}
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, others=uploads)
     app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)
     for router in routes.API:
         app.include_router(router, prefix="/api/v1")

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 
+from backend.deps import submits
 from backend.texts import first_unfit
+from backend.tokens import Principal
 from core.spec import Problem, SpecError
 
 
@@ -20,7 +22,8 @@ class Body:
         self.sha256 = sha256
 
 
-async def _body(request: Request) -> Body:
+async def _body(request: Request, _: Annotated[Principal, submits]) -> Body:
+    """Whoever may not submit has nothing read."""
     raw = await request.body()
     try:
         data = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)

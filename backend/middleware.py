@@ -49,6 +49,46 @@ class HostCheck:
         await self.app(scope, receive, send)
 
 
+class SecurityHeaders:
+    """Tells browsers to make of an answer no more than it is: no page, no frame, no other type, no copy on the disk.
+
+    The pages of the interface (``/docs``) are the only ones there are, and run the script that they bring.
+    """
+
+    _ALWAYS = (
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-frame-options", b"DENY"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+    )
+    _NOTHING = b"default-src 'none'; frame-ancestors 'none'; sandbox"
+    _PAGES = (
+        b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    )
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"]
+        policy = self._PAGES if path == "/docs" or path.startswith("/docs/") else self._NOTHING
+        own = [*self._ALWAYS, (b"content-security-policy", policy)]
+        if path.startswith("/api/"):
+            own.append((b"cache-control", b"no-store"))
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(item for item in own if item[0] not in given)]
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
 class BodyLimit:
     """Answers 413 to a body above the limit, before it is read where its length is announced.
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from backend.db import Database, db_now, new_id, now
 from backend.db.models import Token
-from backend.errors import conflict, not_found
+from backend.errors import ApiError, conflict, not_found
 from backend.settings import Settings
 from core.wire.access import TokenInfo, TokenMade, TokenRequest
 from core.wire.public import ProblemField
@@ -120,6 +120,14 @@ def revoke(session: Session, token_id: str, principal: Principal) -> TokenInfo:
     moment = now(session)
     token.revoked_at = token.revoked_at or moment
     return _info(token, moment)
+
+
+def refuse_other(session: Session, owner: str | None, principal: Principal) -> None:
+    """Raises ApiError 403 where the token ``owner`` is still good, and is not the one that this is asked with."""
+    if owner in (None, principal.token_id):
+        return
+    if session.scalars(select(Token.id).where(Token.id == owner, _live())).first():
+        raise ApiError(403, "this worker registered with another token, which is still in use")
 
 
 def _live() -> ColumnElement[bool]:

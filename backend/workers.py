@@ -15,11 +15,15 @@ from backend.errors import conflict, not_found
 from backend.lifecycle import HELD, lock, take_away
 from backend.settings import Settings
 from backend.texts import clean
+from backend.tokens import Principal, refuse_other
 from core.wire.worker import Heartbeat, HeartbeatReply, Order, Registered, Registration
 
 
-def register(session: Session, registration: Registration, settings: Settings) -> Registered:
-    """Enter a worker, or meet it again. Runs that it holds from an earlier life go back to the queue at once."""
+def register(session: Session, registration: Registration, principal: Principal, settings: Settings) -> Registered:
+    """Enter a worker, or meet it again. Runs that it holds from an earlier life go back to the queue at once.
+
+    Raises ApiError 403 where it registered with another token that is still in use.
+    """
     moment = now(session)
     values = {
         "name": _distinct_name(session, registration),
@@ -33,10 +37,12 @@ def register(session: Session, registration: Registration, settings: Settings) -
         "version": clean(registration.version),
         "state": "online",
         "last_heartbeat": moment,
+        "token_id": principal.token_id,
     }
     new = {"id": registration.worker_id, "registered_at": moment, **values}
     if not insert_if_absent(session, Worker, new, unique=["id"]):
         worker = session.get_one(Worker, registration.worker_id, with_for_update={"key_share": True})
+        refuse_other(session, worker.token_id, principal)
         for name, value in values.items():
             setattr(worker, name, value)
         held = lock(session, (Run.worker_id == worker.id) & Run.state.in_(HELD))

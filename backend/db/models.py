@@ -212,6 +212,8 @@ class Worker(Base):
     )
     # No foreign key: the two tables would refer to each other. Looked at again with every claim.
     reserved_run_id: Mapped[str | None] = mapped_column(_ID, doc="The run over several GPUs that it keeps GPUs for.")
+    # No foreign key, which SQLite cannot add in place as the models have it. A token that is gone holds nothing.
+    token_id: Mapped[str | None] = mapped_column(_ID, doc="That it registered with; no other token speaks for it.")
     registered_at: Mapped[datetime]
     last_heartbeat: Mapped[datetime]
 

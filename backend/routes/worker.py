@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Path
+from fastapi import APIRouter, BackgroundTasks, Depends, Path
+from sqlalchemy import select
 
 from backend import reports, workers
 from backend.claim import claim
-from backend.deps import DatabaseDep, NudgerDep, SettingsDep, works
+from backend.db.models import Worker
+from backend.deps import DatabaseDep, NudgerDep, SettingsDep, WorkerDep, works
 from backend.reconciler import send_nudges
+from backend.tokens import refuse_other
 from core.wire.worker import (
     ClaimReply,
     ClaimRequest,
@@ -25,6 +28,17 @@ from core.wire.worker import (
 router = APIRouter(prefix="/worker", tags=["worker protocol"], dependencies=[works])
 
 WorkerId = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+
+
+def _speaks_for(worker_id: WorkerId, principal: WorkerDep, database: DatabaseDep) -> str:
+    """The worker's id. Raises ApiError 403 where it registered with another token, which is still in use."""
+    with database.read() as session:
+        owner = session.scalars(select(Worker.token_id).where(Worker.id == worker_id)).one_or_none()
+        refuse_other(session, owner, principal)
+    return worker_id
+
+
+OwnWorkerId = Annotated[str, Depends(_speaks_for)]
 RunId = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
 
 _FENCED: dict[int | str, dict[str, Any]] = {409: {"description": "The run is no longer this attempt's"}}
@@ -32,17 +46,22 @@ _FENCED: dict[int | str, dict[str, Any]] = {409: {"description": "The run is no 
 
 @router.post("/register")
 def register(
-    registration: Registration, database: DatabaseDep, settings: SettingsDep, nudger: NudgerDep, tasks: BackgroundTasks
+    registration: Registration,
+    principal: WorkerDep,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    nudger: NudgerDep,
+    tasks: BackgroundTasks,
 ) -> Registered:
     """Enter a worker. Runs that it holds from an earlier life go back to the queue at once."""
     with database.write() as session:
-        answer = workers.register(session, registration, settings)
+        answer = workers.register(session, registration, principal, settings)
     tasks.add_task(send_nudges, database, nudger)
     return answer
 
 
 @router.post("/{worker_id}/heartbeat")
-def heartbeat(worker_id: WorkerId, beat: Heartbeat, database: DatabaseDep, settings: SettingsDep) -> HeartbeatReply:
+def heartbeat(worker_id: OwnWorkerId, beat: Heartbeat, database: DatabaseDep, settings: SettingsDep) -> HeartbeatReply:
     """Renew the leases of the runs named, and learn what to do with each. 404: register first."""
     with database.write() as session:
         return workers.heartbeat(session, worker_id, beat, settings)
@@ -50,7 +69,7 @@ def heartbeat(worker_id: WorkerId, beat: Heartbeat, database: DatabaseDep, setti
 
 @router.post("/{worker_id}/claim")
 def claim_run(
-    worker_id: WorkerId, database: DatabaseDep, settings: SettingsDep, request: ClaimRequest | None = None
+    worker_id: OwnWorkerId, database: DatabaseDep, settings: SettingsDep, request: ClaimRequest | None = None
 ) -> ClaimReply:
     """Take the best eligible run, under a lease; with the key of an earlier request, what that was given. 404: register
     first."""
@@ -59,7 +78,7 @@ def claim_run(
 
 
 @router.post("/{worker_id}/runs/{run_id}/events", responses=_FENCED)
-def events(worker_id: WorkerId, run_id: RunId, batch: EventBatch, database: DatabaseDep) -> EventReply:
+def events(worker_id: OwnWorkerId, run_id: RunId, batch: EventBatch, database: DatabaseDep) -> EventReply:
     """Report what the training said. 409: the run is no longer this attempt's, and its process is to be ended."""
     with database.write() as session:
         return EventReply(accepted_seq=reports.take_events(session, worker_id, run_id, batch))
@@ -67,7 +86,7 @@ def events(worker_id: WorkerId, run_id: RunId, batch: EventBatch, database: Data
 
 @router.post("/{worker_id}/runs/{run_id}/finish", status_code=204, responses=_FENCED)
 def finish(
-    worker_id: WorkerId,
+    worker_id: OwnWorkerId,
     run_id: RunId,
     outcome: Outcome,
     database: DatabaseDep,

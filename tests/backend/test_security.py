@@ -1,0 +1,98 @@
+"""What a browser is told, and what a worker's token opens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.backend.lab import Json, Lab, metrics, plain, started
+
+PASSES = {"attempt": 1, "records": [started()]}
+
+
+@pytest.fixture
+def other(lab: Lab) -> tuple[Json, httpx.Client]:
+    """A second token for workers, and a client that has it, on the lab's backend."""
+    made = lab.admin.post("/api/v1/tokens", json={"name": "node2", "scopes": ["worker"]}).json()
+    client = type(lab.worker)(lab.app, headers={"Authorization": f"Bearer {made['token']}"})
+    return made, client
+
+
+def calls(claim: Json) -> list[tuple[str, Any]]:
+    run = f"/api/v1/worker/worker-one/runs/{claim['run_id']}"
+    weights = {"path": f"{claim['folder']}/weights.safetensors", "sha256": "b" * 64}
+    registration = {"worker_id": "worker-one", "name": "x", "host": "x", "slots": 1, "device": "cpu"}
+    return [
+        ("/api/v1/worker/register", registration),
+        ("/api/v1/worker/worker-one/claim", None),
+        ("/api/v1/worker/worker-one/heartbeat", {"holding": []}),
+        (f"{run}/events", PASSES),
+        (f"{run}/finish", {"attempt": 1, "outcome": "succeeded", "weights": weights}),
+    ]
+
+
+def test_a_worker_is_spoken_for_by_its_own_token_alone(lab: Lab, other: tuple[Json, httpx.Client]) -> None:
+    """A token that was stolen from one node cannot report for another's runs, take them away or plant weights."""
+    lab.register()
+    lab.submit(plain(runs=2))
+    claim = lab.claim()
+    _, thief = other
+    for path, body in calls(claim):
+        answer = thief.post(path, json=body)
+        assert answer.status_code == 403, path
+        assert "another token" in answer.json()["detail"]
+    assert lab.run(claim["run_id"])["state"] == "running"
+    assert lab.events(claim, started(), metrics(2, 10, train_loss=1.0)) == 2
+    lab.succeed(claim)
+
+
+def test_a_worker_may_come_back_with_a_new_token_once_the_old_one_is_revoked(
+    lab: Lab, other: tuple[Json, httpx.Client]
+) -> None:
+    lab.register()
+    old = next(token for token in lab.admin.get("/api/v1/tokens").json()["items"] if token["name"] == "worker")
+    assert lab.admin.delete(f"/api/v1/tokens/{old['id']}").status_code == 200
+    path, body = calls({"run_id": "x", "folder": "x"})[0]
+    assert other[1].post(path, json=body).status_code == 200
+    assert other[1].post("/api/v1/worker/worker-one/claim").status_code == 200
+
+
+def test_a_workers_token_reads_nothing(lab: Lab) -> None:
+    lab.register()
+    lab.submit(plain())
+    claim = lab.claim()
+    document = lab.admin.get("/openapi.json").json()
+    for path, methods in document["paths"].items():
+        if path in ("/healthz", "/readyz") or path.startswith("/api/v1/worker/"):
+            continue
+        for method in methods:
+            url = path.replace("{run_id}", claim["run_id"])
+            assert lab.worker.request(method, url).status_code == 403, (method, path)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/runs", "/healthz", "/nothing", "/metrics", "/openapi.json"])
+def test_an_answer_is_no_page(lab: Lab, path: str) -> None:
+    headers = lab.admin.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert (headers.get("cache-control") == "no-store") == path.startswith("/api/")
+
+
+def test_a_refusal_has_the_headers_too(lab: Lab) -> None:
+    for answer in (
+        lab.admin.get("/api/v1/runs", headers={"Host": "evil.example"}),
+        lab.admin.get("/api/v1/runs", headers={"Origin": "https://evil.example"}),
+        lab.admin.get("/api/v1/runs", headers={"Authorization": "Bearer wrong"}),
+    ):
+        assert answer.status_code in (400, 401, 403)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_page_of_the_interface_may_run_its_own_script_in_no_frame(lab: Lab) -> None:
+    policy = lab.admin.get("/docs").headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert "script-src 'self'" in policy
