@@ -58,7 +58,6 @@ class Faults:
         short, long = self._short, self._long
         found = [
             Fault("training killed", lambda _: self._kill(lambda v: len(v.processes) == 1), 5),
-            Fault("real training killed after a checkpoint", lambda _: self._kill_real(), 4, "real training"),
             Fault("one rank of two killed", lambda _: self._kill(lambda v: len(v.processes) > 1), 4),
             Fault("launcher killed", lambda _: self._kill_launcher(), 3),
             Fault("worker killed", lambda w: self._end(w, signal.SIGKILL, self.random.uniform(0, 3)), 4, "worker"),
@@ -82,6 +81,10 @@ class Faults:
             Fault("experiment paused and resumed", lambda _: self.people.pause(), 1, "people"),
             Fault("worker drained for a while", lambda _: self.people.drain(), 1, "people"),
         ]
+        if self.load.trains:  # else each would be waited for in vain
+            found.append(
+                Fault("real training killed after a checkpoint", lambda _: self._kill_real(), 4, "real training")
+            )
         return found + (self._of_services() if self.stack.kind == "services" else self._of_embedded())
 
     def rare(self) -> list[Fault]:

@@ -89,6 +89,7 @@ class Load:
     Attributes:
         runs: every run that the backend has accepted, by its id.
         keys: idempotency keys that were used: as many experiments there must be.
+        trains: whether real trainings are among the runs.
     """
 
     def __init__(self, stack: Stack, seed: int, real: int, epochs: int) -> None:
@@ -97,6 +98,7 @@ class Load:
         self._stack = stack
         self._random = random.Random(seed)
         self._seed = iter(range(1, 1_000_000))
+        self.trains = real > 0
         self._real, self._epochs = real, epochs
         self._under_way: set[str] = set()
         self._ended = threading.Event()
