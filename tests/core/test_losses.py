@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core import methods
-from core.explain import explain
+from core.catalog.methods import DKDAlignParams
+from core.explain import alike, explain
+from core.methods._dkd_align import dkd_align_loss
+from core.methods.terms import LogitBatch
 
 REDUCTIONS = ("batch", "sample", "log")
 
@@ -211,3 +214,42 @@ def test_explain_equals_the_torch_losses() -> None:
         np.testing.assert_allclose(gradient, torch.autograd.grad(loss, z)[0], rtol=1e-9, atol=1e-15)
     assert shown.align_batch == pytest.approx(methods.alignment(z, v, target, 4.0, "batch").item(), rel=1e-12)
     assert shown.align_log == pytest.approx(methods.alignment(z, v, target, 4.0, "log").item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weight", [{"epsilon": 6.0}, {"epsilon_share": 0.2}])
+def test_a_batch_of_samples_alike_is_explained_as_the_torch_loss_has_it(
+    reduction: str, weight: dict[str, float]
+) -> None:
+    z, v, target = logits(5, 7)
+    floor = 1e-8 if reduction == "log" else 0.0
+    params = DKDAlignParams(
+        reduction=reduction, alpha=0.5, beta=3.0, ce_weight=0.7, temperature=3.0, log_floor=floor, **weight
+    )
+    shown = alike(z.detach().numpy(), v.numpy(), target.numpy(), params, batch=4)
+    for row in range(len(z)):
+        repeated = LogitBatch(z[row].detach().repeat(4, 1), v[row].repeat(4, 1), target[row].repeat(4))
+        loss = dkd_align_loss(repeated, params, None)
+        assert shown.total[row] == pytest.approx(loss.total.item(), rel=1e-10)
+        assert -shown.weights["align"][row] == pytest.approx(loss.values["epsilon"].item(), rel=1e-10)
+        for name, gradient in loss.gradients.items():
+            assert shown.values[name][row] == pytest.approx(loss.values[name].item(), rel=1e-10)
+            np.testing.assert_allclose(shown.gradients[name][row], gradient[0], rtol=1e-8, atol=1e-15)
+        assert loss.similarity is not None
+        assert shown.similarity[row] == pytest.approx(loss.similarity().item(), rel=1e-9)
+        norms = {name: gradient.norm().item() for name, gradient in loss.gradients.items()}
+        assert shown.share[row] == pytest.approx(norms["align"] / sum(norms.values()), rel=1e-9)
+    if "epsilon_share" in weight:
+        np.testing.assert_allclose(shown.share, 0.2)
+
+
+def test_what_has_no_direction_is_not_a_number_and_bad_input_is_refused() -> None:
+    z, _, target = logits(2, 5)
+    same = alike(z.detach().numpy(), z.detach().numpy(), target.numpy(), DKDAlignParams(reduction="log", epsilon=6.0))
+    assert np.isfinite(same.total).all()
+    assert np.isnan(same.similarity).all()
+    params = DKDAlignParams(reduction="sample", epsilon=6.0)
+    with pytest.raises(ValueError, match="at least one sample"):
+        alike([[1, 2, 3]], [[1, 2, 3]], [0], params, batch=0)
+    with pytest.raises(ValueError, match="standardised"):
+        alike([[1, 2, 3]], [[1, 2, 3]], [0], params.model_copy(update={"standardise": True}))
