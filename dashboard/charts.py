@@ -222,6 +222,13 @@ def _band(
     )
 
 
+def plain_figure(axis: str, x_axis: str, *, height: int) -> go.Figure:
+    """An empty figure as all of them are: titles of its axes, legend above, zoom kept."""
+    figure = _figure(axis, height=height)
+    figure.update_xaxes(title_text=x_axis, rangemode="normal")
+    return figure
+
+
 def _figure(axis: str, *, height: int) -> go.Figure:
     import plotly.graph_objects as go
 

@@ -1,0 +1,109 @@
+"""The loss explorer: its numbers, and the page without any backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from core.explain import DKDAlignParams
+from dashboard import explorer
+from tests.dashboard.conftest import charts, texts, visit
+from tests.dashboard.fakes import FakeServer
+
+PARAMS = DKDAlignParams(reduction="sample", epsilon=6.0)
+
+
+@pytest.fixture(autouse=True)
+def _no_backend(server: FakeServer) -> None:
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [("even", [0.25] * 4), ("one", [0.125, 0.625, 0.125, 0.125]), ("falling", [1 / 15, 8 / 15, 4 / 15, 2 / 15])],
+)
+def test_shapes_of_the_other_classes(shape: explorer.Shape, expected: list[float]) -> None:
+    np.testing.assert_allclose(explorer.others(shape, 4, strength=0.5, first=2), expected)
+
+
+def test_own_weights_go_on_with_the_last() -> None:
+    np.testing.assert_allclose(explorer.others("own", 4, own="3; 1"), [0.5, 1 / 6, 1 / 6, 1 / 6])
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [("", "at least one"), ("1, x", "not a list"), ("1 2 3 4 5", "5 weights for 4"), ("-1", "below 0")],
+)
+def test_weights_that_cannot_be_used(own: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        explorer.others("own", 4, own=own)
+
+
+def test_the_swap_changes_the_term_by_the_formula_and_by_nothing_where_it_says_so() -> None:
+    flat, peaked = explorer.others("even", 9), explorer.others("one", 9, strength=0.8)
+    for student, teacher in ((peaked, flat), (flat, peaked), (peaked, peaked), (peaked, np.roll(peaked, 1))):
+        found = explorer.swapped(student, teacher, PARAMS)
+        assert found.distance[0] - found.distance[1] == pytest.approx(found.formula, abs=1e-12)
+        assert found.tckd == pytest.approx((1.464, 1.674), abs=1e-3)
+    assert explorer.swapped(flat, peaked, PARAMS).holds, "p̂ uniform"
+    assert explorer.swapped(peaked, peaked, PARAMS).holds, "p̂ = q̂"
+    assert not explorer.swapped(peaked, flat, PARAMS).holds
+
+
+def test_the_map_has_the_chosen_point_and_the_line_adds_up() -> None:
+    student, teacher = explorer.others("one", 9), explorer.others("even", 9)
+    found = explorer.surface("align", student, teacher, PARAMS, 1)
+    row, column = 7, 30
+    networks = explorer.Network(found.student[column], student), explorer.Network(found.teacher[row], teacher)
+    assert found.height[row, column] == pytest.approx(explorer.at(*networks, PARAMS, 1).values["align"][0])
+    line = explorer.line(*networks, PARAMS, 1)
+    np.testing.assert_allclose(sum(line.parts[name] for name in ("ce", "tckd", "nckd", "align")), line.parts["total"])
+
+
+def test_many_classes_are_drawn_by_their_probability() -> None:
+    student, teacher = explorer.others("one", 99, first=50), explorer.others("one", 99, first=70)
+    drawn = explorer.drawn_classes(student, teacher)
+    assert len(drawn) == 16
+    assert {49, 69} < set(drawn)
+
+
+class TestPage:
+    def test_it_needs_no_backend(self) -> None:
+        app = visit("loss")
+        assert not app.exception
+        assert "does not answer" not in texts(app)
+        assert {"loss.gradients", "loss.probabilities", "loss.along", "loss.map.total.False"} <= charts(app)
+        assert "does not hold** for the alignment term" in texts(app)
+        assert {item.label for item in app.metric} >= {"Loss", "Alignment term's share of the gradient"}
+
+    def test_scenarios_are_one_click_away_and_the_address_has_them(self) -> None:
+        app = visit("loss")
+        app.button(key="loss.scenario.B").click().run()
+        assert (app.slider(key="p").value, app.slider(key="q").value) == (0.8, 0.6)
+        assert not app.exception
+
+    def test_a_link_opens_what_it_says(self) -> None:
+        app = visit(
+            "loss", p="0.3", C="100", reduction="log", weight="share", share="0.25", q_shape=explorer.SHAPES["one"]
+        )
+        assert not app.exception
+        assert app.slider(key="p").value == 0.3
+        assert app.number_input(key="C").value == 100
+        shown = {item.label: item.value for item in app.metric}
+        assert shown["Alignment term's share of the gradient"] == "25 %"
+        assert "classes of least probability are not drawn" in texts(app)
+
+    def test_equal_distributions_make_the_claim_hold(self) -> None:
+        app = visit("loss")
+        app.selectbox(key="p_shape").set_value("even").run()
+        assert "The claim **holds** for the alignment term" in texts(app)
+        assert "never holds exactly for TCKD" in texts(app)
+
+    def test_bad_weights_are_told_and_the_page_goes_on(self) -> None:
+        app = visit("loss")
+        app.selectbox(key="p_shape").set_value("own").run()
+        app.text_input(key="p_own").set_value("1, two").run()
+        assert "not a list of numbers" in app.error[0].value
+        assert not app.exception
+        app.text_input(key="p_own").set_value("4, 1").run()
+        assert not app.error
