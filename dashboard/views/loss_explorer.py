@@ -16,7 +16,7 @@ from dashboard.explorer import QUANTITIES, SHAPES, SWAPPED, Network, Quantity, S
 from dashboard.tables import NOTHING
 
 _REDUCTIONS = ("sample", "batch", "log")
-_WEIGHTS = {"epsilon": "ε", "share": "share of the gradient"}
+_WEIGHTS = ("ε", "share")
 _START = DKDAlignParams(reduction="sample", epsilon=6.0)
 _KEYS = (
     *("p", "q", "p_shape", "p_strength", "p_first", "p_own", "q_shape", "q_strength", "q_first", "q_own"),
@@ -137,10 +137,9 @@ def _params() -> DKDAlignParams:
     )
     weight = st.segmented_control(
         "Weight of A by",
-        list(_WEIGHTS),
-        default="epsilon",
+        _WEIGHTS,
+        default="ε",
         required=True,
-        format_func=_WEIGHTS.__getitem__,
         key="weight",
         bind="query-params",
         help="Share: ε is chosen so that the term has this share of the summed gradient norms.",
@@ -149,7 +148,13 @@ def _params() -> DKDAlignParams:
     with left:
         if weight == "share":
             share = st.number_input(
-                "ε share", min_value=0.01, max_value=0.99, value=0.1, step=0.05, key="share", bind="query-params"
+                "Share of the gradient",
+                min_value=0.01,
+                max_value=0.99,
+                value=0.1,
+                step=0.05,
+                key="share",
+                bind="query-params",
             )
             weighted = {"epsilon_share": float(share)}
         else:
