@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
@@ -75,7 +76,18 @@ def offers(session: Session) -> list[Offer]:
     return list(dict.fromkeys(map(Offer.of, workers)))
 
 
-def what_is_missing(run: Run, known: Sequence[Offer]) -> str:
+class Needs(Protocol):
+    """What a run needs of its worker, as the columns of its row have it."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def gpus(self) -> int: ...
+    @property
+    def labels(self) -> str: ...
+
+
+def what_is_missing(run: Needs, known: Sequence[Offer]) -> str:
     """Why no worker of those known will take a run, in words; empty where one will."""
     labels = from_column(run.labels)
     suitable = [offer for offer in known if offer.could_take(run.device, run.gpus, labels)]

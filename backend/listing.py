@@ -59,6 +59,7 @@ class _Query(BaseModel):
     created_after: Moment | None = Field(None, description="That moment or later.")
     created_before: Moment | None = Field(None, description="Before that moment.")
     archived: Archived = Field("exclude", description="What was archived is left out of lists.")
+    count: bool = Field(False, description="Say how many there are on all pages together, as `total`.")
     cursor: str | None = Field(None, max_length=2000, description="`next_cursor` of the page before.")
     limit: int = Field(50, ge=1, le=500, description="How many to a page.")
 
@@ -68,6 +69,7 @@ class RunQuery(_Query):
 
     state: list[RunState] | None = Field(None, max_length=20, description="Any of these.")
     role: Literal["teacher", "student"] | None = None
+    id: list[Annotated[str, Field(max_length=16)]] | None = Field(None, max_length=500, description="Any of these.")
     experiment: str | None = Field(None, max_length=100, description="Id or name; also an archived one.")
     sort: RunSort = Field("-created", description="With - the greatest or newest first.")
 
@@ -102,13 +104,17 @@ def run_page(session: Session, kept: RunQuery, experiment: Experiment | None) ->
         conditions.append(Run.id.in_(linked))
     else:
         conditions += _archived(kept.archived)
+    total = None
+    if kept.count:
+        matching = select(func.count()).select_from(Run).outerjoin(Experiment, Experiment.id == Run.experiment_id)
+        total = session.scalars(matching.where(*conditions)).one()
     query = order.applied(query.where(*conditions), kept.cursor).limit(limit + 1)
     items = views.run_summaries(session, query)
     if len(items) <= limit:
-        return RunPage(items=items)
+        return RunPage(items=items, total=total)
     last = items[limit - 1].id
     value = None if place.by is None else _value_of(session, place, last)
-    return RunPage(items=items[:limit], next_cursor=order.cursor(value, last))
+    return RunPage(items=items[:limit], next_cursor=order.cursor(value, last), total=total)
 
 
 def experiment_page(session: Session, kept: ExperimentQuery) -> ExperimentPage:
@@ -120,9 +126,13 @@ def experiment_page(session: Session, kept: ExperimentQuery) -> ExperimentPage:
     rows = list(session.scalars(order.applied(select(Experiment).where(*conditions), kept.cursor).limit(limit + 1)))
     more = len(rows) > limit
     last = rows[limit - 1] if more else None
+    total = None
+    if kept.count:
+        total = session.scalars(select(func.count()).select_from(Experiment).where(*conditions)).one()
     return ExperimentPage(
         items=views.experiment_summaries(session, rows[:limit]),
         next_cursor=order.cursor(last.name if by is not None else None, last.id) if last else None,
+        total=total,
     )
 
 
@@ -156,6 +166,8 @@ def _run_conditions(kept: RunQuery) -> list[ColumnElement[bool]]:
     found = _of_runs(kept)
     if kept.state:
         found.append(Run.state.in_(kept.state))
+    if kept.id:
+        found.append(Run.id.in_([clean(run_id) for run_id in kept.id]))
     if kept.role:
         found.append(Run.role == kept.role)
     if kept.text:

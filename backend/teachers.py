@@ -1,6 +1,6 @@
 """What a teacher's run has beyond other runs: it is one of its kind, it is needed by others, and it has their priority.
 
-Every function wants the teacher's row locked by the caller, but for ``live_teacher`` and ``find_teacher``.
+Every function wants the teacher's row locked by the caller, but for ``live_teacher``, ``find_teacher`` and ``listed``.
 """
 
 from __future__ import annotations
@@ -8,14 +8,18 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import and_, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased, defer
 
-from backend.db.models import Experiment, Run
+from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricName, Run
+from backend.eligibility import offers, what_is_missing
 from backend.errors import conflict
-from core.wire.public import TERMINAL
+from backend.metrics_store import KNOWN, decode
+from core.wire.public import TERMINAL, TeacherInfo
 
 _LIVE = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
 _NAMED = 5
+_MOST_LISTED = 1000
+_TOP1 = "test/top1"
 
 
 def live_teacher(session: Session, fingerprint: str, *, lock: bool = False) -> Run | None:
@@ -68,3 +72,51 @@ def refuse_while_needed(session: Session, teacher: Run) -> None:
     more = f" and {len(found) - _NAMED} more experiments" if len(found) > _NAMED else ""
     total = sum(count for _, count in found)
     raise conflict(f"{total} run(s) wait for this teacher: {named}{more}; cancel those, or their experiments, first")
+
+
+def listed(session: Session) -> list[TeacherInfo]:
+    """The newest thousand, newest first, with what they were made of and who uses them."""
+    latest, name, used, student = MetricLatest, MetricName, ExperimentRun, aliased(Run)
+    students = select(func.count()).where(student.teacher_run_id == Run.id).correlate(Run).scalar_subquery()
+    of_it = select(used.experiment_id).where(used.run_id == Run.id).correlate(Run)
+    top1 = select(name.id).where(name.name == _TOP1).scalar_subquery()
+    source, fine_tune = Run.spec["weights"]["source"].as_string(), Run.spec["weights"]["fine_tune"].as_boolean()
+    query = (
+        select(
+            Run,
+            latest.value,
+            latest.kind,
+            students.label("students"),
+            of_it.with_only_columns(func.count()).scalar_subquery().label("experiments"),
+            of_it.with_only_columns(func.max(used.experiment_id)).scalar_subquery().label("example"),
+            source.label("source"),
+            fine_tune.label("fine_tune"),
+        )
+        .outerjoin(latest, and_(latest.run_id == Run.id, latest.name_id == top1, KNOWN))
+        .where(Run.role == "teacher")
+        .order_by(Run.id.desc())
+        .limit(_MOST_LISTED)
+        .options(defer(Run.spec), defer(Run.environment), defer(Run.log_tail))
+    )
+    known = offers(session)
+    return [
+        TeacherInfo(
+            run_id=run.id,
+            fingerprint=run.fingerprint,
+            model=run.model,
+            dataset=run.dataset,
+            seed=run.seed,
+            state=run.state,
+            reason="; ".join(filter(None, (run.reason, what_is_missing(run, known) if run.state == "queued" else ""))),
+            epoch=run.epoch,
+            total_epochs=run.total_epochs,
+            created_at=run.created_at,
+            top1=None if kind is None else decode(value, kind),
+            students=count,
+            experiments=experiments,
+            example=example,
+            weights=weights,
+            fine_tuned=bool(fine_tuned),
+        )
+        for run, value, kind, count, experiments, example, weights, fine_tuned in session.execute(query)
+    ]

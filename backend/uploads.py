@@ -116,7 +116,7 @@ def resolved(session: Session, specs: Sequence[tuple[str, ExperimentSpec]]) -> l
         path = f"{prefix}teacher.weights"
         upload = named(session, weights.source.removeprefix(UPLOAD).replace("\0", ""))
         if upload is None:
-            text = f"there is no upload {weights.source.removeprefix(UPLOAD)!r}; `dkd teachers upload` makes one"
+            text = f"there is no upload {weights.source.removeprefix(UPLOAD)!r}; `dkd upload` makes one"
             problems.append(Problem(f"{path}.source", text))
             continue
         if weights.sha256 not in (None, upload.sha256):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 from client.connection import API, Connection, part
 from core.wire.stored import ArtifactList, RunNews, Upload, UploadList
@@ -42,15 +44,20 @@ class Files:
         os.replace(rest, to)
         return to.stat().st_size
 
-    def upload_teacher(self, file: Path, *, name: str) -> Upload:
+    def upload_teacher(self, file: Path | BinaryIO, *, name: str) -> Upload:
         """Send a teacher's weights (safetensors); a spec then names them ``weights: "upload:NAME"``.
 
         Sending the same file again changes nothing. Raises OSError where the file cannot be read.
+
+        Args:
+            file: where it is, or an open one, which is read from its start.
         """
-        size = file.stat().st_size
-        return self._connection.send_blocks(
-            "POST", f"{API}/teachers/uploads", Upload, blocks=_blocks(file), size=size, query={"name": name}
-        )
+        with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(0)
+            return self._connection.send_blocks(
+                "POST", f"{API}/teachers/uploads", Upload, blocks=_blocks(stream), size=size, query={"name": name}
+            )
 
     def uploads(self) -> UploadList:
         """Uploaded weights, newest first."""
@@ -72,7 +79,6 @@ def _write(path: Path, blocks: Iterator[bytes], *, append: bool) -> None:
             file.write(block)
 
 
-def _blocks(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            yield block
+def _blocks(stream: BinaryIO) -> Iterator[bytes]:
+    while block := stream.read(_BLOCK):
+        yield block

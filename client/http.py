@@ -17,6 +17,7 @@ from client.making import Making
 from client.objects import Metrics, Run, RunPage, RunSummary
 from core.spec import ExperimentSpec
 from core.wire.access import Scope, TokenInfo, TokenList, TokenMade, TokenRequest
+from core.wire.activity import Activity
 from core.wire.comparisons import Claims, Comparison, Overview, Table, Which
 from core.wire.local import Home
 from core.wire.public import (
@@ -120,7 +121,7 @@ class Client(Making, Files):
             text: part of the name.
             tag: one, or several that it must all have.
             sort: created or name, with - in front for the other direction.
-            more: method, dataset, model, submitted_by, sweep, created_after, created_before, archived.
+            more: method, dataset, model, submitted_by, sweep, created_after, created_before, archived, count.
         """
         kept = {"text": text, "state": _several(state), "tag": _several(tag), "sort": sort, "cursor": cursor}
         query: Query = {**kept, "limit": limit, **more}
@@ -143,7 +144,7 @@ class Client(Making, Files):
         Args:
             experiment: id or name.
             sort: created, started, ended, priority or top1, with - in front for the greatest first.
-            more: dataset, model, role, text, submitted_by, sweep, created_after, created_before, archived.
+            more: id, dataset, model, role, text, submitted_by, sweep, created_after, created_before, archived, count.
         """
         kept = {"state": _several(state), "experiment": experiment, "method": _several(method), "tag": _several(tag)}
         query: Query = {**kept, "sort": sort, "cursor": cursor, "limit": limit, **more}
@@ -355,6 +356,10 @@ class Client(Making, Files):
     def experiment_csv(self, experiment: str) -> str:
         """A row a run with the last value of every metric, as CSV."""
         return self._connection.text(f"{API}/exports/experiment", query={"experiment": experiment, "format": "csv"})
+
+    def activity(self, *, hours: float = 24.0) -> Activity:
+        """What runs, waits and works now, what has failed in the last ``hours``, and the newest results."""
+        return self._connection.send("GET", f"{API}/activity", Activity, query={"hours": hours}, repeatable=True)
 
     def workers(self) -> WorkerList:
         """Every worker that the backend knows."""

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from backend.routes import (
+    activity,
     artifacts,
     catalog,
     comparisons,
@@ -21,6 +22,7 @@ from backend.routes import (
 )
 
 API: tuple[APIRouter, ...] = (
+    activity.router,
     catalog.router,
     submissions.router,
     experiments.router,

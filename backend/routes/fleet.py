@@ -5,22 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Path
-from sqlalchemy import and_, func, select
-from sqlalchemy.orm import aliased
 
-from backend import fleet
-from backend.db import models
+from backend import fleet, teachers
 from backend.deps import DatabaseDep, NudgerDep, SessionDep, administers, reads
-from backend.metrics_store import KNOWN, decode
 from backend.reconciler import send_nudges
 from backend.texts import clean
 from backend.workers import drain as drain_worker
-from core.wire.public import DrainChange, TeacherInfo, TeacherList, WorkerList
+from core.wire.public import DrainChange, TeacherList, WorkerList
 
 router = APIRouter()
-
-_MAX_TEACHERS = 1000
-_TOP1 = "test/top1"
 
 
 @router.get("/workers", tags=["workers"], dependencies=[reads])
@@ -53,37 +46,4 @@ def drain(
 @router.get("/teachers", tags=["teachers"], dependencies=[reads])
 def list_teachers(session: SessionDep) -> TeacherList:
     """The newest thousand teachers with the number of their students, newest first."""
-    run, latest, name = models.Run, models.MetricLatest, models.MetricName
-    student = aliased(run)
-    students = (
-        select(func.count())
-        .select_from(student)
-        .where(student.teacher_run_id == run.id)
-        .correlate(run)
-        .scalar_subquery()
-    )
-    top1 = select(name.id).where(name.name == _TOP1).scalar_subquery()
-    rows = session.execute(
-        select(
-            run.id, run.fingerprint, run.model, run.dataset, run.seed, run.state, latest.value, latest.kind, students
-        )
-        .outerjoin(latest, and_(latest.run_id == run.id, latest.name_id == top1, KNOWN))
-        .where(run.role == "teacher")
-        .order_by(run.id.desc())
-        .limit(_MAX_TEACHERS)
-    )
-    return TeacherList(
-        items=[
-            TeacherInfo(
-                run_id=run_id,
-                fingerprint=fingerprint,
-                model=model,
-                dataset=dataset,
-                seed=seed,
-                state=state,
-                top1=None if kind is None else decode(value, kind),
-                students=count,
-            )
-            for run_id, fingerprint, model, dataset, seed, state, value, kind, count in rows
-        ]
-    )
+    return TeacherList(items=teachers.listed(session))

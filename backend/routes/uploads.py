@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from backend import uploads
 from backend.artifacts import Store
 from backend.db import Database
-from backend.deps import DatabaseDep, SessionDep, StoreDep, SubmitterDep, reads, submits
+from backend.deps import DatabaseDep, SessionDep, SettingsDep, StoreDep, SubmitterDep, reads, submits
 from backend.texts import clean
 from core.wire.stored import Upload, UploadList
 
@@ -68,9 +68,9 @@ async def upload(
 
 
 @router.get("", dependencies=[reads])
-def list_uploads(session: SessionDep) -> UploadList:
-    """Uploaded weights, newest first."""
-    return UploadList(items=uploads.listed(session))
+def list_uploads(session: SessionDep, settings: SettingsDep) -> UploadList:
+    """Uploaded weights, newest first, and how large one may be."""
+    return UploadList(items=uploads.listed(session), max_bytes=settings.max_upload_bytes)
 
 
 @router.delete(

@@ -122,6 +122,7 @@ class Page(Wire):
     """Part of a list; ``next_cursor`` is opaque and null on the last page."""
 
     next_cursor: str | None = None
+    total: int | None = Field(None, description="On all pages together; null unless asked for.")
 
 
 class RunPage(Page):
@@ -313,6 +314,17 @@ class WorkerList(Wire):
 
 class TeacherInfo(Wire):
     """A teacher: a run that students wait for and share."""
+
+    weights: str | None = Field(
+        None, description="Where its weights come from, as the spec's `teacher.weights.source`; null: it was trained."
+    )
+    fine_tuned: bool = Field(False, description="Trained on from those weights.")
+    reason: str = Field("", description="Why it failed, or does not go on.")
+    epoch: float = 0.0
+    total_epochs: int = 0
+    created_at: datetime
+    experiments: int = Field(description="That use it.")
+    example: str | None = Field(None, description="Id of the newest experiment that uses it.")
 
     run_id: str
     fingerprint: str

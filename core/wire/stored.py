@@ -41,6 +41,7 @@ class Upload(Wire):
 
 class UploadList(Wire):
     items: list[Upload]
+    max_bytes: int = Field(description="A larger file is refused.")
 
 
 class RunNews(Wire):

@@ -212,3 +212,19 @@ def test_a_run_that_lives_is_not_deleted(lab: Lab) -> None:
     made = lab.submit(plain())
     assert lab.admin.delete(f"{RUNS}/{made['runs'][0]['id']}").status_code == 409
     assert lab.admin.delete(f"{RUNS}/none").status_code == 404
+
+
+def test_a_list_says_how_many_there_are_where_it_is_asked(lab: Lab) -> None:
+    made = [lab.submit(plain(name, runs=2)) for name in ("one", "two")]
+    page = lab.admin.get(RUNS, params={"limit": 3, "count": True}).json()
+    assert (len(page["items"]), page["total"]) == (3, 4)
+    second = lab.admin.get(RUNS, params={"limit": 3, "count": True, "cursor": page["next_cursor"]}).json()
+    assert (len(second["items"]), second["total"]) == (1, 4)
+    assert lab.admin.get(RUNS, params={"limit": 3}).json()["total"] is None
+    assert lab.admin.get(RUNS, params={"count": True, "experiment": "one"}).json()["total"] == 2
+    assert lab.admin.get(EXPERIMENTS, params={"count": True, "text": "tw"}).json()["total"] == 1
+    lab.admin.post(f"{EXPERIMENTS}/one/archive")
+    assert lab.admin.get(RUNS, params={"count": True}).json()["total"] == 2
+    wanted = [made[1]["runs"][1]["id"], made[0]["runs"][0]["id"], "of nothing"]
+    kept = lab.admin.get(RUNS, params={"id": wanted, "archived": "include"}).json()
+    assert [run["id"] for run in kept["items"]] == wanted[:2]

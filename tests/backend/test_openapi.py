@@ -33,6 +33,7 @@ PUBLIC = {
     "GET /api/v1/comparisons/table": "Table",
     "GET /api/v1/exports/runs/{run_id}": "RunRecord",
     "GET /api/v1/exports/experiment": "ExperimentRecord",
+    "GET /api/v1/activity": "Activity",
     "GET /api/v1/workers": "WorkerList",
     "GET /api/v1/teachers": "TeacherList",
     "POST /api/v1/experiments/bulk": "SubmittedList",

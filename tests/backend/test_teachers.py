@@ -188,3 +188,15 @@ def test_one_request_sent_many_times_at_once_is_carried_out_once(lab: Lab) -> No
 
     assert len(set(concurrently(lab, 5, submit))) == 1
     assert len(lab.experiments()) == 1
+
+
+def test_the_list_of_teachers_says_who_uses_them_and_where_their_weights_are_from(lab: Lab) -> None:
+    first, second = lab.submit(spec("first")), lab.submit(spec("second", seeds=[0, 1]))
+    tuned = {"model": "resnet18", "weights": {"source": "pretrained", "fine_tune": True}}
+    lab.submit(spec("third", teacher=tuned, student={"model": "resnet8"}, dataset="cifar100"))
+    newest, oldest = lab.admin.get("/api/v1/teachers").json()["items"]
+    assert (newest["model"], newest["weights"], newest["fine_tuned"]) == ("resnet18", "pretrained", True)
+    assert (oldest["weights"], oldest["fine_tuned"]) == (None, False)
+    assert oldest["run_id"] == first["runs"][0]["id"]
+    assert (oldest["students"], oldest["experiments"], oldest["example"]) == (6, 2, second["id"])
+    assert oldest["reason"] == "waits for a worker; none is online"
