@@ -70,6 +70,7 @@ class RunQuery(_Query):
     state: list[RunState] | None = Field(None, max_length=20, description="Any of these.")
     role: Literal["teacher", "student"] | None = None
     id: list[Annotated[str, Field(max_length=16)]] | None = Field(None, max_length=500, description="Any of these.")
+    teacher: str | None = Field(None, max_length=16, description="Run id of a teacher: its students.")
     experiment: str | None = Field(None, max_length=100, description="Id or name; also an archived one.")
     sort: RunSort = Field("-created", description="With - the greatest or newest first.")
 
@@ -168,6 +169,8 @@ def _run_conditions(kept: RunQuery) -> list[ColumnElement[bool]]:
         found.append(Run.state.in_(kept.state))
     if kept.id:
         found.append(Run.id.in_([clean(run_id) for run_id in kept.id]))
+    if kept.teacher:
+        found.append(Run.teacher_run_id == clean(kept.teacher))
     if kept.role:
         found.append(Run.role == kept.role)
     if kept.text:

@@ -144,7 +144,8 @@ class Client(Making, Files):
         Args:
             experiment: id or name.
             sort: created, started, ended, priority or top1, with - in front for the greatest first.
-            more: id, dataset, model, role, text, submitted_by, sweep, created_after, created_before, archived, count.
+            more: id, teacher, dataset, model, role, text, submitted_by, sweep, created_after, created_before, archived,
+                count.
         """
         kept = {"state": _several(state), "experiment": experiment, "method": _several(method), "tag": _several(tag)}
         query: Query = {**kept, "sort": sort, "cursor": cursor, "limit": limit, **more}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import login, session
-from dashboard.views import compare, loss_explorer, new_experiment, run, runs
+from dashboard.views import compare, loss_explorer, new_experiment, overview, run, runs, teachers, workers
 
 # Streamlit leaves a third of a phone's screen empty above the title, and its own titles are as large as a poster's.
 # What a form makes stays in sight beside it where there is room for two columns.
@@ -24,19 +24,19 @@ _STYLE = """<style>
 def main() -> None:
     st.set_page_config(page_title="DKD Lab", page_icon=":material/insights:", layout="wide")
     listed = [
+        st.Page(overview.show, title="Overview", icon=":material/dashboard:", default=True),
         st.Page(new_experiment.show, title="New experiment", icon=":material/add_circle:", url_path="new"),
         st.Page(runs.show, title="Runs", icon=":material/list:", url_path="runs"),
         st.Page(run.show, title="Run", icon=":material/show_chart:", url_path="run"),
         st.Page(compare.show, title="Compare", icon=":material/stacked_line_chart:", url_path="compare"),
         st.Page(loss_explorer.show, title="Loss explorer", icon=":material/functions:", url_path="loss"),
+        st.Page(teachers.show, title="Teachers", icon=":material/school:", url_path="teachers"),
+        st.Page(workers.show, title="Workers", icon=":material/dns:", url_path="workers"),
     ]
-    # Streamlit answers a default page only at "/": the Runs page stands there too, hidden, so that "/runs" is a
-    # link that works.
-    start = st.Page(_start, title="Runs", url_path="start", default=True, visibility="hidden")
-    session.register({item.url_path: item for item in listed})
+    session.register({item.url_path or "overview": item for item in listed})
     st.html(_STYLE)
     with session.guarded():
-        shown = [start, *listed]
+        shown = [*listed]
         if login.mode() != "none":
             shown.append(st.Page(login.sign_out, title="Sign out", icon=":material/logout:", url_path="sign-out"))
         outside = login.required()
@@ -44,10 +44,6 @@ def main() -> None:
         chosen = st.navigation(shown, position="hidden" if outside else "top")
         if not outside:
             chosen.run()
-
-
-def _start() -> None:
-    runs.show()
 
 
 main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +13,17 @@ from core.wire.public import (
     Comparison,
     Convergence,
     Experiment,
+    ExperimentSummary,
+    GpuUse,
     Group,
     Interval,
     Paired,
     Preview,
     RunSummary,
+    TeacherInfo,
+    Worker,
 )
+from core.wire.stored import Upload
 from dashboard.theme import state_text
 
 NOTHING = "–"
@@ -45,6 +50,33 @@ def percent(value: float | None, digits: int = 2) -> str:
     if value is None:
         return NOTHING
     return f"{value:.{digits}f} %" if math.isfinite(value) else "not a number"
+
+
+def size(number: float) -> str:
+    """Bytes as a person says them: ``812 kB``, ``1.4 GB``; powers of 1,000."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= factor:
+            amount = number / factor
+            return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
+    return f"{number:.0f} B"
+
+
+def ago(time: datetime, now: datetime) -> str:
+    """``just now``, ``12 s ago``, ``3 min ago``, ``2 h ago``, ``4 d ago``; by a clock that may be a little off."""
+    seconds = (now - time).total_seconds()
+    if seconds < 5:
+        return "just now"
+    if seconds < 120:
+        return f"{seconds:.0f} s ago"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min ago"
+    return f"{seconds / 3600:.0f} h ago" if seconds < 172_800 else f"{seconds / 86_400:.0f} d ago"
+
+
+def sentence(text: str) -> str:
+    """With a capital letter at its start and a full stop at its end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
 
 
 def counted(number: int, noun: str) -> str:
@@ -96,17 +128,43 @@ def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
             "State": state_text(run.state),
             "Method": run.label,
             "Seed": run.seed,
+            "Experiment": run.experiment,
             "Progress": round(progress(run) * 100),
             "Test accuracy (%)": latest_accuracy(run),
+            "Priority": run.priority,
             "Started": run.started_at,
             # A clock that ticks would redraw the table at every poll, so a run that goes on shows whole minutes.
             "Duration": duration(_settled(seconds_of(run, now), run.state in TERMINAL)),
-            "Experiment": run.experiment,
             "Model": run.model,
-            "Dataset": run.dataset,
+            "Data set": run.dataset,
             "Reason": run.reason,
         }
         for run in runs
+    ]
+
+
+def experiment_rows(experiments: Iterable[ExperimentSummary]) -> list[dict[str, Any]]:
+    """The table of experiments, a row each, in the order given."""
+    return [
+        {
+            "State": f"{item.state}, archived" if item.archived_at else item.state,
+            "Experiment": item.name,
+            "Progress": round(item.progress * 100),
+            "Done": f"{item.counts.succeeded} of {item.counts.total}",
+            "Running": item.counts.running + item.counts.cancelling,
+            "Waiting": item.counts.waiting + item.counts.queued + item.counts.paused,
+            "Failed": item.counts.failed,
+            "Tags": item.tags,
+            "Data set": item.dataset,
+            "Teacher → student": f"{item.teacher_model} → {item.student_model}"
+            if item.teacher_model
+            else item.student_model,
+            "Methods": item.methods,
+            "Made": item.created_at,
+            "By": item.submitted_by,
+            "Notes": item.notes,
+        }
+        for item in experiments
     ]
 
 
@@ -233,3 +291,79 @@ def planned_rows(preview: Preview) -> list[dict[str, str]]:
 def planned_count(preview: Preview) -> int:
     """Runs that would be trained."""
     return sum(not run.shared for run in preview.runs)
+
+
+def gpu_rows(gpus: Iterable[GpuUse]) -> list[dict[str, str]]:
+    """A row a GPU: how busy it is, its memory, and who else computes on it."""
+    return [
+        {
+            "GPU": f"{gpu.index} · {gpu.name}" if gpu.name else str(gpu.index),
+            "In use": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
+            "Memory": memory(gpu),
+            "Others' processes": str(gpu.foreign),
+        }
+        for gpu in gpus
+    ]
+
+
+def memory(gpu: GpuUse) -> str:
+    if gpu.memory_used is None or gpu.memory_total is None:
+        return NOTHING
+    return f"{size(gpu.memory_used)} of {size(gpu.memory_total)}"
+
+
+def device_rows(worker: Worker) -> list[dict[str, str]]:
+    """What a worker computes on: a row a GPU, or one for a worker without."""
+    slots = f"{worker.busy} of {worker.slots}"
+    if not worker.gpus:
+        device = "GPUs" if worker.device == "gpu" else "CPU"
+        return [{"Worker": worker.name, "On": device, "Slots in use": slots, "Load": NOTHING, "Memory": NOTHING}]
+    return [
+        {
+            "Worker": worker.name if first else "",
+            "On": f"GPU {gpu.index}" + (f" · {gpu.name}" if gpu.name else ""),
+            "Slots in use": slots if first else "",
+            "Load": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
+            "Memory": memory(gpu),
+        }
+        for first, gpu in zip([True, *[False] * len(worker.gpus)], worker.gpus, strict=False)
+    ]
+
+
+def teacher_rows(teachers: Iterable[TeacherInfo], sources: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The table of teachers, a row each.
+
+    Args:
+        sources: where the weights of each come from, by run id.
+    """
+    return [
+        {
+            "State": state_text(item.state),
+            "Model": item.model,
+            "Data set": item.dataset,
+            "Seed": item.seed,
+            "Test accuracy (%)": item.top1,
+            "Students (runs)": item.students,
+            "Experiments": item.experiments,
+            "Weights": sources[item.run_id],
+            "Made": item.created_at,
+            "Reason": item.reason,
+        }
+        for item in teachers
+    ]
+
+
+def upload_rows(uploads: Iterable[Upload]) -> list[dict[str, str]]:
+    """The table of uploaded weights, a row each."""
+    return [
+        {
+            "Name": item.name,
+            "Size": size(item.size),
+            "Tensors": f"{item.tensors:,}",
+            "Parameters": f"{item.parameters:,}",
+            "By": item.submitted_by,
+            "Uploaded (UTC)": moment(item.created_at),
+            "SHA-256": f"{item.sha256[:12]}…",
+        }
+        for item in uploads
+    ]

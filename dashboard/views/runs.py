@@ -1,183 +1,239 @@
-"""The Runs page: every run, filtered and by pages; several can be chosen and cancelled, retried or opened."""
+"""The Runs page: every run, or every experiment, filtered and ordered by the backend and fetched by pages.
+
+Everything it shows is in the address: ``/runs?state=failed&sort=best accuracy``, ``/runs?view=Experiments``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any
 
 import streamlit as st
 
-from client import ApiError, BackendUnreachable
-from core.wire.public import TERMINAL, Run, RunPage, RunState, RunSummary
-from dashboard import session, tables
+from core.wire.public import TERMINAL, RunPage, RunSummary
+from dashboard import bulk, filters, paging, session, tables
+from dashboard.choice import Choice
+from dashboard.views import experiment_list
 
-PAGE_SIZE = 50
+_MOST_CHOSEN = 1000
+_ASK_FIRST = 10
+"""So many runs are not cancelled by a slip of the hand."""
+_FRESH_SECONDS = 1.0
 
 
 def show() -> None:
-    """Draw the page. Its filters live in the address: ``/runs?state=failed&experiment=NAME``."""
+    """Draw the page."""
     st.title("Runs")
-    _said()
-    states, experiment = _filters()
-    trail: list[str | None] = st.session_state.setdefault("runs.trail", [None])
-    query = (tuple(states), experiment, trail[-1])
-    if st.session_state.get("runs.query") != (states, experiment):
-        # Another filter begins on its first page, with nothing chosen.
-        trail[:] = [None]
-        query = (tuple(states), experiment, None)
-        st.session_state["runs.query"] = (states, experiment)
-        _forget_choice()
-    known = session.ask(f"runs {query}", lambda: _fetch(*query))
+    bulk.said()
+    view = st.segmented_control(
+        "Of",
+        ["Runs", "Experiments"],
+        default="Runs",
+        required=True,
+        label_visibility="collapsed",
+        key="view",
+        bind="query-params",
+    )
+    if view == "Experiments":
+        experiment_list.show()
+        return
+    query = filters.draw("runs")
+    query["cursor"] = paging.cursor("runs", query)
+    known = session.ask(f"runs {query}", lambda: _page(query))
     page = known.value
     session.outage(known.lost)
-    if not page.items and trail[-1] is None:
-        _empty(bool(states or experiment))
+    choice = Choice("runs")
+    if not page.items and not query["cursor"]:
+        _empty(query)
+        _remember(choice, page.items)
+        _actions(choice, page)
     else:
-        runs, newer = _settled(page.items)
-        _actions(_chosen(runs))
-        _table(runs)
-        if newer:
-            st.caption(f"{tables.counted(newer, 'newer run')} will appear when nothing is chosen.")
-        _pages(trail, page)
-    _watch(query, _signature(page), lost=known.lost is not None)
+        runs, newer = _settled(choice, page.items, query)
+        _remember(choice, runs)
+        _actions(choice, page, query)
+        _table(choice, runs)
+        _below(choice, page, newer, query)
+    paging.watch("runs", lambda: _page(query), _signature, page, lost=known.lost)
 
 
-def _fetch(states: Sequence[str], experiment: str | None, cursor: str | None) -> RunPage:
-    return session.client().runs(state=list(states) or None, experiment=experiment, cursor=cursor, limit=PAGE_SIZE)
+def _page(query: Mapping[str, Any]) -> RunPage:
+    """The page asked for; one that was fetched a moment ago by the watch is not fetched again."""
+    kept: tuple[Mapping[str, Any], RunPage, float] | None = st.session_state.get("runs.fresh")
+    if kept and kept[0] == query and time.monotonic() - kept[2] < _FRESH_SECONDS:
+        return kept[1]
+    page: RunPage = session.client().runs(**query, count="true")
+    st.session_state["runs.fresh"] = (dict(query), page, time.monotonic())
+    return page
 
 
-def _filters() -> tuple[list[str], str | None]:
-    params = st.query_params
-    every = list(get_args(RunState))
-    given = params.get("experiment")
-    names = [
-        item.name for item in session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
-    ]
-    if given and given not in names:
-        names.insert(0, given)
-    left, right = st.columns([3, 2])
-    with left:
-        states = st.multiselect(
-            "State",
-            every,
-            default=[state for state in params.get_all("state") if state in every],
-            placeholder="any state",
-            key="runs.states",
-        )
-    with right:
-        experiment = st.selectbox(
-            "Experiment",
-            names,
-            index=names.index(given) if given else None,
-            placeholder="any experiment",
-            key="runs.experiment",
-        )
-    wanted: dict[str, Any] = {"state": states} if states else {}
-    if experiment:
-        wanted["experiment"] = experiment
-    if {"state": params.get_all("state"), "experiment": given} != {"state": states, "experiment": experiment}:
-        params.from_dict(wanted)
-    return states, experiment
-
-
-def _empty(filtered: bool) -> None:
-    if filtered:
+def _empty(query: Mapping[str, Any]) -> None:
+    if filters.narrowed(query):
         st.info("No run matches these filters.", icon=":material/filter_alt_off:")
+        st.page_link(session.page("runs"), label="All runs", icon=":material/list:")
     else:
         st.info("There are no runs yet. An experiment makes them.", icon=":material/science:")
         st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
 
 
-def _settled(items: Sequence[RunSummary]) -> tuple[list[RunSummary], int]:
-    """The rows to draw, and how many are held back so that a choice of rows stays on its runs."""
-    shown: list[str] = st.session_state.get("runs.shown", [])
-    runs = list(items)
-    if _rows() and shown:
-        held = tables.keep_order(shown, items)
-        if len(held) == len(shown):  # one that has left the filter takes the choice with it
-            return held, len(items) - len(held)
-        _forget_choice()
-    st.session_state["runs.shown"] = [run.id for run in runs]
-    return runs, 0
+def _settled(choice: Choice, items: Sequence[RunSummary], query: object) -> tuple[list[RunSummary], int]:
+    """The rows to draw, and how many wait because the page holds still."""
+    runs, newer = list(items), 0
+    held = choice.holds(query)
+    if held:
+        by_id = {run.id: run for run in items}
+        gone = [run_id for run_id in held if run_id not in by_id]
+        if gone:  # as one that has ended, where only those that run are shown
+            asked = session.ask(
+                f"runs {gone}", lambda: session.client().runs(id=gone, archived="include", limit=len(gone))
+            )
+            by_id |= {run.id: run for run in asked.value.items}
+        newer = len([run for run in items if run.id not in set(held)])
+        runs = [by_id[run_id] for run_id in held if run_id in by_id]
+    choice.show([run.id for run in runs], query)
+    return runs, newer
 
 
-def _table_key() -> str:
-    return f"runs.table.{st.session_state.get('runs.generation', 0)}"
+def _remember(choice: Choice, runs: Sequence[RunSummary]) -> None:
+    """What is known of the chosen runs, also of those on other pages."""
+    known: dict[str, RunSummary] = st.session_state.setdefault("runs.known", {})
+    chosen = set(choice.ids)
+    known |= {run.id: run for run in runs if run.id in chosen}
+    for run_id in [run_id for run_id in known if run_id not in chosen]:
+        del known[run_id]
 
 
-def _forget_choice() -> None:
-    # The browser keeps the choice of a table for as long as the table has the same key.
-    st.session_state["runs.generation"] = st.session_state.get("runs.generation", 0) + 1
-    st.session_state.pop("runs.shown", None)
-
-
-def _rows() -> list[int]:
-    state = st.session_state.get(_table_key())
-    return list(state["selection"]["rows"]) if state else []
-
-
-def _chosen(runs: Sequence[RunSummary]) -> list[RunSummary]:
-    return [runs[row] for row in _rows() if row < len(runs)]
-
-
-def _actions(chosen: Sequence[RunSummary]) -> None:
-    """What can be done with the chosen rows. Always drawn, so that the table does not jump."""
-    to_cancel = [run for run in chosen if run.state not in TERMINAL]
-    to_retry = [run for run in chosen if run.state in ("failed", "cancelled")]
-    with st.container(horizontal=True, vertical_alignment="center"):
+def _actions(choice: Choice, page: RunPage, query: Mapping[str, Any] | None = None) -> None:
+    """What can be done with the chosen runs. Always drawn, so that the table does not jump."""
+    known: dict[str, RunSummary] = st.session_state["runs.known"]
+    chosen = [known[run_id] for run_id in choice.ids if run_id in known]
+    client = session.client()
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if st.button("Open", icon=":material/show_chart:", disabled=len(chosen) != 1, key="runs.open"):
             st.switch_page(session.page("run"), query_params={"id": chosen[0].id})
-        st.button(
-            f"Cancel {len(to_cancel)}" if len(to_cancel) > 1 else "Cancel",
-            icon=":material/cancel:",
-            disabled=not to_cancel,
-            on_click=_each,
-            args=([run.id for run in to_cancel], "cancel"),
-            key="runs.cancel",
+        live = [run.id for run in chosen if run.state not in TERMINAL and run.state != "cancelling"]
+        if st.button(_label("Cancel", live), icon=":material/cancel:", disabled=not live, key="runs.cancel"):
+            _cancel(live)
+        for name, icon, done, action, ids in (
+            (
+                "Retry",
+                "replay",
+                "queued again",
+                client.retry,
+                [run.id for run in chosen if run.state in ("failed", "cancelled")],
+            ),
+            (
+                "Pause",
+                "pause",
+                "paused",
+                client.pause,
+                [run.id for run in chosen if run.state in ("waiting", "queued", "running") and not run.pausing],
+            ),
+            (
+                "Resume",
+                "play_arrow",
+                "resumed",
+                client.resume,
+                [run.id for run in chosen if run.state == "paused" or run.pausing],
+            ),
+        ):
+            st.button(
+                _label(name, ids),
+                icon=f":material/{icon}:",
+                disabled=not ids,
+                on_click=_do,
+                args=(ids, action, done),
+                key=f"runs.{name.lower()}",
+            )
+        with st.popover("More", icon=":material/more_horiz:", disabled=not chosen):
+            _more(chosen)
+        _chosen_line(choice, chosen, page, query)
+
+
+def _label(name: str, ids: Sequence[str]) -> str:
+    return f"{name} {len(ids):,}" if len(ids) > 1 else name
+
+
+def _do(ids: Sequence[str], action: Callable[[str], object], done: str) -> None:
+    bulk.each(ids, action, "run", done)
+    st.session_state.pop("runs.fresh", None)
+
+
+def _cancel(ids: Sequence[str]) -> None:
+    if len(ids) <= _ASK_FIRST:
+        _do(ids, session.client().cancel, "cancelled")
+        st.rerun()
+
+    @st.dialog("Cancel so many runs?")
+    def ask() -> None:
+        st.markdown(
+            f"{tables.counted(len(ids), 'run')} will be cancelled. Those that train write a checkpoint first, "
+            "and each can be retried."
         )
+        if st.button(f"Cancel {len(ids):,} runs", type="primary", key="runs.cancel.sure"):
+            _do(ids, session.client().cancel, "cancelled")
+            st.rerun()
+
+    ask()
+
+
+def _more(chosen: Sequence[RunSummary]) -> None:
+    live = [run.id for run in chosen if run.state not in TERMINAL and run.role == "student"]
+    priority = st.number_input(
+        "Priority",
+        -100,
+        100,
+        value=max((run.priority for run in chosen), default=0),
+        help="Higher ones first. A teacher has the highest of its students.",
+        key="runs.priority",
+    )
+    st.button(
+        f"Set it for {tables.counted(len(live), 'run')}",
+        icon=":material/low_priority:",
+        disabled=not live,
+        on_click=_do,
+        args=(live, lambda run_id: session.client().prioritise(run_id, priority), f"have priority {priority}"),
+        key="runs.prioritise",
+    )
+    names = list(dict.fromkeys(run.experiment for run in chosen if run.experiment))
+    st.markdown(
+        f"Tags and the archive belong to experiments: **{tables.counted(len(names), 'experiment')}** of the chosen."
+    )
+    experiment_list.tag_and_archive(list(dict.fromkeys(run.experiment_id for run in chosen if run.experiment_id)))
+
+
+def _chosen_line(choice: Choice, chosen: Sequence[RunSummary], page: RunPage, query: Mapping[str, Any] | None) -> None:
+    names = ", ".join(tables.run_title(run) for run in chosen[:3]) + (" …" if len(chosen) > 3 else "")
+    if not chosen:
+        st.caption("Choose rows at their left edge.")
+    else:
+        count = f"{len(chosen):,} chosen: " if len(chosen) > 1 else "Chosen: "
+        st.caption(f"{count}{names}")
+        st.button("Clear", on_click=choice.clear, type="tertiary", icon=":material/close:", key="runs.clear")
+    total = page.total or 0
+    if query is not None and len(page.items) < total <= _MOST_CHOSEN and len(chosen) < total:
         st.button(
-            f"Retry {len(to_retry)}" if len(to_retry) > 1 else "Retry",
-            icon=":material/replay:",
-            disabled=not to_retry,
-            on_click=_each,
-            args=([run.id for run in to_retry], "retry"),
-            key="runs.retry",
+            f"Choose all {total:,}",
+            on_click=_choose_all,
+            args=(choice, query),
+            type="tertiary",
+            icon=":material/select_all:",
+            key="runs.all",
         )
-        names = ", ".join(tables.run_title(run) for run in chosen[:3]) + (" …" if len(chosen) > 3 else "")
-        st.caption(f"Chosen: {names}" if chosen else "Choose rows at their left edge.")
 
 
-def _each(run_ids: Sequence[str], action: str) -> None:
-    calls: dict[str, Callable[[str], Run]] = {"cancel": session.client().cancel, "retry": session.client().retry}
-    refused: list[str] = []
-    for run_id in run_ids:
-        try:
-            calls[action](run_id)
-        except (ApiError, BackendUnreachable) as error:
-            refused.append(str(error))
-    done = len(run_ids) - len(refused)
-    word = {"cancel": "cancelled", "retry": "queued again"}[action]
-    st.session_state["runs.said"] = (f"{tables.counted(done, 'run')} {word}." if done else "", refused)
+def _choose_all(choice: Choice, query: Mapping[str, Any]) -> None:
+    kept = {name: value for name, value in query.items() if name not in ("cursor", "limit")}
+    runs = {run.id: run for run in session.client().all_runs(**kept)}
+    choice.replace(list(runs))
+    st.session_state["runs.known"] = runs
 
 
-def _said() -> None:
-    """What the last action did."""
-    done, refused = st.session_state.pop("runs.said", ("", []))
-    if done:
-        st.toast(done, icon=":material/check:")
-    for text in refused:
-        st.error(text, icon=":material/error:")
-
-
-def _table(runs: Sequence[RunSummary]) -> None:
+def _table(choice: Choice, runs: Sequence[RunSummary]) -> None:
     column = st.column_config
-    st.dataframe(
+    choice.table(
         tables.run_rows(runs, datetime.now(UTC)),
-        key=_table_key(),
-        on_select="rerun",
-        selection_mode="multi-row",
-        hide_index=True,
         placeholder=tables.NOTHING,
         height=min(36 * len(runs) + 40, 680),
         column_config={
@@ -186,9 +242,10 @@ def _table(runs: Sequence[RunSummary]) -> None:
             "Seed": column.NumberColumn(format="%d", width=60),
             "Progress": column.ProgressColumn(min_value=0, max_value=100, format="%d %%", width=120),
             "Test accuracy (%)": column.NumberColumn(format="%.2f", width=130),
+            "Priority": column.NumberColumn(format="%d", width=70),
             "Experiment": column.TextColumn(width=210),
             "Model": column.TextColumn(width=100),
-            "Dataset": column.TextColumn(width=90),
+            "Data set": column.TextColumn(width=90),
             "Started": column.DatetimeColumn(format="distance", width=120),
             "Duration": column.TextColumn(width=110),
             "Reason": column.TextColumn(width=300),
@@ -196,40 +253,16 @@ def _table(runs: Sequence[RunSummary]) -> None:
     )
 
 
-def _pages(trail: list[str | None], page: RunPage) -> None:
-    if len(trail) == 1 and not page.next_cursor:
-        return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button("Newer", disabled=len(trail) == 1, on_click=_turn, args=(None,), key="runs.newer")
-        st.button("Older", disabled=not page.next_cursor, on_click=_turn, args=(page.next_cursor,), key="runs.older")
-        st.caption(f"Page {len(trail)}, {PAGE_SIZE} runs a page, newest first")
-
-
-def _turn(cursor: str | None) -> None:
-    trail: list[str | None] = st.session_state["runs.trail"]
-    if cursor is None:
-        trail.pop()
-    else:
-        trail.append(cursor)
-    _forget_choice()
+def _below(choice: Choice, page: RunPage, newer: int, query: Mapping[str, Any]) -> None:
+    if newer:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(f"{tables.counted(newer, 'newer run')} will appear when nothing is chosen.")
+            st.button("Show them now", on_click=choice.release, type="tertiary", key="runs.release")
+    paging.turn_pages("runs", page, query["limit"], "run")
 
 
 def _signature(page: RunPage) -> int:
     """Changes when something that the table shows has changed."""
     minute = datetime.now(UTC).minute if any(run.state not in TERMINAL for run in page.items) else 0
-    return hash((minute, *((run.id, run.state, run.step, run.attempt, run.reason) for run in page.items)))
-
-
-def _watch(query: tuple[tuple[str, ...], str | None, str | None], drawn: int, *, lost: bool) -> None:
-    """Look for changes in the background, and draw the page anew only where there are some."""
-
-    @st.fragment(run_every=session.REFRESH_SECONDS)
-    def look(first: list[bool]) -> None:
-        if first:
-            first.clear()
-            return
-        known = session.ask(f"runs {query}", lambda: _fetch(*query))
-        if (known.lost is not None) != lost or _signature(known.value) != drawn:
-            st.rerun()
-
-    look([True])
+    shown = ((run.id, run.state, run.step, run.attempt, run.priority, run.reason) for run in page.items)
+    return hash((minute, page.total, *shown))

@@ -55,8 +55,8 @@ def test_what_waits_is_told_in_groups_with_what_it_waits_for(lab: Lab) -> None:
     assert found["waiting"][0]["experiment"] == "gpu", "the highest priority first"
     assert found["waiting_groups"] == 4
     lab.register()
-    said = {item["experiment"]: item["reason"] for item in activity(lab)["waiting"] if item["state"] == "queued"}
-    assert said["taught"] == "waits for a free slot"
+    queued = {item["experiment"]: item["reason"] for item in activity(lab)["waiting"] if item["state"] == "queued"}
+    assert queued["taught"] == "waits for a free slot"
 
 
 def test_what_failed_is_told_once_a_reason_until_it_is_archived(lab: Lab) -> None:

@@ -200,3 +200,5 @@ def test_the_list_of_teachers_says_who_uses_them_and_where_their_weights_are_fro
     assert oldest["run_id"] == first["runs"][0]["id"]
     assert (oldest["students"], oldest["experiments"], oldest["example"]) == (6, 2, second["id"])
     assert oldest["reason"] == "waits for a worker; none is online"
+    students = lab.admin.get("/api/v1/runs", params={"teacher": oldest["run_id"], "experiment": "first"}).json()
+    assert {run["label"] for run in students["items"]} == {"dkd", "kd"}

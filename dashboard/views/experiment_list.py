@@ -1,0 +1,220 @@
+"""The experiments, as the Runs page lists them: how far each is, its tags; several can be chosen and acted on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from client import Client
+from core.wire.public import ExperimentPage, ExperimentSummary
+from dashboard import bulk, filters, paging, session, tables
+from dashboard.choice import Choice
+
+
+def show() -> None:
+    """Draw the list."""
+    query = filters.draw("experiments")
+    query["cursor"] = paging.cursor("experiments", query)
+    known = session.ask(f"experiments {query}", lambda: _page(query))
+    page = known.value
+    session.outage(known.lost)
+    choice = Choice("experiments")
+    rows, newer = _settled(choice, page.items, query)
+    if not rows and not query["cursor"]:
+        _empty(query)
+    else:
+        _actions(choice, _chosen(choice, rows))
+        _table(choice, rows)
+        if newer:
+            st.caption(f"{tables.counted(newer, 'newer experiment')} will appear when nothing is chosen.")
+        paging.turn_pages("experiments", page, query["limit"], "experiment")
+    paging.watch("experiments", lambda: _page(query), _signature, page, lost=known.lost)
+
+
+def _page(query: Mapping[str, Any]) -> ExperimentPage:
+    return session.client().experiments(**query, count="true")
+
+
+def _empty(query: Mapping[str, Any]) -> None:
+    if filters.narrowed(query):
+        st.info("No experiment matches these filters.", icon=":material/filter_alt_off:")
+        st.page_link(
+            session.page("runs"), label="All experiments", icon=":material/list:", query_params={"view": "Experiments"}
+        )
+    else:
+        st.info("There are no experiments yet.", icon=":material/science:")
+        st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+
+
+def _settled(choice: Choice, items: Sequence[ExperimentSummary], query: object) -> tuple[list[ExperimentSummary], int]:
+    """The rows to draw, and how many wait because the page holds still while rows of it are chosen."""
+    rows, newer = list(items), 0
+    held = choice.holds(query)
+    by_id = {item.id: item for item in items}
+    # One that has left the filter cannot be asked for alone, and goes.
+    if held and set(held) & set(by_id):
+        rows = [by_id[key] for key in held if key in by_id]
+        newer = len(set(by_id) - set(held))
+    choice.show([item.id for item in rows], query)
+    return rows, newer
+
+
+def _chosen(choice: Choice, rows: Sequence[ExperimentSummary]) -> list[ExperimentSummary]:
+    known: dict[str, ExperimentSummary] = st.session_state.setdefault("experiments.known", {})
+    known |= {item.id: item for item in rows}
+    return [known[key] for key in choice.ids if key in known]
+
+
+def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
+    """What can be done with the chosen experiments. Always drawn, so that the table does not jump."""
+    client = session.client()
+    keys = [item.id for item in chosen]
+    live = [item.id for item in chosen if item.state == "active"]
+    paused = [item.id for item in chosen if item.counts.paused]
+    failed = [item.id for item in chosen if item.counts.failed or item.counts.cancelled]
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        if st.button("Compare", icon=":material/stacked_line_chart:", disabled=not chosen, key="experiments.compare"):
+            st.switch_page(session.page("compare"), query_params=[("experiment", key) for key in keys])
+        if st.button("Its runs", icon=":material/list:", disabled=len(chosen) != 1, key="experiments.runs"):
+            st.switch_page(session.page("runs"), query_params={"experiment": chosen[0].name})
+        if st.button("Clone", icon=":material/content_copy:", disabled=len(chosen) != 1, key="experiments.clone"):
+            st.switch_page(session.page("new"), query_params={"clone": chosen[0].id})
+        actions: Sequence[tuple[str, str, str, Callable[[str], object], list[str]]] = (
+            ("Cancel", "cancel", "cancelled", client.cancel_experiment, live),
+            ("Retry", "replay", "queued again", retry_failed, failed),
+            ("Pause", "pause", "paused", client.pause_experiment, live),
+            ("Resume", "play_arrow", "resumed", client.resume_experiment, paused),
+        )
+        for name, icon, done, action, ids in actions:
+            st.button(
+                f"{name} {len(ids):,}" if len(ids) > 1 else name,
+                icon=f":material/{icon}:",
+                disabled=not ids,
+                on_click=bulk.each,
+                args=(ids, action, "experiment", done),
+                key=f"experiments.{name.lower()}",
+            )
+        with st.popover("More", icon=":material/more_horiz:", disabled=not chosen):
+            _priority(live)
+            tag_and_archive(keys)
+            _delete([item for item in chosen if item.state != "active"])
+        names = ", ".join(item.name for item in chosen[:3]) + (" …" if len(chosen) > 3 else "")
+        st.caption(f"Chosen: {names}" if chosen else "Choose rows at their left edge.")
+        if chosen:
+            st.button("Clear", on_click=choice.clear, type="tertiary", icon=":material/close:", key="experiments.clear")
+
+
+def retry_failed(key: str) -> None:
+    """Retry every run of an experiment that failed or was cancelled; its teacher first, which revives students."""
+    client = session.client()
+    runs = client.all_runs(experiment=key, state=["failed", "cancelled"])
+    for run in sorted(runs, key=lambda run: run.role == "student"):
+        client.retry(run.id)
+
+
+def _priority(keys: Sequence[str]) -> None:
+    priority = st.number_input("Priority", -100, 100, value=0, help="Higher ones first.", key="experiments.priority")
+    st.button(
+        f"Set it for {tables.counted(len(keys), 'experiment')}",
+        icon=":material/low_priority:",
+        disabled=not keys,
+        on_click=bulk.each,
+        args=(
+            keys,
+            lambda key: session.client().prioritise_experiment(key, priority),
+            "experiment",
+            f"have priority {priority}",
+        ),
+        key="experiments.prioritise",
+    )
+
+
+def tag_and_archive(keys: Sequence[str]) -> None:
+    """Fields and buttons that change the tags of these experiments, and whether lists show them."""
+    text = st.text_input("Tags, with commas between", key="bulk.tags", placeholder="paper, seed check")
+    tags = list(dict.fromkeys(tag for part in text.split(",") if (tag := part.strip())))
+    with st.container(horizontal=True):
+        for name, icon, done in (("Add", "new_label", "tagged"), ("Remove", "label_off", "untagged")):
+            st.button(
+                f"{name} tags",
+                icon=f":material/{icon}:",
+                disabled=not keys or not tags,
+                on_click=bulk.each,
+                args=(keys, _tagging(session.client(), tags, add=name == "Add"), "experiment", done),
+                key=f"bulk.tags.{name.lower()}",
+            )
+    with st.container(horizontal=True):
+        for name, icon, archived in (("Archive", "archive", True), ("Unarchive", "unarchive", False)):
+            st.button(
+                name,
+                icon=f":material/{icon}:",
+                disabled=not keys,
+                on_click=bulk.each,
+                args=(keys, _archiving(session.client(), archived), "experiment", f"{name.lower()}d"),
+                help="Archived ones are kept with all they have, and left out of lists." if archived else None,
+                key=f"bulk.{name.lower()}",
+            )
+
+
+def _tagging(client: Client, tags: Sequence[str], *, add: bool) -> Callable[[str], object]:
+    def change(key: str) -> object:
+        kept = [tag for tag in client.experiment(key).tags if tag not in tags]
+        return client.change_experiment(key, tags=[*kept, *tags] if add else kept)
+
+    return change
+
+
+def _archiving(client: Client, archived: bool) -> Callable[[str], object]:
+    return lambda key: client.archive_experiment(key, archived=archived)
+
+
+def _delete(ended: Sequence[ExperimentSummary]) -> None:
+    if st.button("Delete …", icon=":material/delete:", disabled=not ended, key="experiments.delete"):
+        _ask_to_delete(ended)
+
+
+@st.dialog("Delete for good?")
+def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
+    runs = sum(item.counts.total for item in ended)
+    counted = f"{tables.counted(len(ended), 'experiment')} with {tables.counted(runs, 'run')}"
+    st.markdown(
+        f"{counted}, their metrics, logs and files: "
+        + ", ".join(f"**{item.name}**" for item in ended[:10])
+        + (" …" if len(ended) > 10 else "")
+        + ". They cannot be had back. A teacher that other experiments use stays."
+    )
+    if st.button("Delete", type="primary", key="experiments.delete.sure"):
+        bulk.each([item.id for item in ended], session.client().delete_experiment, "experiment", "deleted")
+        st.rerun()
+
+
+def _table(choice: Choice, rows: Sequence[ExperimentSummary]) -> None:
+    column = st.column_config
+    choice.table(
+        tables.experiment_rows(rows),
+        placeholder=tables.NOTHING,
+        height=min(36 * len(rows) + 40, 680),
+        column_config={
+            "State": column.TextColumn(width=100),
+            "Experiment": column.TextColumn(width=260),
+            "Progress": column.ProgressColumn(min_value=0, max_value=100, format="%d %%", width=120),
+            "Done": column.TextColumn(width=90),
+            "Running": column.NumberColumn(format="%d", width=70),
+            "Waiting": column.NumberColumn(format="%d", width=70),
+            "Failed": column.NumberColumn(format="%d", width=70),
+            "Tags": column.ListColumn(width=160),
+            "Methods": column.ListColumn(width=260),
+            "Data set": column.TextColumn(width=90),
+            "Teacher → student": column.TextColumn(width=190),
+            "Made": column.DatetimeColumn(format="distance", width=120),
+            "By": column.TextColumn(width=90),
+            "Notes": column.TextColumn(width=260),
+        },
+    )
+
+
+def _signature(page: ExperimentPage) -> int:
+    shown = ((item.id, item.counts.model_dump_json(), round(item.progress, 3), *item.tags) for item in page.items)
+    return hash((page.total, *shown))

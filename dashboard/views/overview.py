@@ -1,0 +1,253 @@
+"""The Overview, ``/``: what runs, what waits and for what, what has failed, the GPUs, and the newest comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from client import ApiError
+from core.wire.activity import Activity, FailedRuns, RunningRun, WaitingRuns
+from core.wire.public import Comparison, ExperimentSummary, Worker
+from dashboard import session, tables, theme
+from dashboard.widgets import escape
+
+# What stands below a link is set in under its words.
+_STYLE = """<style>
+[class*="st-key-item-"] [data-testid="stCaptionContainer"] { padding-left: 2.1rem; }
+</style>"""
+_HOURS = {"24 hours": 24, "7 days": 24 * 7, "30 days": 24 * 30}
+_SHOWN = 4
+"""Comparisons with their sentences; each is one request, and one more whenever a run of it has succeeded."""
+_ROWS = 8
+
+
+def show() -> None:
+    """Draw the page. ``/?failures=7 days`` looks a week back for what has failed."""
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
+        st.title("Overview", width="content")
+        window = st.selectbox("Failures of the last", [*_HOURS], key="failures", bind="query-params", width=160)
+
+    st.html(_STYLE)
+
+    @st.fragment(run_every=session.REFRESH_SECONDS)
+    def body() -> None:
+        hours = _HOURS[window]
+        known = session.ask(f"activity {hours}", lambda: session.client().activity(hours=hours))
+        # Each part in a container of its own, so that a line that comes or goes moves no other part.
+        with st.container():
+            session.outage(known.lost)
+        now = known.value
+        if not now.counts.total:
+            _welcome(now)
+            return
+        _figures(now)
+        left, right = st.columns(2, gap="large")
+        with left:
+            with st.container():
+                _running(now)
+            with st.container():
+                _failed(now, window)
+        with right:
+            with st.container():
+                _waiting(now)
+            with st.container():
+                _gpus(now.workers)
+        with st.container():
+            _compared(now.compared)
+
+    body()
+
+
+def _welcome(now: Activity) -> None:
+    """Before the first experiment."""
+    st.info("Nothing has been submitted yet. An experiment makes runs, and this page then follows them.", icon="🔬")
+    st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+    if not now.workers:
+        st.caption("No worker is online either: runs would wait for one. `dkd up` starts one on this machine.")
+
+
+def _figures(now: Activity) -> None:
+    counts = now.counts
+    waits = counts.waiting + counts.queued + counts.paused
+    slots, busy = sum(worker.slots for worker in now.workers), sum(worker.busy for worker in now.workers)
+    of_gpus = [worker for worker in now.workers if worker.device == "gpu"]
+    figures = [
+        ("Running", f"{counts.running + counts.cancelling:,}", "runs that train now"),
+        ("Waiting", f"{waits:,}", "runs that wait for their teacher, for a slot, or are paused"),
+        ("Failed", f"{now.failed_runs:,}", f"runs since {tables.moment(now.failed_since)} UTC"),
+        ("Succeeded", f"{counts.succeeded:,}", "runs, ever"),
+        ("Slots in use", f"{busy} of {slots}", "of the workers that are online; a run over several GPUs takes several"),
+    ]
+    if of_gpus:
+        gpus = sum(len(worker.gpus) or worker.slots for worker in of_gpus)
+        used = sum(worker.busy for worker in of_gpus)
+        figures.append(("GPUs in use", f"{min(used, gpus)} of {gpus}", "by runs of the workers that are online"))
+    with st.container(horizontal=True, key="figures"):
+        for label, value, hint in figures:
+            st.metric(label, value, border=True, help=hint)
+
+
+def _running(now: Activity) -> None:
+    st.subheader("Running now")
+    if not now.running:
+        st.caption("Nothing trains at the moment.")
+    for item in now.running[:_ROWS]:
+        _running_one(item)
+    more = now.counts.running + now.counts.cancelling - _ROWS
+    if more > 0:
+        link = {"state": ["running", "cancelling"]}
+        st.page_link(session.page("runs"), label=f"{more:,} more that run", icon=":material/list:", query_params=link)
+
+
+def _running_one(item: RunningRun) -> None:
+    run = item.run
+    with st.container(border=True, gap="xsmall"):
+        with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+            st.page_link(
+                session.page("run"),
+                label=f"**{escape(tables.run_title(run))}** · {escape(run.experiment)}",
+                query_params={"id": run.id},
+            )
+            accuracy = tables.latest_accuracy(run)
+            if accuracy is not None:
+                st.markdown(tables.percent(accuracy), help="Newest test accuracy.", width="content")
+        share = tables.progress(run)
+        left = "cancelling" if run.state == "cancelling" else "pausing" if run.pausing else ""
+        if not left:
+            left = (
+                f"{tables.duration(item.seconds_left)} left" if item.seconds_left is not None else "time left unknown"
+            )
+        where = f" · {run.worker}" if run.worker else ""
+        st.progress(share, text=f":small[epoch {run.epoch:.0f} of {run.total_epochs or '?'} · {left}{escape(where)}]")
+
+
+def _waiting(now: Activity) -> None:
+    st.subheader("Waiting")
+    if not now.waiting:
+        st.caption("Nothing waits.")
+        return
+    for number, item in enumerate(now.waiting[:_ROWS]):
+        _waiting_one(item, f"item-waiting-{number}")
+    more = now.waiting_groups - _ROWS
+    if more > 0:
+        link = {"state": ["waiting", "queued", "paused"], "sort": "highest priority"}
+        label = f"All that wait ({tables.counted(more, 'group')} more)"
+        st.page_link(session.page("runs"), label=label, icon=":material/list:", query_params=link)
+
+
+def _waiting_one(item: WaitingRuns, key: str) -> None:
+    with st.container(gap=None, key=key):
+        st.page_link(
+            session.page("runs"),
+            label=f"**{tables.counted(item.runs, 'run')}** · {escape(item.experiment) or 'of a deleted experiment'}",
+            icon={"waiting": ":material/school:", "paused": ":material/pause:"}.get(item.state, ":material/schedule:"),
+            query_params={"state": item.state, "experiment": item.experiment},
+        )
+        priority = f", priority {item.priority}" if item.priority else ""
+        st.caption(f"{escape(tables.sentence(item.reason))[:-1]}{priority}.")
+
+
+def _failed(now: Activity, window: str) -> None:
+    st.subheader("Failed")
+    if not now.failed:
+        st.caption(f"Nothing has failed in the last {window}.")
+    for number, item in enumerate(now.failed[:_ROWS]):
+        _failed_one(item, f"item-failed-{number}")
+    if now.failed_groups > _ROWS:
+        st.page_link(
+            session.page("runs"),
+            label=f"All {now.failed_runs:,} that failed",
+            icon=":material/list:",
+            query_params={"state": "failed", "sort": "ended last"},
+        )
+
+
+def _failed_one(item: FailedRuns, key: str) -> None:
+    run = item.newest
+    what = tables.run_title(run) if item.runs == 1 else tables.counted(item.runs, "run")
+    with st.container(gap=None, key=key):
+        page, link = ("run", {"id": run.id})
+        if item.runs > 1:
+            page, link = ("runs", {"state": "failed", "experiment": item.experiment})
+        st.page_link(
+            session.page(page),
+            label=f"**{escape(what)}** · {escape(item.experiment)} · {tables.moment(run.ended_at)[:-3]} UTC",
+            icon=":material/error:",
+            query_params=link,
+        )
+        st.caption(escape(tables.sentence(item.reason or "no reason was given")))
+
+
+def _gpus(workers: Sequence[Worker]) -> None:
+    st.subheader("Workers")
+    if not workers:
+        st.warning(
+            "No worker is online: nothing can run. `dkd up` starts one on this machine.", icon=":material/power_off:"
+        )
+        return
+    rows = [row for worker in workers for row in tables.device_rows(worker)]
+    st.table(rows)
+    draining = [worker.name for worker in workers if worker.draining]
+    if draining:
+        st.caption(f"Draining, takes no new runs: {escape(', '.join(draining))}.")
+    for worker in workers:
+        for problem in worker.problems:
+            st.warning(f"{escape(worker.name)}: {escape(problem)}", icon=":material/warning:")
+    st.page_link(session.page("workers"), label="All workers", icon=":material/dns:")
+
+
+def _compared(experiments: Sequence[ExperimentSummary]) -> None:
+    st.subheader("Latest comparisons")
+    if not experiments:
+        st.caption("None yet: a comparison needs two methods with a run that has succeeded.")
+        return
+    columns = st.columns(2, gap="large")
+    for index, experiment in enumerate(experiments[:_SHOWN]):
+        with columns[index % 2]:
+            _comparison(experiment)
+    for experiment in experiments[_SHOWN:]:
+        st.page_link(
+            session.page("compare"),
+            label=escape(experiment.name),
+            icon=":material/stacked_line_chart:",
+            query_params={"experiment": experiment.id},
+        )
+
+
+@st.cache_data(ttl=3600, max_entries=200, show_spinner=False)
+def _cached(url: str, experiment_id: str, counts: str) -> Comparison:
+    return session.client().comparison(experiment_id)
+
+
+def _comparison(experiment: ExperimentSummary) -> None:
+    """One experiment in a frame: its methods' means and what so many pairs can tell."""
+    counts = experiment.counts.model_dump_json()
+    key = f"comparison {experiment.id} {experiment.counts.succeeded}"
+    with st.container(border=True, gap="small"):
+        st.page_link(
+            session.page("compare"),
+            label=f"**{escape(experiment.name)}**",
+            icon=":material/stacked_line_chart:",
+            query_params={"experiment": experiment.id},
+        )
+        models = " → ".join(filter(None, (experiment.teacher_model, experiment.student_model)))
+        done = f"{experiment.counts.succeeded} of {tables.counted(experiment.counts.total, 'run')}"
+        st.caption(f"{escape(experiment.dataset)} · {escape(models)} · {theme.badge(experiment.state)} {done}")
+        try:
+            found = session.ask(key, lambda: _cached(session.client().url, experiment.id, counts)).value
+        except ApiError as error:
+            st.caption(escape(tables.sentence(str(error))))
+            return
+        st.table(
+            [
+                {
+                    "Method": group.label,
+                    f"Test accuracy ({found.unit})": tables.mean_sd(group),
+                    "n": str(group.n),
+                }
+                for group in found.groups
+            ]
+        )
+        for pair in found.paired:
+            st.markdown(f":small[**{escape(pair.label)}**: {escape(pair.sentence)}]")

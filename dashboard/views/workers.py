@@ -1,0 +1,154 @@
+"""The Workers page: who trains, on what, how busy its GPUs are, what is wrong with it; drain and undo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import streamlit as st
+
+from client import ApiError, BackendUnreachable
+from core.wire.public import Worker
+from dashboard import session, tables, theme
+from dashboard.widgets import escape
+
+_STATES = ("All", "Online", "Offline")
+
+
+def show() -> None:
+    """Draw the page. ``/workers?show=Offline`` and ``?label=h200`` are links to a part of it."""
+    st.title("Workers")
+
+    @st.fragment(run_every=session.REFRESH_SECONDS)
+    def body() -> None:
+        known = session.ask("workers", lambda: session.client().workers())
+        with st.container():
+            session.outage(known.lost)
+        workers = known.value.items
+        if not workers:
+            st.info(
+                "No worker has ever registered here. `dkd up` starts one on this machine; on another, "
+                "`python -m worker` with `DKD_API_URL` and `DKD_WORKER_TOKEN`.",
+                icon=":material/dns:",
+            )
+            return
+        said = st.session_state.pop("workers.said", "")
+        if said:
+            st.error(said, icon=":material/error:")
+        _list(_kept(workers))
+
+    body()
+
+
+def _kept(workers: Sequence[Worker]) -> list[Worker]:
+    labels = sorted({label for worker in workers for label in worker.labels})
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        which = st.segmented_control("Show", _STATES, default="All", required=True, key="show", bind="query-params")
+        wanted = None
+        if labels:
+            wanted = st.selectbox(
+                "Label", labels, index=None, placeholder="any", key="label", bind="query-params", width=200
+            )
+    online = [worker for worker in workers if worker.state == "online"]
+    slots, busy = sum(worker.slots for worker in online), sum(worker.busy for worker in online)
+    all_of_them, of_slots = tables.counted(len(workers), "worker"), tables.counted(slots, "slot")
+    st.caption(f"{len(online)} of {all_of_them} online, {busy} of {of_slots} in use")
+    states = ("online", "offline") if which == "All" else (which.lower(),)
+    return [worker for worker in workers if worker.state in states and (wanted is None or wanted in worker.labels)]
+
+
+def _list(workers: Sequence[Worker]) -> None:
+    online = [worker for worker in workers if worker.state == "online"]
+    offline = [worker for worker in workers if worker.state != "online"]
+    for start in range(0, len(online), 2):
+        for column, worker in zip(st.columns(2), online[start : start + 2], strict=False):
+            with column:
+                _one(worker)
+    if not workers:
+        st.info("No worker is so.", icon=":material/filter_alt_off:")
+    if offline:
+        st.subheader("Offline")
+        st.caption("They have not been heard of for longer than a lease; what they had was given to others.")
+        for worker in offline:
+            _gone(worker)
+
+
+def _one(worker: Worker) -> None:
+    with st.container(border=True, gap="small"):
+        with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+            badge = ":orange-badge[draining]" if worker.draining else ":green-badge[online]"
+            labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
+            st.markdown(f"**{escape(worker.name)}** {badge} {labels}", width="content")
+            _drain(worker)
+        heard = tables.ago(worker.last_heartbeat, datetime.now(UTC))
+        device = "GPU" if worker.device == "gpu" else "CPU"
+        version = f" · version {worker.version}" if worker.version else ""
+        st.caption(escape(f"{device} worker on {worker.host} · heard of {heard}{version}"))
+        for problem in worker.problems:
+            st.warning(escape(problem), icon=":material/warning:")
+        st.progress(
+            min(worker.busy / worker.slots, 1.0) if worker.slots else 0.0,
+            text=f":small[{worker.busy} of {tables.counted(worker.slots, 'slot')} in use]",
+        )
+        if worker.reserved_for:
+            st.page_link(
+                session.page("run"),
+                label="It keeps freed GPUs for a run that needs several",
+                icon=":material/lock_clock:",
+                query_params={"id": worker.reserved_for},
+            )
+        if worker.gpus:
+            st.table(tables.gpu_rows(worker.gpus))
+        elif worker.device == "gpu":
+            st.caption("It has not said how its GPUs are.")
+        for run in worker.runs:
+            share = min(run.epoch / run.total_epochs, 1.0) if run.total_epochs else 0.0
+            percent = f"{share:.0%}".replace("%", " %")
+            st.page_link(
+                session.page("run"),
+                label=f"{escape(run.label)} · seed {run.seed} · {escape(run.experiment)} · "
+                f"epoch {run.epoch:.0f} of {run.total_epochs or '?'} ({percent})",
+                icon=":material/show_chart:",
+                query_params={"id": run.run_id},
+            )
+        if not worker.runs:
+            st.caption("It takes no new runs." if worker.draining else "It waits for runs.")
+
+
+def _drain(worker: Worker) -> None:
+    if worker.draining:
+        label, hint, icon = "Let it take runs", "It takes runs again.", "play_arrow"
+    else:
+        label, hint, icon = "Drain", "What it has goes on; it takes no new runs until somebody lets it again.", "block"
+    st.button(
+        label,
+        icon=f":material/{icon}:",
+        help=hint,
+        on_click=_set,
+        args=(worker.id, not worker.draining),
+        key=f"workers.drain.{worker.id}",
+    )
+
+
+def _set(worker_id: str, draining: bool) -> None:
+    try:
+        session.client().drain_worker(worker_id, draining=draining)
+    except (ApiError, BackendUnreachable) as error:
+        refused = isinstance(error, ApiError) and error.status == 403
+        st.session_state["workers.said"] = f"{tables.sentence(str(error))}" + (
+            " Draining is for admins." if refused else ""
+        )
+
+
+def _gone(worker: Worker) -> None:
+    labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
+    drained = " :orange-badge[draining]" if worker.draining else ""
+    heard = tables.ago(worker.last_heartbeat, datetime.now(UTC))
+    with st.container(border=True, horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        st.markdown(
+            f"**{escape(worker.name)}** {theme.badge('offline')}{drained} {labels}  \n"
+            f":small[{tables.counted(worker.slots, 'slot')} on {escape(worker.host)} · last heard of {heard}]",
+            width="content",
+        )
+        if worker.draining:
+            _drain(worker)
