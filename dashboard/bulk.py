@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import streamlit as st
 
@@ -12,29 +13,39 @@ from client import ApiError, BackendUnreachable
 from dashboard import tables
 
 _AT_ONCE = 8
+T = TypeVar("T")
 _SAID = "bulk.said"
 _REFUSALS = 5
 
 
-def each(keys: Sequence[str], action: Callable[[str], object], noun: str, done: str) -> None:
-    """Do it to each, and keep what to say of it for the next time the page is drawn.
+def each(keys: Sequence[str], action: Callable[[str], T], noun: str, done: str) -> list[T]:
+    """Do it to each, and keep what to say of it for the next time the page is drawn. Returns the answers.
 
     Args:
         noun: what one of them is called, as ``run``.
         done: what they are then, as ``cancelled``.
     """
 
-    def one(key: str) -> str:
-        try:
-            action(key)
-        except (ApiError, BackendUnreachable) as error:
-            return str(error)
-        return ""
-
+    answers: list[T] = []
+    refused: Counter[str] = Counter()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        refused = Counter(filter(None, pool.map(one, keys)))
-    good = len(keys) - refused.total()
-    say(f"{tables.counted(good, noun)} {done}." if good else "", refused)
+        for future in [pool.submit(action, key) for key in keys]:
+            try:
+                answers.append(future.result())
+            except (ApiError, BackendUnreachable) as error:
+                refused[in_words(error)] += 1
+    say(f"{tables.counted(len(answers), noun)} {done}." if answers else "", refused)
+    return answers
+
+
+def act(keys: Sequence[str], action: Callable[[str], object], noun: str, done: str) -> None:
+    """``each`` for a button, to which nothing is given back."""
+    each(keys, action, noun, done)
+
+
+def in_words(error: ApiError | BackendUnreachable) -> str:
+    """What went wrong, as a sentence."""
+    return tables.sentence((error.problem.detail if isinstance(error, ApiError) else "") or str(error))
 
 
 def say(done: str, refused: Counter[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -170,15 +170,6 @@ def experiment_rows(experiments: Iterable[ExperimentSummary]) -> list[dict[str, 
 
 def _settled(seconds: float | None, ended: bool) -> float | None:
     return seconds if seconds is None or ended or seconds < 60 else seconds // 60 * 60
-
-
-def keep_order(shown: Sequence[str], runs: Sequence[RunSummary]) -> list[RunSummary]:
-    """The runs in the order in which they are shown already, without those that have come since.
-
-    Streamlit names selected rows by position: while some are selected, no row may move under the person's hand.
-    """
-    by_id = {run.id: run for run in runs}
-    return [by_id[run_id] for run_id in shown if run_id in by_id]
 
 
 def attempt_rows(attempts: Iterable[Attempt], now: datetime) -> list[dict[str, str]]:

@@ -92,7 +92,7 @@ def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
                 f"{name} {len(ids):,}" if len(ids) > 1 else name,
                 icon=f":material/{icon}:",
                 disabled=not ids,
-                on_click=bulk.each,
+                on_click=bulk.act,
                 args=(ids, action, "experiment", done),
                 key=f"experiments.{name.lower()}",
             )
@@ -120,7 +120,7 @@ def _priority(keys: Sequence[str]) -> None:
         f"Set it for {tables.counted(len(keys), 'experiment')}",
         icon=":material/low_priority:",
         disabled=not keys,
-        on_click=bulk.each,
+        on_click=bulk.act,
         args=(
             keys,
             lambda key: session.client().prioritise_experiment(key, priority),
@@ -141,7 +141,7 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 f"{name} tags",
                 icon=f":material/{icon}:",
                 disabled=not keys or not tags,
-                on_click=bulk.each,
+                on_click=bulk.act,
                 args=(keys, _tagging(session.client(), tags, add=name == "Add"), "experiment", done),
                 key=f"bulk.tags.{name.lower()}",
             )
@@ -151,7 +151,7 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 name,
                 icon=f":material/{icon}:",
                 disabled=not keys,
-                on_click=bulk.each,
+                on_click=bulk.act,
                 args=(keys, _archiving(session.client(), archived), "experiment", f"{name.lower()}d"),
                 help="Archived ones are kept with all they have, and left out of lists." if archived else None,
                 key=f"bulk.{name.lower()}",
@@ -185,8 +185,14 @@ def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
         + (" …" if len(ended) > 10 else "")
         + ". They cannot be had back. A teacher that other experiments use stays."
     )
-    if st.button("Delete", type="primary", key="experiments.delete.sure"):
-        bulk.each([item.id for item in ended], session.client().delete_experiment, "experiment", "deleted")
+    # A callback, and a button only to close the dialog: Streamlit runs the one before it draws anything.
+    if st.button(
+        "Delete",
+        type="primary",
+        on_click=bulk.act,
+        args=([item.id for item in ended], session.client().delete_experiment, "experiment", "deleted"),
+        key="experiments.delete.sure",
+    ):
         st.rerun()
 
 

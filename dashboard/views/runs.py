@@ -12,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from core.wire.public import TERMINAL, RunPage, RunSummary
+from core.wire.public import TERMINAL, Run, RunPage, RunSummary
 from dashboard import bulk, filters, paging, session, tables
 from dashboard.choice import Choice
 from dashboard.views import experiment_list
@@ -155,8 +155,10 @@ def _label(name: str, ids: Sequence[str]) -> str:
     return f"{name} {len(ids):,}" if len(ids) > 1 else name
 
 
-def _do(ids: Sequence[str], action: Callable[[str], object], done: str) -> None:
-    bulk.each(ids, action, "run", done)
+def _do(ids: Sequence[str], action: Callable[[str], Run], done: str) -> None:
+    known: dict[str, RunSummary] = st.session_state["runs.known"]
+    # Also those of other pages, which no refresh brings.
+    known |= {run.id: run for run in bulk.each(ids, action, "run", done)}
     st.session_state.pop("runs.fresh", None)
 
 
@@ -171,8 +173,13 @@ def _cancel(ids: Sequence[str]) -> None:
             f"{tables.counted(len(ids), 'run')} will be cancelled. Those that train write a checkpoint first, "
             "and each can be retried."
         )
-        if st.button(f"Cancel {len(ids):,} runs", type="primary", key="runs.cancel.sure"):
-            _do(ids, session.client().cancel, "cancelled")
+        if st.button(
+            f"Cancel {len(ids):,} runs",
+            type="primary",
+            on_click=_do,
+            args=(ids, session.client().cancel, "cancelled"),
+            key="runs.cancel.sure",
+        ):
             st.rerun()
 
     ask()

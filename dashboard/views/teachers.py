@@ -188,8 +188,13 @@ def _uploads(held: UploadList) -> None:
 @st.dialog("Delete these weights?")
 def _ask_to_delete(name: str) -> None:
     st.markdown(f"**{escape(name)}** is gone then. Teachers that were made of it keep their own copy.")
-    if st.button("Delete", type="primary", key="teachers.delete.sure"):
-        bulk.each([name], session.client().delete_upload, "upload", "deleted")
+    if st.button(
+        "Delete",
+        type="primary",
+        on_click=bulk.act,
+        args=([name], session.client().delete_upload, "upload", "deleted"),
+        key="teachers.delete.sure",
+    ):
         st.rerun()
 
 
@@ -232,7 +237,7 @@ def _send(file: Any, name: str) -> None:
     try:
         made = session.client().upload_teacher(file, name=name)
     except (ApiError, BackendUnreachable) as error:
-        st.session_state["teachers.said"] = tables.sentence(str(error))
+        st.session_state["teachers.said"] = bulk.in_words(error)
         return
     st.session_state["teachers.uploaded"] = st.session_state.get("teachers.uploaded", 0) + 1
     bulk.say(f"{made.name} is here: {made.parameters:,} numbers in {tables.counted(made.tensors, 'tensor')}.")

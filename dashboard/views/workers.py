@@ -9,7 +9,7 @@ import streamlit as st
 
 from client import ApiError, BackendUnreachable
 from core.wire.public import Worker
-from dashboard import session, tables, theme
+from dashboard import bulk, session, tables, theme
 from dashboard.widgets import escape
 
 _STATES = ("All", "Online", "Offline")
@@ -135,9 +135,7 @@ def _set(worker_id: str, draining: bool) -> None:
         session.client().drain_worker(worker_id, draining=draining)
     except (ApiError, BackendUnreachable) as error:
         refused = isinstance(error, ApiError) and error.status == 403
-        st.session_state["workers.said"] = f"{tables.sentence(str(error))}" + (
-            " Draining is for admins." if refused else ""
-        )
+        st.session_state["workers.said"] = bulk.in_words(error) + (" Draining is for admins." if refused else "")
 
 
 def _gone(worker: Worker) -> None:

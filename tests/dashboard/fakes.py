@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.catalog import METHODS, describe
 from core.spec import ExperimentSpec, SpecError, parse_experiment, warnings_of
+from core.wire.activity import Activity, RunningRun
 from core.wire.public import (
     Attempt,
     Comparison,
@@ -35,7 +37,10 @@ from core.wire.public import (
     RunSummary,
     Series,
     StateCounts,
+    TeacherList,
+    WorkerList,
 )
+from core.wire.stored import UploadList
 from tests.dashboard.fake_comparison import compare
 from tests.dashboard.fake_server import Refused, Serving
 from tests.dashboard.fake_training import STEPS_AN_EPOCH, FakeRun, train_epoch
@@ -175,6 +180,25 @@ class FakeBackend:
             ended_at=run.ended,
         )
 
+    def activity(self) -> Activity:
+        """What runs; what waits or has failed is looked at against the real backend."""
+        now = datetime.now(UTC)
+        counts = StateCounts(**Counter(run.state for run in self.runs.values()))
+        running = [RunningRun(run=self.summary(run)) for run in self.runs.values() if run.state == "running"]
+        return Activity(
+            time=now,
+            counts=counts,
+            running=running,
+            waiting=[],
+            waiting_groups=0,
+            failed_since=now - timedelta(hours=24),
+            failed_runs=counts.failed,
+            failed=[],
+            failed_groups=0,
+            workers=[],
+            compared=[],
+        )
+
     def run(self, run_id: str) -> Run:
         run = self._run(run_id)
         return Run(
@@ -284,6 +308,14 @@ class FakeBackend:
                     return 201, self.experiment(self.submit(_parsed(body), headers.get("Idempotency-Key", "")))
                 case ["POST", "experiments", "preview"]:
                     return 200, self.preview(body)
+                case ["GET", "activity"]:
+                    return 200, self.activity()
+                case ["GET", "workers"]:
+                    return 200, WorkerList(items=[])
+                case ["GET", "teachers"]:
+                    return 200, TeacherList(items=[])
+                case ["GET", "teachers", "uploads"]:
+                    return 200, UploadList(items=[], max_bytes=1 << 30)
                 case ["GET", "experiments"]:
                     found = [self._experiment(*item) for item in reversed(self.experiments.values())]
                     kept = set(ExperimentSummary.model_fields)
@@ -315,7 +347,8 @@ class FakeBackend:
         ]
         start, limit = int(one.get("cursor", 0)), int(one.get("limit", 50))
         following = str(start + limit) if start + limit < len(found) else None
-        return RunPage(items=[self.summary(run) for run in found[start : start + limit]], next_cursor=following)
+        items = [self.summary(run) for run in found[start : start + limit]]
+        return RunPage(items=items, next_cursor=following, total=len(found))
 
 
 def _parsed(body: Any) -> ExperimentSpec:

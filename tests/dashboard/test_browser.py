@@ -70,7 +70,7 @@ def finish(backend: FakeBackend) -> None:
     [
         ("/new", "New experiment", "As YAML", 0),
         ("/runs", "Runs", "Choose rows at their left edge.", 0),
-        ("/", "Runs", "Choose rows at their left edge.", 0),
+        ("/", "Overview", "Nothing trains at the moment.", 0),
         ("/run?id=run-0001-002", "dkd_align (sample) · seed 0", "Gradient similarity", 7),
         ("/compare?experiment=exp-0001", "Compare", "3 pairs cannot tell", 4),
     ],
@@ -187,25 +187,6 @@ def test_a_double_click_makes_one_experiment_and_links_to_it(page: Page, backend
     page.get_by_role("link", name="Watch and compare").click()
     page.wait_for_url("**/compare?experiment=exp-0002")
     page.get_by_text("0 of 10").first.wait_for()
-
-
-def test_rows_stay_chosen_while_the_table_changes_and_back_returns_to_it(page: Page, backend: FakeBackend) -> None:
-    backend.advance("run-0001-000", 2)
-    page.goto("/runs")
-    browser.drawn(page)
-    table = page.locator('[data-testid="stDataFrame"]').bounding_box()
-    assert table
-    page.mouse.click(table["x"] + 16, table["y"] + 36 + 35 * 9 + 16)  # the box of the tenth row, the teacher
-    page.get_by_text("Chosen: teacher · seed 0").wait_for()
-    backend.submit(digits_spec(name="newer", seeds=[7]))
-    page.get_by_text("4 newer runs will appear").wait_for()
-    page.get_by_text("Chosen: teacher · seed 0").wait_for()
-    page.locator('[data-testid="stBaseButton-secondary"]', has_text="Open").click()
-    page.wait_for_url("**/run?id=run-0001-000")
-    page.get_by_role("heading", name="teacher · seed 0").wait_for()
-    page.go_back()
-    page.get_by_role("heading", name="Runs").wait_for()
-    assert browser.trouble(page) == []
 
 
 def test_the_page_says_that_the_backend_is_away_and_recovers_by_itself(

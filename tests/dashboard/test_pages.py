@@ -158,53 +158,6 @@ class TestNewExperiment:
         assert backend.requests.count("POST /api/v1/experiments/preview") == asked
 
 
-class TestRuns:
-    def test_no_runs_at_all_leads_to_the_form(self, backend: FakeBackend) -> None:
-        app = visit()
-        assert "There are no runs yet" in texts(app)
-        assert not app.exception
-
-    def test_the_table_has_a_row_a_run_newest_first(self, backend: FakeBackend) -> None:
-        backend.submit(digits_spec())
-        backend.advance("run-0001-000", 15)
-        app = visit("runs")
-        table = app.dataframe[0].value
-        assert len(table) == 10
-        assert list(table["Method"])[-1] == "teacher"
-        assert list(table["Progress"])[-1] == 50
-        assert not app.exception
-
-    def test_the_address_filters(self, backend: FakeBackend) -> None:
-        backend.submit(digits_spec())
-        backend.submit(digits_spec(name="second", seeds=[5]))
-        backend.advance("run-0001-000", 2)
-        running = visit("runs", state="running")
-        assert list(running.dataframe[0].value["Method"]) == ["teacher"]
-        second = visit("runs", experiment="second")
-        assert set(second.dataframe[0].value["Experiment"]) == {"second"}
-        none = visit("runs", state="failed")
-        assert "No run matches" in texts(none)
-
-    def test_a_filter_goes_into_the_address(self, backend: FakeBackend) -> None:
-        backend.submit(digits_spec())
-        app = visit("runs")
-        app.multiselect[0].set_value(["waiting"]).run()
-        assert app.query_params["state"] == "waiting"
-        assert len(app.dataframe[0].value) == 9
-
-    def test_pages_turn(self, backend: FakeBackend) -> None:
-        backend.submit(digits_spec(seeds=list(range(20))))
-        app = visit("runs")
-        first = list(app.dataframe[0].value["Seed"])
-        assert len(first) == 50
-        button(app, "Older").click().run()
-        assert len(app.dataframe[0].value) == 11
-        assert "Page 2" in texts(app)
-        assert button(app, "Older").disabled
-        button(app, "Newer").click().run()
-        assert list(app.dataframe[0].value["Seed"]) == first
-
-
 class TestRun:
     def test_without_an_id_the_newest_are_offered(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
@@ -329,7 +282,7 @@ class TestCompare:
 
 
 class TestOutage:
-    @pytest.mark.parametrize("path", ["new", "runs", "run", "compare"])
+    @pytest.mark.parametrize("path", ["", "new", "runs", "run", "compare", "teachers", "workers"])
     def test_without_a_backend_every_page_says_so_and_how_to_get_one(self, server: FakeServer, path: str) -> None:
         server.stop()
         app = visit(path)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.wire.public import Convergence, Group, Interval, Paired, RunSummary
+from core.wire.public import Convergence, GpuUse, Group, Interval, Paired
 from dashboard import tables
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
@@ -68,13 +68,6 @@ def test_run_rows_say_state_progress_and_reason(backend: FakeBackend) -> None:
     assert row["Reason"] == "out of memory"
     waiting = tables.run_rows([backend.summary(backend.runs["run-0001-001"])], datetime.now(UTC))[0]
     assert (waiting["Test accuracy (%)"], waiting["Started"], waiting["Progress"]) == (None, None, 0)
-
-
-def test_rows_stay_where_they_are_while_some_are_chosen(backend: FakeBackend) -> None:
-    runs = [backend.summary(run) for run in backend.runs.values()]
-    shown = [run.id for run in runs[2:5]]
-    new_order: list[RunSummary] = list(reversed(runs))
-    assert [run.id for run in tables.keep_order(shown, new_order)] == shown
 
 
 def finished(backend: FakeBackend) -> None:
@@ -143,3 +136,35 @@ def test_attempts_are_told_with_their_reasons(backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 2)
     rows = tables.attempt_rows(backend.run("run-0001-000").attempts, datetime.now(UTC))
     assert [(row["Outcome"], row["Reason"]) for row in rows] == [("failed", "out of memory"), ("running", "–")]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (40_000_000, "40 MB"), (2 * 1024**3, "2.1 GB")]
+)
+def test_sizes(number: int, text: str) -> None:
+    assert tables.size(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3, "just now"),
+        (4, "just now"),
+        (70, "70 s ago"),
+        (300, "5 min ago"),
+        (10_000, "3 h ago"),
+        (400_000, "5 d ago"),
+    ],
+)
+def test_how_long_ago(seconds: float, text: str) -> None:
+    now = datetime.now(UTC)
+    assert tables.ago(now - timedelta(seconds=seconds), now) == text
+
+
+def test_a_gpu_that_its_driver_says_nothing_of_is_shown_with_dashes() -> None:
+    known = GpuUse(index=1, name="H200", use=42.4, memory_used=10_000_000_000, memory_total=150_000_000_000, foreign=2)
+    rows = tables.gpu_rows([GpuUse(index=0), known])
+    assert rows == [
+        {"GPU": "0", "In use": "–", "Memory": "–", "Others' processes": "0"},
+        {"GPU": "1 · H200", "In use": "42 %", "Memory": "10 GB of 150 GB", "Others' processes": "2"},
+    ]

@@ -1,0 +1,107 @@
+"""The real backend with people and workers played by the test, for pages that show how things stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.db import Database
+from client import Client, WorkerClient
+from core.events import Event, Metrics, Record, Started
+from core.wire.public import GpuUse
+from core.wire.worker import ArtifactRef, Claim, EventBatch, Heartbeat, Holding, Outcome, Registration
+from tests import served
+
+STEPS = 10
+"""An epoch."""
+
+
+@dataclass
+class Stand:
+    """A running backend, and what can happen to it."""
+
+    url: str
+    folder: Path
+    client: Client
+    worker: WorkerClient
+
+    def submit(self, name: str, **changes: Any) -> str:
+        """Two methods without a teacher, two seeds; returns the id."""
+        spec = {
+            "name": name,
+            "dataset": "digits",
+            "student": {"model": "small_cnn"},
+            "methods": ["ce"],
+            "seeds": [0, 1],
+            "training": {"epochs": 20},
+        }
+        return self.client.submit(spec | changes).id
+
+    def register(self, name: str = "worker-one", **changes: Any) -> None:
+        usual = {"worker_id": name, "name": name, "host": "node", "slots": 1, "device": "cpu"}
+        self.worker.register(Registration.model_validate(usual | changes))
+
+    def start(self, worker: str = "worker-one", epoch: int = 0, top1: float = 90.0) -> Claim:
+        """Have a worker take a run and train so far."""
+        claim = self.worker.claim(worker)
+        assert claim is not None, "nothing was eligible"
+        epochs = claim.spec.training.epochs
+        events: list[Event] = [
+            Started(
+                total_steps=STEPS * epochs,
+                total_epochs=epochs,
+                train_size=898,
+                test_size=899,
+                parameters=1234,
+                device="cpu",
+                environment={},
+            )
+        ]
+        values = {"test/top1": top1, "train/loss": 0.5}
+        if epoch:
+            step = STEPS * epoch
+            events.append(Metrics(step=step, epoch=float(epoch), elapsed=float(step), values=values))
+        records = [Record(seq=number, time=1000.0 + number, event=event) for number, event in enumerate(events, 1)]
+        self.worker.send_events(worker, claim.run_id, EventBatch(attempt=claim.attempt, records=records))
+        return claim
+
+    def finish(self, claim: Claim, worker: str = "worker-one") -> None:
+        path = self.folder / "artifacts" / claim.folder / "weights.safetensors"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(100))
+        weights = ArtifactRef(path=f"{claim.folder}/weights.safetensors", sha256="a" * 64)
+        outcome = Outcome(attempt=claim.attempt, outcome="succeeded", weights=weights)
+        self.worker.finish(worker, claim.run_id, outcome)
+
+    def fail(self, claim: Claim, reason: str, worker: str = "worker-one") -> None:
+        self.worker.finish(worker, claim.run_id, Outcome(attempt=claim.attempt, outcome="failed", reason=reason))
+
+    def beat(self, *claims: Claim, worker: str = "worker-one", **more: Any) -> None:
+        holding = [Holding(run_id=claim.run_id, attempt=claim.attempt) for claim in claims]
+        self.worker.heartbeat(worker, Heartbeat(holding=holding, **more))
+
+    @contextmanager
+    def database(self) -> Iterator[Database]:
+        """Its database, for what takes a backend hours to come to."""
+        opened = Database(f"sqlite:///{self.folder / 'dkd.sqlite3'}")
+        try:
+            yield opened
+        finally:
+            opened.dispose()
+
+
+GPU = GpuUse(index=0, name="NVIDIA H200", use=63.0, memory_used=21_000_000_000, memory_total=150_000_000_000)
+
+
+@contextmanager
+def standing(folder: Path) -> Iterator[Stand]:
+    """A backend in that folder, ended with the block."""
+    with (
+        served.backend(folder) as url,
+        Client(url, served.ADMIN_TOKEN, timeout=60) as client,
+        WorkerClient(url, served.WORKER_TOKEN) as worker,
+    ):
+        yield Stand(url, folder, client, worker)

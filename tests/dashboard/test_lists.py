@@ -1,0 +1,348 @@
+"""Overview, Runs, Teachers and Workers against the real backend, without a browser."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from backend.db import models, now
+from dashboard import session
+from tests import served
+from tests.dashboard.conftest import texts, visit
+from tests.dashboard.stand import GPU, Stand, standing
+from tests.dashboard.test_pages import button
+
+DISTILLED = {"teacher": {"model": "resnet8"}, "methods": ["dkd", "kd"]}
+
+
+@pytest.fixture
+def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stand]:
+    with standing(tmp_path) as running:
+        monkeypatch.setenv("DKD_API_URL", running.url)
+        monkeypatch.setenv("DKD_API_TOKEN", served.ADMIN_TOKEN)
+        monkeypatch.setenv("DKD_HOME", str(tmp_path / "home"))
+        yield running
+        session.client().close()
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+
+def links(app: AppTest) -> str:
+    """Labels and addresses of the links on a page."""
+    return "\n".join(f"{item.proto.label} {item.proto.page} {item.proto.query_string}" for item in app.get("page_link"))
+
+
+def choose(app: AppTest, name: str, *ids: str) -> None:
+    """Choose rows; clicking into a table needs a browser."""
+    state = app.session_state[f"{name}.choice"]
+    state["chosen"] = list(ids)
+    state["generation"] += 1
+    state["default"] = [state["shown"].index(item) for item in ids]
+    app.run()
+
+
+def first_seed(app: AppTest) -> int:
+    return int(app.dataframe[0].value["Seed"].iloc[0])
+
+
+class TestOverview:
+    def test_an_empty_lab_leads_to_the_form(self, stand: Stand) -> None:
+        app = visit()
+        assert app.title[0].value == "Overview"
+        assert "Nothing has been submitted yet" in texts(app)
+        assert "No worker is online either" in texts(app)
+        assert "Make the first experiment" in links(app)
+        assert not app.exception
+
+    def test_it_says_what_runs_waits_and_failed_and_why(self, stand: Stand) -> None:
+        stand.register(device="gpu", slots=2, gpus=2, labels=["h200"])
+        stand.submit("bad", seeds=[0])
+        stand.fail(stand.start(), "the loss is not a number at step 3")
+        stand.submit("good", seeds=[0], priority=3)
+        stand.submit("taught", **DISTILLED, seeds=[0])
+        stand.submit("far", resources={"device": "gpu", "gpus": 8})
+        claim = stand.start(epoch=5, top1=91.25)
+        stand.beat(claim, gpus=[GPU], problems=["the disk is nearly full"])
+        app = visit()
+        assert not app.exception
+        metrics = {item.label: item.value for item in app.metric}
+        assert metrics == {
+            "Running": "1",
+            "Waiting": "5",
+            "Failed": "1",
+            "Succeeded": "0",
+            "Slots in use": "1 of 2",
+            "GPUs in use": "1 of 1",
+        }
+        shown = texts(app)
+        assert "91.25 %" in shown
+        assert "The loss is not a number at step 3." in shown
+        assert "Waits for its teacher resnet8, which is queued." in shown
+        assert "Waits for a worker with 8 GPUs; none is online." in shown
+        assert "the disk is nearly full" in shown
+        [bar] = app.get("progress")
+        assert bar.value == 25
+        assert "epoch 5 of 20 · 2 min 30 s left" in bar.proto.text
+        assert "**2 runs** · far runs state=queued&experiment=far" in links(app)
+        assert [row["Load"] for row in app.table[0].value.to_dict("records")] == ["63 %"]
+
+    def test_a_tick_asks_for_one_thing_and_a_comparison_only_when_it_has_changed(
+        self, stand: Stand, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stand.register()
+        stand.submit("compared", methods=["ce", {"name": "ce", "label": "ce again"}])
+        for top1 in (90.0, 91.0, 92.0, 93.0):
+            stand.finish(stand.start(epoch=20, top1=top1))
+        app = visit()
+        assert not app.exception
+        assert "**ce again**: " in texts(app), "the sentence that says what can be told"
+        assert "compare experiment=" in links(app)
+        asked: list[str] = []
+        send = type(stand.client._connection).send
+        monkeypatch.setattr(
+            type(stand.client._connection),
+            "send",
+            lambda self, method, path, *more, **named: asked.append(path) or send(self, method, path, *more, **named),
+        )
+        app.run()
+        assert asked == ["/api/v1/activity"]
+
+    def test_what_failed_long_ago_is_shown_where_it_is_asked_for(self, stand: Stand) -> None:
+        stand.register()
+        stand.submit("old", seeds=[0])
+        claim = stand.start()
+        stand.fail(claim, "out of memory")
+        with stand.database() as database, database.write() as session:
+            session.get_one(models.Run, claim.run_id).ended_at = now(session) - timedelta(days=3)
+        assert "Nothing has failed in the last 24 hours." in texts(visit())
+        assert "Out of memory." in texts(visit(failures="7 days"))
+
+
+class TestRuns:
+    def test_no_runs_at_all_leads_to_the_form(self, stand: Stand) -> None:
+        app = visit("runs")
+        assert "There are no runs yet" in texts(app)
+        assert not app.exception
+        assert "There are no experiments yet" in texts(visit("runs", view="Experiments"))
+
+    def test_the_table_has_a_row_a_run_newest_first(self, stand: Stand) -> None:
+        stand.submit("first", **DISTILLED)
+        stand.register()
+        stand.start(epoch=10, top1=88.0)
+        app = visit("runs")
+        table = app.dataframe[0].value
+        assert list(table["Method"]) == ["kd", "dkd"] * 2 + ["teacher"]
+        assert (list(table["Progress"])[-1], list(table["Test accuracy (%)"])[-1]) == (50, 88.0)
+        assert "5 runs" in texts(app)
+        assert not app.exception
+
+    @pytest.mark.parametrize(
+        ("address", "methods"),
+        [
+            ({"state": "queued"}, ["ce", "ce", "teacher"]),
+            ({"experiment": "second"}, ["ce", "ce"]),
+            ({"method": "kd"}, ["kd", "kd"]),
+            ({"model": "resnet8"}, ["teacher"]),
+            ({"tag": "paper"}, ["kd", "dkd", "kd", "dkd", "teacher"]),
+            ({"text": "seco"}, ["ce", "ce"]),
+            ({"made_to": "2020-01-01"}, []),
+            ({"made_from": "2020-01-01", "dataset": "digits", "text": "second"}, ["ce", "ce"]),
+            ({"archived": "only those"}, ["ce"]),
+            ({"sort": "highest priority", "text": "second"}, ["ce", "ce"]),
+            ({"sort": "oldest first", "experiment": "first"}, ["teacher", "dkd", "kd", "dkd", "kd"]),
+        ],
+    )
+    def test_the_address_filters_and_sorts(self, stand: Stand, address: dict[str, str], methods: list[str]) -> None:
+        stand.submit("first", **DISTILLED, tags=["paper"])
+        stand.submit("second")
+        stand.submit("away", seeds=[0])
+        stand.client.archive_experiment("away")
+        app = visit("runs", **address)
+        assert not app.exception
+        if methods:
+            assert list(app.dataframe[0].value["Method"]) == methods
+        else:
+            assert "No run matches" in texts(app)
+
+    def test_a_filter_keeps_what_it_says(self, stand: Stand) -> None:
+        stand.submit("first", **DISTILLED)
+        app = visit("runs")
+        app.multiselect(key="state").set_value(["waiting"]).run()
+        assert len(app.dataframe[0].value) == 4
+
+    def test_pages_turn_and_another_filter_begins_at_the_first(self, stand: Stand) -> None:
+        stand.submit("many", seeds="0..119")
+        app = visit("runs")
+        seeds = list(app.dataframe[0].value["Seed"])
+        assert (seeds[0], len(seeds)) == (119, 50)
+        button(app, "Next").click().run()
+        assert first_seed(app) == 69
+        assert "Page 2 of 3, 120 runs" in texts(app)
+        button(app, "Next").click().run()
+        assert len(app.dataframe[0].value) == 20
+        assert button(app, "Next").disabled
+        button(app, "Previous").click().run()
+        assert first_seed(app) == 69
+        linked = visit("runs", cursor=app.query_params["cursor"])
+        assert first_seed(linked) == 69, "the place is in the address"
+        app.multiselect(key="state").set_value(["queued"]).run()
+        assert "cursor" not in app.query_params
+        assert first_seed(app) == 119
+
+    def test_many_are_chosen_and_acted_on(self, stand: Stand) -> None:
+        stand.submit("many", seeds="0..69")
+        stand.submit("others", seeds="0..4")
+        app = visit("runs", experiment="many")
+        button(app, "Choose all 70").click().run()
+        assert "70 chosen" in texts(app)
+        button(app, "Pause 70").click().run()
+        states = stand.client.experiment("many").counts
+        assert (states.paused, stand.client.experiment("others").counts.paused) == (70, 0)
+        assert [item.value for item in app.toast] == ["70 runs paused."]
+        button(app, "Resume 70").click().run()
+        assert stand.client.experiment("many").counts.queued == 70
+        app.number_input(key="runs.priority").set_value(7).run()
+        button(app, "Set it for 70 runs").click().run()
+        assert {run.priority for run in stand.client.experiment("many").runs} == {7}
+        button(app, "Cancel 70").click().run()
+        assert "Those that train write a checkpoint first" in texts(app), "so many are asked about first"
+        button(app, "Cancel 70 runs").click().run()
+        assert stand.client.experiment("many").counts.cancelled == 70
+        assert not app.exception
+        button(app, "Clear").click().run()
+        assert "Choose rows at their left edge." in texts(app)
+
+    def test_a_refusal_is_told_once_with_how_often_it_came(self, stand: Stand) -> None:
+        stand.submit("first", **DISTILLED)
+        app = visit("runs", model="resnet8")
+        choose(app, "runs", stand.client.experiment("first").runs[0].id)
+        button(app, "Cancel").click().run()
+        assert "wait for this teacher" in app.error[0].value
+        assert not app.exception
+
+    def test_experiments_are_tagged_archived_and_deleted(self, stand: Stand) -> None:
+        stand.submit("first", tags=["old"])
+        stand.submit("second")
+        app = visit("runs", view="Experiments")
+        table = app.dataframe[0].value
+        assert list(table["Experiment"]) == ["second", "first"]
+        assert list(table["Done"]) == ["0 of 2", "0 of 2"]
+        choose(app, "experiments", stand.client.experiment("first").id)
+        app.text_input(key="bulk.tags").set_value("paper, check").run()
+        button(app, "Add tags").click().run()
+        assert sorted(stand.client.experiment("first").tags) == ["check", "old", "paper"]
+        app.text_input(key="bulk.tags").set_value("old").run()
+        button(app, "Remove tags").click().run()
+        assert sorted(stand.client.experiment("first").tags) == ["check", "paper"]
+        button(app, "Cancel").click().run()
+        button(app, "Archive").click().run()
+        print(
+            "TOAST", [t.value for t in app.toast], [e.value for e in app.error], app.session_state["experiments.choice"]
+        )
+        assert list(app.dataframe[0].value["Experiment"]) == ["second"]
+        button(app, "Delete …").click().run()
+        assert "cannot be had back" in texts(app)
+        button(app, "Delete").click().run()
+        assert [item.name for item in stand.client.experiments(archived="include").items] == ["second"]
+        assert not app.exception
+
+
+class TestTeachers:
+    def test_none_yet(self, stand: Stand) -> None:
+        app = visit("teachers")
+        assert "There are no teachers yet" in texts(app)
+        assert "Nothing has been uploaded yet" in texts(app)
+        assert not app.exception
+
+    def test_the_list_says_who_uses_each_and_where_its_weights_are_from(self, stand: Stand) -> None:
+        stand.register()
+        stand.submit("first", **DISTILLED)
+        stand.submit("second", **DISTILLED, seeds=[5])
+        stand.finish(stand.start(epoch=20, top1=97.5))
+        stand.client.upload_teacher(io.BytesIO(safetensors()), name="mine")
+        stand.submit("third", methods=["kd"], teacher={"model": "resnet8", "weights": "upload:mine"})
+        app = visit("teachers")
+        assert not app.exception
+        newest, oldest = app.dataframe[0].value.to_dict("records")
+        assert newest["Weights"] == "upload mine"
+        assert oldest["Weights"] == "trained here, 20 epochs"
+        assert (oldest["Test accuracy (%)"], oldest["Students (runs)"], oldest["Experiments"]) == (97.5, 6, 2)
+        assert app.table[0].value.to_dict("records")[0]["Name"] == "mine"
+        run_id = next(run.id for run in stand.client.experiment("first").runs if run.role == "teacher")
+        chosen = visit("teachers", id=run_id)
+        assert "Chosen: resnet8 on digits, seed 0" in texts(chosen)
+        assert not button(chosen, "Use in a new experiment").disabled
+        assert len(visit("teachers", text="mine").dataframe[0].value) == 1
+        assert "No teacher matches" in texts(visit("teachers", text="nowhere"))
+
+    def test_a_file_is_uploaded_and_a_bad_one_is_refused_in_words(self, stand: Stand) -> None:
+        app = visit("teachers")
+        app.file_uploader[0].upload("bad.safetensors", b"no such thing", "application/octet-stream").run()
+        button(app, "Upload").click().run()
+        assert "This is no safetensors file" in app.error[0].value
+        app.file_uploader[0].upload("my teacher.safetensors", safetensors(), "application/octet-stream").run()
+        app.text_input(key="teachers.name").set_value("-bad").run()
+        assert "Letters, digits" in texts(app)
+        assert button(app, "Upload").disabled
+        app.text_input(key="teachers.name").set_value("").run()
+        button(app, "Upload").click().run()
+        assert [item.name for item in stand.client.uploads().items] == ["my-teacher"]
+        assert not app.exception
+
+
+class TestWorkers:
+    def test_none_yet(self, stand: Stand) -> None:
+        assert "No worker has ever registered here" in texts(visit("workers"))
+
+    def test_each_worker_with_what_it_does_and_those_offline_apart(self, stand: Stand) -> None:
+        stand.register(device="gpu", slots=2, gpus=2, labels=["h200"])
+        stand.register("worker-gone")
+        stand.submit("first")
+        claim = stand.start(epoch=5)
+        stand.beat(claim, gpus=[GPU], problems=["the disk is nearly full"])
+        with stand.database() as database, database.write() as session:
+            gone = session.get_one(models.Worker, "worker-gone")
+            gone.state, gone.last_heartbeat = "offline", now(session) - timedelta(hours=5)
+        app = visit("workers")
+        assert not app.exception
+        shown = texts(app)
+        assert "1 of 2 workers online, 1 of 2 slots in use" in shown
+        assert "the disk is nearly full" in shown
+        assert "last heard of 5 h ago" in shown
+        assert "epoch 5 of 20 (25 %)" in links(app)
+        assert app.table[0].value.to_dict("records")[0]["Memory"] == "21 GB of 150 GB"
+        assert "worker-gone" not in texts(visit("workers", show="Online"))
+        assert "worker-one" not in texts(visit("workers", show="Offline"))
+        assert "worker-gone" not in texts(visit("workers", label="h200"))
+
+    def test_a_worker_is_drained_and_let_again(self, stand: Stand) -> None:
+        stand.register()
+        app = visit("workers")
+        button(app, "Drain").click().run()
+        assert stand.client.workers().items[0].draining
+        assert "It takes no new runs." in texts(app)
+        button(app, "Let it take runs").click().run()
+        assert not stand.client.workers().items[0].draining
+
+    def test_draining_without_the_right_to_is_refused_in_words(
+        self, stand: Stand, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stand.register()
+        monkeypatch.setenv("DKD_API_TOKEN", stand.client.create_token("reader", ["read"]).token)
+        app = visit("workers")
+        button(app, "Drain").click().run()
+        assert "Draining is for admins." in app.error[0].value
+        assert not stand.client.workers().items[0].draining
+
+
+def safetensors() -> bytes:
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(8)
