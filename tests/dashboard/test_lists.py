@@ -244,9 +244,6 @@ class TestRuns:
         assert sorted(stand.client.experiment("first").tags) == ["check", "paper"]
         button(app, "Cancel").click().run()
         button(app, "Archive").click().run()
-        print(
-            "TOAST", [t.value for t in app.toast], [e.value for e in app.error], app.session_state["experiments.choice"]
-        )
         assert list(app.dataframe[0].value["Experiment"]) == ["second"]
         button(app, "Delete …").click().run()
         assert "cannot be had back" in texts(app)

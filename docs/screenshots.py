@@ -1,0 +1,221 @@
+"""Take the pictures of the dashboard in docs/images: ``python -m docs.screenshots`` (needs Chromium; some minutes).
+
+Starts an embedded stack with real content on scikit-learn's digits: the demo's comparison, finished; a long experiment
+that trains meanwhile; one that fails; some that wait. Every page is taken at 1440 and at 390 px, some in the dark too.
+``--home DIR`` keeps the stack's folder, so that the next call trains nothing again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from client import Client
+from client.demo import example
+from client.stack import Options, Signals, Stack, embedded
+from client.stack.services import connect
+from core.spec import read_experiment
+from core.wire.local import Home
+from core.wire.public import TERMINAL, Experiment
+from tests import browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+OUT = Path(__file__).parent / "images"
+_HIGHEST = {"1440": 2400, "390": 2600}
+"""px of a picture; what is below is left out."""
+_MINUTES = 30
+_STUDENT: dict[str, Any] = {"model": {"name": "small_cnn", "params": {"width": 8}}}
+_LONG: dict[str, Any] = {
+    "name": "longer-training",
+    "notes": "Does the order of the methods hold after 2,000 epochs?",
+    "tags": ["convergence"],
+    "dataset": "digits",
+    "teacher": {"model": "resnet20", "training": {"epochs": 30, "optimizer": {"lr": 0.1}}},
+    "student": _STUDENT,
+    "methods": ["dkd", "kd"],
+    "seeds": [0, 1],
+    "training": {"epochs": 2000, "optimizer": {"lr": 0.05}},
+    "priority": 5,
+}
+_OTHERS: tuple[dict[str, Any], ...] = (
+    {
+        "name": "teacher-from-a-file",
+        "tags": ["weights"],
+        "dataset": "digits",
+        "teacher": {"model": "resnet20", "weights": "resnet20-digits.safetensors"},
+        "student": _STUDENT,
+        "methods": ["dkd"],
+        "seeds": [0, 1],
+        "training": {"epochs": 40},
+        "priority": 10,
+    },
+    {
+        "name": "wide-students-on-the-cluster",
+        "tags": ["paper", "gpu"],
+        "dataset": "cifar100",
+        "teacher": {"model": "resnet56"},
+        "student": {"model": "resnet20"},
+        "methods": ["kd", "dkd"],
+        "seeds": "0..4",
+        "resources": {"device": "gpu", "labels": ["h200"]},
+    },
+    {
+        "name": "temperatures",
+        "tags": ["paper"],
+        "dataset": "digits",
+        "student": _STUDENT,
+        "methods": ["ce"],
+        "seeds": "0..9",
+        "training": {"epochs": 40},
+        "priority": -5,
+    },
+)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A page and how it is taken.
+
+    Attributes:
+        name: of the picture.
+        address: below the dashboard's.
+        charts: traces that must be there first.
+        dark: is taken in the dark too.
+        before: what to do on the page first.
+    """
+
+    name: str
+    address: str
+    charts: int = 0
+    dark: bool = False
+    before: Callable[[Page], None] | None = None
+
+
+def _demo_form(page: Page) -> None:
+    page.get_by_role("button", name="Digits demo").click()
+    page.get_by_text("This makes").first.wait_for()
+    browser.drawn(page)
+
+
+def shots(done: Experiment, going: Experiment) -> list[Shot]:
+    """Every page."""
+    student = next(run for run in done.runs if run.label.startswith("dkd_align"))
+    running = next((run for run in going.runs if run.state == "running"), going.runs[-1])
+    return [
+        Shot("overview", "", dark=True),
+        Shot("new", "new", before=_demo_form),
+        Shot("runs", "runs", dark=True),
+        Shot("experiments", "runs?view=Experiments"),
+        Shot("run", f"run?id={student.id}", charts=4),
+        Shot("run-live", f"run?id={running.id}", charts=2),
+        Shot("compare", f"compare?experiment={done.id}", charts=3, dark=True),
+        Shot("teachers", "teachers"),
+        Shot("workers", "workers"),
+    ]
+
+
+def take(shot: Shot, url: str, running: Browser, width: str, scheme: str) -> None:
+    """Take one picture, with at most 256 colours: a fifth of the size, and no difference to see."""
+    wide, high = browser.WIDTHS[width]
+    context = running.new_context(
+        viewport={"width": wide, "height": high}, color_scheme="dark" if scheme == "dark" else "light"
+    )
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(f"{url}/{shot.address}")
+    browser.drawn(page, charts=shot.charts)
+    if shot.before:
+        shot.before(page)
+    path = OUT / f"{shot.name}-{width}{'-dark' if scheme == 'dark' else ''}.png"
+    browser.shoot(page, path, most=_HIGHEST[width])
+    if found := browser.trouble(page):
+        raise RuntimeError(f"{shot.name} shows {found}")
+    context.close()
+    with Image.open(io.BytesIO(path.read_bytes())) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+@contextmanager
+def content(api: Client) -> Iterator[tuple[Experiment, Experiment]]:
+    """The finished experiment and the one that trains; what has not ended at the end is cancelled."""
+    there = {item.name for item in api.experiments(limit=500).items}
+    spec = read_experiment(example())
+    if spec.name not in there:
+        api.submit(spec)
+    done = _until(api, spec.name, lambda item: item.state in ("finished", "failed", "cancelled"))
+    for other in _OTHERS[:1]:  # it fails at once, and is to have failed before the slots are taken
+        if other["name"] not in there:
+            api.submit(other)
+            _until(api, other["name"], lambda item: item.state == "failed")
+    made = [api.submit({**one, "name": _free(one["name"], there)}) for one in (_LONG, *_OTHERS[1:])]
+    try:
+        going = _until(
+            api, made[0].id, lambda item: any(run.state == "running" and run.epoch > 60 for run in item.runs)
+        )
+        yield done, going
+    finally:
+        for experiment in made:
+            api.cancel_experiment(experiment.id)
+            _until(api, experiment.id, lambda item: all(run.state in TERMINAL for run in item.runs))
+            api.delete_experiment(experiment.id)
+
+
+def _under_way(experiment: Experiment) -> bool:
+    return any(run.state == "running" and run.role == "student" and run.epoch > 60 for run in experiment.runs)
+
+
+def _free(name: str, there: set[str]) -> str:
+    return name if name not in there else _free(f"{name}-again", there)
+
+
+def _until(api: Client, key: str, ready: Callable[[Experiment], bool]) -> Experiment:
+    end = time.monotonic() + 60 * _MINUTES
+    while not ready(found := api.experiment(key)):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{key} is {found.counts.model_dump()} after {_MINUTES} min")
+        time.sleep(1)
+    return found
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, help="folder of the stack; left out, one that is removed")
+    parser.add_argument("--only", nargs="*", help="names of pages")
+    given = parser.parse_args(arguments)
+    OUT.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as cleared, Signals() as signals:
+        home = Home(given.home or Path(cleared.enter_context(tempfile.TemporaryDirectory())))
+        options = Options(home=home, slots=2)
+        with Stack(options, embedded(options), signals, _say) as stack:
+            stack.start()
+            with connect(home, stack.api_url) as api, content(api) as (done, going), browser.browser() as running:
+                for shot in shots(done, going):
+                    if given.only and shot.name not in given.only:
+                        continue
+                    for width in browser.WIDTHS:
+                        take(shot, stack.dashboard_url, running, width, "light")
+                    if shot.dark:
+                        take(shot, stack.dashboard_url, running, "1440", "dark")
+                    _say(shot.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The lists in a real Chromium against the real backend, with 10,000 runs: pages, choices, back, live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import browser, served
+from tests.dashboard.stand import GPU, Stand, standing
+from tests.dashboard.test_browser import SECONDS, chromium, running_dashboard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+__all__ = ["chromium"]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        browser.chromium() is None,
+        reason="needs Chromium; install it (Debian: apt install chromium) or set DKD_CHROMIUM",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """A backend with 10,000 runs of 100 experiments, none of them taken yet, and a worker."""
+    folder: Path = tmp_path_factory.mktemp("stand")
+    base = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["ce"], "training": {"epochs": 20}}
+    with standing(folder) as running:
+        running.client.submit_many([{**base, "name": f"filler {n:03d}", "seeds": "0..99"} for n in range(100)])
+        running.register()
+        yield running
+
+
+@pytest.fixture(scope="module")
+def dashboard(stand: Stand, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_dashboard(stand.url, served.ADMIN_TOKEN, tmp_path_factory.mktemp("dashboard")) as url:
+        yield url
+
+
+@pytest.fixture
+def page(chromium: Browser, dashboard: str) -> Iterator[Page]:
+    context = chromium.new_context(base_url=dashboard, viewport={"width": 1440, "height": 1000})
+    context.set_default_timeout(30 * SECONDS)
+    opened = context.new_page()
+    yield opened
+    context.close()
+
+
+def choose(page: Page, row: int) -> None:
+    """Click the box of a row of the table, counted from 0."""
+    table = page.locator('[data-testid="stDataFrame"]').bounding_box()
+    assert table
+    page.mouse.click(table["x"] + 16, table["y"] + 36 + 35 * row + 16)
+
+
+def test_10_000_runs_come_by_pages_and_a_choice_stays_over_all_of_them(page: Page, stand: Stand) -> None:
+    page.goto("/runs")
+    page.get_by_text("Page 1 of 200, 10,000 runs").wait_for()
+    browser.drawn(page)
+    grid = page.locator('[data-testid="stDataFrame"] [role="grid"]')
+    assert grid.get_attribute("aria-rowcount") == "51", "a page of 50 and the heading, not 10,000"
+    choose(page, 1)
+    page.get_by_text("Chosen: ce · seed 98").wait_for()
+    made = stand.submit("newer", seeds=[7])
+    page.get_by_text("1 newer run will appear").wait_for()
+    page.get_by_text("Chosen: ce · seed 98").wait_for()
+    page.get_by_role("button", name="Show them now").click()
+    page.get_by_text("1 newer run will appear").wait_for(state="detached")
+    page.get_by_text("Chosen: ce · seed 98").wait_for()
+    choose(page, 0)  # the newer one, which now stands on top
+    page.get_by_text("2 chosen: ce · seed 98, ce · seed 7").wait_for()
+    page.get_by_role("button", name="Next").click()
+    page.get_by_text("Page 2 of 201, 10,001 runs").wait_for()
+    page.get_by_text("2 chosen: ce · seed 98, ce · seed 7").wait_for()
+    page.get_by_role("button", name="Cancel 2").click()
+    page.get_by_text("2 runs cancelled.").wait_for()
+    assert stand.client.experiment(made).runs[0].state == "cancelled"
+    page.go_back()
+    page.get_by_text("Page 1 of 201").wait_for()
+    assert browser.trouble(page) == []
+
+
+def test_the_address_holds_the_filters_and_back_from_a_run_returns_to_them(page: Page, stand: Stand) -> None:
+    page.goto("/runs?experiment=filler+042&sort=oldest+first")
+    page.get_by_text("Page 1 of 2, 100 runs").wait_for()
+    browser.drawn(page)
+    page.get_by_role("textbox", name="Search").fill("no such thing")
+    page.get_by_role("textbox", name="Search").press("Enter")
+    page.get_by_text("No run matches these filters.").wait_for()
+    page.wait_for_url("**text=no+such+thing**")
+    page.get_by_role("textbox", name="Search").fill("")
+    page.get_by_role("textbox", name="Search").press("Enter")
+    page.get_by_text("Page 1 of 2, 100 runs").wait_for()
+    browser.drawn(page)
+    choose(page, 0)
+    page.get_by_text("Chosen: ce · seed 0").wait_for()
+    page.get_by_test_id("stBaseButton-secondary").filter(has_text="Open").click()
+    page.get_by_role("heading", name="ce · seed 0").wait_for()
+    page.go_back()
+    page.get_by_text("Page 1 of 2, 100 runs").wait_for()
+    page.get_by_text("Chosen: ce · seed 0").wait_for()
+    assert "sort=oldest+first" in page.url
+    page.get_by_text("Experiments", exact=True).click()
+    page.get_by_text("1 experiment", exact=False).first.wait_for()
+    page.wait_for_url("**view=Experiments**")
+    assert browser.trouble(page) == []
+
+
+def test_the_overview_follows_what_happens(page: Page, stand: Stand) -> None:
+    page.goto("/")
+    page.get_by_text("Nothing trains at the moment.").wait_for()
+    claim = stand.start(epoch=5, top1=91.5)
+    page.get_by_text("epoch 5 of 20 · 2 min 30 s left").wait_for()
+    stand.fail(claim, "the loss is not a number at step 55")
+    page.get_by_text("The loss is not a number at step 55.").wait_for()
+    page.get_by_text("Nothing trains at the moment.").wait_for()
+    page.get_by_test_id("stPageLink").filter(has_text="ce · seed").first.click()
+    page.wait_for_url(f"**/run?id={claim.run_id}")
+    page.go_back()
+    page.get_by_role("heading", name="Latest comparisons").wait_for()
+    assert browser.trouble(page) == []
+
+
+def test_a_worker_is_drained_and_let_again(page: Page, stand: Stand) -> None:
+    stand.beat(gpus=[GPU])
+    page.goto("/workers")
+    page.get_by_text("1 of 1 worker online, 0 of 1 slot in use").wait_for()
+    page.get_by_role("button", name="Drain").click()
+    page.get_by_text("It takes no new runs.").wait_for()
+    page.get_by_role("button", name="Let it take runs").click()
+    page.get_by_text("It waits for runs.").wait_for()
+    assert not stand.client.workers().items[0].draining
+    assert browser.trouble(page) == []
+
+
+@pytest.mark.parametrize("address", ["/", "/runs", "/runs?view=Experiments", "/teachers", "/workers"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_no_page_scrolls_sideways(page: Page, address: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(address)
+    browser.drawn(page)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert browser.trouble(page) == []
