@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,6 +62,19 @@ def page(name: str) -> Page:
     """A page by its url_path, for a link."""
     found: Page = st.session_state["pages"][name]
     return found
+
+
+def link(
+    name: str, label: str, icon: str, query: Mapping[str, str | Sequence[str]] | None, *, hint: str | None = None
+) -> None:
+    """A link to another page beside buttons, which leads nowhere while ``query`` is None.
+
+    Streamlit 1.67 puts an address of its own before the one that ``st.switch_page`` leads to, so that the back button
+    does not come back from there; a link comes back.
+    """
+    st.page_link(
+        page(name), label=label, icon=f":material/{icon}:", disabled=query is None, query_params=query, help=hint
+    )
 
 
 @dataclass(frozen=True)

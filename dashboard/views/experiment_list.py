@@ -75,12 +75,10 @@ def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
     paused = [item.id for item in chosen if item.counts.paused]
     failed = [item.id for item in chosen if item.counts.failed or item.counts.cancelled]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        if st.button("Compare", icon=":material/stacked_line_chart:", disabled=not chosen, key="experiments.compare"):
-            st.switch_page(session.page("compare"), query_params=[("experiment", key) for key in keys])
-        if st.button("Its runs", icon=":material/list:", disabled=len(chosen) != 1, key="experiments.runs"):
-            st.switch_page(session.page("runs"), query_params={"experiment": chosen[0].name})
-        if st.button("Clone", icon=":material/content_copy:", disabled=len(chosen) != 1, key="experiments.clone"):
-            st.switch_page(session.page("new"), query_params={"clone": chosen[0].id})
+        one = chosen[0] if len(chosen) == 1 else None
+        session.link("compare", "Compare", "stacked_line_chart", {"experiment": keys} if keys else None)
+        session.link("runs", "Its runs", "list", {"experiment": one.name} if one else None)
+        session.link("new", "Clone", "content_copy", {"clone": one.id} if one else None)
         actions: Sequence[tuple[str, str, str, Callable[[str], object], list[str]]] = (
             ("Cancel", "cancel", "cancelled", client.cancel_experiment, live),
             ("Retry", "replay", "queued again", retry_failed, failed),

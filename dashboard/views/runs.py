@@ -110,8 +110,7 @@ def _actions(choice: Choice, page: RunPage, query: Mapping[str, Any] | None = No
     chosen = [known[run_id] for run_id in choice.ids if run_id in known]
     client = session.client()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        if st.button("Open", icon=":material/show_chart:", disabled=len(chosen) != 1, key="runs.open"):
-            st.switch_page(session.page("run"), query_params={"id": chosen[0].id})
+        session.link("run", "Open", "show_chart", {"id": chosen[0].id} if len(chosen) == 1 else None)
         live = [run.id for run in chosen if run.state not in TERMINAL and run.state != "cancelling"]
         if st.button(_label("Cancel", live), icon=":material/cancel:", disabled=not live, key="runs.cancel"):
             _cancel(live)

@@ -142,25 +142,18 @@ def _chosen(shown: Sequence[TeacherInfo]) -> TeacherInfo | None:
 
 def _actions(chosen: TeacherInfo | None, names: Mapping[str, str]) -> None:
     """What can be done with the chosen one. Always drawn, so that the table does not jump."""
-    off = chosen is None
+    run, example = (chosen.run_id, chosen.example) if chosen else (None, None)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        if st.button("Its run", icon=":material/show_chart:", disabled=off, key="teachers.run") and chosen:
-            st.switch_page(session.page("run"), query_params={"id": chosen.run_id})
-        if st.button("Its students", icon=":material/list:", disabled=off, key="teachers.students") and chosen:
-            st.switch_page(session.page("runs"), query_params={"teacher": chosen.run_id})
-        reusable = chosen is not None and chosen.example is not None
-        if (
-            st.button(
-                "Use in a new experiment",
-                icon=":material/add_circle:",
-                disabled=not reusable,
-                help="The form opens with the newest experiment that uses it. Leave the teacher as it is there, and it "
-                "is not trained again.",
-                key="teachers.use",
-            )
-            and chosen
-        ):
-            st.switch_page(session.page("new"), query_params={"clone": chosen.example or ""})
+        session.link("run", "Its run", "show_chart", {"id": run} if run else None)
+        session.link("runs", "Its students", "list", {"teacher": run} if run else None)
+        session.link(
+            "new",
+            "Use in a new experiment",
+            "add_circle",
+            {"clone": example} if example else None,
+            hint="The form opens with the newest experiment that uses it. Leave the teacher as it is there, and it is not "
+            "trained again.",
+        )
         if chosen is None:
             st.caption("Choose a row at its left edge.")
         else:

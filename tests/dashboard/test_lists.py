@@ -276,7 +276,7 @@ class TestTeachers:
         run_id = next(run.id for run in stand.client.experiment("first").runs if run.role == "teacher")
         chosen = visit("teachers", id=run_id)
         assert "Chosen: resnet8 on digits, seed 0" in texts(chosen)
-        assert not button(chosen, "Use in a new experiment").disabled
+        assert f"Use in a new experiment new clone={stand.client.experiment('second').id}" in links(chosen)
         assert len(visit("teachers", text="mine").dataframe[0].value) == 1
         assert "No teacher matches" in texts(visit("teachers", text="nowhere"))
 

@@ -101,7 +101,7 @@ def test_the_address_holds_the_filters_and_back_from_a_run_returns_to_them(page:
     browser.drawn(page)
     choose(page, 0)
     page.get_by_text("Chosen: ce · seed 0").wait_for()
-    page.get_by_test_id("stBaseButton-secondary").filter(has_text="Open").click()
+    page.get_by_role("link", name="Open").click()
     page.get_by_role("heading", name="ce · seed 0").wait_for()
     page.go_back()
     page.get_by_text("Page 1 of 2, 100 runs").wait_for()
