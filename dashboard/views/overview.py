@@ -32,31 +32,36 @@ def show() -> None:
 
     @st.fragment(run_every=session.REFRESH_SECONDS)
     def body() -> None:
-        hours = _HOURS[window]
-        known = session.ask(f"activity {hours}", lambda: session.client().activity(hours=hours))
-        # Each part in a container of its own, so that a line that comes or goes moves no other part.
-        with st.container():
-            session.outage(known.lost)
-        now = known.value
-        if not now.counts.total:
-            _welcome(now)
-            return
-        _figures(now)
-        left, right = st.columns(2, gap="large")
-        with left:
-            with st.container():
-                _running(now)
-            with st.container():
-                _failed(now, window)
-        with right:
-            with st.container():
-                _waiting(now)
-            with st.container():
-                _gpus(now.workers)
-        with st.container():
-            _compared(now.compared)
+        with session.guarded():
+            _body(window)
 
     body()
+
+
+def _body(window: str) -> None:
+    hours = _HOURS[window]
+    known = session.ask(f"activity {hours}", lambda: session.client().activity(hours=hours))
+    # Each part in a container of its own, so that a line that comes or goes moves no other part.
+    with st.container():
+        session.outage(known.lost)
+    now = known.value
+    if not now.counts.total:
+        _welcome(now)
+        return
+    _figures(now)
+    left, right = st.columns(2, gap="large")
+    with left:
+        with st.container():
+            _running(now)
+        with st.container():
+            _failed(now, window)
+    with right:
+        with st.container():
+            _waiting(now)
+        with st.container():
+            _gpus(now.workers)
+    with st.container():
+        _compared(now.compared)
 
 
 def _welcome(now: Activity) -> None:

@@ -21,23 +21,28 @@ def show() -> None:
 
     @st.fragment(run_every=session.REFRESH_SECONDS)
     def body() -> None:
-        known = session.ask("workers", lambda: session.client().workers())
-        with st.container():
-            session.outage(known.lost)
-        workers = known.value.items
-        if not workers:
-            st.info(
-                "No worker has ever registered here. `dkd up` starts one on this machine; on another, "
-                "`python -m worker` with `DKD_API_URL` and `DKD_WORKER_TOKEN`.",
-                icon=":material/dns:",
-            )
-            return
-        said = st.session_state.pop("workers.said", "")
-        if said:
-            st.error(said, icon=":material/error:")
-        _list(_kept(workers))
+        with session.guarded():
+            _body()
 
     body()
+
+
+def _body() -> None:
+    known = session.ask("workers", lambda: session.client().workers())
+    with st.container():
+        session.outage(known.lost)
+    workers = known.value.items
+    if not workers:
+        st.info(
+            "No worker has ever registered here. `dkd up` starts one on this machine; on another, "
+            "`python -m worker` with `DKD_API_URL` and `DKD_WORKER_TOKEN`.",
+            icon=":material/dns:",
+        )
+        return
+    said = st.session_state.pop("workers.said", "")
+    if said:
+        st.error(said, icon=":material/error:")
+    _list(_kept(workers))
 
 
 def _kept(workers: Sequence[Worker]) -> list[Worker]:
