@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import sys
 import tempfile
 import time
@@ -66,10 +67,11 @@ _OTHERS: tuple[dict[str, Any], ...] = (
         "name": "wide-students-on-the-cluster",
         "tags": ["paper", "gpu"],
         "dataset": "cifar100",
-        "teacher": {"model": "resnet56"},
+        "teacher": {"model": "resnet56", "training": {"epochs": 240}},
         "student": {"model": "resnet20"},
         "methods": ["kd", "dkd"],
         "seeds": "0..4",
+        "training": {"epochs": 240},
         "resources": {"device": "gpu", "labels": ["h200"]},
     },
     {
@@ -201,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="*", help="names of pages")
     given = parser.parse_args(arguments)
     OUT.mkdir(exist_ok=True)
+    os.environ["DATA_DIR"] = "/data"  # named in the reason of the one that fails
     with contextlib.ExitStack() as cleared, Signals() as signals:
         home = Home(given.home or Path(cleared.enter_context(tempfile.TemporaryDirectory())))
         options = Options(home=home, slots=2)

@@ -9,7 +9,8 @@ import pytest
 
 from tests import browser, served
 from tests.dashboard.stand import GPU, Stand, standing
-from tests.dashboard.test_browser import SECONDS, chromium, running_dashboard
+from tests.dashboard.streamlit_server import streamlit_server
+from tests.dashboard.test_browser import SECONDS, chromium
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 
 @pytest.fixture(scope="module")
 def dashboard(stand: Stand, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_dashboard(stand.url, served.ADMIN_TOKEN, tmp_path_factory.mktemp("dashboard")) as url:
+    with streamlit_server(stand.url, tmp_path_factory.mktemp("dashboard"), DKD_API_TOKEN=served.ADMIN_TOKEN) as url:
         yield url
 
 
