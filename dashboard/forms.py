@@ -247,6 +247,9 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
     return draft
 
 
+_DRAWN = frozenset(
+    ("name", "notes", "tags", "priority", "dataset", "teacher", "student", "methods", "seeds", "training", "resources")
+)
 _ANY_WORKER = {"device": "any", "gpus": 1}
 
 
@@ -257,18 +260,21 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
         if draft.get(name):
             spec[name] = deepcopy(draft[name])
     spec["dataset"] = _lean(draft["dataset"])
+    # What the form has no field for goes through as it was written.
+    spec |= {name: deepcopy(value) for name, value in draft.items() if name not in _DRAWN and value}
     if draft.get("teacher"):
         teacher = draft["teacher"]
-        # What the form has no field for goes through as it was written.
         drawn = ("model", "weights", "training", "seed")
         more = {name: value for name, value in teacher.items() if name not in drawn and value}
         spec["teacher"] = {"model": _lean(teacher["model"]), **deepcopy(more)}
         if teacher.get("weights") is not None:
             spec["teacher"]["weights"] = {name: value for name, value in teacher["weights"].items() if value}
-        if teacher.get("training"):
-            spec["teacher"]["training"] = deepcopy(teacher["training"])
+        if teacher.get("training") or spec.get("preset"):  # null: not the preset's
+            spec["teacher"]["training"] = deepcopy(teacher.get("training"))
         if teacher.get("seed"):
             spec["teacher"]["seed"] = teacher["seed"]
+    elif spec.get("preset"):
+        spec["teacher"] = None
     spec["student"] = {"model": _lean(draft["student"]["model"])}
     spec["methods"] = [_lean(method) for method in draft["methods"]]
     spec["seeds"] = list(draft["seeds"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import forms
+
+_FIELD_WIDTH = 148  # pixels: four beside each other on a screen, two on a phone
 
 
 @dataclass
@@ -47,24 +49,35 @@ def escape(text: str) -> str:
 
 
 def object_fields(
-    fields: list[forms.FormField], values: dict[str, Any], *, path: str, key: str, slots: Slots, columns: int = 3
+    fields: list[forms.FormField],
+    values: dict[str, Any],
+    *,
+    path: str,
+    key: str,
+    slots: Slots,
+    folded: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Draw the fields of an object in a grid, a heading a group, and return what they hold."""
+    """Draw the fields of an object side by side, a heading a group, and return what they hold.
+
+    Args:
+        folded: groups that are seldom needed: they open at a click.
+    """
     result: dict[str, Any] = {}
     groups: dict[str, list[forms.FormField]] = {}
     for item in fields:
         groups.setdefault(item.group, []).append(item)
     for group, members in groups.items():
-        if group:
-            st.markdown(f"**{group}**")
         # Switches have no label above them and stand apart, so that rows stay level.
-        members.sort(key=lambda item: item.kind == "boolean")
-        for start in range(0, len(members), columns):
-            row = st.columns(columns)
-            for column, item in zip(row, members[start : start + columns], strict=False):
-                with column:
-                    value = one_field(item, forms.get(values, item.path), f"{path}.{item.path}", key, slots)
-                forms.put(result, item.path, value)
+        switches = [item for item in members if item.kind == "boolean"]
+        with st.expander(group) if group in folded else st.container():
+            if group and group not in folded:
+                st.markdown(f"**{group}**")
+            for row in filter(None, ([item for item in members if item not in switches], switches)):
+                with st.container(horizontal=True):
+                    for item in row:
+                        with st.container(width=_FIELD_WIDTH):
+                            value = one_field(item, forms.get(values, item.path), f"{path}.{item.path}", key, slots)
+                        forms.put(result, item.path, value)
     return result
 
 

@@ -52,7 +52,7 @@ def visit(path: str = "", **params: str) -> AppTest:
 
 def texts(app: AppTest) -> str:
     """Everything on the page that is text, in one string."""
-    elements = [*app.title, *app.header, *app.subheader, *app.markdown, *app.caption, *app.code]
+    elements = [*app.title, *app.header, *app.subheader, *app.markdown, *app.caption, *app.code, *app.text_area]
     boxes = [*app.error, *app.warning, *app.info, *app.success]
     return "\n".join(str(item.value) for item in [*elements, *boxes])
 

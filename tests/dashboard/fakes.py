@@ -21,6 +21,7 @@ from core.wire.activity import Activity, RunningRun
 from core.wire.public import (
     Attempt,
     Comparison,
+    Estimate,
     Experiment,
     ExperimentPage,
     ExperimentSummary,
@@ -267,6 +268,8 @@ class FakeBackend:
     def preview(self, body: Any) -> Preview:
         spec = _parsed(body)
         return Preview(
+            spec=spec.model_dump(mode="json"),
+            estimate=Estimate(unknown=len(spec.plan())),
             runs=[
                 PlannedRunInfo(
                     label=plan.label, role=plan.spec.role, model=plan.spec.model.name, seed=plan.spec.seed, shared=False

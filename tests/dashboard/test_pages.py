@@ -20,7 +20,7 @@ def button(app: AppTest, label: str) -> Any:
 
 
 def field(app: AppTest, key_end: str) -> Any:
-    every = [*app.number_input, *app.text_input, *app.selectbox, *app.toggle]
+    every = [*app.number_input, *app.text_input, *app.text_area, *app.selectbox, *app.toggle]
     return next(item for item in every if item.key and item.key.endswith(key_end))
 
 
@@ -104,6 +104,79 @@ class TestNewExperiment:
         assert not form.error
         button(form, "Start 10 runs").click().run()
         assert len(backend.experiments) == 2
+
+    def test_the_form_follows_what_is_written_as_yaml(self, form: AppTest) -> None:
+        field(form, "new.yaml").set_value("{name: short, preset: quick, seeds: 0..3}").run()
+        assert field(form, ".name").value == "short"
+        assert field(form, ".seeds").value == "0-3"
+        assert field(form, ".training.epochs").value == 10
+        assert "epsilon_share: 0.1" in field(form, "new.yaml").value, "the preset is filled in"
+        assert button(form, "Start 9 runs")
+        field(form, ".seeds").set_value("5").run()
+        assert "seeds: [5]" in field(form, "new.yaml").value
+        assert "preset: quick" in field(form, "new.yaml").value
+
+    def test_a_value_that_yaml_has_wrong_is_told_at_its_field(self, form: AppTest) -> None:
+        text = field(form, "new.yaml").value
+        field(form, "new.yaml").set_value(text.replace("epochs: 40", "epochs: 0")).run()
+        assert field(form, ".training.epochs").value == 0
+        assert "Training: Epochs" in form.error[0].value
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("name: [", "not YAML at line 1"),
+            ("just words", "a mapping of fields"),
+            ("{name: x, dataset: digit, student: {model: small_cnn}, methods: [ce], training: {epochs: 1}}", "digits"),
+            ("{name: x, preset: quick, training: {epochs: many}}", "integer"),
+        ],
+    )
+    def test_yaml_that_the_form_cannot_show_stays_and_is_explained(
+        self, form: AppTest, backend: FakeBackend, text: str, words: str
+    ) -> None:
+        before = field(form, "new.yaml").value
+        field(form, "new.yaml").set_value(text).run()
+        assert not form.exception
+        assert words in form.error[0].value
+        assert field(form, "new.yaml").value == text
+        assert button(form, "Start 10 runs").disabled, "it would start what the field does not say"
+        button(form, "Drop these changes").click().run()
+        assert field(form, "new.yaml").value == before
+        assert not form.error
+
+    def test_the_authors_rows_are_examples(self, backend: FakeBackend) -> None:
+        app = visit("new")
+        chosen = "author-2025-02-cifar100-vit-s-resnet18"
+        field(app, "new.example").set_value(chosen).run()
+        assert not app.exception
+        assert field(app, ".name").value == chosen
+        assert field(app, "teacher.model.name").value == "timm:vit_small_patch16_224", "which the catalog does not list"
+        assert "Row 2 of the author's table" in texts(app)
+        button(app, "Start 4 runs").click().run()
+        example = EXAMPLE.parent / "author-2025" / "02-cifar100-vit-s-resnet18.yaml"
+        assert backend.experiment(chosen).spec == read_experiment(example).model_dump(mode="json")
+
+    def test_an_old_experiment_is_cloned_by_a_link(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec(webhook="https://hooks.example/x", priority=3))
+        app = visit("new", clone="exp-0001")
+        assert field(app, ".name").value == "digits-dkd-vs-dkd-align-2"
+        field(app, ".seeds").set_value("7").run()
+        assert field(app, ".seeds").value == "7", "the link is followed once"
+        button(app, "Start 4 runs").click().run()
+        made = backend.experiment("exp-0002").spec
+        assert (made["webhook"], made["priority"], made["seeds"]) == ("https://hooks.example/x", 3, [7])
+
+    def test_a_link_to_an_experiment_that_is_gone_leaves_an_empty_form(self, backend: FakeBackend) -> None:
+        app = visit("new", clone="gone")
+        assert "no experiment 'gone' to clone" in texts(app)
+        assert button(app, "Start 4 runs").disabled
+
+    def test_a_link_to_uploaded_weights_sets_the_teacher(self, backend: FakeBackend) -> None:
+        app = visit("new", teacher="resnet110")
+        assert "source: upload:resnet110" in field(app, "new.yaml").value
+
+    def test_it_says_what_is_known_of_the_time(self, form: AppTest) -> None:
+        assert "How long it takes is not known" in texts(form)
 
     def test_warnings_do_not_stop_it(self, form: AppTest) -> None:
         field(form, ".seeds").set_value("0").run()
