@@ -19,22 +19,23 @@ from backend.tokens import Principal, identify
 _bearer = HTTPBearer(auto_error=False, description="Of `dkd token create`, or the admin's own.")
 
 
-def _settings(request: Request) -> Settings:
+# Asynchronous, though they wait for nothing: others are each handed to a thread, which costs more than a query.
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def _database(request: Request) -> Database:
+async def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
 
 
-def _nudger(request: Request) -> Nudger:
+async def _nudger(request: Request) -> Nudger:
     nudger: Nudger = request.app.state.nudger
     return nudger
 
 
-def _store(request: Request) -> Store:
+async def _store(request: Request) -> Store:
     store: Store = request.app.state.store
     return store
 

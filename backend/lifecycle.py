@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, exists, or_, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, exists, or_, select, update
 from sqlalchemy.orm import Session, defer
 
 from backend.db.models import Attempt, ExperimentRun, Run
@@ -25,9 +25,8 @@ HELD = ("running", "cancelling")
 """States in which a worker has the run."""
 
 
-def lock(session: Session, which: ColumnElement[bool]) -> list[Run]:
-    """The runs that the condition selects, locked, teachers first, as they are now."""
-    query = (
+def _locking(which: ColumnElement[bool]) -> Select[Run]:
+    return (
         select(Run)
         .where(which)
         .order_by(Run.role.desc(), Run.id)
@@ -35,15 +34,23 @@ def lock(session: Session, which: ColumnElement[bool]) -> list[Run]:
         .with_for_update()
         .execution_options(populate_existing=True)
     )
-    return list(session.scalars(query))
+
+
+_LOCKING_ONE = _locking(Run.id == bindparam("wanted"))
+"""Made once: every post of a training begins with it."""
+
+
+def lock(session: Session, which: ColumnElement[bool]) -> list[Run]:
+    """The runs that the condition selects, locked, teachers first, as they are now."""
+    return list(session.scalars(_locking(which)))
 
 
 def lock_one(session: Session, run_id: str) -> Run:
     """One run, locked. Raises ApiError 404."""
-    found = lock(session, Run.id == run_id)
-    if not found:
+    found = session.scalars(_LOCKING_ONE, {"wanted": run_id}).one_or_none()
+    if found is None:
         raise not_found("run", run_id)
-    return found[0]
+    return found
 
 
 def lock_with_teacher(session: Session, run_id: str) -> tuple[Run, Run | None]:

@@ -4,7 +4,7 @@ from backend.comparisons.build import Options, build, sample_of
 from backend.comparisons.claims import judge
 from backend.comparisons.data import ACCURACY
 from backend.comparisons.overview import GROUPS, overview
-from backend.comparisons.table import Filter, Layout, find, kept, table
+from backend.comparisons.table import Filter, Layout, find, table
 
 __all__ = [
     "ACCURACY",
@@ -15,7 +15,6 @@ __all__ = [
     "build",
     "find",
     "judge",
-    "kept",
     "overview",
     "sample_of",
     "table",

@@ -33,7 +33,7 @@ class Filter:
     """Which experiments are in the table; a filter that is left out keeps all.
 
     Attributes:
-        tags: an experiment needs every one of them.
+        tags: an experiment needs every one of them now, whatever its spec came with.
         dataset, student, teacher: names in the catalog.
     """
 
@@ -63,13 +63,22 @@ class Layout:
         return Question(self.metric, self.which)
 
 
-def find(session: Session, wanted: Filter) -> list[models.Experiment]:
-    """The experiments that the filter keeps, in the order in which they were made.
+def find(session: Session, wanted: Filter, named: Sequence[models.Experiment] | None = None) -> list[models.Experiment]:
+    """The experiments that the filter keeps, of all that are not archived or of those that are named.
 
-    Raises ApiError 422 where they are too many for a table.
+    All are in the order in which they were made; those that are named stay in theirs. Raises ApiError 422 where they
+    are too many for a table.
     """
     query = select(models.Experiment).order_by(models.Experiment.id)
-    found = [item for item in session.scalars(query) if kept(item.spec, wanted)]
+    if named is None:
+        query = query.where(models.Experiment.archived_at.is_(None))
+    for tag in wanted.tags:  # as they are now: the spec keeps those that it came with
+        tagged = select(models.ExperimentTag.experiment_id).where(models.ExperimentTag.tag == tag)
+        query = query.where(models.Experiment.id.in_(tagged))
+    found = [item for item in session.scalars(query) if _kept(item.spec, wanted)]
+    if named is not None:
+        keys = {item.id for item in found}
+        found = [item for item in named if item.id in keys]
     if len(found) > MOST_EXPERIMENTS:
         text = f"{len(found)} experiments are more than the {MOST_EXPERIMENTS} of one table; keep fewer by tag or name"
         raise invalid(text, ProblemField(path="tag", message=text))
@@ -231,15 +240,14 @@ def _published(found: Sequence[PublishedRow], method: str) -> list[Published]:
     ]
 
 
-def kept(spec: Mapping[str, Any], wanted: Filter) -> bool:
-    """Whether an experiment with this spec is wanted."""
+def _kept(spec: Mapping[str, Any], wanted: Filter) -> bool:
     teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else None
     named = (
         (wanted.dataset, spec["dataset"]["name"]),
         (wanted.student, spec["student"]["model"]["name"]),
         (wanted.teacher, teacher),
     )
-    return set(wanted.tags) <= set(spec["tags"]) and all(want is None or want == have for want, have in named)
+    return all(want is None or want == have for want, have in named)
 
 
 def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: Layout, baseline: str) -> list[str]:

@@ -117,7 +117,8 @@ def read_claims(
 def read_table(
     session: SessionDep,
     experiment: Annotated[
-        list[str] | None, Query(max_length=200, description="Ids or names; left out, all that the filters keep.")
+        list[str] | None,
+        Query(max_length=200, description="Ids or names; left out, all that the filters keep and nobody archived."),
     ] = None,
     tag: Annotated[list[str] | None, Query(description="An experiment needs every one of them.")] = None,
     dataset: Annotated[str | None, Query(max_length=100)] = None,
@@ -137,12 +138,9 @@ def read_table(
     kind: FormatParam = "json",
 ) -> Table | Response:
     """Rows dataset-teacher-student, columns methods; bold only where the test supports it after Holm over the table."""
-    wanted = Filter(tags=tag or (), dataset=dataset, teacher=teacher, student=student)
-    if experiment:
-        chosen = [find(session, key) for key in experiment]
-        chosen = [item for item in chosen if comparisons.kept(item.spec, wanted)]
-    else:
-        chosen = comparisons.find(session, wanted)
+    wanted = Filter(tags=[clean(text) for text in tag or ()], dataset=dataset, teacher=teacher, student=student)
+    named = [find(session, key) for key in experiment] if experiment else None
+    chosen = comparisons.find(session, wanted, named)
     layout = Layout(clean(metric), which=which, baseline=baseline, test=test, seeds=seed or ())
     found = comparisons.table(session, chosen, layout)
     if kind == "json":

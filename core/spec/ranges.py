@@ -7,7 +7,7 @@ from typing import Any
 
 MAX_LENGTH = 10_000
 
-_TEXT = re.compile(r"\s*(-?\d{1,10})\s*\.\.\s*(-?\d{1,10})\s*", re.ASCII)
+_TEXT = re.compile(r"\s*(-?\d{1,19})\s*\.\.\s*(-?\d{1,19})\s*", re.ASCII)
 
 
 def is_range(value: Any) -> bool:

@@ -114,6 +114,18 @@ def test_filters(database: Database, api: TestClient) -> None:
     assert [row.experiments for row in _table(api, experiment=["a", "b"], tag="one").rows] == [["a"]]
 
 
+def test_tags_are_those_of_now_and_what_is_archived_is_left_out(database: Database, api: TestClient) -> None:
+    _row(database, CLEAR[:2], name="a", tags=["paper"])
+    _row(database, CLEAR[:2], name="b", tags=["draft"], student={"model": "resnet8"})
+    for name, tags in (("a", ["old"]), ("b", ["draft", "paper"])):
+        assert api.patch(f"/api/v1/experiments/{name}", json={"tags": tags}).status_code == 200
+    assert [row.experiments for row in _table(api, tag="paper").rows] == [["b"]]
+    assert [row.experiments for row in _table(api, experiment=["a", "b"], tag="old").rows] == [["a"]]
+    assert api.post("/api/v1/experiments/b/archive").status_code == 200
+    assert _table(api, tag="paper").rows == []
+    assert [row.experiments for row in _table(api, experiment="b").rows] == [["b"]], "a name is a name"
+
+
 def test_baselines_must_agree_or_be_named(database: Database, api: TestClient) -> None:
     _row(database, CLEAR[:2], name="a")
     _row(database, CLEAR[:2], name="b", methods=METHODS[::-1], student={"model": "resnet8"})

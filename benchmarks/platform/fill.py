@@ -1,0 +1,190 @@
+"""A database of finished experiments, filled through the project's own tables: the plan by its own code, then in bulk.
+
+Every run has the same number of points, whatever the number of runs: what is to be flat is the time to show one run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Table, insert, select, text, update
+
+from backend.db import Database, models, now
+from backend.planning import create_many
+from core.spec import parse_experiment
+
+METHODS = (
+    "dkd",
+    "kd",
+    {"name": "dkd_align", "params": {"reduction": "sample", "epsilon": 0.1}},
+    "ce",
+    "nkd",
+    "dist",
+    "rld",
+)
+SEEDS = 7
+RUNS_EACH = len(METHODS) * SEEDS + 1
+"""Of an experiment: its students and one teacher of its own."""
+NAMES = ("train/loss", "train/top1", "test/loss", "test/top1", "lr")
+POINTS_EACH = 1_000
+LONG_POINTS = 100_000
+"""Of one series of the first run, as a loss that was logged at every step."""
+LOG_LINES = 200
+_CHUNK = 20_000
+_WORKER = "filled-worker"
+
+
+def fill(database: Database, runs: int) -> None:
+    """Make the runs with 1,000 points each. Of every 20 students one has failed and one is still queued."""
+    experiments = runs // RUNS_EACH
+    for start in range(0, experiments, 20):
+        with database.write() as session:
+            specs = [("", parse_experiment(_spec(number))) for number in range(start, min(start + 20, experiments))]
+            create_many(session, specs, submitted_by="benchmark")
+    _finish(database)
+    with database.read() as session:
+        run_ids = list(
+            session.scalars(select(models.Run.id).where(models.Run.state != "queued").order_by(models.Run.id))
+        )
+        ids = dict(session.execute(select(models.MetricName.name, models.MetricName.id)).all())
+    names = [ids[name] for name in NAMES]
+    _copy(database, models.MetricPoint, _points(run_ids, names))
+    _copy(database, models.MetricPoint, _series(run_ids[0], ids["train/step_loss"], LONG_POINTS))
+    _copy(database, models.MetricLatest, _latest([*run_ids], names, ids["train/step_loss"]))
+    if not database.is_sqlite:  # as its own autovacuum would within a minute or so; SQLite has nothing of the kind
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE"))
+
+
+def _spec(number: int) -> dict[str, Any]:
+    return {
+        "name": f"experiment {number:05}",
+        "dataset": "digits",
+        "teacher": {"model": "resnet8", "seed": number},
+        "student": {"model": "small_cnn"},
+        "methods": list(METHODS),
+        "seeds": list(range(SEEDS)),
+        "training": {"epochs": 200},
+        "tags": ["growth", f"batch-{number % 10}"],
+    }
+
+
+def _finish(database: Database) -> None:
+    """Give every run its state, an attempt, log lines, and the metrics their names."""
+    with database.write() as session:
+        moment = now(session)
+        worker = {"name": "filled", "host": "here", "slots": 4, "device": "cpu", "state": "offline"}
+        times = {"registered_at": moment, "last_heartbeat": moment}
+        session.execute(insert(models.Worker).values(id=_WORKER, **worker, **times))
+        session.execute(insert(models.MetricName), [{"name": name} for name in (*NAMES, "train/step_loss")])
+        found = session.execute(select(models.Run.id, models.Run.role).order_by(models.Run.id)).all()
+        states = {}
+        for number, (run_id, role) in enumerate(found):
+            other = {7: "failed", 13: "queued"}.get(number % 20) if role == "student" else None
+            states[run_id] = other or "succeeded"
+        for state in ("succeeded", "failed", "queued"):
+            having = [run_id for run_id, known in states.items() if known == state]
+            for part in _parts(having):
+                ended = state != "queued"
+                values: dict[str, Any] = {"state": state, "teacher_failed": False}
+                if ended:
+                    values |= {
+                        "attempt": 1,
+                        "epoch": 200.0,
+                        "step": 2000,
+                        "total_steps": 2000,
+                        "ingest": 200,
+                        "started_at": moment - timedelta(hours=1),
+                        "ended_at": moment,
+                        "environment": {"torch": "2.14.0", "packages": "numpy==2.4.0\n" * 120, "diff": ""},
+                    }
+                session.execute(update(models.Run).where(models.Run.id.in_(part)).values(**values))
+    done = [run_id for run_id, state in states.items() if state != "queued"]
+    base = {"number": 1, "worker_id": _WORKER, "worker_name": "filled", "host": "here", "device": "cpu"}
+    _copy(
+        database,
+        models.Attempt,
+        ({"run_id": run_id, **base, "started_at": moment, "outcome": "succeeded"} for run_id in done),
+    )
+    line = {"attempt": 1, "time": moment, "level": "info"}
+    _copy(
+        database,
+        models.LogLine,
+        (
+            {"run_id": run_id, "number": number, "message": f"epoch {number} of {LOG_LINES} has ended", **line}
+            for run_id in done
+            for number in range(1, LOG_LINES + 1)
+        ),
+    )
+
+
+def _points(run_ids: Sequence[str], names: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Run by run and series by series: in the order of the primary key, in which both databases take them fastest."""
+    for run_id in run_ids:
+        for name in names:
+            yield from _series(run_id, name, POINTS_EACH // len(names))
+
+
+def _series(run_id: str, name: int, count: int) -> Iterator[dict[str, Any]]:
+    for step in range(count):
+        yield {
+            "run_id": run_id,
+            "name_id": name,
+            "step": step,
+            "epoch": float(step),
+            "elapsed": step * 1.5,
+            "value": 2.3 * math.exp(-3 * step / count) + 0.01 * math.sin(step + name),
+            "kind": 0,
+            "ingest": 1 + step * 200 // count,
+        }
+
+
+def _latest(run_ids: Sequence[str], names: Sequence[int], long: int) -> Iterator[dict[str, Any]]:
+    rows = [(run_id, name) for run_id in run_ids for name in names] + [(run_ids[0], long)]
+    for number, (run_id, name) in enumerate(rows):
+        last = LONG_POINTS if name == long else POINTS_EACH // len(names)
+        yield {
+            "run_id": run_id,
+            "name_id": name,
+            "step": last - 1,
+            "epoch": float(last - 1),
+            "value": 60 + number % 3001 / 100,
+            "kind": 0,
+        }
+
+
+def _copy(database: Database, model: type[models.Base], rows: Iterable[dict[str, Any]]) -> None:
+    """Rows into a table, by COPY on PostgreSQL; what a row does not name gets the column's default."""
+    table: Table = model.__table__  # type: ignore[assignment]
+    if database.is_sqlite:
+        with database.write() as session:
+            for part in _parts(rows):
+                session.connection().execute(table.insert(), part)
+        return
+    rows = iter(rows)
+    first = next(rows)
+    defaults = {
+        column.name: column.default.arg  # type: ignore[union-attr]
+        for column in table.c
+        if column.default is not None and column.name not in first
+    }
+    columns = [*first, *defaults]
+    raw = database.engine.raw_connection()
+    try:
+        with raw.cursor().copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN") as copy:
+            copy.write_row([first.get(name, defaults.get(name)) for name in columns])
+            for row in rows:
+                copy.write_row([row.get(name, defaults.get(name)) for name in columns])
+        raw.commit()
+    finally:
+        raw.close()
+
+
+def _parts(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    rows = iter(rows)
+    while part := list(islice(rows, _CHUNK)):
+        yield part
