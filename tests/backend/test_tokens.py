@@ -33,7 +33,11 @@ def client_of(lab: Lab, made: dict[str, Any]) -> TestClient:
 
 READ = ("GET", "/api/v1/runs", None)
 SUBMIT = ("POST", "/api/v1/experiments/preview", plain())
-WORK = ("POST", "/api/v1/worker/worker-one/claim", None)
+WORK = (
+    "POST",
+    "/api/v1/worker/register",
+    {"worker_id": "another-one", "name": "another", "host": "node", "slots": 1, "device": "cpu"},
+)
 ADMINISTER = ("GET", "/api/v1/tokens", None)
 
 
