@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Path
-from sqlalchemy import select
+from fastapi import APIRouter, BackgroundTasks, Path
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm import Session
 
 from backend import reports, workers
 from backend.claim import claim
+from backend.db import Database
 from backend.db.models import Worker
 from backend.deps import DatabaseDep, NudgerDep, SettingsDep, WorkerDep, works
 from backend.reconciler import send_nudges
-from backend.tokens import refuse_other
+from backend.tokens import Principal, refuse_other
 from core.wire.worker import (
     ClaimReply,
     ClaimRequest,
@@ -30,15 +34,20 @@ router = APIRouter(prefix="/worker", tags=["worker protocol"], dependencies=[wor
 WorkerId = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
 
 
-def _speaks_for(worker_id: WorkerId, principal: WorkerDep, database: DatabaseDep) -> str:
-    """The worker's id. Raises ApiError 403 where it registered with another token, which is still in use."""
-    with database.read() as session:
-        owner = session.scalars(select(Worker.token_id).where(Worker.id == worker_id)).one_or_none()
-        refuse_other(session, owner, principal)
-    return worker_id
+_OWNER = select(Worker.token_id).where(Worker.id == bindparam("wanted"))
 
 
-OwnWorkerId = Annotated[str, Depends(_speaks_for)]
+@contextmanager
+def _speaking_for(worker_id: str, principal: Principal, database: Database) -> Iterator[Session]:
+    """A transaction for that worker. Raises ApiError 403 where it registered with another token, which is in use.
+
+    Looked up in the transaction itself: in one of its own, it would cost every post of a training another thread.
+    """
+    with database.write() as session:
+        refuse_other(session, session.scalars(_OWNER, {"wanted": worker_id}).one_or_none(), principal)
+        yield session
+
+
 RunId = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
 
 _FENCED: dict[int | str, dict[str, Any]] = {409: {"description": "The run is no longer this attempt's"}}
@@ -61,32 +70,41 @@ def register(
 
 
 @router.post("/{worker_id}/heartbeat")
-def heartbeat(worker_id: OwnWorkerId, beat: Heartbeat, database: DatabaseDep, settings: SettingsDep) -> HeartbeatReply:
+def heartbeat(
+    worker_id: WorkerId, principal: WorkerDep, beat: Heartbeat, database: DatabaseDep, settings: SettingsDep
+) -> HeartbeatReply:
     """Renew the leases of the runs named, and learn what to do with each. 404: register first."""
-    with database.write() as session:
+    with _speaking_for(worker_id, principal, database) as session:
         return workers.heartbeat(session, worker_id, beat, settings)
 
 
 @router.post("/{worker_id}/claim")
 def claim_run(
-    worker_id: OwnWorkerId, database: DatabaseDep, settings: SettingsDep, request: ClaimRequest | None = None
+    worker_id: WorkerId,
+    principal: WorkerDep,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    request: ClaimRequest | None = None,
 ) -> ClaimReply:
     """Take the best eligible run, under a lease; with the key of an earlier request, what that was given. 404: register
     first."""
-    with database.write() as session:
+    with _speaking_for(worker_id, principal, database) as session:
         return ClaimReply(claim=claim(session, worker_id, request or ClaimRequest(), settings))
 
 
 @router.post("/{worker_id}/runs/{run_id}/events", responses=_FENCED)
-def events(worker_id: OwnWorkerId, run_id: RunId, batch: EventBatch, database: DatabaseDep) -> EventReply:
+def events(
+    worker_id: WorkerId, principal: WorkerDep, run_id: RunId, batch: EventBatch, database: DatabaseDep
+) -> EventReply:
     """Report what the training said. 409: the run is no longer this attempt's, and its process is to be ended."""
-    with database.write() as session:
+    with _speaking_for(worker_id, principal, database) as session:
         return EventReply(accepted_seq=reports.take_events(session, worker_id, run_id, batch))
 
 
 @router.post("/{worker_id}/runs/{run_id}/finish", status_code=204, responses=_FENCED)
 def finish(
-    worker_id: OwnWorkerId,
+    worker_id: WorkerId,
+    principal: WorkerDep,
     run_id: RunId,
     outcome: Outcome,
     database: DatabaseDep,
@@ -95,6 +113,6 @@ def finish(
     tasks: BackgroundTasks,
 ) -> None:
     """The attempt has ended. The same again changes nothing; 409 where the run is no longer this attempt's."""
-    with database.write() as session:
+    with _speaking_for(worker_id, principal, database) as session:
         reports.take_outcome(session, worker_id, run_id, outcome, settings)
     tasks.add_task(send_nudges, database, nudger)
