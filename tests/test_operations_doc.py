@@ -1,0 +1,68 @@
+"""docs/operations.md: each command of ours that it prints is one, with its options; each file and setting is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from backend.__main__ import cli as backend
+from client.cli import app as dkd
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+_COMMAND = re.compile(r"(?<![\w/-])(python -m backend|dkd) ((?:[a-z]+ ?)+)([^`\n#]*)")
+
+
+def commands() -> list[tuple[str, list[str], list[str]]]:
+    """Program, subcommands and options of each command."""
+    found = {}
+    for program, words, rest in _COMMAND.findall(TEXT.replace("\ndrain", " drain")):
+        found[program, words.strip()] = (program, words.split(), re.findall(r"--[a-z-]+", rest))
+    return list(found.values())
+
+
+@pytest.mark.parametrize(("program", "words", "options"), commands(), ids=lambda value: str(value)[:40])
+def test_a_command_is_one(program: str, words: list[str], options: list[str]) -> None:
+    command = get_command(backend if program != "dkd" else dkd)
+    names: set[str] = set()
+    for word in words:
+        known = getattr(command, "commands", {})
+        if word not in known:
+            assert command is not None
+            assert not known, f"{program} has no command {word}"
+            break
+        command = known[word]
+    names.update(name for parameter in command.params for name in parameter.opts)
+    assert set(options) <= names
+
+
+def test_the_options_of_gc_are_those_it_has() -> None:
+    shown = CliRunner().invoke(backend, ["gc", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    named = re.findall(r"\(`(--[a-z-]+)`\)", TEXT)
+    assert len(named) == 4
+    assert all(name in shown for name in named)
+
+
+def test_what_it_links_to_is_there() -> None:
+    for document in (ROOT / "docs" / "operations.md", ROOT / "SECURITY.md"):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), target
+
+
+def test_the_settings_it_names_are_read() -> None:
+    """Of the backend, a worker, the dashboard, the compose files or the examples."""
+    everywhere = "\n".join(
+        path.read_text(encoding="utf-8")
+        for pattern in ("backend/**/*.py", "worker/*.py", "client/**/*.py", "core/**/*.py", "dashboard/*.py")
+        for path in ROOT.glob(pattern)
+    )
+    others = "\n".join(
+        path.read_text() for path in (*ROOT.glob("docker-compose*.yml"), ROOT / "examples/caddy/Caddyfile")
+    )
+    for name in sorted(set(re.findall(r"DKD_[A-Z_]+", TEXT))):
+        field = name.removeprefix("DKD_").lower()
+        assert re.search(rf"\b{field}: ", everywhere) or name in everywhere or name in others, name
