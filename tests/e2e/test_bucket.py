@@ -25,6 +25,7 @@ from tests import served, services
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
+EPOCHS = 100
 SPEC = {
     "name": "bucket",
     "dataset": "digits",
@@ -32,7 +33,7 @@ SPEC = {
     "student": {"model": {"name": "small_cnn", "params": {"width": 4}}},
     "methods": ["dkd"],
     "seeds": [0],
-    "training": {"epochs": 150},
+    "training": {"epochs": EPOCHS},
 }
 
 
@@ -90,6 +91,9 @@ def test_a_machine_that_is_lost_is_gone_on_from_by_another(tmp_path: Path) -> No
                 lambda: "checkpoint.safetensors" in bucket.manifest(f"runs/{student}/attempt-1"),
                 "the student's checkpoint is in the bucket",
             )
+            # What the training says later is reported later: with it, the backend has heard of the checkpoint.
+            known = client.run(student).epoch
+            until(lambda: client.run(student).epoch > known + 1, "the training has gone on")
             family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             for one in family:  # as when the power fails
                 one.kill()
@@ -100,7 +104,7 @@ def test_a_machine_that_is_lost_is_gone_on_from_by_another(tmp_path: Path) -> No
         run = client.run(student)
         assert (run.state, run.attempt) == ("succeeded", 2), run.reason
         [points] = client.metrics(student, names=["test/top1"]).series
-        assert points.epoch == list(range(1, 151)), "no epoch is missing or there twice"
+        assert points.epoch == list(range(1, EPOCHS + 1)), "no epoch is missing or there twice"
         assert bucket.fetch(f"runs/{student}/attempt-2/events.jsonl", tmp_path / "events.jsonl")
         events = [record.event for record in read_journal(tmp_path / "events.jsonl")]
         starts = [event.start_step for event in events if isinstance(event, Started)]
