@@ -47,7 +47,7 @@ def worker(url: str, home: Path, store: str, **more: str) -> Iterator[subprocess
         "DKD_WORKER_NAME": home.name,
         "DKD_DEVICE": "cpu",
         "DKD_THREADS": "1",
-        "DKD_CHECKPOINT_SECONDS": "0.2",
+        "DKD_CHECKPOINT_SECONDS": "1",
         "DKD_GRACE_SECONDS": "5",
         "PYTHONPATH": str(ROOT),
     }
