@@ -172,6 +172,7 @@ def _uploads(held: UploadList) -> None:
     st.table(tables.upload_rows(held.items))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.selectbox("Upload", [item.name for item in held.items], key="teachers.upload", width=300)
+        session.link("new", "Use in a new experiment", "add_circle", {"teacher": name})
         if st.button("Delete …", icon=":material/delete:", key="teachers.delete"):
             _ask_to_delete(name)
     st.caption("In the spec of an experiment; the model is the one that these weights are of:")
