@@ -149,7 +149,7 @@ def _waiting_one(item: WaitingRuns, key: str) -> None:
             icon={"waiting": ":material/school:", "paused": ":material/pause:"}.get(item.state, ":material/schedule:"),
             query_params={"state": item.state, "experiment": item.experiment},
         )
-        priority = f", priority {item.priority}" if item.priority else ""
+        priority = f", priority {tables.signed(item.priority, 0)}" if item.priority else ""
         st.caption(f"{escape(tables.sentence(item.reason))[:-1]}{priority}.")
 
 

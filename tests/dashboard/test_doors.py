@@ -124,7 +124,7 @@ def test_whom_the_provider_knows_and_the_list_names_comes_in(
             provider.email = "ann@lab.example"
             page.get_by_role("button", name="Sign in as somebody else").click()
             page.get_by_role("button", name="Sign in", exact=True).click()
-            page.get_by_role("heading", name="Runs").wait_for()
+            page.get_by_role("heading", name="Overview").wait_for()  # Streamlit leads to its first page
             page.get_by_text("Sign out").first.click()
             page.get_by_role("button", name="Sign in").wait_for()
             context.close()
