@@ -57,6 +57,8 @@ def drawn(page: Page, *, charts: int = 0, timeout: float = 60.0) -> None:
     page.wait_for_selector("h1", timeout=timeout * 1000)
     page.wait_for_function(
         """charts => !document.querySelector('[data-testid="stSkeleton"]')
+            && [...document.querySelectorAll('[data-testid="stBidiComponentRegular"]')].every(
+                place => !place.offsetParent || place.querySelector('.dkd-chart:not(:empty)'))
             && document.querySelectorAll('.js-plotly-plot .main-svg .trace').length >= charts""",
         arg=charts,
         timeout=timeout * 1000,

@@ -22,8 +22,8 @@ function themed(layout, element) {
   const read = (name, otherwise) => style.getPropertyValue(name).trim() || otherwise;
   const text = read("--st-text-color", "#31333f");
   const background = read("--st-background-color", "#ffffff");
-  return coloured(layout, { text, background, grid: read("--st-border-color", "rgba(128, 128, 128, 0.25)"),
-    font: read("--st-font", "sans-serif") });
+  const grid = style.color.replace(/^rgb\((.*)\)$/, "rgba($1, 0.15)");
+  return coloured(layout, { text, background, grid, font: read("--st-font", "sans-serif") });
 }
 
 const PRINT = { text: "#222222", background: "#ffffff", grid: "#e3e3e3", font: "sans-serif" };
