@@ -164,9 +164,9 @@ def test_the_dashboard_in_a_browser(stack: Stack) -> None:
                 assert trouble(page) == []
     except RuntimeError as error:
         pytest.skip(str(error))
-    # What the form of a new experiment begins with lies beside the code, as in a checkout.
-    listed = "import dashboard, pathlib; print(*pathlib.Path(dashboard.__path__[0]).with_name('examples').iterdir())"
-    assert "digits.yaml" in stack.exec("dashboard", "python", "-c", listed)
+    # Specs to begin with are data of the package, and reach the form in a browser.
+    listed = "from core.catalog import describe_examples; print(*(item['title'] for item in describe_examples()))"
+    assert "Digits demo" in stack.exec("backend", "python", "-c", listed)
 
 
 def test_every_service_is_killed_in_turn_and_nothing_is_lost(stack: Stack, admin: str, note: list[str]) -> None:
