@@ -166,7 +166,7 @@ def content(api: Client) -> Iterator[tuple[Experiment, Experiment]]:
     made = [api.submit({**one, "name": _free(one["name"], there)}) for one in (_LONG, *_OTHERS[1:])]
     try:
         going = _until(
-            api, made[0].id, lambda item: any(run.state == "running" and run.epoch > 60 for run in item.runs)
+            api, made[0].id, lambda item: any(run.state == "running" and run.epoch > 25 for run in item.runs)
         )
         yield done, going
     finally:
@@ -177,7 +177,7 @@ def content(api: Client) -> Iterator[tuple[Experiment, Experiment]]:
 
 
 def _under_way(experiment: Experiment) -> bool:
-    return any(run.state == "running" and run.role == "student" and run.epoch > 60 for run in experiment.runs)
+    return any(run.state == "running" and run.role == "student" and run.epoch > 25 for run in experiment.runs)
 
 
 def _free(name: str, there: set[str]) -> str:
