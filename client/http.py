@@ -18,7 +18,7 @@ from client.objects import Metrics, Run, RunPage, RunSummary
 from core.spec import ExperimentSpec
 from core.wire.access import Scope, TokenInfo, TokenList, TokenMade, TokenRequest
 from core.wire.activity import Activity
-from core.wire.comparisons import Claims, Comparison, Overview, Table, Which
+from core.wire.comparisons import Claims, Comparison, Overview, PublishedTable, Table, Which
 from core.wire.local import Home
 from core.wire.public import (
     Catalog,
@@ -337,6 +337,10 @@ class Client(Making, Files):
             "seed": seeds,
         }
         return self._connection.send("GET", f"{API}/comparisons/table", Table, query=query, repeatable=True)
+
+    def published(self) -> PublishedTable:
+        """What others have published of such settings."""
+        return self._connection.send("GET", f"{API}/comparisons/published", PublishedTable, repeatable=True)
 
     def comparison_text(
         self, what: Literal["comparison", "overview", "claims", "table"], format: TextFormat, query: Query

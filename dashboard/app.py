@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import login, session
-from dashboard.views import compare, loss_explorer, new_experiment, overview, run, runs, teachers, workers
+from dashboard.views import compare, loss_explorer, new_experiment, overview, results, run, runs, teachers, workers
 
 # Streamlit leaves a third of a phone's screen empty above the title, and its own titles are as large as a poster's.
 # What a form makes stays in sight beside it where there is room for two columns.
@@ -29,6 +29,7 @@ def main() -> None:
         st.Page(runs.show, title="Runs", icon=":material/list:", url_path="runs"),
         st.Page(run.show, title="Run", icon=":material/show_chart:", url_path="run"),
         st.Page(compare.show, title="Compare", icon=":material/stacked_line_chart:", url_path="compare"),
+        st.Page(results.show, title="Results", icon=":material/table_chart:", url_path="results"),
         st.Page(loss_explorer.show, title="Loss explorer", icon=":material/functions:", url_path="loss"),
         st.Page(teachers.show, title="Teachers", icon=":material/school:", url_path="teachers"),
         st.Page(workers.show, title="Workers", icon=":material/dns:", url_path="workers"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.wire.public import Group
@@ -45,99 +44,10 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
             hovertemplate="%{y:.4g}",
         )
     if second:
-        _second_axis(figure, panel.second_axis)
+        second_axis(figure, panel.second_axis)
     if panel.from_zero:
         figure.update_layout(yaxis={"rangemode": "tozero"})
     figure.update_layout(showlegend=len(traces) > 1)
-    return figure
-
-
-@dataclass(frozen=True)
-class Point:
-    """A method at one epoch, over its seeds."""
-
-    epoch: float
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-def over_seeds(curves: Sequence[Curve], band: str = "range") -> list[Point]:
-    """Mean and band of several runs, epoch by epoch, of the finite values.
-
-    Args:
-        band: ``range``: the least and the greatest value; ``sd``: mean ± one sample standard deviation, no width
-            where n = 1.
-    """
-    by_epoch: dict[float, list[float]] = {}
-    for curve in curves:
-        for epoch, value in zip(curve.epoch, curve.value, strict=True):
-            if math.isfinite(value):
-                by_epoch.setdefault(round(epoch, 3), []).append(value)
-    return [_point(epoch, values, band) for epoch, values in sorted(by_epoch.items())]
-
-
-def _point(epoch: float, values: list[float], band: str) -> Point:
-    n = len(values)
-    mean = math.fsum(values) / n
-    if band == "sd":
-        sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
-        return Point(epoch, mean, mean - sd, mean + sd, n)
-    return Point(epoch, mean, min(values), max(values), n)
-
-
-@dataclass(frozen=True)
-class MethodCurves:
-    """What the comparison draws of one method: its runs' test accuracy and gradient similarity."""
-
-    label: str
-    accuracy: Sequence[Curve]
-    similarity: Sequence[Curve]
-
-
-def comparison_figure(
-    methods: Sequence[MethodCurves], *, band: str = "range", teacher: float | None = None, epochs: int = 0
-) -> go.Figure:
-    """Test accuracy over epochs, a colour a method, with a band over seeds; gradient similarity dashed on the right.
-
-    Args:
-        band: as in ``over_seeds``.
-        teacher: its test accuracy, %, as a dotted line.
-        epochs: how far the axis goes from the start, so that it stands still while runs go on; 0: as far as the data.
-    """
-    figure = _figure("Test accuracy (%)", height=480)
-    styles = theme.styles(method.label for method in methods)
-    second = False
-    for method in methods:
-        style = styles[method.label]
-        points = over_seeds(method.accuracy, band)
-        if points:
-            if any(point.high > point.low for point in points):
-                x, low, high = ([getattr(point, name) for point in points] for name in ("epoch", "low", "high"))
-                _band(figure, x, low, high, style.colour, method.label, second=False)
-            _mean_line(figure, points, method.label, style, second=False)
-        similarity = over_seeds(method.similarity, band)
-        if similarity:
-            second = True
-            _mean_line(figure, similarity, method.label, style, second=True)
-    if second:
-        _second_axis(figure, "Gradient similarity (cosine, dashed)")
-    if teacher is not None and math.isfinite(teacher):
-        # A trace and not a line of the layout: its words then stand in the legend, where no curve crosses them.
-        last = max((curve.epoch[-1] for method in methods for curve in method.accuracy), default=1.0)
-        figure.add_scatter(
-            x=[0, epochs or last],
-            y=[teacher, teacher],
-            name=f"teacher, {teacher:.2f} %",
-            mode="lines",
-            line={"color": theme.GREY, "width": 1.5, "dash": "dot"},
-            hoverinfo="skip",
-        )
-    if epochs:
-        figure.update_xaxes(range=[0, epochs * 1.02])
-    # Below the plot: at phone width the entries take several lines, which would push the plot down from above.
-    figure.update_layout(legend={"y": -0.16, "yanchor": "top"})
     return figure
 
 
@@ -175,27 +85,6 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
     figure.update_layout(showlegend=False)
     figure.update_xaxes(title_text="", rangemode="normal", range=[-0.5, len(labels) - 0.5])
     return figure
-
-
-def _mean_line(figure: go.Figure, points: Sequence[Point], label: str, style: theme.Style, *, second: bool) -> None:
-    figure.add_scatter(
-        x=[point.epoch for point in points],
-        y=[point.mean for point in points],
-        customdata=[[point.low, point.high, point.n] for point in points],
-        name=f"{label}, similarity" if second else label,
-        legendgroup=f"{label}, similarity" if second else label,
-        showlegend=not second,
-        mode="lines" if second else "lines+markers",
-        marker={"size": 5, "symbol": style.symbol},
-        line={"color": style.colour, "width": 1.5 if second else 2.5, "dash": "dash" if second else "solid"},
-        opacity=0.75 if second else 1,
-        yaxis="y2" if second else "y",
-        hovertemplate=(
-            "%{y:.4f} (n = %{customdata[2]})"
-            if second
-            else "%{y:.2f} % [%{customdata[0]:.2f}, %{customdata[1]:.2f}], n = %{customdata[2]}"
-        ),
-    )
 
 
 def _band(
@@ -245,7 +134,8 @@ def _figure(axis: str, *, height: int) -> go.Figure:
     )
 
 
-def _second_axis(figure: go.Figure, title: str) -> None:
+def second_axis(figure: go.Figure, title: str) -> None:
+    """Give the figure a right axis, for traces on ``y2``."""
     figure.update_layout(
         yaxis2={
             "title": {"text": title},

@@ -4,7 +4,7 @@ from backend.comparisons.build import Options, build, sample_of
 from backend.comparisons.claims import judge
 from backend.comparisons.data import ACCURACY
 from backend.comparisons.overview import GROUPS, overview
-from backend.comparisons.table import Filter, Layout, find, table
+from backend.comparisons.table import Filter, Layout, find, published, table
 
 __all__ = [
     "ACCURACY",
@@ -16,6 +16,7 @@ __all__ = [
     "find",
     "judge",
     "overview",
+    "published",
     "sample_of",
     "table",
 ]

@@ -19,8 +19,9 @@ from backend.comparisons.groups import Method, Question, group, methods_of
 from backend.db import models
 from backend.errors import invalid
 from core.catalog import METRICS
-from core.catalog.published import PublishedRow, published_for
-from core.wire.comparisons import WHICH, Better, Cell, Published, Table, TableRow, Which
+from core.catalog.published import PUBLISHED, PublishedRow, published_for
+from core.wire import comparisons as wire
+from core.wire.comparisons import WHICH, Better, Cell, Published, PublishedTable, Table, TableRow, Which
 from core.wire.public import ProblemField
 
 Test = Literal["sign_flip", "t"]
@@ -224,6 +225,21 @@ def _baseline(samples: Sequence[Sample], labels: Sequence[str], wanted: str | No
         text = f"the experiments begin with different methods ({', '.join(first)}); name the baseline"
         raise invalid(text, ProblemField(path="baseline", message=text))
     return first[0] if first else ""
+
+
+def published() -> PublishedTable:
+    """All that others have published, as printed."""
+    rows = [
+        wire.PublishedRow(
+            source=row.source,
+            dataset=row.dataset,
+            teacher=row.teacher,
+            student=row.student,
+            values=[value for method in row.values for value in _published([row], method)],
+        )
+        for row in PUBLISHED
+    ]
+    return PublishedTable(rows=rows)
 
 
 def _published(found: Sequence[PublishedRow], method: str) -> list[Published]:

@@ -12,7 +12,7 @@ from backend.db import models
 from backend.deps import SessionDep, reads
 from backend.routes.experiments import find
 from backend.texts import clean
-from core.wire.comparisons import Claims, Comparison, Overview, Table, Which
+from core.wire.comparisons import Claims, Comparison, Overview, PublishedTable, Table, Which
 
 router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads])
 
@@ -146,6 +146,12 @@ def read_table(
     if kind == "json":
         return found
     return _text(kind, render.table_sheet(found), render.table_records(found))
+
+
+@router.get("/published")
+def read_published() -> PublishedTable:
+    """What others have published of such settings: DKD's paper, and the author's table of 2025."""
+    return comparisons.published()
 
 
 def _text(kind: Format, sheet: sheets.Sheet, records: list[dict[str, Any]]) -> Response:

@@ -356,3 +356,19 @@ class Table(Wire):
     rows: list[TableRow]
     tests: int = Field(description="Comparisons that Holm's correction is over.")
     notes: list[str]
+
+
+class PublishedRow(Wire):
+    """One row of somebody else's table."""
+
+    source: str
+    dataset: str
+    teacher: str
+    student: str
+    values: list[Published] = Field(description='By method; "teacher" is the teacher\'s own.')
+
+
+class PublishedTable(Wire):
+    """What others have published of such settings, as printed."""
+
+    rows: list[PublishedRow]

@@ -1,121 +1,224 @@
-"""The Compare page, ``/compare?experiment=…``: an experiment's methods side by side, over epochs and in a table."""
+"""The Compare page, ``/compare?experiment=…`` or ``/compare?run=…&run=…``: methods side by side.
+
+Several experiments that differ in their seeds alone are read as one. Of others, and of single runs, the curves are
+drawn and nothing is tested.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
 import streamlit as st
 
-from core.wire.public import Comparison, Experiment
-from dashboard import charts, plot, session, tables, theme
+from core.wire.public import TERMINAL, Comparison, Experiment, RunSummary
+from dashboard import plot, session, tables, theme
 from dashboard.live import Curve, RunCurves
+from dashboard.side_by_side import XS, Band, MethodCurves, View, X, curves_figure
+from dashboard.views import compared
 from dashboard.widgets import escape
 
-_METRICS = ("test/top1", "grad/similarity")
+_ACCURACY, _SIMILARITY = "test/top1", "grad/similarity"
+_AXES = ("metric", "author's two axes")
 # Requests for curves in one tick, so that an experiment of many runs does not keep the page waiting.
 _BUDGET = 40
+_BANDS: dict[Band, str] = {"range": "least to greatest", "sd": "± 1 sd"}
+_BAND_WORDS: dict[Band, str] = {
+    "range": "from the least to the greatest value",
+    "sd": "one sample standard deviation to each side",
+}
 
-_BANDS = {"range": "least to greatest", "sd": "± 1 sd"}
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What the chart shows: metrics of the two axes with their titles, and how."""
+
+    metrics: tuple[str, str]
+    titles: tuple[str, str]
+    view: View
 
 
 def show() -> None:
     """Draw the page."""
     st.title("Compare")
-    left, right = st.columns([5, 3], vertical_alignment="bottom")
-    with left:
-        chosen = _choose()
-    if chosen is None:
+    runs = st.query_params.get_all("run")
+    chosen = [] if runs else _choose()
+    if not chosen and not runs:
         st.info("There is nothing to compare yet. An experiment trains the methods.", icon=":material/science:")
         st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
         return
-    experiment = _experiment(chosen).value
-    with right, st.container(horizontal=True, vertical_alignment="bottom"):
-        band = st.segmented_control(
-            "Band over seeds",
-            list(_BANDS),
-            default="range",
-            format_func=_BANDS.__getitem__,
-            key="compare.band",
-            help="Around the mean of a method's seeds: least to greatest value, or one sample standard deviation.",
-        )
-    _live(chosen, experiment, band or "range")
+    if runs:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{tables.counted(len(runs), 'run')}** chosen by the address")
+            st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
+    drawing = _controls(chosen)
+    goal = compared.goal() if chosen else None
+    _live(chosen, runs, drawing, goal)
 
 
 def _experiment(id_or_name: str) -> session.Known[Experiment]:
     return session.ask(f"experiment {id_or_name}", lambda: session.client().experiment(id_or_name))
 
 
-def _choose() -> str | None:
-    """The experiment in the address, else the newest; a list to choose another from."""
-    given = st.query_params.get("experiment")
+def _choose() -> list[str]:
+    """The experiments in the address, else the newest; a list to choose others from."""
+    given = st.query_params.get_all("experiment")
     found: dict[str, str] = {
         item.id: item.name
         for item in session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
     }
-    if given and given not in found:  # a name, or one that is older than the list
-        item = _experiment(given).value
-        found.setdefault(item.id, item.name)
-        given = item.id
+    for at, name in enumerate(given):
+        if name not in found:  # a name, or one that is older than the list
+            item = _experiment(name).value
+            found.setdefault(item.id, item.name)
+            given[at] = item.id
     if not found:
-        return None
-    options = list(found)
-    chosen = st.selectbox(
-        "Experiment",
-        options,
-        index=options.index(given) if given else 0,
+        return []
+    chosen = st.multiselect(
+        "Experiments",
+        list(found),
+        default=given or [next(iter(found))],
         format_func=lambda key: found.get(key, key),
-        # The address decides where it names one; a key of its own a link keeps an older choice from winning.
-        key=f"compare.choice.{given or ''}",
+        # The address decides where it names some; a key of its own a link keeps an older choice from winning.
+        key=f"compare.choice.{','.join(given)}",
+        help="Several that differ in their seeds alone are read as one.",
     )
     if chosen and chosen != given:
         st.query_params["experiment"] = chosen
-    return chosen
+    return chosen or given
 
 
-def _live(experiment_id: str, drawn: Experiment, band: str) -> None:
-    ended = drawn.state != "active"
-    held = _all_held(drawn)
+def _controls(chosen: list[str]) -> _Drawing:
+    titles = {metric["name"]: metric["label"] for metric in session.catalog().metrics}
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        axes = st.segmented_control(
+            "Figure",
+            _AXES,
+            default=_AXES[0],
+            required=True,
+            key="figure",
+            bind="query-params",
+            help="The author's: left, the mean cosine similarity of the TCKD and NCKD gradients, solid; right, test "
+            "accuracy, dashed.",
+        )
+        metric = st.selectbox(
+            "Metric",
+            list(titles),
+            index=list(titles).index(_ACCURACY),
+            format_func=titles.__getitem__,
+            key="metric",
+            bind="query-params",
+            disabled=axes != _AXES[0],
+            width=260,
+        )
+        x: X = st.segmented_control("Over", list(XS), default="epochs", required=True, key="x", bind="query-params")
+        band: Band = st.segmented_control(
+            "Band over seeds",
+            list(_BANDS),
+            default="range",
+            required=True,
+            format_func=_BANDS.__getitem__,
+            key="band",
+            bind="query-params",
+            help="Around the mean of a method's seeds: least to greatest value, or one sample standard deviation.",
+        )
+        smoothing = st.slider(
+            "Smoothing",
+            0.0,
+            0.95,
+            0.0,
+            0.05,
+            key="smoothing",
+            bind="query-params",
+            width=170,
+            help="Of each run's moving average, how much of the past stays from point to point. 0: none.",
+        )
+        log = st.toggle("Log scale", key="log", bind="query-params")
+    gpus = _gpus(chosen) if x == "GPU-seconds" else 1
+    if gpus is None:
+        st.info(
+            "These runs did not ask for GPUs and have no GPU-seconds. Training time is drawn.",
+            icon=":material/memory:",
+        )
+        x = "time"
+    view = View(x=x, band=band, smoothing=smoothing, log=bool(log), gpus=gpus or 1)
+    if axes == _AXES[1]:
+        return _Drawing((_SIMILARITY, _ACCURACY), ("Gradient similarity (cosine)", "Test accuracy (%), dashed"), view)
+    second = _SIMILARITY if metric == _ACCURACY else ""
+    return _Drawing((metric, second), (titles[metric], "Gradient similarity (cosine, dashed)"), view)
 
-    @st.fragment(run_every=None if ended and held else session.REFRESH_SECONDS)
+
+def _gpus(chosen: list[str]) -> int | None:
+    """GPUs that each run asked for; None where they asked for none, or are chosen one by one."""
+    asked = {
+        resources.get("gpus", 1) if resources.get("device") == "gpu" else 0
+        for resources in (_experiment(item).value.spec.get("resources", {}) for item in chosen)
+    }
+    return asked.pop() or None if len(asked) == 1 else None
+
+
+def _live(chosen: list[str], run_ids: list[str], drawing: _Drawing, goal: compared.Goal | None) -> None:
+    drawn = _read(chosen, run_ids)
+    names = tuple(name for name in drawing.metrics if name)
+    ended, held = _ended(drawn.runs), _all_held(drawn.runs, names)
+
+    @st.fragment(run_every=session.REFRESH_SECONDS if not (ended and held) else None)
     def body() -> None:
-        known = _experiment(experiment_id)
-        experiment = known.value
-        curves = session.ask(
-            f"curves of {experiment_id}",
-            lambda: session.curves().update_some(session.client(), experiment.runs, _METRICS, _BUDGET),
-        ).value
-        comparison = _comparison(experiment)
-        # In containers, so that a line that comes or goes above a chart does not make the browser draw it anew.
-        with st.container():
-            session.outage(known.lost)
-        with st.container():
-            _summary(experiment, comparison)
-        with st.container():
-            _figure(experiment, comparison, curves, band)
-        with st.container():
-            _results(experiment, comparison)
-        if experiment.state != drawn.state or (ended and not held and _all_held(experiment)):
-            st.rerun()  # what is above changes with the state, and one that has ended is not asked about again
+        with session.guarded():
+            read = _read(chosen, run_ids)
+            curves = session.ask(
+                f"curves of {chosen} {run_ids} {names}",
+                lambda: session.curves().update_some(session.client(), read.runs, names, _BUDGET),
+            ).value
+            # In containers, so that a line that comes or goes above a chart does not make the browser draw it anew.
+            with st.container():
+                session.outage(read.lost)
+            comparison, refused = compared.comparison(read.experiments, goal) if goal else (None, "")
+            with st.container():
+                for experiment in read.experiments:
+                    _summary(experiment, comparison)
+            with st.container():
+                _figure(read, comparison, curves, drawing, apart=bool(refused))
+            with st.container():
+                if comparison and goal:
+                    compared.results(read.experiments, comparison, goal)
+                elif refused:
+                    st.info(f"These are not tested against each other: {escape(refused)}", icon=":material/balance:")
+                _states(read)
+            if _ended(read.runs) != ended or (ended and not held and _all_held(read.runs, names)):
+                st.rerun()  # what is above changes with the state, and one that has ended is not asked about again
 
     body()
 
 
-def _comparison(experiment: Experiment) -> Comparison:
-    """Computed anew by the backend only when a run has changed its state: nothing else changes the result."""
-    states = tuple((run.id, run.state) for run in experiment.runs)
-    held: tuple[object, Comparison] | None = st.session_state.get(f"compare.held.{experiment.id}")
-    if held and held[0] == states:
-        return held[1]
-    known = session.ask(f"comparison {experiment.id}", lambda: session.client().comparison(experiment.id))
-    if known.lost is None:
-        st.session_state[f"compare.held.{experiment.id}"] = (states, known.value)
-    return known.value
+@dataclass(frozen=True)
+class _Read:
+    experiments: list[Experiment]
+    runs: list[RunSummary]
+    lost: datetime | None
 
 
-def _all_held(experiment: Experiment) -> bool:
+def _read(chosen: list[str], run_ids: list[str]) -> _Read:
+    """The students' runs, of experiments or by their ids."""
+    known = [_experiment(item) for item in chosen]
+    single = [session.ask(f"run {item}", partial(session.client().run, item)) for item in run_ids]
+    runs: list[RunSummary] = [run for item in known for run in item.value.runs]
+    runs += [item.value for item in single]
+    lost = next((since for since in (*(item.lost for item in known), *(item.lost for item in single)) if since), None)
+    return _Read([item.value for item in known], list({run.id: run for run in runs}.values()), lost)
+
+
+def _ended(runs: list[RunSummary]) -> bool:
+    return all(run.state in TERMINAL for run in runs)
+
+
+def _all_held(runs: list[RunSummary], names: tuple[str, ...]) -> bool:
     """Whether the curves of every run that has any are here already."""
-    return all(session.curves().of(run.id, _METRICS).cursor or not run.step for run in experiment.runs)
+    return all(session.curves().of(run.id, names).cursor or not run.step for run in runs)
 
 
-def _summary(experiment: Experiment, comparison: Comparison) -> None:
+def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     counts = experiment.counts
     parts = [
         theme.badge(experiment.state),
@@ -124,7 +227,8 @@ def _summary(experiment: Experiment, comparison: Comparison) -> None:
         f"{experiment.student_model} on {experiment.dataset}",
     ]
     if experiment.teacher_model:
-        accuracy = f" ({tables.percent(comparison.teacher_top1)})" if comparison.teacher_top1 is not None else ""
+        top1 = comparison.teacher_top1 if comparison else None
+        accuracy = f" ({tables.percent(top1)})" if top1 is not None else ""
         parts.append(f"teacher {experiment.teacher_model}{accuracy}")
     st.markdown(" · ".join(parts))
     if experiment.state == "active":
@@ -133,68 +237,80 @@ def _summary(experiment: Experiment, comparison: Comparison) -> None:
         st.caption(f":material/warning: {warning.path}: {warning.message}")
 
 
-def _figure(experiment: Experiment, comparison: Comparison, curves: dict[str, RunCurves], band: str) -> None:
-    by_label = {label: [run for run in experiment.runs if run.label == label] for label in experiment.methods}
+def _figure(
+    read: _Read, comparison: Comparison | None, curves: dict[str, RunCurves], drawing: _Drawing, *, apart: bool
+) -> None:
+    students: dict[str, list[RunSummary]] = {}
+    wanted = {label for experiment in read.experiments for label in experiment.methods}
+    for run in read.runs:
+        if run.label in wanted or not read.experiments:
+            label = f"{run.label} · {run.experiment}" if apart else run.label
+            students.setdefault(label, []).append(run)
 
     def of(label: str, metric: str) -> list[Curve]:
-        held = (curves[run.id].curves.get(metric) for run in by_label[label] if run.id in curves)
+        held = (curves[run.id].curves.get(metric) for run in students[label] if run.id in curves)
         return [curve for curve in held if curve is not None and len(curve)]
 
-    methods = [charts.MethodCurves(label, of(label, _METRICS[0]), of(label, _METRICS[1])) for label in by_label]
-    if not any(method.accuracy for method in methods):
-        st.info("No student has finished an epoch yet; curves appear by themselves.", icon=":material/hourglass_empty:")
+    methods = [MethodCurves(label, *(of(label, metric) for metric in drawing.metrics)) for label in students]
+    if not any(method.main for method in methods):
+        _nothing_drawn(read, drawing)
         return
-    seeds = len(experiment.spec["seeds"])
-    figure = charts.comparison_figure(
-        methods, band=band, teacher=comparison.teacher_top1, epochs=experiment.spec["training"]["epochs"]
+    accuracy = drawing.metrics[0] == _ACCURACY
+    figure = curves_figure(
+        methods,
+        drawing.titles,
+        drawing.view,
+        teacher=comparison.teacher_top1 if comparison and accuracy else None,
+        epochs=max((run.total_epochs for run in read.runs if run.role == "student"), default=0),
     )
     plot.chart(
         figure,
-        key=f"compare.{experiment.id}",
-        alt="Test accuracy of each method over epochs, with gradient similarity on the right axis",
+        key=f"compare.{'.'.join(experiment.id for experiment in read.experiments) or 'runs'}",
+        alt=f"{drawing.titles[0]} of each method over {drawing.view.x}",
+        filename="dkd-lab-compare",
     )
-    words = {"range": "from the least to the greatest value", "sd": "one sample standard deviation to each side"}
-    st.caption(
-        f"Line: mean over seeds (n = {seeds} when all are there; the tooltip gives n at each epoch). "
-        f"Band: {words[band]}. Dashed, right axis: mean cosine of the TCKD and NCKD gradients."
-    )
+    st.caption(_about(drawing, max(len(runs) for runs in students.values())))
 
 
-def _results(experiment: Experiment, comparison: Comparison) -> None:
-    st.subheader("Result" if comparison.complete else "Result so far")
-    if any(group.n for group in comparison.groups):
-        st.table(tables.result_rows(comparison))
-        st.markdown("\n".join(f"- **{escape(pair.label)}:** {escape(pair.sentence)}" for pair in comparison.paired))
-        st.caption(_holds_for(comparison))
-        figure = charts.seeds_figure(comparison.groups, comparison.unit)
-        if figure is not None and any(group.n > 1 for group in comparison.groups):
-            plot.chart(
-                figure,
-                key=f"compare.seeds.{experiment.id}",
-                alt="Test accuracy after the last epoch, a point a seed, with mean and sd of each method",
-            )
-            st.caption("A point is a run; grey lines join runs of equal seed. Bar: mean ± one sample sd.")
+def _nothing_drawn(read: _Read, drawing: _Drawing) -> None:
+    if drawing.metrics[0] == _ACCURACY or not any(run.step for run in read.runs if run.role == "student"):
+        st.info("No student has finished an epoch yet; curves appear by themselves.", icon=":material/hourglass_empty:")
     else:
-        st.caption("No run of a method has succeeded yet.")
-    st.subheader("Runs")
-    st.table(tables.state_rows(experiment))
-    st.page_link(
-        session.page("runs"),
-        label="All runs of this experiment",
-        icon=":material/list:",
-        query_params={"experiment": experiment.name},
-    )
+        st.info(f"No run has reported this: {drawing.titles[0]}.", icon=":material/query_stats:")
 
 
-def _holds_for(comparison: Comparison) -> str:
-    parts = []
-    if comparison.test_size:
-        one = f"; one image is {comparison.resolution:.2g} %" if comparison.resolution else ""
-        parts.append(f"Test set: {comparison.test_size:,} images{one}.")
-    if comparison.teacher_top1 is not None:
-        target = f"; target {tables.percent(comparison.target)}" if comparison.target is not None else ""
-        parts.append(f"Teacher: {tables.percent(comparison.teacher_top1)}{target}.")
-    parts.append("Accuracy after the last epoch; sd is the sample standard deviation over n seeds.")
-    if comparison.condition:
-        parts.append(f"Holds for {comparison.condition}.")
+def _about(drawing: _Drawing, n: int) -> str:
+    view = drawing.view
+    parts = [
+        f"Line: mean over seeds (n = {n} when all are there; the tooltip gives n at each epoch). "
+        f"Band: {_BAND_WORDS[view.band]}."
+    ]
+    if drawing.metrics[1]:
+        parts.append(f"Dashed, right axis: {drawing.titles[1].removesuffix(', dashed')}.".replace(", dashed)", ")"))
+    if view.x in ("time", "GPU-seconds"):
+        parts.append("Each epoch stands at the mean time of its seeds, evaluation included.")
+    if view.smoothing:
+        parts.append(f"Smoothed: each run's moving average, weight {view.smoothing:g}. Numbers below are not.")
     return " ".join(parts)
+
+
+def _states(read: _Read) -> None:
+    st.subheader("Runs")
+    for experiment in read.experiments:
+        if len(read.experiments) > 1:
+            st.markdown(f"**{escape(experiment.name)}**")
+        st.table(tables.state_rows(experiment))
+        st.page_link(
+            session.page("runs"),
+            label="All runs of this experiment",
+            icon=":material/list:",
+            query_params={"experiment": experiment.name},
+        )
+    if not read.experiments:
+        for run in read.runs:
+            st.page_link(
+                session.page("run"),
+                label=f"{tables.run_title(run)} · {run.experiment} · {tables.percent(tables.latest_accuracy(run))}",
+                icon=":material/show_chart:",
+                query_params={"id": run.id},
+            )

@@ -13,9 +13,9 @@ from backend import statistics
 from backend.db import Database
 from client.cli.options import set_field
 from core.catalog import MODELS
-from core.catalog.published import PUBLISHED
+from core.catalog.published import AUTHOR_2025, PUBLISHED
 from core.spec import load_text, parse_experiment
-from core.wire.comparisons import Cell, Table
+from core.wire.comparisons import Cell, PublishedTable, Table
 from tests.backend import rows
 
 METHODS = ["dkd", {"name": "dkd_align", "label": "align", "params": {"reduction": "log", "epsilon": 6.0}}]
@@ -220,3 +220,14 @@ def test_refusals(database: Database, api: TestClient) -> None:
     assert api.get("/api/v1/comparisons/table", params={"experiment": "nobody"}).status_code == 404
     answer = api.get("/api/v1/comparisons/table", params={"metric": "test/top"})
     assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "metric")
+
+
+def test_all_published_rows_are_answered_as_printed(api: TestClient) -> None:
+    answer = api.get("/api/v1/comparisons/published")
+    assert answer.status_code == 200
+    rows = PublishedTable.model_validate(answer.json()).rows
+    assert len(rows) == len(PUBLISHED)
+    author = [row for row in rows if row.source == AUTHOR_2025]
+    assert len(author) == 14
+    first = {item.method: (item.value, item.repeats) for item in author[0].values}
+    assert first == {"dkd_align": (62.01, 1), "dkd": (61.07, 1)}

@@ -9,7 +9,7 @@ import pytest
 
 from core.catalog import METRICS, describe_metrics
 from core.wire.public import Group
-from dashboard import charts, panels, theme
+from dashboard import charts, panels
 from dashboard.live import Curve
 
 
@@ -104,63 +104,6 @@ def test_a_downsampled_curve_shows_the_range_of_its_buckets() -> None:
     assert figure is not None
     band = next(trace for trace in figure.data if trace.fill == "toself")
     assert list(band.y) == [51.0, 61.0, 59.0, 49.0]
-
-
-def test_the_mean_over_seeds_with_its_range() -> None:
-    points = charts.over_seeds([curve([50.0, 60.0]), curve([54.0, 64.0, 70.0]), curve([52.0, math.nan])])
-    assert [(point.mean, point.low, point.high, point.n) for point in points] == [
-        (52.0, 50.0, 54.0, 3),
-        (62.0, 60.0, 64.0, 2),
-        (70.0, 70.0, 70.0, 1),
-    ]
-
-
-def test_the_mean_over_seeds_with_one_sample_sd() -> None:
-    points = charts.over_seeds([curve([50.0]), curve([52.0]), curve([54.0])], band="sd")
-    assert (points[0].low, points[0].high) == (pytest.approx(50.0), pytest.approx(54.0))
-    alone = charts.over_seeds([curve([50.0])], band="sd")
-    assert (alone[0].low, alone[0].high) == (50.0, 50.0)
-
-
-def comparison() -> Any:
-    return charts.comparison_figure(
-        [
-            charts.MethodCurves("dkd", [curve([50.0, 60.0]), curve([52.0, 63.0])], [curve([0.06, 0.02])]),
-            charts.MethodCurves("dkd_align (log)", [curve([48.0, 61.0])], []),
-        ],
-        teacher=98.2,
-        epochs=30,
-    )
-
-
-def test_the_comparison_draws_a_colour_a_method_and_similarity_dashed_on_the_right() -> None:
-    figure = comparison()
-    found = traces(figure)
-    styles = theme.styles(["dkd", "dkd_align (log)"])
-    assert found["dkd"].line.color == styles["dkd"].colour
-    assert found["dkd_align (log)"].line.color == styles["dkd_align (log)"].colour
-    similarity = found["dkd, similarity"]
-    assert (similarity.line.color, similarity.line.dash, similarity.yaxis) == (styles["dkd"].colour, "dash", "y2")
-    assert "dkd_align (log), similarity" not in found
-    assert figure.layout.yaxis.title.text == "Test accuracy (%)"
-    assert "cosine" in figure.layout.yaxis2.title.text
-
-
-def test_the_comparison_says_n_in_its_tooltip_and_draws_a_band_only_where_there_are_several_seeds() -> None:
-    figure = comparison()
-    assert [row[2] for row in traces(figure)["dkd"].customdata] == [2, 2]
-    bands = [trace for trace in figure.data if trace.fill == "toself"]
-    assert len(bands) == 1
-
-
-def test_the_teacher_is_a_line_with_its_accuracy_in_the_legend() -> None:
-    line = traces(comparison())["teacher, 98.20 %"]
-    assert list(line.y) == [98.2, 98.2]
-    assert list(line.x) == [0, 30]
-
-
-def test_the_same_data_make_the_same_bytes_so_that_nothing_is_sent_again() -> None:
-    assert comparison().to_json() == comparison().to_json()
 
 
 def test_final_values_join_runs_of_equal_seed() -> None:

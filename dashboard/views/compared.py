@@ -1,0 +1,236 @@
+"""What the Compare page says below its curves: results, differences, convergence, the other metrics, downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import streamlit as st
+
+from client import ApiError
+from client.connection import Query
+from client.http import TextFormat
+from core.wire.comparisons import Overview, OverviewCell
+from core.wire.public import Comparison, Convergence, Experiment
+from dashboard import charts, plot, session, tables
+from dashboard.side_by_side import forest_figure
+from dashboard.tables import NOTHING
+from dashboard.widgets import escape
+
+GROUPS = ("fidelity", "calibration", "collapse", "robustness", "test")
+_FORMATS: dict[TextFormat, tuple[str, str, str]] = {
+    "csv": ("CSV", "csv", "text/csv"),
+    "latex": ("LaTeX", "tex", "application/x-tex"),
+    "markdown": ("Markdown", "md", "text/markdown"),
+}
+"""Name, a file's ending and media type."""
+What = Literal["comparison", "overview", "claims", "table"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What convergence is measured to: a share of the teacher's accuracy."""
+
+    share: float
+
+
+def goal() -> Goal:
+    """The slider for it."""
+    percent = st.slider(
+        "Target accuracy, as a share of the teacher's (%)",
+        50,
+        105,
+        95,
+        1,
+        key="target",
+        bind="query-params",
+        help="Epochs to the target: the first of two consecutive epochs at or above it.",
+        width=420,
+    )
+    return Goal(percent / 100)
+
+
+def comparison(experiments: Sequence[Experiment], goal: Goal) -> tuple[Comparison | None, str]:
+    """The backend's comparison, or why it makes none of these experiments together.
+
+    Computed anew only when a run has changed its state: nothing else changes the result.
+    """
+    ids = [experiment.id for experiment in experiments]
+    key = f"comparison {ids} {goal}"
+    states = _states(experiments)
+    held: tuple[object, Comparison] | None = st.session_state.get(key)
+    if held and held[0] == states:
+        return held[1], ""
+    try:
+        known = session.ask(key, lambda: session.client().comparison(ids, target_share=goal.share))
+    except ApiError as error:
+        if len(ids) > 1 and error.status == 422:
+            return None, str(error)
+        raise
+    if known.lost is None:
+        st.session_state[key] = (states, known.value)
+    return known.value, ""
+
+
+def _overview(experiments: Sequence[Experiment]) -> Overview:
+    ids = [experiment.id for experiment in experiments]
+    key, states = f"overview {ids}", _states(experiments)
+    held: tuple[object, Overview] | None = st.session_state.get(key)
+    if held and held[0] == states:
+        return held[1]
+    known = session.ask(key, lambda: session.client().overview(ids, groups=GROUPS))
+    if known.lost is None:
+        st.session_state[key] = (states, known.value)
+    return known.value
+
+
+def _states(experiments: Sequence[Experiment]) -> tuple[tuple[str, str], ...]:
+    return tuple((run.id, run.state) for experiment in experiments for run in experiment.runs)
+
+
+def results(experiments: Sequence[Experiment], found: Comparison, goal: Goal) -> None:
+    """Every section, as far as there is something to say."""
+    st.subheader("Result" if found.complete else "Result so far")
+    if not any(group.n for group in found.groups):
+        st.caption("No run of a method has succeeded yet.")
+        return
+    name = ".".join(experiment.id for experiment in experiments)
+    st.table(tables.result_rows(found))
+    st.markdown("\n".join(f"- **{escape(pair.label)}:** {escape(pair.sentence)}" for pair in found.paired))
+    st.caption(holds_for(found))
+    _differences(found, name)
+    _convergence(found)
+    _others(experiments)
+    ids = [experiment.id for experiment in experiments]
+    st.markdown("**Download these tables**")
+    downloads("comparison", "Comparison", {"experiment": ids, "target_share": goal.share})
+    downloads("overview", "All metrics", {"experiment": ids})
+
+
+def _differences(found: Comparison, name: str) -> None:
+    apart = "percentage points" if found.unit == "%" else found.unit
+    forest = forest_figure(found.paired, f"Difference to {found.baseline} ({apart}), 95 % t interval")
+    seeds = charts.seeds_figure(found.groups, found.unit)
+    left, right = st.columns(2, gap="large")
+    if forest is not None:
+        with left:
+            st.markdown("**Paired differences**")
+            plot.chart(
+                forest,
+                key=f"compare.forest.{name}",
+                alt=f"Mean difference of each method to {found.baseline} with its interval",
+                filename="dkd-lab-differences",
+            )
+            st.caption("Method minus baseline over seeds that both have; n: pairs. One over zero tells nothing.")
+    if seeds is not None and any(group.n > 1 for group in found.groups):
+        with right:
+            st.markdown("**Seed by seed**")
+            plot.chart(
+                seeds,
+                key=f"compare.seeds.{name}",
+                alt="Test accuracy after the last epoch, a point a seed, with mean and sd of each method",
+                filename="dkd-lab-seeds",
+            )
+            st.caption("A point is a run; grey lines join runs of equal seed. Bar: mean ± one sample sd.")
+
+
+def _convergence(found: Comparison) -> None:
+    if found.target is None:
+        return
+    st.subheader(f"Epochs to {tables.percent(found.target)}")
+    paired = {pair.label: pair.convergence for pair in found.paired}
+    rows = []
+    for group in found.groups:
+        one, pair = group.convergence, paired.get(group.label)
+        rows.append(
+            {
+                "Method": group.label,
+                "Reached": f"{one.reached} of {one.of}" if one else NOTHING,
+                "Median epochs": _median(one),
+                "Median time": tables.duration(one.median_seconds) if one else NOTHING,
+                "Median GPU time": tables.duration(one.median_gpu_seconds) if one else NOTHING,
+                "Mean over the epochs (%)": f"{one.area:.2f}" if one and one.area is not None else NOTHING,
+                f"Against {found.baseline}": (
+                    f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal" if pair else NOTHING
+                ),
+                "Sign test p": f"{pair.sign_p:.2g}" if pair and pair.sign_p is not None else NOTHING,
+            }
+        )
+    st.table(rows)
+    st.caption(
+        "The first of two consecutive epochs at or above the target; a run that never got there is later than any."
+    )
+
+
+def _median(one: Convergence | None) -> str:
+    if one is None or not one.of:
+        return NOTHING
+    return f"> {one.max_epochs}" if one.median_epochs is None else f"{one.median_epochs:g}"
+
+
+def _others(experiments: Sequence[Experiment]) -> None:
+    found = _overview(experiments)
+    if not found.rows:
+        return
+    st.subheader("Fidelity, calibration, collapse, robustness")
+    present = [name for name in GROUPS if any(row.metric.startswith(f"{name}/") for row in found.rows)]
+    chosen = st.pills("Show", present, selection_mode="multi", default=present, key="groups", bind="query-params")
+    rows = [
+        {
+            "Metric": row.title + (f" ({row.unit})" if row.unit else ""),
+            "Better": row.better or NOTHING,
+            **{cell.label: _cell(cell, baseline=cell.label == found.baseline) for cell in row.cells},
+        }
+        for row in found.rows
+        if row.metric.partition("/")[0] in (chosen or present)
+    ]
+    st.dataframe(rows, hide_index=True, row_height=36)
+    st.caption(
+        f"Mean ± sd (n) after the last epoch; then the paired difference to {found.baseline} with its 95 % interval, "
+        "and what interval and sign-flip test say together. Nothing is corrected for the many tests."
+    )
+    for note in found.notes:
+        st.caption(escape(note))
+
+
+def _cell(cell: OverviewCell, *, baseline: bool) -> str:
+    if cell.mean is None:
+        return NOTHING
+    spread = f" ± {cell.sd:.3g}" if cell.sd is not None else ""
+    text = f"{cell.mean:.4g}{spread} ({cell.n})"
+    if baseline or cell.mean_difference is None:
+        return text
+    verdict = f" {cell.verdict}" if cell.verdict else ""
+    return f"{text}; {tables.signed(cell.mean_difference)} {tables.interval(cell.interval)}{verdict}"
+
+
+def downloads(what: What, title: str, query: Query) -> None:
+    """A button a format. The text is asked for only when one is pressed."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        for kind, (label, ending, media) in _FORMATS.items():
+            st.download_button(
+                f"{title}: {label}",
+                data=partial(session.client().comparison_text, what, kind, query),
+                file_name=f"dkd-lab-{what}.{ending}",
+                mime=media,
+                on_click="ignore",
+                key=f"download.{what}.{kind}",
+                icon=":material/download:",
+            )
+
+
+def holds_for(found: Comparison) -> str:
+    """What the numbers are of and what they hold for."""
+    parts = []
+    if found.test_size:
+        one = f"; one image is {found.resolution:.2g} %" if found.resolution else ""
+        parts.append(f"Test set: {found.test_size:,} images{one}.")
+    if found.teacher_top1 is not None:
+        target = f"; target {tables.percent(found.target)}" if found.target is not None else ""
+        parts.append(f"Teacher: {tables.percent(found.teacher_top1)}{target}.")
+    parts.append("Accuracy after the last epoch; sd is the sample standard deviation over n seeds.")
+    if found.condition:
+        parts.append(f"Holds for {found.condition}.")
+    return " ".join(parts)

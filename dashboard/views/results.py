@@ -1,0 +1,154 @@
+"""The Results page, ``/results``: the paper's table over all experiments, published numbers, the author's claims."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import streamlit as st
+
+from client import ApiError
+from core.wire.comparisons import PublishedTable, Table, Which
+from dashboard import reports, session
+from dashboard.views.compared import downloads
+from dashboard.widgets import escape
+
+_REFRESH_SECONDS = 15.0
+"""The table changes when a run ends, which is seldom, and costs the backend more than a live page's question."""
+Test = Literal["sign_flip", "t"]
+_TESTS: dict[Test, str] = {"sign_flip": "exact sign-flip", "t": "paired t"}
+_WHICH: dict[Which, str] = {"last": "last", "best_val": "best validation", "oracle": "best test (oracle)"}
+
+
+def show() -> None:
+    """Draw the page."""
+    st.title("Results")
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        tags = st.text_input(
+            "Tags",
+            key="tags",
+            bind="query-params",
+            placeholder="all experiments",
+            help="Only experiments with every one of these, separated by commas.",
+            width=240,
+        )
+        which: Which = st.selectbox(
+            "Epoch", list(_WHICH), format_func=_WHICH.__getitem__, key="epoch", bind="query-params", width=200
+        )
+        test: Test = st.segmented_control(
+            "Bold by",
+            list(_TESTS),
+            default="sign_flip",
+            required=True,
+            format_func=_TESTS.__getitem__,
+            key="test",
+            bind="query-params",
+            help="Better than the baseline after Holm over the whole table. The t test assumes normal differences.",
+        )
+    wanted = [tag.strip() for tag in tags.split(",") if tag.strip()]
+
+    # Asked once outside: while no backend answers, the whole page says so and nothing else.
+    _ask_table(wanted, which, test)
+
+    @st.fragment(run_every=_REFRESH_SECONDS)
+    def body() -> None:
+        with session.guarded():
+            known = _ask_table(wanted, which, test)
+            with st.container():
+                session.outage(known.lost)
+            with st.container():
+                _table(known.value, wanted)
+            with st.container():
+                _published(known.value)
+
+    body()
+    if st.session_state.get("results.any"):
+        downloads("table", "Table", {"tag": wanted, "which": which, "test": test})
+    _claims()
+
+
+def _ask_table(wanted: list[str], which: Which, test: Test) -> session.Known[Table]:
+    return session.ask(
+        f"table {wanted} {which} {test}", lambda: session.client().table(tags=wanted, which=which, test=test)
+    )
+
+
+def _table(table: Table, wanted: list[str]) -> None:
+    st.session_state["results.any"] = bool(table.rows)
+    if not table.rows:
+        if wanted:
+            st.info(f"No experiment has the tags {escape(', '.join(wanted))}.", icon=":material/filter_alt_off:")
+        else:
+            st.info("There are no results yet. A row appears with the first experiment.", icon=":material/science:")
+            st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+        return
+    unit = f" ({table.unit})" if table.unit else ""
+    st.markdown(f"**{escape(table.title)}{unit}**, mean ± sample sd (n seeds). A number leads to its runs.")
+    st.table(reports.result_rows(table))
+    for note in table.notes:
+        st.caption(escape(note))
+    _missing(table)
+
+
+def _missing(table: Table) -> None:
+    lacking = [row for row in table.rows if any(cell.missing for cell in row.cells)]
+    if not lacking:
+        return
+    seeds = sum(len(cell.missing) for row in lacking for cell in row.cells)
+    word = "value is" if seeds == 1 else "values are"
+    with st.expander(f"{seeds} {word} missing; what would queue them", icon=":material/playlist_add:"):
+        for row in lacking:
+            st.markdown(f"**{escape(row.title)}**\n\n" + "\n".join(f"- {line}" for line in reports.missing_lines(row)))
+            if row.commands:
+                st.code("\n".join(row.commands), language="sh", wrap_lines=True)
+
+
+def _published(table: Table) -> None:
+    found: PublishedTable = session.ask("published", lambda: session.client().published()).value
+    st.subheader("Published numbers")
+    st.caption(
+        "Test accuracy (%), as printed. Here: means of the same networks on the same data set in this lab, whatever "
+        "their training; in the table above only numbers of the same setting stand in brackets. Nothing is bold: one "
+        "cannot tell from a mean alone."
+    )
+    for source, rows in reports.sources(found.rows).items():
+        with st.expander(source[:1].upper() + source[1:], expanded=True):
+            st.table(reports.published_rows(rows, table))
+            st.caption(reports.about(rows))
+
+
+def _claims() -> None:
+    st.subheader("The author's five claims")
+    given = st.query_params.get("claims", "")
+    names = {
+        item.id: item.name
+        for item in session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
+    }
+    if not names:
+        st.caption("Claims 1 and 2 are of the loss itself: see the loss explorer. 3 to 5 need an experiment.")
+        st.page_link(session.page("loss"), label="Loss explorer", icon=":material/functions:")
+        return
+    by_name = {name: key for key, name in names.items()}
+    given = by_name.get(given, given)
+    options = list(names)
+    chosen = st.selectbox(
+        "Judged by the experiment",
+        options,
+        index=options.index(given) if given in names else 0,
+        format_func=names.__getitem__,
+        key=f"results.claims.{given}",
+        width=420,
+    )
+    if chosen != given:
+        st.query_params["claims"] = chosen
+    try:
+        known = session.ask(f"claims {chosen}", lambda: session.client().claims(chosen))
+    except ApiError as error:
+        st.info(f"No report: {escape(str(error))}", icon=":material/balance:")
+        return
+    session.outage(known.lost)
+    for title, lines in reports.claims(known.value.claims):
+        st.markdown(f"**{title}**\n\n" + "\n".join(f"- {line}" for line in lines))
+    for note in (f"Holds for {known.value.condition}." if known.value.condition else "", *known.value.notes):
+        if note:
+            st.caption(escape(note))
+    downloads("claims", "Claims", {"experiment": chosen})

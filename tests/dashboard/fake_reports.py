@@ -1,0 +1,168 @@
+"""The fake backend's reports over experiments: overview, claims, the paper's table, published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from core.wire.comparisons import (
+    Cell,
+    Claim,
+    Claims,
+    MissingPair,
+    Overview,
+    OverviewCell,
+    OverviewRow,
+    Published,
+    PublishedRow,
+    PublishedTable,
+    Table,
+    TableRow,
+)
+from core.wire.public import Comparison, Experiment, Wire
+from tests.dashboard.fake_server import Refused
+
+Compare = Callable[[str], Comparison]
+
+
+def several(experiments: Sequence[Experiment]) -> None:
+    """Refuse experiments that differ in more than their seeds, as the real backend does."""
+    if len({experiment.student_model for experiment in experiments}) > 1:
+        raise Refused(422, "the experiments differ in student.model: only seeds may differ")
+
+
+def reported(what: str, experiments: Sequence[Experiment], compare: Compare) -> Wire:
+    """What the address of this name answers."""
+    if what == "overview":
+        return _overview(compare(experiments[0].id))
+    if what == "claims":
+        return _claims(experiments[0])
+    return _table([compare(item.id) for item in experiments], experiments) if what == "table" else _published()
+
+
+def _overview(found: Comparison) -> Overview:
+    paired = {pair.label: pair for pair in found.paired}
+    cells = []
+    for group in found.groups:
+        pair = paired.get(group.label)
+        cells.append(
+            OverviewCell(
+                label=group.label,
+                n=group.n,
+                mean=group.mean,
+                sd=group.sd,
+                pairs=pair.n if pair else 0,
+                mean_difference=pair.mean_difference if pair else None,
+                interval=pair.interval if pair else None,
+                verdict="unclear" if pair else None,
+            )
+        )
+    rows = [
+        OverviewRow(metric="fidelity/agreement", title="Agreement", unit="%", better="higher", cells=cells),
+        OverviewRow(metric="collapse/nc1", title="NC1: variability within classes", unit="", better=None, cells=cells),
+    ]
+    return Overview(
+        experiment=found.experiment,
+        experiments=[found.experiment],
+        epoch="last",
+        baseline=found.baseline,
+        condition=found.condition,
+        rows=rows if any(group.n for group in found.groups) else [],
+        notes=[],
+    )
+
+
+def _claims(experiment: Experiment) -> Claims:
+    verdicts = ("does not hold", "holds", "cannot tell", "cannot tell", "cannot tell")
+    return Claims(
+        experiment=experiment.name,
+        experiments=[experiment.name],
+        condition="one teacher (seed 0)",
+        claims=[
+            Claim(
+                number=number,
+                claim=f"What is claimed, {number}.",
+                case="alignment term, the non-target classes alike" if number < 3 else "",
+                label="" if number < 3 else "dkd_align (log)",
+                baseline="" if number < 3 else "dkd",
+                verdict=verdict,
+                reason=f"the reason of {number}",
+                n=0 if number < 3 else 3,
+            )
+            for number, verdict in enumerate(verdicts, 1)
+        ],
+        notes=["Holm is over the 2 tests of this report."],
+    )
+
+
+def _table(found: Sequence[Comparison], experiments: Sequence[Experiment]) -> Table:
+    rows = []
+    for one, experiment in zip(found, experiments, strict=True):
+        cells = []
+        for group in one.groups:
+            runs = [run.id for run in experiment.runs if run.label == group.label and run.seed in group.values]
+            missing = [MissingPair(seed=seed, label=group.label, state="not planned") for seed in group.missing]
+            better = "better" if group.label == "dkd_align (sample)" else "unclear"
+            cells.append(
+                Cell(
+                    label=group.label,
+                    n=group.n,
+                    mean=group.mean,
+                    sd=group.sd,
+                    verdict=None if group.label == one.baseline else better,
+                    run_ids=runs,
+                    missing=missing,
+                    published=[Published(source="somebody", method=group.method, value=71.97, repeats=5)],
+                )
+            )
+        rows.append(
+            TableRow(
+                title=f"{experiment.dataset} {experiment.teacher_model}→{experiment.student_model}",
+                dataset=experiment.dataset,
+                teacher=experiment.teacher_model or "",
+                student=experiment.student_model,
+                teacher_top1=one.teacher_top1,
+                experiments=[experiment.name],
+                seeds=[0, 1, 2],
+                teacher_seeds=[0],
+                cells=cells,
+                commands=["dkd retry run-1"] if any(cell.missing for cell in cells) else [],
+            )
+        )
+    methods = list(dict.fromkeys(cell.label for row in rows for cell in row.cells))
+    return Table(
+        metric="test/top1",
+        title="Test accuracy",
+        unit="%",
+        better="higher",
+        epoch="last",
+        test="sign_flip",
+        baseline=methods[0] if methods else "",
+        methods=methods,
+        rows=rows,
+        tests=2,
+        notes=["Bold: better than dkd."],
+    )
+
+
+def _published() -> PublishedTable:
+    return PublishedTable(
+        rows=[
+            PublishedRow(
+                source="author's table of 2025, one run a cell",
+                dataset="cifar100",
+                teacher="resnet50",
+                student="resnet18",
+                values=[
+                    Published(source="author", method="dkd_align", value=62.01, repeats=1),
+                    Published(source="author", method="dkd", value=61.07, repeats=1),
+                ],
+            ),
+            PublishedRow(
+                source="Zhao et al., CVPR 2022",
+                dataset="cifar100",
+                teacher="resnet56",
+                student="resnet20",
+                values=[Published(source="Zhao", method="dkd", value=71.97, repeats=5, epoch="oracle")],
+            ),
+        ]
+    )
