@@ -110,8 +110,8 @@ def results(experiments: Sequence[Experiment], found: Comparison, goal: Goal) ->
 
 
 def _differences(found: Comparison, name: str) -> None:
-    apart = "percentage points" if found.unit == "%" else found.unit
-    forest = forest_figure(found.paired, f"Difference to {found.baseline} ({apart}), 95 % t interval")
+    apart = "points" if found.unit == "%" else found.unit
+    forest = forest_figure(found.paired, f"Difference to {found.baseline}" + (f" ({apart})" if apart else ""))
     seeds = charts.seeds_figure(found.groups, found.unit)
     left, right = st.columns(2, gap="large")
     if forest is not None:
@@ -123,7 +123,9 @@ def _differences(found: Comparison, name: str) -> None:
                 alt=f"Mean difference of each method to {found.baseline} with its interval",
                 filename="dkd-lab-differences",
             )
-            st.caption("Method minus baseline over seeds that both have; n: pairs. One over zero tells nothing.")
+            st.caption(
+                "Method minus baseline over seeds that both have (n pairs), with 95 % t interval: one over zero tells nothing."
+            )
     if seeds is not None and any(group.n > 1 for group in found.groups):
         with right:
             st.markdown("**Seed by seed**")
