@@ -124,7 +124,7 @@ def _differences(found: Comparison, name: str) -> None:
                 filename="dkd-lab-differences",
             )
             st.caption(
-                "Method minus baseline over seeds that both have (n pairs), with 95 % t interval: one over zero tells nothing."
+                "Method minus baseline over shared seeds (n pairs), with 95 % t interval: one over zero tells nothing."
             )
     if seeds is not None and any(group.n > 1 for group in found.groups):
         with right:
