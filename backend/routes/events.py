@@ -110,6 +110,9 @@ async def read_news(
     cursor: Annotated[str, Query(max_length=100, description="Of the answer before; left out, from the start.")] = "",
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait for something new.")] = 25.0,
     max_points: Annotated[int, Query(ge=1, le=20_000, description="The most entries in a series.")] = 2000,
+    tail: Annotated[
+        int | None, Query(ge=1, le=500, description="From the start: only the last lines of the log.")
+    ] = None,
 ) -> RunNews:
     """What is new about a run since a cursor, waiting for it a while: for what cannot read the stream of its events.
 
@@ -123,21 +126,22 @@ async def read_news(
         raise invalid(text, ProblemField(path="cursor", message="unknown"))
     until = time.monotonic() + wait
     while True:
-        news = await run_in_threadpool(_news, database, run_id, position or Position(), max_points)
+        news = await run_in_threadpool(_news, database, run_id, position, max_points, tail)
         new = news.metrics.series or news.lines or news.ended or news.state != state
         if new or stopping.is_set() or time.monotonic() >= until or await request.is_disconnected():
             return news
         await anyio.sleep(min(_PERIOD_SECONDS, max(until - time.monotonic(), 0.0)))
 
 
-def _news(database: Database, run_id: str, position: Position, max_points: int) -> RunNews:
+def _news(database: Database, run_id: str, known: Position | None, max_points: int, tail: int | None) -> RunNews:
+    position = known or Position()
     with database.read() as session:
         run = session.get(models.Run, run_id)
         if run is None:
             raise not_found("run", run_id)
         progress = _progress(run)
         metrics = metrics_store.reply(session, run, None, position.ingest, max_points)
-        lines = logs.read(session, run_id, position.line, _LINES, None).lines
+        lines = logs.read(session, run_id, position.line, _LINES, None if known else tail).lines
     after = Position(metrics.cursor, lines[-1].number if lines else position.line)
     return RunNews(
         run_id=run_id,

@@ -1,4 +1,4 @@
-"""The Run page, ``/run?id=…``: live curves, log tail, attempts, spec and environment of one run."""
+"""The Run page, ``/run?id=…``: what one run does now, its curves, log, attempts, spec and files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import streamlit as st
 
 from client import ApiError, BackendUnreachable
 from core.wire.public import TERMINAL, LogLine, Run
-from dashboard import charts, forms, panels, plot, session, tables, theme
+from dashboard import charts, panels, plot, session, tables, theme
+from dashboard.feed import RunFeed
 from dashboard.live import RunCurves, seconds_left
+from dashboard.views import run_details, run_machine
 
-_LOG_LINES = 200
+REFRESH_SECONDS = 1.0
+"""Between two looks. A look costs some 300 bytes while nothing is new, so that a metric is seen within two seconds."""
+_TAIL = 8  # lines of the log below the curves
+_VIEWS = ("Curves", "More measurements", "Log", "Attempts", "Spec", "Environment", "Files")
 
 
 def show() -> None:
@@ -21,11 +26,19 @@ def show() -> None:
     if not run_id:
         _choose()
         return
-    known = session.ask(f"run {run_id}", lambda: session.client().run(run_id))
-    run = known.value
-    _head(run)
-    _live(run_id, run)
-    _details(run)
+    feed = _feed(run_id)
+    session.ask(f"run {run_id}", lambda: feed.update(session.client()))
+    _head(feed.run)
+    _live(feed)
+
+
+def _feed(run_id: str) -> RunFeed:
+    """The session's feed of this run; that of the run looked at before is let go."""
+    held: RunFeed | None = st.session_state.get("run.feed")
+    if held is None or held.run_id != run_id:
+        held = RunFeed(run_id)
+        st.session_state["run.feed"] = held
+    return held
 
 
 def _choose() -> None:
@@ -49,27 +62,32 @@ def _head(run: Run) -> None:
     """Title, links and buttons."""
     st.title(tables.run_title(run))
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.page_link(
-            session.page("compare"),
-            label=run.experiment,
-            icon=":material/stacked_line_chart:",
-            query_params={"experiment": run.experiment_id},
-        )
+        if run.experiment_id:
+            _link("compare", run.experiment, "stacked_line_chart", experiment=run.experiment_id)
+            _link("new", "Clone the experiment", "content_copy", clone=run.experiment_id)
         if run.teacher_run_id:
-            st.page_link(
-                session.page("run"),
-                label="Its teacher",
-                icon=":material/school:",
-                query_params={"id": run.teacher_run_id},
-            )
+            _link("run", "Its teacher", "school", id=run.teacher_run_id)
         client = session.client()
-        if run.state not in TERMINAL:
-            st.button("Cancel", icon=":material/cancel:", on_click=_act, args=(client.cancel, run.id), key="run.cancel")
-        elif run.state in ("failed", "cancelled"):
-            st.button("Retry", icon=":material/replay:", on_click=_act, args=(client.retry, run.id), key="run.retry")
+        if run.state in ("waiting", "queued", "running") and not run.pausing:
+            _button("Pause", "pause", client.pause, run.id)
+        if run.state == "paused" or run.pausing:
+            _button("Resume", "play_arrow", client.resume, run.id)
+        if run.state not in TERMINAL and run.state != "cancelling":
+            _button("Cancel", "cancel", client.cancel, run.id)
+        if run.state in ("failed", "cancelled"):
+            _button("Retry", "replay", client.retry, run.id)
     said = st.session_state.pop("run.said", "")
     if said:
         st.error(said, icon=":material/error:")
+
+
+def _link(page: str, label: str, icon: str, **query: str) -> None:
+    st.page_link(session.page(page), label=label, icon=f":material/{icon}:", query_params=query)
+
+
+def _button(label: str, icon: str, action: Callable[[str], Run], run_id: str) -> None:
+    key = f"run.{label.lower()}"
+    st.button(label, icon=f":material/{icon}:", on_click=_act, args=(action, run_id), key=key)
 
 
 def _act(action: Callable[[str], Run], run_id: str) -> None:
@@ -79,33 +97,63 @@ def _act(action: Callable[[str], Run], run_id: str) -> None:
         st.session_state["run.said"] = str(error)
 
 
-def _live(run_id: str, drawn: Run) -> None:
-    """What changes while the run goes on, drawn again every few seconds until it has ended."""
+def _live(feed: RunFeed) -> None:
+    """What changes while the run goes on, drawn again every second until it has ended."""
+    drawn = feed.run
 
-    @st.fragment(run_every=None if drawn.state in TERMINAL else session.REFRESH_SECONDS)
+    @st.fragment(run_every=None if feed.ended else REFRESH_SECONDS)
     def body() -> None:
-        known = session.ask(f"run {run_id}", lambda: session.client().run(run_id))
-        run = known.value
-        if (run.state, run.attempt) != (drawn.state, drawn.attempt):
-            st.rerun()  # the buttons above and the tables below change with the state
-        held = session.ask(f"curves {run_id}", lambda: session.curves().update(session.client(), run)).value
+        known = session.ask(f"run {feed.run_id}", lambda: feed.update(session.client()))
+        run = feed.run
+        if (run.state, run.attempt, run.pausing) != (drawn.state, drawn.attempt, drawn.pausing):
+            st.rerun()  # the buttons above change with the state
         # Each part in a container of its own: a line that comes or goes would otherwise move the charts to other
         # places in the page's tree, where the browser draws them anew and forgets the zoom.
         with st.container():
             session.outage(known.lost)
         with st.container():
-            _figures(run, held)
-        with st.container():
-            _charts(run, held)
-        with st.container():
-            _log(run)
+            _figures(run, feed.curves)
+        view = st.segmented_control(
+            "Show",
+            _VIEWS,
+            default="Curves",
+            required=True,
+            label_visibility="collapsed",
+            key="view",
+            bind="query-params",
+        )
+        with st.container(key=f"run.view.{_VIEWS.index(str(view))}"):
+            _view(str(view), feed)
 
     body()
 
 
+def _view(view: str, feed: RunFeed) -> None:
+    run, metrics = feed.run, session.catalog().metrics
+    match view:
+        case "Curves":
+            _curves(run, feed.curves)
+            if feed.lines or run.log_tail:
+                st.markdown("**Log**")
+                _lines(run, feed.lines[-_TAIL:])
+        case "More measurements":
+            _more(feed.curves, metrics)
+        case "Log":
+            _log(run, feed.lines)
+        case "Attempts":
+            run_details.attempts(run)
+        case "Spec":
+            run_details.spec(run)
+        case "Environment":
+            run_details.environment(run)
+        case "Files":
+            run_details.files(run)
+
+
 def _figures(run: Run, held: RunCurves) -> None:
+    pausing = f" {theme.badge('pausing')}" if run.pausing else ""
     st.markdown(
-        f"{theme.badge(run.state)} {run.method} · {run.model} on {run.dataset} · run `{run.id}`"
+        f"{theme.badge(run.state)}{pausing} {run.method} · {run.model} on {run.dataset} · run `{run.id}`"
         + (f" · on {run.worker}" if run.worker and run.state not in TERMINAL else "")
     )
     if run.state == "failed":
@@ -131,28 +179,35 @@ def _figures(run: Run, held: RunCurves) -> None:
     with st.container(horizontal=True):
         for label, value in figures:
             st.metric(label, value, border=True)
+    with st.container():
+        run_machine.show(run)
 
 
-def _charts(run: Run, held: RunCurves) -> None:
-    metrics = session.catalog().metrics
+def _curves(run: Run, held: RunCurves) -> None:
     if not any(len(curve) for curve in held.curves.values()):
         text = {
             "waiting": "It waits for its teacher; curves appear when it trains.",
             "queued": "It waits for a free worker; curves appear when it trains.",
+            "paused": "It is paused; curves appear when it trains.",
         }.get(run.state, "No metrics yet; the first come with the first epoch." if run.state not in TERMINAL else "")
         st.info(text or "This run ended before it had any metrics.", icon=":material/hourglass_empty:")
         return
-    _grid(panels.usual_panels(metrics), held)
+    _grid(panels.usual_panels(session.catalog().metrics), held)
+
+
+def _more(held: RunCurves, metrics: list[dict[str, object]]) -> None:
     once = panels.measured_once(held.curves, metrics)
     single = {name for name, curve in held.curves.items() if once and len(curve) == 1}
     several = RunCurves({name: curve for name, curve in held.curves.items() if name not in single})
-    with st.expander("More measurements"):
-        _grid(panels.more_panels(metrics), several)
-        if once:
-            st.table(once)
+    drawn = _grid(panels.more_panels(metrics), several)
+    if once:
+        st.table(once)
+    if not drawn and not once:
+        st.info("Nothing else has been measured yet.", icon=":material/hourglass_empty:")
 
 
-def _grid(listed: Sequence[panels.Panel], held: RunCurves) -> None:
+def _grid(listed: Sequence[panels.Panel], held: RunCurves) -> int:
+    """Draw the charts that have data, two beside each other; how many there are."""
     figures = [(panel, charts.run_figure(panel, held.curves)) for panel in listed]
     drawn = [(panel, figure) for panel, figure in figures if figure is not None]
     for start in range(0, len(drawn), 2):
@@ -162,57 +217,25 @@ def _grid(listed: Sequence[panels.Panel], held: RunCurves) -> None:
                 plot.chart(
                     figure, key=f"run.{panel.key}", alt=f"{panel.title} of this run over epochs", filename=panel.key
                 )
+    return len(drawn)
 
 
-def _log(run: Run) -> None:
-    st.subheader("Log")
-    lines = session.ask(f"log {run.id}", lambda: _newest_lines(run)).value
-    if run.state == "failed" and run.log_tail and not lines:
-        st.code("\n".join(run.log_tail), language=None, wrap_lines=True)
-    elif not lines:
+def _log(run: Run, lines: Sequence[LogLine]) -> None:
+    if not lines and not run.log_tail:
         st.caption("Nothing has been logged yet." if run.state not in TERMINAL else "Nothing was logged.")
-    else:
-        with st.container(height=280, autoscroll=True):
-            st.code("\n".join(map(_line, lines)), language=None, wrap_lines=True)
+        return
+    if lines:
+        st.caption(f"The last {tables.counted(len(lines), 'line')}; `dkd logs {run.id}` shows all.")
+    with st.container(height=480, autoscroll=True):
+        _lines(run, lines)
 
 
-def _newest_lines(run: Run) -> list[LogLine]:
-    """The log's tail: all of it at the first look, then only what follows the last line held."""
-    key = f"run.log.{run.id}"
-    held: list[LogLine] = st.session_state.get(key, [])
-    client = session.client()
-    reply = client.logs(run.id, after=held[-1].number) if held else client.logs(run.id, tail=_LOG_LINES)
-    if reply.lines:
-        held = [*held, *reply.lines][-_LOG_LINES:]
-        st.session_state[key] = held
-    return held
+def _lines(run: Run, lines: Sequence[LogLine]) -> None:
+    """What the log says; of a run whose log is not here, what its worker sent when it failed."""
+    text = [_line(line) for line in lines] or run.log_tail
+    st.code("\n".join(text), language=None, wrap_lines=True)
 
 
 def _line(line: LogLine) -> str:
     level = "" if line.level == "info" else f"{line.level.upper()} "
     return f"{line.time:%H:%M:%S} {level}{line.message}"
-
-
-def _details(run: Run) -> None:
-    attempts, spec, environment = st.tabs([f"Attempts ({len(run.attempts)})", "Spec", "Environment"])
-    with attempts:
-        rows = tables.attempt_rows(run.attempts, datetime.now(UTC))
-        if rows:
-            st.table(rows)
-        else:
-            st.caption("No worker has taken it yet.")
-    with spec:
-        st.code(forms.yaml_of(run.spec), language="yaml", wrap_lines=True)
-    with environment:
-        facts = {
-            "Trainable parameters": f"{run.parameters:,}" if run.parameters else "",
-            "Training images": f"{run.train_size:,}" if run.train_size else "",
-            "Test images": f"{run.test_size:,}" if run.test_size else "",
-            "Created (UTC)": tables.moment(run.created_at),
-            "Started (UTC)": tables.moment(run.started_at),
-            "Ended (UTC)": tables.moment(run.ended_at),
-            "Fingerprint": run.fingerprint,
-            "Weights": run.weights,
-            **run.environment,
-        }
-        st.table([{"What": name, "Value": value} for name, value in facts.items() if value])

@@ -34,6 +34,7 @@ from core.wire.public import (
     ProblemField,
     Run,
     RunPage,
+    RunProgress,
     RunState,
     RunSummary,
     Series,
@@ -41,7 +42,7 @@ from core.wire.public import (
     TeacherList,
     WorkerList,
 )
-from core.wire.stored import UploadList
+from core.wire.stored import Artifact, ArtifactList, RunNews, UploadList
 from tests.dashboard.fake_comparison import compare
 from tests.dashboard.fake_reports import reported, several
 from tests.dashboard.fake_server import Refused, Serving
@@ -170,6 +171,7 @@ class FakeBackend:
             method=spec.method.name,
             seed=spec.seed,
             teacher_run_id=run.teacher,
+            pausing=run.pausing,
             attempt=len(run.attempts),
             worker=run.attempts[-1].worker if run.attempts else "",
             step=run.done * STEPS_AN_EPOCH,
@@ -230,6 +232,26 @@ class FakeBackend:
             one.value.append(value)
         return MetricsReply(run_id=run_id, state=run.state, cursor=len(run.points), series=list(series.values()))
 
+    def news(self, run_id: str, cursor: str, tail: int | None) -> RunNews:
+        run = self._run(run_id)
+        point, line = (int(number) for number in (cursor or "0:0").split(":"))
+        summary = self.summary(run).model_dump(include=set(RunProgress.model_fields))
+        lines = self.logs(run_id, line, 500, None if cursor else tail).lines
+        return RunNews(
+            run_id=run_id,
+            cursor=f"{len(run.points)}:{lines[-1].number if lines else line}",
+            state=run.state,
+            progress=RunProgress(run_id=run_id, **summary),
+            metrics=self.metrics(run_id, [], point),
+            lines=lines,
+            ended=run.ended is not None,
+        )
+
+    def artifacts(self, run_id: str) -> ArtifactList:
+        done = self._run(run_id).state == "succeeded"
+        weights = Artifact(id="w", attempt=1, name="weights.safetensors", size=20_712)
+        return ArtifactList(run_id=run_id, items=[weights] if done else [])
+
     def logs(self, run_id: str, after: int, limit: int, tail: int | None) -> LogsReply:
         lines = self._run(run_id).lines
         return LogsReply(run_id=run_id, lines=lines[-tail:] if tail else lines[after : after + limit])
@@ -284,6 +306,10 @@ class FakeBackend:
         run = self._run(run_id)
         if action == "cancel" and run.ended is None:
             self.end(run_id, "cancelled", "cancelled by a person")
+        elif action == "pause" and run.ended is None:
+            run.state, run.pausing = ("running", True) if run.state == "running" else ("paused", False)
+        elif action == "resume" and (run.pausing or run.state == "paused"):
+            run.state, run.pausing = "running" if run.pausing else "queued", False
         elif action == "retry" and run.state in ("failed", "cancelled"):
             run.state, run.reason, run.ended = "queued", "", None
         return self.run(run_id)
@@ -333,10 +359,15 @@ class FakeBackend:
                     return 200, self.run(run_id)
                 case ["GET", "runs", run_id, "metrics"]:
                     return 200, self.metrics(run_id, query.get("names", []), int(one.get("since", 0)))
+                case ["GET", "runs", run_id, "news"]:
+                    tail = int(one["tail"]) if "tail" in one else None
+                    return 200, self.news(run_id, one.get("cursor", ""), tail)
+                case ["GET", "runs", run_id, "artifacts"]:
+                    return 200, self.artifacts(run_id)
                 case ["GET", "runs", run_id, "logs"]:
                     tail = int(one["tail"]) if "tail" in one else None
                     return 200, self.logs(run_id, int(one.get("after", 0)), int(one.get("limit", 500)), tail)
-                case ["POST", "runs", run_id, ("cancel" | "retry") as action]:
+                case ["POST", "runs", run_id, ("cancel" | "pause" | "resume" | "retry") as action]:
                     return 200, self.change(run_id, action)
                 case ["GET", "comparisons"]:
                     several([self.experiment(name) for name in query["experiment"]])

@@ -71,7 +71,7 @@ def finish(backend: FakeBackend) -> None:
         ("/new", "New experiment", "As YAML", 0),
         ("/runs", "Runs", "Choose rows at their left edge.", 0),
         ("/", "Overview", "Nothing trains at the moment.", 0),
-        ("/run?id=run-0001-002", "dkd_align (sample) · seed 0", "Gradient similarity", 7),
+        ("/run?id=run-0001-002", "dkd_align (sample) · seed 0", "Gradient similarity", 6),
         ("/compare?experiment=exp-0001", "Compare", "3 pairs cannot tell", 4),
     ],
 )
@@ -114,7 +114,7 @@ def points(page: Page, count: int) -> None:
 def test_a_running_run_moves_by_itself_and_a_zoom_stays(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 8)
     page.goto("/run?id=run-0001-000")
-    browser.drawn(page, charts=4)
+    browser.drawn(page, charts=3)
     before = accuracy(page)
     backend.advance("run-0001-000", 2)
     points(page, 10)
@@ -134,7 +134,7 @@ def test_a_running_run_moves_by_itself_and_a_zoom_stays(page: Page, backend: Fak
 def test_a_chart_is_downloaded_as_it_is_seen(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 8)
     page.goto("/run?id=run-0001-000")
-    browser.drawn(page, charts=4)
+    browser.drawn(page, charts=3)
     chart = page.locator(".js-plotly-plot").first
     for ending, beginning in (("png", b"\x89PNG"), ("svg", b"<svg")):
         chart.hover()
@@ -148,10 +148,10 @@ def test_a_chart_is_downloaded_as_it_is_seen(page: Page, backend: FakeBackend) -
 def test_a_run_that_ends_is_shown_as_ended_and_not_asked_about_again(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 5)
     page.goto("/run?id=run-0001-000")
-    browser.drawn(page, charts=4)
+    browser.drawn(page, charts=3)
     backend.advance("run-0001-000", 30)
     page.locator('[data-testid="stMetric"]', has_text="Took").wait_for()
-    browser.drawn(page, charts=4)
+    browser.drawn(page, charts=3)
     page.wait_for_timeout(2 * SECONDS)
     asked = len(backend.requests)
     page.wait_for_timeout(5 * SECONDS)
@@ -194,11 +194,11 @@ def test_the_page_says_that_the_backend_is_away_and_recovers_by_itself(
 ) -> None:
     backend.advance("run-0001-000", 5)
     page.goto("/run?id=run-0001-000")
-    browser.drawn(page, charts=4)
+    browser.drawn(page, charts=3)
     server.stop()
     try:
         page.get_by_text("has not answered since").wait_for()
-        assert page.locator(".js-plotly-plot").count() == 4, "what was known stays"
+        assert page.locator(".js-plotly-plot").count() == 3, "what was known stays"
         page.goto("/compare")  # a session of its own, which knows nothing yet
         page.get_by_text("The backend does not answer.").wait_for()
         assert browser.trouble(page) == []
@@ -206,3 +206,50 @@ def test_the_page_says_that_the_backend_is_away_and_recovers_by_itself(
         server.start()
     page.get_by_text("1 running").first.wait_for()
     assert page.get_by_text("The backend does not answer.").count() == 0
+
+
+def test_each_view_of_a_run_has_an_address_and_back_returns_to_it(page: Page, backend: FakeBackend) -> None:
+    backend.advance("run-0001-000", 5)
+    page.goto("/run?id=run-0001-000&view=Spec")
+    page.get_by_text("role: teacher").first.wait_for()
+    page.get_by_role("radio", name="Log").click()
+    page.get_by_text("shows all").wait_for()
+    assert "view=Log" in page.url
+    page.get_by_role("link", name="Clone the experiment").click()
+    page.get_by_text("This is a copy of digits-dkd-vs-dkd-align").wait_for()
+    page.go_back()
+    page.get_by_text("shows all").wait_for()
+    assert browser.trouble(page) == []
+
+
+def test_a_page_on_which_nothing_changes_receives_next_to_nothing(page: Page, backend: FakeBackend) -> None:
+    backend.submit(digits_spec(name="long", training={"epochs": 2000}, seeds=[0]))
+    run = next(run.id for run in backend.runs.values() if run.experiment.name == "long")
+    backend.advance(run, 1500)
+    received: list[int] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
+    page.goto(f"/run?id={run}")
+    browser.drawn(page, charts=3)
+    whole = sum(received)
+    asked = len(backend.requests)
+    received.clear()
+    while len(backend.requests) < asked + 4:
+        page.wait_for_timeout(100)
+    assert sum(received) < whole / 10, "the curves are not sent again"
+
+
+def test_the_form_and_its_yaml_follow_each_other_and_a_half_typed_value_is_not_lost(
+    page: Page, backend: FakeBackend
+) -> None:
+    page.goto("/new?example=digits-dkd-vs-dkd-align")
+    browser.drawn(page)
+    text = page.get_by_label("As YAML")
+    text.fill("{name: from yaml, preset: quick}")
+    text.press("Control+Enter")
+    page.get_by_role("button", name="Start 5 runs").wait_for()
+    seeds = page.get_by_label("Seeds", exact=True)
+    assert seeds.input_value() == "0-1"
+    seeds.fill("0-2")  # and no key that ends the typing: pressing the button does
+    page.get_by_role("button", name="Start 5 runs").click()
+    page.get_by_text("is queued: 7 runs").wait_for()
+    assert list(backend.experiments.values())[-1][1].seeds == (0, 1, 2)

@@ -233,6 +233,12 @@ class TestNewExperiment:
 
 
 class TestRun:
+    def look(self, run_id: str, view: str) -> AppTest:
+        """One view of the page; that each has an address is seen in a browser."""
+        app = visit("run", id=run_id)
+        app.session_state["view"] = view
+        return app.run()
+
     def test_without_an_id_the_newest_are_offered(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         app = visit("run")
@@ -253,10 +259,50 @@ class TestRun:
         assert metrics["Training loss"].endswith(" nats")
         assert metrics["Time left"] == "7 s"
         assert "epoch 12/30" in shown
-        assert "reduction: sample" in shown
+        assert "epoch 12/30: test accuracy" in shown, "the log's end"
         drawn = charts(app)
-        assert {"run.accuracy", "run.loss", "run.similarity", "run.alignment", "run.agreement", "run.lr"} < drawn
+        assert {"run.accuracy", "run.loss", "run.similarity", "run.alignment", "run.agreement", "run.lr"} == drawn
         assert button(app, "Cancel")
+
+    @pytest.mark.parametrize(
+        ("view", "words"),
+        [
+            ("Log", "The last 2 lines"),
+            ("Attempts", "bench-1"),
+            ("Spec", "reduction: sample"),
+            ("Environment", "2.14.0"),
+            ("Files", "left no files yet"),
+            ("More measurements", ""),
+        ],
+    )
+    def test_each_view(self, backend: FakeBackend, view: str, words: str) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-002", 1)
+        app = self.look("run-0001-002", view)
+        assert not app.exception
+        tables = " ".join(table.value.to_string() for table in app.table)
+        assert words in texts(app) + tables
+        assert "run.accuracy" not in charts(app)
+
+    def test_files_can_be_downloaded(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 30)
+        app = self.look("run-0001-000", "Files")
+        assert [item.label for item in app.get("download_button")] == ["weights.safetensors"]
+        assert "20.2 KiB" in texts(app)
+
+    def test_pause_and_resume(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 3)
+        app = visit("run", id="run-0001-000")
+        button(app, "Pause").click().run()
+        assert ":gray-badge[pausing]" in texts(app)
+        button(app, "Resume").click().run()
+        assert "pausing" not in texts(app)
+        assert backend.runs["run-0001-000"].state == "running"
+        app = visit("run", id="run-0001-001")
+        button(app, "Pause").click().run()
+        assert backend.runs["run-0001-001"].state == "paused"
 
     def test_a_teacher_has_no_chart_of_gradients(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
@@ -372,7 +418,7 @@ class TestOutage:
         server.stop()
         app.run()
         assert "has not answered since" in texts(app)
-        assert len(charts(app)) == 4
+        assert len(charts(app)) == 3
         backend.advance("run-0001-000", 5)
         server.start()
         app.run()

@@ -1,0 +1,91 @@
+"""The Run page's quiet parts: attempts, spec, environment, files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import streamlit as st
+
+from core.wire.public import Run
+from core.wire.stored import Artifact
+from dashboard import forms, session, tables
+
+_MOST_BYTES = 512 * 2**20
+"""A larger file would have to pass through the dashboard's memory; the command line writes it to the disk."""
+
+
+def attempts(run: Run) -> None:
+    rows = tables.attempt_rows(run.attempts, datetime.now(UTC))
+    if rows:
+        st.table(rows)
+    else:
+        st.caption("No worker has taken it yet.")
+
+
+def spec(run: Run) -> None:
+    st.code(forms.yaml_of(run.spec), language="yaml", wrap_lines=True)
+
+
+def environment(run: Run) -> None:
+    facts = {
+        "Trainable parameters": f"{run.parameters:,}" if run.parameters else "",
+        "Training images": f"{run.train_size:,}" if run.train_size else "",
+        "Test images": f"{run.test_size:,}" if run.test_size else "",
+        "Created (UTC)": tables.moment(run.created_at),
+        "Started (UTC)": tables.moment(run.started_at),
+        "Ended (UTC)": tables.moment(run.ended_at),
+        "Fingerprint": run.fingerprint,
+        "Weights": run.weights,
+        **run.environment,
+    }
+    st.table([{"What": name, "Value": value} for name, value in facts.items() if value])
+
+
+def files(run: Run) -> None:
+    """What its attempts have left. Asked for when somebody looks, and again when its state changes."""
+    known: tuple[tuple[str, str, int], list[Artifact]] | None = st.session_state.get("run.files")
+    key = (run.id, run.state, run.attempt)
+    if known is None or known[0] != key:
+        known = (key, session.client().artifacts(run.id).items)
+        st.session_state["run.files"] = known
+    if not known[1]:
+        st.caption("It has left no files yet.")
+        return
+    for item in known[1]:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if item.size <= _MOST_BYTES:
+                st.download_button(
+                    PurePosixPath(item.name).name,
+                    _content(run.id, item.id),
+                    file_name=PurePosixPath(item.name).name,
+                    mime="application/octet-stream",
+                    icon=":material/download:",
+                    on_click="ignore",
+                    key=f"run.file.{item.id}",
+                )
+            else:
+                st.code(f"dkd download {run.id} {item.name}", language=None)
+            st.caption(f"{item.name}, attempt {item.attempt}, {_size(item.size)}", width="content")
+
+
+def _content(run_id: str, artifact_id: str) -> Callable[[], BinaryIO]:
+    """Fetched when it is asked for, and not with the page."""
+
+    def fetch() -> BinaryIO:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "file"
+            session.client().download(run_id, artifact_id, path)
+            return path.open("rb")  # it can be read although its name is gone with the folder
+
+    return fetch
+
+
+def _size(number: int) -> str:
+    for unit, least in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if number >= least:
+            return f"{number / least:.1f} {unit}"
+    return f"{number} bytes"
