@@ -42,7 +42,7 @@ RUNS = 1000
 EPOCHS = 100
 STEPS = 50  # an epoch
 VISIT_BAR, METRIC_BAR = 1.5, 2.0  # seconds
-_WORKER = "bench"
+_WORKER = "bench-worker"
 _DRAWN = "() => document.querySelectorAll('.js-plotly-plot .main-svg .trace').length > 0"
 _SHOWN = "epoch => document.querySelector('.js-plotly-plot')?.data?.[0]?.x?.at(-1) === epoch"
 
