@@ -55,15 +55,19 @@ def show() -> None:
         _actions(choice, page, query)
         _table(choice, runs)
         _below(choice, page, newer, query)
-    paging.watch("runs", lambda: _page(query), _signature, page, lost=known.lost)
+    paging.watch("runs", lambda: _watched(query), _signature, page, lost=known.lost)
 
 
 def _page(query: Mapping[str, Any]) -> RunPage:
-    """The page asked for; one that was fetched a moment ago by the watch is not fetched again."""
-    kept: tuple[Mapping[str, Any], RunPage, float] | None = st.session_state.get("runs.fresh")
+    """The page asked for. What the watch has just fetched, and drawn the page anew for, is not fetched again."""
+    kept: tuple[Mapping[str, Any], RunPage, float] | None = st.session_state.pop("runs.fresh", None)
     if kept and kept[0] == query and time.monotonic() - kept[2] < _FRESH_SECONDS:
         return kept[1]
-    page: RunPage = session.client().runs(**query, count="true")
+    return session.client().runs(**query, count="true")
+
+
+def _watched(query: Mapping[str, Any]) -> RunPage:
+    page = session.client().runs(**query, count="true")
     st.session_state["runs.fresh"] = (dict(query), page, time.monotonic())
     return page
 
@@ -158,7 +162,6 @@ def _do(ids: Sequence[str], action: Callable[[str], Run], done: str) -> None:
     known: dict[str, RunSummary] = st.session_state["runs.known"]
     # Also those of other pages, which no refresh brings.
     known |= {run.id: run for run in bulk.each(ids, action, "run", done)}
-    st.session_state.pop("runs.fresh", None)
 
 
 def _cancel(ids: Sequence[str]) -> None:
