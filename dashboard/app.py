@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import login, session
+from dashboard import back, login, session
 from dashboard.views import compare, loss_explorer, new_experiment, overview, results, run, runs, teachers, workers
 
 # Streamlit leaves a third of a phone's screen empty above the title, and its own titles are as large as a poster's.
@@ -45,6 +45,7 @@ def main() -> None:
         chosen = st.navigation(shown, position="hidden" if outside else "top")
         if not outside:
             chosen.run()
+        back.mend()
 
 
 main()

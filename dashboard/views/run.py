@@ -119,7 +119,7 @@ def _live(feed: RunFeed) -> None:
             default="Curves",
             required=True,
             label_visibility="collapsed",
-            key="view",
+            key="part",
             bind="query-params",
         )
         with st.container(key=f"run.view.{_VIEWS.index(str(view))}"):

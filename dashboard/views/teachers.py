@@ -22,7 +22,7 @@ _ROWS = 200
 
 
 def show() -> None:
-    """Draw the page. ``/teachers?id=RUN`` has a teacher chosen, ``?text=cifar`` keeps those that match."""
+    """Draw the page. ``/teachers?id=RUN`` has a teacher chosen, ``?find=cifar`` keeps those that match."""
     st.title("Teachers")
     bulk.said()
     known = session.ask("teachers", lambda: session.client().teachers().items)
@@ -51,7 +51,7 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         text = st.text_input(
             "Search",
-            key="text",
+            key="find",
             bind="query-params",
             icon=":material/search:",
             placeholder="model, data set, weights, run id",
@@ -60,7 +60,7 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
         states = st.multiselect(
             "State",
             sorted({item.state for item in teachers}),
-            key="state",
+            key="status",
             bind="query-params",
             placeholder="any",
             width=260,

@@ -210,11 +210,11 @@ def test_the_page_says_that_the_backend_is_away_and_recovers_by_itself(
 
 def test_each_view_of_a_run_has_an_address(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 5)
-    page.goto("/run?id=run-0001-000&view=Spec")
+    page.goto("/run?id=run-0001-000&part=Spec")
     page.get_by_text("role: teacher").first.wait_for()
     page.get_by_role("radio", name="Log").click()
     page.get_by_text("shows all").wait_for()
-    assert "view=Log" in page.url
+    assert "part=Log" in page.url
     page.get_by_role("link", name="Clone the experiment").click()
     page.get_by_text("This is a copy of digits-dkd-vs-dkd-align").wait_for()
     assert browser.trouble(page) == []

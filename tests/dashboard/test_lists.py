@@ -277,8 +277,8 @@ class TestTeachers:
         chosen = visit("teachers", id=run_id)
         assert "Chosen: resnet8 on digits, seed 0" in texts(chosen)
         assert f"Use in a new experiment new clone={stand.client.experiment('second').id}" in links(chosen)
-        assert len(visit("teachers", text="mine").dataframe[0].value) == 1
-        assert "No teacher matches" in texts(visit("teachers", text="nowhere"))
+        assert len(visit("teachers", find="mine").dataframe[0].value) == 1
+        assert "No teacher matches" in texts(visit("teachers", find="nowhere"))
 
     def test_a_file_is_uploaded_and_a_bad_one_is_refused_in_words(self, stand: Stand) -> None:
         app = visit("teachers")

@@ -236,7 +236,7 @@ class TestRun:
     def look(self, run_id: str, view: str) -> AppTest:
         """One view of the page; that each has an address is seen in a browser."""
         app = visit("run", id=run_id)
-        app.session_state["view"] = view
+        app.session_state["part"] = view
         return app.run()
 
     def test_without_an_id_the_newest_are_offered(self, backend: FakeBackend) -> None:
