@@ -5,6 +5,7 @@ Settings come from the environment.
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,8 +48,8 @@ def bootstrap() -> None:
     typer.echo(f"admin token:  {settings.admin_token_file}\nworker token: {settings.worker_token_file}")
 
 
-@cli.command()
-def gc(
+@cli.command("gc")
+def collect(
     delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this, only say what would go.")] = False,
     attempt_days: Annotated[
         float, typer.Option(min=0, help="Keep files of failed, cancelled and interrupted attempts so long.")
@@ -156,6 +157,9 @@ def serve(
             app.state.stopping.set()  # the server waits for open streams, so they must hear of it first
             super().handle_exit(sig, frame)
 
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     Server(config).run()
 
 

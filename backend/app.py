@@ -18,6 +18,7 @@ from backend.monitoring import Monitor
 from backend.nudge import Nudger
 from backend.reconciler import Reconciler
 from backend.settings import Settings
+from backend.waking import Waker
 from backend.webhooks import Webhooks
 from core.catalog import load_plugins
 
@@ -34,7 +35,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stop = asyncio.Event()
-        tasks = [asyncio.create_task(part.run_until(stop)) for part in (app.state.reconciler, app.state.webhooks)]
+        parts = (app.state.reconciler, app.state.waker, app.state.webhooks)
+        tasks = [asyncio.create_task(part.run_until(stop)) for part in parts]
         yield
         app.state.stopping.set()
         stop.set()
@@ -56,6 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.store = open_store(settings.artifacts)
     app.state.nudger = Nudger(settings)
     app.state.reconciler = Reconciler(app.state.database, app.state.nudger, settings)
+    app.state.waker = Waker(app.state.database, app.state.nudger)
     app.state.webhooks = Webhooks(app.state.database, settings)
     app.state.monitor = Monitor(app.state.database)
     # Set by whoever runs the server as soon as it is told to stop: streams then end, and the server need not wait.

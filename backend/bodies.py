@@ -1,17 +1,21 @@
-"""A request's body and its ``Idempotency-Key``, where the spec in it is judged by ``core.spec`` and not by FastAPI."""
+"""Bodies that are not for FastAPI to judge: a spec, which is ``core.spec``'s, and the long ones of the workers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 
-from backend.deps import submits
+from backend.deps import submits, works
 from backend.texts import first_unfit
 from backend.tokens import Principal
 from core.spec import Problem, SpecError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Body:
@@ -48,6 +52,21 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
+async def _raw(request: Request, _: Annotated[Principal, works]) -> bytes:
+    return await request.body()
+
+
+def parsed(model: type[Model], raw: bytes) -> Model:
+    """A body as one of our shapes, read in one go and in the thread of the route. FastAPI would read it to dicts first,
+    and have nothing else served meanwhile. Raises RequestValidationError with every problem's path."""
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False)
+        raise RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems]) from None
+
+
+RawDep = Annotated[bytes, Depends(_raw)]
 # The spec is judged by ``parse_experiment``, as in the command line and the form, so that every path and sentence is
 # the same in all three; the framework only reads the bytes.
 BodyDep = Annotated[Body, Depends(_body)]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, ParamSpec, TypeVar
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from backend.artifacts import Store
 from backend.db import Database
 from backend.errors import ApiError
-from backend.nudge import Nudger
 from backend.settings import Settings
 from backend.tokens import Principal, identify
+from backend.waking import Waker
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _bearer = HTTPBearer(auto_error=False, description="Of `dkd token create`, or the admin's own.")
 
@@ -30,9 +34,9 @@ async def _database(request: Request) -> Database:
     return database
 
 
-async def _nudger(request: Request) -> Nudger:
-    nudger: Nudger = request.app.state.nudger
-    return nudger
+async def _waker(request: Request) -> Waker:
+    waker: Waker = request.app.state.waker
+    return waker
 
 
 async def _store(request: Request) -> Store:
@@ -45,19 +49,28 @@ SettingsDep = Annotated[Settings, Depends(_settings)]
 # A route that writes opens ``with database.write() as session`` itself: a transaction that began in a dependency would
 # hold SQLite's one writer while the route waits for a thread, and the threads would all be waiting for the writer.
 DatabaseDep = Annotated[Database, Depends(_database)]
-NudgerDep = Annotated[Nudger, Depends(_nudger)]
+WakerDep = Annotated[Waker, Depends(_waker)]
 
 
-def _reading(database: DatabaseDep) -> Iterator[Session]:
-    with database.read() as session:
+async def _at_once(database: Database, small: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Ask the database something small: on SQLite here and now, since a row of a local file takes less than handing the
+    question to a thread; over a network in a thread, since nobody else is served meanwhile."""
+    return small(*args, **kwargs) if database.is_sqlite else await run_in_threadpool(small, *args, **kwargs)
+
+
+async def _reading(database: DatabaseDep) -> AsyncIterator[Session]:
+    session = database.session()  # which asks nothing yet
+    try:
         yield session
+    finally:
+        await _at_once(database, session.close)
 
 
 SessionDep = Annotated[Session, Depends(_reading, scope="function")]
 """A session for reading, closed before the answer is sent."""
 
 
-def authorize(
+async def authorize(
     needed: SecurityScopes,
     database: DatabaseDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
@@ -65,8 +78,7 @@ def authorize(
     """Who sent the request. Raises ApiError 401 without a valid token, 403 where its scopes do not reach."""
     if credentials is None:
         raise ApiError(401, "send a token as 'Authorization: Bearer …'", headers={"WWW-Authenticate": "Bearer"})
-    with database.read() as session:
-        principal = identify(session, credentials.credentials)
+    principal = await _at_once(database, identify, database, credentials.credentials)
     if principal is None:
         header = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         raise ApiError(401, "this token is not known here, was revoked, or has expired", headers=header)

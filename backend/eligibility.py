@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from backend.db.models import Run, Worker
@@ -32,7 +32,7 @@ class Offer:
     draining: bool = False
 
     @classmethod
-    def of(cls, worker: Worker) -> Offer:
+    def of(cls, worker: Worker | Row[*tuple[Any, ...]]) -> Offer:
         return cls(worker.device, worker.gpus, frozenset(worker.labels), worker.draining)
 
     def could_take(self, device: str, gpus: int, labels: Collection[str]) -> bool:
@@ -70,10 +70,13 @@ def ready(moment: datetime) -> ColumnElement[bool]:
     return and_(Run.state == "queued", or_(Run.not_before.is_(None), Run.not_before <= moment))
 
 
+_ONLINE = select(Worker.device, Worker.gpus, Worker.labels, Worker.draining).where(Worker.state == "online")
+
+
 def offers(session: Session) -> list[Offer]:
     """Of the workers that live, each kind once."""
-    workers = session.scalars(select(Worker).where(Worker.state == "online"))
-    return list(dict.fromkeys(map(Offer.of, workers)))
+    rows = session.connection().execute(_ONLINE)
+    return list(dict.fromkeys(map(Offer.of, rows)))
 
 
 class Needs(Protocol):

@@ -95,7 +95,7 @@ def run_page(session: Session, kept: RunQuery, experiment: Experiment | None) ->
     sort, limit = kept.sort, kept.limit
     place = _run_place(sort.removeprefix("-"))
     order = Order(sort, place.by, Run.id.expression, place.kind, sort.startswith("-"))
-    query = views.run_query()
+    query = views.RUN_QUERY
     if place.by is not None and place.kind is float:
         name_id = select(MetricName.id).where(MetricName.name == _TOP1).scalar_subquery()
         query = query.outerjoin(MetricLatest, and_(MetricLatest.run_id == Run.id, MetricLatest.name_id == name_id))

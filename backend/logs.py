@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from sqlalchemy import func, select
@@ -19,7 +19,7 @@ MAX_MESSAGE = 20_000
 _LATEST_TIME = 253_402_300_799.0  # the last second of the year 9999, beyond which no datetime goes
 
 
-def insert(session: Session, run: models.Run, attempt: int, records: Sequence[Record]) -> None:
+def insert(session: Session, run_id: str, attempt: int, records: Iterable[Record]) -> None:
     """Take in the log lines among the records, in the caller's transaction, which holds the run's row lock.
 
     A resumed attempt repeats the journal of the one before it up to the checkpoint: lines that an earlier attempt has
@@ -33,11 +33,11 @@ def insert(session: Session, run: models.Run, attempt: int, records: Sequence[Re
     said = set(
         session.execute(
             select(table.time, table.message).where(
-                table.run_id == run.id, table.attempt < attempt, table.time.between(min(times), max(times))
+                table.run_id == run_id, table.attempt < attempt, table.time.between(min(times), max(times))
             )
         )
     )
-    number = session.scalar(select(func.max(table.number)).where(table.run_id == run.id)) or 0
+    number = session.scalar(select(func.max(table.number)).where(table.run_id == run_id)) or 0
     rows = []
     for time, event in lines:
         message = _fit(event.message)
@@ -46,7 +46,7 @@ def insert(session: Session, run: models.Run, attempt: int, records: Sequence[Re
         number += 1
         rows.append(
             {
-                "run_id": run.id,
+                "run_id": run_id,
                 "number": number,
                 "attempt": attempt,
                 "time": time,

@@ -90,11 +90,17 @@ def decode(value: float | None, kind: int) -> float:
     return value if value is not None else _NOT_FINITE[kind]
 
 
-def insert(session: Session, run: models.Run, records: Sequence[Record]) -> None:
+def insert(session: Session, run_id: str, ingest: int, records: Iterable[Record]) -> int:
     """Take in the metrics among the records, in the caller's transaction, which holds the run's row lock.
 
     The same point again changes nothing, and readers are not sent it again: a resumed attempt repeats its journal. A
-    point with another value replaces the old one. ``run.ingest`` goes up by one where there are metrics at all.
+    point with another value replaces the old one.
+
+    Args:
+        ingest: the run's newest ingest number.
+
+    Returns:
+        that number afterwards, for the caller to store with the run: one more where there are metrics at all.
     """
     points: dict[tuple[str, int], dict[str, Any]] = {}
     for record in records:
@@ -111,34 +117,35 @@ def insert(session: Session, run: models.Run, records: Sequence[Record]) -> None
                 }
                 points[clean(name), event.step] = row  # twice in one batch: the later one
     if not points:
-        return
-    run.ingest += 1
+        return ingest
+    ingest += 1
     ids = _name_ids(session, {name for name, _ in points})
     newest: dict[int, dict[str, Any]] = {}
     for (name, step), row in points.items():
-        row |= {"run_id": run.id, "name_id": ids[name], "ingest": run.ingest}
+        row |= {"run_id": run_id, "name_id": ids[name], "ingest": ingest}
         if step >= newest.get(ids[name], row)["step"]:
             newest[ids[name]] = row
     _upsert(session, _CHANGED, list(points.values()))
     latest = [{column.name: row[column.name] for column in _LATEST.c} for row in newest.values()]
     _upsert(session, _NEWER, latest)
+    return ingest
 
 
-def rewind(session: Session, run: models.Run) -> None:
-    """Have the newest values be those up to ``run.step``: a resumed attempt stands before what the one before had said.
+def rewind(session: Session, run_id: str, to_step: int) -> None:
+    """Have the newest values be those up to a step: a resumed attempt stands before what the one before had said.
 
     The points beyond stay, as the old attempt's curve, until the new one has replaced them. A metric without a point
     so far keeps its row, by which its series is found, with a step of -1: see ``KNOWN``.
     """
-    ahead = and_(_LATEST.c.run_id == run.id, _LATEST.c.step > run.step)
-    before = and_(_POINTS.c.run_id == run.id, _POINTS.c.name_id == _LATEST.c.name_id, _POINTS.c.step <= run.step)
+    ahead = and_(_LATEST.c.run_id == run_id, _LATEST.c.step > to_step)
+    before = and_(_POINTS.c.run_id == run_id, _POINTS.c.name_id == _LATEST.c.name_id, _POINTS.c.step <= to_step)
     newest = select(func.max(_POINTS.c.step)).where(before).correlate(_LATEST).scalar_subquery()
     moved = update(_LATEST).where(ahead).values(step=func.coalesce(newest, -1), epoch=0.0, value=None, kind=NAN)
     steps = {row.name_id: row.step for row in session.execute(moved.returning(_LATEST.c.name_id, _LATEST.c.step))}
     wanted = [tuple_(_POINTS.c.name_id, _POINTS.c.step) == (name, step) for name, step in steps.items() if step >= 0]
     if wanted:
         columns = [_POINTS.c[column.name] for column in _LATEST.c]
-        rows = session.execute(select(*columns).where(_POINTS.c.run_id == run.id, or_(*wanted)))
+        rows = session.execute(select(*columns).where(_POINTS.c.run_id == run_id, or_(*wanted)))
         _upsert(session, _NEWER, [dict(row._mapping) for row in rows])
 
 
@@ -300,11 +307,15 @@ def _mean(mean: float | None, nan: int, plus: int, minus: int) -> float:
 
 
 def _upsert(session: Session, upsert: _Upsert, rows: list[dict[str, Any]]) -> None:
-    if session.get_bind().dialect.name == "postgresql":
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
         columns = {column.name: [row[column.name] for row in rows] for column in upsert.table.c}
-        session.connection().execute(upsert.postgresql, columns)
+        connection.execute(upsert.postgresql, columns)
     else:
-        session.connection().execute(upsert.sqlite, rows)
+        connection.execute(upsert.sqlite, rows)
+
+
+_IDS = select(_NAMES.c.name, _NAMES.c.id).where(_NAMES.c.name.in_(bindparam("wanted", expanding=True)))
 
 
 def _name_ids(session: Session, names: Iterable[str]) -> dict[str, int]:
@@ -314,12 +325,11 @@ def _name_ids(session: Session, names: Iterable[str]) -> dict[str, int]:
     nothing beside its points.
     """
     wanted = sorted(names)  # in one order everywhere, so that two batches with new names cannot lock each other out
-    query = select(_NAMES.c.name, _NAMES.c.id).where(_NAMES.c.name.in_(wanted))
-    connection = session.connection()  # and not the session, which would write the run's row now and once more later
-    ids: dict[str, int] = dict(connection.execute(query).all())
+    connection = session.connection()
+    ids: dict[str, int] = dict(connection.execute(_IDS, {"wanted": wanted}).all())
     missing = [{"name": name} for name in wanted if name not in ids]
     if missing:
-        dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         connection.execute(dialect.insert(_NAMES).on_conflict_do_nothing(index_elements=["name"]), missing)
-        ids = dict(connection.execute(query).all())
+        ids = dict(connection.execute(_IDS, {"wanted": wanted}).all())
     return ids

@@ -13,6 +13,7 @@ from backend.errors import MEDIA_TYPE
 from core.spec import ExperimentSpec, SweepSpec
 from core.wire.public import ProblemDetails
 from core.wire.submissions import MAX_EXPERIMENTS
+from core.wire.worker import EventBatch
 
 _SCHEMAS = "#/components/schemas/"
 _SENT = "-Input"
@@ -57,6 +58,19 @@ BULK_BODY = _body(
     },
     {"experiments": [{"name": "one", **_SPEC}, {"name": "two", **_SPEC, "seeds": [3]}]},
 )
+EVENTS_BODY = _body(
+    {"$ref": f"{_SCHEMAS}{EventBatch.__name__}{_SENT}"},
+    {
+        "attempt": 1,
+        "records": [
+            {
+                "seq": 2,
+                "time": 1767225600.0,
+                "event": {"type": "metrics", "step": 100, "epoch": 1.0, "elapsed": 9.5, "values": {"test/top1": 61.2}},
+            }
+        ],
+    },
+)
 _PROBLEMS: dict[str, dict[str, Any]] = {
     "401": {"detail": "this token is not known here, was revoked, or has expired"},
     "403": {"detail": "this token does not have the scope submit"},
@@ -96,6 +110,7 @@ def _with_problems(description: dict[str, Any]) -> dict[str, Any]:
     # As it is sent, where almost nothing is required; as it comes back, everything is there.
     _add(schemas, ExperimentSpec, _SENT)
     _add(schemas, SweepSpec, _SENT)
+    _add(schemas, EventBatch, _SENT)
     for path, operations in description["paths"].items():
         for operation in operations.values():
             _describe(path, operation)

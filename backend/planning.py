@@ -75,8 +75,9 @@ def create_many(
         position = positions[experiment_id]
         positions[experiment_id] += 1
         links.append({"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position})
-    session.execute(insert(Run), students)
-    session.execute(insert(ExperimentRun), links)
+    connection = session.connection()
+    connection.execute(insert(Run), students)
+    connection.execute(insert(ExperimentRun), links)
     for teacher in teachers.values():
         inherit_priority(session, teacher)
     return ids

@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from datetime import datetime
+from operator import attrgetter
 from pathlib import PurePosixPath
+from typing import Any, Protocol
 
+from sqlalchemy import Table, and_, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from backend import logs, metrics_store
 from backend.claim import folder_of
 from backend.db import db_now, now
 from backend.db.models import Attempt, Run
-from backend.errors import ApiError, conflict, invalid
+from backend.errors import ApiError, conflict, invalid, not_found
 from backend.lifecycle import HELD, close_attempt, end, enqueue, lock_one, put_back
 from backend.settings import Settings
 from backend.texts import clean
-from core.events import Checkpointed, Log, Metrics, Record, Started
+from core.events import Checkpointed, Metrics, Record, Started
 from core.wire.public import ProblemField
 from core.wire.worker import EventBatch, Outcome
+
+_RUNS: Table = Run.__table__  # type: ignore[assignment]
+_ATTEMPTS: Table = Attempt.__table__  # type: ignore[assignment]
+# Rows, not objects, and statements that are made once: a training posts a few times a second, and of its run it needs
+# neither the spec nor the environment.
+_STANDING = (
+    select(
+        *(_RUNS.c[name] for name in ("id", "state", "worker_id", "attempt", "ingest", "checkpoint_step")),
+        _ATTEMPTS.c.accepted_seq,
+    )
+    .outerjoin_from(_RUNS, _ATTEMPTS, and_(_ATTEMPTS.c.run_id == _RUNS.c.id, _ATTEMPTS.c.number == bindparam("number")))
+    .where(_RUNS.c.id == bindparam("run"))
+    .with_for_update(of=_RUNS)
+)
+# By the database's clock, within the same statement.
+_REPORTED = update(_RUNS).where(_RUNS.c.id == bindparam("run")).values(reported_at=db_now())
+_HEARD = update(_ATTEMPTS).where(_ATTEMPTS.c.run_id == bindparam("run"), _ATTEMPTS.c.number == bindparam("attempt"))
 
 
 def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch) -> int:
@@ -26,27 +46,29 @@ def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch
     Records that were taken before are passed over. After a gap nothing is taken: the answer tells the worker from
     where to send again. Raises ApiError 404, or 409 where the run is no longer this attempt's.
     """
-    run = lock_one(session, run_id)
-    attempt = session.get(Attempt, (run_id, batch.attempt))
-    _fence(run, attempt, worker_id)
-    assert attempt is not None  # the fence has seen to it
+    connection = session.connection()
+    standing = connection.execute(_STANDING, {"run": run_id, "number": batch.attempt}).one_or_none()
+    if standing is None:
+        raise not_found("run", run_id)
+    _fence(standing, batch.attempt if standing.accepted_seq is not None else None, worker_id)
     fresh: list[Record] = []
-    seq = attempt.accepted_seq
-    for record in sorted(batch.records, key=lambda record: record.seq):
+    seq: int = standing.accepted_seq
+    for record in sorted(batch.records, key=attrgetter("seq")):
         if record.seq == seq + 1:
             fresh.append(record)
             seq = record.seq
     if not fresh:
         return seq
+    of_run: dict[str, Any] = {"checkpoint_step": standing.checkpoint_step}
+    of_attempt: dict[str, Any] = {"accepted_seq": seq}
     for record in fresh:
-        _apply(run, attempt, record)
-    metrics_store.insert(session, run, [record for record in fresh if isinstance(record.event, Metrics)])
+        _apply(of_run, of_attempt, record, folder_of(run_id, batch.attempt))
+    of_run["ingest"] = metrics_store.insert(session, run_id, standing.ingest, fresh)
     if any(isinstance(record.event, Started) for record in fresh):
-        metrics_store.rewind(session, run)
-    lines = [_clean_log(record) for record in fresh if isinstance(record.event, Log)]
-    logs.insert(session, run, attempt.number, lines)
-    attempt.accepted_seq = seq
-    run.reported_at = db_now()  # by the database's clock, within the same statement
+        metrics_store.rewind(session, run_id, of_run["step"])
+    logs.insert(session, run_id, batch.attempt, fresh)
+    connection.execute(_HEARD, {"run": run_id, "attempt": batch.attempt, **of_attempt})
+    connection.execute(_REPORTED, {"run": run_id, **of_run})
     return seq
 
 
@@ -59,7 +81,7 @@ def take_outcome(session: Session, worker_id: str, run_id: str, outcome: Outcome
     attempt = session.get(Attempt, (run_id, outcome.attempt))
     if attempt is not None and attempt.worker_id == worker_id and attempt.outcome == outcome.outcome:
         return
-    _fence(run, attempt, worker_id)
+    _fence(run, outcome.attempt if attempt is not None else None, worker_id)
     moment = now(session)
     reason = clean(outcome.reason)
     if outcome.outcome == "succeeded":
@@ -89,28 +111,41 @@ def _cancelled(session: Session, run: Run, reason: str, moment: datetime) -> Non
     enqueue(run, "", moment)
 
 
-def _fence(run: Run, attempt: Attempt | None, worker_id: str) -> None:
-    held = run.state in HELD and run.worker_id == worker_id
-    if attempt is None or not held or run.attempt != attempt.number:
+class _Holder(Protocol):
+    """A run, as a row or an object."""
+
+    id: Any
+    state: Any
+    worker_id: Any
+    attempt: Any
+
+
+def _fence(run: _Holder, number: int | None, worker_id: str) -> None:
+    """Raises ApiError 409 where that attempt (None: there is no such one) is not the run's, in that worker's hands."""
+    if run.state not in HELD or run.worker_id != worker_id or run.attempt != number:
         raise conflict(f"run {run.id} is no longer this attempt's: it is {run.state}, attempt {run.attempt}")
 
 
-def _apply(run: Run, attempt: Attempt, record: Record) -> None:
+def _apply(run: dict[str, Any], attempt: dict[str, Any], record: Record, folder: str) -> None:
+    """Enter what a record says into the columns of its run and its attempt that are to be changed."""
     event = record.event
-    if isinstance(event, Started):
-        run.total_steps, run.total_epochs = event.total_steps, event.total_epochs
-        run.train_size, run.test_size, run.parameters = event.train_size, event.test_size, event.parameters
-        run.environment = {clean(name): clean(value) for name, value in event.environment.items()}
-        attempt.device = clean(event.device)
-        run.step = event.start_step
-        run.epoch = event.total_epochs * event.start_step / event.total_steps
-    elif isinstance(event, Metrics):
-        run.step, run.epoch = event.step, event.epoch
-    elif isinstance(event, Checkpointed) and event.step > run.checkpoint_step:
+    if isinstance(event, Metrics):
+        run |= {"step": event.step, "epoch": event.epoch}
+    elif isinstance(event, Started):
+        attempt["device"] = clean(event.device)
+        run |= {
+            "total_steps": event.total_steps,
+            "total_epochs": event.total_epochs,
+            "train_size": event.train_size,
+            "test_size": event.test_size,
+            "parameters": event.parameters,
+            "environment": {clean(name): clean(value) for name, value in event.environment.items()},
+            "step": event.start_step,
+            "epoch": event.total_epochs * event.start_step / event.total_steps,
+        }
+    elif isinstance(event, Checkpointed) and event.step > run["checkpoint_step"]:
         # A resumed attempt repeats the journal up to its checkpoint; only what goes beyond is a new one.
-        run.checkpoint_path = _inside(folder_of(run.id, attempt.number), event.path)
-        run.checkpoint_step = event.step
-        run.faults = 0
+        run |= {"checkpoint_path": _inside(folder, event.path), "checkpoint_step": event.step, "faults": 0}
 
 
 def _accept_weights(run: Run, outcome: Outcome) -> None:
@@ -131,11 +166,3 @@ def _inside(folder: str, relative: str) -> str:
     if not relative or path.is_absolute() or ".." in path.parts or clean(relative) != relative:
         raise ApiError(422, f"{relative!r} is not a path in the attempt's folder")
     return str(PurePosixPath(folder) / path)
-
-
-def _clean_log(record: Record) -> Record:
-    assert isinstance(record.event, Log)
-    message = clean(record.event.message)
-    if message == record.event.message:
-        return record
-    return record.model_copy(update={"event": record.event.model_copy(update={"message": message})})

@@ -57,10 +57,11 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def identify(session: Session, token: str) -> Principal | None:
+def identify(database: Database, token: str) -> Principal | None:
     """Who holds this token; None where it is unknown, revoked or expired."""
     wanted = digest(token)
-    row = session.connection().execute(_BY_HASH, {"wanted": wanted}).one_or_none()
+    with database.engine.connect() as connection:
+        row = connection.execute(_BY_HASH, {"wanted": wanted}).one_or_none()
     # The index finds by hash, of which a caller can choose no part; the comparison itself takes one time for all.
     if row is None or not hmac.compare_digest(row.sha256, wanted):
         return None

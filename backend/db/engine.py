@@ -39,8 +39,12 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for reading; nothing it changes is kept."""
-        with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with self.session() as session:
             yield session
+
+    def session(self) -> Session:
+        """As of ``read``, for who closes it in another place. Takes a connection at its first question."""
+        return Session(self.engine, expire_on_commit=False, autoflush=False)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -60,7 +64,10 @@ class Database:
 
 def now(session: Session) -> datetime:
     """The time by the database's clock, in UTC."""
-    return session.scalars(select(db_now())).one()
+    return session.connection().execute(_NOW).scalar_one()
+
+
+_NOW = select(db_now())
 
 
 def _postgresql_engine(url: str) -> Engine:

@@ -11,9 +11,8 @@ from sqlalchemy.orm import Session
 from backend import curation, lifecycle, listing, pausing, views
 from backend.db import Database, now
 from backend.db.models import Experiment
-from backend.deps import DatabaseDep, NudgerDep, SessionDep, StoreDep, reads, submits
+from backend.deps import DatabaseDep, SessionDep, StoreDep, WakerDep, reads, submits
 from backend.errors import not_found
-from backend.reconciler import send_nudges
 from core.wire import public
 from core.wire.submissions import ExperimentChange
 
@@ -55,12 +54,12 @@ def pause(key: str, database: DatabaseDep) -> public.Experiment:
 
 
 @router.post("/{key:path}/resume", dependencies=[submits])
-def resume(key: str, database: DatabaseDep, nudger: NudgerDep, tasks: BackgroundTasks) -> public.Experiment:
+def resume(key: str, database: DatabaseDep, waker: WakerDep) -> public.Experiment:
     """Let every paused run go on, from its checkpoint. Repeating is harmless."""
     with database.write() as session:
         experiment_id = find(session, key).id
         pausing.resume_experiment(session, experiment_id, now(session))
-    tasks.add_task(send_nudges, database, nudger)
+    waker.wake()
     return _whole(database, experiment_id)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Path
+from fastapi import APIRouter, Path
 
 from backend import fleet, teachers
-from backend.deps import DatabaseDep, NudgerDep, SessionDep, administers, reads
-from backend.reconciler import send_nudges
+from backend.deps import DatabaseDep, SessionDep, WakerDep, administers, reads
 from backend.texts import clean
 from backend.workers import drain as drain_worker
 from core.wire.public import DrainChange, TeacherList, WorkerList
@@ -31,14 +30,13 @@ def list_workers(session: SessionDep) -> WorkerList:
 def drain(
     key: Annotated[str, Path(max_length=120, description="Its name or id.")],
     database: DatabaseDep,
-    nudger: NudgerDep,
-    tasks: BackgroundTasks,
+    waker: WakerDep,
     change: DrainChange | None = None,
 ) -> WorkerList:
     """Have a worker take no new runs, or let it again; what it has goes on. It is remembered over restarts."""
     with database.write() as session:
         drain_worker(session, clean(key), (change or DrainChange()).draining)
-    tasks.add_task(send_nudges, database, nudger)
+    waker.wake()
     with database.read() as session:
         return WorkerList(items=fleet.workers(session))
 

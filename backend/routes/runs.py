@@ -8,9 +8,8 @@ from fastapi import APIRouter, BackgroundTasks, Query, Response
 
 from backend import curation, lifecycle, listing, pausing, views
 from backend.db import Database, now
-from backend.deps import DatabaseDep, NudgerDep, SessionDep, StoreDep, reads, submits
+from backend.deps import DatabaseDep, SessionDep, StoreDep, WakerDep, reads, submits
 from backend.errors import not_found
-from backend.reconciler import send_nudges
 from backend.routes.experiments import find
 from core.wire import public
 
@@ -65,11 +64,11 @@ def pause(run_id: str, database: DatabaseDep) -> public.Run:
 
 
 @router.post("/{run_id}/resume", dependencies=[submits])
-def resume(run_id: str, database: DatabaseDep, nudger: NudgerDep, tasks: BackgroundTasks) -> public.Run:
+def resume(run_id: str, database: DatabaseDep, waker: WakerDep) -> public.Run:
     """Let a paused run go on, from its checkpoint, and its teacher with it. Nothing changes where it is not paused."""
     with database.write() as session:
         pausing.resume(session, run_id.replace("\0", ""), now(session))
-    tasks.add_task(send_nudges, database, nudger)
+    waker.wake()
     return _whole(database, run_id)
 
 
@@ -93,14 +92,14 @@ def priority(run_id: str, change: public.PriorityChange, database: DatabaseDep) 
     dependencies=[submits],
     responses={409: {"description": "It has succeeded, or is being cancelled"}},
 )
-def retry(run_id: str, database: DatabaseDep, nudger: NudgerDep, tasks: BackgroundTasks) -> public.Run:
+def retry(run_id: str, database: DatabaseDep, waker: WakerDep) -> public.Run:
     """Put a failed or cancelled run back in the queue, with its last checkpoint, and its teacher with it if need be.
 
     Nothing changes where it is queued or running already; 409 where it succeeded or is being cancelled.
     """
     with database.write() as session:
         lifecycle.retry(session, run_id.replace("\0", ""), now(session))
-    tasks.add_task(send_nudges, database, nudger)
+    waker.wake()
     return _whole(database, run_id)
 
 

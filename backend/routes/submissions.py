@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, BackgroundTasks, Response
+from fastapi import APIRouter, Response
 
 from backend import planning, submission, views
 from backend.bodies import BodyDep, KeyDep
 from backend.db import Database
 from backend.db.models import Experiment
-from backend.deps import DatabaseDep, NudgerDep, SessionDep, SettingsDep, SubmitterDep, submits
+from backend.deps import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, WakerDep, submits
 from backend.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
-from backend.reconciler import send_nudges
 from backend.routes.experiments import find
 from backend.texts import first_unfit
 from core.spec import Problem, SpecError, parse_experiment, parse_sweep, warnings_of
@@ -39,8 +38,7 @@ def submit(
     principal: SubmitterDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    nudger: NudgerDep,
-    tasks: BackgroundTasks,
+    waker: WakerDep,
     key: KeyDep = None,
 ) -> Response:
     """Submit an experiment: all of its runs are made, or nothing is.
@@ -53,7 +51,7 @@ def submit(
         (experiment_id,) = submission.once(
             session, request, lambda: submission.create(session, [("", spec)], settings, submitted_by=principal.name)
         )
-    tasks.add_task(send_nudges, database, nudger)
+    waker.wake()
     whole = _whole(database, experiment_id).model_dump_json()
     return Response(whole, 201, media_type="application/json")  # the framework would validate the answer again
 
@@ -70,8 +68,7 @@ def submit_many(
     principal: SubmitterDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    nudger: NudgerDep,
-    tasks: BackgroundTasks,
+    waker: WakerDep,
     key: KeyDep = None,
 ) -> SubmittedList:
     """Submit up to 1,000 experiments of up to 10,000 runs: all of them are made, or none is.
@@ -84,7 +81,7 @@ def submit_many(
         ids = submission.once(
             session, request, lambda: submission.create(session, specs, settings, submitted_by=principal.name)
         )
-    tasks.add_task(send_nudges, database, nudger)
+    waker.wake()
     return submission.counted(ids, [spec for _, spec in specs])
 
 
@@ -95,8 +92,7 @@ def clone(
     principal: SubmitterDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    nudger: NudgerDep,
-    tasks: BackgroundTasks,
+    waker: WakerDep,
 ) -> public.Experiment:
     """Submit an experiment again under another name, with fields changed: edit and resubmit.
 
@@ -109,7 +105,7 @@ def clone(
     with database.write() as session:
         spec = submission.cloned(session, find(session, key), request.name, request.changes)
         (experiment_id,) = submission.create(session, [("", spec)], settings, submitted_by=principal.name)
-    tasks.add_task(send_nudges, database, nudger)
+    waker.wake()
     return _whole(database, experiment_id)
 
 
@@ -119,8 +115,7 @@ def sweep(
     principal: SubmitterDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    nudger: NudgerDep,
-    tasks: BackgroundTasks,
+    waker: WakerDep,
     key: KeyDep = None,
 ) -> SubmittedList:
     """Submit a sweep: one experiment for each combination, all of them or none.
@@ -139,7 +134,7 @@ def sweep(
             request,
             lambda: submission.create(session, named, settings, submitted_by=principal.name, sweep=parsed.name),
         )
-    tasks.add_task(send_nudges, database, nudger)
+    waker.wake()
     return submission.counted(ids, specs)
 
 

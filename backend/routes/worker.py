@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Path
+from fastapi import APIRouter, Path
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from backend import reports, workers
+from backend.bodies import RawDep, parsed
 from backend.claim import claim
 from backend.db import Database
 from backend.db.models import Worker
-from backend.deps import DatabaseDep, NudgerDep, SettingsDep, WorkerDep, works
-from backend.reconciler import send_nudges
+from backend.deps import DatabaseDep, SettingsDep, WakerDep, WorkerDep, works
+from backend.openapi import EVENTS_BODY
 from backend.tokens import Principal, refuse_other
 from core.wire.worker import (
     ClaimReply,
@@ -44,7 +45,8 @@ def _speaking_for(worker_id: str, principal: Principal, database: Database) -> I
     Looked up in the transaction itself: in one of its own, it would cost every post of a training another thread.
     """
     with database.write() as session:
-        refuse_other(session, session.scalars(_OWNER, {"wanted": worker_id}).one_or_none(), principal)
+        owner = session.connection().execute(_OWNER, {"wanted": worker_id}).scalar_one_or_none()
+        refuse_other(session, owner, principal)
         yield session
 
 
@@ -59,13 +61,12 @@ def register(
     principal: WorkerDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    nudger: NudgerDep,
-    tasks: BackgroundTasks,
+    waker: WakerDep,
 ) -> Registered:
     """Enter a worker. Runs that it holds from an earlier life go back to the queue at once."""
     with database.write() as session:
         answer = workers.register(session, registration, principal, settings)
-    tasks.add_task(send_nudges, database, nudger)
+    waker.wake()
     return answer
 
 
@@ -92,11 +93,10 @@ def claim_run(
         return ClaimReply(claim=claim(session, worker_id, request or ClaimRequest(), settings))
 
 
-@router.post("/{worker_id}/runs/{run_id}/events", responses=_FENCED)
-def events(
-    worker_id: WorkerId, principal: WorkerDep, run_id: RunId, batch: EventBatch, database: DatabaseDep
-) -> EventReply:
+@router.post("/{worker_id}/runs/{run_id}/events", responses=_FENCED, openapi_extra=EVENTS_BODY)
+def events(worker_id: WorkerId, principal: WorkerDep, run_id: RunId, body: RawDep, database: DatabaseDep) -> EventReply:
     """Report what the training said. 409: the run is no longer this attempt's, and its process is to be ended."""
+    batch = parsed(EventBatch, body)
     with _speaking_for(worker_id, principal, database) as session:
         return EventReply(accepted_seq=reports.take_events(session, worker_id, run_id, batch))
 
@@ -109,10 +109,9 @@ def finish(
     outcome: Outcome,
     database: DatabaseDep,
     settings: SettingsDep,
-    nudger: NudgerDep,
-    tasks: BackgroundTasks,
+    waker: WakerDep,
 ) -> None:
     """The attempt has ended. The same again changes nothing; 409 where the run is no longer this attempt's."""
     with _speaking_for(worker_id, principal, database) as session:
         reports.take_outcome(session, worker_id, run_id, outcome, settings)
-    tasks.add_task(send_nudges, database, nudger)
+    waker.wake()

@@ -316,8 +316,7 @@ def test_settings_may_be_secret_files(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_a_dashboard_may_have_a_token_of_its_own(database: Database, tmp_path: Path) -> None:
     files = {f"{name}_token_file": tmp_path / name for name in ("admin", "worker", "dashboard")}
     bootstrap(database, Settings.model_validate({"database_url": "sqlite://", **files}))
-    with database.read() as session:
-        found = identify(session, (tmp_path / "dashboard").read_text().strip())
+    found = identify(database, (tmp_path / "dashboard").read_text().strip())
     assert found is not None
     assert found.scopes == {"submit", "read"}
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.backend.lab import Json, Lab, plain, spec
+from tests.waiting import until
 
 BULK, SWEEPS = "/api/v1/experiments/bulk", "/api/v1/sweeps"
 
@@ -116,4 +117,5 @@ def test_what_is_submitted_is_made_known_to_the_workers(lab: Lab, monkeypatch: p
     monkeypatch.setattr(lab.app.state.nudger, "send", sent.append)
     body = plain() if url != BULK else {"experiments": [plain()]}
     assert lab.admin.post(url, json=body).status_code == 201
-    assert [count for count in sent if count] == [1]  # the reconciler, which begins with the backend, may have had none
+    until(lambda: any(sent), "a nudge")
+    assert {count for count in sent if count} == {1}

@@ -20,6 +20,7 @@ from backend.settings import Settings
 from core.wire.local import NUDGE_TASK
 from tests import services
 from tests.backend.lab import Json, Lab, checkpoint, plain, started
+from tests.waiting import until
 
 LEASE = 0.1
 
@@ -184,8 +185,10 @@ def test_a_silent_worker_is_shown_as_offline_and_comes_back(short: Lab) -> None:
         return found
 
     assert state() == "online"
-    assert reconciler(short).run_once().offline == 1
+    passes = reconciler(short)  # on a slow machine its first pass has found the silence already
+    passes.run_once()
     assert state() == "offline"
+    assert passes.run_once().offline == 0, "said once"
     short.heartbeat()
     assert state() == "online"
 
@@ -227,13 +230,14 @@ def test_a_nudge_is_a_message_without_work(make_lab: Callable[..., Lab], setting
     lab = make_lab(broker_url="filesystem://")
     lab.register(slots=2)
     lab.submit(plain(runs=2))
-    messages = list((settings.broker_folder / "messages").iterdir())
-    assert len(messages) == 2
+    folder = settings.broker_folder / "messages"
+    until(lambda: len(list(folder.glob("*"))) == 2, "a message for each run")
+    messages = list(folder.iterdir())
     headers = json.loads(messages[0].read_text())["headers"]
     assert headers["task"] == NUDGE_TASK
     assert headers["argsrepr"] == "()"
     lab.app.state.nudger.send(2)
-    assert len(list((settings.broker_folder / "messages").iterdir())) == 2, "two are waiting already"
+    assert len(list(folder.iterdir())) == 2, "two are waiting already"
 
 
 def test_taken_messages_are_deleted_after_a_while(settings: Settings) -> None:
@@ -269,7 +273,7 @@ def test_nudges_reach_redis(make_lab: Callable[..., Lab]) -> None:
             lab.register(slots=3)
             lab.submit(plain(runs=2))
             with Redis.from_url(url) as redis:
-                assert redis.llen("dkd") == 2
+                until(lambda: redis.llen("dkd") == 2, "a message for each run")
             lab.app.state.nudger.close()
     except services.ServiceMissing as missing:
         pytest.skip(str(missing))

@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from benchmarks.chaos.records import RECORDS, Presence, overlaps
 from benchmarks.chaos.report import Report
 from benchmarks.chaos.standin import STEP_SECONDS
 from core.events import Journal, Started, read_journal
+from tests.waiting import until
 
 STEPS = 12
 
@@ -36,13 +36,6 @@ def start(folder: Path, attempt: int, *more: str, ranks: int = 1, seconds: float
     command = [sys.executable, "-m", "benchmarks.chaos.standin", "--ranks", str(ranks), "--out", str(out)]
     environment = os.environ | {RECORDS: str(folder), STEP_SECONDS: str(seconds), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen([*command, "--run", str(out / "run.json"), *more], env=environment)
-
-
-def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def types(folder: Path, attempt: int) -> list[str]:

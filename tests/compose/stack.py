@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 
 from client import Client
 from tests.services import free_port
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 ONE_SHOT = ("secrets", "migrate")
@@ -35,16 +36,6 @@ def compose_command() -> list[str]:
     if shutil.which("docker-compose") is None:
         pytest.skip("Compose is not installed: apt-get install docker-compose")
     return ["docker-compose"]
-
-
-def until(true: Callable[[], Any], what: str, seconds: float = 180) -> Any:
-    """What ``true`` returns once it is true; fails with ``what`` when the time is up."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := true():
-            return found
-        time.sleep(0.3)
-    pytest.fail(f"{what} did not come within {seconds:g} s")
 
 
 class Stack:

@@ -16,7 +16,8 @@ from client import ApiError, Client
 from core.wire.public import Experiment
 from tests.browser import browser, drawn, trouble
 from tests.compose.conftest import times
-from tests.compose.stack import APP, ONE_SHOT, ROOT, SERVERS, WORKER, Stack, docker, until
+from tests.compose.stack import APP, ONE_SHOT, ROOT, SERVERS, WORKER, Stack, docker
+from tests.waiting import until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 

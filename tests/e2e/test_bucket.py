@@ -8,11 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -21,6 +19,7 @@ from client import Client
 from core.events import Started, read_journal
 from core.wire.store import ObjectStore
 from tests import served, services
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -61,15 +60,6 @@ def worker(url: str, home: Path, store: str, **more: str) -> Iterator[subprocess
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.wait(60)
-
-
-def until(true: Callable[[], Any], what: str, seconds: float = 240) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := true():
-            return found
-        time.sleep(0.1)
-    pytest.fail(f"it did not come to this: {what}")
 
 
 def test_a_machine_that_is_lost_is_gone_on_from_by_another(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from core.wire.worker import Registration
-from tests.worker.fake import FakeBackend, until
+from tests.waiting import until
+from tests.worker.fake import FakeBackend
 from worker.condition import Condition
 from worker.devices import Devices, training_environment
 from worker.gpus import Guard, Monitor

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -42,16 +41,6 @@ RUN = RunSpec.model_validate(
         "data_seed": 0,
     }
 )
-
-
-def until(condition: Callable[[], Any], what: str = "", seconds: float = 60.0) -> Any:
-    """Wait for something that must come; fails the test where it does not."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"did not happen: {what or condition}")
 
 
 def refusal(status: int, detail: str = "refused") -> ApiError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tests.waiting import until
 from tests.worker.conftest import Rig
-from tests.worker.fake import until
 
 
 def test_registers_once_the_backend_is_up(rig: Rig) -> None:

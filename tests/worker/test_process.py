@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.waiting import until
 from tests.worker.conftest import STANDIN, processes_of
-from tests.worker.fake import until
 from worker.process import Exit, Spawner, TrainingProcess
 
 

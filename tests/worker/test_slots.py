@@ -14,8 +14,9 @@ import pytest
 
 from core.events import Started
 from core.wire.public import GpuUse
+from tests.waiting import until
 from tests.worker.conftest import STANDIN, WORKER_ID, Rig, processes_of
-from tests.worker.fake import FakeBackend, until
+from tests.worker.fake import FakeBackend
 from worker.condition import Condition, Observer, disk_problem
 from worker.gpus import Guard, Nvml, Reading, find_monitor
 from worker.identity import Identity

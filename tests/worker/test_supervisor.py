@@ -13,8 +13,9 @@ import pytest
 
 from core.events import Started
 from core.wire.worker import ArtifactRef, Order
+from tests.waiting import until
 from tests.worker.conftest import Rig, processes_of
-from tests.worker.fake import RUN, until
+from tests.worker.fake import RUN
 from worker.watch import Limits
 
 MakeRig = Callable[..., Rig]

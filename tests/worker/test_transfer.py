@@ -16,8 +16,9 @@ import pytest
 from core.events import Checkpointed, read_journal
 from core.wire.store import ObjectStore, StoreError
 from core.wire.worker import ArtifactRef
+from tests.waiting import until
 from tests.worker.conftest import Rig
-from tests.worker.fake import RUN, FakeBackend, until
+from tests.worker.fake import RUN, FakeBackend
 from worker.transfer import Transfer
 from worker.watch import Limits
 

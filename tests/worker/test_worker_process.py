@@ -15,8 +15,9 @@ import pytest
 from celery import Celery
 
 from core.wire.local import NUDGE_TASK, celery_settings
+from tests.waiting import until
 from tests.worker.conftest import STANDIN, processes_of
-from tests.worker.fake import FakeBackend, served, until
+from tests.worker.fake import FakeBackend, served
 from worker.descendants import WORKER_MARK, marked
 
 
