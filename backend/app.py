@@ -50,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="DKD Lab",
         version="1",
         description=DESCRIPTION,
+        openapi_tags=[{"name": tag} for tag in routes.TAGS],
         lifespan=lifespan,
         generate_unique_id_function=openapi.operation_id,
     )

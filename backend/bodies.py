@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from backend.deps import submits, works
+from backend.deps import submits
 from backend.texts import first_unfit
 from backend.tokens import Principal
 from core.spec import Problem, SpecError
@@ -52,7 +52,7 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
-async def _raw(request: Request, _: Annotated[Principal, works]) -> bytes:
+async def _raw(request: Request) -> bytes:
     return await request.body()
 
 
@@ -67,6 +67,7 @@ def parsed(model: type[Model], raw: bytes) -> Model:
 
 
 RawDep = Annotated[bytes, Depends(_raw)]
+"""To be asked for behind the right to send it, so that nothing is read of whoever does not have it."""
 # The spec is judged by ``parse_experiment``, as in the command line and the form, so that every path and sentence is
 # the same in all three; the framework only reads the bytes.
 BodyDep = Annotated[Body, Depends(_body)]

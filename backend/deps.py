@@ -72,12 +72,13 @@ SessionDep = Annotated[Session, Depends(_reading, scope="function")]
 
 async def authorize(
     needed: SecurityScopes,
-    database: DatabaseDep,
+    request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Principal:
     """Who sent the request. Raises ApiError 401 without a valid token, 403 where its scopes do not reach."""
     if credentials is None:
         raise ApiError(401, "send a token as 'Authorization: Bearer …'", headers={"WWW-Authenticate": "Bearer"})
+    database = await _database(request)  # not asked for as a dependency: each costs every request its share
     principal = await _at_once(database, identify, database, credentials.credentials)
     if principal is None:
         header = {"WWW-Authenticate": 'Bearer error="invalid_token"'}

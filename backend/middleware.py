@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import structlog
@@ -16,6 +17,7 @@ from backend.errors import problem_response
 _log = structlog.get_logger(__name__)
 
 
+@lru_cache(1024)
 def _host_of(address: str) -> str:
     """``example.org`` of ``example.org:8000``, ``::1`` of ``[::1]:8000``."""
     return (urlsplit(f"//{address}").hostname or "").lower()

@@ -1,6 +1,7 @@
-"""The routes, one module a subject. Each has a ``router``; ``API`` lists them in the order of its page."""
+"""The routes, one module a subject, each with a ``router``."""
 
 from fastapi import APIRouter
+from fastapi.routing import APIRoute
 
 from backend.routes import (
     activity,
@@ -22,6 +23,7 @@ from backend.routes import (
 )
 
 API: tuple[APIRouter, ...] = (
+    worker.router,
     activity.router,
     catalog.router,
     submissions.router,
@@ -35,9 +37,12 @@ API: tuple[APIRouter, ...] = (
     fleet.router,
     uploads.router,
     tokens.router,
-    worker.router,
 )
-"""Under ``/api/v1``."""
+"""Under ``/api/v1``, in the order in which a request is held against them: what trainings send comes first."""
+
+_BY_SUBJECT = [route for router in (*API[1:], API[0]) for route in router.routes if isinstance(route, APIRoute)]
+TAGS = list(dict.fromkeys(str(tag) for route in _BY_SUBJECT for tag in route.tags))
+"""The subjects in the order of the interface's page, where the workers' own comes last."""
 
 ROOT: tuple[APIRouter, ...] = (health.router, monitoring.router)
 """Without a prefix."""
