@@ -8,13 +8,13 @@ would miss late points, and a database sequence skips numbers that are committed
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, func, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
@@ -165,11 +165,13 @@ def read(session: Session, run: models.Run, names: Sequence[str] | None, since: 
         since: 0 for the whole, else only points taken in after that ingest number.
         max_points: the most entries a series may have. A longer one comes in buckets of 2^k steps.
     """
-    wanted = and_(_POINTS.c.run_id == run.id, _POINTS.c.ingest <= run.ingest)
+    wanted = _POINTS.c.run_id == run.id
     if since > 0:
-        wanted = and_(wanted, _POINTS.c.ingest > since)
+        wanted = and_(wanted, _POINTS.c.ingest <= run.ingest, _POINTS.c.ingest > since)
         extents = _extents_since(wanted, names)
     else:
+        # As a sum: for a bare column SQLite takes the index that "since" needs, and looks every point up in the table.
+        wanted = and_(wanted, _POINTS.c.ingest + 0 <= run.ingest)
         extents = _extents(run.id, names, max_points)
     found: dict[int, _Columns] = {}
     whole: list[int] = []
@@ -180,11 +182,14 @@ def read(session: Session, run: models.Run, names: Sequence[str] | None, since: 
         found[name_id] = _Columns(name, width)
         if width == 1:
             whole.append(name_id)
-    widths = {name_id: columns.width for name_id, columns in found.items() if columns.width > 1}
     if whole:
         _read_whole(session, and_(wanted, _POINTS.c.name_id.in_(whole)), found)
-    if widths:
-        _read_buckets(session, and_(wanted, _POINTS.c.name_id.in_(widths)), widths, found)
+    by_width: dict[int, list[int]] = {}
+    for name_id, columns in found.items():
+        if columns.width > 1:
+            by_width.setdefault(columns.width, []).append(name_id)
+    for width, name_ids in by_width.items():
+        _read_buckets(session, and_(wanted, _POINTS.c.name_id.in_(name_ids)), width, found)
     return [columns.series() for columns in sorted(found.values(), key=lambda columns: columns.name) if columns.step]
 
 
@@ -260,49 +265,40 @@ def _read_whole(session: Session, wanted: ColumnElement[bool], found: dict[int, 
         columns.value = list(map(decode, value, kind)) if any(kind) else list(value)
 
 
-def _read_buckets(
-    session: Session, wanted: ColumnElement[bool], widths: dict[int, int], found: dict[int, _Columns]
-) -> None:
+def _read_buckets(session: Session, wanted: ColumnElement[bool], width: int, found: dict[int, _Columns]) -> None:
     """Mean, least and greatest value of each bucket, as arithmetic with NaN and infinities would give the mean.
 
     A bucket with a NaN, or with both infinities, has the mean NaN; its least and greatest value are those of its
     numbers, infinities included, so that one NaN hides neither.
     """
     c = _POINTS.c
-    bucket = c.step // case(widths, value=c.name_id)
-    query = (
-        select(
-            c.name_id,
-            bucket.label("bucket"),
-            func.max(c.step),
-            func.max(c.epoch),
-            func.max(c.elapsed),
-            func.avg(c.value),
-            func.min(c.value),
-            func.max(c.value),
-            *(func.max(case((c.kind == kind, 1), else_=0)) for kind in _NOT_FINITE),
-        )
-        .where(wanted)
-        .group_by(c.name_id, "bucket")
-        .order_by(c.name_id, "bucket")
-    )
-    for name_id, _, step, epoch, elapsed, mean, least, greatest, nan, plus, minus in session.execute(query):
+    bucket = (c.step // width).label("bucket")
+    ends = (func.max(c.step), func.max(c.epoch), func.max(c.elapsed))
+    query = select(c.name_id, bucket, *ends, func.avg(c.value), func.min(c.value), func.max(c.value), func.max(c.kind))
+    rows = session.execute(query.where(wanted).group_by(c.name_id, "bucket").order_by(c.name_id, "bucket")).all()
+    strange: dict[tuple[int, int], set[int]] = {}
+    if any(row[-1] for row in rows):  # which kinds there are is asked only where there are any: it takes as long again
+        kinds = select(c.name_id, bucket, c.kind).where(wanted, c.kind != FINITE).distinct()
+        for name_id, number, kind in session.execute(kinds):
+            strange.setdefault((name_id, number), set()).add(kind)
+    for name_id, number, step, epoch, elapsed, mean, least, greatest, _ in rows:
+        kinds_here = strange.get((name_id, number), set())
         columns = found[name_id]
         columns.step.append(step)
         columns.epoch.append(epoch)
         columns.elapsed.append(elapsed)
-        numbers = [number for number in (least, greatest) if number is not None]
-        numbers += [math.inf] * plus + [-math.inf] * minus
-        columns.value.append(_mean(mean, nan, plus, minus))
+        numbers = [value for value in (least, greatest) if value is not None]
+        numbers += [_NOT_FINITE[kind] for kind in (PLUS_INFINITY, MINUS_INFINITY) if kind in kinds_here]
+        columns.value.append(_mean(mean, kinds_here))
         columns.low.append(min(numbers, default=math.nan))
         columns.high.append(max(numbers, default=math.nan))
 
 
-def _mean(mean: float | None, nan: int, plus: int, minus: int) -> float:
-    if nan or (plus and minus):
+def _mean(mean: float | None, kinds: Set[int]) -> float:
+    if NAN in kinds or kinds >= {PLUS_INFINITY, MINUS_INFINITY}:
         return math.nan
-    if plus or minus:
-        return math.inf if plus else -math.inf
+    if kinds:
+        return math.inf if PLUS_INFINITY in kinds else -math.inf
     return float(mean) if mean is not None else math.nan
 
 
