@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, not_, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, literal, not_, or_, select
 from sqlalchemy.orm import Session
 
 from backend import views
@@ -95,8 +95,10 @@ def run_page(session: Session, kept: RunQuery, experiment: Experiment | None) ->
     sort, limit = kept.sort, kept.limit
     place = _run_place(sort.removeprefix("-"))
     order = Order(sort, place.by, Run.id.expression, place.kind, sort.startswith("-"))
-    query = views.RUN_QUERY
-    if place.by is not None and place.kind is float:
+    # First the ids alone, which an index has in it with all that runs are ordered by; then the rows of this page.
+    query = select(Run.id, literal(None) if place.by is None else place.by).select_from(Run)
+    query = query.outerjoin(Experiment, Experiment.id == Run.experiment_id)
+    if sort.endswith("top1"):
         name_id = select(MetricName.id).where(MetricName.name == _TOP1).scalar_subquery()
         query = query.outerjoin(MetricLatest, and_(MetricLatest.run_id == Run.id, MetricLatest.name_id == name_id))
     conditions = _run_conditions(kept)
@@ -109,13 +111,15 @@ def run_page(session: Session, kept: RunQuery, experiment: Experiment | None) ->
     if kept.count:
         matching = select(func.count()).select_from(Run).outerjoin(Experiment, Experiment.id == Run.experiment_id)
         total = session.scalars(matching.where(*conditions)).one()
-    query = order.applied(query.where(*conditions), kept.cursor).limit(limit + 1)
-    items = views.run_summaries(session, query)
-    if len(items) <= limit:
-        return RunPage(items=items, total=total)
-    last = items[limit - 1].id
-    value = None if place.by is None else _value_of(session, place, last)
-    return RunPage(items=items[:limit], next_cursor=order.cursor(value, last), total=total)
+    found = session.connection().execute(order.applied(query.where(*conditions), kept.cursor).limit(limit + 1)).all()
+    shown = [run_id for run_id, _ in found[:limit]]
+    items = {item.id: item for item in views.run_summaries(session, views.BY_ID, {"runs": shown})}
+    more = len(found) > limit
+    return RunPage(
+        items=[items[run_id] for run_id in shown if run_id in items],  # one may have been deleted just now
+        next_cursor=order.cursor(*reversed(found[limit - 1])) if more else None,
+        total=total,
+    )
 
 
 def experiment_page(session: Session, kept: ExperimentQuery) -> ExperimentPage:
@@ -146,15 +150,6 @@ def _run_place(name: str) -> _Place:
         return _Place(func.coalesce(MetricLatest.value, -1.0), float)
     column = Run.started_at if name == "started" else Run.ended_at
     return _Place(func.coalesce(column, literal(_EARLIEST, UtcDateTime()), type_=UtcDateTime()), datetime)
-
-
-def _value_of(session: Session, place: _Place, run_id: str) -> Any:
-    assert place.by is not None
-    query: Select[Any] = select(place.by).select_from(Run).where(Run.id == run_id)
-    if place.kind is float:
-        name_id = select(MetricName.id).where(MetricName.name == _TOP1).scalar_subquery()
-        query = query.outerjoin(MetricLatest, and_(MetricLatest.run_id == Run.id, MetricLatest.name_id == name_id))
-    return session.execute(query).scalar_one()
 
 
 def _archived(which: Archived) -> list[ColumnElement[bool]]:

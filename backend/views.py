@@ -45,6 +45,8 @@ RUN_QUERY = (
 It and the statements below are made once: making one takes longer than it takes to find a few rows.
 """
 _ONE = RUN_QUERY.where(Run.id == bindparam("run"))
+BY_ID = RUN_QUERY.where(Run.id.in_(bindparam("runs", expanding=True)))
+"""Of these ``runs``, in any order."""
 _PLANNED = (
     RUN_QUERY.join(ExperimentRun, ExperimentRun.run_id == Run.id)
     .where(ExperimentRun.experiment_id == bindparam("experiment"))

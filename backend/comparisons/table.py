@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -89,8 +90,8 @@ def find(session: Session, wanted: Filter, named: Sequence[models.Experiment] | 
 def table(session: Session, experiments: Sequence[models.Experiment], layout: Layout) -> Table:
     """The table of these experiments; those that differ in their seeds alone are one row.
 
-    Raises ApiError 422 where no baseline is named and the experiments do not agree on one, for one that is in none of
-    them, and for an unknown metric.
+    Where no baseline is named and the rows do not begin with the same method, it is the one that most rows have.
+    Raises ApiError 422 for a baseline that is in none of them, and for an unknown metric.
     """
     loaded = list(load(session, list(dict.fromkeys(experiments))).values())
     samples = [merged(row) for row in rows.grouped(loaded)]
@@ -221,10 +222,10 @@ def _baseline(samples: Sequence[Sample], labels: Sequence[str], wanted: str | No
     if wanted is not None:
         return wanted
     first = list(dict.fromkeys(next(iter(sample.labels)) for sample in samples))
-    if len(first) > 1:
-        text = f"the experiments begin with different methods ({', '.join(first)}); name the baseline"
-        raise invalid(text, ProblemField(path="baseline", message=text))
-    return first[0] if first else ""
+    if len(first) < 2:
+        return first[0] if first else ""
+    rows_with = Counter(label for sample in samples for label in sample.labels)
+    return max(labels, key=lambda label: rows_with[label])  # of several, the first column
 
 
 def published() -> PublishedTable:
@@ -282,6 +283,8 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: L
             found.append("Neither way is better for this metric, so nothing is bold.")
         elif layout.test == "sign_flip":
             found += _out_of_reach(tested)
+    if layout.baseline is None and len({next(iter(sample.labels)) for sample in samples}) > 1:
+        found.append(f"No baseline was named: {baseline} is what most rows have.")
     if any(cell.missing for row in cells for cell in row):
         found.append("Seeds are missing: see the commands that would queue them.")
     if any(sample.teachers_vary for sample in samples):

@@ -106,6 +106,8 @@ class Run(Base):
         ),
         # What a claim reads, in its order.
         Index("ix_runs_claim", "state", text("priority DESC"), "id"),
+        # What a list is ordered and kept by: it is found here alone, since the rows are long.
+        Index("ix_runs_order", "priority", "id", "started_at", "ended_at", "experiment_id"),
         Index("ix_runs_worker_id", "worker_id"),
         Index("ix_runs_teacher_run_id", "teacher_run_id"),
     )

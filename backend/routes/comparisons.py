@@ -126,7 +126,14 @@ def read_table(
     student: Annotated[str | None, Query(max_length=100, description="The student's model.")] = None,
     metric: _METRIC = comparisons.ACCURACY,
     which: _WHICH = "last",
-    baseline: _BASELINE = None,
+    baseline: Annotated[
+        str | None,
+        Query(
+            max_length=60,
+            description="Label of the column that others are tested against; left out, the method that every row "
+            "begins with, or else the one that most rows have.",
+        ),
+    ] = None,
     test: Annotated[
         Literal["sign_flip", "t"],
         Query(description="What decides on bold: the exact sign-flip test, or t, which assumes normal differences."),

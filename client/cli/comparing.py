@@ -152,7 +152,10 @@ def table(
     metric: MetricOption = "test/top1",
     which: WhichOption = "last",
     baseline: Annotated[
-        str | None, typer.Option(help="Label of the column that others are tested against; else every spec's first.")
+        str | None,
+        typer.Option(
+            help="Label of the column that others are tested against; else every row's first, or the most frequent."
+        ),
     ] = None,
     test: Annotated[
         str, typer.Option(help="What decides on bold: sign-flip, exact; or t, which assumes normal differences.")

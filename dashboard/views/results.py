@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -44,15 +44,20 @@ def show() -> None:
             bind="query-params",
             help="Better than the baseline after Holm over the whole table. The t test assumes normal differences.",
         )
+        place = st.container(width=200)
     wanted = [tag.strip() for tag in tags.split(",") if tag.strip()]
 
     # Asked once outside: while no backend answers, the whole page says so and nothing else.
-    _ask_table(wanted, which, test)
+    plain = _ask_table(wanted, which, test, "").value
+    baseline = ""
+    if len(plain.methods) > 1:
+        with place:
+            baseline = _baseline(plain)
 
     @st.fragment(run_every=_REFRESH_SECONDS)
     def body() -> None:
         with session.guarded():
-            known = _ask_table(wanted, which, test)
+            known = _ask_table(wanted, which, test, baseline)
             with st.container():
                 session.outage(known.lost)
             with st.container():
@@ -62,13 +67,28 @@ def show() -> None:
 
     body()
     if st.session_state.get("results.any"):
-        downloads("table", "Table", {"tag": wanted, "which": which, "test": test})
+        query: dict[str, Any] = {"tag": wanted, "which": which, "test": test}
+        downloads("table", "Table", query | ({"baseline": baseline} if baseline else {}))
     _claims()
 
 
-def _ask_table(wanted: list[str], which: Which, test: Test) -> session.Known[Table]:
+def _baseline(table: Table) -> str:
+    """The column that the others are tested against; empty for the one that the backend takes by itself."""
+    options = ["", *table.methods]
+    return st.selectbox(
+        "Baseline",
+        options,
+        format_func=lambda label: label or f"{table.baseline} (by itself)",
+        key="baseline",
+        bind="query-params",
+        help="Every other method of a row is tested against this one, seed by seed.",
+    )
+
+
+def _ask_table(wanted: list[str], which: Which, test: Test, baseline: str) -> session.Known[Table]:
     return session.ask(
-        f"table {wanted} {which} {test}", lambda: session.client().table(tags=wanted, which=which, test=test)
+        f"table {wanted} {which} {test} {baseline}",
+        lambda: session.client().table(tags=wanted, which=which, test=test, baseline=baseline or None),
     )
 
 

@@ -126,13 +126,16 @@ def test_tags_are_those_of_now_and_what_is_archived_is_left_out(database: Databa
     assert [row.experiments for row in _table(api, experiment="b").rows] == [["b"]], "a name is a name"
 
 
-def test_baselines_must_agree_or_be_named(database: Database, api: TestClient) -> None:
+def test_the_baseline_is_named_or_what_most_rows_have(database: Database, api: TestClient) -> None:
     _row(database, CLEAR[:2], name="a")
     _row(database, CLEAR[:2], name="b", methods=METHODS[::-1], student={"model": "resnet8"})
-    answer = api.get("/api/v1/comparisons/table")
-    assert answer.status_code == 422
-    assert "name the baseline" in answer.json()["detail"]
     assert _table(api, baseline="align").baseline == "align"
+    unnamed = _table(api)
+    assert unnamed.baseline == unnamed.methods[0], "both have both"
+    assert any("No baseline was named" in note for note in unnamed.notes)
+    _row(database, CLEAR[:2], name="c", methods=METHODS[1:], student={"model": "resnet14"})
+    assert _table(api).baseline == "align"
+    assert _table(api, experiment="a").notes == _table(api, experiment="a", baseline=_table(api).methods[0]).notes
     assert api.get("/api/v1/comparisons/table", params={"baseline": "nobody"}).status_code == 422
 
 

@@ -30,13 +30,15 @@ def several(experiments: Sequence[Experiment]) -> None:
         raise Refused(422, "the experiments differ in student.model: only seeds may differ")
 
 
-def reported(what: str, experiments: Sequence[Experiment], compare: Compare) -> Wire:
+def reported(what: str, experiments: Sequence[Experiment], compare: Compare, baseline: str | None = None) -> Wire:
     """What the address of this name answers."""
     if what == "overview":
         return _overview(compare(experiments[0].id))
     if what == "claims":
         return _claims(experiments[0])
-    return _table([compare(item.id) for item in experiments], experiments) if what == "table" else _published()
+    if what == "table":
+        return _table([compare(item.id) for item in experiments], experiments, baseline)
+    return _published()
 
 
 def _overview(found: Comparison) -> Overview:
@@ -94,7 +96,7 @@ def _claims(experiment: Experiment) -> Claims:
     )
 
 
-def _table(found: Sequence[Comparison], experiments: Sequence[Experiment]) -> Table:
+def _table(found: Sequence[Comparison], experiments: Sequence[Experiment], baseline: str | None) -> Table:
     rows = []
     for one, experiment in zip(found, experiments, strict=True):
         cells = []
@@ -136,11 +138,11 @@ def _table(found: Sequence[Comparison], experiments: Sequence[Experiment]) -> Ta
         better="higher",
         epoch="last",
         test="sign_flip",
-        baseline=methods[0] if methods else "",
+        baseline=baseline or next(iter(methods), ""),
         methods=methods,
         rows=rows,
         tests=2,
-        notes=["Bold: better than dkd."],
+        notes=[f"Bold: better than {baseline or next(iter(methods), 'nothing')}."],
     )
 
 

@@ -374,7 +374,7 @@ class FakeBackend:
                     return 200, self.comparison(one["experiment"])
                 case ["GET", "comparisons", ("overview" | "claims" | "table" | "published") as what]:
                     named = [self.experiment(name) for name in query.get("experiment", self.experiments)]
-                    return 200, reported(what, named, self.comparison)
+                    return 200, reported(what, named, self.comparison, one.get("baseline"))
         raise Refused(404, f"nothing at {url.path}")
 
     def _page(self, query: Mapping[str, list[str]], one: Mapping[str, str]) -> RunPage:

@@ -78,6 +78,16 @@ class TestPage:
         assert "**1. What is claimed, 1.**" in shown
         assert ":gray-badge[? cannot tell] **dkd\\_align (log) against dkd (3 pairs):** the reason of 3" in shown
 
+    def test_the_baseline_is_the_backends_or_the_one_of_the_address(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        plain = visit("results")
+        options = plain.selectbox(key="baseline").options
+        assert options == ["dkd (by itself)", "dkd", "dkd_align (sample)", "dkd_align (log)"]
+        assert "Bold: better than dkd." in texts(plain)
+        chosen = visit("results", baseline="dkd_align (log)")
+        assert not chosen.exception
+        assert "Bold: better than dkd_align (log)." in texts(chosen).replace("\\", "")
+
     def test_a_backend_that_is_away_and_comes_back(self, server: FakeServer) -> None:
         server.stop()
         app = visit("results")
