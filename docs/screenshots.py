@@ -124,6 +124,7 @@ def shots(done: Experiment, going: Experiment) -> list[Shot]:
         Shot("run", f"run?id={student.id}", charts=4),
         Shot("run-live", f"run?id={running.id}", charts=2),
         Shot("compare", f"compare?experiment={done.id}", charts=3, dark=True),
+        Shot("results", "results", dark=True),
         Shot("loss", "loss", charts=1, dark=True),
         Shot("teachers", "teachers"),
         Shot("workers", "workers"),

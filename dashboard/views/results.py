@@ -78,7 +78,7 @@ def _baseline(table: Table) -> str:
     return st.selectbox(
         "Baseline",
         options,
-        format_func=lambda label: label or f"{table.baseline} (by itself)",
+        format_func=lambda label: label or f"automatic ({table.baseline})",
         key="baseline",
         bind="query-params",
         help="Every other method of a row is tested against this one, seed by seed.",
@@ -139,21 +139,21 @@ def _published(table: Table) -> None:
 def _claims() -> None:
     st.subheader("The author's five claims")
     given = st.query_params.get("claims", "")
-    names = {
-        item.id: item.name
-        for item in session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
-    }
+    known = session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
+    names = {item.id: item.name for item in known}
     if not names:
         st.caption("Claims 1 and 2 are of the loss itself: see the loss explorer. 3 to 5 need an experiment.")
         st.page_link(session.page("loss"), label="Loss explorer", icon=":material/functions:")
         return
     by_name = {name: key for key, name in names.items()}
     given = by_name.get(given, given)
+    # The newest that has the author's method in it; any other cannot tell.
+    telling = next((item.id for item in known if any("align" in label for label in item.methods)), known[0].id)
     options = list(names)
     chosen = st.selectbox(
         "Judged by the experiment",
         options,
-        index=options.index(given) if given in names else 0,
+        index=options.index(given if given in names else telling),
         format_func=names.__getitem__,
         key=f"results.claims.{given}",
         width=420,
@@ -161,14 +161,14 @@ def _claims() -> None:
     if chosen != given:
         st.query_params["claims"] = chosen
     try:
-        known = session.ask(f"claims {chosen}", lambda: session.client().claims(chosen))
+        report = session.ask(f"claims {chosen}", lambda: session.client().claims(chosen))
     except ApiError as error:
         st.info(f"No report: {escape(str(error))}", icon=":material/balance:")
         return
-    session.outage(known.lost)
-    for title, lines in reports.claims(known.value.claims):
+    session.outage(report.lost)
+    for title, lines in reports.claims(report.value.claims):
         st.markdown(f"**{title}**\n\n" + "\n".join(f"- {line}" for line in lines))
-    for note in (f"Holds for {known.value.condition}." if known.value.condition else "", *known.value.notes):
+    for note in (f"Holds for {report.value.condition}." if report.value.condition else "", *report.value.notes):
         if note:
             st.caption(escape(note))
     downloads("claims", "Claims", {"experiment": chosen})

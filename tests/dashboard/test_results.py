@@ -82,7 +82,7 @@ class TestPage:
         backend.submit(digits_spec())
         plain = visit("results")
         options = plain.selectbox(key="baseline").options
-        assert options == ["dkd (by itself)", "dkd", "dkd_align (sample)", "dkd_align (log)"]
+        assert options == ["automatic (dkd)", "dkd", "dkd_align (sample)", "dkd_align (log)"]
         assert "Bold: better than dkd." in texts(plain)
         chosen = visit("results", baseline="dkd_align (log)")
         assert not chosen.exception
