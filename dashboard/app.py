@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
 import streamlit as st
+from starlette.middleware import Middleware
 
-from dashboard import back, login, session
-from dashboard.views import compare, loss_explorer, new_experiment, overview, results, run, runs, teachers, workers
+from dashboard.front import Front
 
-# Streamlit leaves a third of a phone's screen empty above the title, and its own titles are as large as a poster's.
-# What a form makes stays in sight beside it where there is room for two columns.
-_STYLE = """<style>
-[data-testid="stMainBlockContainer"] { padding-top: 4rem; padding-bottom: 3rem; }
-[data-testid="stMainBlockContainer"] h1 { font-size: 2rem; padding: 0.25rem 0; }
-[data-testid="stMainBlockContainer"] h3 { font-size: 1.3rem; padding: 0.5rem 0 0.25rem; }
-@media (min-width: 800px) {
-  [data-testid="stColumn"]:has(> * .st-key-beside) {
-    position: sticky; top: 4rem; align-self: flex-start; max-height: calc(100vh - 5rem); overflow-y: auto;
-  }
-}
-</style>"""
+# What the pages need and Streamlit has not imported yet takes a second, which the first visitor would wait.
+_WARM = ("plotly.graph_objects", "plotly.io", "dashboard.views.run", "dashboard.views.compare")
 
 
-def main() -> None:
-    st.set_page_config(page_title="DKD Lab", page_icon=":material/insights:", layout="wide")
-    listed = [
-        st.Page(overview.show, title="Overview", icon=":material/dashboard:", default=True),
-        st.Page(new_experiment.show, title="New experiment", icon=":material/add_circle:", url_path="new"),
-        st.Page(runs.show, title="Runs", icon=":material/list:", url_path="runs"),
-        st.Page(run.show, title="Run", icon=":material/show_chart:", url_path="run"),
-        st.Page(compare.show, title="Compare", icon=":material/stacked_line_chart:", url_path="compare"),
-        st.Page(results.show, title="Results", icon=":material/table_chart:", url_path="results"),
-        st.Page(loss_explorer.show, title="Loss explorer", icon=":material/functions:", url_path="loss"),
-        st.Page(teachers.show, title="Teachers", icon=":material/school:", url_path="teachers"),
-        st.Page(workers.show, title="Workers", icon=":material/dns:", url_path="workers"),
-    ]
-    session.register({item.url_path or "overview": item for item in listed})
-    st.html(_STYLE)
-    with session.guarded():
-        shown = [*listed]
-        if login.mode() != "none":
-            shown.append(st.Page(login.sign_out, title="Sign out", icon=":material/logout:", url_path="sign-out"))
-        outside = login.required()
-        # Also of those outside, so that their link still leads to its page once they have come in.
-        chosen = st.navigation(shown, position="hidden" if outside else "top")
-        if not outside:
-            chosen.run()
-        back.mend()
+@asynccontextmanager
+async def _lifespan(_: st.App) -> AsyncIterator[dict[str, Any]]:
+    imports = asyncio.gather(*(asyncio.to_thread(import_module, name) for name in _WARM))
+    yield {}
+    await imports
 
 
-main()
+app = st.App(Path(__file__).with_name("script.py"), lifespan=_lifespan, middleware=[Middleware(Front)])

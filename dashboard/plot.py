@@ -2,8 +2,7 @@
 
 ``st.plotly_chart`` makes a chart's id from its data (Streamlit 1.67, also where it has a key), so that a new point is
 another chart to the browser and what a person has zoomed into is lost. This component is known by its key alone, and
-draws new data into the chart that is there. The drawing library is the one that lies in the plotly package: nothing is
-fetched from elsewhere.
+draws new data into the chart that is there.
 """
 
 from __future__ import annotations
@@ -13,13 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
-from streamlit.components.v1 import declare_component
+
+from dashboard import library
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _ASSETS = Path(__file__).parent / "assets"
 _NAME = "dkd_chart"
+
+
+def prepare() -> None:
+    """Have the browser load what every component needs, by one that shows nothing; before a page asks for its data.
+
+    React (Streamlit 1.67 has 19) holds back what has loaded late for 0.3 s, so that a page does not flicker; the first
+    chart would be held back.
+    """
+    with st.container(key="dkd-prepare"):
+        _empty()(key="prepare")
 
 
 def chart(figure: go.Figure, *, key: str, alt: str, filename: str = "dkd-lab") -> None:
@@ -38,7 +48,12 @@ def chart(figure: go.Figure, *, key: str, alt: str, filename: str = "dkd-lab") -
     drawn["layout"].pop("template", None)
     _component()(
         key=key,
-        data={"figure": _compact(drawn), "alt": alt, "filename": filename, "library": _library()},
+        data={
+            "figure": _compact(drawn),
+            "alt": alt,
+            "filename": filename,
+            "library": library.address(trace["type"] for trace in drawn["data"]),
+        },
         height="content",
     )
 
@@ -52,22 +67,6 @@ def _compact(figure: dict[str, Any]) -> str:
     return text
 
 
-def _library() -> str:
-    """Where the browser finds plotly.js on this server. It is a file of the installed package, sent with an ETag."""
-    base = str(st.get_option("server.baseUrlPath") or "").strip("/")
-    return f"/{base + '/' if base else ''}component/{_served()}/plotly.min.js"
-
-
-@cache
-def _served() -> str:
-    import plotly
-
-    assert plotly.__file__
-    folder = Path(plotly.__file__).parent / "package_data"
-    name: str = declare_component("plotly", path=folder).name
-    return name
-
-
 @cache
 def _component() -> Any:
     return st.components.v2.component(
@@ -76,3 +75,8 @@ def _component() -> Any:
         css=(_ASSETS / "chart.css").read_text(encoding="utf-8"),
         isolate_styles=False,
     )
+
+
+@cache
+def _empty() -> Any:
+    return st.components.v2.component("dkd_empty", js="export default () => {};")

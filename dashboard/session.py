@@ -70,7 +70,7 @@ def link(
     """A link to another page beside buttons, which leads nowhere while ``query`` is None.
 
     Streamlit 1.67 puts an address of its own before the one that ``st.switch_page`` leads to, so that the back button
-    does not come back from there; from a link it does, with ``dashboard.back``.
+    does not come back from there; from a link it does, with ``assets/history.js``.
     """
     st.page_link(
         page(name), label=label, icon=f":material/{icon}:", disabled=query is None, query_params=query, help=hint

@@ -186,7 +186,8 @@ def _mean_line(figure: go.Figure, points: Sequence[Point], label: str, style: th
         legendgroup=name,
         showlegend=not second,
         mode="lines" if second else "lines+markers",
-        marker={"size": 5, "symbol": style.symbol},
+        # Enough to tell methods apart by; one at each of a hundred epochs runs together, and is slow to draw.
+        marker={"size": 6, "symbol": style.symbol, "maxdisplayed": 20},
         line={"color": style.colour, "width": 1.5 if second else 2.5, "dash": "dash" if second else "solid"},
         opacity=0.75 if second else 1,
         yaxis="y2" if second else "y",

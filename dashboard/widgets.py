@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import html
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,3 +144,15 @@ _DRAWN: Mapping[forms.Kind, Callable[[forms.FormField, Any, str, str, Slots], An
     "text": _text,
     "integers": _integers,
 }
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> None:
+    """A table that holds still, on pages that begin with curves; wider than the page, it is moved sideways.
+
+    Not ``st.table``: Streamlit draws that with 1.3 MB of its frontend, which a browser would prepare before the curves.
+    """
+    if not rows:
+        return
+    names = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
+    lines = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row.values())}</tr>" for row in rows)
+    st.html(f'<div class="dkd-table"><table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>')

@@ -1,19 +1,32 @@
 // Draws a Plotly figure in the page, and draws new data into the same chart: what a person has zoomed into, hidden or
 // is pointing at stays as it is.
 
-// On the window: each chart has a copy of this module, and one download is enough for all of them.
+// Plotly by the address of its file. Each chart has a copy of this module, and the page may have begun to read the file
+// before any of them came (dashboard/front.py): what they share is the element that reads it.
 function plotly(address) {
-  window.dkdPlotly ??= new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = address;
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = () => {
-      window.dkdPlotly = undefined; // the next chart tries again
-      reject(new Error("the drawing library could not be read"));
-    };
+  const source = new URL(address, document.baseURI).href;
+  let script = [...document.scripts].find((one) => one.src === source);
+  if (script?.plotly) return Promise.resolve(script.plotly);
+  if (!script) {
+    script = document.createElement("script");
+    script.src = source;
     document.head.append(script);
+  }
+  return new Promise((resolve, reject) => {
+    script.addEventListener("load", () => resolve((script.plotly ??= window.Plotly)));
+    script.addEventListener("error", () => {
+      script.remove(); // the next chart tries again
+      reject(new Error("the drawing library could not be read"));
+    });
   });
-  return window.dkdPlotly;
+}
+
+// One chart after the other on the whole page, and what is drawn is shown before the next begins.
+function inTurn(task) {
+  const shown = () => new Promise((resolve) => setTimeout(resolve));
+  const turn = (window.dkdTurn ?? Promise.resolve()).then(task);
+  window.dkdTurn = turn.catch(() => undefined).then(shown);
+  return turn;
 }
 
 // The page's own colours, so that a chart follows its light and dark mode.
@@ -47,7 +60,7 @@ function save(plot, format) {
     printed[name] = { ...printed[name], range: [...plot.layout[name].range], autorange: false };
   }
   const { width, height } = plot.getBoundingClientRect();
-  return window.Plotly.downloadImage(
+  return plot.dkdPlotly.downloadImage(
     { data: plot.data, layout: { ...printed, width, height }, config: {} },
     { format, filename, width, height, scale: format === "png" ? 3 : 1 },
   );
@@ -69,9 +82,10 @@ function config(Plotly) {
   };
 }
 
-async function draw(plot) {
-  const Plotly = await plotly(plot.dkd.library);
+async function draw(plot, Plotly) {
   if (!plot.isConnected) return;
+  if (plot.dkdPlotly && plot.dkdPlotly !== Plotly) plot.dkdPlotly.purge(plot); // what one has drawn the other cannot change
+  plot.dkdPlotly = Plotly;
   const layout = themed(plot.dkd.layout, plot);
   if (window.matchMedia("(hover: none)").matches) layout.dragmode = false; // a finger scrolls the page
   // The same object each time: another one, with buttons of its own, would have Plotly begin anew and forget the zoom.
@@ -89,7 +103,7 @@ export default function ({ data, parentElement }) {
     parentElement.append(plot);
     // Also when a hidden tab is opened, where a chart had no width before.
     new ResizeObserver(() => {
-      if (window.Plotly && plot.data && plot.offsetWidth) window.Plotly.Plots.resize(plot);
+      if (plot.data && plot.offsetWidth) plot.dkdPlotly.Plots.resize(plot);
     }).observe(plot);
     // The page says nothing when its colours change; a transition of one of them does.
     plot.addEventListener("transitionend", (event) => {
@@ -107,7 +121,8 @@ export default function ({ data, parentElement }) {
 // One drawing after the other: two at once would leave the older one on the screen.
 function show(plot) {
   plot.drawing = (plot.drawing ?? Promise.resolve())
-    .then(() => draw(plot))
+    .then(() => plotly(plot.dkd.library))
+    .then((Plotly) => inTurn(() => draw(plot, Plotly)))
     .catch((error) => {
       plot.textContent = `This chart cannot be drawn: ${error.message}.`;
     });

@@ -1,9 +1,7 @@
 // Streamlit 1.67 makes two entries of the browser's history where a link leads to another page with a query: first the
 // page that is left with the new query, then the page that is meant. Back would lead to the first, which nobody has
 // seen; the second takes its place.
-export default function () {
-  if (window.dkdHistory) return;
-  window.dkdHistory = true;
+(() => {
   const push = history.pushState.bind(history);
   let last = { time: 0, left: "" };
   history.pushState = (state, title, address) => {
@@ -14,4 +12,4 @@ export default function () {
     if (stray) history.replaceState(state, title, address);
     else push(state, title, address);
   };
-}
+})();

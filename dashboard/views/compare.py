@@ -17,7 +17,7 @@ from dashboard import plot, session, tables, theme
 from dashboard.live import Curve, RunCurves
 from dashboard.side_by_side import XS, Band, MethodCurves, View, X, curves_figure
 from dashboard.views import compared
-from dashboard.widgets import escape
+from dashboard.widgets import escape, table
 
 _ACCURACY, _SIMILARITY = "test/top1", "grad/similarity"
 _AXES = ("metric", "author's two axes")
@@ -159,18 +159,25 @@ def _gpus(chosen: list[str]) -> int | None:
 
 
 def _live(chosen: list[str], run_ids: list[str], drawing: _Drawing, goal: compared.Goal | None) -> None:
-    drawn = _read(chosen, run_ids)
     names = tuple(name for name in drawing.metrics if name)
-    ended, held = _ended(drawn.runs), _all_held(drawn.runs, names)
+
+    def look() -> tuple[_Read, dict[str, RunCurves]]:
+        read = _read(chosen, run_ids)
+        curves = session.ask(
+            f"curves of {chosen} {run_ids} {names}",
+            lambda: session.curves().update_some(session.client(), read.runs, names, _BUDGET),
+        )
+        return read, curves.value
+
+    first = look()
+    ended, held = _ended(first[0].runs), _all_held(first[0].runs, names)
+    fresh: tuple[_Read, dict[str, RunCurves]] | None = first  # what the page has just asked for is drawn first
 
     @st.fragment(run_every=session.REFRESH_SECONDS if not (ended and held) else None)
     def body() -> None:
+        nonlocal fresh
         with session.guarded():
-            read = _read(chosen, run_ids)
-            curves = session.ask(
-                f"curves of {chosen} {run_ids} {names}",
-                lambda: session.curves().update_some(session.client(), read.runs, names, _BUDGET),
-            ).value
+            (read, curves), fresh = fresh or look(), None
             # In containers, so that a line that comes or goes above a chart does not make the browser draw it anew.
             with st.container():
                 session.outage(read.lost)
@@ -299,7 +306,7 @@ def _states(read: _Read) -> None:
     for experiment in read.experiments:
         if len(read.experiments) > 1:
             st.markdown(f"**{escape(experiment.name)}**")
-        st.table(tables.state_rows(experiment))
+        table(tables.state_rows(experiment))
         st.page_link(
             session.page("runs"),
             label="All runs of this experiment",

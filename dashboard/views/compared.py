@@ -17,7 +17,7 @@ from core.wire.public import Comparison, Convergence, Experiment
 from dashboard import charts, plot, session, tables
 from dashboard.side_by_side import forest_figure
 from dashboard.tables import NOTHING
-from dashboard.widgets import escape
+from dashboard.widgets import escape, table
 
 GROUPS = ("fidelity", "calibration", "collapse", "robustness", "test")
 _FORMATS: dict[TextFormat, tuple[str, str, str]] = {
@@ -97,7 +97,7 @@ def results(experiments: Sequence[Experiment], found: Comparison, goal: Goal) ->
         st.caption("No run of a method has succeeded yet.")
         return
     name = ".".join(experiment.id for experiment in experiments)
-    st.table(tables.result_rows(found))
+    table(tables.result_rows(found))
     st.markdown("\n".join(f"- **{escape(pair.label)}:** {escape(pair.sentence)}" for pair in found.paired))
     st.caption(holds_for(found))
     _differences(found, name)
@@ -160,7 +160,7 @@ def _convergence(found: Comparison) -> None:
                 "Sign test p": f"{pair.sign_p:.2g}" if pair and pair.sign_p is not None else NOTHING,
             }
         )
-    st.table(rows)
+    table(rows)
     st.caption(
         "The first of two consecutive epochs at or above the target; a run that never got there is later than any."
     )
@@ -188,7 +188,7 @@ def _others(experiments: Sequence[Experiment]) -> None:
         for row in found.rows
         if row.metric.partition("/")[0] in (chosen or present)
     ]
-    st.dataframe(rows, hide_index=True, row_height=36)
+    table(rows)
     st.caption(
         f"Mean ± sd (n) after the last epoch; then the paired difference to {found.baseline} with its 95 % interval, "
         "and what interval and sign-flip test say together. Nothing is corrected for the many tests."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from client import ApiError, BackendUnreachable
 from core.wire.public import TERMINAL, LogLine, Run
@@ -27,9 +29,13 @@ def show() -> None:
         _choose()
         return
     feed = _feed(run_id)
-    session.ask(f"run {run_id}", lambda: feed.update(session.client()))
+    known = _ask(feed)
     _head(feed.run)
-    _live(feed)
+    _live(feed, known)
+
+
+def _ask(feed: RunFeed) -> session.Known[RunFeed]:
+    return session.ask(f"run {feed.run_id}", lambda: feed.update(session.client()))
 
 
 def _feed(run_id: str) -> RunFeed:
@@ -97,13 +103,15 @@ def _act(action: Callable[[str], Run], run_id: str) -> None:
         st.session_state["run.said"] = str(error)
 
 
-def _live(feed: RunFeed) -> None:
+def _live(feed: RunFeed, asked: session.Known[RunFeed]) -> None:
     """What changes while the run goes on, drawn again every second until it has ended."""
     drawn = feed.run
+    fresh: session.Known[RunFeed] | None = asked  # the first time, what the page has just asked for is drawn
 
     @st.fragment(run_every=None if feed.ended else REFRESH_SECONDS)
     def body() -> None:
-        known = session.ask(f"run {feed.run_id}", lambda: feed.update(session.client()))
+        nonlocal fresh
+        known, fresh = fresh or _ask(feed), None
         run = feed.run
         if (run.state, run.attempt, run.pausing) != (drawn.state, drawn.attempt, drawn.pausing):
             st.rerun()  # the buttons above change with the state
@@ -135,7 +143,7 @@ def _view(view: str, feed: RunFeed) -> None:
             _curves(run, feed.curves)
             if feed.lines or run.log_tail:
                 st.markdown("**Log**")
-                _lines(run, feed.lines[-_TAIL:])
+                _tail(run, feed.lines[-_TAIL:])
         case "More measurements":
             _more(feed.curves, metrics)
         case "Log":
@@ -208,16 +216,19 @@ def _more(held: RunCurves, metrics: list[dict[str, object]]) -> None:
 
 def _grid(listed: Sequence[panels.Panel], held: RunCurves) -> int:
     """Draw the charts that have data, two beside each other; how many there are."""
-    figures = [(panel, charts.run_figure(panel, held.curves)) for panel in listed]
-    drawn = [(panel, figure) for panel, figure in figures if figure is not None]
-    for start in range(0, len(drawn), 2):
-        for column, (panel, figure) in zip(st.columns(2), drawn[start : start + 2], strict=False):
-            with column:
-                st.markdown(f"**{panel.title}**")
-                plot.chart(
-                    figure, key=f"run.{panel.key}", alt=f"{panel.title} of this run over epochs", filename=panel.key
-                )
-    return len(drawn)
+    drawn = 0
+    columns: Sequence[DeltaGenerator] = ()
+    for panel in listed:
+        figure = charts.run_figure(panel, held.curves)
+        if figure is None:
+            continue
+        if drawn % 2 == 0:
+            columns = st.columns(2)
+        with columns[drawn % 2]:
+            st.markdown(f"**{panel.title}**")
+            plot.chart(figure, key=f"run.{panel.key}", alt=f"{panel.title} of this run over epochs", filename=panel.key)
+        drawn += 1
+    return drawn
 
 
 def _log(run: Run, lines: Sequence[LogLine]) -> None:
@@ -227,13 +238,17 @@ def _log(run: Run, lines: Sequence[LogLine]) -> None:
     if lines:
         st.caption(f"The last {tables.counted(len(lines), 'line')}; `dkd logs {run.id}` shows all.")
     with st.container(height=480, autoscroll=True):
-        _lines(run, lines)
+        st.code(_lines(run, lines), language=None, wrap_lines=True)
 
 
-def _lines(run: Run, lines: Sequence[LogLine]) -> None:
+def _lines(run: Run, lines: Sequence[LogLine]) -> str:
     """What the log says; of a run whose log is not here, what its worker sent when it failed."""
-    text = [_line(line) for line in lines] or run.log_tail
-    st.code("\n".join(text), language=None, wrap_lines=True)
+    return "\n".join([_line(line) for line in lines] or run.log_tail)
+
+
+def _tail(run: Run, lines: Sequence[LogLine]) -> None:
+    """The end of the log. Not as ``st.code``, whose highlighter is 1.5 MB that a browser prepares before the curves."""
+    st.html(f'<pre class="dkd-tail">{html.escape(_lines(run, lines))}</pre>')
 
 
 def _line(line: LogLine) -> str:

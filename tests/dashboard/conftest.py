@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import streamlit as st
@@ -13,7 +15,7 @@ from streamlit.util import calc_hash
 
 from tests.dashboard.fakes import FakeBackend, FakeServer
 
-APP = Path(__file__).parents[2] / "dashboard" / "app.py"
+SCRIPT = Path(__file__).parents[2] / "dashboard" / "script.py"
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ def backend(server: FakeServer) -> FakeBackend:
 
 def visit(path: str = "", **params: str) -> AppTest:
     """The page at a url_path, drawn once, in a session of its own."""
-    app = AppTest.from_file(str(APP), default_timeout=30)
+    app = AppTest.from_file(str(SCRIPT), default_timeout=30)
     for name, value in params.items():
         app.query_params[name] = value
     if path:
@@ -54,9 +56,21 @@ def texts(app: AppTest) -> str:
     """Everything on the page that is text, in one string."""
     elements = [*app.title, *app.header, *app.subheader, *app.markdown, *app.caption, *app.code, *app.text_area]
     boxes = [*app.error, *app.warning, *app.info, *app.success]
-    return "\n".join(str(item.value) for item in [*elements, *boxes])
+    pages = [unescape(str(item.proto.body)) for item in app.get("html")]
+    return "\n".join([*(str(item.value) for item in [*elements, *boxes]), *pages])
 
 
 def charts(app: AppTest) -> set[str]:
     """Keys of the charts on the page."""
     return {str(item.key) for item in app.get("bidi_component") if item.proto.component_name == "dkd_chart"}
+
+
+def tables(app: AppTest) -> list[list[dict[str, str]]]:
+    """The rows of each table that the page draws itself."""
+    found = [ElementTree.fromstring(item.proto.body) for item in app.get("html") if "<table>" in item.proto.body]
+    result = []
+    for table in found:
+        names = [cell.text or "" for cell in table.iter("th")]
+        rows = [[cell.text or "" for cell in row.iter("td")] for row in table.iter("tr")]
+        result.append([dict(zip(names, row, strict=True)) for row in rows if row])
+    return result

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
-from tests.dashboard.conftest import APP
 from tests.services import free_port
+
+APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def streamlit_server(backend: str, folder: Path, port: int | None = None, **envi
         process = subprocess.Popen(
             command, env=os.environ | own | environment, stdout=log, stderr=log, start_new_session=True
         )
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}/{environment.get('STREAMLIT_SERVER_BASE_URL_PATH', '')}".rstrip("/")
     try:
         _until_it_answers(url, process, folder / "log")
         yield url

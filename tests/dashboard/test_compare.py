@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.dashboard.conftest import charts, texts, visit
+from tests.dashboard.conftest import charts, tables, texts, visit
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
 
@@ -86,6 +86,6 @@ def test_the_target_is_asked_of_the_backend(done: FakeBackend) -> None:
 
 def test_metrics_are_chosen_by_group(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001")
-    [table] = [item.value for item in app.dataframe]
-    assert list(table["Metric"]) == ["Agreement (%)", "NC1: variability within classes"]
-    assert "(3); " in table["dkd_align (log)"][0]
+    [table] = [rows for rows in tables(app) if "Metric" in rows[0]]
+    assert [row["Metric"] for row in table] == ["Agreement (%)", "NC1: variability within classes"]
+    assert "(3); " in table[0]["dkd_align (log)"]

@@ -9,10 +9,10 @@ from streamlit.testing.v1 import AppTest
 
 from core.catalog import describe
 from core.spec import Weights, read_experiment
-from tests.dashboard.conftest import APP, charts, texts, visit
+from tests.dashboard.conftest import SCRIPT, charts, tables, texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
-EXAMPLE = APP.parents[1] / "examples" / "digits.yaml"
+EXAMPLE = SCRIPT.parents[1] / "examples" / "digits.yaml"
 
 
 def button(app: AppTest, label: str) -> Any:
@@ -280,8 +280,8 @@ class TestRun:
         backend.advance("run-0001-002", 1)
         app = self.look("run-0001-002", view)
         assert not app.exception
-        tables = " ".join(table.value.to_string() for table in app.table)
-        assert words in texts(app) + tables
+        facts = " ".join(table.value.to_string() for table in app.table)
+        assert words in texts(app) + facts
         assert "run.accuracy" not in charts(app)
 
     def test_files_can_be_downloaded(self, backend: FakeBackend) -> None:
@@ -383,8 +383,7 @@ class TestCompare:
         assert "Test set: 899 images; one image is 0.11 %" in shown
         assert "Teacher: 98" in shown
         assert len(charts(app)) == 3
-        results = app.table[0].value
-        assert list(results["n"]) == ["3", "3", "3"]
+        assert [row["n"] for row in tables(app)[0]] == ["3", "3", "3"]
 
     def test_an_experiment_that_has_ended_is_not_polled(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())

@@ -1,0 +1,42 @@
+"""What runs for each person and each click: the pages, and who sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import login, plot, session
+from dashboard.views import compare, loss_explorer, new_experiment, overview, results, run, runs, teachers, workers
+
+_ICON = Path(__file__).with_name("assets") / "icon.svg"
+
+
+def main() -> None:
+    # A file of ours: Streamlit has the browser fetch its named icons from a server of Google.
+    st.set_page_config(page_title="DKD Lab", page_icon=_ICON, layout="wide")
+    listed = [
+        st.Page(overview.show, title="Overview", icon=":material/dashboard:", default=True),
+        st.Page(new_experiment.show, title="New experiment", icon=":material/add_circle:", url_path="new"),
+        st.Page(runs.show, title="Runs", icon=":material/list:", url_path="runs"),
+        st.Page(run.show, title="Run", icon=":material/show_chart:", url_path="run"),
+        st.Page(compare.show, title="Compare", icon=":material/stacked_line_chart:", url_path="compare"),
+        st.Page(results.show, title="Results", icon=":material/table_chart:", url_path="results"),
+        st.Page(loss_explorer.show, title="Loss explorer", icon=":material/functions:", url_path="loss"),
+        st.Page(teachers.show, title="Teachers", icon=":material/school:", url_path="teachers"),
+        st.Page(workers.show, title="Workers", icon=":material/dns:", url_path="workers"),
+    ]
+    session.register({item.url_path or "overview": item for item in listed})
+    with session.guarded():
+        shown = [*listed]
+        if login.mode() != "none":
+            shown.append(st.Page(login.sign_out, title="Sign out", icon=":material/logout:", url_path="sign-out"))
+        outside = login.required()
+        # Also of those outside, so that their link still leads to its page once they have come in.
+        chosen = st.navigation(shown, position="hidden" if outside else "top")
+        plot.prepare()
+        if not outside:
+            chosen.run()
+
+
+main()

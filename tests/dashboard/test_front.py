@@ -1,0 +1,94 @@
+"""What a browser gets before any page's script runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from plotly.offline import get_plotlyjs_version
+
+from dashboard import library
+from tests.dashboard.streamlit_server import streamlit_server
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with streamlit_server("http://127.0.0.1:9", tmp_path_factory.mktemp("plain")) as found:
+        yield found
+
+
+def get(url: str, **headers: str) -> httpx.Response:
+    return httpx.get(url, headers=headers, trust_env=False)
+
+
+def files(url: str) -> list[str]:
+    """Addresses of the scripts that the page at ``url`` names, itself below one directory."""
+    page = get(url, Accept="text/html").text
+    found = re.findall(r'(?:src|href)="\./([^"]+\.js)"', page)
+    assert len(found) > 20
+    return found
+
+
+def test_the_small_library_is_the_release_that_lies_in_the_plotly_package() -> None:
+    """Else: ``npm pack plotly.js-basic-dist-min@VERSION``, and its file and licence into ``dashboard/assets``."""
+    small, whole = (path.read_text(encoding="utf-8")[:200] for path in library.files().values())
+    assert f"plotly.js v{get_plotlyjs_version()}" in whole
+    assert f"plotly.js (basic - minified) v{get_plotlyjs_version()}" in small
+
+
+def test_the_small_library_draws_lines_and_bars_and_the_whole_one_everything() -> None:
+    assert library.address(["scatter", "bar"]).endswith("/plotly-basic.min.js")
+    assert library.address([]).endswith("/plotly-basic.min.js")
+    assert library.address(["scatter", "surface"]).endswith("/plotly.min.js")
+
+
+def test_a_page_of_charts_begins_with_what_draws_them(url: str) -> None:
+    for page in ("run?id=1", "compare"):
+        text = get(f"{url}/{page}").text
+        assert f'<script async src="./{library.basic()}"' in text
+        assert 'rel="modulepreload" href="./static/js/BidiComponent.' in text
+        assert text.index("BACKEND_BASE_URL") < text.index('type="module"')
+    assert "<script async" not in get(f"{url}/runs").text
+
+
+def test_every_file_that_a_page_names_is_there_and_the_same_each_time(url: str) -> None:
+    for name in files(f"{url}/run"):
+        plain = get(f"{url}/{name}", **{"Accept-Encoding": "identity"})
+        first, second = get(f"{url}/{name}"), get(f"{url}/{name}")
+        assert plain.status_code == first.status_code == second.status_code == 200, name
+        assert plain.content == first.content == second.content, name
+        assert "immutable" in second.headers["cache-control"]
+        assert int(plain.headers["content-length"]) == len(plain.content)
+
+
+def test_a_file_is_sent_small_to_those_who_can_read_that(url: str) -> None:
+    address = f"{url}/{library.basic()}"
+    whole = library.files()[library.basic()].read_bytes()
+    for _ in range(50):  # it is compressed after it has been asked for once
+        small = get(address, **{"Accept-Encoding": "gzip"})
+        if "content-encoding" in small.headers:
+            break
+    assert int(small.headers["content-length"]) < len(whole) / 2
+    assert small.content == whole
+    assert small.headers["vary"] == "Accept-Encoding"
+    assert "content-encoding" not in get(address, **{"Accept-Encoding": "identity"}).headers
+    part = get(address, Range="bytes=0-9", **{"Accept-Encoding": "gzip"})
+    assert (part.status_code, part.content) == (206, whole[:10])
+    known = {"If-None-Match": small.headers["etag"], "Accept-Encoding": "gzip"}
+    assert (get(address, **known).status_code, get(address, **known).content) == (304, b"")
+
+
+def test_what_is_not_there_stays_so(url: str) -> None:
+    assert get(f"{url}/static/js/nothing.js").headers["cache-control"] == "no-cache"  # Streamlit's page
+    assert get(f"{url}/{library.PREFIX}nothing.js").headers["content-type"].startswith("text/html")
+    assert get(f"{url}/_stcore/health").text == "ok"
+    assert get(f"{url}/run/_stcore/health").status_code == 404
+
+
+def test_below_an_address_of_its_own_the_pages_find_their_files(tmp_path: Path) -> None:
+    with streamlit_server("http://127.0.0.1:9", tmp_path, STREAMLIT_SERVER_BASE_URL_PATH="lab") as url:
+        for name in (*files(f"{url}/run"), library.basic()):
+            assert "/javascript" in get(f"{url}/{name}").headers["content-type"], name
