@@ -26,6 +26,9 @@ _log = structlog.get_logger(__name__)
 # Heartbeats that a worker may miss before it is shown as offline; its runs stay its own until their leases end.
 _MISSED_HEARTBEATS = 3
 
+# One would do, but that the broker hands several to the same worker.
+_NUDGES_EACH = 4
+
 # A clock that is only being set right is moved by less than this; a lease has more room.
 _JUMP_SECONDS = 5.0
 
@@ -132,9 +135,10 @@ class Reconciler:
 
 
 def send_nudges(database: Database, nudger: Nudger) -> int:
-    """One nudge for each eligible run that a live worker has a free slot for; returns how many.
+    """One nudge for each eligible run that a live worker has a free slot for, up to a few a worker; returns how many.
 
-    No more than that: where no worker listens, messages would pile up in the broker.
+    No more than that: a worker that is nudged takes all that it has slots for, and where none listens, messages would
+    pile up in the broker.
     """
     with database.read() as session:
         count = _wanted_nudges(session, now(session))
@@ -147,13 +151,14 @@ def _wanted_nudges(session: Session, moment: datetime) -> int:
     if not known:
         return 0
     taking = (Worker.state == "online") & ~Worker.draining
-    slots = session.scalars(select(func.sum(Worker.slots)).where(taking)).one() or 0
+    workers, slots = session.execute(select(func.count(), func.sum(Worker.slots)).where(taking)).one()
     held = select(func.sum(Run.gpus)).join(Worker, Worker.id == Run.worker_id).where(Run.state.in_(HELD), taking)
-    free = slots - (session.scalars(held).one() or 0)
+    free = (slots or 0) - (session.scalars(held).one() or 0)
     if free < 1:
         return 0
-    # Counted no further than there are slots: the queue may be long.
-    fitting = select(Run.id).where(ready(moment), or_(*map(suits, known))).limit(free).subquery()
+    # Counted no further than that many are sent: the queue may be long.
+    most = min(free, _NUDGES_EACH * workers)
+    fitting = select(Run.id).where(ready(moment), or_(*map(suits, known))).limit(most).subquery()
     return session.scalars(select(func.count()).select_from(fitting)).one()
 
 

@@ -221,6 +221,9 @@ def test_as_many_nudges_as_eligible_runs_and_free_slots(lab: Lab, database: Data
     assert sent() == 0
     lab.register("gpu-worker", device="gpu", slots=10)
     assert sent() == 4
+    lab.submit(plain("many", runs=30))
+    lab.register(slots=50)
+    assert sent() == 8, "a few for each of the two: a worker that is nudged takes all that it can"
     with database.write() as session:
         session.execute(update(Worker).values(state="offline"))
     assert sent() == 0
