@@ -226,7 +226,7 @@ class Engine:
         values: dict[str, float] | None = {}
         if self.ranks.leads:
             try:
-                with options.interruption.allowed():
+                with options.interruption.allowed(), self.chosen.repeatable():
                     values = self._report()
             except StopAsked:
                 values = None

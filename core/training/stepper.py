@@ -87,7 +87,8 @@ class Stepper:
         """
         shape = inputs[0].shape
         if recording.means is not self.means or recording.shape is None:
-            recording.graph, recording.means, recording.shape = None, self.means, shape
+            # The last epoch's graph goes when its successor is made: a pool that no graph uses can't be recorded into.
+            recording.rate, recording.means, recording.shape = None, self.means, shape
             return False
         if shape != recording.shape:
             return False

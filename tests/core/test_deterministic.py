@@ -17,7 +17,8 @@ from tests.core.test_training import experiment, points, stop_after, students, w
 
 
 def ce(**chosen: Any) -> RunSpec:
-    (spec, _) = students(experiment(training={"epochs": 2, "batch_size": 32, "speed": chosen}), "ce")
+    training = {"epochs": 2, "batch_size": 32, "collapse_every": 1, "speed": chosen}
+    (spec, _) = students(experiment(training=training), "ce")
     return spec
 
 
@@ -31,7 +32,7 @@ def test_a_cpu_has_no_other_kernels() -> None:
     assert "deterministic" not in chosen.environment()
 
 
-def test_only_steps_refuse_kernels_that_do_not_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_training_refuses_kernels_that_do_not_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step, seen = Stepper.step, set()
 
     def looking(self: Stepper, *arguments: Any) -> None:
