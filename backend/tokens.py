@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, inspect, or_, select
 from sqlalchemy.orm import Session
 
 from backend.db import Database, db_now, new_id, now
+from backend.db.lookup import Lookup
 from backend.db.models import Token
 from backend.errors import ApiError, conflict, not_found
 from backend.settings import Settings
@@ -60,12 +61,14 @@ def digest(token: str) -> str:
 def identify(database: Database, token: str) -> Principal | None:
     """Who holds this token; None where it is unknown, revoked or expired."""
     wanted = digest(token)
-    with database.engine.connect() as connection:
-        row = connection.execute(_BY_HASH, {"wanted": wanted}).one_or_none()
-    # The index finds by hash, of which a caller can choose no part; the comparison itself takes one time for all.
-    if row is None or not hmac.compare_digest(row.sha256, wanted):
+    row = _BY_HASH.find(database, {"wanted": wanted})
+    if row is None:
         return None
-    return Principal(row.id, row.name, frozenset().union(*(_IMPLIED.get(scope, frozenset()) for scope in row.scopes)))
+    token_id, name, scopes, known = row
+    # The index finds by hash, of which a caller can choose no part; the comparison itself takes one time for all.
+    if not hmac.compare_digest(known, wanted):
+        return None
+    return Principal(token_id, name, frozenset().union(*(_IMPLIED.get(scope, frozenset()) for scope in scopes)))
 
 
 def add_token(session: Session, token: str, name: str, scopes: list[str]) -> None:
@@ -152,8 +155,10 @@ def _info(token: Token, moment: datetime) -> TokenInfo:
 
 # Made once and not with every request: to make it takes longer than to carry it out.
 _TOKENS = inspect(Token).local_table.c
-_BY_HASH = select(_TOKENS.id, _TOKENS.name, _TOKENS.scopes, _TOKENS.sha256).where(
-    _TOKENS.sha256 == bindparam("wanted"), _live()
+_BY_HASH = Lookup(
+    select(_TOKENS.id, _TOKENS.name, _TOKENS.scopes, _TOKENS.sha256).where(
+        _TOKENS.sha256 == bindparam("wanted"), _live()
+    )
 )
 
 

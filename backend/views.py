@@ -77,7 +77,7 @@ def run_summaries(
 ) -> list[public.RunSummary]:
     """What ``query`` (made from ``RUN_QUERY``) finds, in its order; ``values`` are those of its parameters."""
     rows = session.connection().execute(query, values).all()
-    latest = _latest(session, [row.id for row in rows])
+    latest = _latest(session, [row.id for row in rows if row.attempt])  # one that was never begun has said nothing
     known = offers(session)
     return [public.RunSummary.model_construct(**_summary(row, latest.get(row.id, {}), known)) for row in rows]
 

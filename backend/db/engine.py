@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
+from backend.db.group_commit import GroupCommit
 from backend.db.types import db_now
 
 # FastAPI runs 40 requests at once in threads; each may hold one connection, and the reconciler another.
@@ -26,15 +26,15 @@ class Database:
 
     ``read()`` never waits for a writer. ``write()`` commits at the end of the block and rolls back on an exception.
     On SQLite a writer begins with BEGIN IMMEDIATE: a deferred transaction that turns into a writer half-way is
-    refused with "database is locked" whatever the timeout. Writers of this process queue at a lock of our own, since
-    SQLite's is a polling one.
+    refused with "database is locked" whatever the timeout. Writers of this process queue here, since SQLite's lock is a
+    polling one, and share commits.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
-        self._writer = threading.Lock()
+        self._writers = GroupCommit(self.engine) if self.is_sqlite else None
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -49,14 +49,12 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session in a writing transaction. Do not nest: SQLite has one writer."""
-        if not self.is_sqlite:
-            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        if self._writers:
+            with self._writers.session() as session:
                 yield session
             return
-        with self._writer, Session(self.engine, expire_on_commit=False) as session:
-            session.connection(execution_options={"dkd_begin": "BEGIN IMMEDIATE"})
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
-            session.commit()
 
     def dispose(self) -> None:
         self.engine.dispose()

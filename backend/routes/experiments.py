@@ -38,7 +38,7 @@ def cancel(key: str, database: DatabaseDep) -> public.Experiment:
     with database.write() as session:
         experiment_id = find(session, key).id
         lifecycle.cancel_experiment(session, experiment_id, now(session))
-    return _whole(database, experiment_id)
+    return whole(database, experiment_id)
 
 
 @router.post("/{key:path}/pause", dependencies=[submits])
@@ -50,7 +50,7 @@ def pause(key: str, database: DatabaseDep) -> public.Experiment:
     with database.write() as session:
         experiment_id = find(session, key).id
         pausing.pause_experiment(session, experiment_id)
-    return _whole(database, experiment_id)
+    return whole(database, experiment_id)
 
 
 @router.post("/{key:path}/resume", dependencies=[submits])
@@ -60,7 +60,7 @@ def resume(key: str, database: DatabaseDep, waker: WakerDep) -> public.Experimen
         experiment_id = find(session, key).id
         pausing.resume_experiment(session, experiment_id, now(session))
     waker.wake()
-    return _whole(database, experiment_id)
+    return whole(database, experiment_id)
 
 
 @router.post("/{key:path}/priority", dependencies=[submits])
@@ -72,7 +72,7 @@ def priority(key: str, change: public.PriorityChange, database: DatabaseDep) -> 
     with database.write() as session:
         experiment_id = find(session, key).id
         lifecycle.set_experiment_priority(session, experiment_id, change.priority)
-    return _whole(database, experiment_id)
+    return whole(database, experiment_id)
 
 
 @router.patch("/{key:path}", dependencies=[submits])
@@ -81,7 +81,7 @@ def change(key: str, wanted: ExperimentChange, database: DatabaseDep) -> public.
     with database.write() as session:
         found = find(session, key)
         curation.change(session, found, wanted)
-    return _whole(database, found.id)
+    return whole(database, found.id)
 
 
 @router.post("/{key:path}/archive", dependencies=[submits])
@@ -90,7 +90,7 @@ def archive(key: str, database: DatabaseDep) -> public.Experiment:
     with database.write() as session:
         found = find(session, key)
         found.archived_at = found.archived_at or now(session)
-    return _whole(database, found.id)
+    return whole(database, found.id)
 
 
 @router.post("/{key:path}/unarchive", dependencies=[submits])
@@ -99,7 +99,7 @@ def unarchive(key: str, database: DatabaseDep) -> public.Experiment:
     with database.write() as session:
         found = find(session, key)
         found.archived_at = None
-    return _whole(database, found.id)
+    return whole(database, found.id)
 
 
 @router.delete(
@@ -118,7 +118,8 @@ def delete(key: str, database: DatabaseDep, store: StoreDep, tasks: BackgroundTa
     tasks.add_task(store.remove_runs, gone)
 
 
-def _whole(database: Database, experiment_id: str) -> public.Experiment:
+def whole(database: Database, experiment_id: str) -> public.Experiment:
+    """What the answer to a change shows."""
     # After the commit: reading thousands of runs would hold SQLite's one writer up.
     with database.read() as session:
         return views.whole_experiment(session, session.get_one(Experiment, experiment_id))

@@ -6,13 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from backend import planning, submission, views
+from backend import planning, submission
 from backend.bodies import BodyDep, KeyDep
-from backend.db import Database
-from backend.db.models import Experiment
 from backend.deps import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, WakerDep, submits
 from backend.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
-from backend.routes.experiments import find
+from backend.routes.experiments import find, whole
 from backend.texts import first_unfit
 from core.spec import Problem, SpecError, parse_experiment, parse_sweep, warnings_of
 from core.spec.sweep import changes_of, expand
@@ -52,8 +50,8 @@ def submit(
             session, request, lambda: submission.create(session, [("", spec)], settings, submitted_by=principal.name)
         )
     waker.wake()
-    whole = _whole(database, experiment_id).model_dump_json()
-    return Response(whole, 201, media_type="application/json")  # the framework would validate the answer again
+    answer = whole(database, experiment_id).model_dump_json()
+    return Response(answer, 201, media_type="application/json")  # the framework would validate the answer again
 
 
 @router.post("/experiments/preview", dependencies=[submits], openapi_extra=SPEC_BODY)
@@ -106,7 +104,7 @@ def clone(
         spec = submission.cloned(session, find(session, key), request.name, request.changes)
         (experiment_id,) = submission.create(session, [("", spec)], settings, submitted_by=principal.name)
     waker.wake()
-    return _whole(database, experiment_id)
+    return whole(database, experiment_id)
 
 
 @router.post("/sweeps", status_code=201, openapi_extra=SWEEP_BODY, responses=_AT_ONCE, tags=["sweeps"])
@@ -153,9 +151,3 @@ def preview_sweep(body: BodyDep) -> SweepPreview:
         for item, changes in zip(submission.counted([""] * len(specs), specs).items, changes_of(parsed), strict=True)
     ]
     return SweepPreview(items=items, runs=submission.count_runs(specs), warnings=list(warnings.values()))
-
-
-def _whole(database: Database, experiment_id: str) -> public.Experiment:
-    # After the commit: reading thousands of runs would hold SQLite's one writer up.
-    with database.read() as session:
-        return views.whole_experiment(session, session.get_one(Experiment, experiment_id))

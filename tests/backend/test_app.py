@@ -166,6 +166,8 @@ def test_a_database_without_the_schema_is_not_ready(tmp_path: Path) -> None:
         response = client.get("/readyz")
         assert response.status_code == 503
         assert "migrate" in response.json()["detail"]
+        refused = client.get("/api/v1/runs", headers={"Authorization": "Bearer x"})
+        assert (refused.status_code, refused.headers["content-type"]) == (503, PROBLEM)
         database = Database(settings.database_url)
         migrate.upgrade(database)
         database.dispose()

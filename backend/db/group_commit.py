@@ -1,0 +1,160 @@
+"""Writers of one process on SQLite: one at a time, and those that wait while another writes share its commit.
+
+A commit waits for the disk, for longer than most writers write. Whoever ends while others wait leaves the transaction
+open to the next, in a savepoint of its own, and the last commits for all. Nobody goes on before that.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+_TOGETHER = 32
+"""At most so many writers share a commit, so that under a load without end the first of them is answered too."""
+
+
+class GroupCommit:
+    """The writers of an engine, each with a session in turn.
+
+    Args:
+        engine: of SQLite, where ``execution_options(dkd_begin=…)`` says how a transaction begins.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()  # of what follows
+        self._waiting: deque[_Turn] = deque()
+        self._writing = False
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session in a writing transaction, which is on the disk when the block has been left.
+
+        Raises what the block raises, having undone what it wrote, and what the database says to the commit.
+        """
+        group = self._entered()
+        try:
+            group = group or _Group(self._engine)
+            with group.session() as session:
+                yield session
+        finally:
+            self._left(group)
+        group.wait()
+
+    def _entered(self) -> _Group | None:
+        """Wait for one's turn; returns the group to write in, None where it is to be a new one."""
+        with self._lock:
+            if not self._writing:
+                self._writing = True
+                return None
+            turn = _Turn()
+            self._waiting.append(turn)
+        try:
+            turn.came.wait()
+        except BaseException:  # Ctrl-C
+            with self._lock:
+                still_waits = turn in self._waiting
+                if still_waits:
+                    self._waiting.remove(turn)
+            if not still_waits:
+                self._left(turn.group)
+            raise
+        return turn.group
+
+    def _left(self, group: _Group | None) -> None:
+        """Hand on the turn, with the group where it may grow; else commit it first."""
+        with self._lock:
+            if group and group.may_grow and self._handed_on(group):
+                return
+        if group:
+            group.end()
+        with self._lock:
+            self._writing = self._handed_on(None)
+
+    def _handed_on(self, group: _Group | None) -> bool:
+        """Give the turn to whoever has waited longest; False where nobody waits. To be called under the lock."""
+        if not self._waiting:
+            return False
+        turn = self._waiting.popleft()
+        turn.group = group
+        turn.came.set()
+        return True
+
+
+class _Turn:
+    """One writer's place in the queue."""
+
+    def __init__(self) -> None:
+        self.came = threading.Event()
+        self.group: _Group | None = None
+
+
+class _Group:
+    """Writers of one transaction, one after the other. Raises what the database says to its beginning."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._connection = engine.connect().execution_options(dkd_begin="BEGIN IMMEDIATE")
+        try:
+            self._transaction = self._connection.begin()
+        except BaseException:
+            self._connection.close()
+            raise
+        self._members = 0
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
+
+    @property
+    def may_grow(self) -> bool:
+        return self._members < _TOGETHER and _in_transaction(self._connection)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """For the next member. The first has nothing of others to leave untouched, and needs no savepoint."""
+        self._members += 1
+        mode: Literal["rollback_only", "create_savepoint"] = (
+            "create_savepoint" if self._members > 1 else "rollback_only"
+        )
+        with Session(self._connection, expire_on_commit=False, join_transaction_mode=mode) as session:
+            session.connection()
+            try:
+                yield session
+                session.commit()
+            except BaseException:
+                session.rollback()
+                raise
+
+    def end(self) -> None:
+        """Commit for all; the only member may have undone it."""
+        try:
+            if self._transaction.is_active and not _in_transaction(self._connection):
+                raise OperationalError("COMMIT", None, sqlite3.OperationalError("the transaction was undone"))
+            if self._transaction.is_active:
+                self._transaction.commit()
+        except BaseException as error:  # noqa: BLE001 (raised in every member's thread)
+            self._error = error
+            # SQLite leaves a transaction open that it refused to commit, and SQLAlchemy takes it for ended: the next
+            # who borrows the connection would be in it.
+            self._connection.invalidate()
+        finally:
+            self._connection.close()
+            self._ended.set()
+
+    def wait(self) -> None:
+        """Until all is on the disk. Raises what the database said to the commit."""
+        self._ended.wait()
+        if self._error is not None:
+            raise self._error
+
+
+def _in_transaction(connection: Connection) -> bool:
+    """SQLite ends a transaction by itself where it can't write: what came after would be kept, what was before not."""
+    driver: Any = connection.connection.driver_connection
+    return bool(driver.in_transaction)
