@@ -13,25 +13,29 @@ from sqlalchemy.orm import Session
 from backend import logs, metrics_store
 from backend.claim import folder_of
 from backend.db import db_now, now
-from backend.db.models import Attempt, Run
+from backend.db.models import Attempt, Run, Worker
 from backend.errors import ApiError, conflict, invalid, not_found
 from backend.lifecycle import HELD, close_attempt, end, enqueue, lock_one, put_back
 from backend.settings import Settings
 from backend.texts import clean
+from backend.tokens import Principal, refuse_other
 from core.events import Checkpointed, Metrics, Record, Started
 from core.wire.public import ProblemField
 from core.wire.worker import EventBatch, Outcome
 
 _RUNS: Table = Run.__table__  # type: ignore[assignment]
 _ATTEMPTS: Table = Attempt.__table__  # type: ignore[assignment]
+_WORKERS: Table = Worker.__table__  # type: ignore[assignment]
 # Rows, not objects, and statements that are made once: a training posts a few times a second, and of its run it needs
 # neither the spec nor the environment.
 _STANDING = (
     select(
         *(_RUNS.c[name] for name in ("id", "state", "worker_id", "attempt", "ingest", "checkpoint_step")),
         _ATTEMPTS.c.accepted_seq,
+        _WORKERS.c.token_id,
     )
     .outerjoin_from(_RUNS, _ATTEMPTS, and_(_ATTEMPTS.c.run_id == _RUNS.c.id, _ATTEMPTS.c.number == bindparam("number")))
+    .outerjoin(_WORKERS, _WORKERS.c.id == bindparam("worker"))
     .where(_RUNS.c.id == bindparam("run"))
     .with_for_update(of=_RUNS)
 )
@@ -40,16 +44,19 @@ _REPORTED = update(_RUNS).where(_RUNS.c.id == bindparam("run")).values(reported_
 _HEARD = update(_ATTEMPTS).where(_ATTEMPTS.c.run_id == bindparam("run"), _ATTEMPTS.c.number == bindparam("attempt"))
 
 
-def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch) -> int:
+def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch, principal: Principal) -> int:
     """Take in a batch; returns the last seq taken for the attempt.
 
     Records that were taken before are passed over. After a gap nothing is taken: the answer tells the worker from
-    where to send again. Raises ApiError 404, or 409 where the run is no longer this attempt's.
+    where to send again. Raises ApiError 404, 403 where the worker registered with another token, which is in use, or
+    409 where the run is no longer this attempt's.
     """
     connection = session.connection()
-    standing = connection.execute(_STANDING, {"run": run_id, "number": batch.attempt}).one_or_none()
+    wanted = {"run": run_id, "number": batch.attempt, "worker": worker_id}
+    standing = connection.execute(_STANDING, wanted).one_or_none()
     if standing is None:
         raise not_found("run", run_id)
+    refuse_other(session, standing.token_id, principal)
     _fence(standing, batch.attempt if standing.accepted_seq is not None else None, worker_id)
     fresh: list[Record] = []
     seq: int = standing.accepted_seq

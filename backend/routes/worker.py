@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
-from sqlalchemy import bindparam, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend import reports, workers
@@ -35,17 +35,11 @@ router = APIRouter(prefix="/worker", tags=["worker protocol"])
 WorkerId = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
 
 
-_OWNER = select(Worker.token_id).where(Worker.id == bindparam("wanted"))
-
-
 @contextmanager
 def _speaking_for(worker_id: str, principal: Principal, database: Database) -> Iterator[Session]:
-    """A transaction for that worker. Raises ApiError 403 where it registered with another token, which is in use.
-
-    Looked up in the transaction itself: in one of its own, it would cost every post of a training another thread.
-    """
+    """A transaction for that worker. Raises ApiError 403 where it registered with another token, which is in use."""
     with database.write() as session:
-        owner = session.connection().execute(_OWNER, {"wanted": worker_id}).scalar_one_or_none()
+        owner = session.scalar(select(Worker.token_id).where(Worker.id == worker_id))
         refuse_other(session, owner, principal)
         yield session
 
@@ -99,8 +93,8 @@ def claim_run(
 def events(worker_id: WorkerId, principal: WorkerDep, run_id: RunId, body: RawDep, database: DatabaseDep) -> Response:
     """Report what the training said. 409: the run is no longer this attempt's, and its process is to be ended."""
     batch = parsed(EventBatch, body)
-    with _speaking_for(worker_id, principal, database) as session:
-        reply = EventReply(accepted_seq=reports.take_events(session, worker_id, run_id, batch))
+    with database.write() as session:
+        reply = EventReply(accepted_seq=reports.take_events(session, worker_id, run_id, batch, principal))
     return Response(reply.model_dump_json(), media_type="application/json")  # the framework would validate it again
 
 
