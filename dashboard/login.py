@@ -21,6 +21,7 @@ from client import ApiError, BackendUnreachable, Client, ClientSettingsError
 
 Mode = Literal["none", "token", "oidc"]
 _TOKEN, _SAID, _STAY = "login.token", "login.said", "login.stay"
+_NO_KEY = ":material/key_off:"
 
 
 def mode() -> Mode:
@@ -37,18 +38,36 @@ def token() -> str | None:
     return found if mode() == "token" else None
 
 
-def required() -> bool:
-    """Draw the way in, where this person has not come in yet, and say whether that was so."""
+def inside() -> bool:
+    """Whether this person may see the pages. Raises ClientSettingsError where the setting cannot work."""
     if mode() == "oidc":
-        return _oidc_required()
-    if mode() == "none":
-        return False
-    if held := token():
-        if (stay := st.session_state.pop(_STAY, None)) is not None:
-            _keeper()(key="login.keep", data={"token": held, "stay": stay}, height=1)
-        return False
-    _ask_for_token()
-    return True
+        return _known_to_provider() and _allowed(_address())
+    return mode() == "none" or token() is not None
+
+
+def ask() -> None:
+    """Draw the way in, for a person who is not inside.
+
+    After ``st.navigation``: the browser answers for what it has kept, and that answer has to name the page.
+    """
+    st.title("Sign in")
+    if mode() == "token":
+        _ask_for_token()
+    elif not st.user.is_logged_in:
+        st.button("Sign in", type="primary", icon=":material/login:", on_click=_login)
+    else:
+        st.error(f"{_address() or 'This account'} is not among those who may use this DKD Lab.", icon=_NO_KEY)
+        st.button("Sign in as somebody else", on_click=_logout)
+
+
+def keep() -> None:
+    """Have the browser keep the token that somebody has just come in with, until it says that it has.
+
+    In a place of its own, so that what follows on the page stands where it stood when that is done.
+    """
+    with st.container(key="dkd-keep"):
+        if (stay := st.session_state.get(_STAY)) is not None:
+            _keeper()(key="login.keep", data={"token": token(), "stay": stay}, height=1, on_kept_change=_kept)
 
 
 def sign_out(why: str = "") -> None:
@@ -69,14 +88,13 @@ def _ask_for_token() -> None:
     )
     if not forget and kept.get("token") and _SAID not in st.session_state:
         _try(str(kept["token"]), stay=None)
-    st.title("Sign in")
     with st.form("login", width=480):
         given = st.text_input("Token", type="password", placeholder="dkd_…", autocomplete="current-password")
         stay = st.checkbox("Stay signed in on this browser", help="Else until this tab is closed.")
         if st.form_submit_button("Sign in", type="primary"):
             _try(given.strip(), stay=stay)
     if said := st.session_state.get(_SAID):
-        st.error(said, icon=":material/key_off:")
+        st.error(said, icon=_NO_KEY)
     st.caption("Whoever runs this DKD Lab makes tokens: `dkd token create NAME --scope submit`.")
 
 
@@ -108,22 +126,16 @@ def _refusal(given: str) -> str:
     return ""
 
 
-def _oidc_required() -> bool:
+def _known_to_provider() -> bool:
     if not _oidc_configured():
         raise ClientSettingsError(
             "DKD_DASHBOARD_LOGIN is oidc, and Streamlit's secrets.toml has no [auth] section that names the provider"
         )
-    if not st.user.is_logged_in:
-        st.title("Sign in")
-        st.button("Sign in", type="primary", icon=":material/login:", on_click=_login)
-        return True
-    address = str(st.user.get("email") or "")
-    if st.user.get("email_verified") is not False and _allowed(address):
-        return False
-    st.title("Sign in")
-    st.error(f"{address or 'This account'} is not among those who may use this DKD Lab.", icon=":material/key_off:")
-    st.button("Sign in as somebody else", on_click=_logout)
-    return True
+    return bool(st.user.is_logged_in) and st.user.get("email_verified") is not False
+
+
+def _address() -> str:
+    return str(st.user.get("email") or "")
 
 
 def _login() -> None:
@@ -145,6 +157,10 @@ def _allowed(address: str) -> bool:
     """Whether ``DKD_DASHBOARD_ALLOW`` lists an address: ``ann@lab.example, *@physics.example``. Empty: nobody."""
     patterns = os.environ.get("DKD_DASHBOARD_ALLOW", "").replace(",", " ").split()
     return bool(address) and any(fnmatchcase(address.lower(), pattern.lower()) for pattern in patterns)
+
+
+def _kept() -> None:
+    st.session_state.pop(_STAY, None)
 
 
 def _nothing() -> None:

@@ -31,12 +31,15 @@ def main() -> None:
         shown = [*listed]
         if login.mode() != "none":
             shown.append(st.Page(login.sign_out, title="Sign out", icon=":material/logout:", url_path="sign-out"))
-        outside = login.required()
+        inside = login.inside()
         # Also of those outside, so that their link still leads to its page once they have come in.
-        chosen = st.navigation(shown, position="hidden" if outside else "top")
+        chosen = st.navigation(shown, position="top" if inside else "hidden")
         plot.prepare()
-        if not outside:
+        if inside:
+            login.keep()
             chosen.run()
+        else:
+            login.ask()
 
 
 main()

@@ -7,6 +7,7 @@ export default function ({ data, setStateValue }) {
     localStorage.removeItem(KEY);
   } else if (data.token) {
     (data.stay ? localStorage : sessionStorage).setItem(KEY, data.token);
+    setStateValue("kept", true);
   } else {
     const held = sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY);
     if (held) setStateValue("token", held);

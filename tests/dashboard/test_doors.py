@@ -80,6 +80,7 @@ def test_a_person_comes_in_once_and_leaves(chromium: Browser, dashboard: str, se
     page.get_by_label("Token").fill("dkd_mine")
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("heading", name="teacher · seed 0").wait_for()
+    page.wait_for_function("() => sessionStorage.getItem('dkd-lab-token') === 'dkd_mine'")
     page.reload()
     page.get_by_role("heading", name="teacher · seed 0").wait_for()
     page.get_by_text("Sign out").first.click()
