@@ -3,7 +3,8 @@
 ``python -m benchmarks.dashboard`` measures, on a database with 1,000 runs that have ended and one that trains:
 
 - the first curves: from the start of a visit, in a browser that has nothing in its cache, to the first drawn trace;
-- a metric: from the moment at which a worker begins to send it to the moment at which the chart in the page has it.
+- a metric: from the moment at which a worker begins to send it to the moment at which the chart in the page has it;
+- what Streamlit alone takes on the same machine: a script that shows a title, and one with its own line chart.
 
 Results go to ``benchmarks/results/dashboard.{md,json}``.
 """
@@ -41,9 +42,16 @@ RESULTS = ROOT / "benchmarks" / "results"
 RUNS = 1000
 EPOCHS = 100
 STEPS = 50  # an epoch
-VISIT_BAR, METRIC_BAR = 1.5, 2.0  # seconds
+_BARS = {"First curves": 1.5, "A metric": 2.0}  # seconds
 _WORKER = "bench-worker"
 _DRAWN = "() => document.querySelectorAll('.js-plotly-plot .main-svg .trace').length > 0"
+_STREAMLIT = {  # a script of one line, and what is seen of it
+    "a title alone": ("st.title('x')", "() => !!document.querySelector('h1')"),
+    "st.line_chart alone": (
+        f"st.line_chart([number % 7 for number in range({EPOCHS})])",
+        "() => !!document.querySelector('[data-testid=stVegaLiteChart] .marks')",
+    ),
+}
 _SHOWN = "epoch => document.querySelector('.js-plotly-plot')?.data?.[0]?.x?.at(-1) === epoch"
 
 
@@ -126,13 +134,14 @@ def fill(client: Client, feeder: Feeder) -> tuple[str, str, Claim]:
 
 
 @contextmanager
-def dashboard(url: str, folder: Path) -> Iterator[str]:
-    """Address of a Streamlit of our own."""
+def dashboard(url: str, folder: Path, script: Path = ROOT / "dashboard" / "app.py") -> Iterator[str]:
+    """Address of a Streamlit of our own, with the dashboard or another script."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "dashboard" / "app.py")]
-    command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
+    command = [sys.executable, "-m", "streamlit", "run", str(script)]
+    command += ["--server.port", str(port), "--server.address", "127.0.0.1", "--server.headless", "true"]
+    command += ["--server.fileWatcherType", "none", "--browser.gatherUsageStats", "false"]  # as the dashboard's own
     own = {"DKD_API_URL": url, "DKD_API_TOKEN": served.ADMIN_TOKEN, "DKD_HOME": str(folder)}
     process = subprocess.Popen(
         command, env=os.environ | own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -151,14 +160,14 @@ def dashboard(url: str, folder: Path) -> Iterator[str]:
         process.wait(20)
 
 
-def visit(chromium: Browser, address: str) -> float:
-    """Seconds to the first trace, in a browser without anything kept."""
+def visit(chromium: Browser, address: str, until: str = _DRAWN) -> float:
+    """Seconds to the first trace, or what else is waited for, in a new window of a browser without anything kept."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
     try:
         page = context.new_page()
         began = time.perf_counter()
         page.goto(address, wait_until="commit")
-        page.wait_for_function(_DRAWN, timeout=60_000)
+        page.wait_for_function(until, timeout=60_000)
         return time.perf_counter() - began
     finally:
         context.close()
@@ -194,6 +203,18 @@ def summary(times: Sequence[float]) -> dict[str, float]:
     }
 
 
+def streamlit_alone(chromium: Browser, url: str, folder: Path, visits: int) -> dict[str, dict[str, float]]:
+    """The same visits to scripts that ask nobody for anything."""
+    found: dict[str, dict[str, float]] = {}
+    for name, (line, seen) in _STREAMLIT.items():
+        script = folder / f"{len(found)}.py"
+        script.write_text(f"import streamlit as st\n{line}\n", encoding="utf-8")
+        with dashboard(url, folder, script) as address:
+            visit(chromium, address, seen)
+            found[f"Streamlit, {name}"] = summary([visit(chromium, address, seen) for _ in range(visits)])
+    return found
+
+
 def measure(visits: int, rounds: int) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -218,7 +239,7 @@ def measure(visits: int, rounds: int) -> dict[str, dict[str, float]]:
                 for page, path in pages.items()
             }
             found["A metric on the screen"] = summary(arrivals(chromium, address, feeder, running, rounds))
-            return found
+            return found | streamlit_alone(chromium, url, folder, visits)
 
 
 def report(found: dict[str, dict[str, float]]) -> str:
@@ -226,17 +247,19 @@ def report(found: dict[str, dict[str, float]]) -> str:
         "# The dashboard, end to end",
         "",
         f"{machine.describe()}. A real backend on SQLite with {RUNS:,} runs of {EPOCHS} epochs, Streamlit and headless "
-        "Chromium, all on this machine. First curves: from the start of a visit with an empty cache to the first drawn "
-        "trace. A metric: from the moment at which a worker begins to send it to the chart that has it, at random "
-        "moments between the page's ticks. Made by `python -m benchmarks.dashboard`.",
+        "Chromium, all on this machine. First curves: from the start of a visit, in a new window with an empty cache, "
+        "to the first drawn trace; the server has been visited before. A metric: from the moment at which a worker "
+        "begins to send it to the chart that has it, at random moments between the page's ticks. Streamlit: the same "
+        "visits to a script of one line that asks no backend, until what it shows is there. Made by "
+        "`python -m benchmarks.dashboard`.",
         "",
         "| | n | p50 (s) | p95 (s) | max (s) | bar (s) |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for what, item in found.items():
-        bar = METRIC_BAR if what.startswith("A metric") else VISIT_BAR
+        bar = next((f"{bar:g}" for start, bar in _BARS.items() if what.startswith(start)), "–")
         lines.append(
-            f"| {what} | {item['n']:.0f} | {item['p50']:.2f} | {item['p95']:.2f} | {item['max']:.2f} | {bar:g} |"
+            f"| {what} | {item['n']:.0f} | {item['p50']:.2f} | {item['p95']:.2f} | {item['max']:.2f} | {bar} |"
         )
     return "\n".join(lines) + "\n"
 

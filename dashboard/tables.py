@@ -199,13 +199,14 @@ def result_rows(comparison: Comparison) -> list[dict[str, str]]:
     unit = f" ({comparison.unit})" if comparison.unit else ""
     # Two percentages differ by percentage points, not by per cent.
     apart = " (points)" if comparison.unit == "%" else unit
-    share = f"{comparison.target_share:.0%}".replace("%", " %")
+    share = f"{comparison.target_share:.0%} of the teacher".replace("%", " %")
+    target = percent(comparison.target) if comparison.absolute_target else share
     return [
         {
             "Method": group.label,
             f"Mean ± sd{unit}": mean_sd(group),
             "n": str(group.n),
-            f"Epochs to {share} of the teacher": epochs_to(group.convergence),
+            f"Epochs to {target}": epochs_to(group.convergence),
             f"Difference to {comparison.baseline}{apart}": difference(group, paired.get(group.label), comparison),
             f"95 % t interval{apart}": interval(paired[group.label].interval) if group.label in paired else NOTHING,
             "Sign-flip p": sign_flip(paired.get(group.label)),

@@ -53,8 +53,8 @@ def show() -> None:
             st.markdown(f"**{tables.counted(len(runs), 'run')}** chosen by the address")
             st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
     drawing = _controls(chosen)
-    goal = compared.goal() if chosen else None
-    _live(chosen, runs, drawing, goal)
+    asked = compared.question(_methods(chosen)) if chosen else None
+    _live(chosen, runs, drawing, asked)
 
 
 def _experiment(id_or_name: str) -> session.Known[Experiment]:
@@ -158,7 +158,13 @@ def _gpus(chosen: list[str]) -> int | None:
     return asked.pop() or None if len(asked) == 1 else None
 
 
-def _live(chosen: list[str], run_ids: list[str], drawing: _Drawing, goal: compared.Goal | None) -> None:
+def _methods(chosen: list[str]) -> list[str]:
+    """Labels of the methods that every experiment has, in the first one's order."""
+    labels = [_experiment(item).value.methods for item in chosen]
+    return [label for label in labels[0] if all(label in others for others in labels)]
+
+
+def _live(chosen: list[str], run_ids: list[str], drawing: _Drawing, asked: compared.Question | None) -> None:
     names = tuple(name for name in drawing.metrics if name)
 
     def look() -> tuple[_Read, dict[str, RunCurves]]:
@@ -181,15 +187,15 @@ def _live(chosen: list[str], run_ids: list[str], drawing: _Drawing, goal: compar
             # In containers, so that a line that comes or goes above a chart does not make the browser draw it anew.
             with st.container():
                 session.outage(read.lost)
-            comparison, refused = compared.comparison(read.experiments, goal) if goal else (None, "")
+            comparison, refused = compared.comparison(read.experiments, asked) if asked else (None, "")
             with st.container():
                 for experiment in read.experiments:
                     _summary(experiment, comparison)
             with st.container():
                 _figure(read, comparison, curves, drawing, apart=bool(refused))
             with st.container():
-                if comparison and goal:
-                    compared.results(read.experiments, comparison, goal)
+                if comparison and asked:
+                    compared.results(read.experiments, comparison, asked)
                 elif refused:
                     st.info(f"These are not tested against each other: {escape(refused)}", icon=":material/balance:")
                 _states(read)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import streamlit as st
 
 from client import ApiError
 from client.connection import Query
 from client.http import TextFormat
-from core.wire.comparisons import Overview, OverviewCell
+from core.wire.comparisons import WHICH, Overview, OverviewCell, Which
 from core.wire.public import Comparison, Convergence, Experiment
 from dashboard import charts, plot, session, tables
 from dashboard.side_by_side import forest_figure
@@ -26,45 +26,101 @@ _FORMATS: dict[TextFormat, tuple[str, str, str]] = {
     "markdown": ("Markdown", "md", "text/markdown"),
 }
 """Name, a file's ending and media type."""
+EPOCHS: dict[Which, str] = {"last": "last", "best_val": "best validation", "oracle": "best test (oracle)"}
 What = Literal["comparison", "overview", "claims", "table"]
+_TEACHERS, _ABSOLUTE = "share of the teacher's", "accuracy"
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What convergence is measured to: a share of the teacher's accuracy."""
+class Question:
+    """What the backend is asked for about the experiments.
 
-    share: float
+    Attributes:
+        baseline: the method that the others are compared with; None for the spec's first.
+        which: at which epoch.
+        target: that convergence is measured to, in %.
+        absolute: the target is an accuracy, not a share of the teacher's.
+        difference: that a person wants to see, in points; None where none is named.
+    """
+
+    baseline: str | None
+    which: Which
+    target: int
+    absolute: bool
+    difference: float | None
+
+    @property
+    def compared(self) -> dict[str, Any]:
+        """Arguments of the comparison, the claims apart."""
+        target = {"target": float(self.target)} if self.absolute else {"target_share": self.target / 100}
+        return self.overview | target | ({"difference": self.difference} if self.difference else {})
+
+    @property
+    def overview(self) -> dict[str, Any]:
+        return {"which": self.which} | ({"baseline": self.baseline} if self.baseline else {})
 
 
-def goal() -> Goal:
-    """The slider for it."""
-    percent = st.slider(
-        "Target accuracy, as a share of the teacher's (%)",
-        50,
-        105,
-        95,
-        1,
-        key="target",
-        bind="query-params",
-        help="Epochs to the target: the first of two consecutive epochs at or above it.",
-        width=420,
-    )
-    return Goal(percent / 100)
+def question(methods: Sequence[str]) -> Question:
+    """The controls for it, kept in the address.
+
+    Args:
+        methods: labels of those that can be the baseline.
+    """
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        baseline = st.selectbox(
+            "Baseline",
+            ["", *methods],
+            format_func=lambda label: label or "the first one",
+            key="against",
+            bind="query-params",
+            help="Every other method is tested against this one, seed by seed.",
+            width=240,
+        )
+        which: Which = st.selectbox(
+            "Result at epoch", list(EPOCHS), format_func=EPOCHS.__getitem__, key="at", bind="query-params", width=190
+        )
+        kind = st.segmented_control(
+            "Target",
+            (_TEACHERS, _ABSOLUTE),
+            default=_TEACHERS,
+            required=True,
+            key="goal",
+            bind="query-params",
+            help="Epochs to the target: the first of two consecutive epochs at or above it.",
+        )
+        absolute = kind == _ABSOLUTE
+        if absolute:
+            target = st.slider("Target accuracy (%)", 1, 100, 70, key="accuracy", bind="query-params", width=280)
+        else:
+            target = st.slider("Of the teacher's (%)", 50, 105, 95, key="target", bind="query-params", width=280)
+        difference = st.number_input(
+            "Difference to see (points)",
+            min_value=0.01,
+            max_value=100.0,
+            value=None,
+            step=0.1,
+            key="difference",
+            bind="query-params",
+            placeholder="none",
+            help="How many seeds would it take to see a difference of this size? Said from 4 pairs on, as a range.",
+            width=210,
+        )
+    return Question(baseline or None, which, target, absolute, difference)
 
 
-def comparison(experiments: Sequence[Experiment], goal: Goal) -> tuple[Comparison | None, str]:
+def comparison(experiments: Sequence[Experiment], asked: Question) -> tuple[Comparison | None, str]:
     """The backend's comparison, or why it makes none of these experiments together.
 
     Computed anew only when a run has changed its state: nothing else changes the result.
     """
     ids = [experiment.id for experiment in experiments]
-    key = f"comparison {ids} {goal}"
+    key = f"comparison {ids} {asked}"
     states = _states(experiments)
     held: tuple[object, Comparison] | None = st.session_state.get(key)
     if held and held[0] == states:
         return held[1], ""
     try:
-        known = session.ask(key, lambda: session.client().comparison(ids, target_share=goal.share))
+        known = session.ask(key, lambda: session.client().comparison(ids, **asked.compared))
     except ApiError as error:
         if len(ids) > 1 and error.status == 422:
             return None, str(error)
@@ -74,13 +130,13 @@ def comparison(experiments: Sequence[Experiment], goal: Goal) -> tuple[Compariso
     return known.value, ""
 
 
-def _overview(experiments: Sequence[Experiment]) -> Overview:
+def _overview(experiments: Sequence[Experiment], asked: Question) -> Overview:
     ids = [experiment.id for experiment in experiments]
-    key, states = f"overview {ids}", _states(experiments)
+    key, states = f"overview {ids} {asked.overview}", _states(experiments)
     held: tuple[object, Overview] | None = st.session_state.get(key)
     if held and held[0] == states:
         return held[1]
-    known = session.ask(key, lambda: session.client().overview(ids, groups=GROUPS))
+    known = session.ask(key, lambda: session.client().overview(ids, groups=GROUPS, **asked.overview))
     if known.lost is None:
         st.session_state[key] = (states, known.value)
     return known.value
@@ -90,7 +146,7 @@ def _states(experiments: Sequence[Experiment]) -> tuple[tuple[str, str], ...]:
     return tuple((run.id, run.state) for experiment in experiments for run in experiment.runs)
 
 
-def results(experiments: Sequence[Experiment], found: Comparison, goal: Goal) -> None:
+def results(experiments: Sequence[Experiment], found: Comparison, asked: Question) -> None:
     """Every section, as far as there is something to say."""
     st.subheader("Result" if found.complete else "Result so far")
     if not any(group.n for group in found.groups):
@@ -102,11 +158,11 @@ def results(experiments: Sequence[Experiment], found: Comparison, goal: Goal) ->
     st.caption(holds_for(found))
     _differences(found, name)
     _convergence(found)
-    _others(experiments)
+    _others(experiments, asked)
     ids = [experiment.id for experiment in experiments]
     st.markdown("**Download these tables**")
-    downloads("comparison", "Comparison", {"experiment": ids, "target_share": goal.share})
-    downloads("overview", "All metrics", {"experiment": ids})
+    downloads("comparison", "Comparison", {"experiment": ids} | asked.compared)
+    downloads("overview", "All metrics", {"experiment": ids} | asked.overview)
 
 
 def _differences(found: Comparison, name: str) -> None:
@@ -132,7 +188,7 @@ def _differences(found: Comparison, name: str) -> None:
             plot.chart(
                 seeds,
                 key=f"compare.seeds.{name}",
-                alt="Test accuracy after the last epoch, a point a seed, with mean and sd of each method",
+                alt=f"Test accuracy {WHICH[found.epoch]}, a point a seed, with mean and sd of each method",
                 filename="dkd-lab-seeds",
             )
             st.caption("A point is a run; grey lines join runs of equal seed. Bar: mean ± one sample sd.")
@@ -172,8 +228,8 @@ def _median(one: Convergence | None) -> str:
     return f"> {one.max_epochs}" if one.median_epochs is None else f"{one.median_epochs:g}"
 
 
-def _others(experiments: Sequence[Experiment]) -> None:
-    found = _overview(experiments)
+def _others(experiments: Sequence[Experiment], asked: Question) -> None:
+    found = _overview(experiments, asked)
     if not found.rows:
         return
     st.subheader("Fidelity, calibration, collapse, robustness")
@@ -190,7 +246,7 @@ def _others(experiments: Sequence[Experiment]) -> None:
     ]
     table(rows)
     st.caption(
-        f"Mean ± sd (n) after the last epoch; then the paired difference to {found.baseline} with its 95 % interval, "
+        f"Mean ± sd (n) {WHICH[found.epoch]}; then the paired difference to {found.baseline} with its 95 % interval, "
         "and what interval and sign-flip test say together. Nothing is corrected for the many tests."
     )
     for note in found.notes:
@@ -232,7 +288,7 @@ def holds_for(found: Comparison) -> str:
     if found.teacher_top1 is not None:
         target = f"; target {tables.percent(found.target)}" if found.target is not None else ""
         parts.append(f"Teacher: {tables.percent(found.teacher_top1)}{target}.")
-    parts.append("Accuracy after the last epoch; sd is the sample standard deviation over n seeds.")
+    parts.append(f"Accuracy {WHICH[found.epoch]}; sd is the sample standard deviation over n seeds.")
     if found.condition:
         parts.append(f"Holds for {found.condition}.")
     return " ".join(parts)

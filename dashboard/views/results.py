@@ -9,14 +9,13 @@ import streamlit as st
 from client import ApiError
 from core.wire.comparisons import PublishedTable, Table, Which
 from dashboard import reports, session
-from dashboard.views.compared import downloads
+from dashboard.views.compared import EPOCHS, downloads
 from dashboard.widgets import escape
 
 _REFRESH_SECONDS = 15.0
 """The table changes when a run ends, which is seldom, and costs the backend more than a live page's question."""
 Test = Literal["sign_flip", "t"]
 _TESTS: dict[Test, str] = {"sign_flip": "exact sign-flip", "t": "paired t"}
-_WHICH: dict[Which, str] = {"last": "last", "best_val": "best validation", "oracle": "best test (oracle)"}
 
 
 def show() -> None:
@@ -32,7 +31,7 @@ def show() -> None:
             width=240,
         )
         which: Which = st.selectbox(
-            "Epoch", list(_WHICH), format_func=_WHICH.__getitem__, key="epoch", bind="query-params", width=200
+            "Epoch", list(EPOCHS), format_func=EPOCHS.__getitem__, key="epoch", bind="query-params", width=200
         )
         test: Test = st.segmented_control(
             "Bold by",

@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
+from typing import cast
 
+from core.wire.comparisons import Which
 from core.wire.public import Comparison, Convergence, Experiment, Group, Interval, Paired
 
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Student's t, 97.5 %, by degrees of freedom."""
 
 
-def compare(experiment: Experiment) -> Comparison:
-    """Means over seeds and paired differences, as the real backend gives them of an experiment."""
+def compare(experiment: Experiment, asked: Mapping[str, str] | None = None) -> Comparison:
+    """Means over seeds and paired differences, as the real backend gives them of an experiment.
+
+    Args:
+        asked: the request's query.
+    """
+    asked = asked or {}
     top = {run.id: run.latest["test/top1"].value for run in experiment.runs if run.state == "succeeded"}
     teacher = next((top.get(run.id) for run in experiment.runs if run.role == "teacher"), None)
     groups, values_of = [], {}
@@ -38,8 +45,10 @@ def compare(experiment: Experiment) -> Comparison:
                 convergence=reached,
             )
         )
-    baseline = experiment.methods[0]
-    pairs = [_paired(label, baseline, values_of) for label in experiment.methods[1:]]
+    baseline = asked.get("baseline", experiment.methods[0])
+    pairs = [_paired(label, baseline, values_of) for label in experiment.methods if label != baseline]
+    share = float(asked.get("target_share", 0.95))
+    accuracy = float(asked["target"]) if "target" in asked else None
     return Comparison(
         experiment_id=experiment.id,
         experiment=experiment.name,
@@ -48,8 +57,10 @@ def compare(experiment: Experiment) -> Comparison:
         test_size=899,
         resolution=100 / 899,
         teacher_top1=teacher,
-        target_share=0.95,
-        target=0.95 * teacher if teacher else None,
+        epoch=cast(Which, asked.get("which", "last")),
+        target_share=share,
+        target=accuracy or (share * teacher if teacher else None),
+        absolute_target=accuracy is not None,
         baseline=baseline,
         groups=groups,
         paired=pairs,

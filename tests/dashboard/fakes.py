@@ -285,8 +285,8 @@ class FakeBackend:
             runs=[self.summary(run) for run in runs],
         )
 
-    def comparison(self, id_or_name: str) -> Comparison:
-        return compare(self.experiment(id_or_name))
+    def comparison(self, id_or_name: str, asked: Mapping[str, str] | None = None) -> Comparison:
+        return compare(self.experiment(id_or_name), asked)
 
     def preview(self, body: Any) -> Preview:
         spec = _parsed(body)
@@ -371,7 +371,7 @@ class FakeBackend:
                     return 200, self.change(run_id, action)
                 case ["GET", "comparisons"]:
                     several([self.experiment(name) for name in query["experiment"]])
-                    return 200, self.comparison(one["experiment"])
+                    return 200, self.comparison(one["experiment"], one)
                 case ["GET", "comparisons", ("overview" | "claims" | "table" | "published") as what]:
                     named = [self.experiment(name) for name in query.get("experiment", self.experiments)]
                     return 200, reported(what, named, self.comparison, one.get("baseline"))

@@ -220,6 +220,15 @@ def test_each_view_of_a_run_has_an_address(page: Page, backend: FakeBackend) -> 
     assert browser.trouble(page) == []
 
 
+def test_a_scenario_of_the_loss_is_one_step_back(page: Page) -> None:
+    page.goto("/loss?p=0.4&q=0.5")
+    page.get_by_role("button", name="B: student 0.8, teacher 0.6").click()
+    page.wait_for_url(lambda url: "p=0.8" in url and "q=0.6" in url)
+    page.go_back()
+    page.wait_for_url(lambda url: "p=0.4" in url and "q=0.5" in url)
+    assert browser.trouble(page) == []
+
+
 def test_a_page_on_which_nothing_changes_receives_next_to_nothing(page: Page, backend: FakeBackend) -> None:
     backend.submit(digits_spec(name="long", training={"epochs": 2000}, seeds=[0]))
     run = next(run.id for run in backend.runs.values() if run.experiment.name == "long")

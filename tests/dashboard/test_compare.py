@@ -84,6 +84,32 @@ def test_the_target_is_asked_of_the_backend(done: FakeBackend) -> None:
     assert not app.exception
 
 
+def test_an_accuracy_can_be_the_target(done: FakeBackend) -> None:
+    app = visit("compare", experiment="exp-0001", goal="accuracy")
+    app.slider(key="accuracy").set_value(60).run()
+    assert "Epochs to 60.00 %" in texts(app)
+    assert "Epochs to 60.00 %" in tables(app)[0][0]
+    assert not app.exception
+
+
+def test_another_baseline_and_epoch_are_asked_of_the_backend(done: FakeBackend) -> None:
+    app = visit("compare", experiment="exp-0001", against="dkd_align (log)", at="best validation")
+    assert not app.exception
+    result = tables(app)[0]
+    differences = {row["Method"]: row["Difference to dkd_align (log) (points)"] for row in result}
+    assert differences["dkd_align (log)"] == "baseline"
+    assert differences["dkd"] not in ("baseline", "–")
+    assert "Accuracy at the epoch with the best validation accuracy" in texts(app)
+    assert app.query_params["against"] == "dkd_align (log)"
+
+
+def test_a_baseline_that_no_chosen_experiment_has_is_not_asked_for(done: FakeBackend) -> None:
+    app = visit("compare", experiment="exp-0001", against="nkd")
+    assert not app.exception
+    assert not app.error
+    assert "baseline" in {row["Difference to dkd (points)"] for row in tables(app)[0]}
+
+
 def test_metrics_are_chosen_by_group(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001")
     [table] = [rows for rows in tables(app) if "Metric" in rows[0]]
