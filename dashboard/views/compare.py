@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import partial
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core.wire.public import TERMINAL, Comparison, Experiment, RunSummary
 from dashboard import plot, session, tables, theme
@@ -52,8 +53,10 @@ def show() -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{tables.counted(len(runs), 'run')}** chosen by the address")
             st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
-    drawing = _controls(chosen)
-    asked = compared.question(_methods(chosen)) if chosen else None
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    drawing = _controls(chosen, row)
+    with row:
+        asked = compared.question(_methods(chosen)) if chosen else None
     _live(chosen, runs, drawing, asked)
 
 
@@ -89,9 +92,9 @@ def _choose() -> list[str]:
     return chosen or given
 
 
-def _controls(chosen: list[str]) -> _Drawing:
+def _controls(chosen: list[str], row: DeltaGenerator) -> _Drawing:
     titles = {metric["name"]: metric["label"] for metric in session.catalog().metrics}
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    with row:
         axes = st.segmented_control(
             "Figure",
             _AXES,

@@ -61,12 +61,13 @@ class Question:
 
 
 def question(methods: Sequence[str]) -> Question:
-    """The controls for it, kept in the address.
+    """The controls for it, kept in the address: the target in sight, what is changed less often behind a button.
 
     Args:
         methods: labels of those that can be the baseline.
     """
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    place = st.container(width=230)
+    with st.popover("Baseline, epoch, target", icon=":material/tune:", width="content"):
         baseline = st.selectbox(
             "Baseline",
             ["", *methods],
@@ -74,25 +75,13 @@ def question(methods: Sequence[str]) -> Question:
             key="against",
             bind="query-params",
             help="Every other method is tested against this one, seed by seed.",
-            width=240,
         )
         which: Which = st.selectbox(
-            "Result at epoch", list(EPOCHS), format_func=EPOCHS.__getitem__, key="at", bind="query-params", width=190
+            "Result at epoch", list(EPOCHS), format_func=EPOCHS.__getitem__, key="at", bind="query-params"
         )
         kind = st.segmented_control(
-            "Target",
-            (_TEACHERS, _ABSOLUTE),
-            default=_TEACHERS,
-            required=True,
-            key="goal",
-            bind="query-params",
-            help="Epochs to the target: the first of two consecutive epochs at or above it.",
+            "Target", (_TEACHERS, _ABSOLUTE), default=_TEACHERS, required=True, key="goal", bind="query-params"
         )
-        absolute = kind == _ABSOLUTE
-        if absolute:
-            target = st.slider("Target accuracy (%)", 1, 100, 70, key="accuracy", bind="query-params", width=280)
-        else:
-            target = st.slider("Of the teacher's (%)", 50, 105, 95, key="target", bind="query-params", width=280)
         difference = st.number_input(
             "Difference to see (points)",
             min_value=0.01,
@@ -103,8 +92,14 @@ def question(methods: Sequence[str]) -> Question:
             bind="query-params",
             placeholder="none",
             help="How many seeds would it take to see a difference of this size? Said from 4 pairs on, as a range.",
-            width=210,
         )
+    absolute = kind == _ABSOLUTE
+    with place:
+        hint = "Epochs to the target: the first of two consecutive epochs at or above it."
+        if absolute:
+            target = st.slider("Target accuracy (%)", 1, 100, 70, key="accuracy", bind="query-params", help=hint)
+        else:
+            target = st.slider("Target (% of teacher's)", 50, 105, 95, key="target", bind="query-params", help=hint)
     return Question(baseline or None, which, target, absolute, difference)
 
 
