@@ -14,12 +14,27 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, func, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    any_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from backend.db import models
+from backend.db.prepared import Prepared
 from backend.texts import clean
 from core.events import Metrics, Record
 from core.wire.public import MetricsReply, RunState, Series
@@ -54,7 +69,7 @@ class _Upsert:
         self.postgresql = self._replacing(
             postgresql.insert(table).from_select([column.name for column in table.c], select(*arrays)), replaced, when
         )
-        self.sqlite = self._replacing(sqlite.insert(table), replaced, when)
+        self.sqlite = Prepared(self._replacing(sqlite.insert(table), replaced, when))
 
     # Any: the two dialects have the same on_conflict methods, but no common type.
     def _replacing(self, statement: Any, replaced: Sequence[str], when: Callable[..., ColumnElement[bool]]) -> Any:
@@ -308,10 +323,16 @@ def _upsert(session: Session, upsert: _Upsert, rows: list[dict[str, Any]]) -> No
         columns = {column.name: [row[column.name] for row in rows] for column in upsert.table.c}
         connection.execute(upsert.postgresql, columns)
     else:
-        connection.execute(upsert.sqlite, rows)
+        upsert.sqlite.run(connection, *rows)
 
 
-_IDS = select(_NAMES.c.name, _NAMES.c.id).where(_NAMES.c.name.in_(bindparam("wanted", expanding=True)))
+_IDS = select(_NAMES.c.name, _NAMES.c.id)
+_IDS_OF = Prepared(
+    _IDS.where(_NAMES.c.name == any_(bindparam("wanted", type_=postgresql.ARRAY(_NAMES.c.name.type)))),
+    sqlite=_IDS.where(
+        _NAMES.c.name.in_(select(func.json_each(bindparam("wanted", type_=JSON)).table_valued("value").c.value))
+    ),
+)
 
 
 def _name_ids(session: Session, names: Iterable[str]) -> dict[str, int]:
@@ -322,10 +343,10 @@ def _name_ids(session: Session, names: Iterable[str]) -> dict[str, int]:
     """
     wanted = sorted(names)  # in one order everywhere, so that two batches with new names cannot lock each other out
     connection = session.connection()
-    ids: dict[str, int] = dict(connection.execute(_IDS, {"wanted": wanted}).all())
+    ids: dict[str, int] = dict(_IDS_OF.rows(connection, {"wanted": wanted}))
     missing = [{"name": name} for name in wanted if name not in ids]
     if missing:
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         connection.execute(dialect.insert(_NAMES).on_conflict_do_nothing(index_elements=["name"]), missing)
-        ids = dict(connection.execute(_IDS, {"wanted": wanted}).all())
+        ids = dict(_IDS_OF.rows(connection, {"wanted": wanted}))
     return ids

@@ -14,6 +14,7 @@ from backend import logs, metrics_store
 from backend.claim import folder_of
 from backend.db import db_now, now
 from backend.db.models import Attempt, Run, Worker
+from backend.db.prepared import Prepared
 from backend.errors import ApiError, conflict, invalid, not_found
 from backend.lifecycle import HELD, close_attempt, end, enqueue, lock_one, put_back
 from backend.settings import Settings
@@ -28,7 +29,7 @@ _ATTEMPTS: Table = Attempt.__table__  # type: ignore[assignment]
 _WORKERS: Table = Worker.__table__  # type: ignore[assignment]
 # Rows, not objects, and statements that are made once: a training posts a few times a second, and of its run it needs
 # neither the spec nor the environment.
-_STANDING = (
+_STANDING = Prepared(
     select(
         *(_RUNS.c[name] for name in ("id", "state", "worker_id", "attempt", "ingest", "checkpoint_step")),
         _ATTEMPTS.c.accepted_seq,
@@ -40,8 +41,10 @@ _STANDING = (
     .with_for_update(of=_RUNS)
 )
 # By the database's clock, within the same statement.
-_REPORTED = update(_RUNS).where(_RUNS.c.id == bindparam("run")).values(reported_at=db_now())
-_HEARD = update(_ATTEMPTS).where(_ATTEMPTS.c.run_id == bindparam("run"), _ATTEMPTS.c.number == bindparam("attempt"))
+_REPORTED = Prepared(update(_RUNS).where(_RUNS.c.id == bindparam("run")).values(reported_at=db_now()))
+_HEARD = Prepared(
+    update(_ATTEMPTS).where(_ATTEMPTS.c.run_id == bindparam("run"), _ATTEMPTS.c.number == bindparam("attempt"))
+)
 
 
 def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch, principal: Principal) -> int:
@@ -53,9 +56,10 @@ def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch
     """
     connection = session.connection()
     wanted = {"run": run_id, "number": batch.attempt, "worker": worker_id}
-    standing = connection.execute(_STANDING, wanted).one_or_none()
-    if standing is None:
+    found = _STANDING.rows(connection, wanted)
+    if not found:
         raise not_found("run", run_id)
+    (standing,) = found
     refuse_other(session, standing.token_id, principal)
     _fence(standing, batch.attempt if standing.accepted_seq is not None else None, worker_id)
     fresh: list[Record] = []
@@ -74,8 +78,8 @@ def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch
     if any(isinstance(record.event, Started) for record in fresh):
         metrics_store.rewind(session, run_id, of_run["step"])
     logs.insert(session, run_id, batch.attempt, fresh)
-    connection.execute(_HEARD, {"run": run_id, "attempt": batch.attempt, **of_attempt})
-    connection.execute(_REPORTED, {"run": run_id, **of_run})
+    _HEARD.run(connection, {"run": run_id, "attempt": batch.attempt, **of_attempt})
+    _REPORTED.run(connection, {"run": run_id, **of_run})
     return seq
 
 

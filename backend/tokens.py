@@ -16,8 +16,8 @@ from sqlalchemy import ColumnElement, and_, bindparam, inspect, or_, select
 from sqlalchemy.orm import Session
 
 from backend.db import Database, db_now, new_id, now
-from backend.db.lookup import Lookup
 from backend.db.models import Token
+from backend.db.prepared import Prepared
 from backend.errors import ApiError, conflict, not_found
 from backend.settings import Settings
 from core.wire.access import TokenInfo, TokenMade, TokenRequest
@@ -155,7 +155,7 @@ def _info(token: Token, moment: datetime) -> TokenInfo:
 
 # Made once and not with every request: to make it takes longer than to carry it out.
 _TOKENS = inspect(Token).local_table.c
-_BY_HASH = Lookup(
+_BY_HASH = Prepared(
     select(_TOKENS.id, _TOKENS.name, _TOKENS.scopes, _TOKENS.sha256).where(
         _TOKENS.sha256 == bindparam("wanted"), _live()
     )

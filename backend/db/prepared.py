@@ -1,0 +1,124 @@
+"""Statements that are carried out with every request or every report of a training, made once.
+
+On SQLite the driver itself carries them out: what SQLAlchemy adds takes several times as long as it takes to find or to
+write a few rows of a local file. Over a network it does not count, and SQLAlchemy carries them out.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from sqlalchemy import ClauseElement, Connection, Select
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeEngine
+
+from backend.db.engine import Database
+
+_DIALECT = sqlite.dialect()
+Values = Mapping[str, Any]
+
+
+class Prepared:
+    """A statement with parameters, to be carried out again and again.
+
+    Args:
+        statement: a select, insert or update.
+        sqlite: its form for SQLite, where that has another.
+    """
+
+    def __init__(self, statement: Any, *, sqlite: Any = None) -> None:
+        self._statement = statement
+        self._sqlite: ClauseElement = statement if sqlite is None else sqlite
+        self._made: dict[tuple[str, ...], _OfDriver] = {}
+
+    def find(self, database: Database, values: Values) -> Any | None:
+        """The row that it selects, outside any transaction; None where there is none.
+
+        Raises, as the others do, what SQLAlchemy raises.
+        """
+        if not database.is_sqlite:
+            with database.engine.connect() as connection:
+                return connection.execute(self._statement, values).one_or_none()
+        borrowed = database.engine.raw_connection()
+        try:
+            rows = self._for(values).rows(borrowed.driver_connection, values)
+        finally:
+            borrowed.close()
+        return rows[0] if rows else None
+
+    def rows(self, connection: Connection, values: Values) -> Sequence[Any]:
+        """What it selects, in the connection's transaction: a tuple a row, with the columns' names."""
+        if connection.dialect.name != "sqlite":
+            return connection.execute(self._statement, values).all()
+        return self._for(values).rows(connection.connection.driver_connection, values)
+
+    def run(self, connection: Connection, *rows: Values) -> None:
+        """Carry it out once for each of the rows, which have the same keys, in the connection's transaction."""
+        if connection.dialect.name != "sqlite":
+            connection.execute(self._statement, rows)
+        else:
+            self._for(rows[0]).run(connection.connection.driver_connection, rows)
+
+    def _for(self, values: Values) -> _OfDriver:
+        """What the driver is given: an update has other columns with other keys."""
+        keys = tuple(values)
+        made = self._made.get(keys)
+        if made is None:
+            made = self._made[keys] = _OfDriver(self._sqlite, keys)
+        return made
+
+
+class _OfDriver:
+    """A statement as SQLite's driver takes it, with what turns values into the database's and back."""
+
+    def __init__(self, statement: ClauseElement, keys: Sequence[str]) -> None:
+        compiled = cast(SQLCompiler, statement.compile(dialect=_DIALECT, column_keys=[*keys]))
+        if compiled.insert_prefetch or compiled.update_prefetch:
+            missing = [column.name for column in (*compiled.insert_prefetch, *compiled.update_prefetch)]
+            raise TypeError(f"give values of {missing}: their defaults are SQLAlchemy's, and this leaves it out")
+        self._sql = str(compiled)
+        own = compiled.params
+        self._binds: list[tuple[str, Any, Callable[[Any], Any] | None]] = [
+            (name, own[name], _dialect_type(compiled.binds[name].type).bind_processor(_DIALECT))
+            for name in compiled.positiontup or ()
+        ]
+        columns = [*statement.selected_columns] if isinstance(statement, Select) else []
+        self._row: Any = namedtuple("Row", [column.name for column in columns])  # type: ignore[misc]
+        self._reads = [_dialect_type(column.type).result_processor(_DIALECT, None) for column in columns]
+
+    def rows(self, driver: Any, values: Values) -> list[Any]:
+        # All, so that the statement is at its end and holds no snapshot.
+        found = self._done(driver.execute, self._bound(values)).fetchall()
+        return [
+            self._row(*(read(item) if read else item for read, item in zip(self._reads, row, strict=True)))
+            for row in found
+        ]
+
+    def run(self, driver: Any, rows: Sequence[Values]) -> None:
+        if len(rows) == 1:
+            self._done(driver.execute, self._bound(rows[0]))
+        else:
+            self._done(driver.executemany, [self._bound(row) for row in rows])
+
+    def _bound(self, values: Values) -> list[Any]:
+        found = []
+        for name, own, write in self._binds:
+            value = values.get(name, own)
+            found.append(write(value) if write else value)
+        return found
+
+    def _done(self, execute: Callable[[str, list[Any]], DBAPICursor], values: list[Any]) -> DBAPICursor:
+        try:
+            return execute(self._sql, values)
+        except sqlite3.Error as error:
+            raise DBAPIError.instance(self._sql, values, error, sqlite3.Error, dialect=_DIALECT) from error
+
+
+def _dialect_type(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    return type_.dialect_impl(_DIALECT)

@@ -1,0 +1,85 @@
+"""Statements made once: on both databases they find and write what SQLAlchemy's own execution would."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import bindparam, inspect, select, update
+from sqlalchemy import insert as sql_insert
+from sqlalchemy.exc import IntegrityError
+
+from backend.db import Database
+from backend.db.models import Token
+from backend.db.prepared import Prepared
+
+_TOKENS = inspect(Token).local_table.c
+_FIND = Prepared(select(_TOKENS.name, _TOKENS.scopes, _TOKENS.created_at).where(_TOKENS.sha256 == bindparam("wanted")))
+_INSERT = Prepared(sql_insert(Token))
+_CHANGE = Prepared(update(Token).where(Token.sha256 == bindparam("wanted")))
+_MOMENT = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+
+
+def row(number: int) -> dict[str, Any]:
+    return {
+        "id": f"token-{number}",
+        "name": f"anna {number}",
+        "sha256": f"{number:064}",
+        "scopes": ["read", "submit"],
+        "created_at": _MOMENT,
+        "created_by": "",
+        "expires_at": None,
+        "revoked_at": None,
+    }
+
+
+def test_what_was_written_is_found_with_its_types_and_names(database: Database) -> None:
+    with database.write() as session:
+        _INSERT.run(session.connection(), row(1))
+        (found,) = _FIND.rows(session.connection(), {"wanted": f"{1:064}"})
+    assert (found.name, found.scopes, found.created_at) == ("anna 1", ["read", "submit"], _MOMENT)
+    assert _FIND.find(database, {"wanted": f"{1:064}"}) == found
+    assert _FIND.find(database, {"wanted": "no such hash"}) is None
+
+
+def test_many_rows_go_in_at_once_or_none(database: Database) -> None:
+    with database.write() as session:
+        _INSERT.run(session.connection(), *map(row, range(20)))
+    with pytest.raises(IntegrityError), database.write() as session:
+        _INSERT.run(session.connection(), row(20), row(3))
+    with database.read() as session:
+        names = set(session.scalars(select(Token.name).where(Token.name.startswith("anna"))))
+    assert names == {f"anna {number}" for number in range(20)}
+
+
+def test_an_update_changes_the_columns_that_are_named(database: Database) -> None:
+    later = datetime(2026, 4, 1, tzinfo=UTC)
+    with database.write() as session:
+        _INSERT.run(session.connection(), row(1), row(2))
+        _CHANGE.run(session.connection(), {"wanted": f"{1:064}", "scopes": ["worker"]})
+        _CHANGE.run(session.connection(), {"wanted": f"{1:064}", "name": "bert", "created_at": later})
+        (first,) = _FIND.rows(session.connection(), {"wanted": f"{1:064}"})
+        (second,) = _FIND.rows(session.connection(), {"wanted": f"{2:064}"})
+    assert tuple(first) == ("bert", ["worker"], later)
+    assert tuple(second) == ("anna 2", ["read", "submit"], _MOMENT)
+
+
+def test_a_default_of_sqlalchemys_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/x.db")
+    given = {key: value for key, value in row(1).items() if key != "created_by"}
+    with pytest.raises(TypeError, match="created_by"), database.write() as session:
+        _INSERT.run(session.connection(), given)
+    database.dispose()
+
+
+def test_what_the_transaction_undoes_is_not_found(database: Database) -> None:
+    def fails() -> None:
+        with database.write() as session:
+            _INSERT.run(session.connection(), row(1))
+            raise RuntimeError("undone")
+
+    with pytest.raises(RuntimeError, match="undone"):
+        fails()
+    assert _FIND.find(database, {"wanted": f"{1:064}"}) is None
