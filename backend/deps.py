@@ -20,7 +20,7 @@ from backend.waking import Waker
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_bearer = HTTPBearer(auto_error=False, description="Of `dkd token create`, or the admin's own.")
+bearer = HTTPBearer(auto_error=False, description="Of `dkd token create`, or the admin's own.")
 
 
 # Asynchronous, though they wait for nothing: others are each handed to a thread, which costs more than a query.
@@ -73,7 +73,7 @@ SessionDep = Annotated[Session, Depends(_reading, scope="function")]
 async def authorize(
     needed: SecurityScopes,
     request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> Principal:
     """Who sent the request. Raises ApiError 401 without a valid token, 403 where its scopes do not reach."""
     if credentials is None:

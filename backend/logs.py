@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy import insert as sql_insert
 from sqlalchemy.orm import Session
 
@@ -19,7 +19,7 @@ MAX_MESSAGE = 20_000
 _LATEST_TIME = 253_402_300_799.0  # the last second of the year 9999, beyond which no datetime goes
 
 
-def insert(session: Session, run_id: str, attempt: int, records: Iterable[Record]) -> None:
+def insert(connection: Connection, run_id: str, attempt: int, records: Iterable[Record]) -> None:
     """Take in the log lines among the records, in the caller's transaction, which holds the run's row lock.
 
     A resumed attempt repeats the journal of the one before it up to the checkpoint: lines that an earlier attempt has
@@ -31,13 +31,13 @@ def insert(session: Session, run_id: str, attempt: int, records: Iterable[Record
     times = [time for time, _ in lines]
     table = models.LogLine
     said = set(
-        session.execute(
+        connection.execute(
             select(table.time, table.message).where(
                 table.run_id == run_id, table.attempt < attempt, table.time.between(min(times), max(times))
             )
         )
     )
-    number = session.scalar(select(func.max(table.number)).where(table.run_id == run_id)) or 0
+    number = connection.scalar(select(func.max(table.number)).where(table.run_id == run_id)) or 0
     rows = []
     for time, event in lines:
         message = _fit(event.message)
@@ -55,7 +55,7 @@ def insert(session: Session, run_id: str, attempt: int, records: Iterable[Record
             }
         )
     if rows:
-        session.execute(sql_insert(table), rows)
+        connection.execute(sql_insert(table), rows)
 
 
 def read(session: Session, run_id: str, after: int, limit: int, tail: int | None) -> LogsReply:

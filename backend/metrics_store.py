@@ -17,6 +17,7 @@ from typing import Any, cast
 from sqlalchemy import (
     JSON,
     ColumnElement,
+    Connection,
     Select,
     Table,
     and_,
@@ -105,7 +106,7 @@ def decode(value: float | None, kind: int) -> float:
     return value if value is not None else _NOT_FINITE[kind]
 
 
-def insert(session: Session, run_id: str, ingest: int, records: Iterable[Record]) -> int:
+def insert(connection: Connection, run_id: str, ingest: int, records: Iterable[Record]) -> int:
     """Take in the metrics among the records, in the caller's transaction, which holds the run's row lock.
 
     The same point again changes nothing, and readers are not sent it again: a resumed attempt repeats its journal. A
@@ -134,19 +135,19 @@ def insert(session: Session, run_id: str, ingest: int, records: Iterable[Record]
     if not points:
         return ingest
     ingest += 1
-    ids = _name_ids(session, {name for name, _ in points})
+    ids = _name_ids(connection, {name for name, _ in points})
     newest: dict[int, dict[str, Any]] = {}
     for (name, step), row in points.items():
         row |= {"run_id": run_id, "name_id": ids[name], "ingest": ingest}
         if step >= newest.get(ids[name], row)["step"]:
             newest[ids[name]] = row
-    _upsert(session, _CHANGED, list(points.values()))
+    _upsert(connection, _CHANGED, list(points.values()))
     latest = [{column.name: row[column.name] for column in _LATEST.c} for row in newest.values()]
-    _upsert(session, _NEWER, latest)
+    _upsert(connection, _NEWER, latest)
     return ingest
 
 
-def rewind(session: Session, run_id: str, to_step: int) -> None:
+def rewind(connection: Connection, run_id: str, to_step: int) -> None:
     """Have the newest values be those up to a step: a resumed attempt stands before what the one before had said.
 
     The points beyond stay, as the old attempt's curve, until the new one has replaced them. A metric without a point
@@ -156,12 +157,12 @@ def rewind(session: Session, run_id: str, to_step: int) -> None:
     before = and_(_POINTS.c.run_id == run_id, _POINTS.c.name_id == _LATEST.c.name_id, _POINTS.c.step <= to_step)
     newest = select(func.max(_POINTS.c.step)).where(before).correlate(_LATEST).scalar_subquery()
     moved = update(_LATEST).where(ahead).values(step=func.coalesce(newest, -1), epoch=0.0, value=None, kind=NAN)
-    steps = {row.name_id: row.step for row in session.execute(moved.returning(_LATEST.c.name_id, _LATEST.c.step))}
+    steps = {row.name_id: row.step for row in connection.execute(moved.returning(_LATEST.c.name_id, _LATEST.c.step))}
     wanted = [tuple_(_POINTS.c.name_id, _POINTS.c.step) == (name, step) for name, step in steps.items() if step >= 0]
     if wanted:
         columns = [_POINTS.c[column.name] for column in _LATEST.c]
-        rows = session.execute(select(*columns).where(_POINTS.c.run_id == run_id, or_(*wanted)))
-        _upsert(session, _NEWER, [dict(row._mapping) for row in rows])
+        rows = connection.execute(select(*columns).where(_POINTS.c.run_id == run_id, or_(*wanted)))
+        _upsert(connection, _NEWER, [dict(row._mapping) for row in rows])
 
 
 def reply(session: Session, run: models.Run, names: Sequence[str] | None, since: int, max_points: int) -> MetricsReply:
@@ -317,8 +318,7 @@ def _mean(mean: float | None, kinds: Set[int]) -> float:
     return float(mean) if mean is not None else math.nan
 
 
-def _upsert(session: Session, upsert: _Upsert, rows: list[dict[str, Any]]) -> None:
-    connection = session.connection()
+def _upsert(connection: Connection, upsert: _Upsert, rows: list[dict[str, Any]]) -> None:
     if connection.dialect.name == "postgresql":
         columns = {column.name: [row[column.name] for row in rows] for column in upsert.table.c}
         connection.execute(upsert.postgresql, columns)
@@ -335,14 +335,13 @@ _IDS_OF = Prepared(
 )
 
 
-def _name_ids(session: Session, names: Iterable[str]) -> dict[str, int]:
+def _name_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     """The id of each name, made where it is missing.
 
     Not cached: an id from a transaction that is rolled back would live on in the cache, and one look-up a batch is
     nothing beside its points.
     """
     wanted = sorted(names)  # in one order everywhere, so that two batches with new names cannot lock each other out
-    connection = session.connection()
     ids: dict[str, int] = dict(_IDS_OF.rows(connection, {"wanted": wanted}))
     missing = [{"name": name} for name in wanted if name not in ids]
     if missing:

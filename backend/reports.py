@@ -7,7 +7,7 @@ from operator import attrgetter
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from sqlalchemy import Table, and_, bindparam, select, update
+from sqlalchemy import Connection, Table, and_, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from backend import logs, metrics_store
@@ -47,20 +47,19 @@ _HEARD = Prepared(
 )
 
 
-def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch, principal: Principal) -> int:
+def take_events(connection: Connection, worker_id: str, run_id: str, batch: EventBatch, principal: Principal) -> int:
     """Take in a batch; returns the last seq taken for the attempt.
 
     Records that were taken before are passed over. After a gap nothing is taken: the answer tells the worker from
     where to send again. Raises ApiError 404, 403 where the worker registered with another token, which is in use, or
     409 where the run is no longer this attempt's.
     """
-    connection = session.connection()
     wanted = {"run": run_id, "number": batch.attempt, "worker": worker_id}
     found = _STANDING.rows(connection, wanted)
     if not found:
         raise not_found("run", run_id)
     (standing,) = found
-    refuse_other(session, standing.token_id, principal)
+    refuse_other(connection, standing.token_id, principal)
     _fence(standing, batch.attempt if standing.accepted_seq is not None else None, worker_id)
     fresh: list[Record] = []
     seq: int = standing.accepted_seq
@@ -74,10 +73,10 @@ def take_events(session: Session, worker_id: str, run_id: str, batch: EventBatch
     of_attempt: dict[str, Any] = {"accepted_seq": seq}
     for record in fresh:
         _apply(of_run, of_attempt, record, folder_of(run_id, batch.attempt))
-    of_run["ingest"] = metrics_store.insert(session, run_id, standing.ingest, fresh)
+    of_run["ingest"] = metrics_store.insert(connection, run_id, standing.ingest, fresh)
     if any(isinstance(record.event, Started) for record in fresh):
-        metrics_store.rewind(session, run_id, of_run["step"])
-    logs.insert(session, run_id, batch.attempt, fresh)
+        metrics_store.rewind(connection, run_id, of_run["step"])
+    logs.insert(connection, run_id, batch.attempt, fresh)
     _HEARD.run(connection, {"run": run_id, "attempt": batch.attempt, **of_attempt})
     _REPORTED.run(connection, {"run": run_id, **of_run})
     return seq

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, and_, bindparam, inspect, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, inspect, or_, select
 from sqlalchemy.orm import Session
 
 from backend.db import Database, db_now, new_id, now
@@ -125,11 +125,11 @@ def revoke(session: Session, token_id: str, principal: Principal) -> TokenInfo:
     return _info(token, moment)
 
 
-def refuse_other(session: Session, owner: str | None, principal: Principal) -> None:
+def refuse_other(connection: Connection, owner: str | None, principal: Principal) -> None:
     """Raises ApiError 403 where the token ``owner`` is still good, and is not the one that this is asked with."""
     if owner in (None, principal.token_id):
         return
-    if session.scalars(select(Token.id).where(Token.id == owner, _live())).first():
+    if connection.scalars(select(Token.id).where(Token.id == owner, _live())).first():
         raise ApiError(403, "this worker registered with another token, which is still in use")
 
 

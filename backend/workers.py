@@ -42,7 +42,7 @@ def register(session: Session, registration: Registration, principal: Principal,
     new = {"id": registration.worker_id, "registered_at": moment, **values}
     if not insert_if_absent(session, Worker, new, unique=["id"]):
         worker = session.get_one(Worker, registration.worker_id, with_for_update={"key_share": True})
-        refuse_other(session, worker.token_id, principal)
+        refuse_other(session.connection(), worker.token_id, principal)
         for name, value in values.items():
             setattr(worker, name, value)
         held = lock(session, (Run.worker_id == worker.id) & Run.state.in_(HELD))

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from backend.db.group_commit import GroupCommit
@@ -19,6 +22,7 @@ from backend.db.types import db_now
 _POOL_SIZE = 10
 _POOL_OVERFLOW = 40
 _BUSY_SECONDS = 30
+SQLITE = sqlite.dialect()
 
 
 class Database:
@@ -49,12 +53,18 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session in a writing transaction. Do not nest: SQLite has one writer."""
-        if self._writers:
-            with self._writers.session() as session:
-                yield session
-            return
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with (
+            self.writing() as connection,
+            Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session,
+        ):
             yield session
+            session.flush()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """As of ``write``, for who needs no objects: a session takes as long as writing a few rows."""
+        with self._writers.connection() if self._writers else self.engine.begin() as connection:
+            yield connection
 
     def dispose(self) -> None:
         self.engine.dispose()
@@ -97,6 +107,16 @@ def _sqlite_engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("dkd_begin", "BEGIN"))
+        begin = connection.get_execution_options().get("dkd_begin", "BEGIN")
+        driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+        try:
+            driver.execute(begin)
+        except sqlite3.Error as error:
+            raise refusal(begin, [], error) from error
 
     return engine
+
+
+def refusal(sql: str, values: Any, error: sqlite3.Error) -> Exception:
+    """What SQLAlchemy raises where SQLite's driver raised this, for who asks the driver without SQLAlchemy."""
+    return DBAPIError.instance(sql, values, error, sqlite3.Error, dialect=SQLITE)

@@ -11,18 +11,17 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 _TOGETHER = 32
 """At most so many writers share a commit, so that under a load without end the first of them is answered too."""
 
 
 class GroupCommit:
-    """The writers of an engine, each with a session in turn.
+    """The writers of an engine, each with the connection in turn.
 
     Args:
         engine: of SQLite, where ``execution_options(dkd_begin=…)`` says how a transaction begins.
@@ -35,16 +34,16 @@ class GroupCommit:
         self._writing = False
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """A session in a writing transaction, which is on the disk when the block has been left.
+    def connection(self) -> Iterator[Connection]:
+        """A connection in a writing transaction, which is on the disk when the block has been left.
 
         Raises what the block raises, having undone what it wrote, and what the database says to the commit.
         """
         group = self._entered()
         try:
             group = group or _Group(self._engine)
-            with group.session() as session:
-                yield session
+            with group.member() as connection:
+                yield connection
         finally:
             self._left(group)
         group.wait()
@@ -116,20 +115,17 @@ class _Group:
         return self._members < _TOGETHER and _in_transaction(self._connection)
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """For the next member. The first has nothing of others to leave untouched, and needs no savepoint."""
+    def member(self) -> Iterator[Connection]:
+        """For the next of them. The first has nothing of others to leave untouched, and needs no savepoint."""
         self._members += 1
-        mode: Literal["rollback_only", "create_savepoint"] = (
-            "create_savepoint" if self._members > 1 else "rollback_only"
-        )
-        with Session(self._connection, expire_on_commit=False, join_transaction_mode=mode) as session:
-            session.connection()
-            try:
-                yield session
-                session.commit()
-            except BaseException:
-                session.rollback()
-                raise
+        own = self._connection.begin_nested() if self._members > 1 else None
+        try:
+            yield self._connection
+            if own:
+                own.commit()
+        except BaseException:
+            (own or self._transaction).rollback()
+            raise
 
     def end(self) -> None:
         """Commit for all; the only member may have undone it."""

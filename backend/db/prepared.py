@@ -12,15 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy import ClauseElement, Connection, Select
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from backend.db.engine import Database
+from backend.db.engine import SQLITE, Database, refusal
 
-_DIALECT = sqlite.dialect()
 Values = Mapping[str, Any]
 
 
@@ -78,19 +75,19 @@ class _OfDriver:
     """A statement as SQLite's driver takes it, with what turns values into the database's and back."""
 
     def __init__(self, statement: ClauseElement, keys: Sequence[str]) -> None:
-        compiled = cast(SQLCompiler, statement.compile(dialect=_DIALECT, column_keys=[*keys]))
+        compiled = cast(SQLCompiler, statement.compile(dialect=SQLITE, column_keys=[*keys]))
         if compiled.insert_prefetch or compiled.update_prefetch:
             missing = [column.name for column in (*compiled.insert_prefetch, *compiled.update_prefetch)]
             raise TypeError(f"give values of {missing}: their defaults are SQLAlchemy's, and this leaves it out")
         self._sql = str(compiled)
         own = compiled.params
         self._binds: list[tuple[str, Any, Callable[[Any], Any] | None]] = [
-            (name, own[name], _dialect_type(compiled.binds[name].type).bind_processor(_DIALECT))
+            (name, own[name], _dialect_type(compiled.binds[name].type).bind_processor(SQLITE))
             for name in compiled.positiontup or ()
         ]
         columns = [*statement.selected_columns] if isinstance(statement, Select) else []
         self._row: Any = namedtuple("Row", [column.name for column in columns])  # type: ignore[misc]
-        self._reads = [_dialect_type(column.type).result_processor(_DIALECT, None) for column in columns]
+        self._reads = [_dialect_type(column.type).result_processor(SQLITE, None) for column in columns]
 
     def rows(self, driver: Any, values: Values) -> list[Any]:
         # All, so that the statement is at its end and holds no snapshot.
@@ -117,8 +114,8 @@ class _OfDriver:
         try:
             return execute(self._sql, values)
         except sqlite3.Error as error:
-            raise DBAPIError.instance(self._sql, values, error, sqlite3.Error, dialect=_DIALECT) from error
+            raise refusal(self._sql, values, error) from error
 
 
 def _dialect_type(type_: TypeEngine[Any]) -> TypeEngine[Any]:
-    return type_.dialect_impl(_DIALECT)
+    return type_.dialect_impl(SQLITE)

@@ -57,8 +57,8 @@ def take(database: Database, run_id: str, *records: Record, attempt: int = 1) ->
     """Have one batch of a run's records taken in."""
     with database.write() as session:
         run = session.get_one(models.Run, run_id, with_for_update=True)
-        run.ingest = metrics_store.insert(session, run.id, run.ingest, records)
-        logs.insert(session, run.id, attempt, records)
+        run.ingest = metrics_store.insert(session.connection(), run.id, run.ingest, records)
+        logs.insert(session.connection(), run.id, attempt, records)
 
 
 def change(database: Database, run_id: str, **columns: Any) -> None:

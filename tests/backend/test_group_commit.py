@@ -175,6 +175,15 @@ def test_a_database_that_cannot_be_opened_stops_nobody_else(
     assert kept(database) == {1}
 
 
+def test_a_transaction_that_cannot_begin_is_sqlalchemys_error(database: Database) -> None:
+    with database.engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.execute("BEGIN")
+        with pytest.raises(OperationalError, match="within a transaction"):
+            connection.begin()
+        driver.execute("ROLLBACK")
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_who_gives_up_waiting_leaves_the_turn_to_the_next(database: Database, late: bool) -> None:
     """Ctrl-C reaches a thread that waits, before its turn has come or just after."""

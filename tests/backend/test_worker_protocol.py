@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, get_args
 
+import httpx
 import pytest
 from sqlalchemy import select
 
@@ -139,6 +140,26 @@ def test_a_run_that_does_not_exist_is_lost(lab: Lab) -> None:
     assert lab.orders(ghost) == ["lost"]
     assert lab.post_events(ghost, started(1)).status_code == 404
     assert lab.post_finish(ghost, "failed").status_code == 404
+
+
+def test_a_report_that_is_not_in_order_is_told_why(lab: Lab, claim: Json) -> None:
+    """It has a shorter way than other requests, and the same answers."""
+    address = f"/api/v1/worker/worker-one/runs/{claim['run_id']}/events"
+    body = {"attempt": 1, "records": [started(1)]}
+
+    def refused(client: httpx.Client, address: str = address, **sent: Any) -> tuple[int, list[str]]:
+        answer = client.post(address, **({"json": body} | sent))
+        assert answer.headers["content-type"] == "application/problem+json"
+        return answer.status_code, [item["path"] for item in answer.json().get("errors", [])]
+
+    without = {"headers": {"Authorization": "Basic d29ya2VyOg=="}}
+    assert refused(lab.worker, **without) == (401, [])
+    assert refused(lab.admin) == (403, [])
+    assert refused(lab.worker, address.replace("worker-one", "worker_one")) == (422, ["worker_id"])
+    assert refused(lab.worker, address.replace(claim["run_id"], "x" * 65)) == (422, ["run_id"])
+    assert refused(lab.worker, json={"attempt": "first"}) == (422, ["attempt", "records"])
+    assert refused(lab.worker, json=None, content=b"{") == (422, ["body"])
+    assert lab.events(claim, started(1)) == 1
 
 
 def test_finishing_twice_changes_nothing(lab: Lab, claim: Json) -> None:
