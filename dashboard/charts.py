@@ -31,7 +31,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
     second = any(trace.second for trace, _ in traces)
     for trace, curve in traces:
         if curve.resolution > 1:
-            _band(figure, curve.epoch, curve.low, curve.high, trace.colour, trace.metric, second=trace.second)
+            band(figure, curve.epoch, curve.low, curve.high, trace.colour, trace.metric, second=trace.second)
         figure.add_scatter(
             x=curve.epoch,
             y=_drawable(curve.value),
@@ -87,7 +87,7 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
     return figure
 
 
-def _band(
+def band(
     figure: go.Figure,
     x: Sequence[float],
     low: Sequence[float],
@@ -95,8 +95,9 @@ def _band(
     colour: str,
     group: str,
     *,
-    second: bool,
+    second: bool = False,
 ) -> None:
+    """A faint area between ``low`` and ``high``, hidden and shown with the traces of ``group``."""
     figure.add_scatter(
         x=[*x, *reversed(x)],
         y=_drawable([*high, *reversed(low)]),

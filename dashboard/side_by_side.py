@@ -133,7 +133,8 @@ def curves_figure(
         if points:
             last = max(last, points[-1].x)
             if any(point.high > point.low for point in points):
-                _band(figure, points, style.colour, method.label)
+                x, low, high = zip(*((point.x, point.low, point.high) for point in points), strict=True)
+                charts.band(figure, x, low, high, style.colour, method.label)
             _mean_line(figure, points, method.label, style, second=False)
         other = over_seeds(method.second, view)
         if other:
@@ -159,21 +160,6 @@ def curves_figure(
     # Below the plot: at phone width the entries take several lines, which would push the plot down from above.
     figure.update_layout(legend={"y": -0.16, "yanchor": "top"})
     return figure
-
-
-def _band(figure: go.Figure, points: Sequence[Point], colour: str, group: str) -> None:
-    x = [point.x for point in points]
-    figure.add_scatter(
-        x=[*x, *reversed(x)],
-        y=[*(point.high for point in points), *(point.low for point in reversed(points))],
-        fill="toself",
-        fillcolor=theme.faint(colour, 0.18),
-        line={"width": 0},
-        mode="lines",
-        legendgroup=group,
-        showlegend=False,
-        hoverinfo="skip",
-    )
 
 
 def _mean_line(figure: go.Figure, points: Sequence[Point], label: str, style: theme.Style, *, second: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import forms
+from dashboard import forms, session
 
 _FIELD_WIDTH = 148  # pixels: four beside each other on a screen, two on a phone
 
@@ -156,3 +156,9 @@ def table(rows: Sequence[Mapping[str, str]]) -> None:
     names = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
     lines = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row.values())}</tr>" for row in rows)
     st.html(f'<div class="dkd-table"><table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>')
+
+
+def nothing_yet(text: str) -> None:
+    """What a page says before the first experiment, with the way to it."""
+    st.info(text, icon=":material/science:")
+    st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")

@@ -18,7 +18,7 @@ from dashboard import plot, session, tables, theme
 from dashboard.live import Curve, RunCurves
 from dashboard.side_by_side import XS, Band, MethodCurves, View, X, curves_figure
 from dashboard.views import compared
-from dashboard.widgets import escape, table
+from dashboard.widgets import escape, nothing_yet, table
 
 _ACCURACY, _SIMILARITY = "test/top1", "grad/similarity"
 _AXES = ("metric", "author's two axes")
@@ -46,8 +46,7 @@ def show() -> None:
     runs = st.query_params.get_all("run")
     chosen = [] if runs else _choose()
     if not chosen and not runs:
-        st.info("There is nothing to compare yet. An experiment trains the methods.", icon=":material/science:")
-        st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+        nothing_yet("There is nothing to compare yet. An experiment trains the methods.")
         return
     if runs:
         with st.container(horizontal=True, vertical_alignment="center"):

@@ -11,6 +11,7 @@ from client import Client
 from core.wire.public import ExperimentPage, ExperimentSummary
 from dashboard import bulk, filters, paging, session, tables
 from dashboard.choice import Choice
+from dashboard.widgets import nothing_yet
 
 
 def show() -> None:
@@ -44,8 +45,7 @@ def _empty(query: Mapping[str, Any]) -> None:
             session.page("runs"), label="All experiments", icon=":material/list:", query_params={"view": "Experiments"}
         )
     else:
-        st.info("There are no experiments yet.", icon=":material/science:")
-        st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+        nothing_yet("There are no experiments yet.")
 
 
 def _settled(choice: Choice, items: Sequence[ExperimentSummary], query: object) -> tuple[list[ExperimentSummary], int]:

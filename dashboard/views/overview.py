@@ -10,7 +10,7 @@ from client import ApiError
 from core.wire.activity import Activity, FailedRuns, RunningRun, WaitingRuns
 from core.wire.public import Comparison, ExperimentSummary, Worker
 from dashboard import session, tables, theme
-from dashboard.widgets import escape
+from dashboard.widgets import escape, nothing_yet
 
 # What stands below a link is set in under its words.
 _STYLE = """<style>
@@ -66,8 +66,7 @@ def _body(window: str) -> None:
 
 def _welcome(now: Activity) -> None:
     """Before the first experiment."""
-    st.info("Nothing has been submitted yet. An experiment makes runs, and this page then follows them.", icon="🔬")
-    st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+    nothing_yet("Nothing has been submitted yet. An experiment makes runs, and this page then follows them.")
     if not now.workers:
         st.caption("No worker is online either: runs would wait for one. `dkd up` starts one on this machine.")
 

@@ -10,7 +10,7 @@ from client import ApiError
 from core.wire.comparisons import PublishedTable, Table, Which
 from dashboard import reports, session
 from dashboard.views.compared import EPOCHS, downloads
-from dashboard.widgets import escape
+from dashboard.widgets import escape, nothing_yet
 
 _REFRESH_SECONDS = 15.0
 """The table changes when a run ends, which is seldom, and costs the backend more than a live page's question."""
@@ -97,8 +97,7 @@ def _table(table: Table, wanted: list[str]) -> None:
         if wanted:
             st.info(f"No experiment has the tags {escape(', '.join(wanted))}.", icon=":material/filter_alt_off:")
         else:
-            st.info("There are no results yet. A row appears with the first experiment.", icon=":material/science:")
-            st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+            nothing_yet("There are no results yet. A row appears with the first experiment.")
         return
     unit = f" ({table.unit})" if table.unit else ""
     st.markdown(f"**{escape(table.title)}{unit}**, mean ± sample sd (n seeds). A number leads to its runs.")

@@ -15,6 +15,7 @@ from dashboard import charts, panels, plot, session, tables, theme
 from dashboard.feed import RunFeed
 from dashboard.live import RunCurves, seconds_left
 from dashboard.views import run_details, run_machine
+from dashboard.widgets import nothing_yet
 
 REFRESH_SECONDS = 1.0
 """Between two looks. A look costs some 300 bytes while nothing is new, so that a metric is seen within two seconds."""
@@ -51,8 +52,7 @@ def _choose() -> None:
     st.title("Run")
     newest = session.ask("newest runs", lambda: session.client().runs(limit=10)).value.items
     if not newest:
-        st.info("There are no runs yet. An experiment makes them.", icon=":material/science:")
-        st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+        nothing_yet("There are no runs yet. An experiment makes them.")
         return
     st.markdown("Choose a run; these are the newest.")
     for run in newest:

@@ -16,6 +16,7 @@ from core.wire.public import TERMINAL, Run, RunPage, RunSummary
 from dashboard import bulk, filters, paging, session, tables
 from dashboard.choice import Choice
 from dashboard.views import experiment_list
+from dashboard.widgets import nothing_yet
 
 _MOST_CHOSEN = 1000
 _ASK_FIRST = 10
@@ -77,8 +78,7 @@ def _empty(query: Mapping[str, Any]) -> None:
         st.info("No run matches these filters.", icon=":material/filter_alt_off:")
         st.page_link(session.page("runs"), label="All runs", icon=":material/list:")
     else:
-        st.info("There are no runs yet. An experiment makes them.", icon=":material/science:")
-        st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+        nothing_yet("There are no runs yet. An experiment makes them.")
 
 
 def _settled(choice: Choice, items: Sequence[RunSummary], query: object) -> tuple[list[RunSummary], int]:

@@ -12,7 +12,7 @@ from client import ApiError, BackendUnreachable
 from core.wire.public import TeacherInfo
 from core.wire.stored import UPLOAD, Upload, UploadList
 from dashboard import bulk, paging, session, tables, theme
-from dashboard.widgets import escape
+from dashboard.widgets import escape, nothing_yet
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FORM_MOST = 1 << 30
@@ -30,11 +30,7 @@ def show() -> None:
     teachers = known.value
     held = session.ask("uploads", lambda: session.client().uploads()).value
     if not teachers:
-        st.info(
-            "There are no teachers yet. An experiment with one trains it, and later ones share it.",
-            icon=":material/school:",
-        )
-        st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+        nothing_yet("There are no teachers yet. An experiment with one trains it, and later ones share it.")
     else:
         _list(teachers, held.items)
     _uploads(held)
