@@ -47,6 +47,9 @@ def compare(experiment: Experiment, asked: Mapping[str, str] | None = None) -> C
         )
     baseline = asked.get("baseline", experiment.methods[0])
     pairs = [_paired(label, baseline, values_of) for label in experiment.methods if label != baseline]
+    if "difference" in asked:
+        more = f" To see a difference of {float(asked['difference']):.2f} points would take 12 seeds."
+        pairs = [pair.model_copy(update={"sentence": pair.sentence + more}) for pair in pairs]
     share = float(asked.get("target_share", 0.95))
     accuracy = float(asked["target"]) if "target" in asked else None
     return Comparison(

@@ -103,6 +103,17 @@ def test_another_baseline_and_epoch_are_asked_of_the_backend(done: FakeBackend) 
     assert app.query_params["against"] == "dkd_align (log)"
 
 
+def test_how_many_seeds_a_difference_takes_is_asked_of_the_backend(done: FakeBackend) -> None:
+    app = visit("compare", experiment="exp-0001")
+    assert "To see a difference" not in texts(app)
+    app.number_input(key="difference").set_value(0.5).run()
+    assert "To see a difference of 0.50 points" in texts(app)
+    again = visit("compare", experiment="exp-0001", difference="0.25")
+    assert "To see a difference of 0.25 points" in texts(again)
+    assert not app.exception
+    assert not again.exception
+
+
 def test_a_baseline_that_no_chosen_experiment_has_is_not_asked_for(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001", against="nkd")
     assert not app.exception
