@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+import streamlit as st
+
+from dashboard import login
 from tests.dashboard.conftest import texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
@@ -43,6 +47,26 @@ class TestToken:
         app.button[0].click().run()
         assert app.title[0].value == "teacher · seed 0"
         assert set(server.tokens) == {"dkd_mine"}
+
+    def test_the_browser_is_asked_for_what_it_kept_when_the_pages_have_names(
+        self, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its answer carries the name of the page that it has been told; before that, of none, which is Overview."""
+        order: list[str] = []
+        navigation, keeper = st.navigation, login._keeper()
+
+        def navigate(*args: Any, **named: Any) -> Any:
+            order.append("pages")
+            return navigation(*args, **named)
+
+        def ask(*args: Any, **named: Any) -> Any:
+            order.append("browser")
+            return keeper(*args, **named)
+
+        monkeypatch.setattr(st, "navigation", navigate)
+        monkeypatch.setattr(login, "_keeper", lambda: ask)
+        visit("runs")
+        assert order == ["pages", "browser"]
 
     @pytest.mark.parametrize(
         ("given", "status", "said"),
