@@ -52,11 +52,12 @@ def show() -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{tables.counted(len(runs), 'run')}** chosen by the address")
             st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
+    read = _read(chosen, runs)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    drawing = _controls(chosen, row)
+    drawing = _controls(read.experiments, row)
     with row:
-        asked = compared.question(_methods(chosen)) if chosen else None
-    _live(chosen, runs, drawing, asked)
+        asked = compared.question(_methods(read.experiments)) if chosen else None
+    _live(chosen, runs, drawing, asked, read)
 
 
 def _experiment(id_or_name: str) -> session.Known[Experiment]:
@@ -91,7 +92,7 @@ def _choose() -> list[str]:
     return chosen or given
 
 
-def _controls(chosen: list[str], row: DeltaGenerator) -> _Drawing:
+def _controls(experiments: list[Experiment], row: DeltaGenerator) -> _Drawing:
     titles = {metric["name"]: metric["label"] for metric in session.catalog().metrics}
     with row:
         axes = st.segmented_control(
@@ -137,7 +138,7 @@ def _controls(chosen: list[str], row: DeltaGenerator) -> _Drawing:
             help="Of each run's moving average, how much of the past stays from point to point. 0: none.",
         )
         log = st.toggle("Log scale", key="log", bind="query-params")
-    gpus = _gpus(chosen) if x == "GPU-seconds" else 1
+    gpus = _gpus(experiments) if x == "GPU-seconds" else 1
     if gpus is None:
         st.info(
             "These runs did not ask for GPUs and have no GPU-seconds. Training time is drawn.",
@@ -151,33 +152,35 @@ def _controls(chosen: list[str], row: DeltaGenerator) -> _Drawing:
     return _Drawing((metric, second), (titles[metric], "Gradient similarity (cosine, dashed)"), view)
 
 
-def _gpus(chosen: list[str]) -> int | None:
+def _gpus(experiments: list[Experiment]) -> int | None:
     """GPUs that each run asked for; None where they asked for none, or are chosen one by one."""
     asked = {
         resources.get("gpus", 1) if resources.get("device") == "gpu" else 0
-        for resources in (_experiment(item).value.spec.get("resources", {}) for item in chosen)
+        for resources in (experiment.spec.get("resources", {}) for experiment in experiments)
     }
     return asked.pop() or None if len(asked) == 1 else None
 
 
-def _methods(chosen: list[str]) -> list[str]:
+def _methods(experiments: list[Experiment]) -> list[str]:
     """Labels of the methods that every experiment has, in the first one's order."""
-    labels = [_experiment(item).value.methods for item in chosen]
+    labels = [experiment.methods for experiment in experiments]
     return [label for label in labels[0] if all(label in others for others in labels)]
 
 
-def _live(chosen: list[str], run_ids: list[str], drawing: _Drawing, asked: compared.Question | None) -> None:
+def _live(
+    chosen: list[str], run_ids: list[str], drawing: _Drawing, asked: compared.Question | None, first_read: _Read
+) -> None:
     names = tuple(name for name in drawing.metrics if name)
 
-    def look() -> tuple[_Read, dict[str, RunCurves]]:
-        read = _read(chosen, run_ids)
+    def look(read: _Read | None = None) -> tuple[_Read, dict[str, RunCurves]]:
+        read = read or _read(chosen, run_ids)
         curves = session.ask(
             f"curves of {chosen} {run_ids} {names}",
             lambda: session.curves().update_some(session.client(), read.runs, names, _BUDGET),
         )
         return read, curves.value
 
-    first = look()
+    first = look(first_read)
     ended, held = _ended(first[0].runs), _all_held(first[0].runs, names)
     fresh: tuple[_Read, dict[str, RunCurves]] | None = first  # what the page has just asked for is drawn first
 
