@@ -61,8 +61,9 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         text = f"Test set: {comparison.test_size:,} images, so that one image is {comparison.resolution:.2f} %."
         lines.append(text)
     if comparison.teacher_top1 is not None:
-        target = f"; target {comparison.target:.2f} %" if comparison.target is not None else ""
-        lines.append(f"Teacher: {comparison.teacher_top1:.2f} %{target}.")
+        target = f"; target {comparison.target_words}" if comparison.target_words else ""
+        whose = "Teachers, on average" if len(comparison.teachers) > 1 else "Teacher"
+        lines.append(f"{whose}: {comparison.teacher_top1:.2f} %{target}.")
     if comparison.condition:
         lines.append(f"Holds for {comparison.condition}; values {WHICH[comparison.epoch]}.")
     for item in comparison.paired:

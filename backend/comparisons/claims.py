@@ -121,13 +121,15 @@ def _faster(method: Method, base: Method, options: Options) -> _Test:
     if found.area_difference is not None:
         numbers["area_difference"] = found.area_difference
     text = f"to {goal}: earlier in {found.earlier}, later in {found.later}, equal in {found.equal} of {found.n} pairs"
+    if found.units != found.n:
+        text += f" (of {found.units} teachers, earlier with {found.units_earlier}, later with {found.units_later})"
     if found.speed_up is not None:
         text += f"; {found.speed_up:.2f} times as fast where both got there ({found.both_reached})"
     if found.earlier + found.later == 0 and not found.both_reached:
         text += "; no run got there"
-    towards: Verdict = "holds" if found.earlier > found.later else "does not hold"
+    towards: Verdict = "holds" if found.units_earlier > found.units_later else "does not hold"
     claim = claim.model_copy(update={"reason": text, "n": found.n, "p": found.sign_p, "numbers": numbers})
-    return _Test(claim, towards, decides=found.earlier != found.later, units=found.n)
+    return _Test(claim, towards, decides=found.units_earlier != found.units_later, units=found.units)
 
 
 def _mobile(method: Method, base: Method, sample: Sample, options: Options) -> _Test:

@@ -97,13 +97,16 @@ def compare(method: Mapping[Key, Reached], base: Mapping[Key, Reached]) -> Paire
     """Pair by pair. None where no pair is known to its end.
 
     A run that never reached the target is later than any that did, so the sign of every difference is known and the
-    sign test is exact; its size is known only where both reached it.
+    sign test is exact; its size is known only where both reached it. Where teachers vary, a teacher is the unit of the
+    test: it counts as earlier where more of its pairs are earlier than later.
     """
     keys = [key for key in method if key in base]
     if not keys:
         return None
-    pairs = [(_late(method[key].epochs), _late(base[key].epochs)) for key in keys]
-    earlier, later = sum(one < other for one, other in pairs), sum(one > other for one, other in pairs)
+    signs = {key: _sign(_late(method[key].epochs), _late(base[key].epochs)) for key in keys}
+    earlier, later = _counts(signs.values())
+    units = statistics.by_block(signs)
+    units_earlier, units_later = _counts(units)
     both = [key for key in keys if method[key].epochs is not None and base[key].epochs is not None]
     # The area is taken of whole curves, and averaged by teacher where these vary, as every mean is.
     areas = {key: (method[key].area, base[key].area) for key in keys}
@@ -116,7 +119,10 @@ def compare(method: Mapping[Key, Reached], base: Mapping[Key, Reached]) -> Paire
         earlier=earlier,
         later=later,
         equal=len(keys) - earlier - later,
-        sign_p=statistics.sign_test_p(earlier, later),
+        units=len(units),
+        units_earlier=units_earlier,
+        units_later=units_later,
+        sign_p=statistics.sign_test_p(units_earlier, units_later),
         both_reached=len(both),
         speed_up=_ratio([base[key].epochs for key in both], [method[key].epochs for key in both]),
         speed_up_seconds=_ratio([base[key].seconds for key in both], [method[key].seconds for key in both]),
@@ -124,6 +130,17 @@ def compare(method: Mapping[Key, Reached], base: Mapping[Key, Reached]) -> Paire
         area_interval=area.interval,
         area_sign_flip_p=statistics.sign_flip_p(differences),
     )
+
+
+def _sign(one: float, other: float) -> float:
+    """-1 where ``one`` is earlier, 1 where it is later."""
+    return float((one > other) - (one < other))
+
+
+def _counts(signs: Iterable[float]) -> tuple[int, int]:
+    """How many are earlier and how many later."""
+    known = list(signs)
+    return sum(sign < 0 for sign in known), sum(sign > 0 for sign in known)
 
 
 def _late(epochs: float | None) -> float:

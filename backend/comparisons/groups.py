@@ -134,7 +134,10 @@ def paired(method: Method, base: Method, sample: Sample, question: Question) -> 
         interval=summary.interval if tested else None,
         sign_flip_p=statistics.sign_flip_p(differences) if tested else None,
         smallest_p=statistics.smallest_p(summary.n) if tested else None,
-        correlation=statistics.correlation([mine[key] for key in shared], [theirs[key] for key in shared]),
+        correlation=statistics.correlation(
+            statistics.by_block({key: mine[key] for key in shared}),
+            statistics.by_block({key: theirs[key] for key in shared}),
+        ),
         # Of all runs, not only the paired ones: it does not need the pairs.
         welch_interval=statistics.welch_interval(statistics.by_block(mine), statistics.by_block(theirs))
         if tested

@@ -175,7 +175,7 @@ class _Row:
         by_pair = {key: mine[key] - theirs[key] for key in mine if key in theirs}
         differences = statistics.by_block(by_pair)
         found = statistics.summarize(differences)
-        changes: dict[str, Any] = {"pairs": len(by_pair), "mean_difference": found.mean}
+        changes: dict[str, Any] = {"pairs": len(by_pair), "units": found.n, "mean_difference": found.mean}
         if layout.question.tested and found.n:
             test = statistics.sign_flip_p if layout.test == "sign_flip" else statistics.paired_t_p
             changes |= {"difference_interval": found.interval, "p": test(differences)}
@@ -303,7 +303,9 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: L
 
 def _out_of_reach(tested: Sequence[Cell]) -> list[str]:
     """Where no cell could be bold whatever the numbers: which n it would take."""
-    most = max(cell.pairs for cell in tested)
+    most = max(cell.units for cell in tested)
+    vary = any(cell.units != cell.pairs for cell in tested)
+    noun, more = ("pairs or teachers", "seeds or teachers") if vary else ("pairs", "seeds")
     least = statistics.smallest_p(most) or 1.0
     if least * len(tested) < SIGNIFICANCE:
         return []
@@ -311,6 +313,6 @@ def _out_of_reach(tested: Sequence[Cell]) -> list[str]:
     while 2.0 ** (1 - needed) * len(tested) >= SIGNIFICANCE:
         needed += 1
     return [
-        f"No cell can be bold yet: {most} pairs cannot show p < {least:.3g}, and Holm over {len(tested)} comparisons "
-        f"asks for less than {SIGNIFICANCE / len(tested):.2g} of the first; {needed} seeds could."
+        f"No cell can be bold yet: {most} {noun} cannot show p < {least:.3g}, and Holm over {len(tested)} comparisons "
+        f"asks for less than {SIGNIFICANCE / len(tested):.2g} of the first; {needed} {more} could."
     ]

@@ -155,7 +155,10 @@ class PairedConvergence(Wire):
     earlier: int
     later: int
     equal: int = Field(description="In the same epoch, or both never.")
-    sign_p: float | None = Field(None, description="Exact sign test, two-sided; equal pairs say nothing.")
+    units: int = Field(0, description="What the sign test is over: pairs, or teachers where these vary.")
+    units_earlier: int = Field(0, description="Of them, those that were earlier; a teacher, in more of its pairs.")
+    units_later: int = 0
+    sign_p: float | None = Field(None, description="Exact sign test, two-sided; equal units say nothing.")
     both_reached: int
     speed_up: float | None = Field(
         None, description="Baseline's median epochs / the method's, over the pairs of which both reached it."
@@ -185,7 +188,9 @@ class Paired(Wire):
     )
     sign_flip_p_holm: float | None = Field(None, description="After Holm over the methods compared with the baseline.")
     smallest_p: float | None = Field(None, description="The smallest p that n pairs can give: 2^(1−n).")
-    correlation: float | None = Field(None, description="Of the pairs; null below n = 3 or without variance.")
+    correlation: float | None = Field(
+        None, description="Of the pairs, or of the teachers' means; null below n = 3 or without variance."
+    )
     welch_interval: Interval | None = None
     teachers: list[TeacherDifference] = Field(default_factory=list, description="Filled where teachers vary.")
     missing: list[MissingPair] = Field(default_factory=list)
@@ -227,6 +232,15 @@ class Comparison(Wire):
     complete: bool = Field(description="Every run has ended.")
     condition: str = Field("", description='What the result holds for, as "one teacher (seed 0)".')
     notes: list[str] = Field(default_factory=list, description="What a reader must know besides.")
+
+    @property
+    def target_words(self) -> str:
+        """What the runs had to reach, in %: one target, or from the least to the greatest where each teacher sets its
+        own, since no run was judged by their mean. Empty while none is known."""
+        known = sorted({run.target for group in self.groups if group.convergence for run in group.convergence.runs})
+        if len(known) > 1:
+            return f"{known[0]:.2f} to {known[-1]:.2f} % ({100 * self.target_share:g} % of each teacher's)"
+        return f"{self.target:.2f} %" if self.target is not None else ""
 
 
 class OverviewCell(Wire):
@@ -313,6 +327,7 @@ class Cell(Wire):
     sd: float | None = None
     interval: Interval | None = None
     pairs: int = 0
+    units: int = Field(0, description="What the test is over: pairs, or teachers where these vary.")
     mean_difference: float | None = None
     difference_interval: Interval | None = None
     p: float | None = None

@@ -192,7 +192,7 @@ def _differences(found: Comparison, name: str) -> None:
 def _convergence(found: Comparison) -> None:
     if found.target is None:
         return
-    st.subheader(f"Epochs to {tables.percent(found.target)}")
+    st.subheader(f"Epochs to {found.target_words}")
     paired = {pair.label: pair.convergence for pair in found.paired}
     rows = []
     for group in found.groups:
@@ -281,8 +281,9 @@ def holds_for(found: Comparison) -> str:
         one = f"; one image is {found.resolution:.2g} %" if found.resolution else ""
         parts.append(f"Test set: {found.test_size:,} images{one}.")
     if found.teacher_top1 is not None:
-        target = f"; target {tables.percent(found.target)}" if found.target is not None else ""
-        parts.append(f"Teacher: {tables.percent(found.teacher_top1)}{target}.")
+        target = f"; target {found.target_words}" if found.target_words else ""
+        whose = "Teachers, on average" if len(found.teachers) > 1 else "Teacher"
+        parts.append(f"{whose}: {tables.percent(found.teacher_top1)}{target}.")
     parts.append(f"Accuracy {WHICH[found.epoch]}; sd is the sample standard deviation over n seeds.")
     if found.condition:
         parts.append(f"Holds for {found.condition}.")

@@ -136,12 +136,16 @@ def test_other_metrics(database: Database, api: TestClient) -> None:
     experiment = _finished(database, THREE)
     ids = rows.run_ids(database, experiment)
     for seed in range(3):
-        rows.take(database, ids["kd", seed], rows.metrics(40, epoch=4, test__loss=1.0 + 0.01 * seed, mine=1.0))
-        rows.take(database, ids["DKD", seed], rows.metrics(40, epoch=4, test__loss=0.5, mine=1.0))
+        own = {"test__loss": 1.0 + 0.01 * seed, "train__loss": 2.0 + 0.01 * seed}
+        rows.take(database, ids["kd", seed], rows.metrics(40, epoch=4, **own, mine=1.0))
+        rows.take(database, ids["DKD", seed], rows.metrics(40, epoch=4, test__loss=0.5, train__loss=0.5, mine=1.0))
     loss = _compare(api, experiment, metric="test/loss")
     assert (loss.unit, loss.groups[1].mean) == ("nats", 0.5)
     assert "DKD is better than kd" in loss.paired[0].sentence
     assert loss.groups[1].convergence is not None  # stays about the accuracy
+    minimised = _compare(api, experiment, metric="train/loss")  # each method its own, which says nothing of the other's
+    assert minimised.better is None
+    assert "DKD is lower than kd" in minimised.paired[0].sentence
     assert _compare(api, experiment, metric="mine").paired[0].mean_difference == 0
 
 
@@ -311,51 +315,6 @@ def test_seeds_for_a_difference_from_four_pairs_on(database: Database, api: Test
     (few,) = _compare(api, _finished(database, last(3), name="three"), difference=0.5).paired
     assert few.needed is None
     assert "4 are the least" in few.sentence
-
-
-def _under_teachers(database: Database, gains: dict[int, list[float]]) -> list[str]:
-    """An experiment a teacher seed, of seeds 0, 1 …, in which DKD gains that much over kd."""
-    made = []
-    for teacher, values in gains.items():
-        last = {
-            (label, seed): 80.0 + seed + gain * (label == "DKD")
-            for seed, gain in enumerate(values)
-            for label in ("kd", "DKD")
-        }
-        experiment = rows.experiment(
-            database,
-            name=f"teacher {teacher}",
-            methods=METHODS,
-            seeds=list(range(len(values))),
-            teacher={"model": "resnet8", "seed": teacher},
-        )
-        for key, run_id in rows.run_ids(database, experiment).items():
-            rows.succeed(database, run_id, [50, 80, 91, 90] if key[0] == "teacher" else [50, 60, last[key], last[key]])
-        made.append(experiment)
-    return made
-
-
-def test_where_teachers_vary_a_teacher_is_the_unit(database: Database, api: TestClient) -> None:
-    experiments = _under_teachers(database, {0: [1.0, 1.2], 1: [2.0, 2.2], 2: [0.3, 0.5]})
-    answer = api.get("/api/v1/comparisons", params={"experiment": experiments})
-    found = Comparison.model_validate(answer.json())
-    assert (len(found.experiments), found.condition) == (3, "3 teachers (seeds 0, 1, 2)")
-    (pair,) = found.paired
-    assert (pair.n, pair.units, pair.unit, pair.smallest_p) == (6, 3, "teacher", 0.25)
-    expected = statistics.summarize([1.1, 2.1, 0.4]).interval
-    assert pair.interval is not None
-    assert expected is not None
-    assert (pair.interval.low, pair.interval.high) == pytest.approx((expected.low, expected.high))
-    assert [(item.teacher_seed, item.n, round(item.mean_difference, 6)) for item in pair.teachers] == [
-        (0, 2, 1.1),
-        (1, 2, 2.1),
-        (2, 2, 0.4),
-    ]
-    assert "3 teachers cannot show p < 0.25" in pair.sentence
-    assert (found.groups[0].n, found.groups[0].units, found.groups[0].values) == (6, 3, {})
-    assert any("a teacher is the unit" in note for note in found.notes)
-    (alone,) = _compare(api, experiments[0]).paired
-    assert (alone.n, alone.unit, alone.teachers) == (2, "seed", [])
 
 
 def test_more_seeds_in_another_experiment_are_the_same_comparison(database: Database, api: TestClient) -> None:
