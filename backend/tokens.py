@@ -167,7 +167,8 @@ def bootstrap(database: Database, settings: Settings) -> None:
 
     So too the dashboard's, where the settings name a file for it.
 
-    A file that is there is used as it is, so that a second start, another replica and a new database keep it.
+    A file that is there is used as it is, so that a second start, another replica and a new database keep it; but a
+    token that was revoked since gives way to a new one, without which nothing on this machine would come in.
     """
     wanted = [("admin", settings.admin_token_file, ADMIN_SCOPES), ("worker", settings.worker_token_file, WORKER_SCOPES)]
     if settings.dashboard_token_file:
@@ -175,13 +176,16 @@ def bootstrap(database: Database, settings: Settings) -> None:
     for name, file, scopes in wanted:
         token = _token_in(file)
         with database.write() as session:
+            if session.scalars(select(Token.id).where(Token.sha256 == digest(token), ~_live())).first():
+                token = _token_in(file, refused=token)
             add_token(session, token, name, scopes)
 
 
-def _token_in(file: Path) -> str:
+def _token_in(file: Path, refused: str = "") -> str:
+    """The token in the file, made where there is none or only the one that is refused."""
     if file.exists():
         token = file.read_text(encoding="utf-8").strip()
-        if token:
+        if token and token != refused:
             return token
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Written apart and linked into place: of two processes that start at once, one wins and both read its token.
@@ -189,7 +193,7 @@ def _token_in(file: Path) -> str:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(secrets.token_urlsafe(32) + "\n")
-        if file.exists():  # it is there, but empty
+        if file.exists():  # it is there, but empty or refused
             os.replace(name, file)
         else:
             with contextlib.suppress(FileExistsError):

@@ -156,6 +156,26 @@ def test_the_tokens_files_are_made_once_and_readable_by_nobody_else(settings: Se
             assert client.get(f"/api/v1/{path}", headers=headers).status_code == status
 
 
+def test_a_built_in_token_that_was_revoked_gives_way_to_a_new_one(settings: Settings, database: Database) -> None:
+    bootstrap(database, settings)
+    files = (settings.admin_token_file, settings.worker_token_file)
+    admin, worker = (file.read_text().strip() for file in files)
+    with TestClient(create_app(settings), headers={"Authorization": f"Bearer {admin}"}) as client:
+        for token in client.get("/api/v1/tokens").json()["items"]:
+            if token["name"] == "worker":
+                assert client.delete(f"/api/v1/tokens/{token['id']}").status_code == 200
+    for _ in range(2):  # and that one is kept
+        bootstrap(database, settings)
+        renewed = settings.worker_token_file.read_text().strip()
+        assert settings.admin_token_file.read_text().strip() == admin
+    assert renewed != worker
+    assert stat.S_IMODE(settings.worker_token_file.stat().st_mode) == 0o600
+    assert identify(database, worker) is None
+    found = identify(database, renewed)
+    assert found is not None
+    assert found.scopes == {"worker"}
+
+
 def test_a_database_without_the_schema_is_not_ready(tmp_path: Path) -> None:
     settings = Settings(
         database_url=f"sqlite:///{tmp_path}/new.sqlite3", broker_folder=tmp_path, allowed_hosts=("testserver",)
