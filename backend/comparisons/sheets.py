@@ -42,6 +42,7 @@ _LATEX = {
     "μ": r"$\mu$",
     "τ": r"$\tau$",
 }
+_HAT = re.compile("(.)\u0302")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#])")
 
 
@@ -89,7 +90,7 @@ def latex(sheet: Sheet) -> str:
     columns = "".join("r" if index in sheet.numbers else "l" for index in range(len(sheet.header)))
     lines = [
         "% \\usepackage{booktabs}",
-        *(f"% {line}" for line in sheet.commented),
+        *(f"% {' '.join(line.split())}" for line in sheet.commented),
         "\\begin{table}",
         "  \\centering",
         f"  \\caption{{{' '.join(tex(text) for text in (f'{sheet.title}.', *sheet.notes))}}}",
@@ -100,7 +101,9 @@ def latex(sheet: Sheet) -> str:
     ]
     for cells in sheet.rows:
         parts = (f"\\textbf{{{tex(cell.text)}}}" if cell.bold else tex(cell.text) for cell in cells)
-        lines.append(f"    {' & '.join(parts)} \\\\")
+        line = " & ".join(parts)
+        # At its beginning these would be taken for an argument of the command that ends the line before.
+        lines.append(f"    {'{}' if line.startswith(('[', '*')) else ''}{line} \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}"]
     return "\n".join(lines) + "\n"
 
@@ -117,7 +120,8 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
 
 def tex(text: str) -> str:
     """Text as LaTeX shows it."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    shown = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return _HAT.sub(r"$\\hat{\1}$", shown)
 
 
 def _marked(text: str) -> str:

@@ -80,7 +80,10 @@ def list_uploads(session: SessionDep, settings: SettingsDep) -> UploadList:
     responses={409: {"description": "A run that has not ended needs it"}},
 )
 def delete_upload(sha256: str, database: DatabaseDep, store: StoreDep, tasks: BackgroundTasks) -> None:
-    """Delete uploaded weights, by SHA-256 or name. Teachers that were made of them keep their own copy."""
+    """Delete uploaded weights, by SHA-256 or name.
+
+    Teachers that were made of them keep their own copy. A run that failed or was cancelled before needs them again.
+    """
     with database.write() as session:
         gone = uploads.delete(session, clean(sha256))
     tasks.add_task(store.remove_upload, gone)
