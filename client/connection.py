@@ -171,14 +171,16 @@ class Connection:
         return reply.model_validate_json(response.content)
 
     @contextmanager
-    def blocks(self, path: str, *, headers: Mapping[str, str]) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """The status of a GET and its body as it comes."""
+    def blocks(
+        self, path: str, *, headers: Mapping[str, str]
+    ) -> Iterator[tuple[int, Mapping[str, str], Iterator[bytes]]]:
+        """The status of a GET, its headers, and its body as it comes: the file's own bytes, which ranges count."""
         try:
-            with self._http.stream("GET", path, headers=headers) as response:
+            with self._http.stream("GET", path, headers={**headers, "Accept-Encoding": "identity"}) as response:
                 if response.is_error:
                     response.read()
                     raise self._refusal(response)
-                yield response.status_code, response.iter_bytes(1 << 20)
+                yield response.status_code, response.headers, response.iter_bytes()
         except httpx.HTTPError as error:
             raise BackendUnreachable(self.url, _reason(error)) from error
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from client.connection import API, Connection, part
+from client.errors import ApiError
 from core.wire.stored import ArtifactList, RunNews, Upload, UploadList
 
 _BLOCK = 1 << 20
@@ -26,22 +29,23 @@ class Files:
     def download(self, run_id: str, artifact_id: str, to: Path) -> int:
         """Download a file of a run; returns its size. It is at ``to`` only once it is there as a whole.
 
-        What an earlier try has left beside it, with ``.part`` behind the name, is gone on with.
+        What an earlier try of the same file has left beside it is gone on with, if the file is still what it was then.
         """
-        rest = to.with_name(f"{to.name}.part")
-        have = rest.stat().st_size if rest.exists() else 0
+        partial = _Partial.of(run_id, artifact_id, to)
         path = f"{API}/runs/{part(run_id)}/artifacts/{part(artifact_id)}"
-        whole = next((item.size for item in self.artifacts(run_id).items if item.id == artifact_id), None)
-        if whole is None or have < whole:
-            headers = {"Range": f"bytes={have}-"} if have else {}
-            with self._connection.blocks(path, headers=headers) as (status, blocks):
-                _write(rest, blocks, append=status == 206)
-        elif have > whole:  # of another file
-            rest.unlink()
+        start, headers = partial.wanted()
+        try:
+            with self._connection.blocks(path, headers=headers) as (status, answered, blocks):
+                if status == 206:
+                    partial.go_on(start, blocks)
+                else:
+                    partial.begin(answered.get("ETag", ""), blocks)
+        except ApiError as error:
+            if error.status != 416 or not headers:
+                raise
+            partial.drop()  # the file has become shorter than what is here of it
             return self.download(run_id, artifact_id, to)
-        else:
-            rest.touch()  # an empty file has nothing to fetch
-        os.replace(rest, to)
+        partial.finish(to)
         return to.stat().st_size
 
     def upload_teacher(self, file: Path | BinaryIO, *, name: str) -> Upload:
@@ -77,10 +81,53 @@ class Files:
         return self._connection.send("GET", f"{API}/runs/{part(run_id)}/news", RunNews, query=query, repeatable=True)
 
 
-def _write(path: Path, blocks: Iterator[bytes], *, append: bool) -> None:
-    with path.open("ab" if append else "wb") as file:
-        for block in blocks:
-            file.write(block)
+@dataclass(frozen=True)
+class _Partial:
+    """What is there of a file that has not come as a whole yet.
+
+    Many runs leave files of the same name, and a checkpoint is replaced while its run trains: the name says of which
+    file it is, and the ETag beside it of which of that file's contents.
+    """
+
+    content: Path
+    etag: Path
+
+    @classmethod
+    def of(cls, run_id: str, artifact_id: str, to: Path) -> _Partial:
+        which = hashlib.sha256(f"{run_id}/{artifact_id}".encode()).hexdigest()[:12]
+        return cls(to.with_name(f"{to.name}.{which}.part"), to.with_name(f"{to.name}.{which}.etag"))
+
+    def wanted(self) -> tuple[int, dict[str, str]]:
+        """Where to go on, and the headers that ask for it; none where all of it is to be asked for.
+
+        The last byte is asked for again: a range behind the end of a file is refused, whatever its ETag.
+        """
+        try:
+            size, etag = self.content.stat().st_size, self.etag.read_text(encoding="ascii")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return 0, {}
+        if not size or not etag:
+            return 0, {}
+        return size - 1, {"Range": f"bytes={size - 1}-", "If-Range": etag}
+
+    def begin(self, etag: str, blocks: Iterator[bytes]) -> None:
+        with self.content.open("wb") as file:
+            # Written once the content is empty, so that it never stands beside another's. A weak one binds no bytes.
+            self.etag.write_text("" if etag.startswith("W/") else etag, encoding="ascii")
+            file.writelines(blocks)
+
+    def go_on(self, start: int, blocks: Iterator[bytes]) -> None:
+        with self.content.open("r+b") as file:
+            file.seek(start)
+            file.writelines(blocks)
+
+    def finish(self, to: Path) -> None:
+        os.replace(self.content, to)
+        self.etag.unlink(missing_ok=True)
+
+    def drop(self) -> None:
+        self.content.unlink(missing_ok=True)
+        self.etag.unlink(missing_ok=True)
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:

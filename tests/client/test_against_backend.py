@@ -74,10 +74,19 @@ def test_files_come_and_go(client: Client, url: str, tmp_path: Path) -> None:
     run = done.runs[0]
     (item,) = client.artifacts(run.id).items
     to = tmp_path / "weights"
-    (tmp_path / "weights.part").write_bytes(bytes(300))  # of a download that broke off
+    to.mkdir()  # so that it cannot be put there, and lies beside it
+    with pytest.raises(OSError, match="weights"):
+        client.download(run.id, item.id, to)
+    to.rmdir()
+    (rest,) = tmp_path.glob("weights.*.part")
+    rest.write_bytes(b"x" * 300)  # as of a download that broke off, and to be told from what is sent
+    assert client.download(run.id, item.id, to) == 1000
+    assert to.read_bytes() == b"x" * 299 + bytes(701)
+    assert not list(tmp_path.glob("weights.*"))
+    rest.write_bytes(b"x" * 300)
+    rest.with_suffix(".etag").write_text('"of what it was before"')
     assert client.download(run.id, item.id, to) == 1000
     assert to.read_bytes() == bytes(1000)
-    assert not (tmp_path / "weights.part").exists()
     client.delete_experiment(done.id)
     with pytest.raises(ApiError):
         client.artifacts(run.id)

@@ -1,0 +1,121 @@
+"""Files of runs as they are downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from client import ApiError, BackendUnreachable, Client
+from tests.client.fakes import problem
+
+
+class Shelf:
+    """A backend with files that honours ranges, and can break off in the middle of one."""
+
+    def __init__(self, **files: bytes) -> None:
+        self.files = files
+        self.etags = {name: f'"{name}-1"' for name in files}
+        self.breaks_after: int | None = None
+        self.sent: list[int] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        run = request.url.path.split("/")[4]
+        if run not in self.files:
+            return problem(404, "no such file")
+        content, etag = self.files[run], self.etags[run]
+        asked = request.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        if asked and start >= len(content):
+            return problem(416, "behind its end")
+        held = asked is not None and request.headers.get("If-Range", etag) == etag
+        body = content[start:] if held else content
+        self.sent.append(len(body))
+        headers = {"ETag": etag} if etag else {}
+        return httpx.Response(206 if held else 200, headers=headers, content=self._blocks(body))
+
+    def _blocks(self, body: bytes) -> Iterator[bytes]:
+        if self.breaks_after is None:
+            yield body
+            return
+        yield body[: self.breaks_after]
+        raise httpx.ReadError("broken off")
+
+
+def _download(shelf: Shelf, run: str, to: Path) -> int:
+    with Client("http://127.0.0.1:9", transport=httpx.MockTransport(shelf)) as client:
+        return client.download(run, "weights", to)
+
+
+def _break_off(shelf: Shelf, run: str, to: Path, after: int) -> None:
+    shelf.breaks_after = after
+    with pytest.raises(BackendUnreachable):
+        _download(shelf, run, to)
+    shelf.breaks_after = None
+    shelf.sent.clear()
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf(x=b"x" * 100, y=b"y" * 100)
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> Path:
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    return folder / "weights.safetensors"
+
+
+@pytest.mark.parametrize("after", [1, 60, 100])
+def test_a_broken_download_is_gone_on_with(shelf: Shelf, to: Path, after: int) -> None:
+    _break_off(shelf, "x", to, after)
+    assert not to.exists()
+    assert _download(shelf, "x", to) == 100
+    assert to.read_bytes() == shelf.files["x"]
+    assert shelf.sent == [101 - after]
+    assert list(to.parent.iterdir()) == [to]
+
+
+@pytest.mark.parametrize("after", [60, 100])
+def test_what_is_there_of_another_runs_file_is_not_gone_on_with(shelf: Shelf, to: Path, after: int) -> None:
+    _break_off(shelf, "x", to, after)
+    assert _download(shelf, "y", to) == 100
+    assert to.read_bytes() == shelf.files["y"]
+    assert _download(shelf, "x", to) == 100
+    assert shelf.sent == [100, 101 - after]
+    assert to.read_bytes() == shelf.files["x"]
+
+
+def test_a_file_named_part_by_somebody_else_is_let_be(shelf: Shelf, to: Path) -> None:
+    other = to.with_name("weights.safetensors.part")
+    other.write_bytes(b"x" * 100)
+    _download(shelf, "y", to)
+    assert to.read_bytes() == shelf.files["y"]
+    assert other.read_bytes() == b"x" * 100
+
+
+@pytest.mark.parametrize("now", [b"z" * 100, b"z" * 200, b"z" * 30, b""])
+def test_a_file_that_was_replaced_meanwhile_is_begun_anew(shelf: Shelf, to: Path, now: bytes) -> None:
+    _break_off(shelf, "x", to, 60)
+    shelf.files["x"], shelf.etags["x"] = now, '"x-2"'
+    assert _download(shelf, "x", to) == len(now)
+    assert to.read_bytes() == now
+    assert list(to.parent.iterdir()) == [to]
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"x-1"'])
+def test_without_a_strong_etag_it_is_begun_anew(shelf: Shelf, to: Path, etag: str) -> None:
+    shelf.etags["x"] = etag
+    _break_off(shelf, "x", to, 60)
+    assert _download(shelf, "x", to) == 100
+    assert shelf.sent == [100]
+    assert list(to.parent.iterdir()) == [to]
+
+
+def test_a_refusal_leaves_nothing(shelf: Shelf, to: Path) -> None:
+    with pytest.raises(ApiError):
+        _download(shelf, "nobody", to)
+    assert list(to.parent.iterdir()) == []
