@@ -171,7 +171,7 @@ def _address(error: HomeBusyError) -> str:
 def _say(console: Console, text: str) -> None:
     # soft_wrap: an address must stay in one piece. The terminal may be gone (SIGHUP); stopping goes on without it.
     with contextlib.suppress(OSError):
-        console.print(text, soft_wrap=True, markup=False)
+        console.print(text, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Any, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -44,11 +43,14 @@ _WIDE = 240
 
 
 def console_for(stream: TextIO | None = None) -> Console:
-    """A console on stdout, or on another stream; never cuts lines where the stream is no terminal."""
+    """A console on stdout, or on another stream; never cuts lines where the stream is no terminal.
+
+    Plain strings are shown as they are, whatever brackets and colons a name or a reason has; styles are given by Text.
+    """
     file = stream or sys.stdout
     terminal = file.isatty()
     wide = None if terminal or "COLUMNS" in os.environ else _WIDE
-    return Console(file=file, width=wide, highlight=False, soft_wrap=False)
+    return Console(file=file, width=wide, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
@@ -92,17 +94,17 @@ def runs_table(runs: Iterable[RunSummary], *, with_experiment: bool = True) -> T
     columns = ["id", *(["experiment"] if with_experiment else []), "method", "seed", "state", "epoch", "test", "worker"]
     made = table(*columns, "reason", numbers=("seed", "epoch", "test"))
     for run in runs:
-        experiment = [escape(run.experiment)] if with_experiment else []
+        experiment = [run.experiment] if with_experiment else []
         made.add_row(
             run.id,
             *experiment,
-            escape(run.label),
+            run.label,
             str(run.seed),
             state(run.state),
             epochs(run),
             accuracy(run),
-            escape(run.worker),
-            escape(_one_line(run.reason, 80)),
+            run.worker,
+            _one_line(run.reason, 80),
         )
     return made
 
@@ -111,12 +113,12 @@ def experiments_table(experiments: Iterable[ExperimentSummary]) -> Table:
     made = table("name", "state", "done", "runs", "data set", "methods", "created", "id", numbers=("done", "runs"))
     for item in experiments:
         made.add_row(
-            escape(item.name),
+            item.name,
             state(item.state),
             f"{item.progress:.0%}",
             str(item.counts.total),
             item.dataset,
-            escape(", ".join(item.methods)),
+            ", ".join(item.methods),
             when(item.created_at),
             item.id,
         )
@@ -155,7 +157,7 @@ def run_view(run: Run) -> RenderableType:
     ]
     for name, value in rows:
         if value:
-            facts.add_row(name, escape(value))
+            facts.add_row(name, value)
     parts: list[RenderableType] = [Text.assemble((name_of(run), "bold"), "  ", state(run.state)), facts]
     if run.reason:
         parts.insert(1, Text(run.reason, style="red" if run.state == "failed" else ""))
@@ -165,12 +167,12 @@ def run_view(run: Run) -> RenderableType:
             took = duration((item.ended_at - item.started_at).total_seconds()) if item.ended_at else ""
             tries.add_row(
                 str(item.number),
-                escape(item.worker),
-                escape(item.device),
+                item.worker,
+                item.device,
                 when(item.started_at),
                 took,
                 item.outcome,
-                escape(_one_line(item.reason, 80)),
+                _one_line(item.reason, 80),
             )
         parts += [Text(), tries]
     if run.log_tail:
@@ -185,26 +187,26 @@ def workers_view(workers: Sequence[Worker]) -> RenderableType:
     )
     for item in workers:
         made.add_row(
-            escape(item.name),
+            item.name,
             Text("draining", style="yellow") if item.draining and item.state == "online" else state(item.state),
-            escape(item.host),
+            item.host,
             item.device,
             str(item.slots),
             str(item.busy or len(item.running)),
             when(item.last_heartbeat),
-            escape(", ".join(item.labels)),
-            escape(item.version),
+            ", ".join(item.labels),
+            item.version,
         )
     lines = [line for item in workers for line in _worker_lines(item)]
     return Group(made, "", *lines) if lines else made
 
 
-def _worker_lines(worker: Worker) -> Iterable[str]:
-    name = escape(worker.name)
+def _worker_lines(worker: Worker) -> Iterable[RenderableType]:
+    name = worker.name
     for run in worker.runs:
         gpus = f", {run.gpus} GPUs" if run.gpus > 1 else ""
         done = f"epoch {run.epoch:.0f}/{run.total_epochs}"
-        what = escape(f"{run.experiment}: {run.label} seed {run.seed}")
+        what = f"{run.experiment}: {run.label} seed {run.seed}"
         yield f"{name}  {run.run_id}  {what}, {run.state}, {done}{gpus}"
     for gpu in worker.gpus:
         parts = [f"{gpu.use:.0f} % busy"] if gpu.use is not None else []
@@ -212,11 +214,11 @@ def _worker_lines(worker: Worker) -> Iterable[str]:
             parts.append(f"{gpu.memory_used / 2**30:.1f} of {gpu.memory_total / 2**30:.1f} GiB")
         if gpu.foreign:
             parts.append(f"{gpu.foreign} process(es) of somebody else")
-        yield f"{name}  GPU {gpu.index} {escape(gpu.name)}: {', '.join(parts) or 'not measured'}"
+        yield f"{name}  GPU {gpu.index} {gpu.name}: {', '.join(parts) or 'not measured'}"
     if worker.reserved_for:
         yield f"{name}  keeps GPUs that become free for run {worker.reserved_for}"
     for problem in worker.problems:
-        yield f"{name}  [yellow]{escape(problem)}[/yellow]"
+        yield Text.assemble(f"{name}  ", (problem, "yellow"))
 
 
 def teachers_table(teachers: Iterable[TeacherInfo]) -> Table:
@@ -231,7 +233,7 @@ def preview_view(preview: Preview) -> RenderableType:
     """What a spec would make."""
     made = table("method", "model", "seed", "", numbers=("seed",))
     for item in preview.runs:
-        made.add_row(escape(item.label), item.model, str(item.seed), "trained already" if item.shared else "")
+        made.add_row(item.label, item.model, str(item.seed), "trained already" if item.shared else "")
     new = sum(not item.shared for item in preview.runs)
     shared = len(preview.runs) - new
     text = f"{new} run(s) to train" + (f", {shared} shared" if shared else "")
@@ -247,7 +249,7 @@ def catalog_table(kind: str, entries: Iterable[dict[str, Any]]) -> Table:
         params = ", ".join(
             f"{name}={field['default']}" if field.get("default") is not None else name for name, field in fields.items()
         )
-        made.add_row(str(entry["name"]), escape(str(entry.get("summary") or entry.get("label") or "")), escape(params))
+        made.add_row(str(entry["name"]), str(entry.get("summary") or entry.get("label") or ""), params)
     return made
 
 

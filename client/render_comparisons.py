@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.text import Text
 
 from client.render import duration, table
@@ -41,7 +40,7 @@ def comparison_view(comparison: Comparison) -> RenderableType:
     for group in comparison.groups:
         pair = paired.get(group.label)
         made.add_row(
-            escape(group.label),
+            group.label,
             mean_text(group),
             str(group.n),
             convergence_text(group.convergence),
@@ -95,7 +94,7 @@ def overview_view(overview: Overview) -> RenderableType:
         cells = {cell.label: cell for cell in row.cells}
         arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.better]
         made.add_row(
-            escape(f"{row.title}{f' ({row.unit})' if row.unit else ''}{arrow}"),
+            f"{row.title}{f' ({row.unit})' if row.unit else ''}{arrow}",
             *(_number(cells[label].mean, cells[label].sd) for label in labels),
             *(_difference(cells[label]) for label in others),
         )
@@ -132,7 +131,7 @@ def table_view(found: Table) -> RenderableType:
         cells = {cell.label: cell for cell in row.cells}
         own = f"{row.teacher_top1:.2f}" if row.teacher_top1 is not None else NOTHING
         made.add_row(
-            escape(row.title),
+            row.title,
             f"{own}{_published(row.published)}",
             *(_cell(cells.get(label)) for label in found.methods),
         )
@@ -200,7 +199,7 @@ def _convergence_table(comparison: Comparison) -> RenderableType:
         pair = pairs.get(label)
         seconds = f"{item.median_gpu_seconds:.0f}" if item.median_gpu_seconds is not None else NOTHING
         made.add_row(
-            escape(label),
+            label,
             f"{item.reached}/{item.of}",
             f"{item.median_epochs:g}" if item.median_epochs is not None else f"> {item.max_epochs}",
             duration(item.median_seconds) if item.median_seconds is not None else NOTHING,
