@@ -16,6 +16,8 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from client.errors import ApiError, BackendUnreachable, ClientSettingsError, NotABackend
+from core.spec import SpecError
+from core.spec.problems import problems_of
 from core.wire.local import Home
 from core.wire.public import ProblemDetails
 
@@ -29,6 +31,7 @@ _UPLOAD_SECONDS = 600.0
 _PASSING = frozenset({502, 503, 504})
 
 Reply = TypeVar("Reply", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 Query = Mapping[str, str | int | float | Sequence[str] | Sequence[int] | None]
 
 
@@ -37,12 +40,24 @@ def part(text: str) -> str:
     return quote(text, safe="")
 
 
+def body_of(kind: type[Body], **fields: Any) -> Body:
+    """What a request sends. Raises SpecError with every field that the backend would refuse."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise SpecError(problems_of(error)) from None
+
+
 def find_url(given: str | None) -> str:
     """The backend's address: as given, else DKD_API_URL, else that of the stack on this home, else the default.
 
     Raises ClientSettingsError where it is not an http or https address.
     """
-    url = given or os.environ.get("DKD_API_URL") or _first_line(Home.find().api_url) or DEFAULT_URL
+    return usable_url(given or os.environ.get("DKD_API_URL") or _first_line(Home.find().api_url) or DEFAULT_URL)
+
+
+def usable_url(url: str) -> str:
+    """The address without slashes at its end. Raises ClientSettingsError where it is not an http or https address."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 import httpx
 
-from client.connection import API, Connection, Query, find_token, find_url, part
+from client.connection import API, Connection, Query, body_of, find_token, find_url, part
 from client.errors import BackendUnreachable
 from client.files import Files
 from client.making import Making
@@ -55,7 +55,8 @@ class ServerEvent:
 class Client(Making, Files):
     """Talks to the backend over HTTP. A context manager; safe to use from several threads.
 
-    Every method raises ApiError where the backend refuses, and BackendUnreachable where nothing usable answers.
+    Every method raises ApiError where the backend refuses, and BackendUnreachable where nothing usable answers; those
+    that make or change something also SpecError, before anything is sent, where a field cannot be what is given.
     Requests that may be sent twice are: after a lost connection or a 502, 503 or 504 they are tried again.
 
     Args:
@@ -381,7 +382,7 @@ class Client(Making, Files):
 
     def create_token(self, name: str, scopes: Sequence[Scope], *, expires_in_days: float | None = None) -> TokenMade:
         """Make a token; its text is in the answer and nowhere else. For admins. Not repeated."""
-        body = TokenRequest(name=name, scopes=list(scopes), expires_in_days=expires_in_days)
+        body = body_of(TokenRequest, name=name, scopes=list(scopes), expires_in_days=expires_in_days)
         return self._connection.send("POST", f"{API}/tokens", TokenMade, body=body)
 
     def tokens(self) -> TokenList:

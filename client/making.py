@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from client.connection import API, Connection, part
+from client.connection import API, Connection, body_of, part
 from client.objects import Experiment
 from core.spec import ExperimentSpec, SweepSpec
 from core.wire.submissions import CloneRequest, ExperimentChange, SubmittedList, SweepPreview
@@ -54,7 +54,7 @@ class Making:
         self, id_or_name: str, *, name: str | None = None, changes: Mapping[str, Any] | None = None
     ) -> Experiment:
         """Submit an experiment again with fields changed, named by their paths. Repeated only where it has a name."""
-        body = CloneRequest(name=name, changes=dict(changes or {}))
+        body = body_of(CloneRequest, name=name, changes=dict(changes or {}))
         return self._experiment("POST", f"/{part(id_or_name)}/clone", body=body)
 
     def experiment(self, id_or_name: str) -> Experiment:
@@ -82,7 +82,7 @@ class Making:
         self, id_or_name: str, *, tags: Sequence[str] | None = None, notes: str | None = None
     ) -> Experiment:
         """Set an experiment's tags or notes; what is left out stays."""
-        body = ExperimentChange(tags=None if tags is None else list(tags), notes=notes)
+        body = body_of(ExperimentChange, tags=None if tags is None else list(tags), notes=notes)
         sent = body.model_dump(mode="json", exclude_none=True)
         return self._experiment("PATCH", f"/{part(id_or_name)}", body=sent, repeatable=True)
 

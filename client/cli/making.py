@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from client.cli import exits
-from client.cli.options import JsonFlag, SetOption, connected, parse_change, read_plain, write_json
+from client.cli.options import JsonFlag, SetOption, connected, parse_change, read_plain, told_as, write_json
 from client.render import console_for
 from core.spec import parse_sweep
 from core.spec.sweep import expand
@@ -62,7 +62,7 @@ def clone(
 ) -> int:
     """Submit an experiment again, with fields changed by --set."""
     wanted: dict[str, Any] = dict(parse_change(change) for change in changes or [])
-    with connected() as client:
+    with connected() as client, told_as(name=f"--name {name!r}: 1 to 100 characters"):
         made = client.clone(experiment, name=name, changes=wanted)
     if as_json:
         write_json(made)
@@ -85,7 +85,8 @@ def tag(
             off = {item[1:] for item in tags if item.startswith("-")}
             kept = [item for item in found.tags if item not in off]
             kept += [item for item in tags if not item.startswith("-") and item not in kept]
-            found = client.change_experiment(found.id, tags=kept)
+            with told_as(tags="TAG: 1 to 40 characters each, no space or comma; an experiment has at most 20"):
+                found = client.change_experiment(found.id, tags=kept)
     if as_json:
         write_json(found)
     else:
@@ -101,7 +102,7 @@ def note(
     as_json: JsonFlag = False,
 ) -> int:
     """Show or change an experiment's notes."""
-    with connected() as client:
+    with connected() as client, told_as(notes="TEXT: at most 10,000 characters, none of them NUL"):
         if text is None:
             found = client.experiment(experiment)
         else:

@@ -41,6 +41,16 @@ def connected() -> Iterator[Client]:
         yield client
 
 
+@contextmanager
+def told_as(**fields: str) -> Iterator[None]:
+    """Says what is wrong with a field of a request in words of the command line: its option, and what it takes."""
+    try:
+        yield
+    except SpecError as error:
+        lines = [fields.get(item.path.partition(".")[0], str(item)) for item in error.problems]
+        raise SpecError([Problem("", line) for line in dict.fromkeys(lines)]) from None
+
+
 def read_spec(source: str, changes: Sequence[str]) -> dict[str, Any]:
     """The spec of a file, or of stdin for "-", with single fields changed, and found to be valid.
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from client.cli import exits
-from client.cli.options import JsonFlag, connected, write_json
+from client.cli.options import JsonFlag, connected, told_as, write_json
 from client.render import console_for
 from core.wire.access import Scope, TokenInfo
 
@@ -39,9 +39,11 @@ def create(
     scopes = [known for known in _SCOPES if known in scope]
     if unknown := [name for name in scope if name not in _SCOPES]:
         raise exits.Stop(f"--scope {unknown[0]}: one of {', '.join(_SCOPES)}", exits.BAD_INPUT)
-    if days is not None and days <= 0:
-        raise exits.Stop(f"--days {days:g}: more than 0", exits.BAD_INPUT)
-    with connected() as client:
+    words = {
+        "name": f"NAME {name!r}: 1 to 100 characters on one line, no space at either end",
+        "expires_in_days": f"--days {days}: more than 0, at most 3650",
+    }
+    with connected() as client, told_as(**words):
         made = client.create_token(name, scopes, expires_in_days=days)
     if as_json:
         write_json(made)

@@ -223,6 +223,27 @@ def test_wrong_use_is_one_line(capsys: Captured, no_backend: None, command: list
     assert len(complaints(capsys)) == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["clone", "exp-1", "--name", ""], "--name '': 1 to 100 characters"),
+        (["clone", "exp-1", "--name", "x" * 101], "--name 'xxx"),
+        (["tag", "exp-1", "a b"], "TAG: 1 to 40 characters each, no space or comma"),
+        (["tag", "exp-1", "", "a,b"], "TAG: 1 to 40 characters each, no space or comma"),
+        (["tag", "exp-1", *(f"t{number}" for number in range(21))], "an experiment has at most 20"),
+        (["note", "exp-1", "x" * 10_001], "TEXT: at most 10,000 characters"),
+    ],
+)
+def test_what_an_experiment_cannot_have_is_told_by_its_option(
+    backend: FakeBackend, capsys: Captured, command: list[str], said: str
+) -> None:
+    backend.answers["GET /api/v1/experiments/exp-1"] = fakes.experiment()
+    assert run(command) == 2
+    (line,) = complaints(capsys)
+    assert said in line
+    assert all(request.method == "GET" for request in backend.requests)
+
+
 @pytest.mark.parametrize("token", ["schlüssel", "two\nlines"])
 def test_a_token_that_cannot_be_one(
     capsys: Captured, no_backend: None, monkeypatch: pytest.MonkeyPatch, token: str

@@ -33,6 +33,24 @@ def test_revoke_takes_a_name_and_means_the_live_one(backend: FakeBackend, capsys
     assert run(["token", "revoke", "nobody"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "days", "said"),
+    [
+        ("", "1", "NAME '': 1 to 100 characters on one line, no space at either end"),
+        (" ci", "1", "NAME ' ci': 1 to 100 characters"),
+        ("ci", "1e9", "--days 1000000000.0: more than 0, at most 3650"),
+        ("ci", "nan", "--days nan: more than 0, at most 3650"),
+    ],
+)
+def test_what_a_token_cannot_have_is_told_by_its_option(
+    backend: FakeBackend, capsys: pytest.CaptureFixture[str], name: str, days: str, said: str
+) -> None:
+    assert run(["token", "create", name, "--scope", "read", "--days", days]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"dkd: {said}")
+    assert backend.requests == []
+
+
 @pytest.mark.parametrize("options", [["--scope", "write"], ["--scope", "read", "--days", "0"], []])
 def test_wrong_use_is_one_line(backend: FakeBackend, capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
     assert run(["token", "create", "ci", *options]) == 2
