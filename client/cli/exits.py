@@ -31,6 +31,12 @@ class Stop(Exception):  # noqa: N818 (not always an error)
         self.code = code
 
 
+def unwritable(where: str, error: OSError) -> Stop:
+    """That something could not be written there: bad input where there is no such place, or not for this user."""
+    misplaced = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError)
+    return Stop(f"{where}: {error.strerror or error}", BAD_INPUT if misplaced else FAILED)
+
+
 def explain(error: Exception) -> int:
     """Say what went wrong on stderr, and return the exit code for it."""
     lines, code = _lines(error)

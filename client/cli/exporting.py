@@ -11,6 +11,8 @@ import yaml
 from client.cli import exits
 from client.cli.options import connected
 from client.cli.targets import find
+from client.connection import usable_url
+from client.errors import ClientSettingsError
 from client.exporting import mlflow, tensorboard
 from client.exporting.series import DownsampledError
 from client.http import Client
@@ -42,6 +44,8 @@ def export(
         raise exits.Stop(f"--format {format}: one of {', '.join(_FORMATS)}", exits.BAD_INPUT)
     if format == "mlflow" and to is None:
         raise exits.Stop("--format mlflow needs --to, as http://127.0.0.1:5000", exits.BAD_INPUT)
+    if to is not None:
+        _check_server(format, to)
     if format == "tensorboard" and out is None:
         raise exits.Stop("--format tensorboard needs --out, a folder", exits.BAD_INPUT)
     with connected() as client:
@@ -57,9 +61,21 @@ def export(
                         typer.echo(line)
             else:
                 _write(_text(client, found, format), out)
-        except (tensorboard.MissingPackageError, mlflow.MlflowError, DownsampledError, OSError) as error:
+        except OSError as error:
+            raise exits.unwritable(f"--out {out}" if out else "stdout", error) from None
+        except (tensorboard.MissingPackageError, mlflow.MlflowError, DownsampledError) as error:
             raise exits.Stop(str(error), exits.FAILED) from None
     return exits.OK
+
+
+def _check_server(format: str, to: str) -> None:
+    """Raises Stop where --to has nothing to say, or is no address."""
+    if format != "mlflow":
+        raise exits.Stop(f"--to {to}: only with --format mlflow", exits.BAD_INPUT)
+    try:
+        usable_url(to)
+    except ClientSettingsError as error:
+        raise exits.Stop(f"--to {error}", exits.BAD_INPUT) from None
 
 
 def _text(client: Client, found: Experiment | Run, format: str) -> str:

@@ -54,7 +54,7 @@ def download(
         try:
             client.download(found.id, item.id, to)
         except OSError as error:
-            raise exits.Stop(f"{to}: {error.strerror or error}") from None
+            raise exits.unwritable(f"--out {to}" if out else str(to), error) from None
     if as_json:
         write_json(item)
     else:

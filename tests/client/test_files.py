@@ -9,7 +9,9 @@ import httpx
 import pytest
 
 from client import ApiError, BackendUnreachable, Client
-from tests.client.fakes import problem
+from client.cli.app import run
+from tests.client import fakes
+from tests.client.fakes import FakeBackend, problem
 
 
 class Shelf:
@@ -22,10 +24,10 @@ class Shelf:
         self.sent: list[int] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        run = request.url.path.split("/")[4]
-        if run not in self.files:
+        key = request.url.path.split("/")[4]
+        if key not in self.files:
             return problem(404, "no such file")
-        content, etag = self.files[run], self.etags[run]
+        content, etag = self.files[key], self.etags[key]
         asked = request.headers.get("Range")
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
         if asked and start >= len(content):
@@ -44,15 +46,15 @@ class Shelf:
         raise httpx.ReadError("broken off")
 
 
-def _download(shelf: Shelf, run: str, to: Path) -> int:
+def _download(shelf: Shelf, run_id: str, to: Path) -> int:
     with Client("http://127.0.0.1:9", transport=httpx.MockTransport(shelf)) as client:
-        return client.download(run, "weights", to)
+        return client.download(run_id, "weights", to)
 
 
-def _break_off(shelf: Shelf, run: str, to: Path, after: int) -> None:
+def _break_off(shelf: Shelf, run_id: str, to: Path, after: int) -> None:
     shelf.breaks_after = after
     with pytest.raises(BackendUnreachable):
-        _download(shelf, run, to)
+        _download(shelf, run_id, to)
     shelf.breaks_after = None
     shelf.sent.clear()
 
@@ -113,6 +115,20 @@ def test_without_a_strong_etag_it_is_begun_anew(shelf: Shelf, to: Path, etag: st
     assert _download(shelf, "x", to) == 100
     assert shelf.sent == [100]
     assert list(to.parent.iterdir()) == [to]
+
+
+def test_a_folder_that_is_not_there_is_bad_input(
+    backend: FakeBackend, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
+    backend.answers["GET /api/v1/runs/run-1/artifacts"] = {
+        "run_id": "run-1",
+        "items": [{"id": "a", "attempt": 1, "name": "output", "size": 1}],
+    }
+    backend.answers["GET /api/v1/runs/run-1/artifacts/a"] = fakes.text("x")
+    to = tmp_path / "nowhere" / "output"
+    assert run(["download", "run-1", "output", "--out", str(to)]) == 2
+    assert capsys.readouterr().err == f"dkd: --out {to}: No such file or directory\n"
 
 
 def test_a_refusal_leaves_nothing(shelf: Shelf, to: Path) -> None:
