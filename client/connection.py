@@ -253,7 +253,8 @@ class Connection:
             try:
                 response = self._http.send(request)
             except httpx.TransportError as error:
-                wait = next(waits, None)
+                # One that has let the whole time go by would let it go by again.
+                wait = None if isinstance(error, httpx.ReadTimeout) else next(waits, None)
                 if wait is None:
                     raise BackendUnreachable(self.url, _reason(error)) from error
             else:

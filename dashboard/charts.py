@@ -7,6 +7,7 @@ the colours of traces are set.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -57,7 +58,8 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
     if len(drawn) < 2:
         return None
     styles = theme.styles(group.label for group in groups)
-    labels = [group.label for group in drawn]
+    labels = [shown(group.label) for group in drawn]
+    colours = [styles[group.label].colour for group in drawn]
     figure = _figure(f"Test accuracy after the last epoch ({unit})" if unit else "Last value", height=360)
     for seed in sorted({seed for group in drawn for seed in group.values}):
         values = [group.values.get(seed) for group in drawn]
@@ -66,7 +68,7 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
             y=[None if value is None or not math.isfinite(value) else value for value in values],
             mode="lines+markers",
             line={"color": theme.faint(theme.GREY, 0.5), "width": 1},
-            marker={"color": [styles[label].colour for label in labels], "size": 7, "opacity": 0.75},
+            marker={"color": colours, "size": 7, "opacity": 0.75},
             name=f"seed {seed}",
             hovertemplate="%{y:.2f}",
         )
@@ -74,7 +76,7 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
         if group.mean is None:
             continue
         figure.add_scatter(
-            x=[group.label],
+            x=[shown(group.label)],
             y=[group.mean],
             mode="markers",
             marker={"symbol": "line-ew-open", "size": 26, "color": styles[group.label].colour, "line": {"width": 3}},
@@ -110,6 +112,11 @@ def band(
         hoverinfo="skip",
         yaxis="y2" if second else "y",
     )
+
+
+def shown(label: str) -> str:
+    """A label as Plotly shows it as it is: it takes tags and entities for markup."""
+    return html.escape(label, quote=False)
 
 
 def plain_figure(axis: str, x_axis: str, *, height: int) -> go.Figure:

@@ -134,7 +134,7 @@ def curves_figure(
             last = max(last, points[-1].x)
             if any(point.high > point.low for point in points):
                 x, low, high = zip(*((point.x, point.low, point.high) for point in points), strict=True)
-                charts.band(figure, x, low, high, style.colour, method.label)
+                charts.band(figure, x, low, high, style.colour, charts.shown(method.label))
             _mean_line(figure, points, method.label, style, second=False)
         other = over_seeds(method.second, view)
         if other:
@@ -163,7 +163,7 @@ def curves_figure(
 
 
 def _mean_line(figure: go.Figure, points: Sequence[Point], label: str, style: theme.Style, *, second: bool) -> None:
-    name = f"{label}, right axis" if second else label
+    name = charts.shown(f"{label}, right axis" if second else label)
     figure.add_scatter(
         x=[point.x for point in points],
         y=[point.mean for point in points],
@@ -197,7 +197,7 @@ def forest_figure(paired: Sequence[Paired], axis: str) -> go.Figure | None:
         words = f" [{bounds.low:+.2f}, {bounds.high:+.2f}]" if bounds else ", no interval"
         figure.add_scatter(
             x=[mean],
-            y=[f"{pair.label} (n = {pair.n})"],
+            y=[charts.shown(f"{pair.label} (n = {pair.n})")],
             mode="markers",
             marker={"size": 11, "color": styles[pair.label].colour, "symbol": styles[pair.label].symbol},
             error_x={
@@ -209,7 +209,7 @@ def forest_figure(paired: Sequence[Paired], axis: str) -> go.Figure | None:
                 "width": 7,
                 "color": styles[pair.label].colour,
             },
-            name=pair.label,
+            name=charts.shown(pair.label),
             hovertemplate=f"{mean:+.2f}{words}<extra></extra>".replace("-", "−"),
         )
     figure.add_vline(x=0, line={"color": theme.GREY, "width": 1.5, "dash": "dot"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,11 +43,18 @@ class Slots:
             self.places[at].markdown(text)
 
 
+# As ``:red``; a colon before anything but a letter means nothing.
+_DIRECTIVE = re.compile(r":(?=[A-Za-z+])")
+_ICON = re.compile(r"\\:(?=[\w\\/+-]+:)")
+
+
 def escape(text: str) -> str:
-    """A backend's words inside Markdown: brackets and stars are not markup."""
-    for sign in "\\[]*_`$~":
+    """A backend's words inside Markdown: what looks like markup, a colour or an icon is text."""
+    for sign in "\\[]*_`$~&<":
         text = text.replace(sign, f"\\{sign}")
-    return text
+    text = _DIRECTIVE.sub(r"\\:", text)
+    # Emoji and icons are looked for once Markdown has been read; a character without width keeps them from being found.
+    return _ICON.sub("\\:\u2060", text)
 
 
 def object_fields(

@@ -186,7 +186,7 @@ class _Row:
         tops = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
         twice = titles.count(self.title) > 1
         return TableRow(
-            title=f"{self.title} ({self.sample.experiments[0].name})" if twice else self.title,
+            title=f"{self.title} ({_named(self.sample)})" if twice else self.title,
             dataset=spec["dataset"]["name"],
             teacher=spec["teacher"]["model"]["name"] if spec.get("teacher") else "",
             student=spec["student"]["model"]["name"],
@@ -299,6 +299,12 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: L
             "Published numbers stand as printed; DKD's own are means of 5 best test epochs, which lie above last ones."
         )
     return found
+
+
+def _named(sample: Sample) -> str:
+    """Which experiments a row is of."""
+    first, *others = [item.name for item in sample.experiments]
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _out_of_reach(tested: Sequence[Cell]) -> list[str]:

@@ -25,6 +25,7 @@ from core.spec.run import RunSpec
 from core.spec.weights import Weights, size_problem, weights_problems
 
 MAX_RUNS = 10_000
+TEACHER = "teacher"
 
 Tag = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,]+$")]
 
@@ -119,6 +120,9 @@ class ExperimentSpec(SpecModel):
         for index, method in enumerate(self.methods):
             entry = METHODS[method.name]
             labels[method.label] += 1
+            if method.label == TEACHER:
+                text = f"{TEACHER!r} is what the teacher's own run is called; give the method another label"
+                problems.append((("methods", index, "label"), text, method.label))
             if labels[method.label] == 2:
                 text = f"two methods are labelled {method.label!r}; give one of them a label of its own"
                 problems.append((("methods", index, "label"), text, method.label))
@@ -150,7 +154,7 @@ class ExperimentSpec(SpecModel):
             role="teacher",
             dataset=self.dataset,
             model=self.teacher.model,
-            method=MethodChoice(name="ce", label="teacher"),
+            method=MethodChoice(name="ce", label=TEACHER),
             training=training,
             seed=self.teacher.seed,
             data_seed=self.teacher.seed,
@@ -160,7 +164,7 @@ class ExperimentSpec(SpecModel):
     def plan(self) -> list[PlannedRun]:
         """Every run of the experiment: the teacher first, then seed by seed, so that pairs finish together."""
         teacher = self.teacher_run()
-        runs = [PlannedRun("teacher", teacher)] if teacher else []
+        runs = [PlannedRun(TEACHER, teacher)] if teacher else []
         for seed in self.seeds:
             for method in self.methods:
                 distilled = METHODS[method.name].needs_teacher

@@ -14,7 +14,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.wire.public import TERMINAL, Comparison, Experiment, RunSummary
-from dashboard import plot, session, tables, theme
+from dashboard import forms, plot, session, tables, theme
 from dashboard.live import Curve, RunCurves
 from dashboard.side_by_side import XS, Band, MethodCurves, View, X, curves_figure
 from dashboard.views import compared
@@ -45,8 +45,11 @@ def show() -> None:
     st.title("Compare")
     runs = st.query_params.get_all("run")
     chosen = [] if runs else _choose()
-    if not chosen and not runs:
+    if chosen is None:
         nothing_yet("There is nothing to compare yet. An experiment trains the methods.")
+        return
+    if not chosen and not runs:
+        st.info("Choose an experiment, or several that differ in their seeds.", icon=":material/stacked_line_chart:")
         return
     if runs:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -64,8 +67,8 @@ def _experiment(id_or_name: str) -> session.Known[Experiment]:
     return session.ask(f"experiment {id_or_name}", lambda: session.client().experiment(id_or_name))
 
 
-def _choose() -> list[str]:
-    """The experiments in the address, else the newest; a list to choose others from."""
+def _choose() -> list[str] | None:
+    """The experiments in the address, else the newest; a list to choose others from. None where there are none."""
     given = st.query_params.get_all("experiment")
     found: dict[str, str] = {
         item.id: item.name
@@ -77,7 +80,7 @@ def _choose() -> list[str]:
             found.setdefault(item.id, item.name)
             given[at] = item.id
     if not found:
-        return []
+        return None
     chosen = st.multiselect(
         "Experiments",
         list(found),
@@ -89,7 +92,7 @@ def _choose() -> list[str]:
     )
     if chosen and chosen != given:
         st.query_params["experiment"] = chosen
-    return chosen or given
+    return chosen
 
 
 def _controls(experiments: list[Experiment], row: DeltaGenerator) -> _Drawing:
@@ -252,7 +255,8 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     if experiment.state == "active":
         st.progress(min(max(experiment.progress, 0.0), 1.0))
     for warning in experiment.warnings:
-        st.caption(f":material/warning: {warning.path}: {warning.message}")
+        where = forms.spoken(warning.path, experiment.spec)
+        st.caption(f":material/warning: {escape(f'{where}: {warning.message}')}")
 
 
 def _figure(
@@ -261,7 +265,8 @@ def _figure(
     students: dict[str, list[RunSummary]] = {}
     wanted = {label for experiment in read.experiments for label in experiment.methods}
     for run in read.runs:
-        if run.label in wanted or not read.experiments:
+        # A teacher is drawn where it was chosen itself; an older one's students may bear its label.
+        if not read.experiments or (run.role == "student" and run.label in wanted):
             label = f"{run.label} · {run.experiment}" if apart else run.label
             students.setdefault(label, []).append(run)
 
@@ -328,7 +333,8 @@ def _states(read: _Read) -> None:
         for run in read.runs:
             st.page_link(
                 session.page("run"),
-                label=f"{tables.run_title(run)} · {run.experiment} · {tables.percent(tables.latest_accuracy(run))}",
+                label=escape(f"{tables.run_title(run)} · {run.experiment}")
+                + f" · {tables.percent(tables.latest_accuracy(run))}",
                 icon=":material/show_chart:",
                 query_params={"id": run.id},
             )

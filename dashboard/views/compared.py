@@ -241,8 +241,8 @@ def _others(experiments: Sequence[Experiment], asked: Question) -> None:
     ]
     table(rows)
     st.caption(
-        f"Mean ± sd (n) {WHICH[found.epoch]}; then the paired difference to {found.baseline} with its 95 % interval, "
-        "and what interval and sign-flip test say together. Nothing is corrected for the many tests."
+        f"Mean ± sd (n) {WHICH[found.epoch]}; then the paired difference to {escape(found.baseline)} with its "
+        "95 % interval, and what interval and sign-flip test say together. Nothing is corrected for the many tests."
     )
     for note in found.notes:
         st.caption(escape(note))

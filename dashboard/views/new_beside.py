@@ -102,8 +102,11 @@ def _submit(held: State, spec: dict[str, Any], text: str) -> None:
 
 
 def _done(experiment: Experiment) -> None:
+    there = experiment.counts.succeeded
+    queued = tables.counted(experiment.counts.total - there, "run")
+    more = f"; {tables.counted(there, 'run')} of it had been trained before" if there else ""
     st.success(
-        f"**{escape(experiment.name)}** is queued: {tables.counted(experiment.counts.total, 'run')}.",
+        f"**{escape(experiment.name)}** is queued: {queued}{more}.",
         icon=":material/check_circle:",
     )
     st.page_link(

@@ -15,7 +15,7 @@ from dashboard import charts, panels, plot, session, tables, theme
 from dashboard.feed import RunFeed
 from dashboard.live import RunCurves, seconds_left
 from dashboard.views import run_details, run_machine
-from dashboard.widgets import nothing_yet
+from dashboard.widgets import escape, nothing_yet
 
 REFRESH_SECONDS = 1.0
 """Between two looks. A look costs some 300 bytes while nothing is new, so that a metric is seen within two seconds."""
@@ -30,7 +30,11 @@ def show() -> None:
         _choose()
         return
     feed = _feed(run_id)
-    known = _ask(feed)
+    try:
+        known = _ask(feed)
+    except ApiError:
+        st.title("Run")
+        raise
     _head(feed.run)
     _live(feed, known)
 
@@ -58,7 +62,7 @@ def _choose() -> None:
     for run in newest:
         st.page_link(
             session.page("run"),
-            label=f"{theme.state_text(run.state)} · {tables.run_title(run)} · {run.experiment}",
+            label=f"{theme.state_text(run.state)} · {escape(f'{tables.run_title(run)} · {run.experiment}')}",
             query_params={"id": run.id},
         )
     st.page_link(session.page("runs"), label="All runs", icon=":material/list:")
@@ -66,10 +70,10 @@ def _choose() -> None:
 
 def _head(run: Run) -> None:
     """Title, links and buttons."""
-    st.title(tables.run_title(run))
+    st.title(escape(tables.run_title(run)))
     with st.container(horizontal=True, vertical_alignment="center"):
         if run.experiment_id:
-            _link("compare", run.experiment, "stacked_line_chart", experiment=run.experiment_id)
+            _link("compare", escape(run.experiment), "stacked_line_chart", experiment=run.experiment_id)
             _link("new", "Clone the experiment", "content_copy", clone=run.experiment_id)
         if run.teacher_run_id:
             _link("run", "Its teacher", "school", id=run.teacher_run_id)

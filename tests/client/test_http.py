@@ -58,6 +58,13 @@ def test_gives_up_after_some_tries() -> None:
     assert len(backend.requests) == 3
 
 
+def test_one_that_does_not_answer_in_time_is_not_waited_for_again() -> None:
+    backend = FakeBackend({"GET /api/v1/catalog": httpx.ReadTimeout("timed out")})
+    with pytest.raises(BackendUnreachable):
+        make(backend).catalog()
+    assert len(backend.requests) == 1
+
+
 def test_a_refusal_is_not_repeated() -> None:
     refusal = fakes.problem(422, "invalid", ("methods.1.params.alpha", "must be positive"), ("", "too much"))
     backend = FakeBackend({"POST /api/v1/experiments": refusal})

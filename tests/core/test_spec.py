@@ -56,6 +56,7 @@ ALIGN = {"name": "dkd_align", "params": {"reduction": "log", "epsilon": 6.0}}
         ({"methods": [{"name": "dkd_align", "params": {"reduction": "log"}}]}, "methods.0.params", "exactly one"),
         ({"methods": []}, "methods", "at least 1"),
         ({"methods": ["dkd", "dkd"]}, "methods.1.label", "two methods"),
+        ({"methods": [{"name": "dkd", "label": "teacher"}]}, "methods.0.label", "the teacher's own run"),
         ({"training": {"epochs": 0}}, "training.epochs", "greater than or equal to 1"),
         ({"training": {"epochs": "many"}}, "training.epochs", "integer"),
         ({"training": {"epochs": 1, "schedule": {"name": "step"}}}, "training.schedule.milestones", "at least one"),

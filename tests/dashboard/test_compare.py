@@ -121,6 +121,14 @@ def test_a_baseline_that_no_chosen_experiment_has_is_not_asked_for(done: FakeBac
     assert "baseline" in {row["Difference to dkd (points)"] for row in tables(app)[0]}
 
 
+def test_without_a_choice_nothing_is_drawn(done: FakeBackend) -> None:
+    app = visit("compare", experiment="exp-0001")
+    app.multiselect[0].set_value([]).run()
+    assert "Choose an experiment" in texts(app)
+    assert not tables(app)
+    assert not app.exception
+
+
 def test_metrics_are_chosen_by_group(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001")
     [table] = [rows for rows in tables(app) if "Metric" in rows[0]]

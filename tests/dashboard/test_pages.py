@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.catalog import describe
 from core.spec import Weights, read_experiment
+from dashboard.widgets import escape
 from tests.dashboard.conftest import SCRIPT, charts, tables, texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
@@ -252,7 +253,7 @@ class TestRun:
         app = visit("run", id="run-0001-002")
         shown = texts(app)
         assert not app.exception
-        assert app.title[0].value == "dkd_align (sample) · seed 0"
+        assert app.title[0].value == escape("dkd_align (sample) · seed 0")
         assert ":blue-badge[running]" in shown
         metrics = {item.label: item.value for item in app.metric}
         assert metrics["Test accuracy"].endswith(" %")

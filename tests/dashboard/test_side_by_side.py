@@ -55,6 +55,11 @@ def test_the_comparison_draws_a_colour_a_method_and_similarity_dashed_on_the_rig
     assert "cosine" in figure.layout.yaxis2.title.text
 
 
+def test_a_label_with_tags_is_drawn_as_it_is() -> None:
+    method = side_by_side.MethodCurves("<b>x</b> & y", [curve([50.0, 60.0])], [])
+    assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in traces(side_by_side.curves_figure([method], ("Accuracy", ""), View()))
+
+
 def test_the_comparison_says_n_in_its_tooltip_and_draws_a_band_only_where_there_are_several_seeds() -> None:
     figure = comparison()
     assert [row[2] for row in traces(figure)["dkd"].customdata] == [2, 2]
