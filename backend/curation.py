@@ -8,16 +8,24 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
-from backend.errors import conflict
+from backend.errors import conflict, invalid
 from backend.lifecycle import lock, lock_one
-from core.wire.public import TERMINAL
+from core.spec.texts import visible
+from core.wire.public import TERMINAL, ProblemField
 from core.wire.submissions import ExperimentChange
 
 _CHUNK = 10_000  # SQLite takes at most 32,766 values in one statement
 
 
 def change(session: Session, experiment: Experiment, wanted: ExperimentChange) -> None:
-    """Set what is given; the rest stays."""
+    """Set what is given; the rest stays. Raises ApiError 422 for characters that a spec may not have there."""
+    texts = [("notes", wanted.notes or "", True)]
+    texts += [(f"tags.{index}", tag, False) for index, tag in enumerate(wanted.tags or [])]
+    for path, text, lines in texts:
+        try:
+            visible(text, lines=lines)
+        except ValueError as error:
+            raise invalid(f"{path}: {error}", ProblemField(path=path, message=str(error))) from None
     if wanted.notes is not None:
         experiment.notes = wanted.notes
     if wanted.tags is not None:
@@ -43,9 +51,8 @@ def delete_experiment(session: Session, experiment: Experiment) -> list[str]:
     going = [run for run in own if run.id not in kept]
     alive = [run for run in going if run.state not in TERMINAL]
     if alive:
-        raise conflict(
-            f"{len(alive)} of its runs have not ended, as {alive[0].id} ({alive[0].state}); cancel the experiment first"
-        )
+        count = "1 of its runs has" if len(alive) == 1 else f"{len(alive)} of its runs have"
+        raise conflict(f"{count} not ended, as {alive[0].id} ({alive[0].state}); cancel the experiment first")
     _hand_over(session, experiment.id)
     session.execute(delete(Experiment).where(Experiment.id == experiment.id))
     _delete_runs(session, going)

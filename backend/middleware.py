@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+import anyio
 import structlog
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -127,7 +128,10 @@ class BodyLimit:
 
 
 class AccessLog:
-    """One line a request; what workers and probes repeat every few seconds only at level debug."""
+    """One line a request; what workers and probes repeat every few seconds only at level debug.
+
+    A stream that its reader has left is a request that has ended, not an error.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -147,6 +151,10 @@ class AccessLog:
 
         try:
             await self.app(scope, receive, watched)
+        except BaseExceptionGroup as group:
+            # Whoever leaves a stream before its end closes the pipe that the framework writes into.
+            if group.split(anyio.BrokenResourceError)[1] is not None:
+                raise
         finally:
             quiet = status < 400 and (scope["method"] == "GET" or scope["path"].startswith("/api/v1/worker/"))
             write = _log.debug if quiet else _log.info

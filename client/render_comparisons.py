@@ -242,7 +242,10 @@ def _teacher_of(seed: int | None, comparison: Comparison) -> str:
 def _missing(title: str, cell: Cell) -> list[str]:
     if not cell.missing:
         return []
-    seeds = ", ".join(f"{item.seed} ({item.state})" for item in cell.missing)
+    several = len({item.teacher_seed for item in cell.missing}) > 1
+    seeds = ", ".join(
+        f"{item.seed}{f' under teacher {item.teacher_seed}' if several else ''} ({item.state})" for item in cell.missing
+    )
     return [f"{title}, {cell.label}: no value for seed {seeds}."]
 
 

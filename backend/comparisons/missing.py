@@ -54,16 +54,19 @@ def _submit(sample: Sample, place: int, block: str, seeds: tuple[int, ...], labe
     source = sample.experiments[place]
     spec = source.spec
     choices = [item for item in spec["methods"] if item["label"] in labels]
-    which = "" if len(choices) == len(spec["methods"]) else f" {','.join(labels)[:30]}"
-    # Cut, since a name has at most 100 characters.
-    changes = [f"name={_quoted(f'{source.name[:40]}{which} seeds {_ranges(seeds)[:25]}')}", f"seeds={list(seeds)}"]
+    which = "" if len(choices) == len(spec["methods"]) else f" {','.join(labels)[:25]}"
+    teacher = next((item for item in sample.teachers if item.fingerprint == block), None)
+    under = f" teacher {teacher.seed}" if teacher is not None and sample.teachers_vary else ""
+    name = f"{source.name[:35]}{which}{under} seeds {_ranges(seeds)}"[:100].rstrip()  # as long as a name may be
+    changes = [f"name={_quoted(name)}", f"seeds={list(seeds)}"]
     if which:
         changes.append(f"methods={json.dumps([_short(choice) for choice in choices], ensure_ascii=False)}")
-    teacher = next((item for item in sample.teachers if item.fingerprint == block), None)
     if teacher is not None and spec.get("teacher") and spec["teacher"]["seed"] != teacher.seed:
         changes.append(f"teacher.seed={teacher.seed}")
     sets = " ".join(f"--set {shlex.quote(change)}" for change in changes)
-    return f"dkd export {shlex.quote(source.name)} --format spec | dkd submit - {sets}"
+    # A name that begins like an option would be taken for one.
+    asked = source.id if source.name.startswith("-") else shlex.quote(source.name)
+    return f"dkd export {asked} --format spec | dkd submit - {sets}"
 
 
 def _short(choice: Mapping[str, Any]) -> dict[str, Any]:

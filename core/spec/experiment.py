@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from core.catalog import DATASETS, METHODS, UnknownNameError
 from core.spec import ranges
@@ -22,12 +22,13 @@ from core.spec.parts import (
 from core.spec.presets import apply_preset
 from core.spec.problems import refuse
 from core.spec.run import RunSpec
+from core.spec.texts import visible
 from core.spec.weights import Weights, size_problem, weights_problems
 
 MAX_RUNS = 10_000
 TEACHER = "teacher"
 
-Tag = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,]+$")]
+Tag = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,]+$"), AfterValidator(visible)]
 
 
 class Teacher(SpecModel):
@@ -89,6 +90,18 @@ class ExperimentSpec(SpecModel):
             return apply_preset(data)
         except UnknownNameError as error:
             raise refuse("ExperimentSpec", (("preset",), str(error), data.get("preset"))) from None
+
+    @field_validator("name")
+    @classmethod
+    def _can_be_asked_for(cls, name: str) -> str:
+        if name in (".", ".."):  # an address that ends in one is another address
+            raise ValueError("a name needs more than dots")
+        return visible(name)
+
+    @field_validator("notes")
+    @classmethod
+    def _notes_are_visible(cls, notes: str) -> str:
+        return visible(notes, lines=True)
 
     @field_validator("seeds", mode="before")
     @classmethod

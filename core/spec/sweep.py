@@ -8,9 +8,9 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from core.spec import ranges
 from core.spec.experiment import ExperimentSpec
@@ -18,6 +18,7 @@ from core.spec.parts import SpecModel
 from core.spec.paths import with_field
 from core.spec.problems import Problem, SpecError, problems_of, refuse
 from core.spec.reading import parse_experiment
+from core.spec.texts import visible
 
 MAX_SWEEP_RUNS = 10_000
 _NAME_LENGTH = 100
@@ -71,7 +72,9 @@ class SweepSpec(SpecModel):
     A field is named by its path, as ``training.optimizer.lr``, ``teacher.seed`` or ``methods.1.params.beta``.
     """
 
-    name: str = Field(min_length=1, max_length=80, pattern=r"^\S(.*\S)?$", description="What the names begin with.")
+    name: Annotated[str, AfterValidator(visible)] = Field(
+        min_length=1, max_length=80, pattern=r"^\S(.*\S)?$", description="What the names begin with."
+    )
     experiment: dict[str, Any] = Field(description="The spec that is varied, without a name.")
     grid: dict[str, Any] = Field(
         default_factory=dict,

@@ -228,3 +228,12 @@ def test_a_list_says_how_many_there_are_where_it_is_asked(lab: Lab) -> None:
     wanted = [made[1]["runs"][1]["id"], made[0]["runs"][0]["id"], "of nothing"]
     kept = lab.admin.get(RUNS, params={"id": wanted, "archived": "include"}).json()
     assert [run["id"] for run in kept["items"]] == wanted[:2]
+
+
+def test_what_is_not_seen_is_refused_in_tags_and_notes(lab: Lab) -> None:
+    lab.submit(plain())
+    for change, path in (({"tags": ["a", "b\u200b"]}, "tags.1"), ({"notes": "red\x1b[31m"}, "notes")):
+        answer = lab.admin.patch("/api/v1/experiments/plain", json=change)
+        assert answer.status_code == 422
+        assert [item["path"] for item in answer.json()["errors"]] == [path]
+    assert lab.admin.patch("/api/v1/experiments/plain", json={"notes": "two\nlines"}).status_code == 200

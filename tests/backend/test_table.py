@@ -100,7 +100,7 @@ def test_more_seeds_are_the_same_row_and_other_training_is_another(database: Dat
         (["first", "more"], [0, 1, 2, 3, 4]),
         (["longer"], [0, 1]),
     ]
-    assert found.rows[0].title == "digits resnet8→small_cnn (first)"  # else two rows would have one name
+    assert found.rows[0].title == "digits resnet8→small_cnn (first and 1 more)"  # else two rows would have one name
     assert _cell(found, 0, "align").n == 5
 
 
@@ -176,6 +176,12 @@ def test_missing_seeds_come_with_the_command_that_queues_them(database: Database
     more = rows.experiment(database, **{key: value for key, value in queued.items() if value is not None})
     assert [item.experiments for item in _table(api).rows] == [["it's mine", queued["name"]]]
     assert more != experiment
+
+
+def test_a_name_that_begins_like_an_option_is_asked_for_by_id(database: Database, api: TestClient) -> None:
+    experiment = _row(database, CLEAR[:2], name="-x")
+    (row,) = _table(api, seed=[0, 1, 2]).rows
+    assert row.commands[0].startswith(f"dkd export {experiment} --format spec")
 
 
 def test_a_method_that_only_some_experiments_have_is_queued_alone(database: Database, api: TestClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -74,6 +75,15 @@ def test_the_table_says_what_so_few_teachers_cannot_show(database: Database, api
     answer = api.get("/api/v1/comparisons/table", params={"experiment": experiments})
     assert answer.status_code == 200, answer.text
     assert any("3 pairs or teachers cannot show p < 0.25" in note for note in answer.json()["notes"])
+
+
+def test_what_is_missing_is_queued_under_each_teacher(database: Database, api: TestClient) -> None:
+    experiments = _under_teachers(database, {0: [1.0, 1.2], 1: [2.0, 2.2]})
+    answer = api.get("/api/v1/comparisons/table", params={"experiment": experiments, "seed": [0, 1, 2]})
+    [row] = answer.json()["rows"]
+    names = [re.search(r'name="([^"]*)"', command) for command in row["commands"]]
+    assert [name and name[1] for name in names] == ["teacher 0 teacher 0 seeds 2", "teacher 0 teacher 1 seeds 2"]
+    assert ["teacher.seed=1" in command for command in row["commands"]] == [False, True]
 
 
 def test_each_teacher_sets_its_own_target(database: Database, api: TestClient) -> None:

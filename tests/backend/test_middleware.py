@@ -1,0 +1,30 @@
+"""What every request passes."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from backend.middleware import AccessLog
+
+
+@pytest.mark.parametrize(
+    ("errors", "silent"),
+    [([anyio.BrokenResourceError()], True), ([anyio.BrokenResourceError(), ValueError("ours")], False)],
+)
+def test_who_leaves_a_stream_makes_no_error(errors: list[Exception], silent: bool) -> None:
+    """As FastAPI raises it where the reader of an event stream has gone."""
+
+    async def left(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ExceptionGroup("unhandled errors in a TaskGroup", errors)
+
+    async def request() -> None:
+        scope = {"type": "http", "method": "GET", "path": "/api/v1/runs/x/events"}
+        await AccessLog(left)(scope, None, None)  # type: ignore[arg-type]
+
+    if silent:
+        anyio.run(request)
+    else:
+        with pytest.raises(ExceptionGroup):
+            anyio.run(request)
