@@ -53,7 +53,11 @@ class _Query(BaseModel):
     dataset: Names = Field(None, description="The data set's name. Any of these.")
     model: Names = Field(None, description="The network's name, a teacher's too. Any of these.")
     tag: Names = Field(None, description="Tags of the experiment: all of these.")
-    text: str | None = Field(None, max_length=100, description="Part of a name, whatever its case.")
+    text: str | None = Field(
+        None,
+        max_length=100,
+        description="Part of a name, whatever its case; of a run, also of its label, model, data set or reason.",
+    )
     submitted_by: str | None = Field(None, max_length=100, description="Name of the token.")
     sweep: str | None = Field(None, max_length=100, description="Name of the sweep.")
     created_after: Moment | None = Field(None, description="That moment or later.")
@@ -68,7 +72,7 @@ class RunQuery(_Query):
     """Which runs, in which order."""
 
     state: list[RunState] | None = Field(None, max_length=20, description="Any of these.")
-    role: Literal["teacher", "student"] | None = None
+    role: Literal["teacher", "student"] | None = Field(None, description="Left out, both.")
     id: list[Annotated[str, Field(max_length=16)]] | None = Field(None, max_length=500, description="Any of these.")
     teacher: str | None = Field(None, max_length=16, description="Run id of a teacher: its students.")
     experiment: str | None = Field(None, max_length=100, description="Id or name; also an archived one.")

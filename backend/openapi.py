@@ -82,6 +82,27 @@ _PROBLEMS: dict[str, dict[str, Any]] = {
         "errors": [{"path": "training.epochs", "message": "should be greater than or equal to 1"}],
     },
 }
+_PARAMETERS = {
+    "key": "The id, or the name.",
+    "run_id": "Of the run.",
+    "worker_id": "Of the worker, as it registered.",
+    "artifact_id": "As the list of the run's artifacts has it.",
+    "sha256": "Of the weights, or the name that they were sent under.",
+    "token_id": "As the list of tokens has it.",
+}
+"""What stands in a path."""
+_BODIES: dict[str, dict[str, Any]] = {
+    "CloneRequest": {"name": "digits, longer", "changes": {"training.epochs": 60, "seeds": "0..4"}},
+    "ExperimentChange": {"tags": ["paper"], "notes": "The table of section 4."},
+    "PriorityChange": {"priority": 5},
+    "DrainChange": {"draining": True},
+    "TokenRequest": {"name": "nightly-sweep", "scopes": ["submit"], "expires_in_days": 90},
+    "Registration": {"worker_id": "node-1-0123", "name": "node-1", "host": "node-1", "slots": 2, "device": "gpu"},
+    "Heartbeat": {"holding": [{"run_id": "06h0c81ndwa9x6sd", "attempt": 1}]},
+    "ClaimRequest": {"key": "0123456789", "free_gpus": 1},
+    "Outcome": {"attempt": 1, "outcome": "interrupted", "reason": "the worker was told to leave", "fault": False},
+}
+"""Of what is sent, by the name of its shape."""
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 
 
@@ -125,6 +146,13 @@ def _add(schemas: dict[str, Any], model: type[BaseModel], suffix: str) -> None:
 
 
 def _describe(path: str, operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "path":
+            parameter.setdefault("description", _PARAMETERS[parameter["name"]])
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        shape = content["schema"].get("anyOf", [content["schema"]])[0].get("$ref", "").removeprefix(_SCHEMAS)
+        if shape in _BODIES:
+            content["example"] = _BODIES[shape]
     responses: dict[str, Any] = operation["responses"]
     wanted = {code for code in responses if code >= "400"}
     if operation.get("security"):

@@ -50,6 +50,9 @@ def inspect(path: Path) -> Contents:
         raise NotSafetensorsError("its header is not JSON") from None
     if not isinstance(header, dict):
         raise NotSafetensorsError("its header is not a mapping of tensors")
+    about = header.get("__metadata__", {})
+    if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
+        raise NotSafetensorsError("its __metadata__ is not texts by name")
     tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
     if not tensors:
         raise NotSafetensorsError("it holds no tensor")

@@ -121,7 +121,7 @@ def read_table(
         Query(max_length=200, description="Ids or names; left out, all that the filters keep and nobody archived."),
     ] = None,
     tag: Annotated[list[str] | None, Query(description="An experiment needs every one of them.")] = None,
-    dataset: Annotated[str | None, Query(max_length=100)] = None,
+    dataset: Annotated[str | None, Query(max_length=100, description="Only rows of this data set.")] = None,
     teacher: Annotated[str | None, Query(max_length=100, description="The teacher's model.")] = None,
     student: Annotated[str | None, Query(max_length=100, description="The student's model.")] = None,
     metric: _METRIC = comparisons.ACCURACY,

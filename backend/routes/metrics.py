@@ -43,7 +43,7 @@ def read_logs(
     run_id: str,
     session: SessionDep,
     after: Annotated[int, Query(ge=0, le=MAX_COUNT, description="The number of the last line already read.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=5000)] = 500,
+    limit: Annotated[int, Query(ge=1, le=5000, description="The most lines in one answer.")] = 500,
     tail: Annotated[int | None, Query(ge=1, le=5000, description="Only the last so many lines.")] = None,
 ) -> LogsReply:
     """The run's log lines, in the order of their numbers."""

@@ -116,6 +116,7 @@ def test_a_teacher_is_uploaded_and_named_in_a_spec(lab: Lab, settings: Settings)
         (b"\x80\x02}q\x00." * 20, "does not begin"),
         (struct.pack("<Q", 20) + b"[" * 20 + b"x" * 10, "not JSON"),
         (struct.pack("<Q", 2) + b"{}", "holds no tensor"),
+        (struct.pack("<Q", 29) + b'{"__metadata__": {"x": [1]}}  ', "texts by name"),
         (safetensors()[:-1], "bytes of tensors long"),
         (safetensors() + b"x", "bytes of tensors long"),
         (safetensors(shape=[2, 4]), "its shape needs"),

@@ -13,6 +13,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from core.spec import ExperimentSpec, parse_experiment, parse_sweep
 from core.spec.sweep import expand
+from core.wire import access, public, submissions, worker
 
 PUBLIC = {
     "GET /api/v1/catalog": "Catalog",
@@ -182,3 +183,21 @@ def test_the_page_of_the_interface_loads_nothing_from_elsewhere(migrated_file: A
         for source in sources:
             assert source.startswith("/docs/assets/")
             assert client.get(source).status_code == 200
+
+
+def test_every_parameter_is_described_and_every_body_has_an_example(settings: Settings) -> None:
+    shapes = {**vars(public), **vars(access), **vars(submissions), **vars(worker)}
+    seen = set()
+    for path, operations in create_app(settings).openapi()["paths"].items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", []):
+                assert parameter.get("description"), (path, parameter["name"])
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is None:
+                continue
+            assert content["example"], path
+            name = content["schema"].get("anyOf", [content["schema"]])[0].get("$ref", "").rpartition("/")[2]
+            if name in shapes:
+                assert shapes[name].model_validate(content["example"])
+                seen.add(name)
+    assert {"CloneRequest", "TokenRequest", "Outcome"} <= seen
