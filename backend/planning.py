@@ -20,6 +20,8 @@ from backend.teachers import find_teacher, inherit_priority, live_teacher, need_
 from core.spec import ExperimentSpec, PlannedRun, Problem, RunSpec, warnings_of
 from core.wire.public import PlannedRunInfo, Preview, ProblemField
 
+_CHUNK = 10_000  # SQLite takes at most 32,766 values in one statement
+
 
 def create(session: Session, spec: ExperimentSpec, *, submitted_by: str = "") -> Experiment:
     """Store an experiment and all its runs. Raises ApiError 422 where its name is taken.
@@ -130,8 +132,7 @@ def preview(session: Session, spec: ExperimentSpec) -> Preview:
         for item, known in zip(plan, shared, strict=True)
     ]
     warnings = warnings_as_fields(warnings_of(spec))
-    if session.scalars(select(Experiment.id).where(Experiment.name == spec.name)).one_or_none():
-        warnings.insert(0, name_taken(spec.name))
+    warnings[:0] = map(name_taken, taken(session, [spec.name]))
     trained = [item.spec for item, known in zip(plan, shared, strict=True) if not known and _trains(item.spec)]
     return Preview(
         spec=spec.model_dump(mode="json"),
@@ -148,6 +149,17 @@ def _known(session: Session, fingerprint: str) -> bool:
 def _trains(run: RunSpec) -> bool:
     """Whether it takes a step: weights from elsewhere may be used as they are."""
     return run.weights is None or run.weights.fine_tune
+
+
+def taken(session: Session, names: Sequence[str]) -> list[str]:
+    """Those of the names that experiments have already."""
+    return [
+        name
+        for start in range(0, len(names), _CHUNK)
+        for name in session.scalars(
+            select(Experiment.name).where(Experiment.name.in_(names[start : start + _CHUNK])).order_by(Experiment.name)
+        )
+    ]
 
 
 def name_taken(name: str) -> ProblemField:

@@ -12,6 +12,7 @@ from backend.deps import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, Wak
 from backend.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
 from backend.routes.experiments import find, whole
 from backend.texts import first_unfit
+from backend.webhooks import refuse_webhooks
 from core.spec import Problem, SpecError, parse_experiment, parse_sweep, warnings_of
 from core.spec.sweep import changes_of, expand
 from core.wire import public
@@ -55,9 +56,14 @@ def submit(
 
 
 @router.post("/experiments/preview", dependencies=[submits], openapi_extra=SPEC_BODY)
-def preview(body: BodyDep, session: SessionDep) -> public.Preview:
-    """What a spec would make, and what to know before; nothing is stored."""
-    return planning.preview(session, parse_experiment(body.data))
+def preview(body: BodyDep, session: SessionDep, settings: SettingsDep) -> public.Preview:
+    """What a spec would make, and what to know before; nothing is stored.
+
+    422 as submitting it, but for a name that is taken, which is a warning.
+    """
+    spec = parse_experiment(body.data)
+    refuse_webhooks([("", spec)], settings)
+    return planning.preview(session, spec)
 
 
 @router.post("/experiments/bulk", status_code=201, openapi_extra=BULK_BODY, responses=_AT_ONCE)
@@ -137,14 +143,19 @@ def sweep(
 
 
 @router.post("/sweeps/preview", dependencies=[submits], openapi_extra=SWEEP_BODY, tags=["sweeps"])
-def preview_sweep(body: BodyDep) -> SweepPreview:
-    """What a sweep would make, and what to know before; nothing is stored."""
+def preview_sweep(body: BodyDep, session: SessionDep, settings: SettingsDep) -> SweepPreview:
+    """What a sweep would make, and what to know before; nothing is stored.
+
+    422 as submitting it, but for names that are taken, which are warnings.
+    """
     parsed = parse_sweep(body.data)
     specs = expand(parsed)
+    refuse_webhooks([("", spec) for spec in specs], settings)
+    taken = planning.taken(session, [spec.name for spec in specs])
+    found = [problem for spec in specs for problem in warnings_of(spec)]
     warnings = {
-        (problem.path, problem.message): public.ProblemField(path=problem.path, message=problem.message)
-        for spec in specs
-        for problem in warnings_of(spec)
+        (item.path, item.message): item
+        for item in (*map(planning.name_taken, taken), *planning.warnings_as_fields(found))
     }
     items = [
         SweepPoint(name=item.name, runs=item.runs, changes=changes)

@@ -105,7 +105,7 @@ class SweepSpec(SpecModel):
             if not isinstance(values, list) or not values:
                 problems.append(((path,), "give a list of values, or whole numbers as 0..4", given))
                 continue
-            texts = [json.dumps(value, sort_keys=True, default=str) for value in values]
+            texts = [json.dumps(_plain(value), sort_keys=True, default=str) for value in values]
             if len(set(texts)) < len(texts):
                 problems.append(((path,), "a value is given twice", given))
                 continue
@@ -132,6 +132,8 @@ class SweepSpec(SpecModel):
                     problems.append(((where, path), "experiments of a sweep are named by it", path))
                 if path in seen:
                     problems.append(((where, path), f"{path} is varied by {seen[path]} already", path))
+                elif over := next((other for other in seen if _overlap(path, other)), None):
+                    problems.append(((where, path), f"it lies in {over}, or that in it; vary one of them", path))
                 seen[path] = where
         count = self.count
         if count > self.max_runs:
@@ -219,6 +221,16 @@ def _combinations(sweep: SweepSpec) -> list[dict[str, _Value]]:
     return [
         {**dict(chosen), **point, **drawn} for chosen in itertools.product(*axes) for point in points for drawn in draws
     ]
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Whether one of the fields is a part of the other, so that the later one would overwrite it."""
+    return path.startswith(f"{other}.") or other.startswith(f"{path}.")
+
+
+def _plain(value: Any) -> Any:
+    """1.0 is 1."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _source(seed: int, index: int, path: str) -> random.Random:

@@ -94,6 +94,20 @@ def test_a_sweep_becomes_experiments_with_a_teacher_a_seed(lab: Lab) -> None:
     assert len({lab.experiment(item["id"])["runs"][0]["id"] for item in made["items"]}) == 3
 
 
+def test_a_preview_tells_what_submitting_would_refuse(lab: Lab) -> None:
+    body = {"name": "s", "experiment": base(), "grid": {"teacher.seed": "0..1"}}
+    before = lab.admin.post(f"{SWEEPS}/preview", json=body).json()["warnings"]
+    lab.submit(plain("s seed=1"))
+    warned = lab.admin.post(f"{SWEEPS}/preview", json=body).json()["warnings"]
+    assert warned == [{"path": "name", "message": "'s seed=1' is taken"}, *before]
+    elsewhere = {"webhook": "https://elsewhere.example/x"}
+    sweep = body | {"experiment": base() | elsewhere}
+    for url, sent in ((f"{SWEEPS}/preview", sweep), ("/api/v1/experiments/preview", plain("new") | elsewhere)):
+        answer = lab.admin.post(url, json=sent)
+        assert answer.status_code == 422
+        assert {error["path"] for error in answer.json()["errors"]} == {"webhook"}
+
+
 @pytest.mark.parametrize(
     ("more", "path"),
     [

@@ -102,6 +102,8 @@ def test_a_long_name_becomes_a_number() -> None:
         ),
         ({"points": [{"training.epochs": 0}]}, "points.0.training.epochs", "greater than"),
         ({"grid": {"training.epochs": [1]}, "points": [{"training.epochs": 1}]}, "points.training.epochs", "already"),
+        ({"grid": {"training.epochs": [1], "training": [{"epochs": 3}]}}, "grid.training", "lies in training.epochs"),
+        ({"grid": {"training.optimizer.lr": [1, 1.0]}}, "grid.training.optimizer.lr", "given twice"),
         ({"grid": {"training.epochs": [1, 2]}, "experiment": BASE | {"colour": 1}}, "experiment.colour", "unknown"),
         ({"grid": {"training.epochs": [1, 2]}, "experiment": BASE | {"name": "n"}}, "experiment.name", "named by it"),
         ({"grid": {"training.epochs": [1, 2]}, "max_runs": 9}, "max_runs", "2 experiments of 10 runs in all are more"),
