@@ -12,15 +12,19 @@ from backend.errors import conflict, invalid
 from backend.lifecycle import lock, lock_one
 from core.spec.texts import visible
 from core.wire.public import TERMINAL, ProblemField
-from core.wire.submissions import ExperimentChange
+from core.wire.submissions import MAX_TAGS, ExperimentChange
 
 _CHUNK = 10_000  # SQLite takes at most 32,766 values in one statement
 
 
 def change(session: Session, experiment: Experiment, wanted: ExperimentChange) -> None:
-    """Set what is given; the rest stays. Raises ApiError 422 for characters that a spec may not have there."""
+    """Set what is given; the rest stays.
+
+    Raises ApiError 422 for characters that a spec may not have there, and for more tags than an experiment may have.
+    """
     texts = [("notes", wanted.notes or "", True)]
-    texts += [(f"tags.{index}", tag, False) for index, tag in enumerate(wanted.tags or [])]
+    for field, tags in (("tags", wanted.tags or []), ("add_tags", wanted.add_tags)):
+        texts += [(f"{field}.{index}", tag, False) for index, tag in enumerate(tags)]
     for path, text, lines in texts:
         try:
             visible(text, lines=lines)
@@ -28,11 +32,23 @@ def change(session: Session, experiment: Experiment, wanted: ExperimentChange) -
             raise invalid(f"{path}: {error}", ProblemField(path=path, message=str(error))) from None
     if wanted.notes is not None:
         experiment.notes = wanted.notes
-    if wanted.tags is not None:
-        session.execute(delete(ExperimentTag).where(ExperimentTag.experiment_id == experiment.id))
-        rows = [{"experiment_id": experiment.id, "tag": tag} for tag in dict.fromkeys(wanted.tags)]
-        if rows:
-            session.execute(insert(ExperimentTag), rows)
+    if wanted.tags is not None or wanted.add_tags or wanted.remove_tags:
+        _tag(session, experiment, wanted)
+
+
+def _tag(session: Session, experiment: Experiment, wanted: ExperimentChange) -> None:
+    # Locked, so that of two who add a tag at once neither overwrites the other's.
+    session.execute(select(Experiment.id).where(Experiment.id == experiment.id).with_for_update())
+    own = ExperimentTag.experiment_id == experiment.id
+    known = session.scalars(select(ExperimentTag.tag).where(own)) if wanted.tags is None else wanted.tags
+    off = set(wanted.remove_tags)
+    tags = list(dict.fromkeys(tag for tag in (*known, *wanted.add_tags) if tag not in off))
+    if len(tags) > MAX_TAGS:
+        message = f"an experiment has at most {MAX_TAGS} tags; it would have {len(tags)}"
+        raise invalid(message, ProblemField(path="add_tags", message=message))
+    session.execute(delete(ExperimentTag).where(own))
+    if tags:
+        session.execute(insert(ExperimentTag), [{"experiment_id": experiment.id, "tag": tag} for tag in tags])
 
 
 def delete_experiment(session: Session, experiment: Experiment) -> list[str]:

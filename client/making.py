@@ -79,11 +79,23 @@ class Making:
         return self._experiment("POST", path, body={"priority": priority}, repeatable=True)
 
     def change_experiment(
-        self, id_or_name: str, *, tags: Sequence[str] | None = None, notes: str | None = None
+        self,
+        id_or_name: str,
+        *,
+        tags: Sequence[str] | None = None,
+        add_tags: Sequence[str] = (),
+        remove_tags: Sequence[str] = (),
+        notes: str | None = None,
     ) -> Experiment:
-        """Set an experiment's tags or notes; what is left out stays."""
-        body = body_of(ExperimentChange, tags=None if tags is None else list(tags), notes=notes)
-        sent = body.model_dump(mode="json", exclude_none=True)
+        """Set an experiment's tags or notes, or add and remove some of its tags; what is left out stays."""
+        body = body_of(
+            ExperimentChange,
+            tags=None if tags is None else list(tags),
+            add_tags=list(add_tags),
+            remove_tags=list(remove_tags),
+            notes=notes,
+        )
+        sent = body.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         return self._experiment("PATCH", f"/{part(id_or_name)}", body=sent, repeatable=True)
 
     def archive_experiment(self, id_or_name: str, *, archived: bool = True) -> Experiment:

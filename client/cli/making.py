@@ -80,13 +80,14 @@ def tag(
 ) -> int:
     """Add tags to an experiment, or take them off (after --: `dkd tag NAME -- -old`)."""
     with connected() as client:
-        found = client.experiment(experiment)
         if tags:
-            off = {item[1:] for item in tags if item.startswith("-")}
-            kept = [item for item in found.tags if item not in off]
-            kept += [item for item in tags if not item.startswith("-") and item not in kept]
-            with told_as(tags="TAG: 1 to 40 characters each, no space or comma; an experiment has at most 20"):
-                found = client.change_experiment(found.id, tags=kept)
+            off = [item[1:] for item in tags if item.startswith("-")]
+            more = [item for item in tags if not item.startswith("-")]
+            text = "TAG: 1 to 40 characters each, no space or comma; an experiment has at most 20"
+            with told_as(tags=text, add_tags=text, remove_tags=text):
+                found = client.change_experiment(experiment, add_tags=more, remove_tags=off)
+        else:
+            found = client.experiment(experiment)
     if as_json:
         write_json(found)
     else:

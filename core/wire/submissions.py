@@ -14,6 +14,8 @@ MAX_EXPERIMENTS = 1000
 MAX_RUNS = 10_000
 """In one request, over all its experiments."""
 
+MAX_TAGS = 20
+"""Of an experiment."""
 TagText = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,\x00]+$")]
 
 
@@ -63,5 +65,11 @@ class CloneRequest(Sent):
 class ExperimentChange(Sent):
     """PATCH /experiments/{key}. What is left out stays."""
 
-    tags: list[TagText] | None = Field(None, max_length=20, description="All of its tags from now on.")
+    tags: list[TagText] | None = Field(None, max_length=MAX_TAGS, description="All of its tags from now on.")
+    add_tags: list[TagText] = Field(
+        default_factory=list,
+        max_length=MAX_TAGS,
+        description="To those that it has, whoever changes them meanwhile.",
+    )
+    remove_tags: list[TagText] = Field(default_factory=list, max_length=1000, description="From those that it has.")
     notes: str | None = Field(None, max_length=10_000, pattern=r"^[^\x00]*$")

@@ -158,8 +158,7 @@ def tag_and_archive(keys: Sequence[str]) -> None:
 
 def _tagging(client: Client, tags: Sequence[str], *, add: bool) -> Callable[[str], object]:
     def change(key: str) -> object:
-        kept = [tag for tag in client.experiment(key).tags if tag not in tags]
-        return client.change_experiment(key, tags=[*kept, *tags] if add else kept)
+        return client.change_experiment(key, add_tags=tags) if add else client.change_experiment(key, remove_tags=tags)
 
     return change
 

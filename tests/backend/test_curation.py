@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from backend.db import Database, models
 from backend.settings import Settings
 from tests.backend import rows
+from tests.backend.concurrently import concurrently
 from tests.backend.lab import Json, Lab, metrics, plain, spec, started
 
 EXPERIMENTS, RUNS = "/api/v1/experiments", "/api/v1/runs"
@@ -237,3 +238,18 @@ def test_what_is_not_seen_is_refused_in_tags_and_notes(lab: Lab) -> None:
         assert answer.status_code == 422
         assert [item["path"] for item in answer.json()["errors"]] == [path]
     assert lab.admin.patch("/api/v1/experiments/plain", json={"notes": "two\nlines"}).status_code == 200
+
+
+def test_tags_that_several_add_at_once_are_all_kept(lab: Lab) -> None:
+    lab.submit(plain(tags=["old"]))
+    address = "/api/v1/experiments/plain"
+    answers = concurrently(
+        lab, 6, lambda one, index: one.admin.patch(address, json={"add_tags": ["abcdef"[index]]}).status_code
+    )
+    assert answers == [200] * 6
+    assert lab.experiment("plain")["tags"] == ["a", "b", "c", "d", "e", "f", "old"]
+    changed = lab.admin.patch(address, json={"add_tags": ["new"], "remove_tags": ["old", "a", "never"]}).json()
+    assert changed["tags"] == ["b", "c", "d", "e", "f", "new"]
+    many = lab.admin.patch(address, json={"add_tags": [f"t{number}" for number in range(15)]})
+    assert many.status_code == 422
+    assert [item["path"] for item in many.json()["errors"]] == ["add_tags"]
