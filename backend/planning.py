@@ -104,14 +104,20 @@ def _insert_experiments(
         for key, (_, spec) in zip(ids, specs, strict=True)
     ]
     entered = insert_new(session, Experiment, rows, unique=["name"], returning="id")
-    taken = [(prefix, spec.name) for key, (prefix, spec) in zip(ids, specs, strict=True) if key not in entered]
-    if taken:
+    refused = [(prefix, spec.name) for key, (prefix, spec) in zip(ids, specs, strict=True) if key not in entered]
+    if refused:
+        first = {spec.name for key, (_, spec) in zip(ids, specs, strict=True) if key in entered}
         fields = [
-            ProblemField(path=f"{prefix}name", message=f"an experiment named {name!r} exists already")
-            for prefix, name in taken
+            ProblemField(
+                path=f"{prefix}name",
+                message=f"{name!r} is given twice in this request"
+                if name in first
+                else f"an experiment named {name!r} exists already",
+            )
+            for prefix, name in refused
         ]
-        more = f" (and {len(taken) - 1} more names are taken)" if len(taken) > 1 else ""
-        raise invalid(f"an experiment named {taken[0][1]!r} exists already{more}", *fields)
+        more = f" (and {len(refused) - 1} more names are taken)" if len(refused) > 1 else ""
+        raise invalid(f"{fields[0].message}{more}", *fields)
     tags = [
         {"experiment_id": key, "tag": tag}
         for key, (_, spec) in zip(ids, specs, strict=True)

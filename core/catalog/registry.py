@@ -20,7 +20,7 @@ class NumbersAreNumbers(BaseModel):
         inner = value if isinstance(value, list | tuple) else (value,)
         truth = any(isinstance(item, bool) for item in inner)
         if truth and info.field_name and not _takes_truth(cls.model_fields[info.field_name].annotation):
-            raise ValueError("is neither true nor false")
+            raise ValueError("takes neither true nor false (yes, no, on and off are those in YAML; quote a text)")
         return value
 
 

@@ -60,6 +60,15 @@ def test_one_that_is_refused_refuses_all(lab: Lab, experiments: Any, path: str) 
     assert [item["name"] for item in lab.experiments()] == ["taken"]
 
 
+def test_a_name_that_is_given_twice_is_told_from_one_that_is_taken(lab: Lab) -> None:
+    lab.submit(plain("taken"))
+    answer = lab.admin.post(BULK, json={"experiments": [plain("a"), plain("a"), plain("taken")]})
+    assert [error["message"] for error in answer.json()["errors"]] == [
+        "'a' is given twice in this request",
+        "an experiment named 'taken' exists already",
+    ]
+
+
 def test_a_repeated_bulk_makes_nothing_new(lab: Lab) -> None:
     body = {"experiments": [plain("a"), plain("b")]}
     first, second = (lab.admin.post(BULK, json=body, headers={"Idempotency-Key": "k"}) for _ in range(2))
