@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from backend import errors, openapi, routes
@@ -16,6 +16,7 @@ from backend.db import Database
 from backend.middleware import AccessLog, BodyLimit, HostCheck, SecurityHeaders
 from backend.monitoring import Monitor
 from backend.nudge import Nudger
+from backend.parameters import refuse_unknown
 from backend.reconciler import Reconciler
 from backend.settings import Settings
 from backend.waking import Waker
@@ -73,7 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)
     for router in routes.API:
-        app.include_router(router, prefix="/api/v1")
+        app.include_router(router, prefix="/api/v1", dependencies=[Depends(refuse_unknown)])
     for router in routes.ROOT:
         app.include_router(router)
     return app

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from backend.db import parts
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.errors import conflict, invalid
 from backend.lifecycle import lock, lock_one
 from core.spec.texts import visible
 from core.wire.public import TERMINAL, ProblemField
 from core.wire.submissions import MAX_TAGS, ExperimentChange
-
-_CHUNK = 10_000  # SQLite takes at most 32,766 values in one statement
 
 
 def change(session: Session, experiment: Experiment, wanted: ExperimentChange) -> None:
@@ -115,6 +114,5 @@ def _delete_runs(session: Session, runs: Sequence[Run]) -> None:
     # Students first: they refer to their teacher.
     for role in ("student", "teacher"):
         ids = [run.id for run in runs if run.role == role]
-        for start in range(0, len(ids), _CHUNK):
-            some = ids[start : start + _CHUNK]
+        for some in parts(ids):
             session.execute(delete(Run).where(Run.id.in_(some)).execution_options(synchronize_session=False))

@@ -76,7 +76,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _bad_request(request: Request, error: RequestValidationError) -> JSONResponse:
         fields = [
-            ProblemField(path=".".join(map(str, item["loc"][1:])) or str(item["loc"][0]), message=str(item["msg"]))
+            ProblemField(
+                path=".".join(map(str, item["loc"][1:])) or str(item["loc"][0]),
+                message=str(item["msg"]).removeprefix("Value error, "),
+            )
             for item in error.errors()
         ]
         return problem_response(422, _summary(fields), fields)

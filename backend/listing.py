@@ -42,12 +42,9 @@ Moment = Annotated[datetime, AfterValidator(_utc)]
 
 
 class _Query(BaseModel):
-    """What both lists are kept by and ordered. Every field narrows; the values of one field widen, but for tags.
+    """What both lists are kept by and ordered. Every field narrows; the values of one field widen, but for tags."""
 
-    A field that is not known is refused: a filter that is passed over without a word shows the wrong rows.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     method: Names = Field(None, description="The method's name. Any of these.")
     dataset: Names = Field(None, description="The data set's name. Any of these.")

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from backend.db import models, new_ids, now
+from backend.db import models, new_ids, now, parts
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.db.upsert import insert_if_absent, insert_new
 from backend.eligibility import as_column, from_column
@@ -19,8 +19,6 @@ from backend.estimates import estimate
 from backend.teachers import find_teacher, inherit_priority, live_teacher, need_again
 from core.spec import ExperimentSpec, PlannedRun, Problem, RunSpec, warnings_of
 from core.wire.public import PlannedRunInfo, Preview, ProblemField
-
-_CHUNK = 10_000  # SQLite takes at most 32,766 values in one statement
 
 
 def create(session: Session, spec: ExperimentSpec, *, submitted_by: str = "") -> Experiment:
@@ -161,10 +159,8 @@ def taken(session: Session, names: Sequence[str]) -> list[str]:
     """Those of the names that experiments have already."""
     return [
         name
-        for start in range(0, len(names), _CHUNK)
-        for name in session.scalars(
-            select(Experiment.name).where(Experiment.name.in_(names[start : start + _CHUNK])).order_by(Experiment.name)
-        )
+        for some in parts(names)
+        for name in session.scalars(select(Experiment.name).where(Experiment.name.in_(some)).order_by(Experiment.name))
     ]
 
 

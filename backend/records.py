@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.comparisons import data
-from backend.db import models
+from backend.db import models, parts
 from backend.errors import not_found
 from backend.views import KEPT_APART, attempt_shape
 from core.wire.records import ExperimentRecord, RunRecord, TeacherRecord
@@ -71,12 +71,12 @@ def _records(
     ids = [run.id for run, _ in runs]
     last = data.latest(session, ids, None)
     attempts: dict[str, list[models.Attempt]] = {}
-    for part in data.parts(ids):
+    for part in parts(ids):
         query = select(models.Attempt).where(models.Attempt.run_id.in_(part)).order_by(models.Attempt.number)
         for attempt in session.scalars(query):
             attempts.setdefault(attempt.run_id, []).append(attempt)
     teachers: dict[str, models.Run] = {}
-    for part in data.parts({run.teacher_run_id for run, _ in runs if run.teacher_run_id}):
+    for part in parts({run.teacher_run_id for run, _ in runs if run.teacher_run_id}):
         teachers |= {run.id: run for run in session.scalars(select(models.Run).where(models.Run.id.in_(part)))}
     return [
         _record(

@@ -16,9 +16,8 @@ from backend.settings import Settings
 from backend.tokens import Principal
 from backend.webhooks import refuse_webhooks
 from core.spec import ExperimentSpec, Problem, SpecError, parse_experiment, with_field, with_fields
+from core.spec.experiment import NAME_LENGTH
 from core.wire.submissions import MAX_EXPERIMENTS, MAX_RUNS, Submitted, SubmittedList
-
-_NAME_LENGTH = 100
 
 
 def once(session: Session, request: idempotency.Request | None, make: Callable[[], list[str]]) -> list[str]:
@@ -143,7 +142,7 @@ def _free_name(session: Session, name: str) -> str:
     number = 2
     while True:
         end = f" ({number})"
-        found = name[: _NAME_LENGTH - len(end)].rstrip() + end
+        found = name[: NAME_LENGTH - len(end)].rstrip() + end
         if found not in taken:
             return found
         number += 1

@@ -11,11 +11,11 @@ from sqlalchemy import ColumnElement, Row, Select, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
 from backend import logs, metrics_store
-from backend.db import models
+from backend.db import models, parts
 from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricName, Run
 from backend.eligibility import Offer, offers, what_is_missing
 from backend.planning import warnings_as_fields
-from core.spec import ExperimentSpec, problems_of, warnings_of
+from core.spec import problems_of, stored_experiment, warnings_of
 from core.wire import public
 from core.wire.public import TERMINAL
 
@@ -23,7 +23,6 @@ KEPT_APART = ("packages", "diff")
 """Parts of a run's environment that are too long for what shows a run; they are in its record."""
 HEADLINES = ("test/top1", "train/loss")
 _TAIL_LINES = 40
-_CHUNK = 10_000  # SQLite takes at most 32,766 values in one statement
 
 
 # Rows, not objects: a page of runs is read in a third of the time, and nobody changes them.
@@ -150,7 +149,7 @@ def whole_experiment(session: Session, experiment: Experiment) -> public.Experim
 
 def _warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
     try:
-        return warnings_as_fields(warnings_of(ExperimentSpec.model_validate(spec)))
+        return warnings_as_fields(warnings_of(stored_experiment(spec)))
     except ValidationError as error:  # as when it names an entry of a plugin that is no longer loaded
         text = "this backend cannot read the stored spec; it is shown as it is"
         return [public.ProblemField(path=item.path, message=f"{text}: {item.message}") for item in problems_of(error)]
@@ -200,8 +199,8 @@ def _summary(
 
 def _latest(session: Session, run_ids: Sequence[str]) -> dict[str, dict[str, public.MetricValue]]:
     found: dict[str, dict[str, public.MetricValue]] = {}
-    for start in range(0, len(run_ids), _CHUNK):
-        rows = session.connection().execute(_HEADLINES_OF, {"runs": run_ids[start : start + _CHUNK]})
+    for some in parts(run_ids):
+        rows = session.connection().execute(_HEADLINES_OF, {"runs": some})
         for run_id, name, value, kind, step, epoch in rows:
             number = metrics_store.decode(value, kind)
             point = public.MetricValue.model_construct(value=number, step=step, epoch=epoch)
@@ -251,9 +250,8 @@ def _counts(session: Session, experiment_ids: Iterable[str]) -> dict[str, dict[s
 
 def _tags(session: Session, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for start in range(0, len(experiment_ids), _CHUNK):
-        some = {"experiments": experiment_ids[start : start + _CHUNK]}
-        for key, tag in session.connection().execute(_TAGS_OF, some):
+    for some in parts(experiment_ids):
+        for key, tag in session.connection().execute(_TAGS_OF, {"experiments": some}):
             found.setdefault(key, []).append(tag)
     return found
 

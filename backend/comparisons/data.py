@@ -11,14 +11,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.db import models
+from backend.db import models, parts
 from backend.metrics_store import decode
 from core.events import RANKS_KEY
 from core.wire.base import TERMINAL, RunState
 
 ACCURACY = "test/top1"
 VALIDATION = "val/top1"
-_CHUNK = 10_000  # SQLite takes at most 32,766 values in one statement
 
 Key = tuple[str, int]
 """A pair's name: the fingerprint of the experiment's teacher ("" without one), and the seed."""
@@ -275,9 +274,3 @@ def _finite(point: Latest | None) -> float | None:
 def plain_device(device: str) -> str:
     """Without the number of the card: the next one in the same machine is no other device."""
     return re.sub(r"^cuda:\d+", "cuda", device)
-
-
-def parts(keys: Iterable[str]) -> list[list[str]]:
-    """Keys in pieces that fit into one statement each."""
-    every = list(keys)
-    return [every[start : start + _CHUNK] for start in range(0, len(every), _CHUNK)]

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from backend.comparisons.data import Sample
-from core.spec import ExperimentSpec
+from core.spec import stored_experiment
 
 
 def setting(spec: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def setting(spec: dict[str, Any]) -> dict[str, Any]:
 def _filled_in(spec: dict[str, Any]) -> dict[str, Any]:
     """As it was stored where this backend cannot read it: a plugin is away, or it is of a newer version."""
     try:
-        return ExperimentSpec.model_validate(spec).model_dump(mode="json")
+        return stored_experiment(spec).model_dump(mode="json")
     except ValidationError:
         return spec
 

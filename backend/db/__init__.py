@@ -2,6 +2,7 @@
 
 from backend.db.engine import Database, now
 from backend.db.ids import new_id, new_ids
+from backend.db.parts import parts
 from backend.db.types import UtcDateTime, db_now
 
-__all__ = ["Database", "UtcDateTime", "db_now", "new_id", "new_ids", "now"]
+__all__ = ["Database", "UtcDateTime", "db_now", "new_id", "new_ids", "now", "parts"]

@@ -14,7 +14,15 @@ from core.spec.parts import (
 )
 from core.spec.paths import with_field, with_fields
 from core.spec.problems import Problem, SpecError, problems_of
-from core.spec.reading import load_file, load_text, parse_experiment, parse_text, read_experiment, to_yaml
+from core.spec.reading import (
+    load_file,
+    load_text,
+    parse_experiment,
+    parse_text,
+    read_experiment,
+    stored_experiment,
+    to_yaml,
+)
 from core.spec.run import RunSpec
 from core.spec.sweep import SweepSpec, parse_sweep
 from core.spec.warnings import warnings_of
@@ -46,6 +54,7 @@ __all__ = [
     "parse_text",
     "problems_of",
     "read_experiment",
+    "stored_experiment",
     "to_yaml",
     "warnings_of",
     "with_field",

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from core.catalog import DATASETS, METHODS, UnknownNameError
 from core.spec import ranges
@@ -22,13 +22,33 @@ from core.spec.parts import (
 from core.spec.presets import apply_preset
 from core.spec.problems import refuse
 from core.spec.run import RunSpec
-from core.spec.texts import visible
+from core.spec.texts import unseen, visible
 from core.spec.weights import Weights, size_problem, weights_problems
 
 MAX_RUNS = 10_000
+NAME_LENGTH = 100
 TEACHER = "teacher"
+STORED = {"stored": True}
+"""The context in which a spec is validated that was taken once: its texts are read, though they be refused by now."""
 
-Tag = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,]+$"), AfterValidator(visible)]
+
+def _seen(text: str, info: ValidationInfo) -> str:
+    return text if info.context is STORED else visible(text)
+
+
+def _seen_lines(text: str, info: ValidationInfo) -> str:
+    return text if info.context is STORED else visible(text, lines=True)
+
+
+def _addressable(name: str, info: ValidationInfo) -> str:
+    dots = next((part for part in name.split("/") if part in (".", "..")), None)
+    if dots is None or info.context is STORED:
+        return name
+    raise ValueError(f"{dots!r} means a folder in an address, so that nothing by this name could be asked for")
+
+
+Name = Annotated[str, Field(pattern=r"^\S(.*\S)?$"), AfterValidator(_seen), AfterValidator(_addressable)]
+Tag = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,]+$"), AfterValidator(_seen)]
 
 
 class Teacher(SpecModel):
@@ -60,9 +80,9 @@ class PlannedRun:
 class ExperimentSpec(SpecModel):
     """An experiment. Methods share the seeds, so that run i of one method and run i of another form a pair."""
 
-    name: str = Field(min_length=1, max_length=100, pattern=r"^\S(.*\S)?$", description="Unique; how tables name it.")
+    name: Name = Field(min_length=1, max_length=NAME_LENGTH, description="Unique; how tables name it.")
     preset: str = Field("", description="The protocol whose fields were filled in where the spec had none of its own.")
-    notes: str = Field("", max_length=10_000)
+    notes: Annotated[str, AfterValidator(_seen_lines)] = Field("", max_length=10_000)
     tags: tuple[Tag, ...] = Field((), max_length=20)
     priority: int = Field(0, ge=-100, le=100, description="Higher runs first.")
     webhook: str | None = Field(
@@ -91,18 +111,6 @@ class ExperimentSpec(SpecModel):
         except UnknownNameError as error:
             raise refuse("ExperimentSpec", (("preset",), str(error), data.get("preset"))) from None
 
-    @field_validator("name")
-    @classmethod
-    def _can_be_asked_for(cls, name: str) -> str:
-        if name in (".", ".."):  # an address that ends in one is another address
-            raise ValueError("a name needs more than dots")
-        return visible(name)
-
-    @field_validator("notes")
-    @classmethod
-    def _notes_are_visible(cls, notes: str) -> str:
-        return visible(notes, lines=True)
-
     @field_validator("seeds", mode="before")
     @classmethod
     def _range(cls, seeds: Any) -> Any:
@@ -117,7 +125,7 @@ class ExperimentSpec(SpecModel):
         return seeds
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _fits_together(self, info: ValidationInfo) -> Self:
         problems: list[tuple[tuple[int | str, ...], str, Any]] = []
         facts = DATASETS[self.dataset.name].facts(self.dataset.typed_params)
         models: list[tuple[tuple[int | str, ...], ModelChoice]] = [(("student", "model"), self.student.model)]
@@ -133,6 +141,9 @@ class ExperimentSpec(SpecModel):
         for index, method in enumerate(self.methods):
             entry = METHODS[method.name]
             labels[method.label] += 1
+            # Here and not where a method is validated: a run that was queued under such a label is still a run.
+            if (text := unseen(method.label)) and info.context is not STORED:
+                problems.append((("methods", index, "label"), text, method.label))
             if method.label == TEACHER:
                 text = f"{TEACHER!r} is what the teacher's own run is called; give the method another label"
                 problems.append((("methods", index, "label"), text, method.label))

@@ -9,7 +9,6 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from core.catalog import DATASETS, METHODS, MODELS, Entry, Params, Registry, UnknownNameError
 from core.catalog.registry import NumbersAreNumbers
 from core.spec.problems import refuse
-from core.spec.texts import visible
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 WorkerLabel = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._:/-]+$")]
@@ -73,11 +72,6 @@ class MethodChoice(Choice):
     registry: ClassVar[Registry[Any]] = METHODS
 
     label: str = Field("", max_length=60)
-
-    @field_validator("label")
-    @classmethod
-    def _label_is_visible(cls, label: str) -> str:
-        return visible(label)
 
     @model_validator(mode="after")
     def _default_label(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from core.spec.experiment import ExperimentSpec
+from core.spec.experiment import STORED, ExperimentSpec
 from core.spec.problems import Problem, SpecError, problems_of
 
 
@@ -35,6 +35,11 @@ def parse_experiment(data: Any) -> ExperimentSpec:
         return ExperimentSpec.model_validate(data)
     except ValidationError as error:
         raise SpecError(problems_of(error)) from None
+
+
+def stored_experiment(data: Any) -> ExperimentSpec:
+    """A spec out of the database, also one with texts that would be refused by now. Raises ValidationError."""
+    return ExperimentSpec.model_validate(data, context=STORED)
 
 
 def load_text(text: str) -> Any:

@@ -6,22 +6,20 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from core.spec import ranges
-from core.spec.experiment import ExperimentSpec
+from core.spec.experiment import NAME_LENGTH, ExperimentSpec, Name
 from core.spec.parts import SpecModel
 from core.spec.paths import with_field
 from core.spec.problems import Problem, SpecError, problems_of, refuse
 from core.spec.reading import parse_experiment
-from core.spec.texts import visible
 
 MAX_SWEEP_RUNS = 10_000
-_NAME_LENGTH = 100
 
 
 class Draw(SpecModel):
@@ -72,9 +70,7 @@ class SweepSpec(SpecModel):
     A field is named by its path, as ``training.optimizer.lr``, ``teacher.seed`` or ``methods.1.params.beta``.
     """
 
-    name: Annotated[str, AfterValidator(visible)] = Field(
-        min_length=1, max_length=80, pattern=r"^\S(.*\S)?$", description="What the names begin with."
-    )
+    name: Name = Field(min_length=1, max_length=80, description="What the names begin with.")
     experiment: dict[str, Any] = Field(description="The spec that is varied, without a name.")
     grid: dict[str, Any] = Field(
         default_factory=dict,
@@ -124,17 +120,11 @@ class SweepSpec(SpecModel):
             problems.append((("draws",), text, self.draws))
         if "name" in self.experiment:
             problems.append((("experiment", "name"), "experiments of a sweep are named by it", self.experiment["name"]))
-        seen: dict[str, str] = {}
-        places = (("grid", self.grid), ("random", self.random), *(("points", point) for point in self.points[:1]))
-        for where, paths in places:
-            for path in paths:
-                if path == "name":
-                    problems.append(((where, path), "experiments of a sweep are named by it", path))
-                if path in seen:
-                    problems.append(((where, path), f"{path} is varied by {seen[path]} already", path))
-                elif over := next((other for other in seen if _overlap(path, other)), None):
-                    problems.append(((where, path), f"it lies in {over}, or that in it; vary one of them", path))
-                seen[path] = where
+        shared = [*((path, "grid") for path in self.grid), *((path, "random") for path in self.random)]
+        found = _misplaced(shared, [])
+        for point in self.points:
+            found += _misplaced([(path, "points") for path in point], shared)
+        problems += dict.fromkeys(found)  # once, though every point says it
         count = self.count
         if count > self.max_runs:
             text = f"{count} experiments have more runs than max_runs = {self.max_runs}; vary less, or raise it"
@@ -147,6 +137,28 @@ class SweepSpec(SpecModel):
     def count(self) -> int:
         """How many experiments it makes."""
         return math.prod(len(values) for values in self.grid.values()) * max(len(self.points), 1) * max(self.draws, 1)
+
+
+def _misplaced(
+    axes: Sequence[tuple[str, str]], before: Sequence[tuple[str, str]]
+) -> list[tuple[tuple[str, str], str, str]]:
+    """Problems of axes that overwrite one another, or one of those before. Each is given as its path and its place."""
+    found: list[tuple[tuple[str, str], str, str]] = []
+    known = dict(before)
+    for path, where in axes:
+        if path == "name":
+            found.append(((where, path), "experiments of a sweep are named by it", path))
+        if path in known:
+            found.append(((where, path), f"{path} is varied by {known[path]} already", path))
+        elif over := next((other for other in known if _overlap(path, other)), None):
+            found.append(((where, path), f"it lies in {over}, or that in it; vary one of them", path))
+        known[path] = where
+    return found
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Whether one of the fields is a part of the other, so that the later one would overwrite it."""
+    return path.startswith(f"{other}.") or other.startswith(f"{path}.")
 
 
 @dataclass(frozen=True)
@@ -223,13 +235,12 @@ def _combinations(sweep: SweepSpec) -> list[dict[str, _Value]]:
     ]
 
 
-def _overlap(path: str, other: str) -> bool:
-    """Whether one of the fields is a part of the other, so that the later one would overwrite it."""
-    return path.startswith(f"{other}.") or other.startswith(f"{path}.")
-
-
 def _plain(value: Any) -> Any:
-    """1.0 is 1."""
+    """1.0 is 1, also within."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -245,7 +256,7 @@ def _names(sweep: SweepSpec, combinations: list[dict[str, _Value]]) -> list[str]
         + ", ".join(f"{_short(path, combination)}={_text(item.value)}" for path, item in combination.items())
         for combination in combinations
     ]
-    if len(set(names)) == len(names) and all(len(name) <= _NAME_LENGTH and name.isprintable() for name in names):
+    if len(set(names)) == len(names) and all(len(name) <= NAME_LENGTH and name.isprintable() for name in names):
         return names
     width = len(str(len(names)))
     return [f"{sweep.name} #{index:0{width}d}" for index in range(1, len(names) + 1)]

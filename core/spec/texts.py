@@ -10,17 +10,23 @@ _HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"  # parts of words in some scripts, and of emoji
 
 
-def visible(text: str, *, lines: bool = False) -> str:
-    """The text as it is.
+def unseen(text: str, *, lines: bool = False) -> str | None:
+    """What is wrong with a text that has a character that is not shown; None where it has none.
 
     Args:
         lines: ends of lines and tabs are allowed.
-
-    Raises:
-        ValueError: it has a character that is not shown, and which.
     """
+    if text.isprintable():  # most are, and this asks without a loop
+        return None
     allowed = _JOINERS + ("\n\r\t" if lines else "")
     for character in text:
         if unicodedata.category(character) in _HIDDEN and character not in allowed:
-            raise ValueError(f"has a character that is not shown, U+{ord(character):04X}; leave it out")
+            return f"has a character that is not shown, U+{ord(character):04X}; leave it out"
+    return None
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """The text as it is. Raises ValueError where ``unseen`` finds something in it."""
+    if problem := unseen(text, lines=lines):
+        raise ValueError(problem)
     return text

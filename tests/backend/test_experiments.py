@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from backend.db import Database, models
 from tests.backend.lab import Lab, plain, spec
 
 
@@ -182,6 +184,23 @@ def test_a_name_may_hold_a_slash(lab: Lab) -> None:
     made = lab.submit(plain("a/b c?"))
     assert lab.experiment("a%2Fb%20c%3F")["id"] == made["id"]
     assert lab.cancel_experiment("a%2Fb%20c%3F")["state"] == "cancelled"
+
+
+def test_what_was_stored_before_its_texts_were_refused_is_shown_and_trained(lab: Lab, database: Database) -> None:
+    key = lab.submit(plain("old"))["id"]
+    with database.write() as session:
+        experiment = session.get_one(models.Experiment, key)
+        labelled = [{**experiment.spec["methods"][0], "label": "a\x1b"}]
+        experiment.spec = {**experiment.spec, "name": "..", "tags": ["a\x1b"], "methods": labelled}
+        for run in session.scalars(select(models.Run)):
+            run.spec = {**run.spec, "method": labelled[0]}
+    shown = lab.experiment(key)
+    assert shown["spec"]["tags"] == ["a\x1b"]
+    assert not any("cannot read" in warning["message"] for warning in shown["warnings"])
+    refused = lab.admin.post(f"/api/v1/experiments/{key}/clone", json={"name": "new"})
+    assert {error["path"] for error in refused.json()["errors"]} == {"tags.0"}
+    lab.register()
+    assert lab.claim()["spec"]["method"]["label"] == "a\x1b"
 
 
 def test_an_unknown_experiment_or_run_is_not_found(lab: Lab) -> None:

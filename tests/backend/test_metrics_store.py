@@ -191,6 +191,7 @@ def test_names_that_postgresql_cannot_hold(database: Database) -> None:
         ({"max_points": 0}, "max_points"),
         ({"since": 2**60}, "since"),
         ({"since": "x"}, "since"),
+        ({"name": "nope"}, "name"),
     ],
 )
 def test_bad_queries_are_refused_with_their_path(
