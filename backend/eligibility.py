@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Row, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from backend.db.models import Run, Worker
+from backend.db.prepared import Prepared
 
 NO_LABELS = ","
 
@@ -70,13 +71,12 @@ def ready(moment: datetime) -> ColumnElement[bool]:
     return and_(Run.state == "queued", or_(Run.not_before.is_(None), Run.not_before <= moment))
 
 
-_ONLINE = select(Worker.device, Worker.gpus, Worker.labels, Worker.draining).where(Worker.state == "online")
+_ONLINE = Prepared(select(Worker.device, Worker.gpus, Worker.labels, Worker.draining).where(Worker.state == "online"))
 
 
 def offers(session: Session) -> list[Offer]:
     """Of the workers that live, each kind once."""
-    rows = session.connection().execute(_ONLINE)
-    return list(dict.fromkeys(map(Offer.of, rows)))
+    return list(dict.fromkeys(map(Offer.of, _ONLINE.rows(session.connection(), {}))))
 
 
 class Needs(Protocol):

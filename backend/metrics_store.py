@@ -15,13 +15,11 @@ from operator import itemgetter
 from typing import Any, cast
 
 from sqlalchemy import (
-    JSON,
     ColumnElement,
     Connection,
     Select,
     Table,
     and_,
-    any_,
     bindparam,
     func,
     literal,
@@ -326,13 +324,7 @@ def _upsert(connection: Connection, upsert: _Upsert, rows: list[dict[str, Any]])
         upsert.sqlite.run(connection, *rows)
 
 
-_IDS = select(_NAMES.c.name, _NAMES.c.id)
-_IDS_OF = Prepared(
-    _IDS.where(_NAMES.c.name == any_(bindparam("wanted", type_=postgresql.ARRAY(_NAMES.c.name.type)))),
-    sqlite=_IDS.where(
-        _NAMES.c.name.in_(select(func.json_each(bindparam("wanted", type_=JSON)).table_valued("value").c.value))
-    ),
-)
+_IDS_OF = Prepared.among(select(_NAMES.c.name, _NAMES.c.id), _NAMES.c.name, "wanted")
 
 
 def _name_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:

@@ -12,13 +12,18 @@ from sqlalchemy.orm import Session
 
 from backend.db import models, new_ids, now, parts
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
-from backend.db.upsert import insert_if_absent, insert_new
+from backend.db.prepared import Prepared
+from backend.db.upsert import insert_if_absent, new_rows
 from backend.eligibility import as_column, from_column
 from backend.errors import invalid
 from backend.estimates import estimate
 from backend.teachers import find_teacher, inherit_priority, live_teacher, need_again
 from core.spec import ExperimentSpec, PlannedRun, Problem, RunSpec, warnings_of
 from core.wire.public import PlannedRunInfo, Preview, ProblemField
+
+_EXPERIMENTS = new_rows(Experiment, unique=["name"], returning="id")
+_RUNS = Prepared(insert(Run))
+_LINKS = Prepared(insert(ExperimentRun))
 
 
 def create(session: Session, spec: ExperimentSpec, *, submitted_by: str = "") -> Experiment:
@@ -76,8 +81,8 @@ def create_many(
         positions[experiment_id] += 1
         links.append({"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position})
     connection = session.connection()
-    connection.execute(insert(Run), students)
-    connection.execute(insert(ExperimentRun), links)
+    _RUNS.run(connection, *students)
+    _LINKS.run(connection, *links)
     for teacher in teachers.values():
         inherit_priority(session, teacher)
     return ids
@@ -101,7 +106,7 @@ def _insert_experiments(
         }
         for key, (_, spec) in zip(ids, specs, strict=True)
     ]
-    entered = insert_new(session, Experiment, rows, unique=["name"], returning="id")
+    entered = {row.id for row in _EXPERIMENTS.each(session.connection(), rows)}
     refused = [(prefix, spec.name) for key, (prefix, spec) in zip(ids, specs, strict=True) if key not in entered]
     if refused:
         first = {spec.name for key, (_, spec) in zip(ids, specs, strict=True) if key in entered}

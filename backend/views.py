@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Row, Select, bindparam, case, func, select
+from sqlalchemy import ColumnElement, bindparam, case, func, inspect, or_, select
 from sqlalchemy.orm import Session
 
 from backend import logs, metrics_store
-from backend.db import models, parts
-from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricName, Run
+from backend.db import models
+from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
+from backend.db.prepared import Prepared
 from backend.eligibility import Offer, offers, what_is_missing
 from backend.planning import warnings_as_fields
-from core.spec import problems_of, stored_experiment, warnings_of
+from core.spec import ExperimentSpec, problems_of, stored_experiment, warnings_of
 from core.wire import public
 from core.wire.public import TERMINAL
 
@@ -43,15 +44,13 @@ RUN_QUERY = (
 
 It and the statements below are made once: making one takes longer than it takes to find a few rows.
 """
-_ONE = RUN_QUERY.where(Run.id == bindparam("run"))
-BY_ID = RUN_QUERY.where(Run.id.in_(bindparam("runs", expanding=True)))
-"""Of these ``runs``, in any order."""
-_PLANNED = (
+_OF_IDS = Prepared.among(RUN_QUERY, Run.id.expression, "runs")
+_PLANNED = Prepared(
     RUN_QUERY.join(ExperimentRun, ExperimentRun.run_id == Run.id)
     .where(ExperimentRun.experiment_id == bindparam("experiment"))
     .order_by(ExperimentRun.position)
 )
-_HEADLINES_OF = (
+_HEADLINES_OF = Prepared.among(
     select(
         MetricLatest.run_id,
         MetricName.name,
@@ -61,21 +60,26 @@ _HEADLINES_OF = (
         MetricLatest.epoch,
     )
     .join(MetricName, MetricName.id == MetricLatest.name_id)
-    .where(MetricLatest.run_id.in_(bindparam("runs", expanding=True)), MetricName.name.in_(HEADLINES))
-    .where(metrics_store.KNOWN)
+    .where(or_(*(MetricName.name == name for name in HEADLINES)))
+    .where(metrics_store.KNOWN),
+    MetricLatest.run_id.expression,
+    "runs",
 )
-_TAGS_OF = (
-    select(models.ExperimentTag.experiment_id, models.ExperimentTag.tag)
-    .where(models.ExperimentTag.experiment_id.in_(bindparam("experiments", expanding=True)))
-    .order_by(models.ExperimentTag.tag)
+_EXPERIMENT = Prepared(select(inspect(Experiment).local_table).where(Experiment.id == bindparam("experiment")))
+_TAGS_OF = Prepared.among(
+    select(ExperimentTag.experiment_id, ExperimentTag.tag).order_by(ExperimentTag.tag),
+    ExperimentTag.experiment_id.expression,
+    "experiments",
 )
 
 
-def run_summaries(
-    session: Session, query: Select[*tuple[Any, ...]], values: Mapping[str, Any] | None = None
-) -> list[public.RunSummary]:
-    """What ``query`` (made from ``RUN_QUERY``) finds, in its order; ``values`` are those of its parameters."""
-    rows = session.connection().execute(query, values).all()
+def of_ids(session: Session, run_ids: Iterable[str]) -> Sequence[Any]:
+    """The rows of these runs, in any order."""
+    return _OF_IDS.rows(session.connection(), {"runs": [*run_ids]})
+
+
+def run_summaries(session: Session, rows: Sequence[Any]) -> list[public.RunSummary]:
+    """What ``RUN_QUERY`` has found, in its order."""
     latest = _latest(session, [row.id for row in rows if row.attempt])  # one that was never begun has said nothing
     known = offers(session)
     return [public.RunSummary.model_construct(**_summary(row, latest.get(row.id, {}), known)) for row in rows]
@@ -83,7 +87,7 @@ def run_summaries(
 
 def whole_run(session: Session, run_id: str) -> public.Run | None:
     """One run with everything; None where there is none."""
-    run, found = session.get(Run, run_id), run_summaries(session, _ONE, {"run": run_id})
+    run, found = session.get(Run, run_id), run_summaries(session, of_ids(session, [run_id]))
     if run is None or not found:
         return None
     attempts = session.scalars(
@@ -135,19 +139,25 @@ def experiment_summaries(session: Session, experiments: Sequence[Experiment]) ->
     ]
 
 
-def whole_experiment(session: Session, experiment: Experiment) -> public.Experiment:
-    """An experiment with its runs, in the order of its plan."""
-    runs = run_summaries(session, _PLANNED, {"experiment": experiment.id})
+def experiment_of_id(session: Session, experiment_id: str) -> Any:
+    """The row of an experiment that is there, as ``whole_experiment`` takes it."""
+    (found,) = _EXPERIMENT.rows(session.connection(), {"experiment": experiment_id})
+    return found
+
+
+def whole_experiment(session: Session, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:
+    """An experiment with its runs, in the order of its plan; ``spec`` is its own, where that has been read already."""
+    runs = run_summaries(session, _PLANNED.rows(session.connection(), {"experiment": experiment.id}))
     tags = _tags(session, [experiment.id])
     return public.Experiment(
         **_experiment(experiment, _counted(runs), tags.get(experiment.id, [])),
         spec=experiment.spec,
         runs=runs,
-        warnings=_warnings(experiment.spec),
+        warnings=warnings_as_fields(warnings_of(spec)) if spec else _stored_warnings(experiment.spec),
     )
 
 
-def _warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
+def _stored_warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
     try:
         return warnings_as_fields(warnings_of(stored_experiment(spec)))
     except ValidationError as error:  # as when it names an entry of a plugin that is no longer loaded
@@ -155,7 +165,7 @@ def _warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
         return [public.ProblemField(path=item.path, message=f"{text}: {item.message}") for item in problems_of(error)]
 
 
-def _reason(run: Row[*tuple[Any, ...]], known: Sequence[Offer]) -> str:
+def _reason(run: Any, known: Sequence[Offer]) -> str:
     """Why it failed, was put back, or does not go on."""
     if run.state == "waiting":
         return f"waits for its teacher (run {run.teacher_run_id})"
@@ -166,9 +176,7 @@ def _reason(run: Row[*tuple[Any, ...]], known: Sequence[Offer]) -> str:
     return str(run.reason)
 
 
-def _summary(
-    run: Row[*tuple[Any, ...]], latest: dict[str, public.MetricValue], known: Sequence[Offer]
-) -> dict[str, Any]:
+def _summary(run: Any, latest: dict[str, public.MetricValue], known: Sequence[Offer]) -> dict[str, Any]:
     return {
         "id": run.id,
         "label": run.label,
@@ -199,12 +207,11 @@ def _summary(
 
 def _latest(session: Session, run_ids: Sequence[str]) -> dict[str, dict[str, public.MetricValue]]:
     found: dict[str, dict[str, public.MetricValue]] = {}
-    for some in parts(run_ids):
-        rows = session.connection().execute(_HEADLINES_OF, {"runs": some})
-        for run_id, name, value, kind, step, epoch in rows:
-            number = metrics_store.decode(value, kind)
-            point = public.MetricValue.model_construct(value=number, step=step, epoch=epoch)
-            found.setdefault(run_id, {})[name] = point
+    rows = _HEADLINES_OF.rows(session.connection(), {"runs": run_ids}) if run_ids else ()
+    for run_id, name, value, kind, step, epoch in rows:
+        number = metrics_store.decode(value, kind)
+        point = public.MetricValue.model_construct(value=number, step=step, epoch=epoch)
+        found.setdefault(run_id, {})[name] = point
     return found
 
 
@@ -250,13 +257,12 @@ def _counts(session: Session, experiment_ids: Iterable[str]) -> dict[str, dict[s
 
 def _tags(session: Session, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for some in parts(experiment_ids):
-        for key, tag in session.connection().execute(_TAGS_OF, {"experiments": some}):
-            found.setdefault(key, []).append(tag)
+    for key, tag in _TAGS_OF.rows(session.connection(), {"experiments": experiment_ids}):
+        found.setdefault(key, []).append(tag)
     return found
 
 
-def _experiment(experiment: Experiment, counts: dict[str, Any], tags: list[str]) -> dict[str, Any]:
+def _experiment(experiment: Any, counts: dict[str, Any], tags: list[str]) -> dict[str, Any]:
     spec, states = experiment.spec, counts["states"]
     state = _state(states)
     return {

@@ -1,6 +1,7 @@
 """The database: its tables, its transactions, its clock."""
 
-from backend.db.engine import Database, now
+from backend.db.clock import now
+from backend.db.engine import Database
 from backend.db.ids import new_id, new_ids
 from backend.db.parts import parts
 from backend.db.types import UtcDateTime, db_now

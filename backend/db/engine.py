@@ -5,18 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from backend.db.group_commit import GroupCommit
-from backend.db.types import db_now
 
 # FastAPI runs 40 requests at once in threads; each may hold one connection, and the reconciler another.
 _POOL_SIZE = 10
@@ -68,14 +66,6 @@ class Database:
 
     def dispose(self) -> None:
         self.engine.dispose()
-
-
-def now(session: Session) -> datetime:
-    """The time by the database's clock, in UTC."""
-    return session.connection().execute(_NOW).scalar_one()
-
-
-_NOW = select(db_now())
 
 
 def _postgresql_engine(url: str) -> Engine:

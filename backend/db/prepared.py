@@ -9,11 +9,13 @@ from __future__ import annotations
 import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
-from sqlalchemy import ClauseElement, Connection, Select
+from sqlalchemy import JSON, ClauseElement, ColumnElement, Connection, Select, any_, bindparam, func, select
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.selectable import ReturnsRows
 from sqlalchemy.types import TypeEngine
 
 from backend.db.engine import SQLITE, Database, refusal
@@ -33,6 +35,13 @@ class Prepared:
         self._statement = statement
         self._sqlite: ClauseElement = statement if sqlite is None else sqlite
         self._made: dict[tuple[str, ...], _OfDriver] = {}
+
+    @classmethod
+    def among(cls, query: Select[*tuple[Any, ...]], column: ColumnElement[Any], name: str) -> Self:
+        """The query, of those rows whose column is one of a list: the parameter ``name``, of any length."""
+        listed = bindparam(name, type_=postgresql.ARRAY(column.type))
+        parsed = func.json_each(bindparam(name, type_=JSON)).table_valued("value")
+        return cls(query.where(column == any_(listed)), sqlite=query.where(column.in_(select(parsed.c.value))))
 
     def find(self, database: Database, values: Values) -> Any | None:
         """The row that it selects, outside any transaction; None where there is none.
@@ -55,6 +64,12 @@ class Prepared:
             return connection.execute(self._statement, values).all()
         return self._for(values).rows(connection.connection.driver_connection, values)
 
+    def each(self, connection: Connection, rows: Sequence[Values]) -> Sequence[Any]:
+        """What it returns, carried out for each of the rows, which have the same keys."""
+        if connection.dialect.name != "sqlite":
+            return connection.execute(self._statement, rows).all()
+        return [found for row in rows for found in self.rows(connection, row)]
+
     def run(self, connection: Connection, *rows: Values) -> None:
         """Carry it out once for each of the rows, which have the same keys, in the connection's transaction."""
         if connection.dialect.name != "sqlite":
@@ -76,16 +91,15 @@ class _OfDriver:
 
     def __init__(self, statement: ClauseElement, keys: Sequence[str]) -> None:
         compiled = cast(SQLCompiler, statement.compile(dialect=SQLITE, column_keys=[*keys]))
-        if compiled.insert_prefetch or compiled.update_prefetch:
-            missing = [column.name for column in (*compiled.insert_prefetch, *compiled.update_prefetch)]
-            raise TypeError(f"give values of {missing}: their defaults are SQLAlchemy's, and this leaves it out")
         self._sql = str(compiled)
-        own = compiled.params
+        own = dict(compiled.params)
+        for column in (*compiled.insert_prefetch, *compiled.update_prefetch):
+            own[column.key] = _default(column)
         self._binds: list[tuple[str, Any, Callable[[Any], Any] | None]] = [
             (name, own[name], _dialect_type(compiled.binds[name].type).bind_processor(SQLITE))
             for name in compiled.positiontup or ()
         ]
-        columns = [*statement.selected_columns] if isinstance(statement, Select) else []
+        columns = [*statement.exported_columns] if isinstance(statement, ReturnsRows) else []
         self._row: Any = namedtuple("Row", [column.name for column in columns])  # type: ignore[misc]
         self._reads = [_dialect_type(column.type).result_processor(SQLITE, None) for column in columns]
 
@@ -115,6 +129,16 @@ class _OfDriver:
             return execute(self._sql, values)
         except sqlite3.Error as error:
             raise refusal(self._sql, values, error) from error
+
+
+def _default(column: Any) -> Any:
+    """Of a column that no value is given for. Raises TypeError for one that is another with each row."""
+    default = column.default
+    if default.is_scalar:
+        return default.arg
+    if default.is_callable and isinstance(value := default.arg(None), list | dict):
+        return value
+    raise TypeError(f"give values of {column.name}: its default is SQLAlchemy's, and this leaves it out")
 
 
 def _dialect_type(type_: TypeEngine[Any]) -> TypeEngine[Any]:

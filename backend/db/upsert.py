@@ -9,6 +9,8 @@ from sqlalchemy import TextClause, inspect, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Session
 
+from backend.db.prepared import Prepared
+
 
 def insert_if_absent(
     session: Session,
@@ -34,23 +36,15 @@ def insert_if_absent(
     return session.execute(statement.returning(literal_column("1"))).first() is not None
 
 
-def insert_new(
-    session: Session,
-    table: type[DeclarativeBase],
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    unique: Sequence[str],
-    returning: str,
-) -> set[Any]:
-    """Insert those rows that the unique index has none like, also among themselves; waits as ``insert_if_absent`` does.
+def new_rows(table: type[DeclarativeBase], *, unique: Sequence[str], returning: str) -> Prepared:
+    """Inserts the rows that the unique index has none like, also among themselves. Waits as ``insert_if_absent`` does.
 
     Args:
-        returning: a column that tells the rows apart.
-
-    Returns:
-        that column's values of the rows inserted.
+        returning: the column whose values, of the rows inserted, it returns.
     """
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     target = inspect(table).local_table
-    statement = dialect.insert(target).on_conflict_do_nothing(index_elements=list(unique))
-    return set(session.connection().execute(statement.returning(target.c[returning]), [*rows]).scalars())
+    postgres, lite = (
+        dialect.insert(target).on_conflict_do_nothing(index_elements=list(unique)).returning(target.c[returning])
+        for dialect in (postgresql, sqlite)
+    )
+    return Prepared(postgres, sqlite=lite)

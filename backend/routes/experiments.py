@@ -122,7 +122,7 @@ def whole(database: Database, experiment_id: str) -> public.Experiment:
     """What the answer to a change shows."""
     # After the commit: reading thousands of runs would hold SQLite's one writer up.
     with database.read() as session:
-        return views.whole_experiment(session, session.get_one(Experiment, experiment_id))
+        return views.whole_experiment(session, views.experiment_of_id(session, experiment_id))
 
 
 def find(session: Session, key: str) -> Experiment:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from backend import planning, submission
+from backend import planning, submission, views
 from backend.bodies import BodyDep, KeyDep
 from backend.deps import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, WakerDep, submits
 from backend.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
@@ -50,9 +50,11 @@ def submit(
         (experiment_id,) = submission.once(
             session, request, lambda: submission.create(session, [("", spec)], settings, submitted_by=principal.name)
         )
+        session.flush()
+        # Within, since another look at the file costs as much as all that was written to it.
+        made = views.whole_experiment(session, views.experiment_of_id(session, experiment_id), spec)
     waker.wake()
-    answer = whole(database, experiment_id).model_dump_json()
-    return Response(answer, 201, media_type="application/json")  # the framework would validate the answer again
+    return Response(made.model_dump_json(), 201, media_type="application/json")  # the framework would validate it again
 
 
 @router.post("/experiments/preview", dependencies=[submits], openapi_extra=SPEC_BODY)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, inspect, select, update
+from sqlalchemy import Column, Integer, MetaData, Table, Text, bindparam, inspect, select, update
 from sqlalchemy import insert as sql_insert
 from sqlalchemy.exc import IntegrityError
 
 from backend.db import Database
 from backend.db.models import Token
 from backend.db.prepared import Prepared
+from backend.db.upsert import new_rows
 
 _TOKENS = inspect(Token).local_table.c
 _FIND = Prepared(select(_TOKENS.name, _TOKENS.scopes, _TOKENS.created_at).where(_TOKENS.sha256 == bindparam("wanted")))
@@ -66,12 +68,38 @@ def test_an_update_changes_the_columns_that_are_named(database: Database) -> Non
     assert tuple(second) == ("anna 2", ["read", "submit"], _MOMENT)
 
 
-def test_a_default_of_sqlalchemys_is_not_left_out_in_silence(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/x.db")
-    given = {key: value for key, value in row(1).items() if key != "created_by"}
-    with pytest.raises(TypeError, match="created_by"), database.write() as session:
+def test_columns_without_a_value_have_their_defaults(database: Database) -> None:
+    given = {key: value for key, value in row(1).items() if key not in ("created_by", "expires_at", "revoked_at")}
+    with database.write() as session:
         _INSERT.run(session.connection(), given)
+    with database.read() as session:
+        token = session.get_one(Token, "token-1")
+    assert (token.created_by, token.expires_at) == ("", None)
+
+
+def test_a_default_that_is_another_with_each_row_is_refused(tmp_path: Path) -> None:
+    table = Table("counted", MetaData(), Column("id", Integer, default=count().__next__), Column("name", Text))
+    database = Database(f"sqlite:///{tmp_path}/x.db")
+    with pytest.raises(TypeError, match="give values of id"), database.write() as session:
+        Prepared(sql_insert(table)).run(session.connection(), {"name": "x"})
     database.dispose()
+
+
+@pytest.mark.parametrize("wanted", [[], [1], [0, 2, 7]])
+def test_rows_of_a_list_of_any_length_are_found(database: Database, wanted: list[int]) -> None:
+    found = Prepared.among(select(_TOKENS.id).order_by(_TOKENS.id), _TOKENS.sha256, "hashes")
+    with database.write() as session:
+        _INSERT.run(session.connection(), *map(row, range(5)))
+        rows = found.rows(session.connection(), {"hashes": [f"{number:064}" for number in wanted]})
+    assert [item.id for item in rows] == [f"token-{number}" for number in wanted if number < 5]
+
+
+def test_only_new_rows_go_in_and_are_named(database: Database) -> None:
+    enter = new_rows(Token, unique=["sha256"], returning="id")
+    with database.write() as session:
+        assert [item.id for item in enter.each(session.connection(), [row(1)])] == ["token-1"]
+        again = [row(1) | {"id": "other"}, row(2), row(2) | {"id": "twice"}]
+        assert [item.id for item in enter.each(session.connection(), again)] == ["token-2"]
 
 
 def test_what_the_transaction_undoes_is_not_found(database: Database) -> None:

@@ -1,0 +1,19 @@
+"""The one clock that leases and records are measured by."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.db.prepared import Prepared
+from backend.db.types import db_now
+
+_NOW = Prepared(select(db_now().label("now")))
+
+
+def now(session: Session) -> datetime:
+    """The time by the database's clock, in UTC."""
+    moment: datetime = _NOW.rows(session.connection(), {})[0].now
+    return moment
