@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -20,9 +21,17 @@ _WARM = ("plotly.graph_objects", "plotly.io", "dashboard.views.run", "dashboard.
 
 @asynccontextmanager
 async def _lifespan(_: st.App) -> AsyncIterator[dict[str, Any]]:
-    imports = asyncio.gather(*(asyncio.to_thread(import_module, name) for name in _WARM))
+    warming = asyncio.create_task(_warm())
     yield {}
-    await imports
+    await warming
+
+
+async def _warm() -> None:
+    await asyncio.gather(*(asyncio.to_thread(import_module, name) for name in _WARM))
+    # Streamlit looks for garbage after each run of a script, through all that has been imported: a tenth of a second in
+    # which nobody else is served. What is here by now stays.
+    gc.collect()
+    gc.freeze()
 
 
 app = st.App(Path(__file__).with_name("script.py"), lifespan=_lifespan, middleware=[Middleware(Front)])
