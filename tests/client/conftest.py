@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from core.wire.local import Home
+from tests.client import fakes
 from tests.client.fakes import FakeBackend, FakeServer
 
 _VARIABLES = (
@@ -36,3 +38,16 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend]:
     monkeypatch.setenv("DKD_API_URL", server.url)
     yield fake
     server.close()
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(fakes.SPEC))
+    return path
+
+
+@pytest.fixture
+def no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DKD_API_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("client.connection.time.sleep", lambda _: None)

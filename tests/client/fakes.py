@@ -43,6 +43,9 @@ def spec(name: str = "small", **changes: Any) -> ExperimentSpec:
     return parse_experiment(data | changes)
 
 
+SPEC = spec().model_dump(mode="json")
+
+
 def run_summary(number: int = 1, **changes: Any) -> RunSummary:
     values: dict[str, Any] = {
         "id": f"run-{number}",

@@ -23,8 +23,8 @@ from core.wire.comparisons import (
 )
 from tests.client import fakes
 from tests.client.fakes import FakeBackend, page, problem
+from tests.client.said import Captured
 
-Captured = pytest.CaptureFixture[str]
 PATH = "GET /api/v1/comparisons"
 
 

@@ -20,9 +20,8 @@ from core.spec import ExperimentSpec
 from tests.client import fakes
 from tests.client.fake_stack import plan
 from tests.client.fakes import FakeBackend, problem, run_summary
+from tests.client.said import Captured
 from tests.client.test_stack import free_port
-
-Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture

@@ -20,8 +20,7 @@ from core.wire.public import MetricsReply, Series
 from core.wire.records import ExperimentRecord, RunRecord
 from tests.client import fakes
 from tests.client.fakes import NOW, FakeBackend
-
-Captured = pytest.CaptureFixture[str]
+from tests.client.said import Captured
 
 
 def _record(**changes: Any) -> RunRecord:

@@ -22,8 +22,8 @@ from client.watching import of_experiment, watch
 from core.wire.public import Experiment, StateCounts
 from tests.client import fakes
 from tests.client.fakes import FakeBackend, problem, run_summary
+from tests.client.said import Captured
 
-Captured = pytest.CaptureFixture[str]
 EXPERIMENT = "GET /api/v1/experiments/exp-1"
 
 
