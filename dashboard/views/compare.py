@@ -59,7 +59,8 @@ def show() -> None:
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     drawing = _controls(read.experiments, row)
     with row:
-        asked = compared.question(_methods(read.experiments)) if chosen else None
+        taught = any(experiment.teacher_model for experiment in read.experiments)
+        asked = compared.question(_methods(read.experiments), teacher=taught) if chosen else None
     _live(chosen, runs, drawing, asked, read)
 
 

@@ -60,11 +60,12 @@ class Question:
         return {"which": self.which} | ({"baseline": self.baseline} if self.baseline else {})
 
 
-def question(methods: Sequence[str]) -> Question:
+def question(methods: Sequence[str], *, teacher: bool) -> Question:
     """The controls for it, kept in the address: the target in sight, what is changed less often behind a button.
 
     Args:
         methods: labels of those that can be the baseline.
+        teacher: whether there is one, whose accuracy the target can be a share of.
     """
     place = st.container(width=230)
     with st.popover("Baseline, epoch, target", icon=":material/tune:", width="content"):
@@ -80,7 +81,14 @@ def question(methods: Sequence[str]) -> Question:
             "Result at epoch", list(EPOCHS), format_func=EPOCHS.__getitem__, key="at", bind="query-params"
         )
         kind = st.segmented_control(
-            "Target", (_TEACHERS, _ABSOLUTE), default=_TEACHERS, required=True, key="goal", bind="query-params"
+            "Target",
+            (_TEACHERS, _ABSOLUTE),
+            default=_TEACHERS,
+            required=True,
+            key="goal",
+            bind="query-params",
+            disabled=not teacher,
+            help=None if teacher else "Without a teacher it is an accuracy.",
         )
         difference = st.number_input(
             "Difference to see (points)",
@@ -93,7 +101,7 @@ def question(methods: Sequence[str]) -> Question:
             placeholder="none",
             help="How many seeds would it take to see a difference of this size? Said from 4 pairs on, as a range.",
         )
-    absolute = kind == _ABSOLUTE
+    absolute = kind == _ABSOLUTE or not teacher
     with place:
         hint = "Epochs to the target: the first of two consecutive epochs at or above it."
         if absolute:

@@ -92,6 +92,13 @@ def test_an_accuracy_can_be_the_target(done: FakeBackend) -> None:
     assert not app.exception
 
 
+def test_without_a_teacher_the_target_is_an_accuracy(backend: FakeBackend) -> None:
+    backend.submit(digits_spec(teacher=None, methods=["ce"]))
+    app = visit("compare", experiment="exp-0001")
+    assert not app.exception
+    assert [item.label for item in app.slider if item.key in ("target", "accuracy")] == ["Target accuracy (%)"]
+
+
 def test_another_baseline_and_epoch_are_asked_of_the_backend(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001", against="dkd_align (log)", at="best validation")
     assert not app.exception
