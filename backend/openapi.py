@@ -159,14 +159,12 @@ def _describe(path: str, operation: dict[str, Any]) -> None:
         wanted |= {"401", "403"}
     if "{" in path:
         wanted.add("404")
-    if operation.get("parameters") or operation.get("requestBody"):
-        wanted.add("422")
     if operation.get("requestBody"):
         wanted.add("413")
     if path.startswith("/api/"):
-        # A Host that is not ours; an error of our own; the database is away. Every status is named, none left to a
-        # default, so that a test can tell an answer that nobody meant.
-        wanted |= {"400", "500", "503"}
+        # A Host that is not ours; a parameter that the route does not know; an error of our own; the database is away.
+        # Every status is named, none left to a default, so that a test can tell an answer that nobody meant.
+        wanted |= {"400", "422", "500", "503"}
     for code in sorted(wanted):
         own = responses.get(code, {}).get("description", "")
         text = own if own and code != "422" else HTTPStatus(int(code)).phrase

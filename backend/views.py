@@ -15,6 +15,7 @@ from backend.db import models
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
 from backend.db.prepared import Prepared
 from backend.eligibility import Offer, offers, what_is_missing
+from backend.errors import not_found
 from backend.planning import warnings_as_fields
 from core.spec import ExperimentSpec, problems_of, stored_experiment, warnings_of
 from core.wire import public
@@ -140,9 +141,11 @@ def experiment_summaries(session: Session, experiments: Sequence[Experiment]) ->
 
 
 def experiment_of_id(session: Session, experiment_id: str) -> Any:
-    """The row of an experiment that is there, as ``whole_experiment`` takes it."""
-    (found,) = _EXPERIMENT.rows(session.connection(), {"experiment": experiment_id})
-    return found
+    """The row of an experiment, as ``whole_experiment`` takes it. Raises ApiError 404: it may just be gone."""
+    found = _EXPERIMENT.rows(session.connection(), {"experiment": experiment_id})
+    if not found:
+        raise not_found("experiment", experiment_id)
+    return found[0]
 
 
 def whole_experiment(session: Session, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:

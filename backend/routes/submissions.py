@@ -51,7 +51,8 @@ def submit(
             session, request, lambda: submission.create(session, [("", spec)], settings, submitted_by=principal.name)
         )
         session.flush()
-        # Within, since another look at the file costs as much as all that was written to it.
+        # Within the transaction: for a few runs another look at the file costs as much as all that was written to it,
+        # and to read thousands takes a part of the time that it took to write them.
         made = views.whole_experiment(session, views.experiment_of_id(session, experiment_id), spec)
     waker.wake()
     return Response(made.model_dump_json(), 201, media_type="application/json")  # the framework would validate it again

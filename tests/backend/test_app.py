@@ -94,6 +94,22 @@ def test_errors_of_the_framework_are_problems_too(lab: Lab, method: str, url: st
     assert bool(problem["errors"]) == (status == 422)
 
 
+@pytest.mark.parametrize(
+    ("url", "path", "there"),
+    [
+        ("/api/v1/comparisons?experiment=x&wich=best", "wich", "which"),
+        ("/api/v1/runs?states=failed", "states", "state"),
+        ("/api/v1/catalog?full=1", "full", "none here"),
+    ],
+)
+def test_a_parameter_that_no_route_knows_is_refused(lab: Lab, url: str, path: str, there: str) -> None:
+    response = lab.admin.get(url)
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
+    assert error["path"] == path
+    assert there in error["message"]
+
+
 def test_an_error_of_our_own_is_a_problem_without_its_inside(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("secret")
