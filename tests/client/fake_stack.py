@@ -52,7 +52,8 @@ import pathlib, sys, time
 lives = pathlib.Path(sys.argv[1], "lives")
 lives.write_text(lives.read_text() + "." if lives.exists() else ".")
 pathlib.Path(sys.argv[1], "child").write_text("0")
-time.sleep(0.3 if len(lives.read_text()) < 3 else 600)
+# Not by a time of its own: on a busy machine that may pass before the stack has seen it alive.
+while len(lives.read_text()) > 2 or not pathlib.Path(sys.argv[1], "crash").exists(): time.sleep(0.02)
 """,
 }
 

@@ -207,6 +207,7 @@ def test_a_migration_that_fails_starts_nothing(start: Callable[..., Running]) ->
 def test_a_crashed_worker_is_started_again(start: Callable[..., Running]) -> None:
     stack = start(worker="crashes")
     stack.line("ready")
+    (stack.home / "crash").touch()
     assert eventually(lambda: (stack.home / "lives").read_text() == "...")
     assert "started again" in stack.line("the worker")
     stack.process.terminate()
