@@ -26,17 +26,7 @@ _RUNS = Prepared(insert(Run))
 _LINKS = Prepared(insert(ExperimentRun))
 
 
-def create(session: Session, spec: ExperimentSpec, *, submitted_by: str = "") -> Experiment:
-    """Store an experiment and all its runs. Raises ApiError 422 where its name is taken.
-
-    A teacher that is being trained, or has been, is used again; students wait for it. The caller's transaction makes
-    it all or nothing.
-    """
-    (experiment_id,) = create_many(session, [("", spec)], submitted_by=submitted_by)
-    return session.get_one(Experiment, experiment_id)
-
-
-def create_many(
+def create(
     session: Session,
     specs: Sequence[tuple[str, ExperimentSpec]],
     *,
@@ -44,7 +34,10 @@ def create_many(
     sweep: str = "",
     webhook: str | None = None,
 ) -> list[str]:
-    """Store many experiments with all their runs in a few statements; their ids, in the order of the specs.
+    """Store experiments with all their runs in a few statements; their ids, in the order of the specs.
+
+    A teacher that is being trained, or has been, is used again; students wait for it. The caller's transaction makes
+    it all or nothing.
 
     Args:
         specs: each with what its path in the request begins with, as ``experiments.3.``.

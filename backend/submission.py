@@ -55,7 +55,7 @@ def create(
 ) -> list[str]:
     """Make the experiments, with what they name of this backend's own looked up. Raises SpecError, ApiError 422."""
     refuse_webhooks(specs, settings)
-    return planning.create_many(
+    return planning.create(
         session,
         uploads.resolved(session, specs),
         submitted_by=submitted_by,

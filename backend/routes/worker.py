@@ -111,7 +111,8 @@ class _ShortWay(APIRoute):
 
         async def handle(request: Request) -> Response:
             ids, credentials = request.path_params, await bearer(request)
-            if credentials is None or not all(map(_ID.fullmatch, ids.values())):
+            plain = not request.scope["query_string"] and all(map(_ID.fullmatch, ids.values()))
+            if credentials is None or not plain:
                 return await long_way(request)
             principal = await authorize(_WORKERS, request, credentials)
             body, database = await request.body(), request.app.state.database
