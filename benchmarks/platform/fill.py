@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Table, insert, select, text, update
 
 from backend.db import Database, models, now
-from backend.planning import create_many
+from backend.planning import create
 from core.spec import parse_experiment
 
 METHODS = (
@@ -44,7 +44,7 @@ def fill(database: Database, runs: int) -> None:
     for start in range(0, experiments, 20):
         with database.write() as session:
             specs = [("", parse_experiment(_spec(number))) for number in range(start, min(start + 20, experiments))]
-            create_many(session, specs, submitted_by="benchmark")
+            create(session, specs, submitted_by="benchmark")
     _finish(database)
     with database.read() as session:
         run_ids = list(
