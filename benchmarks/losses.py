@@ -76,9 +76,8 @@ def authors(folder: Path) -> Loss:
     function = importlib.import_module("distillation.utils").dkd_loss
 
     def loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-        return (
-            F.cross_entropy(student, target) + function(student, teacher, target, 1.0, 8.0, 6.0, 4.0, AUTHORS_NAME)[0]
-        )
+        distilled: Tensor = function(student, teacher, target, 1.0, 8.0, 6.0, 4.0, AUTHORS_NAME)[0]
+        return F.cross_entropy(student, target) + distilled
 
     return loss
 

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,8 +212,9 @@ def operations(case: Case) -> float:
     with FlopCounterMode(display=False) as counter:
         with torch.no_grad():
             teacher(shown)
-        student(shown).sum().backward()  # type: ignore[no-untyped-call]
-    return counter.get_total_flops() / len(shown)
+        student(shown).sum().backward()
+    total: int = counter.get_total_flops()
+    return total / len(shown)
 
 
 def peak(precision: str, device: torch.device) -> float:
@@ -226,12 +228,13 @@ def peak(precision: str, device: torch.device) -> float:
     side = 32
     pixels = one.reshape(-1, side, side, 512).permute(0, 3, 1, 2)  # channels last
     kernel = other.reshape(-1)[: 512 * 512].view(512, 512, 1, 1)
+    products: list[tuple[int, Callable[[], object]]] = [
+        (2 * size**3, lambda: one @ other),
+        (2 * 512 * one.numel(), lambda: functional.conv2d(pixels, kernel)),
+    ]
     best = 0.0
     for _ in range(10):
-        for count, product in (
-            (2 * size**3, lambda: one @ other),
-            (2 * 512 * one.numel(), lambda: functional.conv2d(pixels, kernel)),
-        ):
+        for count, product in products:
             _wait(device)
             began = time.perf_counter()
             product()
@@ -330,10 +333,9 @@ def main(arguments: list[str] | None = None) -> None:
     use_threads()
     device = ALONE.device()
     on_gpu = device.type == "cuda"
-    cases = [
-        Case(*name.split(":"), options.batch, options.steps or (500 if on_gpu else 60))
-        for name in options.case or CASES[device.type]
-    ]
+    steps = options.steps or (500 if on_gpu else 60)
+    pairs = [name.split(":") for name in options.case or CASES[device.type]]
+    cases = [Case(teacher, student, options.batch, steps) for teacher, student in pairs]
     if options.loop:
         (case,) = cases
         print(json.dumps(plain(case, device) if options.loop == "plain" else engine(options.loop, case, device)))

@@ -168,7 +168,7 @@ def _copy(database: Database, model: type[models.Base], rows: Iterable[dict[str,
     rows = iter(rows)
     first = next(rows)
     defaults = {
-        column.name: column.default.arg  # type: ignore[union-attr]
+        column.name: column.default.arg  # type: ignore[attr-defined]
         for column in table.c
         if column.default is not None and column.name not in first
     }

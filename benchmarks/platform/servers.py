@@ -84,7 +84,7 @@ def _read(file: Path) -> str:
 
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DKD_", "MLFLOW_"))}
-    return inherited | changes
+    return {**inherited, **changes}
 
 
 @contextmanager
