@@ -17,6 +17,8 @@ from core.spec import Problem, SpecError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+KEY_LENGTH = 200
+
 
 class Body:
     """A request's JSON, with the hash of its bytes."""
@@ -26,7 +28,7 @@ class Body:
         self.sha256 = sha256
 
 
-async def _body(request: Request, _: Annotated[Principal, submits]) -> Body:
+async def read_body(request: Request, _: Annotated[Principal, submits]) -> Body:
     """Whoever may not submit has nothing read."""
     raw = await request.body()
     try:
@@ -70,13 +72,13 @@ RawDep = Annotated[bytes, Depends(_raw)]
 """To be asked for behind the right to send it, so that nothing is read of whoever does not have it."""
 # The spec is judged by ``parse_experiment``, as in the command line and the form, so that every path and sentence is
 # the same in all three; the framework only reads the bytes.
-BodyDep = Annotated[Body, Depends(_body)]
+BodyDep = Annotated[Body, Depends(read_body)]
 KeyDep = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
         min_length=1,
-        max_length=200,
+        max_length=KEY_LENGTH,
         description="Any text of your own; the same request sent again with it makes nothing new.",
     ),
 ]

@@ -86,6 +86,7 @@ def _sqlite_engine(url: str) -> Engine:
         url,
         pool_size=_POOL_SIZE,
         max_overflow=_POOL_OVERFLOW,
+        pool_use_lifo=True,  # whoever wrote last has the newest pages at hand; others read them from the file again
         connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
     )
 

@@ -24,9 +24,9 @@ from backend.routes import (
 
 API: tuple[APIRouter, ...] = (
     worker.router,
+    submissions.router,
     activity.router,
     catalog.router,
-    submissions.router,
     experiments.router,
     runs.router,
     metrics.router,

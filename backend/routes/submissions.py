@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from backend import planning, submission, views
-from backend.bodies import BodyDep, KeyDep
+from backend.bodies import KEY_LENGTH, BodyDep, KeyDep, read_body
 from backend.deps import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, WakerDep, submits
 from backend.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
 from backend.routes.experiments import find, whole
+from backend.short_way import short_way
 from backend.texts import first_unfit
+from backend.tokens import Principal
 from backend.webhooks import refuse_webhooks
 from core.spec import Problem, SpecError, parse_experiment, parse_sweep, warnings_of
 from core.spec.sweep import changes_of, expand
@@ -25,13 +27,6 @@ _AT_ONCE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post(
-    "/experiments",
-    status_code=201,
-    response_model=public.Experiment,
-    openapi_extra=SPEC_BODY,
-    responses=_AT_ONCE,
-)
 def submit(
     body: BodyDep,
     principal: SubmitterDep,
@@ -56,6 +51,26 @@ def submit(
         made = views.whole_experiment(session, views.experiment_of_id(session, experiment_id), spec)
     waker.wake()
     return Response(made.model_dump_json(), 201, media_type="application/json")  # the framework would validate it again
+
+
+async def _submission_of(request: Request, principal: Principal) -> dict[str, Any] | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= KEY_LENGTH:
+        return None
+    parts = {name: getattr(request.app.state, name) for name in ("database", "settings", "waker")}
+    return {"body": await read_body(request, principal), "principal": principal, "key": key, **parts}
+
+
+router.add_api_route(
+    "/experiments",
+    submit,
+    methods=["POST"],
+    status_code=201,
+    response_model=public.Experiment,
+    openapi_extra=SPEC_BODY,
+    responses=_AT_ONCE,
+    route_class_override=short_way("submit", _submission_of),
+)
 
 
 @router.post("/experiments/preview", dependencies=[submits], openapi_extra=SPEC_BODY)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
-from fastapi.routing import APIRoute
-from fastapi.security import SecurityScopes
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from backend import reports, workers
 from backend.bodies import RawDep, parsed
 from backend.claim import claim
 from backend.db import Database
 from backend.db.models import Worker
-from backend.deps import DatabaseDep, SettingsDep, WakerDep, WorkerDep, authorize, bearer
+from backend.deps import DatabaseDep, SettingsDep, WakerDep, WorkerDep
 from backend.openapi import EVENTS_BODY
+from backend.short_way import short_way
 from backend.tokens import Principal, refuse_other
 from core.wire.worker import (
     ClaimReply,
@@ -38,7 +36,6 @@ router = APIRouter(prefix="/worker", tags=["worker protocol"])
 
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
-_WORKERS = SecurityScopes(["worker"])
 
 
 @contextmanager
@@ -99,26 +96,11 @@ def events(worker_id: Id, principal: WorkerDep, run_id: Id, body: RawDep, databa
     return Response(reply.model_dump_json(), media_type="application/json")  # the framework would validate it again
 
 
-class _ShortWay(APIRoute):
-    """To ``events``, which every training asks for a few times a second.
-
-    FastAPI finds each parameter of a function anew with each request; that takes as long as storing five points. A
-    request that is in order is spared it. Of any other, FastAPI says what is wrong.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        long_way = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            ids, credentials = request.path_params, await bearer(request)
-            plain = not request.scope["query_string"] and all(map(_ID.fullmatch, ids.values()))
-            if credentials is None or not plain:
-                return await long_way(request)
-            principal = await authorize(_WORKERS, request, credentials)
-            body, database = await request.body(), request.app.state.database
-            return await run_in_threadpool(events, **ids, principal=principal, body=body, database=database)
-
-        return handle
+async def _events_of(request: Request, principal: Principal) -> dict[str, Any] | None:
+    if not all(map(_ID.fullmatch, request.path_params.values())):
+        return None
+    body = await request.body()
+    return {**request.path_params, "principal": principal, "body": body, "database": request.app.state.database}
 
 
 router.add_api_route(
@@ -128,7 +110,7 @@ router.add_api_route(
     response_model=EventReply,
     responses=_FENCED,
     openapi_extra=EVENTS_BODY,
-    route_class_override=_ShortWay,
+    route_class_override=short_way("worker", _events_of),
 )
 
 
