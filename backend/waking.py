@@ -31,7 +31,7 @@ class Waker:
 
     def wake(self) -> None:
         """Have what is committed by now be told, from any thread. What a stop loses, the reconciler repeats."""
-        if self._loop is not None:
+        if self._loop is not None and not self._asked.is_set():  # else it has yet to look at what is ready
             self._loop.call_soon_threadsafe(self._asked.set)
 
     async def run_until(self, stop: asyncio.Event) -> None:

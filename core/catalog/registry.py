@@ -17,8 +17,8 @@ class NumbersAreNumbers(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        inner = value if isinstance(value, list | tuple) else (value,)
-        truth = any(isinstance(item, bool) for item in inner)
+        several = isinstance(value, list | tuple)
+        truth = any(isinstance(item, bool) for item in value) if several else isinstance(value, bool)
         if truth and info.field_name and not _takes_truth(cls.model_fields[info.field_name].annotation):
             raise ValueError("takes neither true nor false (yes, no, on and off are those in YAML; quote a text)")
         return value

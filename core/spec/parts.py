@@ -155,12 +155,16 @@ class Speed(SpecModel):
         """YAML 1.1 reads a bare ``on`` or ``off`` as a truth value."""
         if not isinstance(value, dict):
             return value
-        switches = {name for name, field in cls.model_fields.items() if "on" in get_args(field.annotation)}
         words = {True: "on", False: "off"}
         return {
-            name: words[given] if name in switches and isinstance(given, bool) else given
+            name: words[given] if isinstance(given, bool) and cls._is_switch(name) else given
             for name, given in value.items()
         }
+
+    @classmethod
+    def _is_switch(cls, name: str) -> bool:
+        field = cls.model_fields.get(name)
+        return field is not None and "on" in get_args(field.annotation)
 
 
 class Training(SpecModel):
