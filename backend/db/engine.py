@@ -65,6 +65,8 @@ class Database:
             yield connection
 
     def dispose(self) -> None:
+        if self._writers:
+            self._writers.close()
         self.engine.dispose()
 
 

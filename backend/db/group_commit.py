@@ -28,7 +28,8 @@ class GroupCommit:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine = engine.execution_options(dkd_begin="BEGIN IMMEDIATE")
+        self._connection: Connection | None = None
         self._lock = threading.Lock()  # of what follows
         self._waiting: deque[_Turn] = deque()
         self._writing = False
@@ -41,12 +42,23 @@ class GroupCommit:
         """
         group = self._entered()
         try:
-            group = group or _Group(self._engine)
+            group = group or _Group(self._connected())
             with group.member() as connection:
                 yield connection
         finally:
             self._left(group)
         group.wait()
+
+    def _connected(self) -> Connection:
+        """The one connection that writes, kept open: taking one for each transaction is a good part of a short one."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._engine.connect()
+        return self._connection
+
+    def close(self) -> None:
+        """Give the connection back; the next writer opens another one."""
+        if self._connection is not None:
+            self._connection.close()
 
     def _entered(self) -> _Group | None:
         """Wait for one's turn; returns the group to write in, None where it is to be a new one."""
@@ -99,12 +111,12 @@ class _Turn:
 class _Group:
     """Writers of one transaction, one after the other. Raises what the database says to its beginning."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._connection = engine.connect().execution_options(dkd_begin="BEGIN IMMEDIATE")
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         try:
-            self._transaction = self._connection.begin()
+            self._transaction = connection.begin()
         except BaseException:
-            self._connection.close()
+            connection.close()
             raise
         self._members = 0
         self._ended = threading.Event()
@@ -139,8 +151,8 @@ class _Group:
             # SQLite leaves a transaction open that it refused to commit, and SQLAlchemy takes it for ended: the next
             # who borrows the connection would be in it.
             self._connection.invalidate()
-        finally:
             self._connection.close()
+        finally:
             self._ended.set()
 
     def wait(self) -> None:

@@ -166,8 +166,11 @@ def test_a_transaction_that_the_database_undid_is_told_to_all_in_it(database: Da
 def test_a_database_that_cannot_be_opened_stops_nobody_else(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    writers = database._writers
+    assert writers is not None
+    writers.close()
     with monkeypatch.context() as patch:
-        patch.setattr(database.engine, "connect", lambda: (_ for _ in ()).throw(OperationalError("", None, OSError())))
+        patch.setattr(writers._engine, "connect", lambda: (_ for _ in ()).throw(OperationalError("", None, OSError())))
         with pytest.raises(OperationalError), database.write():
             pass
     with database.write() as session:
@@ -182,6 +185,18 @@ def test_a_transaction_that_cannot_begin_is_sqlalchemys_error(database: Database
         with pytest.raises(OperationalError, match="within a transaction"):
             connection.begin()
         driver.execute("ROLLBACK")
+
+
+def test_a_writer_that_cannot_begin_leaves_a_connection_that_can(database: Database) -> None:
+    writers = database._writers
+    assert writers is not None
+    driver: Any = writers._connected().connection.driver_connection
+    driver.execute("BEGIN")
+    with pytest.raises(OperationalError, match="within a transaction"), database.write():
+        pass
+    with database.write() as session:
+        adds(1)(session)
+    assert kept(database) == {1}
 
 
 @pytest.mark.parametrize("late", [False, True])
