@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 
 from backend.db.group_commit import GroupCommit
 
-# FastAPI runs 40 requests at once in threads; each may hold one connection, and the reconciler another.
+# FastAPI runs 40 requests at once in threads, the short way 16 more; each may hold one connection, and so may the
+# reconciler, the waker and the webhooks.
 _POOL_SIZE = 10
-_POOL_OVERFLOW = 40
+_POOL_OVERFLOW = 50
 _BUSY_SECONDS = 30
 SQLITE = sqlite.dialect()
 
