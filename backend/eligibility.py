@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Row, and_, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Row, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from backend.db.models import Run, Worker
@@ -63,10 +63,10 @@ def suits(offer: Offer) -> ColumnElement[bool]:
     if offer.labels:
         labelled = or_(labelled, missing == NO_LABELS)
     enough = Run.gpus <= offer.gpus if offer.device == "gpu" else Run.gpus == 1
-    return and_(Run.device.in_(("any", offer.device)), enough, labelled)
+    return and_(or_(Run.device == "any", Run.device == offer.device), enough, labelled)
 
 
-def ready(moment: datetime) -> ColumnElement[bool]:
+def ready(moment: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """Runs that wait for nothing but a worker."""
     return and_(Run.state == "queued", or_(Run.not_before.is_(None), Run.not_before <= moment))
 

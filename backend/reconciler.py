@@ -8,15 +8,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 import structlog
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import Integer, bindparam, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from backend.db import Database, db_now, now
+from backend.db import Database, UtcDateTime, db_now, now
 from backend.db.models import IdempotencyKey, Run, Worker
-from backend.eligibility import offers, ready, suits
+from backend.db.prepared import Prepared
+from backend.eligibility import Offer, offers, ready, suits
 from backend.lifecycle import HELD, lock, take_away
 from backend.nudge import Nudger
 from backend.settings import Settings
@@ -31,6 +33,18 @@ _NUDGES_EACH = 4
 
 # A clock that is only being set right is moved by less than this; a lease has more room.
 _JUMP_SECONDS = 5.0
+
+_TAKING = (Worker.state == "online") & ~Worker.draining
+_SLOTS = Prepared(
+    select(
+        func.count().label("workers"),
+        func.sum(Worker.slots).label("slots"),
+        select(func.sum(Run.gpus))
+        .where(or_(*(Run.state == state for state in HELD)), Run.worker_id.in_(select(Worker.id).where(_TAKING)))
+        .scalar_subquery()
+        .label("held"),
+    ).where(_TAKING)
+)
 
 LEASE_RAN_OUT = "its worker fell silent and the lease ran out"
 """Reason of an attempt that was taken away for it."""
@@ -147,19 +161,23 @@ def send_nudges(database: Database, nudger: Nudger) -> int:
 
 
 def _wanted_nudges(session: Session, moment: datetime) -> int:
-    known = [offer for offer in offers(session) if not offer.draining]
+    known = tuple(offer for offer in offers(session) if not offer.draining)
     if not known:
         return 0
-    taking = (Worker.state == "online") & ~Worker.draining
-    workers, slots = session.execute(select(func.count(), func.sum(Worker.slots)).where(taking)).one()
-    held = select(func.sum(Run.gpus)).join(Worker, Worker.id == Run.worker_id).where(Run.state.in_(HELD), taking)
-    free = (slots or 0) - (session.scalars(held).one() or 0)
+    connection = session.connection()
+    ((workers, slots, held),) = _SLOTS.rows(connection, {})
+    free = (slots or 0) - (held or 0)
     if free < 1:
         return 0
-    # Counted no further than that many are sent: the queue may be long.
     most = min(free, _NUDGES_EACH * workers)
-    fitting = select(Run.id).where(ready(moment), or_(*map(suits, known))).limit(most).subquery()
-    return session.scalars(select(func.count()).select_from(fitting)).one()
+    return len(_fitting(known).rows(connection, {"moment": moment, "most": most}))
+
+
+@lru_cache(64)
+def _fitting(known: tuple[Offer, ...]) -> Prepared:
+    """Runs that one of the workers known could take, no further than that many are sent for: the queue may be long."""
+    moment, most = bindparam("moment", type_=UtcDateTime()), bindparam("most", type_=Integer())
+    return Prepared(select(Run.id).where(ready(moment), or_(*map(suits, known))).limit(most))
 
 
 def _requeue_expired(session: Session, settings: Settings) -> int:
