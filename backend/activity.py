@@ -56,7 +56,8 @@ def _counts(session: Session) -> StateCounts:
 
 def _running(session: Session) -> list[RunningRun]:
     first = views.RUN_QUERY.where(Run.state.in_(HELD)).order_by(Run.started_at, Run.id).limit(_MOST_RUNNING)
-    runs = views.run_summaries(session, session.connection().execute(first).all())
+    connection = session.connection()
+    runs = views.run_summaries(connection, connection.execute(first).all())
     pace = _seconds_a_step(session, [run.id for run in runs])
     found = []
     for run in runs:
@@ -129,7 +130,7 @@ def _waiting(session: Session, moment: datetime) -> tuple[list[WaitingRuns], int
         .order_by(groups.priority.desc(), groups.since, groups.state)
         .limit(_MOST_WAITING)
     )
-    known = offers(session)
+    known = offers(session.connection())
     found = [
         WaitingRuns(
             experiment_id=row.experiment_id or "",
@@ -191,7 +192,8 @@ def _failed(session: Session, since: datetime) -> tuple[list[FailedRuns], int, i
         select(one.label("run_id"), grouped.c.runs).order_by(grouped.c.newest.desc()).limit(_MOST_FAILED)
     ).all()
     counts = {row.run_id: row.runs for row in rows}
-    summaries = {run.id: run for run in views.run_summaries(session, views.of_ids(session, counts))}
+    connection = session.connection()
+    summaries = {run.id: run for run in views.run_summaries(connection, views.of_ids(connection, counts))}
     found = [
         FailedRuns(
             experiment_id=summaries[run_id].experiment_id,

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import BindParameter, ColumnElement, Row, and_, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import BindParameter, ColumnElement, Connection, Row, and_, func, or_, select
 
 from backend.db.models import Run, Worker
 from backend.db.prepared import Prepared
@@ -74,9 +73,9 @@ def ready(moment: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
 _ONLINE = Prepared(select(Worker.device, Worker.gpus, Worker.labels, Worker.draining).where(Worker.state == "online"))
 
 
-def offers(session: Session) -> list[Offer]:
+def offers(connection: Connection) -> list[Offer]:
     """Of the workers that live, each kind once."""
-    return list(dict.fromkeys(map(Offer.of, _ONLINE.rows(session.connection(), {}))))
+    return list(dict.fromkeys(map(Offer.of, _ONLINE.rows(connection, {}))))
 
 
 class Needs(Protocol):

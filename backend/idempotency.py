@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, select
 
-from backend.db import new_id
+from backend.db import db_now, new_id
 from backend.db.models import IdempotencyKey
 from backend.db.upsert import insert_if_absent
 from backend.errors import ApiError, invalid
@@ -29,18 +27,21 @@ class Request:
     body_sha256: str
 
 
-def find(session: Session, request: Request) -> list[str] | None:
+def find(connection: Connection, request: Request) -> list[str] | None:
     """Ids of the experiments that this request has made. Raises ApiError 422 where the key came with another body."""
-    query = select(IdempotencyKey).where(IdempotencyKey.token_id == request.token_id, IdempotencyKey.key == request.key)
-    known = session.scalars(query).one_or_none()
+    query = select(IdempotencyKey.body_sha256, IdempotencyKey.made).where(
+        IdempotencyKey.token_id == request.token_id, IdempotencyKey.key == request.key
+    )
+    known = connection.execute(query).one_or_none()
     if known is None:
         return None
     if known.body_sha256 != request.body_sha256:
         raise reused()
-    return known.made
+    made: list[str] = known.made
+    return made
 
 
-def keep(session: Session, request: Request, made: list[str], moment: datetime) -> bool:
+def keep(connection: Connection, request: Request, made: list[str]) -> bool:
     """Remember what the request made; false where the same request is remembered already."""
     values = {
         "id": new_id(),
@@ -48,9 +49,9 @@ def keep(session: Session, request: Request, made: list[str], moment: datetime) 
         "key": request.key,
         "body_sha256": request.body_sha256,
         "made": made,
-        "created_at": moment,
+        "created_at": db_now(),
     }
-    return insert_if_absent(session, IdempotencyKey, values, unique=["token_id", "key"])
+    return insert_if_absent(connection, IdempotencyKey, values, unique=["token_id", "key"])
 
 
 def reused() -> ApiError:

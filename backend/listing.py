@@ -112,9 +112,10 @@ def run_page(session: Session, kept: RunQuery, experiment: Experiment | None) ->
     if kept.count:
         matching = select(func.count()).select_from(Run).outerjoin(Experiment, Experiment.id == Run.experiment_id)
         total = session.scalars(matching.where(*conditions)).one()
-    found = session.connection().execute(order.applied(query.where(*conditions), kept.cursor).limit(limit + 1)).all()
+    connection = session.connection()
+    found = connection.execute(order.applied(query.where(*conditions), kept.cursor).limit(limit + 1)).all()
     shown = [run_id for run_id, _ in found[:limit]]
-    items = {item.id: item for item in views.run_summaries(session, views.of_ids(session, shown))}
+    items = {item.id: item for item in views.run_summaries(connection, views.of_ids(connection, shown))}
     more = len(found) > limit
     return RunPage(
         items=[items[run_id] for run_id in shown if run_id in items],  # one may have been deleted just now

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.orm import Session
 
-from backend.db import models, new_ids, now, parts
+from backend.db import models, new_ids, now, objects, parts
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.db.prepared import Prepared
 from backend.db.upsert import insert_if_absent, new_rows
@@ -27,7 +27,7 @@ _LINKS = Prepared(insert(ExperimentRun))
 
 
 def create(
-    session: Session,
+    connection: Connection,
     specs: Sequence[tuple[str, ExperimentSpec]],
     *,
     submitted_by: str,
@@ -46,17 +46,32 @@ def create(
     Raises:
         ApiError: 422 with the path of every name that is taken, also by another one of the specs.
     """
-    moment = now(session)
+    moment = now(connection)
     ids = new_ids(len(specs))
     shared = {"created_at": moment, "submitted_by": submitted_by, "sweep": sweep}
-    _insert_experiments(session, ids, specs, shared, webhook)
+    _insert_experiments(connection, ids, specs, shared, webhook)
     planned: list[tuple[str, PlannedRun, dict[str, Any]]] = []
     for experiment_id, (_, spec) in zip(ids, specs, strict=True):
         plan = spec.plan()
         planned += [(experiment_id, run, _row(run, "", experiment_id, spec, moment)) for run in plan]
     for (_, _, row), run_id in zip(planned, new_ids(len(planned)), strict=True):
         row["id"] = run_id
-    teachers = _share_teachers(session, [row for _, _, row in planned if row["role"] == "teacher"], moment)
+    wanted = [row for _, _, row in planned if row["role"] == "teacher"]
+    if wanted:
+        with objects(connection) as session:
+            teachers = _share_teachers(session, wanted, moment)
+            _insert_runs(connection, planned, teachers)
+            for teacher in teachers.values():
+                inherit_priority(session, teacher)
+    else:
+        _insert_runs(connection, planned, {})
+    return ids
+
+
+def _insert_runs(
+    connection: Connection, planned: Sequence[tuple[str, PlannedRun, dict[str, Any]]], teachers: Mapping[str, Run]
+) -> None:
+    """Enter the students, and of every experiment which runs are its own, in the order of its plan."""
     students: list[dict[str, Any]] = []
     links: list[dict[str, Any]] = []
     positions: Counter[str] = Counter()
@@ -73,16 +88,12 @@ def create(
         position = positions[experiment_id]
         positions[experiment_id] += 1
         links.append({"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position})
-    connection = session.connection()
     _RUNS.run(connection, *students)
     _LINKS.run(connection, *links)
-    for teacher in teachers.values():
-        inherit_priority(session, teacher)
-    return ids
 
 
 def _insert_experiments(
-    session: Session,
+    connection: Connection,
     ids: Sequence[str],
     specs: Sequence[tuple[str, ExperimentSpec]],
     shared: dict[str, Any],
@@ -99,7 +110,7 @@ def _insert_experiments(
         }
         for key, (_, spec) in zip(ids, specs, strict=True)
     ]
-    entered = {row.id for row in _EXPERIMENTS.each(session.connection(), rows)}
+    entered = {row.id for row in _EXPERIMENTS.each(connection, rows)}
     refused = [(prefix, spec.name) for key, (prefix, spec) in zip(ids, specs, strict=True) if key not in entered]
     if refused:
         first = {spec.name for key, (_, spec) in zip(ids, specs, strict=True) if key in entered}
@@ -120,7 +131,7 @@ def _insert_experiments(
         for tag in dict.fromkeys(spec.tags)
     ]
     if tags:
-        session.execute(insert(ExperimentTag), tags)
+        connection.execute(insert(ExperimentTag), tags)
 
 
 def preview(session: Session, spec: ExperimentSpec) -> Preview:
@@ -224,7 +235,7 @@ def _share_teacher(session: Session, row: dict[str, Any], moment: datetime) -> R
     """The live teacher like this one, locked; made where there is none."""
     teacher: Run | None = None
     while teacher is None:  # between the two statements it may fail, and then ours can be inserted
-        insert_if_absent(session, Run, row, unique=["fingerprint"], where=models.LIVE_TEACHER_CONDITION)
+        insert_if_absent(session.connection(), Run, row, unique=["fingerprint"], where=models.LIVE_TEACHER_CONDITION)
         teacher = live_teacher(session, row["fingerprint"], lock=True)
     teacher.device = _either(teacher.device, row["device"])
     teacher.labels = _common(teacher.labels, row["labels"])

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 import structlog
-from sqlalchemy import Integer, bindparam, delete, func, or_, select, update
+from sqlalchemy import Connection, Integer, bindparam, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -155,22 +155,21 @@ def send_nudges(database: Database, nudger: Nudger) -> int:
     pile up in the broker.
     """
     with database.read() as session:
-        count = _wanted_nudges(session, now(session))
+        count = _wanted_nudges(session.connection())
     nudger.send(count)
     return count
 
 
-def _wanted_nudges(session: Session, moment: datetime) -> int:
-    known = tuple(offer for offer in offers(session) if not offer.draining)
+def _wanted_nudges(connection: Connection) -> int:
+    known = tuple(offer for offer in offers(connection) if not offer.draining)
     if not known:
         return 0
-    connection = session.connection()
     ((workers, slots, held),) = _SLOTS.rows(connection, {})
     free = (slots or 0) - (held or 0)
     if free < 1:
         return 0
     most = min(free, _NUDGES_EACH * workers)
-    return len(_fitting(known).rows(connection, {"moment": moment, "most": most}))
+    return len(_fitting(known).rows(connection, {"moment": now(connection), "most": most}))
 
 
 @lru_cache(64)

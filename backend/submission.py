@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from backend import idempotency, planning, uploads
-from backend.db import now
 from backend.db.models import Experiment
 from backend.errors import ApiError, conflict
 from backend.settings import Settings
@@ -20,33 +19,33 @@ from core.spec.experiment import NAME_LENGTH
 from core.wire.submissions import MAX_EXPERIMENTS, MAX_RUNS, Submitted, SubmittedList
 
 
-def once(session: Session, request: idempotency.Request | None, make: Callable[[], list[str]]) -> list[str]:
+def once(connection: Connection, request: idempotency.Request | None, make: Callable[[], list[str]]) -> list[str]:
     """Ids of the experiments that ``make`` makes, or that the same request made before.
 
     Raises ApiError 409 where those have been deleted since, 422 where the key came with another body.
     """
     if request is None:
         return make()
-    known = idempotency.find(session, request)
+    known = idempotency.find(connection, request)
     if known is None:
         try:
             made = make()
         except ApiError:
             # The same request, sent to another replica at the same moment, may have taken the name.
-            known = idempotency.find(session, request)
+            known = idempotency.find(connection, request)
             if known is None:
                 raise
         else:
-            if not idempotency.keep(session, request, made, now(session)):
+            if not idempotency.keep(connection, request, made):
                 raise idempotency.reused()
             return made
-    if set(session.scalars(select(Experiment.id).where(Experiment.id.in_(known[:1])))) != set(known[:1]):
+    if set(connection.scalars(select(Experiment.id).where(Experiment.id.in_(known[:1])))) != set(known[:1]):
         raise conflict("what this request made has been deleted since; send it with a new Idempotency-Key")
     return known
 
 
 def create(
-    session: Session,
+    connection: Connection,
     specs: Sequence[tuple[str, ExperimentSpec]],
     settings: Settings,
     *,
@@ -56,8 +55,8 @@ def create(
     """Make the experiments, with what they name of this backend's own looked up. Raises SpecError, ApiError 422."""
     refuse_webhooks(specs, settings)
     return planning.create(
-        session,
-        uploads.resolved(session, specs),
+        connection,
+        uploads.resolved(connection, specs),
         submitted_by=submitted_by,
         sweep=sweep,
         webhook=settings.webhook_url,

@@ -98,7 +98,7 @@ def listed(session: Session) -> list[TeacherInfo]:
         .limit(_MOST_LISTED)
         .options(defer(Run.spec), defer(Run.environment), defer(Run.log_tail))
     )
-    known = offers(session)
+    known = offers(session.connection())
     return [
         TeacherInfo(
             run_id=run.id,

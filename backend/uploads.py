@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
-from backend.db import models, now
+from backend.db import models, now, objects
 from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, invalid, not_found
 from backend.safetensors_file import Contents, NotSafetensorsError, inspect
@@ -54,7 +54,7 @@ def keep(session: Session, received: Received, name: str, submitted_by: str) -> 
         "submitted_by": submitted_by,
         "created_at": now(session),
     }
-    insert_if_absent(session, models.Upload, row, unique=["sha256"])
+    insert_if_absent(session.connection(), models.Upload, row, unique=["sha256"])
     refuse_other(session, received.sha256, name)
     return _shape(session.get_one(models.Upload, received.sha256))
 
@@ -101,7 +101,7 @@ def delete(session: Session, sha256: str) -> str:
     return found.sha256
 
 
-def resolved(session: Session, specs: Sequence[tuple[str, ExperimentSpec]]) -> list[tuple[str, ExperimentSpec]]:
+def resolved(connection: Connection, specs: Sequence[tuple[str, ExperimentSpec]]) -> list[tuple[str, ExperimentSpec]]:
     """The specs with each upload that they name by its SHA-256, which is what their teachers are told apart by.
 
     Raises SpecError with the path of each name that stands for no upload.
@@ -114,7 +114,8 @@ def resolved(session: Session, specs: Sequence[tuple[str, ExperimentSpec]]) -> l
             found.append((prefix, spec))
             continue
         path = f"{prefix}teacher.weights"
-        upload = named(session, weights.source.removeprefix(UPLOAD).replace("\0", ""))
+        with objects(connection) as session:
+            upload = named(session, weights.source.removeprefix(UPLOAD).replace("\0", ""))
         if upload is None:
             text = f"there is no upload {weights.source.removeprefix(UPLOAD)!r}; `dkd upload` makes one"
             problems.append(Problem(f"{path}.source", text))

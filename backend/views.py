@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, bindparam, case, func, inspect, or_, select
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, inspect, or_, select
 from sqlalchemy.orm import Session
 
 from backend import logs, metrics_store
@@ -74,21 +74,22 @@ _TAGS_OF = Prepared.among(
 )
 
 
-def of_ids(session: Session, run_ids: Iterable[str]) -> Sequence[Any]:
+def of_ids(connection: Connection, run_ids: Iterable[str]) -> Sequence[Any]:
     """The rows of these runs, in any order."""
-    return _OF_IDS.rows(session.connection(), {"runs": [*run_ids]})
+    return _OF_IDS.rows(connection, {"runs": [*run_ids]})
 
 
-def run_summaries(session: Session, rows: Sequence[Any]) -> list[public.RunSummary]:
+def run_summaries(connection: Connection, rows: Sequence[Any]) -> list[public.RunSummary]:
     """What ``RUN_QUERY`` has found, in its order."""
-    latest = _latest(session, [row.id for row in rows if row.attempt])  # one that was never begun has said nothing
-    known = offers(session)
+    latest = _latest(connection, [row.id for row in rows if row.attempt])  # one that was never begun has said nothing
+    known = offers(connection)
     return [public.RunSummary.model_construct(**_summary(row, latest.get(row.id, {}), known)) for row in rows]
 
 
 def whole_run(session: Session, run_id: str) -> public.Run | None:
     """One run with everything; None where there is none."""
-    run, found = session.get(Run, run_id), run_summaries(session, of_ids(session, [run_id]))
+    connection = session.connection()
+    run, found = session.get(Run, run_id), run_summaries(connection, of_ids(connection, [run_id]))
     if run is None or not found:
         return None
     attempts = session.scalars(
@@ -133,25 +134,25 @@ def _log_tail(session: Session, run: Run) -> list[str]:
 def experiment_summaries(session: Session, experiments: Sequence[Experiment]) -> list[public.ExperimentSummary]:
     """With the counts of their runs, for the whole list at once."""
     counts = _counts(session, [experiment.id for experiment in experiments])
-    tags = _tags(session, list(counts))
+    tags = _tags(session.connection(), list(counts))
     return [
         public.ExperimentSummary(**_experiment(experiment, counts[experiment.id], tags.get(experiment.id, [])))
         for experiment in experiments
     ]
 
 
-def experiment_of_id(session: Session, experiment_id: str) -> Any:
+def experiment_of_id(connection: Connection, experiment_id: str) -> Any:
     """The row of an experiment, as ``whole_experiment`` takes it. Raises ApiError 404: it may just be gone."""
-    found = _EXPERIMENT.rows(session.connection(), {"experiment": experiment_id})
+    found = _EXPERIMENT.rows(connection, {"experiment": experiment_id})
     if not found:
         raise not_found("experiment", experiment_id)
     return found[0]
 
 
-def whole_experiment(session: Session, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:
+def whole_experiment(connection: Connection, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:
     """An experiment with its runs, in the order of its plan; ``spec`` is its own, where that has been read already."""
-    runs = run_summaries(session, _PLANNED.rows(session.connection(), {"experiment": experiment.id}))
-    tags = _tags(session, [experiment.id])
+    runs = run_summaries(connection, _PLANNED.rows(connection, {"experiment": experiment.id}))
+    tags = _tags(connection, [experiment.id])
     return public.Experiment(
         **_experiment(experiment, _counted(runs), tags.get(experiment.id, [])),
         spec=experiment.spec,
@@ -208,9 +209,9 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], known: Sequence[Of
     }
 
 
-def _latest(session: Session, run_ids: Sequence[str]) -> dict[str, dict[str, public.MetricValue]]:
+def _latest(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, public.MetricValue]]:
     found: dict[str, dict[str, public.MetricValue]] = {}
-    rows = _HEADLINES_OF.rows(session.connection(), {"runs": run_ids}) if run_ids else ()
+    rows = _HEADLINES_OF.rows(connection, {"runs": run_ids}) if run_ids else ()
     for run_id, name, value, kind, step, epoch in rows:
         number = metrics_store.decode(value, kind)
         point = public.MetricValue.model_construct(value=number, step=step, epoch=epoch)
@@ -258,9 +259,9 @@ def _counts(session: Session, experiment_ids: Iterable[str]) -> dict[str, dict[s
     return found
 
 
-def _tags(session: Session, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
+def _tags(connection: Connection, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for key, tag in _TAGS_OF.rows(session.connection(), {"experiments": experiment_ids}):
+    for key, tag in _TAGS_OF.rows(connection, {"experiments": experiment_ids}):
         found.setdefault(key, []).append(tag)
     return found
 

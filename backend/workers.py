@@ -40,7 +40,7 @@ def register(session: Session, registration: Registration, principal: Principal,
         "token_id": principal.token_id,
     }
     new = {"id": registration.worker_id, "registered_at": moment, **values}
-    if not insert_if_absent(session, Worker, new, unique=["id"]):
+    if not insert_if_absent(session.connection(), Worker, new, unique=["id"]):
         worker = session.get_one(Worker, registration.worker_id, with_for_update={"key_share": True})
         refuse_other(session.connection(), worker.token_id, principal)
         for name, value in values.items():

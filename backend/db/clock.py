@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from backend.db.prepared import Prepared
@@ -13,7 +13,8 @@ from backend.db.types import db_now
 _NOW = Prepared(select(db_now().label("now")))
 
 
-def now(session: Session) -> datetime:
+def now(asked: Session | Connection) -> datetime:
     """The time by the database's clock, in UTC."""
-    moment: datetime = _NOW.rows(session.connection(), {})[0].now
+    connection = asked if isinstance(asked, Connection) else asked.connection()
+    moment: datetime = _NOW.rows(connection, {})[0].now
     return moment

@@ -52,12 +52,8 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session in a writing transaction. Do not nest: SQLite has one writer."""
-        with (
-            self.writing() as connection,
-            Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session,
-        ):
+        with self.writing() as connection, objects(connection) as session:
             yield session
-            session.flush()
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -69,6 +65,14 @@ class Database:
         if self._writers:
             self._writers.close()
         self.engine.dispose()
+
+
+@contextmanager
+def objects(connection: Connection) -> Iterator[Session]:
+    """A session within the connection's transaction, for what is easier said of objects than of rows."""
+    with Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session:
+        yield session
+        session.flush()
 
 
 def _postgresql_engine(url: str) -> Engine:

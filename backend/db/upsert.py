@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import TextClause, inspect, literal_column
+from sqlalchemy import Connection, TextClause, inspect, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase
 
 from backend.db.prepared import Prepared
 
 
 def insert_if_absent(
-    session: Session,
+    connection: Connection,
     table: type[DeclarativeBase],
     values: Mapping[str, Any],
     *,
@@ -29,11 +29,11 @@ def insert_if_absent(
     Returns:
         whether the row was inserted.
     """
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(inspect(table).local_table).values(**values)
     statement = statement.on_conflict_do_nothing(index_elements=list(unique), index_where=where)
     # Asked for, since a driver's row count is not reliable after an INSERT.
-    return session.execute(statement.returning(literal_column("1"))).first() is not None
+    return connection.execute(statement.returning(literal_column("1"))).first() is not None
 
 
 def new_rows(table: type[DeclarativeBase], *, unique: Sequence[str], returning: str) -> Prepared:

@@ -29,7 +29,7 @@ def experiments(session: SessionDep, kept: Annotated[listing.ExperimentQuery, Qu
 @router.get("/{key:path}", dependencies=[reads])
 def experiment(key: str, session: SessionDep) -> public.Experiment:
     """An experiment with its runs, by its id or its name."""
-    return views.whole_experiment(session, find(session, key))
+    return views.whole_experiment(session.connection(), find(session, key))
 
 
 @router.post("/{key:path}/cancel", dependencies=[submits])
@@ -122,7 +122,8 @@ def whole(database: Database, experiment_id: str) -> public.Experiment:
     """What the answer to a change shows."""
     # After the commit: reading thousands of runs would hold SQLite's one writer up.
     with database.read() as session:
-        return views.whole_experiment(session, views.experiment_of_id(session, experiment_id))
+        connection = session.connection()
+        return views.whole_experiment(connection, views.experiment_of_id(connection, experiment_id))
 
 
 def find(session: Session, key: str) -> Experiment:

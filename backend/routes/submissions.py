@@ -40,15 +40,16 @@ def submit(
     422 with the path of every refused field; a name that is taken is one.
     """
     spec = parse_experiment(body.data)
-    with database.write() as session:
+    with database.writing() as connection:
         request = submission.request_of(principal, key, body.sha256)
         (experiment_id,) = submission.once(
-            session, request, lambda: submission.create(session, [("", spec)], settings, submitted_by=principal.name)
+            connection,
+            request,
+            lambda: submission.create(connection, [("", spec)], settings, submitted_by=principal.name),
         )
-        session.flush()
         # Within the transaction: for a few runs another look at the file costs as much as all that was written to it,
         # and to read thousands takes a part of the time that it took to write them.
-        made = views.whole_experiment(session, views.experiment_of_id(session, experiment_id), spec)
+        made = views.whole_experiment(connection, views.experiment_of_id(connection, experiment_id), spec)
     waker.wake()
     return Response(made.model_dump_json(), 201, media_type="application/json")  # the framework would validate it again
 
@@ -98,10 +99,10 @@ def submit_many(
     422 with the path of every refused field, as `experiments.3.methods.0.name`.
     """
     specs = submission.parse_many(body.data)
-    with database.write() as session:
+    with database.writing() as connection:
         request = submission.request_of(principal, key, body.sha256)
         ids = submission.once(
-            session, request, lambda: submission.create(session, specs, settings, submitted_by=principal.name)
+            connection, request, lambda: submission.create(connection, specs, settings, submitted_by=principal.name)
         )
     waker.wake()
     return submission.counted(ids, [spec for _, spec in specs])
@@ -126,7 +127,7 @@ def clone(
         raise SpecError([Problem(unfit, "contains a character that is not text")])
     with database.write() as session:
         spec = submission.cloned(session, find(session, key), request.name, request.changes)
-        (experiment_id,) = submission.create(session, [("", spec)], settings, submitted_by=principal.name)
+        (experiment_id,) = submission.create(session.connection(), [("", spec)], settings, submitted_by=principal.name)
     waker.wake()
     return whole(database, experiment_id)
 
@@ -148,13 +149,13 @@ def sweep(
     parsed = parse_sweep(body.data)
     specs = expand(parsed)
     submission.refuse_too_many(specs, "max_runs")
-    with database.write() as session:
+    with database.writing() as connection:
         request = submission.request_of(principal, key, body.sha256)
         named = [("", spec) for spec in specs]
         ids = submission.once(
-            session,
+            connection,
             request,
-            lambda: submission.create(session, named, settings, submitted_by=principal.name, sweep=parsed.name),
+            lambda: submission.create(connection, named, settings, submitted_by=principal.name, sweep=parsed.name),
         )
     waker.wake()
     return submission.counted(ids, specs)

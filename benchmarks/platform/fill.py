@@ -42,9 +42,9 @@ def fill(database: Database, runs: int) -> None:
     """Make the runs with 1,000 points each. Of every 20 students one has failed and one is still queued."""
     experiments = runs // RUNS_EACH
     for start in range(0, experiments, 20):
-        with database.write() as session:
+        with database.writing() as connection:
             specs = [("", parse_experiment(_spec(number))) for number in range(start, min(start + 20, experiments))]
-            create(session, specs, submitted_by="benchmark")
+            create(connection, specs, submitted_by="benchmark")
     _finish(database)
     with database.read() as session:
         run_ids = list(

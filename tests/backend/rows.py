@@ -25,7 +25,7 @@ SPEC: dict[str, Any] = {
 def experiment(database: Database, **changes: Any) -> str:
     """The id of a new experiment."""
     with database.write() as session:
-        return planning.create(session, [("", parse_experiment(SPEC | changes))], submitted_by="")[0]
+        return planning.create(session.connection(), [("", parse_experiment(SPEC | changes))], submitted_by="")[0]
 
 
 def run_ids(database: Database, experiment_id: str) -> dict[tuple[str, int], str]:

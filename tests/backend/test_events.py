@@ -126,8 +126,9 @@ def test_holds_no_connection_while_it_waits(database: Database, app: FastAPI, cl
     run_id = rows.one_run(database)
     streams = [client.events(run_id) for _ in range(3)]
     assert [next(stream).event for stream in streams] == ["state"] * 3
-    seen = {app.state.database.engine.pool.checkedout() for _ in range(200)}
-    assert 0 in seen
+    served: Database = app.state.database
+    seen = {served.engine.pool.checkedout() for _ in range(200)}
+    assert min(seen) <= served.is_sqlite  # whose one writer keeps its own
 
 
 @pytest.mark.parametrize("query", [{"since": 10**30}, {"after": 10**30}, {"since": -1}, {"max_points": 0}])
