@@ -153,7 +153,7 @@ def whole_experiment(connection: Connection, experiment: Any, spec: ExperimentSp
     """An experiment with its runs, in the order of its plan; ``spec`` is its own, where that has been read already."""
     runs = run_summaries(connection, _PLANNED.rows(connection, {"experiment": experiment.id}))
     tags = _tags(connection, [experiment.id])
-    return public.Experiment(
+    return public.Experiment.model_construct(
         **_experiment(experiment, _counted(runs), tags.get(experiment.id, [])),
         spec=experiment.spec,
         runs=runs,

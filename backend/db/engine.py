@@ -21,6 +21,14 @@ from backend.db.group_commit import GroupCommit
 _POOL_SIZE = 10
 _POOL_OVERFLOW = 50
 _BUSY_SECONDS = 30
+_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    f"busy_timeout={_BUSY_SECONDS}000",
+    # Pages, 16 MB: what is written again and again goes to the file once, and whoever commits then waits for it.
+    "wal_autocheckpoint=4000",
+)
 SQLITE = sqlite.dialect()
 
 
@@ -61,6 +69,20 @@ class Database:
         with self._writers.connection() if self._writers else self.engine.begin() as connection:
             yield connection
 
+    @contextmanager
+    def driver(self) -> Iterator[Any]:
+        """SQLite's own connection, outside any transaction, for a question that takes no time."""
+        assert self._writers is not None
+        with self._writers.at_rest() as connection:
+            if connection is not None:
+                yield connection.connection.driver_connection
+                return
+        borrowed = self.engine.raw_connection()
+        try:
+            yield borrowed.driver_connection
+        finally:
+            borrowed.close()
+
     def dispose(self) -> None:
         if self._writers:
             self._writers.close()
@@ -100,7 +122,7 @@ def _sqlite_engine(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # the driver then begins no transaction of its own
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_SECONDS}000"):
+        for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")

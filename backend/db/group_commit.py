@@ -49,6 +49,22 @@ class GroupCommit:
             self._left(group)
         group.wait()
 
+    @contextmanager
+    def at_rest(self) -> Iterator[Connection | None]:
+        """The writers' connection outside any transaction, which has the newest pages at hand; None where one writes.
+
+        For what takes no time: whoever is to write next waits for it.
+        """
+        with self._lock:
+            busy, self._writing = self._writing, True
+        if busy:
+            yield None
+            return
+        try:
+            yield self._connected()
+        finally:
+            self._left(None)
+
     def _connected(self) -> Connection:
         """The one connection that writes, kept open: taking one for each transaction is a good part of a short one."""
         if self._connection is None or self._connection.closed:

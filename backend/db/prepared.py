@@ -51,11 +51,8 @@ class Prepared:
         if not database.is_sqlite:
             with database.engine.connect() as connection:
                 return connection.execute(self._statement, values).one_or_none()
-        borrowed = database.engine.raw_connection()
-        try:
-            rows = self._for(values).rows(borrowed.driver_connection, values)
-        finally:
-            borrowed.close()
+        with database.driver() as driver:
+            rows = self._for(values).rows(driver, values)
         return rows[0] if rows else None
 
     def rows(self, connection: Connection, values: Values) -> Sequence[Any]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.spec.parts import DatasetChoice, MethodChoice, ModelChoice, Seed, SpecModel, Training
+from core.spec.parts import DatasetChoice, MethodChoice, ModelChoice, Seed, SpecModel, Speed, Training
 from core.spec.weights import Weights
 
 FINGERPRINT_VERSION = 1
@@ -44,16 +44,17 @@ class RunSpec(SpecModel):
 
         Canonical JSON of every field but the method's label, so that renaming changes nothing.
         """
-        content = self.model_dump(mode="json", exclude={"method": {"label"}})
+        content = self.model_dump(mode="json")
+        del content["method"]["label"]
         if self.weights is None:
             del content["weights"]  # as it was before there was such a field, so that its runs keep their names
         for name in _ADDED:
             if content["training"][name] == Training.model_fields[name].default:
                 del content["training"][name]
         # Only what is not left at its default, so that the names stay when there are more such switches.
-        content["training"]["speed"] = self.training.speed.model_dump(mode="json", exclude_defaults=True)
-        if not content["training"]["speed"]:
-            del content["training"]["speed"]
+        speed = content["training"].pop("speed")
+        if chosen := {name: value for name, value in speed.items() if value != Speed.model_fields[name].default}:
+            content["training"]["speed"] = chosen
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         digest = hashlib.sha256(f"dkd-lab run {FINGERPRINT_VERSION}\n{text}".encode()).hexdigest()
         return f"v{FINGERPRINT_VERSION}-{digest[:32]}"

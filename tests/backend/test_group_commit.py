@@ -199,6 +199,38 @@ def test_a_writer_that_cannot_begin_leaves_a_connection_that_can(database: Datab
     assert kept(database) == {1}
 
 
+def asked(database: Database) -> set[int]:
+    """As ``kept``, by the driver itself."""
+    with database.driver() as driver:
+        return {number for (number,) in driver.execute("SELECT id FROM parent").fetchall()}
+
+
+def test_a_question_sees_what_is_on_the_disk_and_no_more(database: Database) -> None:
+    assert asked(database) == set()
+    with database.write() as session:
+        adds(1)(session)
+        assert asked(database) == set()
+    assert asked(database) == {1}
+
+
+def test_who_writes_during_a_question_has_its_turn_after_it(database: Database) -> None:
+    writers = database._writers
+    assert writers is not None
+
+    def write() -> None:
+        with database.write() as session:
+            adds(1)(session)
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.driver() as driver:
+            writing = pool.submit(write)
+            while not writers._waiting:
+                threading.Event().wait(0.001)
+            assert not driver.in_transaction
+        writing.result(30)
+    assert asked(database) == {1}
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_who_gives_up_waiting_leaves_the_turn_to_the_next(database: Database, late: bool) -> None:
     """Ctrl-C reaches a thread that waits, before its turn has come or just after."""
