@@ -83,7 +83,7 @@ def run_summaries(connection: Connection, rows: Sequence[Any]) -> list[public.Ru
     """What ``RUN_QUERY`` has found, in its order."""
     latest = _latest(connection, [row.id for row in rows if row.attempt])  # one that was never begun has said nothing
     known = offers(connection)
-    return [public.RunSummary.model_construct(**_summary(row, latest.get(row.id, {}), known)) for row in rows]
+    return [public.RunSummary(**_summary(row, latest.get(row.id, {}), known)) for row in rows]
 
 
 def whole_run(session: Session, run_id: str) -> public.Run | None:
@@ -153,7 +153,7 @@ def whole_experiment(connection: Connection, experiment: Any, spec: ExperimentSp
     """An experiment with its runs, in the order of its plan; ``spec`` is its own, where that has been read already."""
     runs = run_summaries(connection, _PLANNED.rows(connection, {"experiment": experiment.id}))
     tags = _tags(connection, [experiment.id])
-    return public.Experiment.model_construct(
+    return public.Experiment(
         **_experiment(experiment, _counted(runs), tags.get(experiment.id, [])),
         spec=experiment.spec,
         runs=runs,

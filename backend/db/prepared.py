@@ -21,6 +21,7 @@ from sqlalchemy.types import TypeEngine
 from backend.db.engine import SQLITE, Database, refusal
 
 Values = Mapping[str, Any]
+_Turns = Callable[[Any], Any]
 
 
 class Prepared:
@@ -92,21 +93,28 @@ class _OfDriver:
         own = dict(compiled.params)
         for column in (*compiled.insert_prefetch, *compiled.update_prefetch):
             own[column.key] = _default(column)
-        self._binds: list[tuple[str, Any, Callable[[Any], Any] | None]] = [
-            (name, own[name], _dialect_type(compiled.binds[name].type).bind_processor(SQLITE))
-            for name in compiled.positiontup or ()
-        ]
+        # What is the same every time is turned once; of the rest, where it stands, its name, and what turns it.
+        self._values: list[Any] = []
+        self._given: list[tuple[int, str, _Turns | None]] = []
+        for name in compiled.positiontup or ():
+            write = _dialect_type(compiled.binds[name].type).bind_processor(SQLITE)
+            if name in keys:
+                self._given.append((len(self._values), name, write))
+            self._values.append(write(own[name]) if write and name not in keys else own[name])
         columns = [*statement.exported_columns] if isinstance(statement, ReturnsRows) else []
         self._row: Any = namedtuple("Row", [column.name for column in columns])  # type: ignore[misc]
-        self._reads = [_dialect_type(column.type).result_processor(SQLITE, None) for column in columns]
+        reads = (_dialect_type(column.type).result_processor(SQLITE, None) for column in columns)
+        self._reads = [(position, read) for position, read in enumerate(reads) if read]
 
     def rows(self, driver: Any, values: Values) -> list[Any]:
         # All, so that the statement is at its end and holds no snapshot.
-        found = self._done(driver.execute, self._bound(values)).fetchall()
-        return [
-            self._row(*(read(item) if read else item for read, item in zip(self._reads, row, strict=True)))
-            for row in found
-        ]
+        return [self._read(row) for row in self._done(driver.execute, self._bound(values)).fetchall()]
+
+    def _read(self, row: Sequence[Any]) -> Any:
+        found = list(row)
+        for position, read in self._reads:
+            found[position] = read(found[position])
+        return self._row._make(found)
 
     def run(self, driver: Any, rows: Sequence[Values]) -> None:
         if len(rows) == 1:
@@ -115,10 +123,10 @@ class _OfDriver:
             self._done(driver.executemany, [self._bound(row) for row in rows])
 
     def _bound(self, values: Values) -> list[Any]:
-        found = []
-        for name, own, write in self._binds:
-            value = values.get(name, own)
-            found.append(write(value) if write else value)
+        found = self._values.copy()
+        for position, name, write in self._given:
+            value = values[name]
+            found[position] = write(value) if write else value
         return found
 
     def _done(self, execute: Callable[[str, list[Any]], DBAPICursor], values: list[Any]) -> DBAPICursor:
