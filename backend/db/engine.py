@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from backend.db.group_commit import GroupCommit
+from backend.db.types import to_json
 
 # FastAPI runs 40 requests at once in threads, the short way 16 more; each may hold one connection, and so may the
 # reconciler, the waker and the webhooks.
@@ -29,7 +30,7 @@ _PRAGMAS = (
     # Pages, 16 MB: what is written again and again goes to the file once, and whoever commits then waits for it.
     "wal_autocheckpoint=4000",
 )
-SQLITE = sqlite.dialect()
+SQLITE = sqlite.dialect(json_serializer=to_json)
 
 
 class Database:
@@ -102,6 +103,7 @@ def _postgresql_engine(url: str) -> Engine:
         url,
         pool_size=_POOL_SIZE,
         max_overflow=_POOL_OVERFLOW,
+        json_serializer=to_json,
         pool_pre_ping=True,  # a connection that the server has closed is replaced, not handed to a request
         connect_args={"connect_timeout": 10},
     )
@@ -113,6 +115,7 @@ def _sqlite_engine(url: str) -> Engine:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
         url,
+        json_serializer=to_json,
         pool_size=_POOL_SIZE,
         max_overflow=_POOL_OVERFLOW,
         pool_use_lifo=True,  # whoever wrote last has the newest pages at hand; others read them from the file again

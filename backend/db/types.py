@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pydantic_core
 from sqlalchemy import JSON, BigInteger, DateTime, Integer
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
@@ -15,6 +17,14 @@ from sqlalchemy.types import TypeDecorator
 
 Json = JSON().with_variant(JSONB(), "postgresql")
 BigInt = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def to_json(value: Any) -> str:
+    """As ``json.dumps``, in a quarter of its time."""
+    try:
+        return pydantic_core.to_json(value, inf_nan_mode="constants").decode()
+    except ValueError:  # as of half a character, which UTF-8 has no bytes for
+        return json.dumps(value)
 
 
 class UtcDateTime(TypeDecorator[datetime]):

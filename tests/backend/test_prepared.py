@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -15,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from backend.db import Database
 from backend.db.models import Token
 from backend.db.prepared import Prepared
+from backend.db.types import to_json
 from backend.db.upsert import new_rows
 
 _TOKENS = inspect(Token).local_table.c
@@ -111,3 +114,13 @@ def test_what_the_transaction_undoes_is_not_found(database: Database) -> None:
     with pytest.raises(RuntimeError, match="undone"):
         fails()
     assert _FIND.find(database, {"wanted": f"{1:064}"}) is None
+
+
+@pytest.mark.parametrize("value", [{}, [1.5, 1e300, -0.0, None, True], {"π": ["ü", 2**70]}, "\ud800", math.inf])
+def test_json_is_written_as_the_standard_library_means_it(value: Any) -> None:
+    assert json.loads(to_json(value)) == value
+
+
+def test_what_is_no_json_is_refused() -> None:
+    with pytest.raises(TypeError):
+        to_json({"a": object()})
