@@ -15,7 +15,6 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 def configure(form: LogFormat, level: LogLevel) -> None:
     """Set the process's log up, that of the libraries included. For a program's start, not for an import."""
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

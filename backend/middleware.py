@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import anyio
 import structlog
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +21,11 @@ _log = structlog.get_logger(__name__)
 def _host_of(address: str) -> str:
     """``example.org`` of ``example.org:8000``, ``::1`` of ``[::1]:8000``."""
     return (urlsplit(f"//{address}").hostname or "").lower()
+
+
+def _first(scope: Scope, wanted: bytes) -> str:
+    """The header of that name, the first where there are several; empty where there is none."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
 
 
 class HostCheck:
@@ -37,16 +41,16 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and "*" not in self._allowed:
-            headers = Headers(scope=scope)
+            address, page = _first(scope, b"host"), _first(scope, b"origin")
             try:
-                host = _host_of(headers.get("host", ""))
-                origin = urlsplit(headers.get("origin", "")).hostname
+                host = _host_of(address)
+                origin = urlsplit(page).hostname if page else None
             except ValueError:  # brackets that do not close
                 host, origin = "", None
             if host not in self._allowed:
                 await problem_response(400, f"this backend does not answer to the name {host!r}")(scope, receive, send)
                 return
-            if headers.get("origin") and origin not in self._allowed:
+            if page and origin not in self._allowed:
                 await problem_response(403, "web pages of other origins may not call this API")(scope, receive, send)
                 return
         await self.app(scope, receive, send)
@@ -110,7 +114,7 @@ class BodyLimit:
             return
         limit = self._others.get(scope["path"], self._limit)
         detail = f"a request body has at most {limit} bytes here"
-        announced = Headers(scope=scope).get("content-length", "")
+        announced = _first(scope, b"content-length")
         if announced.isdigit() and int(announced) > limit:
             await problem_response(413, detail)(scope, receive, send)
             return

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
-from backend.db.prepared import Prepared
 from backend.db.types import db_now
 
-_NOW = Prepared(select(db_now().label("now")))
+_NOW = select(db_now())
 
 
 def now(asked: Session | Connection) -> datetime:
     """The time by the database's clock, in UTC."""
     connection = asked if isinstance(asked, Connection) else asked.connection()
-    moment: datetime = _NOW.rows(connection, {})[0].now
-    return moment
+    if connection.dialect.name == "sqlite":  # which runs in this process and has milliseconds
+        moment = datetime.now(UTC)
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    return connection.execute(_NOW).scalar_one()

@@ -6,6 +6,7 @@ import secrets
 import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+_PAIRS = [one + other for one in _ALPHABET for other in _ALPHABET]
 _TIME_BITS = 48
 _RANDOM_BITS = 32
 
@@ -22,8 +23,5 @@ def new_id() -> str:
 
 
 def _encode(number: int) -> str:
-    characters: list[str] = []
-    for _ in range((_TIME_BITS + _RANDOM_BITS) // 5):
-        number, digit = divmod(number, 32)
-        characters.append(_ALPHABET[digit])
-    return "".join(reversed(characters))
+    pairs = [_PAIRS[number >> shift & 1023] for shift in range(_TIME_BITS + _RANDOM_BITS - 10, -1, -10)]
+    return "".join(pairs)
