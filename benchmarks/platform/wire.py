@@ -45,7 +45,7 @@ class Refused(Exception):  # noqa: N818 (named after what the server did)
 
 
 class Connection:
-    """Keep-alive to one server; for one thread. Opened with the first call, and again after the server has closed it."""
+    """Keep-alive to one server; for one thread. Opened with the first call, and anew where the server closed it."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
         parts = urlsplit(url)
