@@ -174,7 +174,7 @@ def _wanted_nudges(connection: Connection) -> int:
 
 @lru_cache(64)
 def _fitting(known: tuple[Offer, ...]) -> Prepared:
-    """Runs that one of the workers known could take, no further than that many are sent for: the queue may be long."""
+    """Runs that one of the workers known could take, ``most`` of them: the queue may be long."""
     moment, most = bindparam("moment", type_=UtcDateTime()), bindparam("most", type_=Integer())
     return Prepared(select(Run.id).where(ready(moment), or_(*map(suits, known))).limit(most))
 

@@ -20,9 +20,8 @@ from backend.deps import authorize, bearer
 from backend.tokens import Principal
 
 Arguments = Callable[[Request, Principal], Awaitable[dict[str, Any] | None]]
-THREADS = 16
-# The framework's own threads take and give a call in twice the time.
-_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="short-way")
+# The framework's own threads take and give a call in twice the time. As many as may share a commit.
+_threads = ThreadPoolExecutor(32, thread_name_prefix="short-way")
 
 
 def short_way(scope: str, arguments: Arguments) -> type[APIRoute]:
@@ -30,7 +29,7 @@ def short_way(scope: str, arguments: Arguments) -> type[APIRoute]:
 
     Args:
         scope: what the request's token must reach.
-        arguments: returns None to leave the request to FastAPI. It has no parameters in its address.
+        arguments: returns None to leave the request to FastAPI. One with a query in its address it is not asked about.
     """
     needed = SecurityScopes([scope])
 

@@ -13,7 +13,7 @@ _NOW = select(db_now())
 
 
 def now(asked: Session | Connection) -> datetime:
-    """The time by the database's clock, in UTC."""
+    """The time by the database's clock, in UTC; SQLite's is this machine's."""
     connection = asked if isinstance(asked, Connection) else asked.connection()
     if connection.dialect.name == "sqlite":  # which runs in this process and has milliseconds
         moment = datetime.now(UTC)

@@ -17,10 +17,11 @@ from sqlalchemy.orm import Session
 from backend.db.group_commit import GroupCommit
 from backend.db.types import to_json
 
-# FastAPI runs 40 requests at once in threads, the short way 16 more; each may hold one connection, and so may the
-# reconciler, the waker and the webhooks.
 _POOL_SIZE = 10
-_POOL_OVERFLOW = 50
+# FastAPI runs 40 requests at once in threads, the short way 32 more; each may hold one connection, and so may the
+# reconciler, the waker and the webhooks.
+_OVERFLOW_SQLITE = 70
+_OVERFLOW_POSTGRESQL = 40  # a server lets some 100 in, of all replicas together; who finds none free waits for one
 _BUSY_SECONDS = 30
 _PRAGMAS = (
     "journal_mode=WAL",
@@ -102,7 +103,7 @@ def _postgresql_engine(url: str) -> Engine:
     return create_engine(
         url,
         pool_size=_POOL_SIZE,
-        max_overflow=_POOL_OVERFLOW,
+        max_overflow=_OVERFLOW_POSTGRESQL,
         json_serializer=to_json,
         pool_pre_ping=True,  # a connection that the server has closed is replaced, not handed to a request
         connect_args={"connect_timeout": 10},
@@ -117,8 +118,8 @@ def _sqlite_engine(url: str) -> Engine:
         url,
         json_serializer=to_json,
         pool_size=_POOL_SIZE,
-        max_overflow=_POOL_OVERFLOW,
-        pool_use_lifo=True,  # whoever wrote last has the newest pages at hand; others read them from the file again
+        max_overflow=_OVERFLOW_SQLITE,
+        pool_use_lifo=True,  # the one that asked last has the newest pages at hand; others would read them again
         connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
     )
 

@@ -50,10 +50,13 @@ class GroupCommit:
         group.wait()
 
     @contextmanager
-    def at_rest(self) -> Iterator[Connection | None]:
+    def at_rest(self, *, opened: bool = True) -> Iterator[Connection | None]:
         """The writers' connection outside any transaction, which has the newest pages at hand; None where one writes.
 
         For what takes no time: whoever is to write next waits for it.
+
+        Args:
+            opened: where there is none yet, open one.
         """
         with self._lock:
             busy, self._writing = self._writing, True
@@ -61,7 +64,7 @@ class GroupCommit:
             yield None
             return
         try:
-            yield self._connected()
+            yield self._connected() if opened else self._connection
         finally:
             self._left(None)
 
@@ -72,9 +75,10 @@ class GroupCommit:
         return self._connection
 
     def close(self) -> None:
-        """Give the connection back; the next writer opens another one."""
-        if self._connection is not None:
-            self._connection.close()
+        """Give the connection back, unless somebody is writing with it; the next writer opens another one."""
+        with self.at_rest(opened=False) as connection:
+            if connection is not None:
+                connection.close()
 
     def _entered(self) -> _Group | None:
         """Wait for one's turn; returns the group to write in, None where it is to be a new one."""
@@ -101,10 +105,12 @@ class GroupCommit:
         with self._lock:
             if group and group.may_grow and self._handed_on(group):
                 return
-        if group:
-            group.end()
-        with self._lock:
-            self._writing = self._handed_on(None)
+        try:
+            if group:
+                group.end()
+        finally:
+            with self._lock:
+                self._writing = self._handed_on(None)
 
     def _handed_on(self, group: _Group | None) -> bool:
         """Give the turn to whoever has waited longest; False where nobody waits. To be called under the lock."""
@@ -140,7 +146,7 @@ class _Group:
 
     @property
     def may_grow(self) -> bool:
-        return self._members < _TOGETHER and _in_transaction(self._connection)
+        return self._members < _TOGETHER and not self._connection.closed and _in_transaction(self._connection)
 
     @contextmanager
     def member(self) -> Iterator[Connection]:
@@ -162,6 +168,8 @@ class _Group:
                 raise OperationalError("COMMIT", None, sqlite3.OperationalError("the transaction was undone"))
             if self._transaction.is_active:
                 self._transaction.commit()
+            elif _in_transaction(self._connection):  # one that the block began by itself
+                self._connection.close()
         except BaseException as error:  # noqa: BLE001 (raised in every member's thread)
             self._error = error
             # SQLite leaves a transaction open that it refused to commit, and SQLAlchemy takes it for ended: the next

@@ -20,7 +20,7 @@ BigInt = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def to_json(value: Any) -> str:
-    """As ``json.dumps``, in a quarter of its time."""
+    """JSON of plain data, as ``json.dumps`` has it, in a quarter of the time."""
     try:
         return pydantic_core.to_json(value, inf_nan_mode="constants").decode()
     except ValueError:  # as of half a character, which UTF-8 has no bytes for

@@ -58,18 +58,20 @@ class Connection:
 
     def send(self, call: Call) -> bytes:
         """The whole body of the answer. Raises Refused, OSError."""
-        if self._socket is None:
-            self._socket = socket.create_connection(self._address, _SECONDS)
-        body = call.body or b""
-        head = f"{call.method} {call.path} HTTP/1.1\r\n{self._head}\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._socket.sendall(head.encode() + body)
-        if _QUICKACK is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         answer = _Answer()
-        while not answer.complete:
-            answer.feed(self._socket.recv(_AT_ONCE))
-        if not answer.kept_open:
-            self.close()
+        try:
+            if self._socket is None:
+                self._socket = socket.create_connection(self._address, _SECONDS)
+            body = call.body or b""
+            head = f"{call.method} {call.path} HTTP/1.1\r\n{self._head}\r\nContent-Length: {len(body)}\r\n\r\n"
+            self._socket.sendall(head.encode() + body)
+            if _QUICKACK is not None:
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            while not answer.complete:
+                answer.feed(self._socket.recv(_AT_ONCE))
+        finally:
+            if not answer.kept_open:
+                self.close()
         if answer.status >= 300:
             raise Refused(f"{answer.status} to {call.method} {call.path}: {answer.body[:500]!r}")
         return answer.body
@@ -88,7 +90,7 @@ class _Answer:
     """One answer as it comes in; the parser calls what begins with ``on_``."""
 
     def __init__(self) -> None:
-        self.complete = False
+        self.complete = self.kept_open = False
         self._parts: list[bytes] = []
         self._parser = httptools.HttpResponseParser(self)
 
@@ -101,15 +103,12 @@ class _Answer:
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        # Asked here: afterwards the parser always says no.
+        self.complete, self.kept_open = True, self._parser.should_keep_alive()
 
     @property
     def status(self) -> int:
         return int(self._parser.get_status_code())
-
-    @property
-    def kept_open(self) -> bool:
-        return bool(self._parser.should_keep_alive())
 
     @property
     def body(self) -> bytes:

@@ -231,6 +231,36 @@ def test_who_writes_during_a_question_has_its_turn_after_it(database: Database) 
     assert asked(database) == {1}
 
 
+def test_a_database_that_is_closed_leaves_whoever_writes_to_the_end(database: Database) -> None:
+    writers = database._writers
+    assert writers is not None
+
+    def write() -> None:
+        with database.write() as session:
+            adds(2)(session)
+
+    with ThreadPoolExecutor(1) as pool, database.write() as session:
+        adds(1)(session)
+        waiting = pool.submit(write)
+        while not writers._waiting:
+            threading.Event().wait(0.001)
+        database.dispose()
+    waiting.result(30)
+    assert kept(database) == {1, 2}
+
+
+def test_a_transaction_that_a_block_begins_by_itself_is_nobody_elses(database: Database) -> None:
+    with database.writing() as connection:
+        connection.rollback()
+        driver: Any = connection.connection.driver_connection
+        driver.execute("BEGIN")
+        driver.execute("INSERT INTO parent VALUES (9)")
+    assert asked(database) == set()
+    with database.write() as session:
+        adds(1)(session)
+    assert kept(database) == {1}
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_who_gives_up_waiting_leaves_the_turn_to_the_next(database: Database, late: bool) -> None:
     """Ctrl-C reaches a thread that waits, before its turn has come or just after."""
