@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,12 @@ def resolved(connection: Connection, specs: Sequence[tuple[str, ExperimentSpec]]
 
     Raises SpecError with the path of each name that stands for no upload.
     """
+
+    @cache  # many specs of one request name one teacher
+    def upload_named(name: str) -> models.Upload | None:
+        with objects(connection) as session:
+            return named(session, name)
+
     problems: list[Problem] = []
     found: list[tuple[str, ExperimentSpec]] = []
     for prefix, spec in specs:
@@ -114,8 +121,7 @@ def resolved(connection: Connection, specs: Sequence[tuple[str, ExperimentSpec]]
             found.append((prefix, spec))
             continue
         path = f"{prefix}teacher.weights"
-        with objects(connection) as session:
-            upload = named(session, weights.source.removeprefix(UPLOAD).replace("\0", ""))
+        upload = upload_named(weights.source.removeprefix(UPLOAD).replace("\0", ""))
         if upload is None:
             text = f"there is no upload {weights.source.removeprefix(UPLOAD)!r}; `dkd upload` makes one"
             problems.append(Problem(f"{path}.source", text))

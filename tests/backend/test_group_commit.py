@@ -213,37 +213,34 @@ def test_a_question_sees_what_is_on_the_disk_and_no_more(database: Database) -> 
     assert asked(database) == {1}
 
 
-def test_who_writes_during_a_question_has_its_turn_after_it(database: Database) -> None:
+def waiting_writer(pool: ThreadPoolExecutor, database: Database, work: Writes) -> Future[None]:
+    """Another writer, which has begun to wait for its turn."""
     writers = database._writers
     assert writers is not None
 
     def write() -> None:
         with database.write() as session:
-            adds(1)(session)
+            work(session)
 
+    writing = pool.submit(write)
+    while not writers._waiting:
+        threading.Event().wait(0.001)
+    return writing
+
+
+def test_who_writes_during_a_question_has_its_turn_after_it(database: Database) -> None:
     with ThreadPoolExecutor(1) as pool:
         with database.driver() as driver:
-            writing = pool.submit(write)
-            while not writers._waiting:
-                threading.Event().wait(0.001)
+            writing = waiting_writer(pool, database, adds(1))
             assert not driver.in_transaction
         writing.result(30)
     assert asked(database) == {1}
 
 
 def test_a_database_that_is_closed_leaves_whoever_writes_to_the_end(database: Database) -> None:
-    writers = database._writers
-    assert writers is not None
-
-    def write() -> None:
-        with database.write() as session:
-            adds(2)(session)
-
     with ThreadPoolExecutor(1) as pool, database.write() as session:
         adds(1)(session)
-        waiting = pool.submit(write)
-        while not writers._waiting:
-            threading.Event().wait(0.001)
+        waiting = waiting_writer(pool, database, adds(2))
         database.dispose()
     waiting.result(30)
     assert kept(database) == {1, 2}
