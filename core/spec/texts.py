@@ -1,32 +1,110 @@
-"""What a name may be made of: characters that are seen."""
+"""What a name, label or note that a person writes may be made of: characters that are seen, in one spelling each.
+
+Source: Unicode's DerivedCoreProperties (Default_Ignorable_Code_Point) and Standard Annex 15 (normal form C).
+"""
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 # Controls, formats (that turn the direction of writing, or have no width), ends of lines and paragraphs. In a terminal
-# they change what is printed around them, and two names that look the same would be two.
-_HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp"})
+# they change what is printed around them, and two names that look the same would be two. Halves of a character and
+# private use are shown as each font likes.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+_BLANK = re.compile(
+    "["
+    # Default_Ignorable_Code_Point: no glyph is drawn for them.
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    # Letters and symbols whose glyph is empty: the braille blank, a Khitan filler, a note without a head, the place of
+    # an object.
+    "\u2800\U00016fe4\U0001d159\ufffc"
+    "]"
+)
 _JOINERS = "\u200c\u200d"  # parts of words in some scripts, and of emoji
+_STYLES = "\ufe0e\ufe0f"  # a symbol as text, and as emoji
+_JOINED = frozenset({"Lo", "Mn", "Mc", "So", "Sk"})
+_KEYCAPS = "0123456789#*"
+_OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")  # drawn as, or nearly as, an ordinary one
+_LINES = "\n\r\t"
+_MOST_MARKS = 4
+"""On one letter. Vietnamese needs two, pointed Hebrew three, Tibetan four."""
+_LONGEST = 20_000
+"""Normalising takes time quadratic in the length of a row of marks; every text of a spec or name is shorter."""
 
 
 def unseen(text: str, *, lines: bool = False) -> str | None:
     """What is wrong with a text that has a character that is not shown; None where it has none.
 
     Args:
-        lines: ends of lines and tabs are allowed.
+        lines: ends of lines, tabs and spaces of any kind are allowed.
     """
-    if text.isprintable():  # most are, and this asks without a loop
+    if text.isascii() and text.isprintable():  # most are, and this asks without a loop
         return None
-    allowed = _JOINERS + ("\n\r\t" if lines else "")
-    for character in text:
-        if unicodedata.category(character) in _HIDDEN and character not in allowed:
+    marks = 0
+    for index, character in enumerate(text):
+        category = unicodedata.category(character)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        if _is_hidden(character, category) and not (
+            (lines and character in _LINES)
+            or _belongs(character, text[max(index - 1, 0) : index], text[index + 1 : index + 2])
+        ):
             return f"has a character that is not shown, U+{ord(character):04X}; leave it out"
+        if not lines and _OTHER_SPACES.match(character):
+            return f"has a space other than the ordinary one, U+{ord(character):04X}; use the space bar's"
+        if marks > _MOST_MARKS:
+            return f"has more than {_MOST_MARKS} marks on one letter; leave some out"
+        if marks == 1 and (index == 0 or text[index - 1].isspace()):
+            return f"has a mark without a letter below it, U+{ord(character):04X}; leave it out"
     return None
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    """The text as it is. Raises ValueError where ``unseen`` finds something in it."""
-    if problem := unseen(text, lines=lines):
+    """The text in Unicode's normal form C, in which texts that look alike are equal.
+
+    Raises ValueError where ``unseen`` finds something in it.
+    """
+    if len(text) > _LONGEST:
+        raise ValueError(f"has {len(text)} characters, which is too long")
+    found = normal(text)
+    if problem := unseen(found, lines=lines):
         raise ValueError(problem)
-    return text
+    return found
+
+
+def normal(text: str) -> str:
+    """The text in Unicode's normal form C: é as one character, whether it was typed as one or as e and an accent.
+
+    A text that is longer than any name or note is returned as it is.
+    """
+    return text if text.isascii() or len(text) > _LONGEST else unicodedata.normalize("NFC", text)
+
+
+def _visible_lines(text: str) -> str:
+    return visible(text, lines=True)
+
+
+VisibleText = Annotated[str, AfterValidator(visible)]
+"""A name, label or tag that a person writes, on one line."""
+VisibleLines = Annotated[str, AfterValidator(_visible_lines)]
+"""A note that a person writes, on several lines."""
+
+
+def _is_hidden(character: str, category: str) -> bool:
+    if category in _HIDDEN or _BLANK.match(character):
+        return True
+    return category == "Cn" and (ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF)
+
+
+def _belongs(character: str, before: str, after: str) -> bool:
+    """Whether a character that has no glyph of its own changes the one before it, so that it is seen."""
+    if not before:
+        return False
+    kind = unicodedata.category(before)
+    if character in _JOINERS:
+        return bool(after) and (kind in _JOINED or before in _STYLES) and unicodedata.category(after) in _JOINED
+    return character in _STYLES and (kind == "So" or (before in _KEYCAPS and after == "\u20e3"))

@@ -1,0 +1,188 @@
+"""Bounds of what comes from outside: numbers, texts, lists and nesting. Free of torch, and of everything else of ours.
+
+``read_json`` bounds a body before anything interprets it; the annotated types bound the fields of a shape. Every
+integer that is stored fits a signed column of 64 bits, and every counter also a JSON reader that has doubles only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+INT64_MAX = 2**63 - 1
+INT64_MIN = -(2**63)
+INT32_MAX = 2**31 - 1
+EXACT_MAX = 2**53
+"""The last whole number up to which doubles, and so JavaScript, count exactly."""
+
+Int64 = Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)]
+Count = Annotated[int, Field(ge=0, le=EXACT_MAX)]
+"""A counter or a size: a column of 64 bits."""
+PositiveCount = Annotated[int, Field(ge=1, le=EXACT_MAX)]
+SmallCount = Annotated[int, Field(ge=0, le=INT32_MAX)]
+"""A counter in a column of 32 bits, as epochs and images of a split."""
+PositiveSmallCount = Annotated[int, Field(ge=1, le=INT32_MAX)]
+Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+"""A duration."""
+Timestamp = Annotated[float, Field(ge=0, le=253_402_300_799, allow_inf_nan=False)]
+"""Seconds since 1970, up to the last second of the year 9999, beyond which no datetime goes."""
+
+ID_PATTERN = r"^[0-9a-hjkmnp-tv-z]{16}$"
+"""Of the ids that the backend makes: Crockford's base 32 (``backend.db.ids``)."""
+WORKER_ID_PATTERN = r"^[A-Za-z0-9-]{1,64}$"
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
+
+RunId = Annotated[str, Field(pattern=ID_PATTERN)]
+Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
+
+MAX_PROBLEMS = 100
+"""How many problems an answer lists."""
+
+_UNFIT = re.compile("[\0\ud800-\udfff]")
+_SHOWN = 80
+
+
+class BoundsError(ValueError):
+    """A value from outside that is beyond a bound.
+
+    Attributes:
+        path: of the value, as ``methods.1.params.alpha``; empty for the whole.
+        message: what is wrong with it.
+    """
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path = path
+        self.message = message
+
+
+@dataclass(frozen=True)
+class JsonBounds:
+    """How large a JSON document may be.
+
+    Attributes:
+        depth: lists and objects within each other.
+        values: numbers, texts, lists, objects and field names together.
+        items: entries of one list, or fields of one object.
+    """
+
+    depth: int = 32
+    values: int = 100_000
+    items: int = 10_000
+
+
+DEFAULT_BOUNDS = JsonBounds()
+
+
+def read_json(raw: bytes | str, bounds: JsonBounds = DEFAULT_BOUNDS) -> Any:
+    """JSON as plain data, every value of it within bounds. Takes time linear in the length.
+
+    Refused: text that is not UTF-8, NaN and infinities, a field that is given twice, whole numbers beyond 64 bits,
+    decimal numbers beyond a double, NUL and lone surrogates, and what exceeds ``bounds``. Raises BoundsError.
+    """
+    try:
+        text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
+    except UnicodeDecodeError as error:
+        raise BoundsError("", f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
+    if text.startswith("\ufeff"):
+        raise BoundsError("", "the body begins with a byte order mark; send it without one")
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)
+    except BoundsError:
+        raise
+    except RecursionError:
+        raise BoundsError("", f"the body is nested more than {bounds.depth} levels deep") from None
+    except json.JSONDecodeError as error:
+        raise BoundsError("", f"the body is not JSON: {error}") from None
+    except ValueError:  # int() refuses more than 4,300 digits
+        raise BoundsError("", "the body has a number of more than 4300 digits") from None
+    check_data(data, bounds)
+    return data
+
+
+def check_data(data: Any, bounds: JsonBounds = DEFAULT_BOUNDS) -> None:
+    """Check plain data (dicts, lists, texts, numbers) against bounds. Raises BoundsError with the path of the value.
+
+    Without recursion, so that no depth ends the interpreter's stack. YAML's shared values are counted as often as they
+    appear.
+    """
+    count = 0
+    # One iterator for each level; the path is only made where there is a problem.
+    path: list[str] = []
+    levels: list[Iterator[tuple[Any, Any]]] = [iter((("", data),))]
+    while levels:
+        found = next(levels[-1], None)
+        if found is None:
+            levels.pop()
+            if path:
+                path.pop()
+            continue
+        key, value = found
+        count += 1
+        problem = _scalar_problem(value)
+        if isinstance(key, str) and _UNFIT.search(key):
+            problem = "has a field whose name contains a character that is not text"
+            raise BoundsError(_joined(path), problem)
+        if problem is None and count > bounds.values:
+            raise BoundsError("", f"the body has more than {bounds.values} values")
+        if problem is None and isinstance(value, dict | list | tuple):
+            if len(value) > bounds.items:
+                problem = f"has {len(value)} entries; at most {bounds.items} are allowed"
+            elif len(levels) > bounds.depth:
+                raise BoundsError(_joined(path[:8]), f"is nested more than {bounds.depth} levels deep")
+        if problem is not None:
+            raise BoundsError(_joined([*path, str(key)]), problem)
+        if isinstance(value, dict):
+            path.append(str(key))
+            count += len(value)
+            levels.append(iter(value.items()))
+        elif isinstance(value, list | tuple):
+            path.append(str(key))
+            levels.append(iter(enumerate(value)))
+
+
+def number_problem(value: Any) -> str | None:
+    """What is wrong with a number's size; None where it is within bounds, or no number."""
+    if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
+        return "is a whole number beyond 64 bits"
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return "is a number beyond the range of a double"
+    return None
+
+
+def first_problems(error: ValidationError, limit: int = MAX_PROBLEMS) -> tuple[list[Any], int]:
+    """Pydantic's first problems, without their inputs, and how many more there are."""
+    items = error.errors(include_url=False, include_context=False, include_input=False)
+    return list(items[:limit]), max(len(items) - limit, 0)
+
+
+def _scalar_problem(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "contains a character that is not text" if _UNFIT.search(value) else None
+    return number_problem(value)
+
+
+def _joined(path: list[str]) -> str:
+    """The path without the whole's own place, each part cut to what a person can read."""
+    return ".".join(part[:_SHOWN].encode("utf-8", "replace").decode() for part in path[1:]).replace("\0", "\ufffd")
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON keeps the last of two equal fields and says nothing; a person who wrote both is told instead."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise BoundsError("", f"the body is not JSON: {name[:_SHOWN]!r} is given twice")
+            seen.add(name)
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise BoundsError("", f"the body is not JSON: {name} is not a JSON number")
