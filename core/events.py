@@ -20,6 +20,9 @@ from types import TracebackType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
+from pydantic_core import PydanticSerializationError
+
+from core.undecodable import visible
 
 _log = logging.getLogger(__name__)
 
@@ -189,7 +192,11 @@ class Journal:
         Raises OSError where the disk refuses it for another reason, or has been full for too many events.
         """
         record = Record(seq=self.seq + 1, time=time.time(), event=event)
-        line = record.model_dump_json().encode() + b"\n"
+        try:
+            line = record.model_dump_json().encode() + b"\n"
+        except PydanticSerializationError:  # a file name in it is no UTF-8
+            record = record.model_copy(update={"event": type(event).model_validate(_visible(event.model_dump()))})
+            line = record.model_dump_json().encode() + b"\n"
         if self._waiting_bytes + len(line) > self._kept_bytes:
             raise OSError(errno.ENOSPC, f"the disk has been full for so long that {self.path.name} cannot go on")
         self._waiting.append(line)
@@ -257,6 +264,15 @@ class Journal:
             self._full_since = time.monotonic()
             # By the usual way to stderr: the journal itself cannot say it.
             _log.error("%s: %s; the training goes on, and its events wait in memory", self.path, error.strerror)
+
+
+def _visible(value: Any) -> Any:
+    """The same value with every text in it fit for UTF-8."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {_visible(key): _visible(item) for key, item in value.items()}
+    return value
 
 
 def _write_all(descriptor: int, content: bytes, offset: int) -> None:
