@@ -47,12 +47,14 @@ def run_experiment(spec: ExperimentSpec, out: Path, several: Several = Several()
     teacher: TeacherSource | None = None
     accuracies: defaultdict[str, list[float]] = defaultdict(list)
     failed = 0
+    told: set[str] = set()
     with stop_on_sigterm(Options()) as options:
         for planned in spec.plan():
             folder = out / _folder_name(planned)
             done = _finished(folder, planned)
             if not done:
                 _train(planned, folder, teacher, options, several)
+                _say_warnings(planned, folder, told)
                 done = _finished(folder, planned)
             if options.stop_asked():
                 _say("interrupted; the same command goes on from here", error=True)
@@ -131,6 +133,15 @@ def _finished(folder: Path, planned: PlannedRun) -> Finished | None:
 def _fingerprint(folder: Path) -> str | None:
     path = folder / "fingerprint.json"
     return str(json.loads(path.read_text())) if path.exists() else None
+
+
+def _say_warnings(planned: PlannedRun, folder: Path, told: set[str]) -> None:
+    """Print a run's warnings; one that an earlier run of the experiment gave too is not repeated."""
+    for record in read_journal(folder / JOURNAL_NAME):
+        event = record.event
+        if isinstance(event, Log) and event.level == "warning" and event.message not in told:
+            told.add(event.message)
+            _say(f"warning: {planned.label} seed {planned.spec.seed}: {event.message}", error=True)
 
 
 def _reason(folder: Path) -> str:

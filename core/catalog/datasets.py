@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -48,6 +49,9 @@ class DatasetEntry(Entry):
 
 
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
+
+_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
+"""How a byte of a file name is written that is no UTF-8."""
 
 Views = Literal["shift", "resized_crop"]
 
@@ -125,7 +129,8 @@ class FolderParams(ImageParams):
     path: str = Field(
         min_length=1,
         max_length=500,
-        description="Folder below the worker's DATA_DIR with train/<class>/ and test/<class>/ in it.",
+        description="Folder below the worker's DATA_DIR with train/<class>/ and test/<class>/ in it; "
+        "\\xNN in its name is a byte that is no UTF-8.",
         examples=["pets"],
     )
     image_size: int = Field(
@@ -138,7 +143,8 @@ class FolderParams(ImageParams):
     def _below_data_dir(cls, path: str) -> str:
         # Whoever may submit a spec must not thereby read what else lies on a worker.
         parts = PurePosixPath(path).parts
-        if path.startswith(("/", "~")) or ".." in parts or "\\" in path or "\0" in path or not parts:
+        plain = _BYTE.sub("", path)
+        if path.startswith(("/", "~")) or ".." in parts or "\\" in plain or "\0" in path or not parts:
             raise ValueError("must be a relative path below DATA_DIR, without '..'")
         return "/".join(parts)
 
@@ -203,7 +209,7 @@ DATASETS.add(
     DatasetEntry(
         name="cifar10",
         title="CIFAR-10",
-        summary="50,000 + 10,000 colour 32 px images of ten classes; the official files, or a PNG or JPEG tree.",
+        summary="50,000 + 10,000 colour 32 px images of ten classes; the official files, or a tree of images.",
         target="core.data.cifar:load_cifar10",
         params=CIFARParams,
         facts=lambda params: params.facts(10, 3, params.image_size, 50_000, 10_000),
@@ -214,7 +220,7 @@ DATASETS.add(
     DatasetEntry(
         name="cifar100",
         title="CIFAR-100",
-        summary="50,000 + 10,000 colour 32 px images of 100 classes; the official files, or a PNG or JPEG tree.",
+        summary="50,000 + 10,000 colour 32 px images of 100 classes; the official files, or a tree of images.",
         target="core.data.cifar:load_cifar100",
         params=CIFARParams,
         facts=lambda params: params.facts(100, 3, params.image_size, 50_000, 10_000),
@@ -280,7 +286,7 @@ DATASETS.add(
     DatasetEntry(
         name="folder",
         title="Image folder",
-        summary="Any PNG or JPEG images in train/<class>/ and test/<class>/ below the worker's DATA_DIR.",
+        summary="Any images in train/<class>/ and test/<class>/ below the worker's DATA_DIR.",
         target="core.data.folder:load",
         params=FolderParams,
         facts=lambda _: None,

@@ -15,6 +15,7 @@ from core.data.dataset import Augmentation, Batch, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.holdout import hold_out
 from core.spec import DatasetChoice
+from core.undecodable import visible
 
 __all__ = ["Augmentation", "Batch", "Dataset", "DatasetError", "Split", "load"]
 
@@ -31,7 +32,7 @@ def load(choice: DatasetChoice) -> Dataset:
     try:
         dataset: Dataset = entry.load()(params)
     except OSError as error:
-        raise DatasetError(f"{choice.name} cannot be read: {error}") from error
+        raise DatasetError(f"{choice.name} cannot be read: {visible(str(error))}") from error
     for name, split in (("training", dataset.train), ("test", dataset.test)):
         _check(f"{choice.name}'s {name} split", split, dataset.num_classes)
     if isinstance(params, SplitParams) and params.val_fraction:

@@ -10,9 +10,11 @@ from core.catalog.datasets import ImageParams
 from core.data.dataset import Dataset
 from core.data.errors import DatasetError
 from core.data.holdout import held_out_rows
-from core.data.image_files import ImageFile, Listing, class_folders, find_tree, images_below, list_tree
+from core.data.image_files import ImageFile, Listing, list_tree
 from core.data.images import from_listing, photo_augmentation
-from core.data.places import data_dir, missing
+from core.data.layouts import find_tree, not_found, roots
+from core.data.scanning import LeftOut, count_loose, images_below, subfolders
+from core.undecodable import visible
 
 TEST_SHARE = 0.2
 _FOLDERS = ("animals10", "animals-10", "animals10/raw-img", "animals-10/raw-img", "raw-img")
@@ -24,10 +26,11 @@ def load(params: ImageParams) -> Dataset:
     Classes are numbered as their folders are sorted (the archive names them in Italian). Mean and standard deviation
     are the packed images' own.
     """
-    tree = find_tree(_FOLDERS)
-    folder = next((data_dir() / name for name in _FOLDERS if _has_classes(data_dir() / name)), None)
+    folders = [place for root in roots(_FOLDERS) for place in (root, root / "raw-img") if place.is_dir()]
+    tree = find_tree(folders)
+    folder = next((place for place in folders if len(subfolders(place)) == 10), None)
     if tree:
-        listing = list_tree(*tree)
+        listing = list_tree(tree)
     elif folder:
         listing = _listing(folder)
     else:
@@ -35,27 +38,28 @@ def load(params: ImageParams) -> Dataset:
             "animals10/<class>/*.jpeg or animals10/raw-img/<class>/*.jpeg, as the archive unpacks, ten classes",
             "animals10/train/<class>/*.jpeg and animals10/test/<class>/*.jpeg",
         ]
-        raise missing("animals10", layouts, "https://www.kaggle.com/datasets/alessiocorrado99/animals10")
+        raise not_found("animals10", _FOLDERS, layouts, "https://www.kaggle.com/datasets/alessiocorrado99/animals10")
     return from_listing("animals10", listing, params.image_size, photo_augmentation(params))
-
-
-def _has_classes(folder: Path) -> bool:
-    return folder.is_dir() and len(class_folders(folder)) == 10
 
 
 def _listing(folder: Path) -> Listing:
     """A fifth of each class held out by a hash of its place among the sorted names."""
-    classes = class_folders(folder)
+    left_out = LeftOut()
+    classes = subfolders(folder, left_out)
+    count_loose(folder, left_out)
     files = [
-        ImageFile(f"{name}/{path}", label) for label, name in enumerate(classes) for path in images_below(folder / name)
+        ImageFile(f"{name}/{path}", label)
+        for label, name in enumerate(classes)
+        for path in images_below(folder / name, left_out)
     ]
     labels = np.array([file.label for file in files], dtype=np.int64)
     test = set(held_out_rows(labels, TEST_SHARE, seed=0).tolist()) if files else set()
     if not test:
-        raise DatasetError(f"{folder} holds too few images to hold a fifth of them out")
+        raise DatasetError(f"{visible(str(folder))} holds too few images to hold a fifth of them out")
     return Listing(
         folder,
-        tuple(classes),
+        tuple(map(visible, classes)),
         train=tuple(file for row, file in enumerate(files) if row not in test),
         test=tuple(file for row, file in enumerate(files) if row in test),
+        left_out=left_out,
     )

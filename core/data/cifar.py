@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): the official pickles, or a tree of image files."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): the official pickles or binary files, or a tree of image files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from core.catalog.datasets import CIFARParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
-from core.data.image_files import find_tree, list_tree
+from core.data.image_files import list_tree
 from core.data.images import from_listing
-from core.data.places import download_allowed, fetch, first_with, missing
+from core.data.layouts import find_tree, not_found, roots
+from core.data.places import download_allowed, fetch
 from core.data.statistics import Statistics
+from core.undecodable import visible
 
 _AUGMENTATION = Augmentation(pad=4, flip=True)
 
@@ -51,6 +53,8 @@ class _Cifar:
         pickles: the folder of the official archive.
         train, test: the files in it.
         label_key: of the labels in a file.
+        binary: the folder of the official archive for C programs, whose files are named as the others with ``.bin``.
+        label_bytes: in front of each image there; the last one is the label.
         trees: names that a folder of image files has under ``DATA_DIR``.
     """
 
@@ -62,6 +66,8 @@ class _Cifar:
     train: tuple[str, ...]
     test: str
     label_key: str
+    binary: str
+    label_bytes: int
     trees: tuple[str, ...]
 
 
@@ -76,6 +82,8 @@ _CIFAR10 = _Cifar(
     train=tuple(f"data_batch_{number}" for number in range(1, 6)),
     test="test_batch",
     label_key="labels",
+    binary="cifar-10-batches-bin",
+    label_bytes=1,
     trees=("cifar10", "cifar-10", "CIFAR10", "CIFAR-10", "CIFAR-10-images"),
 )
 # mdistiller's values, so that its recipe is met to the digit.
@@ -88,6 +96,8 @@ _CIFAR100 = _Cifar(
     train=("train",),
     test="test",
     label_key="fine_labels",
+    binary="cifar-100-binary",
+    label_bytes=2,
     trees=("cifar100", "cifar-100", "CIFAR100", "CIFAR-100", "CIFAR-100-dataset"),
 )
 
@@ -116,26 +126,52 @@ def _load(kind: _Cifar) -> Dataset:
         found = _find(kind)
     if found is None:
         layouts = [
-            f"{kind.pickles}/ with {kind.train[0]} … {kind.test}, as the official archive unpacks",
+            f"{kind.pickles}/ with {kind.train[0]} … {kind.test}, as the official archive unpacks, or {kind.binary}/",
             f"{kind.name}/train/<class>/*.png and {kind.name}/test/<class>/*.png (or JPEG), "
             f"the classes named {kind.classes[0]} … {kind.classes[-1]}",
         ]
-        raise missing(kind.name, layouts, "https://www.cs.toronto.edu/~kriz/cifar.html", downloadable=True)
+        source = "https://www.cs.toronto.edu/~kriz/cifar.html"
+        raise not_found(kind.name, _names(kind), layouts, source, downloadable=True)
     return found
 
 
-def _find(kind: _Cifar) -> Dataset | None:
+def _names(kind: _Cifar) -> list[str]:
     # "cifar100" itself too: some unpack the archive's files right into it.
-    folder = first_with((kind.pickles, f"{kind.name}/{kind.pickles}", kind.name), *kind.train, kind.test)
-    if folder and (folder / kind.test).is_file():
-        train, test = _split(folder, kind.train, kind), _split(folder, (kind.test,), kind)
-        mean, std = kind.statistics.mean, kind.statistics.std
-        return Dataset(train, test, len(kind.classes), mean, std, _AUGMENTATION)
-    tree = find_tree(kind.trees)
+    names = [kind.pickles, f"{kind.name}/{kind.pickles}", kind.name, kind.binary, f"{kind.name}/{kind.binary}"]
+    return [*names, *(name for name in kind.trees if name != kind.name)]
+
+
+def _find(kind: _Cifar) -> Dataset | None:
+    folders = list(roots(_names(kind)))
+    mean, std = kind.statistics.mean, kind.statistics.std
+    for suffix, read in (("", _split), (".bin", _binary_split)):
+        names = [f"{name}{suffix}" for name in (*kind.train, kind.test)]
+        folder = next((place for place in folders if all((place / name).is_file() for name in names)), None)
+        if folder:
+            train, test = read(folder, names[:-1], kind), read(folder, names[-1:], kind)
+            return Dataset(train, test, len(kind.classes), mean, std, _AUGMENTATION)
+    tree = find_tree(folders)
     if tree:
-        listing = list_tree(tree[0], tree[1], kind.classes)
+        listing = list_tree(tree, kind.classes)
         return from_listing(kind.name, listing, 32, _AUGMENTATION, kind.statistics)
     return None
+
+
+def _binary_split(folder: Path, names: Sequence[str], kind: _Cifar) -> Split:
+    """Records of label bytes and 3072 bytes of pixels, channel by channel."""
+    size = kind.label_bytes + 3 * 32 * 32
+    parts = []
+    for name in names:
+        content = np.frombuffer((folder / name).read_bytes(), dtype=np.uint8)
+        if not len(content) or len(content) % size:
+            raise DatasetError(f"{visible(str(folder / name))} is cut off: its images take {size} bytes each")
+        parts.append(content.reshape(-1, size))
+    records = np.concatenate(parts)
+    labels = records[:, kind.label_bytes - 1].astype(np.int64)
+    if labels.max() >= len(kind.classes):
+        raise DatasetError(f"{visible(str(folder))}: {', '.join(names)} have labels that are no class of {kind.name}")
+    images = np.ascontiguousarray(records[:, kind.label_bytes :]).reshape(-1, 3, 32, 32)
+    return Split(torch.from_numpy(images), torch.from_numpy(labels))
 
 
 def _split(folder: Path, names: Sequence[str], kind: _Cifar) -> Split:

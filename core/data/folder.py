@@ -7,26 +7,32 @@ from dataclasses import replace
 from core.catalog.datasets import FolderParams
 from core.data.dataset import Dataset
 from core.data.errors import DatasetError
-from core.data.image_files import find_tree, list_tree
+from core.data.image_files import list_tree
 from core.data.images import from_listing, photo_augmentation
+from core.data.layouts import describe, find_folder, find_tree, nested
 from core.data.places import data_dir
+from core.undecodable import visible
 
 
 def load(params: FolderParams) -> Dataset:
-    """``PATH/train/<class>/`` and ``PATH/test/<class>/`` (or ``val`` where there is no ``test``) below ``DATA_DIR``.
+    """``PATH/train/<class>/`` and ``PATH/test/<class>/`` below ``DATA_DIR``, or other names of splits in use.
 
     Classes are numbered as their names are sorted. Mean and standard deviation are the packed images' own.
     """
-    tree = find_tree((params.path,), ("test", "val"))
+    folder = find_folder(params.path)
+    tree = find_tree(nested(folder)) if folder else None
     if tree is None:
-        root = data_dir() / params.path
+        root = visible(str(data_dir() / params.path))
+        found = f" It holds {describe(folder)}." if folder else ""
         raise DatasetError(
             f"there is no image folder {root}: it needs {root}/train/<class>/*.png and {root}/test/<class>/*.png, "
-            "or JPEG and the like; DATA_DIR names the folder from which the path counts"
+            "or JPEG and the like (training; testing, val, valid, validation are read too); DATA_DIR names the folder "
+            f"from which the path counts.{found} If it has "
+            "class folders and no splits, move a part of each class into train/<class>/ and the rest into test/<class>/"
         )
-    listing = list_tree(*tree)
+    listing = list_tree(tree)
     if len(listing.classes) < 2:
-        raise DatasetError(f"{tree[0]} has one class, {listing.classes[0]}; a classifier needs two")
+        raise DatasetError(f"{visible(str(tree.root))} has one class, {listing.classes[0]}; a classifier needs two")
     augmentation = replace(photo_augmentation(params), flip=params.flip)
     name = params.path.rpartition("/")[2][:60]
     return from_listing(f"folder-{name}", listing, params.image_size, augmentation)

@@ -7,9 +7,12 @@ from pathlib import Path
 from core.catalog.datasets import CroppedParams
 from core.data.dataset import Dataset
 from core.data.errors import DatasetError
-from core.data.image_files import ImageFile, Listing, find_tree, list_tree
+from core.data.image_files import ImageFile, Listing, list_tree
 from core.data.images import from_listing, photo_augmentation
-from core.data.places import download_allowed, fetch, first_with, missing
+from core.data.layouts import find_tree, not_found, roots
+from core.data.places import download_allowed, fetch
+from core.data.tables import lines_of
+from core.undecodable import visible
 
 _FOLDERS = ("food-101", "food101", "food101/food-101")
 _NEEDED = ("images", "meta/train.txt", "meta/test.txt")
@@ -17,22 +20,30 @@ _NEEDED = ("images", "meta/train.txt", "meta/test.txt")
 
 def load(params: CroppedParams) -> Dataset:
     """The official split, classes numbered by the alphabet. Mean and standard deviation are the packed images' own."""
-    folder, tree = first_with(_FOLDERS, *_NEEDED), find_tree(_FOLDERS)
+    folder, tree = _find(), find_tree(roots(_FOLDERS))
     if folder is None and tree is None and download_allowed():
         fetch("food101", _download)
-        folder = first_with(_FOLDERS, *_NEEDED)
+        folder = _find()
     if folder:
         listing = _listing(folder)
     elif tree:
-        listing = list_tree(*tree)
+        listing = list_tree(tree)
     else:
         layouts = [
             "food-101/ with images/<class>/*.jpg and meta/train.txt, meta/test.txt, as the official archive unpacks",
             "food101/train/<class>/*.jpg and food101/test/<class>/*.jpg",
         ]
         source = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"
-        raise missing("food101", layouts, source, downloadable=True)
+        raise not_found("food101", _FOLDERS, layouts, source, downloadable=True)
     return from_listing("food101", listing, params.image_size, photo_augmentation(params))
+
+
+def _find() -> Path | None:
+    return next((root for root in roots(_FOLDERS) if _is_archive(root)), None)
+
+
+def _is_archive(root: Path) -> bool:
+    return (root / _NEEDED[0]).is_dir() and all((root / name).is_file() for name in _NEEDED[1:])
 
 
 def _download(root: str) -> None:
@@ -43,7 +54,7 @@ def _download(root: str) -> None:
 
 def _listing(folder: Path) -> Listing:
     """From the official lists, whose lines are ``class/number``."""
-    names = {split: (folder / "meta" / f"{split}.txt").read_text().split() for split in ("train", "test")}
+    names = {split: "\n".join(lines_of(folder / "meta" / f"{split}.txt")).split() for split in ("train", "test")}
     classes = sorted({line.partition("/")[0] for line in names["train"]})
     number = {name: label for label, name in enumerate(classes)}
 
@@ -52,7 +63,7 @@ def _listing(folder: Path) -> Listing:
             return tuple(ImageFile(f"images/{line}.jpg", number[line.partition("/")[0]]) for line in names[split])
         except KeyError as error:
             raise DatasetError(
-                f"{folder}/meta/{split}.txt names the class {error}, of which none is trained on"
+                f"{visible(str(folder))}/meta/{split}.txt names the class {error}, of which none is trained on"
             ) from None
 
     return Listing(folder, tuple(classes), files("train"), files("test"))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.data.class_folders import by_fold, differences, fold, look_alikes, some, spelled
 from core.data.errors import DatasetError
-from core.data.places import data_dir
+from core.data.scanning import LeftOut, count_loose, images_below, subfolders
+from core.undecodable import visible
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,82 +35,163 @@ class Listing:
     Attributes:
         root: the folder from which paths count.
         classes: their names; a label is an index into them.
+        left_out: what else lies in the folders that were read.
     """
 
     root: Path
     classes: tuple[str, ...]
     train: tuple[ImageFile, ...]
     test: tuple[ImageFile, ...]
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
-def images_below(folder: Path) -> list[str]:
-    """Every image file in a folder and the folders in it, sorted, relative to it; hidden ones are left out."""
-    found: list[str] = []
-    waiting = [""]
-    while waiting:
-        prefix = waiting.pop()
-        with os.scandir(folder / prefix) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):  # macOS leaves a hidden ._name.jpg beside name.jpg, which is none
-                    continue
-                if entry.name.lower().endswith(EXTENSIONS):
-                    found.append(prefix + entry.name)
-                elif entry.is_dir():
-                    waiting.append(f"{prefix}{entry.name}/")
-    return sorted(found)
+@dataclass(frozen=True)
+class Tree:
+    """A folder with one folder a split.
 
-
-def class_folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; hidden ones are left out."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def find_tree(names: Iterable[str], tests: Sequence[str] = ("test",)) -> tuple[Path, str] | None:
-    """The first folder of these under ``DATA_DIR`` with class folders below ``train`` and below one of ``tests``.
-
-    Returns the folder and which of ``tests`` it has.
+    Attributes:
+        train, test: names of the splits' folders, as they are on the disk.
     """
-    for name in names:
-        root = data_dir() / name
-        for test in tests:
-            if all((root / part).is_dir() and class_folders(root / part) for part in ("train", test)):
-                return root, test
-    return None
+
+    root: Path
+    train: str = "train"
+    test: str = "test"
 
 
-def list_tree(root: Path, test: str = "test", official: Sequence[str] | None = None) -> Listing:
-    """The images in ``root/train/<class>/`` and ``root/<test>/<class>/``.
+def list_tree(
+    tree: Tree,
+    official: Sequence[str] | None = None,
+    of_test: Mapping[str, str] | None = None,
+    expected: tuple[str, ...] = (),
+) -> Listing:
+    """The images in ``root/<train>/<class>/`` and ``root/<test>/<class>/``.
 
     Args:
         official: the classes in the order of their numbers, all of which must be there; in the folders' names a space
-            or a hyphen may stand for an underscore. Without it, classes are numbered as their names are sorted.
+            or a hyphen may stand for an underscore, and all may be named by their numbers. Without it, classes are
+            numbered as their names are sorted.
+        of_test: class of each test image by its file's name; those images need lie in no class folder.
+        expected: see ``images_below``.
 
-    Raises DatasetError where classes or images are missing.
+    Raises DatasetError if classes or images are missing.
     """
-    classes = tuple(official) if official else tuple(class_folders(root / "train"))
-    return Listing(root, classes, _split(root, "train", classes), _split(root, test, classes))
+    left_out = LeftOut()
+    count_loose(tree.root, left_out, images_only=True)
+    names = class_names(tree.root / tree.train, official)
+    wanted = by_fold(names, tree.root / tree.train)
+    for one, other in look_alikes(names):
+        _log.warning(
+            "%s: the class folders %s and %s differ only in case or in characters that are not seen; they are two "
+            "classes",
+            *(visible(str(tree.root / tree.train)), spelled(one), spelled(other)),
+        )
+    train = _by_folder(tree.root, tree.train, wanted, left_out, expected)
+    test = (
+        _by_folder(tree.root, tree.test, wanted, left_out, expected)
+        if of_test is None
+        else _by_table(tree.root, tree.test, wanted, of_test, left_out, expected)
+    )
+    shown = tuple(official) if official else tuple(map(visible, names))
+    return Listing(tree.root, shown, train, test, left_out)
 
 
-def _split(root: Path, split: str, classes: tuple[str, ...]) -> tuple[ImageFile, ...]:
-    folders = {name.replace(" ", "_").replace("-", "_"): name for name in class_folders(root / split)}
-    number = {name.replace(" ", "_").replace("-", "_"): label for label, name in enumerate(classes)}
-    if len(number) < len(classes) or len(folders) < len(class_folders(root / split)):
-        raise DatasetError(f"{root / split}: two class folders differ only by a space, a hyphen or an underscore")
-    strange = [name for key, name in folders.items() if key not in number]
-    absent = [classes[label] for key, label in number.items() if key not in folders]
-    if strange:
-        raise DatasetError(f"{root / split} has class folders that are no class: {_some(strange)}")
-    if absent:
-        raise DatasetError(f"{root / split} lacks folders of {len(absent)} classes: {_some(absent)}")
+def class_names(train: Path, official: Sequence[str] | None) -> list[str]:
+    """Names that class folders have, in the order of the classes' numbers."""
+    found = subfolders(train)
+    if official and sorted(found) == sorted(map(str, range(len(official)))):
+        return [str(number) for number in range(len(official))]
+    return list(official) if official else found
+
+
+def _by_folder(
+    root: Path, split: str, wanted: Mapping[str, str], left_out: LeftOut, expected: tuple[str, ...]
+) -> tuple[ImageFile, ...]:
+    folder = root / split
+    found = by_fold(subfolders(folder, left_out), folder)
+    if not found.keys() & wanted.keys():
+        found = _in_groups(folder, wanted) or found
+    differences(found, wanted, folder)
+    count_loose(folder, left_out)
     files: list[ImageFile] = []
-    for key, label in number.items():
-        below = images_below(root / split / folders[key])
+    for label, key in enumerate(wanted):
+        below = images_below(folder / found[key], left_out, expected=expected)
         if not below:
-            raise DatasetError(f"{root / split / folders[key]} holds no image ({', '.join(EXTENSIONS)})")
-        files.extend(ImageFile(f"{split}/{folders[key]}/{path}", label) for path in below)
+            raise _no_image(folder / found[key], left_out)
+        files.extend(ImageFile(f"{split}/{found[key]}/{path}", label) for path in below)
     return tuple(files)
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+def _in_groups(folder: Path, wanted: Mapping[str, str]) -> dict[str, str] | None:
+    """Class folders one level deeper, as in CIFAR-100's superclasses; None unless they are the classes."""
+    paths = [f"{group}/{name}" for group in subfolders(folder) for name in subfolders(folder / group)]
+    found = {fold(path.partition("/")[2]): path for path in paths}
+    return found if found.keys() == wanted.keys() and len(paths) == len(found) else None
+
+
+def _by_table(
+    root: Path,
+    split: str,
+    wanted: Mapping[str, str],
+    of_image: Mapping[str, str],
+    left_out: LeftOut,
+    expected: tuple[str, ...],
+) -> tuple[ImageFile, ...]:
+    """Images in class folders and beside them: the field's scripts move or copy some, all or none into class folders.
+
+    An image that lies in a class folder and elsewhere too counts once.
+
+    Raises DatasetError if an image has no class, if folder and table contradict each other, or if a class has no image
+    in a split that has class folders.
+    """
+    folder = root / split
+    number = {name: label for label, name in enumerate(wanted.values())}
+    sorted_in: dict[str, ImageFile] = {}
+    others: dict[str, ImageFile] = {}
+    unlabelled: list[str] = []
+    for path in images_below(folder, left_out, expected=expected):
+        *above, name = path.split("/")
+        of_table = of_image.get(name) or of_image.get(name.rpartition(".")[0])
+        own = next((part for part in above if part in number), None)
+        if own is None and of_table not in number:
+            unlabelled.append(path)
+            continue
+        if own and of_table in number and of_table != own:
+            raise DatasetError(f"{visible(str(folder / path))} lies in {own}, and the table says that it is {of_table}")
+        file = ImageFile(f"{split}/{path}", number[own or str(of_table)])
+        if own:
+            sorted_in[path] = file
+        else:
+            others[name] = file
+    in_folders = {path.rpartition("/")[2] for path in sorted_in}
+    for name in sorted(in_folders & others.keys()):
+        left_out.add("copy of an image in a class folder", others.pop(name).path)
+    for path in unlabelled:
+        if path.rpartition("/")[2] not in in_folders:
+            raise DatasetError(
+                f"no table and no folder gives {visible(str(folder / path))} a class that is trained on; it is one of "
+                f"{len(unlabelled)} such images"
+            )
+        left_out.add("copy of an image in a class folder", f"{split}/{path}")
+    if sorted_in:
+        there = {file.label for file in (*sorted_in.values(), *others.values())}
+        empty = [name for name, label in number.items() if label not in there]
+        if empty:
+            raise DatasetError(f"{visible(str(folder))} has no image of {len(empty)} classes: {some(empty)}")
+    elif not others:
+        own_folders = [name for name in subfolders(folder) if name in number]
+        if own_folders:
+            raise _no_image(folder / own_folders[0], left_out)
+    by_class = sorted(sorted_in.values(), key=lambda file: (file.label, file.path))
+    return (*by_class, *others.values())
+
+
+def _no_image(folder: Path, left_out: LeftOut) -> DatasetError:
+    inside = {
+        what: example
+        for what, (_, example) in left_out.counts.items()
+        if example.startswith(f"{folder.name}/") or f"/{folder.name}/" in example
+    }
+    holds = f"; it holds {', '.join(list(inside)[:5])}" if inside else ""
+    return DatasetError(
+        f"{visible(str(folder))} holds no image{holds}; put images there, or remove it from every split"
+    )

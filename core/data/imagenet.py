@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from core.catalog.datasets import CroppedParams
 from core.data.dataset import Dataset
 from core.data.errors import DatasetError
-from core.data.image_files import ImageFile, Listing, class_folders, find_tree, images_below, list_tree
+from core.data.image_files import Listing, Tree, class_names, list_tree
+from core.data.imagenet_labels import NAMES, labels_beside
 from core.data.images import from_listing, photo_augmentation
-from core.data.places import first_with, missing
+from core.data.layouts import VAL, describe, find_tree, not_found, roots, split_folders
+from core.data.scanning import subfolders
 from core.data.statistics import Statistics
+from core.undecodable import visible
 
-_FOLDERS = ("imagenet", "ImageNet", "ILSVRC2012", "imagenet/ILSVRC/Data/CLS-LOC")
-_TABLE = "LOC_val_solution.csv"
+_FOLDERS = (
+    *("imagenet", "ImageNet", "ILSVRC2012", "imagenet/ILSVRC/Data/CLS-LOC", "imagenet-1k", "ILSVRC"),
+    "imagenet-object-localization-challenge",
+)
+_BELOW = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", "ILSVRC2012")
 # torchvision's reference values, which its pretrained networks expect.
 _STATISTICS = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -22,41 +27,40 @@ _STATISTICS = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def load(params: CroppedParams) -> Dataset:
     """The validation images are the test split, as everywhere. Classes are numbered as their WordNet ids are sorted,
     which is torchvision's and timm's order too."""
-    tree = find_tree(_FOLDERS, ("val", "test"))
-    kaggle = first_with(("imagenet",), "ILSVRC/Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/val", _TABLE)
-    if tree:
-        listing = list_tree(*tree)
-    elif kaggle:
-        listing = _listing(kaggle)
-    else:
+    folders = [root / below for root in roots(_FOLDERS) for below in _BELOW if (root / below).is_dir()]
+    tree = find_tree(folders, VAL)
+    listing = list_tree(tree, _numbered(tree)) if tree else _with_table(folders)
+    if listing is None:
         layouts = [
             "imagenet/train/<id>/*.JPEG and imagenet/val/<id>/*.JPEG, 1000 WordNet ids",
-            f"imagenet/ILSVRC/Data/CLS-LOC/train, …/val and imagenet/{_TABLE}, as Kaggle's archive unpacks",
+            "imagenet/ILSVRC/Data/CLS-LOC/train, …/val and imagenet/LOC_val_solution.csv, as Kaggle's archive unpacks",
+            f"imagenet/train/<id>/*.JPEG and imagenet/val/*.JPEG with one of {', '.join(NAMES)} in imagenet/",
         ]
-        raise missing("imagenet", layouts, "https://www.image-net.org/download.php, which asks for a registration")
+        source = "https://www.image-net.org/download.php, which asks for a registration"
+        raise not_found("imagenet", _FOLDERS, layouts, source)
     augmentation = photo_augmentation(params)
     return from_listing("imagenet", listing, params.image_size, augmentation, _STATISTICS)
 
 
-def _listing(root: Path) -> Listing:
-    """Kaggle's form: the validation images in one folder, their classes in a table (``ImageId,"id x y w h …"``)."""
-    folder = root / "ILSVRC/Data/CLS-LOC"
-    classes = class_folders(folder / "train")
-    number = {name: label for label, name in enumerate(classes)}
-    train = [
-        ImageFile(f"train/{name}/{path}", number[name])
-        for name in classes
-        for path in images_below(folder / "train" / name)
-    ]
-    with (root / _TABLE).open(newline="") as file:
-        try:
-            of_image = {row["ImageId"]: row["PredictionString"].partition(" ")[0] for row in csv.DictReader(file)}
-        except (KeyError, AttributeError) as error:
-            raise DatasetError(f"{root / _TABLE} lacks a column ImageId or PredictionString, or an entry") from error
-    test = []
-    for path in images_below(folder / "val"):
-        name = of_image.get(Path(path).stem)
-        if name not in number:
-            raise DatasetError(f"{root / _TABLE} gives {path} no class that is trained on")
-        test.append(ImageFile(f"val/{path}", number[name]))
-    return Listing(folder, tuple(classes), tuple(train), tuple(test))
+def _numbered(tree: Tree) -> list[str] | None:
+    """Class folders that are named by the classes' numbers, in the numbers' order and not the alphabet's."""
+    names = subfolders(tree.root / tree.train)
+    return sorted(names, key=int) if all(name.isascii() and name.isdigit() for name in names) else None
+
+
+def _with_table(folders: list[Path]) -> Listing | None:
+    """Kaggle's form and the official archives': the validation images in one folder, their classes in a table."""
+    for root in folders:
+        train, tests = split_folders(root, VAL)
+        if train is None or not tests:
+            continue
+        labels = labels_beside(root, tests[0], class_names(root / train, None))
+        if labels is None:
+            split = root / tests[0]
+            raise DatasetError(
+                f"{visible(str(split))} has no class folders (it holds {describe(split)}), and no table of its classes "
+                f"lies in {visible(str(root))} or above it: put one of {', '.join(NAMES)} there, or sort the images "
+                "into val/<id>/"
+            )
+        return list_tree(Tree(root, train, tests[0]), of_test=labels)
+    return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing
 from core.data.packing import packed
 from core.data.statistics import Statistics
+from core.undecodable import visible
+
+_log = logging.getLogger(__name__)
 
 STORED, SEEN = 8, 7
 """How the side of stored images stands to that of seen ones, for resized crops: 256 to 224."""
@@ -25,6 +30,8 @@ def from_listing(
     For resized crops the images are stored a seventh of their side larger than a network sees them (256 for 224), and
     the middle is what is tested on: the published recipes' ``Resize(256)`` and ``CenterCrop(224)``.
 
+    Files that are left out, and images in which something is not shown, are told in the log.
+
     Args:
         published: mean and standard deviation as the field uses them; without it, those of the training images.
 
@@ -32,9 +39,13 @@ def from_listing(
     """
     for split, files in (("training", listing.train), ("test", listing.test)):
         if not files:
-            raise DatasetError(f"{listing.root} holds no {split} images of {name}")
+            raise DatasetError(f"{visible(str(listing.root))} holds no {split} images of {name}")
     resized_crop = augmentation.resized_crop
     pack = packed(name, listing, round(image_size * STORED / SEEN) if resized_crop else image_size)
+    for sentence in listing.left_out.sentences():
+        _log.warning("%s: %s", visible(str(listing.root)), sentence)
+    for sentence, warns in pack.notes.sentences():
+        _log.log(logging.WARNING if warns else logging.INFO, "%s: %s", visible(str(listing.root)), sentence)
     middle = image_size if resized_crop else None
     statistics = published or pack.statistics
     return Dataset(

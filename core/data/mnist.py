@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
-from core.data.places import data_dir, download_allowed, fetch, missing
+from core.data.layouts import find_file, not_found, roots, simple_name
+from core.data.places import data_dir, download_allowed, fetch
+from core.undecodable import visible
+
+_RELATIVES = ("mnist", "fashion_mnist", "kmnist", "emnist", "qmnist")
+"""Their files have the same names; torchvision puts each into a folder of its own in one place."""
 
 _UNSIGNED_BYTE = 8  # IDX's code of the element type
 
@@ -32,7 +37,7 @@ def load_fashion_mnist(params: SplitParams) -> Dataset:
 def _load(
     name: str, torchvision_name: str, mean: tuple[float, ...], std: tuple[float, ...], augmentation: Augmentation
 ) -> Dataset:
-    names = (name, f"{name}/raw", torchvision_name, f"{torchvision_name}/raw", f"{name}/{torchvision_name}/raw")
+    names = (name, torchvision_name)
     files = _find(names)
     if files is None and download_allowed():
         from torchvision import datasets
@@ -43,17 +48,23 @@ def _load(
     if files is None:
         layout = f"{name}/ with the four files train-images-idx3-ubyte … t10k-labels-idx1-ubyte, as they are or as .gz"
         source = "http://yann.lecun.com/exdb/mnist" if name == "mnist" else "github.com/zalandoresearch/fashion-mnist"
-        raise missing(name, [layout, f"torchvision's {torchvision_name}/raw/"], source, downloadable=True)
+        raise not_found(name, names, [layout, f"torchvision's {torchvision_name}/raw/"], source, downloadable=True)
     return Dataset(_split(files[:2]), _split(files[2:]), 10, mean, std, augmentation)
 
 
 def _find(names: tuple[str, ...]) -> list[Path] | None:
-    """Training images, training labels, test images, test labels, from the first folder that holds all four."""
+    """Training images, training labels, test images, test labels, from the first folder that holds all four.
+
+    They may lie in folders below it: ``raw``, which torchvision makes, or one of each file's own name, as some
+    archives unpack.
+    """
     parts = ("images-idx3", "labels-idx1")
-    for name in names:
-        files = [_file(data_dir() / name, split, part) for split in ("train", "t10k") for part in parts]
-        found = [path for path in files if path]
-        if len(found) == len(files):
+    others = set(map(simple_name, _RELATIVES)) - set(map(simple_name, names))
+    for root in roots(names):
+        if others & set(map(simple_name, root.relative_to(data_dir()).parts)):
+            continue
+        found = [path for split in ("train", "t10k") for part in parts if (path := _file(root, split, part))]
+        if len(found) == 4:
             return found
     return None
 
@@ -61,13 +72,16 @@ def _find(names: tuple[str, ...]) -> list[Path] | None:
 def _file(folder: Path, split: str, part: str) -> Path | None:
     """The file under one of the names it is distributed by."""
     names = [f"{split}-{part}-ubyte", f"{split}-{part.replace('-', '.')}-ubyte"]
-    return next((path for name in names for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+    all_names = [name for plain in names for name in (plain, f"{plain}.gz")]
+    return find_file(folder, all_names, apart_from=_RELATIVES)
 
 
 def _split(files: list[Path]) -> Split:
     images, labels = (_read(path) for path in files)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise DatasetError(f"{files[0]} has images {images.shape} and labels {labels.shape}, which do not match")
+        raise DatasetError(
+            f"{visible(str(files[0]))} has images {images.shape} and labels {labels.shape}, which do not match"
+        )
     return Split(torch.from_numpy(images[:, None]), torch.from_numpy(labels.astype(np.int64)))
 
 
@@ -85,4 +99,4 @@ def _read(path: Path) -> NDArray[np.uint8]:
         elements = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
         return elements.reshape(shape).copy()  # of its own: a tensor cannot be on read-only memory
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
+        raise DatasetError(f"{visible(str(path))} cannot be read: {error}") from error

@@ -3,6 +3,10 @@
 Decoding 60,000 small files takes tens of seconds and ImageNet hours; mapping the pack takes as long as asking the
 file system for each file's size and time. A pack is a folder ``NAME-SIZEpx-KEY`` with ``train.bin`` and ``test.bin``
 (bytes, images × channels × height × width) and ``pack.json``; it may be deleted at any time and is then made again.
+
+``pack.json`` says by which version the images were decoded. A pack of an earlier version is read if that version gave
+the same pixels of all its images, which is looked up once in the files themselves. A pack in which some images differ
+from what earlier versions made of them has a name and a key of its own.
 """
 
 from __future__ import annotations
@@ -13,23 +17,25 @@ import logging
 import mmap
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from core.data.decoding import decode, decoder_version
+from core.data.decoding import DECODING, Decoded, decoded, decoder_version, gives_other_pixels
 from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing
+from core.data.notes import Notes
 from core.data.places import locked, pack_dir
 from core.data.statistics import LevelCounts, Statistics
+from core.undecodable import visible
 
 FORMAT = 2
 """Raised when the same files begin to give other bytes; old packs are then not read."""
@@ -52,7 +58,10 @@ class Pack:
         statistics: of the training images.
         key: of the files that it was made of and how: other images, another key.
         content: SHA-256 of the files' bytes with their labels and the classes' names: the same wherever the same images
-            are, whenever they were copied there and whatever decoded them.
+            are, whenever they were copied there. Of an image that earlier versions gave other pixels of, what was done
+            to it is hashed too.
+        notes: what a person should know of the images.
+        decoding: the version by which they were decoded.
     """
 
     train: Tensor
@@ -60,6 +69,8 @@ class Pack:
     statistics: Statistics
     key: str = ""
     content: str = ""
+    notes: Notes = field(default_factory=Notes)
+    decoding: int = DECODING
 
 
 def packed(name: str, listing: Listing, image_size: int) -> Pack:
@@ -69,32 +80,92 @@ def packed(name: str, listing: Listing, image_size: int) -> Pack:
     written.
     """
     key = _key(listing, image_size)
-    folder = pack_dir() / f"{name}-{image_size}px-{key[:20]}"
-    pack = _open(folder, listing, image_size)
+    plain = pack_dir() / f"{visible(name)}-{image_size}px-{key[:20]}"
+    places = _Places(plain, plain.with_name(f"{plain.name}-v{DECODING}"), key)
+    pack = _find(places, listing, image_size)
     if pack is None:
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            plain.parent.mkdir(parents=True, exist_ok=True)
             # Two trainings that start together need one pack; the second one waits for it.
-            with locked(folder.with_name(f"{folder.name}.lock")):
-                pack = _open(folder, listing, image_size) or _make(folder, name, listing, image_size)
+            with locked(plain.with_name(f"{plain.name}.lock")):
+                pack = (
+                    _find(places, listing, image_size)
+                    or _adopted(places, name, listing, image_size)
+                    or _make(places, name, listing, image_size)
+                )
         except OSError as error:
             needed = (len(listing.train) + len(listing.test)) * _CHANNELS * image_size**2 / 2**30
             raise DatasetError(
-                f"{name} cannot be packed into {folder.parent}, which takes {needed:.2g} GiB: {error}; "
+                f"{name} cannot be packed into {plain.parent}, which takes {needed:.2g} GiB: {error}; "
                 "DKD_PACK_DIR names another folder"
             ) from error
-    return replace(pack, key=key)
+    return pack
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a pack may lie.
+
+    Attributes:
+        plain: if every version gives the same pixels.
+        treated: if this version's pixels are others than an earlier one's.
+        key: of the first; the second has one that is derived from it.
+    """
+
+    plain: Path
+    treated: Path
+    key: str
+
+    def key_of(self, folder: Path) -> str:
+        return self.key if folder == self.plain else hashlib.sha256(f"{self.key} {DECODING}".encode()).hexdigest()
+
+
+def _find(places: _Places, listing: Listing, image_size: int) -> Pack | None:
+    """A pack that is there, whole and decoded by this version."""
+    for folder in (places.plain, places.treated):
+        pack = _open(folder, listing, image_size)
+        if pack and pack.decoding == DECODING:
+            return replace(pack, key=places.key_of(folder))
+    return None
+
+
+def _adopted(places: _Places, name: str, listing: Listing, image_size: int) -> Pack | None:
+    """A pack of an earlier version, if this one would make the same of every file."""
+    pack = _open(places.plain, listing, image_size)
+    if pack is None:
+        return None
+    total = len(listing.train) + len(listing.test)
+    _log.info("%s: looking through %d images for what the pack of an earlier version shows otherwise", name, total)
+    paths = [listing.root / file.path for split in (listing.train, listing.test) for file in split]
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        others = sum(threads.map(lambda path: gives_other_pixels(path, image_size), paths))
+    if others:
+        _log.warning(
+            "%s: %d images are shown otherwise than in the pack of an earlier version, which did not turn images as "
+            "their EXIF orientation says; they are packed anew, and trainings on the earlier pack are not comparable",
+            *(name, others),
+        )
+        return None
+    written = json.loads((places.plain / "pack.json").read_text()) | {"decoding": DECODING}
+    _write_json(places.plain / "pack.json.partial", written)
+    (places.plain / "pack.json.partial").replace(places.plain / "pack.json")
+    return replace(pack, key=places.key, decoding=DECODING)
 
 
 def _key(listing: Listing, image_size: int) -> str:
     """Of every file's path, label, size and time of change, and of all that decides how they are decoded."""
-    digest = hashlib.sha256(f"{FORMAT} {decoder_version()} {image_size} {listing.root.name}\n".encode())
+    digest = hashlib.sha256(
+        f"{FORMAT} {decoder_version()} {image_size} {listing.root.name}\n".encode(errors="surrogateescape")
+    )
     for split in (listing.train, listing.test):
         for file in split:
             try:
                 status = os.stat(listing.root / file.path)
             except OSError as error:
-                raise DatasetError(f"{listing.root / file.path} cannot be read: {error.strerror}") from error
+                where = visible(str(listing.root / file.path))
+                raise DatasetError(f"{where} cannot be read: {error.strerror}") from error
+            if not stat.S_ISREG(status.st_mode):  # to open a FIFO would wait for ever
+                raise DatasetError(f"{visible(str(listing.root / file.path))} is no regular file")
             line = f"{file.path}\0{file.label}\0{status.st_size}\0{status.st_mtime_ns}\n"
             digest.update(line.encode(errors="surrogateescape"))
         digest.update(b"\n")
@@ -108,10 +179,11 @@ def _open(folder: Path, listing: Listing, image_size: int) -> Pack | None:
         statistics = Statistics(tuple(written["mean"]), tuple(written["std"]))
         train = _mapped(folder / "train.bin", len(listing.train), image_size)
         test = _mapped(folder / "test.bin", len(listing.test), image_size)
-        content = str(written["content"])
-    except (OSError, ValueError, KeyError):
+        content, notes = str(written["content"]), Notes.from_json(written.get("notes", {}))
+        decoding = int(written.get("decoding", 2))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Pack(train, test, statistics, content=content)
+    return Pack(train, test, statistics, content=content, notes=notes, decoding=decoding)
 
 
 def _mapped(path: Path, count: int, image_size: int) -> Tensor:
@@ -126,24 +198,30 @@ def _mapped(path: Path, count: int, image_size: int) -> Tensor:
     return torch.frombuffer(area, dtype=torch.uint8).view(shape)
 
 
-def _make(folder: Path, name: str, listing: Listing, image_size: int) -> Pack:
+def _make(places: _Places, name: str, listing: Listing, image_size: int) -> Pack:
     """Decode everything into a folder beside, which gets its name only when it is whole."""
-    partial = folder.with_name(f"{folder.name}.partial")
+    partial = places.plain.with_name(f"{places.plain.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed; the lock says it is nobody's
-    shutil.rmtree(folder, ignore_errors=True)  # there, but damaged
     partial.mkdir()
     total = len(listing.train) + len(listing.test)
-    _log.info("packing %d images of %s into %s; the next start finds them there", total, name, folder)
+    _log.info("packing %d images of %s into %s; the next start finds them there", total, name, partial.parent)
     try:
         since = time.monotonic()
         content = hashlib.sha256(json.dumps(listing.classes).encode())
-        statistics = _write(partial / "train.bin", name, listing.root, listing.train, image_size, content)
-        _write(partial / "test.bin", name, listing.root, listing.test, image_size, content)
-        written = {"name": name, "classes": listing.classes, "content": content.hexdigest(), **asdict(statistics)}
-        with (partial / "pack.json").open("w") as file:
-            json.dump(written, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        train = _write(partial / "train.bin", name, listing.root, listing.train, image_size, content)
+        test = _write(partial / "test.bin", name, listing.root, listing.test, image_size, content)
+        notes = train.notes + test.notes
+        written = {
+            "name": visible(name),
+            "classes": listing.classes,
+            "content": content.hexdigest(),
+            "decoding": DECODING,
+            "notes": notes.as_json(),
+            **asdict(train.statistics),
+        }
+        _write_json(partial / "pack.json", written)
+        folder = places.treated if train.treated or test.treated else places.plain
+        shutil.rmtree(folder, ignore_errors=True)  # there, but damaged
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -151,12 +229,32 @@ def _make(folder: Path, name: str, listing: Listing, image_size: int) -> Pack:
     pack = _open(folder, listing, image_size)
     if pack is None:
         raise DatasetError(f"{folder} was written and cannot be read again; look at the disk it is on")
-    return pack
+    return replace(pack, key=places.key_of(folder))
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    with path.open("w") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What one split's images are.
+
+    Attributes:
+        treated: whether an earlier version gave other pixels of some of them.
+    """
+
+    statistics: Statistics
+    notes: Notes
+    treated: bool
 
 
 def _write(
     path: Path, name: str, root: Path, files: Sequence[ImageFile], image_size: int, content: hashlib._Hash
-) -> Statistics:
+) -> _Written:
     """Decode files one after another into ``path``, and add what they are to ``content``.
 
     Raises DatasetError that names the damaged ones.
@@ -164,17 +262,23 @@ def _write(
     content.update(f"{path.stem} {len(files)}\n".encode())
     counts = LevelCounts(_CHANNELS)
     damaged: list[str] = []
+    notes = Notes()
+    treated = False
     reported = time.monotonic()
     with path.open("wb") as out:
         for number, result in enumerate(_decoded(root, files, image_size)):
             if isinstance(result, str):
-                damaged.append(f"{root / files[number].path} ({result})")
+                damaged.append(f"{visible(str(root / files[number].path))} ({visible(result)})")
                 if len(damaged) == _NAMED:
                     break
             elif not damaged:
-                counts.add(result.pixels[None])
-                out.write(result.pixels.tobytes())
-                content.update(f"{files[number].label} {result.digest}\n".encode())
+                image = result.image
+                counts.add(image.pixels[None])
+                out.write(image.pixels.tobytes())
+                done = f" {image.treated}" if image.treated else ""
+                content.update(f"{files[number].label} {result.digest}{done}\n".encode())
+                treated = treated or bool(done)
+                notes += Notes.of(image.notes, files[number].path)
             if time.monotonic() - reported > _REPORT_SECONDS:
                 reported = time.monotonic()
                 _log.info("%s: %d of %d images of %s", name, number + 1, len(files), path.stem)
@@ -185,14 +289,14 @@ def _write(
         raise DatasetError(
             f"{name} is not packed: {count} cannot be read: {'; '.join(damaged)}. Replace or remove what is damaged."
         )
-    return counts.statistics()
+    return _Written(counts.statistics(), notes, treated)
 
 
 @dataclass(frozen=True)
 class _Image:
-    """A file's image (3, H, W), and the SHA-256 of the file."""
+    """A file's image, and the SHA-256 of the file."""
 
-    pixels: NDArray[np.uint8]
+    image: Decoded
     digest: str
 
 
@@ -204,7 +308,7 @@ def _decoded(root: Path, files: Sequence[ImageFile], image_size: int) -> Iterato
             path = root / file.path
             with path.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            return _Image(decode(path, image_size), digest)
+            return _Image(decoded(path, image_size), digest)
         except Exception as error:  # noqa: BLE001 (a damaged file makes the decoders raise whatever they come upon)
             return f"{type(error).__name__}: {error}"
 

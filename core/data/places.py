@@ -41,15 +41,6 @@ def download_allowed() -> bool:
     return given == "1"
 
 
-def first_with(names: Iterable[str], *needed: str) -> Path | None:
-    """The first folder of these under ``DATA_DIR`` that holds everything ``needed``; "" is ``DATA_DIR`` itself."""
-    for name in names:
-        folder = data_dir() / name
-        if all((folder / part).exists() for part in needed):
-            return folder
-    return None
-
-
 def missing(name: str, layouts: Iterable[str], source: str, *, downloadable: bool = False) -> DatasetError:
     """What to tell a person whose data set is not there.
 

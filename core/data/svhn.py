@@ -10,26 +10,37 @@ import torch
 from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
-from core.data.places import download_allowed, fetch, first_with, missing
+from core.data.layouts import find_file, not_found, roots
+from core.data.places import data_dir, download_allowed, fetch
+from core.undecodable import visible
 
 # Of the training images, scaled to 0–1, as commonly used.
 _MEAN = (0.4377, 0.4438, 0.4728)
 _STD = (0.1980, 0.2010, 0.1970)
 _FILES = ("train_32x32.mat", "test_32x32.mat")
+_NAMES = ("svhn", "SVHN", "")
 
 
 def load(params: SplitParams) -> Dataset:
     """The 73,257 training and 26,032 test images; the 531,131 easier extra ones are not used."""
-    folder = first_with(("svhn", "SVHN", ""), *_FILES)
-    if folder is None and download_allowed():
+    files = _find()
+    if files is None and download_allowed():
         fetch("svhn", _download)
-        folder = first_with(("svhn",), *_FILES)
-    if folder is None:
-        layout = f"svhn/{_FILES[0]} and svhn/{_FILES[1]}"
-        raise missing("svhn", [layout], "http://ufldl.stanford.edu/housenumbers", downloadable=True)
-    train, test = (_split(folder / name) for name in _FILES)
+        files = _find()
+    if files is None:
+        layout = f"svhn/{_FILES[0]} and svhn/{_FILES[1]} (its format 2, cropped digits; format 1 is not read)"
+        raise not_found("svhn", _NAMES[:2], [layout], "http://ufldl.stanford.edu/housenumbers", downloadable=True)
+    train, test = map(_split, files)
     # A mirrored digit is another sign, so shifts only.
     return Dataset(train, test, 10, _MEAN, _STD, Augmentation(pad=4))
+
+
+def _find() -> list[Path] | None:
+    for root in roots(_NAMES):
+        found = [path for name in _FILES if (path := find_file(root, [name], deep=root != data_dir()))]
+        if len(found) == len(_FILES):
+            return found
+    return None
 
 
 def _download(root: str) -> None:
@@ -48,6 +59,6 @@ def _split(path: Path) -> Split:
         if images.dtype != np.uint8 or images.shape[:3] != (32, 32, 3) or images.shape[3] != len(labels):
             raise ValueError(f"images {images.shape} and labels {labels.shape}")
     except Exception as error:
-        raise DatasetError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+        raise DatasetError(f"{visible(str(path))} cannot be read: {type(error).__name__}: {error}") from error
     # The files count the digit 0 as class 10.
     return Split(torch.from_numpy(np.ascontiguousarray(images.transpose(3, 2, 0, 1))), torch.from_numpy(labels % 10))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from pathlib import Path
@@ -12,10 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.data import Dataset, Split
-from core.data.image_files import class_folders, images_below
+from core.data.decoding import upright_rgb
 from core.data.places import pack_dir
+from core.data.scanning import LeftOut, images_below, subfolders
 from core.diagnostics.inference import batch_size_for, evaluating, read
 from core.diagnostics.perturbations import perturbations
+from core.undecodable import visible
+
+_log = logging.getLogger("core.data")  # a training forwards it to its journal
 
 SEED = 0
 """Of the perturbations. Not the run's own: every student and teacher is to be shown the same images."""
@@ -88,25 +93,30 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
     Raises ValueError where there is no such folder, where it does not hold one folder a class, or where an image
     cannot be read, which is then named; OSError where ``DKD_PACK_DIR`` cannot hold many of them.
     """
-    from PIL import Image, ImageOps  # needed for nothing else in a training
+    from PIL import ImageOps  # needed for nothing else in a training
 
-    folders = class_folders(folder) if folder.is_dir() else []
+    left_out = LeftOut()
+    folders = subfolders(folder, left_out) if folder.is_dir() else []
     if len(folders) != dataset.num_classes:
         have = f"holds {len(folders)} class folders" if folder.is_dir() else "is no folder"
         raise ValueError(f"{folder} {have}; one for each of the {dataset.num_classes} classes is needed")
     files = [
-        (label, folder / name / path) for label, name in enumerate(folders) for path in images_below(folder / name)
+        (label, folder / name / path)
+        for label, name in enumerate(folders)
+        for path in images_below(folder / name, left_out)
     ]
+    for sentence in left_out.sentences():
+        _log.warning("%s: %s", visible(str(folder)), sentence)
     if not files:
         raise ValueError(f"{folder} holds no images")
     side = dataset.image_size
     images = _room_for((len(files), dataset.channels, side, side))
     for row, (_, path) in enumerate(files):
         try:
-            with Image.open(path) as image:
-                fitted = ImageOps.fit(image.convert("L" if dataset.channels == 1 else "RGB"), (side, side))
+            image, _, _ = upright_rgb(path)
+            fitted = ImageOps.fit(image.convert("L") if dataset.channels == 1 else image, (side, side))
         except Exception as error:  # a damaged file makes the decoders raise whatever they come upon
-            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+            raise ValueError(f"{visible(str(path))} cannot be read as an image: {error}") from error
         pixels = np.asarray(fitted, dtype=np.uint8)
         images[row] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     labels = torch.tensor([label for label, _ in files], device=dataset.device)

@@ -244,7 +244,8 @@ def _prepare(
             teacher_key = {"model": source.spec.model.model_dump(mode="json"), "sha256": _sha256(source.weights)}
     if ranks.rank:  # dropout is of each rank's own images
         torch.manual_seed(spec.seed + (ranks.rank << 32))
-    return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal, chosen, teacher_key, ranks)
+    with forward_to(journal, interruption):  # it may read images to test robustness on
+        return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal, chosen, teacher_key, ranks)
 
 
 def work_of(spec: RunSpec, dataset: Dataset) -> Work:

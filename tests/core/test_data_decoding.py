@@ -1,0 +1,240 @@
+"""Every kind of image is shown as it is meant, or what is not shown is said; memory is bounded; old packs are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+
+from core import data
+from core.spec import DatasetChoice
+from tests.core import data_files as files
+
+SIZE = 8
+
+
+@pytest.fixture
+def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("DKD_PACK_DIR", str(tmp_path / "packs"))
+    return files.tree(tmp_path / "pets", ["cat", "dog"], per_class=2)
+
+
+def load() -> data.Dataset:
+    return data.load(DatasetChoice(name="folder", params={"path": "pets", "image_size": SIZE}))
+
+
+def pack(pets: Path) -> Path:
+    [found] = (pets.parent / "packs").glob("*/pack.json")
+    return found
+
+
+def noise(shape: tuple[int, ...] = (SIZE, SIZE, 3)) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def turned(path: Path, orientation: int) -> None:
+    """Save noise with an EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(noise()).save(path, exif=exif)
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("suffix", [".png", ".tiff", ".webp"])
+    def test_images_are_turned_as_exif_says(self, pets: Path, orientation: int, suffix: str) -> None:
+        from PIL import ImageOps
+
+        path = pets / "train/cat/0.png"
+        path.unlink()
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options = {"lossless": True} if suffix == ".webp" else {}
+        Image.fromarray(noise()).save(path.with_suffix(suffix), exif=exif, **options)
+        with Image.open(path.with_suffix(suffix)) as image:
+            expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB")).transpose(2, 0, 1)
+        assert np.array_equal(load().train.images[0].numpy(), expected)
+
+    def test_it_is_told_and_is_another_data_set(self, pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A comparison with a run of before, which saw the image lying down, must be flagged."""
+        path = pets / "train/cat/0.png"
+        turned(path, 6)
+        caplog.set_level(logging.INFO, "core.data")
+        dataset = load()
+        assert "1 images are turned upright as their EXIF orientation says (as train/cat/0.png)" in caplog.text
+        assert dataset.content != content_of_commit_2ef2faf(pets)
+
+    def test_the_hash_of_ordinary_images_is_what_it_was(self, pets: Path) -> None:
+        assert load().content == content_of_commit_2ef2faf(pets)
+
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+    def test_damaged_exif_is_no_damage_to_the_pixels(self, pets: Path) -> None:
+        path = pets / "train/cat/0.jpg"
+        Image.fromarray(noise()).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff\1\2\3")
+        assert len(load().train) == 5
+
+
+def content_of_commit_2ef2faf(pets: Path) -> str:
+    """What that version wrote into ``pack.json`` and compared runs by."""
+    content = hashlib.sha256(json.dumps(["cat", "dog"]).encode())
+    for split in ("train", "test"):
+        found = sorted((pets / split).rglob("*.png"))
+        content.update(f"{split} {len(found)}\n".encode())
+        for path in found:
+            label = ["cat", "dog"].index(path.parent.name)
+            content.update(f"{label} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return content.hexdigest()
+
+
+class TestPacksOfBefore:
+    """Packs of commit 2ef2faf have no version of decoding in them, and show turned images lying down."""
+
+    def make_old(self, pets: Path) -> Path:
+        """Turn the pack that is there into one of that commit, with pixels by which it is known again."""
+        path = pack(pets)
+        written = json.loads(path.read_text())
+        del written["decoding"], written["notes"]
+        path.write_text(json.dumps(written))
+        content = bytearray((path.parent / "train.bin").read_bytes())
+        content[0] = 123
+        (path.parent / "train.bin").write_bytes(content)
+        return path
+
+    def test_one_of_ordinary_images_is_read(self, pets: Path) -> None:
+        before = load()
+        old = self.make_old(pets)
+        after = load()
+        assert int(after.train.images.flatten()[0]) == 123
+        assert (after.source, after.content) == (before.source, before.content)
+        assert pack(pets) == old
+        assert json.loads(old.read_text())["decoding"] == 3
+
+    def test_one_that_shows_turned_images_otherwise_is_not_read(
+        self, pets: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        turned(pets / "test/dog/1.png", 3)
+        before = load()
+        images = before.train.images.clone()
+        place = pack(pets).parent
+        old = self.make_old(pets).parent.rename(place.with_name(place.name.removesuffix("-v3")))
+        after = load()
+        assert torch.equal(after.train.images, images)
+        assert "1 images are shown otherwise than in the pack of an earlier version" in caplog.text
+        assert old.exists()  # of an earlier version that is still in use
+        assert after.source == before.source
+        assert after.source[:20] not in old.name
+
+
+class TestPng:
+    @pytest.mark.parametrize("where", ["before", "after"])
+    def test_long_texts_and_profiles_are_passed_over(self, pets: Path, where: str) -> None:
+        pixels, path = noise(), pets / "train/cat/0.png"
+        info = PngImagePlugin.PngInfo()
+        info.add_text("prompt", "x" * 2_000_000, zip=True)
+        if where == "before":
+            Image.fromarray(pixels).save(path, pnginfo=info, icc_profile=b"\0" * 2_000_000)
+        else:
+            info.chunks = [(*chunk[:2], True) for chunk in info.chunks]
+            Image.fromarray(pixels).save(path, pnginfo=info)
+        assert np.array_equal(load().train.images[0].numpy(), pixels.transpose(2, 0, 1))
+
+    def test_its_orientation_and_transparency_are_kept(self, pets: Path) -> None:
+        info = PngImagePlugin.PngInfo()
+        info.add_text("prompt", "x" * 2_000_000, zip=True)
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        Image.fromarray(noise()).save(pets / "train/cat/0.png", pnginfo=info, exif=exif)
+        expected = noise()[::-1, ::-1].transpose(2, 0, 1)
+        assert np.array_equal(load().train.images[0].numpy(), expected)
+
+    def test_one_that_is_cut_off_is_still_named(self, pets: Path) -> None:
+        path = pets / "train/cat/0.png"
+        info = PngImagePlugin.PngInfo()
+        info.add_text("prompt", "x" * 2_000_000, zip=True)
+        Image.fromarray(noise((64, 64, 3))).save(path, pnginfo=info)
+        path.write_bytes(path.read_bytes()[:-4000])
+        with pytest.raises(data.DatasetError, match=r"1 image\(s\) cannot be read: .*cat/0.png"):
+            load()
+
+
+_PEAK = """
+import resource, sys
+from pathlib import Path
+from core.data.decoding import decode
+decode(Path(sys.argv[1]), 8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pixels = decode(Path(sys.argv[2]), 224)
+assert pixels.shape == (3, 224, 224)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, int(pixels.min()), int(pixels.max()))
+"""
+
+
+class TestSize:
+    @pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (30_000, 3)])
+    def test_a_thin_picture_takes_no_more_memory_than_its_square(self, pets: Path, size: tuple[int, int]) -> None:
+        files.picture(pets / "thin.png", (77, 77, 77), size)
+        command = [sys.executable, "-c", _PEAK, str(pets / "train/cat/0.png"), str(pets / "thin.png")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        megabytes, least, most = map(int, done.stdout.split())
+        assert megabytes < 100
+        assert (least, most) == (77, 77)
+
+    def test_the_middle_of_a_thin_picture_is_shown(self, pets: Path) -> None:
+        image = np.zeros((1, 60_001, 3), dtype=np.uint8)
+        image[:, 30_000] = 200
+        Image.fromarray(image).save(pets / "train/cat/0.png")
+        assert load().train.images[0].float().mean() > 100
+
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+    def test_a_decompression_bomb_is_refused_with_its_reason(self, pets: Path) -> None:
+        Image.new("1", (20_000, 20_000)).save(pets / "train/cat/0.png")
+        with pytest.raises(data.DatasetError, match=r"cat/0.png \(DecompressionBombError: "):
+            load()
+
+
+class TestSaid:
+    def test_frames_that_are_not_shown(self, pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+        frames = [Image.new("RGB", (8, 8), (colour, 0, 0)) for colour in (10, 200)]
+        for name in ("0.png", "1.gif", "2.tiff", "3.webp"):
+            frames[0].save(pets / "train/cat" / name, save_all=True, append_images=frames[1:])
+        dataset = load()
+        assert abs(int(dataset.train.images[0, 0].float().mean()) - 10) < 3
+        assert "4 images have several frames, of which only the first is shown (as train/cat/0.png)" in caplog.text
+        caplog.clear()
+        load()
+        assert "4 images have several frames" in caplog.text
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+    def test_transparency(self, pets: Path, mode: str, caplog: pytest.LogCaptureFixture) -> None:
+        image = Image.fromarray(noise()).convert("P" if mode == "P" else mode)
+        if mode == "P":
+            image.save(pets / "train/cat/0.png", transparency=bytes(range(256)))
+        else:
+            image.putalpha(100)
+            image.save(pets / "train/cat/0.png")
+        load()
+        assert "1 images are partly transparent" in caplog.text
+
+    def test_an_image_that_could_be_transparent_and_is_not(self, pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+        Image.new("RGBA", (8, 8), (1, 2, 3, 255)).save(pets / "train/cat/0.png")
+        load()
+        assert caplog.records == []
+
+    def test_twelve_bits_in_sixteen(self, pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+        Image.fromarray(np.full((8, 8), 4000, dtype=np.uint16)).save(pets / "train/cat/0.png")
+        load()
+        assert "1 images use at most 12 of their 16 bits" in caplog.text
+
+    def test_sixteen_bits_of_a_pgm_file(self, pets: Path) -> None:
+        (pets / "train/cat/0.png").unlink()
+        (pets / "train/cat/0.pgm").write_bytes(b"P5 8 8 65535\n" + b"\x80\x00" * 64)
+        assert load().train.images[0].unique().tolist() == [128]

@@ -1,0 +1,146 @@
+"""Names that are no UTF-8, and one name in two spellings: what is trained on, and what is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from core import data
+from core.events import JOURNAL_NAME, Failed, Finished, Journal, JournalReader, Log, read_journal
+from core.spec import DatasetChoice
+from core.wire.worker import EventBatch
+from tests.core import data_files as files
+
+CAFE = "caf\u00e9"
+NOT_UTF8 = os.fsdecode(b"caf\xe9")
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("DKD_PACK_DIR", raising=False)
+    return tmp_path
+
+
+def load(path: str = "pets") -> data.Dataset:
+    return data.load(DatasetChoice(name="folder", params={"path": path, "image_size": 8}))
+
+
+class TestNotUtf8:
+    def spec(self, root: Path) -> Path:
+        network = {"name": "small_cnn", "params": {"width": 2}}
+        content = {
+            "name": "names",
+            "dataset": {"name": "folder", "params": {"path": "pets", "image_size": 8}},
+            "teacher": {"model": network},
+            "student": {"model": network},
+            "methods": ["kd"],
+            "seeds": [0],
+            "training": {"epochs": 1, "batch_size": 4},
+        }
+        path = root / "spec.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    def core_run(self, root: Path) -> subprocess.CompletedProcess[bytes]:
+        """``python -m core run`` with a data folder, class folders and files of which no name is UTF-8."""
+        data_dir = root / os.fsdecode(b"d\xe9ta")
+        for split in ("train", "test"):
+            for label, name in enumerate((NOT_UTF8, "dog")):
+                for number in range(4):
+                    picture = files.picture(data_dir / "x.png", (label, number, 100))
+                    to = data_dir / "pets" / split / name / os.fsdecode(b"\xff%d.png" % number)
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    picture.rename(to)
+        (data_dir / "pets/train" / NOT_UTF8 / os.fsdecode(b"\xe8.json")).write_text("{}")
+        environment = os.environ | {"DATA_DIR": str(data_dir), "PYTHONIOENCODING": "utf-8", "DKD_THREADS": "1"}
+        command = [sys.executable, "-m", "core", "run", str(self.spec(root)), "--out", str(root / "out")]
+        return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300)
+
+    def test_they_are_trained_on_and_shown(self, root: Path) -> None:
+        done = self.core_run(root)
+        assert done.returncode == 0, done.stderr
+        assert rb"d\xe9ta/pets: left out of the images" in done.stderr
+        assert rb"train/caf\xe9/\xe8.json" in done.stderr
+        records = JournalReader(root / "out/teacher-seed0" / JOURNAL_NAME).read()
+        assert isinstance(records[-1].event, Finished)
+        # As a worker sends it.
+        assert r"caf\\xe9" in EventBatch(attempt=1, records=records).model_dump_json()
+
+    def test_the_reason_of_a_failure_is_the_reason(self, root: Path) -> None:
+        assert self.core_run(root).returncode == 0
+        damaged = root / os.fsdecode(b"d\xe9ta") / "pets/train" / NOT_UTF8 / os.fsdecode(b"\xe4.png")
+        damaged.write_text("no image")
+        (root / "out/teacher-seed0/fingerprint.json").unlink()  # or the finished run is kept
+        done = self.core_run(root)
+        assert done.returncode == 1
+        *_, last = read_journal(root / "out/teacher-seed0" / JOURNAL_NAME)
+        assert isinstance(last.event, Failed)
+        assert r"1 image(s) cannot be read: " in last.event.reason
+        assert r"train/caf\xe9/\xe4.png" in last.event.reason
+
+    def test_classes_have_names_that_can_be_written(self, root: Path) -> None:
+        files.tree(root / "pets", [NOT_UTF8, "dog"])
+        assert load().classes == (r"caf\xe9", "dog")
+
+    def test_a_spec_can_name_such_a_folder(self, root: Path) -> None:
+        files.tree(root / os.fsdecode(b"p\xe9ts"), ["cat", "dog"])
+        assert len(load(r"p\xe9ts").train) == 4
+
+    @pytest.mark.parametrize("path", [r"a\b", r"\\host", r"a\x2e\x2e/b", r"a\xzz"])
+    def test_other_backslashes_are_refused(self, path: str) -> None:
+        with pytest.raises(ValueError, match="must be a relative path"):
+            DatasetChoice(name="folder", params={"path": path, "image_size": 8})
+
+    @pytest.mark.parametrize("text", [NOT_UTF8, "\ud800 alone"])
+    def test_a_journal_takes_any_text(self, root: Path, text: str) -> None:
+        with Journal(root / JOURNAL_NAME) as journal:
+            journal.log(text)
+            journal.append(Failed(kind="error", reason=f"{text} {CAFE}"))
+        log, failed = (record.event for record in read_journal(root / JOURNAL_NAME))
+        assert isinstance(log, Log)
+        assert isinstance(failed, Failed)
+        assert log.message.isascii()
+        assert failed.reason.endswith(f" {CAFE}")
+
+
+class TestSpellings:
+    @pytest.mark.parametrize(("train", "test"), [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_nfc_and_nfd_are_one_class(self, root: Path, train: str, test: str) -> None:
+        for split, form in (("train", train), ("test", test)):
+            for label, name in enumerate((unicodedata.normalize(form, CAFE), "zoo")):
+                files.picture(root / "pets" / split / name / "0.png", (label, 0, 0))
+        dataset = load()
+        assert dataset.train.labels.tolist() == dataset.test.labels.tolist() == [0, 1]
+
+    def test_a_spec_may_name_a_folder_in_either(self, root: Path) -> None:
+        files.tree(root / unicodedata.normalize("NFD", CAFE), ["cat", "dog"])
+        assert len(load(CAFE).train) == 4
+
+    def test_both_in_one_split_are_refused(self, root: Path) -> None:
+        files.tree(root / "pets", [unicodedata.normalize(form, CAFE) for form in ("NFC", "NFD")])
+        with pytest.raises(data.DatasetError, match=r"differ only by how their accents are encoded .*caf\\xe9.*merge"):
+            load()
+
+    @pytest.mark.parametrize(
+        ("one", "other"), [("Cat", "cat"), ("cat\u200b", "cat"), ("cat\u3164", "cat"), ("cat ", "cat")]
+    )
+    def test_what_only_looks_like_a_class_is_said(self, root: Path, one: str, other: str) -> None:
+        files.tree(root / "pets", [one, "dog"], splits=("train",))
+        files.tree(root / "pets", [other, "dog"], splits=("test",))
+        with pytest.raises(data.DatasetError, match=r"differs from .* only in case or in characters that are not seen"):
+            load()
+
+    @pytest.mark.parametrize("names", [("Cat", "cat"), ("cat\u200b", "cat")])
+    def test_two_classes_that_look_alike_are_told(
+        self, root: Path, names: tuple[str, str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        files.tree(root / "pets", list(names))
+        assert load().num_classes == 2
+        assert "differ only in case or in characters that are not seen; they are two classes" in caplog.text
