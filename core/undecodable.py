@@ -6,7 +6,10 @@ encoder writes. Such a name is kept as it is where a file is opened, and made vi
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -14,6 +17,20 @@ _LONE = re.compile("[\ud800-\udfff]")
 def visible(text: str) -> str:
     r"""The text with each undecodable byte spelled out, as ``caf\xe9``; any other lone surrogate as ``\ud800``."""
     return text if text.isascii() else _LONE.sub(_spelled, text)
+
+
+@contextlib.contextmanager
+def openable(path: Path) -> Iterator[str]:
+    """A path of the same file for a library that wants UTF-8, as safetensors does; valid within the context.
+
+    Raises OSError if the file cannot be opened.
+    """
+    name = str(path)
+    if visible(name) == name:
+        yield name
+        return
+    with path.open("rb") as file:
+        yield f"/dev/fd/{file.fileno()}"
 
 
 def _spelled(match: re.Match[str]) -> str:

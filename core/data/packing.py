@@ -138,7 +138,7 @@ def _adopted(places: _Places, name: str, listing: Listing, image_size: int) -> P
     _log.info("%s: looking through %d images for what the pack of an earlier version shows otherwise", name, total)
     paths = [listing.root / file.path for split in (listing.train, listing.test) for file in split]
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        others = sum(threads.map(lambda path: gives_other_pixels(path, image_size), paths))
+        others = sum(threads.map(lambda path: _differs(path, image_size), paths))
     if others:
         _log.warning(
             "%s: %d images are shown otherwise than in the pack of an earlier version, which did not turn images as "
@@ -150,6 +150,14 @@ def _adopted(places: _Places, name: str, listing: Listing, image_size: int) -> P
     _write_json(places.plain / "pack.json.partial", written)
     (places.plain / "pack.json.partial").replace(places.plain / "pack.json")
     return replace(pack, key=places.key, decoding=DECODING)
+
+
+def _differs(path: Path, image_size: int) -> bool:
+    """Whether a file has to be decoded again. One that cannot be read is: packing then says what is wrong with it."""
+    try:
+        return gives_other_pixels(path, image_size)
+    except Exception:  # noqa: BLE001 (a damaged file makes the decoders raise whatever they come upon)
+        return True
 
 
 def _key(listing: Listing, image_size: int) -> str:

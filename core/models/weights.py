@@ -18,6 +18,7 @@ from torch import Tensor
 
 from core.data.places import data_dir, download_allowed
 from core.models.network import Network, WeightsError
+from core.undecodable import openable
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "student", "net")
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
@@ -55,7 +56,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+        with openable(path) as name:
+            tensors: dict[str, Tensor] = safetensors.torch.load_file(name)
     except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(f"cannot be read: {error}") from error
     return tensors

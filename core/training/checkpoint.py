@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from core.training.errors import TrainingError
 from core.training.state import flatten, unflatten
+from core.undecodable import openable
 
 VERSION = 2
 
@@ -220,7 +221,8 @@ def save_weights(model: nn.Module, path: Path, origin: dict[str, str] | None = N
 def load_weights(model: nn.Module, path: Path) -> None:
     """Read weights into a model. Raises TrainingError, which names the keys that do not match."""
     try:
-        tensors = safetensors.torch.load_file(path)
+        with openable(path) as name:
+            tensors = safetensors.torch.load_file(name)
     except (OSError, safetensors.SafetensorError) as error:
         raise TrainingError("error", f"the weights {path} cannot be read: {error}") from error
     try:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from core.data.places import locked
+from core.undecodable import openable
 
 FORMAT = 1
 """Raised when the files begin to mean something else; old ones are then not read."""
@@ -91,7 +92,7 @@ class LogitFiles:
         """An epoch's logits on the CPU; None where they are not there. A damaged file is removed."""
         path = self._path(epoch)
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with openable(path) as name, safetensors.safe_open(name, framework="pt") as file:
                 rows = Rows(file.get_tensor("centred"), file.get_tensor("mean"))
                 checksum = (file.metadata() or {}).get("crc32")
             shapes = (rows.centred.shape, rows.mean.shape, rows.centred.dtype)

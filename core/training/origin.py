@@ -13,6 +13,7 @@ import safetensors
 
 from core.data import Dataset
 from core.training.errors import TrainingError
+from core.undecodable import openable
 
 _CLASSES, _CONTENT = "dkd_classes", "dkd_content"
 
@@ -30,7 +31,7 @@ def compare_origin(weights: Path, dataset: Dataset) -> str | None:
     Raises TrainingError where its classes are others, since its logits then are of something else.
     """
     try:
-        with safetensors.safe_open(weights, framework="pt") as file:
+        with openable(weights) as name, safetensors.safe_open(name, framework="pt") as file:
             told = file.metadata() or {}
     except (OSError, safetensors.SafetensorError):
         return None  # whoever reads the weights themselves says so

@@ -48,6 +48,9 @@ class TestNotUtf8:
         path.write_text(json.dumps(content))
         return path
 
+    def out(self, root: Path) -> Path:
+        return root / os.fsdecode(b"\xfaut")
+
     def core_run(self, root: Path) -> subprocess.CompletedProcess[bytes]:
         """``python -m core run`` with a data folder, class folders and files of which no name is UTF-8."""
         data_dir = root / os.fsdecode(b"d\xe9ta")
@@ -60,7 +63,8 @@ class TestNotUtf8:
                     picture.rename(to)
         (data_dir / "pets/train" / NOT_UTF8 / os.fsdecode(b"\xe8.json")).write_text("{}")
         environment = os.environ | {"DATA_DIR": str(data_dir), "PYTHONIOENCODING": "utf-8", "DKD_THREADS": "1"}
-        command = [sys.executable, "-m", "core", "run", str(self.spec(root)), "--out", str(root / "out")]
+        environment["DKD_CACHE_DIR"] = str(root / os.fsdecode(b"c\xe4che"))
+        command = [sys.executable, "-m", "core", "run", str(self.spec(root)), "--out", str(self.out(root))]
         return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300)
 
     def test_they_are_trained_on_and_shown(self, root: Path) -> None:
@@ -68,7 +72,7 @@ class TestNotUtf8:
         assert done.returncode == 0, done.stderr
         assert rb"d\xe9ta/pets: left out of the images" in done.stderr
         assert rb"train/caf\xe9/\xe8.json" in done.stderr
-        records = JournalReader(root / "out/teacher-seed0" / JOURNAL_NAME).read()
+        records = JournalReader(self.out(root) / "teacher-seed0" / JOURNAL_NAME).read()
         assert isinstance(records[-1].event, Finished)
         # As a worker sends it.
         assert r"caf\\xe9" in EventBatch(attempt=1, records=records).model_dump_json()
@@ -77,10 +81,10 @@ class TestNotUtf8:
         assert self.core_run(root).returncode == 0
         damaged = root / os.fsdecode(b"d\xe9ta") / "pets/train" / NOT_UTF8 / os.fsdecode(b"\xe4.png")
         damaged.write_text("no image")
-        (root / "out/teacher-seed0/fingerprint.json").unlink()  # or the finished run is kept
+        (self.out(root) / "teacher-seed0/fingerprint.json").unlink()  # or the finished run is kept
         done = self.core_run(root)
         assert done.returncode == 1
-        *_, last = read_journal(root / "out/teacher-seed0" / JOURNAL_NAME)
+        *_, last = read_journal(self.out(root) / "teacher-seed0" / JOURNAL_NAME)
         assert isinstance(last.event, Failed)
         assert r"1 image(s) cannot be read: " in last.event.reason
         assert r"train/caf\xe9/\xe4.png" in last.event.reason
