@@ -146,7 +146,7 @@ def _adopted(places: _Places, name: str, listing: Listing, image_size: int) -> P
             *(name, others),
         )
         return None
-    written = json.loads((places.plain / "pack.json").read_text()) | {"decoding": DECODING}
+    written = json.loads((places.plain / "pack.json").read_text(encoding="utf-8")) | {"decoding": DECODING}
     _write_json(places.plain / "pack.json.partial", written)
     (places.plain / "pack.json.partial").replace(places.plain / "pack.json")
     return replace(pack, key=places.key, decoding=DECODING)
@@ -183,7 +183,7 @@ def _key(listing: Listing, image_size: int) -> str:
 def _open(folder: Path, listing: Listing, image_size: int) -> Pack | None:
     """A pack that is there and whole."""
     try:
-        written = json.loads((folder / "pack.json").read_text())
+        written = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
         statistics = Statistics(tuple(written["mean"]), tuple(written["std"]))
         train = _mapped(folder / "train.bin", len(listing.train), image_size)
         test = _mapped(folder / "test.bin", len(listing.test), image_size)
@@ -241,7 +241,7 @@ def _make(places: _Places, name: str, listing: Listing, image_size: int) -> Pack
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())

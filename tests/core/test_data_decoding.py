@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -238,3 +239,14 @@ class TestSaid:
         (pets / "train/cat/0.png").unlink()
         (pets / "train/cat/0.pgm").write_bytes(b"P5 8 8 65535\n" + b"\x80\x00" * 64)
         assert load().train.images[0].unique().tolist() == [128]
+
+
+def test_a_pack_of_before_with_a_file_that_is_damaged_now_names_it(pets: Path) -> None:
+    load()
+    TestPacksOfBefore().make_old(pets)
+    path = pets / "train/cat/0.png"
+    before = path.stat()
+    path.write_bytes(b"x" * before.st_size)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(data.DatasetError, match=r"1 image\(s\) cannot be read: .*cat/0.png"):
+        load()

@@ -159,5 +159,5 @@ def test_core_run_prints_it(pets: Path, tmp_path: Path, capsys: pytest.CaptureFi
     )
     assert run_experiment(spec, tmp_path / "out") == 0
     said = capsys.readouterr().err
-    assert said.count("warning: teacher seed 0: ") == 1
-    assert said.count("1 .json file (no image)") == 1
+    assert said.count("1 .json file (no image) (as train/cat/notes.json)") == 1
+    assert "warning" in said
