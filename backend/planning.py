@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.orm import Session
 
+from backend import planned_teachers
 from backend.db import models, new_ids, now, objects, parts
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.db.prepared import Prepared
@@ -17,7 +18,7 @@ from backend.db.upsert import insert_if_absent, new_rows
 from backend.eligibility import as_column, from_column
 from backend.errors import invalid
 from backend.estimates import estimate
-from backend.teachers import find_teacher, inherit_priority, live_teacher, need_again
+from backend.teachers import inherit_priority, live_teacher, need_again
 from core.spec import ExperimentSpec, PlannedRun, Problem, RunSpec, warnings_of
 from core.wire.public import PlannedRunInfo, Preview, ProblemField
 
@@ -134,10 +135,16 @@ def _insert_experiments(
         connection.execute(insert(ExperimentTag), tags)
 
 
-def preview(session: Session, spec: ExperimentSpec) -> Preview:
-    """What ``create`` would make, and what a person should know before."""
-    plan = spec.plan()
-    shared = [item.spec.role == "teacher" and _known(session, item.spec.fingerprint()) for item in plan]
+def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, draft: Mapping[str, Any]) -> Preview:
+    """What ``create`` would make, and what a person should know before.
+
+    Args:
+        resolved: the spec with its uploads named by their content, as it would be stored.
+        draft: what a person goes on writing from.
+    """
+    plan = resolved.plan()
+    teacher = planned_teachers.of(session, resolved)
+    shared = [item.spec.role == "teacher" and teacher is not None and teacher.run_id is not None for item in plan]
     runs = [
         PlannedRunInfo(
             label=item.label, role=item.spec.role, model=item.spec.model.name, seed=item.spec.seed, shared=known
@@ -149,14 +156,12 @@ def preview(session: Session, spec: ExperimentSpec) -> Preview:
     trained = [item.spec for item, known in zip(plan, shared, strict=True) if not known and _trains(item.spec)]
     return Preview(
         spec=spec.model_dump(mode="json"),
+        draft=dict(draft),
+        teacher=teacher,
         estimate=estimate(session, spec, trained),
         runs=runs,
         warnings=warnings,
     )
-
-
-def _known(session: Session, fingerprint: str) -> bool:
-    return find_teacher(session, fingerprint) is not None
 
 
 def _trains(run: RunSpec) -> bool:

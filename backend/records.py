@@ -12,6 +12,7 @@ from backend.comparisons import data
 from backend.db import models, parts
 from backend.errors import not_found
 from backend.views import KEPT_APART, attempt_shape
+from core.spec import starting_point
 from core.wire.records import ExperimentRecord, RunRecord, TeacherRecord
 
 
@@ -133,7 +134,7 @@ def _repeat(run: models.Run, label: str, experiment: models.Experiment) -> dict[
         return None
     choices = [choice for choice in experiment.spec["methods"] if choice["label"] == label]
     name = f"{experiment.name[:60]}, {label[:20]} seed {run.seed}"
-    return experiment.spec | {"name": name, "methods": choices, "seeds": [run.seed]}
+    return starting_point(experiment.spec | {"name": name, "methods": choices, "seeds": [run.seed]})
 
 
 def _teacher(run: models.Run) -> TeacherRecord:

@@ -9,13 +9,15 @@ from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from backend import idempotency, planning, uploads
-from backend.db.models import Experiment
+from backend.db.models import Experiment, ExperimentTag
 from backend.errors import ApiError, conflict
 from backend.settings import Settings
 from backend.tokens import Principal
 from backend.webhooks import refuse_webhooks
-from core.spec import ExperimentSpec, Problem, SpecError, parse_experiment, with_field, with_fields
+from core.spec import ExperimentSpec, Problem, SpecError, field_at, parse_experiment, released, with_field, with_fields
 from core.spec.experiment import NAME_LENGTH
+from core.spec.sweep import renamed
+from core.wire.public import Preview
 from core.wire.submissions import MAX_EXPERIMENTS, MAX_RUNS, Submitted, SubmittedList
 
 
@@ -61,6 +63,13 @@ def create(
         sweep=sweep,
         webhook=settings.webhook_url,
     )
+
+
+def preview(session: Session, spec: ExperimentSpec, settings: Settings, *, draft: Mapping[str, Any]) -> Preview:
+    """What ``create`` would make of a spec. Raises SpecError as it does, but for a name that is taken."""
+    refuse_webhooks([("", spec)], settings)
+    ((_, stored),) = uploads.resolved(session.connection(), [("", spec)])
+    return planning.preview(session, spec, stored, draft)
 
 
 def request_of(principal: Principal, key: str | None, body_sha256: str) -> idempotency.Request | None:
@@ -121,7 +130,10 @@ def cloned(session: Session, experiment: Experiment, name: str | None, changes: 
 
     Raises SpecError with the path of each problem, the changed fields' own.
     """
-    data = {**experiment.spec, "notes": experiment.notes}
+    tags = select(ExperimentTag.tag).where(ExperimentTag.experiment_id == experiment.id).order_by(ExperimentTag.tag)
+    # Notes and tags as they are by now, which may not be as they were submitted.
+    known = {**experiment.spec, "notes": experiment.notes, "tags": list(session.scalars(tags))}
+    data = released(known, changes)
     problems: list[Problem] = []
     for path, value in changes.items():
         try:
@@ -131,13 +143,24 @@ def cloned(session: Session, experiment: Experiment, name: str | None, changes: 
     if problems:
         raise SpecError(problems)
     if name is not None or "name" not in changes:
-        data = with_fields(data, {"name": name or _free_name(session, experiment.name)})
+        data = with_fields(data, {"name": name or _free_name(session, _changed_name(experiment, changes))})
     return parse_experiment(data)
 
 
+def _changed_name(experiment: Experiment, changes: Mapping[str, Any]) -> str:
+    """The name with what a sweep wrote into it of the fields that change: ``search epochs=5`` says so of 5 epochs."""
+    name = experiment.name
+    if experiment.sweep:
+        for path, value in changes.items():
+            name = renamed(name, path, field_at(experiment.spec, path), value)
+    return name if len(name) <= NAME_LENGTH else experiment.name
+
+
 def _free_name(session: Session, name: str) -> str:
-    """The name with the first number that is free behind it."""
+    """The name, with the first number that is free behind it where it is taken."""
     taken = set(session.scalars(select(Experiment.name).where(Experiment.name.startswith(name[:90], autoescape=True))))
+    if name not in taken:
+        return name
     number = 2
     while True:
         end = f" ({number})"

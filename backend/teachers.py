@@ -1,6 +1,6 @@
 """What a teacher's run has beyond other runs: it is one of its kind, it is needed by others, and it has their priority.
 
-Every function wants the teacher's row locked by the caller, but for ``live_teacher``, ``find_teacher`` and ``listed``.
+Every function wants the teacher's row locked by the caller, but for ``live_teacher`` and ``listed``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from backend.errors import conflict
 from backend.metrics_store import KNOWN, decode
 from core.wire.public import TERMINAL, TeacherInfo
 
-_LIVE = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
+LIVE = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
+"""A teacher that is trained or will be."""
 _NAMED = 5
 _MOST_LISTED = 1000
 _TOP1 = "test/top1"
@@ -24,15 +25,10 @@ _TOP1 = "test/top1"
 
 def live_teacher(session: Session, fingerprint: str, *, lock: bool = False) -> Run | None:
     """The teacher of that fingerprint that is trained or will be; there is at most one."""
-    query = select(Run).where(_LIVE, Run.fingerprint == fingerprint)
+    query = select(Run).where(LIVE, Run.fingerprint == fingerprint)
     if lock:
         query = query.with_for_update().execution_options(populate_existing=True)
     return session.scalars(query).one_or_none()
-
-
-def find_teacher(session: Session, fingerprint: str) -> str | None:
-    """The id of that teacher."""
-    return session.scalars(select(Run.id).where(_LIVE, Run.fingerprint == fingerprint)).one_or_none()
 
 
 def need_again(teacher: Run, moment: datetime) -> None:

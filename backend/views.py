@@ -18,6 +18,7 @@ from backend.eligibility import Offer, offers, what_is_missing
 from backend.errors import not_found
 from backend.planning import warnings_as_fields
 from core.spec import ExperimentSpec, problems_of, stored_experiment, warnings_of
+from core.spec.labels import misnaming
 from core.wire import public
 from core.wire.public import TERMINAL
 
@@ -108,7 +109,14 @@ def whole_run(session: Session, run_id: str) -> public.Run | None:
         test_size=run.test_size,
         weights=run.weights_path,
         log_tail=_log_tail(session, run),
+        warnings=_run_warnings(run),
     )
+
+
+def _run_warnings(run: Run) -> list[public.ProblemField]:
+    choice: dict[str, Any] = run.spec["method"]
+    text = misnaming(choice["name"], choice["params"], choice["label"]) if run.role == "student" else None
+    return [public.ProblemField(path="method.label", message=text)] if text else []
 
 
 def attempt_shape(attempt: models.Attempt) -> public.Attempt:

@@ -9,6 +9,7 @@ from typing import Any
 from client.connection import API, Connection, body_of, part
 from client.objects import Experiment
 from core.spec import ExperimentSpec, SweepSpec
+from core.wire.public import Preview
 from core.wire.submissions import CloneRequest, ExperimentChange, SubmittedList, SweepPreview
 
 
@@ -53,9 +54,24 @@ class Making:
     def clone(
         self, id_or_name: str, *, name: str | None = None, changes: Mapping[str, Any] | None = None
     ) -> Experiment:
-        """Submit an experiment again with fields changed, named by their paths. Repeated only where it has a name."""
+        """Submit an experiment again with fields changed, named by their paths. Repeated only where it has a name.
+
+        Its teacher stays the one that it is unless ``teacher`` changes; labels that nobody typed follow the methods.
+        """
         body = body_of(CloneRequest, name=name, changes=dict(changes or {}))
         return self._experiment("POST", f"/{part(id_or_name)}/clone", body=body)
+
+    def preview_clone(
+        self, id_or_name: str, *, name: str | None = None, changes: Mapping[str, Any] | None = None
+    ) -> Preview:
+        """What ``clone`` would make, without making it.
+
+        To change a spec in Python begin with the ``draft`` of the answer, not with an experiment's ``spec``: the
+        draft's teacher stays the same, and its labels follow the methods.
+        """
+        path = f"{API}/experiments/{part(id_or_name)}/clone/preview"
+        body = body_of(CloneRequest, name=name, changes=dict(changes or {}))
+        return self._connection.send("POST", path, Preview, body=body, repeatable=True)
 
     def experiment(self, id_or_name: str) -> Experiment:
         """One experiment with its runs."""

@@ -161,6 +161,7 @@ def run_view(run: Run) -> RenderableType:
     parts: list[RenderableType] = [Text.assemble((name_of(run), "bold"), "  ", state(run.state)), facts]
     if run.reason:
         parts.insert(1, Text(run.reason, style="red" if run.state == "failed" else ""))
+    parts[1:1] = [Text(f"note: {item.message}", style="yellow") for item in run.warnings]
     if run.attempts:
         tries = table("attempt", "worker", "device", "started", "took", "outcome", "reason", numbers=("attempt",))
         for item in run.attempts:
@@ -238,7 +239,8 @@ def preview_view(preview: Preview) -> RenderableType:
     shared = len(preview.runs) - new
     text = f"{new} run(s) to train" + (f", {shared} shared" if shared else "")
     notes = [Text(f"note: {item.path}: {item.message}", style="yellow") for item in preview.warnings]
-    return Group(made, Text(), Text(text), *notes)
+    teacher = [Text(preview.teacher.sentence)] if preview.teacher else []
+    return Group(made, Text(), Text(text), *teacher, *notes)
 
 
 def catalog_table(kind: str, entries: Iterable[dict[str, Any]]) -> Table:

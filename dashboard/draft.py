@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
-from core.wire.public import Catalog, Experiment
+from core.wire.public import Catalog, Experiment, PlannedTeacher
 from dashboard import forms, session
 
 _KEY = "new.state"
@@ -28,6 +29,8 @@ class State:
         written: the spec, as text, that the YAML in its field is of.
         link: the query parameters that the draft was begun from.
         said: about what the form was begun from.
+        kept: of a copy: the teacher of what it was copied from, as the draft holds one, and what is known of it.
+        train_one: the copy is to have another teacher.
     """
 
     draft: dict[str, Any]
@@ -37,6 +40,8 @@ class State:
     written: str = ""
     link: dict[str, str] = field(default_factory=dict)
     said: str = ""
+    kept: tuple[dict[str, Any], PlannedTeacher] | None = None
+    train_one: bool = False
 
 
 def state(catalog: Catalog) -> State:
@@ -52,12 +57,24 @@ def blank(catalog: Catalog) -> dict[str, Any]:
     return forms.blank_draft(listed, catalog.experiment_schema)
 
 
-def load(held: State, draft: dict[str, Any]) -> None:
-    """Show another draft in the form."""
+def load(held: State, draft: dict[str, Any], teacher: PlannedTeacher | None = None) -> None:
+    """Show another draft in the form.
+
+    Args:
+        teacher: of a copy: what is known of the draft's teacher, which the form then offers to keep.
+    """
+    redraw(held, draft)
+    held.said = ""
+    held.kept = (deepcopy(draft["teacher"]), teacher) if teacher and draft["teacher"] else None
+    held.train_one = False
+
+
+def redraw(held: State, draft: dict[str, Any]) -> None:
+    """Show the draft as it was changed by a button of the form itself."""
     held.draft = draft
     held.generation = uuid.uuid4().hex[:8]
     held.made = held.pending = None
-    held.written = held.said = ""
+    held.written = ""
 
 
 def free_name(name: str) -> str:

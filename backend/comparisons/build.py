@@ -167,7 +167,7 @@ def condition(sample: Sample) -> str:
 
 def conditions(sample: Sample, question: Question) -> list[str]:
     """What any number of the sample holds for."""
-    found = []
+    found = sample.misnamed
     if sample.teachers_vary:
         found.append(
             "Teachers vary, so a teacher is the unit: the pairs of each are averaged before anything is computed."

@@ -199,6 +199,7 @@ def _notes(sample: Sample, setting: Setting, tests: int) -> list[str]:
         "Claims 3 to 5 are judged by pairs: a verdict needs p < 0.05 after Holm, and for 3 and 5 an interval without "
         "zero. Claim 4 is tested by signs, since a run that never got there is later than any.",
     ]
+    found[:0] = sample.misnamed
     if tests > 1:
         found.append(f"Holm is over the {tests} tests of this report.")
     if sample.teachers and not sample.teachers_vary:

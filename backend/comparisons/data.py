@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from backend.db import models, parts
 from backend.metrics_store import decode
 from core.events import RANKS_KEY
+from core.spec.labels import misnaming
 from core.wire.base import TERMINAL, RunState
 
 ACCURACY = "test/top1"
@@ -124,6 +125,16 @@ class Sample:
     def labels(self) -> dict[str, str]:
         """Method names by label, in the order of the specs."""
         return {choice["label"]: choice["name"] for item in self.experiments for choice in item.spec["methods"]}
+
+    @property
+    def misnamed(self) -> list[str]:
+        """Of every label that names another method or reduction than it stands for: a sentence that says so."""
+        return [
+            f"In {item.name} {text}."
+            for item in self.experiments
+            for choice in item.spec["methods"]
+            if (text := misnaming(choice["name"], choice["params"], choice["label"]))
+        ]
 
     @property
     def complete(self) -> bool:

@@ -20,18 +20,26 @@ def setting(spec: dict[str, Any]) -> dict[str, Any]:
     teacher = whole.get("teacher")
     return {
         "dataset": whole["dataset"],
+        "training": whole["training"],  # before the teacher, which may only follow it
         "teacher": teacher and {key: value for key, value in teacher.items() if key != "seed"},
         "student": whole["student"],
-        "training": whole["training"],
     }
 
 
 def _filled_in(spec: dict[str, Any]) -> dict[str, Any]:
-    """As it was stored where this backend cannot read it: a plugin is away, or it is of a newer version."""
+    """As it was stored where this backend cannot read it: a plugin is away, or it is of a newer version.
+
+    The teacher's training is written out: a teacher trained "as the students are" is the same as one of which a clone
+    says so in so many words.
+    """
     try:
-        return stored_experiment(spec).model_dump(mode="json")
+        found = stored_experiment(spec)
     except ValidationError:
         return spec
+    whole, training = found.model_dump(mode="json"), found.teacher_training()
+    if training:
+        whole["teacher"]["training"] = training.model_dump(mode="json")
+    return whole
 
 
 def methods(spec: dict[str, Any]) -> dict[str, Any]:

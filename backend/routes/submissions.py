@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from backend import planning, submission, views
+from backend import planned_teachers, planning, submission, uploads, views
 from backend.bodies import KEY_LENGTH, BodyDep, KeyDep, read_body
 from backend.deps import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, WakerDep, submits
 from backend.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
@@ -15,7 +15,8 @@ from backend.short_way import short_way
 from backend.texts import first_unfit
 from backend.tokens import Principal
 from backend.webhooks import refuse_webhooks
-from core.spec import Problem, SpecError, parse_experiment, parse_sweep, warnings_of
+from core.spec import Problem, SpecError, parse_experiment, parse_sweep, starting_point, warnings_of
+from core.spec.labels import without_automatic_labels
 from core.spec.sweep import changes_of, expand
 from core.wire import public
 from core.wire.submissions import CloneRequest, SubmittedList, SweepPoint, SweepPreview
@@ -81,8 +82,7 @@ def preview(body: BodyDep, session: SessionDep, settings: SettingsDep) -> public
     422 as submitting it, but for a name that is taken, which is a warning.
     """
     spec = parse_experiment(body.data)
-    refuse_webhooks([("", spec)], settings)
-    return planning.preview(session, spec)
+    return submission.preview(session, spec, settings, draft=without_automatic_labels(spec.model_dump(mode="json")))
 
 
 @router.post("/experiments/bulk", status_code=201, openapi_extra=BULK_BODY, responses=_AT_ONCE)
@@ -119,17 +119,34 @@ def clone(
 ) -> public.Experiment:
     """Submit an experiment again under another name, with fields changed: edit and resubmit.
 
-    A teacher that stays the same is not trained again. Without a name it gets the next free number, so that repeating
-    makes another one; with a name, a second request is refused with 422.
+    The teacher stays the one that it is, and is not trained again, whatever changes in `training`; to train another
+    one change `teacher` (`teacher.training: null` trains it as the students are). A method that changes takes its
+    label along unless somebody typed that. Without a name it gets the next free number, so that repeating makes another
+    one; with a name, a second request is refused with 422.
     """
-    unfit = first_unfit({"name": request.name, "changes": request.changes})
-    if unfit is not None:
-        raise SpecError([Problem(unfit, "contains a character that is not text")])
+    _refuse_unfit(request)
     with database.write() as session:
         spec = submission.cloned(session, find(session, key), request.name, request.changes)
         (experiment_id,) = submission.create(session.connection(), [("", spec)], settings, submitted_by=principal.name)
     waker.wake()
     return whole(database, experiment_id)
+
+
+@router.post("/experiments/{key:path}/clone/preview", dependencies=[submits])
+def preview_clone(key: str, request: CloneRequest, session: SessionDep, settings: SettingsDep) -> public.Preview:
+    """What a clone would make, which teacher it would use and why, and what to know before; nothing is stored.
+
+    Its `draft` is what to go on from by hand: with the teacher's training written out, so that it stays the same.
+    """
+    _refuse_unfit(request)
+    spec = submission.cloned(session, find(session, key), request.name, request.changes)
+    return submission.preview(session, spec, settings, draft=starting_point(spec.model_dump(mode="json")))
+
+
+def _refuse_unfit(request: CloneRequest) -> None:
+    unfit = first_unfit({"name": request.name, "changes": request.changes})
+    if unfit is not None:
+        raise SpecError([Problem(unfit, "contains a character that is not text")])
 
 
 @router.post("/sweeps", status_code=201, openapi_extra=SWEEP_BODY, responses=_AT_ONCE, tags=["sweeps"])
@@ -143,8 +160,10 @@ def sweep(
 ) -> SubmittedList:
     """Submit a sweep: one experiment for each combination, all of them or none.
 
-    Fields are varied over a grid, listed points and seeded random draws. 422 with the path of the axis and value that
-    a problem comes from, as `grid.training.optimizer.lr.1`, and of `max_runs` where there would be more runs.
+    Fields are varied over a grid, listed points and seeded random draws. Where `training` is varied the teacher is not:
+    it is trained as `experiment.training` has it, unless that is complete only with a varied field. 422 with the path
+    of the axis and value that a problem comes from, as `grid.training.optimizer.lr.1`, and of `max_runs` where there
+    would be more runs.
     """
     parsed = parse_sweep(body.data)
     specs = expand(parsed)
@@ -170,14 +189,27 @@ def preview_sweep(body: BodyDep, session: SessionDep, settings: SettingsDep) -> 
     parsed = parse_sweep(body.data)
     specs = expand(parsed)
     refuse_webhooks([("", spec) for spec in specs], settings)
+    stored = [spec for _, spec in uploads.resolved(session.connection(), [("", spec) for spec in specs])]
+    teachers, count, new = planned_teachers.of_many(session, stored, planned_teachers.MOST_SHOWN)
     taken = planning.taken(session, [spec.name for spec in specs])
     found = [problem for spec in specs for problem in warnings_of(spec)]
     warnings = {
         (item.path, item.message): item
-        for item in (*map(planning.name_taken, taken), *planning.warnings_as_fields(found))
+        for item in (
+            *map(planning.name_taken, taken),
+            *planned_teachers.several(specs),
+            *planning.warnings_as_fields(found),
+        )
     }
     items = [
         SweepPoint(name=item.name, runs=item.runs, changes=changes)
         for item, changes in zip(submission.counted([""] * len(specs), specs).items, changes_of(parsed), strict=True)
     ]
-    return SweepPreview(items=items, runs=submission.count_runs(specs), warnings=list(warnings.values()))
+    return SweepPreview(
+        items=items,
+        runs=submission.count_runs(specs),
+        teachers=teachers,
+        teacher_count=count,
+        new_teachers=new,
+        warnings=list(warnings.values()),
+    )

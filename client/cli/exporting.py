@@ -16,6 +16,7 @@ from client.errors import ClientSettingsError
 from client.exporting import mlflow, tensorboard
 from client.exporting.series import DownsampledError
 from client.http import Client
+from core.spec import starting_point
 from core.wire.public import Experiment, Run
 from core.wire.records import ExperimentRecord, RunRecord
 
@@ -91,7 +92,7 @@ def _text(client: Client, found: Experiment | Run, format: str) -> str:
         if spec is None:
             raise exits.Stop("a teacher has no spec of its own; its students bring it with them", exits.BAD_INPUT)
     else:
-        spec = found.spec
+        spec = starting_point(found.spec)
     return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100)
 
 

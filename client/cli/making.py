@@ -10,10 +10,12 @@ from rich.table import Table
 
 from client.cli import exits
 from client.cli.options import JsonFlag, SetOption, connected, parse_change, read_plain, told_as, write_json
-from client.render import console_for
+from client.render import console_for, preview_view
 from core.spec import parse_sweep
 from core.spec.sweep import expand
+from core.wire.submissions import SweepPreview
 
+_TEACHERS_NAMED = 3
 Named = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name or id.")]
 
 
@@ -43,6 +45,8 @@ def sweep(
                 for warning in shown.warnings:
                     typer.echo(f"note: {warning.path}: {warning.message}", err=True)
                 console_for().print(_table([(item.name, "", item.runs) for item in shown.items]))
+                for sentence in teacher_lines(shown):
+                    typer.echo(sentence)
                 typer.echo(f"{len(shown.items)} experiment(s), {shown.runs} run(s)")
             return exits.OK
         made = client.sweep(data)
@@ -58,15 +62,33 @@ def clone(
     experiment: Named,
     name: Annotated[str | None, typer.Option(help="Of the new one; else the old one with a number.")] = None,
     changes: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what it would make.")] = False,
     as_json: JsonFlag = False,
 ) -> int:
-    """Submit an experiment again, with fields changed by --set."""
+    """Submit an experiment again, with fields changed by --set.
+
+    Its teacher stays the one that it is, whatever changes in training, unless teacher changes
+    (--set teacher.training=null trains one as the students are). Labels that nobody typed follow the methods.
+    """
     wanted: dict[str, Any] = dict(parse_change(change) for change in changes or [])
     with connected() as client, told_as(name=f"--name {name!r}: 1 to 100 characters"):
+        if dry_run:
+            shown = client.preview_clone(experiment, name=name, changes=wanted)
+            if as_json:
+                write_json(shown)
+            else:
+                console_for().print(preview_view(shown))
+            return exits.OK
         made = client.clone(experiment, name=name, changes=wanted)
+    for note in made.warnings:
+        typer.echo(f"note: {note.path}: {note.message}", err=True)
     if as_json:
         write_json(made)
     else:
+        for teacher in (run for run in made.runs if run.role == "teacher"):
+            new = teacher.experiment_id == made.id
+            how = "a new teacher is made" if new else "the teacher is there"
+            typer.echo(f"{how}: run {teacher.id}, {teacher.state}")
         typer.echo(f"{made.name}: {len(made.runs)} run(s), id {made.id}; follow with `dkd watch {made.id}`")
     return exits.OK
 
@@ -156,6 +178,16 @@ def _archive(experiment: str, archived: bool, as_json: bool) -> int:
     else:
         typer.echo(f"{found.name}: {'archived' if archived else 'shown in lists'}")
     return exits.OK
+
+
+def teacher_lines(shown: SweepPreview) -> list[str]:
+    """How many teachers a sweep has, and of the first few which they are."""
+    if not shown.teacher_count:
+        return []
+    lines = [f"{shown.teacher_count} teacher(s), {shown.new_teachers} to make"]
+    lines += [f"  {teacher.sentence}" for teacher in shown.teachers[:_TEACHERS_NAMED]]
+    more = shown.teacher_count - _TEACHERS_NAMED
+    return [*lines, f"  and {more} more"] if more > 0 else lines
 
 
 def _table(rows: list[tuple[str, str, int]]) -> Table:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from client.cli.exits import BAD_INPUT, Stop
 from client.http import Client
 from core.spec import Problem, SpecError, load_file, load_text, parse_experiment, with_field
+from core.spec.labels import without_automatic_labels
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, as the API answers.")]
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML or JSON file; - reads stdin.")]
@@ -65,6 +66,8 @@ def read_plain(source: str, changes: Sequence[str], judge: Callable[[Any], objec
     name = "stdin" if source == "-" else source
     try:
         data = load_text(_stdin()) if source == "-" else load_file(Path(source))
+        if changes:
+            data = _with_labels_released(data)
         for change in changes:
             data = set_field(data, change)
         judge(data)
@@ -77,6 +80,13 @@ def read_plain(source: str, changes: Sequence[str], judge: Callable[[Any], objec
         raise SpecError(named) from None
     fields: dict[str, Any] = data
     return fields
+
+
+def _with_labels_released(data: Any) -> Any:
+    """A spec, or the spec in a sweep, whose methods take their labels along when they are changed."""
+    if isinstance(data, dict) and "experiment" in data:
+        return {**data, "experiment": without_automatic_labels(data["experiment"])}
+    return without_automatic_labels(data)
 
 
 def parse_change(change: str) -> tuple[str, Any]:

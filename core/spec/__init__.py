@@ -12,7 +12,7 @@ from core.spec.parts import (
     Training,
     WorkerLabel,
 )
-from core.spec.paths import with_field, with_fields
+from core.spec.paths import field_at, with_field, with_fields
 from core.spec.problems import Problem, SpecError, problems_of
 from core.spec.reading import (
     load_file,
@@ -24,6 +24,7 @@ from core.spec.reading import (
     to_yaml,
 )
 from core.spec.run import RunSpec
+from core.spec.starting import released, starting_point
 from core.spec.sweep import SweepSpec, parse_sweep
 from core.spec.warnings import warnings_of
 from core.spec.weights import Weights
@@ -47,6 +48,7 @@ __all__ = [
     "Training",
     "Weights",
     "WorkerLabel",
+    "field_at",
     "load_file",
     "load_text",
     "parse_experiment",
@@ -54,6 +56,8 @@ __all__ = [
     "parse_text",
     "problems_of",
     "read_experiment",
+    "released",
+    "starting_point",
     "stored_experiment",
     "to_yaml",
     "warnings_of",

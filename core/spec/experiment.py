@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from core.catalog import DATASETS, METHODS, UnknownNameError
 from core.spec import ranges
 from core.spec.parts import (
+    LABEL_LENGTH,
     DatasetChoice,
     MethodChoice,
     ModelChoice,
@@ -49,6 +50,18 @@ def _addressable(name: str, info: ValidationInfo) -> str:
 
 Name = Annotated[str, Field(pattern=r"^\S(.*\S)?$"), AfterValidator(_seen), AfterValidator(_addressable)]
 Tag = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,]+$"), AfterValidator(_seen)]
+
+
+def _labelled_twice(first: MethodChoice, second: MethodChoice) -> str:
+    text = f"two methods are labelled {second.label!r}"
+    if first.name != second.name:
+        return f"{text}; give one of them a label of its own"
+    apart = {key: value for key, value in second.params.items() if value != first.params.get(key)}
+    if not apart:
+        return f"{text} and have the same parameters; leave one out, or give it a label of its own"
+    key, value = next(iter(apart.items()))
+    example = f"{second.label} {key}={value}"[:LABEL_LENGTH]
+    return f"{text}; they differ in {', '.join(apart)}: give one of them a label of its own, as {example!r}"
 
 
 class Teacher(SpecModel):
@@ -148,8 +161,8 @@ class ExperimentSpec(SpecModel):
                 text = f"{TEACHER!r} is what the teacher's own run is called; give the method another label"
                 problems.append((("methods", index, "label"), text, method.label))
             if labels[method.label] == 2:
-                text = f"two methods are labelled {method.label!r}; give one of them a label of its own"
-                problems.append((("methods", index, "label"), text, method.label))
+                first = next(other for other in self.methods if other.label == method.label)
+                problems.append((("methods", index, "label"), _labelled_twice(first, method), method.label))
             if entry.needs_teacher and not self.teacher:
                 text = f"{method.name} needs a teacher, and the spec has none"
                 problems.append((("methods", index), text, method.name))
@@ -166,14 +179,22 @@ class ExperimentSpec(SpecModel):
             raise refuse("ExperimentSpec", *problems)
         return self
 
+    def teacher_training(self) -> Training | None:
+        """How the teacher is trained, written out; None without a teacher."""
+        if self.teacher is None:
+            return None
+        if self.teacher.weights and not self.teacher.weights.fine_tune:
+            return Training(epochs=1)  # one and the same for all, since nothing is trained
+        # It is trained alike whatever its students are tested on, so it stays the same teacher.
+        return self.teacher.training or self.training.for_teacher()
+
     def teacher_run(self) -> RunSpec | None:
         """The teacher's training, where a method needs one."""
-        if self.teacher is None or not any(METHODS[method.name].needs_teacher for method in self.methods):
+        training = self.teacher_training()
+        if self.teacher is None or training is None:
             return None
-        # It is trained alike whatever its students are tested on, so it stays the same teacher.
-        training = self.teacher.training or self.training.for_teacher()
-        if self.teacher.weights and not self.teacher.weights.fine_tune:
-            training = Training(epochs=1)  # one and the same for all, since nothing is trained
+        if not any(METHODS[method.name].needs_teacher for method in self.methods):
+            return None
         return RunSpec(
             role="teacher",
             dataset=self.dataset,

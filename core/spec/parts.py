@@ -8,8 +8,11 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from core.catalog import DATASETS, METHODS, MODELS, Entry, Params, Registry, UnknownNameError
 from core.catalog.registry import NumbersAreNumbers
+from core.spec.labels import automatic_label
 from core.spec.problems import refuse
 
+LABEL_LENGTH = 60
+"""Of a method's label, in characters."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 WorkerLabel = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._:/-]+$")]
 """A property that workers are told apart by, as ``h200`` or ``site/cellar``."""
@@ -71,14 +74,12 @@ class MethodChoice(Choice):
 
     registry: ClassVar[Registry[Any]] = METHODS
 
-    label: str = Field("", max_length=60)
+    label: str = Field("", max_length=LABEL_LENGTH)
 
     @model_validator(mode="after")
     def _default_label(self) -> Self:
         if not self.label:
-            reduction = self.params.get("reduction")
-            label = f"{self.name} ({reduction})" if reduction else self.name
-            object.__setattr__(self, "label", label)
+            object.__setattr__(self, "label", automatic_label(self.name, self.params))
         return self
 
 

@@ -30,6 +30,18 @@ def with_fields(data: Any, changes: Mapping[str, Any]) -> Any:
     return data
 
 
+def field_at(data: Any, path: str) -> Any:
+    """The value of a field, of a list's item too; None where there is none."""
+    for part in path.split("."):
+        if isinstance(data, Mapping):
+            data = data.get(part)
+        elif isinstance(data, list | tuple) and part.isascii() and part.isdecimal() and int(part) < len(data):
+            data = data[int(part)]
+        else:
+            return None
+    return data
+
+
 def _with(data: Any, parts: Sequence[str], value: Any, path: str) -> Any:
     if not parts:
         return value

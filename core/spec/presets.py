@@ -139,6 +139,29 @@ def apply_preset(data: dict[str, Any]) -> dict[str, Any]:
     return _merged(fields, data)
 
 
+def departures(name: str, spec: Mapping[str, Any]) -> list[str]:
+    """Paths of the protocol's fields that a complete spec has otherwise, as ``training.epochs``.
+
+    Seeds are left out, since repeating a protocol more or less often changes nothing of it. A preset that is not known
+    has none.
+    """
+    fields = PRESETS[name][1] if name in PRESETS else {}
+    return [path for part, value in fields.items() if part != "seeds" for path in _apart(value, spec.get(part), part)]
+
+
+def _apart(wanted: Any, given: Any, path: str) -> list[str]:
+    if isinstance(wanted, Mapping) and isinstance(given, Mapping):
+        return [found for key, value in wanted.items() for found in _apart(value, given.get(key), f"{path}.{key}")]
+    if isinstance(wanted, list) and isinstance(given, list | tuple):
+        if len(wanted) == len(given):
+            alike = not any(_apart(one, other, path) for one, other in zip(wanted, given, strict=True))
+            return [] if alike else [path]
+        return [path]
+    if isinstance(wanted, str) and isinstance(given, Mapping):
+        given = given.get("name")  # a bare name is short for a choice without parameters
+    return [] if wanted == given else [path]
+
+
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from core.spec.experiment import STORED, ExperimentSpec
+from core.spec.labels import without_automatic_labels
 from core.spec.problems import Problem, SpecError, problems_of
 
 
@@ -77,8 +78,9 @@ def read_experiment(path: Path) -> ExperimentSpec:
 
 
 def to_yaml(spec: ExperimentSpec) -> str:
-    """The spec as YAML, complete, in the order of its fields."""
-    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The spec as YAML, complete but for the labels that follow from the methods, in the order of its fields."""
+    plain = without_automatic_labels(spec.model_dump(mode="json"))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def _article(value: Any) -> str:

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,6 +19,7 @@ from core.spec.parts import SpecModel
 from core.spec.paths import with_field
 from core.spec.problems import Problem, SpecError, problems_of, refuse
 from core.spec.reading import parse_experiment
+from core.spec.starting import released
 
 MAX_SWEEP_RUNS = 10_000
 
@@ -134,6 +136,11 @@ class SweepSpec(SpecModel):
         return self
 
     @property
+    def axes(self) -> list[str]:
+        """The paths of all fields that vary."""
+        return list(dict.fromkeys([*self.grid, *(path for point in self.points for path in point), *self.random]))
+
+    @property
     def count(self) -> int:
         """How many experiments it makes."""
         return math.prod(len(values) for values in self.grid.values()) * max(len(self.points), 1) * max(self.draws, 1)
@@ -188,11 +195,12 @@ def expand(sweep: SweepSpec) -> list[ExperimentSpec]:
     """
     combinations = _combinations(sweep)
     names = _names(sweep, combinations)
+    base = released(sweep.experiment, sweep.axes)
     specs: list[ExperimentSpec] = []
     problems: dict[tuple[str, str], Problem] = {}
     for name, combination in zip(names, combinations, strict=True):
         try:
-            data: Any = {"name": name, **sweep.experiment}
+            data: Any = {"name": name, **base}
             for path, item in combination.items():
                 data = with_field(data, path, item.value)
             specs.append(parse_experiment(data))
@@ -275,6 +283,19 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(_text(item) for item in value)}]"
     return str(value)
+
+
+def renamed(name: str, path: str, old: Any, new: Any) -> str:
+    """A name that a sweep made, after the field at ``path`` was changed: what it says of the field follows.
+
+    A name that says nothing of the field comes back as it is.
+    """
+    for short in (path, path.rpartition(".")[2]):
+        stated = re.compile(rf"(?<=[ ]){re.escape(f'{short}={_text(old)}')}(?=,|$| \(\d+\)$)")
+        if found := stated.search(name):
+            start, end = found.span()
+            return f"{name[:start]}{short}={_text(new)}{name[end:]}"
+    return name
 
 
 def _origin(path: str, combination: Mapping[str, _Value]) -> str:

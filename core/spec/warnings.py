@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from core.catalog import DATASETS
 from core.catalog.methods import DecoupledParams, DKDAlignParams, RLDParams
 from core.spec.experiment import ExperimentSpec
+from core.spec.labels import misnaming
 from core.spec.parts import ModelChoice, Training
+from core.spec.presets import departures
 from core.spec.problems import Problem
 from core.spec.weights import size_warning
 
@@ -30,9 +32,14 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
     if late := [milestone for milestone in schedule.milestones if milestone >= epochs]:
         text = f"the training of {epochs} epochs ends before {_of_all(late, schedule.milestones)} milestones come"
         found.append(Problem("training.schedule.milestones", text))
+    if apart := departures(spec.preset, spec.model_dump(mode="json")):
+        text = f"this is not {spec.preset} as published: {', '.join(apart)} of its own"
+        found.append(Problem("preset", text))
     for index, method in enumerate(spec.methods):
         path = f"methods.{index}"
         params = method.typed_params
+        if text := misnaming(method.name, method.params, method.label):
+            found.append(Problem(f"{path}.label", text))
         if isinstance(params, DecoupledParams | RLDParams) and (top := _ramp(params, epochs - 1)) < 1:
             text = f"the ramp does not end within the training: distillation reaches {100 * top:.3g} % of its weight"
             found.append(Problem(f"{path}.params.ramp_epochs", text))

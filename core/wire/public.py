@@ -116,6 +116,7 @@ class Run(RunSummary):
     test_size: int = 0
     weights: str = Field("", description="Where the weights are in the artifact store, once it has succeeded.")
     log_tail: list[str] = Field(default_factory=list, description="Last lines of a run that failed.")
+    warnings: list[ProblemField] = Field(default_factory=list, description="What its numbers must be read with.")
 
 
 class Page(Wire):
@@ -201,12 +202,44 @@ class Estimate(Wire):
     unknown: int = Field(0, description="Planned runs of a kind that has not succeeded here yet.")
 
 
+class FieldDifference(Wire):
+    """A field that keeps a teacher that exists from being the one that a spec asks for."""
+
+    path: str = Field(description="In the spec, as `training.epochs` or `teacher.model.name`.")
+    here: Any = Field(description="What the spec has.")
+    there: Any = Field(description="What the teacher that exists was trained with.")
+
+
+class PlannedTeacher(Wire):
+    """The teacher that a spec asks for: one that exists, or a new one and why it is new."""
+
+    fingerprint: str
+    model: str
+    dataset: str
+    seed: int
+    epochs: int = Field(description="0 where its weights are used as they are.")
+    run_id: str | None = Field(None, description="The run that exists and is used; null: a new one is made.")
+    state: RunState | None = Field(None, description="Of that run.")
+    top1: AnyFloat | None = Field(None, description="Test accuracy of that run, %.")
+    nearest: str | None = Field(
+        None, description="Of a new one: the run of the teacher on the same data set that differs in the fewest fields."
+    )
+    differences: list[FieldDifference] = Field(default_factory=list, description="In which it differs from that one.")
+    sentence: str = Field(description="All of it in words.")
+
+
 class Preview(Wire):
     """What a spec would make, without making it."""
 
     spec: dict[str, Any] = Field(
         default_factory=dict, description="The spec with its preset and every default filled in."
     )
+    draft: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The same to go on writing from: labels that follow from the methods are left out, so that they "
+        "follow the methods when these are changed. Of a clone, the teacher's training is written out too.",
+    )
+    teacher: PlannedTeacher | None = Field(None, description="null where no method needs one.")
     estimate: Estimate = Field(default_factory=Estimate)
     runs: list[PlannedRunInfo]
     warnings: list[ProblemField] = Field(default_factory=list)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from core.wire.base import Sent, Wire
-from core.wire.public import ProblemField
+from core.wire.public import PlannedTeacher, ProblemField
 
 MAX_EXPERIMENTS = 1000
 """In one request."""
@@ -47,6 +47,11 @@ class SweepPreview(Wire):
 
     items: list[SweepPoint]
     runs: int = Field(description="Over all experiments; a teacher that several share is counted once.")
+    teachers: list[PlannedTeacher] = Field(
+        default_factory=list, description="The first twenty, each once, in the order of the experiments."
+    )
+    teacher_count: int = Field(0, description="All of them.")
+    new_teachers: int = Field(0, description="Those that do not exist yet and would be trained.")
     warnings: list[ProblemField] = Field(default_factory=list)
 
 

@@ -138,6 +138,8 @@ def _planned(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str,
     count = tables.planned_count(preview)
     st.markdown(f"**This makes {tables.counted(count, 'run')}.**")
     st.table(tables.planned_rows(preview))
+    if preview.teacher:
+        st.markdown(f":material/school: {escape(preview.teacher.sentence)}")
     for sentence in estimates.sentences(preview.estimate):
         st.markdown(f":material/schedule: {sentence}")
     if warnings:
@@ -190,7 +192,7 @@ def _take_yaml(catalog: Catalog, held: State) -> None:
         return
     name = data.get("name") or ""
     try:
-        filled = session.client().preview({**data, "name": name or _UNNAMED}).spec
+        filled = session.client().preview({**data, "name": name or _UNNAMED}).draft
     except BackendUnreachable as error:
         held.pending = (text, [("", f"{error}. Change it again when the backend is back.")])
     except ApiError as error:

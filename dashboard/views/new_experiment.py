@@ -12,9 +12,10 @@ from dashboard import draft as drafts
 from dashboard import forms, session
 from dashboard.draft import State
 from dashboard.views import new_beside, new_start
-from dashboard.widgets import Slots, integers, object_fields
+from dashboard.widgets import Slots, escape, integers, object_fields
 
 _FOLDED = ("Speed",)
+_USE, _TRAIN = "Use this one", "Train one"
 
 
 def show() -> None:
@@ -52,7 +53,7 @@ def _form(catalog: Catalog, held: State, slots: Slots) -> dict[str, Any]:
     found["student"] = {
         "model": _choice("Student", catalog.models, draft["student"]["model"], "student.model", key, slots)
     }
-    found["teacher"] = _teacher(catalog, draft, training, key, slots)
+    found["teacher"] = _teacher(catalog, held, training, key, slots)
 
     st.subheader("Methods")
     st.caption("The first is the baseline. The same method may come twice with other parameters and its own label.")
@@ -106,8 +107,9 @@ def _choice(
 
 
 def _teacher(
-    catalog: Catalog, draft: dict[str, Any], training: list[forms.FormField], key: str, slots: Slots
+    catalog: Catalog, held: State, training: list[forms.FormField], key: str, slots: Slots
 ) -> dict[str, Any] | None:
+    draft = held.draft
     given = draft["teacher"]
     wanted = st.toggle("With a teacher", value=given is not None, key=f"{key}.teacher")
     slots.open("teacher")
@@ -116,6 +118,10 @@ def _teacher(
     given = given or forms.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]
     schema = catalog.experiment_schema
     with st.container(border=True):
+        if held.kept and _keeps(held, key):
+            teacher, known = held.kept
+            st.caption(escape(known.sentence))
+            return deepcopy(teacher)
         model = _choice("Teacher", catalog.models, given["model"], "teacher.model", key, slots)
         weights = _weights(schema, given["weights"], key, slots)
         own = st.toggle(
@@ -134,6 +140,21 @@ def _teacher(
         )
         slots.open("teacher.seed")
     return {**given, "model": model, "weights": weights, "training": settings, "seed": int(seed or 0)}
+
+
+def _keeps(held: State, key: str) -> bool:
+    """Whether a copy keeps the teacher of what it was copied from."""
+    chosen = st.segmented_control(
+        "The copy's teacher",
+        [_USE, _TRAIN],
+        default=_TRAIN if held.train_one else _USE,
+        required=True,
+        key=f"{key}.teacher.keep",
+        help="A teacher of other settings is another one: it is trained first, and accuracies under the two cannot be "
+        "compared.",
+    )
+    held.train_one = chosen == _TRAIN
+    return not held.train_one
 
 
 def _weights(schema: dict[str, Any], given: dict[str, Any] | None, key: str, slots: Slots) -> dict[str, Any] | None:
@@ -164,7 +185,8 @@ def _method(catalog: Catalog, held: State, index: int, key: str, slots: Slots) -
                 value=given["label"],
                 key=f"{key}.{path}.label",
                 placeholder="by itself",
-                help="In tables and curves. Left empty: the method's name, with the reduction where there is one.",
+                help="In tables and curves. Left empty, it follows the method: its name, with the reduction if it has "
+                "one.",
             )
             if len(held.draft["methods"]) > 1:
                 st.button(
@@ -184,13 +206,13 @@ def _add_method(catalog: Catalog, held: State) -> None:
     entry = next((item for item in catalog.methods if item["name"] == draft["methods"][-1]["name"]), catalog.methods[0])
     params = deepcopy(draft["methods"][-1]["params"])
     draft["methods"].append({"name": entry["name"], "params": params, "label": ""})
-    drafts.load(held, draft)
+    drafts.redraw(held, draft)
 
 
 def _remove_method(held: State, index: int) -> None:
     draft = deepcopy(held.draft)
     del draft["methods"][index]
-    drafts.load(held, draft)
+    drafts.redraw(held, draft)
 
 
 def _extras(draft: dict[str, Any], found: dict[str, Any], schema: dict[str, Any], key: str, slots: Slots) -> None:

@@ -103,7 +103,7 @@ def _example(catalog: Catalog, held: State, name: str) -> None:
 def _filled_in(held: State, spec: dict[str, Any]) -> dict[str, Any] | None:
     """A spec with what its preset fills in; None where the backend does not say."""
     try:
-        return session.client().preview(spec).spec
+        return session.client().preview(spec).draft
     except (ApiError, BackendUnreachable) as error:
         held.said = f"The example cannot be read: {error}."
         return None
@@ -117,7 +117,17 @@ def _clone(held: State, key: str) -> None:
             raise
         held.said = f"There is no experiment {key!r} to clone; it may have been deleted."
         return
-    # Tags and notes may have been changed since it was submitted.
-    spec = {**found.spec, "tags": list(found.tags), "notes": found.notes}
-    drafts.load(held, forms.to_draft({**spec, "name": drafts.free_name(found.name)}))
-    held.said = f"This is a copy of {found.name}. A teacher that stays the same is not trained again."
+    name = drafts.free_name(found.name)
+    try:
+        copy = session.client().preview_clone(key)
+    except ApiError as error:
+        if error.status != 422:
+            raise
+        # It was submitted before something in it was refused, which is told at its field.
+        drafts.load(held, forms.to_draft({**found.spec, "tags": list(found.tags), "notes": found.notes, "name": name}))
+        held.said = f"This is a copy of {found.name}, which cannot be submitted as it is."
+        return
+    drafts.load(held, forms.to_draft({**copy.draft, "name": name}), copy.teacher)
+    held.said = f"This is a copy of {found.name}."
+    if copy.teacher:
+        held.said += " Its teacher stays the same whatever you change in the students' training."

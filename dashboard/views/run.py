@@ -86,6 +86,8 @@ def _head(run: Run) -> None:
             _button("Cancel", "cancel", client.cancel, run.id)
         if run.state in ("failed", "cancelled"):
             _button("Retry", "replay", client.retry, run.id)
+    for warning in run.warnings:
+        st.caption(f":material/warning: {escape(warning.message)}")
     said = st.session_state.pop("run.said", "")
     if said:
         st.error(said, icon=":material/error:")

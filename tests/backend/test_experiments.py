@@ -192,6 +192,7 @@ def test_what_was_stored_before_its_texts_were_refused_is_shown_and_trained(lab:
         experiment = session.get_one(models.Experiment, key)
         labelled = [{**experiment.spec["methods"][0], "label": "a\x1b"}]
         experiment.spec = {**experiment.spec, "name": "..", "tags": ["a\x1b"], "methods": labelled}
+        session.add(models.ExperimentTag(experiment_id=key, tag="a\x1b"))
         for run in session.scalars(select(models.Run)):
             run.spec = {**run.spec, "method": labelled[0]}
     shown = lab.experiment(key)

@@ -140,6 +140,13 @@ def test_the_command_line(url: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert said("note", "s seed=0") == "look at this\n"
     clone = json.loads(said("clone", "s seed=0", "--name", "c", "--set", "seeds=5..6", "--json"))
     assert clone["spec"]["seeds"] == [5, 6]
+    longer = said("clone", "s seed=0", "--set", "training.epochs=9", "--dry-run")
+    assert "it is used as it is, and none is trained" in " ".join(longer.split())
+    assert "the teacher is there: run" in said("clone", "s seed=0", "--name", "longer", "--set", "training.epochs=9")
+    other = ("--set", "training.epochs=9", "--set", "teacher.training=null")
+    assert "training.epochs (9 here, " in " ".join(said("clone", "s seed=0", *other, "--dry-run").split())
+    said("cancel", "longer")
+    said("delete", "longer", "--yes")
     said("archive", "c")
     assert [item["name"] for item in json.loads(said("experiments", "--json"))["items"]] == ["s seed=1", "s seed=0"]
     said("delete", "c", "--yes", code=1)
@@ -150,3 +157,30 @@ def test_the_command_line(url: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     file.write_text(yaml.safe_dump({"name": "s", "experiment": base, "grid": {"training.epochs": [1, 0]}}))
     assert dkd(["sweep", str(file)]) == 2
     assert "grid.training.epochs.1" in capsys.readouterr().err
+
+
+def test_labels_follow_the_methods_through_export_and_set(
+    client: Client, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    align = {"name": "dkd_align", "params": {"reduction": "sample", "epsilon": 6.0}}
+    first = client.submit(spec("first", methods=["dkd", align, {**align, "label": "ours"}]))
+    file = tmp_path / "spec.yaml"
+    assert dkd(["export", "first", "--format", "spec", "--out", str(file)]) == 0
+    again = client.submit(yaml.safe_load(file.read_text()) | {"name": "again"})
+    assert again.spec["methods"] == first.spec["methods"]
+    file.write_text(yaml.safe_dump(first.spec))  # complete, with every label
+    changes = ["--set", "methods.1.params.reduction=log", "--set", "methods.0.name=nkd", "--set", "methods.0.params={}"]
+    capsys.readouterr()
+    assert dkd(["submit", str(file), "--set", "name=second", *changes, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["methods"] == ["nkd", "dkd_align (log)", "ours"]
+    exported = client.preview_clone("first", changes={"training.epochs": 5})
+    assert exported.teacher is not None
+    assert exported.teacher.run_id == first.runs[0].id
+    sweep = tmp_path / "sweep.yaml"
+    base = {name: value for name, value in first.spec.items() if name != "name"}
+    grid = {"experiment.methods.1.params.reduction": "log"}
+    sweep.write_text(yaml.safe_dump({"name": "s", "experiment": base, "grid": {"teacher.seed": [4]}}))
+    settings = [word for path, value in grid.items() for word in ("--set", f"{path}={value}")]
+    assert dkd(["sweep", str(sweep), *settings, "--json"]) == 0
+    (made,) = json.loads(capsys.readouterr().out)["items"]
+    assert client.experiment(made["id"]).methods == ["dkd", "dkd_align (log)", "ours"]

@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.catalog import METHODS, describe
-from core.spec import ExperimentSpec, SpecError, parse_experiment, warnings_of
+from core.spec import ExperimentSpec, SpecError, parse_experiment, starting_point, warnings_of
+from core.spec.labels import without_automatic_labels
 from core.wire.activity import Activity, RunningRun
 from core.wire.public import (
     Attempt,
@@ -30,6 +31,7 @@ from core.wire.public import (
     MetricsReply,
     MetricValue,
     PlannedRunInfo,
+    PlannedTeacher,
     Preview,
     ProblemField,
     Run,
@@ -292,6 +294,7 @@ class FakeBackend:
         spec = _parsed(body)
         return Preview(
             spec=spec.model_dump(mode="json"),
+            draft=without_automatic_labels(spec.model_dump(mode="json")),
             estimate=Estimate(unknown=len(spec.plan())),
             runs=[
                 PlannedRunInfo(
@@ -301,6 +304,22 @@ class FakeBackend:
             ],
             warnings=[ProblemField(path=item.path, message=item.message) for item in warnings_of(spec)],
         )
+
+    def preview_clone(self, name: str) -> Preview:
+        """As ``preview``, for a copy: its teacher is the one that there is."""
+        spec = self.experiment(name).spec
+        found = self.preview({**spec, "name": f"{name} (2)"})
+        run = parse_experiment(spec).teacher_run()
+        teacher = run and PlannedTeacher(
+            fingerprint=run.fingerprint(),
+            model=run.model.name,
+            dataset=run.dataset.name,
+            seed=run.seed,
+            epochs=run.training.epochs,
+            run_id="run-0001-000",
+            sentence=f"The teacher is run run-0001-000 ({run.model.name}, {run.training.epochs} epochs).",
+        )
+        return found.model_copy(update={"draft": starting_point(found.spec), "teacher": teacher})
 
     def change(self, run_id: str, action: str) -> Run:
         run = self._run(run_id)
@@ -338,6 +357,8 @@ class FakeBackend:
                     return 201, self.experiment(self.submit(_parsed(body), headers.get("Idempotency-Key", "")))
                 case ["POST", "experiments", "preview"]:
                     return 200, self.preview(body)
+                case ["POST", "experiments", name, "clone", "preview"]:
+                    return 200, self.preview_clone(name)
                 case ["GET", "activity"]:
                     return 200, self.activity()
                 case ["GET", "workers"]:

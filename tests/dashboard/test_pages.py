@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from streamlit.testing.v1 import AppTest
 
 from core.catalog import describe
@@ -167,6 +168,45 @@ class TestNewExperiment:
         button(app, "Start 4 runs").click().run()
         made = backend.experiment("exp-0002").spec
         assert (made["webhook"], made["priority"], made["seeds"]) == ("https://hooks.example/x", 3, [7])
+
+    def test_a_copy_keeps_its_teacher_until_another_is_asked_for(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("new", clone="exp-0001")
+        assert "The teacher is run run-0001-000 (resnet20, 30 epochs)." in texts(app)
+        assert not [item for item in app.number_input if "teacher.training" in str(item.key)]
+        field(app, ".training.epochs").set_value(5).run()
+        button(app, "Add a method").click().run()
+        field(app, "methods.3.label").set_value("again").run()
+        button(app, "Start 13 runs").click().run()
+        first, made = (backend.experiment(key).runs[0].id for key in ("exp-0001", "exp-0002"))
+        assert backend.runs[made].plan.spec.fingerprint() == backend.runs[first].plan.spec.fingerprint()
+        assert backend.experiment("exp-0002").spec["training"]["epochs"] == 5
+
+        app = visit("new", clone="exp-0001")
+        next(item for item in app.button_group if "teacher.keep" in str(item.key)).set_value("Train one").run()
+        epochs = field(app, "teacher.training.epochs")
+        assert epochs.value == 30, "begun with what the kept one was trained with"
+        epochs.set_value(7).run()
+        button(app, "Add a method").click().run()
+        field(app, "methods.3.label").set_value("again").run()
+        button(app, "Start 13 runs").click().run()
+        assert backend.experiment("exp-0003").spec["teacher"]["training"]["epochs"] == 7
+
+    def test_the_label_of_a_copys_method_follows_its_reduction(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("new", clone="exp-0001")
+        assert field(app, "methods.1.label").value == ""
+        assert "label" not in field(app, "new.yaml").value
+        field(app, "methods.1.params.reduction").set_value("batch").run()
+        button(app, "Start 10 runs").click().run()
+        assert backend.experiment("exp-0002").methods == ["dkd", "dkd_align (batch)", "dkd_align (log)"]
+
+    def test_a_whole_spec_pasted_as_yaml_has_no_label_that_nobody_typed(
+        self, form: AppTest, backend: FakeBackend
+    ) -> None:
+        text = yaml.safe_dump(digits_spec(name="pasted").model_dump(mode="json"))
+        field(form, "new.yaml").set_value(text).run()
+        assert field(form, "methods.2.label").value == ""
 
     def test_a_link_to_an_experiment_that_is_gone_leaves_an_empty_form(self, backend: FakeBackend) -> None:
         app = visit("new", clone="gone")
