@@ -1,8 +1,9 @@
 """Every benchmark in turn."""
 
-from benchmarks import alignment, losses, startup, train
+from benchmarks import alignment, busy, losses, startup, train
 
 startup.main()
 losses.main([])
 alignment.main()
 train.main([])
+busy.main([])

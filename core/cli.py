@@ -22,6 +22,7 @@ from core.spec import Problem, RunSpec, SpecError, problems_of, read_experiment
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    launch.wait_passively()
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(given)
     options.arguments = given

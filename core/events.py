@@ -39,6 +39,8 @@ MACHINE_EXIT = 75
 """Exit status of a training that its machine kept from going on, as by a full disk: BSD's EX_TEMPFAIL."""
 
 
+THREADS, MOST_THREADS = "DKD_THREADS", "DKD_MOST_THREADS"
+"""CPU threads of a training: exactly so many, or at most so many, of which a small one takes one."""
 GPUS_GIVEN = "DKD_GPUS_GIVEN"
 """Variable with the number of GPUs that a worker has given a training, which must not do without."""
 

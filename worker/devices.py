@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from core.events import GPUS_GIVEN
+from core.events import GPUS_GIVEN, MOST_THREADS, THREADS
 from worker.descendants import WORKER_MARK
 
 _SECRETS = (
@@ -64,7 +64,8 @@ def training_environment(
     devices: Devices,
     gpus: Sequence[int],
     *,
-    threads: int,
+    threads: int | None,
+    share: int,
     worker_id: str,
     cache: Path,
     environment: Mapping[str, str] = os.environ,
@@ -72,10 +73,12 @@ def training_environment(
     """The whole environment of a training: this worker's without its secrets, with its devices and threads.
 
     Args:
+        threads: of the CPU that a training uses, as a person has set it; None: as it decides by its work.
+        share: then, how many it may use at most.
         cache: for what trainings can make again, where the environment names no ``DKD_CACHE_DIR``.
     """
     own = {name: value for name, value in environment.items() if name not in _SECRETS}
-    number = str(threads)
+    number = str(threads or share)
     return {
         "DKD_CACHE_DIR": str(cache),
         # Numbers of GPUs then mean the same to CUDA as to nvidia-smi and to the driver's own library.
@@ -83,7 +86,7 @@ def training_environment(
         **own,
         **devices.environment(gpus),
         WORKER_MARK: worker_id,
-        "DKD_THREADS": number,
+        **{THREADS if threads else MOST_THREADS: number},
         "OMP_NUM_THREADS": number,
         "MKL_NUM_THREADS": number,
         "PYTHONUNBUFFERED": "1",

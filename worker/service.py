@@ -112,7 +112,8 @@ class WorkerService:
             environment=lambda gpus: training_environment(
                 devices,
                 gpus,
-                threads=settings.threads_each(self.slots),
+                threads=settings.threads,
+                share=settings.threads_share(self.slots),
                 worker_id=worker_id,
                 cache=Home(settings.home).cache,
             ),

@@ -58,7 +58,9 @@ class WorkerSettings(ServiceSettings):
         (), max_length=32, description="What runs may ask for in resources.labels."
     )
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    threads: int | None = Field(None, ge=1, description="CPU threads of a training; processors / slots otherwise.")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of a training; processors / slots otherwise, and one for a small one."
+    )
     grace_seconds: float = Field(30.0, gt=0, description="For a training to write a checkpoint, before it is killed.")
     margin_seconds: float = Field(10.0, gt=0, description="Between a training's end and the end of its lease.")
     linger_seconds: float = Field(20.0, gt=0, description="For a process to go after it said that it has finished.")
@@ -113,6 +115,6 @@ class WorkerSettings(ServiceSettings):
         """Trainings at one time on a machine with so many GPUs to use."""
         return self.slots or (gpus * self.runs_per_gpu if gpus else self.cpu_slots)
 
-    def threads_each(self, slots: int) -> int:
-        """CPU threads of one training where so many run at one time."""
-        return self.threads or max(1, _processors() // slots)
+    def threads_share(self, slots: int) -> int:
+        """CPU threads that one training may use where so many run at one time."""
+        return max(1, _processors() // slots)

@@ -85,7 +85,8 @@ def describe(stack: Stack) -> None:
         typer.echo(f"dashboard  {stack.dashboard_url}")
     otherwise = "" if options.slots_asked else " (on GPUs one on each)"
     slots = f"{options.slots} training(s) at once{otherwise}"
-    typer.echo(f"worker     {slots}, {options.threads_each} CPU thread(s) each")
+    most = "" if options.threads else "at most "
+    typer.echo(f"worker     {slots}, {most}{options.threads_each} CPU thread(s) each")
     typer.echo(f"logs       {stack.home.logs}")
     typer.echo("Ctrl-C stops all of it.")
 

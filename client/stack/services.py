@@ -122,11 +122,12 @@ def environment(options: Options, api_url: str) -> dict[str, str]:
         "DKD_HOME": str(options.home.path),
         "DKD_BROKER_URL": "filesystem://",
         "DKD_SLOTS" if options.slots_asked else "DKD_CPU_SLOTS": str(options.slots),
-        "DKD_THREADS": str(options.threads_each),
         "PYTHONUNBUFFERED": "1",
         # A folder named worker where the person happens to stand must not be taken for ours.
         "PYTHONSAFEPATH": "1",
     }
+    if options.threads:  # else the worker shares its cores out, and a small training takes one
+        made["DKD_THREADS"] = str(options.threads)
     if api_url:
         made["DKD_API_URL"] = api_url
     root = Path(__file__).resolve().parents[2]

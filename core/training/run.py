@@ -10,13 +10,14 @@ import os
 import platform
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
+from torch.utils.flop_counter import FlopCounterMode
 
 from core import data, methods, models
 from core.data import Dataset
@@ -31,7 +32,7 @@ from core.training.errors import MachineError, TrainingError, is_broken_gpu, is_
 from core.training.misfit import refuse_misfit, refuse_single_image
 from core.training.origin import compare_origin, origin_of
 from core.training.ranks import ALONE, Ranks, has_lost_another, joined
-from core.training.speed import Chosen, Work, choose, use_threads
+from core.training.speed import Chosen, Work, choose, own_threads
 from core.training.stopping import Interruption, Options, StopAsked, ignoring_sigterm, stop_on_sigterm
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -82,11 +83,11 @@ def run_training(
     if ranks.leads:
         adopt(found.path, out)
     training = False
-    with Journal(journal_path) as journal:
+    with ExitStack() as threads, Journal(journal_path) as journal:
         _say_where_it_begins(found, journal)
         try:
             device = ranks.device()
-            use_threads()
+            threads.enter_context(own_threads())
             with options.interruption.allowed():
                 engine = _prepare(spec, device, teacher, journal, checkpoint, options.interruption, ranks)
             if checkpoint:
@@ -156,10 +157,20 @@ def _say_where_it_begins(found: Found, journal: Journal) -> None:
         journal.log("; ".join((*found.problems, begins)), "warning")
 
 
-def _chosen(spec: RunSpec, dataset: Dataset, checkpoint: Checkpoint | None, journal: Journal, ranks: Ranks) -> Chosen:
+def _chosen(
+    spec: RunSpec,
+    dataset: Dataset,
+    model: models.Network,
+    checkpoint: Checkpoint | None,
+    journal: Journal,
+    ranks: Ranks,
+) -> Chosen:
     """What a run began with, where this machine can go on so; else what is best here, and a warning."""
     device = dataset.device
-    chosen = choose(spec.training.speed, device, work_of(spec, dataset))
+    work = work_of(spec, dataset)
+    if device.type == "cpu":  # of a GPU's training the CPU's threads are not what takes the time
+        work = replace(work, step_products=products(model, dataset) * spec.training.batch_size / ranks.size)
+    chosen = choose(spec.training.speed, device, work)
     if ranks.size > 1:  # they rewrite or record a step, in which the ranks now talk to each other
         for name in ("compile", "cuda_graphs"):
             chosen = chosen.without(name, "several ranks") if getattr(chosen, name) else chosen
@@ -224,9 +235,9 @@ def _prepare(
     except data.DatasetError as error:
         raise TrainingError("error", str(error)) from error
     refuse_misfit(spec, dataset)
-    chosen = _chosen(spec, dataset, checkpoint, journal, ranks).apply()
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
     model = _network(spec.model, dataset)
+    chosen = _chosen(spec, dataset, model, checkpoint, journal, ranks).apply()
     refuse_single_image(spec, dataset, model)
     model.to(device)
     teacher: models.Network | None = None
@@ -252,6 +263,20 @@ def work_of(spec: RunSpec, dataset: Dataset) -> Work:
     """How much a run has to do, which decides what pays."""
     steps = math.ceil(len(dataset.train) / spec.training.batch_size)
     return Work(spec.training.epochs * len(dataset.train), steps, dataset.image_size)
+
+
+def products(model: models.Network, dataset: Dataset) -> float:
+    """Multiplications of a network's forward pass on one image. The network stays as it is."""
+    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
+    image = torch.zeros(1, dataset.channels, dataset.image_size, dataset.image_size, dtype=dtype)
+    training = model.training
+    model.eval()  # neither batch norm's statistics nor a dropout's random numbers are to move
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(image)
+    finally:
+        model.train(training)
+    return float(counter.get_total_flops()) / 2  # it counts additions too
 
 
 def _sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.events import MOST_THREADS, THREADS
 from core.spec import Speed
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -23,6 +25,11 @@ SMALL_SIDE = 16
 COMPILE_PIXELS = {"cpu": 5e8, "cuda": 1e10}
 """Pixels that a run has to see before compiling is worth its time. On two cores resnet20 and resnet8 took 23 s to
 compile, and a step of 64 images 33 ms instead of 51: that is made up for after 8e7. The GPU's is an estimate."""
+
+THREADED_PRODUCTS = 3e8
+"""Multiplications of a step's forward pass from which a second CPU thread pays: below, threads wait for each other
+longer than they compute. resnet20 on 64 images of 8 px has 1.6e8 and took twice as long with two threads as with one on
+a busy machine; resnet8 on 64 images of 32 px has 8e8."""
 
 GRAPH_STEPS = 50
 """Steps of an epoch from which a CUDA graph pays: it is recorded once an epoch, which takes as long as a few steps."""
@@ -112,11 +119,13 @@ class Work:
         images: that the network is trained on in the whole run, all epochs together.
         steps: of an epoch.
         image_size: side of what the network sees.
+        step_products: multiplications of the student's forward pass in a step, on one process; infinite where unknown.
     """
 
     images: int
     steps: int
     image_size: int
+    step_products: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -128,16 +137,28 @@ class _Choice:
 
 
 def use_threads() -> int:
-    """Give torch as many CPU threads as ``DKD_THREADS`` says; unset, as many as it takes by itself. Returns how many.
+    """Give torch the CPU threads that a training may have. Returns how many.
 
-    Raises ValueError where it is no positive number.
+    They are as many as ``DKD_THREADS`` says, else as ``DKD_MOST_THREADS`` says, else as many as torch takes by itself;
+    ``choose`` may take fewer where the first is not set. Raises ValueError where it is no positive number.
     """
-    given = os.environ.get("DKD_THREADS", "")
-    if given:
+    name = THREADS if os.environ.get(THREADS) else MOST_THREADS
+    if given := os.environ.get(name):
         if not given.isdecimal() or int(given) < 1:
-            raise ValueError(f"DKD_THREADS is {given!r}; it is a positive number of threads")
+            raise ValueError(f"{name} is {given!r}; it is a positive number of threads")
         torch.set_num_threads(int(given))
     return torch.get_num_threads()
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """A block of one training, behind which torch has as many threads as before: the next may want more."""
+    before = torch.get_num_threads()
+    try:
+        use_threads()
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose(speed: Speed, device: torch.device, work: Work) -> Chosen:
@@ -145,15 +166,21 @@ def choose(speed: Speed, device: torch.device, work: Work) -> Chosen:
     precision, reason = _precision(speed, device, work)
     compiled = _compile(speed, device, work)
     graphs = _cuda_graphs(speed, device, work, precision)
+    threads, why_threads = _threads(device, work)
     channels_last = speed.channels_last == "on" or (speed.channels_last == "auto" and work.image_size >= SMALL_SIDE)
-    reasons = {"precision": reason, "compile": compiled.reason, "cuda_graphs": graphs.reason}
+    reasons = {
+        "precision": reason,
+        "compile": compiled.reason,
+        "cuda_graphs": graphs.reason,
+        "threads": why_threads,
+    }
     return Chosen(
         precision=precision,
         channels_last=channels_last,
         fused=device.type in ("cpu", "cuda"),
         compile=compiled.on,
         cuda_graphs=graphs.on,
-        threads=torch.get_num_threads(),
+        threads=threads,
         deterministic=speed.deterministic and device.type == "cuda",
         reasons={name: text for name, text in reasons.items() if text},
     )
@@ -192,6 +219,15 @@ def _cuda_graphs(speed: Speed, device: torch.device, work: Work, precision: Prec
         return _Choice(speed.cuda_graphs == "on", "asked for")
     pays = work.steps >= GRAPH_STEPS
     return _Choice(pays, "" if pays else f"fewer than {GRAPH_STEPS} steps an epoch")
+
+
+def _threads(device: torch.device, work: Work) -> tuple[int, str]:
+    most = torch.get_num_threads()
+    if os.environ.get(THREADS):
+        return most, "asked for"
+    if most > 1 and device.type == "cpu" and work.step_products < THREADED_PRODUCTS:
+        return 1, "steps too small to share out"
+    return most, ""
 
 
 @functools.cache

@@ -260,6 +260,7 @@ def test_services_get_this_homes_settings_and_no_others(home: Home, monkeypatch:
     # Where nobody has asked for a number, a machine with GPUs has a training on each instead.
     free = environment(Options(home=home, slots=2), "")
     assert (free["DKD_CPU_SLOTS"], "DKD_SLOTS" in free) == ("2", False)
+    assert "DKD_THREADS" not in free, "a training then decides by its work"
 
 
 def test_slots_times_threads_fit_the_cores(home: Home) -> None:

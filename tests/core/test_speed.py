@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +29,7 @@ from core.training.checkpoint import CHECKPOINT_NAME
 from core.training.compiling import NotCompiledError, compiled, recording_stream
 from core.training.optimizer import build_optimizer
 from core.training.pace import Pace
+from core.training.run import products
 from core.training.speed import Chosen, Precision, Work, choose
 from core.training.stepper import Stepper
 from core.training.teacher import LiveTeacher
@@ -114,6 +118,68 @@ class TestChoice:
         monkeypatch.setenv("DKD_THREADS", given)
         with pytest.raises(ValueError, match="DKD_THREADS"):
             speed.use_threads()
+
+
+class TestThreads:
+    @pytest.fixture(autouse=True)
+    def _two(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        for name in ("DKD_THREADS", "DKD_MOST_THREADS"):
+            monkeypatch.delenv(name, raising=False)
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        yield
+        torch.set_num_threads(before)
+
+    def begun(self, folder: Path) -> str:
+        events = [record.event for record in read_journal(folder / JOURNAL_NAME)]
+        return [event.environment["threads"] for event in events if isinstance(event, Started)][-1]
+
+    def test_a_small_step_takes_one_and_a_large_one_all_there_are(self) -> None:
+        small, large = replace(DIGITS, step_products=1e8), replace(LARGE, step_products=1e10)
+        assert [choose(Speed(), CPU, work).threads for work in (small, large, LARGE)] == [1, 2, 2]
+        assert choose(Speed(), torch.device("cuda"), DIGITS).threads == 2
+
+    def test_what_a_person_asks_for_is_done(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DKD_THREADS", "2")
+        assert choose(Speed(), CPU, replace(DIGITS, step_products=1.0)).threads == 2
+
+    def test_the_work_is_that_of_the_network(self) -> None:
+        dataset = data.load(DatasetChoice(name="synthetic", params={"num_classes": 5, "image_size": 8}))
+        network = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(dataset.channels, 4, 3, padding=1, bias=False))
+        state = torch.random.get_rng_state()
+        assert products(network, dataset) == 8 * 8 * dataset.channels * 4 * 9
+        assert network.training
+        assert torch.equal(torch.random.get_rng_state(), state)
+
+    def test_a_run_takes_what_its_work_needs_and_says_why(self, tmp_path: Path) -> None:
+        assert run_training(run_spec(epochs=1), tmp_path / "small") == "finished"
+        assert self.begun(tmp_path / "small") == "1"
+        assert "threads 1 (steps too small to share out)" in said(tmp_path / "small")
+        assert torch.get_num_threads() == 2, "the next run in this process decides for itself"
+
+    def test_a_spec_with_its_recorded_threads_repeats_and_resumes_bit_for_bit(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spec, polled = run_spec("ce", epochs=2), iter(range(100))
+        monkeypatch.setenv("DKD_THREADS", "2")
+        assert run_training(spec, tmp_path / "whole") == "finished"
+        halted = Options(stop_asked=lambda: next(polled) == 5)
+        assert run_training(spec, tmp_path / "half", options=halted) == "stopped"
+        monkeypatch.delenv("DKD_THREADS")
+        assert run_training(spec, tmp_path / "rest", resume=tmp_path / "half" / CHECKPOINT_NAME) == "finished"
+        assert self.begun(tmp_path / "rest") == "2"
+        assert losses(tmp_path / "rest") == losses(tmp_path / "whole")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP tells what it has read")
+    def test_threads_that_wait_do_not_spin(self, tmp_path: Path) -> None:
+        spec = tmp_path / "run.json"
+        spec.write_text(run_spec(epochs=1).model_dump_json())
+        quiet = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
+        command = [sys.executable, "-m", "core", "train", "--run", str(spec), "--out", str(tmp_path / "out")]
+        asked = quiet | {"OMP_DISPLAY_ENV": "verbose", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=asked, capture_output=True, text=True, check=True)
+        assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+        assert "GOMP_SPINCOUNT = '0'" in done.stderr
 
 
 @pytest.fixture(scope="module")

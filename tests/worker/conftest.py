@@ -100,7 +100,7 @@ class Rig:
         self.heartbeat.stop()
 
     def _environment(self, gpus: Sequence[int]) -> dict[str, str]:
-        given = training_environment(self.devices, gpus, threads=1, worker_id=WORKER_ID, cache=Path("cache"))
+        given = training_environment(self.devices, gpus, threads=1, share=1, worker_id=WORKER_ID, cache=Path("cache"))
         return {**given, "STANDIN": self.behaviour}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_settings_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.
     settings = WorkerSettings()
     assert settings.artifact_root == tmp_path / "artifacts"
     assert settings.broker == tmp_path / "broker"
-    assert (settings.slots_on(0), settings.threads_each(2)) == (2, 3)
+    assert (settings.slots_on(0), settings.threads) == (2, 3)
     assert settings.labels == ("h200", "site/cellar")
     assert settings.training_command == ("train", "this")
     assert settings.plugins == ("one", "two")
@@ -75,9 +76,28 @@ def test_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("given", "cache"), [({}, "/home/of/it/cache"), ({"DKD_CACHE_DIR": "/big"}, "/big")])
 def test_trainings_keep_what_they_can_make_again_in_the_home(given: dict[str, str], cache: str) -> None:
     found = training_environment(
-        Devices(), (), threads=1, worker_id="w", cache=Path("/home/of/it/cache"), environment=given
+        Devices(), (), threads=1, share=1, worker_id="w", cache=Path("/home/of/it/cache"), environment=given
     )
     assert found["DKD_CACHE_DIR"] == cache
+
+
+@pytest.mark.parametrize(
+    ("threads", "said"), [(3, {"DKD_THREADS": "3"}), (None, {"DKD_MOST_THREADS": "2"})], ids=["set", "shared out"]
+)
+def test_a_training_is_given_its_threads_or_the_most_that_it_may_take(
+    threads: int | None, said: dict[str, str]
+) -> None:
+    found = training_environment(
+        Devices(), (), threads=threads, share=2, worker_id="w", cache=Path("cache"), environment={}
+    )
+    assert {name: value for name, value in found.items() if name.endswith("_THREADS") and "DKD" in name} == said
+    assert found["OMP_NUM_THREADS"] == str(threads or 2)
+
+
+def test_slots_share_the_cores_out() -> None:
+    settings, cores = WorkerSettings(), len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    assert settings.threads_share(1) == cores
+    assert settings.threads_share(cores + 1) == 1, "each has one at least"
 
 
 @pytest.mark.parametrize(
