@@ -147,8 +147,8 @@ def _actions(chosen: TeacherInfo | None, names: Mapping[str, str]) -> None:
             "Use in a new experiment",
             "add_circle",
             {"clone": example} if example else None,
-            hint="The form opens with the newest experiment that uses it. Leave the teacher as it is there, and "
-            "it is not trained again.",
+            hint="The form opens with the newest experiment that uses it, and keeps the teacher until you choose to "
+            "train one.",
         )
         if chosen is None:
             st.caption("Choose a row at its left edge.")
