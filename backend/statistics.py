@@ -1,4 +1,4 @@
-"""What few seeds allow one to say: t intervals, the exact sign-flip test, Welch, epochs to a target. Pure functions.
+"""Statistics of few seeds: t intervals, the exact sign-flip test, Holm, Welch, epochs to a target. Pure functions.
 
 Intervals are Student's t, never the bootstrap: at n = 3, 5, 8 the percentile bootstrap covers 0.75, 0.84, 0.88 where
 0.95 is asked for. Everything is defined for any n; what cannot be computed is None, never a guess.
@@ -144,11 +144,19 @@ def sign_test_p(earlier: int, later: int) -> float | None:
 def paired_t_p(differences: Sequence[float]) -> float | None:
     """Two-sided p of the paired t test, for normally distributed differences; None without spread or below n = 2."""
     found = summarize(differences)
-    if found.mean is None or not found.se:
+    return None if found.mean is None else t_p(found.mean, found.sd, found.n)
+
+
+def t_p(mean: float, sd: float | None, n: int, limit: float = 0.0) -> float | None:
+    """Two-sided p of n normally distributed values with this mean and spread, if their true mean were ``limit``.
+
+    None without spread or below n = 2.
+    """
+    if n < 2 or not sd:
         return None
     from scipy.special import stdtr
 
-    return float(2 * stdtr(found.n - 1, -abs(found.mean / found.se)))
+    return float(2 * stdtr(n - 1, -abs(mean - limit) / (sd / math.sqrt(n))))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
@@ -232,70 +240,6 @@ def median_epochs(reached: Sequence[float | None]) -> float | None:
     return median if math.isfinite(median) else None
 
 
-def sentence(
-    differences: Sequence[float],
-    *,
-    label: str,
-    baseline: str,
-    better: Better = "higher",
-    unit: str = "",
-    noun: str = "pair",
-) -> str:
-    """What these pairs allow one to say about ``label`` against ``baseline``, in one plain sentence.
-
-    Args:
-        differences: label minus baseline, one a pair.
-        better: which way is better; None where neither is.
-        unit: of the differences, as ``percentage points``.
-        noun: what each difference is of: a pair, or a teacher whose pairs were averaged.
-    """
-    n = len(differences)
-    pairs = f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-    if n == 0:
-        return "No seed has a value for both methods yet, so there is nothing to compare."
-    if n == 1:
-        return f"1 {noun} ({signed(differences[0], unit)}) has no interval: it cannot tell a difference from chance."
-    result = summarize(differences)
-    least, p = smallest_p(n), sign_flip_p(differences)
-    assert result.mean is not None
-    assert least is not None
-    assert p is not None
-    limit = f"{pairs} cannot show p < {least:.3g}"
-    if result.interval is None:
-        every = f"both {noun}s" if n == 2 else f"all {pairs}"
-        if result.mean == 0:
-            return f"The two are equal in {every}: no difference was seen, and without spread no interval bounds it."
-        tail = limit if least >= 0.05 else f"the sign-flip p is {p:.2g}"
-        difference = signed(result.mean, unit)
-        return f"The difference is {difference} in {every}, without the spread that an interval needs; {tail}."
-    low, high = result.interval.low, result.interval.high
-    interval = f"the interval {span(low, high, unit)}"
-    which = "which is better" if better else "which is higher"
-    verdict = _verdict(result.mean, label, baseline, better)
-    contains = low <= 0 <= high
-    if least >= 0.05:
-        if contains:
-            return f"{limit}; {interval} contains zero, so this does not tell {which}."
-        return (
-            f"{_capital(interval)} excludes zero: {verdict} if the differences are normally distributed. "
-            f"Without that assumption {limit}, so it is not confirmed."
-        )
-    test = f"the sign-flip p is {p:.2g} ({pairs})"
-    if contains and p >= 0.05:
-        return f"{_capital(interval)} contains zero and {test}, so this does not tell {which}."
-    if contains != (p >= 0.05):
-        verb = "contains" if contains else "excludes"
-        return f"{_capital(interval)} {verb} zero but {test}: the two disagree, so this does not settle {which}."
-    return f"{_capital(interval)} excludes zero and {test}: {verdict}."
-
-
-def _verdict(mean: float, label: str, baseline: str, better: Better) -> str:
-    if better is None:
-        return f"{label} is {'higher' if mean > 0 else 'lower'} than {baseline}"
-    good = (mean > 0) == (better == "higher")
-    return f"{label} is {'better' if good else 'worse'} than {baseline}"
-
-
 def _sd(values: Sequence[float], mean: float) -> float:
     if max(values) == min(values):
         return 0.0
@@ -318,30 +262,3 @@ def _t_quantile(df: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(df, (1 + LEVEL) / 2))
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def signed(value: float, unit: str = "", decimals: int | None = None) -> str:
-    """As "+0.52 percentage points", with a typographic minus, and two digits where ``decimals`` is left out."""
-    if decimals is None:
-        decimals = decimals_of(abs(value)) if value else 0
-    text = f"{abs(value):.{decimals}f}"
-    sign = "" if float(text) == 0 else ("+" if value > 0 else "−")
-    return f"{sign}{text}{' ' + unit if unit else ''}"
-
-
-def span(low: float, high: float, unit: str = "") -> str:
-    """An interval as "+0.3 to +2.7 percentage points"."""
-    decimals = decimals_of(high - low)
-    # A bound that is not zero must not be shown as zero, or "excludes zero" would look wrong.
-    while decimals < 9 and any(bound and round(bound, decimals) == 0 for bound in (low, high)):
-        decimals += 1
-    return f"{signed(low, decimals=decimals)} to {signed(high, unit, decimals)}"
-
-
-def decimals_of(scale: float) -> int:
-    """As many decimals as show two digits of ``scale``."""
-    return min(9, max(0, 1 - math.floor(math.log10(scale)))) if scale > 0 else 0

@@ -15,18 +15,16 @@ from core.wire.comparisons import (
     Claims,
     Comparison,
     Convergence,
-    Interval,
     Overview,
     OverviewCell,
     Paired,
     Published,
     Table,
 )
-from core.wire.comparisons import Group as MethodGroup
+from core.wire.numbers import NOTHING, difference_text, mean_text, p_text, signed, span_text, value_text
 
 _VERDICTS = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
 _STYLES = {"better": "bold green", "worse": "red"}
-NOTHING = "–"
 
 
 def comparison_view(comparison: Comparison) -> RenderableType:
@@ -35,17 +33,19 @@ def comparison_view(comparison: Comparison) -> RenderableType:
     value = known.label if known else comparison.metric
     reach = f"epochs to {_goal(comparison)}"
     against = f"difference to {comparison.baseline}, 95 % t interval"
-    made = table("method", value, "n", reach, against, "sign-flip p", numbers=("n", reach, value, "sign-flip p"))
+    alone, holm = "p of this comparison alone", "p after Holm"
+    made = table("method", value, "n", reach, against, alone, holm, numbers=("n", reach, value, alone, holm))
     paired = {item.label: item for item in comparison.paired}
     for group in comparison.groups:
         pair = paired.get(group.label)
         made.add_row(
             group.label,
-            mean_text(group),
+            mean_text(group.mean, group.sd),
             str(group.n),
             convergence_text(group.convergence),
             "baseline" if group.label == comparison.baseline else paired_text(pair),
             p_text(pair.sign_flip_p if pair else None),
+            p_text(pair.sign_flip_p_holm if pair else None),
         )
     parts: list[RenderableType] = [made]
     if any(group.convergence and group.convergence.reached for group in comparison.groups):
@@ -57,12 +57,14 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     """The sentences under the table."""
     lines: list[str] = []
     if comparison.test_size and comparison.resolution is not None:
-        text = f"Test set: {comparison.test_size:,} images, so that one image is {comparison.resolution:.2f} %."
+        text = (
+            f"Test set: {comparison.test_size:,} images, so that one image is {value_text(comparison.resolution, '%')}."
+        )
         lines.append(text)
     if comparison.teacher_top1 is not None:
         target = f"; target {comparison.target_words}" if comparison.target_words else ""
         whose = "Teachers, on average" if len(comparison.teachers) > 1 else "Teacher"
-        lines.append(f"{whose}: {comparison.teacher_top1:.2f} %{target}.")
+        lines.append(f"{whose}: {value_text(comparison.teacher_top1, '%')}{target}.")
     if comparison.condition:
         lines.append(f"Holds for {comparison.condition}; values {WHICH[comparison.epoch]}.")
     for item in comparison.paired:
@@ -95,11 +97,11 @@ def overview_view(overview: Overview) -> RenderableType:
         arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.better]
         made.add_row(
             f"{row.title}{f' ({row.unit})' if row.unit else ''}{arrow}",
-            *(_number(cells[label].mean, cells[label].sd) for label in labels),
+            *(mean_text(cells[label].mean, cells[label].sd) for label in labels),
             *(_difference(cells[label]) for label in others),
         )
     notes = [
-        "↑ higher is better, ↓ lower is better. Green: better, red: worse, by the interval and p < 0.05 together.",
+        "↑ higher is better, ↓ lower is better. Green: better, red: worse, over all comparisons of this table.",
         f"Holds for {overview.condition}.",
         *overview.notes,
     ]
@@ -129,7 +131,7 @@ def table_view(found: Table) -> RenderableType:
     made = table("setting", "teacher", *found.methods, numbers=("teacher", *found.methods))
     for row in found.rows:
         cells = {cell.label: cell for cell in row.cells}
-        own = f"{row.teacher_top1:.2f}" if row.teacher_top1 is not None else NOTHING
+        own = value_text(row.teacher_top1, decimals=2)
         made.add_row(
             row.title,
             f"{own}{_published(row.published)}",
@@ -151,11 +153,6 @@ def commands_of(found: Table) -> list[str]:
     return [command for row in found.rows for command in row.commands]
 
 
-def mean_text(group: MethodGroup) -> str:
-    """Mean ± sample standard deviation; the mean alone of a single run."""
-    return _number(group.mean, group.sd)
-
-
 def convergence_text(convergence: Convergence | None) -> str:
     """Median epochs, or "> E", with how many reached the target; a dash while no target is known."""
     if convergence is None or convergence.of == 0:
@@ -169,11 +166,7 @@ def paired_text(paired: Paired | None) -> str:
     """Mean difference with its t interval."""
     if paired is None or paired.mean_difference is None:
         return NOTHING
-    return _with_interval(paired.mean_difference, paired.interval)
-
-
-def p_text(p: float | None) -> str:
-    return NOTHING if p is None else f"{p:.2g}"
+    return difference_text(paired.mean_difference, paired.interval)
 
 
 def _goal(comparison: Comparison) -> str:
@@ -204,7 +197,7 @@ def _convergence_table(comparison: Comparison) -> RenderableType:
             f"{item.median_epochs:g}" if item.median_epochs is not None else f"> {item.max_epochs}",
             duration(item.median_seconds) if item.median_seconds is not None else NOTHING,
             *((seconds,) if on_gpus else ()),
-            _number(item.area, item.area_sd),
+            mean_text(item.area, item.area_sd),
             f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal; p {p_text(pair.sign_p)}" if pair else "",
             f"{pair.speed_up:.2f} (n = {pair.both_reached})" if pair and pair.speed_up is not None else "",
         )
@@ -215,12 +208,12 @@ def _pair_details(pair: Paired) -> list[str]:
     """The numbers beside the sentence, indented under it."""
     facts = []
     if pair.correlation is not None:
-        facts.append(f"correlation of the pairs {pair.correlation:+.2f}".replace("-", "−"))
+        facts.append(f"correlation of the pairs {signed(pair.correlation, decimals=2)}")
     if pair.welch_interval is not None:
-        facts.append(f"Welch, as if unpaired: {_interval(pair.welch_interval)}")
+        facts.append(f"Welch, as if unpaired: {span_text(pair.welch_interval)}")
     lines = [f"  {'; '.join(facts)}."] if facts else []
     lines += [
-        f"  under the teacher of seed {item.teacher_seed}: {_with_interval(item.mean_difference, None)} "
+        f"  under the teacher of seed {item.teacher_seed}: {signed(item.mean_difference)} "
         f"({item.n} pair{'s' if item.n != 1 else ''})."
         for item in pair.teachers
     ]
@@ -255,37 +248,15 @@ def _cell(cell: Cell | None) -> Text:
     if cell.mean is None:
         return Text(f"{NOTHING}{_published(cell.published)}")
     mark = " ↓" if cell.verdict == "worse" else ""
-    text = f"{_number(cell.mean, cell.sd)} ({cell.n}){mark}{_published(cell.published)}"
+    text = f"{mean_text(cell.mean, cell.sd)} ({cell.n}){mark}{_published(cell.published)}"
     return Text(text, style=_STYLES.get(cell.verdict or "", ""))
 
 
 def _published(published: list[Published]) -> str:
-    return f" [{', '.join(f'{item.value:.2f}' for item in published)}]" if published else ""
+    return f" [{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}]" if published else ""
 
 
 def _difference(cell: OverviewCell) -> Text:
     if cell.mean_difference is None:
         return Text(NOTHING)
-    return Text(_with_interval(cell.mean_difference, cell.interval), style=_STYLES.get(cell.verdict or "", ""))
-
-
-def _with_interval(difference: float, interval: Interval | None) -> str:
-    decimals = 2 if abs(difference) >= 0.1 or difference == 0 else min(6, 1 - math.floor(math.log10(abs(difference))))
-    text = f"{difference:+.{decimals}f}"
-    if interval is not None:
-        text += f"  [{interval.low:+.{decimals}f}, {interval.high:+.{decimals}f}]"
-    return text.replace("-", "−")
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.low:+.2f} to {interval.high:+.2f}".replace("-", "−")
-
-
-def _number(mean: float | None, sd: float | None) -> str:
-    """Two decimals, more where the spread needs them."""
-    if mean is None:
-        return NOTHING
-    scale = sd if sd else abs(mean) / 100
-    decimals = min(6, max(2, 1 - math.floor(math.log10(scale)))) if 0 < scale < 0.1 else 2
-    text = f"{mean:.{decimals}f}".replace("-", "−")
-    return text if sd is None else f"{text} ± {sd:.{decimals}f}"
+    return Text(difference_text(cell.mean_difference, cell.interval), style=_STYLES.get(cell.verdict or "", ""))

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from sqlalchemy import and_, exists, select
 from sqlalchemy.orm import Session
 
-from backend import statistics
 from backend.comparisons import rows, values
 from backend.comparisons.convergence import Goal
 from backend.comparisons.data import ACCURACY, VALIDATION, Sample, curves, load, merged
-from backend.comparisons.groups import Method, Question, group, methods_of, paired
+from backend.comparisons.groups import Method, Question, group, judged, methods_of, paired
 from backend.comparisons.values import Picked
 from backend.db import models
 from backend.errors import invalid
 from core.catalog import METRICS, UnknownNameError
-from core.wire.comparisons import WHICH, Comparison, Paired, TeacherUsed, Which
+from core.wire.comparisons import WHICH, Comparison, TeacherUsed, Which
 from core.wire.public import ProblemField
 
 
@@ -81,12 +80,9 @@ def build(session: Session, experiments: Sequence[models.Experiment], options: O
     targets = [goal for student in sample.students if (goal := options.goal.of(student)) is not None]
     series = curves(session, ended, [ACCURACY]) if targets else {}
     methods = methods_of(sample, picked, series, options.goal)
-    pairs = [
-        paired(method, methods[baseline], sample, options.question)
-        for method in methods.values()
-        if method.label != baseline
-    ]
     question, first = options.question, sample.experiments[0]
+    others = [method for method in methods.values() if method.label != baseline]
+    pairs = judged([paired(method, methods[baseline], sample, question) for method in others], question)
     test_size = max((student.test_size for student in sample.students), default=0)
     known = METRICS.get(options.metric)
     tops = [teacher.top1 for teacher in sample.teachers if teacher.top1 is not None]
@@ -117,7 +113,8 @@ def build(session: Session, experiments: Sequence[models.Experiment], options: O
         absolute_target=options.target is not None,
         baseline=baseline,
         groups=[group(method, sample, options.goal) for method in methods.values()],
-        paired=_with_holm(pairs),
+        paired=pairs,
+        tests=sum(pair.sign_flip_p is not None for pair in pairs),
         complete=sample.complete,
         condition=condition(sample),
         notes=notes(sample, methods, question),
@@ -190,19 +187,4 @@ def notes(sample: Sample, methods: Mapping[str, Method], question: Question) -> 
     if counted < len(sample.students):
         extra = len(sample.students) - counted
         found.append(f"{extra} run(s) repeat a seed of the same method and teacher; the first that succeeded counts.")
-    return found
-
-
-def _with_holm(pairs: Sequence[Paired]) -> list[Paired]:
-    """The p adjusted for looking at several methods, and a sentence that says so where one could show anything."""
-    adjusted = statistics.holm([pair.sign_flip_p for pair in pairs])
-    found = []
-    for pair, p in zip(pairs, adjusted, strict=True):
-        text = pair.sentence
-        if len(pairs) > 1 and p is not None and pair.smallest_p is not None and pair.smallest_p < 0.05:
-            text += (
-                f" The p is not adjusted for the {len(pairs)} comparisons with the baseline; after Holm it is {p:.2g}."
-            )
-        changes = {"sign_flip_p_holm": p, "sentence": text}
-        found.append(pair.model_copy(update=changes))
     return found

@@ -9,26 +9,29 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from backend import statistics
-from backend.comparisons import convergence, values
+from backend.comparisons import convergence, values, verdicts
 from backend.comparisons.build import Options, condition, sample_of
 from backend.comparisons.data import ACCURACY, Sample, curves
-from backend.comparisons.groups import Method, Question, methods_of, paired
+from backend.comparisons.groups import Method, Question, methods_of, paired, test_of
 from backend.comparisons.loss_claims import Setting, loss_claims
 from backend.db import models
 from backend.errors import invalid
 from core.catalog import DATASETS
 from core.spec import DatasetChoice
-from core.wire.comparisons import Claim, Claims, Interval, Verdict
+from core.wire.comparisons import Claim, Claims, Interval, Paired, Verdict
+from core.wire.numbers import SIGNIFICANCE, p_text, point_text, span_text
 from core.wire.public import ProblemField
 
 COMPACT = "The features of a class get more compact: neural collapse is faster (NC1 is lower)."
 FASTER = "It converges faster: fewer epochs to the target accuracy."
 MOBILE = "It gains nothing on small mobile students."
 NC1 = "collapse/nc1"
-SIGNIFICANCE = 0.05
 _SMALL_MOBILE = ("mobilenet", "shufflenet")
 _CLASSES = 100
 _TEMPERATURE = 4.0
+
+
+_UNTESTED = verdicts.Test(0, None, None)
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,15 @@ class _Test:
     """What the runs say of one claim, before the p is adjusted.
 
     Attributes:
-        towards: verdict if the test decides, by the sign of what was seen.
-        decides: whether everything but the p speaks for a decision.
-        units: values that the p is of: pairs, or teachers where these vary.
+        test: what decides; one of nothing where there is nothing to test.
+        towards: the claim's verdict where a difference is found, by its direction.
+        conclusion: what then is added to the reason.
     """
 
     claim: Claim
+    test: verdicts.Test = _UNTESTED
     towards: Verdict = "cannot tell"
-    decides: bool = False
-    units: int = 0
+    conclusion: str = ""
 
 
 def judge(session: Session, experiments: Sequence[models.Experiment], options: Options | None = None) -> Claims:
@@ -65,9 +68,9 @@ def judge(session: Session, experiments: Sequence[models.Experiment], options: O
             _Test(Claim(number=number, claim=text, verdict="cannot tell", reason=f"the experiment has no {lack[2:]}"))
             for number, text in ((3, COMPACT), (4, FASTER), (5, MOBILE))
         ]
-    adjusted = statistics.holm([test.claim.p for test in tests])
-    count = sum(p is not None for p in adjusted)
-    judged = [_judged(test, p, count) for test, p in zip(tests, adjusted, strict=True)]
+    decisions = verdicts.decide([test.test for test in tests])
+    count = sum(decision.p_holm is not None for decision in decisions)
+    judged = [_judged(test, decision) for test, decision in zip(tests, decisions, strict=True)]
     setting = _setting(sample)
     return Claims(
         experiment=sample.experiments[0].name,
@@ -102,9 +105,9 @@ def _compact(method: Method, base: Method, sample: Sample) -> _Test:
         return _Test(claim.model_copy(update={"reason": "no pair has measured NC1 yet"}))
     numbers = {"mean_difference": found.mean_difference} | _bounds(found.interval)
     towards: Verdict = "holds" if found.mean_difference < 0 else "does not hold"
-    text = f"NC1 differs by {statistics.signed(found.mean_difference)}{_interval_text(found.interval)}"
+    text = f"NC1 differs by {point_text(found.mean_difference, found.interval)}{_interval_text(found)}"
     claim = claim.model_copy(update={"reason": text, "p": found.sign_flip_p, "numbers": numbers})
-    return _Test(claim, towards, decides=_excludes_zero(found.interval), units=found.units)
+    return _Test(claim, test_of(found, None), towards)
 
 
 def _faster(method: Method, base: Method, options: Options) -> _Test:
@@ -129,7 +132,10 @@ def _faster(method: Method, base: Method, options: Options) -> _Test:
         text += "; no run got there"
     towards: Verdict = "holds" if found.units_earlier > found.units_later else "does not hold"
     claim = claim.model_copy(update={"reason": text, "n": found.n, "p": found.sign_p, "numbers": numbers})
-    return _Test(claim, towards, decides=found.units_earlier != found.units_later, units=found.units)
+    # By signs alone: a run that never got there has no number of epochs, so there is no interval.
+    lead = float(found.units_later - found.units_earlier)
+    least = statistics.sign_test_p(found.units, 0)
+    return _Test(claim, verdicts.Test(found.units, lead, found.sign_p, least), towards)
 
 
 def _mobile(method: Method, base: Method, sample: Sample, options: Options) -> _Test:
@@ -141,33 +147,41 @@ def _mobile(method: Method, base: Method, sample: Sample, options: Options) -> _
     if found.mean_difference is None:
         return _Test(claim.model_copy(update={"reason": "no pair has ended yet", "n": found.n}))
     numbers = {"mean_difference": found.mean_difference} | _bounds(found.interval)
-    shown = statistics.signed(found.mean_difference, "percentage points")
-    text = f"the gain is {shown}{_interval_text(found.interval)}"
+    shown = f"{point_text(found.mean_difference, found.interval)} percentage points"
+    text = f"the gain is {shown}{_interval_text(found)}"
     claim = claim.model_copy(update={"n": found.n, "numbers": numbers})
     margin = options.difference
-    if margin is not None and found.interval and found.units >= 4 and found.interval.high < margin:
-        text += f": a gain of {margin:g} or more is excluded, if the differences are normally distributed"
-        return _Test(claim.model_copy(update={"reason": text, "verdict": "holds"}))
+    if margin is not None and found.units >= 4 and found.interval and found.interval.high < margin:
+        # The gain is tested against the margin, not against zero: one more test of the report, as every other is.
+        p = statistics.t_p(found.mean_difference, found.sd, found.units, limit=margin)
+        text += f", tested by t against a gain of {margin:g}, as if the differences were normally distributed"
+        claim = claim.model_copy(update={"reason": text, "p": p})
+        apart = Interval(low=found.interval.low - margin, high=found.interval.high - margin)
+        test = verdicts.Test(found.units, found.mean_difference - margin, p, None, apart)
+        return _Test(claim, test, "holds", f"a gain of {margin:g} or more is excluded")
     towards: Verdict = "holds" if found.mean_difference < 0 else "does not hold"
     claim = claim.model_copy(update={"reason": text, "p": found.sign_flip_p})
-    return _Test(claim, towards, decides=_excludes_zero(found.interval), units=found.units)
+    return _Test(claim, test_of(found, None), towards)
 
 
-def _judged(test: _Test, p_holm: float | None, tests: int) -> Claim:
-    claim = test.claim
-    if claim.p is None or p_holm is None:
+def _judged(judged: _Test, decision: verdicts.Decision) -> Claim:
+    claim, test, tests = judged.claim, judged.test, decision.tests
+    if claim.p is None or decision.p_holm is None:
         return claim
-    text, verdict = f"{claim.reason}; p = {claim.p:.2g}, {p_holm:.2g} after Holm", claim.verdict
-    if test.decides and p_holm < SIGNIFICANCE:
-        verdict = test.towards
+    p, p_holm = p_text(claim.p), p_text(decision.p_holm)
+    text = f"{claim.reason}; p = {p_holm} after Holm over {tests} tests ({p} for this one alone)"
+    if tests == 1:
+        text = f"{claim.reason}; p = {p}"
+    verdict = judged.towards if decision.verdict in ("higher", "lower") else claim.verdict
+    if verdict != "cannot tell":
+        text += f": {judged.conclusion}" if judged.conclusion else ""
     else:
-        least = statistics.smallest_p(test.units)
-        noun = "pairs" if test.units == claim.n else "teachers"
-        if least is not None and least >= SIGNIFICANCE:
-            text += f"; {test.units} {noun} cannot show p < {least:.3g}"
-        elif least is not None and least * tests >= SIGNIFICANCE:
-            text += f"; over {tests} tests {test.units} {noun} cannot show p < {least * tests:.2g}"
-    return claim.model_copy(update={"reason": text, "verdict": verdict, "p_holm": p_holm})
+        noun = "pairs" if test.n == claim.n else "teachers"
+        if test.smallest_p is not None and test.smallest_p >= SIGNIFICANCE:
+            text += f"; {test.n} {noun} cannot show p < {p_text(test.smallest_p, 3)}"
+        elif decision.least is not None and decision.least >= SIGNIFICANCE:
+            text += f"; over {tests} tests {test.n} {noun} cannot show p < {p_text(decision.least)}"
+    return claim.model_copy(update={"reason": text, "verdict": verdict, "p_holm": decision.p_holm})
 
 
 def _baseline(sample: Sample, wanted: str | None) -> str | None:
@@ -209,15 +223,9 @@ def _notes(sample: Sample, setting: Setting, tests: int) -> list[str]:
     return found
 
 
-def _excludes_zero(interval: Interval | None) -> bool:
-    return interval is not None and not interval.low <= 0 <= interval.high
-
-
 def _bounds(interval: Interval | None) -> dict[str, float]:
     return {"low": interval.low, "high": interval.high} if interval else {}
 
 
-def _interval_text(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    return f" (95 % interval {statistics.span(interval.low, interval.high)})"
+def _interval_text(found: Paired) -> str:
+    return f" (95 % interval {span_text(found.interval, '', found.mean_difference)})" if found.interval else ""

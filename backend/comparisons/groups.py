@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backend import statistics
-from backend.comparisons import convergence, power, settings
+from backend.comparisons import convergence, power, settings, verdicts
 from backend.comparisons.convergence import Goal
 from backend.comparisons.data import Curves, Key, Sample, Student
 from backend.comparisons.values import Picked
@@ -18,10 +18,10 @@ from core.wire.comparisons import (
     Paired,
     Reached,
     RunValue,
-    SeedsNeeded,
     TeacherDifference,
     Which,
 )
+from core.wire.numbers import signed, value_text
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def group(method: Method, sample: Sample, goal: Goal | None = None) -> Group:
 
 
 def paired(method: Method, base: Method, sample: Sample, question: Question) -> Paired:
-    """The method against the baseline; the sentence is without the caveats that need all comparisons."""
+    """The method against the baseline; its verdict and its sentence need all comparisons of the report: ``judged``."""
     mine, theirs = method.values, base.values
     shared = [key for key in sample.keys if key in mine and key in theirs]
     by_pair = {key: mine[key] - theirs[key] for key in shared}
@@ -147,14 +147,28 @@ def paired(method: Method, base: Method, sample: Sample, question: Question) -> 
         unlike=unlike,
         needed=needed,
         convergence=convergence.compare(method.reached, base.reached),
-        sentence=" ".join(
-            (
-                _sentence(differences, method.label, base.label, question, vary=vary),
-                *settings.sentences(unlike, len(shared)),
-                *_seeds_sentence(question, summary, needed, vary=vary),
-            )
-        ),
+        sentence="",
     )
+
+
+def judged(pairs: Sequence[Paired], question: Question) -> list[Paired]:
+    """All comparisons of one report, each with its verdict over them and its sentence."""
+    tests = [test_of(pair, question.better) for pair in pairs]
+    found = []
+    for pair, test, decision in zip(pairs, tests, verdicts.decide(tests), strict=True):
+        said = (
+            _sentence(pair, test, decision, question),
+            *settings.sentences(pair.unlike, pair.n),
+            *_seeds_sentence(pair, question),
+        )
+        changes = {"sign_flip_p_holm": decision.p_holm, "verdict": decision.verdict, "sentence": " ".join(said)}
+        found.append(pair.model_copy(update=changes))
+    return found
+
+
+def test_of(pair: Paired, better: Better | None) -> verdicts.Test:
+    """What of a comparison decides on its verdict."""
+    return verdicts.Test(pair.units, pair.mean_difference, pair.sign_flip_p, pair.smallest_p, pair.interval, better)
 
 
 def missing_pair(key: Key, sides: Sequence[Method], sample: Sample) -> list[MissingPair]:
@@ -178,43 +192,41 @@ def missing_pair(key: Key, sides: Sequence[Method], sample: Sample) -> list[Miss
     return found
 
 
-def _sentence(differences: Sequence[float], label: str, baseline: str, question: Question, *, vary: bool) -> str:
+def _sentence(pair: Paired, test: verdicts.Test, decision: verdicts.Decision, question: Question) -> str:
     if question.tested:
-        return statistics.sentence(
-            differences,
-            label=label,
-            baseline=baseline,
-            better=question.better,
-            unit=question.apart,
-            noun="teacher" if vary else "pair",
+        return verdicts.sentence(
+            test, decision, label=pair.label, baseline=pair.baseline, unit=question.apart, noun=_noun(pair)
         )
-    if not differences:
+    if pair.mean_difference is None:
         return "No seed has a value for both methods yet, so there is nothing to compare."
-    mean = statistics.signed(sum(differences) / len(differences), question.apart)
+    mean = signed(pair.mean_difference, question.apart)
     return f"The mean difference is {mean}; the test images chose these epochs, so it is not tested."
 
 
-def _seeds_sentence(
-    question: Question, summary: statistics.Summary, needed: SeedsNeeded | None, *, vary: bool
-) -> list[str]:
+def _noun(pair: Paired) -> str:
+    return "teacher" if pair.unit == "teacher" else "pair"
+
+
+def _seeds_sentence(pair: Paired, question: Question) -> list[str]:
     """How many seeds would show the difference that the person named, as a range."""
-    if question.difference is None or not question.tested or summary.n < 2:
+    if question.difference is None or not question.tested or pair.units < 2:
         return []
-    noun = "teachers" if vary else "seeds"
-    if summary.n < power.LEAST_PAIRS:
+    noun = "teachers" if pair.unit == "teacher" else "seeds"
+    if pair.units < power.LEAST_PAIRS:
         return [
-            f"{summary.n} {'teachers' if vary else 'pairs'} say too little about their own spread to name a number "
+            f"{pair.units} {_noun(pair)}s say too little about their own spread to name a number "
             f"of {noun}; {power.LEAST_PAIRS} are the least."
         ]
+    needed = pair.needed
     if needed is None:
         return []
-    shown = statistics.signed(needed.difference, question.apart).lstrip("+")
+    shown = value_text(needed.difference, question.apart)
     high = f"{needed.high:,}" if needed.high is not None else "more than 1,000"
     range_ = high if needed.low in (needed.high, power.MOST) else f"between {needed.low:,} and {high}"
     return [
-        f"To see a difference of {shown} (80 % power, 5 % two-sided) would take {range_} {noun} in all: the sd of "
-        f"the differences, {summary.sd:.2g}, is known from {summary.n} only as {needed.sd_low:.2g} to "
-        f"{needed.sd_high:.2g}."
+        f"To see a difference of {shown} in one comparison alone (80 % power, 5 % two-sided) would take {range_} "
+        f"{noun} in all: the sd of the differences, {value_text(pair.sd)}, is known from {pair.units} only as "
+        f"{value_text(needed.sd_low)} to {value_text(needed.sd_high)}."
     ]
 
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.comparisons import values
+from backend.comparisons import values, verdicts
 from backend.comparisons.build import Options, baseline_of, condition, conditions, sample_of
 from backend.comparisons.data import Sample
-from backend.comparisons.groups import Method, Question, group, methods_of, paired
+from backend.comparisons.groups import Method, Question, group, methods_of, paired, test_of
 from backend.db import models
 from core.catalog import METRICS
-from core.wire.comparisons import WHICH, Better, Overview, OverviewCell, OverviewRow, Paired
+from core.wire.comparisons import WHICH, Overview, OverviewCell, OverviewRow
+from core.wire.numbers import SIGNIFICANCE, p_text
 
 GROUPS = ("test", "oracle", "val", "fidelity", "calibration", "collapse", "robustness")
 _TEACHERS = ("_teacher", "_teacher_drop")
-
-Verdict = Literal["better", "worse", "higher", "lower", "unclear"]
 
 
 def overview(
@@ -38,62 +36,84 @@ def overview(
     baseline = baseline_of(sample, options.baseline)
     metrics = _measured(session, sample, groups)
     picked = values.pick_all(session, sample, metrics, options.which)
-    rows = []
+    rows: list[OverviewRow] = []
+    tests: dict[tuple[str, str], verdicts.Test] = {}
     for metric in metrics:
         one = {student.run_id: picked[metric].get(student.run_id, values.Picked()) for student in sample.students}
         if any(item.value is not None for item in one.values()):
             methods = methods_of(sample, one, {}, options.goal)
-            rows.append(_row(methods, baseline, sample, Question(metric, options.which)))
+            rows.append(_row(methods, baseline, sample, Question(metric, options.which), tests))
     said = conditions(sample, Question(options.metric, options.which))
-    tests = sum(cell.sign_flip_p is not None for row in rows for cell in row.cells)
-    if tests > 1:
+    count = sum(test.p is not None for test in tests.values())
+    if count:
         said.append(
-            f"{tests} comparisons were looked at and none is adjusted for the others: of that many without any "
-            "difference, one in twenty would seem to have one, had each enough pairs."
+            f'"Better" and "worse" hold over all {count} comparisons of this table: p < 0.05 after Holm. Intervals are '
+            "95 % t intervals of each comparison alone."
         )
+        said += _out_of_reach(list(tests.values()))
     return Overview(
         experiment=sample.experiments[0].name,
         experiments=[item.name for item in sample.experiments],
         epoch=options.which,
         baseline=baseline,
         condition=f"{condition(sample)}; {WHICH[options.which]}",
-        rows=rows,
+        tests=count,
+        rows=_decided(rows, tests),
         notes=said,
     )
 
 
-def _row(methods: Mapping[str, Method], baseline: str, sample: Sample, question: Question) -> OverviewRow:
+def _row(
+    methods: Mapping[str, Method],
+    baseline: str,
+    sample: Sample,
+    question: Question,
+    tests: dict[tuple[str, str], verdicts.Test],
+) -> OverviewRow:
+    """A metric's row, without verdicts; what they are decided by is added to ``tests``."""
+    known = METRICS[question.metric]
     cells = []
     for label, method in methods.items():
         summary = group(method, sample)
         cell = OverviewCell(label=label, n=summary.n, mean=summary.mean, sd=summary.sd)
         if label != baseline:
             pair = paired(method, methods[baseline], sample, question)
-            cell = cell.model_copy(
-                update={
-                    "pairs": pair.n,
-                    "mean_difference": pair.mean_difference,
-                    "interval": pair.interval,
-                    "sign_flip_p": pair.sign_flip_p,
-                    "verdict": verdict(pair, question.better),
-                }
-            )
+            tests[known.name, label] = test_of(pair, question.better)
+            changes = {
+                "pairs": pair.n,
+                "mean_difference": pair.mean_difference,
+                "interval": pair.interval,
+                "sign_flip_p": pair.sign_flip_p,
+            }
+            cell = cell.model_copy(update=changes)
         cells.append(cell)
-    known = METRICS[question.metric]
     return OverviewRow(metric=known.name, title=known.title, unit=known.unit, better=known.better, cells=cells)
 
 
-def verdict(pair: Paired, better: Better | None) -> Verdict | None:
-    """What interval and p say together; None where nothing was tested."""
-    if pair.mean_difference is None or pair.sign_flip_p is None:
-        return None
-    interval = pair.interval
-    if interval is None or interval.low <= 0 <= interval.high or pair.sign_flip_p >= 0.05:
-        return "unclear"
-    higher = pair.mean_difference > 0
-    if better is None:
-        return "higher" if higher else "lower"
-    return "better" if higher == (better == "higher") else "worse"
+def _decided(rows: Sequence[OverviewRow], units: Mapping[tuple[str, str], verdicts.Test]) -> list[OverviewRow]:
+    """The rows with a verdict in every cell that is tested, over all of them."""
+    decisions = dict(zip(units, verdicts.decide(list(units.values())), strict=True))
+    found = []
+    for row in rows:
+        cells = []
+        for cell in row.cells:
+            decision = decisions.get((row.metric, cell.label))
+            changes = {"sign_flip_p_holm": decision.p_holm, "verdict": decision.verdict} if decision else {}
+            cells.append(cell.model_copy(update=changes))
+        found.append(row.model_copy(update={"cells": cells}))
+    return found
+
+
+def _out_of_reach(tests: Sequence[verdicts.Test]) -> list[str]:
+    """That no cell could have a verdict whatever the numbers, where so few pairs are there for so many comparisons."""
+    least = [decision.least for decision in verdicts.decide(tests) if decision.least is not None]
+    if not least or min(least) < SIGNIFICANCE:
+        return []
+    most = max(test.n for test in tests)
+    return [
+        f"No cell can have a verdict yet: over {len(least)} comparisons {most} pairs cannot show p < "
+        f"{p_text(min(least))}. `dkd compare --metric` tests one metric alone."
+    ]
 
 
 def _measured(session: Session, sample: Sample, groups: Sequence[str]) -> list[str]:

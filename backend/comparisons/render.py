@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from backend import statistics
 from backend.comparisons.sheets import Sheet, Text
 from core.wire.comparisons import (
     WHICH,
@@ -20,8 +19,7 @@ from core.wire.comparisons import (
     Published,
     Table,
 )
-
-NOTHING = "–"
+from core.wire.numbers import NOTHING, difference_text, interval_text, mean_text, p_text, point_text, value_text
 
 
 def comparison_sheet(found: Comparison) -> Sheet:
@@ -37,7 +35,8 @@ def comparison_sheet(found: Comparison) -> Sheet:
         "95 % interval",
         f"Difference to {found.baseline}{apart}",
         "95 % interval",
-        "Sign-flip p",
+        "p of this comparison alone",
+        "p after Holm",
         f"Epochs to {share}",
     ]
     rows = []
@@ -46,12 +45,13 @@ def comparison_sheet(found: Comparison) -> Sheet:
         rows.append(
             [
                 Text(group.label),
-                Text(_mean(group.mean, group.sd)),
+                Text(mean_text(group.mean, group.sd)),
                 Text(str(group.n)),
-                Text(_interval(group.interval, signed=False)),
-                Text("baseline" if pair is None else _signed(pair.mean_difference)),
-                Text(_interval(pair.interval) if pair else NOTHING),
-                Text(_p(pair.sign_flip_p if pair else None)),
+                Text(interval_text(group.interval, group.mean, signs=False)),
+                Text("baseline" if pair is None else point_text(pair.mean_difference, pair.interval)),
+                Text(interval_text(pair.interval, pair.mean_difference) if pair else NOTHING),
+                Text(p_text(pair.sign_flip_p if pair else None)),
+                Text(p_text(pair.sign_flip_p_holm if pair else None)),
                 Text(_epochs(group.convergence)),
             ]
         )
@@ -106,8 +106,8 @@ def overview_sheet(found: Overview) -> Sheet:
         rows.append(
             [
                 Text(title),
-                *(Text(_mean(cells[label].mean, cells[label].sd)) for label in labels),
-                *(Text(_difference(cells[label]), cells[label].verdict in ("better", "worse")) for label in others),
+                *(Text(mean_text(cells[label].mean, cells[label].sd)) for label in labels),
+                *(_difference(cells[label]) for label in others),
             ]
         )
     notes = ["↑: higher is better; ↓: lower is better.", f"Holds for {found.condition}.", *found.notes]
@@ -119,7 +119,7 @@ def overview_records(found: Overview) -> list[dict[str, Any]]:
         {"metric": row.metric, "unit": row.unit, "better": row.better or "", "epoch": found.epoch}
         | {"baseline": found.baseline, "label": cell.label, "n": cell.n, "mean": cell.mean, "sd": cell.sd}
         | {"pairs": cell.pairs, "difference": cell.mean_difference, **_ends("difference", cell.interval)}
-        | {"sign_flip_p": cell.sign_flip_p, "verdict": cell.verdict or ""}
+        | {"sign_flip_p": cell.sign_flip_p, "sign_flip_p_holm": cell.sign_flip_p_holm, "verdict": cell.verdict or ""}
         for row in found.rows
         for cell in row.cells
     ]
@@ -151,7 +151,7 @@ def table_sheet(found: Table) -> Sheet:
     rows = []
     for row in found.rows:
         cells = {cell.label: cell for cell in row.cells}
-        own = f"{row.teacher_top1:.2f}" if row.teacher_top1 is not None else NOTHING
+        own = value_text(row.teacher_top1, decimals=2)
         rows.append(
             [
                 Text(row.title),
@@ -209,45 +209,16 @@ def _table_cell(cell: Cell | None) -> Text:
     if cell.mean is None:
         return Text(f"{NOTHING}{_brackets(cell.published)}")
     mark = " ↓" if cell.verdict == "worse" else ""
-    text = f"{_mean(cell.mean, cell.sd)} ({cell.n}){mark}{_brackets(cell.published)}"
+    text = f"{mean_text(cell.mean, cell.sd)} ({cell.n}){mark}{_brackets(cell.published)}"
     return Text(text, bold=cell.verdict == "better")
 
 
 def _brackets(published: Sequence[Published]) -> str:
-    return f" [{', '.join(f'{item.value:.2f}' for item in published)}]" if published else ""
+    return f" [{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}]" if published else ""
 
 
-def _mean(mean: float | None, sd: float | None) -> str:
-    """Two decimals, more where the spread or a small mean needs them."""
-    if mean is None:
-        return NOTHING
-    scale = sd if sd else abs(mean) / 100
-    decimals = max(2, statistics.decimals_of(scale)) if 0 < scale < 0.1 else 2
-    decimals = min(decimals, 6)
-    shown = f"{mean:.{decimals}f}".replace("-", "−")
-    return shown if sd is None else f"{shown} ± {sd:.{decimals}f}"
-
-
-def _signed(value: float | None) -> str:
-    return NOTHING if value is None else statistics.signed(value)
-
-
-def _interval(interval: Interval | None, *, signed: bool = True) -> str:
-    if interval is None:
-        return NOTHING
-    text = statistics.span(interval.low, interval.high)
-    return text if signed else text.replace("+", "")
-
-
-def _difference(cell: OverviewCell) -> str:
-    if cell.mean_difference is None:
-        return NOTHING
-    interval = f" ({_interval(cell.interval)})" if cell.interval else ""
-    return f"{_signed(cell.mean_difference)}{interval}"
-
-
-def _p(p: float | None) -> str:
-    return NOTHING if p is None else f"{p:.2g}"
+def _difference(cell: OverviewCell) -> Text:
+    return Text(difference_text(cell.mean_difference, cell.interval), bold=cell.verdict in ("better", "worse"))
 
 
 def _epochs(convergence: Convergence | None) -> str:
@@ -272,6 +243,7 @@ def _pair_record(pair: Paired | None) -> dict[str, Any]:
         "sign_flip_p_holm": pair.sign_flip_p_holm if pair else None,
         "correlation": pair.correlation if pair else None,
         **_ends("welch", pair.welch_interval if pair else None),
+        "verdict": (pair.verdict or "") if pair else "",
         "sentence": pair.sentence if pair else "",
     }
 

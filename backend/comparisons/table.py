@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend import statistics
-from backend.comparisons import missing, rows, values
+from backend.comparisons import missing, rows, values, verdicts
 from backend.comparisons.build import Options, condition, refuse_unknown
 from backend.comparisons.convergence import Goal
 from backend.comparisons.data import Key, Sample, load, merged
@@ -22,11 +22,11 @@ from backend.errors import invalid
 from core.catalog import METRICS
 from core.catalog.published import PUBLISHED, PublishedRow, published_for
 from core.wire import comparisons as wire
-from core.wire.comparisons import WHICH, Better, Cell, Published, PublishedTable, Table, TableRow, Which
+from core.wire.comparisons import WHICH, Cell, Published, PublishedTable, Table, TableRow, Which
+from core.wire.numbers import SIGNIFICANCE, p_text
 from core.wire.public import ProblemField
 
 Test = Literal["sign_flip", "t"]
-SIGNIFICANCE = 0.05
 MOST_EXPERIMENTS = 500
 
 
@@ -103,7 +103,7 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
         refuse_unknown(session, every, Options(metric=layout.metric, which=layout.which), picked)
     made = [_Row.of(sample, picked, layout) for sample in samples]
     cells = [row.cells(baseline, labels, layout) for row in made]
-    _decide(cells, layout.question.better)
+    _decide(cells, layout)
     titles = [row.title for row in made]
     known = METRICS.get(layout.metric)
     return Table(
@@ -201,18 +201,21 @@ class _Row:
         )
 
 
-def _decide(cells: list[list[Cell]], better: Better | None) -> None:
+def _decide(cells: list[list[Cell]], layout: Layout) -> None:
     """Adjust every p of the table at once, in place, and say of each cell what remains."""
     places = [(row, column) for row, found in enumerate(cells) for column in range(len(found))]
-    adjusted = statistics.holm([cells[row][column].p for row, column in places])
-    for (row, column), p in zip(places, adjusted, strict=True):
-        cell = cells[row][column]
-        if p is None or cell.mean_difference is None:
-            continue
-        verdict = "unclear"
-        if p < SIGNIFICANCE and better is not None and cell.mean_difference != 0:
-            verdict = "better" if (cell.mean_difference > 0) == (better == "higher") else "worse"
-        cells[row][column] = cell.model_copy(update={"p_holm": p, "verdict": verdict})
+    tests = [_test_of(cells[row][column], layout) for row, column in places]
+    for (row, column), decision in zip(places, verdicts.decide(tests), strict=True):
+        if decision.verdict is not None:
+            verdict = decision.verdict if decision.verdict in ("better", "worse") else "unclear"
+            changes = {"p_holm": decision.p_holm, "verdict": verdict}
+            cells[row][column] = cells[row][column].model_copy(update=changes)
+
+
+def _test_of(cell: Cell, layout: Layout) -> verdicts.Test:
+    least = statistics.smallest_p(cell.units) if layout.test == "sign_flip" else None
+    interval = cell.difference_interval
+    return verdicts.Test(cell.units, cell.mean_difference, cell.p, least, interval, layout.question.better)
 
 
 def _baseline(samples: Sequence[Sample], labels: Sequence[str], wanted: str | None) -> str:
@@ -277,8 +280,8 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: L
     elif tested:
         name = "exact sign-flip test" if layout.test == "sign_flip" else "paired t test, for normal differences"
         found.append(
-            f"Bold: better than {baseline} over the same seeds ({name}, p < 0.05 after Holm over {len(tested)} "
-            "comparisons); ↓: worse by the same test."
+            f"Bold: better than {baseline} over the same seeds ({name}, p < 0.05 after Holm over the {len(tested)} "
+            "comparisons of this table); ↓: worse by the same test."
         )
         if question.better is None:
             found.append("Neither way is better for this metric, so nothing is bold.")
@@ -320,6 +323,6 @@ def _out_of_reach(tested: Sequence[Cell]) -> list[str]:
     while 2.0 ** (1 - needed) * len(tested) >= SIGNIFICANCE:
         needed += 1
     return [
-        f"No cell can be bold yet: {most} {noun} cannot show p < {least:.3g}, and Holm over {len(tested)} comparisons "
-        f"asks for less than {SIGNIFICANCE / len(tested):.2g} of the first; {needed} {more} could."
+        f"No cell can be bold yet: {most} {noun} cannot show p < {p_text(least, 3)}, and Holm over {len(tested)} "
+        f"comparisons asks for less than {p_text(SIGNIFICANCE / len(tested))} of the first; {needed} {more} could."
     ]

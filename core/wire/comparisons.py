@@ -21,6 +21,8 @@ WHICH: dict[Which, str] = {
 }
 Better = Literal["higher", "lower"]
 Unit = Literal["seed", "teacher"]
+SaidVerdict = Literal["better", "worse", "higher", "lower", "unclear"]
+"""What a report says of a method against the baseline; "higher" and "lower" where neither way is better."""
 
 
 class Interval(Wire):
@@ -184,9 +186,13 @@ class Paired(Wire):
         None, description="t interval of the mean difference; null below n = 2 and without spread."
     )
     sign_flip_p: float | None = Field(
-        None, description="Two-sided; exact up to 20 pairs, drawn with a fixed seed above."
+        None,
+        description="Of this comparison alone, two-sided; exact up to 20 pairs, drawn with a fixed seed above.",
     )
-    sign_flip_p_holm: float | None = Field(None, description="After Holm over the methods compared with the baseline.")
+    sign_flip_p_holm: float | None = Field(None, description="After Holm over the comparisons of this report.")
+    verdict: SaidVerdict | None = Field(
+        None, description="Over the comparisons of this report; null where nothing is tested."
+    )
     smallest_p: float | None = Field(None, description="The smallest p that n pairs can give: 2^(1−n).")
     correlation: float | None = Field(
         None, description="Of the pairs, or of the teachers' means; null below n = 3 or without variance."
@@ -197,7 +203,7 @@ class Paired(Wire):
     unlike: list[SettingDifference] = Field(default_factory=list)
     needed: SeedsNeeded | None = Field(None, description="Where a difference was named and there are 4 pairs or more.")
     convergence: PairedConvergence | None = None
-    sentence: str = Field(description="What n allows one to say.")
+    sentence: str = Field(description="What the pairs allow one to say, over the comparisons of this report.")
 
 
 class TeacherUsed(Wire):
@@ -229,6 +235,7 @@ class Comparison(Wire):
     baseline: str
     groups: list[Group]
     paired: list[Paired]
+    tests: int = Field(0, description="Comparisons with the baseline that Holm's correction is over.")
     complete: bool = Field(description="Every run has ended.")
     condition: str = Field("", description='What the result holds for, as "one teacher (seed 0)".')
     notes: list[str] = Field(default_factory=list, description="What a reader must know besides.")
@@ -253,9 +260,11 @@ class OverviewCell(Wire):
     pairs: int = 0
     mean_difference: float | None = None
     interval: Interval | None = None
-    sign_flip_p: float | None = None
-    verdict: Literal["better", "worse", "higher", "lower", "unclear"] | None = Field(
-        None, description="Of the interval and the p together; null for the baseline and where nothing is tested."
+    sign_flip_p: float | None = Field(None, description="Of this comparison alone.")
+    sign_flip_p_holm: float | None = Field(None, description="After Holm over all cells of the overview.")
+    verdict: SaidVerdict | None = Field(
+        None,
+        description="After Holm over all cells of the overview; null for the baseline and where nothing is tested.",
     )
 
 
@@ -275,6 +284,7 @@ class Overview(Wire):
     epoch: Which
     baseline: str
     condition: str
+    tests: int = Field(0, description="Comparisons that Holm's correction is over.")
     rows: list[OverviewRow]
     notes: list[str]
 
@@ -293,7 +303,7 @@ class Claim(Wire):
     verdict: Verdict
     reason: str
     n: int = Field(0, description="Pairs; 0 for a statement about the loss.")
-    p: float | None = None
+    p: float | None = Field(None, description="Of this test alone.")
     p_holm: float | None = Field(None, description="After Holm over the tests of this report.")
     numbers: dict[str, float] = Field(default_factory=dict)
 
@@ -330,8 +340,8 @@ class Cell(Wire):
     units: int = Field(0, description="What the test is over: pairs, or teachers where these vary.")
     mean_difference: float | None = None
     difference_interval: Interval | None = None
-    p: float | None = None
-    p_holm: float | None = None
+    p: float | None = Field(None, description="Of this comparison alone.")
+    p_holm: float | None = Field(None, description="After Holm over the whole table.")
     verdict: Literal["better", "worse", "unclear"] | None = Field(
         None, description="Against the row's baseline after Holm over the table; null for the baseline itself."
     )

@@ -64,8 +64,8 @@ def test_pairs_against_the_baseline(database: Database, api: TestClient) -> None
     assert (paired.sign_flip_p, paired.smallest_p, paired.correlation) == (0.25, 0.25, pytest.approx(1.0))
     assert paired.welch_interval == statistics.welch_interval([81.0, 83.5, 86.0], [80.0, 82.0, 84.0])
     assert paired.sentence == (
-        "The interval +0.3 to +2.7 percentage points excludes zero: DKD is better than kd if the differences are "
-        "normally distributed. Without that assumption 3 pairs cannot show p < 0.25, so it is not confirmed."
+        "The interval +0.26 to +2.74 percentage points, of this comparison alone, excludes zero, but 3 pairs cannot "
+        "show p < 0.25, so this does not tell which is better."
     )
     (turned,) = _compare(api, experiment, baseline="DKD").paired
     assert (turned.label, turned.baseline, turned.mean_difference) == ("kd", "DKD", -1.5)
@@ -133,9 +133,11 @@ def test_a_run_that_failed_or_diverged_is_missing_but_counts_as_never_reached(
 
 
 def test_other_metrics(database: Database, api: TestClient) -> None:
-    experiment = _finished(database, THREE)
+    seeds = list(range(6))
+    last = {(label, seed): 80.0 + seed for label in ("kd", "DKD") for seed in seeds}
+    experiment = _finished(database, last, seeds=seeds)
     ids = rows.run_ids(database, experiment)
-    for seed in range(3):
+    for seed in seeds:
         own = {"test__loss": 1.0 + 0.01 * seed, "train__loss": 2.0 + 0.01 * seed}
         rows.take(database, ids["kd", seed], rows.metrics(40, epoch=4, **own, mine=1.0))
         rows.take(database, ids["DKD", seed], rows.metrics(40, epoch=4, test__loss=0.5, train__loss=0.5, mine=1.0))
@@ -168,9 +170,12 @@ def test_several_comparisons_that_could_show_something_say_so(database: Database
         for seed in seeds
     }
     found = _compare(api, _finished(database, last, methods=methods, seeds=seeds))
-    assert all("not adjusted for the 2 comparisons" in paired.sentence for paired in found.paired)
+    assert found.tests == 2
+    for paired in found.paired:
+        assert "6 pairs cannot show p < 0.062 after Holm over the 2 comparisons of this report" in paired.sentence
+        assert f"p of this comparison alone: {paired.sign_flip_p:.2g}" in paired.sentence
     fewer = _compare(api, _finished(database, last, methods=methods, seeds=seeds[:5], name="fewer"))
-    assert not any("adjusted" in paired.sentence for paired in fewer.paired)
+    assert all("5 pairs cannot show p < 0.0625" in paired.sentence for paired in fewer.paired)
 
 
 def test_without_a_teacher(database: Database, api: TestClient) -> None:
@@ -409,7 +414,7 @@ def test_texts_of_a_comparison(database: Database, api: TestClient) -> None:
 
 
 def test_every_metric_the_same_way(database: Database, api: TestClient) -> None:
-    seeds = list(range(6))
+    seeds = list(range(8))
     last = {
         (label, seed): 80.0 + seed + (1 + 0.1 * seed) * (label == "DKD") for label in ("kd", "DKD") for seed in seeds
     }
@@ -427,11 +432,13 @@ def test_every_metric_the_same_way(database: Database, api: TestClient) -> None:
     # Direction-aware: a higher loss is worse, a higher accuracy better; NC1 has no better side, so it is lower.
     assert verdicts == {
         "test/top1": "better",
-        "test/loss": "unclear",  # the same in every pair: without spread no interval
+        "test/loss": "worse",  # the same in every pair: there is no interval, the exact test decides
         "collapse/nc1": "lower",
         "robustness/patch_drop": "unclear",
     }
-    assert any("none is adjusted" in note for note in found.notes)
+    assert found.tests == 4
+    assert any("hold over all 4 comparisons of this table" in note for note in found.notes)
+    assert all(cell.sign_flip_p_holm is not None for row in found.rows for cell in row.cells[1:])
     only = api.get("/api/v1/comparisons/overview", params={"experiment": experiment, "group": "collapse"}).json()
     assert [row["metric"] for row in only["rows"]] == ["collapse/nc1"]
 

@@ -149,7 +149,7 @@ def test_every_metric(backend: FakeBackend, capsys: Captured) -> None:
     out = capsys.readouterr().out
     assert "Loss (nats) ↓" in out
     assert "0.500 ± 0.010" in out
-    assert "−0.10  [−0.15, −0.05]" in out
+    assert "−0.10 [−0.15, −0.05]" in out
     assert "None is adjusted." in out
     assert run(["compare", "small", "--all", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["cells"][1]["verdict"] == "better"
