@@ -13,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from core.wire.numbers import value_text
 from core.wire.public import (
     Experiment,
     ExperimentSummary,
@@ -78,7 +79,7 @@ def duration(seconds: float) -> str:
 def accuracy(run: RunSummary) -> str:
     """The newest test accuracy, as "95.22 %"; empty before the first epoch has ended."""
     latest = run.latest.get(ACCURACY)
-    return f"{latest.value:.2f} %" if latest else ""
+    return value_text(latest.value, "%", 2) if latest else ""
 
 
 def epochs(run: RunSummary) -> str:
@@ -148,7 +149,7 @@ def run_view(run: Run) -> RenderableType:
         ("trains", f"{run.model} by {run.label} on {run.dataset}, seed {run.seed}"),
         ("epoch", epochs(run)),
         ("step", f"{run.step}/{run.total_steps}" if run.total_steps else ""),
-        *((name, f"{value.value:.6g}") for name, value in run.latest.items()),
+        *((name, value_text(value.value)) for name, value in run.latest.items()),
         ("teacher", run.teacher_run_id or ""),
         ("parameters", f"{run.parameters:,}" if run.parameters else ""),
         ("images", f"{run.train_size:,} training, {run.test_size:,} test" if run.train_size else ""),
@@ -225,7 +226,7 @@ def _worker_lines(worker: Worker) -> Iterable[RenderableType]:
 def teachers_table(teachers: Iterable[TeacherInfo]) -> Table:
     made = table("run", "model", "data set", "seed", "state", "test", "students", numbers=("seed", "test", "students"))
     for item in teachers:
-        test = "" if item.top1 is None else f"{item.top1:.2f} %"
+        test = "" if item.top1 is None else value_text(item.top1, "%", 2)
         made.add_row(item.run_id, item.model, item.dataset, str(item.seed), state(item.state), test, str(item.students))
     return made
 

@@ -21,7 +21,7 @@ from core.wire.comparisons import (
     Published,
     Table,
 )
-from core.wire.numbers import NOTHING, difference_text, mean_text, p_text, signed, span_text, value_text
+from core.wire.numbers import NOTHING, difference_text, mean_text, p_text, signed, span_text, spread_text, value_text
 
 _VERDICTS = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
 _STYLES = {"better": "bold green", "worse": "red"}
@@ -57,14 +57,12 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     """The sentences under the table."""
     lines: list[str] = []
     if comparison.test_size and comparison.resolution is not None:
-        text = (
-            f"Test set: {comparison.test_size:,} images, so that one image is {value_text(comparison.resolution, '%')}."
-        )
-        lines.append(text)
+        one = spread_text(comparison.resolution, "%")
+        lines.append(f"Test set: {comparison.test_size:,} images, so that one image is {one}.")
     if comparison.teacher_top1 is not None:
         target = f"; target {comparison.target_words}" if comparison.target_words else ""
         whose = "Teachers, on average" if len(comparison.teachers) > 1 else "Teacher"
-        lines.append(f"{whose}: {value_text(comparison.teacher_top1, '%')}{target}.")
+        lines.append(f"{whose}: {value_text(comparison.teacher_top1, '%', 2)}{target}.")
     if comparison.condition:
         lines.append(f"Holds for {comparison.condition}; values {WHICH[comparison.epoch]}.")
     for item in comparison.paired:

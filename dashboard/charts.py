@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from core.wire.numbers import mean_text
 from core.wire.public import Group
 from dashboard import theme
 from dashboard.live import Curve
@@ -70,7 +71,7 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
             line={"color": theme.faint(theme.GREY, 0.5), "width": 1},
             marker={"color": colours, "size": 7, "opacity": 0.75},
             name=f"seed {seed}",
-            hovertemplate="%{y:.2f}",
+            hovertemplate="%{y:.6~g}",
         )
     for group in drawn:
         if group.mean is None:
@@ -82,7 +83,7 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
             marker={"symbol": "line-ew-open", "size": 26, "color": styles[group.label].colour, "line": {"width": 3}},
             error_y={"type": "data", "array": [group.sd or 0.0], "thickness": 1.5, "width": 6},
             name="mean ± sd",
-            hovertemplate="%{y:.2f}" + (f" ± {group.sd:.2f}" if group.sd is not None else ""),
+            hovertemplate=mean_text(group.mean, group.sd),
         )
     figure.update_layout(showlegend=False)
     figure.update_xaxes(title_text="", rangemode="normal", range=[-0.5, len(labels) - 0.5])

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from core.wire.numbers import value_text
 from dashboard import theme
 from dashboard.live import Curve
 
@@ -198,6 +199,6 @@ def measured_once(curves: Mapping[str, Curve], metrics: Sequence[Mapping[str, An
         return []
     once = [(metric, curves[metric["name"]]) for metric in metrics if len(curves.get(metric["name"], ())) == 1]
     return [
-        {"Measured at the end": metric["title"], "Value": f"{curve.value[-1]:.4g} {metric['unit']}".strip()}
+        {"Measured at the end": metric["title"], "Value": value_text(curve.value[-1], metric["unit"])}
         for metric, curve in once
     ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode
 
 from core.wire.comparisons import Cell, Claim, Published, PublishedRow, Table, TableRow
-from dashboard.tables import NOTHING
+from core.wire.numbers import NOTHING, mean_text, signed, value_text
 from dashboard.widgets import escape
 
 _MARKS = {"holds": ":green-badge[✓ holds]", "does not hold": ":red-badge[✕ does not hold]"}
@@ -19,7 +19,7 @@ def result_rows(table: Table) -> list[dict[str, str]]:
     for row in table.rows:
         cells = {cell.label: cell for cell in row.cells}
         shown = {label: cell_text(cells[label]) if label in cells else NOTHING for label in table.methods}
-        teacher = NOTHING if row.teacher_top1 is None else f"{row.teacher_top1:.2f}"
+        teacher = value_text(row.teacher_top1, decimals=2)
         rows.append({"Setting": escape(row.title), "Teacher": teacher + brackets(row.published), **shown})
     return rows
 
@@ -29,8 +29,7 @@ def cell_text(cell: Cell) -> str:
     missing = f" · {len(cell.missing)}{_GLUE}missing" if cell.missing else ""
     if cell.mean is None:
         return NOTHING + missing + brackets(cell.published)
-    text = f"{cell.mean:.2f}" + (f" ± {cell.sd:.2f}" if cell.sd is not None else "")
-    text = f"{text} ({cell.n})".replace(" ", _GLUE)
+    text = f"{mean_text(cell.mean, cell.sd)} ({cell.n})".replace(" ", _GLUE)
     if cell.verdict == "better":
         text = f"**{text}**"
     elif cell.verdict == "worse":
@@ -40,7 +39,7 @@ def cell_text(cell: Cell) -> str:
 
 
 def brackets(published: Sequence[Published]) -> str:
-    return f" \\[{', '.join(f'{item.value:.2f}' for item in published)}\\]" if published else ""
+    return f" \\[{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}\\]" if published else ""
 
 
 def missing_lines(row: TableRow) -> list[str]:
@@ -72,11 +71,11 @@ def published_rows(rows: Sequence[PublishedRow], own: Table) -> list[dict[str, s
         shown: dict[str, str] = {"Data set": row.dataset, "Teacher → student": f"{row.teacher} → {row.student}"}
         for name in methods:
             value = _value(row, name)
-            shown[name] = f"{value.value:.2f}" if value else NOTHING
+            shown[name] = value_text(value.value if value else None, decimals=2)
         align, dkd = _value(row, "dkd_align"), _value(row, "dkd")
         if align and dkd:
             difference = align.value - dkd.value
-            shown["dkd_align − dkd"] = f"{difference:+.2f}".replace("-", "−")
+            shown["dkd_align − dkd"] = signed(difference, decimals=2)
         shown["Here"] = _own(row, own)
         found.append(shown)
     return found
@@ -90,7 +89,7 @@ def _own(row: PublishedRow, own: Table) -> str:
     """Own cells of these networks on this data set, whatever their training."""
     setting = (row.dataset, row.teacher, row.student)
     cells = [cell for mine in own.rows if (mine.dataset, mine.teacher, mine.student) == setting for cell in mine.cells]
-    shown = [f"{escape(cell.label)} {cell.mean:.2f} ({cell.n})" for cell in cells if cell.mean is not None]
+    shown = [f"{escape(cell.label)} {mean_text(cell.mean)} ({cell.n})" for cell in cells if cell.mean is not None]
     return ", ".join(shown) or NOTHING
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from core.wire.numbers import difference_text, value_text
 from core.wire.public import Paired
 from dashboard import charts, theme
 from dashboard.live import Curve
@@ -147,7 +148,7 @@ def curves_figure(
         figure.add_scatter(
             x=[0, epochs if epochs and view.x == "epochs" else last],
             y=[teacher, teacher],
-            name=f"teacher, {teacher:.2f} %",
+            name=f"teacher, {value_text(teacher, '%', 2)}",
             mode="lines",
             line={"color": theme.GREY, "width": 1.5, "dash": "dot"},
             hoverinfo="skip",
@@ -194,7 +195,7 @@ def forest_figure(paired: Sequence[Paired], axis: str) -> go.Figure | None:
     figure = charts.plain_figure("", axis, height=110 + 52 * len(drawn))
     for pair in reversed(drawn):
         mean, bounds = pair.mean_difference or 0.0, pair.interval
-        words = f" [{bounds.low:+.2f}, {bounds.high:+.2f}]" if bounds else ", no interval"
+        words = difference_text(mean, bounds) + ("" if bounds else ", no interval")
         figure.add_scatter(
             x=[mean],
             y=[charts.shown(f"{pair.label} (n = {pair.n})")],
@@ -210,7 +211,7 @@ def forest_figure(paired: Sequence[Paired], axis: str) -> go.Figure | None:
                 "color": styles[pair.label].colour,
             },
             name=charts.shown(pair.label),
-            hovertemplate=f"{mean:+.2f}{words}<extra></extra>".replace("-", "−"),
+            hovertemplate=f"{words}<extra></extra>",
         )
     figure.add_vline(x=0, line={"color": theme.GREY, "width": 1.5, "dash": "dot"})
     figure.update_layout(showlegend=False, hovermode="closest")

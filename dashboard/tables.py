@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from core.wire.numbers import NOTHING, interval_text, mean_text, p_text, point_text, value_text
 from core.wire.public import (
     TERMINAL,
     Attempt,
@@ -16,7 +17,6 @@ from core.wire.public import (
     ExperimentSummary,
     GpuUse,
     Group,
-    Interval,
     Paired,
     Preview,
     RunSummary,
@@ -26,7 +26,6 @@ from core.wire.public import (
 from core.wire.stored import Upload
 from dashboard.theme import state_text
 
-NOTHING = "–"
 _GLUE = "\u00a0"
 """A space at which a narrow column does not break a number."""
 
@@ -46,10 +45,8 @@ def duration(seconds: float | None) -> str:
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """``97.33 %``; a dash where nothing is known, the word where the value is not finite."""
-    if value is None:
-        return NOTHING
-    return f"{value:.{digits}f} %" if math.isfinite(value) else "not a number"
+    """``97.33 %``; a dash where nothing is known, words where the value is not finite."""
+    return value_text(value, "%", digits)
 
 
 def size(number: float) -> str:
@@ -82,18 +79,6 @@ def sentence(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 run``, ``3 runs``."""
     return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """With its sign, a true minus for a negative one."""
-    text = f"{abs(value):.{digits}f}"
-    if float(text) == 0:
-        return text
-    return ("+" if value > 0 else "−") + text
-
-
-def interval(bounds: Interval | None, digits: int = 2) -> str:
-    return f"[{signed(bounds.low, digits)},{_GLUE}{signed(bounds.high, digits)}]" if bounds else NOTHING
 
 
 def progress(run: RunSummary) -> float:
@@ -201,24 +186,33 @@ def result_rows(comparison: Comparison) -> list[dict[str, str]]:
     apart = " (points)" if comparison.unit == "%" else unit
     share = f"{comparison.target_share:.0%} of the teacher".replace("%", " %")
     target = percent(comparison.target) if comparison.absolute_target else share
-    return [
-        {
-            "Method": group.label,
-            f"Mean ± sd{unit}": mean_sd(group),
-            "n": str(group.n),
-            f"Epochs to {target}": epochs_to(group.convergence),
-            f"Difference to {comparison.baseline}{apart}": difference(group, paired.get(group.label), comparison),
-            f"95 % t interval{apart}": interval(paired[group.label].interval) if group.label in paired else NOTHING,
-            "Sign-flip p": sign_flip(paired.get(group.label)),
-        }
-        for group in comparison.groups
-    ]
+    rows = []
+    for group in comparison.groups:
+        pair = paired.get(group.label)
+        rows.append(
+            {
+                "Method": group.label,
+                f"Mean ± sd{unit}": mean_sd(group),
+                "n": str(group.n),
+                f"Epochs to {target}": epochs_to(group.convergence),
+                f"Difference to {comparison.baseline}{apart}": difference(group, pair, comparison),
+                f"95 % t interval{apart}": glued(interval_text(pair.interval, pair.mean_difference))
+                if pair
+                else NOTHING,
+                "p of this comparison alone": sign_flip(pair),
+                "p after Holm": p_text(pair.sign_flip_p_holm if pair else None),
+            }
+        )
+    return rows
+
+
+def glued(text: str) -> str:
+    """A number that a narrow column does not break."""
+    return text.replace(" ", _GLUE)
 
 
 def mean_sd(group: Group) -> str:
-    if group.mean is None:
-        return NOTHING
-    return f"{group.mean:.2f}{_GLUE}±{_GLUE}{group.sd:.2f}" if group.sd is not None else f"{group.mean:.2f}"
+    return glued(mean_text(group.mean, group.sd))
 
 
 def epochs_to(convergence: Convergence | None) -> str:
@@ -235,15 +229,15 @@ def difference(group: Group, pair: Paired | None, comparison: Comparison) -> str
         return "baseline"
     if pair is None or pair.mean_difference is None:
         return NOTHING
-    return signed(pair.mean_difference)
+    return point_text(pair.mean_difference, pair.interval)
 
 
 def sign_flip(pair: Paired | None) -> str:
     """The exact p beside the smallest that so few pairs can give."""
     if pair is None or pair.sign_flip_p is None:
         return NOTHING
-    least = f" (least possible {pair.smallest_p:.2g})" if pair.smallest_p is not None else ""
-    return f"{pair.sign_flip_p:.2g}{least}"
+    least = f" (least possible {p_text(pair.smallest_p)})" if pair.smallest_p is not None else ""
+    return f"{p_text(pair.sign_flip_p)}{least}"
 
 
 def state_rows(experiment: Experiment) -> list[dict[str, str]]:

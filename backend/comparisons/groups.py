@@ -21,7 +21,7 @@ from core.wire.comparisons import (
     TeacherDifference,
     Which,
 )
-from core.wire.numbers import signed, value_text
+from core.wire.numbers import signed, spread_text
 
 
 @dataclass(frozen=True)
@@ -220,13 +220,13 @@ def _seeds_sentence(pair: Paired, question: Question) -> list[str]:
     needed = pair.needed
     if needed is None:
         return []
-    shown = value_text(needed.difference, question.apart)
+    shown = spread_text(needed.difference, question.apart)
     high = f"{needed.high:,}" if needed.high is not None else "more than 1,000"
     range_ = high if needed.low in (needed.high, power.MOST) else f"between {needed.low:,} and {high}"
     return [
         f"To see a difference of {shown} in one comparison alone (80 % power, 5 % two-sided) would take {range_} "
-        f"{noun} in all: the sd of the differences, {value_text(pair.sd)}, is known from {pair.units} only as "
-        f"{value_text(needed.sd_low)} to {value_text(needed.sd_high)}."
+        f"{noun} in all: the sd of the differences, {spread_text(pair.sd)}, is known from {pair.units} only as "
+        f"{spread_text(needed.sd_low)} to {spread_text(needed.sd_high)}."
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.wire.base import RunState, Wire
+from core.wire.numbers import value_text
 
 Which = Literal["last", "best_val", "oracle"]
 """The epoch whose value is compared.
@@ -246,8 +247,9 @@ class Comparison(Wire):
         own, since no run was judged by their mean. Empty while none is known."""
         known = sorted({run.target for group in self.groups if group.convergence for run in group.convergence.runs})
         if len(known) > 1:
-            return f"{known[0]:.2f} to {known[-1]:.2f} % ({100 * self.target_share:g} % of each teacher's)"
-        return f"{self.target:.2f} %" if self.target is not None else ""
+            least, most = value_text(known[0], decimals=2), value_text(known[-1], "%", 2)
+            return f"{least} to {most} ({100 * self.target_share:g} % of each teacher's)"
+        return value_text(self.target, "%", 2) if self.target is not None else ""
 
 
 class OverviewCell(Wire):

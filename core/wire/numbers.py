@@ -38,14 +38,19 @@ def value_text(value: float | None, unit: str = "", decimals: int | None = None)
     """A number with its unit, as "93.20 %"; a dash for None, words for NaN and infinities.
 
     Args:
-        decimals: None for as many as the number itself asks for.
+        decimals: None for as many as show four significant digits.
     """
     if value is None:
         return NOTHING
     if not math.isfinite(value):
         return _odd(value)
-    shown = _fixed(value, decimals_for(value) if decimals is None else decimals)
+    shown = _fixed(value, decimals_for(value / 100) if decimals is None else decimals)
     return f"{shown} {unit}" if unit else shown
+
+
+def spread_text(sd: float | None, unit: str = "") -> str:
+    """A spread, or another number of which two significant digits are enough."""
+    return NOTHING if sd is None else value_text(sd, unit, decimals_for(sd))
 
 
 def signed(value: float, unit: str = "", decimals: int | None = None) -> str:

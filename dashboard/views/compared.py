@@ -13,10 +13,10 @@ from client import ApiError
 from client.connection import Query
 from client.http import TextFormat
 from core.wire.comparisons import WHICH, Overview, OverviewCell, Which
+from core.wire.numbers import NOTHING, difference_text, mean_text, p_text, spread_text
 from core.wire.public import Comparison, Convergence, Experiment
 from dashboard import charts, plot, session, tables
 from dashboard.side_by_side import forest_figure
-from dashboard.tables import NOTHING
 from dashboard.widgets import escape, table
 
 GROUPS = ("fidelity", "calibration", "collapse", "robustness", "test")
@@ -183,7 +183,8 @@ def _differences(found: Comparison, name: str) -> None:
                 filename="dkd-lab-differences",
             )
             st.caption(
-                "Method minus baseline over shared seeds (n pairs), with 95 % t interval: one over zero tells nothing."
+                "Method minus baseline over shared seeds (n pairs), with the 95 % t interval of each comparison alone: "
+                "one over zero tells nothing, and whether another holds over all of them is said above."
             )
     if seeds is not None and any(group.n > 1 for group in found.groups):
         with right:
@@ -212,11 +213,11 @@ def _convergence(found: Comparison) -> None:
                 "Median epochs": _median(one),
                 "Median time": tables.duration(one.median_seconds) if one else NOTHING,
                 "Median GPU time": tables.duration(one.median_gpu_seconds) if one else NOTHING,
-                "Mean over the epochs (%)": f"{one.area:.2f}" if one and one.area is not None else NOTHING,
+                "Mean over the epochs (%)": mean_text(one.area, one.area_sd) if one else NOTHING,
                 f"Against {found.baseline}": (
                     f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal" if pair else NOTHING
                 ),
-                "Sign test p": f"{pair.sign_p:.2g}" if pair and pair.sign_p is not None else NOTHING,
+                "Sign test p (this comparison alone)": p_text(pair.sign_p if pair else None),
             }
         )
     table(rows)
@@ -250,7 +251,7 @@ def _others(experiments: Sequence[Experiment], asked: Question) -> None:
     table(rows)
     st.caption(
         f"Mean ± sd (n) {WHICH[found.epoch]}; then the paired difference to {escape(found.baseline)} with its "
-        "95 % interval, and what interval and sign-flip test say together. Nothing is corrected for the many tests."
+        "95 % interval, and what holds over all comparisons of this table."
     )
     for note in found.notes:
         st.caption(escape(note))
@@ -259,12 +260,11 @@ def _others(experiments: Sequence[Experiment], asked: Question) -> None:
 def _cell(cell: OverviewCell, *, baseline: bool) -> str:
     if cell.mean is None:
         return NOTHING
-    spread = f" ± {cell.sd:.3g}" if cell.sd is not None else ""
-    text = f"{cell.mean:.4g}{spread} ({cell.n})"
+    text = f"{mean_text(cell.mean, cell.sd)} ({cell.n})"
     if baseline or cell.mean_difference is None:
         return text
     verdict = f" {cell.verdict}" if cell.verdict else ""
-    return f"{text}; {tables.signed(cell.mean_difference)} {tables.interval(cell.interval)}{verdict}"
+    return f"{text}; {tables.glued(difference_text(cell.mean_difference, cell.interval))}{verdict}"
 
 
 def downloads(what: What, title: str, query: Query) -> None:
@@ -286,7 +286,7 @@ def holds_for(found: Comparison) -> str:
     """What the numbers are of and what they hold for."""
     parts = []
     if found.test_size:
-        one = f"; one image is {found.resolution:.2g} %" if found.resolution else ""
+        one = f"; one image is {spread_text(found.resolution, '%')}" if found.resolution else ""
         parts.append(f"Test set: {found.test_size:,} images{one}.")
     if found.teacher_top1 is not None:
         target = f"; target {found.target_words}" if found.target_words else ""

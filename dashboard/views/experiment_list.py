@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from client import Client
+from core.wire.numbers import NOTHING
 from core.wire.public import ExperimentPage, ExperimentSummary
 from dashboard import bulk, filters, paging, session, tables
 from dashboard.choice import Choice
@@ -197,7 +198,7 @@ def _table(choice: Choice, rows: Sequence[ExperimentSummary]) -> None:
     column = st.column_config
     choice.table(
         tables.experiment_rows(rows),
-        placeholder=tables.NOTHING,
+        placeholder=NOTHING,
         height=min(36 * len(rows) + 40, 680),
         column_config={
             "State": column.TextColumn(width=100),

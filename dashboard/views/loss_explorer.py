@@ -11,9 +11,9 @@ import numpy as np
 import streamlit as st
 
 from core.explain import Alike, DKDAlignParams
+from core.wire.numbers import NOTHING
 from dashboard import explorer, explorer_charts, plot
 from dashboard.explorer import QUANTITIES, SHAPES, SWAPPED, Network, Quantity, Shape
-from dashboard.tables import NOTHING
 
 _REDUCTIONS = ("sample", "batch", "log")
 _WEIGHTS = ("ε", "share")

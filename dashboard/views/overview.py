@@ -8,6 +8,7 @@ import streamlit as st
 
 from client import ApiError
 from core.wire.activity import Activity, FailedRuns, RunningRun, WaitingRuns
+from core.wire.numbers import signed
 from core.wire.public import Comparison, ExperimentSummary, Worker
 from dashboard import session, tables, theme
 from dashboard.widgets import escape, nothing_yet
@@ -148,7 +149,7 @@ def _waiting_one(item: WaitingRuns, key: str) -> None:
             icon={"waiting": ":material/school:", "paused": ":material/pause:"}.get(item.state, ":material/schedule:"),
             query_params={"state": item.state, "experiment": item.experiment},
         )
-        priority = f", priority {tables.signed(item.priority, 0)}" if item.priority else ""
+        priority = f", priority {signed(item.priority, decimals=0)}" if item.priority else ""
         st.caption(f"{escape(tables.sentence(item.reason))[:-1]}{priority}.")
 
 

@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from client import ApiError, BackendUnreachable
+from core.wire.numbers import NOTHING, value_text
 from core.wire.public import TERMINAL, LogLine, Run
 from dashboard import charts, panels, plot, session, tables, theme
 from dashboard.feed import RunFeed
@@ -184,11 +185,11 @@ def _figures(run: Run, held: RunCurves) -> None:
     speed = held.curves.get("speed/images_per_second")
     figures = [
         ("Test accuracy", tables.percent(tables.latest_accuracy(run))),
-        ("Training loss", f"{newest.value:.4g} nats" if newest else tables.NOTHING),
+        ("Training loss", value_text(newest.value if newest else None, "nats")),
         ("Time left", tables.duration(seconds_left(run, held.curves.values())))
         if run.state not in TERMINAL
         else ("Took", tables.duration(tables.seconds_of(run, now))),
-        ("Speed", f"{speed.value[-1]:,.0f} images/s" if speed and len(speed) else tables.NOTHING),
+        ("Speed", f"{speed.value[-1]:,.0f} images/s" if speed and len(speed) else NOTHING),
     ]
     with st.container(horizontal=True):
         for label, value in figures:

@@ -12,6 +12,7 @@ from typing import Any
 
 import streamlit as st
 
+from core.wire.numbers import NOTHING
 from core.wire.public import TERMINAL, Run, RunPage, RunSummary
 from dashboard import bulk, filters, paging, session, tables
 from dashboard.choice import Choice
@@ -243,7 +244,7 @@ def _table(choice: Choice, runs: Sequence[RunSummary]) -> None:
     column = st.column_config
     choice.table(
         tables.run_rows(runs, datetime.now(UTC)),
-        placeholder=tables.NOTHING,
+        placeholder=NOTHING,
         height=min(36 * len(runs) + 40, 680),
         column_config={
             "State": column.TextColumn(width=110),

@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
+from core.wire.numbers import NOTHING
 from core.wire.public import TeacherInfo
 from core.wire.stored import UPLOAD, Upload, UploadList
 from dashboard import bulk, paging, session, tables, theme
@@ -82,7 +83,7 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
         selection_mode="single-row",
         selection_default=_default(shown),
         hide_index=True,
-        placeholder=tables.NOTHING,
+        placeholder=NOTHING,
         height=min(36 * len(shown) + 40, 480),
         column_config={
             "State": column.TextColumn(width=110),

@@ -64,8 +64,8 @@ def test_sentence_where_interval_and_test_disagree() -> None:
 def test_sentence_without_spread() -> None:
     assert _say([0.0, 0.0, 0.0]).startswith("The two are equal in all 3 pairs")
     assert _say([0.5, 0.5]) == (
-        "The difference is +0.50 in both pairs, without the spread that an interval needs; 2 pairs cannot show p < 0.5, "
-        "so this does not tell which is better."
+        "The difference is +0.50 in both pairs, without the spread that an interval needs; 2 pairs cannot show "
+        "p < 0.5, so this does not tell which is better."
     )
     assert _say([0.5] * 6).endswith("the sign-flip p is 0.031 (6 pairs): B is better than A.")
     # The same difference made of other floats: 90.3 − 90.1 is not 80.3 − 80.1 in the last bit.

@@ -181,7 +181,7 @@ def test_compare_prints_the_table_and_what_it_allows_one_to_say(backend: FakeBac
     assert "baseline" in rows["kd"]
     assert "96.25 ± 0.25" in rows["dkd"]
     assert "2.5 (2/2)" in rows["dkd"]
-    assert "+1.25  [−1.90, +4.40]" in rows["dkd"]
+    assert "+1.25 [−1.90, +4.40]" in rows["dkd"]
     assert "899 images, so that one image is 0.11 %" in out
     assert "Teacher: 98.00 %; target 93.10 %" in out
     assert "one teacher (seed 0)" in out
