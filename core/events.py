@@ -30,6 +30,12 @@ JOURNAL_NAME = "events.jsonl"
 RANKS_KEY = "ranks"
 """In ``Started.environment``: how many processes train together, on a GPU each where there are GPUs."""
 
+IMAGES_KEY = "images"
+"""In ``Started.environment``: the beginning of the SHA-256 of all images, training and test, with their labels."""
+
+DECODING_KEY = "decoding"
+"""In ``Started.environment``: what decoded image files into pixels; absent where no files were decoded."""
+
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _KEPT_BYTES = 16 * 2**20
 _SETTLE_STEP_SECONDS = 0.5

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core import models
 from core.catalog import DATASETS
 from core.catalog.models import TIMM
-from core.events import JOURNAL_NAME, Failed, Finished, Log, read_journal
+from core.events import IMAGES_KEY, JOURNAL_NAME, Failed, Finished, Log, Started, read_journal
 from core.launch import launch
 from core.spec import ExperimentSpec, PlannedRun, Problem, SpecError, warnings_of
 from core.training import Options, TeacherSource, run_training, stop_on_sigterm
 from core.training.checkpoint import CHECKPOINT_NAME
+from core.wire.numbers import mean_text, value_text
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def run_experiment(spec: ExperimentSpec, out: Path, several: Several = Several()
     for warning in warnings_of(spec):
         _say(f"warning: {warning}", error=True)
     teacher: TeacherSource | None = None
-    accuracies: defaultdict[str, list[float]] = defaultdict(list)
+    accuracies: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     failed = 0
     told: set[str] = set()
     with stop_on_sigterm(Options()) as options:
@@ -65,19 +66,38 @@ def run_experiment(spec: ExperimentSpec, out: Path, several: Several = Several()
                 if planned.spec.role == "teacher":
                     return 1
                 continue
-            top1, oracle = done.summary["test/top1"], done.summary.get("oracle/top1", math.nan)
-            _say(
-                f"{planned.label:<24} seed {planned.spec.seed:<4} test accuracy {top1:.2f} % "
-                f"(best epoch, an oracle: {oracle:.2f} %)"
-            )
-            accuracies[planned.label].append(top1)
+            top1, oracle = done.summary["test/top1"], done.summary.get("oracle/top1")
+            # A given teacher was not trained, so it has no best epoch.
+            best = "" if oracle is None else f" (best epoch, an oracle: {value_text(oracle, '%', 2)})"
+            accuracy = value_text(top1, "%", 2)
+            _say(f"{planned.label:<24} seed {planned.spec.seed:<4} test accuracy {accuracy}{best}")
+            accuracies[planned.label, _images(folder)].append(top1)
             if planned.spec.role == "teacher":
                 teacher = TeacherSource(planned.spec, folder / done.weights)
-    _say("")
-    for label, values in accuracies.items():
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        _say(f"{label:<24} {statistics.mean(values):.2f}{spread} %  (n = {len(values)}, last epoch, ± sd)")
+    _summarise(accuracies)
     return 1 if failed else 0
+
+
+def _summarise(accuracies: Mapping[tuple[str, str], Sequence[float]]) -> None:
+    """A line a method, over the runs of one data set: the images of a folder may have changed between two runs.
+
+    Args:
+        accuracies: test accuracies by label and by the hash of the images, "" where it was not recorded.
+    """
+    _say("")
+    several = len({images for _, images in accuracies}) > 1
+    if several:
+        _say(
+            "warning: the data changed between these runs (a run that had finished before is kept), so runs of "
+            "different images are neither averaged nor comparable; give --out another folder to train all of them on "
+            "the images of now",
+            error=True,
+        )
+    for (label, images), values in accuracies.items():
+        sd = statistics.stdev(values) if len(values) > 1 else None
+        named = f", images {images[:8] or 'not recorded'}" if several else ""
+        mean = mean_text(statistics.mean(values), sd)
+        _say(f"{label:<24} {mean} %  (n = {len(values)}, last epoch, ± sd{named})")
 
 
 def _refuse_networks(spec: ExperimentSpec) -> None:
@@ -128,6 +148,12 @@ def _finished(folder: Path, planned: PlannedRun) -> Finished | None:
         return None
     events = [record.event for record in read_journal(folder / JOURNAL_NAME)]
     return events[-1] if events and isinstance(events[-1], Finished) else None
+
+
+def _images(folder: Path) -> str:
+    """What the run in this folder was trained and tested on; "" where it did not record it."""
+    begun = [record.event for record in read_journal(folder / JOURNAL_NAME) if isinstance(record.event, Started)]
+    return begun[-1].environment.get(IMAGES_KEY, "") if begun else ""
 
 
 def _fingerprint(folder: Path) -> str | None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from sqlalchemy import and_, exists, select
 from sqlalchemy.orm import Session
 
-from backend.comparisons import rows, values
+from backend.comparisons import rows, same_data, settings, values
 from backend.comparisons.convergence import Goal
-from backend.comparisons.data import ACCURACY, VALIDATION, Sample, curves, load, merged
+from backend.comparisons.data import ACCURACY, VALIDATION, Data, Sample, curves, load, merged
 from backend.comparisons.groups import Method, Question, group, judged, methods_of, paired
 from backend.comparisons.values import Picked
 from backend.db import models
@@ -51,7 +51,7 @@ class Options:
 
 
 def sample_of(session: Session, experiments: Sequence[models.Experiment]) -> Sample:
-    """The experiments' runs as one sample.
+    """The experiments' runs as one sample, of one data set: runs of other images are set aside.
 
     Raises ApiError 422 where they differ in more than seeds and labels, naming what.
     """
@@ -62,7 +62,7 @@ def sample_of(session: Session, experiments: Sequence[models.Experiment]) -> Sam
             text = f"{other.name} and {first.name} are not one experiment over more seeds: they differ in {found}"
             raise invalid(text, ProblemField(path="experiment", message=text))
     by_id = load(session, list(dict.fromkeys(experiments)))
-    return merged(list(by_id.values()))
+    return same_data.of_one(merged(list(by_id.values())))
 
 
 def build(session: Session, experiments: Sequence[models.Experiment], options: Options | None = None) -> Comparison:
@@ -77,13 +77,14 @@ def build(session: Session, experiments: Sequence[models.Experiment], options: O
     picked = values.pick(session, sample, options.metric, options.which)
     refuse_unknown(session, sample, options, picked)
     ended = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
-    targets = [goal for student in sample.students if (goal := options.goal.of(student)) is not None]
+    counted = [student for student in sample.students if not student.set_aside]
+    targets = [goal for student in counted if (goal := options.goal.of(student)) is not None]
     series = curves(session, ended, [ACCURACY]) if targets else {}
     methods = methods_of(sample, picked, series, options.goal)
     question, first = options.question, sample.experiments[0]
     others = [method for method in methods.values() if method.label != baseline]
     pairs = judged([paired(method, methods[baseline], sample, question) for method in others], question)
-    test_size = max((student.test_size for student in sample.students), default=0)
+    test_size = max((student.test_size for student in sample.students if not student.set_aside), default=0)
     known = METRICS.get(options.metric)
     tops = [teacher.top1 for teacher in sample.teachers if teacher.top1 is not None]
     return Comparison(
@@ -118,6 +119,8 @@ def build(session: Session, experiments: Sequence[models.Experiment], options: O
         complete=sample.complete,
         condition=condition(sample),
         notes=notes(sample, methods, question),
+        data=same_data.words(sample.data) if sample.data != Data() else "",
+        set_aside=[student.run_id for student in sample.students if student.set_aside],
     )
 
 
@@ -164,7 +167,7 @@ def condition(sample: Sample) -> str:
 
 def conditions(sample: Sample, question: Question) -> list[str]:
     """What any number of the sample holds for."""
-    found = sample.misnamed
+    found = [*sample.misnamed, *same_data.notes(sample), *settings.pooled(sample)]
     if sample.teachers_vary:
         found.append(
             "Teachers vary, so a teacher is the unit: the pairs of each are averaged before anything is computed."

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from backend import statistics
-from backend.comparisons import convergence, values, verdicts
+from backend.comparisons import convergence, same_data, settings, values, verdicts
 from backend.comparisons.build import Options, condition, sample_of
 from backend.comparisons.data import ACCURACY, Sample, curves
 from backend.comparisons.groups import Method, Question, methods_of, paired, test_of
@@ -208,6 +208,8 @@ def _setting(sample: Sample) -> Setting:
 
 def _notes(sample: Sample, setting: Setting, tests: int) -> list[str]:
     found = [
+        *same_data.notes(sample),
+        *settings.pooled(sample),
         f"Claims 1 and 2 are of the loss itself, computed for {setting.classes} classes and T = "
         f"{setting.temperature:g}; nearly the same means within 5 %.",
         "Claims 3 to 5 are judged by pairs: a verdict needs p < 0.05 after Holm, and for 3 and 5 an interval without "

@@ -54,14 +54,15 @@ def reached_by(students: Iterable[Student], series: Curves, goal: Goal) -> dict[
     for student in students:
         curve = series.get(student.run_id, {}).get(ACCURACY)
         target = goal.of(student)
-        if curve and target is not None and student.state in ("succeeded", "failed"):
+        ended = student.state in ("succeeded", "failed") and not student.set_aside
+        if curve and target is not None and ended:
             found[student.key] = reach(student, curve, target)
     return found
 
 
 def summarize(students: Sequence[Student], reached: Mapping[Key, Reached], goal: Goal) -> Convergence | None:
     """One method's convergence; None while no target is known for any of its runs."""
-    targets = [target for student in students if (target := goal.of(student)) is not None]
+    targets = [target for student in students if not student.set_aside and (target := goal.of(student)) is not None]
     if not targets:
         return None
     runs = list(reached.values())

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from backend.db import models, parts
 from backend.metrics_store import decode
-from core.events import RANKS_KEY
+from core.events import IMAGES_KEY, RANKS_KEY
 from core.spec.labels import misnaming
 from core.wire.base import TERMINAL, RunState
 
@@ -25,11 +25,31 @@ Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
+class Data:
+    """What a run was trained and tested on, as far as it was recorded.
+
+    Attributes:
+        images: the beginning of the SHA-256 of all images with their labels; "" where it was not recorded.
+        train, test: images in each split; 0 until the run has started.
+    """
+
+    images: str = ""
+    train: int = 0
+    test: int = 0
+
+    @classmethod
+    def of(cls, row: Any) -> Data:
+        """Of a run's row."""
+        return cls((row.environment or {}).get(IMAGES_KEY, ""), row.train_size or 0, row.test_size or 0)
+
+
+@dataclass(frozen=True)
 class Teacher:
     """The teacher of an experiment.
 
     Attributes:
         top1: test accuracy after its last epoch, %; None until it has succeeded.
+        other_data: it was tested on other images than the students that are compared, and ``top1`` is left out.
     """
 
     run_id: str
@@ -37,6 +57,8 @@ class Teacher:
     seed: int
     state: RunState
     top1: float | None
+    data: Data = Data()
+    other_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,7 @@ class Student:
     Attributes:
         teacher: of its experiment, also where its own method reads none: what was trained together is a pair.
         devices: of its attempts, as "cpu" or "cuda NVIDIA H200".
+        set_aside: why it is not compared with the others although it succeeded; empty where it is.
     """
 
     run_id: str
@@ -60,6 +83,8 @@ class Student:
     test_size: int
     environment: Mapping[str, str]
     devices: tuple[str, ...]
+    data: Data = Data()
+    set_aside: str = ""
 
     @property
     def key(self) -> Key:
@@ -110,11 +135,16 @@ Curves = dict[str, dict[str, Curve]]
 
 @dataclass(frozen=True)
 class Sample:
-    """The runs of one experiment, or of several that are read as one."""
+    """The runs of one experiment, or of several that are read as one.
+
+    Attributes:
+        data: that everything is of, where runs of other data were set aside or split off.
+    """
 
     experiments: tuple[models.Experiment, ...]
     students: tuple[Student, ...]
     teachers: tuple[Teacher, ...]
+    data: Data = Data()
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -143,7 +173,7 @@ class Sample:
 
     @property
     def teachers_vary(self) -> bool:
-        return len({student.key[0] for student in self.students}) > 1
+        return len({student.key[0] for student in self.students if not student.set_aside}) > 1
 
     @property
     def keys(self) -> list[Key]:
@@ -187,6 +217,7 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
                 run.method,
                 run.fingerprint,
                 run.total_epochs,
+                run.train_size,
                 run.test_size,
                 run.environment,
             )
@@ -202,7 +233,7 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
     last = latest(session, succeeded, [ACCURACY])
     teachers = {
         row.experiment_id: Teacher(
-            row.id, row.fingerprint, row.seed, row.state, _finite(last.get(row.id, {}).get(ACCURACY))
+            row.id, row.fingerprint, row.seed, row.state, _finite(last.get(row.id, {}).get(ACCURACY)), Data.of(row)
         )
         for row in rows
         if row.role == "teacher"
@@ -223,6 +254,7 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
                 test_size=row.test_size,
                 environment=row.environment,
                 devices=tuple(sorted(set(devices.get(row.id, ())))),
+                data=Data.of(row),
             )
             students[row.experiment_id].append(student)
     return {

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from backend.comparisons.data import Student
-from core.events import RANKS_KEY
+from backend.comparisons.data import Sample, Student
+from core.events import DECODING_KEY, RANKS_KEY
 from core.wire.comparisons import SettingDifference
 
 SPEED = ("precision", "compile", "cuda_graphs", "channels_last", "fused", "threads", RANKS_KEY, "teacher_logits")
-MACHINE = ("torch", "processor", "device", "commit")
+MACHINE = ("torch", "processor", "device", "commit", DECODING_KEY)
+_POOLED = ("precision", "teacher_logits", DECODING_KEY)
+"""What changes a run's numbers by more than the order of additions."""
 # What differs between any two machines, and what is kept to repeat a run rather than to judge it.
 _IGNORED = frozenset({"python", "platform", "packages", "diff", "host"})
 
@@ -31,6 +33,23 @@ def unlike(pairs: Iterable[tuple[Student, Student]]) -> list[SettingDifference]:
         SettingDifference(setting=name, kind=_kind(name), seeds=seeds, values=values[name])
         for name, seeds in sorted(found.items(), key=lambda item: (order.get(item[0], len(SPEED) - 0.5), item[0]))
     ]
+
+
+def pooled(sample: Sample) -> list[str]:
+    """In what runs differ whose values are averaged as one method's: a sentence for each method that has such runs."""
+    found = []
+    for label in sample.labels:
+        runs = [item for item in sample.students if item.label == label and item.state == "succeeded"]
+        values: dict[str, set[str]] = {}
+        for student in runs:
+            if not student.set_aside:
+                for name, value in _all(student).items():
+                    if name in _POOLED:
+                        values.setdefault(name, set()).add(value)
+        apart = [f"{name} ({', '.join(sorted(values[name]))})" for name in _POOLED if len(values.get(name, ())) > 1]
+        if apart:
+            found.append(f"The runs of {label} that are averaged differ in {', '.join(apart)}.")
+    return found
 
 
 def sentences(differences: Iterable[SettingDifference], pairs: int) -> list[str]:

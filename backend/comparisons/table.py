@@ -12,11 +12,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend import statistics
-from backend.comparisons import missing, rows, values, verdicts
+from backend.comparisons import missing, rows, same_data, values, verdicts
 from backend.comparisons.build import Options, condition, refuse_unknown
 from backend.comparisons.convergence import Goal
-from backend.comparisons.data import Key, Sample, load, merged
+from backend.comparisons.data import Data, Key, Sample, load, merged
 from backend.comparisons.groups import Method, Question, group, methods_of
+from backend.comparisons.settings import pooled
 from backend.db import models
 from backend.errors import invalid
 from core.catalog import METRICS
@@ -94,7 +95,7 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
     Raises ApiError 422 for a baseline that is in none of them, and for an unknown metric.
     """
     loaded = list(load(session, list(dict.fromkeys(experiments))).values())
-    samples = [merged(row) for row in rows.grouped(loaded)]
+    samples = [part for row in rows.grouped(loaded) for part in same_data.split(merged(row))]
     labels = list(dict.fromkeys(label for sample in samples for label in sample.labels))
     baseline = _baseline(samples, labels, layout.baseline)
     every = merged(loaded) if loaded else Sample((), (), ())
@@ -145,7 +146,11 @@ class _Row:
 
     @property
     def title(self) -> str:
-        spec = self.sample.spec
+        return self.titled(self.sample)
+
+    @staticmethod
+    def titled(sample: Sample) -> str:
+        spec = sample.spec
         student = spec["student"]["model"]["name"]
         teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else None
         return f"{spec['dataset']['name']} {f'{teacher}→' if teacher else ''}{student}"
@@ -184,9 +189,12 @@ class _Row:
     def wire(self, cells: list[Cell], titles: Sequence[str]) -> TableRow:
         spec = self.sample.spec
         tops = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
-        twice = titles.count(self.title) > 1
+        marks = [_named(self.sample)] if titles.count(self.title) > 1 else []
+        if self.sample.data != Data():
+            marks.append(same_data.words(self.sample.data))
         return TableRow(
-            title=f"{self.title} ({_named(self.sample)})" if twice else self.title,
+            title=f"{self.title} ({'; '.join(marks)})" if marks else self.title,
+            images=same_data.words(self.sample.data) if self.sample.data != Data() else "",
             dataset=spec["dataset"]["name"],
             teacher=spec["teacher"]["model"]["name"] if spec.get("teacher") else "",
             student=spec["student"]["model"]["name"],
@@ -291,6 +299,11 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: L
         found.append(f"No baseline was named: {baseline} is what most rows have.")
     if any(cell.missing for row in cells for cell in row):
         found.append("Seeds are missing: see the commands that would queue them.")
+    found += [
+        f"{_Row.titled(sample)}: {note}" for sample in samples for note in (*same_data.notes(sample), *pooled(sample))
+    ]
+    if any(sample.data != Data() for sample in samples):
+        found.append("The data of a setting changed between its runs: each data set is a row of its own, named by it.")
     if any(sample.teachers_vary for sample in samples):
         found.append("Where teachers vary, mean and spread are of the teachers' means.")
     conditional = [sample for sample in samples if sample.teachers and not sample.teachers_vary]

@@ -24,9 +24,10 @@ class Picked:
 def pick(session: Session, sample: Sample, metric: str, which: Which) -> dict[str, Picked]:
     """The value of every student, by run.
 
-    Only runs that succeeded give one: an accuracy in the middle of a training is not its result.
+    Only runs that succeeded give one: an accuracy in the middle of a training is not its result. One of other data
+    than what is compared gives none.
     """
-    done = [student.run_id for student in sample.students if student.state == "succeeded"]
+    done = [student.run_id for student in sample.students if _counts(student)]
     if which == "last":
         newest = latest(session, done, [metric])
         found = {run_id: _last(newest.get(run_id, {}).get(metric)) for run_id in done}
@@ -41,7 +42,7 @@ def pick(session: Session, sample: Sample, metric: str, which: Which) -> dict[st
 
 def pick_all(session: Session, sample: Sample, metrics: Sequence[str], which: Which) -> dict[str, dict[str, Picked]]:
     """The same of several metrics at once, by metric and run, in the same number of queries."""
-    done = [student.run_id for student in sample.students if student.state == "succeeded"]
+    done = [student.run_id for student in sample.students if _counts(student)]
     if which == "last":
         newest = latest(session, done, metrics)
         return {metric: {run_id: _last(newest.get(run_id, {}).get(metric)) for run_id in done} for metric in metrics}
@@ -57,7 +58,13 @@ def finite(picked: Mapping[str, Picked]) -> dict[str, float]:
     return {run_id: item.value for run_id, item in picked.items() if item.value is not None}
 
 
+def _counts(student: Student) -> bool:
+    return student.state == "succeeded" and not student.set_aside
+
+
 def not_done(student: Student) -> str:
+    if student.set_aside:
+        return student.set_aside
     if student.state in ("failed", "cancelled"):
         return f"{student.state}: {student.reason}" if student.reason else student.state
     return f"{student.state}, not ended yet" if student.state != "succeeded" else "not measured"

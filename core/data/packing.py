@@ -160,6 +160,11 @@ def _differs(path: Path, image_size: int) -> bool:
         return True
 
 
+def decoded_by() -> str:
+    """What turned files into the bytes of a pack: two packs of the same files may differ where this does."""
+    return f"format {FORMAT}, {decoder_version()}"
+
+
 def _key(listing: Listing, image_size: int) -> str:
     """Of every file's path, label, size and time of change, and of all that decides how they are decoded."""
     digest = hashlib.sha256(

@@ -6,12 +6,16 @@ may be trained weeks or machines apart; what the teacher saw travels with its we
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import safetensors
 
 from core.data import Dataset
+from core.data.identity import digest
+from core.data.packing import decoded_by
+from core.events import DECODING_KEY, IMAGES_KEY
 from core.training.errors import TrainingError
 from core.undecodable import openable
 
@@ -23,6 +27,17 @@ def origin_of(dataset: Dataset) -> dict[str, str]:
     if not dataset.content:
         return {}
     return {_CLASSES: json.dumps(dataset.classes), _CONTENT: dataset.content}
+
+
+def images_of(dataset: Dataset) -> dict[str, str]:
+    """For ``Started.environment``: what tells the images from others, and what decoded them where these are files.
+
+    Images without a pack count by their bytes, which takes a second for a gigabyte.
+    """
+    if dataset.content:
+        return {IMAGES_KEY: dataset.content[:16], DECODING_KEY: decoded_by()}
+    parts = [digest(part) for split in (dataset.train, dataset.test) for part in (split.images, split.labels)]
+    return {IMAGES_KEY: hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]}
 
 
 def compare_origin(weights: Path, dataset: Dataset) -> str | None:

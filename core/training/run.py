@@ -30,7 +30,7 @@ from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, 
 from core.training.engine import Engine
 from core.training.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory
 from core.training.misfit import refuse_misfit, refuse_single_image
-from core.training.origin import compare_origin, origin_of
+from core.training.origin import compare_origin, images_of, origin_of
 from core.training.ranks import ALONE, Ranks, has_lost_another, joined
 from core.training.speed import Chosen, Work, choose, own_threads
 from core.training.stopping import Interruption, Options, StopAsked, ignoring_sigterm, stop_on_sigterm
@@ -331,7 +331,7 @@ def _started(engine: Engine, device: torch.device) -> Started:
         | engine.chosen.environment()
         | (teacher_logits if engine.teacher else {})
         | {RANKS_KEY: str(engine.ranks.size)}
-        | ({"images": engine.dataset.content[:16]} if engine.dataset.content else {})
+        | images_of(engine.dataset)
         | provenance(),
     )
 

@@ -240,6 +240,10 @@ class Comparison(Wire):
     complete: bool = Field(description="Every run has ended.")
     condition: str = Field("", description='What the result holds for, as "one teacher (seed 0)".')
     notes: list[str] = Field(default_factory=list, description="What a reader must know besides.")
+    data: str = Field("", description="Which data everything is of, where the data changed between runs; else empty.")
+    set_aside: list[str] = Field(
+        default_factory=list, description="Runs of other data, by id: they are in no mean, pair or target."
+    )
 
     @property
     def target_words(self) -> str:
@@ -356,6 +360,7 @@ class TableRow(Wire):
     """A data set, a teacher and a student, trained in one way."""
 
     title: str = Field(description="dataset teacher→student.")
+    images: str = Field("", description="Which data the row is of, where the data of its setting changed between runs.")
     dataset: str
     teacher: str
     student: str

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from core.events import AnyFloat
+from core.events import IMAGES_KEY, AnyFloat
 from core.wire.base import TERMINAL as TERMINAL
 from core.wire.base import RunState as RunState
 from core.wire.base import Sent as Sent
@@ -117,6 +117,11 @@ class Run(RunSummary):
     weights: str = Field("", description="Where the weights are in the artifact store, once it has succeeded.")
     log_tail: list[str] = Field(default_factory=list, description="Last lines of a run that failed.")
     warnings: list[ProblemField] = Field(default_factory=list, description="What its numbers must be read with.")
+
+    @property
+    def images(self) -> str:
+        """The hash of what it was trained and tested on; empty where it was not recorded."""
+        return self.environment.get(IMAGES_KEY, "")
 
 
 class Page(Wire):

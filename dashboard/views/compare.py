@@ -13,7 +13,7 @@ from functools import partial
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.wire.public import TERMINAL, Comparison, Experiment, RunSummary
+from core.wire.public import TERMINAL, Comparison, Experiment, Run, RunSummary
 from dashboard import forms, plot, session, tables, theme
 from dashboard.live import Curve, RunCurves
 from dashboard.side_by_side import XS, Band, MethodCurves, View, X, curves_figure
@@ -269,6 +269,7 @@ def _figure(
         # A teacher is drawn where it was chosen itself; an older one's students may bear its label.
         if not read.experiments or (run.role == "student" and run.label in wanted):
             label = f"{run.label} · {run.experiment}" if apart else run.label
+            label += _other_data(run, read, comparison)
             students.setdefault(label, []).append(run)
 
     def of(label: str, metric: str) -> list[Curve]:
@@ -294,6 +295,16 @@ def _figure(
         filename="dkd-lab-compare",
     )
     st.caption(_about(drawing, max(len(runs) for runs in students.values())))
+
+
+def _other_data(run: RunSummary, read: _Read, comparison: Comparison | None) -> str:
+    """What tells a run from others of its label that were trained on other images: they are not averaged."""
+    if comparison:
+        return " · other data" if run.id in comparison.set_aside else ""
+    images = {item.images for item in read.runs if isinstance(item, Run)}
+    if len(images) < 2 or not isinstance(run, Run):
+        return ""
+    return f" · images {run.images[:8] or 'not recorded'}"
 
 
 def _nothing_drawn(read: _Read, drawing: _Drawing) -> None:

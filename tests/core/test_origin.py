@@ -107,3 +107,41 @@ def test_a_student_that_timm_does_not_have_is_refused_before_its_teacher_is_trai
     with pytest.raises(SpecError, match=r"student\.model: unknown timm model .*timm:vit_small_patch16_224"):
         run_experiment(spec, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_summary_does_not_average_over_images_that_changed(
+    experiment: ExperimentSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The same command again, with a seed more, after an image has changed: what had finished is kept.
+    alone = experiment.model_dump(mode="json", exclude={"teacher"}) | {"methods": ["ce"]}
+    assert run_experiment(parse_experiment(alone), tmp_path / "out") == 0
+    files.picture(tmp_path / "pets/train/bee/2.png", (9, 9, 9))
+    capsys.readouterr()
+    assert run_experiment(parse_experiment(alone | {"seeds": [0, 1]}), tmp_path / "out") == 0
+    said = capsys.readouterr()
+    lines = [line for line in said.out.splitlines() if "last epoch" in line]
+    assert len(lines) == 2
+    assert all("(n = 1," in line and ", images " in line for line in lines)
+    assert "the data changed between these runs" in said.err
+    assert "nan" not in said.out
+
+
+def test_images_without_a_pack_are_recorded_too(tmp_path: Path) -> None:
+    found = []
+    for size in (40, 41):
+        dataset = {"name": "synthetic", "params": {"train_size": size, "test_size": 20, "image_size": 8}}
+        spec = parse_experiment(
+            {
+                "name": "recorded",
+                "dataset": dataset,
+                "student": {"model": {"name": "small_cnn", "params": {"width": 2}}},
+                "methods": ["ce"],
+                "seeds": [0],
+                "training": {"epochs": 1, "batch_size": 8},
+            }
+        )
+        for again in range(2):
+            folder = tmp_path / f"{size}-{again}"
+            assert run_training(spec.plan()[0].spec, folder) == "finished"
+            found.append(images_of([record.event for record in read_journal(folder / JOURNAL_NAME)]))
+    assert found[0] == found[1] != found[2] == found[3]
