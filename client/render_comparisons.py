@@ -10,6 +10,7 @@ from rich.text import Text
 from client.render import duration, table
 from core.catalog import METRICS
 from core.wire.comparisons import (
+    TIMING,
     WHICH,
     Cell,
     Claims,
@@ -18,6 +19,7 @@ from core.wire.comparisons import (
     Overview,
     OverviewCell,
     Paired,
+    PairedConvergence,
     Published,
     Table,
 )
@@ -175,16 +177,18 @@ def _goal(comparison: Comparison) -> str:
 
 def _convergence_table(comparison: Comparison) -> RenderableType:
     found = [(group.label, group.convergence) for group in comparison.groups if group.convergence]
+    time = f"median time{TIMING[comparison.timing]}"
     on_gpus = any(item.median_gpu_seconds is not None for _, item in found)
     numbers = (
         "reached",
         "median epochs",
-        "median time",
-        *(("GPU-seconds",) if on_gpus else ()),
+        time,
+        *((f"GPU-seconds{TIMING[comparison.timing]}",) if on_gpus else ()),
         "mean over the epochs",
     )
     first = f"first to it against {comparison.baseline}"
-    made = table(f"to {_goal(comparison)}", *numbers, first, "times as fast", numbers=numbers)
+    fast = "times as fast in epochs"
+    made = table(f"to {_goal(comparison)}", *numbers, first, fast, numbers=numbers)
     pairs = {pair.label: pair.convergence for pair in comparison.paired}
     for label, item in found:
         pair = pairs.get(label)
@@ -196,10 +200,18 @@ def _convergence_table(comparison: Comparison) -> RenderableType:
             duration(item.median_seconds) if item.median_seconds is not None else NOTHING,
             *((seconds,) if on_gpus else ()),
             mean_text(item.area, item.area_sd),
-            f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal; p {p_text(pair.sign_p)}" if pair else "",
+            _first_to_it(pair),
             f"{pair.speed_up:.2f} (n = {pair.both_reached})" if pair and pair.speed_up is not None else "",
         )
     return made
+
+
+def _first_to_it(pair: PairedConvergence | None) -> str:
+    """Counts of pairs and their p; no verdict is drawn from one of them alone."""
+    if pair is None:
+        return ""
+    p = f"p of this comparison alone {p_text(pair.sign_p)}"
+    return f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal; {p}"
 
 
 def _pair_details(pair: Paired) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from core.wire.numbers import difference_text, value_text
@@ -89,6 +89,22 @@ def over_seeds(curves: Sequence[Curve], view: View | None = None) -> list[Point]
             if math.isfinite(value):
                 by_epoch.setdefault(round(epoch, 3), []).append((x, value))
     return [_point(pairs, view.band) for _, pairs in sorted(by_epoch.items())]
+
+
+def without_teacher(curve: Curve, spent: Curve | None) -> Curve:
+    """The curve over the time that the run did not spend on its teacher's logits.
+
+    Args:
+        spent: seconds spent on them since the run began, by step; None where that was not recorded.
+    """
+    if spent is None:
+        return curve
+    seconds = dict(zip(spent.step, spent.value, strict=True))
+    less, elapsed = 0.0, []
+    for step, time in zip(curve.step, curve.elapsed, strict=True):
+        less = seconds.get(step, less)  # a coarser curve may lack a step: what was spent before it is known
+        elapsed.append(max(0.0, time - less))
+    return replace(curve, elapsed=elapsed)
 
 
 def _along(curve: Curve, view: View) -> Sequence[float]:

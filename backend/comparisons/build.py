@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import and_, exists, select
 from sqlalchemy.orm import Session
 
-from backend.comparisons import rows, same_data, settings, values
+from backend.comparisons import rows, same_data, settings, timing, values
 from backend.comparisons.convergence import Goal
 from backend.comparisons.data import ACCURACY, VALIDATION, Data, Sample, curves, load, merged
 from backend.comparisons.groups import Method, Question, group, judged, methods_of, paired
@@ -79,7 +79,7 @@ def build(session: Session, experiments: Sequence[models.Experiment], options: O
     ended = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
     counted = [student for student in sample.students if not student.set_aside]
     targets = [goal for student in counted if (goal := options.goal.of(student)) is not None]
-    series = curves(session, ended, [ACCURACY]) if targets else {}
+    series = curves(session, ended, [ACCURACY, timing.REUSED, timing.TEACHER_SECONDS]) if targets else {}
     methods = methods_of(sample, picked, series, options.goal)
     question, first = options.question, sample.experiments[0]
     others = [method for method in methods.values() if method.label != baseline]
@@ -119,6 +119,7 @@ def build(session: Session, experiments: Sequence[models.Experiment], options: O
         complete=sample.complete,
         condition=condition(sample),
         notes=notes(sample, methods, question),
+        timing=methods[baseline].timing,
         data=same_data.words(sample.data) if sample.data != Data() else "",
         set_aside=[student.run_id for student in sample.students if student.set_aside],
     )
@@ -186,6 +187,9 @@ def notes(sample: Sample, methods: Mapping[str, Method], question: Question) -> 
     if succeeded and not any(method.values for method in methods.values()):
         reasons = {item.reason for method in methods.values() for item in method.picked.values() if item.reason}
         found.append(f"No run that succeeded has a value of {question.metric}: {'; '.join(sorted(reasons))}.")
+    if any(run.seconds is not None for method in methods.values() for run in method.reached.values()):
+        basis = next(iter(methods.values())).timing
+        found += timing.notes(basis, [run for method in methods.values() for run in method.reached.values()])
     counted = sum(len(method.runs) for method in methods.values())
     if counted < len(sample.students):
         extra = len(sample.students) - counted

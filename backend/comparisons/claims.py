@@ -83,7 +83,7 @@ def judge(session: Session, experiments: Sequence[models.Experiment], options: O
 
 def _from_runs(session: Session, sample: Sample, align: Sequence[str], baseline: str, options: Options) -> list[_Test]:
     done = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
-    series = curves(session, done, [ACCURACY])
+    series = curves(session, done, [ACCURACY])  # claim 4 counts epochs, so nothing is asked of times
     collapse = methods_of(sample, values.pick(session, sample, NC1, "last"), {}, options.goal)
     accuracy = methods_of(sample, values.pick(session, sample, ACCURACY, "last"), series, options.goal)
     tests = []
@@ -127,7 +127,7 @@ def _faster(method: Method, base: Method, options: Options) -> _Test:
     if found.units != found.n:
         text += f" (of {found.units} teachers, earlier with {found.units_earlier}, later with {found.units_later})"
     if found.speed_up is not None:
-        text += f"; {found.speed_up:.2f} times as fast where both got there ({found.both_reached})"
+        text += f"; {found.speed_up:.2f} times as fast in epochs where both got there ({found.both_reached})"
     if found.earlier + found.later == 0 and not found.both_reached:
         text += "; no run got there"
     towards: Verdict = "holds" if found.units_earlier > found.units_later else "does not hold"

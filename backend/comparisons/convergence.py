@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from backend import statistics
+from backend.comparisons import timing
 from backend.comparisons.data import ACCURACY, Curve, Curves, Key, Student
 from core.wire.comparisons import Convergence, NotCounted, PairedConvergence, Reached
 
@@ -31,12 +32,19 @@ class Goal:
         return None if top1 is None else self.share * top1
 
 
-def reach(student: Student, curve: Curve, target: float) -> Reached:
-    """When this run's test accuracy came to the target."""
+def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Curve] | None = None) -> Reached:
+    """When this run's test accuracy came to the target.
+
+    Args:
+        curve: the test accuracy.
+        others: the run's other curves by metric, for what its teacher's logits took.
+    """
+    others = others or {}
     epochs = statistics.epochs_to_target(curve.epoch, curve.value, target)
-    seconds = None if epochs is None else curve.elapsed[curve.epoch.index(epochs)]
+    index = None if epochs is None else curve.epoch.index(epochs)
+    seconds, step = (None, None) if index is None else (curve.elapsed[index], curve.step[index])
     gpus = student.gpus
-    return Reached(
+    found = Reached(
         run_id=student.run_id,
         seed=student.seed,
         teacher_seed=student.teacher_seed,
@@ -46,17 +54,18 @@ def reach(student: Student, curve: Curve, target: float) -> Reached:
         gpu_seconds=None if seconds is None or gpus is None else seconds * gpus,
         area=statistics.area_under(curve.epoch, curve.value) if student.state == "succeeded" else None,
     )
+    return timing.teacher_part(found, others.get(timing.TEACHER_SECONDS), others.get(timing.REUSED), step)
 
 
 def reached_by(students: Iterable[Student], series: Curves, goal: Goal) -> dict[Key, Reached]:
     """Of every run that succeeded, or failed after a first measurement, by pair."""
     found: dict[Key, Reached] = {}
     for student in students:
-        curve = series.get(student.run_id, {}).get(ACCURACY)
+        measured = series.get(student.run_id, {})
         target = goal.of(student)
         ended = student.state in ("succeeded", "failed") and not student.set_aside
-        if curve and target is not None and ended:
-            found[student.key] = reach(student, curve, target)
+        if ACCURACY in measured and target is not None and ended:
+            found[student.key] = reach(student, measured[ACCURACY], target, measured)
     return found
 
 
@@ -74,8 +83,8 @@ def summarize(students: Sequence[Student], reached: Mapping[Key, Reached], goal:
         of=len(runs),
         median_epochs=statistics.median_epochs([run.epochs for run in runs]),
         max_epochs=max(student.epochs for student in students),
-        median_seconds=statistics.median_epochs([run.seconds for run in runs]),
-        median_gpu_seconds=statistics.median_epochs([run.gpu_seconds for run in runs]) if on_gpus else None,
+        median_seconds=statistics.median_epochs([timing.seconds_of(run) for run in runs]),
+        median_gpu_seconds=statistics.median_epochs([timing.gpu_seconds_of(run) for run in runs]) if on_gpus else None,
         area=areas.mean,
         area_sd=areas.sd,
         runs=runs,
@@ -94,8 +103,10 @@ def summarize(students: Sequence[Student], reached: Mapping[Key, Reached], goal:
     )
 
 
-def compare(method: Mapping[Key, Reached], base: Mapping[Key, Reached]) -> PairedConvergence | None:
-    """Pair by pair. None where no pair is known to its end.
+def compare(
+    method: Mapping[Key, Reached], base: Mapping[Key, Reached], *, timed: bool = True
+) -> PairedConvergence | None:
+    """Pair by pair; without a ratio of times unless ``timed``. None where no pair is known to its end.
 
     A run that never reached the target is later than any that did, so the sign of every difference is known and the
     sign test is exact; its size is known only where both reached it. Where teachers vary, a teacher is the unit of the
@@ -126,7 +137,11 @@ def compare(method: Mapping[Key, Reached], base: Mapping[Key, Reached]) -> Paire
         sign_p=statistics.sign_test_p(units_earlier, units_later),
         both_reached=len(both),
         speed_up=_ratio([base[key].epochs for key in both], [method[key].epochs for key in both]),
-        speed_up_seconds=_ratio([base[key].seconds for key in both], [method[key].seconds for key in both]),
+        speed_up_seconds=_ratio(
+            [timing.seconds_of(base[key]) for key in both], [timing.seconds_of(method[key]) for key in both]
+        )
+        if timed
+        else None,
         area_difference=area.mean,
         area_interval=area.interval,
         area_sign_flip_p=statistics.sign_flip_p(differences),

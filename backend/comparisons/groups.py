@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backend import statistics
-from backend.comparisons import convergence, power, settings, verdicts
+from backend.comparisons import convergence, power, settings, timing, verdicts
 from backend.comparisons.convergence import Goal
 from backend.comparisons.data import Curves, Key, Sample, Student
 from backend.comparisons.values import Picked
@@ -19,6 +19,7 @@ from core.wire.comparisons import (
     Reached,
     RunValue,
     TeacherDifference,
+    Timing,
     Which,
 )
 from core.wire.numbers import signed, spread_text
@@ -61,13 +62,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Method:
-    """One method's runs by pair, with what was picked of each and how fast it converged."""
+    """One method's runs by pair, with what was picked of each and how fast it converged.
+
+    Attributes:
+        timing: what the times of all methods may be compared by.
+    """
 
     label: str
     name: str
     runs: Mapping[Key, Student]
     picked: Mapping[str, Picked]
     reached: Mapping[Key, Reached]
+    timing: Timing = "whole"
 
     @property
     def values(self) -> dict[Key, float]:
@@ -79,8 +85,17 @@ def methods_of(sample: Sample, picked: Mapping[str, Picked], series: Curves, goa
     """Every method of the sample by its label."""
     valued = {run_id for run_id, item in picked.items() if item.value is not None}
     chosen = sample.by_label(dict.fromkeys(valued))
+    reached = {label: convergence.reached_by(chosen[label].values(), series, goal) for label in sample.labels}
+    basis = timing.basis_of((chosen[label][key], run) for label in reached for key, run in reached[label].items())
     return {
-        label: Method(label, name, chosen[label], picked, convergence.reached_by(chosen[label].values(), series, goal))
+        label: Method(
+            label,
+            name,
+            chosen[label],
+            picked,
+            {key: timing.compared_by(run, basis) for key, run in reached[label].items()},
+            basis,
+        )
         for label, name in sample.labels.items()
     }
 
@@ -146,7 +161,7 @@ def paired(method: Method, base: Method, sample: Sample, question: Question) -> 
         missing=[item for key in sample.keys for item in missing_pair(key, (method, base), sample)],
         unlike=unlike,
         needed=needed,
-        convergence=convergence.compare(method.reached, base.reached),
+        convergence=convergence.compare(method.reached, base.reached, timed=method.timing != "unlike"),
         sentence="",
     )
 

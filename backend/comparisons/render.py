@@ -86,6 +86,7 @@ def comparison_records(found: Comparison) -> list[dict[str, Any]]:
             "baseline": found.baseline,
             **_pair_record(pairs.get(group.label)),
             **_convergence_record(group.convergence),
+            "timing": found.timing,
             "missing_seeds": " ".join(map(str, group.missing)),
             "run_ids": " ".join(run.run_id for run in group.runs if run.value is not None),
         }

@@ -105,6 +105,7 @@ METRICS: dict[str, Metric] = {
         Metric("speed/images_per_second", "Training speed", "images/s"),
         Metric("speed/input_stall", "Share of an epoch spent on waiting for images", "%", "lower"),
         Metric("speed/teacher_reused", "Images whose teacher logits came from the disk", "%"),
+        Metric("speed/teacher_seconds", "Time spent on the teacher's logits since the run began", "s"),
     )
 }
 

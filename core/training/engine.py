@@ -33,6 +33,7 @@ from core.training.stepper import Stepper
 from core.training.stopping import Options, StopAsked
 from core.training.teacher import LiveTeacher, Teacher
 from core.training.teacher_logits import RoundedTeacher, reusing
+from core.training.teacher_time import METRIC, TimedTeacher
 
 READ_EVERY = 100
 """Steps after which the sums are looked at: a loss that is not finite is found soon, and a GPU's queue is emptied
@@ -79,8 +80,9 @@ class Engine:
                 source = RoundedTeacher(live)
             elif teacher_key:
                 source = reusing(live, teacher_key, spec, dataset, self.chosen, journal)
+        self._timed = TimedTeacher(source, dataset.device) if source else None
         self.stepper = Stepper(
-            model, source, loss, self.optimizer, self.chosen, ranks=ranks, forward=forward, warn=self._warn
+            model, self._timed, loss, self.optimizer, self.chosen, ranks=ranks, forward=forward, warn=self._warn
         )
         self.position = Position()
         self._pace = Pace()
@@ -132,6 +134,8 @@ class Engine:
         for record in read_journal(self.journal.path):
             if isinstance(record.event, Metrics):
                 self._last |= record.event.values
+        if self._timed:
+            self._timed.seconds = self._last.get(METRIC, 0.0)
         if self.ranks.rank < len(checkpoint.random):
             checkpoint.random[self.ranks.rank].restore(device)
 

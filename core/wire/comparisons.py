@@ -22,6 +22,9 @@ WHICH: dict[Which, str] = {
 }
 Better = Literal["higher", "lower"]
 Unit = Literal["seed", "teacher"]
+Timing = Literal["whole", "student", "unlike"]
+TIMING: dict[Timing, str] = {"whole": "", "student": ", without the teacher", "unlike": ", not comparable"}
+"""What stands behind the name of a time, see ``Comparison.timing``."""
 SaidVerdict = Literal["better", "worse", "higher", "lower", "unclear"]
 """What a report says of a method against the baseline; "higher" and "lower" where neither way is better."""
 
@@ -56,6 +59,16 @@ class Reached(Wire):
     epochs: float | None = None
     seconds: float | None = Field(None, description="Of training, evaluation included.")
     gpu_seconds: float | None = Field(None, description="Seconds times GPUs; null on a CPU.")
+    teacher_seconds: float | None = Field(
+        None, description="Of the seconds, those spent on the teacher's logits; null where that was not recorded."
+    )
+    teacher_reused: float | None = Field(
+        None, description="Share of the teacher's logits that was read from the disk and not computed, %."
+    )
+    student_seconds: float | None = Field(
+        None, description="Without the teacher's part; null where whole times are compared. See Comparison.timing."
+    )
+    student_gpu_seconds: float | None = None
     area: float | None = Field(None, description="Mean test accuracy over the epochs, %; of a run that succeeded.")
 
 
@@ -80,7 +93,7 @@ class Convergence(Wire):
         description="Over all runs, those that never reached it counting as later; null: > the epochs trained."
     )
     max_epochs: int
-    median_seconds: float | None = None
+    median_seconds: float | None = Field(None, description="Of what Comparison.timing names.")
     median_gpu_seconds: float | None = None
     area: float | None = Field(None, description="Mean over the runs of the mean test accuracy over the epochs, %.")
     area_sd: float | None = None
@@ -166,7 +179,9 @@ class PairedConvergence(Wire):
     speed_up: float | None = Field(
         None, description="Baseline's median epochs / the method's, over the pairs of which both reached it."
     )
-    speed_up_seconds: float | None = Field(None, description="The same of the seconds.")
+    speed_up_seconds: float | None = Field(
+        None, description="The same of the seconds that are comparable; null where they are not."
+    )
     area_difference: float | None = Field(None, description="Mean, in percentage points.")
     area_interval: Interval | None = None
     area_sign_flip_p: float | None = None
@@ -240,6 +255,11 @@ class Comparison(Wire):
     complete: bool = Field(description="Every run has ended.")
     condition: str = Field("", description='What the result holds for, as "one teacher (seed 0)".')
     notes: list[str] = Field(default_factory=list, description="What a reader must know besides.")
+    timing: Timing = Field(
+        "whole",
+        description="What times are of. whole: of the training. student: without the teacher's logits, which some runs "
+        "computed and others read. unlike: of the training, but for that reason not comparable between methods.",
+    )
     data: str = Field("", description="Which data everything is of, where the data changed between runs; else empty.")
     set_aside: list[str] = Field(
         default_factory=list, description="Runs of other data, by id: they are in no mean, pair or target."

@@ -16,11 +16,12 @@ from streamlit.delta_generator import DeltaGenerator
 from core.wire.public import TERMINAL, Comparison, Experiment, Run, RunSummary
 from dashboard import forms, plot, session, tables, theme
 from dashboard.live import Curve, RunCurves
-from dashboard.side_by_side import XS, Band, MethodCurves, View, X, curves_figure
+from dashboard.side_by_side import XS, Band, MethodCurves, View, X, curves_figure, without_teacher
 from dashboard.views import compared
 from dashboard.widgets import escape, nothing_yet, table
 
 _ACCURACY, _SIMILARITY = "test/top1", "grad/similarity"
+_SPENT = "speed/teacher_seconds"
 _AXES = ("metric", "author's two axes")
 # Requests for curves in one tick, so that an experiment of many runs does not keep the page waiting.
 _BUDGET = 40
@@ -174,7 +175,7 @@ def _methods(experiments: list[Experiment]) -> list[str]:
 def _live(
     chosen: list[str], run_ids: list[str], drawing: _Drawing, asked: compared.Question | None, first_read: _Read
 ) -> None:
-    names = tuple(name for name in drawing.metrics if name)
+    names = tuple(name for name in (*drawing.metrics, _SPENT if _over_time(drawing) else "") if name)
 
     def look(read: _Read | None = None) -> tuple[_Read, dict[str, RunCurves]]:
         read = read or _read(chosen, run_ids)
@@ -272,9 +273,16 @@ def _figure(
             label += _other_data(run, read, comparison)
             students.setdefault(label, []).append(run)
 
+    own_time = _over_time(drawing) and comparison is not None and comparison.timing == "student"
+
     def of(label: str, metric: str) -> list[Curve]:
-        held = (curves[run.id].curves.get(metric) for run in students[label] if run.id in curves)
-        return [curve for curve in held if curve is not None and len(curve)]
+        found = []
+        for run in students[label]:
+            held = curves[run.id].curves if run.id in curves else {}
+            curve = held.get(metric)
+            if curve is not None and len(curve):
+                found.append(without_teacher(curve, held.get(_SPENT)) if own_time else curve)
+        return found
 
     methods = [MethodCurves(label, *(of(label, metric) for metric in drawing.metrics)) for label in students]
     if not any(method.main for method in methods):
@@ -294,7 +302,7 @@ def _figure(
         alt=f"{drawing.titles[0]} of each method over {drawing.view.x}",
         filename="dkd-lab-compare",
     )
-    st.caption(_about(drawing, max(len(runs) for runs in students.values())))
+    st.caption(_about(drawing, max(len(runs) for runs in students.values()), comparison))
 
 
 def _other_data(run: RunSummary, read: _Read, comparison: Comparison | None) -> str:
@@ -314,7 +322,7 @@ def _nothing_drawn(read: _Read, drawing: _Drawing) -> None:
         st.info(f"No run has reported this: {drawing.titles[0]}.", icon=":material/query_stats:")
 
 
-def _about(drawing: _Drawing, n: int) -> str:
+def _about(drawing: _Drawing, n: int, comparison: Comparison | None) -> str:
     view = drawing.view
     parts = [
         f"Line: mean over seeds (n = {n} when all are there; the tooltip gives n at each epoch). "
@@ -324,9 +332,31 @@ def _about(drawing: _Drawing, n: int) -> str:
         parts.append(f"Dashed, right axis: {drawing.titles[1].removesuffix(', dashed')}.".replace(", dashed)", ")"))
     if view.x in ("time", "GPU-seconds"):
         parts.append("Each epoch stands at the mean time of its seeds, evaluation included.")
+        parts.append(_about_time(comparison))
     if view.smoothing:
         parts.append(f"Smoothed: each run's moving average, weight {view.smoothing:g}. Numbers below are not.")
     return " ".join(parts)
+
+
+def _over_time(drawing: _Drawing) -> bool:
+    return drawing.view.x in ("time", "GPU-seconds")
+
+
+def _about_time(comparison: Comparison | None) -> str:
+    """Whether methods may be compared along an axis of time."""
+    if comparison is None:
+        return (
+            "Whole times: one run of a seed computes the teacher's logits and the others may read them from the disk, "
+            "so a difference in time need not be the method's."
+        )
+    of = {
+        "whole": "Whole times.",
+        "student": "Times are without what was spent on the teacher's logits, which some runs computed and others "
+        "read from the disk.",
+        "unlike": "**Not comparable between methods:** some runs computed the teacher's logits and others read them "
+        "from the disk, and how long that took was not recorded.",
+    }
+    return of[comparison.timing]
 
 
 def _states(read: _Read) -> None:

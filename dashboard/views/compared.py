@@ -12,7 +12,7 @@ import streamlit as st
 from client import ApiError
 from client.connection import Query
 from client.http import TextFormat
-from core.wire.comparisons import WHICH, Overview, OverviewCell, Which
+from core.wire.comparisons import TIMING, WHICH, Overview, OverviewCell, Which
 from core.wire.numbers import NOTHING, difference_text, mean_text, p_text, spread_text
 from core.wire.public import Comparison, Convergence, Experiment
 from dashboard import charts, plot, session, tables
@@ -159,6 +159,8 @@ def results(experiments: Sequence[Experiment], found: Comparison, asked: Questio
     table(tables.result_rows(found))
     st.markdown("\n".join(f"- **{escape(pair.label)}:** {escape(pair.sentence)}" for pair in found.paired))
     st.caption(holds_for(found))
+    for note in found.notes:
+        st.caption(escape(note))
     _differences(found, name)
     _convergence(found)
     _others(experiments, asked)
@@ -203,7 +205,7 @@ def _convergence(found: Comparison) -> None:
         return
     st.subheader(f"Epochs to {found.target_words}")
     paired = {pair.label: pair.convergence for pair in found.paired}
-    rows = []
+    rows, when = [], TIMING[found.timing]
     for group in found.groups:
         one, pair = group.convergence, paired.get(group.label)
         rows.append(
@@ -211,8 +213,8 @@ def _convergence(found: Comparison) -> None:
                 "Method": group.label,
                 "Reached": f"{one.reached} of {one.of}" if one else NOTHING,
                 "Median epochs": _median(one),
-                "Median time": tables.duration(one.median_seconds) if one else NOTHING,
-                "Median GPU time": tables.duration(one.median_gpu_seconds) if one else NOTHING,
+                f"Median time{when}": tables.duration(one.median_seconds) if one else NOTHING,
+                f"Median GPU time{when}": tables.duration(one.median_gpu_seconds) if one else NOTHING,
                 "Mean over the epochs (%)": mean_text(one.area, one.area_sd) if one else NOTHING,
                 f"Against {found.baseline}": (
                     f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal" if pair else NOTHING

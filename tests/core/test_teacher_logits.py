@@ -411,6 +411,14 @@ class TestRuns:
     def shares(self, folder: Path) -> list[float | None]:
         return [e.values.get("speed/teacher_reused") for e in self.events(folder) if isinstance(e, Metrics)]
 
+    def spent(self, folder: Path) -> list[float]:
+        """Seconds spent on the teacher's logits since the run began, after each epoch."""
+        metrics = [event.values for event in self.events(folder) if isinstance(event, Metrics)]
+        return [values["speed/teacher_seconds"] for values in metrics if "speed/teacher_seconds" in values]
+
+    def elapsed(self, folder: Path) -> list[float]:
+        return [event.elapsed for event in self.events(folder) if isinstance(event, Metrics)]
+
     def curve(self, folder: Path) -> list[dict[str, float]]:
         metrics = [event.values for event in self.events(folder) if isinstance(event, Metrics)]
         return [{name: value for name, value in values.items() if "speed/" not in name} for values in metrics]
@@ -428,6 +436,12 @@ class TestRuns:
         shares = {name: self.shares(tmp_path / name) for name in ("first", "again", "other", "none")}
         hits = [100.0] * 3
         assert shares == {"first": [0.0] * 3, "again": hits, "other": hits, "none": [None] * 3}
+        for name in ("first", "again", "other"):
+            spent, elapsed = self.spent(tmp_path / name), self.elapsed(tmp_path / name)
+            assert spent == sorted(spent)
+            assert spent[0] > 0
+            assert all(part < whole for part, whole in zip(spent, elapsed, strict=True))
+        assert self.spent(tmp_path / "none") == []
         assert self.curve(tmp_path / "first") == self.curve(tmp_path / "again")
         assert self.same_weights(tmp_path / "first", tmp_path / "again")
         said = " ".join(event.message for event in self.events(tmp_path / "again") if isinstance(event, Log))
