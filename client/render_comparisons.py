@@ -8,7 +8,6 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from client.render import duration, table
-from core.catalog import METRICS
 from core.wire.comparisons import (
     TIMING,
     WHICH,
@@ -31,8 +30,8 @@ _STYLES = {"better": "bold green", "worse": "red"}
 
 def comparison_view(comparison: Comparison) -> RenderableType:
     """The result: a row a method, convergence, then what the numbers hold for and what they allow one to say."""
-    known = METRICS.get(comparison.metric)
-    value = known.label if known else comparison.metric
+    unit = f" ({comparison.unit})" if comparison.unit else ""
+    value = f"{comparison.title or comparison.metric}{unit}"
     reach = f"epochs to {_goal(comparison)}"
     against = f"difference to {comparison.baseline}, 95 % t interval"
     alone, holm = "p of this comparison alone", "p after Holm"

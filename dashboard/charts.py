@@ -37,7 +37,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
         figure.add_scatter(
             x=curve.epoch,
             y=_drawable(curve.value),
-            name=trace.title,
+            name=trace.legend(curves),
             legendgroup=trace.metric,
             mode="lines+markers" if len(curve) <= 40 else "lines",
             marker={"size": 5},

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.wire.numbers import value_text
+from core.wire.numbers import counted, value_text
 from dashboard import theme
 from dashboard.live import Curve
 
@@ -25,6 +25,7 @@ class Trace:
         title: in the legend.
         second: on the right-hand axis.
         dash: Plotly's line style.
+        of: the metric that counts the images that it is of, where these are not all.
     """
 
     metric: str
@@ -32,6 +33,14 @@ class Trace:
     colour: str
     second: bool = False
     dash: str = "solid"
+    of: str = ""
+
+    def legend(self, curves: Mapping[str, Curve]) -> str:
+        """The title, with the number of images that it is of where these are not all."""
+        if not self.of:
+            return self.title
+        counts = curves.get(self.of)
+        return counted(self.title, [counts.value[-1] if counts is not None and len(counts) else None])
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Panel:
         axis: of the left-hand axis, with its unit.
         second_axis: of the right-hand axis; empty where there is none.
         from_zero: the left-hand axis begins at 0 or below.
+        help: what a reader must know of it, below the title.
     """
 
     key: str
@@ -52,7 +62,15 @@ class Panel:
     traces: tuple[Trace, ...]
     second_axis: str = ""
     from_zero: bool = False
+    help: str = ""
 
+
+_UNWEIGHTED = (
+    "Terms are drawn as they are measured, before their weights, ramp and decay: the training loss is not their sum. "
+    "KD's terms are with their T²."
+)
+
+RIGHT, WRONG = "fidelity/images_right", "fidelity/images_wrong"
 
 USUAL = (
     Panel(
@@ -68,20 +86,21 @@ USUAL = (
     Panel(
         "loss",
         "Loss and its terms",
-        "Loss (nats)",
+        "Loss, terms unweighted (nats)",
         (
-            Trace("train/loss", "training loss", theme.BLUE),
+            Trace("train/loss", "training loss, weighted", theme.BLUE),
             Trace("test/loss", "test cross-entropy", theme.SKY),
-            Trace("train/ce", "cross-entropy", theme.GREEN, dash="dot"),
-            Trace("train/kd", "KD", theme.PURPLE, dash="dot"),
-            Trace("train/tckd", "TCKD", theme.VERMILLION, dash="dot"),
-            Trace("train/nckd", "NCKD", theme.ORANGE, dash="dot"),
+            Trace("train/ce", "cross-entropy, unweighted", theme.GREEN, dash="dot"),
+            Trace("train/kd", "KD, unweighted", theme.PURPLE, dash="dot"),
+            Trace("train/tckd", "TCKD, unweighted", theme.VERMILLION, dash="dot"),
+            Trace("train/nckd", "NCKD, unweighted", theme.ORANGE, dash="dot"),
         ),
+        help=_UNWEIGHTED,
     ),
     Panel(
         "terms",
-        "Terms of NKD and RLD",
-        "Loss (nats)",
+        "Terms of NKD and RLD, unweighted",
+        "Term before its weight (nats)",
         (
             Trace("train/target", "NKD: target", theme.VERMILLION),
             Trace("train/non_target", "NKD: non-target", theme.ORANGE),
@@ -91,8 +110,8 @@ USUAL = (
     ),
     Panel(
         "distances",
-        "Terms of DIST and DKD-Divergence",
-        "Distance (no unit)",
+        "Terms of DIST and DKD-Divergence, unweighted",
+        "Distance before its weight (no unit)",
         (
             Trace("train/inter", "DIST: over the classes", theme.BLUE),
             Trace("train/intra", "DIST: over the batch", theme.GREEN),
@@ -118,7 +137,7 @@ USUAL = (
             Trace("grad/align_share", "share", theme.BLUE),
             Trace("train/align", "A", theme.ORANGE, second=True, dash="dash"),
         ),
-        second_axis="A (in its own unit)",
+        second_axis="A, unweighted (in its own unit)",
         from_zero=True,
     ),
     Panel(
@@ -127,8 +146,8 @@ USUAL = (
         "Agreement (%)",
         (
             Trace("fidelity/agreement", "all test images", theme.BLUE),
-            Trace("fidelity/agreement_right", "where the teacher is right", theme.GREEN, dash="dot"),
-            Trace("fidelity/agreement_wrong", "where the teacher is wrong", theme.VERMILLION, dash="dot"),
+            Trace("fidelity/agreement_right", "where the teacher is right", theme.GREEN, dash="dot", of=RIGHT),
+            Trace("fidelity/agreement_wrong", "where the teacher is wrong", theme.VERMILLION, dash="dot", of=WRONG),
         ),
     ),
     Panel("lr", "Learning rate", "Learning rate", (Trace("lr", "learning rate", theme.BLUE),)),
@@ -177,7 +196,8 @@ def _panel(group: str, unit: str, members: Sequence[Mapping[str, Any]], start: i
     title = members[0]["title"] if len(members) == 1 else name
     axis = unit.capitalize() if unit and unit != "%" else (f"{name} (%)" if unit else "Value (no unit)")
     traces = tuple(
-        Trace(metric["name"], metric["title"], colour) for metric, colour in zip(members, theme.PALETTE, strict=False)
+        Trace(metric["name"], metric["title"], colour, of=metric.get("of", ""))
+        for metric, colour in zip(members, theme.PALETTE, strict=False)
     )
     return Panel(f"{group}.{unit}.{start}", title, axis, traces, from_zero=group == "speed")
 

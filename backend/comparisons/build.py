@@ -85,14 +85,13 @@ def build(session: Session, experiments: Sequence[models.Experiment], options: O
     others = [method for method in methods.values() if method.label != baseline]
     pairs = judged([paired(method, methods[baseline], sample, question) for method in others], question)
     test_size = max((student.test_size for student in sample.students if not student.set_aside), default=0)
-    known = METRICS.get(options.metric)
     tops = [teacher.top1 for teacher in sample.teachers if teacher.top1 is not None]
     return Comparison(
         experiment_id=first.id,
         experiment=first.name,
         experiments=[item.name for item in sample.experiments],
         metric=options.metric,
-        title=known.title if known else options.metric,
+        title=values.title_of(session, sample, [options.metric])[options.metric],
         unit=question.unit,
         better=question.better,
         epoch=options.which,

@@ -13,6 +13,7 @@ from backend.comparisons.data import Sample
 from backend.comparisons.groups import Method, Question, group, methods_of, paired, test_of
 from backend.db import models
 from core.catalog import METRICS
+from core.catalog.metrics import COUNTS
 from core.wire.comparisons import WHICH, Overview, OverviewCell, OverviewRow
 from core.wire.numbers import SIGNIFICANCE, p_text
 
@@ -36,13 +37,15 @@ def overview(
     baseline = baseline_of(sample, options.baseline)
     metrics = _measured(session, sample, groups)
     picked = values.pick_all(session, sample, metrics, options.which)
+    titles = values.title_of(session, sample, metrics)
     rows: list[OverviewRow] = []
     tests: dict[tuple[str, str], verdicts.Test] = {}
     for metric in metrics:
         one = {student.run_id: picked[metric].get(student.run_id, values.Picked()) for student in sample.students}
         if any(item.value is not None for item in one.values()):
             methods = methods_of(sample, one, {}, options.goal)
-            rows.append(_row(methods, baseline, sample, Question(metric, options.which), tests))
+            row = _row(methods, baseline, sample, Question(metric, options.which), tests)
+            rows.append(row.model_copy(update={"title": titles[metric]}))
     said = conditions(sample, Question(options.metric, options.which))
     count = sum(test.p is not None for test in tests.values())
     if count:
@@ -126,5 +129,8 @@ def _measured(session: Session, sample: Sample, groups: Sequence[str]) -> list[s
     return [
         metric
         for metric in METRICS
-        if metric in there and metric.partition("/")[0] in wanted and not metric.endswith(_TEACHERS)
+        if metric in there
+        and metric.partition("/")[0] in wanted
+        and not metric.endswith(_TEACHERS)
+        and metric not in COUNTS
     ]

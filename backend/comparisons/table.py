@@ -20,7 +20,6 @@ from backend.comparisons.groups import Method, Question, group, methods_of
 from backend.comparisons.settings import pooled
 from backend.db import models
 from backend.errors import invalid
-from core.catalog import METRICS
 from core.catalog.published import PUBLISHED, PublishedRow, published_for
 from core.wire import comparisons as wire
 from core.wire.comparisons import WHICH, Cell, Published, PublishedTable, Table, TableRow, Which
@@ -106,10 +105,9 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
     cells = [row.cells(baseline, labels, layout) for row in made]
     _decide(cells, layout)
     titles = [row.title for row in made]
-    known = METRICS.get(layout.metric)
     return Table(
         metric=layout.metric,
-        title=known.title if known else layout.metric,
+        title=values.title_of(session, every, [layout.metric])[layout.metric],
         unit=layout.question.unit,
         better=layout.question.better,
         epoch=layout.which,

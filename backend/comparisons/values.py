@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from backend.comparisons.data import ACCURACY, VALIDATION, Curve, Latest, Sample, Student, curves, latest
+from core.catalog import METRICS
 from core.wire.comparisons import Which
+from core.wire.numbers import counted
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,23 @@ def pick_all(session: Session, sample: Sample, metrics: Sequence[str], which: Wh
     return {
         metric: {run_id: _at_best(series.get(run_id, {}), metric, chooser) for run_id in done} for metric in metrics
     }
+
+
+def title_of(session: Session, sample: Sample, metrics: Sequence[str]) -> dict[str, str]:
+    """How each metric is called, with the number of its images where these are not all."""
+    needed = {name: METRICS[name].of for name in metrics if name in METRICS and METRICS[name].of}
+    done = [student.run_id for student in sample.students if _counts(student)]
+    newest = latest(session, done, sorted({*needed, *needed.values()})) if needed else {}
+    titles = {}
+    for metric in metrics:
+        known = METRICS.get(metric)
+        title = known.title if known else metric
+        runs = [points for points in newest.values() if metric in points]
+        if known and metric in needed and runs:
+            found = [points.get(known.of) for points in runs]
+            title = counted(title, [point.value if point else None for point in found])
+        titles[metric] = title
+    return titles
 
 
 def finite(picked: Mapping[str, Picked]) -> dict[str, float]:

@@ -16,18 +16,22 @@ class Metric:
         title: as an axis shows it.
         unit: "%" or "nats" …; empty for a pure number.
         better: which way is better, or None where neither is.
+        of: the metric that counts the images it is a mean over, where these are not all; "" where they are.
     """
 
     name: str
     title: str
     unit: str = ""
     better: Literal["higher", "lower"] | None = None
+    of: str = ""
 
     @property
     def label(self) -> str:
         """Title with unit, for an axis."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
+
+RIGHT, WRONG = "fidelity/images_right", "fidelity/images_wrong"
 
 _SEVERITIES = range(1, 6)
 
@@ -59,21 +63,22 @@ METRICS: dict[str, Metric] = {
         Metric("val/loss", "Validation cross-entropy (NLL)", "nats", "lower"),
         Metric("train/top1", "Training accuracy", "%", "higher"),
         Metric("train/top5", "Training accuracy, top 5", "%", "higher"),
-        # What a method minimises is its own: that of another may be lower and mean nothing.
+        # What a method minimises is its own: that of another may be lower and mean nothing. It is the sum of its terms
+        # with their weights, ramp and decay; each term is measured without them.
         Metric("train/loss", "Training loss", "nats"),
-        Metric("train/ce", "Cross-entropy term", "nats", "lower"),
-        Metric("train/kd", "KD term", "nats"),
-        Metric("train/tckd", "TCKD term", "nats"),
-        Metric("train/nckd", "NCKD term", "nats"),
-        Metric("train/target", "NKD's target term", "nats"),
-        Metric("train/non_target", "NKD's non-target term", "nats"),
-        Metric("train/scd", "RLD's sample confidence term (SCD)", "nats"),
-        Metric("train/mcd", "RLD's masked correlation term (MCD)", "nats"),
-        Metric("train/inter", "DIST's distance over the classes (inter-class)"),
-        Metric("train/intra", "DIST's distance over the batch (intra-class)"),
-        Metric("train/target_mse", "DKD-Divergence's distance of the target probabilities"),
-        Metric("train/divergence", "DKD-Divergence's distance of the other probabilities"),
-        Metric("train/align", "Alignment term A"),
+        Metric("train/ce", "Cross-entropy term, unweighted", "nats", "lower"),
+        Metric("train/kd", "KD term, unweighted", "nats"),
+        Metric("train/tckd", "TCKD term, unweighted", "nats"),
+        Metric("train/nckd", "NCKD term, unweighted", "nats"),
+        Metric("train/target", "NKD's target term, unweighted", "nats"),
+        Metric("train/non_target", "NKD's non-target term, unweighted", "nats"),
+        Metric("train/scd", "RLD's sample confidence term (SCD), unweighted", "nats"),
+        Metric("train/mcd", "RLD's masked correlation term (MCD), unweighted", "nats"),
+        Metric("train/inter", "DIST's distance over the classes (inter-class), unweighted"),
+        Metric("train/intra", "DIST's distance over the batch (intra-class), unweighted"),
+        Metric("train/target_mse", "DKD-Divergence's distance of the target probabilities, unweighted"),
+        Metric("train/divergence", "DKD-Divergence's distance of the other probabilities, unweighted"),
+        Metric("train/align", "Alignment term A, unweighted"),
         Metric("train/epsilon", "ε after decay"),
         Metric("grad/similarity", "Gradient similarity (mean cosine)"),
         Metric("grad/skipped", "Samples without a gradient similarity", "%"),
@@ -87,11 +92,13 @@ METRICS: dict[str, Metric] = {
         Metric("logits/teacher_target", "Teacher's target logit, mean magnitude"),
         Metric("logits/teacher_others", "Teacher's non-target logits, mean norm"),
         Metric("fidelity/agreement", "Agreement with the teacher", "%", "higher"),
-        Metric("fidelity/agreement_right", "Agreement where the teacher is right", "%", "higher"),
-        Metric("fidelity/agreement_wrong", "Agreement where the teacher is wrong", "%"),
+        Metric("fidelity/agreement_right", "Agreement where the teacher is right", "%", "higher", RIGHT),
+        Metric("fidelity/agreement_wrong", "Agreement where the teacher is wrong", "%", None, WRONG),
         Metric("fidelity/kl", "KL(teacher ‖ student)", "nats", "lower"),
-        Metric("fidelity/kl_right", "KL(teacher ‖ student) where the teacher is right", "nats", "lower"),
-        Metric("fidelity/kl_wrong", "KL(teacher ‖ student) where the teacher is wrong", "nats"),
+        Metric("fidelity/kl_right", "KL(teacher ‖ student) where the teacher is right", "nats", "lower", RIGHT),
+        Metric("fidelity/kl_wrong", "KL(teacher ‖ student) where the teacher is wrong", "nats", None, WRONG),
+        Metric(RIGHT, "Test images on which the teacher is right", "images"),
+        Metric(WRONG, "Test images on which the teacher is wrong", "images"),
         Metric("calibration/ece", "Expected calibration error, 15 bins", "%", "lower"),
         Metric("collapse/nc1", "NC1: variability within classes"),
         Metric("collapse/nc2_norms", "NC2: spread of the class means' norms"),
@@ -108,6 +115,10 @@ METRICS: dict[str, Metric] = {
         Metric("speed/teacher_seconds", "Time spent on the teacher's logits since the run began", "s"),
     )
 }
+
+
+COUNTS = frozenset(metric.of for metric in METRICS.values() if metric.of)
+"""Metrics that say of how many images others are: facts of the teacher, shown beside those and never compared."""
 
 
 def describe_metrics() -> list[dict[str, Any]]:

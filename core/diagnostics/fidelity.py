@@ -16,6 +16,8 @@ def fidelity(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> 
     - ``fidelity/agreement``: images that both put in the same class, %.
     - ``fidelity/kl``: KL(q ‖ p) at T = 1, q the teacher's probabilities and p the student's, mean over images, nats.
     - ``…_right``, ``…_wrong``: the same over the images on which the teacher is right, or wrong; NaN without any.
+    - ``fidelity/images_right``, ``fidelity/images_wrong``: how many these are. A good teacher is wrong on few, and a
+      share of ten images moves by ten points with one of them.
 
     Args:
         student_logits, teacher_logits: (N, C).
@@ -34,6 +36,7 @@ def fidelity(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> 
         found[f"fidelity/{name}"] = values.mean()
         found[f"fidelity/{name}_right"] = _mean_of(values, right)
         found[f"fidelity/{name}_wrong"] = _mean_of(values, ~right)
+    found["fidelity/images_right"], found["fidelity/images_wrong"] = right.sum(), (~right).sum()
     return found
 
 

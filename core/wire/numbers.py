@@ -8,6 +8,7 @@ written with an exponent.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Protocol
 
 NOTHING = "–"
@@ -125,6 +126,23 @@ def p_text(p: float | None, digits: int = 2) -> str:
         ):
             return shown
     return f"{p:.8g}"
+
+
+def counted(title: str, values: Iterable[float | None]) -> str:
+    """The title of a metric that is a mean over a part of the test images, with how many these are.
+
+    Args:
+        values: what counts them, of every run that the metric is shown of; None for a run that did not record it.
+    """
+    known = list(values)
+    counts = sorted({int(value) for value in known if value is not None})
+    parts = []
+    if counts:
+        span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+        parts.append(f"of {span} image{'' if counts == [1] else 's'}")
+    if not counts or None in known:
+        parts.append(f"{'of some runs ' if counts else ''}number of images not recorded")
+    return f"{title} ({'; '.join(parts)})"
 
 
 def _decimals(interval: Bounds | None, centre: float | None) -> int:

@@ -6,6 +6,7 @@ drawn and nothing is tested.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -13,6 +14,7 @@ from functools import partial
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from core.wire.numbers import counted
 from core.wire.public import TERMINAL, Comparison, Experiment, Run, RunSummary
 from dashboard import forms, plot, session, tables, theme
 from dashboard.live import Curve, RunCurves
@@ -175,7 +177,8 @@ def _methods(experiments: list[Experiment]) -> list[str]:
 def _live(
     chosen: list[str], run_ids: list[str], drawing: _Drawing, asked: compared.Question | None, first_read: _Read
 ) -> None:
-    names = tuple(name for name in (*drawing.metrics, _SPENT if _over_time(drawing) else "") if name)
+    beside = (_SPENT if _over_time(drawing) else "", _count_of(drawing))
+    names = tuple(name for name in (*drawing.metrics, *beside) if name)
 
     def look(read: _Read | None = None) -> tuple[_Read, dict[str, RunCurves]]:
         read = read or _read(chosen, run_ids)
@@ -302,7 +305,8 @@ def _figure(
         alt=f"{drawing.titles[0]} of each method over {drawing.view.x}",
         filename="dkd-lab-compare",
     )
-    st.caption(_about(drawing, max(len(runs) for runs in students.values()), comparison))
+    about = _about(drawing, max(len(runs) for runs in students.values()), comparison)
+    st.caption(about + _about_images(drawing, curves))
 
 
 def _other_data(run: RunSummary, read: _Read, comparison: Comparison | None) -> str:
@@ -336,6 +340,21 @@ def _about(drawing: _Drawing, n: int, comparison: Comparison | None) -> str:
     if view.smoothing:
         parts.append(f"Smoothed: each run's moving average, weight {view.smoothing:g}. Numbers below are not.")
     return " ".join(parts)
+
+
+def _count_of(drawing: _Drawing) -> str:
+    """The metric that says of how many images the one on the left axis is; empty where it is of all."""
+    known = {metric["name"]: metric.get("of", "") for metric in session.catalog().metrics}
+    return str(known.get(drawing.metrics[0], ""))
+
+
+def _about_images(drawing: _Drawing, curves: Mapping[str, RunCurves]) -> str:
+    name = _count_of(drawing)
+    if not name:
+        return ""
+    drawn = [held.curves for held in curves.values() if len(held.curves.get(drawing.metrics[0], ()))]
+    found = [held[name].value[-1] if name in held and len(held[name]) else None for held in drawn]
+    return f" {counted('Each point', found)}." if found else ""
 
 
 def _over_time(drawing: _Drawing) -> bool:

@@ -232,7 +232,7 @@ def _grid(listed: Sequence[panels.Panel], held: RunCurves) -> int:
         if drawn % 2 == 0:
             columns = st.columns(2)
         with columns[drawn % 2]:
-            st.markdown(f"**{panel.title}**")
+            st.markdown(f"**{panel.title}**", help=panel.help or None)
             plot.chart(figure, key=f"run.{panel.key}", alt=f"{panel.title} of this run over epochs", filename=panel.key)
         drawn += 1
     return drawn

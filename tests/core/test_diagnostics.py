@@ -153,6 +153,8 @@ class TestFidelity:
                 "fidelity/kl": kl.mean(),
                 "fidelity/kl_right": kl[right].mean(),
                 "fidelity/kl_wrong": kl[~right].mean(),
+                "fidelity/images_right": right.sum(),
+                "fidelity/images_wrong": (~right).sum(),
             },
             rel=1e-4,
         )

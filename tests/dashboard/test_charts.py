@@ -116,3 +116,31 @@ def test_final_values_join_runs_of_equal_seed() -> None:
     assert list(traces(figure)["seed 1"].y) == [97.0, 94.0]
     assert list(traces(figure)["seed 0"].y) == [95.0, None]
     assert charts.seeds_figure(groups[:1], "%") is None
+
+
+TERMS = ("ce", "kd", "tckd", "nckd", "target", "non_target", "scd", "mcd", "inter", "intra", "target_mse", "divergence")
+
+
+def test_terms_beside_a_weighted_loss_are_named_as_unweighted() -> None:
+    loss = next(panel for panel in panels.USUAL if panel.key == "loss")
+    assert "unweighted" in loss.axis
+    titles = {trace.metric: trace.title for trace in loss.traces}
+    assert titles["train/loss"] == "training loss, weighted"
+    for term in ("train/ce", "train/kd", "train/tckd", "train/nckd"):
+        assert titles[term].endswith(", unweighted")
+    assert "before their weights" in loss.help
+    assert all(METRICS[f"train/{name}"].title.endswith(", unweighted") for name in TERMS)
+
+
+def test_a_share_of_few_images_says_of_how_many() -> None:
+    panel = next(panel for panel in panels.USUAL if panel.key == "agreement")
+    curves = {
+        "fidelity/agreement_wrong": curve([10.0, 20.0]),
+        "fidelity/agreement_right": curve([90.0, 95.0]),
+        "fidelity/images_wrong": curve([10.0, 10.0]),
+    }
+    figure = charts.run_figure(panel, curves)
+    assert set(traces(figure)) == {
+        "where the teacher is wrong (of 10 images)",
+        "where the teacher is right (number of images not recorded)",
+    }

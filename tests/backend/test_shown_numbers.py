@@ -1,0 +1,59 @@
+"""What texts and exports show of a comparison: of how many images a share is, and effects with digits enough."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+
+from backend.db import Database
+from core.wire.comparisons import Overview
+from core.wire.numbers import difference_text
+from tests.backend import rows
+
+
+def _finished(database: Database, seeds: list[int]) -> str:
+    experiment = rows.experiment(database, methods=["kd", {"name": "dkd", "label": "DKD"}], seeds=seeds)
+    for run_id in rows.run_ids(database, experiment).values():
+        rows.succeed(database, run_id, [80.0, 80.0])
+    return experiment
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({0: 10.0, 1: 10.0, 2: 10.0}, "of 10 images"),
+        ({0: 9.0, 1: 12.0}, "of 9 to 12 images; of some runs number of images not recorded"),
+        ({}, "number of images not recorded"),
+    ],
+)
+def test_a_share_of_part_of_the_images_says_of_how_many(
+    database: Database, api: TestClient, counts: dict[int, float], words: str
+) -> None:
+    experiment = _finished(database, [0, 1, 2])
+    for (label, seed), run_id in rows.run_ids(database, experiment).items():
+        if label != "teacher":
+            count = {"fidelity__images_wrong": counts[seed]} if seed in counts else {}
+            rows.take(database, run_id, rows.metrics(40, epoch=4, fidelity__agreement_wrong=50.0 + seed, **count))
+    title = f"Agreement where the teacher is wrong ({words})"
+    asked = {"experiment": experiment, "metric": "fidelity/agreement_wrong"}
+    assert api.get("/api/v1/comparisons", params=asked).json()["title"] == title
+    overview = api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json()
+    assert [row["title"] for row in overview["rows"] if row["metric"].startswith("fidelity/")] == [title]
+    for part in ("", "/overview", "/table"):
+        text = api.get(f"/api/v1/comparisons{part}", params=asked | {"format": "markdown"}).text
+        assert title in text.replace("\\", "")
+
+
+def test_the_exports_show_an_effect_with_the_digits_of_its_interval(database: Database, api: TestClient) -> None:
+    experiment = _finished(database, list(range(8)))
+    for (label, seed), run_id in rows.run_ids(database, experiment).items():
+        if label != "teacher":
+            value = 0.5 + 0.01 * seed + (label == "DKD") * (0.0033 + 0.0003 * (seed % 3))
+            rows.take(database, run_id, rows.metrics(40, epoch=4, collapse__nc1=value))
+    found = Overview.model_validate(api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json())
+    cell = next(row for row in found.rows if row.metric == "collapse/nc1").cells[1]
+    shown = "+0.00356 [+0.00335, +0.00377]"
+    assert difference_text(cell.mean_difference, cell.interval) == shown
+    for kind in ("markdown", "latex"):
+        text = api.get("/api/v1/comparisons/overview", params={"experiment": experiment, "format": kind}).text
+        assert shown in text.replace("\\", ""), text
