@@ -46,9 +46,18 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         if isinstance(params, DKDAlignParams):
             found.extend(_alignment(path, params, epochs, facts.num_classes if facts else None, spec))
     if len(spec.seeds) < 3 and len(spec.methods) > 1:
-        text = f"{len(spec.seeds)} seed(s) give no usable interval; 6 are the fewest that can show p < 0.05"
+        text = f"{len(spec.seeds)} seed(s) give no usable interval; {_fewest_seeds(len(spec.methods) - 1)}"
         found.append(Problem("seeds", text))
     return found
+
+
+def _fewest_seeds(comparisons: int) -> str:
+    """How many pairs an exact sign-flip test needs, whose p is 2^(1−n) at least, after Holm over the comparisons."""
+    needed = 6
+    while comparisons * 2.0 ** (1 - needed) >= 0.05:
+        needed += 1
+    over = f" over {comparisons} comparisons with the first method" if comparisons > 1 else ""
+    return f"{needed} are the fewest that can show p < 0.05{over}"
 
 
 def _of_all(some: Sequence[int], every: Sequence[int]) -> str:

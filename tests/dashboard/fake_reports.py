@@ -8,6 +8,7 @@ from core.wire.comparisons import (
     Cell,
     Claim,
     Claims,
+    Interval,
     MissingPair,
     Overview,
     OverviewCell,
@@ -58,9 +59,16 @@ def _overview(found: Comparison) -> Overview:
                 verdict="unclear" if pair else None,
             )
         )
+    # An effect in the third decimal, which a table of two decimals would show as none.
+    small = [
+        cell
+        if cell.mean_difference is None
+        else cell.model_copy(update={"mean_difference": 0.0033, "interval": Interval(low=0.0024, high=0.0043)})
+        for cell in cells
+    ]
     rows = [
         OverviewRow(metric="fidelity/agreement", title="Agreement", unit="%", better="higher", cells=cells),
-        OverviewRow(metric="collapse/nc1", title="NC1: variability within classes", unit="", better=None, cells=cells),
+        OverviewRow(metric="collapse/nc1", title="NC1: variability within classes", unit="", better=None, cells=small),
     ]
     return Overview(
         experiment=found.experiment,

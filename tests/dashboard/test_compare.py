@@ -141,3 +141,4 @@ def test_metrics_are_chosen_by_group(done: FakeBackend) -> None:
     [table] = [rows for rows in tables(app) if "Metric" in rows[0]]
     assert [row["Metric"] for row in table] == ["Agreement (%)", "NC1: variability within classes"]
     assert "(3); " in table[0]["dkd_align (log)"]
+    assert "+0.0033 [+0.0024, +0.0043]" in table[1]["dkd_align (log)"].replace("\u00a0", " ")
