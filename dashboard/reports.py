@@ -88,8 +88,13 @@ def _value(row: PublishedRow, method: str) -> Published | None:
 def _own(row: PublishedRow, own: Table) -> str:
     """Own cells of these networks on this data set, whatever their training."""
     setting = (row.dataset, row.teacher, row.student)
-    cells = [cell for mine in own.rows if (mine.dataset, mine.teacher, mine.student) == setting for cell in mine.cells]
-    shown = [f"{escape(cell.label)} {mean_text(cell.mean)} ({cell.n})" for cell in cells if cell.mean is not None]
+    shown = [
+        f"{escape(cell.label)} {mean_text(cell.mean)} ({cell.n}){f', {escape(mine.images)}' if mine.images else ''}"
+        for mine in own.rows
+        if (mine.dataset, mine.teacher, mine.student) == setting
+        for cell in mine.cells
+        if cell.mean is not None
+    ]
     return ", ".join(shown) or NOTHING
 
 

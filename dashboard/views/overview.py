@@ -254,5 +254,8 @@ def _comparison(experiment: ExperimentSummary) -> None:
                 for group in found.groups
             ]
         )
+        if found.set_aside:
+            left_out = tables.counted(len(found.set_aside), "run")
+            st.caption(f"Of {escape(found.data)}: {left_out} of other data left out.")
         for pair in found.paired:
             st.markdown(f":small[**{escape(pair.label)}**: {escape(pair.sentence)}]")
