@@ -279,7 +279,7 @@ def _kept(spec: Mapping[str, Any], wanted: Filter) -> bool:
 def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: Layout, baseline: str) -> list[str]:
     question = layout.question
     found = [f"Mean ± sample standard deviation (n), {WHICH[layout.which]}."]
-    found += [text for sample in samples for text in sample.misnamed]
+    found += dict.fromkeys(text for sample in samples for text in sample.misnamed)
     tested = [cell for row in cells for cell in row if cell.p is not None]
     if not question.tested:
         found.append("Nothing is tested, so nothing is bold.")
