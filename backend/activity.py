@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -78,7 +79,8 @@ def _seconds_a_step(session: Session, run_ids: Sequence[str]) -> dict[str, float
         .join(latest, same)
         .where(latest.run_id.in_(run_ids), latest.name_id == name, KNOWN)
     )
-    return {run_id: elapsed / step for run_id, elapsed, step in session.execute(query) if step > 0}
+    rows = session.execute(query)
+    return {run_id: elapsed / step for run_id, elapsed, step in rows if step > 0 and math.isfinite(elapsed)}
 
 
 def _waiting(session: Session, moment: datetime) -> tuple[list[WaitingRuns], int]:

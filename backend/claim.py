@@ -56,7 +56,7 @@ def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Set
         ).one_or_none()
         if made is not None:
             return _again(session, made, settings, moment)
-    if worker.draining:
+    if worker.draining or worker.slots <= _slots_taken(session, worker):
         return None
     query = (
         select(Run)
@@ -101,6 +101,15 @@ def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Set
     return _handed_over(run, spec, teacher, settings)
 
 
+def _slots_taken(session: Session, worker: Worker) -> int:
+    """Slots of the runs that the worker holds. It counts them itself too; a worker that lies gets no more than it has.
+
+    A slot is free again once the end of its run has been reported, has been taken away, or its lease has ended.
+    """
+    held = select(func.coalesce(func.sum(Run.gpus), 0)).where(Run.worker_id == worker.id, Run.state.in_(HELD))
+    return int(session.scalars(held).one())
+
+
 def _again(session: Session, made: Attempt, settings: Settings, moment: datetime) -> Claim | None:
     """What this request was given before; None where that is over, since a late copy of it must not take another."""
     run = lock(session, Run.id == made.run_id)[0]
@@ -118,7 +127,7 @@ def _takeable(
     wanted = and_(ready(moment), suits(Offer.of(worker)))
     if worker.device != "gpu":
         return wanted
-    free = 1 if request.free_gpus is None else request.free_gpus
+    free = min(1 if request.free_gpus is None else request.free_gpus, worker.slots - _slots_taken(session, worker))
     usable = worker.gpus if request.usable_gpus is None else request.usable_gpus
     kept_for = _reservation(session, worker, and_(wanted, Run.gpus <= usable), free, settings, moment)
     wanted = and_(wanted, Run.gpus <= free)

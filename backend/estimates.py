@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from backend.comparisons.data import plain_device
 from backend.db.models import Attempt, MetricLatest, MetricName, MetricPoint, Run
-from core.events import RANKS_KEY
+from core.events import ranks_in
 from core.spec import ExperimentSpec, RunSpec
 from core.wire.public import DeviceTime, Estimate
 
@@ -95,14 +96,13 @@ def _past(session: Session, like: RunSpec, device: str) -> list[_Past]:
             point.elapsed / point.step * steps / epochs * _ranks(environment, where),
         )
         for spec, environment, steps, epochs, where, point in session.execute(query)
-        if (spec["dataset"], spec["model"]) == (dataset, model) and point.elapsed > 0
+        if (spec["dataset"], spec["model"]) == (dataset, model) and 0 < point.elapsed < math.inf
     ]
 
 
 def _ranks(environment: dict[str, str], device: str) -> int:
     """GPUs that trained together; processes on a CPU share it."""
-    count = environment.get(RANKS_KEY, "1")
-    return int(count) if device.startswith("cuda") and count.isdecimal() else 1
+    return ranks_in(environment) if device.startswith("cuda") else 1
 
 
 def _most(past: Sequence[_Past]) -> list[_Past]:

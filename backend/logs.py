@@ -11,11 +11,9 @@ from sqlalchemy import insert as sql_insert
 from sqlalchemy.orm import Session
 
 from backend.db import models
-from backend.texts import clean
 from core.events import Log, Record
 from core.wire.public import LogLine, LogsReply
 
-MAX_MESSAGE = 20_000
 _LATEST_TIME = 253_402_300_799.0  # the last second of the year 9999, beyond which no datetime goes
 
 
@@ -40,7 +38,7 @@ def insert(connection: Connection, run_id: str, attempt: int, records: Iterable[
     number = connection.scalar(select(func.max(table.number)).where(table.run_id == run_id)) or 0
     rows = []
     for time, event in lines:
-        message = _fit(event.message)
+        message = event.message
         if (time, message) in said:
             continue
         number += 1
@@ -78,8 +76,3 @@ def read(session: Session, run_id: str, after: int, limit: int, tail: int | None
 def _moment(seconds: float) -> datetime:
     seconds = seconds if math.isfinite(seconds) else 0.0
     return datetime.fromtimestamp(min(max(seconds, 0.0), _LATEST_TIME), UTC)
-
-
-def _fit(message: str) -> str:
-    message = clean(message)
-    return message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " … (cut)"

@@ -34,11 +34,13 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from backend.db import models
 from backend.db.prepared import Prepared
-from backend.texts import clean
+from backend.errors import invalid
 from core.events import Metrics, Record
-from core.wire.public import MetricsReply, RunState, Series
+from core.wire.public import MetricsReply, ProblemField, RunState, Series
 
 FINITE, NAN, PLUS_INFINITY, MINUS_INFINITY = range(4)
+MOST_NAMES = 10_000
+"""Metrics that a run may bring new names for."""
 _NOT_FINITE = {NAN: math.nan, PLUS_INFINITY: math.inf, MINUS_INFINITY: -math.inf}
 
 _POINTS: Table = models.MetricPoint.__table__  # type: ignore[assignment]
@@ -104,6 +106,13 @@ def decode(value: float | None, kind: int) -> float:
     return value if value is not None else _NOT_FINITE[kind]
 
 
+def finite(numbers: list[float]) -> list[float]:
+    """Epochs or seconds as they are; what is no number, which older versions have taken in, as 0."""
+    if math.isfinite(sum(numbers)):  # most are, and this asks in one go
+        return numbers
+    return [number if math.isfinite(number) else 0.0 for number in numbers]
+
+
 def insert(connection: Connection, run_id: str, ingest: int, records: Iterable[Record]) -> int:
     """Take in the metrics among the records, in the caller's transaction, which holds the run's row lock.
 
@@ -129,11 +138,11 @@ def insert(connection: Connection, run_id: str, ingest: int, records: Iterable[R
                     "value": value,
                     "kind": kind,
                 }
-                points[clean(name), event.step] = row  # twice in one batch: the later one
+                points[name, event.step] = row  # twice in one batch: the later one
     if not points:
         return ingest
     ingest += 1
-    ids = _name_ids(connection, {name for name, _ in points})
+    ids = _name_ids(connection, run_id, {name for name, _ in points})
     newest: dict[int, dict[str, Any]] = {}
     for (name, step), row in points.items():
         row |= {"run_id": run_id, "name_id": ids[name], "ingest": ingest}
@@ -223,8 +232,8 @@ class _Columns:
         return Series.model_construct(
             name=self.name,
             step=self.step,
-            epoch=self.epoch,
-            elapsed=self.elapsed,
+            epoch=finite(self.epoch),
+            elapsed=finite(self.elapsed),
             value=self.value,
             low=self.low if bucketed else None,
             high=self.high if bucketed else None,
@@ -327,7 +336,7 @@ def _upsert(connection: Connection, upsert: _Upsert, rows: list[dict[str, Any]])
 _IDS_OF = Prepared.among(select(_NAMES.c.name, _NAMES.c.id), _NAMES.c.name, "wanted")
 
 
-def _name_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
+def _name_ids(connection: Connection, run_id: str, names: Iterable[str]) -> dict[str, int]:
     """The id of each name, made where it is missing.
 
     Not cached: an id from a transaction that is rolled back would live on in the cache, and one look-up a batch is
@@ -337,6 +346,10 @@ def _name_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     ids: dict[str, int] = dict(_IDS_OF.rows(connection, {"wanted": wanted}))
     missing = [{"name": name} for name in wanted if name not in ids]
     if missing:
+        said = select(func.count()).select_from(_LATEST).where(_LATEST.c.run_id == run_id)
+        if connection.scalars(said).one() + len(missing) > MOST_NAMES:
+            text = f"a run has at most {MOST_NAMES} metrics"
+            raise invalid(text, ProblemField(path="records", message=text))
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         connection.execute(dialect.insert(_NAMES).on_conflict_do_nothing(index_elements=["name"]), missing)
         ids = dict(_IDS_OF.rows(connection, {"wanted": wanted}))

@@ -13,6 +13,7 @@ from backend.db import models, parts
 from backend.errors import not_found
 from backend.views import KEPT_APART, attempt_shape
 from core.spec import starting_point
+from core.wire.reported import fit_environment
 from core.wire.records import ExperimentRecord, RunRecord, TeacherRecord
 
 
@@ -111,7 +112,9 @@ def _record(
         fingerprint=run.fingerprint,
         repeat=_repeat(run, label, experiment) if experiment else None,
         teacher=_teacher(teacher) if teacher else None,
-        environment={key: value for key, value in environment.items() if key not in (*KEPT_APART, "commit")},
+        environment=fit_environment(
+            {key: value for key, value in environment.items() if key not in (*KEPT_APART, "commit")}
+        ),
         packages=environment.get("packages", "").splitlines(),
         commit=environment.get("commit", ""),
         diff=environment.get("diff", ""),

@@ -18,10 +18,10 @@ from backend.db.prepared import Prepared
 from backend.errors import ApiError, conflict, invalid, not_found
 from backend.lifecycle import HELD, close_attempt, end, enqueue, lock_one, put_back
 from backend.settings import Settings
-from backend.texts import clean
 from backend.tokens import Principal, refuse_other
 from core.events import Checkpointed, Metrics, Record, Started
 from core.wire.public import ProblemField
+from core.wire.terminal import printable
 from core.wire.worker import EventBatch, Outcome
 
 _RUNS: Table = Run.__table__  # type: ignore[assignment]
@@ -93,7 +93,7 @@ def take_outcome(session: Session, worker_id: str, run_id: str, outcome: Outcome
         return
     _fence(run, outcome.attempt if attempt is not None else None, worker_id)
     moment = now(session)
-    reason = clean(outcome.reason)
+    reason = outcome.reason
     if outcome.outcome == "succeeded":
         _accept_weights(run, outcome)
     close_attempt(session, run, outcome.outcome, reason, moment)
@@ -101,12 +101,12 @@ def take_outcome(session: Session, worker_id: str, run_id: str, outcome: Outcome
         run.step, run.epoch = run.total_steps or run.step, float(run.total_epochs)
         end(session, run, "succeeded", "", moment)
     elif outcome.outcome == "failed":
-        run.log_tail = [clean(line) for line in outcome.log_tail]
+        run.log_tail = outcome.log_tail
         end(session, run, "cancelled" if run.state == "cancelling" else "failed", reason, moment)
     elif outcome.outcome == "cancelled":
         _cancelled(session, run, reason, moment)
     else:
-        run.log_tail = [clean(line) for line in outcome.log_tail]
+        run.log_tail = outcome.log_tail
         if not outcome.fault and run.state == "running":
             enqueue(run, reason, moment)
         else:
@@ -142,16 +142,16 @@ def _apply(run: dict[str, Any], attempt: dict[str, Any], record: Record, folder:
     if isinstance(event, Metrics):
         run |= {"step": event.step, "epoch": event.epoch}
     elif isinstance(event, Started):
-        attempt["device"] = clean(event.device)
+        attempt["device"] = event.device
         run |= {
             "total_steps": event.total_steps,
             "total_epochs": event.total_epochs,
             "train_size": event.train_size,
             "test_size": event.test_size,
             "parameters": event.parameters,
-            "environment": {clean(name): clean(value) for name, value in event.environment.items()},
+            "environment": event.environment,
             "step": event.start_step,
-            "epoch": event.total_epochs * event.start_step / event.total_steps,
+            "epoch": event.total_epochs * min(event.start_step / event.total_steps, 1.0),
         }
     elif isinstance(event, Checkpointed) and event.step > run["checkpoint_step"]:
         # A resumed attempt repeats the journal up to its checkpoint; only what goes beyond is a new one.
@@ -160,7 +160,7 @@ def _apply(run: dict[str, Any], attempt: dict[str, Any], record: Record, folder:
 
 def _accept_weights(run: Run, outcome: Outcome) -> None:
     weights = outcome.weights
-    if weights is None or not weights.sha256:
+    if weights is None:
         raise invalid("a run that succeeded has weights", ProblemField(path="weights", message="missing"))
     folder = folder_of(run.id, run.attempt) + "/"
     if not weights.path.startswith(folder):
@@ -173,6 +173,6 @@ def _accept_weights(run: Run, outcome: Outcome) -> None:
 def _inside(folder: str, relative: str) -> str:
     """A path in the attempt's folder. Raises ApiError 422 for one that leads out of it."""
     path = PurePosixPath(relative)
-    if not relative or path.is_absolute() or ".." in path.parts or clean(relative) != relative:
+    if not relative or path.is_absolute() or ".." in path.parts or printable(relative, lines=False) != relative:
         raise ApiError(422, f"{relative!r} is not a path in the attempt's folder")
     return str(PurePosixPath(folder) / path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from backend.planning import warnings_as_fields
 from core.spec import ExperimentSpec, problems_of, stored_experiment, warnings_of
 from core.spec.labels import misnaming
 from core.wire import public
+from core.wire.reported import LINE, fit_environment, fitted
 from core.wire.public import TERMINAL
 
 KEPT_APART = ("packages", "diff")
@@ -103,7 +105,7 @@ def whole_run(session: Session, run_id: str) -> public.Run | None:
         fingerprint=run.fingerprint,
         experiments=list(session.scalars(links.order_by(ExperimentRun.experiment_id))),
         attempts=[attempt_shape(attempt) for attempt in attempts],
-        environment={key: value for key, value in run.environment.items() if key not in KEPT_APART},
+        environment=fit_environment({key: run.environment[key] for key in run.environment if key not in KEPT_APART}),
         parameters=run.parameters,
         train_size=run.train_size,
         test_size=run.test_size,
@@ -124,7 +126,7 @@ def attempt_shape(attempt: models.Attempt) -> public.Attempt:
         number=attempt.number,
         worker=attempt.worker_name,
         host=attempt.host,
-        device=attempt.device,
+        device=fitted(attempt.device, LINE),
         started_at=attempt.started_at,
         ended_at=attempt.ended_at,
         outcome=attempt.outcome,
@@ -135,7 +137,7 @@ def attempt_shape(attempt: models.Attempt) -> public.Attempt:
 def _log_tail(session: Session, run: Run) -> list[str]:
     """What the worker sent when the run failed; of one that was given up after lost attempts, its last log lines."""
     if run.log_tail or run.state != "failed":
-        return run.log_tail
+        return [fitted(line, LINE) for line in run.log_tail]
     return [line.message for line in logs.read(session, run.id, 0, _TAIL_LINES, _TAIL_LINES).lines]
 
 
@@ -222,7 +224,8 @@ def _latest(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[st
     rows = _HEADLINES_OF.rows(connection, {"runs": run_ids}) if run_ids else ()
     for run_id, name, value, kind, step, epoch in rows:
         number = metrics_store.decode(value, kind)
-        point = public.MetricValue.model_construct(value=number, step=step, epoch=epoch)
+        shown = epoch if math.isfinite(epoch) else 0.0
+        point = public.MetricValue.model_construct(value=number, step=step, epoch=shown)
         found.setdefault(run_id, {})[name] = point
     return found
 

@@ -14,7 +14,6 @@ from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, not_found
 from backend.lifecycle import HELD, lock, take_away
 from backend.settings import Settings
-from backend.texts import clean
 from backend.tokens import Principal, refuse_other
 from core.wire.worker import Heartbeat, HeartbeatReply, Order, Registered, Registration
 
@@ -27,14 +26,14 @@ def register(session: Session, registration: Registration, principal: Principal,
     moment = now(session)
     values = {
         "name": _distinct_name(session, registration),
-        "host": clean(registration.host),
+        "host": registration.host,
         "slots": registration.slots,
         "device": registration.device,
         "gpus": (registration.gpus or registration.slots) if registration.device == "gpu" else 0,
         "labels": sorted(set(registration.labels)),
         "report": {},
         "reserved_run_id": None,
-        "version": clean(registration.version),
+        "version": registration.version,
         "state": "online",
         "last_heartbeat": moment,
         "token_id": principal.token_id,
@@ -57,8 +56,8 @@ def heartbeat(session: Session, worker_id: str, beat: Heartbeat, settings: Setti
     worker.last_heartbeat = moment
     worker.state = "online"
     worker.report = {
-        "gpus": [gpu.model_copy(update={"name": clean(gpu.name)}).model_dump() for gpu in beat.gpus],
-        "problems": [clean(problem) for problem in beat.problems],
+        "gpus": [gpu.model_dump() for gpu in beat.gpus],
+        "problems": beat.problems,
     }
     named = [holding.run_id for holding in beat.holding]
     runs = {run.id: run for run in lock(session, Run.id.in_(named))} if named else {}
@@ -109,6 +108,6 @@ def _named(session: Session, name: str) -> Worker:
 
 def _distinct_name(session: Session, registration: Registration) -> str:
     """The name asked for; with the end of the id behind it where a live worker has that name."""
-    name = clean(registration.name)
+    name = registration.name
     query = select(Worker.id).where(Worker.name == name, Worker.state == "online", Worker.id != registration.worker_id)
     return f"{name}-{registration.worker_id[-6:]}" if session.scalars(query).first() else name

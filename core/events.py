@@ -24,6 +24,20 @@ from pydantic_core import PydanticSerializationError
 
 from core.undecodable import visible
 
+from core.wire.reported import (
+    MOST_EPOCHS,
+    MOST_IMAGES,
+    MOST_PARAMETERS,
+    MOST_SECONDS,
+    MOST_STEPS,
+    Message,
+    RelativePath,
+    Sha256,
+    Steps,
+    fit,
+    fit_environment,
+)
+
 _log = logging.getLogger(__name__)
 
 JOURNAL_NAME = "events.jsonl"
@@ -35,6 +49,8 @@ IMAGES_KEY = "images"
 
 DECODING_KEY = "decoding"
 """In ``Started.environment``: what decoded image files into pixels; absent where no files were decoded."""
+
+MOST_RANKS = 1024
 
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _KEPT_BYTES = 16 * 2**20
@@ -52,6 +68,13 @@ GPUS_GIVEN = "DKD_GPUS_GIVEN"
 
 FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """Signals by which people and the system end a process; the others are faults of the program itself."""
+
+
+def ranks_in(environment: Mapping[str, str]) -> int:
+    """How many processes a training says that it consists of; 1 where it says nothing that could be."""
+    count = environment.get(RANKS_KEY, "1")
+    # Not read as a number where it is longer: Python refuses one of thousands of digits.
+    return int(count) if len(count) <= 4 and count.isdecimal() and 1 <= int(count) <= MOST_RANKS else 1
 
 
 def is_full_disk(error: OSError) -> bool:
@@ -81,6 +104,8 @@ AnyFloat = Annotated[
 ]
 """A float in a JSON body, NaN and ±infinity included."""
 
+MetricName = Annotated[str, fit(1000, lines=False), Field(min_length=1, max_length=200)]
+
 
 class _Event(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,54 +115,60 @@ class Started(_Event):
     """The training is about to take its first step (or its first since it was resumed)."""
 
     type: Literal["started"] = "started"
-    total_steps: int = Field(ge=1, description="Optimiser steps of the whole run.")
-    total_epochs: int = Field(ge=1)
-    start_step: int = Field(0, ge=0, description="Steps already done by an earlier attempt.")
-    train_size: int = Field(ge=1, description="Training images.")
-    test_size: int = Field(ge=1, description="Test images.")
-    parameters: int = Field(ge=1, description="Trainable parameters of the network.")
-    device: str = Field(description='As "cpu" or "cuda:0 NVIDIA H200".')
-    environment: dict[str, str] = Field(default_factory=dict, description="Versions and settings chosen for speed.")
+    total_steps: int = Field(ge=1, le=MOST_STEPS, description="Optimiser steps of the whole run.")
+    total_epochs: int = Field(ge=1, le=MOST_EPOCHS)
+    start_step: Steps = Field(0, description="Steps already done by an earlier attempt.")
+    train_size: int = Field(ge=1, le=MOST_IMAGES, description="Training images.")
+    test_size: int = Field(ge=1, le=MOST_IMAGES, description="Test images.")
+    parameters: int = Field(ge=1, le=MOST_PARAMETERS, description="Trainable parameters of the network.")
+    device: Annotated[str, fit(200, lines=False)] = Field(description='As "cpu" or "cuda:0 NVIDIA H200".')
+    environment: Annotated[dict[str, str], BeforeValidator(fit_environment)] = Field(
+        default_factory=dict, description="Versions and settings chosen for speed; long ones are cut."
+    )
 
 
 class Metrics(_Event):
     """Values at one step. The pair (name, step) is unique within a run."""
 
     type: Literal["metrics"] = "metrics"
-    step: int = Field(ge=0, description="Optimiser steps done.")
-    epoch: float = Field(ge=0, description="Passes over the training images done.")
-    elapsed: float = Field(ge=0, description="Seconds of training, earlier attempts included.")
-    values: dict[Annotated[str, Field(min_length=1, max_length=200)], AnyFloat] = Field(max_length=1000)
+    step: Steps = Field(description="Optimiser steps done.")
+    epoch: float = Field(ge=0, le=MOST_EPOCHS, allow_inf_nan=False, description="Passes over the training images done.")
+    elapsed: float = Field(
+        ge=0, le=MOST_SECONDS, allow_inf_nan=False, description="Seconds of training, earlier attempts included."
+    )
+    values: dict[MetricName, AnyFloat] = Field(max_length=1000, description="NaN and ±infinity as texts.")
 
 
 class Log(_Event):
     type: Literal["log"] = "log"
     level: Literal["debug", "info", "warning", "error"] = "info"
-    message: str
+    message: Message
 
 
 class Checkpointed(_Event):
     """A checkpoint is complete on disk."""
 
     type: Literal["checkpoint"] = "checkpoint"
-    step: int = Field(ge=0)
-    path: str = Field(description="Relative to the attempt's folder.")
+    step: Steps
+    path: RelativePath = Field(description="Relative to the attempt's folder.")
 
 
 class Finished(_Event):
     """The training is complete; its weights are on disk."""
 
     type: Literal["finished"] = "finished"
-    weights: str = Field(description="Relative to the attempt's folder.")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the weights file.")
-    summary: dict[str, AnyFloat] = Field(default_factory=dict, description="Last value of each metric.")
+    weights: RelativePath = Field(description="Relative to the attempt's folder.")
+    sha256: Sha256 = Field(description="Of the weights file.")
+    summary: dict[MetricName, AnyFloat] = Field(
+        default_factory=dict, max_length=20_000, description="Last value of each metric."
+    )
 
 
 class Stopped(_Event):
     """Told to stop (SIGTERM); a checkpoint holds everything done."""
 
     type: Literal["stopped"] = "stopped"
-    step: int = Field(ge=0)
+    step: Steps
 
 
 class Failed(_Event):
@@ -145,7 +176,7 @@ class Failed(_Event):
 
     type: Literal["failed"] = "failed"
     kind: Literal["spec", "nan", "oom", "error"]
-    reason: str
+    reason: Message
 
 
 Event = Started | Metrics | Log | Checkpointed | Finished | Stopped | Failed
@@ -161,8 +192,8 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seq: int = Field(ge=1)
-    time: float
+    seq: int = Field(ge=1, le=MOST_STEPS)
+    time: float = Field(allow_inf_nan=False)
     event: Annotated[Event, Field(discriminator="type")]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from core.events import JOURNAL_NAME, Finished
+from core.wire.reported import LINE, fitted
 from core.wire.store import sha256_of
 from core.wire.worker import ArtifactRef, Claim
 
@@ -17,7 +18,6 @@ log = structlog.get_logger()
 
 _TAIL_BYTES = 65_536
 _TAIL_LINES = 40
-_LINE_LENGTH = 2_000
 
 
 class ClaimError(Exception):
@@ -157,5 +157,5 @@ def _tail(path: Path) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    lines = [line.rstrip()[:_LINE_LENGTH] for line in text.splitlines() if line.strip()]
+    lines = [fitted(line.rstrip(), LINE) for line in text.splitlines() if line.strip()]
     return lines[-_TAIL_LINES:]

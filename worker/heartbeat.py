@@ -99,7 +99,7 @@ class HeartbeatThread:
         beat = Heartbeat(
             holding=self._supervisor.holding(),
             gpus=condition.gpus,
-            problems=[problem[:500] for problem in (*self._supervisor.problems(), *condition.problems)][:20],
+            problems=[*self._supervisor.problems(), *condition.problems],
         )
         reply = self._api.heartbeat(self._registration.worker_id, beat)
         self._supervisor.obey(reply.orders, sent + terms.lease_seconds)

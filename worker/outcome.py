@@ -12,8 +12,6 @@ from worker.attempt import Attempt, ClaimError
 from worker.held import HeldRun, Want
 from worker.process import Exit
 
-_REASON_LENGTH = 4_000
-
 
 @dataclass(frozen=True)
 class Ending:
@@ -41,7 +39,7 @@ def outcome_of(held: HeldRun, attempt: Attempt, ending: Ending) -> Outcome:
     if ending.on_gpu:
         left += f"; the GPU memory of processes {sorted(ending.on_gpu)} was not freed"
     if held.want is Want.CANCEL:
-        return Outcome(attempt=number, outcome="cancelled", reason=(held.reason + left)[:_REASON_LENGTH])
+        return Outcome(attempt=number, outcome="cancelled", reason=held.reason + left)
     if held.want is Want.GIVE_UP:  # also where it finished: part of what it said is missing
         return _failed(attempt, ending, number, held.reason + left)
     if isinstance(ending.event, Finished):
@@ -53,12 +51,11 @@ def outcome_of(held: HeldRun, attempt: Attempt, ending: Ending) -> Outcome:
     if isinstance(ending.event, Failed):
         return _failed(attempt, ending, number, ending.event.reason + left)
     if held.want is Want.HAND_BACK:
-        reason = (held.reason + left)[:_REASON_LENGTH]
-        return Outcome(attempt=number, outcome="interrupted", reason=reason, fault=False)
+        return Outcome(attempt=number, outcome="interrupted", reason=held.reason + left, fault=False)
     if ending.exit.code == MACHINE_EXIT:
         lines = attempt.last_lines()
         reason = f"the training could not go on: {lines[-1] if lines else 'the disk is full'}"
-        return Outcome(attempt=number, outcome="interrupted", reason=(reason + left)[:_REASON_LENGTH])
+        return Outcome(attempt=number, outcome="interrupted", reason=reason + left)
     if _came_from_outside(ending):
         reason = f"{ending.exit.sentence()} from outside"
         if isinstance(ending.event, Stopped):
@@ -81,4 +78,4 @@ def _came_from_outside(ending: Ending) -> bool:
 
 def _failed(attempt: Attempt, ending: Ending, number: int, reason: str) -> Outcome:
     tail = [*ending.log_lines, *attempt.last_lines()]
-    return Outcome(attempt=number, outcome="failed", reason=reason[:_REASON_LENGTH], log_tail=tail)
+    return Outcome(attempt=number, outcome="failed", reason=reason, log_tail=tail)

@@ -133,7 +133,7 @@ class Reporter:
         elif isinstance(event, Started):  # a resumed journal begins with what an earlier attempt said
             self.ending = None
         elif isinstance(event, Log):
-            self._lines.append(event.message[:2_000])
+            self._lines.append(event.message)
 
     def _send(self) -> bool:
         """Send one batch. False where it is to be tried again after a pause."""
@@ -202,7 +202,9 @@ def _size(event: Event) -> int:
     """Bytes of an event as JSON, roughly."""
     if isinstance(event, Metrics):
         return 150 + sum(len(name) + 25 for name in event.values)
-    return 150 + (len(event.message) if isinstance(event, Log) else 0)
+    if isinstance(event, Started | Log):  # long texts, of characters that may take several bytes each
+        return 150 + len(event.model_dump_json())
+    return 150
 
 
 def _first_line(error: Exception) -> str:

@@ -255,13 +255,13 @@ class Supervisor:
         try:
             return self._supervise(claim, held, self._slots.on(slots))
         except ClaimError as error:
-            return Outcome(attempt=claim.attempt, outcome="failed", reason=str(error)[:4000])
+            return Outcome(attempt=claim.attempt, outcome="failed", reason=str(error))
         except Exception as error:
             # The worker's own fault, as a full disk: not the run's. Without a pause it would spoil the whole queue.
             log.exception("the worker could not run a training", run=claim.run_id)
             self._rest(str(error))
             reason = f"the worker {self._plan.worker_id} could not run it: {error}"
-            return Outcome(attempt=claim.attempt, outcome="interrupted", reason=reason[:4000])
+            return Outcome(attempt=claim.attempt, outcome="interrupted", reason=reason)
 
     def _supervise(self, claim: Claim, held: HeldRun, gpus: tuple[int, ...]) -> Outcome | None:
         transfer = self._plan.transfer
@@ -362,7 +362,7 @@ class Supervisor:
         if outcome.outcome != "succeeded":
             return outcome
         self._rest(reason)
-        return Outcome(attempt=held.claim.attempt, outcome="interrupted", reason=f"trained, but {reason}"[:4000])
+        return Outcome(attempt=held.claim.attempt, outcome="interrupted", reason=f"trained, but {reason}")
 
     def _finish(self, held: HeldRun, outcome: Outcome) -> None:
         deadline = self._deadline()

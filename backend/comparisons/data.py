@@ -12,8 +12,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.db import models, parts
-from backend.metrics_store import decode
-from core.events import IMAGES_KEY, RANKS_KEY
+from backend.metrics_store import decode, finite
+from core.events import IMAGES_KEY, ranks_in
 from core.spec.labels import misnaming
 from core.wire.base import TERMINAL, RunState
 
@@ -99,8 +99,7 @@ class Student:
         """GPUs that it was trained on; None for a CPU, and where attempts differ."""
         if not self.devices or any(not device.startswith("cuda") for device in self.devices):
             return None
-        count = self.environment.get(RANKS_KEY, "1")
-        return int(count) if count.isdecimal() else 1
+        return ranks_in(self.environment)
 
 
 @dataclass
@@ -286,7 +285,8 @@ def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None
         if names is not None:
             query = query.where(name.name.in_(names))
         for run_id, metric, epoch, value, kind in session.execute(query):
-            found.setdefault(run_id, {})[metric] = Latest(epoch, decode(value, kind))
+            (shown,) = finite([epoch])
+            found.setdefault(run_id, {})[metric] = Latest(shown, decode(value, kind))
     return found
 
 
@@ -302,6 +302,8 @@ def curves(session: Session, run_ids: Iterable[str], names: Sequence[str]) -> Cu
             .order_by(point.run_id, point.name_id, point.step)
         )
         for run_id, name_id, step, epoch, elapsed, value, kind in session.execute(query):
+            if not (math.isfinite(epoch) and math.isfinite(elapsed)):  # taken in by an older version
+                continue
             curve = found.setdefault(run_id, {}).setdefault(by_id[name_id], Curve())
             curve.step.append(step)
             curve.epoch.append(epoch)

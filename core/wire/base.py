@@ -13,7 +13,9 @@ TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 class Wire(BaseModel):
     """Base of every answer. Unknown fields are ignored, so that an older client reads a newer backend."""
 
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    # A number that is none would be null in JSON, which a client of ours refuses where a number is due. Databases of
+    # older versions may hold one.
+    model_config = ConfigDict(frozen=True, protected_namespaces=(), ser_json_inf_nan="strings")
 
 
 class Sent(BaseModel):

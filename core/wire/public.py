@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from core.wire.comparisons import Convergence as Convergence
 from core.wire.comparisons import Group as Group
 from core.wire.comparisons import Interval as Interval
 from core.wire.comparisons import Paired as Paired
+from core.wire.reported import MOST_BYTES, Finite, fit, within
 
 
 class PriorityChange(Sent):
@@ -53,7 +54,7 @@ class MetricValue(Wire):
 
     value: AnyFloat
     step: int
-    epoch: float
+    epoch: Finite
 
 
 class Attempt(Wire):
@@ -90,7 +91,7 @@ class RunSummary(Wire):
     worker: str = ""
     step: int = 0
     total_steps: int = Field(0, description="0 until the training has started.")
-    epoch: float = 0.0
+    epoch: Finite = 0.0
     total_epochs: int = 0
     latest: dict[str, MetricValue] = Field(
         default_factory=dict, description="The newest value of the headline metrics: test/top1, train/loss."
@@ -164,7 +165,7 @@ class ExperimentSummary(Wire):
     methods: list[str] = Field(description="Labels, in the spec's order; the first is the baseline.")
     tags: list[str] = Field(default_factory=list)
     counts: StateCounts
-    progress: float = Field(description="Share of all steps done, 0 to 1.")
+    progress: Finite = Field(description="Share of all steps done, 0 to 1.")
     notes: str = ""
     sweep: str = Field("", description="Name of the sweep that it is one point of.")
     submitted_by: str = Field("", description="Name of the token that it was submitted with.")
@@ -286,7 +287,7 @@ class RunProgress(Wire):
     attempt: int = 0
     step: int = 0
     total_steps: int = Field(0, description="0 until the training has started.")
-    epoch: float = 0.0
+    epoch: Finite = 0.0
     total_epochs: int = 0
 
 
@@ -306,12 +307,16 @@ class LogsReply(Wire):
 class GpuUse(Wire):
     """One GPU as its driver describes it; null for what the driver does not tell."""
 
-    index: int
-    name: str = Field("", max_length=200)
-    use: float | None = Field(None, description="Share of the last second or so in which it computed, %.")
-    memory_used: int | None = Field(None, description="Bytes.")
-    memory_total: int | None = Field(None, description="Bytes.")
-    foreign: int = Field(0, description="Processes that compute on it and are not this worker's.")
+    index: Annotated[int, within(0, 10_000)]
+    name: Annotated[str, fit(200, lines=False)] = ""
+    use: Annotated[float | None, within(0, 100)] = Field(
+        None, description="Share of the last second or so in which it computed, %."
+    )
+    memory_used: Annotated[int | None, within(0, MOST_BYTES)] = Field(None, description="Bytes.")
+    memory_total: Annotated[int | None, within(0, MOST_BYTES)] = Field(None, description="Bytes.")
+    foreign: Annotated[int, within(0, 1_000_000)] = Field(
+        0, description="Processes that compute on it and are not this worker's."
+    )
 
 
 class WorkerRun(Wire):
@@ -323,7 +328,7 @@ class WorkerRun(Wire):
     experiment: str
     state: RunState
     gpus: int = 1
-    epoch: float = 0.0
+    epoch: Finite = 0.0
     total_epochs: int = 0
 
 
@@ -358,7 +363,7 @@ class TeacherInfo(Wire):
     )
     fine_tuned: bool = Field(False, description="Trained on from those weights.")
     reason: str = Field("", description="Why it failed, or does not go on.")
-    epoch: float = 0.0
+    epoch: Finite = 0.0
     total_epochs: int = 0
     created_at: datetime
     experiments: int = Field(description="That use it.")

@@ -6,28 +6,32 @@ them. Every report names its attempt; one from an attempt that is no longer the 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from core.events import Record
 from core.spec import RunSpec, WorkerLabel
 from core.wire.public import GpuUse, Wire
+from core.wire.reported import MOST_PATH, AttemptNumber, Line, Reason, RunId, first, fit, last
 
-Problem = Annotated[str, Field(max_length=500)]
+Problem = Annotated[str, fit(500)]
+Name = Annotated[str, fit(100, lines=False)]
+MOST_SLOTS = 1024
 
 
 class Registration(Wire):
     """POST /worker/register. Runs that this worker id still holds from an earlier life go back to the queue at once."""
 
     worker_id: str = Field(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Kept over restarts.")
-    name: str = Field(min_length=1, max_length=100)
-    host: str = Field(max_length=200)
-    slots: int = Field(ge=1, le=1024)
+    name: Name = Field(min_length=1, pattern=r"\S")
+    host: Annotated[str, fit(200, lines=False)]
+    slots: int = Field(ge=1, le=MOST_SLOTS)
     device: Literal["cpu", "gpu"]
-    gpus: int | None = Field(None, ge=1, le=1024, description="GPUs that its slots are on; left out: one a slot.")
+    gpus: int | None = Field(None, ge=1, le=MOST_SLOTS, description="GPUs that its slots are on; left out: one a slot.")
     labels: list[WorkerLabel] = Field(default_factory=list, max_length=32)
-    version: str = Field("", max_length=100)
+    version: Name = ""
 
 
 class Registered(Wire):
@@ -38,16 +42,18 @@ class Registered(Wire):
 class Holding(Wire):
     """A run that a worker believes is its own."""
 
-    run_id: str
-    attempt: int = Field(ge=1)
+    run_id: RunId
+    attempt: AttemptNumber
 
 
 class Heartbeat(Wire):
     """POST /worker/{worker_id}/heartbeat. Renews the lease of each run named."""
 
-    holding: list[Holding] = Field(default_factory=list, max_length=1024)
-    gpus: list[GpuUse] = Field(default_factory=list, max_length=1024)
-    problems: list[Problem] = Field(default_factory=list, max_length=20, description="What keeps it from working well.")
+    holding: list[Holding] = Field(default_factory=list, max_length=MOST_SLOTS)
+    gpus: list[GpuUse] = Field(default_factory=list, max_length=MOST_SLOTS)
+    problems: Annotated[list[Problem], first(20)] = Field(
+        default_factory=list, description="What keeps it from working well; the first twenty are kept."
+    )
 
 
 class Order(Wire):
@@ -77,6 +83,15 @@ class ArtifactRef(Wire):
     sha256: str = ""
 
 
+def _whole(weights: ArtifactRef) -> ArtifactRef:
+    """The weights of a run that succeeded. Raises ValueError without a path and a hash."""
+    if not weights.path or len(weights.path) > MOST_PATH:
+        raise ValueError(f"path has 1 to {MOST_PATH} characters")
+    if not re.fullmatch("[0-9a-f]{64}", weights.sha256):
+        raise ValueError("sha256 is 64 hexadecimal digits")
+    return weights
+
+
 class ClaimRequest(Wire):
     """POST /worker/{worker_id}/claim. The same key again gives the same run: the first answer may have been lost.
 
@@ -85,9 +100,9 @@ class ClaimRequest(Wire):
         usable_gpus: GPUs that nobody else uses, their slots free or not; left out, all.
     """
 
-    key: str | None = Field(None, min_length=8, max_length=64)
-    free_gpus: int | None = Field(None, ge=0, le=1024)
-    usable_gpus: int | None = Field(None, ge=0, le=1024)
+    key: str | None = Field(None, min_length=8, max_length=64, pattern=r"^[!-~]+$")
+    free_gpus: int | None = Field(None, ge=0, le=MOST_SLOTS)
+    usable_gpus: int | None = Field(None, ge=0, le=MOST_SLOTS)
 
 
 class Claim(Wire):
@@ -113,7 +128,7 @@ class ClaimReply(Wire):
 class EventBatch(Wire):
     """POST /worker/{worker_id}/runs/{run_id}/events. Records already taken in are passed over."""
 
-    attempt: int = Field(ge=1)
+    attempt: AttemptNumber
     records: list[Record] = Field(max_length=5000)
 
 
@@ -128,12 +143,14 @@ class Outcome(Wire):
     killed from outside): the run goes back to the queue with its checkpoint, up to a bounded number of attempts.
     """
 
-    attempt: int = Field(ge=1)
+    attempt: AttemptNumber
     outcome: Literal["succeeded", "failed", "cancelled", "interrupted"]
-    reason: str = Field("", max_length=4000)
+    reason: Reason = Field("", description="A longer one is cut.")
     fault: bool = Field(
         True,
         description="With interrupted: counts towards the bounded attempts. False where the worker was told to leave.",
     )
-    weights: ArtifactRef | None = Field(None, description="Required with succeeded.")
-    log_tail: list[str] = Field(default_factory=list, max_length=200)
+    weights: Annotated[ArtifactRef, AfterValidator(_whole)] | None = Field(None, description="Required with succeeded.")
+    log_tail: Annotated[list[Line], last(200)] = Field(
+        default_factory=list, description="The last lines of its log, each cut where it is long."
+    )

@@ -121,7 +121,8 @@ class Lab:
         return _ok(self.admin.post(f"/api/v1/experiments/{key}/cancel"))
 
     def register(self, worker_id: str = "worker-one", **changes: Any) -> Json:
-        body = {"worker_id": worker_id, "name": worker_id, "host": "node", "slots": 1, "device": "cpu"} | changes
+        slots = 16 if changes.get("device", "cpu") == "cpu" else 1  # on a GPU worker it is also its number of GPUs
+        body = {"worker_id": worker_id, "name": worker_id, "host": "node", "slots": slots, "device": "cpu"} | changes
         return _ok(self.worker.post("/api/v1/worker/register", json=body))
 
     def try_claim(self, worker_id: str = "worker-one", **request: Any) -> Json | None:

@@ -181,7 +181,7 @@ def test_a_bucket_does_not_hide_what_is_not_finite(database: Database, values: l
 def test_names_that_postgresql_cannot_hold(database: Database) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, metrics(1, **{"a\0b": 1.0}), rows.log("x\0y", 2))
-    assert _points(_read(database, run_id)) == {"a�b": {1: 1.0}}
+    assert _points(_read(database, run_id)) == {"a\\x00b": {1: 1.0}}
 
 
 @pytest.mark.parametrize(
@@ -244,9 +244,9 @@ def test_one_attempt_may_say_the_same_twice(database: Database, api: TestClient)
 
 def test_log_lines_carry_their_time_and_level(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, rows.log("x" * 30_000, 1, 1_700_000_000.25), rows.log("y", 2, math.inf))
+    rows.take(database, run_id, rows.log("x" * 30_000, 1, 1_700_000_000.25), rows.log("y", 2, 1e300))
     first, second = api.get(f"/api/v1/runs/{run_id}/logs").json()["lines"]
     assert first["time"] == "2023-11-14T22:13:20.250000Z"
     assert first["level"] == "info"
     assert first["message"].endswith("… (cut)")
-    assert second["time"].startswith("1970-01-01T00:00:00")
+    assert second["time"].startswith("9999-12-31T23:59:59")

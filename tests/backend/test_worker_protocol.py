@@ -201,7 +201,7 @@ def test_success_needs_weights_in_the_attempts_folder(lab: Lab, claim: Json, wei
 def test_a_failed_run_shows_its_reason_and_its_last_lines(lab: Lab, claim: Json) -> None:
     lab.finish(claim, "failed", reason="CUDA out of memory", log_tail=["a", "b\0"])
     run = lab.run(claim["run_id"])
-    assert (run["state"], run["reason"], run["log_tail"]) == ("failed", "CUDA out of memory", ["a", "b�"])
+    assert (run["state"], run["reason"], run["log_tail"]) == ("failed", "CUDA out of memory", ["a", "b\\x00"])
     assert run["ended_at"] is not None
     assert run["attempts"][0]["reason"] == "CUDA out of memory"
     assert lab.experiment("plain")["state"] == "failed"
