@@ -22,11 +22,14 @@ from backend.db import Database, migrate
 from backend.retention import RetentionError, Terms
 from backend.settings import Settings
 from core.wire.store import StoreError
+from core.wire.terminal import run_program
 
-cli = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+cli = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 
 
-db = typer.Typer(help="Copy the database, or back it up.", no_args_is_help=True)
+db = typer.Typer(help="Copy the database, or back it up.", no_args_is_help=True, rich_markup_mode=None)
 cli.add_typer(db, name="db")
 
 _TERMS = Terms()
@@ -213,7 +216,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def main() -> None:
-    cli()
+    run_program(cli)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal, TextIO
 
 import structlog
 
+from core.wire.terminal import inner, printable, printable_json
+
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def _printable(_: Any, __: str, said: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """An address or a name may hold escape sequences; what is no text is written by ``repr``, which has none."""
+    return {printable(name, lines=False): _shown(value) for name, value in said.items()}
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
+
+
+def _printable_traceback(out: TextIO, failed: structlog.typing.ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, failed)
+    out.write(printable(text.getvalue()))
+
+
+def _as_json(_: Any, __: str, said: structlog.typing.EventDict) -> str:
+    return printable_json(json.dumps(said, default=repr))
 
 
 def configure(form: LogFormat, level: LogLevel) -> None:
@@ -20,19 +43,23 @@ def configure(form: LogFormat, level: LogLevel) -> None:
     ]
     # The values of a failed function's variables may be tokens, and take seconds to print.
     without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    plain = structlog.dev.plain_traceback
+    # Not the stream of the process's other output: it would spell the colours out too.
+    stream = inner(sys.stderr)
     renderers: list[structlog.typing.Processor] = (
-        [structlog.processors.ExceptionRenderer(without_locals), structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(without_locals), _as_json]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        else [
+            _printable,
+            structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_printable_traceback),
+        ]
     )
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -13,8 +13,8 @@ from backend.db import models, parts
 from backend.errors import not_found
 from backend.views import KEPT_APART, attempt_shape
 from core.spec import starting_point
-from core.wire.reported import fit_environment
 from core.wire.records import ExperimentRecord, RunRecord, TeacherRecord
+from core.wire.reported import fit_environment
 
 
 def run_record(session: Session, run_id: str) -> RunRecord:

@@ -21,8 +21,8 @@ from backend.planning import warnings_as_fields
 from core.spec import ExperimentSpec, problems_of, stored_experiment, warnings_of
 from core.spec.labels import misnaming
 from core.wire import public
-from core.wire.reported import LINE, fit_environment, fitted
 from core.wire.public import TERMINAL
+from core.wire.reported import LINE, fit_environment, fitted
 
 KEPT_APART = ("packages", "diff")
 """Parts of a run's environment that are too long for what shows a run; they are in its record."""

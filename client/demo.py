@@ -25,6 +25,7 @@ from client.watching import Snapshot, of_experiment, watch
 from core.spec import ExperimentSpec, SpecError, read_experiment
 from core.wire.local import Home
 from core.wire.public import Experiment
+from core.wire.terminal import run_program
 
 _MOST_HOMES = 100
 _MOST_NAMES = 1000
@@ -42,16 +43,15 @@ class DemoError(Exception):
         self.lines = lines or []
 
 
-def main() -> None:
-    """Entry point of ``python -m client.demo``."""
+def main() -> int:
+    """The whole of ``python -m client.demo``; returns its exit code."""
     console = console_for()
     exits = os.environ.get("DEMO_EXIT", "") not in ("", "0")
     try:
         with Signals() as signals:
-            code = run(console, signals, ends_by_itself=exits)
+            return run(console, signals, ends_by_itself=exits)
     except KeyboardInterrupt:
-        code = 130
-    raise SystemExit(code)
+        return 130
 
 
 def run(console: Console, signals: Signals, *, ends_by_itself: bool) -> int:
@@ -175,4 +175,4 @@ def _say(console: Console, text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +24,7 @@ from core.wire.public import (
     TeacherInfo,
     Worker,
 )
+from core.wire.terminal import inner, printable
 
 ACCURACY = "test/top1"
 _STYLES = {
@@ -43,15 +45,26 @@ _STYLES = {
 _WIDE = 240
 
 
+class SafeConsole(Console):
+    """Shows every text printable, so that only rich's own styles and movements reach the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
 def console_for(stream: TextIO | None = None) -> Console:
     """A console on stdout, or on another stream; never cuts lines where the stream is no terminal.
 
     Plain strings are shown as they are, whatever brackets and colons a name or a reason has; styles are given by Text.
     """
-    file = stream or sys.stdout
+    file = inner(stream or sys.stdout)
     terminal = file.isatty()
     wide = None if terminal or "COLUMNS" in os.environ else _WIDE
-    return Console(file=file, width=wide, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return SafeConsole(file=file, width=wide, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def table(*columns: str, numbers: Sequence[str] = ()) -> Table:

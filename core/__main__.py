@@ -1,7 +1,6 @@
 """``python -m core``."""
 
-import sys
-
 from core.cli import main
+from core.wire.terminal import run_program
 
-sys.exit(main())
+run_program(main)

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from core import catalog, launch
 from core.events import MACHINE_EXIT, is_full_disk
 from core.spec import Problem, RunSpec, SpecError, problems_of, read_experiment
+from core.wire.terminal import printable_json
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -162,7 +163,7 @@ def _read_run(path: Path) -> RunSpec:
 
 def _catalog(options: argparse.Namespace) -> int:
     if options.json:
-        print(json.dumps(catalog.describe(), indent=2, ensure_ascii=False))  # noqa: T201
+        print(printable_json(json.dumps(catalog.describe(), indent=2, ensure_ascii=False)))  # noqa: T201
         return 0
     for kind in (catalog.METHODS, catalog.MODELS, catalog.DATASETS):
         print(f"{kind.kind}s")  # noqa: T201

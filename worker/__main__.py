@@ -9,6 +9,7 @@ import sys
 import structlog
 from pydantic import ValidationError
 
+from core.wire.terminal import run_program
 from worker.app import Pruner, arguments, create_app, make_broker_folders
 from worker.devices import DeviceError
 from worker.identity import Identity
@@ -65,4 +66,4 @@ def _configure_logging() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -11,6 +11,7 @@ import typer
 
 from client.cli import comparing, exits, experiments, exporting, files, making, runs, system, tokens, up
 from client.cli.options import plugins
+from core.wire.terminal import safe_output
 
 app = typer.Typer(
     name="dkd",
@@ -47,6 +48,11 @@ def root(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. What went wrong is said on stderr."""
+    with safe_output():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         if names := plugins():
             load(names)

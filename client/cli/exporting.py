@@ -19,6 +19,7 @@ from client.http import Client
 from core.spec import starting_point
 from core.wire.public import Experiment, Run
 from core.wire.records import ExperimentRecord, RunRecord
+from core.wire.terminal import printable_json
 
 _FORMATS = ("json", "csv", "spec", "tensorboard", "mlflow")
 
@@ -86,7 +87,7 @@ def _text(client: Client, found: Experiment | Run, format: str) -> str:
         return client.experiment_csv(found.id)
     if format == "json":
         record = client.run_record(found.id) if isinstance(found, Run) else client.experiment_record(found.id)
-        return record.model_dump_json(indent=2) + "\n"
+        return printable_json(record.model_dump_json(indent=2)) + "\n"
     if isinstance(found, Run):
         spec = client.run_record(found.id).repeat
         if spec is None:

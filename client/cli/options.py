@@ -16,6 +16,7 @@ from client.cli.exits import BAD_INPUT, Stop
 from client.http import Client
 from core.spec import Problem, SpecError, load_file, load_text, parse_experiment, with_field
 from core.spec.labels import without_automatic_labels
+from core.wire.terminal import printable_json
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, as the API answers.")]
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML or JSON file; - reads stdin.")]
@@ -32,7 +33,7 @@ SetOption = Annotated[
 
 def write_json(value: BaseModel) -> None:
     """An answer on stdout, indented."""
-    typer.echo(value.model_dump_json(indent=2))
+    typer.echo(printable_json(value.model_dump_json(indent=2)))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from client.cli.targets import find, one_run
 from client.http import Client
 from client.render import console_for, experiment_view, run_view, runs_table
 from core.wire.public import TERMINAL, Experiment, LogLine, Run, RunPage, RunSummary
+from core.wire.terminal import printable_json
 
 _PAGE = 200
 _PAUSING = "being paused"
@@ -250,7 +251,7 @@ def _write_from(client: Client, run_id: str, after: int, as_json: bool) -> int:
 def _write(lines: list[LogLine], as_json: bool) -> None:
     for line in lines:
         if as_json:
-            typer.echo(line.model_dump_json())
+            typer.echo(printable_json(line.model_dump_json()))
         else:
             stamp = line.time.astimezone().strftime("%H:%M:%S")
             level = "" if line.level == "info" else f"{line.level}: "
