@@ -17,12 +17,17 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 def _printable(_: Any, __: str, said: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """An address or a name may hold escape sequences; what is no text is written by ``repr``, which has none."""
-    return {printable(name, lines=False): _shown(value) for name, value in said.items()}
+    """An address or a name may hold escape sequences; what is no text is written by its ``repr``."""
+    return {
+        printable(name, lines=False): value if name == "exc_info" else _shown(value) for name, value in said.items()
+    }
 
 
 def _shown(value: Any) -> Any:
-    return printable(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return printable(value)
+    text = repr(value)
+    return value if text.isprintable() else printable(text)
 
 
 def _printable_traceback(out: TextIO, failed: structlog.typing.ExcInfo) -> None:

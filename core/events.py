@@ -24,15 +24,15 @@ from pydantic_core import PydanticSerializationError
 
 from core.undecodable import visible
 
+from core.wire.bounds import Sha256
 from core.wire.reported import (
     MOST_EPOCHS,
-    MOST_IMAGES,
     MOST_PARAMETERS,
     MOST_SECONDS,
     MOST_STEPS,
+    Images,
     Message,
     RelativePath,
-    Sha256,
     Steps,
     fit,
     fit_environment,
@@ -118,8 +118,8 @@ class Started(_Event):
     total_steps: int = Field(ge=1, le=MOST_STEPS, description="Optimiser steps of the whole run.")
     total_epochs: int = Field(ge=1, le=MOST_EPOCHS)
     start_step: Steps = Field(0, description="Steps already done by an earlier attempt.")
-    train_size: int = Field(ge=1, le=MOST_IMAGES, description="Training images.")
-    test_size: int = Field(ge=1, le=MOST_IMAGES, description="Test images.")
+    train_size: Images = Field(description="Training images.")
+    test_size: Images = Field(description="Test images.")
     parameters: int = Field(ge=1, le=MOST_PARAMETERS, description="Trainable parameters of the network.")
     device: Annotated[str, fit(200, lines=False)] = Field(description='As "cpu" or "cuda:0 NVIDIA H200".')
     environment: Annotated[dict[str, str], BeforeValidator(fit_environment)] = Field(

@@ -17,7 +17,7 @@ from core.wire.comparisons import Convergence as Convergence
 from core.wire.comparisons import Group as Group
 from core.wire.comparisons import Interval as Interval
 from core.wire.comparisons import Paired as Paired
-from core.wire.reported import MOST_BYTES, Finite, fit, within
+from core.wire.reported import Bytes, Finite, fit, within
 
 
 class PriorityChange(Sent):
@@ -312,8 +312,8 @@ class GpuUse(Wire):
     use: Annotated[float | None, within(0, 100)] = Field(
         None, description="Share of the last second or so in which it computed, %."
     )
-    memory_used: Annotated[int | None, within(0, MOST_BYTES)] = Field(None, description="Bytes.")
-    memory_total: Annotated[int | None, within(0, MOST_BYTES)] = Field(None, description="Bytes.")
+    memory_used: Bytes = Field(None, description="Bytes.")
+    memory_total: Bytes = Field(None, description="Bytes.")
     foreign: Annotated[int, within(0, 1_000_000)] = Field(
         0, description="Processes that compute on it and are not this worker's."
     )

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from core.wire.bounds import EXACT_MAX, INT32_MAX, WORKER_ID_PATTERN
 from core.wire.terminal import printable
 
 CUT = " … (cut)"
@@ -21,11 +22,7 @@ MOST_STEPS = 10**12
 """At a thousand a second, thirty years."""
 MOST_EPOCHS = 10**9
 MOST_SECONDS = 10**12
-MOST_IMAGES = 2**31 - 1
-MOST_ATTEMPTS = 2**31 - 1
 MOST_PARAMETERS = 10**15
-MOST_BYTES = 2**53
-"""The largest integer up to which every number is exact in a program that has only floats."""
 
 MOST_PATH = 1000
 
@@ -99,9 +96,11 @@ Finite = Annotated[float, BeforeValidator(_finite)]
 Message = Annotated[str, fit(MESSAGE)]
 Reason = Annotated[str, fit(REASON)]
 Line = Annotated[str, fit(LINE)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RelativePath = Annotated[str, Field(max_length=MOST_PATH)]
 Steps = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 """Optimiser steps done."""
-AttemptNumber = Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)]
-RunId = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+Images = Annotated[int, Field(ge=1, le=INT32_MAX)]
+Bytes = Annotated[int | None, within(0, EXACT_MAX)]
+AttemptNumber = Annotated[int, Field(ge=1, le=INT32_MAX)]
+RunName = Annotated[str, Field(pattern=WORKER_ID_PATTERN)]
+"""A run's id as a worker repeats it: one that no run has is answered with an order, not refused."""

@@ -13,8 +13,9 @@ from pydantic import AfterValidator, Field
 
 from core.events import Record
 from core.spec import RunSpec, WorkerLabel
+from core.wire.bounds import SHA256_PATTERN
 from core.wire.public import GpuUse, Wire
-from core.wire.reported import MOST_PATH, AttemptNumber, Line, Reason, RunId, first, fit, last
+from core.wire.reported import MOST_PATH, AttemptNumber, Line, Reason, RunName, first, fit, last
 
 Problem = Annotated[str, fit(500)]
 Name = Annotated[str, fit(100, lines=False)]
@@ -42,7 +43,7 @@ class Registered(Wire):
 class Holding(Wire):
     """A run that a worker believes is its own."""
 
-    run_id: RunId
+    run_id: RunName
     attempt: AttemptNumber
 
 
@@ -87,7 +88,7 @@ def _whole(weights: ArtifactRef) -> ArtifactRef:
     """The weights of a run that succeeded. Raises ValueError without a path and a hash."""
     if not weights.path or len(weights.path) > MOST_PATH:
         raise ValueError(f"path has 1 to {MOST_PATH} characters")
-    if not re.fullmatch("[0-9a-f]{64}", weights.sha256):
+    if not re.fullmatch(SHA256_PATTERN, weights.sha256):
         raise ValueError("sha256 is 64 hexadecimal digits")
     return weights
 
