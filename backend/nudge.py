@@ -54,7 +54,9 @@ class Nudger:
 
     def _backlog(self) -> int:
         """Messages that nobody has taken yet; more of them would not be heard sooner."""
-        return sum(1 for _ in (self._folder / "messages").glob("*")) if self._is_filesystem else 0
+        # Only what could be a nudge: other files, which nobody takes, must not keep nudges from being sent.
+        found = (self._folder / "messages").glob(f"*.{NUDGE_QUEUE}.msg") if self._is_filesystem else ()
+        return sum(1 for path in found if path.is_file() and not path.is_symlink())
 
     def prune(self) -> None:
         """Delete messages that the filesystem transport has kept after they were taken."""
@@ -63,9 +65,9 @@ class Nudger:
         before = time.time() - _KEEP_PROCESSED_SECONDS
         for file in (self._folder / "processed").glob("*"):
             try:
-                if file.stat().st_mtime < before:
+                if file.lstat().st_mtime < before:
                     file.unlink()
-            except FileNotFoundError:  # another replica was faster
+            except OSError:  # another replica was faster, or it is no file
                 continue
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ def create_app(settings: WorkerSettings, service: WorkerService) -> Celery:
     app.conf.update(celery_settings(settings.broker_url, settings.broker))
     # Without end: the work comes over HTTP too, and a worker that gave the broker up would give its trainings up.
     app.conf.broker_connection_max_retries = None
+    app.conf.worker_consumer = "worker.nudges:Consumer"
 
     def run_next() -> None:
         service.supervisor.run_next()
@@ -82,5 +83,5 @@ class Pruner:
             for path in self._folder.iterdir():
                 # Another worker on the same folder may be faster.
                 with contextlib.suppress(OSError):
-                    if now - path.stat().st_mtime > _KEPT_SECONDS:
+                    if now - path.lstat().st_mtime > _KEPT_SECONDS:
                         path.unlink()

@@ -87,7 +87,8 @@ def celery_settings(broker_url: str, folder: Path) -> dict[str, Any]:
         "task_ignore_result": True,
         "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,
-        "worker_enable_remote_control": not broker_url.startswith("filesystem"),
+        # It would let whoever reaches the broker shut workers down.
+        "worker_enable_remote_control": False,
     }
     if broker_url.startswith("filesystem"):
         settings["broker_transport"] = "core.wire.files:Transport"
