@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,7 +66,13 @@ class Kept:
 
 
 class Store(Protocol):
-    """Where artifacts are. ``runs/ID/attempt-N/…`` and ``uploads/SHA256.safetensors`` are in it."""
+    """Where artifacts are. ``runs/ID/attempt-N/…`` and ``uploads/SHA256.safetensors`` are in it.
+
+    Attributes:
+        changing: held by this process while it compares uploaded files with what the database says of them.
+    """
+
+    changing: threading.Lock
 
     def files(self, run_id: str, attempts: Sequence[int]) -> list[StoredFile]:
         """The files of these attempts of a run, the newest attempt first."""
@@ -84,7 +91,11 @@ class Store(Protocol):
         ...
 
     def keep_upload(self, path: Path, sha256: str) -> None:
-        """Make a received file an upload. It is gone from its path, or may be removed there."""
+        """Make a received file an upload. It stays at its path too, for its sender to remove."""
+        ...
+
+    def has_upload(self, sha256: str) -> bool:
+        """Whether the file of an upload is there. Raises OSError where the store does not answer."""
         ...
 
     def remove_upload(self, sha256: str) -> None: ...
@@ -108,6 +119,7 @@ class FolderStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.changing = threading.Lock()
 
     def files(self, run_id: str, attempts: Sequence[int]) -> list[StoredFile]:
         """Links are passed over."""
@@ -145,7 +157,18 @@ class FolderStore:
         return Path(name)
 
     def keep_upload(self, path: Path, sha256: str) -> None:
-        os.replace(path, self.root / upload_key(sha256))
+        second = path.with_name(f"{path.name}.link")
+        try:
+            try:
+                os.link(path, second)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(path, second)
+            os.replace(second, self.root / upload_key(sha256))
+        finally:
+            second.unlink(missing_ok=True)
+
+    def has_upload(self, sha256: str) -> bool:
+        return (self.root / upload_key(sha256)).is_file()
 
     def remove_upload(self, sha256: str) -> None:
         (self.root / upload_key(sha256)).unlink(missing_ok=True)
@@ -177,6 +200,7 @@ class RemoteStore:
 
     def __init__(self, url: str) -> None:
         self._objects = ObjectStore(url)
+        self.changing = threading.Lock()
 
     def files(self, run_id: str, attempts: Sequence[int]) -> list[StoredFile]:
         """What the manifests name."""
@@ -206,6 +230,13 @@ class RemoteStore:
 
     def keep_upload(self, path: Path, sha256: str) -> None:
         self._objects.put(path, upload_key(sha256))
+
+    def has_upload(self, sha256: str) -> bool:
+        try:
+            self._objects.modified(upload_key(sha256))
+        except FileNotFoundError:
+            return False
+        return True
 
     def remove_upload(self, sha256: str) -> None:
         try:

@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from sqlalchemy import ColumnElement, Delete, and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
+from backend import uploads
 from backend.artifacts import Kept, Store
 from backend.claim import folder_of
 from backend.db import Database, now
@@ -93,7 +95,10 @@ def apply(database: Database, store: Store, found: Plan, terms: Terms) -> list[s
     problems = []
     for file in found.files:
         try:
-            store.remove(file.kept)
+            if file.kept.kind == "upload":  # it may have been sent again since
+                uploads.remove_file(database, store, _sha256(file.kept), partial(store.remove, file.kept))
+            else:
+                store.remove(file.kept)
         except OSError as error:
             problems.append(f"{file.kept.name} cannot be removed: {error}")
     for table, where in _rows_of(database, terms):
@@ -117,13 +122,13 @@ def _files(session: Session, kept: list[Kept], terms: Terms) -> Iterator[File]:
         (row.run_id, row.number): row
         for row in session.execute(select(Attempt.run_id, Attempt.number, Attempt.ended_at, Attempt.outcome))
     }
-    uploads = set(session.scalars(select(Upload.sha256)))
+    entered = set(session.scalars(select(Upload.sha256)))
     late = now(session) - timedelta(days=terms.attempt_days)
     orphaned = time.time() - 3600 * terms.orphan_hours
     for item in kept:
         old = item.modified < orphaned
         if item.kind == "upload":
-            if old and item.name.rpartition("/")[2].removesuffix(".safetensors") not in uploads:
+            if old and _sha256(item) not in entered:
                 yield File(item, "an upload that is not entered")
             continue
         match = _ATTEMPT.fullmatch(item.name) if item.kind == "attempt" else None
@@ -144,6 +149,10 @@ def _files(session: Session, kept: list[Kept], terms: Terms) -> Iterator[File]:
             continue
         if attempt.ended_at < late and not needed.startswith(folder_of(*key) + "/"):
             yield File(item, f"of an attempt that was {attempt.outcome or 'lost'}")
+
+
+def _sha256(upload: Kept) -> str:
+    return upload.name.rpartition("/")[2].removesuffix(".safetensors")
 
 
 def _rows(moment: datetime, terms: Terms) -> dict[str, tuple[type, ColumnElement[bool]]]:

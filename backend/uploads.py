@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
-from backend.db import models, now, objects
+from backend.artifacts import Store
+from backend.db import Database, models, now, objects
 from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, invalid, not_found
 from backend.safetensors_file import Contents, NotSafetensorsError, inspect
 from core.spec import ExperimentSpec, Problem, SpecError
 from core.wire.public import TERMINAL, ProblemField
 from core.wire.stored import UPLOAD, Upload
+
+_TRIES = 5
+_LOCK = 0x646B642D75706C64
+"""Of PostgreSQL's advisory locks: any number that nothing else of ours uses."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,56 @@ def checked(path: Path, sha256: str) -> Received:
         raise invalid(
             f"{text}; `python -m core convert` makes one of a checkpoint", ProblemField(path="body", message=text)
         ) from None
+
+
+def enter(database: Database, store: Store, received: Received, name: str, submitted_by: str) -> Upload:
+    """Put a file that was sent into the store, and enter it under a name. The same again changes nothing.
+
+    Raises ApiError 409 where the name stands for another file, or the file has another name, or where others delete it
+    again and again meanwhile; OSError where the store does not take it.
+    """
+    with database.read() as session:
+        refuse_other(session, received.sha256, name)
+    for _ in range(_TRIES):
+        # In no transaction and under no lock: to send it to a bucket takes a while.
+        store.keep_upload(received.path, received.sha256)
+        with _alone(database, store):
+            if store.has_upload(received.sha256):  # else somebody has deleted the same file since
+                with database.write() as session:
+                    return keep(session, received, name, submitted_by)
+    raise conflict("this file is being deleted; send it again")
+
+
+def forget(database: Database, store: Store, key: str) -> None:
+    """Delete an upload, by SHA-256 or name, and its file. Raises ApiError 404, or 409 while a run needs it."""
+    with _alone(database, store):
+        with database.write() as session:
+            gone = delete(session, key)
+        store.remove_upload(gone)
+
+
+def remove_file(database: Database, store: Store, sha256: str, remove: Callable[[], None]) -> None:
+    """Have the file of an upload removed, unless one is entered for it: it may have been sent again."""
+    with _alone(database, store):
+        with database.read() as session:
+            if session.get(models.Upload, sha256) is not None:
+                return
+        remove()
+
+
+@contextmanager
+def _alone(database: Database, store: Store) -> Iterator[None]:
+    """Nobody else enters an upload or removes the file of one meanwhile, in any replica of the backend.
+
+    Between the change of the one and of the other, a file would be removed that was just entered again.
+    """
+    with store.changing:
+        if database.is_sqlite:  # which one process owns
+            yield
+            return
+        with database.engine.begin() as connection:
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+            yield
 
 
 def keep(session: Session, received: Received, name: str, submitted_by: str) -> Upload:
@@ -71,9 +127,11 @@ def refuse_other(session: Session, sha256: str, name: str) -> None:
             raise conflict(f"the name {name!r} stands for another file already; take another name")
 
 
-def named(session: Session, name: str) -> models.Upload | None:
-    """By name, else by SHA-256."""
+def named(session: Session, name: str, *, locked: bool = False) -> models.Upload | None:
+    """By name, else by SHA-256; locked against ``delete`` where the session writes a run that needs it."""
     query = select(models.Upload).where((models.Upload.name == name) | (models.Upload.sha256 == name.lower()))
+    if locked:
+        query = query.with_for_update(read=True, key_share=True)
     found = session.scalars(query).all()
     return next((row for row in found if row.name == name), found[0] if found else None)
 
@@ -92,6 +150,8 @@ def delete(session: Session, sha256: str) -> str:
     found = named(session, sha256)
     if found is None:
         raise not_found("upload", sha256)
+    # A spec that is being submitted may have found it already; its runs are seen once it has been entered.
+    session.refresh(found, with_for_update=True)
     waiting = select(models.Run.id, models.Run.spec).where(
         models.Run.role == "teacher", models.Run.state.not_in(TERMINAL)
     )
@@ -111,7 +171,7 @@ def resolved(connection: Connection, specs: Sequence[tuple[str, ExperimentSpec]]
     @cache  # many specs of one request name one teacher
     def upload_named(name: str) -> models.Upload | None:
         with objects(connection) as session:
-            return named(session, name)
+            return named(session, name, locked=True)
 
     problems: list[Problem] = []
     found: list[tuple[str, ExperimentSpec]] = []

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from core.wire.terminal import printable
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -42,6 +44,9 @@ _LATEX = {
     "μ": r"$\mu$",
     "τ": r"$\tau$",
 }
+# Also behind spaces, which some programs take off, and in the full width of East Asian keyboards.
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20|%]|[\t\n]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _HAT = re.compile("(.)\u0302")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#])")
 
@@ -109,13 +114,24 @@ def latex(sheet: Sheet) -> str:
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """One line a record under the names of all their fields; numbers whole, None empty."""
+    """One line a record under the names of all their fields; numbers whole, None empty, texts never a formula."""
     names = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()
-    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(_inert, names))
+    writer.writerows([_inert(record.get(name, "")) for name in names] for record in records)
     return out.getvalue()
+
+
+def _inert(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: an apostrophe stands before a text that begins like one.
+
+    Source: OWASP, "CSV Injection". A text that is a number is one for a spreadsheet too, and stays as it is.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)  # a carriage return is not quoted, and would begin a line of its own
+    return text if not _FORMULA.match(text) or _NUMBER.fullmatch(text) else f"'{text}"
 
 
 def tex(text: str) -> str:

@@ -12,14 +12,16 @@ from typing import Annotated
 import anyio
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPAuthorizationCredentials
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from backend import logs, metrics_store
 from backend.db import Database, models
-from backend.deps import DatabaseDep, reads
-from backend.errors import invalid, not_found
+from backend.deps import DatabaseDep, bearer, reads
+from backend.errors import ApiError, invalid, not_found
 from backend.routes.metrics import MAX_COUNT
 from backend.texts import clean
+from backend.tokens import identify
 from core.wire.public import TERMINAL, ProblemField, RunProgress
 from core.wire.stored import RunNews
 
@@ -62,6 +64,20 @@ class _News:
     ended: bool
 
 
+def _token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
+    return credentials.credentials if credentials else ""
+
+
+TokenDep = Annotated[str, Depends(_token)]
+"""What the request was allowed by: looked at again while it lasts."""
+
+
+def _still_allowed(database: Database, token: str) -> bool:
+    """Whether the token has neither expired nor been revoked since the request began."""
+    principal = identify(database, token)
+    return principal is not None and "read" in principal.scopes
+
+
 def _existing_run(run_id: str, database: DatabaseDep) -> str:
     # As a dependency, so that it is answered with 404 before the stream begins, and its session does not outlive it.
     with database.read() as session:
@@ -75,6 +91,7 @@ async def read_events(
     run_id: Annotated[str, Depends(_existing_run)],
     request: Request,
     database: DatabaseDep,
+    token: TokenDep,
     since: Annotated[int, Query(ge=0, le=MAX_COUNT, description="Cursor of metrics already read.")] = 0,
     after: Annotated[int, Query(ge=0, le=MAX_COUNT, description="Number of the last log line already read.")] = 0,
     max_points: Annotated[int, Query(ge=1, le=20_000, description="The most entries in a series of one event.")] = 2000,
@@ -84,14 +101,14 @@ async def read_events(
 
     `state` (RunProgress) first and at each change, `metrics` (MetricsReply: the points that are new), `log` (LogLine),
     and `end` (RunProgress) once the run has ended and everything before it is sent; the stream then closes. Each id
-    can be given back as `Last-Event-ID`.
+    can be given back as `Last-Event-ID`. The stream ends without `end` where the run is deleted, or the token revoked.
     """
     stopping: threading.Event = request.app.state.stopping
     position = Position.parse(last_event_id) or Position(since, after)
     progress: RunProgress | None = None
     while not stopping.is_set():
-        news = await run_in_threadpool(_look, database, run_id, position, progress, max_points)
-        if news is None:  # deleted in the meantime
+        news = await run_in_threadpool(_look, database, token, run_id, position, progress, max_points)
+        if news is None:  # deleted in the meantime, or no longer for this reader
             return
         for event in news.events:
             yield event
@@ -107,6 +124,7 @@ async def read_news(
     run_id: Annotated[str, Depends(_existing_run)],
     request: Request,
     database: DatabaseDep,
+    token: TokenDep,
     cursor: Annotated[str, Query(max_length=100, description="Of the answer before; left out, from the start.")] = "",
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait for something new.")] = 25.0,
     max_points: Annotated[int, Query(ge=1, le=20_000, description="The most entries in a series.")] = 2000,
@@ -126,14 +144,18 @@ async def read_news(
         raise invalid(text, ProblemField(path="cursor", message="unknown"))
     until = time.monotonic() + wait
     while True:
-        news = await run_in_threadpool(_news, database, run_id, position, max_points, tail)
+        news = await run_in_threadpool(_news, database, token, run_id, position, max_points, tail)
         new = news.metrics.series or news.lines or news.ended or news.state != state
         if new or stopping.is_set() or time.monotonic() >= until or await request.is_disconnected():
             return news
         await anyio.sleep(min(_PERIOD_SECONDS, max(until - time.monotonic(), 0.0)))
 
 
-def _news(database: Database, run_id: str, known: Position | None, max_points: int, tail: int | None) -> RunNews:
+def _news(
+    database: Database, token: str, run_id: str, known: Position | None, max_points: int, tail: int | None
+) -> RunNews:
+    if not _still_allowed(database, token):
+        raise ApiError(401, "this token was revoked, or has expired, while its request was waiting")
     position = known or Position()
     with database.read() as session:
         run = session.get(models.Run, run_id)
@@ -155,9 +177,11 @@ def _news(database: Database, run_id: str, known: Position | None, max_points: i
 
 
 def _look(
-    database: Database, run_id: str, position: Position, known: RunProgress | None, max_points: int
+    database: Database, token: str, run_id: str, position: Position, known: RunProgress | None, max_points: int
 ) -> _News | None:
     """Read what is new, in one short session: none is held while the stream waits."""
+    if not _still_allowed(database, token):
+        return None
     with database.read() as session:
         run = session.get(models.Run, run_id)
         if run is None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from backend import uploads
-from backend.artifacts import Store
-from backend.db import Database
 from backend.deps import DatabaseDep, SessionDep, SettingsDep, StoreDep, SubmitterDep, reads, submits
 from backend.texts import clean
 from core.wire.stored import Upload, UploadList
@@ -62,7 +60,7 @@ async def upload(
             digest.update(waiting)
             await run_in_threadpool(file.write, bytes(waiting))
         received = await run_in_threadpool(uploads.checked, path, digest.hexdigest())
-        return await run_in_threadpool(_keep, database, store, received, name, principal.name)
+        return await run_in_threadpool(uploads.enter, database, store, received, name, principal.name)
     finally:
         path.unlink(missing_ok=True)
 
@@ -79,20 +77,9 @@ def list_uploads(session: SessionDep, settings: SettingsDep) -> UploadList:
     dependencies=[submits],
     responses={409: {"description": "A run that has not ended needs it"}},
 )
-def delete_upload(sha256: str, database: DatabaseDep, store: StoreDep, tasks: BackgroundTasks) -> None:
+def delete_upload(sha256: str, database: DatabaseDep, store: StoreDep) -> None:
     """Delete uploaded weights, by SHA-256 or name.
 
     Teachers that were made of them keep their own copy. A run that failed or was cancelled before needs them again.
     """
-    with database.write() as session:
-        gone = uploads.delete(session, clean(sha256))
-    tasks.add_task(store.remove_upload, gone)
-
-
-def _keep(database: Database, store: Store, received: uploads.Received, name: str, by: str) -> Upload:
-    with database.read() as session:
-        uploads.refuse_other(session, received.sha256, name)
-    # Before it is entered, and in no transaction: to send it to a bucket takes a while.
-    store.keep_upload(received.path, received.sha256)
-    with database.write() as session:
-        return uploads.keep(session, received, name, by)
+    uploads.forget(database, store, clean(sha256))

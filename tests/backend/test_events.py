@@ -6,16 +6,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from backend.app import create_app
-from backend.db import Database
+from backend.db import Database, now
+from backend.db.models import Token
 from backend.routes.events import Position
 from backend.settings import Settings
-from client import Client, ServerEvent
+from client import ApiError, Client, ServerEvent
 from core.wire.public import LogLine, MetricsReply, RunProgress
 from tests.backend import rows
 from tests.backend.conftest import ADMIN_TOKEN
@@ -153,3 +156,48 @@ def test_what_is_no_position(text: str) -> None:
 
 def test_a_position_survives_the_way_through_text() -> None:
     assert Position.parse(str(Position(17, 4))) == Position(17, 4)
+
+
+def _revoke(client: Client, token_id: str) -> None:
+    client.revoke_token(token_id)
+
+
+def _expire(database: Database, token_id: str) -> None:
+    with database.write() as session:
+        session.execute(update(Token).where(Token.id == token_id).values(expires_at=now(session)))
+
+
+@pytest.mark.parametrize("over", ["revoked", "expired"])
+def test_a_stream_ends_with_its_token(database: Database, client: Client, over: str) -> None:
+    run_id = rows.one_run(database)
+    made = client.create_token("for a while", ["read"])
+    with Client(client.url, made.token) as reader:
+        events = reader.events(run_id)
+        assert next(events).event == "state"
+        _revoke(client, made.id) if over == "revoked" else _expire(database, made.id)
+        rows.take(database, run_id, rows.log("of later", 1))
+        seen: list[str] = []
+        thread = threading.Thread(target=lambda: seen.extend(event.event for event in events), daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive(), "the stream goes on"
+        assert "end" not in seen
+        with pytest.raises(ApiError) as refused:
+            next(reader.events(run_id))
+        assert refused.value.status == 401
+
+
+@pytest.mark.parametrize("over", ["revoked", "expired"])
+def test_a_long_poll_ends_with_its_token(database: Database, client: Client, over: str) -> None:
+    run_id = rows.one_run(database)
+    made = client.create_token("for a while", ["read"])
+    with httpx.Client(base_url=client.url, headers={"Authorization": f"Bearer {made.token}"}, timeout=50) as reader:
+        address = f"/api/v1/runs/{run_id}/news"
+        cursor = reader.get(address, params={"wait": 0}).json()["cursor"]
+        timer = threading.Timer(
+            0.5, lambda: _revoke(client, made.id) if over == "revoked" else _expire(database, made.id)
+        )
+        timer.start()
+        # Were it held to its end, it would be answered with 200 and nothing new.
+        assert reader.get(address, params={"cursor": cursor, "wait": 40}).status_code == 401
+        timer.join()

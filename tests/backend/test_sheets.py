@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from backend.comparisons.sheets import Sheet, Text, latex
+import csv
+import io
+
+import pytest
+
+from backend.comparisons.sheets import Sheet, Text, csv_text, latex
+from tests.backend.lab import Lab, spec, started
 
 
 def test_what_latex_would_take_for_its_own_is_text() -> None:
@@ -12,3 +18,50 @@ def test_what_latex_would_take_for_its_own_is_text() -> None:
     assert "    {}[if] $\\hat{p}$ \\textgreater{} ½ & 3 \\\\" in lines
     assert "    {}* & $-$4 \\% \\\\" in lines
     assert "    \\textbf{[bold]} & a\\_b \\\\" in lines
+
+
+FORMULAS = [
+    "=1+1",
+    "+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(A1)",
+    "\t=1",
+    "\n=1",
+    "  =1",
+    "\uff1d1",
+    "%=1",
+    "-",
+    "=",
+    "+1 2",
+]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_of_a_csv_is_a_formula(text: str) -> None:
+    header, row = csv.reader(io.StringIO(csv_text([{text: text, "b": 1}]), newline=""))
+    assert header == [f"'{text}", "b"]
+    assert row == [f"'{text}", "1"]
+
+
+def test_a_carriage_return_begins_no_line() -> None:
+    assert csv_text([{"a": "x\r=1+1", "b": "\r=1"}]) == "a,b\nx\\r=1+1,\\r=1\n"
+
+
+def test_numbers_of_a_csv_stay_numbers() -> None:
+    values = {"a": -1.5, "b": -3, "c": "-0.25", "d": "+1e-5", "e": None, "f": "a-b", "g": "1=1", "h": float("-inf")}
+    _, row = csv.reader(io.StringIO(csv_text([values])))
+    assert row == ["-1.5", "-3", "-0.25", "+1e-5", "", "a-b", "1=1", "-inf"]
+
+
+def test_nothing_that_a_worker_or_a_person_names_is_a_formula(lab: Lab) -> None:
+    lab.register()
+    made = lab.submit(spec("=HYPERLINK(1)", teacher=None, methods=[{"name": "ce", "label": "=1+1"}]))
+    claim = lab.claim()
+    event = {"type": "metrics", "step": 1, "epoch": 1.0, "elapsed": 1.0, "values": {"=cmd|x": -1.0}}
+    lab.events(claim, started(1), {"seq": 2, "time": 1.0, "event": event})
+    lab.finish(claim, "failed", reason="@SUM(A1)")
+    query = {"experiment": made["id"], "format": "csv"}
+    text = lab.admin.get("/api/v1/exports/experiment", params=query).text
+    cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
+    assert {"'=HYPERLINK(1)", "'=1+1", "'=cmd|x", "'@SUM(A1)", "-1.0"} <= set(cells)
+    assert not [cell for cell in cells if cell.startswith(("=", "@", "+"))]
