@@ -23,6 +23,7 @@ from backend.retention import RetentionError, Terms
 from backend.settings import Settings
 from core.wire.store import StoreError
 from core.wire.terminal import run_program
+from core.wire.token_files import TokenFileError
 
 cli = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -192,6 +193,8 @@ def _opened(settings: Settings) -> Iterator[Database]:
             yield database
         finally:
             database.dispose()
+    except TokenFileError as error:
+        _fail(str(error))
     except (OperationalError, OSError) as error:
         said = str(error.orig) if isinstance(error, OperationalError) else error.strerror or str(error)
         _fail(f"cannot use the database {shown}: {' '.join(said.split())}")

@@ -56,6 +56,9 @@ class Settings(ServiceSettings):
     log_level: LogLevel = "info"
     plugins: CommaSeparated = Field((), description="Modules that add entries to the catalog.")
 
+    max_token_slots: int = Field(
+        4096, ge=1, description="Of all workers together that are online with one token: what a lost one can take."
+    )
     heartbeat_seconds: float = Field(10.0, gt=0)
     lease_seconds: float = Field(300.0, gt=0)
     max_attempts: int = Field(

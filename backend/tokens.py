@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import structlog
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, inspect, or_, select
 from sqlalchemy.orm import Session
 
@@ -22,6 +23,9 @@ from backend.errors import ApiError, conflict, not_found
 from backend.settings import Settings
 from core.wire.access import TokenInfo, TokenMade, TokenRequest
 from core.wire.public import ProblemField
+from core.wire.token_files import TokenFileError, read_token, weakness_of
+
+_log = structlog.get_logger(__name__)
 
 # Whoever may submit may also look, and an admin may do both; a worker's token opens nothing else, and nothing else
 # opens a worker's routes.
@@ -182,11 +186,20 @@ def bootstrap(database: Database, settings: Settings) -> None:
 
 
 def _token_in(file: Path, refused: str = "") -> str:
-    """The token in the file, made where there is none or only the one that is refused."""
-    if file.exists():
-        token = file.read_text(encoding="utf-8").strip()
-        if token and token != refused:
-            return token
+    """The token in the file, made where there is none or only the one that is refused.
+
+    Raises TokenFileError where the file cannot be read, or holds a token that is too easily guessed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = read_token(file)
+        if found.warning:
+            _log.warning(found.warning)
+        if found.token and found.token != refused:
+            if weakness := weakness_of(found.token):
+                raise TokenFileError(
+                    f"the token in {file} is not used: {weakness}; remove the file, and a token is made for it"
+                )
+            return found.token
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Written apart and linked into place: of two processes that start at once, one wins and both read its token.
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".new-")  # mode 0600 from the first moment
@@ -200,4 +213,4 @@ def _token_in(file: Path, refused: str = "") -> str:
                 os.link(name, file)
     finally:
         Path(name).unlink(missing_ok=True)
-    return file.read_text(encoding="utf-8").strip()
+    return read_token(file).token

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from backend.claim import count_eligible, find_worker
@@ -21,8 +21,10 @@ from core.wire.worker import Heartbeat, HeartbeatReply, Order, Registered, Regis
 def register(session: Session, registration: Registration, principal: Principal, settings: Settings) -> Registered:
     """Enter a worker, or meet it again. Runs that it holds from an earlier life go back to the queue at once.
 
-    Raises ApiError 403 where it registered with another token that is still in use.
+    Raises ApiError 403 where it registered with another token that is still in use, or 409 where the workers of this
+    token have too many slots together.
     """
+    _refuse_too_many(session, registration, principal, settings)
     moment = now(session)
     values = {
         "name": _distinct_name(session, registration),
@@ -104,6 +106,18 @@ def _named(session: Session, name: str) -> Worker:
             f"{len(found)} workers are named {name!r}: {', '.join(worker.id for worker in found)}; give an id"
         )
     return found[0]
+
+
+def _refuse_too_many(session: Session, registration: Registration, principal: Principal, settings: Settings) -> None:
+    others = select(func.coalesce(func.sum(Worker.slots), 0)).where(
+        Worker.token_id == principal.token_id, Worker.state == "online", Worker.id != registration.worker_id
+    )
+    taken = session.scalars(others).one()
+    if taken + registration.slots > settings.max_token_slots:
+        raise conflict(
+            f"the workers of one token have at most {settings.max_token_slots} slots together, and {taken} are taken; "
+            "give further workers a token of their own, or raise DKD_MAX_TOKEN_SLOTS"
+        )
 
 
 def _distinct_name(session: Session, registration: Registration) -> str:

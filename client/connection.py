@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import random
 import time
@@ -20,6 +21,9 @@ from core.spec import SpecError
 from core.spec.problems import problems_of
 from core.wire.local import Home
 from core.wire.public import ProblemDetails
+from core.wire.token_files import read_token
+
+_log = logging.getLogger(__name__)
 
 API = "/api/v1"
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -82,11 +86,22 @@ def find_token(given: str | None, url: str, *, variable: str, local: Path) -> st
     if token := given or os.environ.get(variable):
         return _sendable(token, "the token that was given" if given else variable)
     if named := os.environ.get(f"{variable}_FILE"):
-        token = _first_line(Path(named))
+        token = _token_in(Path(named))
         if not token:
             raise ClientSettingsError(f"{variable}_FILE names {named}, which holds no readable token")
         return _sendable(token, f"{variable}_FILE")
-    return _first_line(local) if is_loopback(url) else None
+    return _token_in(local) if is_loopback(url) else None
+
+
+def _token_in(file: Path) -> str | None:
+    """The token in a file; None where there is none. One that other accounts could read is made private, with a line in the log."""
+    try:
+        found = read_token(file)
+    except OSError:
+        return None
+    if found.warning:
+        _log.warning(found.warning)
+    return found.token or None
 
 
 def _sendable(token: str, source: str) -> str:

@@ -3,4 +3,5 @@
 from core.cli import main
 from core.wire.terminal import run_program
 
-run_program(main)
+if __name__ == "__main__":  # a spawned data loader imports this module too
+    run_program(main)

@@ -150,11 +150,13 @@ def _content(path: Path) -> bytes | None:
     """What a file holds; None where it is no regular file, or too large. Raises OSError."""
     # It was a file a moment ago; whatever it is now is not waited for.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
             return None
-        return file.read(_MOST_BYTES)
+        return os.read(descriptor, _MOST_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _is_message(payload: Any) -> bool:

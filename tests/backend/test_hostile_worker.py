@@ -6,7 +6,7 @@ import copy
 import itertools
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -235,6 +235,17 @@ def test_a_gpu_worker_holds_no_more_gpus_than_it_has_slots(lab: Lab) -> None:
     for _ in range(2):
         lab.claim(free_gpus=1000, usable_gpus=1000)
     assert lab.try_claim(free_gpus=1000, usable_gpus=1000) is None
+
+
+def test_the_workers_of_a_token_have_no_more_slots_than_it_may_have(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(max_token_slots=10)
+    lab.register("first-worker", slots=6)
+    lab.register("first-worker", slots=7)
+    body = {"worker_id": "second-worker", "name": "n", "host": "h", "device": "cpu"}
+    answer = lab.worker.post("/api/v1/worker/register", json=body | {"slots": 4})
+    assert (answer.status_code, "DKD_MAX_TOKEN_SLOTS" in answer.text) == (409, True)
+    assert lab.worker.post("/api/v1/worker/register", json=body | {"slots": 10**6}).status_code == 422
+    lab.register("second-worker", slots=3)
 
 
 def test_a_long_reason_and_a_long_log_are_cut_and_the_end_is_not_lost(lab: Lab) -> None:
