@@ -94,7 +94,7 @@ def find_token(given: str | None, url: str, *, variable: str, local: Path) -> st
 
 
 def _token_in(file: Path) -> str | None:
-    """The token in a file; None where there is none. One that other accounts could read is made private, with a line in the log."""
+    """The token in a file, which is made private where other accounts could read it; None where there is none."""
     try:
         found = read_token(file)
     except OSError:

@@ -23,7 +23,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic_core import PydanticSerializationError
 
 from core.undecodable import visible
-
 from core.wire.bounds import Sha256
 from core.wire.reported import (
     MOST_EPOCHS,

@@ -49,6 +49,8 @@ def _spelled(match: re.Match[str]) -> str:
     if character in "\t\n\r":
         return {"\t": r"\t", "\n": r"\n", "\r": r"\r"}[character]
     code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no UTF-8
+        code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
