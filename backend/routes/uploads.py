@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from backend import uploads
 from backend.deps import DatabaseDep, SessionDep, SettingsDep, StoreDep, SubmitterDep, reads, submits
 from backend.texts import clean
-from core.wire.stored import Upload, UploadList
+from core.wire.stored import UPLOAD_NAME, Upload, UploadList
 
 router = APIRouter(prefix="/teachers/uploads", tags=["teachers"])
 
@@ -36,7 +36,7 @@ async def upload(
     store: StoreDep,
     name: Annotated[
         str,
-        Query(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="How specs name it."),
+        Query(min_length=1, max_length=100, pattern=UPLOAD_NAME, description="How specs name it."),
     ],
 ) -> Upload:
     """Send a teacher's weights as a safetensors file, whole, as the body.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from client.cli import exits
 from client.cli.options import JsonFlag, connected, write_json
 from client.cli.targets import one_run
 from client.render import console_for
+from core.wire.stored import UPLOAD_NAME
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")]
 
@@ -71,9 +73,15 @@ def upload(
 
     A checkpoint of another form is made a safetensors file by `python -m core convert`.
     """
+    called = name if name is not None else file.stem
+    _refuse_other_forms(file)
+    if not re.fullmatch(UPLOAD_NAME, called):
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", called).lstrip("._-")[:100] or "NAME"
+        text = f"{called!r} cannot be a name in specs (letters, digits and . _ - only, at most 100)"
+        raise exits.Stop(f"{text}; give another one: --name {plain}", exits.BAD_INPUT)
     with connected() as client:
         try:
-            made = client.upload_teacher(file, name=name or file.stem)
+            made = client.upload_teacher(file, name=called)
         except OSError as error:
             raise exits.Stop(f"{file}: {error.strerror or error}", exits.BAD_INPUT) from None
     if as_json:
@@ -81,6 +89,26 @@ def upload(
     else:
         typer.echo(f"upload:{made.name}  {made.parameters:,} parameters, SHA-256 {made.sha256}")
     return exits.OK
+
+
+def _refuse_other_forms(file: Path) -> None:
+    """Say at once, and not after a long upload, how another form of weights becomes a safetensors file.
+
+    Raises exits.Stop.
+    """
+    try:
+        if not file.is_file() and file.exists():
+            raise exits.Stop(f"{file} is no regular file", exits.BAD_INPUT)
+        with file.open("rb") as opened:
+            head = opened.read(9)
+    except OSError as error:
+        raise exits.Stop(f"{file}: {error.strerror or error}", exits.BAD_INPUT) from None
+    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise exits.Stop(
+            f"{file} is a checkpoint of PyTorch, and uploads are safetensors files: `python -m core convert {file} "
+            f"{file.stem}.safetensors --model MODEL --num-classes C` makes one of it",
+            exits.BAD_INPUT,
+        )
 
 
 def uploads(as_json: JsonFlag = False) -> int:

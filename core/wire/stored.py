@@ -13,6 +13,10 @@ UPLOAD = "upload:"
 """What ``teacher.weights.source`` begins with for an uploaded file; behind it its name or SHA-256."""
 
 
+UPLOAD_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""What uploaded weights may be called."""
+
+
 class Artifact(Wire):
     """A file of a run."""
 

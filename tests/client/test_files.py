@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,3 +136,33 @@ def test_a_refusal_leaves_nothing(shelf: Shelf, to: Path) -> None:
     with pytest.raises(ApiError):
         _download(shelf, "nobody", to)
     assert list(to.parent.iterdir()) == []
+
+
+class TestUploadRefusals:
+    """What can be known before a long upload is said before it, with the way on."""
+
+    def test_a_checkpoint_of_pytorch_is_told_of_convert(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: FakeBackend
+    ) -> None:
+        for name, head in (("net.pth", b"PK\x03\x04"), ("old.pth", b"\x80\x02\x8a\n")):
+            (tmp_path / name).write_bytes(head + b"content")
+            assert run(["upload", str(tmp_path / name)]) == 2
+            said = capsys.readouterr().err
+            assert f"python -m core convert {tmp_path / name}" in " ".join(said.split())
+        assert backend.requests == []
+
+    def test_a_name_that_specs_cannot_have_is_told_of_the_option(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: FakeBackend
+    ) -> None:
+        file = tmp_path / "ckpt epoch=240.safetensors"
+        file.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+        assert run(["upload", str(file)]) == 2
+        assert "--name ckpt-epoch-240" in capsys.readouterr().err
+        assert run(["upload", str(file), "--name", "a/b"]) == 2
+        assert "--name a-b" in capsys.readouterr().err
+        assert backend.requests == []
+
+    def test_a_pipe_is_no_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: FakeBackend) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        assert run(["upload", str(tmp_path / "pipe"), "--name", "x"]) == 2
+        assert "no regular file" in capsys.readouterr().err
