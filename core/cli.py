@@ -64,13 +64,36 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
 
     conversion = commands.add_parser("convert", help="make a teacher's weights from a published checkpoint")
-    conversion.add_argument("input", type=Path, metavar="IN.pth", help="as torch.save wrote it; no code in it is run")
-    conversion.add_argument("out", type=Path, metavar="OUT.safetensors")
+    conversion.add_argument(
+        "input",
+        type=Path,
+        metavar="IN.pth",
+        help="as torch.save wrote it, a pickle, or safetensors; no code in it is run",
+    )
+    conversion.add_argument("out", type=Path, metavar="OUT.safetensors", help="safetensors, whatever it is called")
     conversion.add_argument("--model", required=True, metavar="NAME", help="the network, as the catalog names it")
     conversion.add_argument("--num-classes", type=int, required=True, metavar="C")
     conversion.add_argument("--image-size", type=int, metavar="PX", help="left out: what the network is made for")
     conversion.add_argument("--channels", type=int, default=3, help="of an image; 3 where left out")
     conversion.add_argument("--params", type=json.loads, default={}, metavar="JSON", help="the network's parameters")
+    conversion.add_argument(
+        "--container",
+        default="",
+        metavar="NAME",
+        help="where in the checkpoint the weights are, as model_ema or state.model; left out: a moving average "
+        "(EMA) if there is one, else what fits the network",
+    )
+    conversion.add_argument(
+        "--drop",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="keys to leave out, as 'aux_head.*'; repeatable",
+    )
+    conversion.add_argument(
+        "--mean", type=float, nargs="+", default=[], metavar="M", help="of the images that the weights expect, 0 to 1"
+    )
+    conversion.add_argument("--std", type=float, nargs="+", default=[], metavar="S", help="goes with --mean")
     conversion.set_defaults(command=_convert)
 
     listing = commands.add_parser("catalog", help="what a spec may name")
@@ -140,15 +163,25 @@ def _train(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     try:
         size = options.image_size or catalog.MODELS[options.model].usual_image_size
-        from core.models.convert import ModelShape, convert
+        from core.models.convert import Choices, ModelShape, convert
 
         shape = ModelShape(options.model, options.num_classes, size, options.channels, options.params)
-        parameters = convert(options.input, options.out, shape)
+        choices = Choices(options.container, tuple(options.drop), tuple(options.mean), tuple(options.std))
+        made = convert(options.input, options.out, shape, choices)
     except ValidationError as error:
         raise SpecError(problems_of(error)) from None
     except ValueError as error:
         raise SpecError([Problem("", str(error))]) from None
-    print(f"{options.out}: {options.model}, {parameters:,} parameters")  # noqa: T201
+    except OSError as error:
+        raise SpecError([Problem("", f"{options.out} cannot be written: {error.strerror or error}")]) from None
+    for note in made.notes:
+        print(f"note: {note}")  # noqa: T201
+    told = made.metadata
+    if told.classes:
+        print(f"note: the weights name their classes: {', '.join(told.classes[:5])} …, which is kept")  # noqa: T201
+    if told.top1 is not None:
+        print(f"note: the file claims an accuracy of {told.top1:.2f} %, which a run compares with its own")  # noqa: T201
+    print(f"{options.out}: {options.model}, {made.parameters:,} parameters")  # noqa: T201
     return 0
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
+from core.catalog.paths import below_data_dir
 from core.catalog.registry import Entry, Params, Registry
 
 
@@ -49,9 +48,6 @@ class DatasetEntry(Entry):
 
 
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
-
-_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
-"""How a byte of a file name is written that is no UTF-8."""
 
 Views = Literal["shift", "resized_crop"]
 
@@ -141,12 +137,7 @@ class FolderParams(ImageParams):
     @field_validator("path")
     @classmethod
     def _below_data_dir(cls, path: str) -> str:
-        # Whoever may submit a spec must not thereby read what else lies on a worker.
-        parts = PurePosixPath(path).parts
-        plain = _BYTE.sub("", path)
-        if path.startswith(("/", "~")) or ".." in parts or "\\" in plain or "\0" in path or not parts:
-            raise ValueError("must be a relative path below DATA_DIR, without '..'")
-        return "/".join(parts)
+        return below_data_dir(path)
 
 
 class SyntheticParams(SplitParams):

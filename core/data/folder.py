@@ -10,7 +10,7 @@ from core.data.errors import DatasetError
 from core.data.image_files import list_tree
 from core.data.images import from_listing, photo_augmentation
 from core.data.layouts import describe, find_folder, find_tree, nested
-from core.data.places import data_dir
+from core.data.places import PathRefusedError, contained, data_dir
 from core.undecodable import visible
 
 
@@ -21,6 +21,12 @@ def load(params: FolderParams) -> Dataset:
     """
     folder = find_folder(params.path)
     tree = find_tree(nested(folder)) if folder else None
+    if tree:
+        try:
+            for part in (tree.root, tree.root / tree.train, tree.root / tree.test):
+                contained(part, "folder")
+        except PathRefusedError as error:
+            raise DatasetError(str(error)) from None
     if tree is None:
         root = visible(str(data_dir() / params.path))
         found = f" It holds {describe(folder)}." if folder else ""

@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from core.data.errors import DatasetError
+from core.undecodable import visible
 
 
 def data_dir() -> Path:
@@ -39,6 +42,66 @@ def download_allowed() -> bool:
     if given not in ("", "0", "1"):
         raise DatasetError(f"DKD_DOWNLOAD is {given!r}; it is 1 to allow downloads, 0 or empty to forbid them")
     return given == "1"
+
+
+class PathRefusedError(ValueError):
+    """A path named in a spec that leads nowhere, or to what a spec must not have read; the message says why."""
+
+
+def spec_path(text: str, kind: Literal["file", "folder"]) -> Path:
+    """The file or folder that a spec names by its path, ``contained``.
+
+    Args:
+        text: relative to ``DATA_DIR``, or absolute.
+        kind: what must be there.
+
+    Raises PathRefusedError as ``contained``.
+    """
+    if "\0" in text:
+        raise PathRefusedError("a path holds no character of code 0")
+    return contained(data_dir() / Path(text).expanduser(), kind)
+
+
+def contained(path: Path, kind: Literal["file", "folder"]) -> Path:
+    """A path with every link followed, where it may be read for a spec.
+
+    Whoever may submit a spec must not have a worker read its other files: the path, and where links on it lead, must be
+    in ``DATA_DIR`` or in a folder that ``DKD_DATA_ROOTS`` lists (the paths of the worker's owner, parted by colons).
+    Devices, pipes and sockets are refused, which could be read without an end.
+
+    Raises:
+        PathRefusedError: nothing is there, it is something else, or it lies outside.
+    """
+    named = Path(os.path.normpath(path))
+    shown = visible(str(named))
+    roots = (data_dir(), *_more_roots())
+    real = [root.resolve() for root in roots]
+    if not any(named.is_relative_to(root) for root in (*roots, *real)):
+        below = " or ".join(visible(str(root)) for root in roots)
+        raise PathRefusedError(
+            f"{shown} is not below {below}: put it there, or list its folder in the worker's DKD_DATA_ROOTS"
+        )
+    try:
+        found = named.resolve(strict=True)
+        mode = found.stat().st_mode
+    except (OSError, RuntimeError) as error:  # links in a circle
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise PathRefusedError(f"there is no {kind} {shown} on this machine") from None
+        raise PathRefusedError(f"{shown} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not any(found.is_relative_to(root) for root in real):
+        raise PathRefusedError(
+            f"{shown} is a link that leads out of DATA_DIR; list where it leads to in the worker's DKD_DATA_ROOTS"
+        )
+    if not (stat.S_ISREG if kind == "file" else stat.S_ISDIR)(mode):
+        wanted = "a regular file" if kind == "file" else "a folder"
+        raise PathRefusedError(f"{shown} is not {wanted}")
+    return found
+
+
+def _more_roots() -> tuple[Path, ...]:
+    """What ``DKD_DATA_ROOTS`` lists."""
+    given = os.environ.get("DKD_DATA_ROOTS", "")
+    return tuple(Path(name).expanduser().absolute() for name in given.split(os.pathsep) if name)
 
 
 def missing(name: str, layouts: Iterable[str], source: str, *, downloadable: bool = False) -> DatasetError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.data import Dataset, Split
 from core.data.hashing import permutation
@@ -37,7 +37,7 @@ class Perturbed:
     stylised: Split | None = None
 
 
-def epoch_report(model: Network, dataset: Dataset, teacher_logits: Tensor | None = None) -> dict[str, float]:
+def epoch_report(model: nn.Module, dataset: Dataset, teacher_logits: Tensor | None = None) -> dict[str, float]:
     """What every epoch is worth knowing, at the price of one forward pass over the test and validation images.
 
     ``test/top1``, ``test/top5``, ``test/loss`` (which is the NLL), ``calibration/ece``; with a teacher ``fidelity/*``;
@@ -66,7 +66,7 @@ def collapse_report(model: Network, dataset: Dataset) -> dict[str, float]:
     most = min(_FEATURE_IMAGES, _FEATURE_NUMBERS // model.linear.in_features)
     split = dataset.train
     if len(split) > most:
-        split = _part(split, torch.from_numpy(permutation(len(split), seed=0, epoch=0)[:most]).sort().values)
+        split = part_of(split, torch.from_numpy(permutation(len(split), seed=0, epoch=0)[:most]).sort().values)
     with evaluating(model):
         features = answers(model.features, dataset, split)
         # What stands between the features and the logits is the linear layer alone (dropout is off).
@@ -75,7 +75,7 @@ def collapse_report(model: Network, dataset: Dataset) -> dict[str, float]:
 
 
 def final_report(
-    model: Network, teacher: Network | None, dataset: Dataset, perturbed: Perturbed | None = None
+    model: Network, teacher: nn.Module | None, dataset: Dataset, perturbed: Perturbed | None = None
 ) -> dict[str, float]:
     """What is measured once, of the finished network: ``collapse/*`` always, ``robustness/*`` where it is asked for.
 
@@ -97,7 +97,7 @@ def _scores(split: str, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {f"{split}/{name}": value for name, value in values.items()}
 
 
-def _part(split: Split, index: Tensor) -> Split:
+def part_of(split: Split, index: Tensor) -> Split:
     """The samples ``index`` (N,) of a split, without a copy of its images."""
     rows = index if split.rows is None else split.rows[index.to(split.rows.device)]
     labels = split.labels[index.to(split.labels.device)]

@@ -8,9 +8,18 @@ from torch import nn
 
 from core.catalog import MODELS
 from core.models.network import Network, WeightsError
-from core.models.weights import load_source
+from core.models.weights import GivenWeights, load_given, load_source, read_source
 
-__all__ = ["Network", "WeightsError", "build", "count_parameters", "load_source"]
+__all__ = [
+    "GivenWeights",
+    "Network",
+    "WeightsError",
+    "build",
+    "count_parameters",
+    "load_given",
+    "load_source",
+    "read_source",
+]
 
 
 def build(name: str, *, num_classes: int, image_size: int, in_channels: int = 3, **params: Any) -> Network:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-
 from core.models import build, count_parameters
-from core.models.weights import load_state, read_checkpoint
+from core.models.metadata import InputFormat, Metadata, serialised
+from core.models.network import WeightsError
+from core.models.weights import load_content, read_weights
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,36 @@ class ModelShape:
     params: dict[str, Any]
 
 
-def convert(source: Path, out: Path, shape: ModelShape) -> int:
-    """Write the weights in ``source`` under the keys of the catalog's network; returns its count of parameters.
+@dataclass(frozen=True)
+class Choices:
+    """What a person says of a checkpoint.
+
+    Attributes:
+        container: the place of the weights in it; "" to look for them.
+        drop: patterns of keys that are no weights.
+        mean, std: per channel, of the images that the network expects; empty where they are not known.
+    """
+
+    container: str = ""
+    drop: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written: the network's parameters, what the file says of them, and what was chosen or left out."""
+
+    parameters: int
+    metadata: Metadata
+    notes: tuple[str, ...]
+
+
+def convert(source: Path, out: Path, shape: ModelShape, choices: Choices = Choices()) -> Converted:
+    """Write the weights in ``source`` under the keys of the catalog's network.
+
+    The names of the classes and the input that the source says it is for are kept as they are; an accuracy that it or
+    its name claims is kept too, for a run to compare with what it measures.
 
     Raises WeightsError where the file cannot be read or its keys do not fit, ValueError where there is no such network.
     """
@@ -35,7 +64,31 @@ def convert(source: Path, out: Path, shape: ModelShape) -> int:
         in_channels=shape.in_channels,
         **shape.params,
     )
-    load_state(network, read_checkpoint(source))
+    given = read_weights(source, source.name)
+    notes = load_content(network, given.content, container=choices.container, drop=choices.drop)
+    metadata = replace(given.metadata, input=_input(shape, choices) or given.metadata.input)
+    if metadata.classes and len(metadata.classes) != shape.num_classes:
+        text = f"the file names {len(metadata.classes)} classes and has {shape.num_classes} logits"
+        raise WeightsError(text)
+    tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+    _write(out, serialised(tensors, metadata))
+    return Converted(count_parameters(network), metadata, notes)
+
+
+def _input(shape: ModelShape, choices: Choices) -> InputFormat | None:
+    if not choices.mean and not choices.std:
+        return None
+    if {len(choices.mean), len(choices.std)} != {shape.in_channels}:
+        raise ValueError(f"give --mean and --std with {shape.in_channels} number(s) each, one a channel")
+    return InputFormat(choices.mean, choices.std, shape.image_size, known_from="given")
+
+
+def _write(out: Path, data: bytes) -> None:
+    """Atomically, so that a converted file is there as a whole or not at all. Raises OSError."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, out)
-    return count_parameters(network)
+    partial = out.with_name(f".{out.name[:100]}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)

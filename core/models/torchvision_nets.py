@@ -13,7 +13,7 @@ from core.data.places import download_allowed
 from core.models.network import StagedNetwork, WeightsError
 from core.models.weights import load_state
 
-_WEIGHTS = "IMAGENET1K_V1"  # the ones the distillation literature starts from, not torchvision's later recipes
+WEIGHTS = "IMAGENET1K_V1"  # the ones the distillation literature starts from, not torchvision's later recipes
 
 
 class TorchvisionNetwork(StagedNetwork):
@@ -39,7 +39,7 @@ class TorchvisionNetwork(StagedNetwork):
     def load_pretrained(self) -> None:
         import torchvision
 
-        weights = torchvision.models.get_model_weights(self.name)[_WEIGHTS]
+        weights = torchvision.models.get_model_weights(self.name)[WEIGHTS]
         cached = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
         advice = (
             f"Fetch that file where there is network and put it there as {cached}, or make a file of it with "

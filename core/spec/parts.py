@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from core.catalog import DATASETS, METHODS, MODELS, Entry, Params, Registry, UnknownNameError
+from core.catalog.paths import below_data_dir
 from core.catalog.registry import NumbersAreNumbers
 from core.spec.labels import automatic_label
 from core.spec.problems import refuse
@@ -202,6 +203,14 @@ class Training(SpecModel):
     )
 
     speed: Speed = Field(default_factory=Speed)
+
+    @field_validator("stylised")
+    @classmethod
+    def _below_data_dir(cls, path: str, info: ValidationInfo) -> str:
+        # A spec that was taken before this was checked is still shown; where it trains, the folder is refused.
+        if path and not (info.context or {}).get("stored"):
+            below_data_dir(path)
+        return path  # as it was written, so that fingerprints stay
 
     def for_teacher(self) -> Training:
         """As a teacher inherits it: nothing measured besides, and no fault of a student reproduced."""

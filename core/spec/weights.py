@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from core.catalog import MODELS, DatasetFacts, ModelEntry
 from core.spec.parts import ModelChoice, SpecModel
@@ -15,6 +23,12 @@ Found = tuple[tuple[int | str, ...], str, Any]
 """A problem as ``core.spec.problems.refuse`` takes it: path, message, the value refused."""
 
 
+Numbers = Annotated[tuple[float, ...], Field(min_length=1, max_length=16)]
+
+_ADDED = ("mean", "std", "image_size", "interpolation")
+"""Fields that came later: where they are not set they are not written out, so that fingerprints stay."""
+
+
 class Weights(SpecModel):
     """Weights from elsewhere; a bare string is short for a source used as it is."""
 
@@ -22,8 +36,8 @@ class Weights(SpecModel):
         min_length=1,
         max_length=1000,
         pattern=r"^[^\s\x00](.*\S)?$",
-        description="pretrained: the published ones of that name. Else a file on the worker, absolute or under its "
-        "DATA_DIR (safetensors, or a checkpoint of PyTorch), or an address of https, s3, gs or file. "
+        description="pretrained: the published ones of that name. Else a file below the worker's DATA_DIR "
+        "(safetensors, or a checkpoint of PyTorch), or an address of https, s3, gs or file. "
         "upload:NAME: weights that were uploaded to the backend.",
         examples=[PRETRAINED],
     )
@@ -33,11 +47,64 @@ class Weights(SpecModel):
     fine_tune: bool = Field(
         False, description="Train on from these weights, as training says. Without it they are used as they are."
     )
+    mean: Numbers | None = Field(
+        None,
+        description="Of the images that the weights expect, per channel, scaled to 0-1. Left out: what the file or its "
+        "publisher says, else the data set's own, with a warning.",
+        examples=[[0.485, 0.456, 0.406]],
+    )
+    std: Numbers | None = Field(
+        None, description="Standard deviation of these images; goes with mean.", examples=[[0.229, 0.224, 0.225]]
+    )
+    image_size: int | None = Field(
+        None,
+        ge=4,
+        le=1024,
+        description="Side in pixels of the images that the weights expect; those of the data set are resized to it.",
+        examples=[224],
+    )
+    interpolation: str | None = Field(
+        None,
+        pattern="^(bilinear|bicubic|nearest)$",
+        description="How they are resized: bilinear, bicubic or nearest; bilinear where nobody knows better.",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _from_string(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("source")
+    @classmethod
+    def _a_path_below_data_dir(cls, source: str, info: ValidationInfo) -> str:
+        # A spec that was taken before this was checked is still shown; where it trains, the file is refused.
+        if (info.context or {}).get("stored"):
+            return source
+        if "\0" in source:
+            raise ValueError("holds a character of code 0")
+        if "://" not in source and ".." in PurePosixPath(source).parts:
+            raise ValueError("must be a path below the worker's DATA_DIR, without '..'")
+        return source
+
+    @field_validator("std")
+    @classmethod
+    def _above_zero(cls, std: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if std and min(std) <= 0:
+            raise ValueError("must be above 0")
+        return std
+
+    @model_validator(mode="after")
+    def _mean_goes_with_std(self) -> Weights:
+        if len(self.mean or ()) != len(self.std or ()):
+            raise ValueError("mean and std go together, one number a channel")
+        if self.fine_tune and (self.image_size or self.interpolation):
+            raise ValueError("image_size and interpolation are for weights used as they are, without fine_tune")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialise(self)
+        return {name: value for name, value in values.items() if name not in _ADDED or value is not None}
 
     @model_validator(mode="after")
     def _a_name_has_no_checksum(self) -> Weights:

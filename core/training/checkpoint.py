@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from core.models.metadata import Metadata, serialised
 from core.training.errors import TrainingError
 from core.training.state import flatten, unflatten
 from core.undecodable import openable
@@ -85,6 +86,7 @@ class Checkpoint:
         chosen: what was chosen for speed, as JSON.
         device: the kind that it was chosen for.
         random: of each rank, in their order.
+        origin: of the classes and images that it is trained on, see ``core.training.origin``.
     """
 
     fingerprint: str
@@ -97,6 +99,7 @@ class Checkpoint:
     chosen: dict[str, Any] = field(default_factory=dict)
     device: str = ""
     random: list[RandomState] = field(default_factory=list)
+    origin: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
         chosen=content["chosen"],
         device=content["device"],
         random=[RandomState(**state) for state in content["random"]],
+        origin=content.get("origin", {}),  # of one that was written before it was kept
     )
 
 
@@ -196,14 +200,14 @@ def adopt(used: Path | None, folder: Path) -> None:
         sync_folder(folder)
 
 
-def save_weights(model: nn.Module, path: Path, origin: dict[str, str] | None = None) -> str:
+def save_weights(model: nn.Module, path: Path, origin: Metadata | None = None) -> str:
     """Write a model's weights as safetensors, atomically; returns the file's SHA-256.
 
     Args:
         origin: what the file should say of itself, see ``core.training.origin``.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = safetensors.torch.save(tensors, metadata=origin)
+    data = serialised(tensors, origin or Metadata())
     temporary = path.with_suffix(_PARTIAL)
     try:
         with temporary.open("wb") as file:
@@ -254,6 +258,7 @@ def _encode(checkpoint: Checkpoint) -> tuple[bytes, memoryview]:
         "chosen": checkpoint.chosen,
         "device": checkpoint.device,
         "random": [asdict(state) for state in checkpoint.random],
+        "origin": checkpoint.origin,
     }
     tensors: dict[str, Tensor] = {}
     described = {name: flatten(value, tensors, name) for name, value in content.items()}

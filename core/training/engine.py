@@ -26,6 +26,7 @@ from core.training.errors import TrainingError
 from core.training.evaluation import perturbed_images
 from core.training.means import Means
 from core.training.optimizer import build_optimizer, rate_factor, restore_optimizer
+from core.training.origin import origin_of
 from core.training.pace import Pace
 from core.training.ranks import ALONE, Ranks
 from core.training.speed import Chosen
@@ -59,7 +60,7 @@ class Engine:
         spec: RunSpec,
         dataset: Dataset,
         model: Network,
-        teacher: Network | None,
+        teacher: nn.Module | None,
         loss: Loss,
         journal: Journal,
         chosen: Chosen,
@@ -330,6 +331,7 @@ class Engine:
                 chosen=self.chosen.model_dump(),
                 device=self.dataset.device.type,
                 random=random,
+                origin=origin_of(self.spec, self.dataset).texts(),
             ),
         )
         self.journal.append(Checkpointed(step=position.step, path=path.name))

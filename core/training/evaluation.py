@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.data import Dataset
-from core.data.places import data_dir
+from core.data.places import spec_path
 from core.diagnostics.report import Perturbed
 from core.diagnostics.robustness import read_stylised
 from core.spec import Training
@@ -18,7 +18,7 @@ def perturbed_images(training: Training, dataset: Dataset) -> Perturbed:
     if not training.stylised:
         return Perturbed(training.robustness)
     try:
-        stylised = read_stylised(data_dir() / training.stylised, dataset)
+        stylised = read_stylised(spec_path(training.stylised, "folder"), dataset)
     except (ValueError, OSError) as error:
         raise TrainingError("spec", f"the stylised images: {error}") from error
     return Perturbed(training.robustness, stylised)

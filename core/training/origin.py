@@ -1,32 +1,37 @@
-"""Which images a network was trained on, kept inside its weights' file.
+"""Which images and classes a network was trained on, compared with those of the run that uses it.
 
-A spec names a folder of images by its path, so its fingerprint cannot tell what lies in it. A teacher and its student
-may be trained weeks or machines apart; what the teacher saw travels with its weights, and the student looks.
+A spec names a folder of images by its path, so its fingerprint cannot tell what lies in it; a teacher and its student
+may be trained weeks or machines apart; and weights may come from anywhere. So the facts travel with the weights.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from pathlib import Path
-
-import safetensors
 
 from core.data import Dataset
+from core.data.class_names import class_names
 from core.data.identity import digest
 from core.data.packing import decoded_by
 from core.events import DECODING_KEY, IMAGES_KEY
+from core.models.metadata import Metadata, other_classes
+from core.spec import RunSpec
 from core.training.errors import TrainingError
-from core.undecodable import openable
-
-_CLASSES, _CONTENT = "dkd_classes", "dkd_content"
+from core.training.teacher_input import input_of
 
 
-def origin_of(dataset: Dataset) -> dict[str, str]:
-    """What a weights file should say of the images; nothing where their content is laid down by the data set's name."""
-    if not dataset.content:
-        return {}
-    return {_CLASSES: json.dumps(dataset.classes), _CONTENT: dataset.content}
+def origin_of(spec: RunSpec, dataset: Dataset, top1: float | None = None) -> Metadata:
+    """What the weights of a training should say of themselves.
+
+    Args:
+        top1: their accuracy on the test images, %.
+    """
+    return Metadata(
+        classes=class_names(spec.dataset, dataset),
+        content=dataset.content,
+        dataset=spec.dataset.name,
+        input=input_of(dataset),
+        top1=top1,
+    )
 
 
 def images_of(dataset: Dataset) -> dict[str, str]:
@@ -40,28 +45,47 @@ def images_of(dataset: Dataset) -> dict[str, str]:
     return {IMAGES_KEY: hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]}
 
 
-def compare_origin(weights: Path, dataset: Dataset) -> str | None:
-    """A warning where a teacher was trained on other images than these; None where it was not, or where nobody knows.
+def compare_origin(told: Metadata, spec: RunSpec, dataset: Dataset, *, trained_here: bool = True) -> list[str]:
+    """Warnings where a teacher was trained on other images than these; none where it was not, or where nobody knows.
+
+    Args:
+        told: what the teacher's weights say.
+        trained_here: whether the teacher was trained for this data set and not given from elsewhere.
 
     Raises TrainingError where its classes are others, since its logits then are of something else.
     """
-    try:
-        with openable(weights) as name, safetensors.safe_open(name, framework="pt") as file:
-            told = file.metadata() or {}
-    except (OSError, safetensors.SafetensorError):
-        return None  # whoever reads the weights themselves says so
-    if not dataset.content or _CONTENT not in told or told[_CONTENT] == dataset.content:
-        return None
-    classes = tuple(json.loads(told[_CLASSES]))
-    if classes != dataset.classes:
-        missing, new = sorted(set(classes) - set(dataset.classes)), sorted(set(dataset.classes) - set(classes))
-        changes = [f"{word} {', '.join(names[:10])}" for word, names in (("without", missing), ("with", new)) if names]
+    ours = class_names(spec.dataset, dataset)
+    theirs = told.classes or told.taken_for
+    if theirs and (difference := other_classes(theirs, ours)):
         raise TrainingError(
             "spec",
-            f"the teacher was trained on other classes; these are {' and '.join(changes) or 'in another order'}. Give "
-            "the data set a folder of another name, so that it gets a teacher of its own",
+            f"the teacher was trained on other classes: {difference}. Give the data set a folder of another name, so "
+            "that it gets a teacher of its own",
         )
-    return (
+    if not told.content or not dataset.content or told.content == dataset.content:
+        return []
+    if not trained_here:
+        return ["the teacher was trained on other images than this run, of the same classes"]
+    return [
         "the teacher was trained on other images than this run: the files of the data set have changed since, or are "
         "not the same on its worker; what is compared here was not taught alike"
-    )
+    ]
+
+
+def compare_resumed(before: Metadata, spec: RunSpec, dataset: Dataset) -> list[str]:
+    """Warnings where a run goes on with other images than those it began with.
+
+    Args:
+        before: what its checkpoint says; empty of one that was written before checkpoints said it.
+
+    Raises TrainingError where the classes are others: the network has learnt the names of the old ones.
+    """
+    difference = other_classes(before.classes, class_names(spec.dataset, dataset)) if before.classes else ""
+    if difference:
+        raise TrainingError("spec", f"the run began on other classes than are here now: {difference}")
+    if before.content and dataset.content and before.content != dataset.content:
+        return [
+            "the run goes on with other images than it began with: the files of the data set have changed, or are not "
+            "the same on this worker"
+        ]
+    return []

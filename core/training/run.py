@@ -11,12 +11,13 @@ import platform
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from core import data, methods, models
@@ -24,30 +25,27 @@ from core.data import Dataset
 from core.diagnostics.report import epoch_report
 from core.events import JOURNAL_NAME, RANKS_KEY, Failed, Finished, Journal, Started, Stopped, is_full_disk
 from core.launch import Place
+from core.models.metadata import Metadata
 from core.provenance import provenance
-from core.spec import ModelChoice, RunSpec, Weights
-from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, load_weights, save_weights
+from core.spec import RunSpec, Weights
+from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, save_weights
 from core.training.engine import Engine
 from core.training.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory
+from core.training.given import Given, as_weights_say, read_given
 from core.training.misfit import refuse_misfit, refuse_single_image
-from core.training.origin import compare_origin, images_of, origin_of
+from core.training.origin import compare_resumed, images_of, origin_of
 from core.training.ranks import ALONE, Ranks, has_lost_another, joined
 from core.training.speed import Chosen, Work, choose, own_threads
 from core.training.stopping import Interruption, Options, StopAsked, ignoring_sigterm, stop_on_sigterm
+from core.training.teacher_check import answers_to_test_images, doubts
+from core.training.teacher_input import input_of
+from core.training.teacher_source import TeacherSource, behind, load_teacher, network_for, used_as_given
 
 WEIGHTS_NAME = "weights.safetensors"
 # For room on a full disk, within the time that a worker gives a training to end.
 _SETTLE_SECONDS = 20.0
 
 Result = Literal["finished", "stopped", "failed"]
-
-
-@dataclass(frozen=True)
-class TeacherSource:
-    """Where a student's teacher is: how it was made, and its weights."""
-
-    spec: RunSpec
-    weights: Path
 
 
 def run_training(
@@ -89,19 +87,21 @@ def run_training(
             device = ranks.device()
             threads.enter_context(own_threads())
             with options.interruption.allowed():
-                engine = _prepare(spec, device, teacher, journal, checkpoint, options.interruption, ranks)
+                engine, given = _prepare(spec, device, teacher, journal, checkpoint, options.interruption, ranks)
             if checkpoint:
                 engine.restore(checkpoint)
-            elif spec.weights:
-                _start_from(spec.weights, engine, journal)
+            elif spec.weights and given:
+                _start_from(spec.weights, given, engine, journal)
+                given = given if used_as_given(spec) else None  # a copy of the weights is not held while they learn
             ranks.check_same(engine.position.step)
             journal.append(_started(engine, device))
             journal.log(engine.chosen.sentence())
             training = True
-            if spec.weights and not spec.weights.fine_tune:
+            summary: dict[str, float] | None
+            if given:
                 with options.interruption.allowed():
-                    summary: dict[str, float] | None = epoch_report(engine.model, engine.dataset)
-                journal.metrics(step=0, epoch=0, elapsed=0.0, values=summary or {})
+                    summary, given = _measured(given, engine, journal)
+                journal.metrics(step=0, epoch=0, elapsed=0.0, values=summary)
             else:
                 summary = engine.train(options)
             if summary is None:
@@ -109,7 +109,11 @@ def run_training(
                 return "stopped"
             if not ranks.leads:
                 return "finished"
-            digest = save_weights(engine.model, out / WEIGHTS_NAME, origin_of(engine.dataset))
+            if given:
+                told = given.metadata(spec, engine.dataset)
+            else:
+                told = origin_of(spec, engine.dataset, summary["test/top1"])
+            digest = save_weights(engine.model, out / WEIGHTS_NAME, told)
             journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary))
             return "finished"
         except StopAsked:
@@ -228,35 +232,44 @@ def _prepare(
     checkpoint: Checkpoint | None,
     interruption: Interruption,
     ranks: Ranks,
-) -> Engine:
+) -> tuple[Engine, Given | None]:
+    """The engine of a run, and the weights from elsewhere that it starts from, where it does."""
     try:
         with forward_to(journal, interruption):
             dataset = data.load(spec.dataset).to(device)
     except data.DatasetError as error:
         raise TrainingError("error", str(error)) from error
     refuse_misfit(spec, dataset)
+    if spec.weights and spec.weights.fine_tune:
+        dataset = as_weights_say(spec.weights, dataset)
+    given: Given | None = None
+    if spec.weights and checkpoint is None:
+        given = read_given(spec, spec.weights, dataset, journal.log)
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
-    model = _network(spec.model, dataset)
-    chosen = _chosen(spec, dataset, model, checkpoint, journal, ranks).apply()
+    model = network_for(spec.model, dataset, given.input if given else None)
+    shown = replace(dataset, enlarged_to=given.input.image_size) if given and given.input else dataset
+    chosen = _chosen(spec, shown, model, checkpoint, journal, ranks).apply()
     refuse_single_image(spec, dataset, model)
     model.to(device)
-    teacher: models.Network | None = None
+    if checkpoint:
+        for warning in compare_resumed(Metadata.parse(checkpoint.origin), spec, dataset):
+            journal.log(warning, "warning")
+    teacher: nn.Module | None = None
     teacher_key: dict[str, Any] | None = None
     if spec.teacher:
         if source is None or source.spec.fingerprint() != spec.teacher:
             raise TrainingError("spec", f"the run needs the teacher {spec.teacher}, which was not given")
-        teacher = _network(source.spec.model, dataset)
-        other_images = compare_origin(source.weights, dataset)
-        if other_images:
-            journal.log(other_images, "warning")
-        load_weights(teacher, source.weights)
+        teacher, wanted = load_teacher(source, spec, dataset, journal)
         teacher.to(device).eval().requires_grad_(False)
         if spec.training.speed.reuse_teacher:
             teacher_key = {"model": source.spec.model.model_dump(mode="json"), "sha256": _sha256(source.weights)}
+            if wanted:
+                teacher_key["input"] = asdict(wanted)
     if ranks.rank:  # dropout is of each rank's own images
         torch.manual_seed(spec.seed + (ranks.rank << 32))
+    loss = methods.build(spec.method)
     with forward_to(journal, interruption):  # it may read images to test robustness on
-        return Engine(spec, dataset, model, teacher, methods.build(spec.method), journal, chosen, teacher_key, ranks)
+        return Engine(spec, dataset, model, teacher, loss, journal, chosen, teacher_key, ranks), given
 
 
 def work_of(spec: RunSpec, dataset: Dataset) -> Work:
@@ -284,29 +297,28 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _network(choice: ModelChoice, dataset: Dataset) -> models.Network:
-    try:
-        return models.build(
-            choice.name,
-            num_classes=dataset.num_classes,
-            image_size=dataset.image_size,
-            in_channels=dataset.channels,
-            **choice.params,
-        )
-    except ImportError as error:
-        raise TrainingError("spec", f"{choice.name} needs a package that is not installed here: {error}") from error
-    except ValueError as error:
-        raise TrainingError("spec", str(error)) from error
-
-
-def _start_from(weights: Weights, engine: Engine, journal: Journal) -> None:
+def _start_from(weights: Weights, given: Given, engine: Engine, journal: Journal) -> None:
     assert isinstance(engine.model, models.Network)
     try:
-        models.load_source(engine.model, weights.source, weights.sha256, any_classes=weights.fine_tune)
+        notes = models.load_given(
+            engine.model, given.weights, any_classes=weights.fine_tune, fresh_last_layer=given.fresh_last_layer
+        )
     except models.WeightsError as error:
         raise TrainingError("spec", f"the teacher's weights: {error}") from error
     use = "trained on" if weights.fine_tune else "used as they are"
-    journal.log(f"weights from {weights.source}, {use}")
+    journal.log("; ".join((f"weights from {weights.source}, {use}", *notes)))
+
+
+def _measured(given: Given, engine: Engine, journal: Journal) -> tuple[dict[str, float], Given]:
+    """What weights used as they are are worth on the test images, and the same with what is suspicious of them."""
+    dataset = engine.dataset
+    network = behind(engine.model, input_of(dataset), given.input).to(dataset.device)
+    answers = answers_to_test_images(network, dataset)
+    summary = epoch_report(network, dataset)
+    found = doubts(answers, dataset, summary["test/top1"], given.weights.metadata.top1)
+    for doubt in found:
+        journal.log(doubt, "warning")
+    return summary, replace(given, warnings=(*given.warnings, *found))
 
 
 def _started(engine: Engine, device: torch.device) -> Started:

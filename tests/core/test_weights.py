@@ -234,7 +234,8 @@ class TestTeacher:
         assert torch.equal(kept["classifier.weight"], network(size=8).state_dict()["classifier.weight"])
 
     def test_a_file_is_trained_on_also_from_other_classes(self, tmp_path: Path) -> None:
-        source = tmp_path / "nine.pth"
+        source = tmp_path / "data" / "nine.pth"
+        source.parent.mkdir()
         torch.save(network(classes=9, size=8).state_dict(), source)
         spec = teacher_run({"source": f"file://{source}", "fine_tune": True})
         assert run_training(spec, tmp_path / "out") == "finished"

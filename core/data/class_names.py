@@ -1,0 +1,33 @@
+"""Names of the classes, also where a data set's files have none: what weights carry, to be told apart by."""
+
+from __future__ import annotations
+
+from core.catalog.datasets import SyntheticParams
+from core.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
+from core.data.dataset import Dataset
+from core.spec import DatasetChoice
+
+_DIGITS = tuple("0123456789")
+_OFFICIAL = {
+    "digits": _DIGITS,
+    "mnist": _DIGITS,
+    "svhn": _DIGITS,
+    "fashion_mnist": (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    ),
+    "cifar10": CIFAR10_CLASSES,
+    "cifar100": CIFAR100_CLASSES,
+}  # fmt: skip
+
+
+def class_names(choice: DatasetChoice, dataset: Dataset) -> tuple[str, ...]:
+    """In the order of their numbers; empty where nobody has named them (a data set of a plug-in)."""
+    if dataset.classes:
+        return dataset.classes
+    params = choice.typed_params
+    if choice.name == "synthetic" and isinstance(params, SyntheticParams):
+        # Another count, size or number of channels draws other prototypes.
+        problem = f"{params.num_classes}x{params.channels}x{params.image_size}"
+        return tuple(f"prototype {number} of {problem}" for number in range(params.num_classes))
+    names = _OFFICIAL.get(choice.name, ())
+    return names if len(names) == dataset.num_classes else ()

@@ -1,0 +1,244 @@
+"""Pickles read as data: tensors, numbers and containers are made, every other object becomes a placeholder.
+
+A pickle is a program that may call any function it can name. The unpickler here hands out a short list of functions
+that only build tensors, arrays and sets; whatever else a file names is an ``Inert`` placeholder, which keeps the state
+that was stored with the object and does nothing. No module named by the file is imported.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.models.network import WeightsError
+
+_MAX_NESTED = 2  # storages that were pickled inside a pickle, see ``_storage_from_bytes``
+
+# Modules of which a checkpoint needs no function: a file that names one would run code, so it is refused by name.
+_REFUSED = frozenset((
+    "builtins", "os", "posix", "nt", "sys", "subprocess", "shutil", "importlib", "runpy", "ctypes", "pty", "socket",
+    "code", "codecs", "io", "_io", "inspect", "webbrowser", "timeit", "pdb",
+    "bdb", "marshal",
+))  # fmt: skip
+_PLACEHOLDERS_OF_BUILTINS = frozenset((
+    "object", "list", "dict", "tuple", "int", "float", "bool", "str", "range", "slice", "Exception", "Ellipsis",
+    "NotImplemented",
+))  # fmt: skip
+
+
+class Inert(dict[Any, Any]):
+    """Stands for an object whose class is not known here. Items and attributes are kept as data.
+
+    Attributes:
+        state: what was stored as the object's state, such as an ``argparse.Namespace``'s attributes.
+        args: what its constructor would have been called with.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
+        made = super().__new__(cls)
+        made.state, made.args, made.items_added = None, args, []
+        return made
+
+    state: Any
+    args: tuple[Any, ...]
+    items_added: list[Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Inert:
+        return Inert(*args)
+
+    def append(self, item: Any) -> None:
+        self.items_added.append(item)
+
+    def extend(self, items: Any) -> None:
+        self.items_added.extend(items)
+
+    def add(self, item: Any) -> None:
+        self.items_added.append(item)
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class _Allowed:
+    """A function that a pickle may call. Without attributes, so that a pickle cannot change the function itself."""
+
+    __slots__ = ("_function",)
+
+    _function: Callable[..., Any]
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError("it changes a function")
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it changes a function")
+
+
+def _rebuilt_from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
+    """A tensor of a subclass, or with attributes of its own, as a plain one."""
+    if not isinstance(function, _Allowed):
+        raise pickle.UnpicklingError("it rebuilds a tensor by an unknown function")
+    return function(*args)
+
+
+def _parameter_with_state(data: Any, requires_grad: Any, hooks: Any, state: Any) -> Any:
+    return data
+
+
+def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Any:
+    return data
+
+
+def _encoded(text: str, encoding: str = "latin1") -> bytes:
+    """How Python 3 writes bytes in protocol 2."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it encodes a text by {encoding!r}")
+    return text.encode("latin1")
+
+
+def _array(kind: Any, shape: Any, code: Any) -> Any:
+    if kind is not np.ndarray:
+        raise pickle.UnpicklingError("it makes an array of another kind")
+    return np._core.multiarray._reconstruct(np.ndarray, (0,), b"b")  # type: ignore[attr-defined]
+
+
+def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None) -> Any:
+    found = np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order if order in ("C", "F") else "C")
+    return found if axis_order is None else found.transpose(axis_order)
+
+
+def _scalar(dtype: Any, content: Any = None) -> Any:
+    """A NumPy number as Python's own."""
+    if not isinstance(dtype, np.dtype) or dtype.hasobject or dtype.kind not in "biufc":
+        return Inert(dtype)
+    data = content.encode("latin1") if isinstance(content, str) else content  # written by Python 2
+    return np.frombuffer(data, dtype=dtype, count=1)[0].item()
+
+
+def _set(items: Any = ()) -> Any:
+    return set(items) if isinstance(items, list | tuple | set) else Inert(items)
+
+
+def _bytearray(content: Any = b"", encoding: str = "latin1") -> bytearray:
+    if isinstance(content, str):
+        content = _encoded(content, encoding)
+    return bytearray(content) if isinstance(content, bytes | bytearray) else bytearray()
+
+
+def _mapping(*_: Any) -> dict[Any, Any]:
+    """In place of a ``defaultdict`` or ``Counter``: its items are set afterwards."""
+    return {}
+
+
+# What a storage of bytes is told by; not the class itself, whose attributes a pickle could set.
+_BYTES = SimpleNamespace(dtype=torch.uint8)
+_UTILS = torch._utils
+_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("torch._utils", "_rebuild_tensor"): _UTILS._rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _UTILS._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): _UTILS._rebuild_tensor_v3,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter_with_state,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuilt_from_type,
+    ("torch", "Size"): torch.Size,
+    ("torch", "device"): lambda *_: torch.device("cpu"),
+    ("collections", "defaultdict"): _mapping,
+    ("_codecs", "encode"): _encoded,
+    ("numpy", "dtype"): np.dtype,
+    ("builtins", "set"): _set,
+    ("builtins", "frozenset"): _set,
+    ("builtins", "bytearray"): _bytearray,
+    ("builtins", "complex"): lambda *_: Inert(),
+}
+for _module in ("numpy.core", "numpy._core"):
+    _FUNCTIONS[f"{_module}.multiarray", "_reconstruct"] = _array
+    _FUNCTIONS[f"{_module}.multiarray", "scalar"] = _scalar
+    _FUNCTIONS[f"{_module}.numeric", "_frombuffer"] = _frombuffer
+
+
+class InertUnpickler(pickle.Unpickler):
+    """Reads a pickle of any protocol. Raises UnpicklingError where it names a function that would run code."""
+
+    nested = 0
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = "builtins" if module == "__builtin__" else module
+        if (module, name) == ("torch.storage", "_load_from_bytes"):
+            return _Allowed(lambda data: _storage_from_bytes(data, self.nested + 1))
+        if function := _FUNCTIONS.get((module, name)):
+            return _Allowed(function)
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
+            return found
+        if (module, name) == ("torch.storage", "UntypedStorage"):
+            return _BYTES
+        root = module.partition(".")[0]
+        if {module, root} & _REFUSED and not (module == "builtins" and name in _PLACEHOLDERS_OF_BUILTINS):
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return type(name.rpartition(".")[2] or "Inert", (Inert,), {"__module__": module})
+
+
+def _storage_from_bytes(data: Any, depth: int) -> Any:
+    """A storage as a plain pickle of a tensor holds it: a file of torch's inside the file."""
+    if depth > _MAX_NESTED or not isinstance(data, bytes):
+        raise pickle.UnpicklingError("storages are nested too deeply")
+    return load_torch(io.BytesIO(data), depth)
+
+
+def load_torch(file: Any, nested: int = 0) -> Any:
+    """What ``torch.save`` wrote into a file, in its present or in its older form (before 1.6), on the CPU.
+
+    Raises whatever the reader comes upon in a damaged file.
+    """
+    unpickler = type("Unpickler", (InertUnpickler,), {"nested": nested})
+    module = SimpleNamespace(
+        __name__=__name__,
+        Unpickler=unpickler,
+        load=lambda stream, **options: unpickler(stream, **options).load(),
+    )
+    # Texts of Python 2 are bytes, which latin1 turns into texts and back without loss.
+    return torch.load(file, map_location="cpu", pickle_module=module, weights_only=False, encoding="latin1")
+
+
+def load_plain(file: Any) -> Any:
+    """What ``pickle.dump`` wrote into a file. Raises as ``load_torch``."""
+    return InertUnpickler(file, encoding="latin1").load()
+
+
+def as_tensor(value: Any) -> Tensor | None:
+    """A tensor of plain numbers, or a NumPy array of numbers as one; None for anything else.
+
+    Raises WeightsError for a quantised tensor, whose integers are no weights.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+    if not isinstance(value, Tensor):
+        return None
+    if value.is_quantized:
+        raise WeightsError("it holds quantised tensors; save the weights of the network before it was quantised")
+    return value.detach() if value.layout is torch.strided and not value.is_meta else None

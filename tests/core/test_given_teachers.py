@@ -1,0 +1,401 @@
+"""Teachers from elsewhere: whose classes they are of, the images they expect, and how good they turn out to be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+
+from core import data, models
+from core.cli import main
+from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Metrics, Started, read_journal
+from core.models.metadata import InputFormat, Metadata, metadata_of, other_classes, serialised
+from core.models.published import imagenet_names, published_input
+from core.spec import DatasetChoice, ExperimentSpec, RunSpec, parse_experiment
+from core.training import TeacherSource, run_training
+from core.training.checkpoint import CHECKPOINT_NAME
+from core.training.stopping import Options
+from core.training.teacher_input import OwnInput, input_of
+
+MODEL = {"name": "small_cnn", "params": {"width": 4}}
+CLASSES = ("ant", "bee", "cat", "dog")
+SIDE = 8
+
+
+def picture(label: int, light: float, random: np.random.Generator) -> Image.Image:
+    """Stripes down, stripes across, a chequer or nothing, on a background of some light."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    pattern = (x % 2, y % 2, (x + y) % 2, 0 * x)[label]
+    pixels = 110 + light + 30 * pattern[..., None] + random.normal(0, 12, (SIDE, SIDE, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def tree(root: Path, classes: tuple[str, ...] = CLASSES, lights: tuple[float, ...] = (-70, 70)) -> None:
+    """Images of both splits; the test images are of every light, whatever those of the training are."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 24)):
+        for label, name in enumerate(classes):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                light = lights[number % len(lights)] if split == "train" else (-70, 70)[number % 2]
+                picture(label, light, random).save(folder / f"{number:02d}.png")
+
+
+def experiment(folder: str, weights: Any = None, **more: Any) -> ExperimentSpec:
+    return parse_experiment(
+        {
+            "name": "given",
+            "dataset": {"name": "folder", "params": {"path": folder, "image_size": SIDE, "flip": False}},
+            "teacher": {"model": MODEL, **({"weights": weights} if weights else {})},
+            "student": {"model": {"name": "small_cnn", "params": {"width": 2}}},
+            "methods": ["kd"],
+            "seeds": [0],
+            "training": {"epochs": 8, "batch_size": 16, "augment": "none", "optimizer": {"lr": 0.1}},
+        }
+        | more
+    )
+
+
+def events(folder: Path) -> list[Event]:
+    return [record.event for record in read_journal(folder / JOURNAL_NAME)]
+
+
+def warnings(folder: Path) -> list[str]:
+    return [event.message for event in events(folder) if isinstance(event, Log) and event.level == "warning"]
+
+
+def teacher(out: Path, spec: ExperimentSpec) -> dict[str, float]:
+    """Run an experiment's teacher; its metrics."""
+    run = spec.teacher_run()
+    assert run
+    run_training(run, out)
+    last = events(out)[-1]
+    assert isinstance(last, Finished), last
+    return last.summary
+
+
+def refusal(out: Path, run: RunSpec | None) -> str:
+    assert run
+    assert run_training(run, out) == "failed"
+    last = events(out)[-1]
+    assert isinstance(last, Failed)
+    assert last.kind == "spec"
+    return last.reason
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Image folders, and in ``ours.safetensors`` a good teacher of ``pets``."""
+    root = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATA_DIR", str(root))
+        patch.setenv("DKD_PACK_DIR", str(root / ".packed"))
+        tree(root / "pets")
+        tree(root / "dark", lights=(-70,))
+        shutil.rmtree(root / "dark" / "test")
+        shutil.copytree(root / "pets" / "test", root / "dark" / "test")
+        tree(root / "renamed", ("ant", "bee", "cow", "dog"))
+        tree(root / "fewer", CLASSES[:3])
+        assert teacher(root / "trained", experiment("pets"))["test/top1"] > 90
+        shutil.copy(root / "trained" / "weights.safetensors", root / "ours.safetensors")
+        state = safetensors.torch.load_file(root / "ours.safetensors")
+        torch.save({"model": state}, root / "foreign.pth")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _here(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIR", str(home))
+    monkeypatch.setenv("DKD_PACK_DIR", str(home / ".packed"))
+
+
+def top1(folder: Path) -> float:
+    return next(event.values["test/top1"] for event in events(folder) if isinstance(event, Metrics))
+
+
+class TestClasses:
+    def test_ours_are_refused_on_other_classes_of_the_same_number(self, home: Path, tmp_path: Path) -> None:
+        reason = refusal(tmp_path / "out", experiment("renamed", "ours.safetensors").teacher_run())
+        assert "class 2 is 'cat' there and 'cow' here" in reason
+        assert "without cat and with cow" in reason
+
+    def test_ours_are_refused_on_fewer_classes(self, tmp_path: Path) -> None:
+        reason = refusal(tmp_path / "out", experiment("fewer", "ours.safetensors").teacher_run())
+        assert "4 classes, not 3" in reason
+
+    def test_ours_are_refused_on_another_data_set_without_files(self, tmp_path: Path) -> None:
+        synthetic = {
+            "name": "synthetic",
+            "params": {"num_classes": 4, "image_size": 8, "train_size": 40, "test_size": 8},
+        }
+        reason = refusal(tmp_path / "out", experiment("x", "ours.safetensors", dataset=synthetic).teacher_run())
+        assert "class 0 is 'ant' there" in reason
+
+    def test_another_order_is_refused(self, home: Path, tmp_path: Path) -> None:
+        told = metadata_of(home / "ours.safetensors")
+        state = safetensors.torch.load_file(home / "ours.safetensors")
+        shuffled = Metadata(classes=("bee", "ant", "cat", "dog"), input=told.input)
+        (home / "shuffled.safetensors").write_bytes(serialised(state, shuffled))
+        reason = refusal(tmp_path / "out", experiment("pets", "shuffled.safetensors").teacher_run())
+        assert "the same classes in another order; class 0 is 'bee' there and 'ant' here" in reason
+
+    def test_by_upload_too(self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DKD_UPLOADS", str(tmp_path))
+        sha = "a" * 64
+        shutil.copy(home / "ours.safetensors", tmp_path / f"{sha}.safetensors")
+        reason = refusal(tmp_path / "out", experiment("renamed", f"upload:{sha}").teacher_run())
+        assert "class 2 is 'cat' there" in reason
+
+    def test_converting_and_using_keep_the_names(self, home: Path, tmp_path: Path) -> None:
+        shape = ["--model", "small_cnn", "--params", '{"width": 4}', "--num-classes", "4", "--image-size", str(SIDE)]
+        for name in ("a.pth", "b.safetensors"):
+            assert main(["convert", str(home / "ours.safetensors"), str(home / name), *shape]) == 0
+            assert metadata_of(home / name) == metadata_of(home / "ours.safetensors")
+            assert "class 2 is 'cat'" in refusal(tmp_path / name, experiment("renamed", name).teacher_run())
+        teacher(tmp_path / "used", experiment("pets", "b.safetensors"))
+        kept = metadata_of(tmp_path / "used" / "weights.safetensors")
+        assert (kept.classes, kept.taken_for, kept.top1) == (CLASSES, (), metadata_of(home / "ours.safetensors").top1)
+
+    def test_names_that_nobody_knows_are_not_made_up(self, tmp_path: Path) -> None:
+        teacher(tmp_path / "out", experiment("pets", "foreign.pth"))
+        with safetensors.safe_open(tmp_path / "out" / "weights.safetensors", framework="pt") as file:
+            told = file.metadata()
+        assert "dkd_classes" not in told
+        assert json.loads(told["dkd_taken_for"]) == list(CLASSES)
+
+    def test_trained_on_they_begin_with_a_fresh_last_layer(self, home: Path, tmp_path: Path) -> None:
+        tuned = {"source": "ours.safetensors", "fine_tune": True}
+        training = {"epochs": 1, "batch_size": 16, "optimizer": {"lr": 1e-9, "weight_decay": 0}, "augment": "none"}
+        teacher(tmp_path / "other", experiment("renamed", tuned, training=training))
+        assert any("the last layer begins fresh" in text for text in warnings(tmp_path / "other"))
+        teacher(tmp_path / "same", experiment("pets", tuned, training=training))
+        assert warnings(tmp_path / "same") == []
+        before = safetensors.torch.load_file(home / "ours.safetensors")["classifier.weight"]
+        other, same = (
+            safetensors.torch.load_file(tmp_path / name / "weights.safetensors")["classifier.weight"]
+            for name in ("other", "same")
+        )
+        torch.testing.assert_close(same, before, atol=1e-5, rtol=0)
+        assert (other - before).abs().max() > 0.01
+        assert metadata_of(tmp_path / "other" / "weights.safetensors").classes == ("ant", "bee", "cow", "dog")
+
+    def test_a_run_does_not_go_on_with_other_classes(self, home: Path, tmp_path: Path) -> None:
+        shutil.copytree(home / "pets", home / "changing")
+        run = experiment("changing").teacher_run()
+        assert run
+        polled = iter(range(100))
+        options = Options(stop_asked=lambda: next(polled) == 5)
+        assert run_training(run, tmp_path / "half", options=options) == "stopped"
+        for split in ("train", "test"):
+            os.rename(home / "changing" / split / "cat", home / "changing" / split / "cow")
+        assert run_training(run, tmp_path / "rest", resume=tmp_path / "half" / CHECKPOINT_NAME) == "failed"
+        last = events(tmp_path / "rest")[-1]
+        assert isinstance(last, Failed)
+        assert "began on other classes" in last.reason
+
+    def test_names_of_data_sets_without_files(self) -> None:
+        from core.data.class_names import class_names
+
+        for name, first in (("digits", "0"), ("synthetic", "prototype 0 of 10x3x16")):
+            choice = DatasetChoice(name=name)
+            assert class_names(choice, data.load(choice))[0] == first
+
+    @pytest.mark.parametrize(
+        ("theirs", "ours", "words"),
+        [
+            (("caf\u00e9", "b c"), ("cafe\u0301", "b_c"), ""),
+            (("a", "b"), ("a", "b", "c"), "2 classes, not 3; these are with c"),
+            (("a", "b"), (), "have no names"),
+        ],
+    )
+    def test_how_classes_differ(self, theirs: tuple[str, ...], ours: tuple[str, ...], words: str) -> None:
+        found = other_classes(theirs, ours)
+        assert words in found
+        assert bool(words) == bool(found)
+
+    def test_published_weights_of_imagenet_are_refused_on_others(self, tmp_path: Path) -> None:
+        from core.training.given import _other_than_published
+
+        wordnet = imagenet_names()[0]
+        said: list[str] = []
+        assert _other_than_published("resnet18", wordnet, 1000, said) == ""
+        assert "class 0 is" in _other_than_published("resnet18", wordnet[::-1], 1000, said)
+        assert "for 1000 classes, not for 10" in _other_than_published("timm:resnet18", CLASSES, 10, said)
+        assert said == []
+        assert _other_than_published("resnet18", tuple(map(str, range(1000))), 1000, said) == ""
+        assert "nobody knows" in said[0]
+
+
+class TestInput:
+    def test_ours_are_as_good_on_other_training_images(self, home: Path, tmp_path: Path) -> None:
+        """The finding: one file, the same test images, and what it was worth depended on the student's."""
+        at_home = metadata_of(home / "ours.safetensors").top1
+        assert teacher(tmp_path / "ours", experiment("dark", "ours.safetensors"))["test/top1"] == at_home
+        assert warnings(tmp_path / "ours") == []
+        foreign = teacher(tmp_path / "foreign", experiment("dark", "foreign.pth"))["test/top1"]
+        assert foreign < at_home - 10
+        assert any(
+            "how the images of these weights are to be normalised" in text for text in warnings(tmp_path / "foreign")
+        )
+        told = metadata_of(home / "ours.safetensors").input
+        assert told
+        named = {"source": "foreign.pth", "mean": list(told.mean), "std": list(told.std)}
+        assert teacher(tmp_path / "named", experiment("dark", named))["test/top1"] == at_home
+        assert warnings(tmp_path / "named") == []
+        assert metadata_of(tmp_path / "named" / "weights.safetensors").input == InputFormat(
+            told.mean, told.std, SIDE, known_from="given"
+        )
+
+    def test_students_are_taught_by_the_teacher_as_it_was_measured(self, home: Path, tmp_path: Path) -> None:
+        spec = experiment("dark", "ours.safetensors")
+        teacher(tmp_path / "teacher", spec)
+        run = spec.plan()[1].spec
+        source = TeacherSource(spec.plan()[0].spec, tmp_path / "teacher" / "weights.safetensors")
+        assert run_training(run, tmp_path / "student", source) == "finished"
+        said = [event.message for event in events(tmp_path / "student") if isinstance(event, Log)]
+        assert any(text.startswith("the teacher sees the views with mean") for text in said)
+        # Where the teacher is right on nearly all test images, so is a student that agrees with it.
+        values = next(event.values for event in reversed(events(tmp_path / "student")) if isinstance(event, Metrics))
+        right = values["fidelity/agreement"] - values["test/top1"]
+        assert abs(right) <= 100 - metadata_of(home / "ours.safetensors").top1 + 1e-6  # type: ignore[operator]
+
+    def test_logits_that_are_kept_belong_to_the_input(
+        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DKD_CACHE_DIR", str(tmp_path / "cache"))
+        keys = []
+        for name, weights in (
+            ("own", "foreign.pth"),
+            ("named", {"source": "foreign.pth", "mean": [0.5] * 3, "std": [0.25] * 3}),
+        ):
+            spec = experiment("pets", weights)
+            teacher(tmp_path / name, spec)
+            source = TeacherSource(spec.plan()[0].spec, tmp_path / name / "weights.safetensors")
+            assert run_training(spec.plan()[1].spec, tmp_path / f"{name}-student", source) == "finished"
+            keys.append({path.name for path in (tmp_path / "cache" / "teacher-logits").iterdir() if path.is_dir()})
+        assert len(keys[1]) == len(keys[0]) + 1
+
+    def test_a_change_of_input_is_what_the_network_would_have_been_shown(self) -> None:
+        dataset = data.load(
+            DatasetChoice(name="synthetic", params={"num_classes": 4, "image_size": 8, "train_size": 8})
+        )
+        shown, wanted = input_of(dataset), InputFormat((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 8)
+        seen = OwnInput(torch.nn.Identity(), shown, wanted)(dataset.normalise(dataset.train.images))
+        pixels = dataset.train.images.double() / 255
+        mean, std = (torch.tensor(row, dtype=torch.float64).view(1, 3, 1, 1) for row in (wanted.mean, wanted.std))
+        torch.testing.assert_close(seen.double(), (pixels - mean) / std, atol=1e-5, rtol=1e-5)
+        larger = OwnInput(torch.nn.Identity(), shown, InputFormat(shown.mean, shown.std, 16))
+        assert larger(dataset.normalise(dataset.train.images)).shape[-1] == 16
+
+    def test_another_size_is_resized_to(self, home: Path, tmp_path: Path) -> None:
+        """Weights of 16 px in a data set of 8 px: the network is built for 16, and is shown 16."""
+        named = {"source": "ours.safetensors", "image_size": 16}
+        teacher(tmp_path / "out", experiment("pets", named))
+        told = metadata_of(tmp_path / "out" / "weights.safetensors").input
+        assert told
+        assert told.image_size == 16
+
+    def test_published_values_are_torchvisions_and_timms(self) -> None:
+        ours = published_input("resnet18")
+        assert ours
+        assert (ours.mean, ours.std, ours.image_size) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
+        theirs = published_input("timm:vit_small_patch16_224")
+        assert theirs
+        assert (theirs.mean, theirs.std, theirs.interpolation) == ((0.5,) * 3, (0.5,) * 3, "bicubic")
+        assert published_input("resnet8") is None
+
+    def test_a_spec_without_them_is_the_spec_it_was(self) -> None:
+        """Its stored form and its fingerprint, of commit 2ef2faf."""
+        run = experiment("pets", "a.safetensors").teacher_run()
+        assert run
+        assert run.model_dump(mode="json")["weights"] == {"source": "a.safetensors", "sha256": None, "fine_tune": False}
+        assert run.fingerprint() == FINGERPRINT
+        named = experiment("pets", {"source": "a.safetensors", "mean": [0.5] * 3, "std": [0.5] * 3}).teacher_run()
+        assert named
+        assert named.fingerprint() != FINGERPRINT
+        assert RunSpec.model_validate_json(named.model_dump_json()) == named
+
+    @pytest.mark.parametrize(
+        ("weights", "words"),
+        [
+            ({"mean": [0.5]}, "mean and std go together"),
+            ({"mean": [0.5], "std": [0.0]}, "above 0"),
+            ({"image_size": 16, "fine_tune": True}, "without fine_tune"),
+        ],
+    )
+    def test_half_an_input_is_refused(self, weights: dict[str, Any], words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            experiment("pets", {"source": "a", **weights})
+
+    def test_as_many_numbers_as_channels(self, tmp_path: Path) -> None:
+        weights = {"source": "foreign.pth", "mean": [0.5], "std": [0.5]}
+        assert "3 channels" in refusal(tmp_path / "out", experiment("pets", weights).teacher_run())
+
+
+FINGERPRINT = "v1-ac0db53252faa4ffd7d3674912c79c6c"
+
+
+class TestWorth:
+    def given(self, home: Path, tmp_path: Path, name: str, state: dict[str, torch.Tensor]) -> list[str]:
+        torch.save(state, home / name)
+        teacher(tmp_path / "out", experiment("pets", name))
+        return warnings(tmp_path / "out")
+
+    def test_a_teacher_at_chance_is_warned_of_also_to_its_students(self, home: Path, tmp_path: Path) -> None:
+        fresh = models.build("small_cnn", num_classes=4, image_size=SIDE, width=4).state_dict()
+        fresh["classifier.bias"][1] = 100  # it says "bee" to everything
+        said = self.given(home, tmp_path, "chance.pth", dict(fresh))
+        assert any("which is chance (25.0 %)" in text for text in said)
+        spec = experiment("pets", "chance.pth")
+        source = TeacherSource(spec.plan()[0].spec, tmp_path / "out" / "weights.safetensors")
+        run_training(spec.plan()[1].spec, tmp_path / "student", source)
+        assert any(
+            text.startswith("the teacher: the given teacher is right on") for text in warnings(tmp_path / "student")
+        )
+
+    def test_one_far_below_its_claim_is_warned_of(self, home: Path, tmp_path: Path) -> None:
+        state = safetensors.torch.load_file(home / "ours.safetensors")
+        weaker = dict(state) | {"classifier.weight": state["classifier.weight"] * torch.tensor([[1.0], [1], [1], [-1]])}
+        assert any("its file claims 98.0 %" in text for text in self.given(home, tmp_path, "net_acc98.0.pth", weaker))
+
+    def test_classes_under_other_numbers_are_recognised(self, home: Path, tmp_path: Path) -> None:
+        state = dict(safetensors.torch.load_file(home / "ours.safetensors"))
+        for key in ("classifier.weight", "classifier.bias"):
+            state[key] = state[key][[1, 2, 3, 0]]
+        said = self.given(home, tmp_path, "turned.pth", state)
+        assert any("with its classes in another order" in text for text in said)
+
+    def test_a_good_one_is_not_warned_of(self, tmp_path: Path) -> None:
+        teacher(tmp_path / "out", experiment("pets", "ours.safetensors"))
+        assert warnings(tmp_path / "out") == []
+
+    def test_one_that_says_the_same_of_every_image_is_refused(self, home: Path, tmp_path: Path) -> None:
+        state = dict(safetensors.torch.load_file(home / "ours.safetensors"))
+        torch.save(state | {"classifier.weight": torch.zeros_like(state["classifier.weight"])}, home / "dead.pth")
+        assert "same logits" in refusal(tmp_path / "out", experiment("pets", "dead.pth").teacher_run())
+
+    def test_weights_of_zero_are_refused_in_the_run(self, home: Path, tmp_path: Path) -> None:
+        state = safetensors.torch.load_file(home / "ours.safetensors")
+        torch.save({key: torch.zeros_like(value) for key, value in state.items()}, home / "zero.pth")
+        assert "every layer is zero" in refusal(tmp_path / "out", experiment("pets", "zero.pth").teacher_run())
+
+
+def test_what_ours_say_of_themselves(home: Path) -> None:
+    told = metadata_of(home / "ours.safetensors")
+    started = next(event for event in events(home / "trained") if isinstance(event, Started))
+    assert told.classes == CLASSES
+    assert told.content.startswith(started.environment["images"])
+    assert told.dataset == "folder"
+    assert told.input
+    assert told.input.image_size == SIDE
+    assert told.input.known_from == "training"

@@ -1,0 +1,201 @@
+"""What a spec names by its path is read below DATA_DIR only, and is a regular file or a folder of bounded size."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+
+from core import models
+from core.data.errors import DatasetError
+from core.data.places import PathRefusedError, spec_path
+from core.events import JOURNAL_NAME, Failed, read_journal
+from core.models import read_source
+from core.spec import RunSpec, SpecError, parse_experiment, stored_experiment
+from core.training import run_training
+from tests.core import data_files as files
+
+BASE = {
+    "name": "paths",
+    "dataset": {
+        "name": "synthetic",
+        "params": {"num_classes": 4, "image_size": 8, "train_size": 32, "test_size": 8},
+    },
+    "student": {"model": {"name": "small_cnn", "params": {"width": 2}}},
+    "methods": ["ce"],
+    "seeds": [0],
+    "training": {"epochs": 1, "batch_size": 16},
+}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """DATA_DIR, with a secret beside it."""
+    root = tmp_path / "data"
+    root.mkdir()
+    (tmp_path / "secret").write_bytes(b"secret")
+    files.tree(tmp_path / "outside", ["a", "b"])
+    monkeypatch.setenv("DATA_DIR", str(root))
+    monkeypatch.setenv("DKD_PACK_DIR", str(tmp_path / "packs"))
+    monkeypatch.delenv("DKD_DATA_ROOTS", raising=False)
+    return root
+
+
+def odd_files(home: Path) -> Iterator[tuple[str, str]]:
+    """Names below DATA_DIR of what no spec may have read, with what is said of each."""
+    os.mkfifo(home / "pipe")
+    yield "pipe", "not a regular file"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+    yield "socket", "not a regular file"
+    for name, target in (("zero", "/dev/zero"), ("passwd", "/etc/passwd"), ("beside", "../secret")):
+        (home / name).symlink_to(target)
+        yield name, "link that leads out of DATA_DIR"
+    (home / "loop").symlink_to("loop")
+    yield "loop", "cannot be read"
+    (home / "folder").mkdir()
+    yield "folder", "not a regular file"
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "file://"], ids=["relative", "absolute", "address"])
+def test_weights_are_regular_files_below_data_dir(prefix: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)  # and back afterwards
+    for name, words in odd_files(home):
+        with pytest.raises(models.WeightsError, match=words):
+            read_source({"": name, "/": f"{home}/{name}", "file://": f"file://{home}/{name}"}[prefix], None)
+
+
+@pytest.mark.parametrize(
+    "source", ["/dev/zero", "file:///dev/zero", "file:///etc/passwd", "/etc/passwd", "~/.bashrc", "file://../secret"]
+)
+def test_weights_elsewhere_are_refused(source: str) -> None:
+    with pytest.raises(models.WeightsError, match=r"is not below .*DKD_DATA_ROOTS"):
+        read_source(source, None)
+
+
+@pytest.mark.parametrize("source", ["../secret", "a/../../secret", "a\0b", "upload:../../secret"])
+def test_paths_that_climb_are_refused(source: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setenv("DKD_UPLOADS", str(home))
+    with pytest.raises(models.WeightsError):
+        read_source(source, None)
+    if not source.startswith("upload:"):
+        with pytest.raises(SpecError, match=r"teacher\.weights"):
+            parse_experiment(BASE | {"teacher": {"model": "small_cnn", "weights": source}})
+
+
+def test_the_owner_of_a_worker_may_list_more_folders(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = models.build("small_cnn", num_classes=4, image_size=8)
+    (tmp_path / "shared").mkdir()
+    safetensors.torch.save_file(net.state_dict(), tmp_path / "shared" / "t.safetensors")
+    (home / "linked").symlink_to(tmp_path / "shared")
+    sources = (f"{tmp_path}/shared/t.safetensors", f"file://{tmp_path}/shared/t.safetensors", "linked/t.safetensors")
+    for source in sources:
+        with pytest.raises(models.WeightsError, match="DKD_DATA_ROOTS"):
+            read_source(source, None)
+    monkeypatch.setenv("DKD_DATA_ROOTS", f"/nowhere:{tmp_path}/shared")
+    for source in sources:
+        assert read_source(source, None).content.keys() == net.state_dict().keys()
+
+
+def test_a_link_within_data_dir_is_followed(home: Path) -> None:
+    (home / "real").mkdir()
+    (home / "link").symlink_to("real")
+    assert spec_path("link", "folder") == home / "real"
+    with pytest.raises(PathRefusedError, match="not a regular file"):
+        spec_path("link", "file")
+    with pytest.raises(PathRefusedError, match="no folder"):
+        spec_path("none", "folder")
+
+
+@pytest.mark.parametrize("path", ["/etc", "..", "a/../../b", "~/x", "/"])
+def test_a_stylised_folder_is_below_data_dir_as_a_data_folder_is(path: str) -> None:
+    with pytest.raises(SpecError, match=r"training\.stylised: must be a relative path below DATA_DIR"):
+        parse_experiment(BASE | {"training": {"epochs": 1, "stylised": path}})
+    with pytest.raises(SpecError, match=r"dataset\.params\.path: must be a relative path below DATA_DIR"):
+        parse_experiment(BASE | {"dataset": {"name": "folder", "params": {"path": path, "image_size": 8}}})
+
+
+def test_a_spec_that_was_taken_before_is_still_read() -> None:
+    stored = parse_experiment(BASE).model_dump(mode="json")
+    stored["training"]["stylised"] = "/etc"
+    stored["teacher"] = {"model": {"name": "small_cnn", "params": {}}, "weights": {"source": "../t.pth"}}
+    assert stored_experiment(stored).training.stylised == "/etc"
+
+
+def failure(run: RunSpec, out: Path) -> str:
+    assert run_training(run, out) == "failed"
+    last = [record.event for record in read_journal(out / JOURNAL_NAME)][-1]
+    assert isinstance(last, Failed)
+    return last.reason
+
+
+def test_links_out_of_data_dir_are_refused_for_folders_too(home: Path, tmp_path: Path) -> None:
+    (home / "out").symlink_to(tmp_path / "outside")
+    (home / "half").mkdir()
+    for part in ("train", "test"):
+        (home / "half" / part).symlink_to(tmp_path / "outside" / part)
+    stylised = parse_experiment(BASE | {"training": {"epochs": 1, "stylised": "out/train"}}).plan()[0].spec
+    assert "link that leads out of DATA_DIR" in failure(stylised, tmp_path / "one")
+    for name in ("out", "half"):
+        dataset = {"name": "folder", "params": {"path": name, "image_size": 8}}
+        run = parse_experiment(BASE | {"dataset": dataset}).plan()[0].spec
+        assert "link that leads out of DATA_DIR" in failure(run, tmp_path / name)
+
+
+class Endless:
+    """A file elsewhere that goes on for ever, whatever it says of its length."""
+
+    def __init__(self, size: int | None) -> None:
+        self.size, self.sent = size, 0
+
+    def read(self, count: int) -> bytes:
+        self.sent += count
+        return b"\0" * count
+
+    @contextmanager
+    def opened(self, *_: Any, **__: Any) -> Iterator[Endless]:
+        yield self
+
+
+@pytest.mark.parametrize("size", [None, 10, 10**15], ids=["no length", "too short a length", "its length"])
+@pytest.mark.parametrize("scheme", ["https", "s3", "gs"])
+def test_a_download_ends_at_the_limit(
+    scheme: str, size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tempfile
+
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setenv("DKD_DOWNLOAD", "1")
+    monkeypatch.setenv("DKD_MAX_WEIGHTS_GB", "0.005")
+    remote = Endless(size)
+    monkeypatch.setattr("fsspec.open", remote.opened)
+    with pytest.raises(models.WeightsError, match=r"larger than 0.005 GB.*DKD_MAX_WEIGHTS_GB"):
+        read_source(f"{scheme}://host/weights.pth", None)
+    assert remote.sent <= 7 * 2**20
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", ["many", "-1", "0", "nan"])
+def test_a_limit_that_is_no_size_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setenv("DKD_MAX_WEIGHTS_GB", limit)
+    (home / "t.pth").write_bytes(b"x")
+    with pytest.raises(models.WeightsError, match="number of gigabytes"):
+        read_source("t.pth", None)
+
+
+def test_a_missing_data_folder_is_said_as_before(home: Path) -> None:
+    from core import data
+    from core.spec import DatasetChoice
+
+    with pytest.raises(DatasetError, match="there is no image folder"):
+        data.load(DatasetChoice(name="folder", params={"path": "none", "image_size": 8}))
