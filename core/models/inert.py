@@ -7,6 +7,7 @@ that was stored with the object and does nothing. No module named by the file is
 
 from __future__ import annotations
 
+import builtins
 import collections
 import io
 import pickle
@@ -28,10 +29,7 @@ _REFUSED = frozenset((
     "code", "codecs", "io", "_io", "inspect", "webbrowser", "timeit", "pdb",
     "bdb", "marshal",
 ))  # fmt: skip
-_PLACEHOLDERS_OF_BUILTINS = frozenset((
-    "object", "list", "dict", "tuple", "int", "float", "bool", "str", "range", "slice", "Exception", "Ellipsis",
-    "NotImplemented",
-))  # fmt: skip
+_HARMLESS_BUILTINS = frozenset(("long", "unicode", "xrange", "basestring", "Ellipsis", "NotImplemented"))
 
 
 class Inert(dict[Any, Any]):
@@ -198,9 +196,14 @@ class InertUnpickler(pickle.Unpickler):
         if (module, name) == ("torch.storage", "UntypedStorage"):
             return _BYTES
         root = module.partition(".")[0]
-        if {module, root} & _REFUSED and not (module == "builtins" and name in _PLACEHOLDERS_OF_BUILTINS):
+        if {module, root} & _REFUSED and not (module == "builtins" and _is_harmless(name)):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return type(name.rpartition(".")[2] or "Inert", (Inert,), {"__module__": module})
+
+
+def _is_harmless(name: str) -> bool:
+    """Whether a built-in name is a type or a constant, also of Python 2, and no function such as ``eval``."""
+    return name in _HARMLESS_BUILTINS or isinstance(getattr(builtins, name, None), type)
 
 
 def _storage_from_bytes(data: Any, depth: int) -> Any:

@@ -82,6 +82,8 @@ SHAPES: dict[str, Any] = {
         "d": collections.defaultdict(list, a=[1]),
         "s": {1},
     },
+    "types and errors": {"model": STATE, "kind": int, "reason": ValueError("x"), "steps": range(3), "all": ...},
+    "random states": {"model": STATE, "torch": torch.get_rng_state(), "numpy": np.random.default_rng(0)},
     "device, dtype, size": {"model": STATE, "d": torch.device("cpu"), "t": torch.float16, "s": torch.Size([1])},
     "pycls": {"epoch": 3, "model_state": STATE},
     "model_state_dict": {"model_state_dict": STATE},
