@@ -13,7 +13,8 @@ from fastapi_offline import FastAPIOffline
 from backend import errors, openapi, routes
 from backend.artifacts import open_store
 from backend.db import Database
-from backend.middleware import AccessLog, BodyLimit, HostCheck, SecurityHeaders
+from backend.limits import limits
+from backend.middleware import AccessLog, HostCheck, SecurityHeaders
 from backend.monitoring import Monitor
 from backend.nudge import Nudger
 from backend.parameters import refuse_unknown
@@ -58,6 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.settings = settings
+    app.state.limits = limits(settings)
     app.state.database = Database(settings.database_url)
     app.state.store = open_store(settings.artifacts)
     app.state.nudger = Nudger(settings)
@@ -70,8 +72,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     openapi.install(app)
     # The last one added is the outermost.
-    uploads = {"/api/v1/teachers/uploads": settings.max_upload_bytes}
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, others=uploads)
     app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
@@ -11,9 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from backend.deps import submits
-from backend.texts import first_unfit
 from backend.tokens import Principal
 from core.spec import Problem, SpecError
+from core.wire.bounds import first_problems
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -29,29 +28,11 @@ class Body:
 
 
 async def read_body(request: Request, _: Annotated[Principal, submits]) -> Body:
-    """Whoever may not submit has nothing read."""
+    """The body that the route's bounds have read."""
     raw = await request.body()
-    try:
-        data = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)
-    except (ValueError, RecursionError) as error:
-        raise SpecError([Problem("", f"the body is not JSON: {error}")]) from None
-    unfit = first_unfit(data)
-    if unfit is not None:
-        raise SpecError([Problem(unfit, "contains a character that is not text")])
-    return Body(data, hashlib.sha256(raw).hexdigest())
-
-
-def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON keeps the last of two equal fields and says nothing; a person who wrote both is told instead."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
+    if not raw:
+        raise SpecError([Problem("", "the body is not JSON: it is empty")])
+    return Body(await request.json(), hashlib.sha256(raw).hexdigest())
 
 
 async def _raw(request: Request) -> bytes:
@@ -64,7 +45,9 @@ def parsed(model: type[Model], raw: bytes) -> Model:
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False)
+        problems, more = first_problems(error)
+        if more:
+            problems.append({"type": "more", "loc": (), "msg": f"and {more} more problems"})
         raise RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems]) from None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, ParamSpec, TypeVar
 
 from fastapi import Depends, Request, Security
@@ -19,6 +19,9 @@ from backend.waking import Waker
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_PRINCIPAL = "dkd.principal"
+"""Where a request's scope keeps it."""
 
 bearer = HTTPBearer(auto_error=False, description="Of `dkd token create`, or the admin's own.")
 
@@ -70,12 +73,22 @@ SessionDep = Annotated[Session, Depends(_reading, scope="function")]
 """A session for reading, closed before the answer is sent."""
 
 
-async def authorize(
-    needed: SecurityScopes,
-    request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-) -> Principal:
-    """Who sent the request. Raises ApiError 401 without a valid token, 403 where its scopes do not reach."""
+async def admit(needed: Sequence[str], request: Request) -> Principal:
+    """Who sent the request. Raises ApiError 401 without a valid token, 403 where its scopes do not reach.
+
+    The token is looked up once a request, by the first who asks: the route's own bounds, before they read a body.
+    """
+    principal: Principal | None = request.scope.get(_PRINCIPAL)
+    if principal is None:
+        principal = request.scope[_PRINCIPAL] = await _identified(request)
+    missing = [scope for scope in needed if scope not in principal.scopes]
+    if missing:
+        raise ApiError(403, f"this token does not have the scope {', '.join(missing)}")
+    return principal
+
+
+async def _identified(request: Request) -> Principal:
+    credentials = await bearer(request)
     if credentials is None:
         raise ApiError(401, "send a token as 'Authorization: Bearer …'", headers={"WWW-Authenticate": "Bearer"})
     database = await _database(request)  # not asked for as a dependency: each costs every request its share
@@ -83,10 +96,17 @@ async def authorize(
     if principal is None:
         header = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         raise ApiError(401, "this token is not known here, was revoked, or has expired", headers=header)
-    missing = [scope for scope in needed.scopes if scope not in principal.scopes]
-    if missing:
-        raise ApiError(403, f"this token does not have the scope {', '.join(missing)}")
     return principal
+
+
+# ``bearer`` is asked for so that the description of the interface names it; ``admit`` reads the header.
+async def authorize(
+    needed: SecurityScopes,
+    request: Request,
+    _: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> Principal:
+    """``admit`` as a dependency, for the routes that need to know who it is."""
+    return await admit(needed.scopes, request)
 
 
 ReaderDep = Annotated[Principal, Security(authorize, scopes=["read"])]

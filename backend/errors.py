@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
 
 import structlog
 from fastapi import FastAPI, Request
@@ -13,12 +15,15 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
 from core.spec import SpecError
+from core.wire.bounds import MAX_PROBLEMS
 from core.wire.public import ProblemDetails, ProblemField
 from core.wire.store import StoreError
 
 _log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+_LONGEST_TEXT = 2000
+_LONGEST_PATH = 500
 
 
 class ApiError(Exception):
@@ -41,7 +46,7 @@ class ApiError(Exception):
 
 def not_found(what: str, key: str) -> ApiError:
     """404: as "no run named x"."""
-    return ApiError(404, f"there is no {what} {key!r}")
+    return ApiError(404, f"there is no {what} {_cut(key, 100)!r}")
 
 
 def conflict(detail: str, *errors: ProblemField) -> ApiError:
@@ -55,9 +60,18 @@ def invalid(detail: str, *errors: ProblemField) -> ApiError:
 
 
 def problem_response(
-    status: int, detail: str, errors: Iterable[ProblemField] = (), headers: dict[str, str] | None = None
+    status: int, detail: str, errors: Sequence[ProblemField] = (), headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    problem = ProblemDetails(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors))
+    """The answer: at most 100 problems, the number of the others, and no text longer than a person reads."""
+    fields = [
+        ProblemField(path=_cut(field.path, _LONGEST_PATH), message=_cut(field.message, _LONGEST_TEXT))
+        for field in errors[:MAX_PROBLEMS]
+    ]
+    if len(errors) > MAX_PROBLEMS:
+        fields.append(ProblemField(path="", message=f"and {len(errors) - MAX_PROBLEMS} more problems"))
+    problem = ProblemDetails(
+        title=HTTPStatus(status).phrase, status=status, detail=_cut(detail, _LONGEST_TEXT), errors=fields
+    )
     return JSONResponse(problem.model_dump(mode="json"), status, headers=headers, media_type=MEDIA_TYPE)
 
 
@@ -88,37 +102,48 @@ def install(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         detail = error.detail
         if error.status_code == 404 and detail == HTTPStatus.NOT_FOUND.phrase:
-            detail = f"there is nothing at {request.url.path}"
+            detail = f"there is nothing at {shown_path(request.scope)}"
         elif error.status_code == 405:
-            detail = f"{request.url.path} does not take {request.method}"
+            detail = f"{shown_path(request.scope)} does not take {request.method}"
         return problem_response(error.status_code, detail, headers=dict(error.headers or {}))
 
     @app.exception_handler(IntegrityError)
     async def _raced(request: Request, error: IntegrityError) -> JSONResponse:
-        _log.warning("conflict", path=request.url.path, error=str(error.orig))
+        _log.warning("conflict", path=shown_path(request.scope), error=str(error.orig))
         return problem_response(409, "somebody else changed the same thing at the same time; look again and repeat")
 
     @app.exception_handler(OperationalError)
     async def _database_away(request: Request, error: OperationalError) -> JSONResponse:
-        _log.error("database unavailable", path=request.url.path, error=str(error.orig))
+        _log.error("database unavailable", path=shown_path(request.scope), error=str(error.orig))
         return problem_response(503, "the database does not answer; try again", headers={"Retry-After": "2"})
 
     @app.exception_handler(DatabaseError)
     async def _database_damaged(request: Request, error: DatabaseError) -> JSONResponse:
         if type(error) is not DatabaseError:  # a statement of ours that is wrong
             return await _unexpected(request, error)
-        _log.error("database damaged", path=request.url.path, error=str(error.orig))
+        _log.error("database damaged", path=shown_path(request.scope), error=str(error.orig))
         return problem_response(503, "the database is damaged, or no database; the backend's log says more")
 
     @app.exception_handler(StoreError)
     async def _store_away(request: Request, error: StoreError) -> JSONResponse:
-        _log.error("artifact store unavailable", path=request.url.path, error=str(error))
+        _log.error("artifact store unavailable", path=shown_path(request.scope), error=str(error))
         return problem_response(503, "the artifact store does not answer; try again", headers={"Retry-After": "5"})
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        _log.error("unexpected error", path=request.url.path, exc_info=error)
+        _log.error("unexpected error", path=shown_path(request.scope), exc_info=error)
         return problem_response(500, "the backend met an error of its own; its log says more")
+
+
+def shown_path(scope: Mapping[str, Any]) -> str:
+    """The path of a request as it was sent: percent-encoded, so that no control character reaches a log."""
+    raw = scope.get("raw_path") or quote(scope["path"]).encode()
+    return _cut(raw.decode("ascii", "backslashreplace"), _LONGEST_PATH)
+
+
+def _cut(text: str, length: int) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode()  # half a character cannot be sent
+    return text if len(text) <= length else f"{text[:length]} …"
 
 
 def _summary(fields: list[ProblemField]) -> str:

@@ -15,7 +15,6 @@ from backend import views
 from backend.db import UtcDateTime
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
 from backend.pages import Order
-from backend.texts import clean
 from core.wire.public import TERMINAL, ExperimentPage, RunPage, RunState
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -165,24 +164,24 @@ def _run_conditions(kept: RunQuery) -> list[ColumnElement[bool]]:
     if kept.state:
         found.append(Run.state.in_(kept.state))
     if kept.id:
-        found.append(Run.id.in_([clean(run_id) for run_id in kept.id]))
+        found.append(Run.id.in_(kept.id))
     if kept.teacher:
-        found.append(Run.teacher_run_id == clean(kept.teacher))
+        found.append(Run.teacher_run_id == kept.teacher)
     if kept.role:
         found.append(Run.role == kept.role)
     if kept.text:
-        text = clean(kept.text)
+        text = kept.text
         columns = (Experiment.name, Run.label, Run.model, Run.dataset, Run.reason)
         found.append(or_(*(column.icontains(text, autoescape=True) for column in columns)))
     for tag in kept.tag or ():
         tagged = select(ExperimentRun.run_id).join(
             ExperimentTag, ExperimentTag.experiment_id == ExperimentRun.experiment_id
         )
-        found.append(Run.id.in_(tagged.where(ExperimentTag.tag == clean(tag))))
+        found.append(Run.id.in_(tagged.where(ExperimentTag.tag == tag)))
     if kept.submitted_by:
-        found.append(Experiment.submitted_by == clean(kept.submitted_by))
+        found.append(Experiment.submitted_by == kept.submitted_by)
     if kept.sweep:
-        found.append(Experiment.sweep == clean(kept.sweep))
+        found.append(Experiment.sweep == kept.sweep)
     return found + _created(kept, Run.created_at.expression)
 
 
@@ -206,14 +205,14 @@ def _experiment_conditions(kept: ExperimentQuery) -> list[ColumnElement[bool]]:
         }
         found.append(or_(*(meant[state] for state in kept.state)))
     if kept.text:
-        found.append(Experiment.name.icontains(clean(kept.text), autoescape=True))
+        found.append(Experiment.name.icontains(kept.text, autoescape=True))
     for tag in kept.tag or ():
-        tagged = select(ExperimentTag.experiment_id).where(ExperimentTag.tag == clean(tag))
+        tagged = select(ExperimentTag.experiment_id).where(ExperimentTag.tag == tag)
         found.append(Experiment.id.in_(tagged))
     if kept.submitted_by:
-        found.append(Experiment.submitted_by == clean(kept.submitted_by))
+        found.append(Experiment.submitted_by == kept.submitted_by)
     if kept.sweep:
-        found.append(Experiment.sweep == clean(kept.sweep))
+        found.append(Experiment.sweep == kept.sweep)
     return found + _created(kept, Experiment.created_at.expression)
 
 
@@ -228,7 +227,7 @@ def _of_runs(kept: _Query) -> list[ColumnElement[bool]]:
         (Run.dataset, kept.dataset),
         (Run.model, kept.model),
     )
-    return [column.in_([clean(name) for name in names]) for column, names in columns if names]
+    return [column.in_(names) for column, names in columns if names]
 
 
 def _created(kept: _Query, column: ColumnElement[datetime]) -> list[ColumnElement[bool]]:

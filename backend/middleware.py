@@ -1,18 +1,17 @@
-"""What every request passes: which host it is addressed to, how long its body may be, a line in the log."""
+"""What every request passes: which host it is addressed to, a line in the log."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 import anyio
 import structlog
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.errors import problem_response
+from backend.errors import problem_response, shown_path
 
 _log = structlog.get_logger(__name__)
 
@@ -96,41 +95,6 @@ class SecurityHeaders:
         await self.app(scope, receive, with_headers)
 
 
-class BodyLimit:
-    """Answers 413 to a body above the limit, before it is read where its length is announced.
-
-    Args:
-        others: limits of paths that have one of their own.
-    """
-
-    def __init__(self, app: ASGIApp, limit: int, others: Mapping[str, int]) -> None:
-        self.app = app
-        self._limit = limit
-        self._others = others
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        limit = self._others.get(scope["path"], self._limit)
-        detail = f"a request body has at most {limit} bytes here"
-        announced = _first(scope, b"content-length")
-        if announced.isdigit() and int(announced) > limit:
-            await problem_response(413, detail)(scope, receive, send)
-            return
-        taken = 0
-
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > limit:
-                raise HTTPException(413, detail)
-            return message
-
-        await self.app(scope, counted, send)
-
-
 class AccessLog:
     """One line a request; what workers and probes repeat every few seconds only at level debug.
 
@@ -163,4 +127,4 @@ class AccessLog:
             quiet = status < 400 and (scope["method"] == "GET" or scope["path"].startswith("/api/v1/worker/"))
             write = _log.debug if quiet else _log.info
             took = round(1000 * (time.perf_counter() - began), 1)
-            write("request", method=scope["method"], path=scope["path"], status=status, ms=took)
+            write("request", method=scope["method"], path=shown_path(scope), status=status, ms=took)

@@ -42,7 +42,12 @@ class Settings(ServiceSettings):
         ("127.0.0.1", "localhost", "::1"),
         description='Names that a request may be addressed to; "*" allows any. Keeps web pages from rebinding DNS.',
     )
-    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    max_body_bytes: int = Field(
+        1024 * 1024, ge=1024, description="Of a spec or a sweep. Many specs at once may have four times as many."
+    )
+    body_seconds: float = Field(
+        30.0, gt=0, description="A body that has not come by then is refused; an upload is given longer, by its size."
+    )
     max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="Of an uploaded teacher.")
     webhook_url: str | None = Field(
         None, pattern=r"^https?://[^\s]+$", description="Whom to tell of every experiment that names nobody itself."

@@ -13,10 +13,9 @@ from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
-from fastapi.security import SecurityScopes
 
-from backend.deps import authorize, bearer
+from backend.boundary import BoundedRoute
+from backend.deps import admit
 from backend.tokens import Principal
 
 Arguments = Callable[[Request, Principal], Awaitable[dict[str, Any] | None]]
@@ -24,24 +23,22 @@ Arguments = Callable[[Request, Principal], Awaitable[dict[str, Any] | None]]
 _threads = ThreadPoolExecutor(32, thread_name_prefix="short-way")
 
 
-def short_way(scope: str, arguments: Arguments) -> type[APIRoute]:
+def short_way(scope: str, arguments: Arguments) -> type[BoundedRoute]:
     """A route whose function is called, in a thread, with what ``arguments`` makes of the request.
 
     Args:
         scope: what the request's token must reach.
         arguments: returns None to leave the request to FastAPI. One with a query in its address it is not asked about.
     """
-    needed = SecurityScopes([scope])
 
-    class ShortWay(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            function, long_way = self.endpoint, super().get_route_handler()
+    class ShortWay(BoundedRoute):
+        def bounded(self, inner: Callable[[Request], Coroutine[Any, Any, Response]]) -> Any:
+            function, long_way = self.endpoint, inner
 
             async def handle(request: Request) -> Response:
-                credentials = await bearer(request)
-                if credentials is None or request.scope["query_string"]:
+                if request.scope["query_string"]:
                     return await long_way(request)
-                principal = await authorize(needed, request, credentials)
+                principal = await admit([scope], request)
                 given = await arguments(request, principal)
                 if given is None:
                     return await long_way(request)
@@ -49,6 +46,6 @@ def short_way(scope: str, arguments: Arguments) -> type[APIRoute]:
                 answer: Response = await asyncio.get_running_loop().run_in_executor(_threads, call)
                 return answer
 
-            return handle
+            return super().bounded(handle)
 
     return ShortWay

@@ -181,7 +181,7 @@ def resolved(connection: Connection, specs: Sequence[tuple[str, ExperimentSpec]]
             found.append((prefix, spec))
             continue
         path = f"{prefix}teacher.weights"
-        upload = upload_named(weights.source.removeprefix(UPLOAD).replace("\0", ""))
+        upload = upload_named(weights.source.removeprefix(UPLOAD))
         if upload is None:
             text = f"there is no upload {weights.source.removeprefix(UPLOAD)!r}; `dkd upload` makes one"
             problems.append(Problem(f"{path}.source", text))

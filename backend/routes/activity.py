@@ -7,10 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from backend import activity
+from backend.boundary import BoundedRoute
 from backend.deps import SessionDep, reads
 from core.wire.activity import Activity
 
-router = APIRouter(tags=["activity"])
+router = APIRouter(tags=["activity"], route_class=BoundedRoute)
 
 
 @router.get("/activity", dependencies=[reads], response_model=Activity)

@@ -12,13 +12,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.artifacts import Store, StoredFile
+from backend.boundary import BoundedRoute
 from backend.db import models
 from backend.deps import SessionDep, StoreDep, reads
 from backend.errors import ApiError, not_found
-from backend.texts import clean
 from core.wire.stored import Artifact, ArtifactList
 
-router = APIRouter(prefix="/runs/{run_id}/artifacts", tags=["runs"], dependencies=[reads])
+router = APIRouter(prefix="/runs/{run_id}/artifacts", tags=["runs"], dependencies=[reads], route_class=BoundedRoute)
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _MEDIA = "application/octet-stream"
@@ -67,7 +67,7 @@ def download_artifact(
 
 
 def _files(session: Session, store: Store, run_id: str) -> list[StoredFile]:
-    run = session.get(models.Run, clean(run_id))
+    run = session.get(models.Run, run_id)
     if run is None:
         raise not_found("run", run_id)
     attempts = session.scalars(select(models.Attempt.number).where(models.Attempt.run_id == run.id))

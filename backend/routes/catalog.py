@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from backend.boundary import BoundedRoute
 from backend.deps import reads
 from core import catalog
 from core.spec import ExperimentSpec
 from core.wire.public import Catalog
 
-router = APIRouter(tags=["catalog"], dependencies=[reads])
+router = APIRouter(tags=["catalog"], dependencies=[reads], route_class=BoundedRoute)
 
 
 @router.get("/catalog")

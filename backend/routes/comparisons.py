@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Response
 
 from backend import comparisons
+from backend.boundary import BoundedRoute
 from backend.comparisons import Filter, Layout, Options, render, sheets
 from backend.db import models
 from backend.deps import SessionDep, reads
 from backend.routes.experiments import find
-from backend.texts import clean
 from core.wire.comparisons import Claims, Comparison, Overview, PublishedTable, Table, Which
 
-router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads])
+router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads], route_class=BoundedRoute)
 
 Format = Literal["json", "csv", "markdown", "latex"]
 FormatParam = Annotated[Format, Query(alias="format", description="Of the answer; all but JSON are texts.")]
@@ -61,7 +61,7 @@ def _options(
 ) -> Options:
     return Options(
         baseline=baseline,
-        metric=clean(metric),
+        metric=metric,
         which=which,
         target_share=target_share,
         target=target,
@@ -145,10 +145,10 @@ def read_table(
     kind: FormatParam = "json",
 ) -> Table | Response:
     """Rows dataset-teacher-student, columns methods; bold only where the test supports it after Holm over the table."""
-    wanted = Filter(tags=[clean(text) for text in tag or ()], dataset=dataset, teacher=teacher, student=student)
+    wanted = Filter(tags=list(tag or ()), dataset=dataset, teacher=teacher, student=student)
     named = [find(session, key) for key in experiment] if experiment else None
     chosen = comparisons.find(session, wanted, named)
-    layout = Layout(clean(metric), which=which, baseline=baseline, test=test, seeds=seed or ())
+    layout = Layout(metric, which=which, baseline=baseline, test=test, seeds=seed or ())
     found = comparisons.table(session, chosen, layout)
     if kind == "json":
         return found

@@ -16,16 +16,16 @@ from fastapi.security import HTTPAuthorizationCredentials
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from backend import logs, metrics_store
+from backend.boundary import BoundedRoute
 from backend.db import Database, models
 from backend.deps import DatabaseDep, bearer, reads
 from backend.errors import ApiError, invalid, not_found
 from backend.routes.metrics import MAX_COUNT
-from backend.texts import clean
 from backend.tokens import identify
 from core.wire.public import TERMINAL, ProblemField, RunProgress
 from core.wire.stored import RunNews
 
-router = APIRouter(tags=["runs"], dependencies=[reads])
+router = APIRouter(tags=["runs"], dependencies=[reads], route_class=BoundedRoute)
 
 _PERIOD_SECONDS = 0.5
 _LINES = 500
@@ -81,7 +81,7 @@ def _still_allowed(database: Database, token: str) -> bool:
 def _existing_run(run_id: str, database: DatabaseDep) -> str:
     # As a dependency, so that it is answered with 404 before the stream begins, and its session does not outlive it.
     with database.read() as session:
-        if session.get(models.Run, clean(run_id)) is None:
+        if session.get(models.Run, run_id) is None:
             raise not_found("run", run_id)
     return run_id
 

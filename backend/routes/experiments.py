@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend import curation, lifecycle, listing, pausing, views
+from backend.boundary import BoundedRoute
 from backend.db import Database, now
 from backend.db.models import Experiment
 from backend.deps import DatabaseDep, SessionDep, StoreDep, WakerDep, reads, submits
@@ -16,7 +17,7 @@ from backend.errors import not_found
 from core.wire import public
 from core.wire.submissions import ExperimentChange
 
-router = APIRouter(prefix="/experiments", tags=["experiments"])
+router = APIRouter(prefix="/experiments", tags=["experiments"], route_class=BoundedRoute)
 
 
 @router.get("", dependencies=[reads])

@@ -7,18 +7,19 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 
 from backend import records
+from backend.boundary import BoundedRoute
 from backend.comparisons import sheets
 from backend.deps import SessionDep, reads
 from backend.routes.experiments import find
 from core.wire.records import ExperimentRecord, RunRecord
 
-router = APIRouter(prefix="/exports", tags=["exports"], dependencies=[reads])
+router = APIRouter(prefix="/exports", tags=["exports"], dependencies=[reads], route_class=BoundedRoute)
 
 
 @router.get("/runs/{run_id}")
 def run_record(run_id: str, session: SessionDep) -> RunRecord:
     """Everything needed to repeat a run: spec, fingerprint, package versions, commit with its changes, hardware."""
-    return records.run_record(session, run_id.replace("\0", ""))
+    return records.run_record(session, run_id)
 
 
 @router.get(

@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from backend import fleet, teachers
+from backend.boundary import BoundedRoute
 from backend.deps import DatabaseDep, SessionDep, WakerDep, administers, reads
-from backend.texts import clean
 from backend.workers import drain as drain_worker
 from core.wire.public import DrainChange, TeacherList, WorkerList
 
-router = APIRouter()
+router = APIRouter(route_class=BoundedRoute)
 
 
 @router.get("/workers", tags=["workers"], dependencies=[reads])
@@ -35,7 +35,7 @@ def drain(
 ) -> WorkerList:
     """Have a worker take no new runs, or let it again; what it has goes on. It is remembered over restarts."""
     with database.write() as session:
-        drain_worker(session, clean(key), (change or DrainChange()).draining)
+        drain_worker(session, key, (change or DrainChange()).draining)
     waker.wake()
     with database.read() as session:
         return WorkerList(items=fleet.workers(session))

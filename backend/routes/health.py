@@ -5,11 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 from sqlalchemy.exc import SQLAlchemyError
 
+from backend.boundary import BoundedRoute
 from backend.db import migrate
 from backend.deps import DatabaseDep
 from backend.errors import ApiError
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=BoundedRoute)
 
 
 @router.get("/healthz")

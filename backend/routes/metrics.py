@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
 from backend import logs, metrics_store
+from backend.boundary import BoundedRoute
 from backend.db import models
 from backend.deps import SessionDep, reads
 from backend.errors import not_found
-from backend.texts import clean
 from core.wire.public import LogsReply, MetricsReply
 
-router = APIRouter(tags=["runs"], dependencies=[reads])
+router = APIRouter(tags=["runs"], dependencies=[reads], route_class=BoundedRoute)
 
 MAX_POINTS = 20_000
 MAX_COUNT = 2**53
@@ -33,7 +33,7 @@ def read_metrics(
 
     A metric without a (new) point has no series in the reply.
     """
-    wanted = None if names is None else [clean(name) for name in names]
+    wanted = None if names is None else list(names)
     reply = metrics_store.reply(session, _run(session, run_id), wanted, since, max_points)
     return Response(reply.model_dump_json(), media_type="application/json")  # validating our own numbers costs more
 
@@ -51,7 +51,7 @@ def read_logs(
 
 
 def _run(session: Session, run_id: str) -> models.Run:
-    run = session.get(models.Run, clean(run_id))
+    run = session.get(models.Run, run_id)
     if run is None:
         raise not_found("run", run_id)
     return run

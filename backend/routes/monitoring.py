@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from backend.boundary import BoundedRoute
 from backend.deps import reads
 from backend.monitoring import CONTENT_TYPE, Monitor
 
-router = APIRouter(tags=["health"], dependencies=[reads])
+router = APIRouter(tags=["health"], dependencies=[reads], route_class=BoundedRoute)
 
 
 @router.get(

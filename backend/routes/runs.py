@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks, Query, Response
 
 from backend import curation, lifecycle, listing, pausing, views
+from backend.boundary import BoundedRoute
 from backend.db import Database, now
 from backend.deps import DatabaseDep, SessionDep, StoreDep, WakerDep, reads, submits
 from backend.errors import not_found
 from backend.routes.experiments import find
 from core.wire import public
 
-router = APIRouter(prefix="/runs", tags=["runs"])
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=BoundedRoute)
 
 
 @router.get(
@@ -31,7 +32,7 @@ def runs(session: SessionDep, kept: Annotated[listing.RunQuery, Query()]) -> Res
 @router.get("/{run_id}", dependencies=[reads])
 def run(run_id: str, session: SessionDep) -> public.Run:
     """A run with its spec, attempts and environment."""
-    found = views.whole_run(session, run_id.replace("\0", ""))
+    found = views.whole_run(session, run_id)
     if found is None:
         raise not_found("run", run_id)
     return found
@@ -48,7 +49,7 @@ def cancel(run_id: str, database: DatabaseDep) -> public.Run:
     Nothing changes where it has ended. 409, with who they are, for a teacher that runs wait for.
     """
     with database.write() as session:
-        lifecycle.cancel_one(session, run_id.replace("\0", ""), now(session))
+        lifecycle.cancel_one(session, run_id, now(session))
     return _whole(database, run_id)
 
 
@@ -59,7 +60,7 @@ def pause(run_id: str, database: DatabaseDep) -> public.Run:
     Nothing changes where it has ended or is being cancelled.
     """
     with database.write() as session:
-        pausing.pause(session, run_id.replace("\0", ""))
+        pausing.pause(session, run_id)
     return _whole(database, run_id)
 
 
@@ -67,7 +68,7 @@ def pause(run_id: str, database: DatabaseDep) -> public.Run:
 def resume(run_id: str, database: DatabaseDep, waker: WakerDep) -> public.Run:
     """Let a paused run go on, from its checkpoint, and its teacher with it. Nothing changes where it is not paused."""
     with database.write() as session:
-        pausing.resume(session, run_id.replace("\0", ""), now(session))
+        pausing.resume(session, run_id, now(session))
     waker.wake()
     return _whole(database, run_id)
 
@@ -83,7 +84,7 @@ def priority(run_id: str, change: public.PriorityChange, database: DatabaseDep) 
     A run that trains goes on; the priority counts when it is queued again.
     """
     with database.write() as session:
-        lifecycle.set_priority(session, run_id.replace("\0", ""), change.priority)
+        lifecycle.set_priority(session, run_id, change.priority)
     return _whole(database, run_id)
 
 
@@ -98,7 +99,7 @@ def retry(run_id: str, database: DatabaseDep, waker: WakerDep) -> public.Run:
     Nothing changes where it is queued or running already; 409 where it succeeded or is being cancelled.
     """
     with database.write() as session:
-        lifecycle.retry(session, run_id.replace("\0", ""), now(session))
+        lifecycle.retry(session, run_id, now(session))
     waker.wake()
     return _whole(database, run_id)
 
@@ -115,7 +116,7 @@ def delete(run_id: str, database: DatabaseDep, store: StoreDep, tasks: Backgroun
     409 while it has not ended, and for a teacher that students use.
     """
     with database.write() as session:
-        gone = curation.delete_run(session, run_id.replace("\0", ""))
+        gone = curation.delete_run(session, run_id)
     tasks.add_task(store.remove_runs, gone)
 
 

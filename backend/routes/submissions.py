@@ -8,20 +8,20 @@ from fastapi import APIRouter, Request, Response
 
 from backend import planned_teachers, planning, submission, uploads, views
 from backend.bodies import KEY_LENGTH, BodyDep, KeyDep, read_body
+from backend.boundary import BoundedRoute
 from backend.deps import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, WakerDep, submits
 from backend.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
 from backend.routes.experiments import find, whole
 from backend.short_way import short_way
-from backend.texts import first_unfit
 from backend.tokens import Principal
 from backend.webhooks import refuse_webhooks
-from core.spec import Problem, SpecError, parse_experiment, parse_sweep, starting_point, warnings_of
+from core.spec import parse_experiment, parse_sweep, starting_point, warnings_of
 from core.spec.labels import without_automatic_labels
 from core.spec.sweep import changes_of, expand
 from core.wire import public
 from core.wire.submissions import CloneRequest, SubmittedList, SweepPoint, SweepPreview
 
-router = APIRouter(tags=["experiments"])
+router = APIRouter(tags=["experiments"], route_class=BoundedRoute)
 
 _AT_ONCE: dict[int | str, dict[str, Any]] = {
     409: {"description": "Somebody else changed the same thing at the same moment, or what it made has been deleted"}
@@ -124,7 +124,6 @@ def clone(
     label along unless somebody typed that. Without a name it gets the next free number, so that repeating makes another
     one; with a name, a second request is refused with 422.
     """
-    _refuse_unfit(request)
     with database.write() as session:
         spec = submission.cloned(session, find(session, key), request.name, request.changes)
         (experiment_id,) = submission.create(session.connection(), [("", spec)], settings, submitted_by=principal.name)
@@ -138,15 +137,8 @@ def preview_clone(key: str, request: CloneRequest, session: SessionDep, settings
 
     Its `draft` is what to go on from by hand: with the teacher's training written out, so that it stays the same.
     """
-    _refuse_unfit(request)
     spec = submission.cloned(session, find(session, key), request.name, request.changes)
     return submission.preview(session, spec, settings, draft=starting_point(spec.model_dump(mode="json")))
-
-
-def _refuse_unfit(request: CloneRequest) -> None:
-    unfit = first_unfit({"name": request.name, "changes": request.changes})
-    if unfit is not None:
-        raise SpecError([Problem(unfit, "contains a character that is not text")])
 
 
 @router.post("/sweeps", status_code=201, openapi_extra=SWEEP_BODY, responses=_AT_ONCE, tags=["sweeps"])

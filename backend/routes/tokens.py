@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from backend import tokens
+from backend.boundary import BoundedRoute
 from backend.deps import AdminDep, DatabaseDep, SessionDep, administers
-from backend.texts import clean
 from core.wire.access import TokenInfo, TokenList, TokenMade, TokenRequest
 
-router = APIRouter(prefix="/tokens", tags=["tokens"])
+router = APIRouter(prefix="/tokens", tags=["tokens"], route_class=BoundedRoute)
 
 
 @router.post("", status_code=201, responses={409: {"description": "A token of that name is in use"}})
@@ -32,4 +32,4 @@ def list_tokens(session: SessionDep) -> TokenList:
 def revoke_token(token_id: str, principal: AdminDep, database: DatabaseDep) -> TokenInfo:
     """Revoke a token: it is refused from the next request on. Repeating changes nothing."""
     with database.write() as session:
-        return tokens.revoke(session, clean(token_id), principal)
+        return tokens.revoke(session, token_id, principal)

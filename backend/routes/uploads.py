@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from backend import uploads
+from backend.boundary import BoundedRoute
 from backend.deps import DatabaseDep, SessionDep, SettingsDep, StoreDep, SubmitterDep, reads, submits
-from backend.texts import clean
 from core.wire.stored import UPLOAD_NAME, Upload, UploadList
 
-router = APIRouter(prefix="/teachers/uploads", tags=["teachers"])
+router = APIRouter(prefix="/teachers/uploads", tags=["teachers"], route_class=BoundedRoute)
 
 _BLOCK = 1 << 20
 
@@ -82,4 +82,4 @@ def delete_upload(sha256: str, database: DatabaseDep, store: StoreDep) -> None:
 
     Teachers that were made of them keep their own copy. A run that failed or was cancelled before needs them again.
     """
-    uploads.forget(database, store, clean(sha256))
+    uploads.forget(database, store, sha256)

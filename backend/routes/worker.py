@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from backend import reports, workers
 from backend.bodies import RawDep, parsed
+from backend.boundary import BoundedRoute
 from backend.claim import claim
 from backend.db import Database
 from backend.db.models import Worker
@@ -32,7 +33,7 @@ from core.wire.worker import (
     Registration,
 )
 
-router = APIRouter(prefix="/worker", tags=["worker protocol"])
+router = APIRouter(prefix="/worker", tags=["worker protocol"], route_class=BoundedRoute)
 
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]

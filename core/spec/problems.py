@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from core.wire.bounds import MAX_PROBLEMS
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -29,23 +31,22 @@ class SpecError(ValueError):
     """A spec that cannot be used, with every problem found."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(map(str, problems)))
+        shown = [str(problem) for problem in problems[:MAX_PROBLEMS]]
+        more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+        super().__init__("; ".join(shown + more))
         self.problems = problems
 
 
 def problems_of(error: ValidationError) -> list[Problem]:
     """Pydantic's errors as problems, in plain words."""
-    items = error.errors(include_url=False, include_context=False)
+    items = error.errors(include_url=False, include_context=False, include_input=False)
+    # Pydantic drops refused items and then also finds the list too short; the items' own errors say enough.
+    above = {item["loc"][:length] for item in items for length in range(len(item["loc"]))}
     return [
         Problem(path=".".join(str(part) for part in item["loc"]), message=_plain(item["type"], item["msg"]))
         for item in items
-        # Pydantic drops refused items and then also finds the list too short; the items' own errors say enough.
-        if not (item["type"] == "too_short" and any(_below(item["loc"], other["loc"]) for other in items))
+        if not (item["type"] == "too_short" and item["loc"] in above)
     ]
-
-
-def _below(outer: tuple[int | str, ...], inner: tuple[int | str, ...]) -> bool:
-    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 _IN_PLAIN_WORDS = {

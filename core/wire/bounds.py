@@ -69,11 +69,13 @@ class JsonBounds:
         depth: lists and objects within each other.
         values: numbers, texts, lists, objects and field names together.
         items: entries of one list, or fields of one object.
+        any_text: take NUL and lone surrogates, for what cleans texts itself: a training may print anything.
     """
 
     depth: int = 32
     values: int = 100_000
     items: int = 10_000
+    any_text: bool = False
 
 
 DEFAULT_BOUNDS = JsonBounds()
@@ -88,9 +90,9 @@ def read_json(raw: bytes | str, bounds: JsonBounds = DEFAULT_BOUNDS) -> Any:
     try:
         text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
     except UnicodeDecodeError as error:
-        raise BoundsError("", f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
+        raise BoundsError("", f"the body is not JSON: it is not UTF-8, {error.reason} at byte {error.start}") from None
     if text.startswith("\ufeff"):
-        raise BoundsError("", "the body begins with a byte order mark; send it without one")
+        raise BoundsError("", "the body is not JSON: it begins with a byte order mark")
     try:
         data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)
     except BoundsError:
@@ -124,8 +126,8 @@ def check_data(data: Any, bounds: JsonBounds = DEFAULT_BOUNDS) -> None:
             continue
         key, value = found
         count += 1
-        problem = _scalar_problem(value)
-        if isinstance(key, str) and _UNFIT.search(key):
+        problem = _scalar_problem(value, bounds)
+        if isinstance(key, str) and not bounds.any_text and _UNFIT.search(key):
             problem = "has a field whose name contains a character that is not text"
             raise BoundsError(_joined(path), problem)
         if problem is None and count > bounds.values:
@@ -161,9 +163,10 @@ def first_problems(error: ValidationError, limit: int = MAX_PROBLEMS) -> tuple[l
     return list(items[:limit]), max(len(items) - limit, 0)
 
 
-def _scalar_problem(value: Any) -> str | None:
+def _scalar_problem(value: Any, bounds: JsonBounds) -> str | None:
     if isinstance(value, str):
-        return "contains a character that is not text" if _UNFIT.search(value) else None
+        unfit = not bounds.any_text and _UNFIT.search(value)
+        return "contains a character that is not text" if unfit else None
     return number_problem(value)
 
 

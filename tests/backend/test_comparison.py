@@ -201,7 +201,7 @@ def test_two_experiments_share_a_teacher(database: Database, api: TestClient) ->
     [
         ({"baseline": "dkd"}, "baseline", "it has kd, DKD"),
         ({"metric": "test/top"}, "metric", "test/top1"),
-        ({"metric": "\0"}, "metric", "unknown metric"),
+        ({"metric": "\0"}, "metric", "not text"),
         ({"target_share": 0}, "target_share", ""),
     ],
 )

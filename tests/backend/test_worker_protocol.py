@@ -155,8 +155,8 @@ def test_a_report_that_is_not_in_order_is_told_why(lab: Lab, claim: Json) -> Non
     without = {"headers": {"Authorization": "Basic d29ya2VyOg=="}}
     assert refused(lab.worker, **without) == (401, [])
     assert refused(lab.admin) == (403, [])
-    assert refused(lab.worker, address.replace("worker-one", "worker_one")) == (422, ["worker_id"])
-    assert refused(lab.worker, address.replace(claim["run_id"], "x" * 65)) == (422, ["run_id"])
+    assert refused(lab.worker, address.replace("worker-one", "worker_one")) == (404, [])
+    assert refused(lab.worker, address.replace(claim["run_id"], "x" * 65)) == (404, [])
     assert refused(lab.worker, f"{address}?atempt=1") == (422, ["atempt"])
     assert refused(lab.worker, json={"attempt": "first"}) == (422, ["attempt", "records"])
     assert refused(lab.worker, json=None, content=b"{") == (422, ["body"])

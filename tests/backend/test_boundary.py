@@ -1,0 +1,193 @@
+"""What every route does before anything else: the token, the ids, the query, and only then the body."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from backend import routes
+from backend.boundary import BoundedRoute
+from backend.limits import limits
+from backend.settings import Settings
+from tests.backend.conftest import ADMIN_TOKEN, WORKER_TOKEN
+from tests.backend.lab import Json, Lab, plain
+
+ROUTES = [route for router in (*routes.API, *routes.ROOT) for route in router.routes]
+SECURED = [("GET", "/metrics"), ("GET", "/nothing"), ("PUT", "/api/v1/runs"), ("POST", "/api/v1/nothing")]
+
+
+@pytest.fixture
+def database_url(tmp_path: Any, migrated_file: Any) -> str:
+    """SQLite alone: what is refused is refused before a database is asked."""
+    path = tmp_path / "dkd.sqlite3"
+    path.write_bytes(migrated_file.read_bytes())
+    return f"sqlite:///{path}"
+
+
+def operations(app: FastAPI) -> Iterator[tuple[str, str, Json]]:
+    for path, methods in app.openapi()["paths"].items():
+        for method, about in methods.items():
+            yield method.upper(), path, about
+
+
+async def sent(app: FastAPI, method: str, path: str, headers: dict[str, str], *chunks: bytes) -> tuple[int, int]:
+    """The status of a request whose body never ends, and how often more of it was asked for."""
+    asked, status = 0, 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        if asked > len(chunks):
+            await asyncio.sleep(3600)
+        return {"type": "http.request", "body": chunks[asked - 1], "more_body": True}
+
+    async def send(message: Any) -> None:
+        nonlocal status
+        status = message.get("status", status)
+
+    raw, _, query = path.partition("?")
+    given = {"Host": "testserver"} | headers
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": raw,
+        "raw_path": raw.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    async with asyncio.timeout(20):
+        await app(scope, receive, send)
+    return status, asked
+
+
+def test_every_route_is_bounded_and_every_parameter_of_a_path_has_a_pattern() -> None:
+    assert all(isinstance(route, BoundedRoute) for route in ROUTES if isinstance(route, APIRoute))
+    table = limits(Settings())
+    takes = [
+        route.path
+        for route in ROUTES
+        if isinstance(route, APIRoute) and (route.body_field or "requestBody" in (route.openapi_extra or {}))
+    ]
+    assert set(takes) == set(table)
+
+
+def test_nothing_is_read_of_who_has_no_token(lab: Lab) -> None:
+    """Not even where there is no such route, or another method is meant."""
+    secured = [(method, path) for method, path, about in operations(lab.app) if about.get("security")]
+    assert len(secured) > 45
+    for method, path in [*secured, *SECURED]:
+        for token in ({}, {"Authorization": "Bearer wrong"}):
+            headers = token | {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}
+            status, asked = asyncio.run(sent(lab.app, method, path.replace("{run_id}", "x"), headers, b"[" * 1000))
+            assert (status, asked) == (404 if "nothing" in path else 405 if method == "PUT" else 401, 0), (method, path)
+
+
+def test_nothing_is_read_of_who_may_not_ask_that(lab: Lab) -> None:
+    for method, path, about in operations(lab.app):
+        if about.get("security") and "requestBody" in about:
+            other = ADMIN_TOKEN if path.startswith("/api/v1/worker/") else WORKER_TOKEN
+            headers = {"Authorization": f"Bearer {other}", "Content-Type": "application/json"}
+            assert asyncio.run(sent(lab.app, method, path, headers, b"[")) == (403, 0), path
+
+
+def test_a_body_that_is_too_long_or_does_not_come_is_refused_on_every_route(make_lab: Any) -> None:
+    lab = make_lab(body_seconds=0.05, max_upload_bytes=4096)
+    taken = 0
+    for method, path, about in operations(lab.app):
+        if "requestBody" not in about:
+            continue
+        taken += 1
+        token = WORKER_TOKEN if path.startswith("/api/v1/worker/") else ADMIN_TOKEN
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        address = path.format(run_id="0" * 16, worker_id="worker-one", key="x") + "?name=x" * ("uploads" in path)
+        for announced in ("99999999", "9" * 30):
+            long = headers | {"Content-Length": announced}
+            assert asyncio.run(sent(lab.app, method, address, long, b"[")) == (413, 0), path
+        chunks = [b" " * 1_000_000] * 12
+        status, asked = asyncio.run(sent(lab.app, method, address, headers, *chunks))
+        assert status == 413, path
+        assert asked <= 9
+        assert asyncio.run(sent(lab.app, method, address, headers, b"["))[0] == 408, path
+    assert taken >= 15
+
+
+ELSE = {"worker_id": "worker-one", "artifact_id": "0123456789abcdef", "sha256": "0" * 64, "token_id": "0" * 16}
+
+
+def test_an_id_with_something_else_in_it_names_nothing_on_any_route(lab: Lab) -> None:
+    """It was cleaned first, and another run was deleted."""
+    lab.register()
+    experiment = lab.submit(plain("victim", runs=2))
+    claim = lab.claim()
+    run_id = claim["run_id"]
+    ended = lab.submit(plain("ended"))
+    lab.cancel(ended["runs"][0]["id"])
+    known = ELSE | {"run_id": ended["runs"][0]["id"], "key": "ended"}
+    before = [lab.run(run_id), lab.experiment("ended"), lab.experiment("victim")]
+    odd = ["{0}%00{1}", "%00{0}{1}", "{0}{1}%00", "{0}{1}%0A", "{0}{1}%FF", "{0}%ED%A0%80{1}", "{0}%C0%80{1}"]
+    tried = 0
+    for method, path, _ in operations(lab.app):
+        for name in re.findall(r"{(\w+)}", path):
+            half = len(known[name]) // 2
+            for form in odd:
+                if name == "key" and "%0A" in form:
+                    continue
+                address = path
+                for other, value in known.items():
+                    given = form.format(value[:half], value[half:]) if other == name else value
+                    address = address.replace(f"{{{other}}}", given)
+                client = lab.worker if path.startswith("/api/v1/worker/") else lab.admin
+                answer = client.request(method, address)
+                assert answer.status_code == 404, (method, address, answer.text)
+                assert answer.headers["content-type"] == "application/problem+json"
+                tried += 1
+    assert tried > 200
+    assert [lab.run(run_id), lab.experiment("ended"), lab.experiment("victim")] == before
+    assert experiment["id"] == before[2]["id"]
+
+
+@pytest.mark.parametrize(
+    "odd", [ADMIN_TOKEN, "x" * 4000, "06H2D3D0000000AB", "0" * 15, "0" * 17, "iiiiiiiiiiiiiiii", "..", "%2e%2e", "0-0"]
+)
+def test_what_does_not_look_like_an_id_is_not_looked_up(lab: Lab, odd: str) -> None:
+    for path in (f"/api/v1/runs/{odd}/logs", f"/api/v1/exports/runs/{odd}", f"/api/v1/runs/{odd}/artifacts"):
+        answer = lab.admin.get(path)
+        assert answer.status_code == 404
+        assert len(answer.content) < 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/api/v1/runs", "text=a%00b"),
+        ("/api/v1/runs", "id=%00"),
+        ("/api/v1/runs", "cursor=%ff"),
+        ("/api/v1/experiments", "tag=%00&tag=b"),
+        ("/api/v1/experiments", "sweep=%ED%A0%80"),
+        ("/api/v1/comparisons", "experiment=%00"),
+        ("/api/v1/exports/experiment", "experiment=a%00"),
+    ],
+)
+def test_a_parameter_that_is_no_text_is_refused(lab: Lab, path: str, query: str) -> None:
+    answer = lab.admin.get(f"{path}?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["path"] == query.partition("=")[0]
+
+
+def test_a_header_with_a_control_is_refused(lab: Lab) -> None:
+    for name in ("Idempotency-Key", "Last-Event-ID", "Range", "If-Range"):
+        answer = lab.admin.post("/api/v1/experiments", json=plain(), headers={name: b"a\x9bb"})
+        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, name.lower())
+    assert lab.experiments() == []
