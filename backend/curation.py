@@ -11,24 +11,12 @@ from backend.db import parts
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.errors import conflict, invalid
 from backend.lifecycle import lock, lock_one
-from core.spec.texts import visible
 from core.wire.public import TERMINAL, ProblemField
 from core.wire.submissions import MAX_TAGS, ExperimentChange
 
 
 def change(session: Session, experiment: Experiment, wanted: ExperimentChange) -> None:
-    """Set what is given; the rest stays.
-
-    Raises ApiError 422 for characters that a spec may not have there, and for more tags than an experiment may have.
-    """
-    texts = [("notes", wanted.notes or "", True)]
-    for field, tags in (("tags", wanted.tags or []), ("add_tags", wanted.add_tags)):
-        texts += [(f"{field}.{index}", tag, False) for index, tag in enumerate(tags)]
-    for path, text, lines in texts:
-        try:
-            visible(text, lines=lines)
-        except ValueError as error:
-            raise invalid(f"{path}: {error}", ProblemField(path=path, message=str(error))) from None
+    """Set what is given; the rest stays. Raises ApiError 422 for more tags than an experiment may have."""
     if wanted.notes is not None:
         experiment.notes = wanted.notes
     if wanted.tags is not None or wanted.add_tags or wanted.remove_tags:

@@ -9,14 +9,19 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, or_
 
 from backend.errors import ApiError, invalid
+from core.wire.bounds import ID_PATTERN, JsonBounds, read_json
 from core.wire.public import ProblemField
+
+_BOUNDS = JsonBounds(depth=1, values=4, items=3)
+_ID = re.compile(ID_PATTERN)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Order:
     def _read(self, cursor: str) -> tuple[Any, str]:
         """Raises ApiError 422 where it is not one of ours."""
         try:
-            found = json.loads(base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)))
+            found = read_json(base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)), _BOUNDS)
             name, value, row_id = found
             if self.by is None:
                 value = None
@@ -68,12 +73,13 @@ class Order:
                 value = datetime.fromisoformat(value)
                 if value.tzinfo is None:
                     raise ValueError
+                value = value.astimezone(UTC)
             elif self.kind is float:
                 value = float(value)
-            fits = self.by is None or isinstance(value, self.kind)
-        except (binascii.Error, UnicodeError, ValueError, TypeError, OverflowError, RecursionError):
+            fits = self.by is None or (isinstance(value, self.kind) and not isinstance(value, bool))
+        except (binascii.Error, UnicodeError, ValueError, TypeError, OverflowError):
             raise _unknown() from None
-        if not fits or name != self.name or not isinstance(row_id, str) or "\0" in f"{row_id}{value}":
+        if not fits or name != self.name or not isinstance(row_id, str) or not _ID.fullmatch(row_id):
             raise _unknown()
         return value, row_id
 

@@ -6,13 +6,16 @@ long the header is; it is JSON: by name each tensor's dtype, shape and place in 
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.wire.bounds import BoundsError, JsonBounds, read_json
+
 _MAX_HEADER = 16 * 1024 * 1024
+_HEADER_BOUNDS = JsonBounds(depth=4, values=1_000_000, items=100_000)
+_MAX_DIMENSIONS = 64
+"""Of a tensor: torch itself has no operation on more."""
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
@@ -45,9 +48,9 @@ def inspect(path: Path) -> Contents:
             raise NotSafetensorsError("it does not begin with the header of a safetensors file")
         raw = file.read(length)
     try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise NotSafetensorsError("its header is not JSON") from None
+        header = read_json(raw, _HEADER_BOUNDS)
+    except BoundsError as error:
+        raise NotSafetensorsError(f"its header: {error.message}") from None
     if not isinstance(header, dict):
         raise NotSafetensorsError("its header is not a mapping of tensors")
     about = header.get("__metadata__", {})
@@ -71,14 +74,26 @@ def _place(name: str, entry: Any) -> tuple[int, int, int]:
     """Start, stop and count of numbers of one tensor."""
     try:
         bits, shape, (start, stop) = _BITS[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS:
+            raise NotSafetensorsError(f"the entry of {name[:100]!r} has more than {_MAX_DIMENSIONS} dimensions")
         whole = [start, stop, *shape]
     except (KeyError, TypeError, ValueError):
         raise NotSafetensorsError(f"the entry of {name[:100]!r} is none of a tensor") from None
     if any(not isinstance(part, int) or isinstance(part, bool) or not 0 <= part < 2**63 for part in whole):
         raise NotSafetensorsError(f"the entry of {name[:100]!r} has a size that is no whole number")
-    count = math.prod(shape)
+    count = _product(shape)
     if stop - start != count * bits // 8:
         raise NotSafetensorsError(
             f"{name[:100]!r} is {stop - start} bytes long where its shape needs {count * bits // 8}"
         )
     return start, stop, count
+
+
+def _product(shape: list[int]) -> int:
+    """Numbers in a tensor of this shape; at most 2⁶³, beyond which no file goes."""
+    if 0 in shape:
+        return 0
+    count = 1
+    for length in shape:
+        count = min(count * length, 2**63)
+    return count

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from backend import idempotency, planning, uploads
+from backend.boundary import refuse_abandoned
 from backend.db.models import Experiment, ExperimentTag
 from backend.errors import ApiError, conflict
 from backend.settings import Settings
@@ -17,6 +18,7 @@ from backend.webhooks import refuse_webhooks
 from core.spec import ExperimentSpec, Problem, SpecError, field_at, parse_experiment, released, with_field, with_fields
 from core.spec.experiment import NAME_LENGTH
 from core.spec.sweep import renamed
+from core.wire.bounds import MAX_PROBLEMS
 from core.wire.public import Preview
 from core.wire.submissions import MAX_EXPERIMENTS, MAX_RUNS, Submitted, SubmittedList
 
@@ -88,7 +90,9 @@ def parse_many(data: Any) -> list[tuple[str, ExperimentSpec]]:
         raise SpecError([Problem("experiments", text)])
     specs: list[tuple[str, ExperimentSpec]] = []
     problems: list[Problem] = []
+    refused = 0
     for index, item in enumerate(given):
+        refuse_abandoned()
         prefix = f"experiments.{index}"
         try:
             specs.append((f"{prefix}.", parse_experiment(item)))
@@ -97,6 +101,9 @@ def parse_many(data: Any) -> list[tuple[str, ExperimentSpec]]:
                 Problem(f"{prefix}.{problem.path}" if problem.path else prefix, problem.message)
                 for problem in error.problems
             ]
+            refused += 1
+            if refused == MAX_PROBLEMS or len(problems) > MAX_PROBLEMS:
+                break
     if problems:
         raise SpecError(problems)
     refuse_too_many([spec for _, spec in specs], "experiments")

@@ -12,6 +12,7 @@ from backend.comparisons import Filter, Layout, Options, render, sheets
 from backend.db import models
 from backend.deps import SessionDep, reads
 from backend.routes.experiments import find
+from core.spec.parts import Seed
 from core.wire.comparisons import Claims, Comparison, Overview, PublishedTable, Table, Which
 
 router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads], route_class=BoundedRoute)
@@ -120,7 +121,7 @@ def read_table(
         list[str] | None,
         Query(max_length=200, description="Ids or names; left out, all that the filters keep and nobody archived."),
     ] = None,
-    tag: Annotated[list[str] | None, Query(description="An experiment needs every one of them.")] = None,
+    tag: Annotated[list[str] | None, Query(max_length=50, description="An experiment needs every one of them.")] = None,
     dataset: Annotated[str | None, Query(max_length=100, description="Only rows of this data set.")] = None,
     teacher: Annotated[str | None, Query(max_length=100, description="The teacher's model.")] = None,
     student: Annotated[str | None, Query(max_length=100, description="The student's model.")] = None,
@@ -139,7 +140,7 @@ def read_table(
         Query(description="What decides on bold: the exact sign-flip test, or t, which assumes normal differences."),
     ] = "sign_flip",
     seed: Annotated[
-        list[int] | None,
+        list[Seed] | None,
         Query(max_length=1000, description="That every cell should have; left out, those that a row's specs name."),
     ] = None,
     kind: FormatParam = "json",

@@ -49,7 +49,7 @@ class Position:
     @classmethod
     def parse(cls, text: str) -> Position | None:
         """The inverse of ``str``; None for a text that is no position."""
-        match = re.fullmatch(r"(\d{1,15})-(\d{1,15})", text)
+        match = re.fullmatch(r"(\d{1,15})-(\d{1,15})", text, re.ASCII)
         return cls(int(match[1]), int(match[2])) if match else None
 
 

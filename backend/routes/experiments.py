@@ -14,6 +14,7 @@ from backend.db import Database, now
 from backend.db.models import Experiment
 from backend.deps import DatabaseDep, SessionDep, StoreDep, WakerDep, reads, submits
 from backend.errors import not_found
+from core.spec.texts import normal
 from core.wire import public
 from core.wire.submissions import ExperimentChange
 
@@ -129,9 +130,11 @@ def whole(database: Database, experiment_id: str) -> public.Experiment:
 
 def find(session: Session, key: str) -> Experiment:
     """An experiment by its id, else by its name. Raises ApiError 404."""
-    if "\0" in key:
-        raise not_found("experiment", key)
-    found = session.get(Experiment, key) or session.scalars(select(Experiment).where(Experiment.name == key)).first()
+    # Names of older versions are as they were typed, those of today in Unicode's normal form.
+    names = dict.fromkeys((key, normal(key)))
+    found = (
+        session.get(Experiment, key) or session.scalars(select(Experiment).where(Experiment.name.in_(names))).first()
+    )
     if found is None:
         raise not_found("experiment", key)
     return found

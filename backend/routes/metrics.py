@@ -25,7 +25,7 @@ MAX_COUNT = 2**53
 def read_metrics(
     run_id: str,
     session: SessionDep,
-    names: Annotated[list[str] | None, Query(description="Which metrics; all where left out.")] = None,
+    names: Annotated[list[str] | None, Query(max_length=1000, description="Which metrics; all where left out.")] = None,
     since: Annotated[int, Query(ge=0, le=MAX_COUNT, description="The cursor of an earlier reply; 0: all.")] = 0,
     max_points: Annotated[int, Query(ge=1, le=MAX_POINTS, description="The most entries in a series.")] = 2000,
 ) -> Response:

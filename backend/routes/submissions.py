@@ -8,14 +8,21 @@ from fastapi import APIRouter, Request, Response
 
 from backend import planned_teachers, planning, submission, uploads, views
 from backend.bodies import KEY_LENGTH, BodyDep, KeyDep, read_body
-from backend.boundary import BoundedRoute
+from backend.boundary import BoundedRoute, refuse_abandoned
 from backend.deps import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, WakerDep, submits
 from backend.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
 from backend.routes.experiments import find, whole
 from backend.short_way import short_way
 from backend.tokens import Principal
 from backend.webhooks import refuse_webhooks
-from core.spec import parse_experiment, parse_sweep, starting_point, warnings_of
+from core.spec import (
+    ExperimentSpec,
+    Problem,
+    parse_experiment,
+    parse_sweep,
+    starting_point,
+    warnings_of,
+)
 from core.spec.labels import without_automatic_labels
 from core.spec.sweep import changes_of, expand
 from core.wire import public
@@ -158,7 +165,7 @@ def sweep(
     would be more runs.
     """
     parsed = parse_sweep(body.data)
-    specs = expand(parsed)
+    specs = expand(parsed, refuse_abandoned)
     submission.refuse_too_many(specs, "max_runs")
     with database.writing() as connection:
         request = submission.request_of(principal, key, body.sha256)
@@ -179,12 +186,12 @@ def preview_sweep(body: BodyDep, session: SessionDep, settings: SettingsDep) -> 
     422 as submitting it, but for names that are taken, which are warnings.
     """
     parsed = parse_sweep(body.data)
-    specs = expand(parsed)
+    specs = expand(parsed, refuse_abandoned)
     refuse_webhooks([("", spec) for spec in specs], settings)
     stored = [spec for _, spec in uploads.resolved(session.connection(), [("", spec) for spec in specs])]
     teachers, count, new = planned_teachers.of_many(session, stored, planned_teachers.MOST_SHOWN)
     taken = planning.taken(session, [spec.name for spec in specs])
-    found = [problem for spec in specs for problem in warnings_of(spec)]
+    found = [problem for spec in specs for problem in _warnings(spec)]
     warnings = {
         (item.path, item.message): item
         for item in (
@@ -205,3 +212,8 @@ def preview_sweep(body: BodyDep, session: SessionDep, settings: SettingsDep) -> 
         new_teachers=new,
         warnings=list(warnings.values()),
     )
+
+
+def _warnings(spec: ExperimentSpec) -> list[Problem]:
+    refuse_abandoned()
+    return warnings_of(spec)

@@ -10,9 +10,13 @@ from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+from core.wire.bounds import SUBMITTED, field_problem
+
+_LONGEST_NAME = 100
+
 
 class NumbersAreNumbers(BaseModel):
-    """Refuses true and false where a number is meant; pydantic takes them for 1 and 0."""
+    """Refuses true and false where a number is meant, which pydantic takes for 1 and 0, and what is out of bounds."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -21,6 +25,13 @@ class NumbersAreNumbers(BaseModel):
         truth = any(isinstance(item, bool) for item in value) if several else isinstance(value, bool)
         if truth and info.field_name and not _takes_truth(cls.model_fields[info.field_name].annotation):
             raise ValueError("takes neither true nor false (yes, no, on and off are those in YAML; quote a text)")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _within_bounds(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.context is SUBMITTED and (problem := field_problem(value)):
+            raise ValueError(problem)
         return value
 
 
@@ -42,13 +53,15 @@ class UnknownNameError(ValueError):
     """A name that the catalog does not hold; the message offers the nearest ones."""
 
     def __init__(self, kind: str, name: str, known: list[str]) -> None:
-        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        # Comparing takes time with the square of the length.
+        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5) if len(name) <= _LONGEST_NAME else []
         hint = (
             f"did you mean {', '.join(nearest)}?"
             if nearest
             else f"known: {', '.join(known[:20])}{' …' if len(known) > 20 else ''}"
         )
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+        super().__init__(f"unknown {kind} {shown!r}; {hint}")
         self.nearest = nearest
 
 

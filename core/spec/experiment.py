@@ -19,15 +19,19 @@ from core.spec.parts import (
     Seed,
     SpecModel,
     Training,
+    few,
 )
+from core.spec.parts import NAME_LENGTH as NAME_LENGTH
 from core.spec.presets import apply_preset
 from core.spec.problems import refuse
 from core.spec.run import RunSpec
-from core.spec.texts import unseen, visible
+from core.spec.texts import visible
 from core.spec.weights import Weights, size_problem, weights_problems
 
 MAX_RUNS = 10_000
-NAME_LENGTH = 100
+MAX_METHODS = 1000
+MAX_SEEDS = 1000
+MAX_TAGS = 20
 TEACHER = "teacher"
 STORED = {"stored": True}
 """The context in which a spec is validated that was taken once: its texts are read, though they be refused by now."""
@@ -96,7 +100,7 @@ class ExperimentSpec(SpecModel):
     name: Name = Field(min_length=1, max_length=NAME_LENGTH, description="Unique; how tables name it.")
     preset: str = Field("", description="The protocol whose fields were filled in where the spec had none of its own.")
     notes: Annotated[str, AfterValidator(_seen_lines)] = Field("", max_length=10_000)
-    tags: tuple[Tag, ...] = Field((), max_length=20)
+    tags: tuple[Tag, ...] = Field((), max_length=MAX_TAGS)
     priority: int = Field(0, ge=-100, le=100, description="Higher runs first.")
     webhook: str | None = Field(
         None,
@@ -109,7 +113,9 @@ class ExperimentSpec(SpecModel):
     student: Student
     methods: tuple[MethodChoice, ...] = Field(min_length=1, description="The first one is the baseline.")
     seeds: tuple[Seed, ...] = Field(
-        min_length=1, max_length=1000, description="A list, or a range with both ends in it: 0..4, {from: 0, to: 4}."
+        min_length=1,
+        max_length=MAX_SEEDS,
+        description="A list, or a range with both ends in it: 0..4, {from: 0, to: 4}.",
     )
     training: Training = Field(description="How the students are trained.")
     resources: Resources = Field(default_factory=Resources)
@@ -124,10 +130,20 @@ class ExperimentSpec(SpecModel):
         except UnknownNameError as error:
             raise refuse("ExperimentSpec", (("preset",), str(error), data.get("preset"))) from None
 
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _few_methods(cls, methods: Any, info: ValidationInfo) -> Any:
+        return few(methods, info, MAX_METHODS)
+
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _few_tags(cls, tags: Any, info: ValidationInfo) -> Any:
+        return few(tags, info, MAX_TAGS)
+
     @field_validator("seeds", mode="before")
     @classmethod
-    def _range(cls, seeds: Any) -> Any:
-        return ranges.expand(seeds)
+    def _range(cls, seeds: Any, info: ValidationInfo) -> Any:
+        return few(ranges.expand(seeds), info, MAX_SEEDS)
 
     @field_validator("seeds")
     @classmethod
@@ -153,10 +169,13 @@ class ExperimentSpec(SpecModel):
         labels: Counter[str] = Counter()
         for index, method in enumerate(self.methods):
             entry = METHODS[method.name]
-            labels[method.label] += 1
             # Here and not where a method is validated: a run that was queued under such a label is still a run.
-            if (text := unseen(method.label)) and info.context is not STORED:
-                problems.append((("methods", index, "label"), text, method.label))
+            if info.context is not STORED:
+                try:
+                    object.__setattr__(method, "label", visible(method.label))
+                except ValueError as error:
+                    problems.append((("methods", index, "label"), str(error), method.label))
+            labels[method.label] += 1
             if method.label == TEACHER:
                 text = f"{TEACHER!r} is what the teacher's own run is called; give the method another label"
                 problems.append((("methods", index, "label"), text, method.label))

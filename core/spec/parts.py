@@ -4,25 +4,44 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from core.catalog import DATASETS, METHODS, MODELS, Entry, Params, Registry, UnknownNameError
 from core.catalog.paths import below_data_dir
 from core.catalog.registry import NumbersAreNumbers
 from core.spec.labels import automatic_label
 from core.spec.problems import refuse
+from core.wire.bounds import SUBMITTED, upto
 
 LABEL_LENGTH = 60
 """Of a method's label, in characters."""
+NAME_LENGTH = 100
+MAX_EPOCHS = 10_000
+MAX_MILESTONES = 100
+
+UptoLastEpoch = Annotated[int, Field(ge=0), upto(MAX_EPOCHS)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 WorkerLabel = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._:/-]+$")]
 """A property that workers are told apart by, as ``h200`` or ``site/cellar``."""
+
+
+def few(given: Any, info: ValidationInfo, limit: int) -> Any:
+    """A list that is submitted, before its items are looked at. Raises ValueError where it has more than ``limit``."""
+    if info.context is SUBMITTED and isinstance(given, list | tuple) and len(given) > limit:
+        raise ValueError(f"has {len(given)} entries; at most {limit} are allowed")
+    return given
 
 
 class SpecModel(NumbersAreNumbers):
     """Base of everything in a spec: unknown fields are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+def _not_long(name: str, info: ValidationInfo) -> str:
+    if info.context is SUBMITTED and len(name) > NAME_LENGTH:
+        raise ValueError(f"has {len(name)} characters; a name in the catalog has at most {NAME_LENGTH}")
+    return name
 
 
 class Choice(SpecModel):
@@ -33,7 +52,7 @@ class Choice(SpecModel):
 
     registry: ClassVar[Registry[Any]]
 
-    name: str
+    name: Annotated[str, AfterValidator(_not_long)]
     params: dict[str, Any] = Field(default_factory=dict, validate_default=True)
 
     @model_validator(mode="before")
@@ -57,7 +76,7 @@ class Choice(SpecModel):
             return params
         entry: Entry = cls.registry[info.data["name"]]
         # A ValidationError raised here keeps its own paths: methods.1.params.alpha.
-        return entry.params.model_validate(params).model_dump(mode="json")
+        return entry.params.model_validate(params, context=info.context).model_dump(mode="json")
 
     @property
     def typed_params(self) -> Params:
@@ -108,9 +127,16 @@ class Optimizer(SpecModel):
 
 class Schedule(SpecModel):
     name: Literal["constant", "cosine", "step"] = "cosine"
-    warmup_epochs: int = Field(0, ge=0, description="Epochs of linear warm-up from 0 to the peak.")
-    milestones: tuple[int, ...] = Field((), description="For step: epochs after which the rate is multiplied by gamma.")
+    warmup_epochs: UptoLastEpoch = Field(0, description="Epochs of linear warm-up from 0 to the peak.")
+    milestones: tuple[Annotated[int, upto(MAX_EPOCHS)], ...] = Field(
+        (), description="For step: epochs after which the rate is multiplied by gamma."
+    )
     gamma: float = Field(0.1, gt=0, le=1, description="For step: the factor.")
+
+    @field_validator("milestones", mode="before")
+    @classmethod
+    def _few(cls, given: Any, info: ValidationInfo) -> Any:
+        return few(given, info, MAX_MILESTONES)
 
     @model_validator(mode="after")
     def _milestones(self) -> Self:
@@ -172,7 +198,7 @@ class Speed(SpecModel):
 class Training(SpecModel):
     """How a network is trained: the same for every method of an experiment."""
 
-    epochs: int = Field(ge=1, le=10_000, description="Passes over the training images.", examples=[30])
+    epochs: int = Field(ge=1, le=MAX_EPOCHS, description="Passes over the training images.", examples=[30])
     batch_size: int = Field(64, ge=2, le=65_536, description="Images a step.")
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: Schedule = Field(default_factory=Schedule)
@@ -181,15 +207,13 @@ class Training(SpecModel):
         description="standard: the data set's own, random shifts or resized crops, and flips where they make sense; "
         "flip: its flips alone.",
     )
-    freeze_batch_norm_after: int | None = Field(
+    freeze_batch_norm_after: Annotated[int, Field(ge=1), upto(MAX_EPOCHS)] | None = Field(
         None,
-        ge=1,
         description="Epochs after which batch norm stops learning and uses its running statistics: reproduces code "
         "that leaves the network in eval mode after its first test (1). Leave it out for ordinary training.",
     )
-    collapse_every: int = Field(
+    collapse_every: UptoLastEpoch = Field(
         0,
-        ge=0,
         description="Epochs between two measurements of neural collapse (NC1–NC4), each a pass over the training "
         "images; 0: after the last epoch only.",
     )

@@ -7,6 +7,9 @@ from typing import Any
 
 from core.spec.problems import Problem, SpecError
 
+MAX_PATH = 200
+"""Characters: no field of a spec lies nearly so deep."""
+
 
 def with_field(data: Any, path: str, value: Any) -> Any:
     """A copy of the data with one field changed. Mappings on the way are made, list items must be there.
@@ -17,6 +20,8 @@ def with_field(data: Any, path: str, value: Any) -> Any:
     Raises:
         SpecError: the path is empty, or leads through something that has no fields.
     """
+    if len(path) > MAX_PATH:
+        raise SpecError([Problem(path[:MAX_PATH], f"a path of a field has at most {MAX_PATH} characters")])
     parts = path.split(".")
     if not all(parts):
         raise SpecError([Problem(path, "a field is named by its path, as training.epochs")])
@@ -58,4 +63,4 @@ def _with(data: Any, parts: Sequence[str], value: Any, path: str) -> Any:
         return items
     if isinstance(data, str):  # a bare name is short for {name: …}
         return _with({"name": data}, parts, value, path)
-    raise SpecError([Problem(path, f"{head!r} leads through {data!r}, which has no fields")])
+    raise SpecError([Problem(path, f"{head!r} leads through {str(data)[:100]!r}, which has no fields")])

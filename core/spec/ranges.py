@@ -33,7 +33,7 @@ def expand(value: Any) -> Any:
         raise ValueError("the step of a range is at least 1")
     if end < start:
         raise ValueError(f"a range goes upwards; {start}..{end} does not")
-    numbers = range(start, end + 1, step)
-    if len(numbers) > MAX_LENGTH:
-        raise ValueError(f"a range has at most {MAX_LENGTH} numbers; this one has {len(numbers)}")
-    return list(numbers)
+    count = (end - start) // step + 1  # which len() of a range cannot say beyond 64 bits
+    if count > MAX_LENGTH:
+        raise ValueError(f"a range has at most {MAX_LENGTH} numbers; this one has {count}")
+    return list(range(start, end + 1, step))

@@ -11,6 +11,11 @@ from pydantic import ValidationError
 from core.spec.experiment import STORED, ExperimentSpec
 from core.spec.labels import without_automatic_labels
 from core.spec.problems import Problem, SpecError, problems_of
+from core.wire.bounds import DEFAULT_BOUNDS, SUBMITTED, BoundsError, check_data
+
+_LONGEST = 4 * 2**20
+_MOST_MERGED = 100
+_MOST_FIELDS = 10_000
 
 
 class _UniqueFields(yaml.SafeLoader):
@@ -27,13 +32,33 @@ class _UniqueFields(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803 (PyYAML's name)
+        """Each level makes the scanner slower for all that follows."""
+        if self.flow_level >= DEFAULT_BOUNDS.depth:
+            raise yaml.scanner.ScannerError(problem="nested too deeply", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge keys (``<<``) copy what they name; ten of ten of ten would fill the memory."""
+        merged = sum(
+            len(value.value) if isinstance(value, yaml.SequenceNode) else 1
+            for key, value in node.value
+            if key.tag == "tag:yaml.org,2002:merge"
+        )
+        if merged <= _MOST_MERGED:
+            super().flatten_mapping(node)
+        if merged > _MOST_MERGED or len(node.value) > _MOST_FIELDS:
+            raise yaml.constructor.ConstructorError(
+                problem="merge keys make too many fields", problem_mark=node.start_mark
+            )
+
 
 def parse_experiment(data: Any) -> ExperimentSpec:
     """Validate a spec given as plain data. Raises SpecError with every problem and its path."""
     if not isinstance(data, dict):
         raise SpecError([Problem("", f"a spec is a mapping of fields, not {_article(data)}")])
     try:
-        return ExperimentSpec.model_validate(data)
+        return ExperimentSpec.model_validate(data, context=SUBMITTED)
     except ValidationError as error:
         raise SpecError(problems_of(error)) from None
 
@@ -46,7 +71,13 @@ def stored_experiment(data: Any) -> ExperimentSpec:
 def load_text(text: str) -> Any:
     """YAML or JSON as plain data, not yet a spec. Raises SpecError, with line and column, where the text is neither."""
     try:
-        return yaml.load(text, _UniqueFields)
+        if len(text) > _LONGEST:
+            raise SpecError([Problem("", f"{len(text)} characters are too many; a spec has at most {_LONGEST}")])
+        data = yaml.load(text, _UniqueFields)
+        check_data(data)  # an alias stands for all that it repeats
+        return data
+    except BoundsError as error:
+        raise SpecError([Problem(error.path, error.message)]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -7,8 +7,9 @@ import json
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -16,12 +17,18 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from core.spec import ranges
 from core.spec.experiment import NAME_LENGTH, ExperimentSpec, Name
 from core.spec.parts import SpecModel
-from core.spec.paths import with_field
+from core.spec.paths import MAX_PATH, with_field
 from core.spec.problems import Problem, SpecError, problems_of, refuse
 from core.spec.reading import parse_experiment
 from core.spec.starting import released
+from core.spec.texts import unseen
+from core.wire.bounds import MAX_PROBLEMS, SUBMITTED
 
 MAX_SWEEP_RUNS = 10_000
+MAX_AXES = 50
+"""Fields that a grid, a point or the draws may vary."""
+MAX_CELLS = 200_000
+"""Experiments times the fields in which they differ."""
 
 
 class Draw(SpecModel):
@@ -112,6 +119,25 @@ class SweepSpec(SpecModel):
             raise refuse("SweepSpec", *problems)
         return found
 
+    @field_validator("grid", "random", mode="before")
+    @classmethod
+    def _few_axes(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and len(given) > MAX_AXES:
+            raise ValueError(f"varies {len(given)} fields; at most {MAX_AXES} are allowed")
+        if isinstance(given, Mapping) and any(len(str(path)) > MAX_PATH for path in given):
+            raise ValueError(f"a path of a field has at most {MAX_PATH} characters")
+        return given
+
+    @field_validator("points", mode="before")
+    @classmethod
+    def _few_points(cls, given: Any) -> Any:
+        if isinstance(given, Sequence):
+            if len(given) > MAX_SWEEP_RUNS:
+                raise ValueError(f"has {len(given)} entries; at most {MAX_SWEEP_RUNS} are allowed")
+            if any(isinstance(point, Mapping) and len(point) > MAX_AXES for point in given):
+                raise ValueError(f"a point varies more than {MAX_AXES} fields")
+        return given
+
     @model_validator(mode="after")
     def _varies(self) -> Self:
         problems: list[tuple[tuple[int | str, ...], str, Any]] = []
@@ -122,12 +148,18 @@ class SweepSpec(SpecModel):
             problems.append((("draws",), text, self.draws))
         if "name" in self.experiment:
             problems.append((("experiment", "name"), "experiments of a sweep are named by it", self.experiment["name"]))
+        axes = _Axes()
         shared = [*((path, "grid") for path in self.grid), *((path, "random") for path in self.random)]
-        found = _misplaced(shared, [])
-        for point in self.points:
-            found += _misplaced([(path, "points") for path in point], shared)
+        found = [problem for path, where in shared if (problem := axes.problem(path, where))]
+        for paths in dict.fromkeys(tuple(point) for point in self.points):  # most have the same ones
+            inner = _Axes(axes)
+            found += [problem for path in paths if (problem := inner.problem(path, "points"))]
         problems += dict.fromkeys(found)  # once, though every point says it
         count = self.count
+        fields = len(self.grid) + len(self.random) + max(map(len, self.points), default=0)
+        if count * fields > MAX_CELLS and count <= self.max_runs:
+            text = f"{count} experiments that differ in {fields} fields are too many; vary fewer fields, or by less"
+            problems.append((("max_runs",), text, self.max_runs))
         if count > self.max_runs:
             text = f"{count} experiments have more runs than max_runs = {self.max_runs}; vary less, or raise it"
             problems.append((("max_runs",), text, self.max_runs))
@@ -146,34 +178,50 @@ class SweepSpec(SpecModel):
         return math.prod(len(values) for values in self.grid.values()) * max(len(self.points), 1) * max(self.draws, 1)
 
 
-def _misplaced(
-    axes: Sequence[tuple[str, str]], before: Sequence[tuple[str, str]]
-) -> list[tuple[tuple[str, str], str, str]]:
-    """Problems of axes that overwrite one another, or one of those before. Each is given as its path and its place."""
-    found: list[tuple[tuple[str, str], str, str]] = []
-    known = dict(before)
-    for path, where in axes:
+class _Axes:
+    """The fields that vary so far, of which none may lie in another: the later one would overwrite it.
+
+    Args:
+        outer: those that vary for all points.
+    """
+
+    def __init__(self, outer: _Axes | None = None) -> None:
+        self._outer = outer
+        self._known: dict[str, str] = {}
+        self._above: dict[str, str] = {}
+
+    def problem(self, path: str, where: str) -> tuple[tuple[str, str], str, str] | None:
+        """What is wrong with varying this field too; it is known from then on."""
+        above = [path[:end] for end, letter in enumerate(path[: MAX_PATH + 1]) if letter == "."]
+        text = None
         if path == "name":
-            found.append(((where, path), "experiments of a sweep are named by it", path))
-        if path in known:
-            found.append(((where, path), f"{path} is varied by {known[path]} already", path))
-        elif over := next((other for other in known if _overlap(path, other)), None):
-            found.append(((where, path), f"it lies in {over}, or that in it; vary one of them", path))
-        known[path] = where
-    return found
+            text = "experiments of a sweep are named by it"
+        elif known := self._find(path, "_known"):
+            text = f"{path} is varied by {known} already"
+        elif over := next((other for other in above if self._find(other, "_known")), self._find(path, "_above")):
+            text = f"it lies in {over}, or that in it; vary one of them"
+        self._known[path] = where
+        self._above |= dict.fromkeys(above, path)
+        return ((where, path), text, path) if text else None
 
-
-def _overlap(path: str, other: str) -> bool:
-    """Whether one of the fields is a part of the other, so that the later one would overwrite it."""
-    return path.startswith(f"{other}.") or other.startswith(f"{path}.")
+    def _find(self, path: str, among: str) -> str | None:
+        found: str | None = getattr(self, among).get(path)
+        return self._outer._find(path, among) if found is None and self._outer else found
 
 
 @dataclass(frozen=True)
-class _Value:
+class _Value:  # without slots, for the cached text
     """A value and where it was written: ``grid.training.epochs.1``."""
 
     value: Any
     origin: str
+
+    def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        return _text(self.value)
 
 
 def parse_sweep(data: Any) -> SweepSpec:
@@ -181,13 +229,16 @@ def parse_sweep(data: Any) -> SweepSpec:
     if not isinstance(data, dict):
         raise SpecError([Problem("", "a sweep is a mapping of fields")])
     try:
-        return SweepSpec.model_validate(data)
+        return SweepSpec.model_validate(data, context=SUBMITTED)
     except ValidationError as error:
         raise SpecError(problems_of(error)) from None
 
 
-def expand(sweep: SweepSpec) -> list[ExperimentSpec]:
+def expand(sweep: SweepSpec, going_on: Callable[[], None] = lambda: None) -> list[ExperimentSpec]:
     """The experiments of a sweep, in the order of its axes, the last one varying fastest.
+
+    Args:
+        going_on: called before each; what it raises ends the work.
 
     Raises:
         SpecError: with the path of the axis and value (or of ``experiment``) that a problem comes from, or of
@@ -198,21 +249,31 @@ def expand(sweep: SweepSpec) -> list[ExperimentSpec]:
     base = released(sweep.experiment, sweep.axes)
     specs: list[ExperimentSpec] = []
     problems: dict[tuple[str, str], Problem] = {}
+    runs = refused = 0
     for name, combination in zip(names, combinations, strict=True):
+        going_on()
         try:
             data: Any = {"name": name, **base}
             for path, item in combination.items():
                 data = with_field(data, path, item.value)
-            specs.append(parse_experiment(data))
+            spec = parse_experiment(data)
         except SpecError as error:
             for problem in error.problems:
                 found = Problem(_origin(problem.path, combination), problem.message)
                 problems.setdefault((found.path, found.message), found)
+            refused += 1
+            if refused == MAX_PROBLEMS or len(problems) > MAX_PROBLEMS:
+                break
+            continue
+        specs.append(spec)
+        runs += len(spec.seeds) * len(spec.methods) + (spec.teacher is not None and spec.teacher_run() is not None)
+        if runs > sweep.max_runs:
+            break
     if problems:
         raise SpecError(list(problems.values()))
-    runs = sum(len(spec.seeds) * len(spec.methods) + (spec.teacher_run() is not None) for spec in specs)
     if runs > sweep.max_runs:
-        text = f"{len(specs)} experiments of {runs} runs in all are more than max_runs = {sweep.max_runs}"
+        of = f"{runs} runs" if len(specs) == len(combinations) else f"more than {sweep.max_runs} runs"
+        text = f"{len(combinations)} experiments of {of} in all are more than max_runs = {sweep.max_runs}"
         raise SpecError([Problem("max_runs", f"{text}; vary less, or raise it")])
     return specs
 
@@ -259,15 +320,16 @@ def _source(seed: int, index: int, path: str) -> random.Random:
 
 def _names(sweep: SweepSpec, combinations: list[dict[str, _Value]]) -> list[str]:
     """The sweep's name and what varies; a number instead where that is too long or not unique."""
-    names = [
-        f"{sweep.name} "
-        + ", ".join(f"{_short(path, combination)}={_text(item.value)}" for path, item in combination.items())
-        for combination in combinations
-    ]
-    if len(set(names)) == len(names) and all(len(name) <= NAME_LENGTH and name.isprintable() for name in names):
+    names: list[str] = []
+    for combination in combinations:
+        name = f"{sweep.name} " + ", ".join(f"{_short(path, combination)}={item}" for path, item in combination.items())
+        if len(name) > NAME_LENGTH or unseen(name):
+            break
+        names.append(name)
+    if len(set(names)) == len(combinations):
         return names
-    width = len(str(len(names)))
-    return [f"{sweep.name} #{index:0{width}d}" for index in range(1, len(names) + 1)]
+    width = len(str(len(combinations)))
+    return [f"{sweep.name} #{index:0{width}d}" for index in range(1, len(combinations) + 1)]
 
 
 def _short(path: str, combination: Mapping[str, _Value]) -> str:

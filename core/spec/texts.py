@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -37,6 +38,7 @@ _LONGEST = 20_000
 """Normalising takes time quadratic in the length of a row of marks; every text of a spec or name is shorter."""
 
 
+@lru_cache(128)  # the points of a sweep have one text
 def unseen(text: str, *, lines: bool = False) -> str | None:
     """What is wrong with a text that has a character that is not shown; None where it has none.
 

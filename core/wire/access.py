@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from core.spec.texts import VisibleText
 from core.wire.base import Sent, Wire
 
 Scope = Literal["read", "submit", "worker", "admin"]
@@ -15,10 +16,10 @@ Scope = Literal["read", "submit", "worker", "admin"]
 class TokenRequest(Sent):
     """POST /tokens."""
 
-    name: str = Field(
+    name: VisibleText = Field(
         min_length=1,
         max_length=100,
-        pattern=r"^[^\s\x00]([^\x00-\x1f]*[^\s\x00])?$",
+        pattern=r"^\S(.*\S)?$",
         description="Of a person or a script: what experiments are shown to be submitted by.",
         examples=["nightly-sweep"],
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
@@ -40,9 +40,18 @@ SHA256_PATTERN = r"^[0-9a-f]{64}$"
 RunId = Annotated[str, Field(pattern=ID_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 
+SUBMITTED = {"submitted": True}
+"""The context in which a spec is validated that a person submits: everything in it is within bounds. A spec that was
+taken once is validated without, so that runs of older versions are still shown, claimed and trained."""
+LARGEST = 1e100
+"""Of a decimal number in a spec: sums and products of a few such are finite."""
+LONGEST_TEXT = 20_000
+"""Of a text in a spec."""
+
 MAX_PROBLEMS = 100
 """How many problems an answer lists."""
 
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 _SHOWN = 80
 
@@ -155,6 +164,37 @@ def number_problem(value: Any) -> str | None:
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return "is a number beyond the range of a double"
     return None
+
+
+def field_problem(value: Any) -> str | None:
+    """What is wrong with the size of a field of a spec, or with what lies in it; None where it is within bounds."""
+    if isinstance(value, str):
+        if len(value) > LONGEST_TEXT:
+            return f"has {len(value)} characters; at most {LONGEST_TEXT} are allowed"
+        control = _CONTROLS.search(value)
+        return f"has a character that is not shown, U+{ord(control[0]):04X}; leave it out" if control else None
+    if isinstance(value, float):
+        return f"is a number beyond ±{LARGEST:g}" if abs(value) > LARGEST else None
+    if isinstance(value, dict | list | tuple):
+        try:
+            check_data(value)
+        except BoundsError as error:
+            return str(error)
+    return number_problem(value)
+
+
+def upto(limit: int) -> Any:
+    """An upper bound that a field did not always have: it holds for what is submitted, not for what is stored.
+
+    To be used in ``Annotated``, behind the field's other bounds.
+    """
+
+    def check(value: int, info: ValidationInfo) -> int:
+        if info.context is SUBMITTED and value > limit:
+            raise ValueError(f"should be less than or equal to {limit}")
+        return value
+
+    return AfterValidator(check)
 
 
 def first_problems(error: ValidationError, limit: int = MAX_PROBLEMS) -> tuple[list[Any], int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from core.spec.texts import VisibleLines, visible
 from core.wire.base import Sent, Wire
 from core.wire.public import PlannedTeacher, ProblemField
 
@@ -17,6 +18,7 @@ MAX_RUNS = 10_000
 MAX_TAGS = 20
 """Of an experiment."""
 TagText = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,\x00]+$")]
+NewTag = Annotated[TagText, AfterValidator(visible)]
 
 
 class Submitted(Wire):
@@ -70,11 +72,11 @@ class CloneRequest(Sent):
 class ExperimentChange(Sent):
     """PATCH /experiments/{key}. What is left out stays."""
 
-    tags: list[TagText] | None = Field(None, max_length=MAX_TAGS, description="All of its tags from now on.")
-    add_tags: list[TagText] = Field(
+    tags: list[NewTag] | None = Field(None, max_length=MAX_TAGS, description="All of its tags from now on.")
+    add_tags: list[NewTag] = Field(
         default_factory=list,
         max_length=MAX_TAGS,
         description="To those that it has, whoever changes them meanwhile.",
     )
     remove_tags: list[TagText] = Field(default_factory=list, max_length=1000, description="From those that it has.")
-    notes: str | None = Field(None, max_length=10_000, pattern=r"^[^\x00]*$")
+    notes: VisibleLines | None = Field(None, max_length=10_000)
