@@ -40,7 +40,7 @@ _TERMS = Terms()
 def migrate_command() -> None:
     """Bring the database to this version's schema. Does nothing where it has it."""
     with _opened(_settings()) as database:
-        migrate.upgrade(database)
+        _upgrade(database)
     typer.echo(f"the database is at version {migrate.head_revision()}")
 
 
@@ -138,27 +138,51 @@ def serve(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default DKD_PORT.")] = None,
 ) -> None:
     """Serve the API. The database must have been migrated; tokens are made on the first start."""
-    import uvicorn
-
-    from backend.app import create_app
+    from backend.connections import raise_descriptor_limit
+    from backend.db.sole import ServedError, sole_server
     from backend.logging import configure
 
     settings = _settings()
     configure(settings.log_format, settings.log_level)
+    raise_descriptor_limit()
+    address = (host or settings.host, port or settings.port)
+    try:
+        with sole_server(settings.database_url, "http://{}:{}".format(*address)):
+            _serve(settings, *address)
+    except ServedError as error:
+        _fail(str(error))
+
+
+def _serve(settings: Settings, host: str, port: int) -> None:
+    import uvicorn
+
+    from backend.app import create_app
+    from backend.connections import Connection
+    from backend.watchdog import Watchdog
+
     _bootstrap(settings)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        host=host or settings.host,
-        port=port or settings.port,
+        host=host,
+        port=port,
+        http=Connection,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
     )
+    watchdog = Watchdog(settings.watchdog_seconds)
+    ticks = max(1, int(settings.watchdog_seconds))  # a tick is a tenth of a second
 
     class Server(uvicorn.Server):
+        async def on_tick(self, counter: int) -> bool:
+            if counter % ticks == 0:
+                watchdog.alive()
+            return await super().on_tick(counter)
+
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             app.state.stopping.set()  # the server waits for open streams, so they must hear of it first
+            watchdog.stop()
             super().handle_exit(sig, frame)
 
     gc.collect()
@@ -174,12 +198,19 @@ def _bootstrap(settings: Settings) -> None:
         make_tokens(database, settings)
 
 
+def _upgrade(database: Database) -> None:
+    try:
+        migrate.upgrade(database)
+    except migrate.LaterVersionError as error:
+        _fail(str(error))
+
+
 @contextmanager
 def _migrated(settings: Settings) -> Iterator[Database]:
     """The database; one of another version ends the command."""
     with _opened(settings) as database:
-        if migrate.current_revision(database) != migrate.head_revision():
-            _fail("the database does not have this version's schema; run `python -m backend migrate` first")
+        if problem := migrate.mismatch(database):
+            _fail(problem)
         yield database
 
 

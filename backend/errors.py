@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -11,9 +12,10 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
+from core.events import is_full_disk
 from core.spec import SpecError
 from core.wire.bounds import MAX_PROBLEMS
 from core.wire.public import ProblemDetails, ProblemField
@@ -23,6 +25,8 @@ _log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 _LONGEST_TEXT = 2000
+_FULL = ("53100",)
+"""PostgreSQL's disk_full."""
 _LONGEST_PATH = 500
 
 
@@ -114,6 +118,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OperationalError)
     async def _database_away(request: Request, error: OperationalError) -> JSONResponse:
+        if _says_full(error.orig):
+            return _full(request, error)
         _log.error("database unavailable", path=shown_path(request.scope), error=str(error.orig))
         return problem_response(503, "the database does not answer; try again", headers={"Retry-After": "2"})
 
@@ -124,8 +130,19 @@ def install(app: FastAPI) -> None:
         _log.error("database damaged", path=shown_path(request.scope), error=str(error.orig))
         return problem_response(503, "the database is damaged, or no database; the backend's log says more")
 
+    @app.exception_handler(DataError)
+    async def _beyond_a_column(request: Request, error: DataError) -> JSONResponse:
+        _log.error("value beyond its column", path=shown_path(request.scope), error=str(error.orig))
+        return problem_response(422, "a text or number is larger than the database can hold")
+
+    @app.exception_handler(OSError)
+    async def _system(request: Request, error: OSError) -> JSONResponse:
+        return _full(request, error) if _says_full(error) else await _unexpected(request, error)
+
     @app.exception_handler(StoreError)
     async def _store_away(request: Request, error: StoreError) -> JSONResponse:
+        if _says_full(error):
+            return _full(request, error)
         _log.error("artifact store unavailable", path=shown_path(request.scope), error=str(error))
         return problem_response(503, "the artifact store does not answer; try again", headers={"Retry-After": "5"})
 
@@ -144,6 +161,23 @@ def shown_path(scope: Mapping[str, Any]) -> str:
 def _cut(text: str, length: int) -> str:
     text = text.encode("utf-8", "backslashreplace").decode()  # half a character cannot be sent
     return text if len(text) <= length else f"{text[:length]} …"
+
+
+def _says_full(error: BaseException | None) -> bool:
+    """Whether it, or what it was raised from, says that a disk has no room: the system's, SQLite's or PostgreSQL's."""
+    while error is not None:
+        if isinstance(error, OSError) and is_full_disk(error):
+            return True
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "sqlstate", "") in _FULL:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _full(request: Request, error: Exception) -> JSONResponse:
+    _log.error("no room on the disk", path=shown_path(request.scope), error=str(getattr(error, "orig", error)))
+    detail = "the backend's disk is full, and nothing of this was kept; make room and try again"
+    return problem_response(507, detail, headers={"Retry-After": "60"})
 
 
 def _summary(fields: list[ProblemField]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -14,6 +15,17 @@ from core.wire.terminal import inner, printable, printable_json
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class _Lines(structlog.PrintLogger):
+    """A line that cannot be written, as on a full disk, is lost; the request that it is about is not."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 def _printable(_: Any, __: str, said: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -43,6 +55,7 @@ def _as_json(_: Any, __: str, said: structlog.typing.EventDict) -> str:
 def configure(form: LogFormat, level: LogLevel) -> None:
     """Set the process's log up, that of the libraries included. For a program's start, not for an import."""
     shared: list[structlog.typing.Processor] = [
+        _without_controls,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -61,7 +74,7 @@ def configure(form: LogFormat, level: LogLevel) -> None:
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)

@@ -48,6 +48,9 @@ class Settings(ServiceSettings):
     body_seconds: float = Field(
         30.0, gt=0, description="A body that has not come by then is refused; an upload is given longer, by its size."
     )
+    watchdog_seconds: float = Field(
+        60.0, ge=0, description="The process ends itself when its event loop has stood still so long; 0: never."
+    )
     max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="Of an uploaded teacher.")
     webhook_url: str | None = Field(
         None, pattern=r"^https?://[^\s]+$", description="Whom to tell of every experiment that names nobody itself."

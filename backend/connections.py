@@ -1,0 +1,138 @@
+"""Connections to the server: none is kept for nothing, and none takes the place of all others.
+
+uvicorn closes a connection that is idle behind an answer. One that has said nothing yet, or a head that never ends, or
+the rest of a body that nobody reads, it would keep for ever; and when the process has no descriptor left, everybody is
+refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+HEAD_SECONDS = 15.0
+"""For the head of a request from its first byte, and before the first one."""
+REST_SECONDS = 15.0
+"""For what is left of a request that has been answered."""
+HEAD_BYTES = 64 * 1024
+SPARE_DESCRIPTORS = 256
+"""For files, the broker, and the database's connections, each of which has three files open."""
+_SWEEP_SECONDS = 1.0
+
+
+def raise_descriptor_limit() -> None:
+    """Let the process open as many files as the system allows; many systems begin with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def most_connections() -> int:
+    """How many the process may have at once, by the limit that it is under now."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(limit - SPARE_DESCRIPTORS, limit // 2)
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection, with limits of time and size for a head, and of number for all connections.
+
+    Attributes:
+        waits_since: when it began to wait for its client, by the loop's clock; None while the server has the turn.
+    """
+
+    waits_since: float | None = None
+    _head_bytes = 0
+    _in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.waits_since = self.loop.time()
+        _Sweeper.of(self).watch()
+        if len(self.connections) > most_connections() and not self._make_room():
+            self.refuse(503, "too many connections; try again", {"Retry-After": "1"})
+
+    def _make_room(self) -> bool:
+        """Close the connection that has waited longest for its client to speak, where there is one."""
+        idle = [other for other in self.connections if isinstance(other, Connection) and other is not self]
+        waiting = [other for other in idle if other.waits_since is not None and not other.transport.is_closing()]
+        if not waiting:
+            return False
+        min(waiting, key=lambda other: other.waits_since or 0.0).transport.abort()
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes == len(data):
+                self.waits_since = self.loop.time()  # the first byte of a head
+        super().data_received(data)
+        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self.refuse(431, f"the head of a request has at most {HEAD_BYTES} bytes here")
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head_bytes, self.waits_since = False, 0, None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head = True
+        if self.cycle is not None and self.cycle.response_complete:
+            self.waits_since = self.loop.time()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.waits_since = self.loop.time()
+
+    def overdue(self, now: float) -> bool:
+        """Whether its client has had its time to finish a head, or what it sends behind an answer."""
+        patience = HEAD_SECONDS if self._in_head else REST_SECONDS
+        return self.waits_since is not None and now - self.waits_since > patience
+
+    def send_400_response(self, msg: str) -> None:
+        """See uvicorn: what is no HTTP."""
+        self.refuse(400, msg)
+
+    def refuse(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        """Answer before there is a request that a route could answer, and close."""
+        problem = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+        body = json.dumps(problem | {"errors": []}).encode()
+        given = {"content-type": "application/problem+json", "content-length": str(len(body)), "connection": "close"}
+        lines = [f"{name}: {value}\r\n".encode() for name, value in (given | (headers or {})).items()]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        self.transport.close()
+
+
+class _Sweeper:
+    """Looks once a second for connections that are overdue; one for each server."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
+        self._loop = loop
+        self._connections = connections
+        self._running = False
+
+    @classmethod
+    def of(cls, connection: Connection) -> _Sweeper:
+        state: Any = connection.server_state
+        if not hasattr(state, "sweeper"):
+            state.sweeper = cls(connection.loop, connection.connections)
+        found: _Sweeper = state.sweeper
+        return found
+
+    def watch(self) -> None:
+        if not self._running:
+            self._running = True
+            self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for connection in list(self._connections):
+            if isinstance(connection, Connection) and connection.overdue(now):
+                connection.transport.abort()
+        self._running = False
+        if self._connections:
+            self.watch()
