@@ -135,6 +135,12 @@ def install(app: FastAPI) -> None:
         _log.error("value beyond its column", path=shown_path(request.scope), error=str(error.orig))
         return problem_response(422, "a text or number is larger than the database can hold")
 
+    @app.exception_handler(OverflowError)
+    async def _beyond_64_bits(request: Request, error: OverflowError) -> JSONResponse:
+        """SQLite's driver says so, where PostgreSQL's says DataError."""
+        _log.error("number beyond its column", path=shown_path(request.scope), exc_info=error)
+        return problem_response(422, "a number is larger than the database can hold")
+
     @app.exception_handler(OSError)
     async def _system(request: Request, error: OSError) -> JSONResponse:
         return _full(request, error) if _says_full(error) else await _unexpected(request, error)

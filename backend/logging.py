@@ -55,7 +55,6 @@ def _as_json(_: Any, __: str, said: structlog.typing.EventDict) -> str:
 def configure(form: LogFormat, level: LogLevel) -> None:
     """Set the process's log up, that of the libraries included. For a program's start, not for an import."""
     shared: list[structlog.typing.Processor] = [
-        _without_controls,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
