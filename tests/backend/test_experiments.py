@@ -99,7 +99,7 @@ def test_an_unknown_name_comes_with_the_nearest_ones(lab: Lab) -> None:
 def test_a_body_that_is_not_json_is_refused(lab: Lab, text: str) -> None:
     response = lab.admin.post("/api/v1/experiments", content=text.encode("latin-1"))
     assert response.status_code == 422
-    assert "not JSON" in response.json()["detail"]
+    assert any(words in response.json()["detail"] for words in ("not JSON", "32 levels deep"))
 
 
 def test_a_body_above_the_limit_is_refused(make_lab: Any) -> None:
@@ -199,7 +199,7 @@ def test_what_was_stored_before_its_texts_were_refused_is_shown_and_trained(lab:
     assert shown["spec"]["tags"] == ["a\x1b"]
     assert not any("cannot read" in warning["message"] for warning in shown["warnings"])
     refused = lab.admin.post(f"/api/v1/experiments/{key}/clone", json={"name": "new"})
-    assert {error["path"] for error in refused.json()["errors"]} == {"tags.0"}
+    assert {error["path"] for error in refused.json()["errors"]} == {"tags.0", "methods.0.label"}
     lab.register()
     assert lab.claim()["spec"]["method"]["label"] == "a\x1b"
 

@@ -214,7 +214,8 @@ def test_of_an_unknown_run(api: TestClient) -> None:
 def test_a_name_that_no_metric_can_have(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, metrics(1, x=1.0))
-    assert api.get(f"/api/v1/runs/{run_id}/metrics?names=%00&names=x").json()["series"][0]["name"] == "x"
+    assert api.get(f"/api/v1/runs/{run_id}/metrics?names=y&names=x").json()["series"][0]["name"] == "x"
+    assert api.get(f"/api/v1/runs/{run_id}/metrics?names=%00&names=x").json()["errors"][0]["path"] == "names"
 
 
 def _lines(api: TestClient, run_id: str, **query: int) -> list[tuple[int, int, str]]:

@@ -65,8 +65,9 @@ SEEN = [
 ]  # fmt: skip
 UNSEEN = [
     "\x00", "a\x1b[31m", "a\x85b", "a\u00adb", "a\u034fb", "\u061c", "a\u115f", "\u1160", "\u17b4", "a\u180e",
-    "a\u200b", "a\u200cb", "a\u200db", "\u200d", "👨\u200d", "\u202ea", "\u2060", "\u2800", "a\u3164", "a\ufe0f", "x\ufe00",
-    "a\U000e0100", "❤\ufe0f\ufe0f", "\ufeff", "\uffa0", "\ufffc", "\uffff", "\ufdd0", "\U0001ffff", "\ud800", "\ue000",
+    "a\u200b", "a\u200cb", "a\u200db", "\u200d", "👨\u200d", "\u202ea", "\u2060", "\u2800", "a\u3164", "a\ufe0f",
+    "x\ufe00", "a\U000e0100", "❤\ufe0f\ufe0f", "\ufeff", "\uffa0", "\ufffc", "\uffff", "\ufdd0", "\U0001ffff",
+    "\ud800", "\ue000",
     "\U000f0000", "\U0001d159", "\U000e0041", "a\u2028b", "e" + "\u0301" * 90, "\u0301a", "a \u0301", "a\u00a0b",
     "a\u2009b", "a\u202fb",
 ]  # fmt: skip
