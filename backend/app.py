@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     openapi.install(app)
     # The last one added is the outermost.
-    app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
+    app.add_middleware(HostCheck, allowed=settings.allowed_hosts, origins=settings.allowed_origins)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)
     for router in routes.API:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from functools import lru_cache
-from urllib.parse import urlsplit
 
 import anyio
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.errors import problem_response, shown_path
+from core.wire.origins import address, host_allowed, origin_allowed
 
 _log = structlog.get_logger(__name__)
-
-
-@lru_cache(1024)
-def _host_of(address: str) -> str:
-    """``example.org`` of ``example.org:8000``, ``::1`` of ``[::1]:8000``."""
-    return (urlsplit(f"//{address}").hostname or "").lower()
 
 
 def _first(scope: Scope, wanted: bytes) -> str:
@@ -31,25 +24,28 @@ class HostCheck:
     """Refuses requests addressed to another name, or sent by a web page of another origin.
 
     A page on the internet can point a name of its own at 127.0.0.1 and then talk to this port as its own origin; it
-    cannot change the Host header that the browser sends with that.
+    cannot change the Host header that the browser sends with that. A page that another program serves on this machine
+    has another port, so its origin is compared with the Host as a whole.
+
+    Args:
+        allowed: names that a request may be addressed to; ``*`` for any.
+        origins: of pages that may call beside this server's own, as ``https://lab.example`` behind a proxy with TLS.
     """
 
-    def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, allowed: Iterable[str], origins: Iterable[str] = ()) -> None:
         self.app = app
         self._allowed = frozenset(name.lower() for name in allowed)
+        self._origins = tuple(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and "*" not in self._allowed:
-            address, page = _first(scope, b"host"), _first(scope, b"origin")
-            try:
-                host = _host_of(address)
-                origin = urlsplit(page).hostname if page else None
-            except ValueError:  # brackets that do not close
-                host, origin = "", None
-            if host not in self._allowed:
+        if scope["type"] == "http":
+            authority, page = _first(scope, b"host"), _first(scope, b"origin")
+            found = address(authority, scope["scheme"])
+            host = found.host if found else ""
+            if "*" not in self._allowed and not host_allowed(host, self._allowed):
                 await problem_response(400, f"this backend does not answer to the name {host!r}")(scope, receive, send)
                 return
-            if page and origin not in self._allowed:
+            if not origin_allowed(page, authority, scope["scheme"], self._origins):
                 await problem_response(403, "web pages of other origins may not call this API")(scope, receive, send)
                 return
         await self.app(scope, receive, send)

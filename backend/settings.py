@@ -42,6 +42,11 @@ class Settings(ServiceSettings):
         ("127.0.0.1", "localhost", "::1"),
         description='Names that a request may be addressed to; "*" allows any. Keeps web pages from rebinding DNS.',
     )
+    allowed_origins: CommaSeparated = Field(
+        (),
+        description="Origins of pages that may call, beside that of the request's own host: https://lab.example where "
+        "a proxy terminates TLS.",
+    )
     max_body_bytes: int = Field(
         1024 * 1024, ge=1024, description="Of a spec or a sweep. Many specs at once may have four times as many."
     )
@@ -82,7 +87,7 @@ class Settings(ServiceSettings):
     reconcile_seconds: float = Field(5.0, gt=0)
     idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
 
-    @field_validator("allowed_hosts", "plugins", "webhook_hosts", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "plugins", "webhook_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -117,15 +117,10 @@ def example() -> Path:
     return found
 
 
-def compare_url(dashboard_url: str, experiment: str) -> str:
-    """The page of the dashboard that compares an experiment's methods."""
-    return f"{dashboard_url}/compare?experiment={experiment}"
-
-
 def _with_stack(stack: Stack, spec: ExperimentSpec, console: Console, *, ends_by_itself: bool) -> int:
     with connect(stack.home, stack.api_url) as api:
         made = submit(api, spec)
-        link = compare_url(stack.dashboard_url, made.id) if stack.dashboard_url else ""
+        link = stack.dashboard_address(f"compare?experiment={made.id}") if stack.dashboard_url else ""
         count = len(made.runs)
         _say(console, f"submitted {made.name}: {count} runs, {stack.options.slots} at once")
         _say(console, f"API        {stack.api_url}  (documentation: {stack.api_url}/docs)")

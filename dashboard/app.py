@@ -14,6 +14,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from dashboard.front import Front
+from dashboard.gate import Gate
 
 # What the pages need and Streamlit has not imported yet takes a second, which the first visitor would wait.
 _WARM = ("plotly.graph_objects", "plotly.io", "dashboard.views.run", "dashboard.views.compare")
@@ -34,4 +35,6 @@ async def _warm() -> None:
     gc.freeze()
 
 
-app = st.App(Path(__file__).with_name("script.py"), lifespan=_lifespan, middleware=[Middleware(Front)])
+app = st.App(
+    Path(__file__).with_name("script.py"), lifespan=_lifespan, middleware=[Middleware(Gate), Middleware(Front)]
+)

@@ -23,6 +23,7 @@ from starlette.responses import FileResponse
 from streamlit.file_util import get_static_dir
 
 from dashboard import library
+from dashboard.gate import policy
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,6 +38,10 @@ _CHARTS = ("run", "compare")
 _COMPONENTS = "BidiComponent"
 _BASE_URL = 'window.__streamlit = { BACKEND_BASE_URL: new URL(".", location.href).href };'
 _ASSETS = Path(__file__).parent / "assets"
+# dashboard/assets/chart.js looks for it there. A listener and not attributes of the element: the page's policy lets only
+# scripts run whose text it names.
+_BEGUN = """addEventListener("load", ({ target }) => { if (target.id === "dkd-drawing") target.plotly = window.Plotly; }, true);
+addEventListener("error", ({ target }) => { if (target.id === "dkd-drawing") target.remove(); }, true);"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Front:
         base = str(st.get_option("server.baseUrlPath") or "").strip("/")
         self._app = app
         self._root = f"/{base}/" if base else "/"
+        self._static = _static_files()
         self._kept: dict[str, _Kept] = {}
         self._preloads = "".join(f'<link rel="modulepreload" href="./static/js/{name}">' for name in _modules())
         style, history = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "history.js"))
@@ -81,16 +87,21 @@ class Front:
 
     async def _file(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Headers(scope=scope)
+        found = library.files().get(path)
+        # Kept by the one name that a file has. Streamlit answers many spellings of it, without end.
         plain = "gzip" in asked.get("accept-encoding", "") and "range" not in asked
+        plain = plain and (found is not None or path in self._static)
         if plain and (kept := self._kept.get(path)):
             await _send(send, kept if asked.get("if-none-match") != kept.etag() else kept.unchanged())
             return
-        found = library.files().get(path)
         app = FileResponse(found, headers={"Cache-Control": _FOREVER}) if found else self._app
+        if not plain:
+            await app(scope, receive, send)
+            return
         answer = _Answer(send)
         await app(scope, receive, answer.pass_on)
         # After the answer is out: whoever asks first does not wait for the compression.
-        if plain and answer.lasting():
+        if answer.lasting() and path not in self._kept:
             self._kept[path] = await asyncio.to_thread(_packed, answer)
 
     async def _page(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,6 +114,7 @@ class Front:
             body = answer.body.replace(b"<head>", f"<head>{self._head(path)}".encode(), 1)
             headers = MutableHeaders(raw=[*answer.held["headers"]])
             headers["content-length"] = str(len(body))
+            headers["content-security-policy"] = policy(body)
             for name in ("etag", "last-modified"):  # those of Streamlit's file
                 del headers[name]
             await _send(send, _Kept({**answer.held, "headers": headers.raw}, body))
@@ -110,9 +122,8 @@ class Front:
     def _head(self, path: str) -> str:
         drawing = library.basic()
         if path in _CHARTS:
-            # dashboard/assets/chart.js looks for it here.
-            begun = 'onload="this.plotly = window.Plotly" onerror="this.remove()"'
-            return f'{self._common}<script async src="./{drawing}" {begun}></script>{self._preloads}'
+            begun = f"<script>{_BEGUN}</script>"
+            return f'{self._common}{begun}<script async src="./{drawing}" id="dkd-drawing"></script>{self._preloads}'
         return f'{self._common}<link rel="prefetch" href="./{drawing}" as="script">'
 
 
@@ -175,6 +186,12 @@ def _packed(answer: _Answer) -> _Kept:
 async def _send(send: Send, kept: _Kept) -> None:
     await send(kept.start)
     await send({"type": "http.response.body", "body": kept.body})
+
+
+def _static_files() -> frozenset[str]:
+    """Streamlit's files by their addresses, each once."""
+    folder = Path(get_static_dir())
+    return frozenset(path.relative_to(folder).as_posix() for path in (folder / "static").rglob("*") if path.is_file())
 
 
 def _modules() -> list[str]:

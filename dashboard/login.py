@@ -1,7 +1,7 @@
 """Who sees the pages, by ``DKD_DASHBOARD_LOGIN``.
 
-``none``: whoever reaches the dashboard, which speaks with its own token; for one machine, where Streamlit lets no other
-host or origin in. ``token``: each person with a token of their own, which is what the backend is then asked with.
+``none``: whoever reaches the dashboard, which speaks with its own token. ``address``: browsers that were opened by a
+one-time address of the home (``dashboard.gate``); the pages then use the dashboard's own token. ``token``: each person with a token of their own, which is what the backend is then asked with.
 ``oidc``: whom the identity provider of Streamlit's ``[auth]`` secrets knows and ``DKD_DASHBOARD_ALLOW`` lists; the
 backend is asked with the dashboard's own token.
 """
@@ -19,17 +19,22 @@ import streamlit as st
 
 from client import ApiError, BackendUnreachable, Client, ClientSettingsError
 
-Mode = Literal["none", "token", "oidc"]
+Mode = Literal["none", "address", "token", "oidc"]
 _TOKEN, _SAID, _STAY = "login.token", "login.said", "login.stay"
 _NO_KEY = ":material/key_off:"
 
 
 def mode() -> Mode:
-    """What the setting says. Raises ClientSettingsError where it is none of the three."""
+    """What the setting says. Raises ClientSettingsError if it is none of the four."""
     given = os.environ.get("DKD_DASHBOARD_LOGIN", "").strip().lower() or "none"
     if given not in get_args(Mode):
-        raise ClientSettingsError(f"DKD_DASHBOARD_LOGIN is {given!r}; it can be none, token or oidc")
+        raise ClientSettingsError(f"DKD_DASHBOARD_LOGIN is {given!r}; it can be none, address, token or oidc")
     return cast(Mode, given)
+
+
+def personal() -> bool:
+    """Whether each person signs in. Raises ClientSettingsError as ``mode`` does."""
+    return mode() in ("token", "oidc")
 
 
 def token() -> str | None:
@@ -42,7 +47,7 @@ def inside() -> bool:
     """Whether this person may see the pages. Raises ClientSettingsError where the setting cannot work."""
     if mode() == "oidc":
         return _known_to_provider() and _allowed(_address())
-    return mode() == "none" or token() is not None
+    return not personal() or token() is not None
 
 
 def ask() -> None:

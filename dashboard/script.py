@@ -29,7 +29,7 @@ def main() -> None:
     session.register({item.url_path or "overview": item for item in listed})
     with session.guarded():
         shown = [*listed]
-        if login.mode() != "none":
+        if login.personal():
             shown.append(st.Page(login.sign_out, title="Sign out", icon=":material/logout:", url_path="sign-out"))
         inside = login.inside()
         # Also of those outside, so that their link still leads to its page once they have come in.

@@ -131,7 +131,7 @@ def shots(done: Experiment, going: Experiment) -> list[Shot]:
     ]
 
 
-def take(shot: Shot, url: str, running: Browser, width: str, scheme: str) -> None:
+def take(shot: Shot, stack: Stack, running: Browser, width: str, scheme: str) -> None:
     """Take one picture, with at most 256 colours: a fifth of the size, and no difference to see."""
     wide, high = browser.WIDTHS[width]
     context = running.new_context(
@@ -139,7 +139,7 @@ def take(shot: Shot, url: str, running: Browser, width: str, scheme: str) -> Non
     )
     page = context.new_page()
     page.set_default_timeout(60_000)
-    page.goto(f"{url}/{shot.address}")
+    page.goto(stack.dashboard_address(shot.address))
     browser.drawn(page, charts=shot.charts)
     if shot.before:
         shot.before(page)
@@ -216,9 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     if given.only and shot.name not in given.only:
                         continue
                     for width in browser.WIDTHS:
-                        take(shot, stack.dashboard_url, running, width, "light")
+                        take(shot, stack, running, width, "light")
                     if shot.dark:
-                        take(shot, stack.dashboard_url, running, "1440", "dark")
+                        take(shot, stack, running, "1440", "dark")
                     _say(shot.name)
 
 

@@ -20,9 +20,16 @@ the next free one is used and printed. Ctrl-C, SIGTERM or a closed terminal stop
 checkpoint and go on at the next start. Exit code 0 when stopped so, 1 where a service could not be kept.
 """
 
+_OPEN_HELP = """Print a fresh one-time address of the dashboard that runs on this home.
+
+The browser that opens it first, within a day, is known to the dashboard from then on, also after a restart; the address
+then opens nothing more. Whoever cannot read the home cannot make one.
+"""
+
 
 def add_to(app: typer.Typer) -> None:
     app.command(help=_HELP, short_help="Start the embedded stack on this machine.")(up)
+    app.command("open", help=_OPEN_HELP, short_help="Print a one-time address of the dashboard.")(open_dashboard)
 
 
 def up(
@@ -77,12 +84,41 @@ def up(
     return exits.OK
 
 
+def open_dashboard(
+    page: Annotated[str, typer.Argument(help="Page that it leads to, as runs or compare?experiment=ID.")] = "",
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of the stack; else DKD_HOME, else the user's data folder.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Of a dashboard with the login `address` that was not started by `dkd up`.")
+    ] = None,
+) -> int:
+    from client.door import Door
+    from client.stack.lock import HomeLock
+    from core.wire.local import Home
+
+    found = Home(home.expanduser().absolute()) if home else Home.find()
+    holder = HomeLock(found.path).holder()
+    address = url or (holder.dashboard_url if holder else "")
+    if not address:
+        raise exits.Stop(f"no dashboard runs on {found.path}; `dkd up` starts one, --home or DKD_HOME names another")
+    try:
+        typer.echo(Door(found).address(address, page.lstrip("/")))
+    except OSError as error:
+        raise exits.Stop(f"{found.path}: {error.strerror or error}") from None
+    return exits.OK
+
+
 def describe(stack: Stack) -> None:
     """Where everything is."""
+    from client.stack.services import dashboard_login
+
     options = stack.options
     typer.echo(f"backend    {stack.api_url}  (API documentation: {stack.api_url}/docs)")
     if stack.dashboard_url:
-        typer.echo(f"dashboard  {stack.dashboard_url}")
+        typer.echo(f"dashboard  {stack.dashboard_address()}")
+        if dashboard_login() == "address":
+            typer.echo("           (opens once, and lets that browser in; `dkd open` prints another)")
     otherwise = "" if options.slots_asked else " (on GPUs one on each)"
     slots = f"{options.slots} training(s) at once{otherwise}"
     most = "" if options.threads else "at most "

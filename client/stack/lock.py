@@ -53,7 +53,7 @@ class HomeLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise HomeBusyError(self.home, self._holder()) from None
+            raise HomeBusyError(self.home, self.holder()) from None
         except OSError:
             os.close(descriptor)
             raise
@@ -76,7 +76,8 @@ class HomeLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _holder(self) -> Holder | None:
+    def holder(self) -> Holder | None:
+        """Who says that it runs on the home; None if nobody does."""
         try:
             return Holder.model_validate_json(self.path.read_bytes())
         except (OSError, ValidationError):

@@ -128,12 +128,21 @@ def environment(options: Options, api_url: str) -> dict[str, str]:
     }
     if options.threads:  # else the worker shares its cores out, and a small training takes one
         made["DKD_THREADS"] = str(options.threads)
+    made["DKD_DASHBOARD_LOGIN"] = dashboard_login()
     if api_url:
         made["DKD_API_URL"] = api_url
     root = Path(__file__).resolve().parents[2]
     if root.name not in ("site-packages", "dist-packages"):  # a checkout that may not be installed
         made["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     return made
+
+
+def dashboard_login() -> str:
+    """How people come into the stack's dashboard, by ``DKD_DASHBOARD_LOGIN``; else by a one-time address.
+
+    Every account of the machine reaches the port, and the dashboard has the rights of the home's admin.
+    """
+    return os.environ.get("DKD_DASHBOARD_LOGIN", "").strip().lower() or "address"
 
 
 def missing_packages(*, dashboard: bool) -> list[str]:

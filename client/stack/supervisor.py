@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from client.door import Door
 from client.stack import ports
 from client.stack.lock import HomeLock
 from client.stack.process import MARK, ServiceProcess, end_marked
-from client.stack.services import Options, Plan, Service, environment
+from client.stack.services import Options, Plan, Service, dashboard_login, environment
 from client.stack.signals import Signals
 
 _POLL_SECONDS = 0.1
@@ -101,6 +102,16 @@ class Stack:
             self.dashboard_url = f"http://{ports.LOOPBACK}:{taken}"
         self._await_ready(worker)
         self._lock.tell(self.api_url, self.dashboard_url)
+
+    def dashboard_address(self, page: str = "") -> str:
+        """Where a person opens the dashboard: a fresh one-time address, unless people come in by another way.
+
+        Args:
+            page: with its query, as ``compare?experiment=…``.
+        """
+        if dashboard_login() == "address":
+            return Door(self.home).address(self.dashboard_url, page)
+        return f"{self.dashboard_url}/{page}" if page else self.dashboard_url
 
     def check(self) -> None:
         """Look after the services: to be called again and again.

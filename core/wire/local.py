@@ -64,6 +64,16 @@ class Home:
         return self.path / "tokens" / "worker"
 
     @property
+    def dashboard_key(self) -> Path:
+        """File with the key that signs the cookies of browsers that the dashboard knows; mode 0600."""
+        return self.path / "tokens" / "dashboard.key"
+
+    @property
+    def dashboard_tickets(self) -> Path:
+        """Folder with a file for each one-time address of the dashboard that has not been used."""
+        return self.path / "tokens" / "tickets"
+
+    @property
     def api_url(self) -> Path:
         """File with the address of the stack that runs on this folder now; not there when none does."""
         return self.path / "api.url"

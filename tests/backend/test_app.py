@@ -134,7 +134,18 @@ def test_an_error_of_our_own_is_a_problem_without_its_inside(lab: Lab, monkeypat
         ({"Host": "127.0.0.1.evil.example"}, 400),
         ({"Host": "[::1"}, 400),
         ({"Host": ""}, 400),
-        ({"Host": "localhost", "Origin": "http://localhost:8501"}, 200),
+        ({"Host": "localhost", "Origin": "http://localhost"}, 200),
+        ({"Host": "localhost:8000", "Origin": "http://LOCALHOST:8000"}, 200),
+        ({"Host": "localhost:80", "Origin": "http://localhost"}, 200),
+        ({"Host": "[::1]:8000", "Origin": "http://[::1]:8000"}, 200),
+        # Pages of other programs on this machine.
+        ({"Host": "localhost", "Origin": "http://localhost:8501"}, 403),
+        ({"Host": "localhost:8000", "Origin": "http://127.0.0.1:8000"}, 403),
+        ({"Host": "localhost:8000", "Origin": "https://localhost:8000"}, 403),
+        ({"Host": "localhost:8000", "Origin": "http://localhost:8000.evil.example"}, 403),
+        ({"Host": "localhost:8000", "Origin": "http://evil.example@localhost:8000"}, 403),
+        ({"Host": "evil.example@localhost"}, 400),
+        ({"Host": "localhost:port"}, 400),
         ({"Host": "localhost", "Origin": "https://evil.example"}, 403),
         ({"Host": "localhost", "Origin": "null"}, 403),
     ],
@@ -147,6 +158,19 @@ def test_only_this_machine_is_answered_by_default(
     assert response.status_code == status
     if status != 200:
         assert response.headers["content-type"] == PROBLEM
+
+
+def test_behind_a_proxy_with_tls_its_origin_is_named(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(allowed_hosts="lab.example", allowed_origins="https://lab.example")
+    for origin, status in (("https://lab.example", 200), ("https://lab.example:444", 403), ("https://x.example", 403)):
+        reply = lab.admin.get("/healthz", headers={"Host": "lab.example", "Origin": origin})
+        assert reply.status_code == status, origin
+
+
+def test_a_page_of_another_origin_is_refused_whatever_names_are_answered(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(allowed_hosts="*")
+    headers = {"Host": "lab.example", "Origin": "https://evil.example"}
+    assert lab.admin.get("/healthz", headers=headers).status_code == 403
 
 
 def test_any_host_is_answered_where_the_settings_say_so(make_lab: Callable[..., Lab]) -> None:

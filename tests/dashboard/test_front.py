@@ -8,12 +8,14 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from plotly.offline import get_plotlyjs_version
 
 from dashboard import app, library
+from dashboard.front import Front
 from tests.dashboard.streamlit_server import streamlit_server
 
 
@@ -82,6 +84,34 @@ def test_a_file_is_sent_small_to_those_who_can_read_that(url: str) -> None:
     assert (part.status_code, part.content) == (206, whole[:10])
     known = {"If-None-Match": small.headers["etag"], "Accept-Encoding": "gzip"}
     assert (get(address, **known).status_code, get(address, **known).content) == (304, b"")
+
+
+def test_a_file_is_kept_under_its_one_name(url: str) -> None:
+    """Streamlit answers endless spellings of a name; what is kept for one is kept for none of the others."""
+    asked: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        headers = [(b"content-length", b"3"), (b"cache-control", b"immutable"), (b"content-type", b"text/javascript")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"abc"})
+
+    async def ask(path: str, query: bytes = b"") -> None:
+        headers = [(b"accept-encoding", b"gzip")]
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": headers}
+        await middleware(scope, None, send)  # type: ignore[arg-type]
+
+    async def send(message: Any) -> None:
+        pass
+
+    middleware = Front(app)
+    name = "/" + next(item for item in files(f"{url}/run") if item.startswith("static/"))
+    spellings = [name.replace("/js/", f"/js/{'./' * count}") for count in range(1, 20)]
+    spellings += [name.replace("/js/", part) for part in ("//js/", "/js/../js/", "/JS/")] + ["/static/js/none.js"]
+    for path in (name, *spellings):
+        asyncio.run(ask(path))
+        asyncio.run(ask(path, b"x=1"))
+    assert asked == [name, *(path for path in spellings for _ in range(2))]
 
 
 def test_what_is_not_there_stays_so(url: str) -> None:

@@ -63,3 +63,5 @@ def test_this_machines_names_are_let_in(port: int) -> None:
 def test_a_name_that_leads_here_and_a_page_from_elsewhere_are_not(port: int) -> None:
     assert handshake(port, "evil.example", f"http://evil.example:{port}") == 403
     assert handshake(port, "127.0.0.1", "http://evil.example") == 403
+    assert handshake(port, "127.0.0.1", f"http://127.0.0.1:{port + 1}") == 403
+    assert handshake(port, "127.0.0.1", f"http://localhost:{port}") == 403

@@ -1,0 +1,216 @@
+"""What every request to the dashboard passes: names, origins, the cookie of a one-time address, what may run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from client.door import TICKET_SECONDS, Door
+from core.wire.local import Home
+from tests import browser
+from tests.dashboard.fakes import FakeServer, digits_spec
+from tests.dashboard.streamlit_server import streamlit_server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PATHS = ("", "run?id=1", "static/js/index.js", "drawing/x.js", "favicon.png", "_stcore/host-config", "media/x.png", "x")
+
+
+class Served:
+    """A dashboard with the login ``address``."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.door = Door(Home(folder))
+        self.port = int(url.rpartition(":")[2])
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return httpx.get(f"{self.url}/{path}", headers=headers, trust_env=False)
+
+    def cookie(self) -> str:
+        """A known browser's Cookie header."""
+        reply = httpx.get(self.door.address(self.url), trust_env=False)
+        assert reply.status_code == 303
+        return reply.headers["set-cookie"].partition(";")[0]
+
+    def socket(self, **headers: str) -> int:
+        """Status of the answer to a WebSocket's opening."""
+        lines = [
+            "GET /_stcore/stream HTTP/1.1",
+            *(f"{name}: {value}" for name, value in ({"Host": f"127.0.0.1:{self.port}"} | headers).items()),
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "\r\n",
+        ]
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall("\r\n".join(lines).encode())
+            return int(connection.recv(64).split()[1])
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[FakeServer]:
+    with FakeServer() as running:
+        running.backend.submit(digits_spec())
+        yield running
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def served(backend: FakeServer, folder: Path) -> Iterator[Served]:
+    with streamlit_server(backend.url, folder, DKD_DASHBOARD_LOGIN="address") as url:
+        yield Served(url, folder)
+
+
+def test_without_the_cookie_there_is_nothing_to_be_had(served: Served) -> None:
+    for path in PATHS:
+        reply = served.get(path)
+        assert reply.status_code == 401, path
+        assert "dkd open" in reply.text
+    assert httpx.put(f"{served.url}/_stcore/upload_file/a/b", content=b"x", trust_env=False).status_code == 401
+    assert served.socket() == 403
+    assert served.socket(Origin=f"http://127.0.0.1:{served.port}") == 403
+    assert served.get("_stcore/health").text == "ok"  # all that the stack asks, and it says nothing else
+
+
+def test_with_it_pages_files_and_the_socket_are_there(served: Served) -> None:
+    known = {"Cookie": f"other=1; {served.cookie()}"}
+    assert '<div id="root">' in served.get("run?id=1", **known).text
+    assert served.get("_stcore/host-config", **known).status_code == 200
+    assert served.socket(**known) == 101
+
+
+def test_an_address_opens_once_and_leads_to_the_clean_one(served: Served) -> None:
+    address = served.door.address(served.url, "compare?experiment=a%20b&x=1")
+    first = httpx.get(address, trust_env=False)
+    assert (first.status_code, first.headers["location"]) == (303, "/compare?experiment=a%20b&x=1")
+    cookie = first.headers["set-cookie"]
+    assert cookie.startswith(f"dkd-dashboard-{served.port}=")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert httpx.get(address, trust_env=False).status_code == 401
+    # The same browser may take it again, out of a terminal.
+    again = httpx.get(address, headers={"Cookie": cookie.partition(";")[0]}, trust_env=False)
+    assert again.status_code == 303
+
+
+@pytest.mark.parametrize("page", ["/evil.example/", "//evil.example", "\\evil.example", "/\\evil.example"])
+def test_it_leads_to_no_other_server(served: Served, page: str) -> None:
+    reply = httpx.get(served.door.address(served.url, page), trust_env=False)
+    assert reply.headers["location"].startswith("/evil.example")
+
+
+def test_a_ticket_or_cookie_that_nobody_made_opens_nothing(served: Served, folder: Path) -> None:
+    name, _, value = served.cookie().partition("=")
+    until, _, rest = value.partition(".")
+    stranger = Door(Home(folder / "other")).cookie()
+    for forged in ("", "x", stranger, f"{int(until) + 1}.{rest}", value[:-1], f"{value}0", "a" * 5000):
+        assert served.get("", Cookie=f"{name}={forged}").status_code == 401
+        assert served.socket(Cookie=f"{name}={forged}") == 403
+    assert served.get("", Cookie=f"dkd-dashboard-1={value}").status_code == 401
+    for ticket in ("x", "..", "%2e%2e", "%00", "a" * 5000):
+        assert served.get(f"open/{ticket}/").status_code in (400, 401)
+    stale = served.door.address(served.url)
+    for file in Home(folder).dashboard_tickets.iterdir():
+        os.utime(file, (0, time.time() - TICKET_SECONDS - 60))
+    assert httpx.get(stale, trust_env=False).status_code == 401
+
+
+def test_a_cookie_outlives_the_process_and_ends_with_the_homes_key(
+    backend: FakeServer, tmp_path: Path, folder: Path, served: Served
+) -> None:
+    with streamlit_server(backend.url, tmp_path, DKD_DASHBOARD_LOGIN="address") as url:
+        first = Served(url, tmp_path)
+        known = {"Cookie": first.cookie()}
+        assert first.get("", **known).status_code == 200
+    with streamlit_server(backend.url, tmp_path, first.port, DKD_DASHBOARD_LOGIN="address"):
+        assert first.get("", **known).status_code == 200
+        Home(tmp_path).dashboard_key.unlink()
+        assert first.get("", **known).status_code == 401
+
+
+def test_only_this_servers_own_pages_may_use_it(served: Served) -> None:
+    known = {"Cookie": served.cookie()}
+    own = f"127.0.0.1:{served.port}"
+    for headers, let_in in (
+        ({"Origin": f"http://{own}"}, True),
+        ({"Origin": f"http://127.0.0.1:{served.port + 1}"}, False),
+        ({"Origin": f"http://localhost:{served.port}"}, False),
+        ({"Origin": f"https://{own}"}, False),
+        ({"Origin": "http://127.0.0.1"}, False),
+        ({"Origin": "null"}, False),
+        ({"Host": f"evil.example:{served.port}"}, False),
+        ({"Host": f"evil.example:{served.port}", "Origin": f"http://evil.example:{served.port}"}, False),
+    ):
+        assert served.socket(**(known | headers)) == (101 if let_in else 403), headers
+        assert served.get("", **(known | headers)).status_code == (200 if let_in else 403), headers
+
+
+def test_pages_of_other_ports_may_link_here_and_embed_nothing(served: Served) -> None:
+    known = {"Cookie": served.cookie(), "Sec-Fetch-Site": "same-site"}
+    embedded = {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}
+    framed = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
+    link = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert served.get("run", **known, **embedded).status_code == 403
+    assert served.get("run", **known, **framed).status_code == 403
+    assert served.get("run", **known, **link).status_code == 200
+
+
+def test_every_answer_says_what_a_browser_may_make_of_it(served: Served) -> None:
+    known = {"Cookie": served.cookie()}
+    for path in PATHS:
+        for headers in ({}, known, {"Host": "evil.example"}):
+            said = served.get(path, **headers).headers
+            assert said["x-frame-options"] == "DENY"
+            assert said["x-content-type-options"] == "nosniff"
+            assert said["referrer-policy"] == "no-referrer"
+            assert said["cross-origin-opener-policy"] == said["cross-origin-resource-policy"] == "same-origin"
+            rules = dict(part.strip().split(" ", 1) for part in said["content-security-policy"].split(";"))
+            assert rules["default-src"] == rules["connect-src"] == "'self'"
+            assert rules["img-src"] == "'self' data: blob:"
+            assert rules["frame-ancestors"] == rules["object-src"] == rules["base-uri"] == "'none'"
+            assert "unsafe" not in rules["script-src"]
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
+def test_a_browser_is_let_in_and_finds_every_page_working_under_its_policy(served: Served, backend: FakeServer) -> None:
+    with browser.browser() as running:
+        context = running.new_context(base_url=served.url)
+        page = context.new_page()
+        said = _complaints(page)
+        assert page.goto("/runs").status == 401  # type: ignore[union-attr]
+        assert page.get_by_text("dkd open").is_visible()
+        said.clear()  # the browser counts that answer as an error
+        page.goto(served.door.address(served.url, "run?id=run-0001-000"))
+        browser.drawn(page)
+        assert page.url == f"{served.url}/run?id=run-0001-000"
+        for path, charts in (("/", 0), ("/runs", 0), ("/new", 0), ("/compare", 0), ("/loss", 1), ("/workers", 0)):
+            page.goto(path)
+            browser.drawn(page, charts=charts)
+            assert browser.trouble(page) == []
+        page.evaluate(
+            "() => { const s = document.createElement('script'); s.text = 'pwned = 1'; document.head.append(s) }"
+        )
+        assert page.evaluate("() => window.pwned") is None
+        assert len([text for text in said if "pwned" not in text and "Content Security Policy" not in text]) == 0
+        assert len(said) == 1, said
+        context.close()
+
+
+def _complaints(page: Page) -> list[str]:
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    return said
