@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from backend.db import Database, migrate
@@ -214,10 +214,29 @@ def _migrated(settings: Settings) -> Iterator[Database]:
         yield database
 
 
+def _stop_if_elsewhere(settings: Settings) -> None:
+    """End the command if an older version has put this home's database beside the home.
+
+    It pasted the home's path into a URL, in which ``?`` ends a path and ``%41`` is an A.
+    """
+    if not isinstance(settings.database_url, URL):
+        return
+    file = Path(str(settings.database_url.database))
+    older = make_url(f"sqlite:///{file}").database
+    if older and not file.exists() and Path(older) != file and Path(older).is_file():
+        _fail(
+            f"an older version of this program keeps the database of this home in {older!a}; "
+            f"move it (and those with -wal and -shm behind the name, if they are there) to {str(file)!a}"
+        )
+
+
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Database]:
     """The database; one that cannot be used ends the command with a sentence."""
-    shown = make_url(settings.database_url).render_as_string(hide_password=True)
+    url = make_url(settings.database_url)
+    # A path need not be UTF-8, and then makes no URL.
+    shown = ascii(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+    _stop_if_elsewhere(settings)
     try:
         database = Database(settings.database_url)
         try:

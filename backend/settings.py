@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
+from sqlalchemy import URL
 
 from backend.logging import LogFormat, LogLevel
 from core.wire.local import Home
@@ -19,9 +20,14 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 class Settings(ServiceSettings):
     """Everything that differs between one machine and a cluster. The defaults are the embedded stack's."""
 
-    model_config = SettingsConfigDict(env_prefix="DKD_", extra="ignore", frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DKD_", extra="ignore", frozen=True, validate_default=True, arbitrary_types_allowed=True
+    )
 
-    database_url: str = Field(default_factory=lambda: Home.find().database_url)
+    database_url: str | URL = Field(
+        default_factory=lambda: URL.create("sqlite", database=str(Home.find().database)),
+        description="sqlite:///FILE, with %3F for a question mark, or postgresql://USER:PASSWORD@HOST/NAME.",
+    )
     broker_url: str = "filesystem://"
     broker_folder: Path = Field(
         default_factory=lambda: Home.find().broker, description="For filesystem:// only: where its messages lie."
@@ -101,11 +107,15 @@ class Settings(ServiceSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _named_driver(cls, url: str) -> str:
+    def _named_driver(cls, url: str | URL) -> str | URL:
         """``postgres://`` and ``postgresql://`` mean psycopg 3, the driver that is installed."""
+        if isinstance(url, URL):
+            return url
         scheme, separator, rest = url.partition("://")
         if not separator or scheme.partition("+")[0] not in {"sqlite", "postgresql", "postgres"}:
             raise ValueError("the database is given as sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
+        if scheme.startswith("sqlite") and "?" in rest:
+            raise ValueError("a question mark in SQLite's path is written as %3F, and options after it are not taken")
         return f"postgresql+psycopg://{rest}" if scheme in {"postgres", "postgresql"} else url
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, insert, select, text
+from sqlalchemy import URL, Connection, Table, func, insert, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -94,7 +94,7 @@ def content(connection: Connection, table: Table) -> Content:
     return Content(rows, digest)
 
 
-def backup_sqlite(url: str, file: Path) -> int:
+def backup_sqlite(url: str | URL, file: Path) -> int:
     """Copy a SQLite database to a file while it is in use. The file appears whole, checked and on the disk, or not.
 
     Returns:

@@ -23,6 +23,8 @@ def main(arguments: list[str]) -> int:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != int(parent):  # it died before the line above
         return CANNOT_START
+    # What a service writes, and whatever it starts, is its account's alone.
+    os.umask(0o077)
     # Ignored by Python, or by whoever started it in the background; the service expects the defaults.
     for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

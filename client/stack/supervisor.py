@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import uuid
 from collections import deque
@@ -85,6 +86,8 @@ class Stack:
             StackError: a service did not start; nothing is left running after ``stop``.
             StopRequested: a signal came.
         """
+        os.umask(0o077)
+        self._make_private()
         self._lock.take()
         self._open = True
         for name, command in self._plan.prepare.items():
@@ -158,6 +161,14 @@ class Stack:
             self._lock.release()
         if left:
             self._tell(f"these processes could not be ended: {', '.join(map(str, left))}")
+
+    def _make_private(self) -> None:
+        found = self.home.make_private()
+        if found.changed:
+            what = "1 file or folder" if found.changed == 1 else f"{found.changed:,} files and folders"
+            self._say(f"{what} in {self.home.path} could be reached by other accounts; now they are private")
+        if found.refused:
+            self._say(f"{found.refused[0]} belongs to another account, which can read it ({len(found.refused)} such)")
 
     def _terminate(self, group: list[_Kept], signals_before: int) -> None:
         for kept in group:

@@ -162,8 +162,8 @@ def joined(place: Place) -> Iterator[Ranks]:
     gpus = torch.cuda.is_available() and torch.cuda.device_count() >= place.ranks
     dist.init_process_group(
         "nccl" if gpus else "gloo",
-        # A file and no port: nobody else can take it in the meantime.
-        init_method=f"file://{place.folder / 'meeting'}",
+        # A file and no port: nobody else can take it in the meantime. Its path and no URL, in which # and ? end a path.
+        store=dist.FileStore(str(place.folder / "meeting"), place.ranks),  # type: ignore[attr-defined]
         rank=place.rank,
         world_size=place.ranks,
         timeout=_STEP_TIMEOUT,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,25 @@ from platformdirs import user_data_path
 
 NUDGE_TASK = "dkd.run_next"
 NUDGE_QUEUE = "dkd"
+
+
+_PRIVATE_ENTRIES = (
+    *("artifacts", "broker", "cache", "logs", "scratch", "tokens", "workers"),
+    *("api.url", "dkd.sqlite3", "dkd.sqlite3-shm", "dkd.sqlite3-wal", "stack.lock"),
+)
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What ``Home.make_private`` did.
+
+    Attributes:
+        changed: files and folders that other accounts could reach.
+        refused: those that could not be changed, as they belong to another account.
+    """
+
+    changed: int
+    refused: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -26,8 +47,9 @@ class Home:
         return cls(Path(given).expanduser().absolute() if given else user_data_path("dkd-lab", appauthor=False))
 
     @property
-    def database_url(self) -> str:
-        return f"sqlite:///{self.path / 'dkd.sqlite3'}"
+    def database(self) -> Path:
+        """SQLite's file. A path and no URL: whatever is in the path means itself."""
+        return self.path / "dkd.sqlite3"
 
     @property
     def artifacts(self) -> Path:
@@ -77,6 +99,50 @@ class Home:
     def api_url(self) -> Path:
         """File with the address of the stack that runs on this folder now; not there when none does."""
         return self.path / "api.url"
+
+    def make_private(self) -> Repaired:
+        """Make the home and take from other accounts what an older version or another umask left them in it.
+
+        Only the home itself and what a stack puts into it are changed; links are not followed. A folder that others
+        use too, such as /tmp, stays open, and what the stack has in it is private.
+
+        Raises:
+            OSError: the home cannot be made.
+        """
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        changed = 0
+        refused: list[Path] = []
+        for path in self._entries():
+            try:
+                changed += _take_from_others(path)
+            except PermissionError:
+                refused.append(path)
+            except FileNotFoundError:
+                continue
+        return Repaired(changed, tuple(refused))
+
+    def _entries(self) -> Iterator[Path]:
+        folder = self.path.resolve()
+        shared = folder.stat().st_mode & stat.S_ISVTX  # as /tmp
+        system = len(folder.parts) <= 3 and any(path.name not in _PRIVATE_ENTRIES for path in folder.iterdir())
+        if not (shared or system):
+            yield folder  # first: nobody else reaches the rest from then on
+        for name in _PRIVATE_ENTRIES:
+            entry = self.path / name
+            if entry.is_symlink():
+                continue
+            yield entry
+            for inside, folders, files in os.walk(entry):
+                yield from (Path(inside, found) for found in (*folders, *files))
+
+
+def _take_from_others(path: Path) -> bool:
+    """Leave a file or folder to its owner alone; whether that changed anything."""
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode) or not mode & 0o077:
+        return False
+    path.chmod(stat.S_IMODE(mode) & 0o700)
+    return True
 
 
 def celery_settings(broker_url: str, folder: Path) -> dict[str, Any]:

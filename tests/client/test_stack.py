@@ -117,6 +117,20 @@ def test_starts_says_where_and_stops_all_on_a_signal(start: Callable[..., Runnin
     assert not home.api_url.exists()
 
 
+def test_what_lies_in_the_home_is_private_whatever_was_there(start: Callable[..., Running], tmp_path: Path) -> None:
+    home = tmp_path / "one"
+    (home / "logs").mkdir(parents=True, mode=0o755)
+    for name in ("dkd.sqlite3", "logs/old.log", "api.url"):
+        (home / name).touch()
+        (home / name).chmod(0o644)
+    home.chmod(0o755)
+    stack = start()
+    assert "5 files and folders" in stack.line("5 files")
+    stack.line("ready")
+    for path in (home, *home.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
 def test_a_killed_parent_leaves_no_process(start: Callable[..., Running]) -> None:
     stack = start()
     stack.line("ready")
