@@ -4,6 +4,7 @@ from client.errors import ApiError, BackendUnreachable, ClientSettingsError, Not
 from client.http import Client, ServerEvent
 from client.objects import Experiment, Metrics, Run
 from client.worker import WorkerClient
+from core.spec import SpecError, load_text
 
 __all__ = [
     "ApiError",
@@ -15,5 +16,7 @@ __all__ = [
     "NotABackend",
     "Run",
     "ServerEvent",
+    "SpecError",
     "WorkerClient",
+    "load_text",
 ]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import yaml
-
+from client import SpecError, load_text
 from dashboard import forms
 
 Listed = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -16,13 +15,9 @@ Listed = Mapping[str, Sequence[Mapping[str, Any]]]
 def read(text: str) -> dict[str, Any]:
     """The fields that the text gives. Raises ValueError with a sentence for a person."""
     try:
-        found = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ValueError(f"this is not YAML{where}: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2025-13-45
-        raise ValueError(f"this is not YAML: {str(error).splitlines()[0]}") from None
+        found = load_text(text)
+    except SpecError as error:
+        raise ValueError(f"this is {error}") from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise ValueError("a spec is a mapping of fields, as name: …")
     return found

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from client.cli.exits import BAD_INPUT, Stop
 from client.http import Client
-from core.spec import Problem, SpecError, load_file, load_text, parse_experiment, with_field
+from core.spec import MOST_CHARACTERS, Problem, SpecError, load_file, load_text, parse_experiment, with_field
 from core.spec.labels import without_automatic_labels
 from core.wire.terminal import printable_json
 
@@ -120,7 +120,7 @@ def set_field(data: Any, change: str) -> Any:
 
 def _stdin() -> str:
     try:
-        return sys.stdin.read()
+        return sys.stdin.read(MOST_CHARACTERS + 1)
     except UnicodeDecodeError:
         raise SpecError([Problem("", "not UTF-8 text")]) from None
 

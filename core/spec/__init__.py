@@ -15,6 +15,7 @@ from core.spec.parts import (
 from core.spec.paths import field_at, with_field, with_fields
 from core.spec.problems import Problem, SpecError, problems_of
 from core.spec.reading import (
+    MOST_CHARACTERS,
     load_file,
     load_text,
     parse_experiment,
@@ -30,6 +31,7 @@ from core.spec.warnings import warnings_of
 from core.spec.weights import Weights
 
 __all__ = [
+    "MOST_CHARACTERS",
     "DatasetChoice",
     "ExperimentSpec",
     "MethodChoice",

@@ -17,9 +17,41 @@ _LONGEST = 4 * 2**20
 _MOST_MERGED = 100
 _MOST_FIELDS = 10_000
 
+MOST_CHARACTERS = 1 << 20
+"""Of a text that is read."""
+_MOST_DIGITS = 1000
+_MOST_NODES = 100_000
+"""Values in a text, each counted as often as aliases repeat it: ten lines can stand for a billion values."""
+
 
 class _UniqueFields(yaml.SafeLoader):
-    """YAML whose mappings name each field once; plain YAML keeps the last one and says nothing."""
+    """YAML whose mappings name each field once; plain YAML keeps the last one and says nothing.
+
+    What aliases stand for is counted before anything is made of it.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if node is None:
+            return None
+        if not alias:
+            pairs = node.value if isinstance(node, yaml.CollectionNode) else ()
+            children = [child for item in pairs for child in (item if isinstance(item, tuple) else (item,))]
+            # A node that is not complete yet contains an alias of itself.
+            self._sizes[id(node)] = 1 + sum(self._sizes.get(id(child), _MOST_NODES) for child in children)
+        if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > _MOST_DIGITS:
+            # Numbers in base 60 (1:30:00) take time that grows with the square of their length.
+            raise yaml.constructor.ConstructorError(problem="a number of too many digits", problem_mark=mark)
+        if self._sizes.get(id(node), _MOST_NODES + 1) > _MOST_NODES:
+            text = f"more than {_MOST_NODES:,} values, with those that aliases (*name) repeat; write fewer"
+            raise yaml.constructor.ConstructorError(problem=text, problem_mark=mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -70,6 +102,8 @@ def stored_experiment(data: Any) -> ExperimentSpec:
 
 def load_text(text: str) -> Any:
     """YAML or JSON as plain data, not yet a spec. Raises SpecError, with line and column, where the text is neither."""
+    if len(text) > MOST_CHARACTERS:
+        raise SpecError([Problem("", f"a text of {len(text):,} characters; at most {MOST_CHARACTERS:,} are read")])
     try:
         if len(text) > _LONGEST:
             raise SpecError([Problem("", f"{len(text)} characters are too many; a spec has at most {_LONGEST}")])
@@ -91,7 +125,8 @@ def load_text(text: str) -> Any:
 def load_file(path: Path) -> Any:
     """A YAML or JSON file as plain data. Raises SpecError, also where the file cannot be read as text."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not UTF-8 text"
         raise SpecError([Problem("", f"cannot read {path}: {reason}")]) from None
