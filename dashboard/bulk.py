@@ -11,6 +11,7 @@ import streamlit as st
 
 from client import ApiError, BackendUnreachable
 from dashboard import tables
+from dashboard.markup import escape
 
 _AT_ONCE = 8
 T = TypeVar("T")
@@ -57,8 +58,8 @@ def said() -> None:
     """Show what the last action did, once."""
     done, refused = st.session_state.pop(_SAID, ("", Counter()))
     if done:
-        st.toast(done, icon=":material/check:")
+        st.toast(escape(done), icon=":material/check:")
     for text, times in refused.most_common(_REFUSALS):
-        st.error(text if times == 1 else f"{text} ({times} times)", icon=":material/error:")
+        st.error(escape(text if times == 1 else f"{text} ({times} times)"), icon=":material/error:")
     if len(refused) > _REFUSALS:
-        st.error(f"And {len(refused) - _REFUSALS} more refusals.", icon=":material/error:")
+        st.error(f"And {len(refused) - _REFUSALS:,} more refusals.", icon=":material/error:")

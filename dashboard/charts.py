@@ -7,7 +7,6 @@ the colours of traces are set.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from core.wire.numbers import mean_text
 from core.wire.public import Group
 from dashboard import theme
 from dashboard.live import Curve
+from dashboard.markup import figure_text
 from dashboard.panels import Panel
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
         figure.add_scatter(
             x=curve.epoch,
             y=_drawable(curve.value),
-            name=trace.legend(curves),
+            name=shown(trace.legend(curves)),
             legendgroup=trace.metric,
             mode="lines+markers" if len(curve) <= 40 else "lines",
             marker={"size": 5},
@@ -86,7 +86,7 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
             hovertemplate=mean_text(group.mean, group.sd),
         )
     figure.update_layout(showlegend=False)
-    figure.update_xaxes(title_text="", rangemode="normal", range=[-0.5, len(labels) - 0.5])
+    figure.update_xaxes(title_text="", type="category", rangemode="normal", range=[-0.5, len(labels) - 0.5])
     return figure
 
 
@@ -116,14 +116,14 @@ def band(
 
 
 def shown(label: str) -> str:
-    """A label as Plotly shows it as it is: it takes tags and entities for markup."""
-    return html.escape(label, quote=False)
+    """A label as Plotly shows it as it is."""
+    return figure_text(label)
 
 
 def plain_figure(axis: str, x_axis: str, *, height: int) -> go.Figure:
     """An empty figure as all of them are: titles of its axes, legend above, zoom kept."""
     figure = _figure(axis, height=height)
-    figure.update_xaxes(title_text=x_axis, rangemode="normal")
+    figure.update_xaxes(title_text=shown(x_axis), rangemode="normal")
     return figure
 
 
@@ -138,7 +138,7 @@ def _figure(axis: str, *, height: int) -> go.Figure:
             "uirevision": "constant",
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "title": {"text": ""}},
             "xaxis": {"title": {"text": EPOCH}, "automargin": True, "rangemode": "tozero"},
-            "yaxis": {"title": {"text": axis}, "automargin": True},
+            "yaxis": {"title": {"text": shown(axis)}, "automargin": True},
         }
     )
 
@@ -147,7 +147,7 @@ def second_axis(figure: go.Figure, title: str) -> None:
     """Give the figure a right axis, for traces on ``y2``."""
     figure.update_layout(
         yaxis2={
-            "title": {"text": title},
+            "title": {"text": shown(title)},
             "overlaying": "y",
             "side": "right",
             "showgrid": False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.wire.public import DeviceTime, Estimate
+from dashboard.markup import escape
 from dashboard.tables import counted, duration
 
 
@@ -24,6 +25,6 @@ def _time(item: DeviceTime) -> str:
     device = item.device.removeprefix("cuda").strip() or "a GPU" if on_gpu else "a CPU"
     what = " of GPU time" if on_gpu else (" one after the other" if item.runs > 1 else "")
     return (
-        f"{counted(item.runs, 'run')}: about **{duration(item.seconds)}**{what} on {device}, "
+        f"{counted(item.runs, 'run')}: about **{duration(item.seconds)}**{what} on {escape(device)}, "
         f"by {counted(item.based_on, 'past run')} of the same kind."
     )

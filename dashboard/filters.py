@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 import streamlit as st
 
 from core.wire.public import RunState
-from dashboard import session
+from dashboard import address, session
+from dashboard.markup import escape
 
 Kind = Literal["runs", "experiments"]
 RUN_STATES: tuple[RunState, ...] = get_args(RunState)
@@ -72,15 +73,15 @@ def draw(kind: Kind) -> dict[str, Any]:
         more = st.popover(_more_label(), icon=":material/filter_alt:")
     with more:
         query = _rest(kind, tags, bound)
-    query |= {"text": text or None, "state": state or None, "sort": sorts[sort]}
+    query |= {"text": _word(text), "state": state or None, "sort": sorts[sort]}
     if kind == "runs":
-        query["experiment"] = experiment or None
+        query["experiment"] = _word(experiment)
     return {name: value for name, value in query.items() if value is not None}
 
 
 def _more_label() -> str:
     used = sum(name in st.query_params for name in _MORE)
-    return f"More filters ({used})" if used else "More filters"
+    return f"More filters ({used:d})" if used else "More filters"
 
 
 def _rest(kind: Kind, tags: Sequence[str], bound: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,11 +93,11 @@ def _rest(kind: Kind, tags: Sequence[str], bound: Mapping[str, Any]) -> dict[str
         ("model", "Model", [item["name"] for item in catalog.models]),
         ("tag", "Tags, all of them", tags),
     ):
-        found[name] = (
-            st.multiselect(label, options, key=name, placeholder="any", accept_new_options=True, **bound) or None
-        )
+        chosen = st.multiselect(escape(label), options, key=name, placeholder="any", accept_new_options=True, **bound)
+        found[name] = address.short(chosen) or None
     if kind == "runs":
-        found["teacher"] = st.text_input("Students of the teacher with this run id", key="teacher", **bound) or None
+        teacher = st.text_input("Students of the teacher with this run id", key="teacher", **bound).strip()
+        found["teacher"] = address.checked(teacher, "teacher", "id") if teacher else None
     left, right = st.columns(2)
     with left:
         start = st.date_input("Made from (UTC)", value=None, key="made_from", **bound)
@@ -107,6 +108,10 @@ def _rest(kind: Kind, tags: Sequence[str], bound: Mapping[str, Any]) -> dict[str
     found["archived"] = _ARCHIVED[st.selectbox("Archived", [*_ARCHIVED], key="archived", **bound)]
     found["limit"] = st.selectbox("Rows a page", SIZES, key="size", **bound)
     return found
+
+
+def _word(text: str | None) -> str | None:
+    return next(iter(address.short([text.strip()])), None) if text else None
 
 
 def _midnight(day: Any, later: int) -> str | None:

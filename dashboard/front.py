@@ -38,10 +38,14 @@ _CHARTS = ("run", "compare")
 _COMPONENTS = "BidiComponent"
 _BASE_URL = 'window.__streamlit = { BACKEND_BASE_URL: new URL(".", location.href).href };'
 _ASSETS = Path(__file__).parent / "assets"
-# dashboard/assets/chart.js looks for it there. A listener and not attributes of the element: the page's policy lets only
-# scripts run whose text it names.
-_BEGUN = """addEventListener("load", ({ target }) => { if (target.id === "dkd-drawing") target.plotly = window.Plotly; }, true);
-addEventListener("error", ({ target }) => { if (target.id === "dkd-drawing") target.remove(); }, true);"""
+# dashboard/assets/chart.js looks for it there. Listeners and not attributes of the element: the page's policy lets only
+# those scripts run whose text it names.
+_BEGUN = """{
+  const begun = (what, then) =>
+    document.addEventListener(what, ({ target }) => { if (target.id === "dkd-drawing") then(target); }, true);
+  begun("load", (script) => { script.plotly = window.Plotly; });
+  begun("error", (script) => script.remove());
+}"""
 
 
 @dataclass(frozen=True)

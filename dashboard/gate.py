@@ -47,7 +47,7 @@ _INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _HEALTH = "_stcore/health"
 _CLOSED = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>DKD Lab</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body {{ font: 16px/1.5 sans-serif; max-width: 40em; margin: 10vh auto; padding: 0 1em; color-scheme: light dark }}
+<style>body {{ font: 16px/1.5 sans-serif; max-width: 40em; margin: 10vh auto; color-scheme: light dark }}
 code {{ background: #8883; padding: 0.1em 0.3em; border-radius: 0.2em }}</style></head>
 <body><h1>{title}</h1><p>{text}</p></body></html>"""
 _HOW = (
@@ -152,7 +152,7 @@ class Gate:
 
 
 def _listed(option: str) -> Iterable[str]:
-    return [str(item) for item in st.get_option(option) or ()]
+    return [str(item) for item in st.get_option(option) or () if item]
 
 
 def _values(scope: Scope, name: str) -> Iterable[str]:

@@ -1,9 +1,10 @@
 """Who sees the pages, by ``DKD_DASHBOARD_LOGIN``.
 
 ``none``: whoever reaches the dashboard, which speaks with its own token. ``address``: browsers that were opened by a
-one-time address of the home (``dashboard.gate``); the pages then use the dashboard's own token. ``token``: each person with a token of their own, which is what the backend is then asked with.
-``oidc``: whom the identity provider of Streamlit's ``[auth]`` secrets knows and ``DKD_DASHBOARD_ALLOW`` lists; the
-backend is asked with the dashboard's own token.
+one-time address of the home (``dashboard.gate``); the pages then use the dashboard's own token. ``token``: each person
+with a token of their own, which is what the backend is then asked with. ``oidc``: whom the identity provider of
+Streamlit's ``[auth]`` secrets knows and ``DKD_DASHBOARD_ALLOW`` lists; the backend is asked with the dashboard's own
+token.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Literal, cast, get_args
 import streamlit as st
 
 from client import ApiError, BackendUnreachable, Client, ClientSettingsError
+from dashboard.markup import escape
 
 Mode = Literal["none", "address", "token", "oidc"]
 _TOKEN, _SAID, _STAY = "login.token", "login.said", "login.stay"
@@ -28,7 +30,7 @@ def mode() -> Mode:
     """What the setting says. Raises ClientSettingsError if it is none of the four."""
     given = os.environ.get("DKD_DASHBOARD_LOGIN", "").strip().lower() or "none"
     if given not in get_args(Mode):
-        raise ClientSettingsError(f"DKD_DASHBOARD_LOGIN is {given!r}; it can be none, address, token or oidc")
+        raise ClientSettingsError(f"DKD_DASHBOARD_LOGIN is {given!r}; it can be none, token or oidc, or address")
     return cast(Mode, given)
 
 
@@ -61,7 +63,7 @@ def ask() -> None:
     elif not st.user.is_logged_in:
         st.button("Sign in", type="primary", icon=":material/login:", on_click=_login)
     else:
-        st.error(f"{_address() or 'This account'} is not among those who may use this DKD Lab.", icon=_NO_KEY)
+        st.error(f"{escape(_address() or 'This account')} is not among those who may use this DKD Lab.", icon=_NO_KEY)
         st.button("Sign in as somebody else", on_click=_logout)
 
 
@@ -99,7 +101,7 @@ def _ask_for_token() -> None:
         if st.form_submit_button("Sign in", type="primary"):
             _try(given.strip(), stay=stay)
     if said := st.session_state.get(_SAID):
-        st.error(said, icon=_NO_KEY)
+        st.error(escape(said), icon=_NO_KEY)
     st.caption("Whoever runs this DKD Lab makes tokens: `dkd token create NAME --scope submit`.")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from core.wire.public import ExperimentPage, RunPage
-from dashboard import session, tables
+from dashboard import address, session, tables
 
 
 def cursor(name: str, query: Mapping[str, Any]) -> str | None:
@@ -18,7 +18,7 @@ def cursor(name: str, query: Mapping[str, Any]) -> str | None:
     if st.session_state.get(key, query) != query:
         st.query_params.pop("cursor", None)
     st.session_state[key] = dict(query)
-    return st.query_params.get("cursor")
+    return address.one("cursor", "cursor") or None
 
 
 def turn_pages(name: str, page: RunPage | ExperimentPage, size: int, noun: str) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from core.wire.comparisons import Cell, Claim, Published, PublishedRow, Table, TableRow
 from core.wire.numbers import NOTHING, mean_text, signed, value_text
-from dashboard.widgets import escape
+from dashboard.markup import escape
 
 _MARKS = {"holds": ":green-badge[✓ holds]", "does not hold": ":red-badge[✕ does not hold]"}
 _GLUE = "\u00a0"
@@ -18,7 +18,7 @@ def result_rows(table: Table) -> list[dict[str, str]]:
     rows = []
     for row in table.rows:
         cells = {cell.label: cell for cell in row.cells}
-        shown = {label: cell_text(cells[label]) if label in cells else NOTHING for label in table.methods}
+        shown = {escape(label): cell_text(cells[label]) if label in cells else NOTHING for label in table.methods}
         teacher = value_text(row.teacher_top1, decimals=2)
         rows.append({"Setting": escape(row.title), "Teacher": teacher + brackets(row.published), **shown})
     return rows
@@ -68,7 +68,8 @@ def published_rows(rows: Sequence[PublishedRow], own: Table) -> list[dict[str, s
     methods = [name for name in ("teacher", "ce", "kd", "dkd", "dkd_align") if any(_value(row, name) for row in rows)]
     found = []
     for row in rows:
-        shown: dict[str, str] = {"Data set": row.dataset, "Teacher → student": f"{row.teacher} → {row.student}"}
+        networks = escape(f"{row.teacher} → {row.student}")
+        shown: dict[str, str] = {"Data set": escape(row.dataset), "Teacher → student": networks}
         for name in methods:
             value = _value(row, name)
             shown[name] = value_text(value.value if value else None, decimals=2)
@@ -107,7 +108,7 @@ def about(rows: Sequence[PublishedRow]) -> str:
     for method, repeats, epoch in sorted(known, key=str):
         of = f"mean of {repeats} runs" if repeats and repeats > 1 else "one run" if repeats == 1 else "repeats not said"
         when = ", best test epoch" if epoch == "oracle" else ", last epoch" if epoch else ", epoch not said"
-        parts.append(f"{method}: {of}{when}")
+        parts.append(f"{escape(method)}: {of}{when}")
     return "; ".join(parts) + "." if parts else "Repeats and epoch are not said."
 
 
@@ -119,6 +120,6 @@ def claims(found: Sequence[Claim]) -> list[tuple[str, list[str]]]:
         pairs = f" ({claim.n} pair{'' if claim.n == 1 else 's'})" if claim.n else ""
         against = f"{claim.label} against {claim.baseline}{pairs}" if claim.label else ""
         case = escape(" · ".join(part for part in (claim.case, against) if part))
-        mark = _MARKS.get(claim.verdict, f":gray-badge[? {claim.verdict}]")
+        mark = _MARKS.get(claim.verdict, f":gray-badge[? {escape(claim.verdict)}]")
         lines.append(f"{mark} {f'**{case}:** ' if case else ''}{escape(claim.reason)}")
     return [grouped[number] for number in sorted(grouped)]

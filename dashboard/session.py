@@ -15,7 +15,9 @@ from streamlit.navigation.page import Page
 from client import ApiError, BackendUnreachable, Client, ClientSettingsError
 from core.wire.public import Catalog
 from dashboard import login
+from dashboard.address import AddressError
 from dashboard.live import CurveStore
+from dashboard.markup import code, escape
 
 REFRESH_SECONDS = 2.0
 """Between two looks at what changes. A metric is then on the screen about as long after the backend has it."""
@@ -137,15 +139,20 @@ def guarded() -> Iterator[None]:
         _client.clear()
         st.warning("The backend does not answer.", icon=":material/cloud_off:")
         st.markdown(
-            f"Tried: `{error.url}` ({error.reason}).\n\n"
+            f"Tried: {code(error.url)} ({escape(error.reason)}).\n\n"
             "Start the local stack with `dkd up`, or set `DKD_API_URL` to where the backend is. "
             "This page looks again every few seconds and goes on by itself."
         )
         _wait_for_backend()
     except ApiError as error:
         refused(error)
+    except AddressError as error:
+        st.info(f"{escape(error)} The link may be old.", icon=":material/link_off:")
+        st.page_link(page("runs"), label="All runs", icon=":material/list:")
     except ClientSettingsError as error:
-        st.error(f"The dashboard cannot reach the backend with its settings: {error}", icon=":material/settings:")
+        st.error(
+            f"The dashboard cannot reach the backend with its settings: {escape(error)}", icon=":material/settings:"
+        )
 
 
 def refused(error: ApiError) -> None:
@@ -153,15 +160,15 @@ def refused(error: ApiError) -> None:
     if error.status == 401 and login.token():
         login.sign_out("This token is not known any more: it has expired or was revoked.")
     elif error.status == 403 and login.token():
-        st.error(_sentence(error), icon=":material/key_off:")
+        st.error(escape(_sentence(error)), icon=":material/key_off:")
     elif error.status in (401, 403):
         st.error("The backend does not accept the dashboard's token.", icon=":material/key_off:")
         st.markdown("Set `DKD_API_TOKEN`, or `DKD_API_TOKEN_FILE` to the file that holds it, and start it again.")
     elif error.status == 404:
-        st.info(f"{_sentence(error)} The link may be old.", icon=":material/search_off:")
+        st.info(f"{escape(_sentence(error))} The link may be old.", icon=":material/search_off:")
         st.page_link(page("runs"), label="All runs", icon=":material/list:")
     else:
-        st.error(_sentence(error), icon=":material/error:")
+        st.error(escape(_sentence(error)), icon=":material/error:")
 
 
 def _sentence(error: ApiError) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from core.wire.public import RunState
+from dashboard.markup import escape
 
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 ORANGE, PURPLE, SKY = "#E69F00", "#CC79A7", "#56B4E9"
@@ -110,4 +111,4 @@ def state_text(state: RunState) -> str:
 
 def badge(state: str) -> str:
     """A state as a coloured badge in Markdown."""
-    return f":{_BADGE_COLOURS.get(state, 'gray')}-badge[{state}]"
+    return f":{_BADGE_COLOURS.get(state, 'gray')}-badge[{escape(state)}]"

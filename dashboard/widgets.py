@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +10,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import forms, session
+from dashboard.markup import escape as escape
+from dashboard.markup import html
 
 _FIELD_WIDTH = 148  # pixels: four beside each other on a screen, two on a phone
 
@@ -43,20 +43,6 @@ class Slots:
             self.places[at].markdown(text)
 
 
-# As ``:red``; a colon before anything but a letter means nothing.
-_DIRECTIVE = re.compile(r":(?=[A-Za-z+])")
-_ICON = re.compile(r"\\:(?=[\w\\/+-]+:)")
-
-
-def escape(text: str) -> str:
-    """A backend's words inside Markdown: what looks like markup, a colour or an icon is text."""
-    for sign in "\\[]*_`$~&<":
-        text = text.replace(sign, f"\\{sign}")
-    text = _DIRECTIVE.sub(r"\\:", text)
-    # Emoji and icons are looked for once Markdown has been read; a character without width keeps them from being found.
-    return _ICON.sub("\\:\u2060", text)
-
-
 def object_fields(
     fields: list[forms.FormField],
     values: dict[str, Any],
@@ -78,9 +64,9 @@ def object_fields(
     for group, members in groups.items():
         # Switches have no label above them and stand apart, so that rows stay level.
         switches = [item for item in members if item.kind == "boolean"]
-        with st.expander(group) if group in folded else st.container():
+        with st.expander(escape(group)) if group in folded else st.container():
             if group and group not in folded:
-                st.markdown(f"**{group}**")
+                st.markdown(f"**{escape(group)}**")
             for row in filter(None, ([item for item in members if item not in switches], switches)):
                 with st.container(horizontal=True):
                     for item in row:
@@ -102,34 +88,34 @@ def _number(item: forms.FormField, value: Any, path: str, key: str, slots: Slots
     # No least or greatest value is given to the widget: it would correct what a person types without a word, while
     # the backend says what is wrong with it.
     placeholder = "not set" if item.nullable else "needed"
-    hint = item.help or None
+    hint = escape(item.help) or None
     if item.kind == "integer":
         start = None if number is None else int(number)
         return st.number_input(
-            item.label, value=start, step=1, format="%d", placeholder=placeholder, help=hint, key=key
+            escape(item.label), value=start, step=1, format="%d", placeholder=placeholder, help=hint, key=key
         )
     real = None if number is None else float(number)
     return st.number_input(
-        item.label, value=real, step=item.step, format="%g", placeholder=placeholder, help=hint, key=key
+        escape(item.label), value=real, step=item.step, format="%g", placeholder=placeholder, help=hint, key=key
     )
 
 
 def _boolean(item: forms.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
-    return st.toggle(item.label, value=bool(value), help=item.help or None, key=key)
+    return st.toggle(escape(item.label), value=bool(value), help=escape(item.help) or None, key=key)
 
 
 def _choice(item: forms.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
     options = list(item.choices)
     index = options.index(value) if value in options else 0
-    return st.selectbox(item.label, options, index=index, help=item.help or None, key=key)
+    return st.selectbox(escape(item.label), options, index=index, help=escape(item.help) or None, key=key)
 
 
 def _text(item: forms.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
-    return st.text_input(item.label, value=str(value or ""), help=item.help or None, key=key) or None
+    return st.text_input(escape(item.label), value=str(value or ""), help=escape(item.help) or None, key=key) or None
 
 
 def _integers(item: forms.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
-    return integers(item.label, list(value or ()), path=path, key=key, slots=slots, hint=item.help)
+    return integers(escape(item.label), list(value or ()), path=path, key=key, slots=slots, hint=escape(item.help))
 
 
 def integers(label: str, value: list[int], *, path: str, key: str, slots: Slots, hint: str) -> list[int]:
@@ -154,16 +140,21 @@ _DRAWN: Mapping[forms.Kind, Callable[[forms.FormField, Any, str, str, Slots], An
 }
 
 
-def table(rows: Sequence[Mapping[str, str]]) -> None:
+def table(rows: Sequence[Mapping[str, str]], *, wrap: bool = False) -> None:
     """A table that holds still, on pages that begin with curves; wider than the page, it is moved sideways.
 
-    Not ``st.table``: Streamlit draws that with 1.3 MB of its frontend, which a browser would prepare before the curves.
+    Not ``st.table``: Streamlit takes its cells for Markdown, and draws it with 1.3 MB of its frontend, which a browser
+    would prepare before the curves.
+
+    Args:
+        wrap: long cells take several lines.
     """
     if not rows:
         return
-    names = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-    lines = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row.values())}</tr>" for row in rows)
-    st.html(f'<div class="dkd-table"><table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>')
+    names = "".join(f"<th>{html(name)}</th>" for name in rows[0])
+    lines = "".join(f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in row.values())}</tr>" for row in rows)
+    style = "dkd-table dkd-wrap" if wrap else "dkd-table"
+    st.html(f'<div class="{style}"><table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>')
 
 
 def nothing_yet(text: str) -> None:

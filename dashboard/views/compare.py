@@ -16,7 +16,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.wire.numbers import counted
 from core.wire.public import TERMINAL, Comparison, Experiment, Run, RunSummary
-from dashboard import forms, plot, session, tables, theme
+from dashboard import address, forms, plot, session, tables, theme
 from dashboard.live import Curve, RunCurves
 from dashboard.side_by_side import XS, Band, MethodCurves, View, X, curves_figure, without_teacher
 from dashboard.views import compared
@@ -46,7 +46,7 @@ class _Drawing:
 def show() -> None:
     """Draw the page."""
     st.title("Compare")
-    runs = st.query_params.get_all("run")
+    runs = address.several("run", "id")
     chosen = [] if runs else _choose()
     if chosen is None:
         nothing_yet("There is nothing to compare yet. An experiment trains the methods.")
@@ -73,7 +73,7 @@ def _experiment(id_or_name: str) -> session.Known[Experiment]:
 
 def _choose() -> list[str] | None:
     """The experiments in the address, else the newest; a list to choose others from. None where there are none."""
-    given = st.query_params.get_all("experiment")
+    given = address.several("experiment", "name")
     found: dict[str, str] = {
         item.id: item.name
         for item in session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
@@ -248,14 +248,18 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     counts = experiment.counts
     parts = [
         theme.badge(experiment.state),
-        f"**{counts.succeeded} of {counts.total}** runs done",
-        *(f"{count} {state}" for state, count in counts.model_dump().items() if count and state != "succeeded"),
-        f"{experiment.student_model} on {experiment.dataset}",
+        f"**{counts.succeeded:,} of {counts.total:,}** runs done",
+        *(
+            f"{count:,} {escape(state)}"
+            for state, count in counts.model_dump().items()
+            if count and state != "succeeded"
+        ),
+        escape(f"{experiment.student_model} on {experiment.dataset}"),
     ]
     if experiment.teacher_model:
         top1 = comparison.teacher_top1 if comparison else None
         accuracy = f" ({tables.percent(top1)})" if top1 is not None else ""
-        parts.append(f"teacher {experiment.teacher_model}{accuracy}")
+        parts.append(f"teacher {escape(experiment.teacher_model)}{accuracy}")
     st.markdown(" · ".join(parts))
     if experiment.state == "active":
         st.progress(min(max(experiment.progress, 0.0), 1.0))
@@ -306,7 +310,7 @@ def _figure(
         filename="dkd-lab-compare",
     )
     about = _about(drawing, max(len(runs) for runs in students.values()), comparison)
-    st.caption(about + _about_images(drawing, curves))
+    st.caption(escape(about + _about_images(drawing, curves)))
 
 
 def _other_data(run: RunSummary, read: _Read, comparison: Comparison | None) -> str:
@@ -323,7 +327,7 @@ def _nothing_drawn(read: _Read, drawing: _Drawing) -> None:
     if drawing.metrics[0] == _ACCURACY or not any(run.step for run in read.runs if run.role == "student"):
         st.info("No student has finished an epoch yet; curves appear by themselves.", icon=":material/hourglass_empty:")
     else:
-        st.info(f"No run has reported this: {drawing.titles[0]}.", icon=":material/query_stats:")
+        st.info(f"No run has reported this: {escape(drawing.titles[0])}.", icon=":material/query_stats:")
 
 
 def _about(drawing: _Drawing, n: int, comparison: Comparison | None) -> str:

@@ -158,7 +158,7 @@ def results(experiments: Sequence[Experiment], found: Comparison, asked: Questio
     name = ".".join(experiment.id for experiment in experiments)
     table(tables.result_rows(found))
     st.markdown("\n".join(f"- **{escape(pair.label)}:** {escape(pair.sentence)}" for pair in found.paired))
-    st.caption(holds_for(found))
+    st.caption(escape(holds_for(found)))
     for note in found.notes:
         st.caption(escape(note))
     _differences(found, name)
@@ -203,7 +203,7 @@ def _differences(found: Comparison, name: str) -> None:
 def _convergence(found: Comparison) -> None:
     if found.target is None:
         return
-    st.subheader(f"Epochs to {found.target_words}")
+    st.subheader(f"Epochs to {escape(found.target_words)}")
     paired = {pair.label: pair.convergence for pair in found.paired}
     rows, when = [], TIMING[found.timing]
     for group in found.groups:
@@ -274,7 +274,7 @@ def downloads(what: What, title: str, query: Query) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         for kind, (label, ending, media) in _FORMATS.items():
             st.download_button(
-                f"{title}: {label}",
+                escape(f"{title}: {label}"),
                 data=partial(session.client().comparison_text, what, kind, query),
                 file_name=f"dkd-lab-{what}.{ending}",
                 mime=media,

@@ -12,6 +12,7 @@ from core.wire.numbers import NOTHING
 from core.wire.public import ExperimentPage, ExperimentSummary
 from dashboard import bulk, filters, paging, session, tables
 from dashboard.choice import Choice
+from dashboard.markup import escape
 from dashboard.widgets import nothing_yet
 
 
@@ -88,7 +89,7 @@ def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
         )
         for name, icon, done, action, ids in actions:
             st.button(
-                f"{name} {len(ids):,}" if len(ids) > 1 else name,
+                f"{escape(name)} {len(ids):,}" if len(ids) > 1 else escape(name),
                 icon=f":material/{icon}:",
                 disabled=not ids,
                 on_click=bulk.act,
@@ -100,7 +101,7 @@ def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
             tag_and_archive(keys)
             _delete([item for item in chosen if item.state != "active"])
         names = ", ".join(item.name for item in chosen[:3]) + (" …" if len(chosen) > 3 else "")
-        st.caption(f"Chosen: {names}" if chosen else "Choose rows at their left edge.")
+        st.caption(f"Chosen: {escape(names)}" if chosen else "Choose rows at their left edge.")
         if chosen:
             st.button("Clear", on_click=choice.clear, type="tertiary", icon=":material/close:", key="experiments.clear")
 
@@ -179,7 +180,7 @@ def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
     counted = f"{tables.counted(len(ended), 'experiment')} with {tables.counted(runs, 'run')}"
     st.markdown(
         f"{counted}, their metrics, logs and files: "
-        + ", ".join(f"**{item.name}**" for item in ended[:10])
+        + ", ".join(f"**{escape(item.name)}**" for item in ended[:10])
         + (" …" if len(ended) > 10 else "")
         + ". They cannot be had back. A teacher that other experiments use stays."
     )

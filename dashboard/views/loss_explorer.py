@@ -14,6 +14,7 @@ from core.explain import Alike, DKDAlignParams
 from core.wire.numbers import NOTHING
 from dashboard import explorer, explorer_charts, plot
 from dashboard.explorer import QUANTITIES, SHAPES, SWAPPED, Network, Quantity, Shape
+from dashboard.markup import escape
 
 _REDUCTIONS = ("sample", "batch", "log")
 _WEIGHTS = ("ε", "share")
@@ -58,7 +59,7 @@ def _scenarios() -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         for name, (student, teacher) in zip("AB", SWAPPED, strict=True):
             st.button(
-                f"{name}: student {student}, teacher {teacher}",
+                f"{escape(name)}: student {student:g}, teacher {teacher:g}",
                 key=f"loss.scenario.{name}",
                 on_click=_set,
                 args=({"p": student, "q": teacher},),
@@ -170,13 +171,13 @@ def _params() -> DKDAlignParams:
 
 
 def _network(title: str, key: str, hat: str, value: float, shape: Shape, classes: int) -> Network | None:
-    st.markdown(f"**{title}**")
+    st.markdown(f"**{escape(title)}**")
     target = st.slider(
-        f"Probability of the target class, {key}ₜ", 0.01, 0.99, value, 0.01, key=key, bind="query-params"
+        f"Probability of the target class, {escape(key)}ₜ", 0.01, 0.99, value, 0.01, key=key, bind="query-params"
     )
     options = list(SHAPES)
     chosen = st.selectbox(
-        f"Over the other classes, {hat}",
+        f"Over the other classes, {escape(hat)}",
         options,
         index=options.index(shape),
         format_func=SHAPES.__getitem__,
@@ -198,7 +199,7 @@ def _network(title: str, key: str, hat: str, value: float, shape: Shape, classes
     try:
         return Network(target, explorer.others(chosen, classes - 1, strength=strength, first=first, own=own))
     except ValueError as error:
-        st.error(f"{title}: {error}.", icon=":material/error:")
+        st.error(f"{escape(title)}: {escape(error)}.", icon=":material/error:")
         return None
 
 
@@ -273,7 +274,7 @@ def _claim(chosen: _Chosen) -> None:
     scale = chosen.params.temperature**2 / (len(student) + 1)
     rows = [
         {
-            "": f"{name}: student {p}, teacher {q}",
+            "": f"{escape(name)}: student {p:g}, teacher {q:g}",
             "TCKD (nats)": _number(found.tckd[index]),
             "s = Δ² + Σu²": _number(found.distance[index]),
             "A, sample (T²/C·s)": _number(scale * found.distance[index]),

@@ -13,10 +13,12 @@ from core.wire.public import Catalog, Experiment, Preview
 from dashboard import draft as drafts
 from dashboard import estimates, forms, session, tables, written
 from dashboard.draft import State
-from dashboard.widgets import Slots, escape
+from dashboard.markup import escape
+from dashboard.widgets import Slots, table
 
 _UNNAMED = "not named yet"
 _YAML = "new.yaml"
+_MOST_CHARACTERS = 100_000
 
 
 def show(catalog: Catalog, held: State, slots: Slots) -> None:
@@ -58,7 +60,7 @@ def _judged(held: State, spec: dict[str, Any], text: str, slots: Slots) -> None:
         _submit(held, spec, text)
     said = st.session_state.pop("new.said", "")
     if said:
-        st.error(said, icon=":material/error:")
+        st.error(escape(said), icon=":material/error:")
 
 
 def _preview(spec: dict[str, Any], text: str) -> tuple[Preview | None, list[tuple[str, str]]]:
@@ -137,7 +139,7 @@ def _lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
 def _planned(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str, Any]) -> None:
     count = tables.planned_count(preview)
     st.markdown(f"**This makes {tables.counted(count, 'run')}.**")
-    st.table(tables.planned_rows(preview))
+    table(tables.planned_rows(preview))
     if preview.teacher:
         st.markdown(f":material/school: {escape(preview.teacher.sentence)}")
     for sentence in estimates.sentences(preview.estimate):
@@ -157,6 +159,7 @@ def _as_yaml(catalog: Catalog, held: State, spec: dict[str, Any], text: str) -> 
         "As YAML",
         key=_YAML,
         height=420,
+        max_chars=_MOST_CHARACTERS,
         on_change=_take_yaml,
         args=(catalog, held),
         help="Edit it, or paste a spec: the form follows when you leave the field (or press Ctrl and Enter).",

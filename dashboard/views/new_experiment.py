@@ -11,6 +11,7 @@ from core.wire.public import Catalog
 from dashboard import draft as drafts
 from dashboard import forms, session
 from dashboard.draft import State
+from dashboard.markup import escape
 from dashboard.views import new_beside, new_start
 from dashboard.widgets import Slots, escape, integers, object_fields
 
@@ -86,7 +87,7 @@ def _choice(
     # The catalog does not list everything that it takes: of timm's hundreds of models a spec names the one it wants.
     names = list(titles) if value["name"] in titles else [*titles, value["name"]]
     name = st.selectbox(
-        label,
+        escape(label),
         names,
         index=names.index(value["name"]),
         format_func=lambda one: titles.get(one, one),
@@ -97,7 +98,7 @@ def _choice(
         slots.open(path)
         return deepcopy(value)
     entry = next(item for item in entries if item["name"] == name)
-    st.caption(entry["summary"])
+    st.caption(escape(entry["summary"]))
     slots.open(path)
     fields = forms.fields_of(entry["params"])
     values = forms.completed(value["params"] if name == value["name"] else {}, forms.defaults_of(entry["params"]))

@@ -8,9 +8,10 @@ import streamlit as st
 
 from client import ApiError, BackendUnreachable
 from core.wire.public import Catalog, CatalogExample
+from dashboard import address, forms, session
 from dashboard import draft as drafts
-from dashboard import forms, session
 from dashboard.draft import State
+from dashboard.markup import escape
 
 _FIRST = "digits-dkd-vs-dkd-align"
 _PARAMETERS = ("clone", "example", "teacher")
@@ -18,7 +19,7 @@ _PARAMETERS = ("clone", "example", "teacher")
 
 def follow_link(catalog: Catalog, held: State) -> None:
     """Begin with what the address names, once: ``?clone=ID``, ``?example=NAME`` or ``?teacher=UPLOAD``."""
-    link = {name: st.query_params[name] for name in _PARAMETERS if st.query_params.get(name)}
+    link = {name: given for name in _PARAMETERS if (given := address.one(name, "name"))}
     if link == held.link:
         return
     held.link = link
@@ -39,11 +40,11 @@ def choices(catalog: Catalog, held: State) -> None:
         st.caption("Begin with", width="content")
         if _FIRST in examples:
             st.button(
-                examples[_FIRST].title,
+                escape(examples[_FIRST].title),
                 icon=":material/bolt:",
                 on_click=_example,
                 args=(catalog, held, _FIRST),
-                help=examples[_FIRST].summary,
+                help=escape(examples[_FIRST].summary),
                 key="new.preset.digits",
             )
         st.button("Empty form", icon=":material/restart_alt:", on_click=_empty, args=(catalog, held), key="new.blank")
@@ -61,7 +62,7 @@ def choices(catalog: Catalog, held: State) -> None:
                 width=440,
             )
     if held.said:
-        st.caption(held.said)
+        st.caption(escape(held.said))
 
 
 def _leave_link(held: State) -> None:

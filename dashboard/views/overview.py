@@ -11,7 +11,8 @@ from core.wire.activity import Activity, FailedRuns, RunningRun, WaitingRuns
 from core.wire.numbers import signed
 from core.wire.public import Comparison, ExperimentSummary, Worker
 from dashboard import session, tables, theme
-from dashboard.widgets import escape, nothing_yet
+from dashboard.markup import escape
+from dashboard.widgets import nothing_yet, table
 
 # What stands below a link is set in under its words.
 _STYLE = """<style>
@@ -82,12 +83,16 @@ def _figures(now: Activity) -> None:
         ("Waiting", f"{waits:,}", "runs that wait for their teacher, for a slot, or are paused"),
         ("Failed", f"{now.failed_runs:,}", f"runs since {tables.moment(now.failed_since)} UTC"),
         ("Succeeded", f"{counts.succeeded:,}", "runs, ever"),
-        ("Slots in use", f"{busy} of {slots}", "of the workers that are online; a run over several GPUs takes several"),
+        (
+            "Slots in use",
+            f"{busy:,} of {slots:,}",
+            "of the workers that are online; a run over several GPUs takes several",
+        ),
     ]
     if of_gpus:
         gpus = sum(len(worker.gpus) or worker.slots for worker in of_gpus)
         used = sum(worker.busy for worker in of_gpus)
-        figures.append(("GPUs in use", f"{min(used, gpus)} of {gpus}", "by runs of the workers that are online"))
+        figures.append(("GPUs in use", f"{min(used, gpus):,} of {gpus:,}", "by runs of the workers that are online"))
     with st.container(horizontal=True, key="figures"):
         for label, value, hint in figures:
             st.metric(label, value, border=True, help=hint)
@@ -124,7 +129,9 @@ def _running_one(item: RunningRun) -> None:
                 f"{tables.duration(item.seconds_left)} left" if item.seconds_left is not None else "time left unknown"
             )
         where = f" · {run.worker}" if run.worker else ""
-        st.progress(share, text=f":small[epoch {run.epoch:.0f} of {run.total_epochs or '?'} · {left}{escape(where)}]")
+        st.progress(
+            share, text=f":small[epoch {run.epoch:.0f} of {escape(run.total_epochs or '?')} · {escape(left + where)}]"
+        )
 
 
 def _waiting(now: Activity) -> None:
@@ -156,7 +163,7 @@ def _waiting_one(item: WaitingRuns, key: str) -> None:
 def _failed(now: Activity, window: str) -> None:
     st.subheader("Failed")
     if not now.failed:
-        st.caption(f"Nothing has failed in the last {window}.")
+        st.caption(f"Nothing has failed in the last {escape(window)}.")
     for number, item in enumerate(now.failed[:_ROWS]):
         _failed_one(item, f"item-failed-{number}")
     if now.failed_groups > _ROWS:
@@ -192,7 +199,7 @@ def _gpus(workers: Sequence[Worker]) -> None:
         )
         return
     rows = [row for worker in workers for row in tables.device_rows(worker)]
-    st.table(rows)
+    table(rows)
     draining = [worker.name for worker in workers if worker.draining]
     if draining:
         st.caption(f"Draining, takes no new runs: {escape(', '.join(draining))}.")
@@ -237,14 +244,14 @@ def _comparison(experiment: ExperimentSummary) -> None:
             query_params={"experiment": experiment.id},
         )
         models = " → ".join(filter(None, (experiment.teacher_model, experiment.student_model)))
-        done = f"{experiment.counts.succeeded} of {tables.counted(experiment.counts.total, 'run')}"
+        done = f"{experiment.counts.succeeded:,} of {tables.counted(experiment.counts.total, 'run')}"
         st.caption(f"{escape(experiment.dataset)} · {escape(models)} · {theme.badge(experiment.state)} {done}")
         try:
             found = session.ask(key, lambda: _cached(session.client().url, experiment.id, counts)).value
         except ApiError as error:
             st.caption(escape(tables.sentence(str(error))))
             return
-        st.table(
+        table(
             [
                 {
                     "Method": group.label,

@@ -8,9 +8,10 @@ import streamlit as st
 
 from client import ApiError
 from core.wire.comparisons import PublishedTable, Table, Which
-from dashboard import reports, session
+from dashboard import address, reports, session
+from dashboard.markup import escape
 from dashboard.views.compared import EPOCHS, downloads
-from dashboard.widgets import escape, nothing_yet
+from dashboard.widgets import nothing_yet
 
 _REFRESH_SECONDS = 15.0
 """The table changes when a run ends, which is seldom, and costs the backend more than a live page's question."""
@@ -44,7 +45,7 @@ def show() -> None:
             help="Better than the baseline after Holm over the whole table. The t test assumes normal differences.",
         )
         place = st.container(width=200)
-    wanted = [tag.strip() for tag in tags.split(",") if tag.strip()]
+    wanted = address.short([tag.strip() for tag in tags.split(",") if tag.strip()])
 
     # Asked once outside: while no backend answers, the whole page says so and nothing else.
     plain = _ask_table(wanted, which, test, "").value
@@ -99,7 +100,7 @@ def _table(table: Table, wanted: list[str]) -> None:
         else:
             nothing_yet("There are no results yet. A row appears with the first experiment.")
         return
-    unit = f" ({table.unit})" if table.unit else ""
+    unit = f" ({escape(table.unit)})" if table.unit else ""
     st.markdown(f"**{escape(table.title)}{unit}**, mean ± sample sd (n seeds). A number leads to its runs.")
     st.table(reports.result_rows(table))
     for note in table.notes:
@@ -113,7 +114,7 @@ def _missing(table: Table) -> None:
         return
     seeds = sum(len(cell.missing) for row in lacking for cell in row.cells)
     word = "value is" if seeds == 1 else "values are"
-    with st.expander(f"{seeds} {word} missing; what would queue them", icon=":material/playlist_add:"):
+    with st.expander(f"{seeds:,} {word} missing; what would queue them", icon=":material/playlist_add:"):
         for row in lacking:
             st.markdown(f"**{escape(row.title)}**\n\n" + "\n".join(f"- {line}" for line in reports.missing_lines(row)))
             if row.commands:
@@ -129,14 +130,14 @@ def _published(table: Table) -> None:
         "cannot tell from a mean alone."
     )
     for source, rows in reports.sources(found.rows).items():
-        with st.expander(source[:1].upper() + source[1:], expanded=True):
+        with st.expander(escape(source[:1].upper() + source[1:]), expanded=True):
             st.table(reports.published_rows(rows, table))
             st.caption(reports.about(rows))
 
 
 def _claims() -> None:
     st.subheader("The author's five claims")
-    given = st.query_params.get("claims", "")
+    given = address.one("claims", "name")
     known = session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
     names = {item.id: item.name for item in known}
     if not names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -12,11 +11,12 @@ from streamlit.delta_generator import DeltaGenerator
 from client import ApiError, BackendUnreachable
 from core.wire.numbers import NOTHING, value_text
 from core.wire.public import TERMINAL, LogLine, Run
-from dashboard import charts, panels, plot, session, tables, theme
+from dashboard import address, charts, panels, plot, session, tables, theme
 from dashboard.feed import RunFeed
 from dashboard.live import RunCurves, seconds_left
+from dashboard.markup import code, escape, html
 from dashboard.views import run_details, run_machine
-from dashboard.widgets import escape, nothing_yet
+from dashboard.widgets import nothing_yet, table
 
 REFRESH_SECONDS = 1.0
 """Between two looks. A look costs some 300 bytes while nothing is new, so that a metric is seen within two seconds."""
@@ -26,7 +26,11 @@ _VIEWS = ("Curves", "More measurements", "Log", "Attempts", "Spec", "Environment
 
 def show() -> None:
     """Draw the page."""
-    run_id = st.query_params.get("id")
+    try:
+        run_id = address.one("id", "id")
+    except address.AddressError:
+        st.title("Run")
+        raise
     if not run_id:
         _choose()
         return
@@ -91,7 +95,7 @@ def _head(run: Run) -> None:
         st.caption(f":material/warning: {escape(warning.message)}")
     said = st.session_state.pop("run.said", "")
     if said:
-        st.error(said, icon=":material/error:")
+        st.error(escape(said), icon=":material/error:")
 
 
 def _link(page: str, label: str, icon: str, **query: str) -> None:
@@ -167,18 +171,20 @@ def _view(view: str, feed: RunFeed) -> None:
 
 def _figures(run: Run, held: RunCurves) -> None:
     pausing = f" {theme.badge('pausing')}" if run.pausing else ""
+    what = escape(f"{run.method} · {run.model} on {run.dataset}")
     st.markdown(
-        f"{theme.badge(run.state)}{pausing} {run.method} · {run.model} on {run.dataset} · run `{run.id}`"
-        + (f" · on {run.worker}" if run.worker and run.state not in TERMINAL else "")
+        f"{theme.badge(run.state)}{pausing} {what} · run {code(run.id)}"
+        + (f" · on {escape(run.worker)}" if run.worker and run.state not in TERMINAL else "")
     )
     if run.state == "failed":
-        st.error(f"Failed: {run.reason or 'no reason was given'}", icon=":material/error:")
+        st.error(f"Failed: {escape(run.reason or 'no reason was given')}", icon=":material/error:")
     elif run.reason:
-        st.info(run.reason[:1].upper() + run.reason[1:], icon=":material/info:")
+        st.info(escape(run.reason[:1].upper() + run.reason[1:]), icon=":material/info:")
     share = tables.progress(run)
     if run.state != "succeeded":
         st.progress(
-            share, text=f"{share:.0%}".replace("%", " %") + f", epoch {run.epoch:.1f} of {run.total_epochs or '?'}"
+            share,
+            text=f"{share:.0%}".replace("%", " %") + f", epoch {run.epoch:.1f} of {escape(run.total_epochs or '?')}",
         )
     now = datetime.now(UTC)
     newest = run.latest.get("train/loss")
@@ -216,7 +222,7 @@ def _more(held: RunCurves, metrics: list[dict[str, object]]) -> None:
     several = RunCurves({name: curve for name, curve in held.curves.items() if name not in single})
     drawn = _grid(panels.more_panels(metrics), several)
     if once:
-        st.table(once)
+        table(once)
     if not drawn and not once:
         st.info("Nothing else has been measured yet.", icon=":material/hourglass_empty:")
 
@@ -232,7 +238,7 @@ def _grid(listed: Sequence[panels.Panel], held: RunCurves) -> int:
         if drawn % 2 == 0:
             columns = st.columns(2)
         with columns[drawn % 2]:
-            st.markdown(f"**{panel.title}**", help=panel.help or None)
+            st.markdown(f"**{escape(panel.title)}**", help=escape(panel.help) or None)
             plot.chart(figure, key=f"run.{panel.key}", alt=f"{panel.title} of this run over epochs", filename=panel.key)
         drawn += 1
     return drawn
@@ -243,7 +249,7 @@ def _log(run: Run, lines: Sequence[LogLine]) -> None:
         st.caption("Nothing has been logged yet." if run.state not in TERMINAL else "Nothing was logged.")
         return
     if lines:
-        st.caption(f"The last {tables.counted(len(lines), 'line')}; `dkd logs {run.id}` shows all.")
+        st.caption(f"The last {tables.counted(len(lines), 'line')}; {code(f'dkd logs {run.id}')} shows all.")
     with st.container(height=480, autoscroll=True):
         st.code(_lines(run, lines), language=None, wrap_lines=True)
 
@@ -255,7 +261,7 @@ def _lines(run: Run, lines: Sequence[LogLine]) -> str:
 
 def _tail(run: Run, lines: Sequence[LogLine]) -> None:
     """The end of the log. Not as ``st.code``, whose highlighter is 1.5 MB that a browser prepares before the curves."""
-    st.html(f'<pre class="dkd-tail">{html.escape(_lines(run, lines))}</pre>')
+    st.html(f'<pre class="dkd-tail">{html(_lines(run, lines))}</pre>')
 
 
 def _line(line: LogLine) -> str:

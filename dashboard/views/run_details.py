@@ -13,6 +13,8 @@ import streamlit as st
 from core.wire.public import Run
 from core.wire.stored import Artifact
 from dashboard import forms, session, tables
+from dashboard.markup import escape
+from dashboard.widgets import table
 
 _MOST_BYTES = 512 * 2**20
 """A larger file would have to pass through the dashboard's memory; the command line writes it to the disk."""
@@ -21,7 +23,7 @@ _MOST_BYTES = 512 * 2**20
 def attempts(run: Run) -> None:
     rows = tables.attempt_rows(run.attempts, datetime.now(UTC))
     if rows:
-        st.table(rows)
+        table(rows, wrap=True)
     else:
         st.caption("No worker has taken it yet.")
 
@@ -42,7 +44,7 @@ def environment(run: Run) -> None:
         "Weights": run.weights,
         **run.environment,
     }
-    st.table([{"What": name, "Value": value} for name, value in facts.items() if value])
+    table([{"What": name, "Value": str(value)} for name, value in facts.items() if value], wrap=True)
 
 
 def files(run: Run) -> None:
@@ -59,7 +61,7 @@ def files(run: Run) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             if item.size <= _MOST_BYTES:
                 st.download_button(
-                    PurePosixPath(item.name).name,
+                    escape(PurePosixPath(item.name).name),
                     _content(run.id, item.id),
                     file_name=PurePosixPath(item.name).name,
                     mime="application/octet-stream",
@@ -69,7 +71,7 @@ def files(run: Run) -> None:
                 )
             else:
                 st.code(f"dkd download {run.id} {item.name}", language=None)
-            st.caption(f"{item.name}, attempt {item.attempt}, {_size(item.size)}", width="content")
+            st.caption(escape(f"{item.name}, attempt {item.attempt}, {_size(item.size)}"), width="content")
 
 
 def _content(run_id: str, artifact_id: str) -> Callable[[], BinaryIO]:

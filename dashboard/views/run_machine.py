@@ -9,7 +9,7 @@ import streamlit as st
 from client import ApiError, BackendUnreachable
 from core.wire.public import GpuUse, Run, Worker
 from dashboard import session
-from dashboard.widgets import escape
+from dashboard.markup import escape
 
 _PERIOD = 10.0  # seconds; a worker says it as often
 
@@ -44,5 +44,5 @@ def _line(gpu: GpuUse) -> str:
     if gpu.memory_used is not None and gpu.memory_total:
         parts.append(f"{gpu.memory_used / 2**30:.1f} of {gpu.memory_total / 2**30:.1f} GiB")
     if gpu.foreign:
-        parts.append(f"{gpu.foreign} process(es) of somebody else")
+        parts.append(f"{gpu.foreign:,} process(es) of somebody else")
     return f"GPU {gpu.index} {escape(gpu.name)}: {', '.join(parts) or 'not measured'}"

@@ -16,6 +16,7 @@ from core.wire.numbers import NOTHING
 from core.wire.public import TERMINAL, Run, RunPage, RunSummary
 from dashboard import bulk, filters, paging, session, tables
 from dashboard.choice import Choice
+from dashboard.markup import escape
 from dashboard.views import experiment_list
 from dashboard.widgets import nothing_yet
 
@@ -156,7 +157,7 @@ def _actions(choice: Choice, page: RunPage, query: Mapping[str, Any] | None = No
 
 
 def _label(name: str, ids: Sequence[str]) -> str:
-    return f"{name} {len(ids):,}" if len(ids) > 1 else name
+    return escape(f"{name} {len(ids):,}" if len(ids) > 1 else name)
 
 
 def _do(ids: Sequence[str], action: Callable[[str], Run], done: str) -> None:
@@ -219,7 +220,7 @@ def _chosen_line(choice: Choice, chosen: Sequence[RunSummary], page: RunPage, qu
         st.caption("Choose rows at their left edge.")
     else:
         count = f"{len(chosen):,} chosen: " if len(chosen) > 1 else "Chosen: "
-        st.caption(f"{count}{names}")
+        st.caption(f"{count}{escape(names)}")
         st.button("Clear", on_click=choice.clear, type="tertiary", icon=":material/close:", key="runs.clear")
     total = page.total or 0
     if query is not None and len(page.items) < total <= _MOST_CHOSEN and len(chosen) < total:

@@ -13,7 +13,8 @@ from core.wire.numbers import NOTHING
 from core.wire.public import TeacherInfo
 from core.wire.stored import UPLOAD, Upload, UploadList
 from dashboard import bulk, paging, session, tables, theme
-from dashboard.widgets import escape, nothing_yet
+from dashboard.markup import escape
+from dashboard.widgets import nothing_yet, table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FORM_MOST = 1 << 30
@@ -154,9 +155,9 @@ def _actions(chosen: TeacherInfo | None, names: Mapping[str, str]) -> None:
         if chosen is None:
             st.caption("Choose a row at its left edge.")
         else:
+            what = escape(f"{chosen.model} on {chosen.dataset}")
             st.caption(
-                f"Chosen: {chosen.model} on {chosen.dataset}, seed {chosen.seed} {theme.badge(chosen.state)} "
-                + escape(source(chosen, names))
+                f"Chosen: {what}, seed {chosen.seed:d} {theme.badge(chosen.state)} " + escape(source(chosen, names))
             )
 
 
@@ -166,7 +167,7 @@ def _uploads(held: UploadList) -> None:
     if not held.items:
         st.caption("Nothing has been uploaded yet. A spec names an upload as `weights: upload:NAME`.")
         return
-    st.table(tables.upload_rows(held.items))
+    table(tables.upload_rows(held.items), wrap=True)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.selectbox("Upload", [item.name for item in held.items], key="teachers.upload", width=300)
         session.link("new", "Use in a new experiment", "add_circle", {"teacher": name})
@@ -217,7 +218,7 @@ def _form(max_bytes: int) -> None:
                 _send(file, name)
         said = st.session_state.pop("teachers.said", "")
         if said:
-            st.error(said, icon=":material/error:")
+            st.error(escape(said), icon=":material/error:")
 
 
 def _suggested(file_name: str) -> str:

@@ -10,7 +10,8 @@ import streamlit as st
 from client import ApiError, BackendUnreachable
 from core.wire.public import Worker
 from dashboard import bulk, session, tables, theme
-from dashboard.widgets import escape
+from dashboard.markup import escape
+from dashboard.widgets import table
 
 _STATES = ("All", "Online", "Offline")
 
@@ -41,7 +42,7 @@ def _body() -> None:
         return
     said = st.session_state.pop("workers.said", "")
     if said:
-        st.error(said, icon=":material/error:")
+        st.error(escape(said), icon=":material/error:")
     _list(_kept(workers))
 
 
@@ -57,7 +58,7 @@ def _kept(workers: Sequence[Worker]) -> list[Worker]:
     online = [worker for worker in workers if worker.state == "online"]
     slots, busy = sum(worker.slots for worker in online), sum(worker.busy for worker in online)
     all_of_them, of_slots = tables.counted(len(workers), "worker"), tables.counted(slots, "slot")
-    st.caption(f"{len(online)} of {all_of_them} online, {busy} of {of_slots} in use")
+    st.caption(f"{len(online):,} of {all_of_them} online, {busy:,} of {of_slots} in use")
     states = ("online", "offline") if which == "All" else (which.lower(),)
     return [worker for worker in workers if worker.state in states and (wanted is None or wanted in worker.labels)]
 
@@ -93,7 +94,7 @@ def _one(worker: Worker) -> None:
             st.warning(escape(problem), icon=":material/warning:")
         st.progress(
             min(worker.busy / worker.slots, 1.0) if worker.slots else 0.0,
-            text=f":small[{worker.busy} of {tables.counted(worker.slots, 'slot')} in use]",
+            text=f":small[{worker.busy:,} of {tables.counted(worker.slots, 'slot')} in use]",
         )
         if worker.reserved_for:
             st.page_link(
@@ -103,7 +104,7 @@ def _one(worker: Worker) -> None:
                 query_params={"id": worker.reserved_for},
             )
         if worker.gpus:
-            st.table(tables.gpu_rows(worker.gpus))
+            table(tables.gpu_rows(worker.gpus))
         elif worker.device == "gpu":
             st.caption("It has not said how its GPUs are.")
         for run in worker.runs:
@@ -112,7 +113,7 @@ def _one(worker: Worker) -> None:
             st.page_link(
                 session.page("run"),
                 label=f"{escape(run.label)} · seed {run.seed} · {escape(run.experiment)} · "
-                f"epoch {run.epoch:.0f} of {run.total_epochs or '?'} ({percent})",
+                f"epoch {run.epoch:.0f} of {escape(run.total_epochs or '?')} ({percent})",
                 icon=":material/show_chart:",
                 query_params={"id": run.run_id},
             )

@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from backend.db import models, now
 from dashboard import session
 from tests import served
-from tests.dashboard.conftest import texts, visit
+from tests.dashboard.conftest import tables, texts, visit
 from tests.dashboard.stand import GPU, Stand, standing
 from tests.dashboard.test_pages import button
 
@@ -92,7 +92,7 @@ class TestOverview:
         assert bar.value == 25
         assert "epoch 5 of 20 · 2 min 30 s left" in bar.proto.text
         assert "**2 runs** · far runs state=queued&experiment=far" in links(app)
-        assert [row["Load"] for row in app.table[0].value.to_dict("records")] == ["63 %"]
+        assert [row["Load"] for row in tables(app)[0]] == ["63 %"]
 
     def test_a_tick_asks_for_one_thing_and_a_comparison_only_when_it_has_changed(
         self, stand: Stand, monkeypatch: pytest.MonkeyPatch
@@ -272,7 +272,7 @@ class TestTeachers:
         assert newest["Weights"] == "upload mine"
         assert oldest["Weights"] == "trained here, 20 epochs"
         assert (oldest["Test accuracy (%)"], oldest["Students (runs)"], oldest["Experiments"]) == (97.5, 6, 2)
-        assert app.table[0].value.to_dict("records")[0]["Name"] == "mine"
+        assert tables(app)[0][0]["Name"] == "mine"
         run_id = next(run.id for run in stand.client.experiment("first").runs if run.role == "teacher")
         chosen = visit("teachers", id=run_id)
         assert "Chosen: resnet8 on digits, seed 0" in texts(chosen)
@@ -315,7 +315,7 @@ class TestWorkers:
         assert "the disk is nearly full" in shown
         assert "last heard of 5 h ago" in shown
         assert "epoch 5 of 20 (25 %)" in links(app)
-        assert app.table[0].value.to_dict("records")[0]["Memory"] == "21 GB of 150 GB"
+        assert tables(app)[0][0]["Memory"] == "21 GB of 150 GB"
         assert "worker-gone" not in texts(visit("workers", show="Online"))
         assert "worker-one" not in texts(visit("workers", show="Offline"))
         assert "worker-gone" not in texts(visit("workers", label="h200"))

@@ -99,5 +99,5 @@ class TestProvider:
     def test_without_one_it_says_what_is_missing(self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_DASHBOARD_LOGIN", "oidc")
         app = visit("runs")
-        assert "no [auth] section" in app.error[0].value
+        assert "no \\[auth\\] section" in app.error[0].value
         assert not app.title

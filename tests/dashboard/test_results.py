@@ -6,6 +6,7 @@ import pytest
 
 from core.wire.comparisons import Cell, Claim, MissingPair, Published, TableRow
 from dashboard import reports
+from dashboard.markup import escape
 from tests.dashboard.conftest import texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
@@ -71,8 +72,8 @@ class TestPage:
         assert not app.exception
         [row] = app.table[0].value.to_dict("records")
         assert "compare?run=run-0001-001" in row["dkd"]
-        assert "**" in row["dkd_align (sample)"]
-        assert "1\u00a0missing" in row["dkd_align (log)"]
+        assert "**" in row[escape("dkd_align (sample)")]
+        assert "1\u00a0missing" in row[escape("dkd_align (log)")]
         assert "dkd retry run-1" in texts(app)
         shown = texts(app)
         assert "**1. What is claimed, 1.**" in shown

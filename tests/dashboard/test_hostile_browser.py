@@ -1,0 +1,172 @@
+"""In a real browser nothing that others wrote becomes a picture, a link, a colour or a script, on any page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+
+from tests import browser
+from tests.dashboard.fakes import FakeServer
+from tests.dashboard.hostile import SHORT, TEXT, hostile_server
+from tests.dashboard.streamlit_server import streamlit_server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)"),
+]
+_SAID = quote(TEXT)
+_NAMED = quote(SHORT)
+# Below these, text is drawn into a canvas or is not this page's own.
+_SHOWN = {
+    "": True,
+    "runs": False,
+    "runs?view=Experiments": False,
+    f"runs?text={_SAID}&experiment={_SAID}&tag={_SAID}&teacher={_SAID}&cursor={_SAID}": False,
+    "new": True,
+    "new?clone=exp-0001": True,
+    f"new?clone={_SAID}": False,
+    f"new?clone={_NAMED}": False,
+    f"new?example={_NAMED}": False,
+    f"new?teacher={_NAMED}": False,
+    "run": True,
+    f"run?id={_SAID}": False,
+    "compare?experiment=exp-0001": True,
+    "compare?experiment=exp-0001&experiment=exp-0002": True,
+    "compare?run=run-0001-001&run=run-0002-001": True,
+    f"compare?experiment={_SAID}&against={_SAID}&metric={_SAID}": False,
+    f"compare?run={_SAID}": False,
+    f"compare?experiment={_NAMED}": False,
+    "results?claims=exp-0001": True,
+    f"results?tags={_SAID}&claims={_SAID}&baseline={_SAID}": False,
+    f"loss?p_shape=own&p_own={_SAID}&C={_SAID}": False,
+    "teachers?id=run-0001-000": True,
+    f"teachers?find={_SAID}": False,
+    "workers": True,
+    f"workers?label={_SAID}": False,
+}
+_PARTS = ("Curves", "More measurements", "Log", "Attempts", "Spec", "Environment", "Files")
+_SHOWN |= {f"run?id=run-0001-001&part={quote(part)}": part != "Files" for part in _PARTS}
+_SHOWN |= {"run?id=run-0002-001": True, "run?id=run-0002-002": True, "run?id=run-0002-003": True}
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[FakeServer]:
+    with hostile_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def dashboard(backend: FakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with streamlit_server(backend.url, tmp_path_factory.mktemp("dashboard")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser.browser() as running:
+        yield running
+
+
+class Watched:
+    """A page, and what it wanted from elsewhere."""
+
+    def __init__(self, page: Page, own: str) -> None:
+        self.page = page
+        self.outside: list[str] = []
+        self._own = own
+        page.on("request", lambda request: self._note(request.url))
+        page.on("console", lambda message: self._said(message.text))
+        page.context.route(lambda url: not url.startswith(own), lambda route: route.abort())
+
+    def _note(self, url: str) -> None:
+        if not url.startswith((self._own, "data:", "blob:")):
+            self.outside.append(url)
+
+    def _said(self, text: str) -> None:
+        if "Content Security Policy" in text:  # the policy would have kept what the page has let through
+            self.outside.append(text)
+
+    def holds(self) -> None:
+        """Nothing of others' text is more than text."""
+        found = self.page.evaluate(
+            """() => [...document.querySelectorAll('[href], [src]')].filter(item => {
+                const address = item.getAttribute('href') ?? item.getAttribute('src');
+                const to = new URL(address, document.baseURI);
+                return to.host !== location.host && !['data:', 'blob:'].includes(to.protocol);
+            }).map(item => item.outerHTML.slice(0, 200))"""
+        )
+        marked = self.page.evaluate(
+            """() => [...document.querySelectorAll('.katex, del, [data-testid="stMain"] span[aria-label="home icon"]')]
+                .map(item => item.outerHTML.slice(0, 200))"""
+        )
+        bold = self.page.evaluate(
+            """() => [...document.querySelectorAll('tspan, b')].filter(
+                item => item.textContent === 'b' && (item.tagName === 'B' || item.style.fontWeight))
+                .map(item => item.outerHTML.slice(0, 200))"""
+        )
+        assert (found, marked, bold, self.outside) == ([], [], [], [])
+        assert self.page.evaluate("() => window.pwned") is None
+        assert "🎉" not in self.page.inner_text("body")
+
+
+@pytest.fixture
+def watched(chromium: Browser, dashboard: str) -> Iterator[Watched]:
+    context = chromium.new_context(base_url=dashboard, viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    yield Watched(page, dashboard)
+    context.close()
+
+
+def literal(page: Page) -> bool:
+    """Whether the text is on the page as it was written."""
+    return " ".join(TEXT.split()) in " ".join(page.evaluate("() => document.body.textContent").split())
+
+
+@pytest.mark.parametrize("path", _SHOWN)
+def test_on_no_page_it_is_more_than_text(watched: Watched, path: str) -> None:
+    watched.page.goto(f"/{path}")
+    browser.drawn(watched.page)
+    watched.page.wait_for_timeout(500)
+    watched.holds()
+    if _SHOWN[path]:
+        assert literal(watched.page)
+
+
+def test_nor_in_a_dialog_a_tooltip_or_a_list_of_choices(watched: Watched) -> None:
+    page = watched.page
+    page.goto("/teachers")
+    browser.drawn(page)
+    page.get_by_role("button", name="Delete …").click()
+    page.get_by_role("dialog").wait_for()
+    watched.holds()
+    assert TEXT in page.get_by_role("dialog").inner_text()
+    page.goto("/new")
+    browser.drawn(page)
+    page.get_by_label("Dataset").first.click()
+    page.wait_for_timeout(500)
+    watched.holds()
+    page.keyboard.press("Escape")
+    page.locator('[data-testid="stTooltipIcon"]').first.hover()
+    page.wait_for_timeout(1000)
+    watched.holds()
+
+
+def test_nor_in_a_charts_hover_text(watched: Watched) -> None:
+    page = watched.page
+    page.goto("/compare?experiment=exp-0001")
+    browser.drawn(page, charts=1)
+    plot = page.locator(".js-plotly-plot").first
+    box = plot.locator(".nsewdrag").first.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_timeout(1000)
+    assert plot.locator(".hoverlayer text").count()
+    watched.holds()
