@@ -11,7 +11,6 @@ from core.wire.public import Catalog
 from dashboard import draft as drafts
 from dashboard import forms, session
 from dashboard.draft import State
-from dashboard.markup import escape
 from dashboard.views import new_beside, new_start
 from dashboard.widgets import Slots, escape, integers, object_fields
 
