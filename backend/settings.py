@@ -24,7 +24,7 @@ class Settings(ServiceSettings):
         env_prefix="DKD_", extra="ignore", frozen=True, validate_default=True, arbitrary_types_allowed=True
     )
 
-    database_url: str | URL = Field(
+    database_url: Annotated[str | URL, NoDecode] = Field(
         default_factory=lambda: URL.create("sqlite", database=str(Home.find().database)),
         description="sqlite:///FILE, with %3F for a question mark, or postgresql://USER:PASSWORD@HOST/NAME.",
     )

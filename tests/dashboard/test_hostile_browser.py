@@ -164,9 +164,10 @@ def test_nor_in_a_charts_hover_text(watched: Watched) -> None:
     page.goto("/compare?experiment=exp-0001")
     browser.drawn(page, charts=1)
     plot = page.locator(".js-plotly-plot").first
-    box = plot.locator(".nsewdrag").first.bounding_box()
-    assert box
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.wait_for_timeout(1000)
+    plot.evaluate(
+        """plot => plot.dkdPlotly.Fx.hover(plot, plot.data.map((trace, at) => ({ curveNumber: at, pointNumber: 1 }))
+            .filter(point => plot.data[point.curveNumber].hovertemplate))"""
+    )
+    page.wait_for_timeout(300)
     assert plot.locator(".hoverlayer text").count()
     watched.holds()
