@@ -199,7 +199,7 @@ def _figures(run: Run, held: RunCurves) -> None:
     ]
     with st.container(horizontal=True):
         for label, value in figures:
-            st.metric(label, value, border=True)
+            st.metric(escape(label), value, border=True)
     with st.container():
         run_machine.show(run)
 
