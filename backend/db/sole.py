@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
+from sqlalchemy import URL, make_url
 
 
 class ServedError(Exception):
@@ -16,7 +16,7 @@ class ServedError(Exception):
 
 
 @contextmanager
-def sole_server(database_url: str, address: str) -> Iterator[None]:
+def sole_server(database_url: str | URL, address: str) -> Iterator[None]:
     """Hold the database's file while it is served; PostgreSQL takes any number of backends.
 
     The lock is the kernel's, on a file beside the database, and ends with the process however that ends. Not on the
