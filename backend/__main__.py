@@ -25,8 +25,11 @@ from core.wire.store import StoreError
 from core.wire.terminal import run_program
 from core.wire.token_files import TokenFileError
 
+# Not taken from the docstring, which ``python -OO`` (PYTHONOPTIMIZE=2) removes.
+_HELP = "What needs the database itself: serve, migrate, bootstrap, gc, db. Settings come from the environment."
+
 cli = typer.Typer(
-    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 
 
@@ -269,7 +272,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def main() -> None:
-    run_program(cli)
+    run_program(cli, "python -m backend")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from client.errors import ApiError, BackendUnreachable, ClientSettingsError, Not
 from client.http import Client, ServerEvent
 from client.objects import Experiment, Metrics, Run
 from client.worker import WorkerClient
-from core.spec import SpecError, load_text
+from core.spec import SpecError, YamlDumper, load_text
 
 __all__ = [
     "ApiError",
@@ -18,5 +18,6 @@ __all__ = [
     "ServerEvent",
     "SpecError",
     "WorkerClient",
+    "YamlDumper",
     "load_text",
 ]

@@ -170,4 +170,4 @@ def _say(console: Console, text: str) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, "demo")

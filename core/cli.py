@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,6 +20,13 @@ from core import catalog, launch
 from core.events import MACHINE_EXIT, is_full_disk
 from core.spec import Problem, RunSpec, SpecError, problems_of, read_experiment
 from core.wire.terminal import printable_json
+
+# Not taken from the docstring, which ``python -OO`` (PYTHONOPTIMIZE=2) removes.
+_DESCRIPTION = "Train a spec with no service at all, train one run for a worker, print the catalog."
+
+
+class UsageError(Exception):
+    """An argument that cannot be used."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         return int(options.command(options))
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     except SpecError as error:
         for problem in error.problems:
             print(f"{options.input}: {problem}" if options.input else problem, file=sys.stderr)  # noqa: T201
@@ -42,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m core", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m core", description=_DESCRIPTION)
     parser.add_argument("--plugin", action="append", default=[], help="a module that adds to the catalog; repeatable")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -124,11 +135,31 @@ def _run(options: argparse.Namespace) -> int:
     from core.training import MachineError
 
     several = Several(options.ranks, tuple(options.plugin))
+    spec = read_experiment(options.input)
     try:
-        return run_experiment(read_experiment(options.input), options.out, several)
+        _make_folder(options.out)
+        return run_experiment(spec, options.out, several)
     except MachineError as error:
         sys.stderr.write(f"{error}\n")
         return MACHINE_EXIT
+    except OSError as error:
+        sys.stderr.write(f"{error.filename or options.out}: {error.strerror or error}\n")
+        return MACHINE_EXIT if is_full_disk(error) else 1
+
+
+def _make_folder(out: Path) -> None:
+    """Make it where it is not there. Raises UsageError where that fails, or nothing can be written into it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            return
+    except OSError as error:
+        if is_full_disk(error):
+            raise
+        reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError):
+            reason = "it is there, and is no folder" if out.exists() else "it is a link that leads nowhere"
+        raise UsageError(f"--out {out}: {reason}") from None
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -81,7 +81,7 @@ class Report:
     def write(self, place: Place) -> None:
         path = _report_path(place.folder, place.rank)
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(vars(self)))
+        partial.write_text(json.dumps(vars(self)), encoding="utf-8")
         partial.replace(path)
 
 
@@ -182,7 +182,7 @@ class _Group:
         found: dict[int, Report] = {}
         for rank in range(self._ranks):
             with contextlib.suppress(FileNotFoundError):
-                found[rank] = Report(**json.loads(_report_path(self._folder, rank).read_text()))
+                found[rank] = Report(**json.loads(_report_path(self._folder, rank).read_text(encoding="utf-8")))
         return found
 
     def _silent(self) -> dict[int, int]:

@@ -47,7 +47,7 @@ def _git(*arguments: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(_CODE), *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=_SECONDS,
             check=False,

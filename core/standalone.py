@@ -14,12 +14,14 @@ from pathlib import Path
 from core import models
 from core.catalog import DATASETS
 from core.catalog.models import TIMM
-from core.events import IMAGES_KEY, JOURNAL_NAME, Failed, Finished, Log, Started, read_journal
+from core.events import IMAGES_KEY, JOURNAL_NAME, Event, Failed, Finished, Log, Started, read_journal
 from core.launch import launch
 from core.spec import ExperimentSpec, PlannedRun, Problem, SpecError, warnings_of
 from core.training import Options, TeacherSource, run_training, stop_on_sigterm
 from core.training.checkpoint import CHECKPOINT_NAME
 from core.wire.numbers import mean_text, value_text
+
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,10 @@ class Several:
 def run_experiment(spec: ExperimentSpec, out: Path, several: Several = Several()) -> int:
     """Train every run into ``out/LABEL-seedN``; a run that has finished there before is kept.
 
-    Raises SpecError for a network that cannot be built here, before the teacher is trained for it.
+    Raises:
+        SpecError: a network cannot be built here; found before the teacher is trained for it.
+        OSError: ``out`` cannot be written to.
+
     Returns 0, 1 where a run failed, 130 where it was interrupted (the run under way keeps a checkpoint and goes on from
     there the next time).
     """
@@ -47,22 +52,27 @@ def run_experiment(spec: ExperimentSpec, out: Path, several: Several = Several()
         _say(f"warning: {warning}", error=True)
     teacher: TeacherSource | None = None
     accuracies: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    warned: defaultdict[str, list[str]] = defaultdict(list)
     failed = 0
-    told: set[str] = set()
+    folders = _folders(spec.plan())
     with stop_on_sigterm(Options()) as options:
         for planned in spec.plan():
-            folder = out / _folder_name(planned)
+            folder = out / folders[planned.label, planned.spec.seed]
+            name = f"{planned.label} seed {planned.spec.seed}"
             done = _finished(folder, planned)
             if not done:
                 _train(planned, folder, teacher, options, several)
-                _say_warnings(planned, folder, told)
                 done = _finished(folder, planned)
+            for text in _warnings(folder):
+                if text not in warned:
+                    _say(f"warning: {name}: {text}", error=True)
+                warned[text].append(name)
             if options.stop_asked():
                 _say("interrupted; the same command goes on from here", error=True)
                 return 130
             if not done:
                 failed += 1
-                _say(f"{planned.label} seed {planned.spec.seed}: {_reason(folder)}", error=True)
+                _say(f"{name}: {_reason(folder)}", error=True)
                 if planned.spec.role == "teacher":
                     return 1
                 continue
@@ -75,6 +85,9 @@ def run_experiment(spec: ExperimentSpec, out: Path, several: Several = Several()
             if planned.spec.role == "teacher":
                 teacher = TeacherSource(planned.spec, folder / done.weights)
     _summarise(accuracies)
+    for text, names in warned.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        _say(f"warning: {text} ({', '.join(names[:_NAMED])}{more})")
     return 1 if failed else 0
 
 
@@ -123,10 +136,10 @@ def _train(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     run = folder / "run.json"
-    run.write_text(planned.spec.model_dump_json(indent=2))
+    run.write_text(planned.spec.model_dump_json(indent=2), encoding="utf-8")
     earlier = folder / CHECKPOINT_NAME
     same = earlier.exists() and _fingerprint(folder) == planned.spec.fingerprint()
-    (folder / "fingerprint.json").write_text(json.dumps(planned.spec.fingerprint()))
+    (folder / "fingerprint.json").write_text(json.dumps(planned.spec.fingerprint()), encoding="utf-8")
     source = teacher if planned.spec.teacher else None
     resume = earlier if same else None
     if several.ranks == 1:
@@ -134,7 +147,7 @@ def _train(
         return
     arguments = ["train", "--run", str(run), "--out", str(folder), "--ranks", str(several.ranks)]
     if source:
-        (folder / "teacher.json").write_text(source.spec.model_dump_json(indent=2))
+        (folder / "teacher.json").write_text(source.spec.model_dump_json(indent=2), encoding="utf-8")
         arguments += ["--teacher", str(folder / "teacher.json"), "--teacher-weights", str(source.weights)]
     if resume:
         arguments += ["--resume", str(resume)]
@@ -146,40 +159,59 @@ def _finished(folder: Path, planned: PlannedRun) -> Finished | None:
     """The last event of a run that finished in this folder with the same spec."""
     if _fingerprint(folder) != planned.spec.fingerprint():
         return None
-    events = [record.event for record in read_journal(folder / JOURNAL_NAME)]
+    events = _events(folder)
     return events[-1] if events and isinstance(events[-1], Finished) else None
 
 
 def _images(folder: Path) -> str:
     """What the run in this folder was trained and tested on; "" where it did not record it."""
-    begun = [record.event for record in read_journal(folder / JOURNAL_NAME) if isinstance(record.event, Started)]
+    begun = [event for event in _events(folder) if isinstance(event, Started)]
     return begun[-1].environment.get(IMAGES_KEY, "") if begun else ""
 
 
 def _fingerprint(folder: Path) -> str | None:
-    path = folder / "fingerprint.json"
-    return str(json.loads(path.read_text())) if path.exists() else None
+    try:
+        return str(json.loads((folder / "fingerprint.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):  # not there, or half written by a process that was killed
+        return None
 
 
-def _say_warnings(planned: PlannedRun, folder: Path, told: set[str]) -> None:
-    """Print a run's warnings; one that an earlier run of the experiment gave too is not repeated."""
-    for record in read_journal(folder / JOURNAL_NAME):
-        event = record.event
-        if isinstance(event, Log) and event.level == "warning" and event.message not in told:
-            told.add(event.message)
-            _say(f"warning: {planned.label} seed {planned.spec.seed}: {event.message}", error=True)
+def _events(folder: Path) -> list[Event]:
+    return [record.event for record in read_journal(folder / JOURNAL_NAME)]
+
+
+def _warnings(folder: Path) -> list[str]:
+    """What the run's log warns of, each once."""
+    said = (event.message for event in _events(folder) if isinstance(event, Log) and event.level == "warning")
+    return list(dict.fromkeys(" ".join(message.split()) for message in said))
 
 
 def _reason(folder: Path) -> str:
-    said = [record.event for record in read_journal(folder / JOURNAL_NAME)]
+    said = _events(folder)
     reasons = [event.reason for event in said if isinstance(event, Failed)]
     # A rank that was ended from outside is no failure of the run; what happened is in its log.
     reasons = reasons or [event.message for event in said if isinstance(event, Log) and event.level == "error"]
     return reasons[-1] if reasons else "it ended without a reason"
 
 
-def _folder_name(planned: PlannedRun) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", planned.label).strip("-") + f"-seed{planned.spec.seed}"
+def _as_folder(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", label).strip("-")
+
+
+def _folders(plan: Sequence[PlannedRun]) -> dict[tuple[str, int], str]:
+    """A folder's name for each label and seed; labels that differ in other characters alone get a number as well."""
+    labels = list(dict.fromkeys(planned.label for planned in plan))
+    plain: dict[str, str] = {}
+    # A label that is a folder's name as it is has that name, whatever is written before it.
+    for label in sorted(labels, key=lambda label: _as_folder(label) != label):
+        wanted = name = _as_folder(label)
+        number = 1
+        # Names that differ in their case alone are one folder where the file system says so.
+        while name.lower() in {taken.lower() for taken in plain.values()}:
+            number += 1
+            name = f"{wanted}-{number}"
+        plain[label] = name
+    return {(planned.label, planned.spec.seed): f"{plain[planned.label]}-seed{planned.spec.seed}" for planned in plan}
 
 
 def _say(text: str, *, error: bool = False) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import yaml
 
+from client import YamlDumper
+
 Kind = Literal["integer", "number", "boolean", "choice", "text", "integers"]
 MOST_SEEDS = 1000
 
@@ -326,7 +328,7 @@ class _InlineList(list[Any]):
     """A list that YAML writes on one line."""
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(YamlDumper):
     pass
 
 

@@ -66,4 +66,4 @@ def _configure_logging() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, "dkd worker")

@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from client.cli import arguments as typed
 from client.cli import comparing, exits, experiments, exporting, files, making, runs, system, tokens, up
 from client.cli.options import plugins
+from core.wire import streams
 from core.wire.terminal import safe_output
 
 app = typer.Typer(
@@ -76,4 +78,5 @@ def load(names: Sequence[str]) -> None:
 
 def main() -> None:
     """Entry point of ``dkd``."""
-    raise SystemExit(run(sys.argv[1:]))
+    outputs = streams.install()
+    raise SystemExit(streams.settled(outputs, run(typed.as_text(sys.argv[1:])), "dkd"))

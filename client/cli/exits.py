@@ -10,16 +10,18 @@ import typer
 
 from client.errors import ApiError, BackendUnreachable, ClientSettingsError
 from core.spec import SpecError
+from core.wire import streams
 
 OK = 0
 FAILED = 1
 BAD_INPUT = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
+UNREAD = 141
 
 HELP = (
     "Exit codes: 0 done; 1 the backend refused, or a run that was waited for did not succeed; 2 bad input, "
-    "one line a problem on stderr; 3 no backend answers; 130 Ctrl-C."
+    "one line a problem on stderr; 3 no backend answers; 130 Ctrl-C; 141 nobody reads what is shown."
 )
 
 
@@ -29,6 +31,12 @@ class Stop(Exception):  # noqa: N818 (not always an error)
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
         self.code = code
+
+
+def end_unread() -> None:
+    """Ends a command that only shows, once its output has lost its reader, as SIGPIPE would. Raises Stop."""
+    if streams.reader_gone():
+        raise Stop("", UNREAD)
 
 
 def unwritable(where: str, error: OSError) -> Stop:
@@ -50,7 +58,7 @@ def explain(error: Exception) -> int:
 def _lines(error: Exception) -> tuple[list[str], int]:
     match error:
         case Stop():
-            return [str(error)], error.code
+            return [str(error)] if str(error) else [], error.code
         case SpecError():
             return [str(problem) for problem in error.problems], BAD_INPUT
         case ClientSettingsError():
@@ -66,6 +74,8 @@ def _lines(error: Exception) -> tuple[list[str], int]:
             return [f"{error} ({hint})"], FAILED
         case ApiError():
             return [str(error)], FAILED
+        case UnicodeEncodeError():
+            return [f"{error.object!r} is not text in UTF-8, as names and specs are"], BAD_INPUT
         case typer.TyperException():
             context = getattr(error, "ctx", None)
             where = f"see `{context.command_path} --help`" if context else "see `dkd --help`"

@@ -83,7 +83,7 @@ def watch_command(
         if isinstance(found, Experiment):
             return follow_experiment(client, found.id, as_json=as_json)
         progress = console_for(sys.stderr) if as_json else console_for()
-        seen = watch(client, lambda: of_run(client, found.id), progress)
+        seen = watch(client, lambda: of_run(client, found.id), progress, tick=exits.end_unread)
         if as_json:
             write_json(client.run(found.id))
         else:
@@ -131,7 +131,7 @@ def follow_experiment(client: Client, experiment: str, *, as_json: bool) -> int:
     """Watch to the end, then print the result. With JSON, progress goes to stderr and the experiment to stdout."""
     progress = console_for(sys.stderr) if as_json else console_for()
     try:
-        seen = watch(client, lambda: of_experiment(client, experiment), progress)
+        seen = watch(client, lambda: of_experiment(client, experiment), progress, tick=exits.end_unread)
     except KeyboardInterrupt:
         typer.echo(f"the runs go on; `dkd watch {experiment}` follows, `dkd cancel {experiment}` ends them", err=True)
         raise

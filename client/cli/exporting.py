@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from client.cli import exits
+from client.cli.arguments import path_of
 from client.cli.options import connected
 from client.cli.targets import find
 from client.connection import usable_url
@@ -16,7 +16,7 @@ from client.errors import ClientSettingsError
 from client.exporting import mlflow, tensorboard
 from client.exporting.series import DownsampledError
 from client.http import Client
-from core.spec import starting_point
+from core.spec import dump_text, starting_point
 from core.wire.public import Experiment, Run
 from core.wire.records import ExperimentRecord, RunRecord
 from core.wire.terminal import printable_json
@@ -32,7 +32,10 @@ def export(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="An experiment's name or id, or a run's id.")],
     format: Annotated[str, typer.Option("--format", "-f", help=f"One of {', '.join(_FORMATS)}.")] = "json",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A file, instead of stdout; for tensorboard a folder.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", parser=path_of, metavar="PATH", help="A file, instead of stdout; for tensorboard a folder."
+        ),
     ] = None,
     to: Annotated[str | None, typer.Option("--to", help="For mlflow: the tracking server's address.")] = None,
 ) -> int:
@@ -94,7 +97,7 @@ def _text(client: Client, found: Experiment | Run, format: str) -> str:
             raise exits.Stop("a teacher has no spec of its own; its students bring it with them", exits.BAD_INPUT)
     else:
         spec = starting_point(found.spec)
-    return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100)
+    return dump_text(spec, width=100)
 
 
 def _records(client: Client, found: Experiment | Run) -> tuple[ExperimentRecord, list[RunRecord]]:

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from client.cli import exits
+from client.cli.arguments import path_of
 from client.cli.options import JsonFlag, connected, write_json
 from client.cli.targets import one_run
 from client.render import console_for
@@ -42,7 +43,10 @@ def artifacts(run: RunId, as_json: JsonFlag = False) -> int:
 def download(
     run: RunId,
     name: Annotated[str, typer.Argument(metavar="FILE", help="As `dkd artifacts` lists it.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to; else here, under its own name.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", parser=path_of, metavar="PATH", help="Where to; else here, under its own name."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> int:
     """Download a file of a run, the newest attempt's. What a broken download has left is gone on with."""
@@ -65,7 +69,7 @@ def download(
 
 
 def upload(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A safetensors file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", parser=path_of, help="A safetensors file.")],
     name: Annotated[str | None, typer.Option(help="How specs name it; else the file's name.")] = None,
     as_json: JsonFlag = False,
 ) -> int:

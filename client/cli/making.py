@@ -9,9 +9,10 @@ import typer
 from rich.table import Table
 
 from client.cli import exits
-from client.cli.options import JsonFlag, SetOption, connected, parse_change, read_plain, told_as, write_json
+from client.cli.options import JsonFlag, SetOption, connected, parse_change, read_plain, read_stdin, told_as, write_json
 from client.render import console_for, preview_view
 from core.spec import parse_sweep
+from core.spec.reading import text_of
 from core.spec.sweep import expand
 from core.wire.submissions import SweepPreview
 
@@ -129,7 +130,7 @@ def note(
         if text is None:
             found = client.experiment(experiment)
         else:
-            found = client.change_experiment(experiment, notes=sys.stdin.read() if text == "-" else text)
+            found = client.change_experiment(experiment, notes=text_of(read_stdin()) if text == "-" else text)
     if as_json:
         write_json(found)
     elif text is None:

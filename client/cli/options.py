@@ -6,16 +6,17 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 
+from client.cli.arguments import path_of
 from client.cli.exits import BAD_INPUT, Stop
 from client.http import Client
-from core.spec import MOST_CHARACTERS, Problem, SpecError, load_file, load_text, parse_experiment, with_field
+from core.spec import Problem, SpecError, load_bytes, load_file, load_text, parse_experiment, with_field
 from core.spec.labels import without_automatic_labels
+from core.spec.reading import MAX_BYTES
 from core.wire.terminal import printable_json
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, as the API answers.")]
@@ -66,7 +67,7 @@ def read_plain(source: str, changes: Sequence[str], judge: Callable[[Any], objec
     """Plain data of a file, or of stdin, with single fields changed. ``judge`` raises SpecError where it is unfit."""
     name = "stdin" if source == "-" else source
     try:
-        data = load_text(_stdin()) if source == "-" else load_file(Path(source))
+        data = load_bytes(read_stdin()) if source == "-" else load_file(path_of(source))
         if changes:
             data = _with_labels_released(data)
         for change in changes:
@@ -75,7 +76,7 @@ def read_plain(source: str, changes: Sequence[str], judge: Callable[[Any], objec
     except SpecError as error:
         # A file that cannot be read is named in the sentence already.
         named = [
-            item if name in item.message and not item.path else Problem("", f"{name}: {item}")
+            item if item.message.startswith(f"cannot read {path_of(source)}: ") else Problem("", f"{name}: {item}")
             for item in error.problems
         ]
         raise SpecError(named) from None
@@ -118,11 +119,11 @@ def set_field(data: Any, change: str) -> Any:
         raise SpecError([Problem("", f"--set {change}: {problem.message}") for problem in error.problems]) from None
 
 
-def _stdin() -> str:
-    try:
-        return sys.stdin.read(MOST_CHARACTERS + 1)
-    except UnicodeDecodeError:
-        raise SpecError([Problem("", "not UTF-8 text")]) from None
+def read_stdin() -> bytes:
+    """What is given on stdin, as bytes: a spec is UTF-8, whatever the terminal's encoding. Raises SpecError."""
+    if sys.stdin is None:
+        raise SpecError([Problem("", "it is closed")])
+    return sys.stdin.buffer.read(MAX_BYTES + 1)
 
 
 def plugins() -> list[str]:

@@ -142,6 +142,7 @@ def logs(
             after = _write_from(client, found.id, after, as_json)
             if ended:
                 return exits.OK
+            exits.end_unread()
             time.sleep(1.0)
 
 

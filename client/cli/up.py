@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.cli import exits
+from client.cli.arguments import path_of
 
 if TYPE_CHECKING:
     from client.stack import Stack
@@ -43,7 +44,10 @@ def up(
         int | None, typer.Option(min=1, max=1024, help="CPU threads of each training; else the cores shared out.")
     ] = None,
     home: Annotated[
-        Path | None, typer.Option(help="Folder for everything; else DKD_HOME, else the user's data folder.")
+        Path | None,
+        typer.Option(
+            parser=path_of, metavar="PATH", help="Folder for everything; else DKD_HOME, else the user's data folder."
+        ),
     ] = None,
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Only backend and worker.")] = False,
 ) -> int:

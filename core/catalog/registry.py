@@ -24,7 +24,7 @@ class NumbersAreNumbers(BaseModel):
         several = isinstance(value, list | tuple)
         truth = any(isinstance(item, bool) for item in value) if several else isinstance(value, bool)
         if truth and info.field_name and not _takes_truth(cls.model_fields[info.field_name].annotation):
-            raise ValueError("takes neither true nor false (yes, no, on and off are those in YAML; quote a text)")
+            raise ValueError("takes neither true nor false")
         return value
 
     @field_validator("*")

@@ -140,6 +140,6 @@ def fetch(name: str, download: Callable[[str], object]) -> None:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a file's lock; a process that ends in whatever way lets go of it."""
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -16,6 +16,9 @@ from core.spec.paths import field_at, with_field, with_fields
 from core.spec.problems import Problem, SpecError, problems_of
 from core.spec.reading import (
     MOST_CHARACTERS,
+    YamlDumper,
+    dump_text,
+    load_bytes,
     load_file,
     load_text,
     parse_experiment,
@@ -50,7 +53,10 @@ __all__ = [
     "Training",
     "Weights",
     "WorkerLabel",
+    "YamlDumper",
+    "dump_text",
     "field_at",
+    "load_bytes",
     "load_file",
     "load_text",
     "parse_experiment",

@@ -118,7 +118,7 @@ class LogitFiles:
             if not self._make_room(rows.nbytes):
                 return False
             self.folder.mkdir(exist_ok=True)
-            (self.folder / "key.json").write_text(self._text)
+            (self.folder / "key.json").write_text(self._text, encoding="utf-8")
             path = self._path(epoch)
             partial = path.with_suffix(f".{os.getpid()}{_PARTIAL}")
             tensors = {"centred": rows.centred.contiguous(), "mean": rows.mean.contiguous()}

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, NoReturn, TextIO, cast
 
+from core.wire import streams
+
 # C0 but tab and line feed, DEL, C1; soft hyphen and other characters without a width; marks that turn the direction of
 # writing (CVE-2021-42574); line and paragraph separators; tags; half characters, which UTF-8 has no bytes for. The
 # joiners U+200C and U+200D are parts of words in some scripts and of emoji, and stay.
@@ -98,15 +100,26 @@ def safe_output() -> Iterator[None]:
         yield
 
 
-def run_program(main: Callable[[], int | None]) -> NoReturn:
-    """Run a program's ``main`` with printable output and leave with its exit status, 1 after a traceback."""
+def run_program(main: Callable[[], int | None], name: str = "dkd") -> NoReturn:
+    """Run a program's ``main`` and leave with its exit status, 1 after a traceback or where its output was lost.
+
+    What it prints is printable, and ends nothing where it cannot be written (``core.wire.streams``).
+
+    Args:
+        name: of the program, in front of what is said of its output.
+    """
+    outputs = streams.install()
     with safe_output():
         try:
-            code = main()
+            code = main() or 0
+        except SystemExit as leaving:  # of argparse and typer
+            if isinstance(leaving.code, str):
+                raise
+            code = leaving.code or 0
         except Exception:  # noqa: BLE001 (the interpreter would print it when the output is no longer safe)
             traceback.print_exc()
             code = 1
-        raise SystemExit(code)
+        raise SystemExit(streams.settled(outputs, code, name))
 
 
 def _safe(stream: TextIO) -> TextIO:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 Captured = pytest.CaptureFixture[str]
@@ -13,3 +15,8 @@ def complaints(captured: Captured) -> list[str]:
     assert out == ""
     assert "Traceback" not in err
     return err.splitlines()
+
+
+def stdin_of(text: str) -> io.TextIOWrapper:
+    """A stand-in for ``sys.stdin`` that holds a text in UTF-8."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from client.cli.app import app, run
 from core.wire.local import Home
 from tests.client import fakes
 from tests.client.fakes import SPEC, FakeBackend, page, problem, run_summary
-from tests.client.said import Captured, complaints
+from tests.client.said import Captured, complaints, stdin_of
 
 
 def test_submit_sends_the_spec_as_written_with_its_changes(
@@ -50,10 +49,10 @@ def test_submit_sends_the_spec_as_written_with_its_changes(
 
 def test_submit_from_stdin_as_json(backend: FakeBackend, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     backend.answers["POST /api/v1/experiments"] = fakes.experiment()
-    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(SPEC)))
+    monkeypatch.setattr(sys, "stdin", stdin_of(json.dumps(SPEC)))
     assert run(["submit", "-", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == "exp-1"
-    monkeypatch.setattr(sys, "stdin", io.StringIO("name: ["))
+    monkeypatch.setattr(sys, "stdin", stdin_of("name: ["))
     assert run(["submit", "-"]) == 2
     assert complaints(capsys)[0].startswith("dkd: stdin: not YAML")
 

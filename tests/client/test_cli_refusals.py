@@ -19,9 +19,8 @@ from tests.client.said import Captured, complaints
         ("", "a spec is a mapping of fields, not an empty file"),
         ("- a", "a spec is a mapping of fields, not a list"),
         ("name: [1", "not YAML at line 1, column 9"),
-        ("when: 2025-13-45", "not YAML: month must be in 1..12"),
+        ("{a: 1, a: 2}", "not YAML at line 1, column 8: 'a' is given twice"),
         ("[" * 5000, "not YAML: nested too deeply"),
-        ("\0", "not YAML"),
     ],
 )
 def test_a_file_that_is_no_spec(tmp_path: Path, capsys: Captured, no_backend: None, text: str, expected: str) -> None:

@@ -15,6 +15,7 @@ from client.cli.app import run
 from client.watching import of_experiment, watch
 from tests.client import fakes
 from tests.client.fakes import FakeBackend, page
+from tests.client.said import stdin_of
 from tests.client.test_comparing import _claims, _overview, _table
 
 ODD = "[/x] [red] :smile:"
@@ -115,7 +116,7 @@ def test_in_what_a_sweep_makes(
     base = {key: value for key, value in fakes.spec().model_dump(mode="json").items() if key != "name"}
     sweep = json.dumps({"name": "s", "experiment": base, "grid": {"training.epochs": [1, 2]}})
     for more in ([], ["--dry-run"]):
-        monkeypatch.setattr("sys.stdin", io.StringIO(sweep))
+        monkeypatch.setattr("sys.stdin", stdin_of(sweep))
         assert run(["sweep", "-", *more]) == 0
         out = capsys.readouterr().out
         assert ODD in out

@@ -22,7 +22,7 @@ from client.watching import of_experiment, watch
 from core.wire.public import Experiment, StateCounts
 from tests.client import fakes
 from tests.client.fakes import FakeBackend, problem, run_summary
-from tests.client.said import Captured
+from tests.client.said import Captured, stdin_of
 
 EXPERIMENT = "GET /api/v1/experiments/exp-1"
 
@@ -56,7 +56,7 @@ def test_submit_watch_prints_progress_then_the_result(
     ]
     backend.answers["GET /api/v1/comparisons"] = fakes.comparison()
     spec = json.dumps(fakes.spec().model_dump(mode="json"))
-    monkeypatch.setattr(sys, "stdin", io.StringIO(spec))
+    monkeypatch.setattr(sys, "stdin", stdin_of(spec))
     assert run(["submit", "-", "--watch"]) == 0
     out, err = capsys.readouterr()
     assert err == ""

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import yaml
 
-from core.spec import RunSpec, SpecError, load_text, parse_experiment, parse_text, read_experiment, to_yaml, warnings_of
+from core.spec import (
+    RunSpec,
+    SpecError,
+    dump_text,
+    load_file,
+    load_text,
+    parse_experiment,
+    parse_text,
+    read_experiment,
+    to_yaml,
+    warnings_of,
+)
 from core.spec.presets import PRESETS
+from core.spec.reading import MAX_BYTES
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -334,3 +349,83 @@ class TestPresets:
     def test_an_unknown_preset_is_named_with_the_nearest(self) -> None:
         with pytest.raises(SpecError, match="dkd-cifar100"):
             parse_experiment(self.PAIR | {"preset": "dkd-cifar10"})
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("010", 10),
+        ("0o10", 8),
+        ("0x10", 16),
+        ("08", 8),
+        ("1e-3", 0.001),
+        ("1.5e3", 1500.0),
+        (".5", 0.5),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("0b11", "0b11"),
+        ("2025-01-01", "2025-01-01"),
+        ("yes", "yes"),
+        ("on", "on"),
+        ("true", True),
+        ("~", None),
+    ],
+)
+def test_yaml_is_read_by_the_core_schema_of_1_2_and_written_so_that_either_version_reads_it(
+    written: str, read: Any
+) -> None:
+    assert load_text(f"field: {written}") == {"field": read}
+    for value in (written, read):
+        text = dump_text({"field": value})
+        assert load_text(text) == yaml.safe_load(text) == {"field": value}
+
+
+def test_merge_keys_are_still_read() -> None:
+    text = "{base: &base {a: 1, b: 1}, more: {deep: &more {<<: *base, a: 2}}, last: {<<: *more, c: 3}}"
+    assert load_text(text)["last"] == {"a": 2, "b": 1, "c": 3}
+
+
+@pytest.mark.parametrize("text", ["{a: 1, a: 2}", "a: {b: 1, c: 2, b: 3}", "- {x: 1, 'x': 2}"])
+def test_a_field_that_is_given_twice_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="is given twice"):
+        load_text(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name: é".encode("latin-1"), "it may be ISO-8859-1 or Windows-1252; save it as UTF-8"),
+        ("name: é".encode("utf-16"), "it is written in UTF-16; save it as UTF-8"),
+        ("name: x".encode("utf-16-le"), "it is written in UTF-16 or UTF-32; save it as UTF-8"),
+        ("name: x".encode("utf-32"), "it is written in UTF-32; save it as UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "it is a binary file"),
+        (b"#" * (MAX_BYTES + 1), "longer than 4,194,304 bytes"),
+    ],
+    ids=["latin-1", "utf-16", "utf-16 without a mark", "utf-32", "binary", "long"],
+)
+def test_a_spec_in_another_encoding_is_told_which(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError) as refused:
+        load_file(path)
+    assert str(refused.value).startswith(f"cannot read {path}: ")
+    assert str(refused.value).endswith(said)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_spec(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text("name: é", encoding="utf-8-sig")
+    assert load_file(path) == {"name": "é"}
+
+
+def test_a_spec_may_come_through_a_pipe_and_may_be_no_folder(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("name: x",), kwargs={"encoding": "utf-8"})
+    writer.start()
+    try:
+        assert load_file(pipe) == {"name": "x"}
+    finally:
+        writer.join()
+    with pytest.raises(SpecError, match="Is a directory"):
+        load_file(tmp_path)

@@ -1,0 +1,107 @@
+"""What the command does is not ended by who reads its output, by the terminal's encoding, or by Python's switches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.events import JOURNAL_NAME, Log, Record, read_journal
+from core.standalone import Finished
+
+SPEC = """
+name: "猫"
+dataset: digits
+student: {model: small_cnn}
+methods: [{name: ce, label: 猫}, {name: ce, label: 犬}]
+seeds: [0, 1]
+training: {epochs: 1}
+"""
+PLAIN = {"OMP_NUM_THREADS": "1", "DKD_THREADS": "1"}
+
+
+def core(
+    *arguments: str | Path, stdout: int | None = subprocess.PIPE, **more: str
+) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "core", *map(str, arguments)]
+    return subprocess.run(
+        command, env=os.environ | PLAIN | more, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=300
+    )
+
+
+def finished(out: Path) -> int:
+    events = [[record.event for record in read_journal(path)] for path in out.glob(f"*/{JOURNAL_NAME}")]
+    return sum(isinstance(found[-1], Finished) for found in events)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC, encoding="utf-8")
+    return path
+
+
+def test_all_runs_are_trained_though_nobody_reads_what_is_printed(spec: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = core("run", spec, "--out", out, stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr.decode()) == (0, WARNED)
+    assert finished(out) == 4
+
+
+def test_training_without_docstrings_on_a_terminal_of_ascii(spec: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = core("run", spec, "--out", out, PYTHONOPTIMIZE="2", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
+    assert done.returncode == 0, done.stderr.decode()
+    assert finished(out) == 4
+    lines = done.stdout.decode("ascii").splitlines()
+    assert lines[0].startswith("?                        seed 0    test accuracy ")
+
+
+WARNED = "warning: seeds: 2 seed(s) give no usable interval; 6 are the fewest that can show p < 0.05\n"
+
+
+@pytest.mark.parametrize("switches", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_the_catalog_is_printed_whole_in_any_encoding(switches: dict[str, str]) -> None:
+    usual, done = core("catalog"), core("catalog", PYTHONOPTIMIZE="2", **switches)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(done.stdout.splitlines()) == len(usual.stdout.splitlines())
+    assert done.stdout == usual.stdout.decode().encode("ascii", "replace")
+
+
+def test_output_that_could_not_be_written_is_an_error() -> None:
+    with open("/dev/full", "wb") as full:
+        done = core("catalog", stdout=full.fileno())
+    assert done.returncode == 1
+    assert done.stderr.decode() == "python -m core: the output could not be written: No space left on device\n"
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_trained(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, said in {
+        "file": "it is there, and is no folder",
+        "file/below": "Not a directory",
+        "loop": "it is a link that leads nowhere",
+    }.items():
+        done = core("run", spec, "--out", tmp_path / name)
+        assert (done.returncode, done.stderr.decode()) == (2, f"--out {tmp_path / name}: {said}\n")
+
+
+def test_warnings_of_runs_are_said_once_and_again_at_the_end(spec: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert core("run", spec, "--out", out).returncode == 0
+    for path in out.glob(f"*/{JOURNAL_NAME}"):
+        first = next(iter(read_journal(path)))
+        warning = Record(seq=first.seq, time=first.time, event=Log(message="the disk was slow", level="warning"))
+        path.write_text(warning.model_dump_json() + "\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    done = core("run", spec, "--out", out)
+    assert done.stderr.decode() == f"{WARNED}warning: 猫 seed 0: the disk was slow\n"
+    assert done.stdout.decode().splitlines()[-1] == (
+        "warning: the disk was slow (猫 seed 0, 犬 seed 0, 猫 seed 1 and 1 more)"
+    )
