@@ -31,6 +31,7 @@ from backend.db import Database, new_id, now
 from backend.db.models import Experiment, ExperimentRun, Run, WebhookDelivery
 from backend.settings import Settings
 from core.spec import ExperimentSpec, Problem, SpecError
+from core.wire.http import HttpSettingsError, open_client
 from core.wire.public import TERMINAL
 
 _log = structlog.get_logger(__name__)
@@ -94,8 +95,7 @@ class Webhooks:
             due = _take_due(session)
         if not due:
             return 0
-        with httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False) as client:
-            outcomes = [(message, self._send(client, message)) for message in due]
+        outcomes = [(message, self._send(message)) for message in due]
         with self._database.write() as session:
             moment = now(session)
             for message, error in outcomes:
@@ -115,7 +115,7 @@ class Webhooks:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _PERIOD_SECONDS)
 
-    def _send(self, client: httpx.Client, message: WebhookDelivery) -> str:
+    def _send(self, message: WebhookDelivery) -> str:
         """Why it could not be delivered; empty where it was."""
         body = json.dumps(message.body, separators=(",", ":")).encode()
         headers = {"Content-Type": "application/json", "User-Agent": "dkd-lab"}
@@ -123,7 +123,10 @@ class Webhooks:
         if secret is not None:
             headers["DKD-Signature"] = signature(secret.get_secret_value(), int(time.time()), body)
         try:
-            status = client.post(message.url, content=body, headers=headers).status_code
+            with open_client(message.url, timeout=_TIMEOUT_SECONDS, follow_redirects=False) as client:
+                status = client.post(message.url, content=body, headers=headers).status_code
+        except HttpSettingsError as error:
+            return str(error)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return type(error).__name__
         return "" if 200 <= status < 300 else f"status {status}"

@@ -1,6 +1,13 @@
 """The typed client of DKD Lab's backend, and the ``dkd`` command line on it."""
 
-from client.errors import ApiError, BackendUnreachable, ClientSettingsError, NotABackend
+from client.errors import (
+    ApiError,
+    BackendSilent,
+    BackendUnreachable,
+    ClientSettingsError,
+    InsecureConnection,
+    NotABackend,
+)
 from client.http import Client, ServerEvent
 from client.objects import Experiment, Metrics, Run
 from client.worker import WorkerClient
@@ -8,10 +15,12 @@ from core.spec import SpecError, YamlDumper, load_text
 
 __all__ = [
     "ApiError",
+    "BackendSilent",
     "BackendUnreachable",
     "Client",
     "ClientSettingsError",
     "Experiment",
+    "InsecureConnection",
     "Metrics",
     "NotABackend",
     "Run",

@@ -6,6 +6,8 @@ import ipaddress
 import logging
 import os
 import random
+import re
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +18,17 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from client.errors import ApiError, BackendUnreachable, ClientSettingsError, NotABackend
+from client.errors import (
+    ApiError,
+    BackendSilent,
+    BackendUnreachable,
+    ClientSettingsError,
+    InsecureConnection,
+    NotABackend,
+)
 from core.spec import SpecError
 from core.spec.problems import problems_of
+from core.wire.http import HttpSettingsError, open_client, proxy_for
 from core.wire.local import Home
 from core.wire.public import ProblemDetails
 from core.wire.token_files import read_token
@@ -32,6 +42,8 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 _BACKOFF_SECONDS = (0.2, 0.5)
 _LONGEST_WAIT = 5.0
 _UPLOAD_SECONDS = 600.0
+_TITLE_LENGTH = 100
+_LOOKED_AT = 20_000
 _PASSING = frozenset({502, 503, 504})
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -127,6 +139,9 @@ class Connection:
         url: of the backend, without ``/api/v1``.
         timeout: seconds for each of connect, read and write.
         transport: another way to send, for tests.
+
+    Raises:
+        ClientSettingsError: the environment names a proxy or certificates for this address that cannot be used.
     """
 
     def __init__(
@@ -136,10 +151,11 @@ class Connection:
         headers = {"Accept": "application/json, application/problem+json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        # A proxy named in the environment knows nothing of this machine's own loopback.
-        self._http = httpx.Client(
-            base_url=url, headers=headers, timeout=timeout, transport=transport, trust_env=not is_loopback(url)
-        )
+        try:
+            self._http = open_client(url, base_url=url, headers=headers, timeout=timeout, transport=transport)
+            self._proxy = None if transport else proxy_for(url)
+        except HttpSettingsError as error:
+            raise ClientSettingsError(str(error)) from None
 
     def close(self) -> None:
         self._http.close()
@@ -167,18 +183,30 @@ class Connection:
             BackendUnreachable: nothing usable answered.
         """
         response = self._request(method, path, body=body, query=query, headers=headers, repeatable=repeatable)
+        return self._read(response, reply)
+
+    def _read(self, response: httpx.Response, reply: type[Reply]) -> Reply:
         try:
             return reply.model_validate_json(response.content)
         except ValidationError as error:
+            self._refuse_page(response)
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             what = f"{where}: {first['msg']}" if where else first["msg"]
-            raise NotABackend(self.url, f"its reply to {method} {path} is no {reply.__name__}: {what}") from None
+            asked = f"{response.request.method} {response.request.url.path}"
+            raise NotABackend(self.url, f"its reply to {asked} is no {reply.__name__}: {what}") from None
+
+    def _refuse_page(self, response: httpx.Response) -> None:
+        """Raises NotABackend for a page that is meant for a browser; the backend sends none."""
+        if "html" in response.headers.get("Content-Type", ""):
+            raise NotABackend(self.url, _page(response))
 
     def text(self, path: str, *, query: Query | None = None) -> str:
         """What a GET answers, as text: CSV, Markdown, LaTeX. Tried again as ``send`` does."""
         headers = {"Accept": "text/*, application/x-tex, application/json, application/problem+json"}
-        return self._request("GET", path, body=None, query=query, headers=headers, repeatable=True).text
+        response = self._request("GET", path, body=None, query=query, headers=headers, repeatable=True)
+        self._refuse_page(response)
+        return response.text
 
     def call(self, method: str, path: str) -> None:
         """Send a request without a body whose reply says nothing. It is not repeated."""
@@ -194,11 +222,11 @@ class Connection:
         timeout = httpx.Timeout(self._http.timeout.connect, read=_UPLOAD_SECONDS)
         try:
             response = self._http.request(method, path, content=blocks, params=params, headers=headers, timeout=timeout)
-        except httpx.TransportError as error:
-            raise BackendUnreachable(self.url, _reason(error)) from error
+        except httpx.RequestError as error:
+            raise self._unreachable(error) from error
         if not response.is_success:
             raise self._refusal(response)
-        return reply.model_validate_json(response.content)
+        return self._read(response, reply)
 
     @contextmanager
     def blocks(
@@ -207,12 +235,15 @@ class Connection:
         """The status of a GET, its headers, and its body as it comes: the file's own bytes, which ranges count."""
         try:
             with self._http.stream("GET", path, headers={**headers, "Accept-Encoding": "identity"}) as response:
-                if response.is_error:
+                if not response.is_success:
                     response.read()
                     raise self._refusal(response)
+                if "html" in response.headers.get("Content-Type", ""):
+                    response.read()
+                    self._refuse_page(response)
                 yield response.status_code, response.headers, response.iter_bytes()
-        except httpx.HTTPError as error:
-            raise BackendUnreachable(self.url, _reason(error)) from error
+        except httpx.RequestError as error:
+            raise self._unreachable(error) from error
 
     def post(self, path: str, body: BaseModel) -> None:
         """Send a request whose reply says nothing. It is not repeated."""
@@ -231,12 +262,15 @@ class Connection:
         timeout = httpx.Timeout(self._http.timeout.connect, read=silence)
         try:
             with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
-                if response.is_error:
+                if not response.is_success:
                     response.read()
                     raise self._refusal(response)
+                if "html" in response.headers.get("Content-Type", ""):
+                    response.read()
+                    self._refuse_page(response)
                 yield response.iter_lines()
-        except httpx.HTTPError as error:
-            raise BackendUnreachable(self.url, _reason(error)) from error
+        except httpx.RequestError as error:
+            raise self._unreachable(error) from error
 
     def _request(
         self,
@@ -267,11 +301,11 @@ class Connection:
         while True:
             try:
                 response = self._http.send(request)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 # One that has let the whole time go by would let it go by again.
                 wait = None if isinstance(error, httpx.ReadTimeout) else next(waits, None)
                 if wait is None:
-                    raise BackendUnreachable(self.url, _reason(error)) from error
+                    raise self._unreachable(error) from error
             else:
                 if response.is_success:
                     return response
@@ -293,8 +327,24 @@ class Connection:
                     detail=f"the backend at {self.url} is not available now (status {response.status_code})",
                 )
             else:
-                return NotABackend(self.url, f"it is not a DKD Lab backend: status {response.status_code}")
+                return NotABackend(self.url, _page(response))
         return ApiError(response.status_code, problem)
+
+    def _unreachable(self, error: httpx.RequestError) -> BackendUnreachable:
+        """What a person is told of a request without an answer, and of which kind it is."""
+        through = f"; through the proxy {self._proxy}" if self._proxy else ""
+        if (secure := _tls_error(error)) is not None:
+            return InsecureConnection(self.url, _tls_reason(secure) + through)
+        if isinstance(error, httpx.DecodingError | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+            return NotABackend(self.url, f"its answer cannot be read: {_one_line(error)}")
+        if isinstance(error, httpx.ConnectTimeout):
+            return BackendUnreachable(self.url, f"no connection in time{through}")
+        if isinstance(error, httpx.TimeoutException):
+            return BackendSilent(self.url, f"no answer in time{through}")
+        text = _one_line(error)
+        if isinstance(error, httpx.ConnectError):
+            text = "connection refused" if "refused" in text.lower() else text.partition("] ")[2] or text
+        return BackendUnreachable(self.url, text + through)
 
 
 def _json(body: Mapping[str, Any]) -> str:
@@ -317,12 +367,35 @@ def _retry_after(response: httpx.Response) -> float:
         return 0.0
 
 
-def _reason(error: httpx.HTTPError) -> str:
-    if isinstance(error, httpx.TimeoutException):
-        return "no answer in time"
-    if isinstance(error, httpx.ConnectError):
-        return "connection refused" if "refused" in str(error).lower() else str(error)
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen and not isinstance(error, ssl.SSLError):
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, ssl.SSLError) else None
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message.rstrip('.')}"
+    if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
+        return "it does not speak TLS; its address may begin with http://"
+    return _one_line(error)
+
+
+def _page(response: httpx.Response) -> str:
+    """What answered in place of the backend: its status, and the title of a page."""
+    said = f"status {response.status_code}"
+    if response.is_redirect:
+        said += f", which sends on to {response.headers.get('Location', '')[:_TITLE_LENGTH]}"
+    if "html" in response.headers.get("Content-Type", ""):
+        title = re.search(r"<title[^>]*>([^<]+)", response.text[:_LOOKED_AT], re.IGNORECASE)
+        said += f", a page titled {' '.join(title[1].split())[:_TITLE_LENGTH]!r}" if title else ", a page for a browser"
+    return said
 
 
 def _first_line(path: Path) -> str | None:

@@ -23,21 +23,43 @@ class ApiError(Exception):
 
 
 class BackendUnreachable(Exception):  # noqa: N818 (a state of the world more than a fault of the caller)
-    """Nothing usable answers at the backend's address.
+    """Nothing usable answers at the backend's address; its subclasses say in which way.
 
     Attributes:
         url: the address that was tried.
+        reason: what happened, in a few words.
+        hint: what a person may do.
     """
+
+    sentence = "no backend answers at {url} ({reason})"
+    hint = "start one with `dkd up`, or name another in DKD_API_URL"
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
         self.reason = reason
-        super().__init__(f"no backend answers at {url} ({reason})")
+        super().__init__(self.sentence.replace("{url}", url).replace("{reason}", reason))
+
+
+class BackendSilent(BackendUnreachable):
+    """A connection was made, and no answer came in time. Whether the request was carried out is not known."""
+
+    sentence = "the backend at {url} does not answer ({reason})"
+    hint = "it may be busy, or wait for its disk or database: try again, and look into its log"
 
 
 class NotABackend(BackendUnreachable):
     """Something answers at the address, but it does not speak this interface: another program, or another version."""
 
+    sentence = "what answers at {url} is no DKD Lab backend of this version ({reason})"
+    hint = "look at the address in DKD_API_URL, and at what stands in front of the backend"
+
+
+class InsecureConnection(BackendUnreachable):
+    """TLS could not be agreed on: a certificate that is not trusted, or a side that does not speak TLS."""
+
+    sentence = "no secure connection to {url} ({reason})"
+    hint = "SSL_CERT_FILE names a file of certificates to trust instead; DKD_API_URL the address"
+
 
 class ClientSettingsError(ValueError):
-    """An address or a token file that cannot be used, found before any request."""
+    """An address, a token file or a proxy that cannot be used, found before any request."""

@@ -64,8 +64,7 @@ def _lines(error: Exception) -> tuple[list[str], int]:
         case ClientSettingsError():
             return [str(error)], BAD_INPUT
         case BackendUnreachable():
-            hint = "start one with `dkd up`, or name another in DKD_API_URL"
-            return [f"{error}; {hint}"], UNREACHABLE
+            return [f"{error}; {error.hint}"], UNREACHABLE
         case ApiError(status=422):
             fields = [f"{item.path}: {item.message}" if item.path else item.message for item in error.problem.errors]
             return fields or [str(error)], BAD_INPUT

@@ -11,6 +11,7 @@ import httpx
 
 from client.exporting.series import finite, points
 from client.http import Client
+from core.wire.http import HttpSettingsError, open_client
 from core.wire.records import ExperimentRecord, RunRecord
 
 _API = "/api/2.0/mlflow"
@@ -30,19 +31,26 @@ class Tracking:
     Args:
         url: its address; MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and _PASSWORD, are used as MLflow's own
             client does.
+
+    Raises:
+        MlflowError: the environment names a proxy or certificates for it that cannot be used.
     """
 
     def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
         token = os.environ.get("MLFLOW_TRACKING_TOKEN")
         user = os.environ.get("MLFLOW_TRACKING_USERNAME")
         self.url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.url,
-            timeout=30.0,
-            transport=transport,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            auth=(user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user and not token else None,
-        )
+        try:
+            self._http = open_client(
+                self.url,
+                base_url=self.url,
+                timeout=30.0,
+                transport=transport,
+                headers={"Authorization": f"Bearer {token}"} if token else {},
+                auth=(user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user and not token else None,
+            )
+        except HttpSettingsError as error:
+            raise MlflowError(str(error)) from None
 
     def __enter__(self) -> Tracking:
         return self

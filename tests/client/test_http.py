@@ -1,12 +1,23 @@
 from __future__ import annotations
 
 import math
+import ssl
+from typing import Any
 
 import httpx
 import pytest
 
-from client import ApiError, BackendUnreachable, Client, ClientSettingsError, NotABackend
+from client import (
+    ApiError,
+    BackendSilent,
+    BackendUnreachable,
+    Client,
+    ClientSettingsError,
+    InsecureConnection,
+    NotABackend,
+)
 from client.connection import Connection
+from core.wire.http import proxy_for
 from core.wire.local import Home
 from tests.client import fakes
 from tests.client.fakes import FakeBackend
@@ -60,7 +71,7 @@ def test_gives_up_after_some_tries() -> None:
 
 def test_one_that_does_not_answer_in_time_is_not_waited_for_again() -> None:
     backend = FakeBackend({"GET /api/v1/catalog": httpx.ReadTimeout("timed out")})
-    with pytest.raises(BackendUnreachable):
+    with pytest.raises(BackendSilent, match=f"the backend at {URL} does not answer \\(no answer in time\\)"):
         make(backend).catalog()
     assert len(backend.requests) == 1
 
@@ -99,6 +110,96 @@ def test_another_program_at_the_address(answer: httpx.Response) -> None:
     backend = FakeBackend({"GET /api/v1/workers": answer})
     with pytest.raises(NotABackend, match="127"):
         make(backend).workers()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx.Response(403, html="<html><title>Access\ndenied</title>"), "status 403, a page titled 'Access denied'"),
+        (httpx.Response(200, html="<h1>Sign in</h1>"), "status 200, a page for a browser"),
+        (httpx.Response(302, headers={"Location": "https://sso"}), "status 302, which sends on to https://sso"),
+        (httpx.Response(200, text="hello"), "its reply to GET /api/v1/workers is no WorkerList: Invalid JSON"),
+        (httpx.DecodingError("Error -3"), "its answer cannot be read: Error -3"),
+    ],
+)
+def test_what_stands_in_front_of_the_backend_is_told_apart(answer: Any, said: str) -> None:
+    with pytest.raises(NotABackend) as caught:
+        make(FakeBackend({"GET /api/v1/workers": answer})).workers()
+    assert said in str(caught.value)
+
+
+def test_a_page_is_no_table_and_no_file() -> None:
+    page = httpx.Response(200, html="<title>Sign in</title>")
+    with pytest.raises(NotABackend, match="a page titled 'Sign in'"):
+        make(FakeBackend({"GET /api/v1/exports/experiment": page})).experiment_csv("x")
+
+
+def test_a_certificate_that_is_not_accepted_is_told_so() -> None:
+    broken = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED]")
+    broken.__cause__ = ssl.SSLCertVerificationError()
+    broken.__cause__.verify_message = "self-signed certificate"
+    with pytest.raises(InsecureConnection, match="its certificate is not accepted: self-signed certificate"):
+        make(FakeBackend({"GET /api/v1/workers": broken})).workers()
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "socks4://127.0.0.1:9", "ftp://x", "http://", "nonsense:"])
+def test_a_proxy_is_looked_at_only_where_it_is_asked(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    for excepted in ("192.0.2.7", "example.org, 192.0.2.0/24", "*", "192.0.2.7:9"):
+        monkeypatch.setenv("NO_PROXY", excepted)
+        Client("http://192.0.2.7:9").close()
+    monkeypatch.setenv("NO_PROXY", "")
+    for url in ("http://127.0.0.1:9", "http://localhost:9", "http://[::1]:9"):
+        Client(url).close()
+
+
+@pytest.mark.parametrize(
+    ("name", "proxy", "said"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", "ALL_PROXY names a SOCKS proxy"),
+        ("all_proxy", "socks4://127.0.0.1:9", "all_proxy names a proxy of the kind 'socks4'"),
+        ("http_proxy", "ftp://x", "http_proxy names a proxy of the kind 'ftp'"),
+        ("HTTP_PROXY", "http://", "HTTP_PROXY names no host"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, proxy: str, said: str
+) -> None:
+    monkeypatch.setattr("core.wire.http.find_spec", lambda _: None)
+    monkeypatch.setenv(name, proxy)
+    with pytest.raises(ClientSettingsError, match=said) as caught:
+        Client("http://192.0.2.7:9")
+    assert "or name 192.0.2.7 in NO_PROXY" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "listed", "excepted"),
+    [
+        ("http://a.example.com", "example.com", True),
+        ("http://example.com", ".example.com", True),
+        ("http://badexample.com", "example.com", False),
+        ("http://a.example.com", "*.EXAMPLE.com", True),
+        ("http://a.com:8000", "a.com:8000", True),
+        ("http://a.com", "a.com:8000", False),
+        ("http://10.1.2.3", "11.0.0.0/8 10.0.0.0/8", True),
+        ("http://[fd00::5]", "fd00::/8", True),
+        ("http://[fd00::5]:80", "[fd00::5]:80", True),
+        ("http://a.com", "", False),
+    ],
+)
+def test_what_no_proxy_names(monkeypatch: pytest.MonkeyPatch, url: str, listed: str, excepted: bool) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@proxy:3128")
+    monkeypatch.setenv("NO_PROXY", listed)
+    found = proxy_for(url)
+    assert (found is None) is excepted
+    assert excepted or str(found) == "http://proxy:3128 (HTTP_PROXY)"
+
+
+def test_certificates_are_asked_for_by_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    Client("http://192.0.2.7:9").close()
+    with pytest.raises(ClientSettingsError, match="SSL_CERT_FILE names /nowhere: No such file or directory"):
+        Client("https://192.0.2.7:9")
 
 
 def test_names_are_escaped_in_paths() -> None:
