@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
+from backend.db.engine import is_locked
 from core.events import is_full_disk
 from core.spec import SpecError
 from core.wire.bounds import MAX_PROBLEMS
@@ -121,6 +122,9 @@ def install(app: FastAPI) -> None:
         if _says_full(error.orig):
             return _full(request, error)
         _log.error("database unavailable", path=shown_path(request.scope), error=str(error.orig))
+        if is_locked(error.orig):
+            text = "the database is locked by another program, as a copy or a shell; nothing was changed, try again"
+            return problem_response(503, text, headers={"Retry-After": "2"})
         return problem_response(503, "the database does not answer; try again", headers={"Retry-After": "2"})
 
     @app.exception_handler(DatabaseError)

@@ -24,7 +24,8 @@ _POOL_SIZE = 10
 # reconciler, the waker and the webhooks.
 _OVERFLOW_SQLITE = 70
 _OVERFLOW_POSTGRESQL = 40  # a server lets some 100 in, of all replicas together; who finds none free waits for one
-_BUSY_SECONDS = 30
+# For another program to let go of SQLite's lock: shorter than a client waits for its answer, which then says why.
+_BUSY_SECONDS = 5
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -33,6 +34,7 @@ _PRAGMAS = (
     # Pages, 16 MB: what is written again and again goes to the file once, and whoever commits then waits for it.
     "wal_autocheckpoint=4000",
 )
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 SQLITE = sqlite.dialect(json_serializer=to_json)
 
 
@@ -144,6 +146,11 @@ def _sqlite_engine(url: str | URL) -> Engine:
             raise refusal(begin, [], error) from error
 
     return engine
+
+
+def is_locked(error: BaseException | None) -> bool:
+    """Whether SQLite's driver refused something because another program holds the database's lock."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
 
 
 def refusal(sql: str, values: Any, error: sqlite3.Error) -> Exception:

@@ -42,7 +42,7 @@ class GroupCommit:
         """
         group = self._entered()
         try:
-            group = group or _Group(self._connected())
+            group = group or self._begun()
             with group.member() as connection:
                 yield connection
         finally:
@@ -98,7 +98,25 @@ class GroupCommit:
             if not still_waits:
                 self._left(turn.group)
             raise
+        if turn.error is not None:
+            raise OperationalError("BEGIN IMMEDIATE", None, turn.error)
         return turn.group
+
+    def _begun(self) -> _Group:
+        try:
+            return _Group(self._connected())
+        except OperationalError as error:
+            if isinstance(error.orig, sqlite3.OperationalError) and error.orig.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                self._refuse_waiting(error.orig)
+            raise
+
+    def _refuse_waiting(self, error: sqlite3.OperationalError) -> None:
+        """They have waited for the same lock; one after the other each would wait for it as long again."""
+        with self._lock:
+            while self._waiting:
+                turn = self._waiting.popleft()
+                turn.error = error
+                turn.came.set()
 
     def _left(self, group: _Group | None) -> None:
         """Hand on the turn, with the group where it may grow; else commit it first."""
@@ -128,6 +146,7 @@ class _Turn:
     def __init__(self) -> None:
         self.came = threading.Event()
         self.group: _Group | None = None
+        self.error: sqlite3.OperationalError | None = None
 
 
 class _Group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,22 @@ def test_a_parameter_that_no_route_knows_is_refused(lab: Lab, url: str, path: st
     (error,) = response.json()["errors"]
     assert error["path"] == path
     assert there in error["message"]
+
+
+def test_a_database_that_another_program_locks_is_told_so(lab: Lab, database: Database) -> None:
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL has no lock of the whole database")
+    other = sqlite3.connect(str(database.engine.url.database))
+    other.execute("BEGIN IMMEDIATE")
+    response = lab.admin.post("/api/v1/experiments", json=plain())
+    assert response.status_code == 503
+    assert response.headers["content-type"] == PROBLEM
+    assert response.headers["Retry-After"] == "2"
+    assert "the database is locked by another program" in response.json()["detail"]
+    assert lab.experiments() == []  # to read needs no lock
+    other.rollback()
+    other.close()
+    lab.submit(plain())
 
 
 def test_an_error_of_our_own_is_a_problem_without_its_inside(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

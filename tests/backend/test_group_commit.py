@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -301,3 +302,27 @@ class _Interrupted:
         self.group = None
         self.came = threading.Event()
         self.came.wait = lambda timeout=None: wait(self.came) if timeout is None else True  # type: ignore[method-assign]
+
+
+def test_writers_that_wait_while_another_program_holds_the_lock_are_refused_together(
+    database: Database, tmp_path: Path
+) -> None:
+    other = sqlite3.connect(tmp_path / "x.db")
+    other.execute("BEGIN IMMEDIATE")
+
+    def tries(number: int) -> str:
+        try:
+            with database.write() as session:
+                adds(number)(session)
+        except OperationalError as error:
+            return str(error.orig)
+        return "written"
+
+    with ThreadPoolExecutor(6) as pool:
+        started = [pool.submit(tries, number) for number in range(6)]
+        said = [future.result(timeout=20) for future in started]  # one after the other they would take 30 s
+    assert said == ["database is locked"] * 6
+    other.rollback()
+    other.close()
+    assert tries(7) == "written"
+    assert kept(database) == {7}
