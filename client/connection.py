@@ -80,6 +80,8 @@ def usable_url(url: str) -> str:
         raise ClientSettingsError(f"{url!r} is not an address: {error}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ClientSettingsError(f"{url!r} is not an address; it begins with http:// or https://")
+    if parsed.port is not None and not 0 < parsed.port < 65_536:
+        raise ClientSettingsError(f"{url!r} is not an address: its port is not from 1 to 65535")
     return url.rstrip("/")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import logging
 import sys
+from collections.abc import Sequence
 
 import structlog
 from pydantic import ValidationError
@@ -16,9 +18,17 @@ from worker.identity import Identity
 from worker.service import WorkerService
 from worker.settings import WorkerSettings
 
+# Not taken from the docstring, which ``python -OO`` (PYTHONOPTIMIZE=2) removes.
+_DESCRIPTION = (
+    "Start a worker and run until SIGTERM or Ctrl-C. Settings come from the environment: DKD_API_URL, DKD_SLOTS."
+)
 
-def main() -> int:
+
+def main(given: Sequence[str] = ()) -> int:
     """Exit status 0 after an orderly leave, 2 where a setting is wrong, else Celery's."""
+    # It takes no arguments: one that is given is a mistake, or --help.
+    parser = argparse.ArgumentParser(prog="python -m worker", description=_DESCRIPTION)
+    parser.parse_args(given)
     _configure_logging()
     try:
         settings = WorkerSettings()
@@ -66,4 +76,4 @@ def _configure_logging() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main, "dkd worker")
+    run_program(lambda: main(sys.argv[1:]), "dkd worker")

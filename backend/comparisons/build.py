@@ -17,6 +17,7 @@ from backend.comparisons.values import Picked
 from backend.db import models
 from backend.errors import invalid
 from core.catalog import METRICS, UnknownNameError
+from core.catalog.metrics import metric_spellings
 from core.wire.comparisons import WHICH, Comparison, TeacherUsed, Which
 from core.wire.public import ProblemField
 
@@ -144,7 +145,7 @@ def refuse_unknown(session: Session, sample: Sample, options: Options, picked: M
         measured = and_(table.name_id == name.id, name.name == options.metric, table.run_id.in_(linked))
         query = select(exists().where(measured))
         if not session.scalar(query):
-            text = str(UnknownNameError("metric", options.metric, list(METRICS)))
+            text = str(UnknownNameError("metric", options.metric, metric_spellings()))
             raise invalid(text, ProblemField(path="metric", message=text))
     done = [student for student in sample.students if student.state == "succeeded"]
     if options.which == "best_val" and done and not any(item.value is not None for item in picked.values()):

@@ -41,8 +41,11 @@ def end_unread() -> None:
 
 def unwritable(where: str, error: OSError) -> Stop:
     """That something could not be written there: bad input where there is no such place, or not for this user."""
-    misplaced = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError)
-    return Stop(f"{where}: {error.strerror or error}", BAD_INPUT if misplaced else FAILED)
+    misplaced = isinstance(
+        error, FileExistsError | FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError
+    )
+    reason = "it is a file, and should be a folder" if isinstance(error, FileExistsError) else error.strerror or error
+    return Stop(f"{where}: {reason}", BAD_INPUT if misplaced else FAILED)
 
 
 def explain(error: Exception) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,7 +58,7 @@ def up(
     from core.wire.local import Home
 
     options = Options(
-        home=Home(home.expanduser().absolute()) if home else Home.find(),
+        home=Home(Path(os.path.expanduser(home)).absolute()) if home else Home.find(),
         port=port,
         dashboard_port=dashboard_port,
         slots=slots or default_slots(),
@@ -84,7 +85,7 @@ def up(
                 sys.stderr.write(f"  {line}\n")
             raise exits.Stop(str(error)) from None
         except OSError as error:
-            raise exits.Stop(f"{options.home.path}: {error.strerror or error}") from None
+            raise exits.unwritable(str(options.home.path), error) from None
     return exits.OK
 
 

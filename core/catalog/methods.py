@@ -122,6 +122,7 @@ METHODS.add(
     MethodEntry(
         name="ce",
         title="CE",
+        aliases=("cross_entropy", "vanilla", "scratch", "baseline"),
         summary="Cross-entropy with the labels alone: the student without a teacher.",
         target="core.methods._ce:ce_loss",
         needs_teacher=False,
@@ -131,6 +132,7 @@ METHODS.add(
     MethodEntry(
         name="kd",
         title="KD",
+        aliases=("hinton", "vanilla_kd", "soft_target", "logits"),
         summary="The teacher's softened distribution as a target.",
         target="core.methods._kd:kd_loss",
         params=KDParams,
@@ -141,6 +143,7 @@ METHODS.add(
     MethodEntry(
         name="dkd",
         title="DKD",
+        aliases=("decoupled_kd",),
         summary="KD split into a target part (TCKD) and a non-target part (NCKD), weighted apart.",
         target="core.methods._dkd:dkd_loss",
         params=DKDParams,

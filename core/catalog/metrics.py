@@ -44,6 +44,14 @@ ROBUSTNESS: dict[str, str] = (
 """What test images are perturbed by, and how a title names it."""
 
 
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "test/top1": ("acc", "accuracy", "test_acc", "acc1"),
+    "test/loss": ("nll", "test_nll"),
+    "val/top1": ("val_acc", "validation_accuracy"),
+    "train/top1": ("train_acc", "training_accuracy"),
+}
+
+
 def _robustness() -> Iterator[Metric]:
     for kind, title in ROBUSTNESS.items():
         for suffix, whose in (("", "Accuracy"), ("_teacher", "Teacher's accuracy")):
@@ -119,6 +127,11 @@ METRICS: dict[str, Metric] = {
 
 COUNTS = frozenset(metric.of for metric in METRICS.values() if metric.of)
 """Metrics that say of how many images others are: facts of the teacher, shown beside those and never compared."""
+
+
+def metric_spellings() -> dict[str, tuple[str, ...]]:
+    """By name: what else a metric may be called."""
+    return {name: (metric.title, name.rpartition("/")[2], *_ALIASES.get(name, ())) for name, metric in METRICS.items()}
 
 
 def describe_metrics() -> list[dict[str, Any]]:

@@ -119,6 +119,7 @@ for _depth, _width in ((16, 1), (16, 2), (40, 1), (40, 2)):
             summary=f"Wide ResNet with pre-activation, depth {_depth}, {_width} × (16, 32, 64) channels.",
             target=f"core.models.wrn:wrn_{_depth}_{_width}",
             source="Zagoruyko and Komodakis 2016, arXiv 1605.07146",
+            aliases=(f"wide_resnet_{_depth}_{_width}",),
             min_image_size=8,
         )
     )
@@ -137,6 +138,7 @@ MODELS.add(
     ModelEntry(
         name="shufflenet_v1",
         title="ShuffleNetV1 (CIFAR)",
+        aliases=("ShuffleNetV1", "ShuffleV1"),
         summary="ShuffleNetV1 1×, 3 groups, beginning with a 1×1 convolution for small images.",
         target="core.models.shufflenet:shufflenet_v1",
         source="Zhang et al. 2018, arXiv 1707.01083",
@@ -157,6 +159,7 @@ MODELS.add(
     ModelEntry(
         name="mobilenet_v2_half",
         title="MobileNetV2 ½ (CIFAR)",
+        aliases=("MobileNetV2", "mobile_half"),
         summary="MobileNetV2 at half width with expansion 6, the form that CIFAR distillation papers use.",
         target="core.models.mobilenet:mobilenet_v2_half",
         source="Sandler et al. 2018, arXiv 1801.04381; Tian et al. 2020, arXiv 1910.10699",
@@ -210,7 +213,7 @@ class _TimmEntry(ModelEntry):
 def _timm_entry(name: str) -> ModelEntry:
     # Names with a further colon or a slash would have timm read code and settings from a hub.
     if not _TIMM_NAME.fullmatch(name):
-        raise UnknownNameError("model", name, [entry.name for entry in MODELS if entry.name.startswith(TIMM)])
+        raise UnknownNameError("model", name, MODELS.spellings(TIMM))
     plain = name.removeprefix(TIMM)
     return _TimmEntry(
         name=name,

@@ -2,21 +2,63 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from core.catalog.nearest import LONGEST_NAME, field_hint, hint, nearest, paths_of
 from core.wire.bounds import SUBMITTED, field_problem
 
-_LONGEST_NAME = 100
+_MOST_HINTS = 20
 
 
 class NumbersAreNumbers(BaseModel):
-    """Refuses true and false where a number is meant, which pydantic takes for 1 and 0, and what is out of bounds."""
+    """Refuses true and false where a number is meant, which pydantic takes for 1 and 0, and what is out of bounds.
+
+    An unknown field is refused with the fields that may have been meant.
+    """
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_hints(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(data)
+        except ValidationError as error:
+            items = error.errors(include_url=False)
+            if not any(_is_unknown(item) for item in items):
+                raise
+            fields = list(cls.known_fields(data))
+            lines = []
+            hints = 0
+            for item in items:
+                kind, said = item["type"], item["msg"]
+                if _is_unknown(item):
+                    # Each takes time, and there may be as many as somebody has written.
+                    hints += 1
+                    kind, said = "unknown_field", "unknown field"
+                    if hints <= _MOST_HINTS:
+                        said += f"; {field_hint(str(item['loc'][0]), fields)}"
+                # Braces in a message would be read as template fields, so the message travels as a context value.
+                line = PydanticCustomError(kind, "{message}", {"message": said})
+                lines.append(InitErrorDetails(type=line, loc=item["loc"], input=item["input"]))
+            raise ValidationError.from_exception_data(error.title, lines) from None
+
+    @classmethod
+    def known_fields(cls, data: Any) -> Iterator[str]:
+        """Paths of the fields that data may have, and of those in them."""
+        return paths_of(cls)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -33,6 +75,10 @@ class NumbersAreNumbers(BaseModel):
         if info.context is SUBMITTED and (problem := field_problem(value)):
             raise ValueError(problem)
         return value
+
+
+def _is_unknown(item: ErrorDetails) -> bool:
+    return item["type"] == "extra_forbidden" and len(item["loc"]) == 1
 
 
 def _takes_truth(annotation: Any) -> bool:
@@ -52,17 +98,11 @@ class NoParams(Params):
 class UnknownNameError(ValueError):
     """A name that the catalog does not hold; the message offers the nearest ones."""
 
-    def __init__(self, kind: str, name: str, known: list[str]) -> None:
-        # Comparing takes time with the square of the length.
-        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5) if len(name) <= _LONGEST_NAME else []
-        hint = (
-            f"did you mean {', '.join(nearest)}?"
-            if nearest
-            else f"known: {', '.join(known[:20])}{' …' if len(known) > 20 else ''}"
-        )
-        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
-        super().__init__(f"unknown {kind} {shown!r}; {hint}")
-        self.nearest = nearest
+    def __init__(self, kind: str, name: str, known: Mapping[str, Sequence[str]]) -> None:
+        """Args: known: by name, other ways to write or to call it."""
+        shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+        super().__init__(f"unknown {kind} {shown!r}; {hint(name, known)}")
+        self.nearest = nearest(name, known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +116,7 @@ class Entry:
         params: its typed parameters, a frozen model that refuses unknown names.
         target: where the code is, as ``"package.module:attribute"``; imported only where it trains.
         source: the paper or page it is taken from.
+        aliases: what others call it; not accepted, but answered with the name.
     """
 
     name: str
@@ -84,6 +125,7 @@ class Entry:
     target: str
     params: type[Params] = NoParams
     source: str = ""
+    aliases: tuple[str, ...] = ()
 
     def load(self) -> Any:
         """Import what ``target`` names. Raises ImportError or AttributeError if it is not there."""
@@ -133,7 +175,12 @@ class Registry(Generic[E]):
         for prefix, make in self._families.items():
             if name.startswith(prefix):
                 return make(name)
-        raise UnknownNameError(self.kind, name, list(self._entries))
+        raise UnknownNameError(self.kind, name, self.spellings())
+
+    def spellings(self, prefix: str = "") -> dict[str, tuple[str, ...]]:
+        """By name, for those that begin with a prefix: what else an entry may be called."""
+        entries = (entry for entry in self if entry.name.startswith(prefix))
+        return {entry.name: (entry.title, *entry.aliases) for entry in entries}
 
     def __contains__(self, name: str) -> bool:
         try:

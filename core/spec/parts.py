@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from core.catalog import DATASETS, METHODS, MODELS, Entry, Params, Registry, UnknownNameError
+from core.catalog.nearest import paths_of
 from core.catalog.paths import below_data_dir
 from core.catalog.registry import NumbersAreNumbers
 from core.spec.labels import automatic_label
@@ -77,6 +79,14 @@ class Choice(SpecModel):
         entry: Entry = cls.registry[info.data["name"]]
         # A ValidationError raised here keeps its own paths: methods.1.params.alpha.
         return entry.params.model_validate(params, context=info.context).model_dump(mode="json")
+
+    @classmethod
+    def known_fields(cls, data: Any) -> Iterator[str]:
+        """Also the parameters of the entry that is named, which belong into ``params``."""
+        yield from super().known_fields(data)
+        name = data.get("name") if isinstance(data, Mapping) else None
+        if isinstance(name, str) and name in cls.registry:
+            yield from paths_of(cls.registry[name].params, "params.")
 
     @property
     def typed_params(self) -> Params:

@@ -134,7 +134,7 @@ def apply_preset(data: dict[str, Any]) -> dict[str, Any]:
     if not name:
         return data
     if not isinstance(name, str) or name not in PRESETS:
-        raise UnknownNameError("preset", str(name), list(PRESETS))
+        raise UnknownNameError("preset", str(name), dict.fromkeys(PRESETS, ()))
     _, fields = PRESETS[name]
     return _merged(fields, data)
 

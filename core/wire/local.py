@@ -44,7 +44,7 @@ class Home:
     def find(cls) -> Home:
         """From the environment. Nothing is created."""
         given = os.environ.get("DKD_HOME")
-        return cls(Path(given).expanduser().absolute() if given else user_data_path("dkd-lab", appauthor=False))
+        return cls(Path(os.path.expanduser(given)).absolute() if given else user_data_path("dkd-lab", appauthor=False))
 
     @property
     def database(self) -> Path:

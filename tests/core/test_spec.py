@@ -429,3 +429,49 @@ def test_a_spec_may_come_through_a_pipe_and_may_be_no_folder(tmp_path: Path) -> 
         writer.join()
     with pytest.raises(SpecError, match="Is a directory"):
         load_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "said"),
+    [
+        ({"methods": ["DKD"]}, "methods.0.name", "did you mean dkd?"),
+        ({"methods": ["dkd-align"]}, "methods.0.name", "did you mean dkd_align?"),
+        ({"methods": ["cross entropy"]}, "methods.0.name", "did you mean ce?"),
+        ({"dataset": "CIFAR100"}, "dataset.name", "did you mean cifar100?"),
+        ({"dataset": "cifar-100"}, "dataset.name", "did you mean cifar100?"),
+        ({"student": {"model": "ResNet-20"}}, "student.model.name", "did you mean resnet20?"),
+        ({"student": {"model": "wrn-40-2"}}, "student.model.name", "did you mean wrn_40_2?"),
+        ({"student": {"model": "MobileNetV2"}}, "student.model.name", "mobilenet_v2?"),
+        ({"student": {"model": "vit_small_patch16_224"}}, "student.model.name", "timm:vit_small_patch16_224?"),
+        ({"preset": "DKD CIFAR100"}, "preset", "did you mean dkd-cifar100?"),
+        ({"training": {"epochs": 1, "learning_rate": 1}}, "training.learning_rate", "did you mean optimizer.lr?"),
+        ({"training": {"epochs": 1, "batchsize": 1}}, "training.batchsize", "did you mean batch_size?"),
+        ({"epochs": 1}, "epochs", "did you mean training.epochs?"),
+        ({"methods": [{"name": "kd", "temperature": 1}]}, "methods.0.temperature", "did you mean params.temperature?"),
+        ({"methods": [{"name": "kd", "params": {"T": 1}}]}, "methods.0.params.T", "did you mean temperature?"),
+        ({"methods": [{"name": "ce", "params": {"T": 1}}]}, "methods.0.params.T", "it takes none"),
+        ({"colour": 1}, "colour", "known: name, preset, notes"),
+    ],
+)
+def test_an_unknown_name_or_field_is_answered_with_what_may_be_meant(
+    changes: dict[str, Any], path: str, said: str
+) -> None:
+    spec = {"name": "x", "dataset": "digits", "student": {"model": "small_cnn"}, "teacher": {"model": "resnet20"}}
+    spec |= {"methods": ["ce"], "seeds": [0], "training": {"epochs": 1}}
+    with pytest.raises(SpecError) as refused:
+        parse_experiment(spec | changes)
+    (problem,) = refused.value.problems
+    assert problem.path == path
+    assert said in problem.message
+
+
+def test_hints_at_fields_leave_the_other_problems_as_they_are() -> None:
+    spec = {"name": "x", "dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["ce"], "seeds": [0, 0]}
+    with pytest.raises(SpecError) as refused:
+        parse_experiment(spec | {"training": {"epochs": 0, "optimizer": {"lr": 1000, "momentun": 0.9}}})
+    assert {problem.path: problem.message for problem in refused.value.problems} == {
+        "seeds": "seed 0 is given twice; equal seeds are one run, not two",
+        "training.epochs": "should be greater than or equal to 1",
+        "training.optimizer.lr": "should be less than or equal to 100",
+        "training.optimizer.momentun": "unknown field; did you mean momentum?",
+    }
