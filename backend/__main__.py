@@ -21,6 +21,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from backend.db import Database, migrate
 from backend.retention import RetentionError, Terms
 from backend.settings import Settings
+from core.wire.settings import settings_problems
 from core.wire.store import StoreError
 from core.wire.terminal import run_program
 from core.wire.token_files import TokenFileError
@@ -146,6 +147,8 @@ def serve(
     from backend.logging import configure
 
     settings = _settings()
+    for sentence in Settings.misspelt():
+        typer.echo(f"warning: {sentence}", err=True)
     configure(settings.log_format, settings.log_level)
     raise_descriptor_limit()
     address = (host or settings.host, port or settings.port)
@@ -262,8 +265,7 @@ def _settings(**changes: str) -> Settings:
     try:
         return Settings.model_validate(changes) if changes else Settings()
     except ValidationError as error:
-        problems = [f"DKD_{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()]
-        _fail("; ".join(problems))
+        _fail("; ".join(settings_problems(error)))
 
 
 def _fail(message: str) -> NoReturn:

@@ -10,9 +10,11 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -48,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except SpecError as error:
         for problem in error.problems:
-            print(f"{options.input}: {problem}" if options.input else problem, file=sys.stderr)  # noqa: T201
+            named = not options.input or problem.message.startswith(f"cannot read {options.input}: ")
+            print(problem if named else f"{options.input}: {problem}", file=sys.stderr)  # noqa: T201
         return 2
 
 
@@ -86,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     conversion.add_argument("--num-classes", type=int, required=True, metavar="C")
     conversion.add_argument("--image-size", type=int, metavar="PX", help="left out: what the network is made for")
     conversion.add_argument("--channels", type=int, default=3, help="of an image; 3 where left out")
-    conversion.add_argument("--params", type=json.loads, default={}, metavar="JSON", help="the network's parameters")
+    conversion.add_argument("--params", type=_json_object, default={}, metavar="JSON", help="the network's parameters")
     conversion.add_argument(
         "--container",
         default="",
@@ -124,10 +127,20 @@ def _add_ranks(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    number = int(text) if re.fullmatch("[0-9]{1,4}", text) else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a number of processes")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of processes")
     return number
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text} is not a JSON object of parameters")
+    return found
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import structlog
 from pydantic import ValidationError
 
+from core.wire.settings import settings_problems
 from core.wire.terminal import run_program
 from worker.app import Pruner, arguments, create_app, make_broker_folders
 from worker.devices import DeviceError
@@ -32,6 +33,8 @@ def main(given: Sequence[str] = ()) -> int:
     _configure_logging()
     try:
         settings = WorkerSettings()
+        for sentence in WorkerSettings.misspelt():
+            sys.stderr.write(f"dkd worker: warning: {sentence}\n")
         for plugin in settings.plugins:  # or a claim that names one of its entries could not be read
             importlib.import_module(plugin)
         make_broker_folders(settings)
@@ -39,9 +42,8 @@ def main(given: Sequence[str] = ()) -> int:
             service = WorkerService(settings, identity, chores=Pruner(settings.broker / "processed"))
             return _serve(settings, identity, service)
     except ValidationError as error:
-        for problem in error.errors():
-            name = "DKD_" + "_".join(str(part) for part in problem["loc"]).upper()
-            sys.stderr.write(f"dkd worker: {name}: {problem['msg']}\n")
+        for problem in settings_problems(error):
+            sys.stderr.write(f"dkd worker: {problem}\n")
     except (DeviceError, ImportError, OSError) as error:
         sys.stderr.write(f"dkd worker: {error}\n")
     return 2

@@ -361,6 +361,25 @@ def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, changes: dict[s
     assert field in result.output
 
 
+def test_a_setting_that_is_misspelt_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DKD_LEASE_SECOND", "DKD_SLOTS", "DKD_WORKER_TOKEN", "DKD_API_URL", "DKD_PORT"):
+        monkeypatch.setenv(name, "1")
+    assert Settings.misspelt() == ["DKD_LEASE_SECOND is no setting and has no effect; did you mean DKD_LEASE_SECONDS?"]
+
+
+def test_a_wrong_setting_is_named_as_the_environment_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DKD_PORT", "many")
+    said = CliRunner().invoke(cli, ["serve"])
+    assert (said.exit_code, said.stderr) == (
+        2,
+        "error: DKD_PORT: should be a valid integer, unable to parse string as an integer\n",
+    )
+    monkeypatch.setenv("DKD_PORT", "8000")
+    monkeypatch.setenv("DKD_LEASE_SECONDS", "1")
+    said = CliRunner().invoke(cli, ["serve"])
+    assert said.stderr.startswith("error: lease_seconds must be at least twice heartbeat_seconds")
+
+
 def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     values: dict[str, Any] = {
         "DKD_HOME": str(tmp_path),
