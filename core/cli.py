@@ -50,8 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except SpecError as error:
         for problem in error.problems:
-            named = not options.input or problem.message.startswith(f"cannot read {options.input}: ")
-            print(problem if named else f"{options.input}: {problem}", file=sys.stderr)  # noqa: T201
+            complete = not options.input or problem.message.startswith(f"cannot read {options.input}: ")
+            print(problem if complete else f"{options.input}: {problem}", file=sys.stderr)  # noqa: T201
         return 2
 
 
