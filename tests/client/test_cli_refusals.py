@@ -20,7 +20,7 @@ from tests.client.said import Captured, complaints
         ("- a", "a spec is a mapping of fields, not a list"),
         ("name: [1", "not YAML at line 1, column 9"),
         ("{a: 1, a: 2}", "not YAML at line 1, column 8: 'a' is given twice"),
-        ("[" * 5000, "not YAML: nested too deeply"),
+        ("[" * 5000, "nested too deeply"),
     ],
 )
 def test_a_file_that_is_no_spec(tmp_path: Path, capsys: Captured, no_backend: None, text: str, expected: str) -> None:
