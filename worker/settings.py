@@ -15,6 +15,7 @@ from core.spec import WorkerLabel
 from core.wire.local import Home
 from core.wire.settings import ServiceSettings
 from core.wire.store import parse_artifacts
+from core.wire.worker import WorkerName
 
 
 def _home() -> Path:
@@ -47,7 +48,7 @@ class WorkerSettings(ServiceSettings):
     )
     broker_url: str = Field("filesystem://", description="Of Celery's broker.")
     broker_folder: Path | None = Field(None, description="For filesystem://; broker in the home otherwise.")
-    worker_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=100)
+    worker_name: WorkerName = Field(default_factory=socket.gethostname)
     slots: int | None = Field(
         None, ge=1, le=1024, description="Trainings at one time; otherwise runs_per_gpu on each GPU, or cpu_slots."
     )

@@ -30,7 +30,7 @@ _JOINERS = "\u200c\u200d"  # parts of words in some scripts, and of emoji
 _STYLES = "\ufe0e\ufe0f"  # a symbol as text, and as emoji
 _JOINED = frozenset({"Lo", "Mn", "Mc", "So", "Sk"})
 _KEYCAPS = "0123456789#*"
-_OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")  # drawn as, or nearly as, an ordinary one
+_OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")  # drawn as, or nearly as, an ordinary one
 _LINES = "\n\r\t"
 _MOST_MARKS = 4
 """On one letter. Vietnamese needs two, pointed Hebrew three, Tibetan four."""

@@ -7,12 +7,13 @@ may be trained weeks or machines apart; and weights may come from anywhere. So t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 
 from core.data import Dataset
 from core.data.class_names import class_names
 from core.data.identity import digest
 from core.data.packing import decoded_by
-from core.events import DECODING_KEY, IMAGES_KEY
+from core.events import DECODING_KEY, IMAGES_KEY, Record, Started
 from core.models.metadata import Metadata, other_classes
 from core.spec import RunSpec
 from core.training.errors import TrainingError
@@ -43,6 +44,20 @@ def images_of(dataset: Dataset) -> dict[str, str]:
         return {IMAGES_KEY: dataset.content[:16], DECODING_KEY: decoded_by()}
     parts = [digest(part) for split in (dataset.train, dataset.test) for part in (split.images, split.labels)]
     return {IMAGES_KEY: hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]}
+
+
+def images_over(earlier: Iterable[Record], images: Mapping[str, str]) -> dict[str, str]:
+    """``images_of`` for a run that goes on: one that has seen two sets of images is of a set of its own.
+
+    Args:
+        earlier: what its journal says of the attempts before.
+        images: of this attempt.
+    """
+    started = (record.event.environment for record in earlier if isinstance(record.event, Started))
+    seen = {environment[IMAGES_KEY] for environment in started if IMAGES_KEY in environment} | {images[IMAGES_KEY]}
+    if len(seen) == 1:
+        return dict(images)
+    return {**images, IMAGES_KEY: hashlib.sha256(" ".join(sorted(seen)).encode()).hexdigest()[:16]}
 
 
 def compare_origin(told: Metadata, spec: RunSpec, dataset: Dataset, *, trained_here: bool = True) -> list[str]:

@@ -23,7 +23,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from core import data, methods, models
 from core.data import Dataset
 from core.diagnostics.report import epoch_report
-from core.events import JOURNAL_NAME, RANKS_KEY, Failed, Finished, Journal, Started, Stopped, is_full_disk
+from core.events import (
+    JOURNAL_NAME,
+    RANKS_KEY,
+    Failed,
+    Finished,
+    Journal,
+    Started,
+    Stopped,
+    is_full_disk,
+    read_journal,
+)
 from core.launch import Place
 from core.models.metadata import Metadata
 from core.provenance import provenance
@@ -33,7 +43,7 @@ from core.training.engine import Engine
 from core.training.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory
 from core.training.given import Given, as_weights_say, read_given
 from core.training.misfit import refuse_misfit, refuse_single_image
-from core.training.origin import compare_resumed, images_of, origin_of
+from core.training.origin import compare_resumed, images_of, images_over, origin_of
 from core.training.ranks import ALONE, Ranks, has_lost_another, joined
 from core.training.speed import Chosen, Work, choose, own_threads
 from core.training.stopping import Interruption, Options, StopAsked, ignoring_sigterm, stop_on_sigterm
@@ -94,7 +104,8 @@ def run_training(
                 _start_from(spec.weights, given, engine, journal)
                 given = given if used_as_given(spec) else None  # a copy of the weights is not held while they learn
             ranks.check_same(engine.position.step)
-            journal.append(_started(engine, device))
+            images = images_over(read_journal(journal_path), images_of(engine.dataset))
+            journal.append(_started(engine, device, images))
             journal.log(engine.chosen.sentence())
             training = True
             summary: dict[str, float] | None
@@ -321,7 +332,7 @@ def _measured(given: Given, engine: Engine, journal: Journal) -> tuple[dict[str,
     return summary, replace(given, warnings=(*given.warnings, *found))
 
 
-def _started(engine: Engine, device: torch.device) -> Started:
+def _started(engine: Engine, device: torch.device, images: dict[str, str]) -> Started:
     name = f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
     # Whether they were rounded, not whether they were there: the numbers are the same with what is on the disk or not.
     kept = "kept" if engine.ranks.size == 1 else "rounded, not kept"
@@ -343,7 +354,7 @@ def _started(engine: Engine, device: torch.device) -> Started:
         | engine.chosen.environment()
         | (teacher_logits if engine.teacher else {})
         | {RANKS_KEY: str(engine.ranks.size)}
-        | images_of(engine.dataset)
+        | images
         | provenance(),
     )
 

@@ -13,12 +13,14 @@ from pydantic import AfterValidator, Field
 
 from core.events import Record
 from core.spec import RunSpec, WorkerLabel
+from core.spec.texts import visible
 from core.wire.bounds import SHA256_PATTERN
 from core.wire.public import GpuUse, Wire
 from core.wire.reported import MOST_PATH, AttemptNumber, Line, Reason, RunName, first, fit, last
 
 Problem = Annotated[str, fit(500)]
 Name = Annotated[str, fit(100, lines=False)]
+WorkerName = Annotated[Name, Field(min_length=1, max_length=100, pattern=r"\S"), AfterValidator(visible)]
 MOST_SLOTS = 1024
 
 
@@ -26,7 +28,7 @@ class Registration(Wire):
     """POST /worker/register. Runs that this worker id still holds from an earlier life go back to the queue at once."""
 
     worker_id: str = Field(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Kept over restarts.")
-    name: Name = Field(min_length=1, pattern=r"\S")
+    name: WorkerName
     host: Annotated[str, fit(200, lines=False)]
     slots: int = Field(ge=1, le=MOST_SLOTS)
     device: Literal["cpu", "gpu"]

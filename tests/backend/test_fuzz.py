@@ -186,7 +186,7 @@ def test_no_word_of_a_worker_is_answered_with_an_error_of_ours(lab: Lab) -> None
         "worker_id": "worker-two", "name": "n", "host": "h", "slots": 1, "device": "gpu", "gpus": 1, "labels": ["a"],
         "version": "1",
     }  # fmt: skip
-    fuzz(lab.worker, send, "/api/v1/worker/register", registration, each=10)
+    fuzz(lab.worker, send, "/api/v1/worker/register", registration)
     claim = lab.claim()
     run = f"/api/v1/worker/worker-one/runs/{claim['run_id']}"
     holding = [{"run_id": claim["run_id"], "attempt": 1}]
@@ -203,15 +203,15 @@ def test_no_word_of_a_worker_is_answered_with_an_error_of_ours(lab: Lab) -> None
         {"seq": 6, "time": 6.0, "event": {"type": "failed", "kind": "nan", "reason": "r"}},
         {"seq": 7, "time": 7.0, "event": finished},
     ]
-    fuzz(lab.worker, send, f"{run}/events", {"attempt": 1, "records": records}, each=10)
+    fuzz(lab.worker, send, f"{run}/events", {"attempt": 1, "records": records})
     read_all(lab)
     outcome = {
         "attempt": 1, "outcome": "interrupted", "reason": "r", "fault": True, "log_tail": ["l"],
         "weights": {"path": f"{claim['folder']}/w", "sha256": TEACHER_WEIGHTS},
     }  # fmt: skip
-    fuzz(lab.worker, send, f"{run}/finish", outcome, each=10)
+    fuzz(lab.worker, send, f"{run}/finish", outcome)
     request = {"key": "12345678", "free_gpus": 1, "usable_gpus": 1}
-    count = fuzz(lab.worker, send, "/api/v1/worker/worker-one/claim", request, each=10)
+    count = fuzz(lab.worker, send, "/api/v1/worker/worker-one/claim", request)
     assert not problems, "\n".join(problems[:10])
     assert count > 400
     read_all(lab)

@@ -10,7 +10,8 @@ import pytest
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Started, read_journal
 from core.spec import ExperimentSpec, SpecError, parse_experiment
 from core.standalone import run_experiment
-from core.training import TeacherSource, run_training
+from core.training import Options, TeacherSource, run_training
+from core.training.checkpoint import CHECKPOINT_NAME
 from tests.core import data_files as files
 
 
@@ -124,6 +125,29 @@ def test_a_summary_does_not_average_over_images_that_changed(
     assert all("(n = 1," in line and ", images " in line for line in lines)
     assert "the data changed between these runs" in said.err
     assert "nan" not in said.out
+
+
+def test_a_run_that_goes_on_with_other_images_is_of_neither_set(experiment: ExperimentSpec, tmp_path: Path) -> None:
+    run = experiment.plan()[0].spec
+    whole = run.model_copy(update={"training": run.training.model_copy(update={"epochs": 3})})
+
+    def attempt(name: str, resume: str | None, steps: int) -> list[Event]:
+        polled = iter(range(100))
+        before = tmp_path / resume / CHECKPOINT_NAME if resume else None
+        run_training(whole, tmp_path / name, resume=before, options=Options(stop_asked=lambda: next(polled) == steps))
+        return [record.event for record in read_journal(tmp_path / name / JOURNAL_NAME)]
+
+    one = images_of(attempt("one", None, 2))
+    files.picture(tmp_path / "pets/train/bee/2.png", (9, 9, 9))
+    second = attempt("two", "one", 2)
+    assert any("goes on with other images than it began with" in text for text in warnings(second))
+    other = images_of(student(experiment, tmp_path))
+    third = attempt("three", "two", 50)
+    assert isinstance(third[-1], Finished)
+    said = [event.environment["images"] for event in third if isinstance(event, Started)]
+    assert said[0] == one
+    assert one != other
+    assert not {one, other} & set(said[1:])  # also after an attempt that saw the new images alone
 
 
 def test_images_without_a_pack_are_recorded_too(tmp_path: Path) -> None:
