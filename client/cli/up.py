@@ -22,6 +22,7 @@ the next free one is used and printed. Ctrl-C, SIGTERM or a closed terminal stop
 checkpoint and go on at the next start. Exit code 0 when stopped so, 1 where a service could not be kept.
 """
 
+_OPEN_SHORT = "Print a one-time address of the dashboard."
 _OPEN_HELP = """Print a fresh one-time address of the dashboard that runs on this home.
 
 The browser that opens it first, within a day, is known to the dashboard from then on, also after a restart; the address
@@ -31,7 +32,7 @@ then opens nothing more. Whoever cannot read the home cannot make one.
 
 def add_to(app: typer.Typer) -> None:
     app.command(help=_HELP, short_help="Start the embedded stack on this machine.")(up)
-    app.command("open", help=_OPEN_HELP, short_help="Print a one-time address of the dashboard.")(open_dashboard)
+    app.command("open", help=_OPEN_HELP, short_help=_OPEN_SHORT, epilog=exits.HELP)(open_dashboard)
 
 
 def up(
