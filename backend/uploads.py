@@ -9,11 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from backend.artifacts import Store
 from backend.db import Database, models, now, objects
+from backend.db.turns import Turn, take_turn
 from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, invalid, not_found
 from backend.safetensors_file import Contents, NotSafetensorsError, inspect
@@ -22,8 +23,6 @@ from core.wire.public import TERMINAL, ProblemField
 from core.wire.stored import UPLOAD, Upload
 
 _TRIES = 5
-_LOCK = 0x646B642D75706C64
-"""Of PostgreSQL's advisory locks: any number that nothing else of ours uses."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _alone(database: Database, store: Store) -> Iterator[None]:
             yield
             return
         with database.engine.begin() as connection:
-            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+            take_turn(connection, Turn.UPLOADS)
             yield
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from backend.claim import count_eligible, find_worker
 from backend.db import now
 from backend.db.models import Run, Worker
+from backend.db.turns import Turn, take_turn
 from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, not_found
 from backend.lifecycle import HELD, lock, take_away
@@ -24,6 +25,8 @@ def register(session: Session, registration: Registration, principal: Principal,
     Raises ApiError 403 where it registered with another token that is still in use, or 409 where the workers of this
     token have too many slots together.
     """
+    # Two at once would take one name, and more slots together than a token has.
+    take_turn(session.connection(), Turn.REGISTRATIONS)
     _refuse_too_many(session, registration, principal, settings)
     moment = now(session)
     values = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -36,3 +36,12 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
 def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is as wide as the terminal that the tests were started in: where they run in parallel, 80 columns."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_umask() -> Iterator[None]:
+    """A stack that a test starts in this process makes its files private; the next test's are as the person's."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)

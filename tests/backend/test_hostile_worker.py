@@ -20,6 +20,7 @@ from client import Client
 from client.cli.app import run as dkd
 from core.wire.reported import CUT, LINE, MESSAGE, REASON
 from tests import served
+from tests.backend.concurrently import concurrently
 from tests.backend.lab import Json, Lab, checkpoint, log, metrics, plain, started
 from tests.served import ADMIN_TOKEN, WORKER_TOKEN
 
@@ -246,6 +247,18 @@ def test_the_workers_of_a_token_have_no_more_slots_than_it_may_have(make_lab: Ca
     assert (answer.status_code, "DKD_MAX_TOKEN_SLOTS" in answer.text) == (409, True)
     assert lab.worker.post("/api/v1/worker/register", json=body | {"slots": 10**6}).status_code == 422
     lab.register("second-worker", slots=3)
+
+
+def test_workers_that_register_at_once_share_neither_a_name_nor_slots(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(max_token_slots=12)
+
+    def register(lab: Lab, index: int) -> int:
+        body = {"worker_id": f"worker-{index:06}", "name": "node", "host": "h", "slots": 2, "device": "cpu"}
+        return lab.worker.post("/api/v1/worker/register", json=body).status_code
+
+    assert sorted(concurrently(lab, 8, register)) == [200] * 6 + [409] * 2
+    names = [worker["name"] for worker in lab.admin.get("/api/v1/workers").json()["items"]]
+    assert len(set(names)) == len(names) == 6
 
 
 def test_a_long_reason_and_a_long_log_are_cut_and_the_end_is_not_lost(lab: Lab) -> None:
