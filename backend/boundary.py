@@ -19,6 +19,7 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from backend.deps import admit, authorize
@@ -92,6 +93,8 @@ class BoundedRoute(APIRoute):
         async def handle(request: Request) -> Response:
             if needed:
                 await admit(needed, request)
+            if request.scope["path"].endswith("\n"):  # the router's patterns end with $, which passes over it
+                raise ApiError(404, "there is nothing at this address")
             for name, what, pattern in checks:
                 given = request.path_params[name]
                 if not pattern.fullmatch(given):
@@ -100,8 +103,11 @@ class BoundedRoute(APIRoute):
             if not takes_body:
                 return await inner(request)
             limit: Limit = request.app.state.limits[self.path]
-            read = await _read(request, limit)
-            return await (_until_left(read, inner) if limit.long else inner(read))
+            try:
+                read = await _read(request, limit)
+                return await (_until_left(read, inner) if limit.long else inner(read))
+            except ClientDisconnect:  # in the midst of its body
+                return Response(status_code=400)  # nobody reads it
 
         return handle
 

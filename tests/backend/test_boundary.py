@@ -36,14 +36,22 @@ def operations(app: FastAPI) -> Iterator[tuple[str, str, Json]]:
             yield method.upper(), path, about
 
 
-async def sent(app: FastAPI, method: str, path: str, headers: dict[str, str], *chunks: bytes) -> tuple[int, int]:
-    """The status of a request whose body never ends, and how often more of it was asked for."""
+async def sent(
+    app: FastAPI, method: str, path: str, headers: dict[str, str], *chunks: bytes, leaves: bool = False
+) -> tuple[int, int]:
+    """The status of a request whose body never ends, and how often more of it was asked for.
+
+    Args:
+        leaves: the client closes its connection behind the last chunk.
+    """
     asked, status = 0, 0
 
     async def receive() -> dict[str, Any]:
         nonlocal asked
         asked += 1
         if asked > len(chunks):
+            if leaves:
+                return {"type": "http.disconnect"}
             await asyncio.sleep(3600)
         return {"type": "http.request", "body": chunks[asked - 1], "more_body": True}
 
@@ -123,6 +131,16 @@ def test_a_body_that_is_too_long_or_does_not_come_is_refused_on_every_route(make
     assert taken >= 15
 
 
+def test_a_client_that_leaves_in_the_midst_of_its_body_is_no_error_on_any_route(lab: Lab) -> None:
+    for method, path, about in operations(lab.app):
+        if "requestBody" in about:
+            token = WORKER_TOKEN if path.startswith("/api/v1/worker/") else ADMIN_TOKEN
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            address = path.format(run_id="0" * 16, worker_id="worker-one", key="x") + "?name=x" * ("uploads" in path)
+            status, _ = asyncio.run(sent(lab.app, method, address, headers, b"[", leaves=True))
+            assert status < 500, path
+
+
 ELSE = {"worker_id": "worker-one", "artifact_id": "0123456789abcdef", "sha256": "0" * 64, "token_id": "0" * 16}
 
 
@@ -142,8 +160,6 @@ def test_an_id_with_something_else_in_it_names_nothing_on_any_route(lab: Lab) ->
         for name in re.findall(r"{(\w+)}", path):
             half = len(known[name]) // 2
             for form in odd:
-                if name == "key" and "%0A" in form:
-                    continue
                 address = path
                 for other, value in known.items():
                     given = form.format(value[:half], value[half:]) if other == name else value
