@@ -99,6 +99,22 @@ def test_the_program_says_it_in_a_sentence(tmp_path: Path) -> None:
     assert "abcde" not in done.stderr
 
 
+def test_a_file_behind_a_link_and_a_file_of_several_lines_keep_their_mode(tmp_path: Path) -> None:
+    """A link to a file that all programs read, as a list of accounts, must not end their reading."""
+    file, link = tmp_path / "file", tmp_path / "token"
+    link.symlink_to(file)
+    file.write_text(GOOD + "\n")
+    file.chmod(0o644)
+    assert read_token(link).token == GOOD
+    assert "had the mode 0644" in read_token(link).warning
+    assert mode(file) == 0o644
+    file.write_text("root:x:0:0:root:/root:/bin/bash\nann:x:1:1::/home/ann:/bin/sh\n")
+    for path in (link, file):
+        with pytest.raises(TokenFileError, match="no file of one line"):
+            read_token(path)
+    assert mode(file) == 0o644
+
+
 @pytest.mark.parametrize("kind", ["fifo", "folder", "endless", "huge", "bytes"])
 def test_what_is_no_file_of_a_line_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "token"

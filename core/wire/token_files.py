@@ -36,6 +36,8 @@ class TokenFile:
 def read_token(path: Path) -> TokenFile:
     """The token in a file, which is made private where it is this account's own and others could read it.
 
+    A file behind a symbolic link keeps its mode, and is warned of.
+
     Raises:
         FileNotFoundError: there is no such file.
         TokenFileError: it is no regular file of a line, or cannot be read.
@@ -51,7 +53,9 @@ def read_token(path: Path) -> TokenFile:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
             raise TokenFileError(f"the token file {path} is no file of one line")
-        token = os.read(descriptor, _MOST_BYTES).decode("utf-8").strip().split("\n", 1)[0].strip()
+        token = os.read(descriptor, _MOST_BYTES).decode("utf-8").strip()
+        if len(token.splitlines()) > 1:  # some other file, whose mode is not to be changed either
+            raise TokenFileError(f"the token file {path} is no file of one line")
         return TokenFile(token, _made_private(descriptor, found, path))
     except UnicodeDecodeError:
         raise TokenFileError(f"the token file {path} holds characters that no token has") from None
@@ -64,6 +68,8 @@ def _made_private(descriptor: int, found: os.stat_result, path: Path) -> str:
     if not found.st_mode & _TOO_OPEN or found.st_uid != os.geteuid():
         return ""
     was = f"the token file {path} had the mode {stat.S_IMODE(found.st_mode):04o}, so that other accounts could use it"
+    if path.is_symlink():  # what it leads to may be a file that others have to read
+        return f"{was}; it is reached by a symbolic link and stays so: change the mode of the file behind it to 0600"
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~_TOO_OPEN)
         return f"{was}; it is private now. Revoke the token if others use this machine"
