@@ -44,8 +44,9 @@ _LATEX = {
     "μ": r"$\mu$",
     "τ": r"$\tau$",
 }
-# Also behind spaces, which some programs take off, and in the full width of East Asian keyboards.
-_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20|%]|[\t\n]")
+# Also behind spaces, which some programs take off, and in the full width of East Asian keyboards. A per-cent sign alone
+# is a unit.
+_FORMULA = re.compile(r"\s*([=+\-@\uff1d\uff0b\uff0d\uff20|]|%(?!\Z))|[\t\n]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _HAT = re.compile("(.)\u0302")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#])")

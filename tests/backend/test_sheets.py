@@ -48,9 +48,19 @@ def test_a_carriage_return_begins_no_line() -> None:
 
 
 def test_numbers_of_a_csv_stay_numbers() -> None:
-    values = {"a": -1.5, "b": -3, "c": "-0.25", "d": "+1e-5", "e": None, "f": "a-b", "g": "1=1", "h": float("-inf")}
+    values = {
+        "a": -1.5,
+        "b": -3,
+        "c": "-0.25",
+        "d": "+1e-5",
+        "e": None,
+        "f": "a-b",
+        "g": "1=1",
+        "h": "%",
+        "i": float("-inf"),
+    }
     _, row = csv.reader(io.StringIO(csv_text([values])))
-    assert row == ["-1.5", "-3", "-0.25", "+1e-5", "", "a-b", "1=1", "-inf"]
+    assert row == ["-1.5", "-3", "-0.25", "+1e-5", "", "a-b", "1=1", "%", "-inf"]
 
 
 def test_nothing_that_a_worker_or_a_person_names_is_a_formula(lab: Lab) -> None:
