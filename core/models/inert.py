@@ -29,7 +29,12 @@ _REFUSED = frozenset((
     "code", "codecs", "io", "_io", "inspect", "webbrowser", "timeit", "pdb",
     "bdb", "marshal",
 ))  # fmt: skip
-_HARMLESS_BUILTINS = frozenset(("long", "unicode", "xrange", "basestring", "Ellipsis", "NotImplemented"))
+# Types of Python 2, constants, and functions that a file names for a setting or an iterator in it. They become
+# placeholders as any other name does; none of them is called.
+_HARMLESS_BUILTINS = frozenset((
+    "long", "unicode", "xrange", "basestring", "Ellipsis", "NotImplemented", "iter", "reversed", "len",
+    "abs", "all", "any", "divmod", "hash", "id", "max", "min", "pow", "print", "repr", "round", "sorted", "sum",
+))  # fmt: skip
 
 
 class Inert(dict[Any, Any]):
@@ -202,7 +207,7 @@ class InertUnpickler(pickle.Unpickler):
 
 
 def _is_harmless(name: str) -> bool:
-    """Whether a built-in name is a type or a constant, also of Python 2, and no function such as ``eval``."""
+    """Whether a built-in name is a type, a constant or a harmless function, and none such as ``eval``."""
     return name in _HARMLESS_BUILTINS or isinstance(getattr(builtins, name, None), type)
 
 

@@ -302,4 +302,4 @@ def _held(content: Any) -> str:
     if isinstance(content, Inert) and not content:
         kind = type(content)
         return f"an object of {kind.__module__}.{kind.__name__}"
-    return ", ".join(map(str, content))[:200] if isinstance(content, Mapping) else type(content).__name__
+    return (", ".join(map(str, content))[:200] or "nothing") if isinstance(content, Mapping) else type(content).__name__

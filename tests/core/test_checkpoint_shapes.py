@@ -238,6 +238,7 @@ class TestNothingIsRun:
             _Attack(exec, f"open({str(mark)!r}, 'w')"),
             _Attack(open, str(mark), "w"),
             _Attack(getattr, mark, "touch"),
+            _Attack(__import__, "os"),
         )
         for call in calls:
             torch.save({"model": STATE, "args": call}, tmp_path / "in.pth", _use_new_zipfile_serialization=not legacy)
@@ -255,6 +256,13 @@ class TestNothingIsRun:
             (tmp_path / "in.pkl").write_bytes(pickle.dumps({"model": STATE, "args": call}, protocol=4))
             assert same(taken(tmp_path / "in.pkl")[0])
         assert list(tmp_path.iterdir()) == [tmp_path / "in.pkl"]
+
+    def test_settings_that_are_harmless_functions_are_data(self, tmp_path: Path) -> None:
+        settings = {"key": len, "log": print, "left": iter([1]), "choose": max}
+        for legacy in (False, True):
+            content = {"state_dict": STATE, "hyper_parameters": settings}
+            torch.save(content, tmp_path / "in.ckpt", _use_new_zipfile_serialization=not legacy)
+            assert same(taken(tmp_path / "in.ckpt")[0])
 
     def test_functions_of_torch_keep_their_attributes(self, tmp_path: Path) -> None:
         # GLOBAL, then BUILD on it with the state (None, {"hacked": 1}).
