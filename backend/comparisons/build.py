@@ -80,7 +80,8 @@ def build(session: Session, experiments: Sequence[models.Experiment], options: O
     ended = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
     counted = [student for student in sample.students if not student.set_aside]
     targets = [goal for student in counted if (goal := options.goal.of(student)) is not None]
-    series = curves(session, ended, [ACCURACY, timing.REUSED, timing.TEACHER_SECONDS]) if targets else {}
+    # Also without a target, since curves over time are read by the same rule.
+    series = curves(session, ended, [ACCURACY, timing.REUSED, timing.TEACHER_SECONDS])
     methods = methods_of(sample, picked, series, options.goal)
     question, first = options.question, sample.experiments[0]
     others = [method for method in methods.values() if method.label != baseline]
@@ -122,6 +123,7 @@ def build(session: Session, experiments: Sequence[models.Experiment], options: O
         timing=methods[baseline].timing,
         data=same_data.words(sample.data) if sample.data != Data() else "",
         set_aside=[student.run_id for student in sample.students if student.set_aside],
+        set_aside_data={student.run_id: student.other_data for student in sample.students if student.set_aside},
     )
 
 

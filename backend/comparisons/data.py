@@ -69,6 +69,7 @@ class Student:
         teacher: of its experiment, also where its own method reads none: what was trained together is a pair.
         devices: of its attempts, as "cpu" or "cuda NVIDIA H200".
         set_aside: why it is not compared with the others although it succeeded; empty where it is.
+        other_data: which data it is of, where that is why it is set aside.
     """
 
     run_id: str
@@ -85,6 +86,7 @@ class Student:
     devices: tuple[str, ...]
     data: Data = Data()
     set_aside: str = ""
+    other_data: str = ""
 
     @property
     def key(self) -> Key:

@@ -86,7 +86,12 @@ def methods_of(sample: Sample, picked: Mapping[str, Picked], series: Curves, goa
     valued = {run_id for run_id, item in picked.items() if item.value is not None}
     chosen = sample.by_label(dict.fromkeys(valued))
     reached = {label: convergence.reached_by(chosen[label].values(), series, goal) for label in sample.labels}
-    basis = timing.basis_of((chosen[label][key], run) for label in reached for key, run in reached[label].items())
+    basis = timing.basis_of(
+        (run, series[run.run_id], reached[label].get(key))
+        for label in reached
+        for key, run in chosen[label].items()
+        if run.run_id in series and not run.set_aside
+    )
     return {
         label: Method(
             label,

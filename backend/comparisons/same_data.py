@@ -81,12 +81,14 @@ def of_one(sample: Sample) -> Sample:
     if len(found) < 2:
         return _with_teachers(sample)
     chosen = found[0][0].data
-    others = {
-        student.run_id: f"trained on other data ({words(members[0].data)}) than what is compared ({words(chosen)})"
-        for members in found[1:]
-        for student in members
-    }
-    students = tuple(replace(student, set_aside=others.get(student.run_id, "")) for student in sample.students)
+    others = {student.run_id: words(members[0].data) for members in found[1:] for student in members}
+
+    def judged(student: Student) -> Student:
+        name = others.get(student.run_id, "")
+        why = f"trained on other data ({name}) than what is compared ({words(chosen)})" if name else ""
+        return replace(student, set_aside=why, other_data=name)
+
+    students = tuple(map(judged, sample.students))
     return _with_teachers(replace(sample, students=students, data=chosen))
 
 

@@ -7,7 +7,7 @@ slower than it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from backend.comparisons.data import Curve, Student
@@ -36,19 +36,37 @@ def teacher_part(reached: Reached, spent: Curve | None, reused: Curve | None, st
     return reached.model_copy(update=changes)
 
 
-def basis_of(runs: Iterable[tuple[Student, Reached]]) -> Timing:
-    """What the times of these runs may be compared by: of all methods, since one is to be read beside another."""
-    taught = [(student, run) for student, run in runs if _is_taught(student, run)]
-    shares = [run.teacher_reused or 0.0 for _, run in taught]
+def basis_of(runs: Iterable[tuple[Student, Mapping[str, Curve], Reached | None]]) -> Timing:
+    """What the times of these runs may be compared by: of all methods, since one is to be read beside another.
+
+    Args:
+        runs: each with its curves and with when it reached its target; None where it has no target. Curves are drawn
+            over time whether or not a target was reached, so a run without one counts with its whole length.
+    """
+    taught = [item for item in runs if _is_taught(item[0], item[1])]
+    shares = [_share(curves, reached) for _, curves, reached in taught]
     if not shares or max(shares) - min(shares) <= _ALIKE:
         return "whole"
-    timed = [run for _, run in taught if run.seconds is not None]
-    return "student" if all(run.teacher_seconds is not None for run in timed) else "unlike"
+    return "student" if all(_is_measured(curves, reached) for _, curves, reached in taught) else "unlike"
 
 
-def _is_taught(student: Student, run: Reached) -> bool:
+def _is_taught(student: Student, curves: Mapping[str, Curve]) -> bool:
     """Whether it asked a teacher; every run that does says where its logits came from."""
-    return run.teacher_reused is not None or run.teacher_seconds is not None or "teacher_logits" in student.environment
+    return REUSED in curves or TEACHER_SECONDS in curves or "teacher_logits" in student.environment
+
+
+def _share(curves: Mapping[str, Curve], reached: Reached | None) -> float:
+    """How many of the logits came from the disk until the target, or in the whole run without one, %."""
+    if reached is not None and reached.teacher_reused is not None:
+        return reached.teacher_reused
+    return fmean(curves[REUSED].value) if REUSED in curves else 0.0
+
+
+def _is_measured(curves: Mapping[str, Curve], reached: Reached | None) -> bool:
+    """Whether the time that its logits took is known, and can be taken off wherever its time is shown."""
+    if TEACHER_SECONDS not in curves:
+        return False
+    return reached is None or reached.seconds is None or reached.teacher_seconds is not None
 
 
 def compared_by(run: Reached, basis: Timing) -> Reached:

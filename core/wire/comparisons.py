@@ -264,6 +264,10 @@ class Comparison(Wire):
     set_aside: list[str] = Field(
         default_factory=list, description="Runs of other data, by id: they are in no mean, pair or target."
     )
+    set_aside_data: dict[str, str] = Field(
+        default_factory=dict,
+        description="Which data each run that is set aside is of, by id: only equal ones belong together.",
+    )
 
     @property
     def target_words(self) -> str:

@@ -205,7 +205,8 @@ def _live(
                 for experiment in read.experiments:
                     _summary(experiment, comparison)
             with st.container():
-                _figure(read, comparison, curves, drawing, apart=bool(refused))
+                others = _other_data(read, comparison, asked)
+                _figure(read, comparison, curves, drawing, others, apart=bool(refused) or not asked)
             with st.container():
                 if comparison and asked:
                     compared.results(read.experiments, comparison, asked)
@@ -269,15 +270,22 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
 
 
 def _figure(
-    read: _Read, comparison: Comparison | None, curves: dict[str, RunCurves], drawing: _Drawing, *, apart: bool
+    read: _Read,
+    comparison: Comparison | None,
+    curves: dict[str, RunCurves],
+    drawing: _Drawing,
+    others: Mapping[str, str],
+    *,
+    apart: bool,
 ) -> None:
+    apart = apart and len({run.experiment_id for run in read.runs}) > 1
     students: dict[str, list[RunSummary]] = {}
     wanted = {label for experiment in read.experiments for label in experiment.methods}
     for run in read.runs:
         # A teacher is drawn where it was chosen itself; an older one's students may bear its label.
         if not read.experiments or (run.role == "student" and run.label in wanted):
             label = f"{run.label} · {run.experiment}" if apart else run.label
-            label += _other_data(run, read, comparison)
+            label += f" · {others[run.id]}" if run.id in others else ""
             students.setdefault(label, []).append(run)
 
     own_time = _over_time(drawing) and comparison is not None and comparison.timing == "student"
@@ -313,14 +321,19 @@ def _figure(
     st.caption(escape(about + _about_images(drawing, curves)))
 
 
-def _other_data(run: RunSummary, read: _Read, comparison: Comparison | None) -> str:
-    """What tells a run from others of its label that were trained on other images: they are not averaged."""
-    if comparison:
-        return " · other data" if run.id in comparison.set_aside else ""
-    images = {item.images for item in read.runs if isinstance(item, Run)}
-    if len(images) < 2 or not isinstance(run, Run):
-        return ""
-    return f" · images {run.images[:8] or 'not recorded'}"
+def _other_data(read: _Read, comparison: Comparison | None, asked: compared.Question | None) -> dict[str, str]:
+    """What tells runs from others of their label that were trained on other images, by id: they are not averaged."""
+    if asked:
+        # Experiments that are not compared with each other are drawn apart, and each may be of several data sets.
+        alone = [compared.comparison([item], asked)[0] for item in read.experiments] if comparison is None else []
+        return {run: data for found in (comparison, *alone) if found for run, data in found.set_aside_data.items()}
+    names = {run.id: _data_of(run) for run in read.runs if isinstance(run, Run) and run.test_size}
+    return names if len(set(names.values())) > 1 else {}
+
+
+def _data_of(run: Run) -> str:
+    counts = f"{run.train_size:,} for training and {run.test_size:,} for the test"
+    return f"images {run.images[:8]}" if run.images else f"images not recorded, {counts}"
 
 
 def _nothing_drawn(read: _Read, drawing: _Drawing) -> None:
@@ -367,7 +380,8 @@ def _over_time(drawing: _Drawing) -> bool:
 
 def _about_time(comparison: Comparison | None) -> str:
     """Whether methods may be compared along an axis of time."""
-    if comparison is None:
+    # While runs go on, what they spend on the teacher is not in the comparison yet.
+    if comparison is None or (comparison.timing == "whole" and not comparison.complete):
         return (
             "Whole times: one run of a seed computes the teacher's logits and the others may read them from the disk, "
             "so a difference in time need not be the method's."
@@ -376,7 +390,7 @@ def _about_time(comparison: Comparison | None) -> str:
         "whole": "Whole times.",
         "student": "Times are without what was spent on the teacher's logits, which some runs computed and others "
         "read from the disk.",
-        "unlike": "**Not comparable between methods:** some runs computed the teacher's logits and others read them "
+        "unlike": "Not comparable between methods: some runs computed the teacher's logits and others read them "
         "from the disk, and how long that took was not recorded.",
     }
     return of[comparison.timing]
