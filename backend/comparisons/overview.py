@@ -115,7 +115,7 @@ def _out_of_reach(tests: Sequence[verdicts.Test]) -> list[str]:
     most = max(test.n for test in tests)
     return [
         f"No cell can have a verdict yet: over {len(least)} comparisons {most} pairs cannot show p < "
-        f"{p_text(min(least))}. `dkd compare --metric` tests one metric alone."
+        f"{p_text(min(least))}. A comparison of one metric (dkd compare --metric) tests less at once."
     ]
 
 

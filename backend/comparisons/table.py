@@ -116,7 +116,7 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
         methods=labels,
         rows=[row.wire(found, titles) for row, found in zip(made, cells, strict=True)],
         tests=sum(cell.p is not None for found in cells for cell in found),
-        notes=_notes(samples, cells, layout, baseline),
+        notes=_notes(samples, cells, layout, baseline) + _of_rows(made, titles),
     )
 
 
@@ -144,14 +144,21 @@ class _Row:
 
     @property
     def title(self) -> str:
-        return self.titled(self.sample)
-
-    @staticmethod
-    def titled(sample: Sample) -> str:
-        spec = sample.spec
+        spec = self.sample.spec
         student = spec["student"]["model"]["name"]
         teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else None
         return f"{spec['dataset']['name']} {f'{teacher}→' if teacher else ''}{student}"
+
+    def told_apart(self, titles: Sequence[str]) -> str:
+        """The title, with what tells the row from others of the same title.
+
+        Args:
+            titles: of all rows, this one among them.
+        """
+        marks = [_named(self.sample)] if titles.count(self.title) > 1 else []
+        if self.sample.data != Data():
+            marks.append(same_data.words(self.sample.data))
+        return f"{self.title} ({'; '.join(marks)})" if marks else self.title
 
     def cells(self, baseline: str, labels: Sequence[str], layout: Layout) -> list[Cell]:
         return [self._cell(label, baseline, layout) for label in labels if label in self.methods]
@@ -187,11 +194,8 @@ class _Row:
     def wire(self, cells: list[Cell], titles: Sequence[str]) -> TableRow:
         spec = self.sample.spec
         tops = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
-        marks = [_named(self.sample)] if titles.count(self.title) > 1 else []
-        if self.sample.data != Data():
-            marks.append(same_data.words(self.sample.data))
         return TableRow(
-            title=f"{self.title} ({'; '.join(marks)})" if marks else self.title,
+            title=self.told_apart(titles),
             images=same_data.words(self.sample.data) if self.sample.data != Data() else "",
             dataset=spec["dataset"]["name"],
             teacher=spec["teacher"]["model"]["name"] if spec.get("teacher") else "",
@@ -297,9 +301,6 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: L
         found.append(f"No baseline was named: {baseline} is what most rows have.")
     if any(cell.missing for row in cells for cell in row):
         found.append("Seeds are missing: see the commands that would queue them.")
-    found += [
-        f"{_Row.titled(sample)}: {note}" for sample in samples for note in (*same_data.notes(sample), *pooled(sample))
-    ]
     if any(sample.data != Data() for sample in samples):
         found.append("The data of a setting changed between its runs: each data set is a row of its own, named by it.")
     if any(sample.teachers_vary for sample in samples):
@@ -314,6 +315,15 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: L
             "Published numbers stand as printed; DKD's own are means of 5 best test epochs, which lie above last ones."
         )
     return found
+
+
+def _of_rows(made: Sequence[_Row], titles: Sequence[str]) -> list[str]:
+    """What a reader must know of single rows, each named as the table names it."""
+    return [
+        f"{row.told_apart(titles)}: {note}"
+        for row in made
+        for note in (*same_data.notes(row.sample), *pooled(row.sample))
+    ]
 
 
 def _named(sample: Sample) -> str:

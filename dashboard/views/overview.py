@@ -261,8 +261,7 @@ def _comparison(experiment: ExperimentSummary) -> None:
                 for group in found.groups
             ]
         )
-        if found.set_aside:
-            left_out = tables.counted(len(found.set_aside), "run")
-            st.caption(f"Of {escape(found.data)}: {left_out} of other data left out.")
+        for note in found.notes:  # among them labels that name another method, and runs of other data
+            st.caption(escape(note))
         for pair in found.paired:
             st.markdown(f":small[**{escape(pair.label)}**: {escape(pair.sentence)}]")
