@@ -44,8 +44,17 @@ def test_a_comparison_is_of_one_data_set_and_names_the_runs_of_others(database: 
     assert dkd.convergence is not None
     assert dkd.convergence.of == 4
     assert len(found.set_aside) == 4
+    assert set(found.set_aside_data) == set(found.set_aside)
     assert f"images {OLD[:8]}" in found.data
     assert any(f"images {NEW[:8]}" in note and "dkd seed 4" in note for note in found.notes)
+
+
+def test_runs_of_two_other_data_sets_are_told_apart(database: Database, api: TestClient) -> None:
+    third = "c" * 16
+    found = Comparison.model_validate(_ask(api, "", experiment=_trained(database, MIXED | {5: third})))
+    names = set(found.set_aside_data.values())
+    assert len(names) == 2
+    assert {text for text in (NEW[:8], third[:8]) if any(text in name for name in names)} == {NEW[:8], third[:8]}
 
 
 def test_every_other_report_does_the_same(database: Database, api: TestClient) -> None:

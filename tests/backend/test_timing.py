@@ -73,3 +73,11 @@ def test_runs_of_like_reuse_are_compared_by_their_whole_time(database: Database,
     assert found.timing == "whole"
     assert [pair.convergence and pair.convergence.speed_up_seconds for pair in found.paired] == [1.0, 1.0]
     assert any("without computing the teacher's logits" in note for note in found.notes) == (share == 100.0)
+
+
+@pytest.mark.parametrize(("measured", "timing"), [(False, "unlike"), (True, "student")])
+def test_the_rule_holds_for_runs_that_never_reach_the_target(
+    database: Database, api: TestClient, measured: bool, timing: str
+) -> None:
+    """Their curves over time are drawn all the same."""
+    assert _compare(api, _trained(database, FIRST_COMPUTES, measured=measured), target=99).timing == timing
