@@ -111,9 +111,8 @@ def test_a_parameter_that_no_route_knows_is_refused(lab: Lab, url: str, path: st
     assert there in error["message"]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # PostgreSQL has no lock of a whole database
 def test_a_database_that_another_program_locks_is_told_so(lab: Lab, database: Database) -> None:
-    if not database.is_sqlite:
-        pytest.skip("PostgreSQL has no lock of the whole database")
     other = sqlite3.connect(str(database.engine.url.database))
     other.execute("BEGIN IMMEDIATE")
     response = lab.admin.post("/api/v1/experiments", json=plain())
