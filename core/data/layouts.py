@@ -25,6 +25,8 @@ VAL = ("val", "valid", "validation", "test", "testing")
 _SPLITS = frozenset((*TRAIN, *TEST))
 _DEEP = 3
 _SHOWN = 6
+_BEHIND = re.compile("(images?|dataset|data|png|jpe?g|python|binary|format[12]|master|main)+")
+"""What a repository's or an archive's name has behind a data set's own, without separators."""
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
 
 
@@ -36,7 +38,7 @@ def roots(names: Sequence[str]) -> Iterator[Path]:
     exact = [folder for name in names if (folder := data_dir() / name).is_dir()]
     simple = {simple_name(name) for name in names if name and "/" not in name}
     there = subfolders(data_dir()) if data_dir().is_dir() else []
-    spelled = [data_dir() / name for name in there if simple_name(name) in simple]
+    spelled = [data_dir() / name for name in there if _is_spelling(name, simple)]
     seen: set[Path] = set()
     for folder in (*exact, *spelled):
         for found in (folder, *_inside(folder, simple)) if folder != data_dir() else (folder,):
@@ -177,7 +179,13 @@ def _in_order(there: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 def _inside(folder: Path, simple: set[str]) -> Iterator[Path]:
     yield from (found for found in nested(folder) if found != folder)
-    yield from (folder / name for name in subfolders(folder) if simple_name(name) in simple)
+    yield from (folder / name for name in subfolders(folder) if _is_spelling(name, simple))
+
+
+def _is_spelling(name: str, simple: set[str]) -> bool:
+    """Whether a folder has one of the names, or one with an archive's words behind: ``CIFAR-10-images-master``."""
+    found = simple_name(name)
+    return found in simple or any(found.startswith(one) and _BEHIND.fullmatch(found, len(one)) for one in simple)
 
 
 def simple_name(name: str) -> str:

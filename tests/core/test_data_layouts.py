@@ -191,6 +191,20 @@ class TestCifar:
             with pytest.raises(data.DatasetError, match="'Airplane' differs from 'airplane' only in case"):
                 load("cifar10")
 
+    @pytest.mark.parametrize("folder", ["CIFAR-10-images-master", "cifar10_png/cifar10", "CIFAR-10-images-main/data"])
+    def test_folders_as_repositories_and_archives_name_them(self, root: Path, folder: str) -> None:
+        files.tree(root / folder, CIFAR10_CLASSES, per_class=1)
+        files.tree(root / "CIFAR-100-images-master", CIFAR100_CLASSES, per_class=1)
+        assert load("cifar10").classes == CIFAR10_CLASSES
+        assert load("cifar100").classes == CIFAR100_CLASSES
+
+    def test_binary_files_in_a_folder_of_the_archives_name(self, root: Path) -> None:
+        for name in ("train", "test"):
+            path = root / "cifar-100-binary" / "cifar-100-binary" / f"{name}.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes((3, 99)) + bytes(3072))
+        assert load("cifar100").train.labels.tolist() == [99]
+
     def test_class_folders_in_folders_of_superclasses(self, root: Path) -> None:
         for split in ("train", "test"):
             for label, name in enumerate(CIFAR100_CLASSES):
