@@ -19,12 +19,12 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from backend.db import Database, migrate
-from backend.retention import RetentionError, Terms
+from backend.operations.retention import RetentionError, Terms
 from backend.settings import Settings
-from core.wire.settings import settings_problems
-from core.wire.store import StoreError
-from core.wire.terminal import run_program
-from core.wire.token_files import TokenFileError
+from common.object_store import StoreError
+from common.service_settings import settings_problems
+from common.terminal import run_program
+from common.token_files import TokenFileError
 
 # Not taken from the docstring, which ``python -OO`` (PYTHONOPTIMIZE=2) removes.
 _HELP = "What needs the database itself: serve, migrate, bootstrap, gc, db. Settings come from the environment."
@@ -73,8 +73,8 @@ def collect(
     ] = _TERMS.token_days,
 ) -> None:
     """Find what nothing needs any more: files of deleted runs and failed attempts, old log lines, tokens."""
-    from backend.artifacts import open_store
-    from backend.retention import apply, plan
+    from backend.artifacts.run_files import open_store
+    from backend.operations.retention import apply, plan
 
     settings = _settings()
     terms = Terms(attempt_days, orphan_hours, log_days, token_days, settings.idempotency_hours)
@@ -142,8 +142,8 @@ def serve(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default DKD_PORT.")] = None,
 ) -> None:
     """Serve the API. The database must have been migrated; tokens are made on the first start."""
-    from backend.connections import raise_descriptor_limit
-    from backend.db.sole import ServedError, sole_server
+    from backend.api.connections import raise_descriptor_limit
+    from backend.db.single_owner import ServedError, sole_server
     from backend.logging import configure
 
     settings = _settings()
@@ -162,9 +162,9 @@ def serve(
 def _serve(settings: Settings, host: str, port: int) -> None:
     import uvicorn
 
+    from backend.api.connections import Connection
     from backend.app import create_app
-    from backend.connections import Connection
-    from backend.watchdog import Watchdog
+    from backend.operations.watchdog import Watchdog
 
     _bootstrap(settings)
     app = create_app(settings)

@@ -10,18 +10,19 @@ from collections.abc import AsyncIterator
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from backend import errors, openapi, routes
-from backend.artifacts import open_store
+from backend import errors, routes
+from backend.api import openapi
+from backend.api.body_limits import limits
+from backend.api.middleware import AccessLog, HostCheck, SecurityHeaders
+from backend.api.strict_query import refuse_unknown
+from backend.artifacts.run_files import open_store
 from backend.db import Database
-from backend.limits import limits
-from backend.middleware import AccessLog, HostCheck, SecurityHeaders
-from backend.monitoring import Monitor
-from backend.nudge import Nudger
-from backend.parameters import refuse_unknown
-from backend.reconciler import Reconciler
+from backend.operations.prometheus_metrics import Monitor
+from backend.operations.webhooks import Webhooks
+from backend.queue.nudge import Nudger
+from backend.queue.nudge_debouncer import Waker
+from backend.queue.reconciler import Reconciler
 from backend.settings import Settings
-from backend.waking import Waker
-from backend.webhooks import Webhooks
 from core.catalog import load_plugins
 
 DESCRIPTION = """Knowledge-distillation experiments: submit one, watch its runs converge, compare its methods.

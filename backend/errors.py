@@ -16,11 +16,11 @@ from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, Operational
 from starlette.exceptions import HTTPException
 
 from backend.db.engine import is_locked
+from common.input_bounds import MAX_PROBLEMS
+from common.object_store import StoreError
 from core.events import is_full_disk
-from core.spec import SpecError
-from core.wire.bounds import MAX_PROBLEMS
-from core.wire.public import ProblemDetails, ProblemField
-from core.wire.store import StoreError
+from core.protocol.public import ProblemDetails, ProblemField
+from core.specs import SpecError
 
 _log = structlog.get_logger(__name__)
 

@@ -10,9 +10,9 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
 from backend.logging import LogFormat, LogLevel
-from core.wire.local import Home
-from core.wire.settings import ServiceSettings
-from core.wire.store import parse_artifacts
+from common.home import Home
+from common.object_store import parse_artifacts
+from common.service_settings import ServiceSettings
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 

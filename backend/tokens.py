@@ -21,9 +21,9 @@ from backend.db.models import Token
 from backend.db.prepared import Prepared
 from backend.errors import ApiError, conflict, not_found
 from backend.settings import Settings
-from core.wire.access import TokenInfo, TokenMade, TokenRequest
-from core.wire.public import ProblemField
-from core.wire.token_files import TokenFileError, read_token, weakness_of
+from common.token_files import TokenFileError, read_token, weakness_of
+from core.protocol.access import TokenInfo, TokenMade, TokenRequest
+from core.protocol.public import ProblemField
 
 _log = structlog.get_logger(__name__)
 

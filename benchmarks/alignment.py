@@ -15,7 +15,7 @@ import torch
 from core import methods
 from core.diagnostics.gradients import measure
 from core.methods import LogitBatch
-from core.spec import MethodChoice
+from core.specs import MethodChoice
 
 SIZE, TEMPERATURE, STEPS, SEEDS = 64, 4.0, 2000, 5
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import machine
-from core.spec import parse_experiment
+from core.specs import parse_experiment
 
 ROOT = Path(__file__).parents[1]
 BUSY = 2

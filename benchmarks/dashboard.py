@@ -32,7 +32,7 @@ from urllib.request import urlopen
 from benchmarks import machine
 from client import Client, WorkerClient
 from core.events import Log, Metrics, Record, Started
-from core.wire.worker import ArtifactRef, Claim, EventBatch, Outcome, Registration
+from core.protocol.worker import ArtifactRef, Claim, EventBatch, Outcome, Registration
 from tests import browser, served
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from benchmarks import machine
 from core import methods
 from core.diagnostics.gradients import measure
 from core.methods import LogitBatch
-from core.spec import MethodChoice
+from core.specs import MethodChoice
 
 ROUNDS = 200
 AUTHORS_NAME = "decoupled_gradient_distillation"  # of DKD-Align, among the functions of the author's code

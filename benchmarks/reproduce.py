@@ -23,7 +23,7 @@ from benchmarks.reproduction import part  # noqa: F401 (adds its entry to the ca
 from benchmarks.reproduction.cells import BusyError, Cell, cells_of, write_json
 from benchmarks.reproduction.pairs import PAIRS, TEACHER, TITLES, Pair, Setting, plan
 from benchmarks.reproduction.table import Results, markdown
-from core.spec import SpecError
+from core.specs import SpecError
 
 _ROOT = Path(__file__).resolve().parents[1]
 _POLL_SECONDS = 0.2

@@ -32,7 +32,7 @@ def main() -> None:
     ]
     cases = {
         "python alone": "pass",
-        "core.spec": "import core.spec",
+        "core.specs": "import core.specs",
         "backend.app": "import backend.app",
         "client": "import client",
         "client.cli (dkd)": "import client.cli",

@@ -38,11 +38,11 @@ from core.catalog.methods import DKDParams
 from core.data import Augmentation, Dataset, DatasetError, Split
 from core.diagnostics.accuracy import top_accuracies
 from core.events import Journal, Metrics, read_journal
-from core.spec import DatasetChoice, MethodChoice, RunSpec, Speed, parse_experiment
+from core.specs import DatasetChoice, MethodChoice, RunSpec, Speed, parse_experiment
 from core.training import Options
 from core.training.engine import Engine
+from core.training.performance import Chosen, Work, choose, use_threads
 from core.training.ranks import ALONE
-from core.training.speed import Chosen, Work, choose, use_threads
 
 RESULTS = Path(__file__).parent / "results"
 LOOPS = ("plain", "float32", "auto", "reused")

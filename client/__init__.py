@@ -1,5 +1,6 @@
 """The typed client of DKD Lab's backend, and the ``dkd`` command line on it."""
 
+from client.client import Client, ServerEvent
 from client.errors import (
     ApiError,
     BackendSilent,
@@ -8,10 +9,9 @@ from client.errors import (
     InsecureConnection,
     NotABackend,
 )
-from client.http import Client, ServerEvent
-from client.objects import Experiment, Metrics, Run
+from client.models import Experiment, Metrics, Run
 from client.worker import WorkerClient
-from core.spec import SpecError, YamlDumper, load_text
+from core.specs import SpecError, YamlDumper, load_text
 
 __all__ = [
     "ApiError",

@@ -26,12 +26,12 @@ from client.errors import (
     InsecureConnection,
     NotABackend,
 )
-from core.spec import SpecError
-from core.spec.problems import problems_of
-from core.wire.http import HttpSettingsError, open_client, proxy_for
-from core.wire.local import Home
-from core.wire.public import ProblemDetails
-from core.wire.token_files import read_token
+from common.home import Home
+from common.http_clients import HttpSettingsError, open_client, proxy_for
+from common.token_files import read_token
+from core.protocol.public import ProblemDetails
+from core.specs import SpecError
+from core.specs.problems import problems_of
 
 _log = logging.getLogger(__name__)
 

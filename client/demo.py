@@ -15,17 +15,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from client.client import Client
 from client.errors import ApiError, BackendUnreachable
-from client.http import Client
-from client.render import console_for, duration
-from client.render_comparisons import comparison_view
+from client.progress import Snapshot, of_experiment, watch
+from client.rendering.comparisons import comparison_view
+from client.rendering.tables import console_for, duration
 from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested, embedded
 from client.stack.services import connect, missing_packages
-from client.watching import Snapshot, of_experiment, watch
-from core.spec import ExperimentSpec, SpecError, read_experiment
-from core.wire.local import Home
-from core.wire.public import Experiment
-from core.wire.terminal import run_program
+from common.home import Home
+from common.terminal import run_program
+from core.protocol.public import Experiment
+from core.specs import ExperimentSpec, SpecError, read_experiment
 
 _MOST_HOMES = 100
 _MOST_NAMES = 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.wire.public import ProblemDetails
+from core.protocol.public import ProblemDetails
 
 
 class ApiError(Exception):

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from client.connection import API, Connection, part
 from client.errors import ApiError
-from core.wire.stored import ArtifactList, RunNews, Upload, UploadList
+from core.protocol.artifacts import ArtifactList, RunNews, Upload, UploadList
 
 _BLOCK = 1 << 20
 

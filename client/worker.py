@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from client.connection import API, Connection, Reply, find_token, find_url
 from client.errors import BackendUnreachable
-from core.wire.local import Home
-from core.wire.worker import (
+from common.home import Home
+from core.protocol.worker import (
     Claim,
     ClaimReply,
     ClaimRequest,

@@ -18,10 +18,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from common.terminal import printable_json
 from core import catalog, launch
 from core.events import MACHINE_EXIT, is_full_disk
-from core.spec import Problem, RunSpec, SpecError, problems_of, read_experiment
-from core.wire.terminal import printable_json
+from core.specs import Problem, RunSpec, SpecError, problems_of, read_experiment
 
 # Not taken from the docstring, which ``python -OO`` (PYTHONOPTIMIZE=2) removes.
 _DESCRIPTION = "Train a spec with no service at all, train one run for a worker, print the catalog."

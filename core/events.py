@@ -22,9 +22,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
-from core.undecodable import visible
-from core.wire.bounds import Sha256
-from core.wire.reported import (
+from common.input_bounds import Sha256
+from common.report_bounds import (
     MOST_EPOCHS,
     MOST_PARAMETERS,
     MOST_SECONDS,
@@ -36,6 +35,7 @@ from core.wire.reported import (
     fit,
     fit_environment,
 )
+from core.undecodable import visible
 
 _log = logging.getLogger(__name__)
 

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.formatting import mean_text, value_text
 from core import models
 from core.catalog import DATASETS
 from core.catalog.models import TIMM
 from core.events import IMAGES_KEY, JOURNAL_NAME, Event, Failed, Finished, Log, Started, read_journal
 from core.launch import launch
-from core.spec import ExperimentSpec, PlannedRun, Problem, SpecError, warnings_of
+from core.specs import ExperimentSpec, PlannedRun, Problem, SpecError, warnings_of
 from core.training import Options, TeacherSource, run_training, stop_on_sigterm
 from core.training.checkpoint import CHECKPOINT_NAME
-from core.wire.numbers import mean_text, value_text
 
 _NAMED = 3
 

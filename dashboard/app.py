@@ -13,8 +13,8 @@ from typing import Any
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard.front import Front
-from dashboard.gate import Gate
+from dashboard.server.asset_middleware import Front
+from dashboard.server.gate import Gate
 
 # What the pages need and Streamlit has not imported yet takes a second, which the first visitor would wait.
 _WARM = ("plotly.graph_objects", "plotly.io", "dashboard.views.run", "dashboard.views.compare")

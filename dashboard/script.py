@@ -6,7 +6,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import login, plot, session
+from dashboard import session
+from dashboard.charts import chart_component
+from dashboard.server import login
 from dashboard.views import compare, loss_explorer, new_experiment, overview, results, run, runs, teachers, workers
 
 _ICON = Path(__file__).with_name("assets") / "icon.svg"
@@ -34,7 +36,7 @@ def main() -> None:
         inside = login.inside()
         # Also of those outside, so that their link still leads to its page once they have come in.
         chosen = st.navigation(shown, position="top" if inside else "hidden")
-        plot.prepare()
+        chart_component.prepare()
         if inside:
             login.keep()
             chosen.run()

@@ -13,11 +13,11 @@ import streamlit as st
 from streamlit.navigation.page import Page
 
 from client import ApiError, BackendUnreachable, Client, ClientSettingsError
-from core.wire.public import Catalog
-from dashboard import login
-from dashboard.address import AddressError
-from dashboard.live import CurveStore
+from core.protocol.public import Catalog
+from dashboard.addresses import AddressError
+from dashboard.curves.store import CurveStore
 from dashboard.markup import code, escape
+from dashboard.server import login
 
 REFRESH_SECONDS = 2.0
 """Between two looks at what changes. A metric is then on the screen about as long after the backend has it."""

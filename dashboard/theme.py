@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from core.wire.public import RunState
+from core.protocol.public import RunState
 from dashboard.markup import escape
 
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"

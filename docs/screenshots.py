@@ -26,9 +26,9 @@ from client import Client
 from client.demo import example
 from client.stack import Options, Signals, Stack, embedded
 from client.stack.services import connect
-from core.spec import read_experiment
-from core.wire.local import Home
-from core.wire.public import TERMINAL, Experiment
+from common.home import Home
+from core.protocol.public import TERMINAL, Experiment
+from core.specs import read_experiment
 from tests import browser
 
 if TYPE_CHECKING:

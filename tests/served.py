@@ -18,7 +18,7 @@ from backend.settings import Settings
 from backend.tokens import ADMIN_SCOPES, WORKER_SCOPES, add_token
 from client import WorkerClient
 from core.events import Event, Log, Metrics, Record, Started
-from core.wire.worker import ArtifactRef, Claim, EventBatch, Outcome, Registration
+from core.protocol.worker import ArtifactRef, Claim, EventBatch, Outcome, Registration
 from tests.services import free_port
 
 ADMIN_TOKEN = "admin-token"

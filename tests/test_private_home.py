@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from backend.__main__ import cli
 from backend.db import Database, migrate
 from backend.settings import Settings
-from core.wire.local import Home
+from common.home import Home
 
 NAMES = [
     b"a?b#c %41 \xc3\xa9",

@@ -6,23 +6,25 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("core", "backend", "worker", "client", "dashboard")
+ROOMS = ("common", "core", "backend", "worker", "client", "dashboard")
 
-TORCH_FREE = ("core.spec", "core.catalog", "core.events", "core.wire", "core.explain")
+TORCH_FREE = ("core.specs", "core.catalog", "core.events", "core.protocol", "core.explain")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "core": (),
-    # The loss terms in numpy, for what the report on the claims says of the loss itself.
-    "backend": ("core.spec", "core.catalog", "core.events", "core.wire", "core.explain"),
-    "worker": ("core.spec", "core.events", "core.wire", "client"),
-    # The catalog for plugins only: a spec that names an entry from outside is validated before it is sent.
-    "client": ("core.spec", "core.catalog", "core.events", "core.wire"),
-    "dashboard": ("client", "core.explain", "core.wire"),
+    "common": (),
+    "core": ("common",),
+    # `explain` has the loss terms in numpy, for the report on claims about the loss itself.
+    "backend": ("common", "core.specs", "core.catalog", "core.events", "core.protocol", "core.explain"),
+    "worker": ("common", "core.specs", "core.events", "core.protocol", "client"),
+    # The catalog is imported for plugins alone: a spec that names a plugin's entry is validated before it is sent.
+    "client": ("common", "core.specs", "core.catalog", "core.events", "core.protocol"),
+    "dashboard": ("common", "client", "core.explain", "core.protocol"),
 }
 
 
@@ -34,7 +36,7 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively; name the room"
             module = node.module or ""
-            # `from core import spec` names core.spec.
+            # `from core import spec` names core.specs.
             yield from (f"{module}.{alias.name}" if module in ROOMS else module for alias in node.names)
 
 
@@ -89,3 +91,22 @@ def test_every_dashboard_module_starts_without_torch() -> None:
     ]
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def folder_of(module: str) -> str:
+    """The folder of a room that a module belongs to; a module at the top of its room counts as a folder of its own."""
+    return ".".join(module.split(".")[:2])
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "client"])
+def test_folders_of_a_room_import_each_other_in_one_direction(room: str) -> None:
+    graph: dict[str, set[str]] = {}
+    for path in files(room):
+        folder = folder_of(module_of(path))
+        imported = {folder_of(name) for name in imports(path) if within(name, (room,))}
+        graph.setdefault(folder, set()).update(imported - {folder, room})
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the folders of the circle

@@ -14,7 +14,7 @@ from backend.db import Database, migrate
 from backend.settings import Settings
 from backend.tokens import bootstrap, identify
 from client.connection import find_token
-from core.wire.token_files import TokenFileError, read_token, weakness_of
+from common.token_files import TokenFileError, read_token, weakness_of
 
 GOOD = "dkd_abcdefghijklmnopqrstuvwxyz"
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import structlog
 from pydantic import ValidationError
 
-from core.wire.settings import settings_problems
-from core.wire.terminal import run_program
+from common.service_settings import settings_problems
+from common.terminal import run_program
 from worker.app import Pruner, arguments, create_app, make_broker_folders
 from worker.devices import DeviceError
 from worker.identity import Identity

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import Celery, signals
 
-from core.wire.local import NUDGE_QUEUE, NUDGE_TASK, celery_settings
+from common.celery_config import NUDGE_QUEUE, NUDGE_TASK, celery_settings
 from worker.identity import Identity
 from worker.service import WorkerService
 from worker.settings import WorkerSettings
@@ -25,7 +25,7 @@ def create_app(settings: WorkerSettings, service: WorkerService) -> Celery:
     app.conf.update(celery_settings(settings.broker_url, settings.broker))
     # Without end: the work comes over HTTP too, and a worker that gave the broker up would give its trainings up.
     app.conf.broker_connection_max_retries = None
-    app.conf.worker_consumer = "worker.nudges:Consumer"
+    app.conf.worker_consumer = "worker.nudge_filter:Consumer"
 
     def run_next() -> None:
         service.supervisor.run_next()

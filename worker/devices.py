@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.events import GPUS_GIVEN, MOST_THREADS, THREADS
-from worker.descendants import WORKER_MARK
+from worker.process_tree import WORKER_MARK
 
 _SECRETS = (
     "DKD_WORKER_TOKEN",

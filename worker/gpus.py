@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import psutil
 import structlog
 
-from core.wire.public import GpuUse
-from worker.descendants import WORKER_MARK
+from core.protocol.public import GpuUse
+from worker.process_tree import WORKER_MARK
 
 log = structlog.get_logger()
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import structlog
 
 from client import ApiError, BackendUnreachable
-from core.wire.worker import Heartbeat, Registered, Registration
+from core.protocol.worker import Heartbeat, Registered, Registration
 from worker import clock
-from worker.api import UNKNOWN, WorkerApi
-from worker.condition import Condition
+from worker.backend_link import UNKNOWN, WorkerApi
+from worker.health import Condition
 from worker.supervisor import Supervisor
 
 log = structlog.get_logger()
@@ -24,8 +24,8 @@ class HeartbeatThread:
     """Registers, as often as needed, and then sends a heartbeat every ``heartbeat_seconds``.
 
     A lease is counted from the *sending* of the heartbeat that renewed it: the backend cannot have counted from
-    earlier. What a lease's end means for a training is its supervisor's to enforce (``worker.watch``), which an
-    unanswered request here does not hold up.
+    earlier. What a lease's end means for a training is its supervisor's to enforce (``worker.training_monitor``), which
+    an unanswered request here does not hold up.
 
     Args:
         chores: called on every beat, for what is to be tidied from time to time.

@@ -7,10 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from core.events import FROM_OUTSIDE, MACHINE_EXIT, Failed, Finished, Stopped
-from core.wire.worker import Outcome
-from worker.attempt import Attempt, ClaimError
-from worker.held import HeldRun, Want
-from worker.process import Exit
+from core.protocol.worker import Outcome
+from worker.attempt_folder import Attempt, ClaimError
+from worker.leased_run import HeldRun, Want
+from worker.training_process import Exit
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from client import ApiError, BackendUnreachable
 from core.events import Checkpointed, Event, Failed, Finished, JournalReader, Log, Metrics, Record, Started, Stopped
-from core.wire.worker import EventBatch
-from worker.api import FENCED, UNKNOWN, WorkerApi, is_passing
-from worker.held import HeldRun, Want
+from core.protocol.worker import EventBatch
+from worker.backend_link import FENCED, UNKNOWN, WorkerApi, is_passing
+from worker.leased_run import HeldRun, Want
 
 log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ _TAIL_LINES = 20
 
 
 class Keeper(Protocol):
-    """Brings checkpoints to where another machine finds them; ``worker.transfer.Upload`` is one."""
+    """Brings checkpoints to where another machine finds them; ``worker.artifact_transfer.Upload`` is one."""
 
     def want(self, event: Checkpointed) -> int: ...
 

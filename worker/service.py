@@ -9,20 +9,20 @@ from collections.abc import Callable
 import structlog
 
 from client import WorkerClient
-from core.wire.local import Home
-from core.wire.store import ObjectStore
-from core.wire.worker import Registration
-from worker.api import Link, WorkerApi
-from worker.condition import Condition, Observer, disk_problem
-from worker.descendants import WORKER_MARK, end_marked
+from common.home import Home
+from common.object_store import ObjectStore
+from core.protocol.worker import Registration
+from worker.artifact_transfer import Transfer
+from worker.backend_link import Link, WorkerApi
 from worker.devices import Devices, find_devices, training_environment
 from worker.gpus import Guard, find_monitor
+from worker.health import Condition, Observer, disk_problem
 from worker.heartbeat import HeartbeatThread
 from worker.identity import Identity
+from worker.process_tree import WORKER_MARK, end_marked
 from worker.settings import WorkerSettings
 from worker.supervisor import Plan, Supervisor
-from worker.transfer import Transfer
-from worker.watch import Limits
+from worker.training_monitor import Limits
 
 log = structlog.get_logger()
 

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from core.spec import WorkerLabel
-from core.wire.local import Home
-from core.wire.settings import ServiceSettings
-from core.wire.store import parse_artifacts
-from core.wire.worker import WorkerName
+from common.home import Home
+from common.object_store import parse_artifacts
+from common.service_settings import ServiceSettings
+from core.protocol.worker import WorkerName
+from core.specs import WorkerLabel
 
 
 def _home() -> Path:

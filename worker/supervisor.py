@@ -14,18 +14,18 @@ import structlog
 
 from client import ApiError, BackendUnreachable
 from core.events import MACHINE_EXIT
-from core.wire.worker import Claim, ClaimRequest, Holding, Order, Outcome
+from core.protocol.worker import Claim, ClaimRequest, Holding, Order, Outcome
 from worker import clock
-from worker.api import FENCED, UNKNOWN, WorkerApi, is_passing
-from worker.attempt import Attempt, ClaimError, prepare
+from worker.artifact_transfer import Transfer, Upload
+from worker.attempt_folder import Attempt, ClaimError, prepare
+from worker.backend_link import FENCED, UNKNOWN, WorkerApi, is_passing
 from worker.gpus import Guard
-from worker.held import HeldRun, Want
+from worker.leased_run import HeldRun, Want
 from worker.outcome import Ending, outcome_of
-from worker.process import Spawner
 from worker.reporter import Reporter
 from worker.slots import Slots
-from worker.transfer import Transfer, Upload
-from worker.watch import Limits, watch
+from worker.training_monitor import Limits, watch
+from worker.training_process import Spawner
 
 log = structlog.get_logger()
 

@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from backend import statistics
-from backend.comparisons import convergence, same_data, settings, values, verdicts
-from backend.comparisons.build import Options, condition, sample_of
-from backend.comparisons.data import ACCURACY, Sample, curves
+from backend.comparisons import convergence, metric_selection, same_data, setting_differences, statistics, verdicts
+from backend.comparisons.compare import Options, condition, sample_of
 from backend.comparisons.groups import Method, Question, methods_of, paired, test_of
 from backend.comparisons.loss_claims import Setting, loss_claims
+from backend.comparisons.run_data import ACCURACY, Sample, curves
 from backend.db import models
 from backend.errors import invalid
+from common.formatting import SIGNIFICANCE, p_text, point_text, span_text
 from core.catalog import DATASETS
-from core.spec import DatasetChoice
-from core.wire.comparisons import Claim, Claims, Interval, Paired, Verdict
-from core.wire.numbers import SIGNIFICANCE, p_text, point_text, span_text
-from core.wire.public import ProblemField
+from core.protocol.comparisons import Claim, Claims, Interval, Paired, Verdict
+from core.protocol.public import ProblemField
+from core.specs import DatasetChoice
 
 COMPACT = "The features of a class get more compact: neural collapse is faster (NC1 is lower)."
 FASTER = "It converges faster: fewer epochs to the target accuracy."
@@ -84,8 +83,8 @@ def judge(session: Session, experiments: Sequence[models.Experiment], options: O
 def _from_runs(session: Session, sample: Sample, align: Sequence[str], baseline: str, options: Options) -> list[_Test]:
     done = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
     series = curves(session, done, [ACCURACY])  # claim 4 counts epochs, so nothing is asked of times
-    collapse = methods_of(sample, values.pick(session, sample, NC1, "last"), {}, options.goal)
-    accuracy = methods_of(sample, values.pick(session, sample, ACCURACY, "last"), series, options.goal)
+    collapse = methods_of(sample, metric_selection.pick(session, sample, NC1, "last"), {}, options.goal)
+    accuracy = methods_of(sample, metric_selection.pick(session, sample, ACCURACY, "last"), series, options.goal)
     tests = []
     for label in align:
         tests += [
@@ -209,7 +208,7 @@ def _setting(sample: Sample) -> Setting:
 def _notes(sample: Sample, setting: Setting, tests: int) -> list[str]:
     found = [
         *same_data.notes(sample),
-        *settings.pooled(sample),
+        *setting_differences.pooled(sample),
         f"Claims 1 and 2 are of the loss itself, computed for {setting.classes} classes and T = "
         f"{setting.temperature:g}; nearly the same means within 5 %.",
         "Claims 3 to 5 are judged by pairs: a verdict needs p < 0.05 after Holm, and for 3 and 5 an interval without "

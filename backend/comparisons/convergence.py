@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from backend import statistics
-from backend.comparisons import timing
-from backend.comparisons.data import ACCURACY, Curve, Curves, Key, Student
-from core.wire.comparisons import Convergence, NotCounted, PairedConvergence, Reached
+from backend.comparisons import statistics, timing
+from backend.comparisons.run_data import ACCURACY, Curve, Curves, Key, Student
+from core.protocol.comparisons import Convergence, NotCounted, PairedConvergence, Reached
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from backend import statistics
-from backend.comparisons import convergence, power, settings, timing, verdicts
+from backend.comparisons import convergence, power, setting_differences, statistics, timing, verdicts
 from backend.comparisons.convergence import Goal
-from backend.comparisons.data import Curves, Key, Sample, Student
-from backend.comparisons.values import Picked
+from backend.comparisons.metric_selection import Picked
+from backend.comparisons.run_data import Curves, Key, Sample, Student
+from common.formatting import signed, spread_text
 from core.catalog import METRICS
-from core.wire.comparisons import (
+from core.protocol.comparisons import (
     Better,
     Group,
     MissingPair,
@@ -22,7 +22,6 @@ from core.wire.comparisons import (
     Timing,
     Which,
 )
-from core.wire.numbers import signed, spread_text
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def paired(method: Method, base: Method, sample: Sample, question: Question) -> 
     differences = statistics.by_block(by_pair)
     summary = statistics.summarize(differences)
     vary = sample.teachers_vary
-    unlike = settings.unlike((method.runs[key], base.runs[key]) for key in shared)
+    unlike = setting_differences.unlike((method.runs[key], base.runs[key]) for key in shared)
     tested = question.tested
     needed = (
         power.seeds_needed(question.difference, summary.sd, summary.n)
@@ -178,7 +177,7 @@ def judged(pairs: Sequence[Paired], question: Question) -> list[Paired]:
     for pair, test, decision in zip(pairs, tests, verdicts.decide(tests), strict=True):
         said = (
             _sentence(pair, test, decision, question),
-            *settings.sentences(pair.unlike, pair.n),
+            *setting_differences.sentences(pair.unlike, pair.n),
             *_seeds_sentence(pair, question),
         )
         changes = {"sign_flip_p_holm": decision.p_holm, "verdict": decision.verdict, "sentence": " ".join(said)}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.wire.comparisons import Claim
+from core.protocol.comparisons import Claim
 
 if TYPE_CHECKING:
     from core.explain import Array

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.comparisons import values, verdicts
-from backend.comparisons.build import Options, baseline_of, condition, conditions, sample_of
-from backend.comparisons.data import Sample
+from backend.comparisons import metric_selection, verdicts
+from backend.comparisons.compare import Options, baseline_of, condition, conditions, sample_of
 from backend.comparisons.groups import Method, Question, group, methods_of, paired, test_of
+from backend.comparisons.run_data import Sample
 from backend.db import models
+from common.formatting import SIGNIFICANCE, p_text
 from core.catalog import METRICS
 from core.catalog.metrics import COUNTS
-from core.wire.comparisons import WHICH, Overview, OverviewCell, OverviewRow
-from core.wire.numbers import SIGNIFICANCE, p_text
+from core.protocol.comparisons import WHICH, Overview, OverviewCell, OverviewRow
 
 GROUPS = ("test", "oracle", "val", "fidelity", "calibration", "collapse", "robustness")
 _TEACHERS = ("_teacher", "_teacher_drop")
@@ -36,12 +36,14 @@ def overview(
     sample = sample_of(session, experiments)
     baseline = baseline_of(sample, options.baseline)
     metrics = _measured(session, sample, groups)
-    picked = values.pick_all(session, sample, metrics, options.which)
-    titles = values.title_of(session, sample, metrics)
+    picked = metric_selection.pick_all(session, sample, metrics, options.which)
+    titles = metric_selection.title_of(session, sample, metrics)
     rows: list[OverviewRow] = []
     tests: dict[tuple[str, str], verdicts.Test] = {}
     for metric in metrics:
-        one = {student.run_id: picked[metric].get(student.run_id, values.Picked()) for student in sample.students}
+        one = {
+            student.run_id: picked[metric].get(student.run_id, metric_selection.Picked()) for student in sample.students
+        }
         if any(item.value is not None for item in one.values()):
             methods = methods_of(sample, one, {}, options.goal)
             row = _row(methods, baseline, sample, Question(metric, options.which), tests)

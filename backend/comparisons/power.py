@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from core.wire.comparisons import SeedsNeeded
+from core.protocol.comparisons import SeedsNeeded
 
 POWER = 0.8
 LEAST_PAIRS = 4

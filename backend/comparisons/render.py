@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from backend.comparisons.sheets import Sheet, Text
-from core.wire.comparisons import (
+from common.formatting import NOTHING, difference_text, interval_text, mean_text, p_text, point_text, value_text
+from core.protocol.comparisons import (
     WHICH,
     Cell,
     Claims,
@@ -19,7 +20,6 @@ from core.wire.comparisons import (
     Published,
     Table,
 )
-from core.wire.numbers import NOTHING, difference_text, interval_text, mean_text, p_text, point_text, value_text
 
 
 def comparison_sheet(found: Comparison) -> Sheet:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from backend.comparisons.data import Data, Sample, Student, Teacher
+from backend.comparisons.run_data import Data, Sample, Student, Teacher
 
 # Their images come with a package or are computed: runs that did not record them had the same.
 _GIVEN = ("digits", "synthetic")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.wire.terminal import printable
+from common.terminal import printable
 
 _LATEX = {
     "\\": r"\textbackslash{}",

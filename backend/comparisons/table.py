@@ -11,20 +11,19 @@ from typing import Any, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend import statistics
-from backend.comparisons import missing, rows, same_data, values, verdicts
-from backend.comparisons.build import Options, condition, refuse_unknown
+from backend.comparisons import experiment_keys, gaps, metric_selection, same_data, statistics, verdicts
+from backend.comparisons.compare import Options, condition, refuse_unknown
 from backend.comparisons.convergence import Goal
-from backend.comparisons.data import Data, Key, Sample, load, merged
 from backend.comparisons.groups import Method, Question, group, methods_of
-from backend.comparisons.settings import pooled
+from backend.comparisons.run_data import Data, Key, Sample, load, merged
+from backend.comparisons.setting_differences import pooled
 from backend.db import models
 from backend.errors import invalid
+from common.formatting import SIGNIFICANCE, p_text
 from core.catalog.published import PUBLISHED, PublishedRow, published_for
-from core.wire import comparisons as wire
-from core.wire.comparisons import WHICH, Cell, Published, PublishedTable, Table, TableRow, Which
-from core.wire.numbers import SIGNIFICANCE, p_text
-from core.wire.public import ProblemField
+from core.protocol import comparisons as wire
+from core.protocol.comparisons import WHICH, Cell, Published, PublishedTable, Table, TableRow, Which
+from core.protocol.public import ProblemField
 
 Test = Literal["sign_flip", "t"]
 MOST_EXPERIMENTS = 500
@@ -94,11 +93,11 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
     Raises ApiError 422 for a baseline that is in none of them, and for an unknown metric.
     """
     loaded = list(load(session, list(dict.fromkeys(experiments))).values())
-    samples = [part for row in rows.grouped(loaded) for part in same_data.split(merged(row))]
+    samples = [part for row in experiment_keys.grouped(loaded) for part in same_data.split(merged(row))]
     labels = list(dict.fromkeys(label for sample in samples for label in sample.labels))
     baseline = _baseline(samples, labels, layout.baseline)
     every = merged(loaded) if loaded else Sample((), (), ())
-    picked = values.pick(session, every, layout.metric, layout.which)
+    picked = metric_selection.pick(session, every, layout.metric, layout.which)
     if loaded:
         refuse_unknown(session, every, Options(metric=layout.metric, which=layout.which), picked)
     made = [_Row.of(sample, picked, layout) for sample in samples]
@@ -107,7 +106,7 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
     titles = [row.title for row in made]
     return Table(
         metric=layout.metric,
-        title=values.title_of(session, every, [layout.metric])[layout.metric],
+        title=metric_selection.title_of(session, every, [layout.metric])[layout.metric],
         unit=layout.question.unit,
         better=layout.question.better,
         epoch=layout.which,
@@ -128,7 +127,7 @@ class _Row:
     published: Sequence[PublishedRow]
 
     @classmethod
-    def of(cls, sample: Sample, picked: Mapping[str, values.Picked], layout: Layout) -> _Row:
+    def of(cls, sample: Sample, picked: Mapping[str, metric_selection.Picked], layout: Layout) -> _Row:
         spec = sample.spec
         blocks = dict.fromkeys(key[0] for key in sample.keys)
         wanted = [(block, seed) for block in blocks for seed in layout.seeds]
@@ -175,7 +174,7 @@ class _Row:
             sd=summary.sd,
             interval=summary.interval,
             run_ids=[method.runs[key].run_id for key in self.keys if key in mine],
-            missing=missing.holes(method, self.sample, lacking),
+            missing=gaps.holes(method, self.sample, lacking),
             published=_published(self.published, method.name),
         )
         base = self.methods.get(baseline)
@@ -207,7 +206,7 @@ class _Row:
             seeds=sorted({seed for _, seed in self.keys}),
             teacher_seeds=[teacher.seed for teacher in self.sample.teachers],
             cells=cells,
-            commands=missing.commands(self.methods, self.sample, self.keys),
+            commands=gaps.commands(self.methods, self.sample, self.keys),
         )
 
 

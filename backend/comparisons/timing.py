@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from backend.comparisons.data import Curve, Student
-from core.wire.comparisons import Reached, Timing
+from backend.comparisons.run_data import Curve, Student
+from core.protocol.comparisons import Reached, Timing
 
 REUSED, TEACHER_SECONDS = "speed/teacher_reused", "speed/teacher_seconds"
 _ALIKE = 5.0

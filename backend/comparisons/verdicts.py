@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from backend import statistics
-from backend.statistics import Better
-from core.wire.comparisons import Interval
-from core.wire.numbers import SIGNIFICANCE, p_text, signed, span_text
+from backend.comparisons import statistics
+from backend.comparisons.statistics import Better
+from common.formatting import SIGNIFICANCE, p_text, signed, span_text
+from core.protocol.comparisons import Interval
 
 Verdict = Literal["better", "worse", "higher", "lower", "unclear"]
 

@@ -1,9 +1,9 @@
 """The database: its tables, its transactions, its clock."""
 
+from backend.db.chunks import chunked
 from backend.db.clock import now
 from backend.db.engine import Database, objects
 from backend.db.ids import new_id, new_ids
-from backend.db.parts import parts
 from backend.db.types import UtcDateTime, db_now
 
-__all__ = ["Database", "UtcDateTime", "db_now", "new_id", "new_ids", "now", "objects", "parts"]
+__all__ = ["Database", "UtcDateTime", "chunked", "db_now", "new_id", "new_ids", "now", "objects"]

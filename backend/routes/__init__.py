@@ -11,7 +11,6 @@ from backend.routes import (
     events,
     experiments,
     exports,
-    fleet,
     health,
     metrics,
     monitoring,
@@ -20,6 +19,7 @@ from backend.routes import (
     tokens,
     uploads,
     worker,
+    workers,
 )
 
 API: tuple[APIRouter, ...] = (
@@ -34,7 +34,7 @@ API: tuple[APIRouter, ...] = (
     artifacts.router,
     comparisons.router,
     exports.router,
-    fleet.router,
+    workers.router,
     uploads.router,
     tokens.router,
 )

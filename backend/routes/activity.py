@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from backend import activity
-from backend.boundary import BoundedRoute
-from backend.deps import SessionDep, reads
-from core.wire.activity import Activity
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import SessionDep, reads
+from backend.experiments import activity
+from core.protocol.activity import Activity
 
 router = APIRouter(tags=["activity"], route_class=BoundedRoute)
 

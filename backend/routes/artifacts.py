@@ -11,12 +11,12 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.artifacts import Store, StoredFile
-from backend.boundary import BoundedRoute
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import SessionDep, StoreDep, reads
+from backend.artifacts.run_files import Store, StoredFile
 from backend.db import models
-from backend.deps import SessionDep, StoreDep, reads
 from backend.errors import ApiError, not_found
-from core.wire.stored import Artifact, ArtifactList
+from core.protocol.artifacts import Artifact, ArtifactList
 
 router = APIRouter(prefix="/runs/{run_id}/artifacts", tags=["runs"], dependencies=[reads], route_class=BoundedRoute)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from backend.boundary import BoundedRoute
-from backend.deps import reads
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import reads
 from core import catalog
-from core.spec import ExperimentSpec
-from core.wire.public import Catalog
+from core.protocol.public import Catalog
+from core.specs import ExperimentSpec
 
 router = APIRouter(tags=["catalog"], dependencies=[reads], route_class=BoundedRoute)
 

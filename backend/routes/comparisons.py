@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Response
 
 from backend import comparisons
-from backend.boundary import BoundedRoute
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import SessionDep, reads
 from backend.comparisons import Filter, Layout, Options, render, sheets
 from backend.db import models
-from backend.deps import SessionDep, reads
 from backend.routes.experiments import find
-from core.spec.parts import Seed
-from core.wire.comparisons import Claims, Comparison, Overview, PublishedTable, Table, Which
+from core.protocol.comparisons import Claims, Comparison, Overview, PublishedTable, Table, Which
+from core.specs.components import Seed
 
 router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads], route_class=BoundedRoute)
 

@@ -15,15 +15,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from backend import logs, metrics_store
-from backend.boundary import BoundedRoute
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import DatabaseDep, bearer, reads
 from backend.db import Database, models
-from backend.deps import DatabaseDep, bearer, reads
 from backend.errors import ApiError, invalid, not_found
+from backend.metrics import log_store, point_store
 from backend.routes.metrics import MAX_COUNT
 from backend.tokens import identify
-from core.wire.public import TERMINAL, ProblemField, RunProgress
-from core.wire.stored import RunNews
+from core.protocol.artifacts import RunNews
+from core.protocol.public import TERMINAL, ProblemField, RunProgress
 
 router = APIRouter(tags=["runs"], dependencies=[reads], route_class=BoundedRoute)
 
@@ -162,8 +162,8 @@ def _news(
         if run is None:
             raise not_found("run", run_id)
         progress = _progress(run)
-        metrics = metrics_store.reply(session, run, None, position.ingest, max_points)
-        lines = logs.read(session, run_id, position.line, _LINES, None if known else tail).lines
+        metrics = point_store.reply(session, run, None, position.ingest, max_points)
+        lines = log_store.read(session, run_id, position.line, _LINES, None if known else tail).lines
     after = Position(metrics.cursor, lines[-1].number if lines else position.line)
     return RunNews(
         run_id=run_id,
@@ -187,8 +187,8 @@ def _look(
         if run is None:
             return None
         progress = _progress(run)
-        metrics = metrics_store.reply(session, run, None, position.ingest, max_points)
-        lines = logs.read(session, run_id, position.line, _LINES, None).lines
+        metrics = point_store.reply(session, run, None, position.ingest, max_points)
+        lines = log_store.read(session, run_id, position.line, _LINES, None).lines
     full = len(lines) == _LINES
     events: list[ServerSentEvent] = []
     if progress != known:

@@ -8,30 +8,31 @@ from fastapi import APIRouter, BackgroundTasks, Query
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend import curation, lifecycle, listing, pausing, views
-from backend.boundary import BoundedRoute
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import DatabaseDep, SessionDep, StoreDep, WakerDep, reads, submits
 from backend.db import Database, now
 from backend.db.models import Experiment
-from backend.deps import DatabaseDep, SessionDep, StoreDep, WakerDep, reads, submits
 from backend.errors import not_found
-from core.spec.texts import normal
-from core.wire import public
-from core.wire.submissions import ExperimentChange
+from backend.experiments import experiment_edits, list_queries, serializers
+from backend.queue import lifecycle, pausing
+from core.protocol import public
+from core.protocol.submissions import ExperimentChange
+from core.specs.text_rules import normal
 
 router = APIRouter(prefix="/experiments", tags=["experiments"], route_class=BoundedRoute)
 
 
 @router.get("", dependencies=[reads])
-def experiments(session: SessionDep, kept: Annotated[listing.ExperimentQuery, Query()]) -> public.ExperimentPage:
+def experiments(session: SessionDep, kept: Annotated[list_queries.ExperimentQuery, Query()]) -> public.ExperimentPage:
     """Experiments, newest first unless asked otherwise."""
-    return listing.experiment_page(session, kept)
+    return list_queries.experiment_page(session, kept)
 
 
 # ``:path``, since a name may hold a slash.
 @router.get("/{key:path}", dependencies=[reads])
 def experiment(key: str, session: SessionDep) -> public.Experiment:
     """An experiment with its runs, by its id or its name."""
-    return views.whole_experiment(session.connection(), find(session, key))
+    return serializers.whole_experiment(session.connection(), find(session, key))
 
 
 @router.post("/{key:path}/cancel", dependencies=[submits])
@@ -82,7 +83,7 @@ def change(key: str, wanted: ExperimentChange, database: DatabaseDep) -> public.
     """Change an experiment's tags and notes. Its spec stays as it was submitted."""
     with database.write() as session:
         found = find(session, key)
-        curation.change(session, found, wanted)
+        experiment_edits.change(session, found, wanted)
     return whole(database, found.id)
 
 
@@ -116,7 +117,7 @@ def delete(key: str, database: DatabaseDep, store: StoreDep, tasks: BackgroundTa
     409 while one of its runs has not ended. A teacher that other experiments use stays, with all that is its own.
     """
     with database.write() as session:
-        gone = curation.delete_experiment(session, find(session, key))
+        gone = experiment_edits.delete_experiment(session, find(session, key))
     tasks.add_task(store.remove_runs, gone)
 
 
@@ -125,7 +126,7 @@ def whole(database: Database, experiment_id: str) -> public.Experiment:
     # After the commit: reading thousands of runs would hold SQLite's one writer up.
     with database.read() as session:
         connection = session.connection()
-        return views.whole_experiment(connection, views.experiment_of_id(connection, experiment_id))
+        return serializers.whole_experiment(connection, serializers.experiment_of_id(connection, experiment_id))
 
 
 def find(session: Session, key: str) -> Experiment:

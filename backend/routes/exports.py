@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
-from backend import records
-from backend.boundary import BoundedRoute
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import SessionDep, reads
 from backend.comparisons import sheets
-from backend.deps import SessionDep, reads
+from backend.experiments import records
 from backend.routes.experiments import find
-from core.wire.records import ExperimentRecord, RunRecord
+from core.protocol.records import ExperimentRecord, RunRecord
 
 router = APIRouter(prefix="/exports", tags=["exports"], dependencies=[reads], route_class=BoundedRoute)
 

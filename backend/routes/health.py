@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 from sqlalchemy.exc import SQLAlchemyError
 
-from backend.boundary import BoundedRoute
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import DatabaseDep
 from backend.db import migrate
-from backend.deps import DatabaseDep
 from backend.errors import ApiError
 
 router = APIRouter(tags=["health"], route_class=BoundedRoute)

@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
-from backend import logs, metrics_store
-from backend.boundary import BoundedRoute
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import SessionDep, reads
 from backend.db import models
-from backend.deps import SessionDep, reads
 from backend.errors import not_found
-from core.wire.public import LogsReply, MetricsReply
+from backend.metrics import log_store, point_store
+from core.protocol.public import LogsReply, MetricsReply
 
 router = APIRouter(tags=["runs"], dependencies=[reads], route_class=BoundedRoute)
 
@@ -34,7 +34,7 @@ def read_metrics(
     A metric without a (new) point has no series in the reply.
     """
     wanted = None if names is None else list(names)
-    reply = metrics_store.reply(session, _run(session, run_id), wanted, since, max_points)
+    reply = point_store.reply(session, _run(session, run_id), wanted, since, max_points)
     return Response(reply.model_dump_json(), media_type="application/json")  # validating our own numbers costs more
 
 
@@ -47,7 +47,7 @@ def read_logs(
     tail: Annotated[int | None, Query(ge=1, le=5000, description="Only the last so many lines.")] = None,
 ) -> LogsReply:
     """The run's log lines, in the order of their numbers."""
-    return logs.read(session, _run(session, run_id).id, after, limit, tail)
+    return log_store.read(session, _run(session, run_id).id, after, limit, tail)
 
 
 def _run(session: Session, run_id: str) -> models.Run:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from backend.boundary import BoundedRoute
-from backend.deps import reads
-from backend.monitoring import CONTENT_TYPE, Monitor
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import reads
+from backend.operations.prometheus_metrics import CONTENT_TYPE, Monitor
 
 router = APIRouter(tags=["health"], dependencies=[reads], route_class=BoundedRoute)
 

@@ -6,13 +6,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Query, Response
 
-from backend import curation, lifecycle, listing, pausing, views
-from backend.boundary import BoundedRoute
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import DatabaseDep, SessionDep, StoreDep, WakerDep, reads, submits
 from backend.db import Database, now
-from backend.deps import DatabaseDep, SessionDep, StoreDep, WakerDep, reads, submits
 from backend.errors import not_found
+from backend.experiments import experiment_edits, list_queries, serializers
+from backend.queue import lifecycle, pausing
 from backend.routes.experiments import find
-from core.wire import public
+from core.protocol import public
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=BoundedRoute)
 
@@ -23,16 +24,16 @@ router = APIRouter(prefix="/runs", tags=["runs"], route_class=BoundedRoute)
     response_model=public.RunPage,
     responses={404: {"description": "There is no such experiment"}},
 )
-def runs(session: SessionDep, kept: Annotated[listing.RunQuery, Query()]) -> Response:
+def runs(session: SessionDep, kept: Annotated[list_queries.RunQuery, Query()]) -> Response:
     """Runs, newest first unless asked otherwise."""
-    page = listing.run_page(session, kept, find(session, kept.experiment) if kept.experiment else None)
+    page = list_queries.run_page(session, kept, find(session, kept.experiment) if kept.experiment else None)
     return Response(page.model_dump_json(), media_type="application/json")  # validating our own rows costs more
 
 
 @router.get("/{run_id}", dependencies=[reads])
 def run(run_id: str, session: SessionDep) -> public.Run:
     """A run with its spec, attempts and environment."""
-    found = views.whole_run(session, run_id)
+    found = serializers.whole_run(session, run_id)
     if found is None:
         raise not_found("run", run_id)
     return found
@@ -116,13 +117,13 @@ def delete(run_id: str, database: DatabaseDep, store: StoreDep, tasks: Backgroun
     409 while it has not ended, and for a teacher that students use.
     """
     with database.write() as session:
-        gone = curation.delete_run(session, run_id)
+        gone = experiment_edits.delete_run(session, run_id)
     tasks.add_task(store.remove_runs, gone)
 
 
 def _whole(database: Database, run_id: str) -> public.Run:
     with database.read() as session:
-        found = views.whole_run(session, run_id)
+        found = serializers.whole_run(session, run_id)
     if found is None:
         raise not_found("run", run_id)
     return found

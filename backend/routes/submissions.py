@@ -6,27 +6,21 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from backend import planned_teachers, planning, submission, uploads, views
-from backend.bodies import KEY_LENGTH, BodyDep, KeyDep, read_body
-from backend.boundary import BoundedRoute, refuse_abandoned
-from backend.deps import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, WakerDep, submits
-from backend.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
+from backend.api.boundary import BoundedRoute, refuse_abandoned
+from backend.api.dependencies import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, WakerDep, submits
+from backend.api.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
+from backend.api.request_bodies import KEY_LENGTH, BodyDep, KeyDep, read_body
+from backend.api.short_way import short_way
+from backend.artifacts import uploads
+from backend.experiments import planned_teachers, planning, serializers, submission
+from backend.operations.webhooks import refuse_webhooks
 from backend.routes.experiments import find, whole
-from backend.short_way import short_way
 from backend.tokens import Principal
-from backend.webhooks import refuse_webhooks
-from core.spec import (
-    ExperimentSpec,
-    Problem,
-    parse_experiment,
-    parse_sweep,
-    starting_point,
-    warnings_of,
-)
-from core.spec.labels import without_automatic_labels
-from core.spec.sweep import changes_of, expand
-from core.wire import public
-from core.wire.submissions import CloneRequest, SubmittedList, SweepPoint, SweepPreview
+from core.protocol import public
+from core.protocol.submissions import CloneRequest, SubmittedList, SweepPoint, SweepPreview
+from core.specs import ExperimentSpec, Problem, parse_experiment, parse_sweep, starting_point, warnings_of
+from core.specs.labels import without_automatic_labels
+from core.specs.sweep import changes_of, expand
 
 router = APIRouter(tags=["experiments"], route_class=BoundedRoute)
 
@@ -57,7 +51,7 @@ def submit(
         )
         # Within the transaction: for a few runs another look at the file costs as much as all that was written to it,
         # and to read thousands takes a part of the time that it took to write them.
-        made = views.whole_experiment(connection, views.experiment_of_id(connection, experiment_id), spec)
+        made = serializers.whole_experiment(connection, serializers.experiment_of_id(connection, experiment_id), spec)
     waker.wake()
     return Response(made.model_dump_json(), 201, media_type="application/json")  # the framework would validate it again
 

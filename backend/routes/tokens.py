@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from backend import tokens
-from backend.boundary import BoundedRoute
-from backend.deps import AdminDep, DatabaseDep, SessionDep, administers
-from core.wire.access import TokenInfo, TokenList, TokenMade, TokenRequest
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import AdminDep, DatabaseDep, SessionDep, administers
+from core.protocol.access import TokenInfo, TokenList, TokenMade, TokenRequest
 
 router = APIRouter(prefix="/tokens", tags=["tokens"], route_class=BoundedRoute)
 

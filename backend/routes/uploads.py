@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
-from backend import uploads
-from backend.boundary import BoundedRoute
-from backend.deps import DatabaseDep, SessionDep, SettingsDep, StoreDep, SubmitterDep, reads, submits
-from core.wire.stored import UPLOAD_NAME, Upload, UploadList
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import DatabaseDep, SessionDep, SettingsDep, StoreDep, SubmitterDep, reads, submits
+from backend.artifacts import uploads
+from core.protocol.artifacts import UPLOAD_NAME, Upload, UploadList
 
 router = APIRouter(prefix="/teachers/uploads", tags=["teachers"], route_class=BoundedRoute)
 

@@ -1,4 +1,4 @@
-"""The protocol of ``core.wire.worker``: register, heartbeat, claim, report, finish."""
+"""The protocol of ``core.protocol.worker``: register, heartbeat, claim, report, finish."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fastapi import APIRouter, Path, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend import reports, workers
-from backend.bodies import RawDep, parsed
-from backend.boundary import BoundedRoute
-from backend.claim import claim
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import DatabaseDep, SettingsDep, WakerDep, WorkerDep
+from backend.api.openapi import EVENTS_BODY
+from backend.api.request_bodies import RawDep, parsed
+from backend.api.short_way import short_way
 from backend.db import Database
 from backend.db.models import Worker
-from backend.deps import DatabaseDep, SettingsDep, WakerDep, WorkerDep
-from backend.openapi import EVENTS_BODY
-from backend.short_way import short_way
+from backend.queue import worker_registry, worker_reports
+from backend.queue.claim import claim
 from backend.tokens import Principal, refuse_other
-from core.wire.worker import (
+from core.protocol.worker import (
     ClaimReply,
     ClaimRequest,
     EventBatch,
@@ -61,7 +61,7 @@ def register(
 ) -> Registered:
     """Enter a worker. Runs that it holds from an earlier life go back to the queue at once."""
     with database.write() as session:
-        answer = workers.register(session, registration, principal, settings)
+        answer = worker_registry.register(session, registration, principal, settings)
     waker.wake()
     return answer
 
@@ -72,7 +72,7 @@ def heartbeat(
 ) -> HeartbeatReply:
     """Renew the leases of the runs named, and learn what to do with each. 404: register first."""
     with _speaking_for(worker_id, principal, database) as session:
-        return workers.heartbeat(session, worker_id, beat, settings)
+        return worker_registry.heartbeat(session, worker_id, beat, settings)
 
 
 @router.post("/{worker_id}/claim")
@@ -93,7 +93,7 @@ def events(worker_id: Id, principal: WorkerDep, run_id: Id, body: RawDep, databa
     """Report what the training said. 409: the run is no longer this attempt's, and its process is to be ended."""
     batch = parsed(EventBatch, body)
     with database.writing() as connection:
-        reply = EventReply(accepted_seq=reports.take_events(connection, worker_id, run_id, batch, principal))
+        reply = EventReply(accepted_seq=worker_reports.take_events(connection, worker_id, run_id, batch, principal))
     return Response(reply.model_dump_json(), media_type="application/json")  # the framework would validate it again
 
 
@@ -127,5 +127,5 @@ def finish(
 ) -> None:
     """The attempt has ended. The same again changes nothing; 409 where the run is no longer this attempt's."""
     with _speaking_for(worker_id, principal, database) as session:
-        reports.take_outcome(session, worker_id, run_id, outcome, settings)
+        worker_reports.take_outcome(session, worker_id, run_id, outcome, settings)
     waker.wake()

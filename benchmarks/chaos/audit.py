@@ -17,8 +17,8 @@ from benchmarks.chaos.stack import Stack
 from benchmarks.chaos.standin import is_played, ranks_of
 from client import ApiError, Client
 from core.events import JOURNAL_NAME, Event, Log, Metrics, Started, read_journal
-from core.spec import RunSpec
-from core.wire.public import Run
+from core.protocol.public import Run
+from core.specs import RunSpec
 
 Point = tuple[str, int, float]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from benchmarks.chaos.load import Load, insist, played
 from benchmarks.chaos.stack import Stack
 from client import ApiError, BackendUnreachable, WorkerClient
-from core.wire.worker import ArtifactRef, Claim, Outcome, Registration
+from core.protocol.worker import ArtifactRef, Claim, Outcome, Registration
 
 CLAIMERS = 8
 CLAIMED = "claimed"

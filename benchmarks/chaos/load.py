@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from benchmarks.chaos.stack import TRAINS, Stack
 from client import ApiError, BackendUnreachable, Client
-from core.wire.public import Experiment
+from core.protocol.public import Experiment
 
 Answer = TypeVar("Answer")
 

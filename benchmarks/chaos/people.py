@@ -10,7 +10,7 @@ from benchmarks.chaos.load import Load, insist
 from benchmarks.chaos.records import held
 from benchmarks.chaos.stack import Stack
 from client import ApiError, Client
-from core.wire.public import TERMINAL, RunSummary
+from core.protocol.public import TERMINAL, RunSummary
 
 
 class People:

@@ -22,7 +22,7 @@ from benchmarks.chaos.reference import Wanted, undisturbed
 from benchmarks.chaos.report import Report
 from benchmarks.chaos.stack import Kind, Stack, Terms, stack
 from client import Client
-from core.spec import RunSpec
+from core.specs import RunSpec
 
 _CLAIM_SECONDS = 600.0
 """For a thousand claims, which take half a minute alone and four on a machine that has much else to do."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chaos.daemons import ROOT
-from core.spec import RunSpec
+from core.specs import RunSpec
 
 _ONE_THREAD = dict.fromkeys(("DKD_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 

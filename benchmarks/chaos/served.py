@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from backend.__main__ import main
-from backend.nudge import Nudger
+from backend.queue.nudge import Nudger
 
 FACTOR = "CHAOS_NUDGES"
 """Variable with the path of that file."""

@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import Table, insert, select, text, update
 
 from backend.db import Database, models, now
-from backend.planning import create
-from core.spec import parse_experiment
+from backend.experiments.planning import create
+from core.specs import parse_experiment
 
 METHODS = (
     "dkd",

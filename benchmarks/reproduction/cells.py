@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import machine
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Metrics, Started, read_journal
-from core.spec import PlannedRun
+from core.specs import PlannedRun
 from core.training.checkpoint import CHECKPOINT_NAME
 
 _ROOT = Path(__file__).resolve().parents[2]

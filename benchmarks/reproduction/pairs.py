@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.catalog.published import published_for
-from core.spec import ExperimentSpec, PlannedRun, parse_experiment, read_experiment
+from core.specs import ExperimentSpec, PlannedRun, parse_experiment, read_experiment
 
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "cifar100"
 

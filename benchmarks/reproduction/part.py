@@ -15,7 +15,7 @@ from core.catalog import DATASETS, Params
 from core.catalog.datasets import DatasetEntry, DatasetFacts
 from core.data import Dataset, DatasetError, Split
 from core.data.holdout import held_out_rows
-from core.spec import DatasetChoice
+from core.specs import DatasetChoice
 
 
 class PartParams(Params):

@@ -10,16 +10,16 @@ from typing import Annotated
 import typer
 
 from client.cli import arguments as typed
-from client.cli import comparing, exits, experiments, exporting, files, making, runs, system, tokens, up
+from client.cli import comparisons, exit_codes, experiment_edits, experiments, export, files, runs, system, tokens, up
 from client.cli.options import plugins
-from core.wire import streams
-from core.wire.terminal import safe_output
+from common import output_streams
+from common.terminal import safe_output
 
 app = typer.Typer(
     name="dkd",
     help="Run knowledge-distillation experiments and compare methods, paired and with intervals.",
-    epilog=f"{exits.HELP}\n\nDKD_API_URL and DKD_API_TOKEN (or DKD_API_TOKEN_FILE) name another backend than the one "
-    "on this machine; DKD_HOME its folder; DKD_PLUGINS modules that add to the catalog.",
+    epilog=f"{exit_codes.HELP}\n\nDKD_API_URL and DKD_API_TOKEN (or DKD_API_TOKEN_FILE) name another backend than the "
+    "one on this machine; DKD_HOME its folder; DKD_PLUGINS modules that add to the catalog.",
     add_completion=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -27,9 +27,9 @@ app = typer.Typer(
 up.add_to(app)
 experiments.add_to(app)
 runs.add_to(app)
-making.add_to(app)
-comparing.add_to(app)
-exporting.add_to(app)
+experiment_edits.add_to(app)
+comparisons.add_to(app)
+export.add_to(app)
 files.add_to(app)
 system.add_to(app)
 tokens.add_to(app)
@@ -60,10 +60,10 @@ def _run(arguments: Sequence[str]) -> int:
             load(names)
         result = typer.main.get_command(app).main(list(arguments), prog_name="dkd", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        return exits.INTERRUPTED
+        return exit_codes.INTERRUPTED
     except Exception as error:  # noqa: BLE001 (a person at a command line gets a sentence, whatever happened)
-        return exits.explain(error)
-    return result if isinstance(result, int) else exits.OK
+        return exit_codes.explain(error)
+    return result if isinstance(result, int) else exit_codes.OK
 
 
 def load(names: Sequence[str]) -> None:
@@ -73,10 +73,10 @@ def load(names: Sequence[str]) -> None:
     try:
         load_plugins(names)
     except ImportError as error:
-        raise exits.Stop(f"DKD_PLUGINS={','.join(names)}: {error}", exits.BAD_INPUT) from None
+        raise exit_codes.Stop(f"DKD_PLUGINS={','.join(names)}: {error}", exit_codes.BAD_INPUT) from None
 
 
 def main() -> None:
     """Entry point of ``dkd``."""
-    outputs = streams.install()
-    raise SystemExit(streams.settled(outputs, run(typed.as_text(sys.argv[1:])), "dkd"))
+    outputs = output_streams.install()
+    raise SystemExit(output_streams.settled(outputs, run(typed.as_text(sys.argv[1:])), "dkd"))

@@ -7,26 +7,22 @@ from typing import Annotated
 
 import typer
 
-from client.cli import exits
+from client.cli import exit_codes
 from client.cli.options import JsonFlag, SetOption, SpecArgument, at_least_one, connected, read_spec, write_json
 from client.cli.targets import find
+from client.client import Client
 from client.errors import ApiError
-from client.http import Client
-from client.render import (
-    console_for,
-    experiments_table,
-    preview_view,
-)
-from client.render_comparisons import comparison_view
-from client.watching import Snapshot, ended_line, of_experiment, of_run, watch
-from core.wire.public import Experiment
+from client.progress import Snapshot, ended_line, of_experiment, of_run, watch
+from client.rendering.comparisons import comparison_view
+from client.rendering.tables import console_for, experiments_table, preview_view
+from core.protocol.public import Experiment
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(epilog=exits.HELP)(submit)
-    app.command(epilog=exits.HELP)(preview)
-    app.command(name="watch", epilog=exits.HELP)(watch_command)
-    app.command(name="experiments", epilog=exits.HELP)(list_experiments)
+    app.command(epilog=exit_codes.HELP)(submit)
+    app.command(epilog=exit_codes.HELP)(preview)
+    app.command(name="watch", epilog=exit_codes.HELP)(watch_command)
+    app.command(name="experiments", epilog=exit_codes.HELP)(list_experiments)
 
 
 def submit(
@@ -49,7 +45,7 @@ def submit(
                 write_json(experiment)
             else:
                 say_submitted(experiment)
-            return exits.OK
+            return exit_codes.OK
         if not as_json:
             say_submitted(experiment)
         return follow_experiment(client, experiment.id, as_json=as_json)
@@ -67,7 +63,7 @@ def preview(spec: SpecArgument, changes: SetOption = None, as_json: JsonFlag = F
         write_json(found)
     else:
         console_for().print(preview_view(found))
-    return exits.OK
+    return exit_codes.OK
 
 
 def watch_command(
@@ -83,7 +79,7 @@ def watch_command(
         if isinstance(found, Experiment):
             return follow_experiment(client, found.id, as_json=as_json)
         progress = console_for(sys.stderr) if as_json else console_for()
-        seen = watch(client, lambda: of_run(client, found.id), progress, tick=exits.end_unread)
+        seen = watch(client, lambda: of_run(client, found.id), progress, tick=exit_codes.end_unread)
         if as_json:
             write_json(client.run(found.id))
         else:
@@ -118,7 +114,7 @@ def list_experiments(
         console_for().print(experiments_table(page.items))
     else:
         typer.echo("no experiments yet" if text is None else f"no experiment contains {text!r}")
-    return exits.OK
+    return exit_codes.OK
 
 
 def say_submitted(experiment: Experiment) -> None:
@@ -131,7 +127,7 @@ def follow_experiment(client: Client, experiment: str, *, as_json: bool) -> int:
     """Watch to the end, then print the result. With JSON, progress goes to stderr and the experiment to stdout."""
     progress = console_for(sys.stderr) if as_json else console_for()
     try:
-        seen = watch(client, lambda: of_experiment(client, experiment), progress, tick=exits.end_unread)
+        seen = watch(client, lambda: of_experiment(client, experiment), progress, tick=exit_codes.end_unread)
     except KeyboardInterrupt:
         typer.echo(f"the runs go on; `dkd watch {experiment}` follows, `dkd cancel {experiment}` ends them", err=True)
         raise
@@ -161,4 +157,4 @@ def verdict(seen: Snapshot) -> int:
     others = [run for run in seen.runs if run.state != "succeeded"]
     for run in others:
         typer.echo(f"dkd: {ended_line(run).plain.removeprefix('✗ ')}; `dkd show {run.id}` says more", err=True)
-    return exits.FAILED if others else exits.OK
+    return exit_codes.FAILED if others else exit_codes.OK

@@ -9,19 +9,19 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from client.cli import exits
+from client.cli import exit_codes
 from client.cli.arguments import path_of
 from client.cli.options import JsonFlag, connected, write_json
 from client.cli.targets import one_run
-from client.render import console_for
-from core.wire.stored import UPLOAD_NAME
+from client.rendering.tables import console_for
+from core.protocol.artifacts import UPLOAD_NAME
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")]
 
 
 def add_to(app: typer.Typer) -> None:
     for command in (artifacts, download, upload, uploads):
-        app.command(epilog=exits.HELP)(command)
+        app.command(epilog=exit_codes.HELP)(command)
 
 
 def artifacts(run: RunId, as_json: JsonFlag = False) -> int:
@@ -30,14 +30,14 @@ def artifacts(run: RunId, as_json: JsonFlag = False) -> int:
         found = client.artifacts(one_run(client, run).id)
     if as_json:
         write_json(found)
-        return exits.OK
+        return exit_codes.OK
     table = Table(box=None, pad_edge=False)
     for title in ("attempt", "file", "bytes"):
         table.add_column(title)
     for item in found.items:
         table.add_row(str(item.attempt), item.name, f"{item.size:,}")
     console_for().print(table)
-    return exits.OK
+    return exit_codes.OK
 
 
 def download(
@@ -55,17 +55,17 @@ def download(
         items = client.artifacts(found.id).items
         item = next((item for item in items if name in (item.name, item.id)), None)
         if item is None:
-            raise exits.Stop(f"run {found.id} has no file {name!r}; `dkd artifacts {found.id}` lists them")
+            raise exit_codes.Stop(f"run {found.id} has no file {name!r}; `dkd artifacts {found.id}` lists them")
         to = out or Path(Path(item.name).name)
         try:
             client.download(found.id, item.id, to)
         except OSError as error:
-            raise exits.unwritable(f"--out {to}" if out else str(to), error) from None
+            raise exit_codes.unwritable(f"--out {to}" if out else str(to), error) from None
     if as_json:
         write_json(item)
     else:
         typer.echo(f"{to}: {item.size:,} bytes")
-    return exits.OK
+    return exit_codes.OK
 
 
 def upload(
@@ -82,17 +82,17 @@ def upload(
     if not re.fullmatch(UPLOAD_NAME, called):
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", called).lstrip("._-")[:100] or "NAME"
         text = f"{called!r} cannot be a name in specs (letters, digits and . _ - only, at most 100)"
-        raise exits.Stop(f"{text}; give another one: --name {plain}", exits.BAD_INPUT)
+        raise exit_codes.Stop(f"{text}; give another one: --name {plain}", exit_codes.BAD_INPUT)
     with connected() as client:
         try:
             made = client.upload_teacher(file, name=called)
         except OSError as error:
-            raise exits.Stop(f"{file}: {error.strerror or error}", exits.BAD_INPUT) from None
+            raise exit_codes.Stop(f"{file}: {error.strerror or error}", exit_codes.BAD_INPUT) from None
     if as_json:
         write_json(made)
     else:
         typer.echo(f"upload:{made.name}  {made.parameters:,} parameters, SHA-256 {made.sha256}")
-    return exits.OK
+    return exit_codes.OK
 
 
 def _refuse_other_forms(file: Path) -> None:
@@ -102,16 +102,16 @@ def _refuse_other_forms(file: Path) -> None:
     """
     try:
         if not file.is_file() and file.exists():
-            raise exits.Stop(f"{file} is no regular file", exits.BAD_INPUT)
+            raise exit_codes.Stop(f"{file} is no regular file", exit_codes.BAD_INPUT)
         with file.open("rb") as opened:
             head = opened.read(9)
     except OSError as error:
-        raise exits.Stop(f"{file}: {error.strerror or error}", exits.BAD_INPUT) from None
+        raise exit_codes.Stop(f"{file}: {error.strerror or error}", exit_codes.BAD_INPUT) from None
     if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise exits.Stop(
+        raise exit_codes.Stop(
             f"{file} is a checkpoint of PyTorch, and uploads are safetensors files: `python -m core convert {file} "
             f"{file.stem}.safetensors --model MODEL --num-classes C` makes one of it",
-            exits.BAD_INPUT,
+            exit_codes.BAD_INPUT,
         )
 
 
@@ -121,11 +121,11 @@ def uploads(as_json: JsonFlag = False) -> int:
         found = client.uploads()
     if as_json:
         write_json(found)
-        return exits.OK
+        return exit_codes.OK
     table = Table(box=None, pad_edge=False)
     for title in ("name", "parameters", "bytes", "by", "SHA-256"):
         table.add_column(title)
     for item in found.items:
         table.add_row(item.name, f"{item.parameters:,}", f"{item.size:,}", item.submitted_by, item.sha256)
     console_for().print(table)
-    return exits.OK
+    return exit_codes.OK

@@ -12,12 +12,12 @@ import typer
 from pydantic import BaseModel
 
 from client.cli.arguments import path_of
-from client.cli.exits import BAD_INPUT, Stop
-from client.http import Client
-from core.spec import Problem, SpecError, load_bytes, load_file, load_text, parse_experiment, with_field
-from core.spec.labels import without_automatic_labels
-from core.spec.reading import MAX_BYTES
-from core.wire.terminal import printable_json
+from client.cli.exit_codes import BAD_INPUT, Stop
+from client.client import Client
+from common.terminal import printable_json
+from core.specs import Problem, SpecError, load_bytes, load_file, load_text, parse_experiment, with_field
+from core.specs.labels import without_automatic_labels
+from core.specs.loading import MAX_BYTES
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, as the API answers.")]
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML or JSON file; - reads stdin.")]

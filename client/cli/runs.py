@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, Field
 
-from client.cli import exits
+from client.cli import exit_codes
 from client.cli.options import JsonFlag, at_least_one, connected, write_json
 from client.cli.targets import find, one_run
-from client.http import Client
-from client.render import console_for, experiment_view, run_view, runs_table
-from core.wire.public import TERMINAL, Experiment, LogLine, Run, RunPage, RunSummary
-from core.wire.terminal import printable_json
+from client.client import Client
+from client.rendering.tables import console_for, experiment_view, run_view, runs_table
+from common.terminal import printable_json
+from core.protocol.public import TERMINAL, Experiment, LogLine, Run, RunPage, RunSummary
 
 _PAGE = 200
 _PAUSING = "being paused"
@@ -34,14 +34,14 @@ class Changed(BaseModel):
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(name="runs", epilog=exits.HELP)(list_runs)
-    app.command(epilog=exits.HELP)(show)
-    app.command(epilog=exits.HELP)(logs)
-    app.command(epilog=exits.HELP)(cancel)
-    app.command(epilog=exits.HELP)(retry)
-    app.command(epilog=exits.HELP)(pause)
-    app.command(epilog=exits.HELP)(resume)
-    app.command(epilog=exits.HELP, context_settings={"ignore_unknown_options": True})(priority)
+    app.command(name="runs", epilog=exit_codes.HELP)(list_runs)
+    app.command(epilog=exit_codes.HELP)(show)
+    app.command(epilog=exit_codes.HELP)(logs)
+    app.command(epilog=exit_codes.HELP)(cancel)
+    app.command(epilog=exit_codes.HELP)(retry)
+    app.command(epilog=exit_codes.HELP)(pause)
+    app.command(epilog=exit_codes.HELP)(resume)
+    app.command(epilog=exit_codes.HELP, context_settings={"ignore_unknown_options": True})(priority)
 
 
 def list_runs(
@@ -66,7 +66,7 @@ def list_runs(
     """List runs, newest first unless sorted otherwise."""
     for name in state or []:
         if name not in _STATES:
-            raise exits.Stop(f"--state {name}: one of {', '.join(_STATES)}", exits.BAD_INPUT)
+            raise exit_codes.Stop(f"--state {name}: one of {', '.join(_STATES)}", exit_codes.BAD_INPUT)
     wanted = at_least_one(limit)
     found: list[RunSummary] = []
     cursor: str | None = None
@@ -103,7 +103,7 @@ def list_runs(
             if any((state, experiment, method, dataset, model, tag, text, sweep, after))
             else "no runs yet; `dkd submit SPEC.yaml` makes some"
         )
-    return exits.OK
+    return exit_codes.OK
 
 
 def show(target: Target, as_json: JsonFlag = False) -> int:
@@ -117,7 +117,7 @@ def show(target: Target, as_json: JsonFlag = False) -> int:
         write_json(found)
     else:
         console_for().print(experiment_view(found) if isinstance(found, Experiment) else run_view(found))
-    return exits.OK
+    return exit_codes.OK
 
 
 def logs(
@@ -135,14 +135,14 @@ def logs(
             _write(lines, as_json)
             after = lines[-1].number if lines else 0
             if not follow:
-                return exits.OK
+                return exit_codes.OK
         while True:
             # The state is asked for before the lines: what is written after a run's last state is then not missed.
             ended = not follow or client.run(found.id).state in TERMINAL
             after = _write_from(client, found.id, after, as_json)
             if ended:
-                return exits.OK
-            exits.end_unread()
+                return exit_codes.OK
+            exit_codes.end_unread()
             time.sleep(1.0)
 
 
@@ -215,7 +215,7 @@ def _change(
             _say(as_json, f"{run.id} ({run.label} seed {run.seed}): {_state(run)}")
     if as_json:
         write_json(Changed(runs=changed))
-    return exits.OK
+    return exit_codes.OK
 
 
 def retry(targets: Targets, as_json: JsonFlag = False) -> int:
@@ -239,7 +239,7 @@ def retry(targets: Targets, as_json: JsonFlag = False) -> int:
         _say(as_json, f"{run.id} ({run.label} seed {run.seed}): {run.state}")
     if as_json:
         write_json(Changed(runs=list(changed)))
-    return exits.OK
+    return exit_codes.OK
 
 
 def _write_from(client: Client, run_id: str, after: int, as_json: bool) -> int:

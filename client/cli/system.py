@@ -6,20 +6,20 @@ from typing import Annotated
 
 import typer
 
-from client.cli import exits
+from client.cli import exit_codes
 from client.cli.options import JsonFlag, connected, write_json
-from client.render import catalog_table, console_for, teachers_table, workers_view
+from client.rendering.tables import catalog_table, console_for, teachers_table, workers_view
 
 _PARTS = ("methods", "models", "datasets", "metrics")
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(invoke_without_command=True, epilog=exits.HELP, rich_markup_mode=None)
+    group = typer.Typer(invoke_without_command=True, epilog=exit_codes.HELP, rich_markup_mode=None)
     group.callback()(workers)
-    group.command(epilog=exits.HELP)(drain)
+    group.command(epilog=exit_codes.HELP)(drain)
     app.add_typer(group, name="workers")
-    app.command(epilog=exits.HELP)(teachers)
-    app.command(epilog=exits.HELP)(catalog)
+    app.command(epilog=exit_codes.HELP)(teachers)
+    app.command(epilog=exit_codes.HELP)(catalog)
 
 
 def workers(context: typer.Context, as_json: JsonFlag = False) -> None:
@@ -49,12 +49,12 @@ def drain(
         found = client.drain_worker(name, draining=not off)
     if as_json:
         write_json(found)
-        return exits.OK
+        return exit_codes.OK
     for worker in found.items:
         if name in (worker.id, worker.name) and worker.draining is not off:
             left = f"; {len(worker.runs)} run(s) go on" if worker.runs and not off else ""
             typer.echo(f"{worker.name}: {'takes runs again' if off else 'takes no new runs'}{left}")
-    return exits.OK
+    return exit_codes.OK
 
 
 def teachers(as_json: JsonFlag = False) -> int:
@@ -70,7 +70,7 @@ def teachers(as_json: JsonFlag = False) -> int:
         console_for().print(teachers_table(found.items))
     else:
         typer.echo("no teachers yet")
-    return exits.OK
+    return exit_codes.OK
 
 
 def catalog(
@@ -82,14 +82,14 @@ def catalog(
     Methods, models and data sets with their parameters, and the metrics; --json has the schemas.
     """
     if part is not None and part not in _PARTS:
-        raise exits.Stop(f"{part}: one of {', '.join(_PARTS)}", exits.BAD_INPUT)
+        raise exit_codes.Stop(f"{part}: one of {', '.join(_PARTS)}", exit_codes.BAD_INPUT)
     with connected() as client:
         found = client.catalog()
     if as_json:
         write_json(found)
-        return exits.OK
+        return exit_codes.OK
     console = console_for()
     for name in [part] if part else _PARTS:
         console.print(catalog_table(name, getattr(found, name)))
         console.print()
-    return exits.OK
+    return exit_codes.OK

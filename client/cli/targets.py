@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from client.cli.exits import Stop
+from client.cli.exit_codes import Stop
+from client.client import Client
 from client.errors import ApiError
-from client.http import Client
-from core.wire.public import Experiment, Run
+from core.protocol.public import Experiment, Run
 
 
 def find(client: Client, target: str) -> Experiment | Run:

@@ -7,10 +7,10 @@ from typing import Annotated, get_args
 import typer
 from rich.table import Table
 
-from client.cli import exits
+from client.cli import exit_codes
 from client.cli.options import JsonFlag, connected, told_as, write_json
-from client.render import console_for
-from core.wire.access import Scope, TokenInfo
+from client.rendering.tables import console_for
+from core.protocol.access import Scope, TokenInfo
 
 _SCOPES: tuple[Scope, ...] = get_args(Scope)
 
@@ -18,10 +18,10 @@ group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 def add_to(app: typer.Typer) -> None:
-    app.add_typer(group, name="token", help="Make, list and revoke tokens. For admins.", epilog=exits.HELP)
+    app.add_typer(group, name="token", help="Make, list and revoke tokens. For admins.", epilog=exit_codes.HELP)
 
 
-@group.command(epilog=exits.HELP)
+@group.command(epilog=exit_codes.HELP)
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of a person or a script: who submitted what.")],
     scope: Annotated[
@@ -38,7 +38,7 @@ def create(
     """
     scopes = [known for known in _SCOPES if known in scope]
     if unknown := [name for name in scope if name not in _SCOPES]:
-        raise exits.Stop(f"--scope {unknown[0]}: one of {', '.join(_SCOPES)}", exits.BAD_INPUT)
+        raise exit_codes.Stop(f"--scope {unknown[0]}: one of {', '.join(_SCOPES)}", exit_codes.BAD_INPUT)
     words = {
         "name": f"NAME {name!r}: 1 to 100 characters on one line, no space at either end",
         "expires_in_days": f"--days {days}: more than 0, at most 3650",
@@ -50,10 +50,10 @@ def create(
     else:
         typer.echo(made.token)
         typer.echo(f"{made.name} ({', '.join(made.scopes)}), id {made.id}; it is not shown again", err=True)
-    return exits.OK
+    return exit_codes.OK
 
 
-@group.command("list", epilog=exits.HELP)
+@group.command("list", epilog=exit_codes.HELP)
 def list_tokens(as_json: JsonFlag = False) -> int:
     """List tokens, newest first, without the tokens themselves."""
     with connected() as client:
@@ -62,10 +62,10 @@ def list_tokens(as_json: JsonFlag = False) -> int:
         write_json(found)
     else:
         console_for().print(_table(found.items))
-    return exits.OK
+    return exit_codes.OK
 
 
-@group.command(epilog=exits.HELP)
+@group.command(epilog=exit_codes.HELP)
 def revoke(
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token's id, or its name.")],
     as_json: JsonFlag = False,
@@ -75,13 +75,13 @@ def revoke(
         named = [item for item in client.tokens().items if token in (item.id, item.name)]
         live = [item for item in named if item.state == "active"] or named
         if not live:
-            raise exits.Stop(f"there is no token {token!r}; `dkd token list` lists them")
+            raise exit_codes.Stop(f"there is no token {token!r}; `dkd token list` lists them")
         revoked = client.revoke_token(live[0].id)
     if as_json:
         write_json(revoked)
     else:
         typer.echo(f"{revoked.name} ({revoked.id}): {revoked.state}")
-    return exits.OK
+    return exit_codes.OK
 
 
 def _table(items: list[TokenInfo]) -> Table:

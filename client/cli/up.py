@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli import exits
+from client.cli import exit_codes
 from client.cli.arguments import path_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ then opens nothing more. Whoever cannot read the home cannot make one.
 
 def add_to(app: typer.Typer) -> None:
     app.command(help=_HELP, short_help="Start the embedded stack on this machine.")(up)
-    app.command("open", help=_OPEN_HELP, short_help=_OPEN_SHORT, epilog=exits.HELP)(open_dashboard)
+    app.command("open", help=_OPEN_HELP, short_help=_OPEN_SHORT, epilog=exit_codes.HELP)(open_dashboard)
 
 
 def up(
@@ -56,7 +56,7 @@ def up(
     # Imported here: the other commands need none of it.
     from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested, embedded
     from client.stack.services import default_slots, missing_packages
-    from core.wire.local import Home
+    from common.home import Home
 
     options = Options(
         home=Home(Path(os.path.expanduser(home)).absolute()) if home else Home.find(),
@@ -68,7 +68,7 @@ def up(
         dashboard=not no_dashboard,
     )
     if missing := missing_packages(dashboard=options.dashboard):
-        raise exits.Stop(f"not installed here: pip install 'dkd-lab[{','.join(missing)}]'")
+        raise exit_codes.Stop(f"not installed here: pip install 'dkd-lab[{','.join(missing)}]'")
     with Signals() as signals, Stack(options, embedded(options), signals, typer.echo) as stack:
         try:
             typer.echo(f"starting on {options.home.path} …")
@@ -80,14 +80,14 @@ def up(
             stack.stop()
             say("stopped")
         except HomeBusyError as error:
-            raise exits.Stop(str(error)) from None
+            raise exit_codes.Stop(str(error)) from None
         except StackError as error:
             for line in error.lines:
                 sys.stderr.write(f"  {line}\n")
-            raise exits.Stop(str(error)) from None
+            raise exit_codes.Stop(str(error)) from None
         except OSError as error:
-            raise exits.unwritable(str(options.home.path), error) from None
-    return exits.OK
+            raise exit_codes.unwritable(str(options.home.path), error) from None
+    return exit_codes.OK
 
 
 def open_dashboard(
@@ -99,20 +99,22 @@ def open_dashboard(
         str | None, typer.Option(help="Of a dashboard with the login `address` that was not started by `dkd up`.")
     ] = None,
 ) -> int:
-    from client.door import Door
     from client.stack.lock import HomeLock
-    from core.wire.local import Home
+    from common.home import Home
+    from common.one_time_address import Door
 
     found = Home(home.expanduser().absolute()) if home else Home.find()
     holder = HomeLock(found.path).holder()
     address = url or (holder.dashboard_url if holder else "")
     if not address:
-        raise exits.Stop(f"no dashboard runs on {found.path}; `dkd up` starts one, --home or DKD_HOME names another")
+        raise exit_codes.Stop(
+            f"no dashboard runs on {found.path}; `dkd up` starts one, --home or DKD_HOME names another"
+        )
     try:
         typer.echo(Door(found).address(address, page.lstrip("/")))
     except OSError as error:
-        raise exits.Stop(f"{found.path}: {error.strerror or error}") from None
-    return exits.OK
+        raise exit_codes.Stop(f"{found.path}: {error.strerror or error}") from None
+    return exit_codes.OK
 
 
 def describe(stack: Stack) -> None:

@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-LEASH = Path(__file__).with_name("leash.py")
+from common import parent_death
+
+_PARENT_DEATH = Path(parent_death.__file__)
 MARK = "DKD_STACK_MARK"
 """Variable that marks every process of one stack, inherited by whatever its services start."""
 
@@ -40,7 +42,7 @@ class ServiceProcess:
             log.replace(log.with_name(log.name + ".1"))
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), *command],
+                [sys.executable, "-I", "-S", str(_PARENT_DEATH), str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import httpx
 
+from client.client import Client
 from client.errors import ApiError, BackendUnreachable, ClientSettingsError
-from client.http import Client
 from client.stack.ports import LOOPBACK
-from core.wire.local import Home
+from common.home import Home
 
 _MOST_SLOTS = 4
 # They name another database, broker, backend or token than this home's own; inherited, they would split the stack.

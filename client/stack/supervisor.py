@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from client.door import Door
 from client.stack import ports
 from client.stack.lock import HomeLock
 from client.stack.process import MARK, ServiceProcess, end_marked
 from client.stack.services import Options, Plan, Service, dashboard_login, environment
 from client.stack.signals import Signals
+from common.one_time_address import Door
 
 _POLL_SECONDS = 0.1
 _PORT_TRIES = 5

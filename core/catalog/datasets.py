@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from core.catalog.paths import below_data_dir
+from core.catalog.path_rules import below_data_dir
 from core.catalog.registry import Entry, Params, Registry
 
 

@@ -18,8 +18,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from core.catalog.nearest import LONGEST_NAME, field_hint, hint, nearest, paths_of
-from core.wire.bounds import SUBMITTED, field_problem
+from common.input_bounds import SUBMITTED, field_problem
+from core.catalog.suggestions import LONGEST_NAME, field_hint, hint, nearest, paths_of
 
 _MOST_HINTS = 20
 

@@ -14,7 +14,7 @@ from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Batch, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.holdout import hold_out
-from core.spec import DatasetChoice
+from core.specs import DatasetChoice
 from core.undecodable import visible
 
 __all__ = ["Augmentation", "Batch", "Dataset", "DatasetError", "Split", "load"]

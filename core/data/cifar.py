@@ -19,7 +19,7 @@ from core.data.errors import DatasetError
 from core.data.image_files import list_tree
 from core.data.images import from_listing
 from core.data.layouts import find_tree, not_found, roots
-from core.data.places import download_allowed, fetch
+from core.data.paths import download_allowed, fetch
 from core.data.statistics import Statistics
 from core.undecodable import visible
 

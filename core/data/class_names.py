@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.catalog.datasets import SyntheticParams
 from core.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from core.data.dataset import Dataset
-from core.spec import DatasetChoice
+from core.specs import DatasetChoice
 
 _DIGITS = tuple("0123456789")
 _OFFICIAL = {

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from core.data.hashing import below, permutation
 from core.data.prefetch import prefetched
-from core.data.views import middle, resized, resized_views
+from core.data.random_resized_crop import middle, resized, resized_views
 
 Augment = Literal["standard", "flip", "none"]
 """As a spec says it: all of the data set's own augmentation, its flips alone, or nothing."""
@@ -35,7 +35,7 @@ class Augmentation:
     """Random shifts by up to ``pad`` pixels, zeros moving in from the border, and left–right flips.
 
     Attributes:
-        resized_crop: in place of shifts, boxes of random place, size and shape, resized (``core.data.views``).
+        resized_crop: random resized crops instead of shifts (``core.data.random_resized_crop``).
     """
 
     pad: int = 0

@@ -10,7 +10,7 @@ from core.data.errors import DatasetError
 from core.data.image_files import list_tree
 from core.data.images import from_listing, photo_augmentation
 from core.data.layouts import describe, find_folder, find_tree, nested
-from core.data.places import PathRefusedError, contained, data_dir
+from core.data.paths import PathRefusedError, contained, data_dir
 from core.undecodable import visible
 
 

@@ -10,8 +10,8 @@ from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing, list_tree
 from core.data.images import from_listing, photo_augmentation
 from core.data.layouts import find_tree, not_found, roots
-from core.data.places import download_allowed, fetch
-from core.data.tables import lines_of
+from core.data.paths import download_allowed, fetch
+from core.data.text_tables import lines_of
 from core.undecodable import visible
 
 _FOLDERS = ("food-101", "food101", "food101/food-101")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core.data.errors import DatasetError
-from core.data.places import data_dir
-from core.data.tables import lines_of
+from core.data.paths import data_dir
+from core.data.text_tables import lines_of
 from core.undecodable import visible
 
 KAGGLE = "LOC_val_solution.csv"

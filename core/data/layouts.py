@@ -11,7 +11,7 @@ from pathlib import Path
 from core.data.class_folders import fold
 from core.data.errors import DatasetError
 from core.data.image_files import Tree
-from core.data.places import data_dir, missing
+from core.data.paths import data_dir, missing
 from core.data.scanning import subfolders
 from core.undecodable import visible
 
@@ -139,7 +139,7 @@ def not_found(
 
     Args:
         names: that its folder may have.
-        layouts, source, downloadable: see ``core.data.places.missing``.
+        layouts, source, downloadable: see ``core.data.paths.missing``.
     """
     error = missing(name, layouts, source, downloadable=downloadable)
     found = _resembling(names)

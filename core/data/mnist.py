@@ -14,7 +14,7 @@ from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.layouts import find_file, not_found, roots, simple_name
-from core.data.places import data_dir, download_allowed, fetch
+from core.data.paths import data_dir, download_allowed, fetch
 from core.undecodable import visible
 
 _RELATIVES = ("mnist", "fashion_mnist", "kmnist", "emnist", "qmnist")

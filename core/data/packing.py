@@ -30,10 +30,10 @@ import torch
 from torch import Tensor
 
 from core.data.decoding import DECODING, Decoded, decoded, decoder_version, gives_other_pixels
+from core.data.decoding_notes import Notes
 from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing
-from core.data.notes import Notes
-from core.data.places import locked, pack_dir
+from core.data.paths import locked, pack_dir
 from core.data.statistics import LevelCounts, Statistics
 from core.undecodable import visible
 

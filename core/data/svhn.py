@@ -11,7 +11,7 @@ from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.layouts import find_file, not_found, roots
-from core.data.places import data_dir, download_allowed, fetch
+from core.data.paths import data_dir, download_allowed, fetch
 from core.undecodable import visible
 
 # Of the training images, scaled to 0–1, as commonly used.

@@ -11,7 +11,7 @@ from core.data.image_files import Tree, list_tree
 from core.data.images import from_listing, photo_augmentation
 from core.data.layouts import VAL, find_tree, not_found, roots, split_folders
 from core.data.statistics import Statistics
-from core.data.tables import lines_of
+from core.data.text_tables import lines_of
 
 _FOLDERS = ("tiny-imagenet-200", "tiny_imagenet", "tiny_imagenet/tiny-imagenet-200", "tiny-imagenet")
 _TABLE = "val_annotations.txt"

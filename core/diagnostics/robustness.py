@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from core.data import Dataset, Split
 from core.data.decoding import upright_rgb
-from core.data.places import pack_dir
+from core.data.paths import pack_dir
 from core.data.scanning import LeftOut, images_below, subfolders
 from core.diagnostics.inference import batch_size_for, evaluating, read
 from core.diagnostics.perturbations import perturbations

@@ -14,7 +14,7 @@ from torch import Tensor
 from core.catalog import METHODS
 from core.methods.decoupled import Decoupled, Reduction
 from core.methods.terms import LogitBatch, LossTerms, Term, attach, full_precision
-from core.spec import MethodChoice
+from core.specs import MethodChoice
 
 __all__ = [
     "Decoupled",

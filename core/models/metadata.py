@@ -19,7 +19,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from core.models.inert import Inert
+from core.models.inert_pickle import Inert
 from core.models.network import WeightsError
 from core.undecodable import openable
 

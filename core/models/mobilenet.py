@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from core.models.keys import renamed
+from core.models.key_rules import renamed
 from core.models.network import StagedNetwork, conv_bn_relu, initialise_convolutions, pool_to_features
 
 

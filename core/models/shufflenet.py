@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.models.keys import renamed
+from core.models.key_rules import renamed
 from core.models.network import StagedNetwork, conv_bn_relu, pool_to_features
 
 _STEM = 24

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from core.models.inert import Inert, as_tensor
+from core.models.inert_pickle import Inert, as_tensor
 from core.models.network import Network, WeightsError
 
 CONTAINERS = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from core.data.places import download_allowed
+from core.data.paths import download_allowed
 from core.models.network import Network, WeightsError
 
 

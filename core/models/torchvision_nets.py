@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.data.places import download_allowed
+from core.data.paths import download_allowed
 from core.models.network import StagedNetwork, WeightsError
 from core.models.weights import load_state
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from core.models.keys import renamed
+from core.models.key_rules import renamed
 from core.models.network import StagedNetwork, initialise_convolutions, pool_to_features
 
 _CHANNELS = (64, 128, 256, 512, 512)

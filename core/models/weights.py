@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from core.data.places import PathRefusedError, download_allowed, spec_path
+from core.data.paths import PathRefusedError, download_allowed, spec_path
 from core.models.metadata import Metadata, claimed_top1
 from core.models.network import Network, WeightsError
 from core.models.state_dicts import fit, plain, state_dicts

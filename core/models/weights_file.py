@@ -16,7 +16,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
-from core.models.inert import load_plain, load_torch
+from core.models.inert_pickle import load_plain, load_torch
 from core.models.network import WeightsError
 from core.undecodable import openable
 
@@ -67,7 +67,7 @@ def max_weights_bytes() -> int:
 def read_file(path: Path) -> WeightsFile:
     """Read a file of weights: safetensors, a checkpoint of ``torch.save`` in either form, or a plain pickle.
 
-    Nothing in the file is run, see ``core.models.inert``.
+    Nothing in the file is run, see ``core.models.inert_pickle``.
 
     Raises WeightsError where it is no regular file, too large, damaged, of another form, or names code.
     """

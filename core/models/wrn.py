@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.models.keys import renamed
+from core.models.key_rules import renamed
 from core.models.network import StagedNetwork, initialise_convolutions, pool_to_features
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from core.models.metadata import Metadata, serialised
 from core.training.errors import TrainingError
-from core.training.state import flatten, unflatten
+from core.training.serialization import flatten, unflatten
 from core.undecodable import openable
 
 VERSION = 2
@@ -86,7 +86,7 @@ class Checkpoint:
         chosen: what was chosen for speed, as JSON.
         device: the kind that it was chosen for.
         random: of each rank, in their order.
-        origin: of the classes and images that it is trained on, see ``core.training.origin``.
+        origin: of the classes and images that it is trained on, see ``core.training.weights_metadata``.
     """
 
     fingerprint: str
@@ -204,7 +204,7 @@ def save_weights(model: nn.Module, path: Path, origin: Metadata | None = None) -
     """Write a model's weights as safetensors, atomically; returns the file's SHA-256.
 
     Args:
-        origin: what the file should say of itself, see ``core.training.origin``.
+        origin: what the file should say of itself, see ``core.training.weights_metadata``.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     data = serialised(tensors, origin or Metadata())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.training.speed import Chosen
+from core.training.performance import Chosen
 
 Forward = Callable[[Tensor], Tensor]
 """Images (B, channels, H, W) to logits (B, C)."""

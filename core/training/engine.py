@@ -19,22 +19,22 @@ from core.diagnostics.report import collapse_report, epoch_report, final_report
 from core.events import Checkpointed, Journal, Metrics, read_journal
 from core.methods import Loss
 from core.models import Network
-from core.spec import RunSpec
+from core.specs import RunSpec
+from core.training.cached_teacher import RoundedTeacher, reusing
 from core.training.checkpoint import Checkpoint, Position, RandomState, save_checkpoint
 from core.training.compiling import Forward, NotCompiledError, compiled, recording_stream
 from core.training.errors import TrainingError
 from core.training.evaluation import perturbed_images
-from core.training.means import Means
+from core.training.interruption import Options, StopAsked
+from core.training.metric_means import Means
 from core.training.optimizer import build_optimizer, rate_factor, restore_optimizer
-from core.training.origin import origin_of
-from core.training.pace import Pace
+from core.training.performance import Chosen
 from core.training.ranks import ALONE, Ranks
-from core.training.speed import Chosen
 from core.training.stepper import Stepper
-from core.training.stopping import Options, StopAsked
 from core.training.teacher import LiveTeacher, Teacher
-from core.training.teacher_logits import RoundedTeacher, reusing
 from core.training.teacher_time import METRIC, TimedTeacher
+from core.training.throughput import Pace
+from core.training.weights_metadata import origin_of
 
 READ_EVERY = 100
 """Steps after which the sums are looked at: a loss that is not finite is found soon, and a GPU's queue is emptied

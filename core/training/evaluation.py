@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from core.data import Dataset
-from core.data.places import spec_path
+from core.data.paths import spec_path
 from core.diagnostics.report import Perturbed
 from core.diagnostics.robustness import read_stylised
-from core.spec import Training
+from core.specs import Training
 from core.training.errors import TrainingError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.spec import Optimizer, Schedule
+from core.specs import Optimizer, Schedule
 
 
 def build_optimizer(model: nn.Module, spec: Optimizer, *, fused: bool = False) -> torch.optim.Optimizer:

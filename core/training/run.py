@@ -37,19 +37,19 @@ from core.events import (
 from core.launch import Place
 from core.models.metadata import Metadata
 from core.provenance import provenance
-from core.spec import RunSpec, Weights
+from core.specs import RunSpec, Weights
 from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, save_weights
 from core.training.engine import Engine
 from core.training.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory
-from core.training.given import Given, as_weights_say, read_given
-from core.training.misfit import refuse_misfit, refuse_single_image
-from core.training.origin import compare_resumed, images_of, images_over, origin_of
+from core.training.interruption import Interruption, Options, StopAsked, ignoring_sigterm, stop_on_sigterm
+from core.training.performance import Chosen, Work, choose, own_threads
+from core.training.preflight import refuse_misfit, refuse_single_image
 from core.training.ranks import ALONE, Ranks, has_lost_another, joined
-from core.training.speed import Chosen, Work, choose, own_threads
-from core.training.stopping import Interruption, Options, StopAsked, ignoring_sigterm, stop_on_sigterm
+from core.training.supplied_weights import Given, as_weights_say, read_given
 from core.training.teacher_check import answers_to_test_images, doubts
 from core.training.teacher_input import input_of
 from core.training.teacher_source import TeacherSource, behind, load_teacher, network_for, used_as_given
+from core.training.weights_metadata import compare_resumed, images_of, images_over, origin_of
 
 WEIGHTS_NAME = "weights.safetensors"
 # For room on a full disk, within the time that a worker gives a training to end.

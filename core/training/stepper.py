@@ -13,10 +13,10 @@ from core.diagnostics.accuracy import top_accuracies
 from core.diagnostics.gradients import measure
 from core.methods import LogitBatch, Loss
 from core.training.compiling import Forward, Recorded
-from core.training.means import Means
+from core.training.metric_means import Means
 from core.training.optimizer import capturable, set_rate
+from core.training.performance import Chosen
 from core.training.ranks import ALONE, Ranks
-from core.training.speed import Chosen
 from core.training.teacher import Teacher
 
 

@@ -12,7 +12,7 @@ from torch.fx.experimental.optimization import fuse
 
 from core.data import Batch
 from core.training.compiling import Forward, NotCompiledError, Recorded, compiled
-from core.training.speed import Chosen
+from core.training.performance import Chosen
 
 
 class Teacher(Protocol):

@@ -11,11 +11,11 @@ from core import models
 from core.data import Dataset
 from core.events import Journal
 from core.models.metadata import InputFormat, metadata_of
-from core.spec import ModelChoice, RunSpec
+from core.specs import ModelChoice, RunSpec
 from core.training.checkpoint import load_weights
 from core.training.errors import TrainingError
-from core.training.origin import compare_origin
 from core.training.teacher_input import input_of, with_own_input
+from core.training.weights_metadata import compare_origin
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,16 @@ from functools import partial
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.wire.numbers import counted
-from core.wire.public import TERMINAL, Comparison, Experiment, Run, RunSummary
-from dashboard import address, forms, plot, session, tables, theme
-from dashboard.live import Curve, RunCurves
-from dashboard.side_by_side import XS, Band, MethodCurves, View, X, curves_figure, without_teacher
-from dashboard.views import compared
-from dashboard.widgets import escape, nothing_yet, table
+from common.formatting import counted
+from core.protocol.public import TERMINAL, Comparison, Experiment, Run, RunSummary
+from dashboard import addresses, session, theme
+from dashboard.charts import chart_component
+from dashboard.charts.comparison_charts import XS, Band, MethodCurves, View, X, curves_figure, without_teacher
+from dashboard.curves.store import Curve, RunCurves
+from dashboard.forms import schema_fields
+from dashboard.forms.widgets import escape, nothing_yet, table
+from dashboard.lists import row_text
+from dashboard.views import comparison_results
 
 _ACCURACY, _SIMILARITY = "test/top1", "grad/similarity"
 _SPENT = "speed/teacher_seconds"
@@ -46,7 +49,7 @@ class _Drawing:
 def show() -> None:
     """Draw the page."""
     st.title("Compare")
-    runs = address.several("run", "id")
+    runs = addresses.several("run", "id")
     chosen = [] if runs else _choose()
     if chosen is None:
         nothing_yet("There is nothing to compare yet. An experiment trains the methods.")
@@ -56,14 +59,14 @@ def show() -> None:
         return
     if runs:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**{tables.counted(len(runs), 'run')}** chosen by the address")
+            st.markdown(f"**{row_text.counted(len(runs), 'run')}** chosen by the address")
             st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
     read = _read(chosen, runs)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     drawing = _controls(read.experiments, row)
     with row:
         taught = any(experiment.teacher_model for experiment in read.experiments)
-        asked = compared.question(_methods(read.experiments), teacher=taught) if chosen else None
+        asked = comparison_results.question(_methods(read.experiments), teacher=taught) if chosen else None
     _live(chosen, runs, drawing, asked, read)
 
 
@@ -73,7 +76,7 @@ def _experiment(id_or_name: str) -> session.Known[Experiment]:
 
 def _choose() -> list[str] | None:
     """The experiments in the address, else the newest; a list to choose others from. None where there are none."""
-    given = address.several("experiment", "name")
+    given = addresses.several("experiment", "name")
     found: dict[str, str] = {
         item.id: item.name
         for item in session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
@@ -175,7 +178,11 @@ def _methods(experiments: list[Experiment]) -> list[str]:
 
 
 def _live(
-    chosen: list[str], run_ids: list[str], drawing: _Drawing, asked: compared.Question | None, first_read: _Read
+    chosen: list[str],
+    run_ids: list[str],
+    drawing: _Drawing,
+    asked: comparison_results.Question | None,
+    first_read: _Read,
 ) -> None:
     beside = (_SPENT if _over_time(drawing) else "", _count_of(drawing))
     names = tuple(name for name in (*drawing.metrics, *beside) if name)
@@ -200,7 +207,7 @@ def _live(
             # In containers, so that a line that comes or goes above a chart does not make the browser draw it anew.
             with st.container():
                 session.outage(read.lost)
-            comparison, refused = compared.comparison(read.experiments, asked) if asked else (None, "")
+            comparison, refused = comparison_results.comparison(read.experiments, asked) if asked else (None, "")
             with st.container():
                 for experiment in read.experiments:
                     _summary(experiment, comparison)
@@ -209,7 +216,7 @@ def _live(
                 _figure(read, comparison, curves, drawing, others, apart=bool(refused) or not asked)
             with st.container():
                 if comparison and asked:
-                    compared.results(read.experiments, comparison, asked)
+                    comparison_results.results(read.experiments, comparison, asked)
                 elif refused:
                     st.info(f"These are not tested against each other: {escape(refused)}", icon=":material/balance:")
                 _states(read)
@@ -259,13 +266,13 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     ]
     if experiment.teacher_model:
         top1 = comparison.teacher_top1 if comparison else None
-        accuracy = f" ({tables.percent(top1)})" if top1 is not None else ""
+        accuracy = f" ({row_text.percent(top1)})" if top1 is not None else ""
         parts.append(f"teacher {escape(experiment.teacher_model)}{accuracy}")
     st.markdown(" · ".join(parts))
     if experiment.state == "active":
         st.progress(min(max(experiment.progress, 0.0), 1.0))
     for warning in experiment.warnings:
-        where = forms.spoken(warning.path, experiment.spec)
+        where = schema_fields.spoken(warning.path, experiment.spec)
         st.caption(f":material/warning: {escape(f'{where}: {warning.message}')}")
 
 
@@ -311,7 +318,7 @@ def _figure(
         teacher=comparison.teacher_top1 if comparison and accuracy else None,
         epochs=max((run.total_epochs for run in read.runs if run.role == "student"), default=0),
     )
-    plot.chart(
+    chart_component.chart(
         figure,
         key=f"compare.{'.'.join(experiment.id for experiment in read.experiments) or 'runs'}",
         alt=f"{drawing.titles[0]} of each method over {drawing.view.x}",
@@ -321,11 +328,15 @@ def _figure(
     st.caption(escape(about + _about_images(drawing, curves)))
 
 
-def _other_data(read: _Read, comparison: Comparison | None, asked: compared.Question | None) -> dict[str, str]:
+def _other_data(
+    read: _Read, comparison: Comparison | None, asked: comparison_results.Question | None
+) -> dict[str, str]:
     """What tells runs from others of their label that were trained on other images, by id: they are not averaged."""
     if asked:
         # Experiments that are not compared with each other are drawn apart, and each may be of several data sets.
-        alone = [compared.comparison([item], asked)[0] for item in read.experiments] if comparison is None else []
+        alone = (
+            [comparison_results.comparison([item], asked)[0] for item in read.experiments] if comparison is None else []
+        )
         return {run: data for found in (comparison, *alone) if found for run, data in found.set_aside_data.items()}
     names = {run.id: _data_of(run) for run in read.runs if isinstance(run, Run) and run.test_size}
     return names if len(set(names.values())) > 1 else {}
@@ -401,7 +412,7 @@ def _states(read: _Read) -> None:
     for experiment in read.experiments:
         if len(read.experiments) > 1:
             st.markdown(f"**{escape(experiment.name)}**")
-        table(tables.state_rows(experiment))
+        table(row_text.state_rows(experiment))
         st.page_link(
             session.page("runs"),
             label="All runs of this experiment",
@@ -412,8 +423,8 @@ def _states(read: _Read) -> None:
         for run in read.runs:
             st.page_link(
                 session.page("run"),
-                label=escape(f"{tables.run_title(run)} · {run.experiment}")
-                + f" · {tables.percent(tables.latest_accuracy(run))}",
+                label=escape(f"{row_text.run_title(run)} · {run.experiment}")
+                + f" · {row_text.percent(row_text.latest_accuracy(run))}",
                 icon=":material/show_chart:",
                 query_params={"id": run.id},
             )

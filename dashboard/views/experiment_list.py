@@ -8,12 +8,13 @@ from typing import Any
 import streamlit as st
 
 from client import Client
-from core.wire.numbers import NOTHING
-from core.wire.public import ExperimentPage, ExperimentSummary
-from dashboard import bulk, filters, paging, session, tables
-from dashboard.choice import Choice
+from common.formatting import NOTHING
+from core.protocol.public import ExperimentPage, ExperimentSummary
+from dashboard import session
+from dashboard.forms.widgets import nothing_yet
+from dashboard.lists import bulk, filters, paging, row_text
+from dashboard.lists.row_selection import Choice
 from dashboard.markup import escape
-from dashboard.widgets import nothing_yet
 
 
 def show() -> None:
@@ -31,7 +32,7 @@ def show() -> None:
         _actions(choice, _chosen(choice, rows))
         _table(choice, rows)
         if newer:
-            st.caption(f"{tables.counted(newer, 'newer experiment')} will appear when nothing is chosen.")
+            st.caption(f"{row_text.counted(newer, 'newer experiment')} will appear when nothing is chosen.")
         paging.turn_pages("experiments", page, query["limit"], "experiment")
     paging.watch("experiments", lambda: _page(query), _signature, page, lost=known.lost)
 
@@ -117,7 +118,7 @@ def retry_failed(key: str) -> None:
 def _priority(keys: Sequence[str]) -> None:
     priority = st.number_input("Priority", -100, 100, value=0, help="Higher ones first.", key="experiments.priority")
     st.button(
-        f"Set it for {tables.counted(len(keys), 'experiment')}",
+        f"Set it for {row_text.counted(len(keys), 'experiment')}",
         icon=":material/low_priority:",
         disabled=not keys,
         on_click=bulk.act,
@@ -177,7 +178,7 @@ def _delete(ended: Sequence[ExperimentSummary]) -> None:
 @st.dialog("Delete for good?")
 def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
     runs = sum(item.counts.total for item in ended)
-    counted = f"{tables.counted(len(ended), 'experiment')} with {tables.counted(runs, 'run')}"
+    counted = f"{row_text.counted(len(ended), 'experiment')} with {row_text.counted(runs, 'run')}"
     st.markdown(
         f"{counted}, their metrics, logs and files: "
         + ", ".join(f"**{escape(item.name)}**" for item in ended[:10])
@@ -198,7 +199,7 @@ def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
 def _table(choice: Choice, rows: Sequence[ExperimentSummary]) -> None:
     column = st.column_config
     choice.table(
-        tables.experiment_rows(rows),
+        row_text.experiment_rows(rows),
         placeholder=NOTHING,
         height=min(36 * len(rows) + 40, 680),
         column_config={

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
+from common.formatting import NOTHING
 from core.explain import Alike, DKDAlignParams
-from core.wire.numbers import NOTHING
-from dashboard import explorer, explorer_charts, plot
-from dashboard.explorer import QUANTITIES, SHAPES, SWAPPED, Network, Quantity, Shape
+from dashboard.charts import chart_component, loss_charts, loss_functions
+from dashboard.charts.loss_functions import QUANTITIES, SHAPES, SWAPPED, Network, Quantity, Shape
 from dashboard.markup import escape
 
 _REDUCTIONS = ("sample", "batch", "log")
@@ -197,14 +197,14 @@ def _network(title: str, key: str, hat: str, value: float, shape: Shape, classes
         strength = st.slider("How much", 0.05, 0.99, 0.6, 0.01, key=f"{key}_strength", bind="query-params")
         first = _whole("Most on class", f"{key}_first", 1, 1, classes - 1, "Of the other classes, counted from 1.")
     try:
-        return Network(target, explorer.others(chosen, classes - 1, strength=strength, first=first, own=own))
+        return Network(target, loss_functions.others(chosen, classes - 1, strength=strength, first=first, own=own))
     except ValueError as error:
         st.error(f"{escape(title)}: {escape(error)}.", icon=":material/error:")
         return None
 
 
 def _point(chosen: _Chosen) -> None:
-    found = explorer.at(chosen.student, chosen.teacher, chosen.params, chosen.batch)
+    found = loss_functions.at(chosen.student, chosen.teacher, chosen.params, chosen.batch)
     share, cosine = float(found.share[0]), float(found.cosine[0])
     with st.container(horizontal=True, gap="medium"):
         st.metric("Loss", f"{_number(found.total[0])} nats", width="content")
@@ -213,9 +213,9 @@ def _point(chosen: _Chosen) -> None:
         st.metric("Cosine of TCKD with NCKD", _cosine(float(found.similarity[0])), width="content")
     st.caption(_direction(share, cosine))
     st.table(_terms(found))
-    classes = explorer.drawn_classes(chosen.student.others, chosen.teacher.others)
-    plot.chart(
-        explorer_charts.gradients(found, classes),
+    classes = loss_functions.drawn_classes(chosen.student.others, chosen.teacher.others)
+    chart_component.chart(
+        loss_charts.gradients(found, classes),
         key="loss.gradients",
         alt="Gradient of each weighted term with respect to the logit of each class, and their sum",
         filename="loss-gradients",
@@ -226,8 +226,8 @@ def _point(chosen: _Chosen) -> None:
         f"For one of B = {chosen.batch:,} samples, all alike; weights included. "
         f"Descent moves a logit against its bar.{more}"
     )
-    plot.chart(
-        explorer_charts.probabilities(chosen.student, chosen.teacher, classes),
+    chart_component.chart(
+        loss_charts.probabilities(chosen.student, chosen.teacher, classes),
         key="loss.probabilities",
         alt="Probabilities of student and teacher for the target class and the others",
         filename="loss-probabilities",
@@ -243,7 +243,7 @@ def _terms(found: Alike) -> list[dict[str, str]]:
         weight = float(found.weights[name][0])
         rows.append(
             {
-                "Term": {"align": "A, alignment"}.get(name, explorer_charts.TERMS[name][0]),
+                "Term": {"align": "A, alignment"}.get(name, loss_charts.TERMS[name][0]),
                 "Value": f"{_number(value[0])} {units.get(name, 'nats')}".strip(),
                 "Weight": _number(weight),
                 "Weighted": _number(weight * value[0]),
@@ -269,8 +269,8 @@ def _direction(share: float, cosine: float) -> str:
 def _claim(chosen: _Chosen) -> None:
     st.subheader("Scenarios A and B: is the loss nearly the same?")
     student, teacher = chosen.student.others, chosen.teacher.others
-    found = explorer.swapped(student, teacher, chosen.params)
-    st.markdown(explorer.claim_sentence(found, student, teacher))
+    found = loss_functions.swapped(student, teacher, chosen.params)
+    st.markdown(loss_functions.claim_sentence(found, student, teacher))
     scale = chosen.params.temperature**2 / (len(student) + 1)
     rows = [
         {
@@ -296,9 +296,9 @@ def _claim(chosen: _Chosen) -> None:
 
 def _along(chosen: _Chosen) -> None:
     st.subheader("Along the student's probability")
-    plot.chart(
-        explorer_charts.along(
-            explorer.line(chosen.student, chosen.teacher, chosen.params, chosen.batch),
+    chart_component.chart(
+        loss_charts.along(
+            loss_functions.line(chosen.student, chosen.teacher, chosen.params, chosen.batch),
             chosen.student.target,
             chosen.teacher.target,
         ),
@@ -322,11 +322,9 @@ def _map(chosen: _Chosen) -> None:
             width=340,
         )
         solid = st.toggle("Surface in three dimensions", key="solid", bind="query-params")
-    found = explorer.surface(quantity, chosen.student.others, chosen.teacher.others, chosen.params, chosen.batch)
-    plot.chart(
-        explorer_charts.surface_figure(
-            found, quantity, chosen.student.target, chosen.teacher.target, solid=bool(solid)
-        ),
+    found = loss_functions.surface(quantity, chosen.student.others, chosen.teacher.others, chosen.params, chosen.batch)
+    chart_component.chart(
+        loss_charts.surface_figure(found, quantity, chosen.student.target, chosen.teacher.target, solid=bool(solid)),
         key=f"loss.map.{quantity}.{bool(solid)}",
         alt=f"{QUANTITIES[quantity][0]} over the student's and the teacher's probability of the target class",
         filename=f"loss-{quantity}",

@@ -7,12 +7,13 @@ from typing import Any
 
 import streamlit as st
 
-from core.wire.public import Catalog
-from dashboard import draft as drafts
-from dashboard import forms, session
-from dashboard.draft import State
-from dashboard.views import new_beside, new_start
-from dashboard.widgets import Slots, escape, integers, object_fields
+from core.protocol.public import Catalog
+from dashboard import session
+from dashboard.forms import draft as drafts
+from dashboard.forms import schema_fields
+from dashboard.forms.draft import State
+from dashboard.forms.widgets import Slots, escape, integers, object_fields
+from dashboard.views import new_preview, new_templates
 
 _FOLDED = ("Speed",)
 _USE, _TRAIN = "Use this one", "Train one"
@@ -23,14 +24,14 @@ def show() -> None:
     st.title("New experiment")
     catalog = session.catalog()
     held = drafts.state(catalog)
-    new_start.follow_link(catalog, held)
-    new_start.choices(catalog, held)
+    new_templates.follow_link(catalog, held)
+    new_templates.choices(catalog, held)
     left, right = st.columns([3, 2], gap="large")
     slots = Slots()
     with left:
         held.draft = _form(catalog, held, slots)
     with right, st.container(key="beside"):
-        new_beside.show(catalog, held, slots)
+        new_preview.show(catalog, held, slots)
 
 
 def _form(catalog: Catalog, held: State, slots: Slots) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def _form(catalog: Catalog, held: State, slots: Slots) -> dict[str, Any]:
     )
     slots.open("name")
     schema = catalog.experiment_schema
-    training = forms.fields_of(schema["$defs"]["Training"], schema)
+    training = schema_fields.fields_of(schema["$defs"]["Training"], schema)
 
     st.subheader("Data and networks")
     found["dataset"] = _choice("Dataset", catalog.datasets, draft["dataset"], "dataset", key, slots)
@@ -71,7 +72,9 @@ def _form(catalog: Catalog, held: State, slots: Slots) -> dict[str, Any]:
         hint="Every method is trained once with each; equal seeds make pairs.",
     )
     slots.open("seeds")
-    settings = forms.completed(draft["training"], forms.defaults_of(schema["$defs"]["Training"], schema))
+    settings = schema_fields.completed(
+        draft["training"], schema_fields.defaults_of(schema["$defs"]["Training"], schema)
+    )
     found["training"] = object_fields(training, settings, path="training", key=key, slots=slots, folded=_FOLDED)
     with st.expander("Notes, tags, priority, device"):
         _extras(draft, found, schema, key, slots)
@@ -99,15 +102,17 @@ def _choice(
     entry = next(item for item in entries if item["name"] == name)
     st.caption(escape(entry["summary"]))
     slots.open(path)
-    fields = forms.fields_of(entry["params"])
-    values = forms.completed(value["params"] if name == value["name"] else {}, forms.defaults_of(entry["params"]))
+    fields = schema_fields.fields_of(entry["params"])
+    values = schema_fields.completed(
+        value["params"] if name == value["name"] else {}, schema_fields.defaults_of(entry["params"])
+    )
     params = object_fields(fields, values, path=f"{path}.params", key=f"{key}.{name}", slots=slots)
     slots.open(f"{path}.params")
     return {"name": name, "params": params}
 
 
 def _teacher(
-    catalog: Catalog, held: State, training: list[forms.FormField], key: str, slots: Slots
+    catalog: Catalog, held: State, training: list[schema_fields.FormField], key: str, slots: Slots
 ) -> dict[str, Any] | None:
     draft = held.draft
     given = draft["teacher"]
@@ -115,7 +120,7 @@ def _teacher(
     slots.open("teacher")
     if not wanted:
         return None
-    given = given or forms.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]
+    given = given or schema_fields.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]
     schema = catalog.experiment_schema
     with st.container(border=True):
         if held.kept and _keeps(held, key):
@@ -132,8 +137,8 @@ def _teacher(
         )
         settings = None
         if own:
-            defaults = forms.defaults_of(schema["$defs"]["Training"], schema)
-            values = forms.completed(given["training"] or draft["training"], defaults)
+            defaults = schema_fields.defaults_of(schema["$defs"]["Training"], schema)
+            values = schema_fields.completed(given["training"] or draft["training"], defaults)
             settings = object_fields(training, values, path="teacher.training", key=key, slots=slots, folded=_FOLDED)
         seed = st.number_input(
             "Teacher's seed", value=int(given["seed"]), step=1, format="%d", key=f"{key}.teacher.seed"
@@ -168,8 +173,10 @@ def _weights(schema: dict[str, Any], given: dict[str, Any] | None, key: str, slo
     weights = None
     if wanted:
         whole = schema["$defs"]["Weights"]
-        values = forms.completed(given or {}, {} if given else forms.defaults_of(whole, schema))
-        weights = object_fields(forms.fields_of(whole, schema), values, path="teacher.weights", key=key, slots=slots)
+        values = schema_fields.completed(given or {}, {} if given else schema_fields.defaults_of(whole, schema))
+        weights = object_fields(
+            schema_fields.fields_of(whole, schema), values, path="teacher.weights", key=key, slots=slots
+        )
     slots.open("teacher.weights")
     return weights
 
@@ -233,5 +240,5 @@ def _extras(draft: dict[str, Any], found: dict[str, Any], schema: dict[str, Any]
         or 0
     )
     slots.open("priority")
-    fields = forms.fields_of(schema["$defs"]["Resources"], schema)
+    fields = schema_fields.fields_of(schema["$defs"]["Resources"], schema)
     found["resources"] = object_fields(fields, draft["resources"], path="resources", key=key, slots=slots)

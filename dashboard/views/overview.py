@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import streamlit as st
 
 from client import ApiError
-from core.wire.activity import Activity, FailedRuns, RunningRun, WaitingRuns
-from core.wire.numbers import signed
-from core.wire.public import Comparison, ExperimentSummary, Worker
-from dashboard import session, tables, theme
+from common.formatting import signed
+from core.protocol.activity import Activity, FailedRuns, RunningRun, WaitingRuns
+from core.protocol.public import Comparison, ExperimentSummary, Worker
+from dashboard import session, theme
+from dashboard.forms.widgets import nothing_yet, table
+from dashboard.lists import row_text
 from dashboard.markup import escape
-from dashboard.widgets import nothing_yet, table
 
 # What stands below a link is set in under its words.
 _STYLE = """<style>
@@ -81,7 +82,7 @@ def _figures(now: Activity) -> None:
     figures = [
         ("Running", f"{counts.running + counts.cancelling:,}", "runs that train now"),
         ("Waiting", f"{waits:,}", "runs that wait for their teacher, for a slot, or are paused"),
-        ("Failed", f"{now.failed_runs:,}", f"runs since {tables.moment(now.failed_since)} UTC"),
+        ("Failed", f"{now.failed_runs:,}", f"runs since {row_text.moment(now.failed_since)} UTC"),
         ("Succeeded", f"{counts.succeeded:,}", "runs, ever"),
         (
             "Slots in use",
@@ -116,17 +117,17 @@ def _running_one(item: RunningRun) -> None:
         with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
             st.page_link(
                 session.page("run"),
-                label=f"**{escape(tables.run_title(run))}** · {escape(run.experiment)}",
+                label=f"**{escape(row_text.run_title(run))}** · {escape(run.experiment)}",
                 query_params={"id": run.id},
             )
-            accuracy = tables.latest_accuracy(run)
+            accuracy = row_text.latest_accuracy(run)
             if accuracy is not None:
-                st.markdown(tables.percent(accuracy), help="Newest test accuracy.", width="content")
-        share = tables.progress(run)
+                st.markdown(row_text.percent(accuracy), help="Newest test accuracy.", width="content")
+        share = row_text.progress(run)
         left = "cancelling" if run.state == "cancelling" else "pausing" if run.pausing else ""
         if not left:
             left = (
-                f"{tables.duration(item.seconds_left)} left" if item.seconds_left is not None else "time left unknown"
+                f"{row_text.duration(item.seconds_left)} left" if item.seconds_left is not None else "time left unknown"
             )
         where = f" · {run.worker}" if run.worker else ""
         st.progress(
@@ -144,7 +145,7 @@ def _waiting(now: Activity) -> None:
     more = now.waiting_groups - _ROWS
     if more > 0:
         link = {"state": ["waiting", "queued", "paused"], "sort": "highest priority"}
-        label = f"All that wait ({tables.counted(more, 'group')} more)"
+        label = f"All that wait ({row_text.counted(more, 'group')} more)"
         st.page_link(session.page("runs"), label=label, icon=":material/list:", query_params=link)
 
 
@@ -152,12 +153,12 @@ def _waiting_one(item: WaitingRuns, key: str) -> None:
     with st.container(gap=None, key=key):
         st.page_link(
             session.page("runs"),
-            label=f"**{tables.counted(item.runs, 'run')}** · {escape(item.experiment) or 'of a deleted experiment'}",
+            label=f"**{row_text.counted(item.runs, 'run')}** · {escape(item.experiment) or 'of a deleted experiment'}",
             icon={"waiting": ":material/school:", "paused": ":material/pause:"}.get(item.state, ":material/schedule:"),
             query_params={"state": item.state, "experiment": item.experiment},
         )
         priority = f", priority {signed(item.priority, decimals=0)}" if item.priority else ""
-        st.caption(f"{escape(tables.sentence(item.reason))[:-1]}{priority}.")
+        st.caption(f"{escape(row_text.sentence(item.reason))[:-1]}{priority}.")
 
 
 def _failed(now: Activity, window: str) -> None:
@@ -177,18 +178,18 @@ def _failed(now: Activity, window: str) -> None:
 
 def _failed_one(item: FailedRuns, key: str) -> None:
     run = item.newest
-    what = tables.run_title(run) if item.runs == 1 else tables.counted(item.runs, "run")
+    what = row_text.run_title(run) if item.runs == 1 else row_text.counted(item.runs, "run")
     with st.container(gap=None, key=key):
         page, link = ("run", {"id": run.id})
         if item.runs > 1:
             page, link = ("runs", {"state": "failed", "experiment": item.experiment})
         st.page_link(
             session.page(page),
-            label=f"**{escape(what)}** · {escape(item.experiment)} · {tables.moment(run.ended_at)[:-3]} UTC",
+            label=f"**{escape(what)}** · {escape(item.experiment)} · {row_text.moment(run.ended_at)[:-3]} UTC",
             icon=":material/error:",
             query_params=link,
         )
-        st.caption(escape(tables.sentence(item.reason or "no reason was given")))
+        st.caption(escape(row_text.sentence(item.reason or "no reason was given")))
 
 
 def _gpus(workers: Sequence[Worker]) -> None:
@@ -198,7 +199,7 @@ def _gpus(workers: Sequence[Worker]) -> None:
             "No worker is online: nothing can run. `dkd up` starts one on this machine.", icon=":material/power_off:"
         )
         return
-    rows = [row for worker in workers for row in tables.device_rows(worker)]
+    rows = [row for worker in workers for row in row_text.device_rows(worker)]
     table(rows)
     draining = [worker.name for worker in workers if worker.draining]
     if draining:
@@ -244,18 +245,18 @@ def _comparison(experiment: ExperimentSummary) -> None:
             query_params={"experiment": experiment.id},
         )
         models = " → ".join(filter(None, (experiment.teacher_model, experiment.student_model)))
-        done = f"{experiment.counts.succeeded:,} of {tables.counted(experiment.counts.total, 'run')}"
+        done = f"{experiment.counts.succeeded:,} of {row_text.counted(experiment.counts.total, 'run')}"
         st.caption(f"{escape(experiment.dataset)} · {escape(models)} · {theme.badge(experiment.state)} {done}")
         try:
             found = session.ask(key, lambda: _cached(session.client().url, experiment.id, counts)).value
         except ApiError as error:
-            st.caption(escape(tables.sentence(str(error))))
+            st.caption(escape(row_text.sentence(str(error))))
             return
         table(
             [
                 {
                     "Method": group.label,
-                    f"Test accuracy ({found.unit})": tables.mean_sd(group),
+                    f"Test accuracy ({found.unit})": row_text.mean_sd(group),
                     "n": str(group.n),
                 }
                 for group in found.groups

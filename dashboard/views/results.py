@@ -7,11 +7,12 @@ from typing import Any, Literal
 import streamlit as st
 
 from client import ApiError
-from core.wire.comparisons import PublishedTable, Table, Which
-from dashboard import address, reports, session
+from core.protocol.comparisons import PublishedTable, Table, Which
+from dashboard import addresses, session
+from dashboard.forms.widgets import nothing_yet
+from dashboard.lists import result_rows
 from dashboard.markup import escape
-from dashboard.views.compared import EPOCHS, downloads
-from dashboard.widgets import nothing_yet
+from dashboard.views.comparison_results import EPOCHS, downloads
 
 _REFRESH_SECONDS = 15.0
 """The table changes when a run ends, which is seldom, and costs the backend more than a live page's question."""
@@ -45,7 +46,7 @@ def show() -> None:
             help="Better than the baseline after Holm over the whole table. The t test assumes normal differences.",
         )
         place = st.container(width=200)
-    wanted = address.short([tag.strip() for tag in tags.split(",") if tag.strip()])
+    wanted = addresses.short([tag.strip() for tag in tags.split(",") if tag.strip()])
 
     # Asked once outside: while no backend answers, the whole page says so and nothing else.
     plain = _ask_table(wanted, which, test, "").value
@@ -102,7 +103,7 @@ def _table(table: Table, wanted: list[str]) -> None:
         return
     unit = f" ({escape(table.unit)})" if table.unit else ""
     st.markdown(f"**{escape(table.title)}{unit}**, mean ± sample sd (n seeds). A number leads to its runs.")
-    st.table(reports.result_rows(table))
+    st.table(result_rows.result_rows(table))
     for note in table.notes:
         st.caption(escape(note))
     _missing(table)
@@ -116,7 +117,9 @@ def _missing(table: Table) -> None:
     word = "value is" if seeds == 1 else "values are"
     with st.expander(f"{seeds:,} {word} missing; what would queue them", icon=":material/playlist_add:"):
         for row in lacking:
-            st.markdown(f"**{escape(row.title)}**\n\n" + "\n".join(f"- {line}" for line in reports.missing_lines(row)))
+            st.markdown(
+                f"**{escape(row.title)}**\n\n" + "\n".join(f"- {line}" for line in result_rows.missing_lines(row))
+            )
             if row.commands:
                 st.code("\n".join(row.commands), language="sh", wrap_lines=True)
 
@@ -129,15 +132,15 @@ def _published(table: Table) -> None:
         "their training; in the table above only numbers of the same setting stand in brackets. Nothing is bold: one "
         "cannot tell from a mean alone."
     )
-    for source, rows in reports.sources(found.rows).items():
+    for source, rows in result_rows.sources(found.rows).items():
         with st.expander(escape(source[:1].upper() + source[1:]), expanded=True):
-            st.table(reports.published_rows(rows, table))
-            st.caption(reports.about(rows))
+            st.table(result_rows.published_rows(rows, table))
+            st.caption(result_rows.about(rows))
 
 
 def _claims() -> None:
     st.subheader("The author's five claims")
-    given = address.one("claims", "name")
+    given = addresses.one("claims", "name")
     known = session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
     names = {item.id: item.name for item in known}
     if not names:
@@ -165,7 +168,7 @@ def _claims() -> None:
         st.info(f"No report: {escape(str(error))}", icon=":material/balance:")
         return
     session.outage(report.lost)
-    for title, lines in reports.claims(report.value.claims):
+    for title, lines in result_rows.claims(report.value.claims):
         st.markdown(f"**{title}**\n\n" + "\n".join(f"- {line}" for line in lines))
     for note in (f"Holds for {report.value.condition}." if report.value.condition else "", *report.value.notes):
         if note:

@@ -9,14 +9,16 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from client import ApiError, BackendUnreachable
-from core.wire.numbers import NOTHING, value_text
-from core.wire.public import TERMINAL, LogLine, Run
-from dashboard import address, charts, panels, plot, session, tables, theme
-from dashboard.feed import RunFeed
-from dashboard.live import RunCurves, seconds_left
+from common.formatting import NOTHING, value_text
+from core.protocol.public import TERMINAL, LogLine, Run
+from dashboard import addresses, session, theme
+from dashboard.charts import chart_component, figures, panels
+from dashboard.curves.feed import RunFeed
+from dashboard.curves.store import RunCurves, seconds_left
+from dashboard.forms.widgets import nothing_yet, table
+from dashboard.lists import row_text
 from dashboard.markup import code, escape, html
 from dashboard.views import run_details, run_machine
-from dashboard.widgets import nothing_yet, table
 
 REFRESH_SECONDS = 1.0
 """Between two looks. A look costs some 300 bytes while nothing is new, so that a metric is seen within two seconds."""
@@ -27,8 +29,8 @@ _VIEWS = ("Curves", "More measurements", "Log", "Attempts", "Spec", "Environment
 def show() -> None:
     """Draw the page."""
     try:
-        run_id = address.one("id", "id")
-    except address.AddressError:
+        run_id = addresses.one("id", "id")
+    except addresses.AddressError:
         st.title("Run")
         raise
     if not run_id:
@@ -67,7 +69,7 @@ def _choose() -> None:
     for run in newest:
         st.page_link(
             session.page("run"),
-            label=f"{theme.state_text(run.state)} · {escape(f'{tables.run_title(run)} · {run.experiment}')}",
+            label=f"{theme.state_text(run.state)} · {escape(f'{row_text.run_title(run)} · {run.experiment}')}",
             query_params={"id": run.id},
         )
     st.page_link(session.page("runs"), label="All runs", icon=":material/list:")
@@ -75,7 +77,7 @@ def _choose() -> None:
 
 def _head(run: Run) -> None:
     """Title, links and buttons."""
-    st.title(escape(tables.run_title(run)))
+    st.title(escape(row_text.run_title(run)))
     with st.container(horizontal=True, vertical_alignment="center"):
         if run.experiment_id:
             _link("compare", escape(run.experiment), "stacked_line_chart", experiment=run.experiment_id)
@@ -180,7 +182,7 @@ def _figures(run: Run, held: RunCurves) -> None:
         st.error(f"Failed: {escape(run.reason or 'no reason was given')}", icon=":material/error:")
     elif run.reason:
         st.info(escape(run.reason[:1].upper() + run.reason[1:]), icon=":material/info:")
-    share = tables.progress(run)
+    share = row_text.progress(run)
     if run.state != "succeeded":
         st.progress(
             share,
@@ -190,11 +192,11 @@ def _figures(run: Run, held: RunCurves) -> None:
     newest = run.latest.get("train/loss")
     speed = held.curves.get("speed/images_per_second")
     figures = [
-        ("Test accuracy", tables.percent(tables.latest_accuracy(run))),
+        ("Test accuracy", row_text.percent(row_text.latest_accuracy(run))),
         ("Training loss", value_text(newest.value if newest else None, "nats")),
-        ("Time left", tables.duration(seconds_left(run, held.curves.values())))
+        ("Time left", row_text.duration(seconds_left(run, held.curves.values())))
         if run.state not in TERMINAL
-        else ("Took", tables.duration(tables.seconds_of(run, now))),
+        else ("Took", row_text.duration(row_text.seconds_of(run, now))),
         ("Speed", f"{speed.value[-1]:,.0f} images/s" if speed and len(speed) else NOTHING),
     ]
     with st.container(horizontal=True):
@@ -232,14 +234,16 @@ def _grid(listed: Sequence[panels.Panel], held: RunCurves) -> int:
     drawn = 0
     columns: Sequence[DeltaGenerator] = ()
     for panel in listed:
-        figure = charts.run_figure(panel, held.curves)
+        figure = figures.run_figure(panel, held.curves)
         if figure is None:
             continue
         if drawn % 2 == 0:
             columns = st.columns(2)
         with columns[drawn % 2]:
             st.markdown(f"**{escape(panel.title)}**", help=escape(panel.help) or None)
-            plot.chart(figure, key=f"run.{panel.key}", alt=f"{panel.title} of this run over epochs", filename=panel.key)
+            chart_component.chart(
+                figure, key=f"run.{panel.key}", alt=f"{panel.title} of this run over epochs", filename=panel.key
+            )
         drawn += 1
     return drawn
 
@@ -249,7 +253,7 @@ def _log(run: Run, lines: Sequence[LogLine]) -> None:
         st.caption("Nothing has been logged yet." if run.state not in TERMINAL else "Nothing was logged.")
         return
     if lines:
-        st.caption(f"The last {tables.counted(len(lines), 'line')}; {code(f'dkd logs {run.id}')} shows all.")
+        st.caption(f"The last {row_text.counted(len(lines), 'line')}; {code(f'dkd logs {run.id}')} shows all.")
     with st.container(height=480, autoscroll=True):
         st.code(_lines(run, lines), language=None, wrap_lines=True)
 

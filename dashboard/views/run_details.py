@@ -10,18 +10,20 @@ from typing import BinaryIO
 
 import streamlit as st
 
-from core.wire.public import Run
-from core.wire.stored import Artifact
-from dashboard import forms, session, tables
+from core.protocol.artifacts import Artifact
+from core.protocol.public import Run
+from dashboard import session
+from dashboard.forms import schema_fields
+from dashboard.forms.widgets import table
+from dashboard.lists import row_text
 from dashboard.markup import escape
-from dashboard.widgets import table
 
 _MOST_BYTES = 512 * 2**20
 """A larger file would have to pass through the dashboard's memory; the command line writes it to the disk."""
 
 
 def attempts(run: Run) -> None:
-    rows = tables.attempt_rows(run.attempts, datetime.now(UTC))
+    rows = row_text.attempt_rows(run.attempts, datetime.now(UTC))
     if rows:
         table(rows, wrap=True)
     else:
@@ -29,7 +31,7 @@ def attempts(run: Run) -> None:
 
 
 def spec(run: Run) -> None:
-    st.code(forms.yaml_of(run.spec), language="yaml", wrap_lines=True)
+    st.code(schema_fields.yaml_of(run.spec), language="yaml", wrap_lines=True)
 
 
 def environment(run: Run) -> None:
@@ -37,9 +39,9 @@ def environment(run: Run) -> None:
         "Trainable parameters": f"{run.parameters:,}" if run.parameters else "",
         "Training images": f"{run.train_size:,}" if run.train_size else "",
         "Test images": f"{run.test_size:,}" if run.test_size else "",
-        "Created (UTC)": tables.moment(run.created_at),
-        "Started (UTC)": tables.moment(run.started_at),
-        "Ended (UTC)": tables.moment(run.ended_at),
+        "Created (UTC)": row_text.moment(run.created_at),
+        "Started (UTC)": row_text.moment(run.started_at),
+        "Ended (UTC)": row_text.moment(run.ended_at),
         "Fingerprint": run.fingerprint,
         "Weights": run.weights,
         **run.environment,

@@ -7,7 +7,7 @@ import time
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
-from core.wire.public import GpuUse, Run, Worker
+from core.protocol.public import GpuUse, Run, Worker
 from dashboard import session
 from dashboard.markup import escape
 

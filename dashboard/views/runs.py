@@ -12,13 +12,14 @@ from typing import Any
 
 import streamlit as st
 
-from core.wire.numbers import NOTHING
-from core.wire.public import TERMINAL, Run, RunPage, RunSummary
-from dashboard import bulk, filters, paging, session, tables
-from dashboard.choice import Choice
+from common.formatting import NOTHING
+from core.protocol.public import TERMINAL, Run, RunPage, RunSummary
+from dashboard import session
+from dashboard.forms.widgets import nothing_yet
+from dashboard.lists import bulk, filters, paging, row_text
+from dashboard.lists.row_selection import Choice
 from dashboard.markup import escape
 from dashboard.views import experiment_list
-from dashboard.widgets import nothing_yet
 
 _MOST_CHOSEN = 1000
 _ASK_FIRST = 10
@@ -174,7 +175,7 @@ def _cancel(ids: Sequence[str]) -> None:
     @st.dialog("Cancel so many runs?")
     def ask() -> None:
         st.markdown(
-            f"{tables.counted(len(ids), 'run')} will be cancelled. Those that train write a checkpoint first, "
+            f"{row_text.counted(len(ids), 'run')} will be cancelled. Those that train write a checkpoint first, "
             "and each can be retried."
         )
         if st.button(
@@ -200,7 +201,7 @@ def _more(chosen: Sequence[RunSummary]) -> None:
         key="runs.priority",
     )
     st.button(
-        f"Set it for {tables.counted(len(live), 'run')}",
+        f"Set it for {row_text.counted(len(live), 'run')}",
         icon=":material/low_priority:",
         disabled=not live,
         on_click=_do,
@@ -209,13 +210,13 @@ def _more(chosen: Sequence[RunSummary]) -> None:
     )
     names = list(dict.fromkeys(run.experiment for run in chosen if run.experiment))
     st.markdown(
-        f"Tags and the archive belong to experiments: **{tables.counted(len(names), 'experiment')}** of the chosen."
+        f"Tags and the archive belong to experiments: **{row_text.counted(len(names), 'experiment')}** of the chosen."
     )
     experiment_list.tag_and_archive(list(dict.fromkeys(run.experiment_id for run in chosen if run.experiment_id)))
 
 
 def _chosen_line(choice: Choice, chosen: Sequence[RunSummary], page: RunPage, query: Mapping[str, Any] | None) -> None:
-    names = ", ".join(tables.run_title(run) for run in chosen[:3]) + (" …" if len(chosen) > 3 else "")
+    names = ", ".join(row_text.run_title(run) for run in chosen[:3]) + (" …" if len(chosen) > 3 else "")
     if not chosen:
         st.caption("Choose rows at their left edge.")
     else:
@@ -244,7 +245,7 @@ def _choose_all(choice: Choice, query: Mapping[str, Any]) -> None:
 def _table(choice: Choice, runs: Sequence[RunSummary]) -> None:
     column = st.column_config
     choice.table(
-        tables.run_rows(runs, datetime.now(UTC)),
+        row_text.run_rows(runs, datetime.now(UTC)),
         placeholder=NOTHING,
         height=min(36 * len(runs) + 40, 680),
         column_config={
@@ -267,7 +268,7 @@ def _table(choice: Choice, runs: Sequence[RunSummary]) -> None:
 def _below(choice: Choice, page: RunPage, newer: int, query: Mapping[str, Any]) -> None:
     if newer:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f"{tables.counted(newer, 'newer run')} will appear when nothing is chosen.")
+            st.caption(f"{row_text.counted(newer, 'newer run')} will appear when nothing is chosen.")
             st.button("Show them now", on_click=choice.release, type="tertiary", key="runs.release")
     paging.turn_pages("runs", page, query["limit"], "run")
 

@@ -9,12 +9,13 @@ from typing import Any
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
-from core.wire.numbers import NOTHING
-from core.wire.public import TeacherInfo
-from core.wire.stored import UPLOAD, Upload, UploadList
-from dashboard import bulk, paging, session, tables, theme
+from common.formatting import NOTHING
+from core.protocol.artifacts import UPLOAD, Upload, UploadList
+from core.protocol.public import TeacherInfo
+from dashboard import session, theme
+from dashboard.forms.widgets import nothing_yet, table
+from dashboard.lists import bulk, paging, row_text
 from dashboard.markup import escape
-from dashboard.widgets import nothing_yet, table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FORM_MOST = 1 << 30
@@ -78,7 +79,7 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
     _actions(chosen, names)
     column = st.column_config
     st.dataframe(
-        tables.teacher_rows(shown, {item.run_id: source(item, names) for item in shown}),
+        row_text.teacher_rows(shown, {item.run_id: source(item, names) for item in shown}),
         key=_table_key(shown),
         on_select="rerun",
         selection_mode="single-row",
@@ -100,7 +101,7 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
         },
     )
     more = f", the newest {_ROWS} of them shown: search to find others" if len(kept) > _ROWS else ""
-    st.caption(f"{tables.counted(len(kept), 'teacher')}{more}")
+    st.caption(f"{row_text.counted(len(kept), 'teacher')}{more}")
 
 
 def source(item: TeacherInfo, uploads: Mapping[str, str]) -> str:
@@ -167,7 +168,7 @@ def _uploads(held: UploadList) -> None:
     if not held.items:
         st.caption("Nothing has been uploaded yet. A spec names an upload as `weights: upload:NAME`.")
         return
-    table(tables.upload_rows(held.items), wrap=True)
+    table(row_text.upload_rows(held.items), wrap=True)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.selectbox("Upload", [item.name for item in held.items], key="teachers.upload", width=300)
         session.link("new", "Use in a new experiment", "add_circle", {"teacher": name})
@@ -199,9 +200,9 @@ def _form(max_bytes: int) -> None:
             max_upload_size=max(most // _MEGABYTE, 1),
             key=f"teachers.file.{st.session_state.get('teachers.uploaded', 0)}",
         )
-        larger = "" if most == max_bytes else f" Larger ones, up to {tables.size(max_bytes)}: `dkd upload FILE`."
+        larger = "" if most == max_bytes else f" Larger ones, up to {row_text.size(max_bytes)}: `dkd upload FILE`."
         st.caption(
-            f"Up to {tables.size(most)} here.{larger} `python -m core convert` makes one of a PyTorch checkpoint."
+            f"Up to {row_text.size(most)} here.{larger} `python -m core convert` makes one of a PyTorch checkpoint."
         )
         suggested = _suggested(file.name) if file else ""
         name = st.text_input(
@@ -232,5 +233,5 @@ def _send(file: Any, name: str) -> None:
         st.session_state["teachers.said"] = bulk.in_words(error)
         return
     st.session_state["teachers.uploaded"] = st.session_state.get("teachers.uploaded", 0) + 1
-    bulk.say(f"{made.name} is here: {made.parameters:,} numbers in {tables.counted(made.tensors, 'tensor')}.")
+    bulk.say(f"{made.name} is here: {made.parameters:,} numbers in {row_text.counted(made.tensors, 'tensor')}.")
     st.rerun()

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
-from core.wire.public import Worker
-from dashboard import bulk, session, tables, theme
+from core.protocol.public import Worker
+from dashboard import session, theme
+from dashboard.forms.widgets import table
+from dashboard.lists import bulk, row_text
 from dashboard.markup import escape
-from dashboard.widgets import table
 
 _STATES = ("All", "Online", "Offline")
 
@@ -57,7 +58,7 @@ def _kept(workers: Sequence[Worker]) -> list[Worker]:
             )
     online = [worker for worker in workers if worker.state == "online"]
     slots, busy = sum(worker.slots for worker in online), sum(worker.busy for worker in online)
-    all_of_them, of_slots = tables.counted(len(workers), "worker"), tables.counted(slots, "slot")
+    all_of_them, of_slots = row_text.counted(len(workers), "worker"), row_text.counted(slots, "slot")
     st.caption(f"{len(online):,} of {all_of_them} online, {busy:,} of {of_slots} in use")
     states = ("online", "offline") if which == "All" else (which.lower(),)
     return [worker for worker in workers if worker.state in states and (wanted is None or wanted in worker.labels)]
@@ -86,7 +87,7 @@ def _one(worker: Worker) -> None:
             labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
             st.markdown(f"**{escape(worker.name)}** {badge} {labels}", width="content")
             _drain(worker)
-        heard = tables.ago(worker.last_heartbeat, datetime.now(UTC))
+        heard = row_text.ago(worker.last_heartbeat, datetime.now(UTC))
         device = "GPU" if worker.device == "gpu" else "CPU"
         version = f" · version {worker.version}" if worker.version else ""
         st.caption(escape(f"{device} worker on {worker.host} · heard of {heard}{version}"))
@@ -94,7 +95,7 @@ def _one(worker: Worker) -> None:
             st.warning(escape(problem), icon=":material/warning:")
         st.progress(
             min(worker.busy / worker.slots, 1.0) if worker.slots else 0.0,
-            text=f":small[{worker.busy:,} of {tables.counted(worker.slots, 'slot')} in use]",
+            text=f":small[{worker.busy:,} of {row_text.counted(worker.slots, 'slot')} in use]",
         )
         if worker.reserved_for:
             st.page_link(
@@ -104,7 +105,7 @@ def _one(worker: Worker) -> None:
                 query_params={"id": worker.reserved_for},
             )
         if worker.gpus:
-            table(tables.gpu_rows(worker.gpus))
+            table(row_text.gpu_rows(worker.gpus))
         elif worker.device == "gpu":
             st.caption("It has not said how its GPUs are.")
         for run in worker.runs:
@@ -147,11 +148,11 @@ def _set(worker_id: str, draining: bool) -> None:
 def _gone(worker: Worker) -> None:
     labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
     drained = " :orange-badge[draining]" if worker.draining else ""
-    heard = tables.ago(worker.last_heartbeat, datetime.now(UTC))
+    heard = row_text.ago(worker.last_heartbeat, datetime.now(UTC))
     with st.container(border=True, horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         st.markdown(
             f"**{escape(worker.name)}** {theme.badge('offline')}{drained} {labels}  \n"
-            f":small[{tables.counted(worker.slots, 'slot')} on {escape(worker.host)} · last heard of {heard}]",
+            f":small[{row_text.counted(worker.slots, 'slot')} on {escape(worker.host)} · last heard of {heard}]",
             width="content",
         )
         if worker.draining:

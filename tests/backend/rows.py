@@ -6,10 +6,11 @@ from typing import Any
 
 from sqlalchemy import select
 
-from backend import logs, metrics_store, planning
 from backend.db import Database, models, now
+from backend.experiments import planning
+from backend.metrics import log_store, point_store
 from core.events import Log, Metrics, Record
-from core.spec import parse_experiment
+from core.specs import parse_experiment
 
 SPEC: dict[str, Any] = {
     "name": "rows",
@@ -57,8 +58,8 @@ def take(database: Database, run_id: str, *records: Record, attempt: int = 1) ->
     """Have one batch of a run's records taken in."""
     with database.write() as session:
         run = session.get_one(models.Run, run_id, with_for_update=True)
-        run.ingest = metrics_store.insert(session.connection(), run.id, run.ingest, records)
-        logs.insert(session.connection(), run.id, attempt, records)
+        run.ingest = point_store.insert(session.connection(), run.id, run.ingest, records)
+        log_store.insert(session.connection(), run.id, attempt, records)
 
 
 def change(database: Database, run_id: str, **columns: Any) -> None:

@@ -130,7 +130,7 @@ def test_an_error_of_our_own_is_a_problem_without_its_inside(lab: Lab, monkeypat
     def broken(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("backend.planning.create", broken)
+    monkeypatch.setattr("backend.experiments.planning.create", broken)
     client = TestClient(lab.app, headers=dict(lab.admin.headers), raise_server_exceptions=False)
     with structlog.testing.capture_logs() as logged:
         response = client.post("/api/v1/experiments", json=plain())

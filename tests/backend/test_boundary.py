@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from backend import routes
-from backend.boundary import BoundedRoute
-from backend.limits import limits
+from backend.api.body_limits import limits
+from backend.api.boundary import BoundedRoute
 from backend.settings import Settings
 from tests.backend.conftest import ADMIN_TOKEN, WORKER_TOKEN
 from tests.backend.lab import Json, Lab, plain

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from backend.comparisons.loss_claims import Setting, loss_claims
 from backend.db import Database
-from core.wire.comparisons import Claim, Claims
+from core.protocol.comparisons import Claim, Claims
 from tests.backend import rows
 
 MOBILE = {"dataset": "cifar10", "student": {"model": "mobilenet_v2_half"}}

@@ -11,12 +11,12 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import event
 
-from backend import comparisons, statistics
-from backend.comparisons import convergence
-from backend.comparisons.data import Curve, Student, Teacher
+from backend import comparisons
+from backend.comparisons import convergence, statistics
+from backend.comparisons.run_data import Curve, Student, Teacher
 from backend.db import Database, models, now
 from core.events import RANKS_KEY
-from core.wire.comparisons import Comparison, Overview
+from core.protocol.comparisons import Comparison, Overview
 from tests.backend import rows
 
 METHODS = ["kd", {"name": "dkd", "label": "DKD"}]

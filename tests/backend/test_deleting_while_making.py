@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete
 
-from backend.artifacts import FolderStore
+from backend.artifacts.run_files import FolderStore
 from backend.db import Database, models
-from backend.retention import Terms, apply, plan
+from backend.operations.retention import Terms, apply, plan
 from backend.settings import Settings
 from tests.backend.concurrently import concurrently
 from tests.backend.lab import Lab, spec

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.spec import parse_experiment
+from core.specs import parse_experiment
 from tests.backend.lab import Json, Lab, metrics, plain, spec, started
 
 

@@ -19,7 +19,7 @@ from backend.db.models import Token
 from backend.routes.events import Position
 from backend.settings import Settings
 from client import ApiError, Client, ServerEvent
-from core.wire.public import LogLine, MetricsReply, RunProgress
+from core.protocol.public import LogLine, MetricsReply, RunProgress
 from tests.backend import rows
 from tests.backend.conftest import ADMIN_TOKEN
 from tests.services import free_port

@@ -8,8 +8,8 @@ import io
 from fastapi.testclient import TestClient
 
 from backend.db import Database
-from core.spec import RunSpec, parse_experiment
-from core.wire.records import ExperimentRecord, RunRecord
+from core.protocol.records import ExperimentRecord, RunRecord
+from core.specs import RunSpec, parse_experiment
 from tests.backend import lab, rows
 from tests.backend.lab import Lab
 

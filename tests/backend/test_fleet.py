@@ -8,10 +8,10 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.db import Database, models, now
-from backend.reconciler import LEASE_RAN_OUT
+from backend.queue.reconciler import LEASE_RAN_OUT
 from core.catalog import METHODS
-from core.spec import parse_experiment
-from core.wire.public import Catalog, TeacherList, WorkerList
+from core.protocol.public import Catalog, TeacherList, WorkerList
+from core.specs import parse_experiment
 from tests.backend import rows
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote, quote_from_bytes
 import httpx
 import pytest
 
-from core.wire import activity, public
+from core.protocol import activity, public
 from tests.backend.lab import TEACHER_WEIGHTS, Json, Lab, checkpoint, log, metrics, plain, spec, started
 
 _HOLE = "\u0001hole\u0001"

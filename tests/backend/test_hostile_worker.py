@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from client import Client
 from client.cli.app import run as dkd
-from core.wire.reported import CUT, LINE, MESSAGE, REASON
+from common.report_bounds import CUT, LINE, MESSAGE, REASON
 from tests import served
 from tests.backend.concurrently import concurrently
 from tests.backend.lab import Json, Lab, checkpoint, log, metrics, plain, started

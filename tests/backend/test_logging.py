@@ -13,7 +13,7 @@ RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 SAYS = r"""
 import logging, sys, structlog
 from backend.logging import configure
-from core.wire.terminal import run_program
+from common.terminal import run_program
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\r\u202egpj"
 class Odd:
     def __repr__(self): return EVIL

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from backend import metrics_store
 from backend.db import Database, models
-from core.wire.public import MetricsReply
+from backend.metrics import point_store
+from core.protocol.public import MetricsReply
 from tests.backend import rows
 from tests.backend.rows import metrics
 
@@ -21,7 +21,7 @@ def _read(
 ) -> MetricsReply:
     with database.read() as session:
         run = session.get_one(models.Run, run_id)
-        return metrics_store.reply(session, run, names, since, max_points)
+        return point_store.reply(session, run, names, since, max_points)
 
 
 def _points(reply: MetricsReply) -> dict[str, dict[int, float]]:
@@ -34,7 +34,7 @@ def _latest(database: Database, run_id: str) -> dict[str, tuple[int, float]]:
             models.MetricName, models.MetricName.id == models.MetricLatest.name_id
         )
         return {
-            name.name: (latest.step, metrics_store.decode(latest.value, latest.kind))
+            name.name: (latest.step, point_store.decode(latest.value, latest.kind))
             for latest, name in found.filter(models.MetricLatest.run_id == run_id)
         }
 

@@ -6,7 +6,7 @@ import anyio
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from backend.middleware import AccessLog
+from backend.api.middleware import AccessLog
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from core.spec import ExperimentSpec, parse_experiment, parse_sweep
-from core.spec.sweep import expand
-from core.wire import access, public, submissions, worker
+from core.protocol import access, public, submissions, worker
+from core.specs import ExperimentSpec, parse_experiment, parse_sweep
+from core.specs.sweep import expand
 
 PUBLIC = {
     "GET /api/v1/catalog": "Catalog",

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 
 from backend.db import Database, now
 from backend.db.models import Run, Worker
-from backend.nudge import Nudger
-from backend.reconciler import Reconciler, send_nudges
+from backend.queue.nudge import Nudger
+from backend.queue.reconciler import Reconciler, send_nudges
 from backend.settings import Settings
-from core.wire.local import NUDGE_TASK
+from common.celery_config import NUDGE_TASK
 from tests import services
 from tests.backend.lab import Json, Lab, checkpoint, plain, started
 from tests.waiting import until
@@ -60,8 +60,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("reconciler", "claim", "workers"):
-        monkeypatch.setattr(f"backend.{module}.now", clock.now)
+    for module in ("reconciler", "claim", "worker_registry"):
+        monkeypatch.setattr(f"backend.queue.{module}.now", clock.now)
     return clock
 
 

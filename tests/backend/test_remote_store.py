@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.wire.store import ObjectStore
+from common.object_store import ObjectStore
 from tests import services
 from tests.backend.lab import Json, Lab, plain
 from tests.backend.test_files import UPLOADS, safetensors

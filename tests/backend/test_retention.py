@@ -14,11 +14,11 @@ from sqlalchemy import select, update
 from typer.testing import CliRunner, Result
 
 from backend.__main__ import cli
-from backend.artifacts import open_store
+from backend.artifacts.run_files import open_store
 from backend.db import Database, models, now
-from backend.retention import Terms, apply, plan
+from backend.operations.retention import Terms, apply, plan
 from backend.settings import Settings
-from core.wire.store import ObjectStore
+from common.object_store import ObjectStore
 from tests import services
 from tests.backend import filled
 from tests.backend.lab import Lab

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.db import Database
-from core.wire.comparisons import Claims, Comparison, Overview, Table
+from core.protocol.comparisons import Claims, Comparison, Overview, Table
 from tests.backend import rows
 
 OLD, NEW = "a" * 16, "b" * 16

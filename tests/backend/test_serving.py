@@ -20,7 +20,7 @@ import pytest
 import uvicorn
 from sqlalchemy import text
 
-from backend import connections
+from backend.api import connections
 from backend.db import Database, engine, migrate
 from tests.backend.lab import Lab, plain
 from tests.services import free_port

@@ -6,8 +6,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.db import Database
-from core.wire.comparisons import Overview
-from core.wire.numbers import difference_text
+from common.formatting import difference_text
+from core.protocol.comparisons import Overview
 from tests.backend import rows
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from backend import statistics
+from backend.comparisons import statistics
 
 RNG = np.random.default_rng(7)
 

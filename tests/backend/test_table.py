@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from backend import statistics
+from backend.comparisons import statistics
 from backend.db import Database
 from client.cli.options import set_field
 from core.catalog import MODELS
 from core.catalog.published import AUTHOR_2025, PUBLISHED
-from core.spec import load_text, parse_experiment
-from core.wire.comparisons import Cell, PublishedTable, Table
+from core.protocol.comparisons import Cell, PublishedTable, Table
+from core.specs import load_text, parse_experiment
 from tests.backend import rows
 
 METHODS = ["dkd", {"name": "dkd_align", "label": "align", "params": {"reduction": "log", "epsilon": 6.0}}]

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from backend.db import Database
 from core.events import Metrics, Record
-from core.wire.comparisons import Comparison
+from core.protocol.comparisons import Comparison
 from tests.backend import rows
 
 METHODS = ["kd", "dkd", {"name": "dkd", "label": "B", "params": {"beta": 4.0}}]

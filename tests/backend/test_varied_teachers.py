@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import pytest
 from fastapi.testclient import TestClient
 
-from backend import statistics
-from backend.comparisons import convergence
+from backend.comparisons import convergence, statistics
 from backend.db import Database
-from core.wire.comparisons import Claims, Comparison, Reached
+from core.protocol.comparisons import Claims, Comparison, Reached
 from tests.backend import rows
 
 METHODS = ["kd", {"name": "dkd", "label": "DKD"}]

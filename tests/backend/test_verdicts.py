@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backend import statistics
-from backend.comparisons import verdicts
+from backend.comparisons import statistics, verdicts
 from backend.comparisons.convergence import Goal
-from backend.comparisons.data import Sample, Student, Teacher
 from backend.comparisons.groups import Question, judged, methods_of, paired
-from backend.comparisons.values import Picked
+from backend.comparisons.metric_selection import Picked
+from backend.comparisons.run_data import Sample, Student, Teacher
 
 
 def _say(differences: list[float], better: statistics.Better = "higher", unit: str = "") -> str:

@@ -65,7 +65,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: object) -> None:
         return
 
-    monkeypatch.setattr("backend.webhooks.Webhooks.run_until", nothing)
+    monkeypatch.setattr("backend.operations.webhooks.Webhooks.run_until", nothing)
 
 
 @pytest.fixture

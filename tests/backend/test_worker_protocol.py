@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from backend.db import Database
 from backend.db.models import Experiment, Run
-from core.wire.public import RunState
+from core.protocol.public import RunState
 from tests.backend.concurrently import concurrently
 from tests.backend.lab import Json, Lab, checkpoint, log, metrics, plain, spec, started
 

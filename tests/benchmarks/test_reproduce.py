@@ -17,7 +17,7 @@ from benchmarks.reproduction.cells import Outcome, cells_of
 from benchmarks.reproduction.pairs import PAIRS, TITLES, Pair, Setting, plan
 from benchmarks.reproduction.table import Results, markdown
 from core.events import Started, read_journal
-from core.spec import PlannedRun
+from core.specs import PlannedRun
 
 STANDIN = """
 name: standin

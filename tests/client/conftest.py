@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from core.wire.local import Home
+from common.home import Home
 from tests.client import fakes
 from tests.client.fakes import FakeBackend, FakeServer
 

@@ -15,7 +15,7 @@ import httpx
 from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested
 from client.stack.ports import LOOPBACK
 from client.stack.services import Plan, Service
-from core.wire.local import Home
+from common.home import Home
 
 # It answers with its own process id, so that a test can tell it from another.
 _SERVER = """

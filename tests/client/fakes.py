@@ -11,8 +11,7 @@ from typing import Any
 
 import httpx
 
-from core.spec import ExperimentSpec, parse_experiment
-from core.wire.public import (
+from core.protocol.public import (
     Comparison,
     Convergence,
     Experiment,
@@ -24,6 +23,7 @@ from core.wire.public import (
     RunSummary,
     StateCounts,
 )
+from core.specs import ExperimentSpec, parse_experiment
 
 NOW = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 Answer = Callable[[httpx.Request], httpx.Response]

@@ -93,7 +93,7 @@ def test_files_come_and_go(client: Client, url: str, tmp_path: Path) -> None:
 
 
 def test_a_stream_that_breaks_is_gone_on_with(client: Client, url: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("client.http._AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("client.client._AGAIN_SECONDS", 0.01)
     made = client.submit(plain())
     seen: list[str] = []
     cut = [True]

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from client.cli.app import app, run
-from core.wire.local import Home
+from common.home import Home
 from tests.client import fakes
 from tests.client.fakes import SPEC, FakeBackend, page, problem, run_summary
 from tests.client.said import Captured, complaints, stdin_of
@@ -304,7 +304,7 @@ def test_a_fault_of_ours_is_still_one_line(
     def broken(*_: object) -> None:
         raise KeyError("what")
 
-    monkeypatch.setattr("client.http.Client.workers", broken)
+    monkeypatch.setattr("client.client.Client.workers", broken)
     assert run(["workers"]) == 1
     (line,) = complaints(capsys)
     assert "KeyError" in line

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from client.cli.app import run
-from core.wire.comparisons import (
+from core.protocol.comparisons import (
     Cell,
     Claim,
     Claims,

@@ -16,7 +16,7 @@ from rich.console import Console
 from client import Client, demo
 from client.stack import HomeLock, Options, Signals
 from client.stack.services import Plan
-from core.spec import ExperimentSpec
+from core.specs import ExperimentSpec
 from tests.client import fakes
 from tests.client.fake_stack import plan
 from tests.client.fakes import FakeBackend, problem, run_summary

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from client.cli.app import run
-from client.exporting.mlflow import MlflowError, Tracking, send_all
-from client.http import Client
-from core.spec import parse_experiment
-from core.wire.public import MetricsReply, Series
-from core.wire.records import ExperimentRecord, RunRecord
+from client.client import Client
+from client.exporters.mlflow import MlflowError, Tracking, send_all
+from core.protocol.public import MetricsReply, Series
+from core.protocol.records import ExperimentRecord, RunRecord
+from core.specs import parse_experiment
 from tests.client import fakes
 from tests.client.fakes import NOW, FakeBackend
 from tests.client.said import Captured

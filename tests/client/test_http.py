@@ -17,8 +17,8 @@ from client import (
     NotABackend,
 )
 from client.connection import Connection
-from core.wire.http import proxy_for
-from core.wire.local import Home
+from common.home import Home
+from common.http_clients import proxy_for
 from tests.client import fakes
 from tests.client.fakes import FakeBackend
 
@@ -165,7 +165,7 @@ def test_a_proxy_is_looked_at_only_where_it_is_asked(monkeypatch: pytest.MonkeyP
 def test_a_proxy_that_cannot_be_used_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, proxy: str, said: str
 ) -> None:
-    monkeypatch.setattr("core.wire.http.find_spec", lambda _: None)
+    monkeypatch.setattr("common.http_clients.find_spec", lambda _: None)
     monkeypatch.setenv(name, proxy)
     with pytest.raises(ClientSettingsError, match=said) as caught:
         Client("http://192.0.2.7:9")

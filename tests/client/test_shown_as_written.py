@@ -12,7 +12,7 @@ from rich.console import Console
 
 from client import Client
 from client.cli.app import run
-from client.watching import of_experiment, watch
+from client.progress import of_experiment, watch
 from tests.client import fakes
 from tests.client.fakes import FakeBackend, page
 from tests.client.said import stdin_of

@@ -18,7 +18,7 @@ import pytest
 from client.stack import ports
 from client.stack.process import MARK
 from client.stack.services import Options, cores, environment
-from core.wire.local import Home
+from common.home import Home
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 

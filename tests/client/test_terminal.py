@@ -18,14 +18,14 @@ from pydantic import BaseModel, ValidationError
 
 from client import Client
 from client.cli.app import run
-from client.render import console_for
-from client.watching import of_experiment, watch
+from client.progress import of_experiment, watch
+from client.rendering.tables import console_for
+from common.terminal import printable, printable_json
 from core.events import Failed, Journal, Log
-from core.wire.comparisons import Comparison
-from core.wire.public import Experiment, ExperimentPage, LogsReply, RunPage, TeacherList, WorkerList
-from core.wire.public import Run as RunAnswer
-from core.wire.stored import ArtifactList, UploadList
-from core.wire.terminal import printable, printable_json
+from core.protocol.artifacts import ArtifactList, UploadList
+from core.protocol.comparisons import Comparison
+from core.protocol.public import Experiment, ExperimentPage, LogsReply, RunPage, TeacherList, WorkerList
+from core.protocol.public import Run as RunAnswer
 from tests.client import fakes
 from tests.client.fakes import FakeBackend, page
 from tests.client.test_shown_as_written import TEACHER, TOKEN, UPLOAD, WORKER
@@ -219,7 +219,7 @@ def test_in_what_a_worker_and_a_backend_say_when_they_cannot_start() -> None:
 
 
 def test_an_uncaught_error_is_printable_too() -> None:
-    code = "from core.wire.terminal import run_program\ndef main(): raise OSError('\\x1b[31m')\nrun_program(main)"
+    code = "from common.terminal import run_program\ndef main(): raise OSError('\\x1b[31m')\nrun_program(main)"
     said = _said("-c", code)
     assert "OSError: \\x1b[31m" in said
     assert not RAW.findall(said)

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from client import ApiError, BackendUnreachable, Client
 from client.cli.app import run
+from client.progress import of_experiment, watch
 from client.stack import Signals, StopRequested
-from client.watching import of_experiment, watch
-from core.wire.public import Experiment, StateCounts
+from core.protocol.public import Experiment, StateCounts
 from tests.client import fakes
 from tests.client.fakes import FakeBackend, problem, run_summary
 from tests.client.said import Captured, stdin_of
@@ -42,8 +42,8 @@ def at(first: str, second: str, progress: float, **changes: Any) -> Experiment:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.watching.time.sleep", lambda _: None)
-    monkeypatch.setattr("client.watching._QUIET_LINE_SECONDS", 0.0)
+    monkeypatch.setattr("client.progress.time.sleep", lambda _: None)
+    monkeypatch.setattr("client.progress._QUIET_LINE_SECONDS", 0.0)
 
 
 def test_submit_watch_prints_progress_then_the_result(
@@ -115,7 +115,7 @@ def test_a_backend_that_is_away_for_a_moment_is_waited_for() -> None:
 
 
 def test_a_backend_that_stays_away_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.watching._PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr("client.progress._PATIENCE_SECONDS", -1.0)
     client = Client("http://127.0.0.1:9", transport=FakeBackend({EXPERIMENT: httpx.ConnectError("x")}).transport())
     with pytest.raises(BackendUnreachable):
         watch(client, lambda: of_experiment(client, "exp-1"), Console(file=io.StringIO()))
@@ -125,7 +125,7 @@ def test_a_backend_that_stays_away_ends_it(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_it_says_when_nobody_is_there_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.watching._LONELY_SECONDS", 0.0)
+    monkeypatch.setattr("client.progress._LONELY_SECONDS", 0.0)
     waiting = at("queued", "queued", 0.0)
     backend = FakeBackend({EXPERIMENT: [waiting, waiting, at("succeeded", "succeeded", 1.0)]})
     backend.answers["GET /api/v1/workers"] = {"items": []}

@@ -4,9 +4,9 @@ import httpx
 import pytest
 
 from client import ApiError, BackendUnreachable, WorkerClient
+from common.home import Home
 from core.events import Log, Metrics, Record
-from core.wire.local import Home
-from core.wire.worker import EventBatch, Heartbeat, Holding, Outcome, Registration
+from core.protocol.worker import EventBatch, Heartbeat, Holding, Outcome, Registration
 from tests.client import fakes
 from tests.client.fakes import FakeBackend
 

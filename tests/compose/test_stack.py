@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from client import ApiError, Client
-from core.wire.public import Experiment
+from core.protocol.public import Experiment
 from tests.browser import browser, drawn, trouble
 from tests.compose.conftest import times
 from tests.compose.stack import APP, ONE_SHOT, ROOT, SERVERS, WORKER, Stack, docker

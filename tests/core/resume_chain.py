@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from core.spec import RunSpec, parse_experiment
+from core.specs import RunSpec, parse_experiment
 from core.training import Options, TeacherSource, checkpoint, run_training
 
 SPEC: dict[str, Any] = {

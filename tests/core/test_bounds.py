@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from core.spec.texts import unseen, visible
-from core.wire.bounds import BoundsError, JsonBounds, check_data, read_json
+from common.input_bounds import BoundsError, JsonBounds, check_data, read_json
+from core.specs.text_rules import unseen, visible
 
 
 def test_json_within_bounds_is_read_as_it_is() -> None:

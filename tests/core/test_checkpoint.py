@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from core.events import Log, Metrics, Started
-from core.spec import RunSpec
+from core.specs import RunSpec
 from core.training import TrainingError, run_training
 from core.training.checkpoint import (
     BEFORE_NAME,
@@ -29,7 +29,7 @@ from core.training.checkpoint import (
     save_checkpoint,
 )
 from core.training.optimizer import restore_optimizer
-from core.training.state import flatten, unflatten
+from core.training.serialization import flatten, unflatten
 from tests.core.test_training import events, experiment, points, stop_after, students, weights
 
 FINGERPRINT = "v1-0"

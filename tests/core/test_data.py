@@ -11,7 +11,7 @@ import torch
 from core import data
 from core.data.dataset import Augmentation, augmented, view_table
 from core.data.hashing import below, permutation
-from core.spec import DatasetChoice
+from core.specs import DatasetChoice
 
 
 def digits() -> data.Dataset:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from core import data
-from core.spec import DatasetChoice
+from core.specs import DatasetChoice
 from tests.core import data_files as files
 
 SIZE = 8

@@ -12,7 +12,7 @@ import pytest
 
 from core import data
 from core.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
-from core.spec import DatasetChoice
+from core.specs import DatasetChoice
 from tests.core import data_files as files
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from core import data
-from core.spec import DatasetChoice, parse_experiment
+from core.specs import DatasetChoice, parse_experiment
 from core.standalone import run_experiment
 from tests.core import data_files as files
 

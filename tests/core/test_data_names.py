@@ -13,8 +13,8 @@ import pytest
 
 from core import data
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, JournalReader, Log, read_journal
-from core.spec import DatasetChoice
-from core.wire.worker import EventBatch
+from core.protocol.worker import EventBatch
+from core.specs import DatasetChoice
 from tests.core import data_files as files
 
 CAFE = "caf\u00e9"

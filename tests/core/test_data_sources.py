@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from core import data
 from core.catalog import DATASETS
 from core.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
-from core.spec import DatasetChoice
+from core.specs import DatasetChoice
 from tests.core import data_files as files
 
 

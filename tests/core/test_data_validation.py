@@ -13,7 +13,7 @@ from core import data
 from core.catalog import DATASETS
 from core.data.holdout import held_out_rows
 from core.events import JOURNAL_NAME, Failed, Log, Metrics, read_journal
-from core.spec import DatasetChoice, RunSpec
+from core.specs import DatasetChoice, RunSpec
 from core.training import run_training
 from tests.core import data_files as files
 

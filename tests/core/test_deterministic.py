@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from core.spec import RunSpec, Speed
+from core.specs import RunSpec, Speed
 from core.training import Options, run_training
 from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.speed import Chosen, Work, choose
+from core.training.performance import Chosen, Work, choose
 from core.training.stepper import Stepper
 from tests.core.test_training import experiment, points, stop_after, students, weights
 

@@ -31,9 +31,9 @@ from core.diagnostics.report import Perturbed, collapse_report, epoch_report, fi
 from core.diagnostics.robustness import read_stylised, robustness, stylised_accuracy
 from core.events import JOURNAL_NAME, Failed, Metrics, read_journal
 from core.methods import LogitBatch
-from core.spec import DatasetChoice, MethodChoice, PlannedRun, parse_experiment
+from core.specs import DatasetChoice, MethodChoice, PlannedRun, parse_experiment
 from core.training import TeacherSource, run_training
-from core.training.means import Means
+from core.training.metric_means import Means
 
 
 def logits(batch: int = 40, classes: int = 7, scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

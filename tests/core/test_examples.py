@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.catalog import describe
-from core.spec import parse_experiment, read_experiment
+from core.specs import parse_experiment, read_experiment
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LISTED = describe()["examples"]

@@ -12,7 +12,7 @@ import torch
 
 from core.cli import main
 from core.events import JOURNAL_NAME, MACHINE_EXIT, Checkpointed, Event, Failed, Finished, Log, read_journal
-from core.spec import RunSpec
+from core.specs import RunSpec
 from core.training import Options, run_training
 from core.training.checkpoint import save_weights
 

@@ -19,11 +19,11 @@ from core import data, models
 from core.cli import main
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Metrics, Started, read_journal
 from core.models.metadata import InputFormat, Metadata, metadata_of, other_classes, serialised
-from core.models.published import imagenet_names, published_input
-from core.spec import DatasetChoice, ExperimentSpec, RunSpec, parse_experiment
+from core.models.published_weights import imagenet_names, published_input
+from core.specs import DatasetChoice, ExperimentSpec, RunSpec, parse_experiment
 from core.training import TeacherSource, run_training
 from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.stopping import Options
+from core.training.interruption import Options
 from core.training.teacher_input import OwnInput, input_of
 
 MODEL = {"name": "small_cnn", "params": {"width": 4}}
@@ -224,7 +224,7 @@ class TestClasses:
         assert bool(words) == bool(found)
 
     def test_published_weights_of_imagenet_are_refused_on_others(self, tmp_path: Path) -> None:
-        from core.training.given import _other_than_published
+        from core.training.supplied_weights import _other_than_published
 
         wordnet = imagenet_names()[0]
         said: list[str] = []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from core import methods
 from core.methods import LogitBatch
 from core.methods.global_batch import concatenated, gathered, own_part, row_gradients
-from core.spec import MethodChoice
+from core.specs import MethodChoice
 from tests.core.test_methods import ALL, SETTINGS
 from tests.services import free_port
 

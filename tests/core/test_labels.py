@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from core.spec import SpecError, parse_experiment, parse_sweep, starting_point, to_yaml, warnings_of
-from core.spec.labels import without_automatic_labels
-from core.spec.sweep import expand, renamed
+from core.specs import SpecError, parse_experiment, parse_sweep, starting_point, to_yaml, warnings_of
+from core.specs.labels import without_automatic_labels
+from core.specs.sweep import expand, renamed
 
 SAMPLE = {"name": "dkd_align", "params": {"reduction": "sample", "epsilon": 6.0}}
 LOG = {"name": "dkd_align", "params": {"reduction": "log", "epsilon": 6.0}}

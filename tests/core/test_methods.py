@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from core import methods
 from core.catalog import METHODS, METRICS
-from core.spec import MethodChoice
+from core.specs import MethodChoice
 from tests.core.test_losses import assert_same, logits, reference_alignment, reference_parts
 
 Batch = tuple[Tensor, Tensor, Tensor]

@@ -12,7 +12,7 @@ from torch import nn
 
 from core import catalog, models
 from core.catalog import MODELS, ModelEntry, UnknownNameError
-from core.spec import SpecError, parse_experiment, warnings_of
+from core.specs import SpecError, parse_experiment, warnings_of
 
 # Trainable parameters at 100 classes, counted in the networks of the distillation literature (mdistiller).
 CIFAR = {

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from core.wire import numbers
-from core.wire.comparisons import Interval
+from common import formatting
+from core.protocol.comparisons import Interval
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from core.wire.comparisons import Interval
 def test_a_difference_is_shown_with_the_digits_of_its_interval(
     difference: float, low: float, high: float, text: str
 ) -> None:
-    assert numbers.difference_text(difference, Interval(low=low, high=high)) == text
+    assert formatting.difference_text(difference, Interval(low=low, high=high)) == text
 
 
 def test_no_number_but_zero_is_shown_as_zero() -> None:
@@ -32,7 +32,7 @@ def test_no_number_but_zero_is_shown_as_zero() -> None:
     for _ in range(2000):
         scale = 10 ** generator.uniform(-12, 6)
         centre, half = generator.gauss(0, 1) * scale, abs(generator.gauss(0, 1)) * scale
-        text = numbers.difference_text(centre, Interval(low=centre - half, high=centre + half))
+        text = formatting.difference_text(centre, Interval(low=centre - half, high=centre + half))
         shown = text.replace("−", "-").replace("[", "").replace("]", "").replace(",", "").split()
         assert all(float(number) != 0 for number in shown), text
         for number, value in zip(shown, (centre, centre - half, centre + half), strict=True):
@@ -44,7 +44,7 @@ def test_no_number_but_zero_is_shown_as_zero() -> None:
     ("p", "text"), [(0.0312, "0.031"), (0.0499, "0.0499"), (0.0501, "0.0501"), (0.05, "0.05"), (1.0, "1"), (None, "–")]
 )
 def test_a_p_stays_on_its_side_of_the_level(p: float | None, text: str) -> None:
-    assert numbers.p_text(p) == text
+    assert formatting.p_text(p) == text
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_a_p_stays_on_its_side_of_the_level(p: float | None, text: str) -> None:
     [(None, "–"), (math.nan, "not a number"), (math.inf, "infinite"), (-math.inf, "−infinite"), (93.2, "93.20 %")],
 )
 def test_what_is_no_number_is_said_in_words(value: float | None, text: str) -> None:
-    assert numbers.value_text(value, "%") == text
+    assert formatting.value_text(value, "%") == text
 
 
 def test_means_are_shown_with_the_digits_of_their_spread() -> None:
-    assert numbers.mean_text(93.2, 1.06) == "93.20 ± 1.06"
-    assert numbers.mean_text(0.51, 0.0042) == "0.5100 ± 0.0042"
-    assert numbers.mean_text(0.004213) == "0.004213"
-    assert numbers.mean_text(None) == "–"
+    assert formatting.mean_text(93.2, 1.06) == "93.20 ± 1.06"
+    assert formatting.mean_text(0.51, 0.0042) == "0.5100 ± 0.0042"
+    assert formatting.mean_text(0.004213) == "0.004213"
+    assert formatting.mean_text(None) == "–"

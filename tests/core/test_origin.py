@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Started, read_journal
-from core.spec import ExperimentSpec, SpecError, parse_experiment
+from core.specs import ExperimentSpec, SpecError, parse_experiment
 from core.standalone import run_experiment
 from core.training import Options, TeacherSource, run_training
 from core.training.checkpoint import CHECKPOINT_NAME

@@ -19,7 +19,7 @@ from torch import Tensor
 from core import models
 from core.events import JOURNAL_NAME, RANKS_KEY, Checkpointed, Failed, Log, Started, Stopped
 from core.launch import Report, launch
-from core.spec import parse_experiment
+from core.specs import parse_experiment
 from core.training import TeacherSource, TrainingError, run_training
 from core.training.batch_norm import over_ranks
 from core.training.checkpoint import CHECKPOINT_NAME

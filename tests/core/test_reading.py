@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.spec import MOST_CHARACTERS, SpecError, load_file, load_text
+from core.specs import MOST_CHARACTERS, SpecError, load_file, load_text
 
 
 def _laughs(levels: int, item: str = "[{}]", first: str = "lol") -> str:

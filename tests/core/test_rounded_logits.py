@@ -7,8 +7,8 @@ import torch
 
 from core import methods
 from core.methods import LogitBatch
-from core.spec import MethodChoice
-from core.training.teacher_logits import restored, rounded
+from core.specs import MethodChoice
+from core.training.cached_teacher import restored, rounded
 
 METHODS = [
     ("kd", {}),

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from core.spec import (
+from core.specs import (
     RunSpec,
     SpecError,
     dump_text,
@@ -22,8 +22,8 @@ from core.spec import (
     to_yaml,
     warnings_of,
 )
-from core.spec.presets import PRESETS
-from core.spec.reading import MAX_BYTES
+from core.specs.loading import MAX_BYTES
+from core.specs.presets import PRESETS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

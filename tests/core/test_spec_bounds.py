@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.spec import SpecError, load_text, parse_experiment, parse_sweep, stored_experiment, with_field
-from core.spec.run import RunSpec
-from core.spec.sweep import expand
+from core.specs import SpecError, load_text, parse_experiment, parse_sweep, stored_experiment, with_field
+from core.specs.run import RunSpec
+from core.specs.sweep import expand
 
 BASE: dict[str, Any] = {
     "name": "x",

@@ -14,10 +14,10 @@ import safetensors.torch
 
 from core import models
 from core.data.errors import DatasetError
-from core.data.places import PathRefusedError, spec_path
+from core.data.paths import PathRefusedError, spec_path
 from core.events import JOURNAL_NAME, Failed, read_journal
 from core.models import read_source
-from core.spec import RunSpec, SpecError, parse_experiment, stored_experiment
+from core.specs import RunSpec, SpecError, parse_experiment, stored_experiment
 from core.training import run_training
 from tests.core import data_files as files
 
@@ -195,7 +195,7 @@ def test_a_limit_that_is_no_size_is_refused(limit: str, monkeypatch: pytest.Monk
 
 def test_a_missing_data_folder_is_said_as_before(home: Path) -> None:
     from core import data
-    from core.spec import DatasetChoice
+    from core.specs import DatasetChoice
 
     with pytest.raises(DatasetError, match="there is no image folder"):
         data.load(DatasetChoice(name="folder", params={"path": "none", "image_size": 8}))

@@ -22,17 +22,17 @@ from core import data, methods, models
 from core.data.dataset import Augmentation, Batch, Dataset, Split, augmented, view_table
 from core.data.prefetch import prefetched
 from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
-from core.spec import DatasetChoice, ExperimentSpec, MethodChoice, Optimizer, RunSpec, Speed, parse_experiment
-from core.training import Options, TeacherSource, run_training, speed
+from core.specs import DatasetChoice, ExperimentSpec, MethodChoice, Optimizer, RunSpec, Speed, parse_experiment
+from core.training import Options, TeacherSource, performance, run_training
 from core.training import stepper as stepper_module
 from core.training.checkpoint import CHECKPOINT_NAME
 from core.training.compiling import NotCompiledError, compiled, recording_stream
 from core.training.optimizer import build_optimizer
-from core.training.pace import Pace
+from core.training.performance import Chosen, Precision, Work, choose
 from core.training.run import products
-from core.training.speed import Chosen, Precision, Work, choose
 from core.training.stepper import Stepper
 from core.training.teacher import LiveTeacher
+from core.training.throughput import Pace
 
 CPU = torch.device("cpu")
 LARGE = Work(images=240 * 50_000, steps=782, image_size=32)
@@ -71,7 +71,7 @@ def said(folder: Path) -> str:
 class TestChoice:
     @pytest.fixture(autouse=True)
     def _a_cpu_with_bfloat16(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(speed, "cpu_flags", lambda: frozenset({"avx512f", "avx512_bf16"}))
+        monkeypatch.setattr(performance, "cpu_flags", lambda: frozenset({"avx512f", "avx512_bf16"}))
 
     def test_a_long_run_on_a_cpu_with_bfloat16_uses_all_there_is(self) -> None:
         chosen = choose(Speed(), CPU, LARGE)
@@ -84,7 +84,7 @@ class TestChoice:
         assert (chosen.precision, chosen.channels_last, chosen.compile) == ("float32", False, False)
 
     def test_without_the_hardware_it_is_float32(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(speed, "cpu_flags", lambda: frozenset({"avx2"}))
+        monkeypatch.setattr(performance, "cpu_flags", lambda: frozenset({"avx2"}))
         assert choose(Speed(), CPU, LARGE).precision == "float32"
 
     def test_what_a_person_asks_for_is_done(self) -> None:
@@ -117,7 +117,7 @@ class TestChoice:
     def test_threads_that_are_no_number_are_refused(self, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_THREADS", given)
         with pytest.raises(ValueError, match="DKD_THREADS"):
-            speed.use_threads()
+            performance.use_threads()
 
 
 class TestThreads:

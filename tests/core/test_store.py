@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.wire.store import ObjectStore, StoreError, parse_artifacts
+from common.object_store import ObjectStore, StoreError, parse_artifacts
 from tests import services
 
 FOLDER = "runs/abc/attempt-1"

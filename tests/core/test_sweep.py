@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from core.spec import SpecError, parse_experiment, parse_sweep, with_field
-from core.spec.sweep import expand
+from core.specs import SpecError, parse_experiment, parse_sweep, with_field
+from core.specs.sweep import expand
 
 BASE: dict[str, Any] = {
     "dataset": "digits",

@@ -17,15 +17,15 @@ from torch import Tensor
 from core import data, models
 from core.data import Batch, Dataset
 from core.data.dataset import augmented, view_table
-from core.data.identity import describe_views, digest
+from core.data.fingerprint import describe_views, digest
 from core.events import JOURNAL_NAME, Journal, Log, Metrics, Started, read_journal
-from core.spec import DatasetChoice, ExperimentSpec, parse_experiment
+from core.specs import DatasetChoice, ExperimentSpec, parse_experiment
 from core.training import Options, TeacherSource, TrainingError, run_training
+from core.training.cached_teacher import LARGEST, ReusedTeacher, Views, key_of, open_files, reusing
 from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.logit_files import LogitFiles, Rows
-from core.training.speed import Chosen
+from core.training.logit_cache import LogitFiles, Rows
+from core.training.performance import Chosen
 from core.training.teacher import LiveTeacher
-from core.training.teacher_logits import LARGEST, ReusedTeacher, Views, key_of, open_files, reusing
 
 SYNTHETIC = DatasetChoice(
     name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10}

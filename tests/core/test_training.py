@@ -19,11 +19,11 @@ from torch import Tensor
 from core import data, methods, models
 from core.events import JOURNAL_NAME, Checkpointed, Event, Failed, Finished, Metrics, Started, Stopped, read_journal
 from core.methods import LogitBatch, LossTerms
-from core.spec import ExperimentSpec, RunSpec, parse_experiment
+from core.specs import ExperimentSpec, RunSpec, parse_experiment
 from core.training import Options, TeacherSource, engine, run_training, stop_on_sigterm
 from core.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from core.training.interruption import Interruption, StopAsked
 from core.training.stepper import Stepper
-from core.training.stopping import Interruption, StopAsked
 
 SPEC = {
     "name": "engine",

@@ -16,8 +16,8 @@ from torchvision.transforms import functional as vision
 
 from core import data
 from core.data.hashing import permutation
-from core.data.views import LEAST_AREA, resized, resized_views
-from core.spec import DatasetChoice, parse_experiment
+from core.data.random_resized_crop import LEAST_AREA, resized, resized_views
+from core.specs import DatasetChoice, parse_experiment
 
 SIDE = 64
 

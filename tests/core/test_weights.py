@@ -18,7 +18,7 @@ from core import models
 from core.cli import main
 from core.events import JOURNAL_NAME, Failed, Finished, Log, Metrics, read_journal
 from core.models.weights import load_state, unwrap
-from core.spec import RunSpec, SpecError, parse_experiment
+from core.specs import RunSpec, SpecError, parse_experiment
 from core.training import run_training
 
 PUBLISHED = json.loads(Path(__file__).with_name("published_checkpoints.json").read_text())

@@ -17,11 +17,11 @@ import torch
 
 from core import data, models
 from core.launch import Place
-from core.spec import RunSpec, parse_experiment
+from core.specs import RunSpec, parse_experiment
 from core.training import Options, TeacherSource, run_training
 from core.training.checkpoint import CHECKPOINT_NAME
+from core.training.performance import Chosen
 from core.training.ranks import ALONE, Ranks, joined
-from core.training.speed import Chosen
 from core.training.stepper import Stepper
 from tests.core.resume_chain import ended, forked
 

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Mapping
 from typing import cast
 
-from core.wire.comparisons import Which
-from core.wire.public import Comparison, Convergence, Experiment, Group, Interval, Paired
+from core.protocol.comparisons import Which
+from core.protocol.public import Comparison, Convergence, Experiment, Group, Interval, Paired
 
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Student's t, 97.5 %, by degrees of freedom."""

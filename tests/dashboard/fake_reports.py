@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from core.wire.comparisons import (
+from core.protocol.comparisons import (
     Cell,
     Claim,
     Claims,
@@ -19,7 +19,7 @@ from core.wire.comparisons import (
     Table,
     TableRow,
 )
-from core.wire.public import Comparison, Experiment, Wire
+from core.protocol.public import Comparison, Experiment, Wire
 from tests.dashboard.fake_server import Refused
 
 Compare = Callable[[str], Comparison]

@@ -7,7 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from core.wire.public import ProblemDetails, ProblemField
+from core.protocol.public import ProblemDetails, ProblemField
 
 
 class Refused(Exception):  # noqa: N818

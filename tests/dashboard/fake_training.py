@@ -7,9 +7,9 @@ import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from core.spec import ExperimentSpec
-from core.spec.experiment import PlannedRun
-from core.wire.public import Attempt, LogLine, RunState
+from core.protocol.public import Attempt, LogLine, RunState
+from core.specs import ExperimentSpec
+from core.specs.experiment import PlannedRun
 
 STEPS_AN_EPOCH = 15
 SECONDS_AN_EPOCH = 0.4

@@ -16,10 +16,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.catalog import METHODS, describe
-from core.spec import ExperimentSpec, SpecError, parse_experiment, starting_point, warnings_of
-from core.spec.labels import without_automatic_labels
-from core.wire.activity import Activity, RunningRun
-from core.wire.public import (
+from core.protocol.activity import Activity, RunningRun
+from core.protocol.artifacts import Artifact, ArtifactList, RunNews, UploadList
+from core.protocol.public import (
     Attempt,
     Comparison,
     Estimate,
@@ -44,7 +43,8 @@ from core.wire.public import (
     TeacherList,
     WorkerList,
 )
-from core.wire.stored import Artifact, ArtifactList, RunNews, UploadList
+from core.specs import ExperimentSpec, SpecError, parse_experiment, starting_point, warnings_of
+from core.specs.labels import without_automatic_labels
 from tests.dashboard.fake_comparison import compare
 from tests.dashboard.fake_reports import reported, several
 from tests.dashboard.fake_server import Refused, Serving

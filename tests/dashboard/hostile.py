@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.wire.public import GpuUse, TeacherInfo, TeacherList, Worker, WorkerList, WorkerRun
-from core.wire.stored import Upload, UploadList
+from core.protocol.artifacts import Upload, UploadList
+from core.protocol.public import GpuUse, TeacherInfo, TeacherList, Worker, WorkerList, WorkerRun
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 OUTSIDE = "evil.example"

@@ -11,8 +11,8 @@ from typing import Any
 from backend.db import Database
 from client import Client, WorkerClient
 from core.events import Event, Metrics, Record, Started
-from core.wire.public import GpuUse
-from core.wire.worker import ArtifactRef, Claim, EventBatch, Heartbeat, Holding, Outcome, Registration
+from core.protocol.public import GpuUse
+from core.protocol.worker import ArtifactRef, Claim, EventBatch, Heartbeat, Holding, Outcome, Registration
 from tests import served
 
 STEPS = 10

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from core.catalog import METRICS, describe_metrics
-from core.wire.public import Group
-from dashboard import charts, panels
-from dashboard.live import Curve
+from core.protocol.public import Group
+from dashboard.charts import figures, panels
+from dashboard.curves.store import Curve
 
 
 def curve(values: list[float], name: str = "test/top1", *, resolution: int = 1) -> Curve:
@@ -65,7 +65,7 @@ def test_one_chart_has_one_unit() -> None:
 def test_terms_of_one_method_are_drawn_beside_each_other_in_their_own_unit(terms: tuple[str, ...], key: str) -> None:
     panel = next(panel for panel in panels.USUAL if panel.key == key)
     assert tuple(trace.metric for trace in panel.traces) == tuple(f"train/{term}" for term in terms)
-    figure = charts.run_figure(panel, {f"train/{term}": curve([2.0, 1.0], f"train/{term}") for term in terms})
+    figure = figures.run_figure(panel, {f"train/{term}": curve([2.0, 1.0], f"train/{term}") for term in terms})
     assert figure is not None
     assert len(traces(figure)) == 4
 
@@ -79,12 +79,12 @@ def test_what_is_measured_once_is_a_row_of_a_table_and_not_a_point_on_a_chart() 
 
 
 def test_a_panel_without_data_is_left_out() -> None:
-    assert charts.run_figure(panels.USUAL[0], {}) is None
-    assert charts.run_figure(panels.USUAL[0], {"test/top1": Curve("test/top1")}) is None
+    assert figures.run_figure(panels.USUAL[0], {}) is None
+    assert figures.run_figure(panels.USUAL[0], {"test/top1": Curve("test/top1")}) is None
 
 
 def test_a_run_chart_draws_its_metrics_over_epochs_and_keeps_zoom() -> None:
-    figure = charts.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, 60.0]), "lr": curve([0.1], "lr")})
+    figure = figures.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, 60.0]), "lr": curve([0.1], "lr")})
     assert figure is not None
     assert set(traces(figure)) == {"test"}
     assert list(traces(figure)["test"].x) == [1.0, 2.0]
@@ -94,13 +94,13 @@ def test_a_run_chart_draws_its_metrics_over_epochs_and_keeps_zoom() -> None:
 
 
 def test_values_that_are_not_finite_are_gaps() -> None:
-    figure = charts.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, math.nan, math.inf])})
+    figure = figures.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, math.nan, math.inf])})
     assert figure is not None
     assert list(traces(figure)["test"].y) == [50.0, None, None]
 
 
 def test_a_downsampled_curve_shows_the_range_of_its_buckets() -> None:
-    figure = charts.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, 60.0], resolution=4)})
+    figure = figures.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, 60.0], resolution=4)})
     assert figure is not None
     band = next(trace for trace in figure.data if trace.fill == "toself")
     assert list(band.y) == [51.0, 61.0, 59.0, 49.0]
@@ -111,11 +111,11 @@ def test_final_values_join_runs_of_equal_seed() -> None:
         Group(label="dkd", method="dkd", n=2, mean=96.0, sd=1.0, values={0: 95.0, 1: 97.0}),
         Group(label="kd", method="kd", n=1, mean=94.0, values={1: 94.0}),
     ]
-    figure = charts.seeds_figure(groups, "%")
+    figure = figures.seeds_figure(groups, "%")
     assert figure is not None
     assert list(traces(figure)["seed 1"].y) == [97.0, 94.0]
     assert list(traces(figure)["seed 0"].y) == [95.0, None]
-    assert charts.seeds_figure(groups[:1], "%") is None
+    assert figures.seeds_figure(groups[:1], "%") is None
 
 
 TERMS = ("ce", "kd", "tckd", "nckd", "target", "non_target", "scd", "mcd", "inter", "intra", "target_mse", "divergence")
@@ -139,7 +139,7 @@ def test_a_share_of_few_images_says_of_how_many() -> None:
         "fidelity/agreement_right": curve([90.0, 95.0]),
         "fidelity/images_wrong": curve([10.0, 10.0]),
     }
-    figure = charts.run_figure(panel, curves)
+    figure = figures.run_figure(panel, curves)
     assert set(traces(figure)) == {
         "where the teacher is wrong (of 10 images)",
         "where the teacher is right (number of images not recorded)",

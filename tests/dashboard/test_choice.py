@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard.choice import taken
+from dashboard.lists.row_selection import taken
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.wire.public import DeviceTime, Estimate
-from dashboard.estimates import sentences
+from core.protocol.public import DeviceTime, Estimate
+from dashboard.forms.estimates import sentences
 
 
 def test_gpu_time_with_what_it_is_based_on() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from client import BackendUnreachable, Client
-from dashboard.feed import LOG_LINES, RunFeed
-from dashboard.live import MAX_POINTS
+from dashboard.curves.feed import LOG_LINES, RunFeed
+from dashboard.curves.store import MAX_POINTS
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 RUN = "run-0001-000"

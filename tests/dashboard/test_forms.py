@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from core.catalog import describe
-from core.spec import ExperimentSpec, SpecError, parse_experiment, read_experiment
-from dashboard import forms
+from core.specs import ExperimentSpec, SpecError, parse_experiment, read_experiment
+from dashboard.forms import schema_fields
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
 
@@ -22,14 +22,14 @@ def entry(kind: str, name: str) -> dict[str, Any]:
     return next(item for item in CATALOG[kind] if item["name"] == name)
 
 
-def fields(name: str) -> dict[str, forms.FormField]:
-    return {item.path: item for item in forms.fields_of(entry("methods", name)["params"])}
+def fields(name: str) -> dict[str, schema_fields.FormField]:
+    return {item.path: item for item in schema_fields.fields_of(entry("methods", name)["params"])}
 
 
 def test_every_parameter_in_the_catalog_becomes_a_field() -> None:
     for kind in ("methods", "models", "datasets"):
         for item in CATALOG[kind]:
-            names = {found.path for found in forms.fields_of(item["params"])}
+            names = {found.path for found in schema_fields.fields_of(item["params"])}
             assert names == set(item["params"].get("properties", {})), item["name"]
 
 
@@ -48,14 +48,14 @@ def test_a_required_parameter_without_a_default_begins_with_its_example() -> Non
 
 
 def test_arrows_move_by_one_unit_of_the_first_digit() -> None:
-    training = {item.path: item for item in forms.fields_of(SCHEMA["$defs"]["Training"], SCHEMA)}
+    training = {item.path: item for item in schema_fields.fields_of(SCHEMA["$defs"]["Training"], SCHEMA)}
     assert training["optimizer.lr"].step == pytest.approx(0.01)
     assert training["optimizer.weight_decay"].step == pytest.approx(1e-4)
     assert fields("dkd")["temperature"].step == 1.0
 
 
 def test_nested_objects_are_groups() -> None:
-    training = {item.path: item for item in forms.fields_of(SCHEMA["$defs"]["Training"], SCHEMA)}
+    training = {item.path: item for item in schema_fields.fields_of(SCHEMA["$defs"]["Training"], SCHEMA)}
     assert training["optimizer.lr"].group == "Optimizer"
     assert training["schedule.milestones"].kind == "integers"
     assert training["optimizer.nesterov"].kind == "boolean"
@@ -63,8 +63,8 @@ def test_nested_objects_are_groups() -> None:
 
 
 def test_labels_are_words() -> None:
-    assert forms.humanise("ce_weight") == "CE weight"
-    assert forms.humanise("lr") == "Learning rate"
+    assert schema_fields.humanise("ce_weight") == "CE weight"
+    assert schema_fields.humanise("lr") == "Learning rate"
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_labels_are_words() -> None:
     ],
 )
 def test_seeds_are_lists_and_ranges(text: str, numbers: list[int]) -> None:
-    assert forms.parse_integers(text) == numbers
-    assert forms.parse_integers(forms.join_integers(numbers)) == numbers
+    assert schema_fields.parse_integers(text) == numbers
+    assert schema_fields.parse_integers(schema_fields.join_integers(numbers)) == numbers
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,12 @@ def test_seeds_are_lists_and_ranges(text: str, numbers: list[int]) -> None:
 )
 def test_what_is_no_list_of_seeds_is_refused_in_words(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        forms.parse_integers(text)
+        schema_fields.parse_integers(text)
 
 
 def test_the_blank_form_is_a_spec_but_for_its_name() -> None:
-    draft = forms.blank_draft(CATALOG, SCHEMA)
-    spec = forms.to_spec(draft)
+    draft = schema_fields.blank_draft(CATALOG, SCHEMA)
+    spec = schema_fields.to_spec(draft)
     assert spec["name"] == ""
     parsed = parse_experiment({**spec, "name": "x"})
     assert parsed.seeds == (0, 1, 2)
@@ -101,7 +101,7 @@ def test_the_blank_form_is_a_spec_but_for_its_name() -> None:
 
 def test_the_example_goes_through_the_form_unchanged() -> None:
     written = yaml.safe_load(DIGITS.read_text(encoding="utf-8"))
-    assert parse_experiment(forms.to_spec(forms.to_draft(written))) == read_experiment(DIGITS)
+    assert parse_experiment(schema_fields.to_spec(schema_fields.to_draft(written))) == read_experiment(DIGITS)
 
 
 def test_a_spec_without_a_teacher_and_with_bare_names_goes_through_too() -> None:
@@ -117,7 +117,7 @@ def test_a_spec_without_a_teacher_and_with_bare_names_goes_through_too() -> None
         "tags": ["a"],
         "notes": "why",
     }
-    assert parse_experiment(forms.to_spec(forms.to_draft(written))) == parse_experiment(written)
+    assert parse_experiment(schema_fields.to_spec(schema_fields.to_draft(written))) == parse_experiment(written)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ def test_a_spec_without_a_teacher_and_with_bare_names_goes_through_too() -> None
 )
 def test_what_a_worker_must_have_is_sent(resources: dict[str, Any], sent: dict[str, Any] | None) -> None:
     written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["ce"], "training": {"epochs": 2}}
-    spec = forms.to_spec(forms.to_draft({**written, "resources": resources}))
+    spec = schema_fields.to_spec(schema_fields.to_draft({**written, "resources": resources}))
     assert spec.get("resources") == sent
 
 
 def test_what_the_form_has_no_field_for_is_not_lost() -> None:
     written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["kd"], "training": {"epochs": 2}}
     teacher = {"model": {"name": "resnet20"}, "later": {"than": "this form"}}
-    assert forms.to_spec(forms.to_draft({**written, "teacher": teacher}))["teacher"] == teacher
+    assert schema_fields.to_spec(schema_fields.to_draft({**written, "teacher": teacher}))["teacher"] == teacher
 
 
 @pytest.mark.parametrize(
@@ -158,61 +158,63 @@ def test_a_teachers_weights_go_through_the_form_unchanged(weights: Any) -> None:
         "seeds": [0],
         "training": {"epochs": 2},
     }
-    sent = yaml.safe_load(forms.yaml_of(forms.to_spec(forms.to_draft(written))))
+    sent = yaml.safe_load(schema_fields.yaml_of(schema_fields.to_spec(schema_fields.to_draft(written))))
     assert parse_experiment(sent) == parse_experiment(written)
 
 
 def test_weights_named_in_one_word_are_their_source() -> None:
-    draft = forms.to_draft({"dataset": "digits", "teacher": {"model": "resnet20", "weights": "a/b.safetensors"}})
+    draft = schema_fields.to_draft(
+        {"dataset": "digits", "teacher": {"model": "resnet20", "weights": "a/b.safetensors"}}
+    )
     assert draft["teacher"]["weights"] == {"source": "a/b.safetensors"}
 
 
 def test_weights_that_are_asked_for_and_not_named_are_an_error_and_not_forgotten() -> None:
-    draft = forms.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8")))
+    draft = schema_fields.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8")))
     draft["teacher"]["weights"] = {"fine_tune": False}
     with pytest.raises(SpecError) as refused:
-        parse_experiment(forms.to_spec(draft))
+        parse_experiment(schema_fields.to_spec(draft))
     assert [problem.path for problem in refused.value.problems] == ["teacher.weights.source"]
 
 
 def test_what_is_shown_as_yaml_is_what_is_sent() -> None:
-    spec = forms.to_spec(forms.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8"))))
-    text = forms.yaml_of(spec)
+    spec = schema_fields.to_spec(schema_fields.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8"))))
+    text = schema_fields.yaml_of(spec)
     assert yaml.safe_load(text) == spec
     assert "seeds: [0, 1, 2]" in text
 
 
 def test_defaults_fill_in_what_values_leave_out_and_nothing_else() -> None:
     defaults = {"a": 1, "b": {"c": 2, "d": 3}}
-    assert forms.completed({"b": {"c": 9}, "e": 4}, defaults) == {"a": 1, "b": {"c": 9, "d": 3}, "e": 4}
+    assert schema_fields.completed({"b": {"c": 9}, "e": 4}, defaults) == {"a": 1, "b": {"c": 9, "d": 3}, "e": 4}
     assert defaults == {"a": 1, "b": {"c": 2, "d": 3}}
 
 
 def test_an_error_belongs_to_its_field_or_to_the_nearest_around_it() -> None:
     slots = ["methods", "methods.1", "methods.1.params", "methods.1.params.alpha", "seeds"]
-    assert forms.place("methods.1.params.alpha", slots) == "methods.1.params.alpha"
-    assert forms.place("methods.1.params.unknown", slots) == "methods.1.params"
-    assert forms.place("methods.0.params.alpha", slots) == "methods"
-    assert forms.place("seeds.3", slots) == "seeds"
-    assert forms.place("", slots) is None
-    assert forms.place("dataset", slots) is None
+    assert schema_fields.place("methods.1.params.alpha", slots) == "methods.1.params.alpha"
+    assert schema_fields.place("methods.1.params.unknown", slots) == "methods.1.params"
+    assert schema_fields.place("methods.0.params.alpha", slots) == "methods"
+    assert schema_fields.place("seeds.3", slots) == "seeds"
+    assert schema_fields.place("", slots) is None
+    assert schema_fields.place("dataset", slots) is None
 
 
 def test_paths_are_spoken_as_a_person_reads_them() -> None:
     draft = {"methods": [{"name": "dkd"}, {"name": "dkd_align"}]}
-    assert forms.spoken("methods.1.params.alpha", draft) == "Method 2 (dkd_align): Alpha"
-    assert forms.spoken("methods.0", draft) == "Method 1 (dkd)"
-    assert forms.spoken("training.optimizer.lr", draft) == "Training: Optimizer: Learning rate"
-    assert forms.spoken("seeds.0", draft) == "Seeds"
-    assert forms.spoken("", draft) == ""
+    assert schema_fields.spoken("methods.1.params.alpha", draft) == "Method 2 (dkd_align): Alpha"
+    assert schema_fields.spoken("methods.0", draft) == "Method 1 (dkd)"
+    assert schema_fields.spoken("training.optimizer.lr", draft) == "Training: Optimizer: Learning rate"
+    assert schema_fields.spoken("seeds.0", draft) == "Seeds"
+    assert schema_fields.spoken("", draft) == ""
 
 
 def test_fields_at_dotted_paths() -> None:
     target: dict[str, Any] = {}
-    forms.put(target, "optimizer.lr", 0.1)
-    forms.put(target, "epochs", 3)
+    schema_fields.put(target, "optimizer.lr", 0.1)
+    schema_fields.put(target, "epochs", 3)
     assert target == {"optimizer": {"lr": 0.1}, "epochs": 3}
-    assert forms.get(target, "optimizer.lr") == 0.1
-    assert forms.get(target, "optimizer.momentum", 0.9) == 0.9
-    forms.put(target, "optimizer.lr", None)
+    assert schema_fields.get(target, "optimizer.lr") == 0.1
+    assert schema_fields.get(target, "optimizer.momentum", 0.9) == 0.9
+    schema_fields.put(target, "optimizer.lr", None)
     assert target == {"optimizer": {}, "epochs": 3}

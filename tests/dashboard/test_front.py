@@ -14,8 +14,9 @@ import httpx
 import pytest
 from plotly.offline import get_plotlyjs_version
 
-from dashboard import app, library
-from dashboard.front import Front
+from dashboard import app
+from dashboard.server import plotly_assets
+from dashboard.server.asset_middleware import Front
 from tests.dashboard.streamlit_server import streamlit_server
 
 
@@ -39,21 +40,21 @@ def files(url: str) -> list[str]:
 
 def test_the_small_library_is_the_release_that_lies_in_the_plotly_package() -> None:
     """Else: ``npm pack plotly.js-basic-dist-min@VERSION``, and its file and licence into ``dashboard/assets``."""
-    small, whole = (path.read_text(encoding="utf-8")[:200] for path in library.files().values())
+    small, whole = (path.read_text(encoding="utf-8")[:200] for path in plotly_assets.files().values())
     assert f"plotly.js v{get_plotlyjs_version()}" in whole
     assert f"plotly.js (basic - minified) v{get_plotlyjs_version()}" in small
 
 
 def test_the_small_library_draws_lines_and_bars_and_the_whole_one_everything() -> None:
-    assert library.address(["scatter", "bar"]).endswith("/plotly-basic.min.js")
-    assert library.address([]).endswith("/plotly-basic.min.js")
-    assert library.address(["scatter", "surface"]).endswith("/plotly.min.js")
+    assert plotly_assets.address(["scatter", "bar"]).endswith("/plotly-basic.min.js")
+    assert plotly_assets.address([]).endswith("/plotly-basic.min.js")
+    assert plotly_assets.address(["scatter", "surface"]).endswith("/plotly.min.js")
 
 
 def test_a_page_of_charts_begins_with_what_draws_them(url: str) -> None:
     for page in ("run?id=1", "compare"):
         text = get(f"{url}/{page}").text
-        assert f'<script async src="./{library.basic()}"' in text
+        assert f'<script async src="./{plotly_assets.basic()}"' in text
         assert 'rel="modulepreload" href="./static/js/BidiComponent.' in text
         assert text.index("BACKEND_BASE_URL") < text.index('type="module"')
     assert "<script async" not in get(f"{url}/runs").text
@@ -70,8 +71,8 @@ def test_every_file_that_a_page_names_is_there_and_the_same_each_time(url: str) 
 
 
 def test_a_file_is_sent_small_to_those_who_can_read_that(url: str) -> None:
-    address = f"{url}/{library.basic()}"
-    whole = library.files()[library.basic()].read_bytes()
+    address = f"{url}/{plotly_assets.basic()}"
+    whole = plotly_assets.files()[plotly_assets.basic()].read_bytes()
     for _ in range(50):  # it is compressed after it has been asked for once
         small = get(address, **{"Accept-Encoding": "gzip"})
         if "content-encoding" in small.headers:
@@ -116,14 +117,14 @@ def test_a_file_is_kept_under_its_one_name(url: str) -> None:
 
 def test_what_is_not_there_stays_so(url: str) -> None:
     assert get(f"{url}/static/js/nothing.js").headers["cache-control"] == "no-cache"  # Streamlit's page
-    assert get(f"{url}/{library.PREFIX}nothing.js").headers["content-type"].startswith("text/html")
+    assert get(f"{url}/{plotly_assets.PREFIX}nothing.js").headers["content-type"].startswith("text/html")
     assert get(f"{url}/_stcore/health").text == "ok"
     assert get(f"{url}/run/_stcore/health").status_code == 404
 
 
 def test_below_an_address_of_its_own_the_pages_find_their_files(tmp_path: Path) -> None:
     with streamlit_server("http://127.0.0.1:9", tmp_path, STREAMLIT_SERVER_BASE_URL_PATH="lab") as url:
-        for name in (*files(f"{url}/run"), library.basic()):
+        for name in (*files(f"{url}/run"), plotly_assets.basic()):
             assert "/javascript" in get(f"{url}/{name}").headers["content-type"], name
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from client.door import TICKET_SECONDS, Door
-from core.wire.local import Home
+from common.home import Home
+from common.one_time_address import TICKET_SECONDS, Door
 from tests import browser
 from tests.dashboard.fakes import FakeServer, digits_spec
 from tests.dashboard.streamlit_server import streamlit_server

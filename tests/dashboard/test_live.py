@@ -7,8 +7,8 @@ import math
 import pytest
 
 from client import BackendUnreachable, Client
-from core.wire.public import MetricsReply, RunState, RunSummary, Series
-from dashboard.live import MAX_POINTS, Curve, CurveStore, RunCurves, seconds_left
+from core.protocol.public import MetricsReply, RunState, RunSummary, Series
+from dashboard.curves.store import MAX_POINTS, Curve, CurveStore, RunCurves, seconds_left
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 

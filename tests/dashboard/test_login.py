@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import streamlit as st
 
-from dashboard import login
+from dashboard.server import login
 from tests.dashboard.conftest import texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 

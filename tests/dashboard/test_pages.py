@@ -9,8 +9,8 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from core.catalog import describe
-from core.spec import Weights, read_experiment
-from dashboard.widgets import escape
+from core.specs import Weights, read_experiment
+from dashboard.forms.widgets import escape
 from tests.dashboard.conftest import SCRIPT, charts, tables, texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.wire.comparisons import Cell, Claim, MissingPair, Published, TableRow
-from dashboard import reports
+from core.protocol.comparisons import Cell, Claim, MissingPair, Published, TableRow
+from dashboard.lists import result_rows
 from dashboard.markup import escape
 from tests.dashboard.conftest import texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
@@ -13,16 +13,16 @@ from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 def test_a_cell_is_bold_only_where_the_backend_says_better_and_leads_to_its_runs() -> None:
     cell = Cell(label="a", n=3, mean=93.8, sd=0.92, verdict="better", run_ids=["r1", "r2"])
-    text = reports.cell_text(cell).replace("\u00a0", " ")
+    text = result_rows.cell_text(cell).replace("\u00a0", " ")
     assert text == "[**93.80 ± 0.92 (3)**](compare?run=r1&run=r2)"
-    assert "**" not in reports.cell_text(cell.model_copy(update={"verdict": "unclear"}))
-    assert "↓" in reports.cell_text(cell.model_copy(update={"verdict": "worse"}))
+    assert "**" not in result_rows.cell_text(cell.model_copy(update={"verdict": "unclear"}))
+    assert "↓" in result_rows.cell_text(cell.model_copy(update={"verdict": "worse"}))
 
 
 def test_a_cell_says_what_is_missing_and_what_others_published() -> None:
     published = [Published(source="s", method="dkd", value=71.97)]
     lacking = Cell(label="a", n=0, missing=[MissingPair(seed=1, label="a", state="failed")], published=published)
-    assert reports.cell_text(lacking).replace("\u00a0", " ") == "– · 1 missing \\[71.97\\]"
+    assert result_rows.cell_text(lacking).replace("\u00a0", " ") == "– · 1 missing \\[71.97\\]"
 
 
 def test_missing_seeds_are_gathered_by_reason() -> None:
@@ -37,7 +37,7 @@ def test_missing_seeds_are_gathered_by_reason() -> None:
         teacher_seeds=[],
         cells=[Cell(label="kd", n=1, missing=missing)],
     )
-    assert reports.missing_lines(row) == ["kd: seeds 3, 4 (not planned)"]
+    assert result_rows.missing_lines(row) == ["kd: seeds 3, 4 (not planned)"]
 
 
 def test_claims_are_grouped_by_number() -> None:
@@ -46,7 +46,7 @@ def test_claims_are_grouped_by_number() -> None:
         Claim(number=1, claim="One.", verdict="does not hold", reason="no"),
         Claim(number=2, claim="Two.", verdict="cannot tell", reason="few", label="a", baseline="b", n=1),
     ]
-    found = reports.claims(claims)
+    found = result_rows.claims(claims)
     assert [title for title, _ in found] == ["1. One.", "2. Two."]
     assert found[1][1] == [
         ":green-badge[✓ holds] **equal scale:** because",

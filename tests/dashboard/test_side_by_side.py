@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from core.wire.public import Interval, Paired
-from dashboard import side_by_side, theme
-from dashboard.side_by_side import View
+from core.protocol.public import Interval, Paired
+from dashboard import theme
+from dashboard.charts import comparison_charts
+from dashboard.charts.comparison_charts import View
 from tests.dashboard.test_charts import curve, traces
 
 
 def test_the_mean_over_seeds_with_its_range() -> None:
-    points = side_by_side.over_seeds([curve([50.0, 60.0]), curve([54.0, 64.0, 70.0]), curve([52.0, math.nan])])
+    points = comparison_charts.over_seeds([curve([50.0, 60.0]), curve([54.0, 64.0, 70.0]), curve([52.0, math.nan])])
     assert [(point.mean, point.low, point.high, point.n) for point in points] == [
         (52.0, 50.0, 54.0, 3),
         (62.0, 60.0, 64.0, 2),
@@ -23,17 +24,17 @@ def test_the_mean_over_seeds_with_its_range() -> None:
 
 
 def test_the_mean_over_seeds_with_one_sample_sd() -> None:
-    points = side_by_side.over_seeds([curve([50.0]), curve([52.0]), curve([54.0])], View(band="sd"))
+    points = comparison_charts.over_seeds([curve([50.0]), curve([52.0]), curve([54.0])], View(band="sd"))
     assert (points[0].low, points[0].high) == (pytest.approx(50.0), pytest.approx(54.0))
-    alone = side_by_side.over_seeds([curve([50.0])], View(band="sd"))
+    alone = comparison_charts.over_seeds([curve([50.0])], View(band="sd"))
     assert (alone[0].low, alone[0].high) == (50.0, 50.0)
 
 
 def comparison() -> Any:
-    return side_by_side.curves_figure(
+    return comparison_charts.curves_figure(
         [
-            side_by_side.MethodCurves("dkd", [curve([50.0, 60.0]), curve([52.0, 63.0])], [curve([0.06, 0.02])]),
-            side_by_side.MethodCurves("dkd_align (log)", [curve([48.0, 61.0])], []),
+            comparison_charts.MethodCurves("dkd", [curve([50.0, 60.0]), curve([52.0, 63.0])], [curve([0.06, 0.02])]),
+            comparison_charts.MethodCurves("dkd_align (log)", [curve([48.0, 61.0])], []),
         ],
         ("Test accuracy (%)", "Gradient similarity (cosine)"),
         View(),
@@ -56,8 +57,8 @@ def test_the_comparison_draws_a_colour_a_method_and_similarity_dashed_on_the_rig
 
 
 def test_a_label_with_tags_is_drawn_as_it_is() -> None:
-    method = side_by_side.MethodCurves("<b>x</b> & y", [curve([50.0, 60.0])], [])
-    assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in traces(side_by_side.curves_figure([method], ("Accuracy", ""), View()))
+    method = comparison_charts.MethodCurves("<b>x</b> & y", [curve([50.0, 60.0])], [])
+    assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in traces(comparison_charts.curves_figure([method], ("Accuracy", ""), View()))
 
 
 def test_the_comparison_says_n_in_its_tooltip_and_draws_a_band_only_where_there_are_several_seeds() -> None:
@@ -78,21 +79,21 @@ def test_the_same_data_make_the_same_bytes_so_that_nothing_is_sent_again() -> No
 
 
 def test_smoothing_begins_at_the_first_value_and_passes_over_gaps() -> None:
-    assert side_by_side.smoothed([4.0, 4.0, 4.0], 0.9) == pytest.approx([4.0, 4.0, 4.0])
-    values = side_by_side.smoothed([0.0, math.nan, 1.0], 0.5)
+    assert comparison_charts.smoothed([4.0, 4.0, 4.0], 0.9) == pytest.approx([4.0, 4.0, 4.0])
+    values = comparison_charts.smoothed([0.0, math.nan, 1.0], 0.5)
     assert values[2] == pytest.approx(2 / 3)
     assert math.isnan(values[1])
-    assert side_by_side.smoothed([1.0, 5.0], 0.0) == [1.0, 5.0]
+    assert comparison_charts.smoothed([1.0, 5.0], 0.0) == [1.0, 5.0]
 
 
 def test_an_axis_of_time_is_the_mean_over_the_seeds_and_gpu_seconds_count_the_gpus() -> None:
     one, two = curve([50.0, 60.0]), curve([52.0, 63.0])
     one.elapsed, two.elapsed = [1.0, 2.0], [3.0, 4.0]
-    time = side_by_side.over_seeds([one, two], View(x="time"))
+    time = comparison_charts.over_seeds([one, two], View(x="time"))
     assert [point.x for point in time] == [2.0, 3.0]
-    gpu = side_by_side.over_seeds([one, two], View(x="GPU-seconds", gpus=4))
+    gpu = comparison_charts.over_seeds([one, two], View(x="GPU-seconds", gpus=4))
     assert [point.x for point in gpu] == [8.0, 12.0]
-    steps = side_by_side.over_seeds([one, two], View(x="steps"))
+    steps = comparison_charts.over_seeds([one, two], View(x="steps"))
     assert [point.x for point in steps] == [float(step) for step in one.step]
 
 
@@ -109,10 +110,10 @@ def test_the_forest_has_a_row_a_method_with_its_interval() -> None:
         ),
         Paired(label="ce", baseline="dkd", n=0, seeds=[], sentence=""),
     ]
-    figure = side_by_side.forest_figure(pairs, "Difference to dkd (percentage points)")
+    figure = comparison_charts.forest_figure(pairs, "Difference to dkd (percentage points)")
     assert figure is not None
     found = traces(figure)["kd"]
     assert (list(found.x), list(found.y)) == ([-0.5], ["kd (n = 5)"])
     assert (found.error_x.array[0], found.error_x.arrayminus[0]) == (1.0, 1.0)
     assert "ce" not in traces(figure)
-    assert side_by_side.forest_figure(pairs[1:], "") is None
+    assert comparison_charts.forest_figure(pairs[1:], "") is None

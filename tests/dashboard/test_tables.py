@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.wire.public import Convergence, GpuUse, Group, Paired
-from dashboard import tables
+from core.protocol.public import Convergence, GpuUse, Group, Paired
+from dashboard.lists import row_text
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
 GLUE = "\u00a0"
@@ -35,35 +35,40 @@ def backend() -> FakeBackend:
     ],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert tables.duration(seconds) == text
+    assert row_text.duration(seconds) == text
 
 
 def test_percentages_and_signs() -> None:
-    assert tables.percent(97.331) == "97.33 %"
-    assert tables.percent(None) == "–"
-    assert tables.percent(math.nan) == "not a number"
+    assert row_text.percent(97.331) == "97.33 %"
+    assert row_text.percent(None) == "–"
+    assert row_text.percent(math.nan) == "not a number"
 
 
 def test_counts_agree_with_their_nouns() -> None:
-    assert [tables.counted(number, "run") for number in (0, 1, 2, 1000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]
+    assert [row_text.counted(number, "run") for number in (0, 1, 2, 1000)] == [
+        "0 runs",
+        "1 run",
+        "2 runs",
+        "1,000 runs",
+    ]
 
 
 def test_a_run_that_goes_on_shows_whole_minutes_so_that_the_table_stands_still(backend: FakeBackend) -> None:
     run = backend.summary(backend.runs["run-0001-000"])
     started = datetime(2026, 1, 1, tzinfo=UTC)
     going = run.model_copy(update={"state": "running", "started_at": started})
-    shown = {tables.run_rows([going], started + timedelta(seconds=at))[0]["Duration"] for at in range(120, 179)}
+    shown = {row_text.run_rows([going], started + timedelta(seconds=at))[0]["Duration"] for at in range(120, 179)}
     assert shown == {"2 min 00 s"}
 
 
 def test_run_rows_say_state_progress_and_reason(backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 15)
     backend.end("run-0001-000", "failed", "out of memory")
-    row = tables.run_rows([backend.summary(backend.runs["run-0001-000"])], datetime.now(UTC))[0]
+    row = row_text.run_rows([backend.summary(backend.runs["run-0001-000"])], datetime.now(UTC))[0]
     assert row["State"].endswith("failed")
     assert row["Progress"] == 50
     assert row["Reason"] == "out of memory"
-    waiting = tables.run_rows([backend.summary(backend.runs["run-0001-001"])], datetime.now(UTC))[0]
+    waiting = row_text.run_rows([backend.summary(backend.runs["run-0001-001"])], datetime.now(UTC))[0]
     assert (waiting["Test accuracy (%)"], waiting["Started"], waiting["Progress"]) == (None, None, 0)
 
 
@@ -74,7 +79,7 @@ def finished(backend: FakeBackend) -> None:
 
 def test_the_result_table_has_mean_sd_n_epochs_and_the_paired_difference(backend: FakeBackend) -> None:
     finished(backend)
-    rows = tables.result_rows(backend.comparison("exp-0001"))
+    rows = row_text.result_rows(backend.comparison("exp-0001"))
     first, second = rows[0], rows[1]
     assert [row["Method"] for row in rows] == ["dkd", "dkd_align (sample)", "dkd_align (log)"]
     assert f"{GLUE}±{GLUE}" in first["Mean ± sd (%)"]
@@ -87,29 +92,29 @@ def test_the_result_table_has_mean_sd_n_epochs_and_the_paired_difference(backend
 
 
 def test_the_result_table_without_results_is_dashes(backend: FakeBackend) -> None:
-    row = tables.result_rows(backend.comparison("exp-0001"))[1]
+    row = row_text.result_rows(backend.comparison("exp-0001"))[1]
     assert set(row.values()) - {"dkd_align (sample)", "0"} == {"–"}
 
 
 def test_a_target_that_was_not_reached_is_later_than_the_last_epoch() -> None:
     never = Convergence(target=93.0, reached=1, of=3, median_epochs=None, max_epochs=30)
-    assert tables.epochs_to(never).replace(GLUE, " ") == "> 30 (1 of 3)"
-    assert tables.epochs_to(never.model_copy(update={"of": 0})) == "–"
+    assert row_text.epochs_to(never).replace(GLUE, " ") == "> 30 (1 of 3)"
+    assert row_text.epochs_to(never.model_copy(update={"of": 0})) == "–"
 
 
 def test_one_run_has_no_sd() -> None:
-    assert tables.mean_sd(Group(label="a", method="a", n=1, mean=95.0)) == "95.00"
+    assert row_text.mean_sd(Group(label="a", method="a", n=1, mean=95.0)) == "95.00"
 
 
 def test_p_stands_beside_the_least_that_n_pairs_can_give() -> None:
     pair = Paired(label="a", baseline="b", n=6, seeds=[], sign_flip_p=0.0625, smallest_p=0.03125, sentence="")
-    assert tables.sign_flip(pair) == "0.062 (least possible 0.031)"
+    assert row_text.sign_flip(pair) == "0.062 (least possible 0.031)"
 
 
 def test_how_far_each_method_is(backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 30)
     backend.advance("run-0001-001", 15)
-    rows = {row["Method"]: row for row in tables.state_rows(backend.experiment("exp-0001"))}
+    rows = {row["Method"]: row for row in row_text.state_rows(backend.experiment("exp-0001"))}
     assert rows["teacher"]["Done"].replace(GLUE, " ") == "1 of 1"
     assert rows["dkd"]["Running"] == "1"
     assert rows["dkd"]["Still to start"] == "2"
@@ -118,12 +123,12 @@ def test_how_far_each_method_is(backend: FakeBackend) -> None:
 
 def test_planned_runs_are_counted_by_method_and_a_shared_teacher_is_not_trained_again(backend: FakeBackend) -> None:
     preview = backend.preview(digits_spec(name="another").model_dump(mode="json"))
-    assert tables.planned_count(preview) == 10
-    assert [row["Runs"] for row in tables.planned_rows(preview)] == ["1", "3", "3", "3"]
+    assert row_text.planned_count(preview) == 10
+    assert [row["Runs"] for row in row_text.planned_rows(preview)] == ["1", "3", "3", "3"]
     first = preview.runs[0].model_copy(update={"shared": True})
     shared = preview.model_copy(update={"runs": [first, *preview.runs[1:]]})
-    assert tables.planned_count(shared) == 9
-    assert tables.planned_rows(shared)[0]["Runs"] == "exists already"
+    assert row_text.planned_count(shared) == 9
+    assert row_text.planned_rows(shared)[0]["Runs"] == "exists already"
 
 
 def test_attempts_are_told_with_their_reasons(backend: FakeBackend) -> None:
@@ -131,7 +136,7 @@ def test_attempts_are_told_with_their_reasons(backend: FakeBackend) -> None:
     backend.end("run-0001-000", "failed", "out of memory")
     backend.change("run-0001-000", "retry")
     backend.advance("run-0001-000", 2)
-    rows = tables.attempt_rows(backend.run("run-0001-000").attempts, datetime.now(UTC))
+    rows = row_text.attempt_rows(backend.run("run-0001-000").attempts, datetime.now(UTC))
     assert [(row["Outcome"], row["Reason"]) for row in rows] == [("failed", "out of memory"), ("running", "–")]
 
 
@@ -139,7 +144,7 @@ def test_attempts_are_told_with_their_reasons(backend: FakeBackend) -> None:
     ("number", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (40_000_000, "40 MB"), (2 * 1024**3, "2.1 GB")]
 )
 def test_sizes(number: int, text: str) -> None:
-    assert tables.size(number) == text
+    assert row_text.size(number) == text
 
 
 @pytest.mark.parametrize(
@@ -155,12 +160,12 @@ def test_sizes(number: int, text: str) -> None:
 )
 def test_how_long_ago(seconds: float, text: str) -> None:
     now = datetime.now(UTC)
-    assert tables.ago(now - timedelta(seconds=seconds), now) == text
+    assert row_text.ago(now - timedelta(seconds=seconds), now) == text
 
 
 def test_a_gpu_that_its_driver_says_nothing_of_is_shown_with_dashes() -> None:
     known = GpuUse(index=1, name="H200", use=42.4, memory_used=10_000_000_000, memory_total=150_000_000_000, foreign=2)
-    rows = tables.gpu_rows([GpuUse(index=0), known])
+    rows = row_text.gpu_rows([GpuUse(index=0), known])
     assert rows == [
         {"GPU": "0", "In use": "–", "Memory": "–", "Others' processes": "0"},
         {"GPU": "1 · H200", "In use": "42 %", "Memory": "10 GB of 150 GB", "Others' processes": "2"},

@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 from typing import get_args
 
-from core.wire.public import RunState
+from core.protocol.public import RunState
 from dashboard import theme
 
 USUAL = ["dkd", "dkd_align (sample)", "dkd_align (log)", "dkd_align (batch)", "kd", "ce"]

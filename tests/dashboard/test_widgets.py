@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard.widgets import escape
+from dashboard.forms.widgets import escape
 
 
 @pytest.mark.parametrize(

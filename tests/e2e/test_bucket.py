@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from client import Client
+from common.object_store import ObjectStore
 from core.events import Started, read_journal
-from core.wire.store import ObjectStore
 from tests import served, services
 from tests.waiting import until
 

@@ -25,7 +25,7 @@ from benchmarks.chaos.stack import WORKER_NAME, Kind, Stack, Terms, stack
 from benchmarks.chaos.standin import ranks_of
 from benchmarks.chaos.victims import Victim, victims
 from client import ApiError, Client
-from core.wire.public import Run
+from core.protocol.public import Run
 from tests import services
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(600)]

@@ -9,16 +9,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.wire.worker import Registration
+from core.protocol.worker import Registration
 from tests.waiting import until
 from tests.worker.fake import FakeBackend
-from worker.condition import Condition
+from worker.artifact_transfer import Transfer
 from worker.devices import Devices, training_environment
 from worker.gpus import Guard, Monitor
+from worker.health import Condition
 from worker.heartbeat import HeartbeatThread
 from worker.supervisor import Plan, Supervisor
-from worker.transfer import Transfer
-from worker.watch import Limits
+from worker.training_monitor import Limits
 
 STANDIN = (sys.executable, str(Path(__file__).with_name("standin.py")))
 WORKER_ID = "11111111-2222-3333-4444-555555555555"

@@ -14,9 +14,8 @@ from pydantic import BaseModel
 
 from client import ApiError, BackendUnreachable
 from core.events import Record
-from core.spec import RunSpec
-from core.wire.public import ProblemDetails
-from core.wire.worker import (
+from core.protocol.public import ProblemDetails
+from core.protocol.worker import (
     Claim,
     ClaimReply,
     ClaimRequest,
@@ -29,6 +28,7 @@ from core.wire.worker import (
     Registered,
     Registration,
 )
+from core.specs import RunSpec
 
 RUN = RunSpec.model_validate(
     {

@@ -12,9 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from core.events import GPUS_GIVEN
-from core.wire.worker import ArtifactRef
+from core.protocol.worker import ArtifactRef
 from tests.worker.fake import RUN, FakeBackend
-from worker.attempt import ClaimError, prepare
+from worker.attempt_folder import ClaimError, prepare
 from worker.devices import DeviceError, Devices, find_devices, training_environment
 from worker.identity import Identity
 from worker.settings import WorkerSettings

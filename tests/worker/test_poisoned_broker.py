@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from core.wire.local import NUDGE_TASK, celery_settings
+from common.celery_config import NUDGE_TASK, celery_settings
 from tests import services
 from tests.waiting import until
 from tests.worker.fake import FakeBackend, served

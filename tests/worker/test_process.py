@@ -13,7 +13,7 @@ import pytest
 
 from tests.waiting import until
 from tests.worker.conftest import STANDIN, processes_of
-from worker.process import Exit, Spawner, TrainingProcess
+from worker.training_process import Exit, Spawner, TrainingProcess
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_killed_launcher_leaves_no_descendant(
     spawner: Spawner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Seen while the launcher lives; afterwards a child without the mark could not be found.
-    monkeypatch.setattr("worker.process._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("worker.training_process._LOOK_SECONDS", 0.0)
     process = brood(spawner, tmp_path)
     assert process.poll() is None
     os.kill(process.pid, signal.SIGKILL)
@@ -129,7 +129,7 @@ def test_killed_launcher_leaves_no_descendant(
 
 
 def test_stopped_launcher_is_ended_too(spawner: Spawner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.process._LAUNCHER_SECONDS", 0.5)
+    monkeypatch.setattr("worker.training_process._LAUNCHER_SECONDS", 0.5)
     process = brood(spawner, tmp_path)
     os.kill(process.pid, signal.SIGSTOP)
     assert process.end() == set()

@@ -13,17 +13,17 @@ import psutil
 import pytest
 
 from core.events import Started
-from core.wire.public import GpuUse
+from core.protocol.public import GpuUse
 from tests.waiting import until
 from tests.worker.conftest import STANDIN, WORKER_ID, Rig, processes_of
 from tests.worker.fake import FakeBackend
-from worker.condition import Condition, Observer, disk_problem
 from worker.gpus import Guard, Nvml, Reading, find_monitor
+from worker.health import Condition, Observer, disk_problem
 from worker.identity import Identity
 from worker.service import WorkerService
 from worker.settings import WorkerSettings
 from worker.slots import Slots
-from worker.watch import Limits
+from worker.training_monitor import Limits
 
 NOBODY = 2**22 + 5  # above the greatest process id that Linux gives
 
@@ -193,7 +193,7 @@ def test_a_full_disk_gives_the_run_back_and_says_so(rig: Rig) -> None:
 
 def test_a_disk_that_is_nearly_full_is_a_problem(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert disk_problem(tmp_path / "not" / "there" / "yet") == ""
-    monkeypatch.setattr("worker.condition.shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 2**20))
+    monkeypatch.setattr("worker.health.shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 2**20))
     assert disk_problem(tmp_path) == f"takes no runs: the disk of {tmp_path} is full, 3 MiB are left"
 
 
@@ -209,7 +209,7 @@ def test_while_the_disk_is_full_no_run_is_taken(rig: Rig) -> None:
 
 
 def test_a_worker_looks_at_the_disk_of_its_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.condition.shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 2**20))
+    monkeypatch.setattr("worker.health.shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 2**20))
     settings = WorkerSettings(home=tmp_path, device="cpu", training_command=STANDIN)
     backend = FakeBackend()
     with Identity(tmp_path, "node") as identity:

@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from core.events import Started
-from core.wire.worker import ArtifactRef, Order
+from core.protocol.worker import ArtifactRef, Order
 from tests.waiting import until
 from tests.worker.conftest import Rig, processes_of
 from tests.worker.fake import RUN
-from worker.watch import Limits
+from worker.training_monitor import Limits
 
 MakeRig = Callable[..., Rig]
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
+from common.object_store import ObjectStore, StoreError
 from core.events import Checkpointed, read_journal
-from core.wire.store import ObjectStore, StoreError
-from core.wire.worker import ArtifactRef
+from core.protocol.worker import ArtifactRef
 from tests.waiting import until
 from tests.worker.conftest import Rig
 from tests.worker.fake import RUN, FakeBackend
-from worker.transfer import Transfer
-from worker.watch import Limits
+from worker.artifact_transfer import Transfer
+from worker.training_monitor import Limits
 
 FOLDER = "runs/run-1/attempt-1"
 DIGEST = hashlib.sha256(b"weights").hexdigest()

@@ -14,11 +14,11 @@ import psutil
 import pytest
 from celery import Celery
 
-from core.wire.local import NUDGE_TASK, celery_settings
+from common.celery_config import NUDGE_TASK, celery_settings
 from tests.waiting import until
 from tests.worker.conftest import STANDIN, processes_of
 from tests.worker.fake import FakeBackend, served
-from worker.descendants import WORKER_MARK, marked
+from worker.process_tree import WORKER_MARK, marked
 
 
 class Host:

@@ -1,0 +1,179 @@
+"""The API's own description, made to say of errors what is true: they are problems (RFC 9457), never FastAPI's own."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from backend.errors import MEDIA_TYPE
+from core.protocol.public import ProblemDetails
+from core.protocol.submissions import MAX_EXPERIMENTS
+from core.protocol.worker import EventBatch
+from core.specs import ExperimentSpec, SweepSpec
+
+_SCHEMAS = "#/components/schemas/"
+_SENT = "-Input"
+"""Behind the name of a schema that is sent to the backend, as FastAPI has it."""
+_SPEC: dict[str, Any] = {
+    "dataset": "digits",
+    "teacher": {"model": "resnet20", "training": {"epochs": 30}},
+    "student": {"model": "small_cnn"},
+    "methods": ["dkd", {"name": "dkd_align", "params": {"reduction": "sample", "epsilon": 6.0}}],
+    "seeds": "0..2",
+    "training": {"epochs": 40, "optimizer": {"lr": 0.05}},
+}
+
+
+def _body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
+
+
+SPEC_BODY = _body({"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_SENT}"}, {"name": "digits", **_SPEC})
+SWEEP_BODY = _body(
+    {"$ref": f"{_SCHEMAS}{SweepSpec.__name__}{_SENT}"},
+    {
+        "name": "beta",
+        "experiment": _SPEC,
+        "grid": {"methods.1.params.epsilon": [1, 6], "teacher.seed": "0..1"},
+        "max_runs": 100,
+    },
+)
+BULK_BODY = _body(
+    {
+        "type": "object",
+        "required": ["experiments"],
+        "additionalProperties": False,
+        "properties": {
+            "experiments": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_EXPERIMENTS,
+                "items": {"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_SENT}"},
+            }
+        },
+    },
+    {"experiments": [{"name": "one", **_SPEC}, {"name": "two", **_SPEC, "seeds": [3]}]},
+)
+EVENTS_BODY = _body(
+    {"$ref": f"{_SCHEMAS}{EventBatch.__name__}{_SENT}"},
+    {
+        "attempt": 1,
+        "records": [
+            {
+                "seq": 2,
+                "time": 1767225600.0,
+                "event": {"type": "metrics", "step": 100, "epoch": 1.0, "elapsed": 9.5, "values": {"test/top1": 61.2}},
+            }
+        ],
+    },
+)
+_PROBLEMS: dict[str, dict[str, Any]] = {
+    "401": {"detail": "this token is not known here, was revoked, or has expired"},
+    "403": {"detail": "this token does not have the scope submit"},
+    "404": {"detail": "there is no run '06h0c81ndwa9x6sd'"},
+    "409": {"detail": "this run has not ended, it is running; cancel it first"},
+    "413": {"detail": "a request body has at most 1048576 bytes here"},
+    "422": {
+        "detail": "training.epochs: should be greater than or equal to 1",
+        "errors": [{"path": "training.epochs", "message": "should be greater than or equal to 1"}],
+    },
+}
+_PARAMETERS = {
+    "key": "The id, or the name.",
+    "run_id": "Of the run.",
+    "worker_id": "Of the worker, as it registered.",
+    "artifact_id": "As the list of the run's artifacts has it.",
+    "sha256": "Of the weights, or the name that they were sent under.",
+    "token_id": "As the list of tokens has it.",
+}
+"""What stands in a path."""
+_BODIES: dict[str, dict[str, Any]] = {
+    "CloneRequest": {"name": "digits, longer", "changes": {"training.epochs": 60, "seeds": "0..4"}},
+    "ExperimentChange": {"tags": ["paper"], "notes": "The table of section 4."},
+    "PriorityChange": {"priority": 5},
+    "DrainChange": {"draining": True},
+    "TokenRequest": {"name": "nightly-sweep", "scopes": ["submit"], "expires_in_days": 90},
+    "Registration": {"worker_id": "node-1-0123", "name": "node-1", "host": "node-1", "slots": 2, "device": "gpu"},
+    "Heartbeat": {"holding": [{"run_id": "06h0c81ndwa9x6sd", "attempt": 1}]},
+    "ClaimRequest": {"key": "0123456789", "free_gpus": 1},
+    "Outcome": {"attempt": 1, "outcome": "interrupted", "reason": "the worker was told to leave", "fault": False},
+}
+"""Of what is sent, by the name of its shape."""
+_FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
+
+
+def install(app: FastAPI) -> None:
+    """Replace the application's description by one with its problems in it; made once, at the first request."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _with_problems(plain())
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def operation_id(route: APIRoute) -> str:
+    """As ``runs-cancel``: what generators of clients make function names from."""
+    return "-".join([*map(str, route.tags[:1]), route.name]).replace(" ", "-").replace("_", "-")
+
+
+def _with_problems(description: dict[str, Any]) -> dict[str, Any]:
+    schemas = description["components"]["schemas"]
+    for name in _FRAMEWORKS_OWN:
+        schemas.pop(name, None)
+    _add(schemas, ProblemDetails, "")
+    # As it is sent, where almost nothing is required; as it comes back, everything is there.
+    _add(schemas, ExperimentSpec, _SENT)
+    _add(schemas, SweepSpec, _SENT)
+    _add(schemas, EventBatch, _SENT)
+    for path, operations in description["paths"].items():
+        for operation in operations.values():
+            _describe(path, operation)
+    return description
+
+
+def _add(schemas: dict[str, Any], model: type[BaseModel], suffix: str) -> None:
+    whole = model.model_json_schema(ref_template=f"{_SCHEMAS}{{model}}{suffix}")
+    parts = whole.pop("$defs", {})
+    schemas.update({f"{name}{suffix}": schema for name, schema in parts.items()})
+    schemas[f"{model.__name__}{suffix}"] = whole
+
+
+def _describe(path: str, operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "path":
+            parameter.setdefault("description", _PARAMETERS[parameter["name"]])
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        shape = content["schema"].get("anyOf", [content["schema"]])[0].get("$ref", "").removeprefix(_SCHEMAS)
+        if shape in _BODIES:
+            content["example"] = _BODIES[shape]
+    responses: dict[str, Any] = operation["responses"]
+    wanted = {code for code in responses if code >= "400"}
+    if operation.get("security"):
+        wanted |= {"401", "403"}
+    if "{" in path:
+        wanted.add("404")
+    if operation.get("requestBody"):
+        wanted |= {"408", "413", "507"}  # it does not come, is too long, or finds no room
+    if path.startswith("/api/"):
+        # A Host that is not ours; a parameter that the route does not know; an error of our own; the database is away.
+        # Every status is named, none left to a default, so that a test can tell an answer that nobody meant.
+        wanted |= {"400", "422", "500", "503"}
+    for code in sorted(wanted):
+        own = responses.get(code, {}).get("description", "")
+        text = own if own and code != "422" else HTTPStatus(int(code)).phrase
+        responses[code] = {"description": text, "content": {MEDIA_TYPE: _problem(code)}}
+
+
+def _problem(code: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"$ref": _SCHEMAS + ProblemDetails.__name__}}
+    if code in _PROBLEMS:
+        about = {"type": "about:blank", "title": HTTPStatus(int(code)).phrase, "status": int(code)}
+        content["example"] = {**about, "errors": [], **_PROBLEMS[code]}
+    return content

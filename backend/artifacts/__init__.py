@@ -1,0 +1,1 @@
+"""Files: what runs leave behind, and uploaded weights of teachers."""

@@ -1,0 +1,116 @@
+"""The one number that a run gives to a comparison, or the reason why it gives none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from backend.comparisons.run_data import ACCURACY, VALIDATION, Curve, Latest, Sample, Student, curves, latest
+from common.formatting import counted
+from core.catalog import METRICS
+from core.protocol.comparisons import Which
+
+
+@dataclass(frozen=True)
+class Picked:
+    """A run's value and the epoch it is of; or None and why."""
+
+    value: float | None = None
+    epoch: float | None = None
+    reason: str = ""
+
+
+def pick(session: Session, sample: Sample, metric: str, which: Which) -> dict[str, Picked]:
+    """The value of every student, by run.
+
+    Only runs that succeeded give one: an accuracy in the middle of a training is not its result. One of other data
+    than what is compared gives none.
+    """
+    done = [student.run_id for student in sample.students if _counts(student)]
+    if which == "last":
+        newest = latest(session, done, [metric])
+        found = {run_id: _last(newest.get(run_id, {}).get(metric)) for run_id in done}
+    else:
+        chooser = VALIDATION if which == "best_val" else ACCURACY
+        series = curves(session, done, list({metric, chooser}))
+        found = {run_id: _at_best(series.get(run_id, {}), metric, chooser) for run_id in done}
+    return {
+        student.run_id: found.get(student.run_id) or Picked(reason=not_done(student)) for student in sample.students
+    }
+
+
+def pick_all(session: Session, sample: Sample, metrics: Sequence[str], which: Which) -> dict[str, dict[str, Picked]]:
+    """The same of several metrics at once, by metric and run, in the same number of queries."""
+    done = [student.run_id for student in sample.students if _counts(student)]
+    if which == "last":
+        newest = latest(session, done, metrics)
+        return {metric: {run_id: _last(newest.get(run_id, {}).get(metric)) for run_id in done} for metric in metrics}
+    chooser = VALIDATION if which == "best_val" else ACCURACY
+    series = curves(session, done, sorted({*metrics, chooser}))
+    return {
+        metric: {run_id: _at_best(series.get(run_id, {}), metric, chooser) for run_id in done} for metric in metrics
+    }
+
+
+def title_of(session: Session, sample: Sample, metrics: Sequence[str]) -> dict[str, str]:
+    """How each metric is called, with the number of its images where these are not all."""
+    needed = {name: METRICS[name].of for name in metrics if name in METRICS and METRICS[name].of}
+    done = [student.run_id for student in sample.students if _counts(student)]
+    newest = latest(session, done, sorted({*needed, *needed.values()})) if needed else {}
+    titles = {}
+    for metric in metrics:
+        known = METRICS.get(metric)
+        title = known.title if known else metric
+        runs = [points for points in newest.values() if metric in points]
+        if known and metric in needed and runs:
+            found = [points.get(known.of) for points in runs]
+            title = counted(title, [point.value if point else None for point in found])
+        titles[metric] = title
+    return titles
+
+
+def finite(picked: Mapping[str, Picked]) -> dict[str, float]:
+    """Those that have a value, by run."""
+    return {run_id: item.value for run_id, item in picked.items() if item.value is not None}
+
+
+def _counts(student: Student) -> bool:
+    return student.state == "succeeded" and not student.set_aside
+
+
+def not_done(student: Student) -> str:
+    if student.set_aside:
+        return student.set_aside
+    if student.state in ("failed", "cancelled"):
+        return f"{student.state}: {student.reason}" if student.reason else student.state
+    return f"{student.state}, not ended yet" if student.state != "succeeded" else "not measured"
+
+
+def _last(point: Latest | None) -> Picked:
+    if point is None:
+        return Picked(reason="not measured")
+    if not math.isfinite(point.value):  # a mean with NaN or infinity in it says nothing
+        return Picked(epoch=point.epoch, reason=f"it is {_odd(point.value)} after epoch {point.epoch:g}")
+    return Picked(point.value, point.epoch)
+
+
+def _at_best(series: Mapping[str, Curve], metric: str, chooser: str) -> Picked:
+    chosen = series.get(chooser)
+    index = chosen.best() if chosen else None
+    if chosen is None or index is None:
+        what = "no validation split" if chooser == VALIDATION else "no test accuracy"
+        return Picked(reason=f"{what}: {chooser} was never measured")
+    epoch = chosen.epoch[index]
+    value = series[metric].at_step(chosen.step[index]) if metric in series else None
+    if value is None:
+        return Picked(epoch=epoch, reason=f"not measured at epoch {epoch:g}, its best by {chooser}")
+    if not math.isfinite(value):
+        return Picked(epoch=epoch, reason=f"it is {_odd(value)} at epoch {epoch:g}")
+    return Picked(value, epoch)
+
+
+def _odd(value: float) -> str:
+    return "NaN" if math.isnan(value) else "infinite"

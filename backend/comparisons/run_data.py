@@ -1,0 +1,323 @@
+"""What comparisons are made of, read in a fixed number of queries whatever the number of runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.db import chunked, models
+from backend.metrics.point_store import decode, finite
+from core.events import IMAGES_KEY, ranks_in
+from core.protocol.base import TERMINAL, RunState
+from core.specs.labels import misnaming
+
+ACCURACY = "test/top1"
+VALIDATION = "val/top1"
+
+Key = tuple[str, int]
+"""A pair's name: the fingerprint of the experiment's teacher ("" without one), and the seed."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run was trained and tested on, as far as it was recorded.
+
+    Attributes:
+        images: the beginning of the SHA-256 of all images with their labels; "" where it was not recorded.
+        train, test: images in each split; 0 until the run has started.
+    """
+
+    images: str = ""
+    train: int = 0
+    test: int = 0
+
+    @classmethod
+    def of(cls, row: Any) -> Data:
+        """Of a run's row."""
+        return cls((row.environment or {}).get(IMAGES_KEY, ""), row.train_size or 0, row.test_size or 0)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The teacher of an experiment.
+
+    Attributes:
+        top1: test accuracy after its last epoch, %; None until it has succeeded.
+        other_data: it was tested on other images than the students that are compared, and ``top1`` is left out.
+    """
+
+    run_id: str
+    fingerprint: str
+    seed: int
+    state: RunState
+    top1: float | None
+    data: Data = Data()
+    other_data: bool = False
+
+
+@dataclass(frozen=True)
+class Student:
+    """A run that is compared.
+
+    Attributes:
+        teacher: of its experiment, also where its own method reads none: what was trained together is a pair.
+        devices: of its attempts, as "cpu" or "cuda NVIDIA H200".
+        set_aside: why it is not compared with the others although it succeeded; empty where it is.
+        other_data: which data it is of, where that is why it is set aside.
+    """
+
+    run_id: str
+    experiment: str
+    label: str
+    method: str
+    seed: int
+    teacher: Teacher | None
+    state: RunState
+    reason: str
+    epochs: int
+    test_size: int
+    environment: Mapping[str, str]
+    devices: tuple[str, ...]
+    data: Data = Data()
+    set_aside: str = ""
+    other_data: str = ""
+
+    @property
+    def key(self) -> Key:
+        return (self.teacher.fingerprint if self.teacher else "", self.seed)
+
+    @property
+    def teacher_seed(self) -> int | None:
+        return self.teacher.seed if self.teacher else None
+
+    @property
+    def gpus(self) -> int | None:
+        """GPUs that it was trained on; None for a CPU, and where attempts differ."""
+        if not self.devices or any(not device.startswith("cuda") for device in self.devices):
+            return None
+        return ranks_in(self.environment)
+
+
+@dataclass
+class Curve:
+    """One metric of one run, a point a measurement, by step."""
+
+    step: list[int] = field(default_factory=list)
+    epoch: list[float] = field(default_factory=list)
+    elapsed: list[float] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+
+    def best(self) -> int | None:
+        """Index of the greatest finite value, the earliest of equal ones; None where there is none."""
+        finite = [index for index, value in enumerate(self.value) if math.isfinite(value)]
+        return max(finite, key=self.value.__getitem__) if finite else None
+
+    def at_step(self, step: int) -> float | None:
+        return self.value[self.step.index(step)] if step in self.step else None
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The newest point of a metric of a run."""
+
+    epoch: float
+    value: float
+
+
+Curves = dict[str, dict[str, Curve]]
+"""By run, by metric."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The runs of one experiment, or of several that are read as one.
+
+    Attributes:
+        data: that everything is of, where runs of other data were set aside or split off.
+    """
+
+    experiments: tuple[models.Experiment, ...]
+    students: tuple[Student, ...]
+    teachers: tuple[Teacher, ...]
+    data: Data = Data()
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Of the first experiment."""
+        return self.experiments[0].spec
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Method names by label, in the order of the specs."""
+        return {choice["label"]: choice["name"] for item in self.experiments for choice in item.spec["methods"]}
+
+    @property
+    def misnamed(self) -> list[str]:
+        """Of every label that names another method or reduction than it stands for: a sentence that says so."""
+        return [
+            f"In {item.name} {text}."
+            for item in self.experiments
+            for choice in item.spec["methods"]
+            if (text := misnaming(choice["name"], choice["params"], choice["label"]))
+        ]
+
+    @property
+    def complete(self) -> bool:
+        states = [student.state for student in self.students] + [teacher.state for teacher in self.teachers]
+        return bool(states) and all(state in TERMINAL for state in states)
+
+    @property
+    def teachers_vary(self) -> bool:
+        return len({student.key[0] for student in self.students if not student.set_aside}) > 1
+
+    @property
+    def keys(self) -> list[Key]:
+        """Every pair's name, in the order of the specs."""
+        return list(dict.fromkeys(student.key for student in self.students))
+
+    def by_label(self, values: Mapping[str, Any]) -> dict[str, dict[Key, Student]]:
+        """The run that stands for each method and pair: the first that has a value, else the first that succeeded."""
+        found: dict[str, dict[Key, Student]] = {label: {} for label in self.labels}
+        for student in self.students:
+            runs = found[student.label]
+            known = runs.get(student.key)
+            if known is None or _rank(student, values) < _rank(known, values):
+                runs[student.key] = student
+        return found
+
+
+def _rank(student: Student, values: Mapping[str, Any]) -> int:
+    if student.run_id in values:
+        return 0
+    return 1 if student.state == "succeeded" else 2 if student.state not in TERMINAL else 3
+
+
+def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str, Sample]:
+    """The runs of each experiment, by the experiment's id."""
+    run, used = models.Run, models.ExperimentRun
+    names = {item.id: item.name for item in experiments}
+    rows: list[Any] = []
+    devices: dict[str, list[str]] = {}
+    for part in chunked(names):
+        linked = used.experiment_id.in_(part)
+        rows += session.execute(
+            select(
+                used.experiment_id,
+                used.label,
+                run.id,
+                run.role,
+                run.state,
+                run.reason,
+                run.seed,
+                run.method,
+                run.fingerprint,
+                run.total_epochs,
+                run.train_size,
+                run.test_size,
+                run.environment,
+            )
+            .join(run, run.id == used.run_id)
+            .where(linked)
+            .order_by(used.experiment_id, used.position)
+        )
+        tried = select(models.Attempt.run_id, models.Attempt.device).join(used, used.run_id == models.Attempt.run_id)
+        for run_id, device in session.execute(tried.where(linked).distinct()):
+            if device:
+                devices.setdefault(run_id, []).append(plain_device(device))
+    succeeded = [row.id for row in rows if row.role == "teacher" and row.state == "succeeded"]
+    last = latest(session, succeeded, [ACCURACY])
+    teachers = {
+        row.experiment_id: Teacher(
+            row.id, row.fingerprint, row.seed, row.state, _finite(last.get(row.id, {}).get(ACCURACY)), Data.of(row)
+        )
+        for row in rows
+        if row.role == "teacher"
+    }
+    students: dict[str, list[Student]] = {key: [] for key in names}
+    for row in rows:
+        if row.role == "student":
+            student = Student(
+                run_id=row.id,
+                experiment=names[row.experiment_id],
+                label=row.label,
+                method=row.method,
+                seed=row.seed,
+                teacher=teachers.get(row.experiment_id),
+                state=row.state,
+                reason=row.reason,
+                epochs=row.total_epochs,
+                test_size=row.test_size,
+                environment=row.environment,
+                devices=tuple(sorted(set(devices.get(row.id, ())))),
+                data=Data.of(row),
+            )
+            students[row.experiment_id].append(student)
+    return {
+        item.id: Sample((item,), tuple(students[item.id]), (teachers[item.id],) if item.id in teachers else ())
+        for item in experiments
+    }
+
+
+def merged(samples: Sequence[Sample]) -> Sample:
+    """Several samples as one. They must differ in their seeds alone (see ``rows.difference``)."""
+    teachers = tuple({teacher.fingerprint: teacher for sample in samples for teacher in sample.teachers}.values())
+    students = [student for sample in samples for student in sample.students]
+    if len(teachers) == 1:
+        # An experiment of cross-entropy alone trains no teacher; its runs pair with those of the only one there is.
+        students = [student if student.teacher else replace(student, teacher=teachers[0]) for student in students]
+    return Sample(tuple(item for sample in samples for item in sample.experiments), tuple(students), teachers)
+
+
+def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None) -> dict[str, dict[str, Latest]]:
+    """The newest point of each metric, by run and name; of all metrics for ``names=None``."""
+    table, name = models.MetricLatest, models.MetricName
+    found: dict[str, dict[str, Latest]] = {}
+    for part in chunked(run_ids):
+        query = (
+            select(table.run_id, name.name, table.epoch, table.value, table.kind)
+            .join(name, name.id == table.name_id)
+            .where(table.run_id.in_(part))
+        )
+        if names is not None:
+            query = query.where(name.name.in_(names))
+        for run_id, metric, epoch, value, kind in session.execute(query):
+            (shown,) = finite([epoch])
+            found.setdefault(run_id, {})[metric] = Latest(shown, decode(value, kind))
+    return found
+
+
+def curves(session: Session, run_ids: Iterable[str], names: Sequence[str]) -> Curves:
+    """Whole series, by run and metric. Meant for what is measured once an epoch."""
+    point, name = models.MetricPoint, models.MetricName
+    by_id = {key: text for text, key in session.execute(select(name.name, name.id).where(name.name.in_(names)))}
+    found: Curves = {}
+    for part in chunked(run_ids) if by_id else ():
+        query = (
+            select(point.run_id, point.name_id, point.step, point.epoch, point.elapsed, point.value, point.kind)
+            .where(point.run_id.in_(part), point.name_id.in_(by_id))
+            .order_by(point.run_id, point.name_id, point.step)
+        )
+        for run_id, name_id, step, epoch, elapsed, value, kind in session.execute(query):
+            if not (math.isfinite(epoch) and math.isfinite(elapsed)):  # taken in by an older version
+                continue
+            curve = found.setdefault(run_id, {}).setdefault(by_id[name_id], Curve())
+            curve.step.append(step)
+            curve.epoch.append(epoch)
+            curve.elapsed.append(elapsed)
+            curve.value.append(decode(value, kind))
+    return found
+
+
+def _finite(point: Latest | None) -> float | None:
+    return point.value if point and math.isfinite(point.value) else None
+
+
+def plain_device(device: str) -> str:
+    """Without the number of the card: the next one in the same machine is no other device."""
+    return re.sub(r"^cuda:\d+", "cuda", device)

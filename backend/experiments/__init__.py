@@ -1,0 +1,1 @@
+"""Experiments: from a submitted spec to rows, and from rows to answers."""

@@ -1,0 +1,226 @@
+"""What goes on now, gathered in a few queries whose answers do not grow with the number of runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, and_, case, false, func, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from backend.db import models, now
+from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricPoint, Run
+from backend.experiments import serializers
+from backend.metrics.point_store import KNOWN
+from backend.queue import worker_queries
+from backend.queue.eligibility import Offer, offers, what_is_missing
+from backend.queue.lifecycle import HELD
+from core.protocol.activity import Activity, FailedRuns, RunningRun, WaitingRuns
+from core.protocol.public import ExperimentSummary, StateCounts
+
+_MOST_RUNNING, _MOST_WAITING, _MOST_FAILED, _MOST_COMPARED = 50, 50, 20, 6
+_WAITS = ("waiting", "queued", "paused")
+_PACE = "train/loss"
+"""Every training logs it from its first steps on, with the seconds that it has trained."""
+
+
+def activity(session: Session, hours: float) -> Activity:
+    """The whole answer.
+
+    Args:
+        hours: how far back what has failed is looked for.
+    """
+    moment = now(session)
+    since = moment - timedelta(hours=hours)
+    waiting, waiting_groups = _waiting(session, moment)
+    failed, failed_groups, failed_runs = _failed(session, since)
+    return Activity(
+        time=moment,
+        counts=_counts(session),
+        running=_running(session),
+        waiting=waiting,
+        waiting_groups=waiting_groups,
+        failed_since=since,
+        failed=failed,
+        failed_groups=failed_groups,
+        failed_runs=failed_runs,
+        workers=[worker for worker in worker_queries.workers(session) if worker.state == "online"],
+        compared=_compared(session),
+    )
+
+
+def _counts(session: Session) -> StateCounts:
+    rows = session.execute(select(Run.state, func.count()).group_by(Run.state))
+    return StateCounts.model_validate(dict(rows.all()))
+
+
+def _running(session: Session) -> list[RunningRun]:
+    first = serializers.RUN_QUERY.where(Run.state.in_(HELD)).order_by(Run.started_at, Run.id).limit(_MOST_RUNNING)
+    connection = session.connection()
+    runs = serializers.run_summaries(connection, connection.execute(first).all())
+    pace = _seconds_a_step(session, [run.id for run in runs])
+    found = []
+    for run in runs:
+        left = None
+        if run.state == "running" and run.id in pace and run.total_steps:
+            left = max(run.total_steps - run.step, 0) * pace[run.id]
+        found.append(RunningRun.model_construct(run=run, seconds_left=left))
+    return found
+
+
+def _seconds_a_step(session: Session, run_ids: Sequence[str]) -> dict[str, float]:
+    """Training seconds a step, earlier attempts included, so that waiting does not count."""
+    latest, point = MetricLatest, MetricPoint
+    same = and_(point.run_id == latest.run_id, point.name_id == latest.name_id, point.step == latest.step)
+    name = select(models.MetricName.id).where(models.MetricName.name == _PACE).scalar_subquery()
+    query = (
+        select(point.run_id, point.elapsed, point.step)
+        .join(latest, same)
+        .where(latest.run_id.in_(run_ids), latest.name_id == name, KNOWN)
+    )
+    rows = session.execute(query)
+    return {run_id: elapsed / step for run_id, elapsed, step in rows if step > 0 and math.isfinite(elapsed)}
+
+
+def _waiting(session: Session, moment: datetime) -> tuple[list[WaitingRuns], int]:
+    """The groups to show, and how many there are."""
+    one = (
+        select(
+            Run.experiment_id,
+            Run.state,
+            case((Run.state == "waiting", Run.teacher_run_id)).label("teacher"),
+            Run.device,
+            Run.gpus,
+            Run.labels,
+            func.coalesce(Run.not_before > moment, false()).label("held_back"),
+            # A queued run may say why it was put back; what others say is said by the group.
+            case((Run.state == "queued", Run.reason), else_="").label("reason"),
+            Run.priority,
+            Run.created_at,
+            Run.not_before,
+        )
+        .where(Run.state.in_(_WAITS))
+        .subquery()
+        .c
+    )
+    keys = (one.experiment_id, one.state, one.teacher, one.device, one.gpus, one.labels, one.held_back, one.reason)
+    grouped = (
+        select(
+            *keys,
+            func.count().label("runs"),
+            func.max(one.priority).label("priority"),
+            func.min(one.created_at).label("since"),
+            func.min(one.not_before).label("not_before"),
+        )
+        .group_by(*keys)
+        .subquery()
+    )
+    teacher = aliased(Run)
+    groups = grouped.c
+    query = (
+        select(
+            grouped,
+            Experiment.name.label("experiment"),
+            teacher.model.label("teacher_model"),
+            teacher.state.label("teacher_state"),
+            teacher.epoch.label("teacher_epoch"),
+            teacher.total_epochs.label("teacher_epochs"),
+        )
+        .outerjoin(Experiment, Experiment.id == groups.experiment_id)
+        .outerjoin(teacher, teacher.id == groups.teacher)
+        .order_by(groups.priority.desc(), groups.since, groups.state)
+        .limit(_MOST_WAITING)
+    )
+    known = offers(session.connection())
+    found = [
+        WaitingRuns(
+            experiment_id=row.experiment_id or "",
+            experiment=row.experiment or "",
+            state=row.state,
+            runs=row.runs,
+            reason=_waits_for(row, known),
+            teacher_run_id=row.teacher,
+            priority=row.priority,
+            since=row.since,
+        )
+        for row in session.execute(query)
+    ]
+    if len(found) < _MOST_WAITING:
+        return found, len(found)
+    return found, session.scalars(select(func.count()).select_from(grouped)).one()
+
+
+def _waits_for(row: Row[Any], known: Sequence[Offer]) -> str:
+    if row.state == "paused":
+        return "paused until somebody resumes it"
+    if row.state == "waiting":
+        how_far = f", epoch {row.teacher_epoch:.0f} of {row.teacher_epochs}" if row.teacher_state == "running" else ""
+        return f"waits for its teacher {row.teacher_model}, which is {row.teacher_state}{how_far}"
+    said = [row.reason] if row.reason else []
+    missing = what_is_missing(row, known)
+    if missing:
+        said.append(missing)
+    elif row.held_back:
+        said.append(f"is tried again at {row.not_before:%H:%M} UTC")
+    else:
+        said.append("waits for a free slot")
+    return "; ".join(said)
+
+
+def _failed(session: Session, since: datetime) -> tuple[list[FailedRuns], int, int]:
+    """The groups to show, how many there are, and of how many runs."""
+    shown = or_(Experiment.archived_at.is_(None), Experiment.id.is_(None))
+    grouped = (
+        select(Run.experiment_id, Run.reason, func.count().label("runs"), func.max(Run.ended_at).label("newest"))
+        .outerjoin(Experiment, Experiment.id == Run.experiment_id)
+        .where(Run.state == "failed", Run.ended_at >= since, shown)
+        .group_by(Run.experiment_id, Run.reason)
+        .subquery()
+    )
+    groups, runs = session.execute(select(func.count(), func.sum(grouped.c.runs)).select_from(grouped)).one()
+    one = (
+        select(func.max(Run.id))
+        .where(
+            Run.state == "failed",
+            Run.experiment_id.is_not_distinct_from(grouped.c.experiment_id),
+            Run.reason == grouped.c.reason,
+            Run.ended_at == grouped.c.newest,
+        )
+        .correlate(grouped)
+        .scalar_subquery()
+    )
+    rows = session.execute(
+        select(one.label("run_id"), grouped.c.runs).order_by(grouped.c.newest.desc()).limit(_MOST_FAILED)
+    ).all()
+    counts = {row.run_id: row.runs for row in rows}
+    connection = session.connection()
+    summaries = {run.id: run for run in serializers.run_summaries(connection, serializers.of_ids(connection, counts))}
+    found = [
+        FailedRuns(
+            experiment_id=summaries[run_id].experiment_id,
+            experiment=summaries[run_id].experiment,
+            runs=counts[run_id],
+            reason=summaries[run_id].reason,
+            newest=summaries[run_id],
+        )
+        for run_id in counts
+        if run_id in summaries
+    ]
+    return found, groups, int(runs or 0)
+
+
+def _compared(session: Session) -> list[ExperimentSummary]:
+    newest = func.max(Run.ended_at).label("newest")
+    query = (
+        select(Experiment, newest)
+        .join(ExperimentRun, ExperimentRun.experiment_id == Experiment.id)
+        .join(Run, Run.id == ExperimentRun.run_id)
+        .where(Run.state == "succeeded", Run.role == "student", Experiment.archived_at.is_(None))
+        .group_by(Experiment.id)
+        .having(func.count(Run.label.distinct()) > 1)
+        .order_by(newest.desc())
+        .limit(_MOST_COMPARED)
+    )
+    return serializers.experiment_summaries(session, [experiment for experiment, _ in session.execute(query)])

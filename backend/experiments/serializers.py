@@ -1,0 +1,308 @@
+"""Rows as the shapes that travel: runs and experiments."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, inspect, or_, select
+from sqlalchemy.orm import Session
+
+from backend.db import models
+from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
+from backend.db.prepared import Prepared
+from backend.errors import not_found
+from backend.experiments.planning import warnings_as_fields
+from backend.metrics import log_store, point_store
+from backend.queue.eligibility import Offer, offers, what_is_missing
+from common.report_bounds import LINE, fit_environment, fitted
+from core.protocol import public
+from core.protocol.public import TERMINAL
+from core.specs import ExperimentSpec, problems_of, stored_experiment, warnings_of
+from core.specs.labels import misnaming
+
+KEPT_APART = ("packages", "diff")
+"""Parts of a run's environment that are too long for what shows a run; they are in its record."""
+HEADLINES = ("test/top1", "train/loss")
+_TAIL_LINES = 40
+
+
+# Rows, not objects: a page of runs is read in a third of the time, and nobody changes them.
+_SHOWN = (
+    *(Run.id, Run.label, Run.role, Run.experiment_id, Run.state, Run.reason, Run.dataset, Run.model, Run.method),
+    *(Run.seed, Run.teacher_run_id, Run.priority, Run.pausing, Run.attempt, Run.step, Run.total_steps, Run.epoch),
+    *(Run.total_epochs, Run.created_at, Run.started_at, Run.ended_at, Run.device, Run.gpus, Run.labels),
+)
+
+
+RUN_QUERY = (
+    select(*_SHOWN, Experiment.name.label("experiment"), models.Attempt.worker_name.label("worker"))
+    .select_from(Run)
+    .outerjoin(Experiment, Experiment.id == Run.experiment_id)
+    .outerjoin(models.Attempt, (models.Attempt.run_id == Run.id) & (models.Attempt.number == Run.attempt))
+)
+"""What is shown of a run, with its experiment's name and its newest attempt's worker.
+
+It and the statements below are made once: making one takes longer than it takes to find a few rows.
+"""
+_OF_IDS = Prepared.among(RUN_QUERY, Run.id.expression, "runs")
+_PLANNED = Prepared(
+    RUN_QUERY.join(ExperimentRun, ExperimentRun.run_id == Run.id)
+    .where(ExperimentRun.experiment_id == bindparam("experiment"))
+    .order_by(ExperimentRun.position)
+)
+_HEADLINES_OF = Prepared.among(
+    select(
+        MetricLatest.run_id,
+        MetricName.name,
+        MetricLatest.value,
+        MetricLatest.kind,
+        MetricLatest.step,
+        MetricLatest.epoch,
+    )
+    .join(MetricName, MetricName.id == MetricLatest.name_id)
+    .where(or_(*(MetricName.name == name for name in HEADLINES)))
+    .where(point_store.KNOWN),
+    MetricLatest.run_id.expression,
+    "runs",
+)
+_EXPERIMENT = Prepared(select(inspect(Experiment).local_table).where(Experiment.id == bindparam("experiment")))
+_TAGS_OF = Prepared.among(
+    select(ExperimentTag.experiment_id, ExperimentTag.tag).order_by(ExperimentTag.tag),
+    ExperimentTag.experiment_id.expression,
+    "experiments",
+)
+
+
+def of_ids(connection: Connection, run_ids: Iterable[str]) -> Sequence[Any]:
+    """The rows of these runs, in any order."""
+    return _OF_IDS.rows(connection, {"runs": [*run_ids]})
+
+
+def run_summaries(connection: Connection, rows: Sequence[Any]) -> list[public.RunSummary]:
+    """What ``RUN_QUERY`` has found, in its order."""
+    latest = _latest(connection, [row.id for row in rows if row.attempt])  # one that was never begun has said nothing
+    known = offers(connection)
+    return [public.RunSummary(**_summary(row, latest.get(row.id, {}), known)) for row in rows]
+
+
+def whole_run(session: Session, run_id: str) -> public.Run | None:
+    """One run with everything; None where there is none."""
+    connection = session.connection()
+    run, found = session.get(Run, run_id), run_summaries(connection, of_ids(connection, [run_id]))
+    if run is None or not found:
+        return None
+    attempts = session.scalars(
+        select(models.Attempt).where(models.Attempt.run_id == run_id).order_by(models.Attempt.number)
+    )
+    links = select(ExperimentRun.experiment_id).where(ExperimentRun.run_id == run_id)
+    return public.Run(
+        **dict(found[0]),
+        spec=run.spec,
+        fingerprint=run.fingerprint,
+        experiments=list(session.scalars(links.order_by(ExperimentRun.experiment_id))),
+        attempts=[attempt_shape(attempt) for attempt in attempts],
+        environment=fit_environment({key: run.environment[key] for key in run.environment if key not in KEPT_APART}),
+        parameters=run.parameters,
+        train_size=run.train_size,
+        test_size=run.test_size,
+        weights=run.weights_path,
+        log_tail=_log_tail(session, run),
+        warnings=_run_warnings(run),
+    )
+
+
+def _run_warnings(run: Run) -> list[public.ProblemField]:
+    choice: dict[str, Any] = run.spec["method"]
+    text = misnaming(choice["name"], choice["params"], choice["label"]) if run.role == "student" else None
+    return [public.ProblemField(path="method.label", message=text)] if text else []
+
+
+def attempt_shape(attempt: models.Attempt) -> public.Attempt:
+    return public.Attempt(
+        number=attempt.number,
+        worker=attempt.worker_name,
+        host=attempt.host,
+        device=fitted(attempt.device, LINE),
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        outcome=attempt.outcome,
+        reason=attempt.reason,
+    )
+
+
+def _log_tail(session: Session, run: Run) -> list[str]:
+    """What the worker sent when the run failed; of one that was given up after lost attempts, its last log lines."""
+    if run.log_tail or run.state != "failed":
+        return [fitted(line, LINE) for line in run.log_tail]
+    return [line.message for line in log_store.read(session, run.id, 0, _TAIL_LINES, _TAIL_LINES).lines]
+
+
+def experiment_summaries(session: Session, experiments: Sequence[Experiment]) -> list[public.ExperimentSummary]:
+    """With the counts of their runs, for the whole list at once."""
+    counts = _counts(session, [experiment.id for experiment in experiments])
+    tags = _tags(session.connection(), list(counts))
+    return [
+        public.ExperimentSummary(**_experiment(experiment, counts[experiment.id], tags.get(experiment.id, [])))
+        for experiment in experiments
+    ]
+
+
+def experiment_of_id(connection: Connection, experiment_id: str) -> Any:
+    """The row of an experiment, as ``whole_experiment`` takes it. Raises ApiError 404: it may just be gone."""
+    found = _EXPERIMENT.rows(connection, {"experiment": experiment_id})
+    if not found:
+        raise not_found("experiment", experiment_id)
+    return found[0]
+
+
+def whole_experiment(connection: Connection, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:
+    """An experiment with its runs, in the order of its plan; ``spec`` is its own, where that has been read already."""
+    runs = run_summaries(connection, _PLANNED.rows(connection, {"experiment": experiment.id}))
+    tags = _tags(connection, [experiment.id])
+    return public.Experiment(
+        **_experiment(experiment, _counted(runs), tags.get(experiment.id, [])),
+        spec=experiment.spec,
+        runs=runs,
+        warnings=warnings_as_fields(warnings_of(spec)) if spec else _stored_warnings(experiment.spec),
+    )
+
+
+def _stored_warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
+    try:
+        return warnings_as_fields(warnings_of(stored_experiment(spec)))
+    except ValidationError as error:  # as when it names an entry of a plugin that is no longer loaded
+        text = "this backend cannot read the stored spec; it is shown as it is"
+        return [public.ProblemField(path=item.path, message=f"{text}: {item.message}") for item in problems_of(error)]
+
+
+def _reason(run: Any, known: Sequence[Offer]) -> str:
+    """Why it failed, was put back, or does not go on."""
+    if run.state == "waiting":
+        return f"waits for its teacher (run {run.teacher_run_id})"
+    if run.pausing:
+        return "is being paused: its worker is to hand it back with a checkpoint"
+    if run.state == "queued":
+        return "; ".join(filter(None, (run.reason, what_is_missing(run, known))))
+    return str(run.reason)
+
+
+def _summary(run: Any, latest: dict[str, public.MetricValue], known: Sequence[Offer]) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "label": run.label,
+        "role": run.role,
+        "experiment_id": run.experiment_id or "",
+        "experiment": run.experiment or "",
+        "state": run.state,
+        "reason": _reason(run, known),
+        "dataset": run.dataset,
+        "model": run.model,
+        "method": run.method,
+        "seed": run.seed,
+        "teacher_run_id": run.teacher_run_id,
+        "priority": run.priority,
+        "pausing": run.pausing,
+        "attempt": run.attempt,
+        "worker": run.worker or "",
+        "step": run.step,
+        "total_steps": run.total_steps,
+        "epoch": run.epoch,
+        "total_epochs": run.total_epochs,
+        "latest": latest,
+        "created_at": run.created_at,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+    }
+
+
+def _latest(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, public.MetricValue]]:
+    found: dict[str, dict[str, public.MetricValue]] = {}
+    rows = _HEADLINES_OF.rows(connection, {"runs": run_ids}) if run_ids else ()
+    for run_id, name, value, kind, step, epoch in rows:
+        number = point_store.decode(value, kind)
+        shown = epoch if math.isfinite(epoch) else 0.0
+        point = public.MetricValue.model_construct(value=number, step=step, epoch=shown)
+        found.setdefault(run_id, {})[name] = point
+    return found
+
+
+def _counted(runs: Sequence[public.RunSummary]) -> dict[str, Any]:
+    """What ``_counts`` finds for an experiment of these runs, without asking the database again."""
+    return {
+        "states": dict(Counter(run.state for run in runs)),
+        "done": float(sum(run.total_epochs if run.state == "succeeded" else run.epoch for run in runs)),
+        "all": float(sum(run.total_epochs for run in runs)),
+        "ended_at": max((run.ended_at for run in runs if run.ended_at is not None), default=None),
+    }
+
+
+def _counts(session: Session, experiment_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Per experiment: states, the share of epochs done, and when the last run ended."""
+    found: dict[str, dict[str, Any]] = {
+        key: {"states": {}, "done": 0.0, "all": 0.0, "ended_at": None} for key in experiment_ids
+    }
+    # Weighted by epochs, which are known before a run has started; steps are not.
+    done: ColumnElement[float] = case((Run.state == "succeeded", Run.total_epochs), else_=Run.epoch)
+    query = (
+        select(
+            ExperimentRun.experiment_id,
+            Run.state,
+            func.count(),
+            func.sum(done),
+            func.sum(Run.total_epochs),
+            func.max(Run.ended_at),
+        )
+        .join(Run, Run.id == ExperimentRun.run_id)
+        .where(ExperimentRun.experiment_id.in_(found))
+        .group_by(ExperimentRun.experiment_id, Run.state)
+    )
+    for key, state, count, epochs, total, ended_at in session.execute(query):
+        entry = found[key]
+        entry["states"][state] = count
+        entry["done"] += float(epochs)
+        entry["all"] += float(total)
+        if ended_at is not None and (entry["ended_at"] is None or ended_at > entry["ended_at"]):
+            entry["ended_at"] = ended_at
+    return found
+
+
+def _tags(connection: Connection, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key, tag in _TAGS_OF.rows(connection, {"experiments": experiment_ids}):
+        found.setdefault(key, []).append(tag)
+    return found
+
+
+def _experiment(experiment: Any, counts: dict[str, Any], tags: list[str]) -> dict[str, Any]:
+    spec, states = experiment.spec, counts["states"]
+    state = _state(states)
+    return {
+        "id": experiment.id,
+        "name": experiment.name,
+        "state": state,
+        "dataset": spec["dataset"]["name"],
+        "teacher_model": spec["teacher"]["model"]["name"] if spec.get("teacher") else None,
+        "student_model": spec["student"]["model"]["name"],
+        "methods": [method["label"] for method in spec["methods"]],
+        "tags": tags,
+        "notes": experiment.notes,
+        "sweep": experiment.sweep,
+        "submitted_by": experiment.submitted_by,
+        "archived_at": experiment.archived_at,
+        "counts": public.StateCounts(**states),
+        "progress": min(counts["done"] / counts["all"], 1.0) if counts["all"] else 0.0,
+        "created_at": experiment.created_at,
+        "ended_at": None if state == "active" else counts["ended_at"],
+    }
+
+
+def _state(states: dict[str, int]) -> str:
+    if not TERMINAL.issuperset(states):
+        return "active"
+    if "failed" in states:
+        return "failed"
+    return "cancelled" if "cancelled" in states else "finished"

@@ -1,0 +1,1 @@
+"""Metric points and log lines in the database."""

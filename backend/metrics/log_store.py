@@ -1,0 +1,78 @@
+"""Log lines in and out of the database, numbered from 1 within a run over all its attempts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy import insert as sql_insert
+from sqlalchemy.orm import Session
+
+from backend.db import models
+from core.events import Log, Record
+from core.protocol.public import LogLine, LogsReply
+
+_LATEST_TIME = 253_402_300_799.0  # the last second of the year 9999, beyond which no datetime goes
+
+
+def insert(connection: Connection, run_id: str, attempt: int, records: Iterable[Record]) -> None:
+    """Take in the log lines among the records, in the caller's transaction, which holds the run's row lock.
+
+    A resumed attempt repeats the journal of the one before it up to the checkpoint: lines that an earlier attempt has
+    said at the same time in the same words are passed over.
+    """
+    lines = [(_moment(record.time), record.event) for record in records if isinstance(record.event, Log)]
+    if not lines:
+        return
+    times = [time for time, _ in lines]
+    table = models.LogLine
+    said = set(
+        connection.execute(
+            select(table.time, table.message).where(
+                table.run_id == run_id, table.attempt < attempt, table.time.between(min(times), max(times))
+            )
+        )
+    )
+    number = connection.scalar(select(func.max(table.number)).where(table.run_id == run_id)) or 0
+    rows = []
+    for time, event in lines:
+        message = event.message
+        if (time, message) in said:
+            continue
+        number += 1
+        rows.append(
+            {
+                "run_id": run_id,
+                "number": number,
+                "attempt": attempt,
+                "time": time,
+                "level": event.level,
+                "message": message,
+            }
+        )
+    if rows:
+        connection.execute(sql_insert(table), rows)
+
+
+def read(session: Session, run_id: str, after: int, limit: int, tail: int | None) -> LogsReply:
+    """At most ``limit`` lines with a number above ``after``; with ``tail`` the last that many of them instead."""
+    table = models.LogLine
+    query = select(table.number, table.attempt, table.time, table.level, table.message).where(
+        table.run_id == run_id, table.number > after
+    )
+    if tail is None:
+        rows = session.execute(query.order_by(table.number).limit(limit)).all()
+    else:
+        rows = session.execute(query.order_by(table.number.desc()).limit(min(tail, limit))).all()[::-1]
+    lines = [
+        LogLine(number=number, attempt=attempt, time=time, level=level, message=message)
+        for number, attempt, time, level, message in rows
+    ]
+    return LogsReply(run_id=run_id, lines=lines)
+
+
+def _moment(seconds: float) -> datetime:
+    seconds = seconds if math.isfinite(seconds) else 0.0
+    return datetime.fromtimestamp(min(max(seconds, 0.0), _LATEST_TIME), UTC)

@@ -1,0 +1,1 @@
+"""Upkeep: retention, webhooks, Prometheus metrics, the watchdog."""

@@ -1,0 +1,125 @@
+"""What Prometheus reads: counted in the database at each scrape, so that replicas agree and a restart loses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy import ColumnElement, Double, case, func, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from backend.db import Database, db_now, models
+from backend.queue.reconciler import LEASE_RAN_OUT
+from core.protocol.public import RunState
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# From a second to a long weekend.
+_WAITS = (1, 5, 15, 60, 300, 900, 3_600, 4 * 3_600, 12 * 3_600, 24 * 3_600, 72 * 3_600)
+_OUTCOMES = ("succeeded", "failed", "cancelled", "interrupted", "lost")
+
+
+class Monitor:
+    """A registry of its own for each application, so that two in one process do not meet."""
+
+    def __init__(self, database: Database) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_DatabaseCollector(database))
+        ProcessCollector(registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _DatabaseCollector(Collector):
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def describe(self) -> list[Metric]:
+        return []  # otherwise registering would already ask the database
+
+    def collect(self) -> Iterator[Metric]:
+        with self._database.read() as session:
+            found = [*_runs(session), *_attempts(session), *_workers(session)]
+        yield from found
+
+
+def _runs(session: Session) -> Iterator[Metric]:
+    run = models.Run
+    counts = dict(session.execute(select(run.state, func.count()).group_by(run.state)).all())
+    states = GaugeMetricFamily("dkd_runs", "Runs by state.", labels=["state"])
+    for state in get_args(RunState):
+        states.add_metric([state], counts.get(state, 0))
+    yield states
+    oldest = session.scalar(select(func.max(_seconds_between(run.queued_at, db_now()))).where(run.state == "queued"))
+    yield GaugeMetricFamily(
+        "dkd_queue_oldest_seconds", "How long the run has been queued that has been longest; 0 for none.", oldest or 0.0
+    )
+
+
+def _attempts(session: Session) -> Iterator[Metric]:
+    attempt = models.Attempt
+    query = select(attempt.outcome, func.count()).group_by(attempt.outcome)
+    counts = dict(session.execute(query).all())
+    ended = CounterMetricFamily("dkd_attempts", "Attempts that ended, by outcome.", labels=["outcome"])
+    for outcome in _OUTCOMES:
+        ended.add_metric([outcome], counts.get(outcome, 0))
+    yield ended
+    silent = select(func.count()).select_from(attempt).where(attempt.outcome == "lost", attempt.reason == LEASE_RAN_OUT)
+    yield CounterMetricFamily("dkd_lease_expiries", "Attempts whose lease ran out.", session.scalars(silent).one())
+    yield _waiting_times(session)
+
+
+def _waiting_times(session: Session) -> Metric:
+    waited = models.Attempt.waited
+    below: list[ColumnElement[Any]] = [func.sum(case((waited <= top, 1), else_=0)) for top in _WAITS]
+    query = select(func.count(waited), func.sum(waited), *below).where(waited.is_not(None))
+    count, seconds, *buckets = session.execute(query).one()
+    family = HistogramMetricFamily(
+        "dkd_queue_wait_seconds", "Time that runs were ready to be taken before a worker took them, by attempt."
+    )
+    named = [(str(float(top)), float(found or 0)) for top, found in zip(_WAITS, buckets, strict=True)]
+    family.add_metric([], [*named, ("+Inf", float(count))], sum_value=float(seconds or 0.0))
+    return family
+
+
+def _workers(session: Session) -> Iterator[Metric]:
+    worker = models.Worker
+    query = select(worker.state, func.count(), func.sum(worker.slots)).group_by(worker.state)
+    found = {state: (count, slots) for state, count, slots in session.execute(query)}
+    states = GaugeMetricFamily("dkd_workers", "Workers by state.", labels=["state"])
+    for state in ("online", "offline"):
+        states.add_metric([state], found.get(state, (0, 0))[0])
+    yield states
+    yield GaugeMetricFamily("dkd_worker_slots", "Slots of the workers online.", found.get("online", (0, 0))[1])
+    draining = select(func.count()).select_from(worker).where(worker.state == "online", worker.draining)
+    yield GaugeMetricFamily(
+        "dkd_workers_draining", "Workers online that take no new runs.", session.scalars(draining).one()
+    )
+
+
+class _seconds_between(FunctionElement[float]):  # noqa: N801 (a SQL function, written as one)
+    type = Double()
+    inherit_cache = True
+    name = "seconds_between"
+
+    def __init__(self, start: ColumnElement[Any] | Any, end: ColumnElement[Any] | Any) -> None:
+        super().__init__(start, end)
+
+
+@compiles(_seconds_between, "sqlite")
+def _sqlite(element: _seconds_between, compiler: SQLCompiler, **kw: Any) -> str:
+    start, end = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"((julianday({end}) - julianday({start})) * 86400.0)"
+
+
+@compiles(_seconds_between, "postgresql")
+def _postgresql(element: _seconds_between, compiler: SQLCompiler, **kw: Any) -> str:
+    start, end = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"CAST(extract(epoch FROM ({end} - {start})) AS double precision)"

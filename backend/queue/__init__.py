@@ -1,0 +1,1 @@
+"""The queue's truth: states of runs, claims, leases, workers, nudges."""

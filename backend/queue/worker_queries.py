@@ -1,0 +1,79 @@
+"""The workers as people see them: their slots, what runs there, their GPUs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.db.models import Experiment, Run
+from backend.db.models import Worker as Row
+from backend.queue.lifecycle import HELD
+from core.protocol.public import Worker, WorkerRun
+
+
+def workers(session: Session) -> list[Worker]:
+    """Every worker that has ever registered, by name, those online first."""
+    running = _running(session)
+    rows = session.scalars(select(Row).order_by(Row.state.desc(), Row.name, Row.id))
+    return [_worker(row, running[row.id]) for row in rows]
+
+
+def _running(session: Session) -> dict[str, list[WorkerRun]]:
+    query = (
+        select(
+            Run.worker_id,
+            Run.id,
+            Run.label,
+            Run.seed,
+            Experiment.name,
+            Run.state,
+            Run.gpus,
+            Run.epoch,
+            Run.total_epochs,
+        )
+        .outerjoin(Experiment, Experiment.id == Run.experiment_id)
+        .where(Run.state.in_(HELD))
+        .order_by(Run.id)
+    )
+    found: dict[str, list[WorkerRun]] = defaultdict(list)
+    for worker_id, run_id, label, seed, experiment, state, gpus, epoch, total_epochs in session.execute(query):
+        found[worker_id or ""].append(
+            WorkerRun(
+                run_id=run_id,
+                label=label,
+                seed=seed,
+                experiment=experiment or "",
+                state=state,
+                gpus=gpus,
+                epoch=epoch,
+                total_epochs=total_epochs,
+            )
+        )
+    return found
+
+
+def _worker(row: Row, runs: list[WorkerRun]) -> Worker:
+    online = row.state == "online"
+    return Worker.model_validate(
+        {
+            "id": row.id,
+            "name": row.name,
+            "host": row.host,
+            "slots": row.slots,
+            "device": row.device,
+            "state": row.state,
+            "draining": row.draining,
+            "labels": row.labels,
+            "running": [run.run_id for run in runs],
+            "runs": runs,
+            "busy": sum(run.gpus for run in runs),
+            # What a worker said before it fell silent is not how its GPUs are now.
+            "gpus": row.report.get("gpus", []) if online else [],
+            "problems": row.report.get("problems", []) if online else [],
+            "reserved_for": row.reserved_run_id,
+            "last_heartbeat": row.last_heartbeat,
+            "version": row.version,
+        }
+    )

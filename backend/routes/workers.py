@@ -1,0 +1,47 @@
+"""Who works, and the teachers that students wait for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from backend.api.boundary import BoundedRoute
+from backend.api.dependencies import DatabaseDep, SessionDep, WakerDep, administers, reads
+from backend.queue import teachers, worker_queries
+from backend.queue.worker_registry import drain as drain_worker
+from core.protocol.public import DrainChange, TeacherList, WorkerList
+
+router = APIRouter(route_class=BoundedRoute)
+
+
+@router.get("/workers", tags=["workers"], dependencies=[reads])
+def list_workers(session: SessionDep) -> WorkerList:
+    """Every worker that has ever registered, by name, those online first, with what it does."""
+    return WorkerList(items=worker_queries.workers(session))
+
+
+@router.post(
+    "/workers/{key}/drain",
+    tags=["workers"],
+    dependencies=[administers],
+    responses={409: {"description": "Several workers have that name"}},
+)
+def drain(
+    key: Annotated[str, Path(max_length=120, description="Its name or id.")],
+    database: DatabaseDep,
+    waker: WakerDep,
+    change: DrainChange | None = None,
+) -> WorkerList:
+    """Have a worker take no new runs, or let it again; what it has goes on. It is remembered over restarts."""
+    with database.write() as session:
+        drain_worker(session, key, (change or DrainChange()).draining)
+    waker.wake()
+    with database.read() as session:
+        return WorkerList(items=worker_queries.workers(session))
+
+
+@router.get("/teachers", tags=["teachers"], dependencies=[reads])
+def list_teachers(session: SessionDep) -> TeacherList:
+    """The newest thousand teachers with the number of their students, newest first."""
+    return TeacherList(items=teachers.listed(session))

@@ -1,0 +1,1 @@
+"""Answers of the backend as text for a terminal."""

@@ -1,0 +1,271 @@
+"""How comparisons look in a terminal: the result table, convergence, overview, claims, and the paper's table."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from client.rendering.tables import duration, table
+from common.formatting import NOTHING, difference_text, mean_text, p_text, signed, span_text, spread_text, value_text
+from core.protocol.comparisons import (
+    TIMING,
+    WHICH,
+    Cell,
+    Claims,
+    Comparison,
+    Convergence,
+    Overview,
+    OverviewCell,
+    Paired,
+    PairedConvergence,
+    Published,
+    Table,
+)
+
+_VERDICTS = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
+_STYLES = {"better": "bold green", "worse": "red"}
+
+
+def comparison_view(comparison: Comparison) -> RenderableType:
+    """The result: a row a method, convergence, then what the numbers hold for and what they allow one to say."""
+    unit = f" ({comparison.unit})" if comparison.unit else ""
+    value = f"{comparison.title or comparison.metric}{unit}"
+    reach = f"epochs to {_goal(comparison)}"
+    against = f"difference to {comparison.baseline}, 95 % t interval"
+    alone, holm = "p of this comparison alone", "p after Holm"
+    made = table("method", value, "n", reach, against, alone, holm, numbers=("n", reach, value, alone, holm))
+    paired = {item.label: item for item in comparison.paired}
+    for group in comparison.groups:
+        pair = paired.get(group.label)
+        made.add_row(
+            group.label,
+            mean_text(group.mean, group.sd),
+            str(group.n),
+            convergence_text(group.convergence),
+            "baseline" if group.label == comparison.baseline else paired_text(pair),
+            p_text(pair.sign_flip_p if pair else None),
+            p_text(pair.sign_flip_p_holm if pair else None),
+        )
+    parts: list[RenderableType] = [made]
+    if any(group.convergence and group.convergence.reached for group in comparison.groups):
+        parts += [Text(), _convergence_table(comparison)]
+    return Group(*parts, Text(), *(Text(line) for line in comparison_notes(comparison)))
+
+
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """The sentences under the table."""
+    lines: list[str] = []
+    if comparison.test_size and comparison.resolution is not None:
+        one = spread_text(comparison.resolution, "%")
+        lines.append(f"Test set: {comparison.test_size:,} images, so that one image is {one}.")
+    if comparison.teacher_top1 is not None:
+        target = f"; target {comparison.target_words}" if comparison.target_words else ""
+        whose = "Teachers, on average" if len(comparison.teachers) > 1 else "Teacher"
+        lines.append(f"{whose}: {value_text(comparison.teacher_top1, '%', 2)}{target}.")
+    if comparison.condition:
+        lines.append(f"Holds for {comparison.condition}; values {WHICH[comparison.epoch]}.")
+    for item in comparison.paired:
+        lines.append(f"{item.label} against {item.baseline}: {item.sentence}")
+        lines += _pair_details(item)
+    for group in comparison.groups:
+        missing = [run for run in group.runs if run.value is None]
+        if group.missing and not missing:
+            seeds = ", ".join(map(str, group.missing))
+            lines.append(f"{group.label}: no value {'' if comparison.complete else 'yet '}for seed {seeds}.")
+        lines += [
+            f"{group.label} seed {run.seed}{_teacher_of(run.teacher_seed, comparison)}: no value, {run.reason} "
+            f"(run {run.run_id})."
+            for run in missing
+        ]
+    lines += comparison.notes
+    if not comparison.complete:
+        lines.append("Not every run has ended: these numbers will change.")
+    return lines
+
+
+def overview_view(overview: Overview) -> RenderableType:
+    """A row a metric: each method's mean, and its difference to the baseline."""
+    labels = [cell.label for cell in overview.rows[0].cells] if overview.rows else []
+    others = [label for label in labels if label != overview.baseline]
+    columns = [f"{label} − {overview.baseline}" for label in others]
+    made = table("metric", *labels, *columns, numbers=(*labels, *columns))
+    for row in overview.rows:
+        cells = {cell.label: cell for cell in row.cells}
+        arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.better]
+        made.add_row(
+            f"{row.title}{f' ({row.unit})' if row.unit else ''}{arrow}",
+            *(mean_text(cells[label].mean, cells[label].sd) for label in labels),
+            *(_difference(cells[label]) for label in others),
+        )
+    notes = [
+        "↑ higher is better, ↓ lower is better. Green: better, red: worse, over all comparisons of this table.",
+        f"Holds for {overview.condition}.",
+        *overview.notes,
+    ]
+    return Group(made, Text(), *(Text(note) for note in notes))
+
+
+def claims_view(claims: Claims) -> RenderableType:
+    """A block a claim: the verdict first, then the numbers and the reason."""
+    parts: list[RenderableType] = []
+    said = 0
+    for claim in claims.claims:
+        if claim.number != said:
+            parts += [*([Text()] if said else []), Text(f"{claim.number}. {claim.claim}", style="bold")]
+            said = claim.number
+        about = claim.case or (f"{claim.label} against {claim.baseline}" if claim.label else "")
+        pairs = f" ({claim.n} pair{'s' if claim.n != 1 else ''})" if claim.n else ""
+        head = f"{about}{pairs}: " if about else ""
+        verdict = Text(f"   {claim.verdict}", style=_VERDICTS[claim.verdict])
+        parts.append(Text.assemble(verdict, f"  {head}{claim.reason}."))
+    notes = [f"Holds for {claims.condition}.", *claims.notes]
+    return Group(*parts, Text(), *(Text(note) for note in notes))
+
+
+def table_view(found: Table) -> RenderableType:
+    """The paper's table, what is missing from it, and its notes."""
+    unit = f" ({found.unit})" if found.unit else ""
+    made = table("setting", "teacher", *found.methods, numbers=("teacher", *found.methods))
+    for row in found.rows:
+        cells = {cell.label: cell for cell in row.cells}
+        own = value_text(row.teacher_top1, decimals=2)
+        made.add_row(
+            row.title,
+            f"{own}{_published(row.published)}",
+            *(_cell(cells.get(label)) for label in found.methods),
+        )
+    lines = [f"{found.title}{unit}."]
+    sources = dict.fromkeys(item.source for row in found.rows for cell in row.cells for item in cell.published)
+    if sources:
+        lines.append(f"In brackets, as published: {'; '.join(sources)}.")
+    lines += found.notes
+    for row in found.rows:
+        for cell in row.cells:
+            lines += _missing(row.title, cell)
+    return Group(made, Text(), *(Text(line) for line in lines))
+
+
+def commands_of(found: Table) -> list[str]:
+    """What would queue the missing seeds; to be printed unbroken, so that a line can be pasted."""
+    return [command for row in found.rows for command in row.commands]
+
+
+def convergence_text(convergence: Convergence | None) -> str:
+    """Median epochs, or "> E", with how many reached the target; a dash while no target is known."""
+    if convergence is None or convergence.of == 0:
+        return NOTHING
+    median = convergence.median_epochs
+    epochs_text = f"> {convergence.max_epochs}" if median is None or math.isinf(median) else f"{median:g}"
+    return f"{epochs_text} ({convergence.reached}/{convergence.of})"
+
+
+def paired_text(paired: Paired | None) -> str:
+    """Mean difference with its t interval."""
+    if paired is None or paired.mean_difference is None:
+        return NOTHING
+    return difference_text(paired.mean_difference, paired.interval)
+
+
+def _goal(comparison: Comparison) -> str:
+    if comparison.absolute_target:
+        return f"{comparison.target:g} %"
+    return f"{100 * comparison.target_share:g} % of the teacher"
+
+
+def _convergence_table(comparison: Comparison) -> RenderableType:
+    found = [(group.label, group.convergence) for group in comparison.groups if group.convergence]
+    time = f"median time{TIMING[comparison.timing]}"
+    on_gpus = any(item.median_gpu_seconds is not None for _, item in found)
+    numbers = (
+        "reached",
+        "median epochs",
+        time,
+        *((f"GPU-seconds{TIMING[comparison.timing]}",) if on_gpus else ()),
+        "mean over the epochs",
+    )
+    first = f"first to it against {comparison.baseline}"
+    fast = "times as fast in epochs"
+    made = table(f"to {_goal(comparison)}", *numbers, first, fast, numbers=numbers)
+    pairs = {pair.label: pair.convergence for pair in comparison.paired}
+    for label, item in found:
+        pair = pairs.get(label)
+        seconds = f"{item.median_gpu_seconds:.0f}" if item.median_gpu_seconds is not None else NOTHING
+        made.add_row(
+            label,
+            f"{item.reached}/{item.of}",
+            f"{item.median_epochs:g}" if item.median_epochs is not None else f"> {item.max_epochs}",
+            duration(item.median_seconds) if item.median_seconds is not None else NOTHING,
+            *((seconds,) if on_gpus else ()),
+            mean_text(item.area, item.area_sd),
+            _first_to_it(pair),
+            f"{pair.speed_up:.2f} (n = {pair.both_reached})" if pair and pair.speed_up is not None else "",
+        )
+    return made
+
+
+def _first_to_it(pair: PairedConvergence | None) -> str:
+    """Counts of pairs and their p; no verdict is drawn from one of them alone."""
+    if pair is None:
+        return ""
+    p = f"p of this comparison alone {p_text(pair.sign_p)}"
+    return f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal; {p}"
+
+
+def _pair_details(pair: Paired) -> list[str]:
+    """The numbers beside the sentence, indented under it."""
+    facts = []
+    if pair.correlation is not None:
+        facts.append(f"correlation of the pairs {signed(pair.correlation, decimals=2)}")
+    if pair.welch_interval is not None:
+        facts.append(f"Welch, as if unpaired: {span_text(pair.welch_interval)}")
+    lines = [f"  {'; '.join(facts)}."] if facts else []
+    lines += [
+        f"  under the teacher of seed {item.teacher_seed}: {signed(item.mean_difference)} "
+        f"({item.n} pair{'s' if item.n != 1 else ''})."
+        for item in pair.teachers
+    ]
+    lines += [
+        f"  no pair for seed {item.seed}: {item.label} is {item.state}{f', {item.reason}' if item.reason else ''}."
+        for item in pair.missing
+        if not item.run_id
+    ]
+    lines += [
+        f"  {item.setting} differs in seed {', '.join(map(str, item.seeds))}: {item.values}." for item in pair.unlike
+    ]
+    return lines
+
+
+def _teacher_of(seed: int | None, comparison: Comparison) -> str:
+    return f", teacher seed {seed}" if seed is not None and len(comparison.teachers) > 1 else ""
+
+
+def _missing(title: str, cell: Cell) -> list[str]:
+    if not cell.missing:
+        return []
+    several = len({item.teacher_seed for item in cell.missing}) > 1
+    seeds = ", ".join(
+        f"{item.seed}{f' under teacher {item.teacher_seed}' if several else ''} ({item.state})" for item in cell.missing
+    )
+    return [f"{title}, {cell.label}: no value for seed {seeds}."]
+
+
+def _cell(cell: Cell | None) -> Text:
+    if cell is None:
+        return Text("")
+    if cell.mean is None:
+        return Text(f"{NOTHING}{_published(cell.published)}")
+    mark = " ↓" if cell.verdict == "worse" else ""
+    text = f"{mean_text(cell.mean, cell.sd)} ({cell.n}){mark}{_published(cell.published)}"
+    return Text(text, style=_STYLES.get(cell.verdict or "", ""))
+
+
+def _published(published: list[Published]) -> str:
+    return f" [{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}]" if published else ""
+
+
+def _difference(cell: OverviewCell) -> Text:
+    if cell.mean_difference is None:
+        return Text(NOTHING)
+    return Text(difference_text(cell.mean_difference, cell.interval), style=_STYLES.get(cell.verdict or "", ""))

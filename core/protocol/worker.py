@@ -1,0 +1,159 @@
+"""The protocol between a worker and the backend, under ``/api/v1/worker``.
+
+A worker registers, claims runs, reports what its trainings say and how they end, and sends one heartbeat for all of
+them. Every report names its attempt; one from an attempt that is no longer the run's own is refused with 409.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from common.input_bounds import SHA256_PATTERN
+from common.report_bounds import MOST_PATH, AttemptNumber, Line, Reason, RunName, first, fit, last
+from core.events import Record
+from core.protocol.public import GpuUse, Wire
+from core.specs import RunSpec, WorkerLabel
+from core.specs.text_rules import visible
+
+Problem = Annotated[str, fit(500)]
+Name = Annotated[str, fit(100, lines=False)]
+WorkerName = Annotated[Name, Field(min_length=1, max_length=100, pattern=r"\S"), AfterValidator(visible)]
+MOST_SLOTS = 1024
+
+
+class Registration(Wire):
+    """POST /worker/register. Runs that this worker id still holds from an earlier life go back to the queue at once."""
+
+    worker_id: str = Field(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Kept over restarts.")
+    name: WorkerName
+    host: Annotated[str, fit(200, lines=False)]
+    slots: int = Field(ge=1, le=MOST_SLOTS)
+    device: Literal["cpu", "gpu"]
+    gpus: int | None = Field(None, ge=1, le=MOST_SLOTS, description="GPUs that its slots are on; left out: one a slot.")
+    labels: list[WorkerLabel] = Field(default_factory=list, max_length=32)
+    version: Name = ""
+
+
+class Registered(Wire):
+    heartbeat_seconds: float
+    lease_seconds: float
+
+
+class Holding(Wire):
+    """A run that a worker believes is its own."""
+
+    run_id: RunName
+    attempt: AttemptNumber
+
+
+class Heartbeat(Wire):
+    """POST /worker/{worker_id}/heartbeat. Renews the lease of each run named."""
+
+    holding: list[Holding] = Field(default_factory=list, max_length=MOST_SLOTS)
+    gpus: list[GpuUse] = Field(default_factory=list, max_length=MOST_SLOTS)
+    problems: Annotated[list[Problem], first(20)] = Field(
+        default_factory=list, description="What keeps it from working well; the first twenty are kept."
+    )
+
+
+class Order(Wire):
+    """What to do with one run: go on, end it because a person cancelled it, or end it because it is no longer ours."""
+
+    run_id: str
+    attempt: int
+    order: Literal["continue", "cancel", "lost"]
+    # Beside the order and not one of its values, which a worker of an older version would refuse to read.
+    pause: bool = Field(False, description="With continue: write a checkpoint and hand it back.")
+
+
+class HeartbeatReply(Wire):
+    orders: list[Order]
+    eligible: int = Field(description="Runs that this worker could claim now: the nudge, should the broker be deaf.")
+
+
+class ArtifactRef(Wire):
+    """A file in the artifact store.
+
+    Attributes:
+        path: relative to the store's root, as ``runs/ID/attempt-1/weights.safetensors``.
+        sha256: of its content, where it is known.
+    """
+
+    path: str
+    sha256: str = ""
+
+
+def _whole(weights: ArtifactRef) -> ArtifactRef:
+    """The weights of a run that succeeded. Raises ValueError without a path and a hash."""
+    if not weights.path or len(weights.path) > MOST_PATH:
+        raise ValueError(f"path has 1 to {MOST_PATH} characters")
+    if not re.fullmatch(SHA256_PATTERN, weights.sha256):
+        raise ValueError("sha256 is 64 hexadecimal digits")
+    return weights
+
+
+class ClaimRequest(Wire):
+    """POST /worker/{worker_id}/claim. The same key again gives the same run: the first answer may have been lost.
+
+    Attributes:
+        free_gpus: GPUs with a free slot that nobody else uses; left out, one.
+        usable_gpus: GPUs that nobody else uses, their slots free or not; left out, all.
+    """
+
+    key: str | None = Field(None, min_length=8, max_length=64, pattern=r"^[!-~]+$")
+    free_gpus: int | None = Field(None, ge=0, le=MOST_SLOTS)
+    usable_gpus: int | None = Field(None, ge=0, le=MOST_SLOTS)
+
+
+class Claim(Wire):
+    """A run that is now this worker's, until its lease ends."""
+
+    run_id: str
+    attempt: int
+    spec: RunSpec
+    lease_seconds: float
+    folder: str = Field(description="Where this attempt's files go in the artifact store: runs/ID/attempt-N.")
+    gpus: int = Field(1, ge=1, description="On a GPU worker: how many it trains on.")
+    teacher: ArtifactRef | None = Field(None, description="The teacher's weights.")
+    teacher_spec: RunSpec | None = Field(None, description="How the teacher was made: its model is built from this.")
+    checkpoint: ArtifactRef | None = Field(None, description="Where an earlier attempt can be resumed from.")
+
+
+class ClaimReply(Wire):
+    """POST /worker/{worker_id}/claim. ``claim`` is null where nothing is eligible."""
+
+    claim: Claim | None = None
+
+
+class EventBatch(Wire):
+    """POST /worker/{worker_id}/runs/{run_id}/events. Records already taken in are passed over."""
+
+    attempt: AttemptNumber
+    records: list[Record] = Field(max_length=5000)
+
+
+class EventReply(Wire):
+    accepted_seq: int = Field(description="The last seq taken in for this attempt.")
+
+
+class Outcome(Wire):
+    """POST /worker/{worker_id}/runs/{run_id}/finish. Sending it again changes nothing.
+
+    interrupted: stopped for a reason that is not the training's own (worker told to leave, lease not renewed, child
+    killed from outside): the run goes back to the queue with its checkpoint, up to a bounded number of attempts.
+    """
+
+    attempt: AttemptNumber
+    outcome: Literal["succeeded", "failed", "cancelled", "interrupted"]
+    reason: Reason = Field("", description="A longer one is cut.")
+    fault: bool = Field(
+        True,
+        description="With interrupted: counts towards the bounded attempts. False where the worker was told to leave.",
+    )
+    weights: Annotated[ArtifactRef, AfterValidator(_whole)] | None = Field(None, description="Required with succeeded.")
+    log_tail: Annotated[list[Line], last(200)] = Field(
+        default_factory=list, description="The last lines of its log, each cut where it is long."
+    )

@@ -1,0 +1,74 @@
+"""Typed specs: what a person writes (``ExperimentSpec``) and one training of it (``RunSpec``). Free of torch."""
+
+from core.specs.components import (
+    DatasetChoice,
+    MethodChoice,
+    ModelChoice,
+    Optimizer,
+    Resources,
+    Schedule,
+    Speed,
+    Training,
+    WorkerLabel,
+)
+from core.specs.derivation import released, starting_point
+from core.specs.experiment import ExperimentSpec, PlannedRun, Student, Teacher
+from core.specs.field_paths import field_at, with_field, with_fields
+from core.specs.loading import (
+    MOST_CHARACTERS,
+    YamlDumper,
+    dump_text,
+    load_bytes,
+    load_file,
+    load_text,
+    parse_experiment,
+    parse_text,
+    read_experiment,
+    stored_experiment,
+    to_yaml,
+)
+from core.specs.problems import Problem, SpecError, problems_of
+from core.specs.run import RunSpec
+from core.specs.sweep import SweepSpec, parse_sweep
+from core.specs.warnings import warnings_of
+from core.specs.weights import Weights
+
+__all__ = [
+    "MOST_CHARACTERS",
+    "DatasetChoice",
+    "ExperimentSpec",
+    "MethodChoice",
+    "ModelChoice",
+    "Optimizer",
+    "PlannedRun",
+    "Problem",
+    "Resources",
+    "RunSpec",
+    "Schedule",
+    "SpecError",
+    "Speed",
+    "Student",
+    "SweepSpec",
+    "Teacher",
+    "Training",
+    "Weights",
+    "WorkerLabel",
+    "YamlDumper",
+    "dump_text",
+    "field_at",
+    "load_bytes",
+    "load_file",
+    "load_text",
+    "parse_experiment",
+    "parse_sweep",
+    "parse_text",
+    "problems_of",
+    "read_experiment",
+    "released",
+    "starting_point",
+    "stored_experiment",
+    "to_yaml",
+    "warnings_of",
+    "with_field",
+    "with_fields",
+]

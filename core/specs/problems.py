@@ -1,0 +1,91 @@
+"""Bad input as a list of problems, each with the path of the field it is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from common.input_bounds import MAX_PROBLEMS
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a spec.
+
+    Attributes:
+        path: the field, as ``methods.1.params.alpha``; empty where it is about the whole.
+        message: what is wrong, for a person.
+    """
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class SpecError(ValueError):
+    """A spec that cannot be used, with every problem found."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        shown = [str(problem) for problem in problems[:MAX_PROBLEMS]]
+        more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+        super().__init__("; ".join(shown + more))
+        self.problems = problems
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """Pydantic's errors as problems, in plain words."""
+    items = error.errors(include_url=False, include_context=False, include_input=False)
+    # Pydantic drops refused items and then also finds the list too short; the items' own errors say enough.
+    above = {item["loc"][:length] for item in items for length in range(len(item["loc"]))}
+    return [
+        Problem(path=".".join(str(part) for part in item["loc"]), message=_plain(item["type"], item["msg"]))
+        for item in items
+        if not (item["type"] == "too_short" and item["loc"] in above)
+    ]
+
+
+_IN_PLAIN_WORDS = {
+    "missing": "missing",
+    "too_short": "needs at least 1 entry",
+    "tuple_type": "should be a list",
+    "list_type": "should be a list",
+    "dict_type": "should be a mapping of fields",
+    "model_type": "should be a mapping of fields",
+    "model_attributes_type": "should be a mapping of fields",
+    "string_type": "should be text",
+}
+
+
+def _plain(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown field"
+    plain = _IN_PLAIN_WORDS.get(kind)
+    if plain:
+        return plain
+    for prefix in ("Value error, ", "Input "):
+        message = message.removeprefix(prefix)
+    return message
+
+
+def refuse(title: str, *problems: tuple[tuple[int | str, ...], str, Any]) -> ValidationError:
+    """A ValidationError whose lines carry their own paths: (location, message, the value refused).
+
+    Raised inside a validator, pydantic puts the validator's own path in front of each.
+    """
+    return ValidationError.from_exception_data(
+        title,
+        [
+            InitErrorDetails(
+                # Braces in a message would be read as template fields, so the message travels as a context value.
+                type=PydanticCustomError("refused", "{message}", {"message": message}),
+                loc=location,
+                input=value,
+            )
+            for location, message, value in problems
+        ],
+    )

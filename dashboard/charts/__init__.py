@@ -1,0 +1,1 @@
+"""Figures: pure functions from curves to Plotly figures, and the component that draws them."""

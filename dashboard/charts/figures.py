@@ -1,0 +1,165 @@
+"""Figures from curves: pure functions, data in, Plotly figure out.
+
+Every axis carries its unit. ``uirevision`` is constant, so that zoom and hidden traces survive a refresh that brings
+nothing new. Only the colours of traces are set here: ``dashboard.charts.chart_component`` sets grid, text and
+background, which follow the light or dark mode of the page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from common.formatting import mean_text
+from core.protocol.public import Group
+from dashboard import theme
+from dashboard.charts.panels import Panel
+from dashboard.curves.store import Curve
+from dashboard.markup import figure_text
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+EPOCH = "Epoch"
+
+
+def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
+    """One chart of a run, over epochs; None where the run has none of its metrics."""
+    traces = [(trace, curves[trace.metric]) for trace in panel.traces if len(curves.get(trace.metric, ()))]
+    if not traces:
+        return None
+    figure = _figure(panel.axis, height=300)
+    second = any(trace.second for trace, _ in traces)
+    for trace, curve in traces:
+        if curve.resolution > 1:
+            band(figure, curve.epoch, curve.low, curve.high, trace.colour, trace.metric, second=trace.second)
+        figure.add_scatter(
+            x=curve.epoch,
+            y=_drawable(curve.value),
+            name=shown(trace.legend(curves)),
+            legendgroup=trace.metric,
+            mode="lines+markers" if len(curve) <= 40 else "lines",
+            marker={"size": 5},
+            line={"color": trace.colour, "dash": trace.dash, "width": 2},
+            yaxis="y2" if trace.second else "y",
+            hovertemplate="%{y:.4g}",
+        )
+    if second:
+        second_axis(figure, panel.second_axis)
+    if panel.from_zero:
+        figure.update_layout(yaxis={"rangemode": "tozero"})
+    figure.update_layout(showlegend=len(traces) > 1)
+    return figure
+
+
+def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
+    """The final values seed by seed, pairs joined, beside mean ± sd; None below two methods with a value."""
+    drawn = [group for group in groups if group.values]
+    if len(drawn) < 2:
+        return None
+    styles = theme.styles(group.label for group in groups)
+    labels = [shown(group.label) for group in drawn]
+    colours = [styles[group.label].colour for group in drawn]
+    figure = _figure(f"Test accuracy after the last epoch ({unit})" if unit else "Last value", height=360)
+    for seed in sorted({seed for group in drawn for seed in group.values}):
+        values = [group.values.get(seed) for group in drawn]
+        figure.add_scatter(
+            x=labels,
+            y=[None if value is None or not math.isfinite(value) else value for value in values],
+            mode="lines+markers",
+            line={"color": theme.faint(theme.GREY, 0.5), "width": 1},
+            marker={"color": colours, "size": 7, "opacity": 0.75},
+            name=f"seed {seed}",
+            hovertemplate="%{y:.6~g}",
+        )
+    for group in drawn:
+        if group.mean is None:
+            continue
+        figure.add_scatter(
+            x=[shown(group.label)],
+            y=[group.mean],
+            mode="markers",
+            marker={"symbol": "line-ew-open", "size": 26, "color": styles[group.label].colour, "line": {"width": 3}},
+            error_y={"type": "data", "array": [group.sd or 0.0], "thickness": 1.5, "width": 6},
+            name="mean ± sd",
+            hovertemplate=mean_text(group.mean, group.sd),
+        )
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(title_text="", type="category", rangemode="normal", range=[-0.5, len(labels) - 0.5])
+    return figure
+
+
+def band(
+    figure: go.Figure,
+    x: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    colour: str,
+    group: str,
+    *,
+    second: bool = False,
+) -> None:
+    """A faint area between ``low`` and ``high``, hidden and shown with the traces of ``group``."""
+    figure.add_scatter(
+        x=[*x, *reversed(x)],
+        y=_drawable([*high, *reversed(low)]),
+        fill="toself",
+        fillcolor=theme.faint(colour, 0.18),
+        line={"width": 0},
+        mode="lines",
+        legendgroup=group,
+        showlegend=False,
+        hoverinfo="skip",
+        yaxis="y2" if second else "y",
+    )
+
+
+def shown(label: str) -> str:
+    """A label as Plotly shows it as it is."""
+    return figure_text(label)
+
+
+def plain_figure(axis: str, x_axis: str, *, height: int) -> go.Figure:
+    """An empty figure as all of them are: titles of its axes, legend above, zoom kept."""
+    figure = _figure(axis, height=height)
+    figure.update_xaxes(title_text=shown(x_axis), rangemode="normal")
+    return figure
+
+
+def _figure(axis: str, *, height: int) -> go.Figure:
+    import plotly.graph_objects as go
+
+    return go.Figure(
+        layout={
+            "height": height,
+            "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+            "hovermode": "x unified",
+            "uirevision": "constant",
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "title": {"text": ""}},
+            "xaxis": {"title": {"text": EPOCH}, "automargin": True, "rangemode": "tozero"},
+            "yaxis": {"title": {"text": shown(axis)}, "automargin": True},
+        }
+    )
+
+
+def second_axis(figure: go.Figure, title: str) -> None:
+    """Give the figure a right axis, for traces on ``y2``."""
+    figure.update_layout(
+        yaxis2={
+            "title": {"text": shown(title)},
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "zeroline": False,
+            "automargin": True,
+            # In step with the left axis, the theme's way, its ticks would be numbers such as 0.08297.
+            "tickmode": "auto",
+            "nticks": 7,
+        }
+    )
+
+
+def _drawable(values: Sequence[float]) -> list[float | None]:
+    """A gap where a value is NaN or infinite."""
+    return [value if math.isfinite(value) else None for value in values]

@@ -1,0 +1,184 @@
+"""The loss explorer's figures: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.explain import Alike, Array
+from dashboard import theme
+from dashboard.charts import figures
+from dashboard.charts.loss_functions import QUANTITIES, SWAPPED, Line, Network, Quantity, Surface
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+# The colours that the Run page gives the terms.
+TERMS: dict[str, tuple[str, str]] = {
+    "ce": ("CE", theme.GREEN),
+    "tckd": ("TCKD", theme.VERMILLION),
+    "nckd": ("NCKD", theme.ORANGE),
+    "align": ("alignment", theme.PURPLE),
+    "total": ("loss", theme.BLUE),
+}
+_STUDENT = theme.BLUE
+
+
+def class_names(classes: Sequence[int]) -> list[str]:
+    """The target and these other classes, numbered from 1."""
+    return ["target", *(str(index + 1) for index in classes)]
+
+
+def probabilities(student: Network, teacher: Network, classes: Sequence[int]) -> go.Figure:
+    """Both distributions, class by class."""
+    figure = figures.plain_figure("Probability (softened by T)", "Class", height=300)
+    for name, network, colour in (("student", student, _STUDENT), ("teacher", teacher, theme.GREY)):
+        values = [network.target, *((1 - network.target) * network.others[list(classes)])]
+        figure.add_bar(x=class_names(classes), y=values, name=name, marker={"color": colour}, hovertemplate="%{y:.4g}")
+    figure.update_layout(barmode="group", bargap=0.25)
+    figure.update_xaxes(type="category")
+    return figure
+
+
+def gradients(found: Alike, classes: Sequence[int]) -> go.Figure:
+    """The weighted gradients of the terms with respect to one sample's logits, class by class, and their sum."""
+    figure = figures.plain_figure("Gradient with respect to the logit", "Class", height=340)
+    at = [0, *(index + 1 for index in classes)]
+    names = class_names(classes)
+    for term, gradient in found.gradients.items():
+        title, colour = TERMS[term]
+        figure.add_bar(
+            x=names, y=gradient[0, at], name=title, marker={"color": colour}, hovertemplate="%{y:.3g}", legendgroup=term
+        )
+    total = np.sum(list(found.gradients.values()), axis=0)
+    figure.add_scatter(
+        x=names,
+        y=total[0, at],
+        name="sum",
+        mode="markers",
+        marker={"color": TERMS["total"][1], "symbol": "diamond", "size": 9},
+        hovertemplate="%{y:.3g}",
+    )
+    figure.update_layout(barmode="relative", bargap=0.3)
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(exponentformat="power", zeroline=True)
+    return figure
+
+
+def along(found: Line, student: float, teacher: float) -> go.Figure:
+    """The weighted terms along the student's probability of the target class."""
+    figure = figures.plain_figure("Weighted term (nats)", "Student's probability of the target class", height=360)
+    for term, values in found.parts.items():
+        title, colour = TERMS[term]
+        whole = term == "total"
+        figure.add_scatter(
+            x=found.student,
+            y=values,
+            name=title,
+            mode="lines",
+            line={"color": colour, "width": 3 if whole else 1.75, "dash": "solid" if whole else "dot"},
+            hovertemplate="%{y:.4g}",
+        )
+    for at, name, dash in ((student, "student", "solid"), (teacher, "teacher", "dash")):
+        figure.add_vline(x=at, line={"color": theme.GREY, "width": 1.25, "dash": dash})
+        figure.add_annotation(
+            x=at, y=1, yref="paper", text=name, showarrow=False, yanchor="bottom", font={"color": theme.GREY}
+        )
+    figure.update_layout(margin={"t": 24}, legend={"y": -0.25, "yanchor": "top"})
+    figure.update_xaxes(range=[0, 1])
+    return figure
+
+
+def surface_figure(found: Surface, quantity: Quantity, student: float, teacher: float, *, solid: bool) -> go.Figure:
+    """The map, with the point that is chosen and the scenarios A and B on it."""
+    title, unit = QUANTITIES[quantity]
+    label = f"{title} ({unit})" if unit else title
+    # The unit of a share is not SI's, and a cosine has a middle.
+    signed = quantity in ("cosine", "similarity")
+    colours: dict[str, Any] = (
+        {"colorscale": "RdBu", "cmin" if solid else "zmin": -1, "cmax" if solid else "zmax": 1}
+        if signed
+        else {"colorscale": "Viridis"}
+    )
+    axes = ("Student's probability of the target class", "Teacher's probability of the target class")
+    # What is chosen comes last, so that it is seen where it is one of the scenarios.
+    marks = [*((name, *at) for name, at in zip("AB", SWAPPED, strict=True)), ("you", student, teacher)]
+    if solid:
+        return _solid(found, label, colours, marks)
+    figure = figures.plain_figure(axes[1], axes[0], height=440)
+    figure.add_contour(
+        x=found.student,
+        y=found.teacher,
+        z=_gaps(found.height),
+        contours={"coloring": "heatmap"},
+        ncontours=18,
+        line={"width": 0.5, "color": "rgba(255, 255, 255, 0.5)"},
+        colorbar={"thickness": 12, "title": {"text": unit}},
+        hovertemplate="student %{x:.2f}, teacher %{y:.2f}: %{z:.4g}<extra></extra>",
+        **colours,
+    )
+    for name, x, y in marks:
+        mine = name == "you"
+        figure.add_scatter(
+            x=[x],
+            y=[y],
+            mode="markers" if mine else "markers+text",
+            text=None if mine else [name],
+            textposition="top center",
+            textfont={"color": "#FFFFFF", "size": 15},
+            marker={
+                "symbol": "x" if mine else "circle",
+                "size": 9 if mine else 14,
+                "color": theme.VERMILLION if mine else "#FFFFFF",
+                "line": {"color": "#FFFFFF" if mine else "#000000", "width": 1.5},
+            },
+            name=name,
+            hovertemplate=f"{name}: student {x:.2f}, teacher {y:.2f}<extra></extra>",
+        )
+    figure.update_layout(showlegend=False, hovermode="closest")
+    figure.update_xaxes(range=[0, 1])
+    figure.update_yaxes(range=[0, 1])
+    return figure
+
+
+def _solid(found: Surface, label: str, colours: dict[str, Any], marks: list[tuple[str, float, float]]) -> go.Figure:
+    figure = figures.plain_figure("", "", height=520)
+    figure.add_surface(
+        x=found.student,
+        y=found.teacher,
+        z=_gaps(found.height),
+        colorbar={"thickness": 12},
+        hovertemplate="student %{x:.2f}, teacher %{y:.2f}: %{z:.4g}<extra></extra>",
+        **colours,
+    )
+    for name, x, y in marks:
+        row, column = (int(np.abs(grid - value).argmin()) for grid, value in ((found.teacher, y), (found.student, x)))
+        mine = name == "you"
+        figure.add_scatter3d(
+            x=[x],
+            y=[y],
+            z=[float(found.height[row, column])],
+            mode="markers+text",
+            text=[name],
+            marker={"size": 6, "symbol": "x" if mine else "circle", "color": theme.VERMILLION if mine else theme.GREY},
+            hoverinfo="skip",
+        )
+    # A font's colour of the page is not used inside a scene, so grey, which is legible on both pages.
+    axis: dict[str, Any] = {"color": theme.GREY, "gridcolor": theme.faint(theme.GREY, 0.4), "showbackground": False}
+    figure.update_layout(
+        showlegend=False,
+        hovermode="closest",
+        scene={
+            "xaxis": {"title": {"text": "student"}, **axis},
+            "yaxis": {"title": {"text": "teacher"}, **axis},
+            "zaxis": {"title": {"text": label if len(label) < 25 else ""}, **axis},
+            "camera": {"eye": {"x": -1.5, "y": -1.6, "z": 0.9}},
+        },
+    )
+    return figure
+
+
+def _gaps(height: Array) -> list[list[float | None]]:
+    return [[float(value) if np.isfinite(value) else None for value in row] for row in height]

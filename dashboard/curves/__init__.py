@@ -1,0 +1,1 @@
+"""Curves of runs: what a page holds of them, and how it reads only what is new."""

@@ -1,0 +1,1 @@
+"""Forms: fields from the catalog's JSON schemas, drafts of experiments, YAML."""

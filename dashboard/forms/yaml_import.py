@@ -1,0 +1,116 @@
+"""From YAML that a person has edited to the form: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from client import SpecError, load_text
+from dashboard.forms import schema_fields
+
+Listed = Mapping[str, Sequence[Mapping[str, Any]]]
+"""The catalog's methods, models and datasets."""
+
+
+def read(text: str) -> dict[str, Any]:
+    """The fields that the text gives. Raises ValueError with a sentence for a person."""
+    try:
+        found = load_text(text)
+    except SpecError as error:
+        raise ValueError(f"this is {error}") from None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ValueError("a spec is a mapping of fields, as name: …")
+    return found
+
+
+def fits(data: Mapping[str, Any], catalog: Listed, schema: Mapping[str, Any]) -> bool:
+    """Whether the form can show a spec that the backend refuses, so that each error is told at its field.
+
+    It cannot where a name is unknown, a value is of another type than its field, or a preset is to fill something in.
+    """
+    if data.get("preset") or not isinstance(data.get("name", ""), str):
+        return False
+    teacher = data.get("teacher")
+    student = data.get("student")
+    methods = data.get("methods")
+    training = schema["$defs"]["Training"]
+    return (
+        _chosen(data.get("dataset"), catalog["datasets"])
+        and isinstance(student, Mapping)
+        and _chosen(student.get("model"), catalog["models"])
+        and isinstance(methods, list)
+        and len(methods) > 0
+        and all(_chosen(item, catalog["methods"]) for item in methods)
+        and _integers(data.get("seeds", []))
+        and _object(data.get("training", {}), training, schema)
+        and _object(data.get("resources", {}), schema["$defs"]["Resources"], schema)
+        and (teacher is None or _teacher(teacher, catalog, schema))
+        and all(isinstance(tag, str) for tag in _list(data.get("tags")))
+        and isinstance(data.get("notes", ""), str)
+        and _whole(data.get("priority", 0))
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [None]
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _integers(value: Any) -> bool:
+    return isinstance(value, list) and all(_whole(item) and item >= 0 for item in value)
+
+
+_OF_KIND: Mapping[schema_fields.Kind, Callable[[Any], bool]] = {
+    "integer": _whole,
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "boolean": lambda value: isinstance(value, bool),
+    "text": lambda value: isinstance(value, str),
+    "integers": _integers,
+}
+
+
+def _teacher(teacher: Any, catalog: Listed, schema: Mapping[str, Any]) -> bool:
+    if not isinstance(teacher, Mapping) or not _chosen(teacher.get("model"), catalog["models"]):
+        return False
+    weights, training = teacher.get("weights"), teacher.get("training")
+    return (
+        (weights is None or isinstance(weights, str) or _object(weights, schema["$defs"]["Weights"], schema))
+        and (training is None or _object(training, schema["$defs"]["Training"], schema))
+        and _whole(teacher.get("seed", 0))
+    )
+
+
+def _chosen(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool:
+    name = choice.get("name") if isinstance(choice, Mapping) else choice
+    entry = next((item for item in entries if item["name"] == name), None)
+    if entry is None:
+        return False
+    if not isinstance(choice, Mapping):
+        return True
+    return isinstance(choice.get("label", ""), str) and _object(choice.get("params", {}), entry["params"])
+
+
+def _object(values: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> bool:
+    """Whether each value is of its field's kind and no other value is there."""
+    if not isinstance(values, Mapping):
+        return False
+    fields = {item.path: item for item in schema_fields.fields_of(schema, root)}
+    return all(
+        path in fields and ((value is None and fields[path].nullable) or _held(fields[path], value))
+        for path, value in _leaves(values, "")
+    )
+
+
+def _leaves(values: Mapping[Any, Any], prefix: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        found += _leaves(value, f"{path}.") if isinstance(value, Mapping) else [(path, value)]
+    return found
+
+
+def _held(item: schema_fields.FormField, value: Any) -> bool:
+    return value in item.choices if item.kind == "choice" else _OF_KIND[item.kind](value)

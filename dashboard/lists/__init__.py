@@ -1,0 +1,1 @@
+"""Lists: rows of tables as text, filters, pages, selections, actions on many rows."""

@@ -1,0 +1,125 @@
+"""Rows of the Results page: the paper's table, the published numbers beside one's own, the claims. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from urllib.parse import urlencode
+
+from common.formatting import NOTHING, mean_text, signed, value_text
+from core.protocol.comparisons import Cell, Claim, Published, PublishedRow, Table, TableRow
+from dashboard.markup import escape
+
+_MARKS = {"holds": ":green-badge[✓ holds]", "does not hold": ":red-badge[✕ does not hold]"}
+_GLUE = "\u00a0"
+
+
+def result_rows(table: Table) -> list[dict[str, str]]:
+    """A row a setting, a column a method, in Markdown. Bold where the backend says better, ↓ where it says worse."""
+    rows = []
+    for row in table.rows:
+        cells = {cell.label: cell for cell in row.cells}
+        shown = {escape(label): cell_text(cells[label]) if label in cells else NOTHING for label in table.methods}
+        teacher = value_text(row.teacher_top1, decimals=2)
+        rows.append({"Setting": escape(row.title), "Teacher": teacher + brackets(row.published), **shown})
+    return rows
+
+
+def cell_text(cell: Cell) -> str:
+    """``mean ± sd (n)`` as a link to the runs it is of, then what is missing and what others have published."""
+    missing = f" · {len(cell.missing)}{_GLUE}missing" if cell.missing else ""
+    if cell.mean is None:
+        return NOTHING + missing + brackets(cell.published)
+    text = f"{mean_text(cell.mean, cell.sd)} ({cell.n})".replace(" ", _GLUE)
+    if cell.verdict == "better":
+        text = f"**{text}**"
+    elif cell.verdict == "worse":
+        text += f"{_GLUE}↓"
+    linked = f"[{text}](compare?{urlencode([('run', run) for run in cell.run_ids])})" if cell.run_ids else text
+    return linked + missing + brackets(cell.published)
+
+
+def brackets(published: Sequence[Published]) -> str:
+    return f" \\[{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}\\]" if published else ""
+
+
+def missing_lines(row: TableRow) -> list[str]:
+    """What each cell of a row lacks, as sentences in Markdown."""
+    lines = []
+    for cell in row.cells:
+        by_reason: dict[str, list[int]] = {}
+        for item in cell.missing:
+            by_reason.setdefault(item.reason or item.state, []).append(item.seed)
+        for reason, seeds in by_reason.items():
+            word = "seed" if len(seeds) == 1 else "seeds"
+            lines.append(f"{escape(cell.label)}: {word} {', '.join(map(str, seeds))} ({escape(reason)})")
+    return lines
+
+
+def sources(rows: Iterable[PublishedRow]) -> dict[str, list[PublishedRow]]:
+    """Published rows by who published them, in their order."""
+    found: dict[str, list[PublishedRow]] = {}
+    for row in rows:
+        found.setdefault(row.source, []).append(row)
+    return found
+
+
+def published_rows(rows: Sequence[PublishedRow], own: Table) -> list[dict[str, str]]:
+    """Published numbers as printed, a column a method, and one's own means of the same networks behind them."""
+    methods = [name for name in ("teacher", "ce", "kd", "dkd", "dkd_align") if any(_value(row, name) for row in rows)]
+    found = []
+    for row in rows:
+        networks = escape(f"{row.teacher} → {row.student}")
+        shown: dict[str, str] = {"Data set": escape(row.dataset), "Teacher → student": networks}
+        for name in methods:
+            value = _value(row, name)
+            shown[name] = value_text(value.value if value else None, decimals=2)
+        align, dkd = _value(row, "dkd_align"), _value(row, "dkd")
+        if align and dkd:
+            difference = align.value - dkd.value
+            shown["dkd_align − dkd"] = signed(difference, decimals=2)
+        shown["Here"] = _own(row, own)
+        found.append(shown)
+    return found
+
+
+def _value(row: PublishedRow, method: str) -> Published | None:
+    return next((item for item in row.values if item.method == method), None)
+
+
+def _own(row: PublishedRow, own: Table) -> str:
+    """Own cells of these networks on this data set, whatever their training."""
+    setting = (row.dataset, row.teacher, row.student)
+    shown = [
+        f"{escape(cell.label)} {mean_text(cell.mean)} ({cell.n}){f', {escape(mine.images)}' if mine.images else ''}"
+        for mine in own.rows
+        if (mine.dataset, mine.teacher, mine.student) == setting
+        for cell in mine.cells
+        if cell.mean is not None
+    ]
+    return ", ".join(shown) or NOTHING
+
+
+def about(rows: Sequence[PublishedRow]) -> str:
+    """What the numbers are means of, and of which epoch, as far as it is known."""
+    known = {
+        (item.method, item.repeats, item.epoch) for row in rows for item in row.values if item.repeats or item.epoch
+    }
+    parts = []
+    for method, repeats, epoch in sorted(known, key=str):
+        of = f"mean of {repeats} runs" if repeats and repeats > 1 else "one run" if repeats == 1 else "repeats not said"
+        when = ", best test epoch" if epoch == "oracle" else ", last epoch" if epoch else ", epoch not said"
+        parts.append(f"{escape(method)}: {of}{when}")
+    return "; ".join(parts) + "." if parts else "Repeats and epoch are not said."
+
+
+def claims(found: Sequence[Claim]) -> list[tuple[str, list[str]]]:
+    """The claims in order, each with the judgements of its cases as Markdown."""
+    grouped: dict[int, tuple[str, list[str]]] = {}
+    for claim in found:
+        _, lines = grouped.setdefault(claim.number, (f"{claim.number}. {escape(claim.claim)}", []))
+        pairs = f" ({claim.n} pair{'' if claim.n == 1 else 's'})" if claim.n else ""
+        against = f"{claim.label} against {claim.baseline}{pairs}" if claim.label else ""
+        case = escape(" · ".join(part for part in (claim.case, against) if part))
+        mark = _MARKS.get(claim.verdict, f":gray-badge[? {escape(claim.verdict)}]")
+        lines.append(f"{mark} {f'**{case}:** ' if case else ''}{escape(claim.reason)}")
+    return [grouped[number] for number in sorted(grouped)]

@@ -1,0 +1,355 @@
+"""Rows of tables and the words in them, from the backend's answers: pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from common.formatting import NOTHING, interval_text, mean_text, p_text, point_text, value_text
+from core.protocol.artifacts import Upload
+from core.protocol.public import (
+    TERMINAL,
+    Attempt,
+    Comparison,
+    Convergence,
+    Experiment,
+    ExperimentSummary,
+    GpuUse,
+    Group,
+    Paired,
+    Preview,
+    RunSummary,
+    TeacherInfo,
+    Worker,
+)
+from dashboard.theme import state_text
+
+_GLUE = "\u00a0"
+"""A space at which a narrow column does not break a number."""
+
+
+def duration(seconds: float | None) -> str:
+    """As a person says it: ``42 s``, ``3 min 05 s``, ``2 h 10 min``, ``4 d 03 h``."""
+    if seconds is None or not math.isfinite(seconds) or seconds < 0:
+        return NOTHING
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """``97.33 %``; a dash where nothing is known, words where the value is not finite."""
+    return value_text(value, "%", digits)
+
+
+def size(number: float) -> str:
+    """Bytes as a person says them: ``812 kB``, ``1.4 GB``; powers of 1,000."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= factor:
+            amount = number / factor
+            return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
+    return f"{number:.0f} B"
+
+
+def ago(time: datetime, now: datetime) -> str:
+    """``just now``, ``12 s ago``, ``3 min ago``, ``2 h ago``, ``4 d ago``; by a clock that may be a little off."""
+    seconds = (now - time).total_seconds()
+    if seconds < 5:
+        return "just now"
+    if seconds < 120:
+        return f"{seconds:.0f} s ago"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min ago"
+    return f"{seconds / 3600:.0f} h ago" if seconds < 172_800 else f"{seconds / 86_400:.0f} d ago"
+
+
+def sentence(text: str) -> str:
+    """With a capital letter at its start and a full stop at its end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``3 runs``."""
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def progress(run: RunSummary) -> float:
+    """Share of the steps done, 0 to 1."""
+    if run.state == "succeeded":
+        return 1.0
+    return min(run.step / run.total_steps, 1.0) if run.total_steps else 0.0
+
+
+def seconds_of(run: RunSummary | Attempt, now: datetime) -> float | None:
+    """From start to end, or to now where it has not ended; None before it has started."""
+    if run.started_at is None:
+        return None
+    return ((run.ended_at or now) - run.started_at).total_seconds()
+
+
+def run_title(run: RunSummary) -> str:
+    """How a run is called in a sentence."""
+    return f"{run.label} · seed {run.seed}"
+
+
+def latest_accuracy(run: RunSummary) -> float | None:
+    """Newest test accuracy, %; None before the first."""
+    newest = run.latest.get("test/top1")
+    return newest.value if newest else None
+
+
+def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
+    """The Runs page's table, a row a run, in the order given."""
+    return [
+        {
+            "State": state_text(run.state),
+            "Method": run.label,
+            "Seed": run.seed,
+            "Experiment": run.experiment,
+            "Progress": round(progress(run) * 100),
+            "Test accuracy (%)": latest_accuracy(run),
+            "Priority": run.priority,
+            "Started": run.started_at,
+            # A clock that ticks would redraw the table at every poll, so a run that goes on shows whole minutes.
+            "Duration": duration(_settled(seconds_of(run, now), run.state in TERMINAL)),
+            "Model": run.model,
+            "Data set": run.dataset,
+            "Reason": run.reason,
+        }
+        for run in runs
+    ]
+
+
+def experiment_rows(experiments: Iterable[ExperimentSummary]) -> list[dict[str, Any]]:
+    """The table of experiments, a row each, in the order given."""
+    return [
+        {
+            "State": f"{item.state}, archived" if item.archived_at else item.state,
+            "Experiment": item.name,
+            "Progress": round(item.progress * 100),
+            "Done": f"{item.counts.succeeded} of {item.counts.total}",
+            "Running": item.counts.running + item.counts.cancelling,
+            "Waiting": item.counts.waiting + item.counts.queued + item.counts.paused,
+            "Failed": item.counts.failed,
+            "Tags": item.tags,
+            "Data set": item.dataset,
+            "Teacher → student": f"{item.teacher_model} → {item.student_model}"
+            if item.teacher_model
+            else item.student_model,
+            "Methods": item.methods,
+            "Made": item.created_at,
+            "By": item.submitted_by,
+            "Notes": item.notes,
+        }
+        for item in experiments
+    ]
+
+
+def _settled(seconds: float | None, ended: bool) -> float | None:
+    return seconds if seconds is None or ended or seconds < 60 else seconds // 60 * 60
+
+
+def attempt_rows(attempts: Iterable[Attempt], now: datetime) -> list[dict[str, str]]:
+    return [
+        {
+            "Attempt": str(attempt.number),
+            "Worker": attempt.worker,
+            "Host": attempt.host,
+            "Device": attempt.device or NOTHING,
+            "Started (UTC)": moment(attempt.started_at),
+            "Duration": duration(_settled(seconds_of(attempt, now), attempt.ended_at is not None)),
+            "Outcome": attempt.outcome or "running",
+            "Reason": attempt.reason or NOTHING,
+        }
+        for attempt in attempts
+    ]
+
+
+def moment(time: datetime | None) -> str:
+    """Date and time to the second, as given (the backend's times are UTC)."""
+    return f"{time:%Y-%m-%d %H:%M:%S}" if time else NOTHING
+
+
+def result_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """The result table, a row a method: mean ± sd, n, epochs to the target, paired difference with its interval."""
+    paired = {pair.label: pair for pair in comparison.paired}
+    unit = f" ({comparison.unit})" if comparison.unit else ""
+    # Two percentages differ by percentage points, not by per cent.
+    apart = " (points)" if comparison.unit == "%" else unit
+    share = f"{comparison.target_share:.0%} of the teacher".replace("%", " %")
+    target = percent(comparison.target) if comparison.absolute_target else share
+    rows = []
+    for group in comparison.groups:
+        pair = paired.get(group.label)
+        rows.append(
+            {
+                "Method": group.label,
+                f"Mean ± sd{unit}": mean_sd(group),
+                "n": str(group.n),
+                f"Epochs to {target}": epochs_to(group.convergence),
+                f"Difference to {comparison.baseline}{apart}": difference(group, pair, comparison),
+                f"95 % t interval{apart}": glued(interval_text(pair.interval, pair.mean_difference))
+                if pair
+                else NOTHING,
+                "p of this comparison alone": sign_flip(pair),
+                "p after Holm": p_text(pair.sign_flip_p_holm if pair else None),
+            }
+        )
+    return rows
+
+
+def glued(text: str) -> str:
+    """A number that a narrow column does not break."""
+    return text.replace(" ", _GLUE)
+
+
+def mean_sd(group: Group) -> str:
+    return glued(mean_text(group.mean, group.sd))
+
+
+def epochs_to(convergence: Convergence | None) -> str:
+    """The median with how many runs reached it: ``12 (3 of 3)``, or ``> 30 (1 of 3)``."""
+    if convergence is None or convergence.of == 0:
+        return NOTHING
+    median = convergence.median_epochs
+    shown = f"> {convergence.max_epochs}" if median is None else f"{median:g}"
+    return f"{shown} ({convergence.reached} of {convergence.of})".replace(" ", _GLUE)
+
+
+def difference(group: Group, pair: Paired | None, comparison: Comparison) -> str:
+    if group.label == comparison.baseline:
+        return "baseline"
+    if pair is None or pair.mean_difference is None:
+        return NOTHING
+    return point_text(pair.mean_difference, pair.interval)
+
+
+def sign_flip(pair: Paired | None) -> str:
+    """The exact p beside the smallest that so few pairs can give."""
+    if pair is None or pair.sign_flip_p is None:
+        return NOTHING
+    least = f" (least possible {p_text(pair.smallest_p)})" if pair.smallest_p is not None else ""
+    return f"{p_text(pair.sign_flip_p)}{least}"
+
+
+def state_rows(experiment: Experiment) -> list[dict[str, str]]:
+    """How far each method of an experiment is: a row a method, the teacher first."""
+    groups: dict[str, list[RunSummary]] = {}
+    for run in experiment.runs:
+        groups.setdefault(run.label, []).append(run)
+    rows = []
+    for label, runs in groups.items():
+        counts = {state: sum(run.state == state for run in runs) for state in ("running", "failed", "cancelled")}
+        done = sum(run.state == "succeeded" for run in runs)
+        waits = len(runs) - done - sum(counts.values())
+        rows.append(
+            {
+                "Method": label,
+                "Done": f"{done} of {len(runs)}".replace(" ", _GLUE),
+                **{state.capitalize(): str(count or NOTHING) for state, count in counts.items()},
+                "Still to start": str(waits or NOTHING),
+                "Progress": f"{sum(map(progress, runs)) / len(runs):.0%}".replace("%", " %"),
+            }
+        )
+    return rows
+
+
+def planned_rows(preview: Preview) -> list[dict[str, str]]:
+    """What a spec would make: a row a method, with how many runs of it."""
+    counts: dict[tuple[str, str, bool], int] = {}
+    for run in preview.runs:
+        key = (run.label, run.model, run.shared)
+        counts[key] = counts.get(key, 0) + 1
+    return [
+        {"Method": label, "Model": model, "Runs": "exists already" if shared else str(count)}
+        for (label, model, shared), count in counts.items()
+    ]
+
+
+def planned_count(preview: Preview) -> int:
+    """Runs that would be trained."""
+    return sum(not run.shared for run in preview.runs)
+
+
+def gpu_rows(gpus: Iterable[GpuUse]) -> list[dict[str, str]]:
+    """A row a GPU: how busy it is, its memory, and who else computes on it."""
+    return [
+        {
+            "GPU": f"{gpu.index} · {gpu.name}" if gpu.name else str(gpu.index),
+            "In use": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
+            "Memory": memory(gpu),
+            "Others' processes": str(gpu.foreign),
+        }
+        for gpu in gpus
+    ]
+
+
+def memory(gpu: GpuUse) -> str:
+    if gpu.memory_used is None or gpu.memory_total is None:
+        return NOTHING
+    return f"{size(gpu.memory_used)} of {size(gpu.memory_total)}"
+
+
+def device_rows(worker: Worker) -> list[dict[str, str]]:
+    """What a worker computes on: a row a GPU, or one for a worker without."""
+    slots = f"{worker.busy} of {worker.slots}"
+    if not worker.gpus:
+        device = "GPUs" if worker.device == "gpu" else "CPU"
+        return [{"Worker": worker.name, "On": device, "Slots in use": slots, "Load": NOTHING, "Memory": NOTHING}]
+    return [
+        {
+            "Worker": worker.name if first else "",
+            "On": f"GPU {gpu.index}" + (f" · {gpu.name}" if gpu.name else ""),
+            "Slots in use": slots if first else "",
+            "Load": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
+            "Memory": memory(gpu),
+        }
+        for first, gpu in zip([True, *[False] * len(worker.gpus)], worker.gpus, strict=False)
+    ]
+
+
+def teacher_rows(teachers: Iterable[TeacherInfo], sources: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The table of teachers, a row each.
+
+    Args:
+        sources: where the weights of each come from, by run id.
+    """
+    return [
+        {
+            "State": state_text(item.state),
+            "Model": item.model,
+            "Data set": item.dataset,
+            "Seed": item.seed,
+            "Test accuracy (%)": item.top1,
+            "Students (runs)": item.students,
+            "Experiments": item.experiments,
+            "Weights": sources[item.run_id],
+            "Made": item.created_at,
+            "Reason": item.reason,
+        }
+        for item in teachers
+    ]
+
+
+def upload_rows(uploads: Iterable[Upload]) -> list[dict[str, str]]:
+    """The table of uploaded weights, a row each."""
+    return [
+        {
+            "Name": item.name,
+            "Size": size(item.size),
+            "Tensors": f"{item.tensors:,}",
+            "Parameters": f"{item.parameters:,}",
+            "By": item.submitted_by,
+            "Uploaded (UTC)": moment(item.created_at),
+            "SHA-256": f"{item.sha256[:12]}…",
+        }
+        for item in uploads
+    ]

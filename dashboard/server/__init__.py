@@ -1,0 +1,1 @@
+"""The web server around the pages: assets, who may enter, how people log in."""
