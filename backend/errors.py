@@ -1,4 +1,4 @@
-"""Every error as ``application/problem+json`` (RFC 9457), those of the framework included."""
+"""Errors as ``application/problem+json`` (RFC 9457), those of the framework included."""
 
 from __future__ import annotations
 
@@ -26,13 +26,20 @@ _log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 _LONGEST_TEXT = 2000
-_FULL = ("53100",)
-"""PostgreSQL's disk_full."""
+_POSTGRESQL_DISK_FULL = ("53100",)
+"""SQLSTATE ``disk_full``."""
 _LONGEST_PATH = 500
 
 
 class ApiError(Exception):
-    """An answer other than success; ``detail`` is a sentence for a person."""
+    """An HTTP answer other than success.
+
+    Args:
+        status: HTTP status.
+        detail: a sentence for a person.
+        errors: the refused fields.
+        headers: more headers of the answer.
+    """
 
     def __init__(
         self,
@@ -49,25 +56,25 @@ class ApiError(Exception):
         self.headers = headers
 
 
-def not_found(what: str, key: str) -> ApiError:
-    """404: as "no run named x"."""
-    return ApiError(404, f"there is no {what} {_cut(key, 100)!r}")
+def not_found(kind: str, key: str) -> ApiError:
+    """Return a 404 such as "there is no run 'x'"."""
+    return ApiError(404, f"there is no {kind} {_cut(key, 100)!r}")
 
 
 def conflict(detail: str, *errors: ProblemField) -> ApiError:
-    """409: the request is right in itself, but not with what is there now."""
+    """Return a 409: the request is valid, but conflicts with the present state."""
     return ApiError(409, detail, errors=errors)
 
 
 def invalid(detail: str, *errors: ProblemField) -> ApiError:
-    """422, with the path of each refused field."""
+    """Return a 422 with the path of each refused field."""
     return ApiError(422, detail, errors=errors)
 
 
 def problem_response(
     status: int, detail: str, errors: Sequence[ProblemField] = (), headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """The answer: at most 100 problems, the number of the others, and no text longer than a person reads."""
+    """Return the answer: at most 100 problems and the number of further ones, each text cut to a readable length."""
     fields = [
         ProblemField(path=_cut(field.path, _LONGEST_PATH), message=_cut(field.message, _LONGEST_TEXT))
         for field in errors[:MAX_PROBLEMS]
@@ -81,7 +88,7 @@ def problem_response(
 
 
 def install(app: FastAPI) -> None:
-    """Have every exception answered as a problem."""
+    """Register handlers that answer every exception with a problem."""
 
     @app.exception_handler(ApiError)
     async def _api_error(request: Request, error: ApiError) -> JSONResponse:
@@ -113,80 +120,87 @@ def install(app: FastAPI) -> None:
         return problem_response(error.status_code, detail, headers=dict(error.headers or {}))
 
     @app.exception_handler(IntegrityError)
-    async def _raced(request: Request, error: IntegrityError) -> JSONResponse:
+    async def _conflict(request: Request, error: IntegrityError) -> JSONResponse:
         _log.warning("conflict", path=shown_path(request.scope), error=str(error.orig))
-        return problem_response(409, "somebody else changed the same thing at the same time; look again and repeat")
+        return problem_response(
+            409, "another request changed the same thing at the same time; read it and repeat yours"
+        )
 
     @app.exception_handler(OperationalError)
-    async def _database_away(request: Request, error: OperationalError) -> JSONResponse:
-        if _says_full(error.orig):
-            return _full(request, error)
+    async def _database_unavailable(request: Request, error: OperationalError) -> JSONResponse:
+        if _is_disk_full(error.orig):
+            return _disk_full(request, error)
         _log.error("database unavailable", path=shown_path(request.scope), error=str(error.orig))
         if is_locked(error.orig):
-            text = "the database is locked by another program, as a copy or a shell; nothing was changed, try again"
+            text = (
+                "another program, such as a backup or a shell, has locked the database; nothing was stored, try again"
+            )
             return problem_response(503, text, headers={"Retry-After": "2"})
         return problem_response(503, "the database does not answer; try again", headers={"Retry-After": "2"})
 
     @app.exception_handler(DatabaseError)
     async def _database_damaged(request: Request, error: DatabaseError) -> JSONResponse:
-        if type(error) is not DatabaseError:  # a statement of ours that is wrong
+        if type(error) is not DatabaseError:  # a subclass: one of our statements is wrong
             return await _unexpected(request, error)
         _log.error("database damaged", path=shown_path(request.scope), error=str(error.orig))
-        return problem_response(503, "the database is damaged, or no database; the backend's log says more")
+        return problem_response(503, "the database is damaged, or the file is not a database; see the backend's log")
 
     @app.exception_handler(DataError)
-    async def _beyond_a_column(request: Request, error: DataError) -> JSONResponse:
-        _log.error("value beyond its column", path=shown_path(request.scope), error=str(error.orig))
+    async def _value_too_large(request: Request, error: DataError) -> JSONResponse:
+        _log.error("value too large for its column", path=shown_path(request.scope), error=str(error.orig))
         return problem_response(422, "a text or number is larger than the database can hold")
 
     @app.exception_handler(OverflowError)
-    async def _beyond_64_bits(request: Request, error: OverflowError) -> JSONResponse:
-        """SQLite's driver says so, where PostgreSQL's says DataError."""
-        _log.error("number beyond its column", path=shown_path(request.scope), exc_info=error)
+    async def _number_too_large(request: Request, error: OverflowError) -> JSONResponse:
+        """Answer SQLite's form of a number above 64 bits; PostgreSQL's driver raises DataError."""
+        _log.error("number too large for its column", path=shown_path(request.scope), exc_info=error)
         return problem_response(422, "a number is larger than the database can hold")
 
     @app.exception_handler(OSError)
-    async def _system(request: Request, error: OSError) -> JSONResponse:
-        return _full(request, error) if _says_full(error) else await _unexpected(request, error)
+    async def _os_error(request: Request, error: OSError) -> JSONResponse:
+        return _disk_full(request, error) if _is_disk_full(error) else await _unexpected(request, error)
 
     @app.exception_handler(StoreError)
-    async def _store_away(request: Request, error: StoreError) -> JSONResponse:
-        if _says_full(error):
-            return _full(request, error)
+    async def _store_unavailable(request: Request, error: StoreError) -> JSONResponse:
+        if _is_disk_full(error):
+            return _disk_full(request, error)
         _log.error("artifact store unavailable", path=shown_path(request.scope), error=str(error))
         return problem_response(503, "the artifact store does not answer; try again", headers={"Retry-After": "5"})
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         _log.error("unexpected error", path=shown_path(request.scope), exc_info=error)
-        return problem_response(500, "the backend met an error of its own; its log says more")
+        return problem_response(500, "the backend has an internal error; its log has the details")
 
 
 def shown_path(scope: Mapping[str, Any]) -> str:
-    """The path of a request as it was sent: percent-encoded, so that no control character reaches a log."""
+    """Return the path as the client sent it: percent-encoded, so that no control character reaches a log."""
     raw = scope.get("raw_path") or quote(scope["path"]).encode()
     return _cut(raw.decode("ascii", "backslashreplace"), _LONGEST_PATH)
 
 
 def _cut(text: str, length: int) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode()  # half a character cannot be sent
+    text = text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be encoded
     return text if len(text) <= length else f"{text[:length]} …"
 
 
-def _says_full(error: BaseException | None) -> bool:
-    """Whether it, or what it was raised from, says that a disk has no room: the system's, SQLite's or PostgreSQL's."""
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Return whether the error or one of its causes is a full disk: the system's, SQLite's or PostgreSQL's."""
     while error is not None:
         if isinstance(error, OSError) and is_full_disk(error):
             return True
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "sqlstate", "") in _FULL:
+        if (
+            getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            or getattr(error, "sqlstate", "") in _POSTGRESQL_DISK_FULL
+        ):
             return True
         error = error.__cause__
     return False
 
 
-def _full(request: Request, error: Exception) -> JSONResponse:
-    _log.error("no room on the disk", path=shown_path(request.scope), error=str(getattr(error, "orig", error)))
-    detail = "the backend's disk is full, and nothing of this was kept; make room and try again"
+def _disk_full(request: Request, error: Exception) -> JSONResponse:
+    _log.error("disk full", path=shown_path(request.scope), error=str(getattr(error, "orig", error)))
+    detail = "the backend's disk is full; nothing of this request was stored; free some space and try again"
     return problem_response(507, detail, headers={"Retry-After": "60"})
 
 

@@ -1,4 +1,4 @@
-"""How large and how slow the body of each route may be: one table, by the path of the route."""
+"""The largest and slowest body that each route accepts: one table, keyed by the path of the route."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ _SLOWEST_BYTES_PER_SECOND = 16 * _KIB
 
 @dataclass(frozen=True)
 class Limit:
-    """What a body may be.
+    """Limits of a request body.
 
     Attributes:
-        bytes: its length.
-        json: bounds of its content; None where it is no JSON.
-        typed: JSON that pydantic reads straight into a shape whose fields are all bounded: only its values are counted.
-        long: the work it asks for may take seconds, and is given up when the client has left.
-        streamed: it goes to the disk as it comes, so it may take as long as its size needs.
+        bytes: its greatest length.
+        json: bounds of its content; None if the body is not JSON.
+        typed: pydantic parses the JSON straight into a model whose fields are all bounded, so only the number of its
+            values is checked before.
+        long: the work may take seconds; it stops if the client closes its connection.
+        streamed: the body is written to disk as it arrives, so the time it may take grows with its size.
     """
 
     bytes: int
@@ -30,13 +31,18 @@ class Limit:
     long: bool = False
     streamed: bool = False
 
-    def seconds(self, received: int, first: float) -> float:
-        """How long a body may have taken of which so many bytes have come; ``first``: of one that is not streamed."""
-        return first + (received / _SLOWEST_BYTES_PER_SECOND if self.streamed else 0.0)
+    def seconds(self, received: int, base_seconds: float) -> float:
+        """Return the seconds a body may have taken once ``received`` bytes of it have arrived.
+
+        Args:
+            received: bytes.
+            base_seconds: the time that any body may take, whatever its size.
+        """
+        return base_seconds + (received / _SLOWEST_BYTES_PER_SECOND if self.streamed else 0.0)
 
 
 def limits(settings: Settings) -> dict[str, Limit]:
-    """By path below ``/api/v1``. A route that takes a body and is not here cannot be made."""
+    """Return the limits by path below ``/api/v1``. A route with a body that is missing here fails at its first use."""
     small = Limit(16 * _KIB, JsonBounds(depth=4, values=1000, items=1000))
     spec = Limit(settings.max_body_bytes)
     log = JsonBounds(depth=4, values=2000, items=1000, any_text=True)
@@ -50,7 +56,7 @@ def limits(settings: Settings) -> dict[str, Limit]:
         "/sweeps/preview": long,
         "/experiments/{key:path}/clone": long,
         "/experiments/{key:path}/clone/preview": long,
-        # 10,000 characters of notes, each written as \ud83d\udc4d at worst, and tags.
+        # 10,000 characters of notes, each escaped as \ud83d\udc4d at worst, and tags.
         "/experiments/{key:path}": Limit(256 * _KIB, JsonBounds(depth=4, values=5000, items=1000)),
         "/experiments/{key:path}/priority": small,
         "/runs/{run_id}/priority": small,
@@ -61,8 +67,8 @@ def limits(settings: Settings) -> dict[str, Limit]:
         "/worker/{worker_id}/claim": small,
         # 1,024 runs and as many GPUs.
         "/worker/{worker_id}/heartbeat": Limit(_MIB, JsonBounds(depth=6, values=50_000, items=2000, any_text=True)),
-        # 200 lines of 2,000 characters, which is more than a worker keeps.
+        # 200 lines of 2,000 characters: more than a worker sends.
         "/worker/{worker_id}/runs/{run_id}/finish": Limit(4 * _MIB, log),
-        # A worker sends 256 KiB and the record that goes beyond; a long line of a log is one record.
+        # A worker sends 256 KiB and the record that exceeds them; a long log line is one record.
         "/worker/{worker_id}/runs/{run_id}/events": Limit(8 * _MIB, JsonBounds(values=200_000), typed=True),
     }

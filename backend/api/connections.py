@@ -1,8 +1,8 @@
-"""Connections to the server: none is kept for nothing, and none takes the place of all others.
+"""Limits of time and number for the connections of the server.
 
-uvicorn closes a connection that is idle behind an answer. One that has said nothing yet, or a head that never ends, or
-the rest of a body that nobody reads, it would keep for ever; and when the process has no descriptor left, everybody is
-refused.
+uvicorn closes a connection that is idle after an answer. It keeps a connection that has sent nothing, a request head
+that never ends, and the rest of a body that no route reads. Once the process has no file descriptor left, it refuses
+every client.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_SECONDS = 15.0
-"""For the head of a request from its first byte, and before the first one."""
+"""For the head of a request, from its first byte; and for a new connection to send its first byte."""
 REST_SECONDS = 15.0
-"""For what is left of a request that has been answered."""
+"""For the rest of a request that has already been answered."""
 HEAD_BYTES = 64 * 1024
 SPARE_DESCRIPTORS = 256
-"""For files, the broker, and the database's connections, each of which has three files open."""
+"""Kept free for files, the broker, and the connections of the database, each of which has three files open."""
 _SWEEP_SECONDS = 1.0
 
 
 def raise_descriptor_limit() -> None:
-    """Let the process open as many files as the system allows; many systems begin with 1,024."""
+    """Raise the soft limit of open files to the hard limit; on many systems the soft limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def most_connections() -> int:
-    """How many the process may have at once, by the limit that it is under now."""
+def max_connections() -> int:
+    """Return the number of connections that the process may have at once under its present limit of open files."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return max(limit - SPARE_DESCRIPTORS, limit // 2)
 
@@ -42,7 +42,8 @@ class Connection(HttpToolsProtocol):
     """uvicorn's connection, with limits of time and size for a head, and of number for all connections.
 
     Attributes:
-        waits_since: when it began to wait for its client, by the loop's clock; None while the server has the turn.
+        waits_since: time on the event loop's clock since which the server waits for the client; None while the client
+            waits for the server.
     """
 
     waits_since: float | None = None
@@ -53,11 +54,11 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.waits_since = self.loop.time()
         _Sweeper.of(self).watch()
-        if len(self.connections) > most_connections() and not self._make_room():
+        if len(self.connections) > max_connections() and not self._make_room():
             self.refuse(503, "too many connections; try again", {"Retry-After": "1"})
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest for its client to speak, where there is one."""
+        """Close the connection that has waited longest for its client; return whether there was one."""
         idle = [other for other in self.connections if isinstance(other, Connection) and other is not self]
         waiting = [other for other in idle if other.waits_since is not None and not other.transport.is_closing()]
         if not waiting:
@@ -89,26 +90,26 @@ class Connection(HttpToolsProtocol):
         self.waits_since = self.loop.time()
 
     def overdue(self, now: float) -> bool:
-        """Whether its client has had its time to finish a head, or what it sends behind an answer."""
+        """Return whether the client has exceeded its time for a head, or for what it sends after an answer."""
         patience = HEAD_SECONDS if self._in_head else REST_SECONDS
         return self.waits_since is not None and now - self.waits_since > patience
 
     def send_400_response(self, msg: str) -> None:
-        """See uvicorn: what is no HTTP."""
+        """Answer input that is not HTTP; uvicorn calls this."""
         self.refuse(400, msg)
 
     def refuse(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
-        """Answer before there is a request that a route could answer, and close."""
+        """Answer before a route could, and close the connection."""
         problem = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
         body = json.dumps(problem | {"errors": []}).encode()
-        given = {"content-type": "application/problem+json", "content-length": str(len(body)), "connection": "close"}
-        lines = [f"{name}: {value}\r\n".encode() for name, value in (given | (headers or {})).items()]
+        common = {"content-type": "application/problem+json", "content-length": str(len(body)), "connection": "close"}
+        lines = [f"{name}: {value}\r\n".encode() for name, value in (common | (headers or {})).items()]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
         self.transport.close()
 
 
 class _Sweeper:
-    """Looks once a second for connections that are overdue; one for each server."""
+    """Closes overdue connections once a second; one sweeper per server."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
         self._loop = loop
@@ -120,8 +121,8 @@ class _Sweeper:
         state: Any = connection.server_state
         if not hasattr(state, "sweeper"):
             state.sweeper = cls(connection.loop, connection.connections)
-        found: _Sweeper = state.sweeper
-        return found
+        sweeper: _Sweeper = state.sweeper
+        return sweeper
 
     def watch(self) -> None:
         if not self._running:

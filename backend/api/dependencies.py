@@ -1,4 +1,4 @@
-"""What a route asks for: the database, the settings, the right to do it."""
+"""FastAPI dependencies of the routes: the database, the settings, the principal behind the token."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _PRINCIPAL = "dkd.principal"
-"""Where a request's scope keeps it."""
+"""Key of the principal in a request's scope."""
 
-bearer = HTTPBearer(auto_error=False, description="Of `dkd token create`, or the admin's own.")
+bearer = HTTPBearer(auto_error=False, description="A token made by `dkd token create`, or the admin token.")
 
 
-# Asynchronous, though they wait for nothing: others are each handed to a thread, which costs more than a query.
+# Asynchronous although they never wait: FastAPI hands each synchronous dependency to a thread, which costs more than a
+# query.
 async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -55,18 +56,21 @@ DatabaseDep = Annotated[Database, Depends(_database)]
 WakerDep = Annotated[Waker, Depends(_waker)]
 
 
-async def _at_once(database: Database, small: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Ask the database something small: on SQLite here and now, since a row of a local file takes less than handing the
-    question to a thread; over a network in a thread, since nobody else is served meanwhile."""
-    return small(*args, **kwargs) if database.is_sqlite else await run_in_threadpool(small, *args, **kwargs)
+async def _short_query(database: Database, query: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a short query: on SQLite on the event loop, over a network in a thread.
+
+    Reading a row of a local file takes less time than handing the query to a thread; over a network the loop serves
+    other requests meanwhile.
+    """
+    return query(*args, **kwargs) if database.is_sqlite else await run_in_threadpool(query, *args, **kwargs)
 
 
 async def _reading(database: DatabaseDep) -> AsyncIterator[Session]:
-    session = database.session()  # which asks nothing yet
+    session = database.session()  # takes no connection before its first query
     try:
         yield session
     finally:
-        await _at_once(database, session.close)
+        await _short_query(database, session.close)
 
 
 SessionDep = Annotated[Session, Depends(_reading, scope="function")]
@@ -74,9 +78,12 @@ SessionDep = Annotated[Session, Depends(_reading, scope="function")]
 
 
 async def admit(needed: Sequence[str], request: Request) -> Principal:
-    """Who sent the request. Raises ApiError 401 without a valid token, 403 where its scopes do not reach.
+    """Return the principal that sent the request.
 
-    The token is looked up once a request, by the first who asks: the route's own bounds, before they read a body.
+    The token is looked up once per request; the route's first check does it, before the body is read.
+
+    Raises:
+        ApiError: 401 without a valid token; 403 if the token lacks one of the scopes.
     """
     principal: Principal | None = request.scope.get(_PRINCIPAL)
     if principal is None:
@@ -91,30 +98,29 @@ async def _identified(request: Request) -> Principal:
     credentials = await bearer(request)
     if credentials is None:
         raise ApiError(401, "send a token as 'Authorization: Bearer …'", headers={"WWW-Authenticate": "Bearer"})
-    database = await _database(request)  # not asked for as a dependency: each costs every request its share
-    principal = await _at_once(database, identify, database, credentials.credentials)
+    database = await _database(request)  # not a FastAPI dependency: each of them costs every request some time
+    principal = await _short_query(database, identify, database, credentials.credentials)
     if principal is None:
         header = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-        raise ApiError(401, "this token is not known here, was revoked, or has expired", headers=header)
+        raise ApiError(401, "this token is unknown, was revoked, or has expired", headers=header)
     return principal
 
 
-# ``bearer`` is asked for so that the description of the interface names it; ``admit`` reads the header.
+# ``bearer`` is a dependency so that OpenAPI lists it; ``admit`` reads the header.
 async def authorize(
     needed: SecurityScopes,
     request: Request,
     _: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> Principal:
-    """``admit`` as a dependency, for the routes that need to know who it is."""
+    """Return the principal: ``admit`` as a dependency, for routes that use the principal."""
     return await admit(needed.scopes, request)
 
 
-ReaderDep = Annotated[Principal, Security(authorize, scopes=["read"])]
 SubmitterDep = Annotated[Principal, Security(authorize, scopes=["submit"])]
 AdminDep = Annotated[Principal, Security(authorize, scopes=["admin"])]
 WorkerDep = Annotated[Principal, Security(authorize, scopes=["worker"])]
 
-# For ``APIRouter(dependencies=…)``, where the route does not need to know who it is.
+# For ``APIRouter(dependencies=…)``: the scope is required, and the route does not use the principal.
 reads = Security(authorize, scopes=["read"])
 submits = Security(authorize, scopes=["submit"])
 administers = Security(authorize, scopes=["admin"])

@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: a POST that is sent again, since its answer was lost, makes nothing new."""
+"""``Idempotency-Key``: repeating a POST whose answer was lost creates nothing twice."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from backend.errors import ApiError, invalid
 
 
 @dataclass(frozen=True)
-class Request:
-    """A POST with a key.
+class KeyedRequest:
+    """A POST with an ``Idempotency-Key``.
 
     Attributes:
-        token_id: of who sent it; keys of two tokens have nothing to do with each other.
-        key: as it was sent.
-        body_sha256: of the body.
+        token_id: id of the token that sent it; equal keys of two tokens are independent.
+        key: the header's value.
+        body_sha256: SHA-256 of the body.
     """
 
     token_id: str
@@ -27,32 +27,41 @@ class Request:
     body_sha256: str
 
 
-def find(connection: Connection, request: Request) -> list[str] | None:
-    """Ids of the experiments that this request has made. Raises ApiError 422 where the key came with another body."""
+def find(connection: Connection, request: KeyedRequest) -> list[str] | None:
+    """Return the ids of the experiments that this request created before; None if it is new.
+
+    Raises:
+        ApiError: 422 if the key was used with another body.
+    """
     query = select(IdempotencyKey.body_sha256, IdempotencyKey.made).where(
         IdempotencyKey.token_id == request.token_id, IdempotencyKey.key == request.key
     )
-    known = connection.execute(query).one_or_none()
-    if known is None:
+    row = connection.execute(query).one_or_none()
+    if row is None:
         return None
-    if known.body_sha256 != request.body_sha256:
-        raise reused()
-    made: list[str] = known.made
-    return made
+    if row.body_sha256 != request.body_sha256:
+        raise key_reused()
+    experiment_ids: list[str] = row.made
+    return experiment_ids
 
 
-def keep(connection: Connection, request: Request, made: list[str]) -> bool:
-    """Remember what the request made; false where the same request is remembered already."""
+def remember(connection: Connection, request: KeyedRequest, experiment_ids: list[str]) -> bool:
+    """Store the ids of the experiments that the request created.
+
+    Returns:
+        False if the same request has been stored before.
+    """
     values = {
         "id": new_id(),
         "token_id": request.token_id,
         "key": request.key,
         "body_sha256": request.body_sha256,
-        "made": made,
+        "made": experiment_ids,
         "created_at": db_now(),
     }
     return insert_if_absent(connection, IdempotencyKey, values, unique=["token_id", "key"])
 
 
-def reused() -> ApiError:
-    return invalid("this Idempotency-Key was sent before with another body; take a new one")
+def key_reused() -> ApiError:
+    """Return the error for a key that was used with another body."""
+    return invalid("this Idempotency-Key was sent before with another body; use a new key")

@@ -1,4 +1,4 @@
-"""What every request passes: which host it is addressed to, a line in the log."""
+"""ASGI middleware of every request: the host check, security headers, the access log."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from common.origins import address, host_allowed, origin_allowed
 _log = structlog.get_logger(__name__)
 
 
-def _first(scope: Scope, wanted: bytes) -> str:
-    """The header of that name, the first where there are several; empty where there is none."""
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
+def _header(scope: Scope, name: bytes) -> str:
+    """Return the first header of that name; empty if absent."""
+    return next((value.decode("latin-1") for header, value in scope["headers"] if header == name), "")
 
 
 class HostCheck:
-    """Refuses requests addressed to another name, or sent by a web page of another origin.
+    """Refuses requests addressed to another host name, or sent by a web page of another origin.
 
-    A page on the internet can point a name of its own at 127.0.0.1 and then talk to this port as its own origin; it
-    cannot change the Host header that the browser sends with that. A page that another program serves on this machine
-    has another port, so its origin is compared with the Host as a whole.
+    A page on the internet can point its own host name at 127.0.0.1 and then talk to this port as its own origin (DNS
+    rebinding); it cannot change the Host header that the browser then sends. A page that another program serves on this
+    machine has another port, so its origin is compared with the whole Host. Starlette's TrustedHostMiddleware checks
+    the Host only.
 
     Args:
-        allowed: names that a request may be addressed to; ``*`` for any.
-        origins: of pages that may call beside this server's own, as ``https://lab.example`` behind a proxy with TLS.
+        app: the application behind this middleware.
+        allowed: host names that a request may be addressed to; ``*`` for any.
+        origins: other origins whose pages may call this API, such as ``https://lab.example`` behind a proxy with TLS.
     """
 
     def __init__(self, app: ASGIApp, allowed: Iterable[str], origins: Iterable[str] = ()) -> None:
@@ -39,22 +41,22 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            authority, page = _first(scope, b"host"), _first(scope, b"origin")
-            found = address(authority, scope["scheme"])
-            host = found.host if found else ""
+            authority, origin = _header(scope, b"host"), _header(scope, b"origin")
+            target = address(authority, scope["scheme"])
+            host = target.host if target else ""
             if "*" not in self._allowed and not host_allowed(host, self._allowed):
                 await problem_response(400, f"this backend does not answer to the name {host!r}")(scope, receive, send)
                 return
-            if not origin_allowed(page, authority, scope["scheme"], self._origins):
+            if not origin_allowed(origin, authority, scope["scheme"], self._origins):
                 await problem_response(403, "web pages of other origins may not call this API")(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
 
 class SecurityHeaders:
-    """Tells browsers to make of an answer no more than it is: no page, no frame, no other type, no copy on the disk.
+    """Adds headers that forbid browsers to sniff types, frame answers, run scripts in them or store them on disk.
 
-    The pages of the interface (``/docs``) are the only ones there are, and run the script that they bring.
+    The only pages of the API are ``/docs``, which may run the scripts that they include.
     """
 
     _ALWAYS = (
@@ -63,8 +65,8 @@ class SecurityHeaders:
         (b"referrer-policy", b"no-referrer"),
         (b"cross-origin-resource-policy", b"same-origin"),
     )
-    _NOTHING = b"default-src 'none'; frame-ancestors 'none'; sandbox"
-    _PAGES = (
+    _NO_CONTENT = b"default-src 'none'; frame-ancestors 'none'; sandbox"
+    _DOCS_PAGES = (
         b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
         b"img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
     )
@@ -77,24 +79,24 @@ class SecurityHeaders:
             await self.app(scope, receive, send)
             return
         path = scope["path"]
-        policy = self._PAGES if path == "/docs" or path.startswith("/docs/") else self._NOTHING
-        own = [*self._ALWAYS, (b"content-security-policy", policy)]
+        policy = self._DOCS_PAGES if path == "/docs" or path.startswith("/docs/") else self._NO_CONTENT
+        added = [*self._ALWAYS, (b"content-security-policy", policy)]
         if path.startswith("/api/"):
-            own.append((b"cache-control", b"no-store"))
+            added.append((b"cache-control", b"no-store"))
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(item for item in own if item[0] not in given)]
+                present = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(item for item in added if item[0] not in present)]
             await send(message)
 
         await self.app(scope, receive, with_headers)
 
 
 class AccessLog:
-    """One line a request; what workers and probes repeat every few seconds only at level debug.
+    """Writes one log line per request; requests that workers and probes repeat every few seconds at level debug.
 
-    A stream that its reader has left is a request that has ended, not an error.
+    A stream whose reader has closed it is a request that has ended, not an error.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -107,16 +109,16 @@ class AccessLog:
         began = time.perf_counter()
         status = 500
 
-        async def watched(message: Message) -> None:
+        async def record_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, record_status)
         except BaseExceptionGroup as group:
-            # Whoever leaves a stream before its end closes the pipe that the framework writes into.
+            # A client that leaves a stream before its end closes the pipe that the framework writes to.
             if group.split(anyio.BrokenResourceError)[1] is not None:
                 raise
         finally:

@@ -1,4 +1,4 @@
-"""The API's own description, made to say of errors what is true: they are problems (RFC 9457), never FastAPI's own."""
+"""The API's OpenAPI description: FastAPI's, with every error described as a problem (RFC 9457) and with examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core.specs import ExperimentSpec, SweepSpec
 
 _SCHEMAS = "#/components/schemas/"
 _SENT = "-Input"
-"""Behind the name of a schema that is sent to the backend, as FastAPI has it."""
+"""Suffix of the names of request schemas, as FastAPI writes it."""
 _SPEC: dict[str, Any] = {
     "dataset": "digits",
     "teacher": {"model": "resnet20", "training": {"epochs": 30}},
@@ -72,7 +72,7 @@ EVENTS_BODY = _body(
     },
 )
 _PROBLEMS: dict[str, dict[str, Any]] = {
-    "401": {"detail": "this token is not known here, was revoked, or has expired"},
+    "401": {"detail": "this token is unknown, was revoked, or has expired"},
     "403": {"detail": "this token does not have the scope submit"},
     "404": {"detail": "there is no run '06h0c81ndwa9x6sd'"},
     "409": {"detail": "this run has not ended, it is running; cancel it first"},
@@ -83,14 +83,14 @@ _PROBLEMS: dict[str, dict[str, Any]] = {
     },
 }
 _PARAMETERS = {
-    "key": "The id, or the name.",
-    "run_id": "Of the run.",
-    "worker_id": "Of the worker, as it registered.",
-    "artifact_id": "As the list of the run's artifacts has it.",
-    "sha256": "Of the weights, or the name that they were sent under.",
-    "token_id": "As the list of tokens has it.",
+    "key": "The id or the name.",
+    "run_id": "The run's id.",
+    "worker_id": "The worker's id, as it registered.",
+    "artifact_id": "The artifact's id, from the list of the run's artifacts.",
+    "sha256": "SHA-256 of the weights, or the name that they were uploaded under.",
+    "token_id": "The token's id, from the list of tokens.",
 }
-"""What stands in a path."""
+"""Descriptions of path parameters."""
 _BODIES: dict[str, dict[str, Any]] = {
     "CloneRequest": {"name": "digits, longer", "changes": {"training.epochs": 60, "seeds": "0..4"}},
     "ExperimentChange": {"tags": ["paper"], "notes": "The table of section 4."},
@@ -102,33 +102,33 @@ _BODIES: dict[str, dict[str, Any]] = {
     "ClaimRequest": {"key": "0123456789", "free_gpus": 1},
     "Outcome": {"attempt": 1, "outcome": "interrupted", "reason": "the worker was told to leave", "fault": False},
 }
-"""Of what is sent, by the name of its shape."""
-_FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
+"""Examples of request bodies, by the name of their schema."""
+_FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 
 
 def install(app: FastAPI) -> None:
-    """Replace the application's description by one with its problems in it; made once, at the first request."""
-    plain = app.openapi
+    """Replace the application's OpenAPI description; it is made once, at the first request."""
+    original = app.openapi
 
-    def described() -> dict[str, Any]:
+    def with_problems() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _with_problems(plain())
+            app.openapi_schema = _with_problems(original())
         return app.openapi_schema
 
-    app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = with_problems  # type: ignore[method-assign]  # FastAPI's documented way
 
 
 def operation_id(route: APIRoute) -> str:
-    """As ``runs-cancel``: what generators of clients make function names from."""
+    """Return an id such as ``runs-cancel``; client generators derive function names from it."""
     return "-".join([*map(str, route.tags[:1]), route.name]).replace(" ", "-").replace("_", "-")
 
 
 def _with_problems(description: dict[str, Any]) -> dict[str, Any]:
     schemas = description["components"]["schemas"]
-    for name in _FRAMEWORKS_OWN:
+    for name in _FASTAPI_ERRORS:
         schemas.pop(name, None)
     _add(schemas, ProblemDetails, "")
-    # As it is sent, where almost nothing is required; as it comes back, everything is there.
+    # The request forms, in which few fields are required; answers have every field.
     _add(schemas, ExperimentSpec, _SENT)
     _add(schemas, SweepSpec, _SENT)
     _add(schemas, EventBatch, _SENT)
@@ -139,10 +139,10 @@ def _with_problems(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add(schemas: dict[str, Any], model: type[BaseModel], suffix: str) -> None:
-    whole = model.model_json_schema(ref_template=f"{_SCHEMAS}{{model}}{suffix}")
-    parts = whole.pop("$defs", {})
-    schemas.update({f"{name}{suffix}": schema for name, schema in parts.items()})
-    schemas[f"{model.__name__}{suffix}"] = whole
+    schema = model.model_json_schema(ref_template=f"{_SCHEMAS}{{model}}{suffix}")
+    definitions = schema.pop("$defs", {})
+    schemas.update({f"{name}{suffix}": definition for name, definition in definitions.items()})
+    schemas[f"{model.__name__}{suffix}"] = schema
 
 
 def _describe(path: str, operation: dict[str, Any]) -> None:
@@ -150,24 +150,24 @@ def _describe(path: str, operation: dict[str, Any]) -> None:
         if parameter["in"] == "path":
             parameter.setdefault("description", _PARAMETERS[parameter["name"]])
     for content in operation.get("requestBody", {}).get("content", {}).values():
-        shape = content["schema"].get("anyOf", [content["schema"]])[0].get("$ref", "").removeprefix(_SCHEMAS)
-        if shape in _BODIES:
-            content["example"] = _BODIES[shape]
+        model = content["schema"].get("anyOf", [content["schema"]])[0].get("$ref", "").removeprefix(_SCHEMAS)
+        if model in _BODIES:
+            content["example"] = _BODIES[model]
     responses: dict[str, Any] = operation["responses"]
-    wanted = {code for code in responses if code >= "400"}
+    codes = {code for code in responses if code >= "400"}
     if operation.get("security"):
-        wanted |= {"401", "403"}
+        codes |= {"401", "403"}
     if "{" in path:
-        wanted.add("404")
+        codes.add("404")
     if operation.get("requestBody"):
-        wanted |= {"408", "413", "507"}  # it does not come, is too long, or finds no room
+        codes |= {"408", "413", "507"}  # the body does not arrive, is too long, or the disk is full
     if path.startswith("/api/"):
-        # A Host that is not ours; a parameter that the route does not know; an error of our own; the database is away.
-        # Every status is named, none left to a default, so that a test can tell an answer that nobody meant.
-        wanted |= {"400", "422", "500", "503"}
-    for code in sorted(wanted):
-        own = responses.get(code, {}).get("description", "")
-        text = own if own and code != "422" else HTTPStatus(int(code)).phrase
+        # A foreign Host; an unknown query parameter; an internal error; the database is unavailable.
+        # Every status is listed and none left to a default, so that a test can detect an unintended answer.
+        codes |= {"400", "422", "500", "503"}
+    for code in sorted(codes):
+        description = responses.get(code, {}).get("description", "")
+        text = description if description and code != "422" else HTTPStatus(int(code)).phrase
         responses[code] = {"description": text, "content": {MEDIA_TYPE: _problem(code)}}
 
 

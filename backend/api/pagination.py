@@ -1,7 +1,7 @@
-"""Pages of a list in any order. A cursor is opaque: where the last page ended, not how many pages there were.
+"""Keyset pagination: pages of a list in any order, by opaque cursors.
 
-It holds the last row's place in the order and its id, so that rows which come or go meanwhile are neither doubled nor
-passed over.
+A cursor holds the sort value and the id of the last row of a page. Rows that appear or vanish between two pages are
+therefore neither repeated nor skipped.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _ID = re.compile(ID_PATTERN)
 
 
 @dataclass(frozen=True)
-class Order:
-    """An order of rows.
+class SortOrder:
+    """A sort order of rows.
 
     Attributes:
-        name: as the request says it; a cursor of one order means nothing in another.
-        by: what is sorted by, never NULL; None for the id alone.
-        row_id: that settles ties.
-        kind: of the values of ``by``.
+        name: its name in requests; a cursor is valid for one sort order only.
+        by: the sort column, never NULL; None to sort by id alone.
+        row_id: the id column, which breaks ties.
+        kind: type of the values of ``by``.
         descending: greatest first.
     """
 
@@ -42,20 +42,25 @@ class Order:
     kind: type[str | int | float | datetime]
     descending: bool
 
-    def applied(self, query: Select[*tuple[Any, ...]], cursor: str | None) -> Any:
-        """The query in this order, from behind the cursor on."""
+    def apply(self, query: Select[*tuple[Any, ...]], cursor: str | None) -> Any:
+        """Return the query in this order, starting after the cursor."""
         columns = [self.row_id] if self.by is None else [self.by, self.row_id]
         if cursor:
-            query = query.where(self._behind(cursor))
+            query = query.where(self._after(cursor))
         return query.order_by(*(column.desc() if self.descending else column.asc() for column in columns))
 
     def cursor(self, value: Any, row_id: str) -> str:
-        """Of a row whose ``by`` has this value."""
-        plain = value.isoformat() if isinstance(value, datetime) else value
-        text = json.dumps([self.name, plain, row_id], separators=(",", ":"))
+        """Return the cursor of a row.
+
+        Args:
+            value: the row's value of ``by``.
+            row_id: the row's id.
+        """
+        json_value = value.isoformat() if isinstance(value, datetime) else value
+        text = json.dumps([self.name, json_value, row_id], separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
-    def _behind(self, cursor: str) -> ColumnElement[bool]:
+    def _after(self, cursor: str) -> ColumnElement[bool]:
         value, row_id = self._read(cursor)
         beyond = self.row_id < row_id if self.descending else self.row_id > row_id
         if self.by is None:
@@ -63,10 +68,14 @@ class Order:
         return or_(self.by < value if self.descending else self.by > value, and_(self.by == value, beyond))
 
     def _read(self, cursor: str) -> tuple[Any, str]:
-        """Raises ApiError 422 where it is not one of ours."""
+        """Return the sort value and the row id of a cursor.
+
+        Raises:
+            ApiError: 422 if this list has not made the cursor in this order.
+        """
         try:
-            found = read_json(base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)), _BOUNDS)
-            name, value, row_id = found
+            padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+            name, value, row_id = read_json(base64.urlsafe_b64decode(padded), _BOUNDS)
             if self.by is None:
                 value = None
             elif self.kind is datetime:
@@ -78,12 +87,12 @@ class Order:
                 value = float(value)
             fits = self.by is None or (isinstance(value, self.kind) and not isinstance(value, bool))
         except (binascii.Error, UnicodeError, ValueError, TypeError, OverflowError):
-            raise _unknown() from None
+            raise _invalid_cursor() from None
         if not fits or name != self.name or not isinstance(row_id, str) or not _ID.fullmatch(row_id):
-            raise _unknown()
+            raise _invalid_cursor()
         return value, row_id
 
 
-def _unknown() -> ApiError:
-    text = "this cursor is not one that this list has given out in this order"
+def _invalid_cursor() -> ApiError:
+    text = "this cursor does not belong to this list in this order; start again without a cursor"
     return invalid(text, ProblemField(path="cursor", message="unknown"))

@@ -1,4 +1,4 @@
-"""What a request asks for by name: what no route knows is refused, and not passed over without a word."""
+"""Query parameters that a route does not have are refused instead of ignored."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from pydantic import BaseModel
 
 
 async def refuse_unknown(request: Request) -> None:
-    """A filter that is misspelt would show the wrong rows. Raises RequestValidationError with every such name."""
+    """Refuse unknown query parameters: if a misspelt filter were ignored, the list would show the wrong rows.
+
+    Raises:
+        RequestValidationError: one problem per unknown parameter.
+    """
     if request.scope["query_string"]:
         route: APIRoute = request.scope["route"]
-        known = list(dict.fromkeys(_names(route.dependant)))
-        there = f"there are {', '.join(known)}" if known else "there are none here"
-        unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
+        parameters = list(dict.fromkeys(_names(route.dependant)))
+        unknown = [name for name in dict.fromkeys(request.query_params) if name not in parameters]
         if unknown:
-            message = f"no such parameter; {there}"
+            available = f"its parameters are {', '.join(parameters)}" if parameters else "it has no parameters"
+            message = f"this route has no such parameter; {available}"
             raise RequestValidationError(
                 [{"type": "extra_forbidden", "loc": ("query", name), "msg": message} for name in unknown]
             )
 
 
 def _names(dependant: Dependant) -> list[str]:
-    found: list[str] = []
+    names: list[str] = []
     for parameter in dependant.query_params:
         kind = parameter.field_info.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):  # one that stands for all its fields
-            found += [field.alias or name for name, field in kind.model_fields.items()]
+        if isinstance(kind, type) and issubclass(kind, BaseModel):  # a query model: each of its fields is a parameter
+            names += [field.alias or name for name, field in kind.model_fields.items()]
         else:
-            found.append(parameter.alias)
-    return found + [name for inner in dependant.dependencies for name in _names(inner)]
+            names.append(parameter.alias)
+    return names + [name for inner in dependant.dependencies for name in _names(inner)]

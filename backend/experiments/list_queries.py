@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, and_, exists, func, literal, not_, or_, select
 from sqlalchemy.orm import Session
 
-from backend.api.pagination import Order
+from backend.api.pagination import SortOrder
 from backend.db import UtcDateTime
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
 from backend.experiments import serializers
@@ -94,7 +94,7 @@ def run_page(session: Session, kept: RunQuery, experiment: Experiment | None) ->
     """A page of runs, of that experiment where one is given."""
     sort, limit = kept.sort, kept.limit
     place = _run_place(sort.removeprefix("-"))
-    order = Order(sort, place.by, Run.id.expression, place.kind, sort.startswith("-"))
+    order = SortOrder(sort, place.by, Run.id.expression, place.kind, sort.startswith("-"))
     # First the ids alone, which an index has in it with all that runs are ordered by; then the rows of this page.
     query = select(Run.id, literal(None) if place.by is None else place.by).select_from(Run)
     query = query.outerjoin(Experiment, Experiment.id == Run.experiment_id)
@@ -112,7 +112,7 @@ def run_page(session: Session, kept: RunQuery, experiment: Experiment | None) ->
         matching = select(func.count()).select_from(Run).outerjoin(Experiment, Experiment.id == Run.experiment_id)
         total = session.scalars(matching.where(*conditions)).one()
     connection = session.connection()
-    found = connection.execute(order.applied(query.where(*conditions), kept.cursor).limit(limit + 1)).all()
+    found = connection.execute(order.apply(query.where(*conditions), kept.cursor).limit(limit + 1)).all()
     shown = [run_id for run_id, _ in found[:limit]]
     items = {item.id: item for item in serializers.run_summaries(connection, serializers.of_ids(connection, shown))}
     more = len(found) > limit
@@ -127,9 +127,9 @@ def experiment_page(session: Session, kept: ExperimentQuery) -> ExperimentPage:
     """A page of experiments."""
     sort, limit = kept.sort, kept.limit
     by = Experiment.name.expression if sort.endswith("name") else None
-    order = Order(sort, by, Experiment.id.expression, str, sort.startswith("-"))
+    order = SortOrder(sort, by, Experiment.id.expression, str, sort.startswith("-"))
     conditions = _experiment_conditions(kept) + _archived(kept.archived)
-    rows = list(session.scalars(order.applied(select(Experiment).where(*conditions), kept.cursor).limit(limit + 1)))
+    rows = list(session.scalars(order.apply(select(Experiment).where(*conditions), kept.cursor).limit(limit + 1)))
     more = len(rows) > limit
     last = rows[limit - 1] if more else None
     total = None

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from backend.api import idempotency
-from backend.api.boundary import refuse_abandoned
+from backend.api.boundary import check_client_waits
 from backend.artifacts import uploads
 from backend.db.models import Experiment, ExperimentTag
 from backend.errors import ApiError, conflict
@@ -25,7 +25,7 @@ from core.specs.experiment import NAME_LENGTH
 from core.specs.sweep import renamed
 
 
-def once(connection: Connection, request: idempotency.Request | None, make: Callable[[], list[str]]) -> list[str]:
+def once(connection: Connection, request: idempotency.KeyedRequest | None, make: Callable[[], list[str]]) -> list[str]:
     """Ids of the experiments that ``make`` makes, or that the same request made before.
 
     Raises ApiError 409 where those have been deleted since, 422 where the key came with another body.
@@ -42,8 +42,8 @@ def once(connection: Connection, request: idempotency.Request | None, make: Call
             if known is None:
                 raise
         else:
-            if not idempotency.keep(connection, request, made):
-                raise idempotency.reused()
+            if not idempotency.remember(connection, request, made):
+                raise idempotency.key_reused()
             return made
     if set(connection.scalars(select(Experiment.id).where(Experiment.id.in_(known[:1])))) != set(known[:1]):
         raise conflict("what this request made has been deleted since; send it with a new Idempotency-Key")
@@ -76,8 +76,8 @@ def preview(session: Session, spec: ExperimentSpec, settings: Settings, *, draft
     return planning.preview(session, spec, stored, draft)
 
 
-def request_of(principal: Principal, key: str | None, body_sha256: str) -> idempotency.Request | None:
-    return idempotency.Request(principal.token_id, key, body_sha256) if key else None
+def request_of(principal: Principal, key: str | None, body_sha256: str) -> idempotency.KeyedRequest | None:
+    return idempotency.KeyedRequest(principal.token_id, key, body_sha256) if key else None
 
 
 def parse_many(data: Any) -> list[tuple[str, ExperimentSpec]]:
@@ -94,7 +94,7 @@ def parse_many(data: Any) -> list[tuple[str, ExperimentSpec]]:
     problems: list[Problem] = []
     refused = 0
     for index, item in enumerate(given):
-        refuse_abandoned()
+        check_client_waits()
         prefix = f"experiments.{index}"
         try:
             specs.append((f"{prefix}.", parse_experiment(item)))

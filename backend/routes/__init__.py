@@ -1,4 +1,4 @@
-"""The routes, one module a subject, each with a ``router``."""
+"""The routes: one module per subject, each with a ``router``."""
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -38,11 +38,11 @@ API: tuple[APIRouter, ...] = (
     uploads.router,
     tokens.router,
 )
-"""Under ``/api/v1``, in the order in which a request is held against them: what trainings send comes first."""
+"""Routers under ``/api/v1`` in the order of matching: the routes that trainings call most come first."""
 
 _BY_SUBJECT = [route for router in (*API[1:], API[0]) for route in router.routes if isinstance(route, APIRoute)]
 TAGS = list(dict.fromkeys(str(tag) for route in _BY_SUBJECT for tag in route.tags))
-"""The subjects in the order of the interface's page, where the workers' own comes last."""
+"""The tags in the order of the ``/docs`` page; the worker protocol comes last."""
 
 ROOT: tuple[APIRouter, ...] = (health.router, monitoring.router)
-"""Without a prefix."""
+"""Routers without a prefix."""

@@ -1,4 +1,4 @@
-"""What goes on now."""
+"""The present activity in one answer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ router = APIRouter(tags=["activity"], route_class=BoundedRoute)
 @router.get("/activity", dependencies=[reads], response_model=Activity)
 def read_activity(
     session: SessionDep,
-    hours: Annotated[float, Query(gt=0, le=24 * 366, description="How far back to look for what has failed.")] = 24.0,
+    hours: Annotated[float, Query(gt=0, le=24 * 366, description="Failed runs of this many hours are listed.")] = 24.0,
 ) -> Response:
-    """What runs with its time left, what waits and for what, what has failed lately, the workers, the newest results.
+    """Return running runs with their remaining time, waiting runs with the reason, recent failures, workers, results.
 
-    One answer of bounded size, made for being asked for again and again.
+    One answer of bounded size; it is cheap enough to be polled.
     """
     return Response(activity.activity(session, hours).model_dump_json(), media_type="application/json")

@@ -1,4 +1,4 @@
-"""Files of runs: list, download."""
+"""Files of runs: list and download."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _BINARY = {_MEDIA: {"schema": {"type": "string", "format": "binary"}}}
 
 @router.get("")
 def list_artifacts(run_id: str, session: SessionDep, store: StoreDep) -> ArtifactList:
-    """The files that a run's attempts have left: weights, checkpoints, journals, output."""
-    found = _files(session, store, run_id)
-    items = [Artifact(id=file.id, attempt=file.attempt, name=file.name, size=file.size) for file in found]
+    """List the files of a run's attempts: weights, checkpoints, journals, output."""
+    files = _files(session, store, run_id)
+    items = [Artifact(id=file.id, attempt=file.attempt, name=file.name, size=file.size) for file in files]
     return ArtifactList(run_id=run_id, items=items)
 
 
@@ -38,18 +38,18 @@ def list_artifacts(run_id: str, session: SessionDep, store: StoreDep) -> Artifac
     response_class=FileResponse,
     responses={
         200: {"content": _BINARY, "description": "The file"},
-        206: {"content": _BINARY, "description": "The part of it that Range asks for"},
-        416: {"description": "The file ends before that range begins"},
+        206: {"content": _BINARY, "description": "The requested range of the file"},
+        416: {"description": "The range begins after the end of the file"},
     },
 )
 def download_artifact(
     run_id: str, artifact_id: str, request: Request, session: SessionDep, store: StoreDep
 ) -> Response:
-    """Download a file, or with a `Range` header the bytes that it asks for."""
+    """Download a file, or the bytes that a `Range` header names."""
     file = next((item for item in _files(session, store, run_id) if item.id == artifact_id), None)
     if file is None:
         raise not_found("artifact", artifact_id)
-    part = _wanted(request, file)
+    part = _requested_range(request, file)
     name = PurePosixPath(file.name).name
     if file.path is not None:
         return FileResponse(file.path, filename=name, media_type=_MEDIA)
@@ -74,25 +74,28 @@ def _files(session: Session, store: Store, run_id: str) -> list[StoredFile]:
     return store.files(run.id, list(attempts))
 
 
-def _wanted(request: Request, file: StoredFile) -> tuple[int, int] | None:
-    """Start and stop (not included) of the part that is asked for; None where all of it is.
+def _requested_range(request: Request, file: StoredFile) -> tuple[int, int] | None:
+    """Return the start and the (exclusive) stop of the requested range; None for the whole file.
 
-    A range that is none, or several, or of a file that was another (If-Range), is passed over (RFC 9110, 14.2). It is
-    taken off the request then, for who else reads it. Raises ApiError 416 beyond the end.
+    An invalid range, several ranges, or a range of another version of the file (If-Range) are ignored (RFC 9110, 14.2).
+    The header is then removed from the request, because FileResponse reads it too.
+
+    Raises:
+        ApiError: 416 if the range begins after the end of the file.
     """
-    given = request.headers.get("range")
-    if given is None:
+    header = request.headers.get("range")
+    if header is None:
         return None
-    match = _RANGE.fullmatch(given.replace(" ", ""))
+    match = _RANGE.fullmatch(header.replace(" ", ""))
     first, last = (match[1], match[2]) if match else ("", "")
-    other = bool(file.sha256) and request.headers.get("if-range", f'"{file.sha256}"') != f'"{file.sha256}"'
-    if other or not (first or last) or (first and last and int(last) < int(first)):
+    file_changed = bool(file.sha256) and request.headers.get("if-range", f'"{file.sha256}"') != f'"{file.sha256}"'
+    if file_changed or not (first or last) or (first and last and int(last) < int(first)):
         request.scope["headers"] = [item for item in request.scope["headers"] if item[0] != b"range"]
         return None
     if (first and int(first) >= file.size) or (not first and int(last) == 0) or file.size == 0:
         raise ApiError(
             416,
-            f"the file has {file.size} bytes, and the range begins behind them",
+            f"the file has {file.size} bytes; the range begins after its end",
             headers={"Content-Range": f"bytes */{file.size}"},
         )
     if not first:

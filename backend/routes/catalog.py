@@ -1,4 +1,4 @@
-"""What a spec may name, and its schema: what forms are made from."""
+"""The catalog: the entries that a spec may name, and the schema of a spec. Forms are made from it."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ router = APIRouter(tags=["catalog"], dependencies=[reads], route_class=BoundedRo
 
 @router.get("/catalog")
 def read_catalog() -> Catalog:
-    """Methods, models, data sets and metrics with their parameters as JSON schemas, and the schema of a spec."""
+    """Return methods, models, data sets and metrics, their parameters as JSON schemas, and the schema of a spec."""
     return Catalog(**catalog.describe(), experiment_schema=ExperimentSpec.model_json_schema())

@@ -1,4 +1,4 @@
-"""A run as it happens: server-sent events, read from the database twice a second."""
+"""Live updates of a run: server-sent events and long polling, read from the database twice a second."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from core.protocol.public import TERMINAL, ProblemField, RunProgress
 router = APIRouter(tags=["runs"], dependencies=[reads], route_class=BoundedRoute)
 
 _PERIOD_SECONDS = 0.5
-_LINES = 500
+_MAX_LINES = 500
 
 
 @dataclass(frozen=True)
-class Position:
-    """How far a reader is; as text it is the id of an event.
+class StreamCursor:
+    """How far a reader has read; its text is the id of an event.
 
     Attributes:
         ingest: cursor of the metrics.
@@ -47,18 +47,26 @@ class Position:
         return f"{self.ingest}-{self.line}"
 
     @classmethod
-    def parse(cls, text: str) -> Position | None:
-        """The inverse of ``str``; None for a text that is no position."""
+    def parse(cls, text: str) -> StreamCursor | None:
+        """Return the cursor of a text made by ``str``; None if the text is not a cursor."""
         match = re.fullmatch(r"(\d{1,15})-(\d{1,15})", text, re.ASCII)
         return cls(int(match[1]), int(match[2])) if match else None
 
 
 @dataclass(frozen=True)
-class _News:
-    """What one look at the database found: events in order, and whether the run has ended and all is said."""
+class _Update:
+    """The result of one read of the database.
+
+    Attributes:
+        events: the new events in order.
+        cursor: cursor after them.
+        progress: the run's progress.
+        full: there are more log lines to read at once.
+        ended: the run has ended, and every event has been read.
+    """
 
     events: list[ServerSentEvent]
-    position: Position
+    cursor: StreamCursor
     progress: RunProgress
     full: bool
     ended: bool
@@ -69,17 +77,17 @@ def _token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(b
 
 
 TokenDep = Annotated[str, Depends(_token)]
-"""What the request was allowed by: looked at again while it lasts."""
+"""The request's token, which is checked again while the stream lasts."""
 
 
 def _still_allowed(database: Database, token: str) -> bool:
-    """Whether the token has neither expired nor been revoked since the request began."""
+    """Return whether the token has neither expired nor been revoked since the request began."""
     principal = identify(database, token)
     return principal is not None and "read" in principal.scopes
 
 
 def _existing_run(run_id: str, database: DatabaseDep) -> str:
-    # As a dependency, so that it is answered with 404 before the stream begins, and its session does not outlive it.
+    # A dependency, so that 404 is answered before the stream begins and the session is closed before it.
     with database.read() as session:
         if session.get(models.Run, run_id) is None:
             raise not_found("run", run_id)
@@ -92,30 +100,30 @@ async def read_events(
     request: Request,
     database: DatabaseDep,
     token: TokenDep,
-    since: Annotated[int, Query(ge=0, le=MAX_COUNT, description="Cursor of metrics already read.")] = 0,
+    since: Annotated[int, Query(ge=0, le=MAX_COUNT, description="Cursor of the metrics already read.")] = 0,
     after: Annotated[int, Query(ge=0, le=MAX_COUNT, description="Number of the last log line already read.")] = 0,
-    max_points: Annotated[int, Query(ge=1, le=20_000, description="The most entries in a series of one event.")] = 2000,
-    last_event_id: Annotated[str, Header(description="Goes on after that event.")] = "",
+    max_points: Annotated[int, Query(ge=1, le=20_000, description="Maximum number of points per series.")] = 2000,
+    last_event_id: Annotated[str, Header(description="The stream continues after this event.")] = "",
 ) -> AsyncIterator[ServerSentEvent]:
-    """The run as it happens, until it ends.
+    """Stream a run's events until it ends.
 
-    `state` (RunProgress) first and at each change, `metrics` (MetricsReply: the points that are new), `log` (LogLine),
-    and `end` (RunProgress) once the run has ended and everything before it is sent; the stream then closes. Each id
-    can be given back as `Last-Event-ID`. The stream ends without `end` where the run is deleted, or the token revoked.
+    `state` (RunProgress) comes first and at each change, `metrics` (MetricsReply) with new points, `log` (LogLine), and
+    `end` (RunProgress) once the run has ended and everything before it is sent; the stream then closes. Any event id
+    can be sent back as `Last-Event-ID`. The stream ends without `end` if the run is deleted or the token is revoked.
     """
     stopping: threading.Event = request.app.state.stopping
-    position = Position.parse(last_event_id) or Position(since, after)
+    stream_cursor = StreamCursor.parse(last_event_id) or StreamCursor(since, after)
     progress: RunProgress | None = None
     while not stopping.is_set():
-        news = await run_in_threadpool(_look, database, token, run_id, position, progress, max_points)
-        if news is None:  # deleted in the meantime, or no longer for this reader
+        update = await run_in_threadpool(_read_update, database, token, run_id, stream_cursor, progress, max_points)
+        if update is None:  # the run was deleted meanwhile, or the token is no longer valid
             return
-        for event in news.events:
+        for event in update.events:
             yield event
-        if news.ended:
+        if update.ended:
             return
-        position, progress = news.position, news.progress
-        if not news.full:
+        stream_cursor, progress = update.cursor, update.progress
+        if not update.full:
             await anyio.sleep(_PERIOD_SECONDS)
 
 
@@ -125,26 +133,29 @@ async def read_news(
     request: Request,
     database: DatabaseDep,
     token: TokenDep,
-    cursor: Annotated[str, Query(max_length=100, description="Of the answer before; left out, from the start.")] = "",
-    wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait for something new.")] = 25.0,
-    max_points: Annotated[int, Query(ge=1, le=20_000, description="The most entries in a series.")] = 2000,
+    cursor: Annotated[
+        str, Query(max_length=100, description="The cursor of the previous answer; empty to read from the start.")
+    ] = "",
+    wait: Annotated[float, Query(ge=0, le=60, description="Maximum seconds to wait for something new.")] = 25.0,
+    max_points: Annotated[int, Query(ge=1, le=20_000, description="Maximum number of points per series.")] = 2000,
     tail: Annotated[
-        int | None, Query(ge=1, le=500, description="From the start: only the last lines of the log.")
+        int | None, Query(ge=1, le=500, description="Without a cursor: only this many last lines of the log.")
     ] = None,
 ) -> RunNews:
-    """What is new about a run since a cursor, waiting for it a while: for what cannot read the stream of its events.
+    """Wait for updates of a run after a cursor (long polling), for clients that cannot read server-sent events.
 
-    Ask again with the answer's cursor until `ended`. An answer without metrics and lines says that nothing has come.
+    Repeat the request with the answer's cursor until `ended` is true. If nothing is new within `wait` seconds, the
+    answer has no metrics and no lines.
     """
     stopping: threading.Event = request.app.state.stopping
     numbers, _, state = cursor.partition(":")
-    position = Position.parse(numbers)
-    if cursor and position is None:
-        text = "this cursor is not one that this run has given out"
+    stream_cursor = StreamCursor.parse(numbers)
+    if cursor and stream_cursor is None:
+        text = "this cursor does not belong to this run; start again without a cursor"
         raise invalid(text, ProblemField(path="cursor", message="unknown"))
     until = time.monotonic() + wait
     while True:
-        news = await run_in_threadpool(_news, database, token, run_id, position, max_points, tail)
+        news = await run_in_threadpool(_news, database, token, run_id, stream_cursor, max_points, tail)
         new = news.metrics.series or news.lines or news.ended or news.state != state
         if new or stopping.is_set() or time.monotonic() >= until or await request.is_disconnected():
             return news
@@ -152,19 +163,19 @@ async def read_news(
 
 
 def _news(
-    database: Database, token: str, run_id: str, known: Position | None, max_points: int, tail: int | None
+    database: Database, token: str, run_id: str, start: StreamCursor | None, max_points: int, tail: int | None
 ) -> RunNews:
     if not _still_allowed(database, token):
-        raise ApiError(401, "this token was revoked, or has expired, while its request was waiting")
-    position = known or Position()
+        raise ApiError(401, "this token was revoked or has expired while its request was waiting")
+    cursor = start or StreamCursor()
     with database.read() as session:
         run = session.get(models.Run, run_id)
         if run is None:
             raise not_found("run", run_id)
         progress = _progress(run)
-        metrics = point_store.reply(session, run, None, position.ingest, max_points)
-        lines = log_store.read(session, run_id, position.line, _LINES, None if known else tail).lines
-    after = Position(metrics.cursor, lines[-1].number if lines else position.line)
+        metrics = point_store.reply(session, run, None, cursor.ingest, max_points)
+        lines = log_store.read(session, run_id, cursor.line, _MAX_LINES, None if start else tail).lines
+    after = StreamCursor(metrics.cursor, lines[-1].number if lines else cursor.line)
     return RunNews(
         run_id=run_id,
         cursor=f"{after}:{progress.state}",
@@ -172,14 +183,18 @@ def _news(
         progress=progress,
         metrics=metrics,
         lines=lines,
-        ended=progress.state in TERMINAL and len(lines) < _LINES,
+        ended=progress.state in TERMINAL and len(lines) < _MAX_LINES,
     )
 
 
-def _look(
-    database: Database, token: str, run_id: str, position: Position, known: RunProgress | None, max_points: int
-) -> _News | None:
-    """Read what is new, in one short session: none is held while the stream waits."""
+def _read_update(
+    database: Database, token: str, run_id: str, cursor: StreamCursor, previous: RunProgress | None, max_points: int
+) -> _Update | None:
+    """Read new events in one short session, so that no session is held while the stream waits.
+
+    Returns:
+        None if the run was deleted or the token is no longer valid.
+    """
     if not _still_allowed(database, token):
         return None
     with database.read() as session:
@@ -187,22 +202,22 @@ def _look(
         if run is None:
             return None
         progress = _progress(run)
-        metrics = point_store.reply(session, run, None, position.ingest, max_points)
-        lines = log_store.read(session, run_id, position.line, _LINES, None).lines
-    full = len(lines) == _LINES
+        metrics = point_store.reply(session, run, None, cursor.ingest, max_points)
+        lines = log_store.read(session, run_id, cursor.line, _MAX_LINES, None).lines
+    full = len(lines) == _MAX_LINES
     events: list[ServerSentEvent] = []
-    if progress != known:
-        events.append(ServerSentEvent(event="state", id=str(position), data=progress))
+    if progress != previous:
+        events.append(ServerSentEvent(event="state", id=str(cursor), data=progress))
     if metrics.series:
-        position = replace(position, ingest=metrics.cursor)
-        events.append(ServerSentEvent(event="metrics", id=str(position), data=metrics))
+        cursor = replace(cursor, ingest=metrics.cursor)
+        events.append(ServerSentEvent(event="metrics", id=str(cursor), data=metrics))
     for line in lines:
-        position = replace(position, line=line.number)
-        events.append(ServerSentEvent(event="log", id=str(position), data=line))
+        cursor = replace(cursor, line=line.number)
+        events.append(ServerSentEvent(event="log", id=str(cursor), data=line))
     ended = progress.state in TERMINAL and not full
     if ended:
-        events.append(ServerSentEvent(event="end", id=str(position), data=progress))
-    return _News(events, position, progress, full, ended)
+        events.append(ServerSentEvent(event="end", id=str(cursor), data=progress))
+    return _Update(events, cursor, progress, full, ended)
 
 
 def _progress(run: models.Run) -> RunProgress:

@@ -1,4 +1,4 @@
-"""Experiments: list, look at, cancel, pause, put before others, tag, archive, delete. ``submissions`` makes them."""
+"""Experiments: list, read, cancel, pause, prioritize, tag, archive, delete. ``submissions`` creates them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ router = APIRouter(prefix="/experiments", tags=["experiments"], route_class=Boun
 
 
 @router.get("", dependencies=[reads])
-def experiments(session: SessionDep, kept: Annotated[list_queries.ExperimentQuery, Query()]) -> public.ExperimentPage:
-    """Experiments, newest first unless asked otherwise."""
-    return list_queries.experiment_page(session, kept)
+def experiments(session: SessionDep, query: Annotated[list_queries.ExperimentQuery, Query()]) -> public.ExperimentPage:
+    """List experiments, newest first by default."""
+    return list_queries.experiment_page(session, query)
 
 
-# ``:path``, since a name may hold a slash.
+# ``:path``, because a name may contain a slash.
 @router.get("/{key:path}", dependencies=[reads])
 def experiment(key: str, session: SessionDep) -> public.Experiment:
-    """An experiment with its runs, by its id or its name."""
+    """Read an experiment with its runs, by its id or its name."""
     return serializers.whole_experiment(session.connection(), find(session, key))
 
 
 @router.post("/{key:path}/cancel", dependencies=[submits])
 def cancel(key: str, database: DatabaseDep) -> public.Experiment:
-    """Cancel every run that has not ended; a teacher only where no other experiment needs it. Repeating is harmless."""
+    """Cancel every run that has not ended; a teacher only if no other experiment needs it. Repeating is harmless."""
     with database.write() as session:
         experiment_id = find(session, key).id
         lifecycle.cancel_experiment(session, experiment_id, now(session))
@@ -46,9 +46,9 @@ def cancel(key: str, database: DatabaseDep) -> public.Experiment:
 
 @router.post("/{key:path}/pause", dependencies=[submits])
 def pause(key: str, database: DatabaseDep) -> public.Experiment:
-    """Pause every run that has not ended; a teacher only where no other experiment waits for it.
+    """Pause every run that has not ended; a teacher only if no other experiment waits for it.
 
-    Runs that train are `pausing` until their workers have handed them back with a checkpoint. Repeating is harmless.
+    A training run is `pausing` until its worker has returned it to the queue with a checkpoint. Repeating is harmless.
     """
     with database.write() as session:
         experiment_id = find(session, key).id
@@ -58,7 +58,7 @@ def pause(key: str, database: DatabaseDep) -> public.Experiment:
 
 @router.post("/{key:path}/resume", dependencies=[submits])
 def resume(key: str, database: DatabaseDep, waker: WakerDep) -> public.Experiment:
-    """Let every paused run go on, from its checkpoint. Repeating is harmless."""
+    """Resume every paused run from its checkpoint. Repeating is harmless."""
     with database.write() as session:
         experiment_id = find(session, key).id
         pausing.resume_experiment(session, experiment_id, now(session))
@@ -70,7 +70,7 @@ def resume(key: str, database: DatabaseDep, waker: WakerDep) -> public.Experimen
 def priority(key: str, change: public.PriorityChange, database: DatabaseDep) -> public.Experiment:
     """Change the priority of every run that has not ended.
 
-    A teacher that other experiments wait for too keeps the highest among them.
+    A teacher that other experiments also wait for keeps the highest priority among them.
     """
     with database.write() as session:
         experiment_id = find(session, key).id
@@ -79,17 +79,17 @@ def priority(key: str, change: public.PriorityChange, database: DatabaseDep) -> 
 
 
 @router.patch("/{key:path}", dependencies=[submits])
-def change(key: str, wanted: ExperimentChange, database: DatabaseDep) -> public.Experiment:
+def change(key: str, changes: ExperimentChange, database: DatabaseDep) -> public.Experiment:
     """Change an experiment's tags and notes. Its spec stays as it was submitted."""
     with database.write() as session:
         found = find(session, key)
-        experiment_edits.change(session, found, wanted)
+        experiment_edits.change(session, found, changes)
     return whole(database, found.id)
 
 
 @router.post("/{key:path}/archive", dependencies=[submits])
 def archive(key: str, database: DatabaseDep) -> public.Experiment:
-    """Leave an experiment and its runs out of lists; its runs go on. Repeating is harmless."""
+    """Hide an experiment and its runs from lists; its runs continue. Repeating is harmless."""
     with database.write() as session:
         found = find(session, key)
         found.archived_at = found.archived_at or now(session)
@@ -109,33 +109,36 @@ def unarchive(key: str, database: DatabaseDep) -> public.Experiment:
     "/{key:path}",
     status_code=204,
     dependencies=[submits],
-    responses={409: {"description": "A run of it has not ended"}},
+    responses={409: {"description": "One of its runs has not ended"}},
 )
 def delete(key: str, database: DatabaseDep, store: StoreDep, tasks: BackgroundTasks) -> None:
-    """Delete an experiment with its runs, their metrics, logs and files. It cannot be had back.
+    """Delete an experiment with its runs, their metrics, logs and files. Deletion is final.
 
-    409 while one of its runs has not ended. A teacher that other experiments use stays, with all that is its own.
+    409 if one of its runs has not ended. A teacher that other experiments use is kept with its metrics, logs and files.
     """
     with database.write() as session:
-        gone = experiment_edits.delete_experiment(session, find(session, key))
-    tasks.add_task(store.remove_runs, gone)
+        deleted = experiment_edits.delete_experiment(session, find(session, key))
+    tasks.add_task(store.remove_runs, deleted)
 
 
 def whole(database: Database, experiment_id: str) -> public.Experiment:
-    """What the answer to a change shows."""
-    # After the commit: reading thousands of runs would hold SQLite's one writer up.
+    """Return the experiment with its runs: the answer to a change."""
+    # After the commit: reading thousands of runs would block SQLite's one writer.
     with database.read() as session:
         connection = session.connection()
         return serializers.whole_experiment(connection, serializers.experiment_of_id(connection, experiment_id))
 
 
 def find(session: Session, key: str) -> Experiment:
-    """An experiment by its id, else by its name. Raises ApiError 404."""
-    # Names of older versions are as they were typed, those of today in Unicode's normal form.
+    """Return an experiment by its id, or else by its name.
+
+    Raises:
+        ApiError: 404 if there is none.
+    """
+    # Older versions stored names as they were typed; today they are stored in Unicode normal form.
     names = dict.fromkeys((key, normal(key)))
-    found = (
-        session.get(Experiment, key) or session.scalars(select(Experiment).where(Experiment.name.in_(names))).first()
-    )
-    if found is None:
+    by_name = select(Experiment).where(Experiment.name.in_(names))
+    experiment = session.get(Experiment, key) or session.scalars(by_name).first()
+    if experiment is None:
         raise not_found("experiment", key)
-    return found
+    return experiment

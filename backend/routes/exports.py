@@ -1,4 +1,4 @@
-"""Whole records, for repeating runs and for other programs."""
+"""Complete records of runs and experiments, for repeating runs and for other programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/exports", tags=["exports"], dependencies=[reads], ro
 
 @router.get("/runs/{run_id}")
 def run_record(run_id: str, session: SessionDep) -> RunRecord:
-    """Everything needed to repeat a run: spec, fingerprint, package versions, commit with its changes, hardware."""
+    """Export what is needed to repeat a run: spec, fingerprint, package versions, commit with its changes, hardware."""
     return records.run_record(session, run_id)
 
 
@@ -32,13 +32,13 @@ def run_record(run_id: str, session: SessionDep) -> RunRecord:
 )
 def experiment_record(
     session: SessionDep,
-    experiment: Annotated[str, Query(max_length=100, description="Its id or its name.")],
+    experiment: Annotated[str, Query(max_length=100, description="The experiment's id or name.")],
     kind: Annotated[
-        Literal["json", "csv"], Query(alias="format", description="json: whole records; csv: a row a run.")
+        Literal["json", "csv"], Query(alias="format", description="json: complete records; csv: one row per run.")
     ] = "json",
 ) -> ExperimentRecord | Response:
-    """Every run of an experiment with what is needed to repeat it, or a row a run with its last metrics."""
-    found = records.experiment_record(session, find(session, experiment))
+    """Export what is needed to repeat every run of an experiment; as CSV, one row per run with its last metrics."""
+    record = records.experiment_record(session, find(session, experiment))
     if kind == "json":
-        return found
-    return Response(sheets.csv_text(records.run_rows(found)), media_type="text/csv")
+        return record
+    return Response(sheets.csv_text(records.run_rows(record)), media_type="text/csv")

@@ -1,4 +1,4 @@
-"""Is the process alive, and can it do its work?"""
+"""Liveness and readiness probes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ router = APIRouter(tags=["health"], route_class=BoundedRoute)
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """The process answers. Says nothing about the database."""
+    """Return 200 if the process answers; the database is not checked."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses={503: {"description": "The database is away, or of another version"}})
+@router.get(
+    "/readyz", responses={503: {"description": "The database is unavailable, or has the schema of another version"}}
+)
 def readyz(database: DatabaseDep) -> dict[str, str]:
-    """The database answers and has the schema of this version; 503 otherwise."""
+    """Return 200 if the database answers and has the schema of this version; 503 otherwise."""
     try:
         problem = migrate.mismatch(database)
     except SQLAlchemyError as error:

@@ -1,4 +1,4 @@
-"""What a run has measured and said."""
+"""Metrics and log lines of a run."""
 
 from __future__ import annotations
 
@@ -18,35 +18,34 @@ router = APIRouter(tags=["runs"], dependencies=[reads], route_class=BoundedRoute
 
 MAX_POINTS = 20_000
 MAX_COUNT = 2**53
-"""No counter of ours goes further, and both databases can hold it."""
+"""Greatest value of a counter; both databases can store it."""
 
 
 @router.get("/runs/{run_id}/metrics", response_model=MetricsReply)
 def read_metrics(
     run_id: str,
     session: SessionDep,
-    names: Annotated[list[str] | None, Query(max_length=1000, description="Which metrics; all where left out.")] = None,
-    since: Annotated[int, Query(ge=0, le=MAX_COUNT, description="The cursor of an earlier reply; 0: all.")] = 0,
-    max_points: Annotated[int, Query(ge=1, le=MAX_POINTS, description="The most entries in a series.")] = 2000,
+    names: Annotated[list[str] | None, Query(max_length=1000, description="Names of metrics; by default all.")] = None,
+    since: Annotated[int, Query(ge=0, le=MAX_COUNT, description="Cursor of an earlier answer; 0 for all points.")] = 0,
+    max_points: Annotated[int, Query(ge=1, le=MAX_POINTS, description="Maximum number of points per series.")] = 2000,
 ) -> Response:
-    """The run's series, reduced to `max_points` entries each; with `since` only what was taken in after that.
+    """Read the run's series, downsampled to `max_points` points each; with `since`, only points stored after it.
 
-    A metric without a (new) point has no series in the reply.
+    A metric without new points has no series in the answer.
     """
-    wanted = None if names is None else list(names)
-    reply = point_store.reply(session, _run(session, run_id), wanted, since, max_points)
-    return Response(reply.model_dump_json(), media_type="application/json")  # validating our own numbers costs more
+    reply = point_store.reply(session, _run(session, run_id), names, since, max_points)
+    return Response(reply.model_dump_json(), media_type="application/json")  # FastAPI would validate it again
 
 
 @router.get("/runs/{run_id}/logs")
 def read_logs(
     run_id: str,
     session: SessionDep,
-    after: Annotated[int, Query(ge=0, le=MAX_COUNT, description="The number of the last line already read.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=5000, description="The most lines in one answer.")] = 500,
-    tail: Annotated[int | None, Query(ge=1, le=5000, description="Only the last so many lines.")] = None,
+    after: Annotated[int, Query(ge=0, le=MAX_COUNT, description="Number of the last line already read.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=5000, description="Maximum number of lines in the answer.")] = 500,
+    tail: Annotated[int | None, Query(ge=1, le=5000, description="Only this many last lines.")] = None,
 ) -> LogsReply:
-    """The run's log lines, in the order of their numbers."""
+    """Read the run's log lines, in the order of their numbers."""
     return log_store.read(session, _run(session, run_id).id, after, limit, tail)
 
 

@@ -1,4 +1,4 @@
-"""For Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ router = APIRouter(tags=["health"], dependencies=[reads], route_class=BoundedRou
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 def read_exposition(request: Request) -> Response:
-    """Runs, queue, attempts and workers in Prometheus' text format. A scraper sends a token of scope read."""
+    """Return runs, queue, attempts and workers in Prometheus' text format. A scraper needs a token of scope `read`."""
     monitor: Monitor = request.app.state.monitor
     return Response(monitor.exposition(), media_type=CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""Runs: list, look at, cancel, retry, pause, resume, put before others."""
+"""Runs: list, read, cancel, retry, pause, resume, prioritize, delete."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ router = APIRouter(prefix="/runs", tags=["runs"], route_class=BoundedRoute)
     response_model=public.RunPage,
     responses={404: {"description": "There is no such experiment"}},
 )
-def runs(session: SessionDep, kept: Annotated[list_queries.RunQuery, Query()]) -> Response:
-    """Runs, newest first unless asked otherwise."""
-    page = list_queries.run_page(session, kept, find(session, kept.experiment) if kept.experiment else None)
-    return Response(page.model_dump_json(), media_type="application/json")  # validating our own rows costs more
+def runs(session: SessionDep, query: Annotated[list_queries.RunQuery, Query()]) -> Response:
+    """List runs, newest first by default."""
+    page = list_queries.run_page(session, query, find(session, query.experiment) if query.experiment else None)
+    return Response(page.model_dump_json(), media_type="application/json")  # FastAPI would validate it again
 
 
 @router.get("/{run_id}", dependencies=[reads])
 def run(run_id: str, session: SessionDep) -> public.Run:
-    """A run with its spec, attempts and environment."""
+    """Read a run with its spec, attempts and environment."""
     found = serializers.whole_run(session, run_id)
     if found is None:
         raise not_found("run", run_id)
@@ -42,12 +42,12 @@ def run(run_id: str, session: SessionDep) -> public.Run:
 @router.post(
     "/{run_id}/cancel",
     dependencies=[submits],
-    responses={409: {"description": "It is a teacher, and runs wait for it"}},
+    responses={409: {"description": "The run is a teacher that other runs wait for"}},
 )
 def cancel(run_id: str, database: DatabaseDep) -> public.Run:
-    """Cancel a run. One that trains is `cancelling` until its worker says that no process is left.
+    """Cancel a run. A training run is `cancelling` until its worker reports that none of its processes is left.
 
-    Nothing changes where it has ended. 409, with who they are, for a teacher that runs wait for.
+    Nothing changes if the run has ended. 409 for a teacher that runs wait for; the answer names them.
     """
     with database.write() as session:
         lifecycle.cancel_one(session, run_id, now(session))
@@ -56,9 +56,9 @@ def cancel(run_id: str, database: DatabaseDep) -> public.Run:
 
 @router.post("/{run_id}/pause", dependencies=[submits])
 def pause(run_id: str, database: DatabaseDep) -> public.Run:
-    """Pause a run. One that trains is `pausing` until its worker has handed it back with a checkpoint.
+    """Pause a run. A training run is `pausing` until its worker has returned it to the queue with a checkpoint.
 
-    Nothing changes where it has ended or is being cancelled.
+    Nothing changes if the run has ended or is being cancelled.
     """
     with database.write() as session:
         pausing.pause(session, run_id)
@@ -67,7 +67,7 @@ def pause(run_id: str, database: DatabaseDep) -> public.Run:
 
 @router.post("/{run_id}/resume", dependencies=[submits])
 def resume(run_id: str, database: DatabaseDep, waker: WakerDep) -> public.Run:
-    """Let a paused run go on, from its checkpoint, and its teacher with it. Nothing changes where it is not paused."""
+    """Resume a paused run from its checkpoint, and its teacher too. Nothing changes if the run is not paused."""
     with database.write() as session:
         pausing.resume(session, run_id, now(session))
     waker.wake()
@@ -77,12 +77,12 @@ def resume(run_id: str, database: DatabaseDep, waker: WakerDep) -> public.Run:
 @router.post(
     "/{run_id}/priority",
     dependencies=[submits],
-    responses={409: {"description": "It has ended, or is a teacher, which has the highest priority of its students"}},
+    responses={409: {"description": "The run has ended, or is a teacher, whose priority follows its students"}},
 )
 def priority(run_id: str, change: public.PriorityChange, database: DatabaseDep) -> public.Run:
-    """Change a run's priority, and its teacher's with it: a teacher has the highest among the runs that wait for it.
+    """Change a run's priority and its teacher's: a teacher has the highest priority of the runs that wait for it.
 
-    A run that trains goes on; the priority counts when it is queued again.
+    A training run continues; its priority counts if it is queued again.
     """
     with database.write() as session:
         lifecycle.set_priority(session, run_id, change.priority)
@@ -92,12 +92,12 @@ def priority(run_id: str, change: public.PriorityChange, database: DatabaseDep) 
 @router.post(
     "/{run_id}/retry",
     dependencies=[submits],
-    responses={409: {"description": "It has succeeded, or is being cancelled"}},
+    responses={409: {"description": "The run has succeeded, or is being cancelled"}},
 )
 def retry(run_id: str, database: DatabaseDep, waker: WakerDep) -> public.Run:
-    """Put a failed or cancelled run back in the queue, with its last checkpoint, and its teacher with it if need be.
+    """Queue a failed or cancelled run again with its last checkpoint, and its teacher too if that has not succeeded.
 
-    Nothing changes where it is queued or running already; 409 where it succeeded or is being cancelled.
+    Nothing changes if the run is queued or running; 409 if it has succeeded or is being cancelled.
     """
     with database.write() as session:
         lifecycle.retry(session, run_id, now(session))
@@ -109,16 +109,16 @@ def retry(run_id: str, database: DatabaseDep, waker: WakerDep) -> public.Run:
     "/{run_id}",
     status_code=204,
     dependencies=[submits],
-    responses={409: {"description": "It has not ended, or is a teacher that students use"}},
+    responses={409: {"description": "The run has not ended, or is a teacher that students use"}},
 )
 def delete(run_id: str, database: DatabaseDep, store: StoreDep, tasks: BackgroundTasks) -> None:
-    """Delete a run with its metrics, logs and files. It cannot be had back.
+    """Delete a run with its metrics, logs and files. Deletion is final.
 
-    409 while it has not ended, and for a teacher that students use.
+    409 if the run has not ended, or is a teacher that students use.
     """
     with database.write() as session:
-        gone = experiment_edits.delete_run(session, run_id)
-    tasks.add_task(store.remove_runs, gone)
+        deleted = experiment_edits.delete_run(session, run_id)
+    tasks.add_task(store.remove_runs, deleted)
 
 
 def _whole(database: Database, run_id: str) -> public.Run:

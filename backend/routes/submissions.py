@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from backend.api.boundary import BoundedRoute, refuse_abandoned
+from backend.api.boundary import BoundedRoute, check_client_waits
 from backend.api.dependencies import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, WakerDep, submits
 from backend.api.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
 from backend.api.request_bodies import KEY_LENGTH, BodyDep, KeyDep, read_body
@@ -159,7 +159,7 @@ def sweep(
     would be more runs.
     """
     parsed = parse_sweep(body.data)
-    specs = expand(parsed, refuse_abandoned)
+    specs = expand(parsed, check_client_waits)
     submission.refuse_too_many(specs, "max_runs")
     with database.writing() as connection:
         request = submission.request_of(principal, key, body.sha256)
@@ -180,7 +180,7 @@ def preview_sweep(body: BodyDep, session: SessionDep, settings: SettingsDep) -> 
     422 as submitting it, but for names that are taken, which are warnings.
     """
     parsed = parse_sweep(body.data)
-    specs = expand(parsed, refuse_abandoned)
+    specs = expand(parsed, check_client_waits)
     refuse_webhooks([("", spec) for spec in specs], settings)
     stored = [spec for _, spec in uploads.resolved(session.connection(), [("", spec) for spec in specs])]
     teachers, count, new = planned_teachers.of_many(session, stored, planned_teachers.MOST_SHOWN)
@@ -209,5 +209,5 @@ def preview_sweep(body: BodyDep, session: SessionDep, settings: SettingsDep) -> 
 
 
 def _warnings(spec: ExperimentSpec) -> list[Problem]:
-    refuse_abandoned()
+    check_client_waits()
     return warnings_of(spec)

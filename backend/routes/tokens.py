@@ -1,4 +1,4 @@
-"""Tokens, for admins: make, list, revoke."""
+"""Tokens, for admins: create, list, revoke."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ router = APIRouter(prefix="/tokens", tags=["tokens"], route_class=BoundedRoute)
 
 @router.post("", status_code=201, responses={409: {"description": "A token of that name is in use"}})
 def create_token(request: TokenRequest, principal: AdminDep, database: DatabaseDep) -> TokenMade:
-    """Make a token. Its text is in this answer and kept nowhere.
+    """Create a token. Its text is in this answer only; the backend stores its hash.
 
-    Not repeatable: a second request of the same name is refused with 409.
+    Not repeatable: a second request with the same name is refused with 409.
     """
     with database.write() as session:
         return tokens.create(session, request, principal)
@@ -24,12 +24,12 @@ def create_token(request: TokenRequest, principal: AdminDep, database: DatabaseD
 
 @router.get("", dependencies=[administers])
 def list_tokens(session: SessionDep) -> TokenList:
-    """Every token that was ever made, newest first, without the tokens themselves."""
+    """List every token ever created, newest first, without the tokens' texts."""
     return TokenList(items=tokens.listed(session))
 
 
-@router.delete("/{token_id}", responses={409: {"description": "It is the token of the request itself"}})
+@router.delete("/{token_id}", responses={409: {"description": "The request was sent with this token"}})
 def revoke_token(token_id: str, principal: AdminDep, database: DatabaseDep) -> TokenInfo:
-    """Revoke a token: it is refused from the next request on. Repeating changes nothing."""
+    """Revoke a token: it is refused from the next request on. Repeating is harmless."""
     with database.write() as session:
         return tokens.revoke(session, token_id, principal)

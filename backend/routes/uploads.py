@@ -1,4 +1,4 @@
-"""Uploaded weights of teachers: send, list, delete."""
+"""Uploaded weights of teachers: upload, list, delete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BLOCK = 1 << 20
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     },
-    responses={409: {"description": "The name stands for another file, or the file is here under another name"}},
+    responses={409: {"description": "Another file has this name, or this file is stored under another name"}},
 )
 async def upload(
     request: Request,
@@ -36,29 +36,29 @@ async def upload(
     store: StoreDep,
     name: Annotated[
         str,
-        Query(min_length=1, max_length=100, pattern=UPLOAD_NAME, description="How specs name it."),
+        Query(min_length=1, max_length=100, pattern=UPLOAD_NAME, description="The name that specs use for it."),
     ],
 ) -> Upload:
-    """Send a teacher's weights as a safetensors file, whole, as the body.
+    """Upload a teacher's weights: the body is a safetensors file.
 
-    It goes to the disk as it comes, is checked against its own header without anything of it being executed, and is
-    kept by its SHA-256. A spec then names it as `teacher: {model: …, weights: "upload:NAME"}`. Sending the same file
+    The file is written to disk as it arrives, checked against its own header without executing any of it, and stored
+    under its SHA-256. A spec then names it as `teacher: {model: …, weights: "upload:NAME"}`. Uploading the same file
     again changes nothing.
     """
     path = await run_in_threadpool(store.new_file)
     digest = hashlib.sha256()
     try:
         with path.open("wb") as file:
-            waiting = bytearray()
+            buffer = bytearray()
             async for chunk in request.stream():
-                waiting += chunk
-                if len(waiting) >= _BLOCK:
-                    block = bytes(waiting)
-                    waiting.clear()
+                buffer += chunk
+                if len(buffer) >= _BLOCK:
+                    block = bytes(buffer)
+                    buffer.clear()
                     digest.update(block)
                     await run_in_threadpool(file.write, block)
-            digest.update(waiting)
-            await run_in_threadpool(file.write, bytes(waiting))
+            digest.update(buffer)
+            await run_in_threadpool(file.write, bytes(buffer))
         received = await run_in_threadpool(uploads.checked, path, digest.hexdigest())
         return await run_in_threadpool(uploads.enter, database, store, received, name, principal.name)
     finally:
@@ -67,7 +67,7 @@ async def upload(
 
 @router.get("", dependencies=[reads])
 def list_uploads(session: SessionDep, settings: SettingsDep) -> UploadList:
-    """Uploaded weights, newest first, and how large one may be."""
+    """List uploaded weights, newest first, and the greatest size of an upload."""
     return UploadList(items=uploads.listed(session), max_bytes=settings.max_upload_bytes)
 
 
@@ -75,11 +75,11 @@ def list_uploads(session: SessionDep, settings: SettingsDep) -> UploadList:
     "/{sha256}",
     status_code=204,
     dependencies=[submits],
-    responses={409: {"description": "A run that has not ended needs it"}},
+    responses={409: {"description": "A run that has not ended needs them"}},
 )
 def delete_upload(sha256: str, database: DatabaseDep, store: StoreDep) -> None:
     """Delete uploaded weights, by SHA-256 or name.
 
-    Teachers that were made of them keep their own copy. A run that failed or was cancelled before needs them again.
+    Teachers made from them keep their own copy. A run that failed or was cancelled needs them again if it is retried.
     """
     uploads.forget(database, store, sha256)

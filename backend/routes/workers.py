@@ -1,4 +1,4 @@
-"""Who works, and the teachers that students wait for."""
+"""Workers and teachers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter(route_class=BoundedRoute)
 
 @router.get("/workers", tags=["workers"], dependencies=[reads])
 def list_workers(session: SessionDep) -> WorkerList:
-    """Every worker that has ever registered, by name, those online first, with what it does."""
+    """List every worker that has ever registered and what it runs; online workers first, then by name."""
     return WorkerList(items=worker_queries.workers(session))
 
 
@@ -33,7 +33,10 @@ def drain(
     waker: WakerDep,
     change: DrainChange | None = None,
 ) -> WorkerList:
-    """Have a worker take no new runs, or let it again; what it has goes on. It is remembered over restarts."""
+    """Stop a worker from taking new runs, or let it take them again. Its present runs continue.
+
+    The setting is kept over restarts.
+    """
     with database.write() as session:
         drain_worker(session, key, (change or DrainChange()).draining)
     waker.wake()
@@ -43,5 +46,5 @@ def drain(
 
 @router.get("/teachers", tags=["teachers"], dependencies=[reads])
 def list_teachers(session: SessionDep) -> TeacherList:
-    """The newest thousand teachers with the number of their students, newest first."""
+    """List the newest 1,000 teachers with the number of their students, newest first."""
     return TeacherList(items=teachers.listed(session))

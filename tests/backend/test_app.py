@@ -100,7 +100,7 @@ def test_errors_of_the_framework_are_problems_too(lab: Lab, method: str, url: st
     [
         ("/api/v1/comparisons?experiment=x&wich=best", "wich", "which"),
         ("/api/v1/runs?states=failed", "states", "state"),
-        ("/api/v1/catalog?full=1", "full", "none here"),
+        ("/api/v1/catalog?full=1", "full", "no parameters"),
     ],
 )
 def test_a_parameter_that_no_route_knows_is_refused(lab: Lab, url: str, path: str, there: str) -> None:
@@ -119,7 +119,7 @@ def test_a_database_that_another_program_locks_is_told_so(lab: Lab, database: Da
     assert response.status_code == 503
     assert response.headers["content-type"] == PROBLEM
     assert response.headers["Retry-After"] == "2"
-    assert "the database is locked by another program" in response.json()["detail"]
+    assert "has locked the database" in response.json()["detail"]
     assert lab.experiments() == []  # to read needs no lock
     other.rollback()
     other.close()

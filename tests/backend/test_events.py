@@ -16,7 +16,7 @@ from sqlalchemy import update
 from backend.app import create_app
 from backend.db import Database, now
 from backend.db.models import Token
-from backend.routes.events import Position
+from backend.routes.events import StreamCursor
 from backend.settings import Settings
 from client import ApiError, Client, ServerEvent
 from core.protocol.public import LogLine, MetricsReply, RunProgress
@@ -151,11 +151,11 @@ def test_needs_a_token(database: Database, app: FastAPI) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "-1-2", "1-2-3", "a-b", "9" * 30 + "-1", "1-2\n"])
 def test_what_is_no_position(text: str) -> None:
-    assert Position.parse(text) is None
+    assert StreamCursor.parse(text) is None
 
 
 def test_a_position_survives_the_way_through_text() -> None:
-    assert Position.parse(str(Position(17, 4))) == Position(17, 4)
+    assert StreamCursor.parse(str(StreamCursor(17, 4))) == StreamCursor(17, 4)
 
 
 def _revoke(client: Client, token_id: str) -> None:

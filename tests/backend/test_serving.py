@@ -135,7 +135,7 @@ def test_a_head_that_is_too_long_is_refused(opened: Open) -> None:
 
 def test_silent_connections_do_not_keep_others_out(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 3600.0)
-    monkeypatch.setattr(connections, "most_connections", lambda: 6)
+    monkeypatch.setattr(connections, "max_connections", lambda: 6)
     silent = [opened() for _ in range(30)]
     for _ in range(3):
         assert rest(opened(get("/", "Connection: close\r\n"))).endswith(b"ok")
@@ -147,11 +147,11 @@ def test_silent_connections_do_not_keep_others_out(opened: Open, monkeypatch: py
     assert len(silent) == 30
 
 
-def test_most_connections_leave_descriptors_for_the_rest() -> None:
+def test_max_connections_leave_descriptors_for_the_rest() -> None:
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    assert limit // 2 <= connections.most_connections() < limit
+    assert limit // 2 <= connections.max_connections() < limit
 
 
 def serve(folder: Path, port: int, database: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
