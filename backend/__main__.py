@@ -1,6 +1,6 @@
-"""``python -m backend serve|migrate|bootstrap|gc|db``: what needs the database itself.
+"""``python -m backend serve|migrate|bootstrap|gc|db``: commands that use the database directly.
 
-Settings come from the environment.
+Settings come from environment variables.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from backend.db import Database, migrate
-from backend.operations.retention import RetentionError, Terms
+from backend.operations.retention import RetentionError, RetentionPolicy
 from backend.settings import Settings
 from common.object_store import StoreError
 from common.service_settings import settings_problems
 from common.terminal import run_program
 from common.token_files import TokenFileError
 
-# Not taken from the docstring, which ``python -OO`` (PYTHONOPTIMIZE=2) removes.
-_HELP = "What needs the database itself: serve, migrate, bootstrap, gc, db. Settings come from the environment."
+# Not the module's docstring, which ``python -OO`` (PYTHONOPTIMIZE=2) removes.
+_HELP = "Commands that use the database directly. Settings come from environment variables (DKD_…)."
 
 cli = typer.Typer(
     help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -37,12 +37,12 @@ cli = typer.Typer(
 db = typer.Typer(help="Copy the database, or back it up.", no_args_is_help=True, rich_markup_mode=None)
 cli.add_typer(db, name="db")
 
-_TERMS = Terms()
+_DEFAULTS = RetentionPolicy()
 
 
 @cli.command("migrate")
 def migrate_command() -> None:
-    """Bring the database to this version's schema. Does nothing where it has it."""
+    """Migrate the database to the schema of this version. Does nothing if it has that schema."""
     with _opened(_settings()) as database:
         _upgrade(database)
     typer.echo(f"the database is at version {migrate.head_revision()}")
@@ -50,7 +50,7 @@ def migrate_command() -> None:
 
 @cli.command()
 def bootstrap() -> None:
-    """Make the admin's and the worker's token where there are none, and say in which files they are."""
+    """Make the tokens of the admin and of workers if they do not exist, and print the names of their files."""
     settings = _settings()
     _bootstrap(settings)
     typer.echo(f"admin token:  {settings.admin_token_file}\nworker token: {settings.worker_token_file}")
@@ -58,75 +58,77 @@ def bootstrap() -> None:
 
 @cli.command("gc")
 def collect(
-    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this, only say what would go.")] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove the items; without this option they are only listed.")
+    ] = False,
     attempt_days: Annotated[
-        float, typer.Option(min=0, help="Keep files of failed, cancelled and interrupted attempts so long.")
-    ] = _TERMS.attempt_days,
+        float, typer.Option(min=0, help="Days to keep files of failed, cancelled and interrupted attempts.")
+    ] = _DEFAULTS.attempt_days,
     orphan_hours: Annotated[
-        float, typer.Option(min=1, help="Keep files that nothing refers to so long.")
-    ] = _TERMS.orphan_hours,
-    log_days: Annotated[float, typer.Option(min=0, help="Keep the log of a run that has ended so long.")] = (
-        _TERMS.log_days
+        float, typer.Option(min=1, help="Hours to keep files that nothing refers to.")
+    ] = _DEFAULTS.orphan_hours,
+    log_days: Annotated[float, typer.Option(min=0, help="Days to keep the log of a run after its end.")] = (
+        _DEFAULTS.log_days
     ),
     token_days: Annotated[
-        float, typer.Option(min=0, help="Keep tokens that expired or were revoked so long.")
-    ] = _TERMS.token_days,
+        float, typer.Option(min=0, help="Days to keep tokens after they expired or were revoked.")
+    ] = _DEFAULTS.token_days,
 ) -> None:
-    """Find what nothing needs any more: files of deleted runs and failed attempts, old log lines, tokens."""
+    """Find items that are no longer needed: files of deleted runs and failed attempts, old log lines, old tokens."""
     from backend.artifacts.run_files import open_store
-    from backend.operations.retention import apply, plan
+    from backend.operations.retention import apply, plan_removal
 
     settings = _settings()
-    terms = Terms(attempt_days, orphan_hours, log_days, token_days, settings.idempotency_hours)
+    policy = RetentionPolicy(attempt_days, orphan_hours, log_days, token_days, settings.idempotency_hours)
     with _migrated(settings) as database:
         try:
             store = open_store(settings.artifacts)
-            found = plan(database, store, terms)
+            plan = plan_removal(database, store, policy)
         except (RetentionError, StoreError) as error:
             _fail(str(error))
-        for file in found.files:
-            typer.echo(f"{file.kept.size:>14,} bytes  {file.kept.name}  ({file.reason})")
-        for name, count in found.rows.items():
+        for file in plan.files:
+            typer.echo(f"{file.item.size:>14,} bytes  {file.item.name}  ({file.reason})")
+        for name, count in plan.rows.items():
             typer.echo(f"{count:>14,} {name}")
         if not delete:
-            typer.echo(f"{found.bytes:,} bytes in {len(found.files)} places may go; --delete removes all of the above")
+            typer.echo(f"{plan.bytes:,} bytes in {len(plan.files)} items may be removed; --delete removes all of this")
             return
-        problems = apply(database, store, found, terms)
+        problems = apply(database, store, plan, policy)
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)
     if problems:
         raise typer.Exit(1)
-    typer.echo(f"{found.bytes:,} bytes in {len(found.files)} places are gone")
+    typer.echo(f"removed {plan.bytes:,} bytes in {len(plan.files)} items")
 
 
 @db.command("copy")
 def copy_command(
     source: Annotated[
-        str | None, typer.Option("--from", help="Address of the database to copy; DKD_DATABASE_URL otherwise.")
+        str | None, typer.Option("--from", help="URL of the database to copy; by default DKD_DATABASE_URL.")
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--to", envvar="DKD_TARGET_URL", show_envvar=True, help="Address of an empty database."),
+        typer.Option("--to", envvar="DKD_TARGET_URL", show_envvar=True, help="URL of an empty database."),
     ] = None,
 ) -> None:
-    """Copy the whole database into an empty one, as from SQLite to PostgreSQL, or back. Stop the backend first."""
+    """Copy the whole database into an empty one, for instance from SQLite to PostgreSQL. Stop the backend first."""
     from backend.db.copying import CopyError, copy
 
-    given = _settings()
+    settings = _settings()
     if not target:
-        _fail("say where to: --to, or DKD_TARGET_URL where the address has a password in it")
-    first = _settings(database_url=source) if source else given
-    with _opened(first) as reading, _opened(_settings(database_url=target)) as writing:
+        _fail("name the target: --to, or DKD_TARGET_URL if the URL has a password in it")
+    source_settings = _settings(database_url=source) if source else settings
+    with _opened(source_settings) as reading, _opened(_settings(database_url=target)) as writing:
         try:
             counts = copy(reading, writing, typer.echo)
         except CopyError as error:
             _fail(str(error))
-    typer.echo(f"copied {sum(counts.values())} rows of {len(counts)} tables, and compared them")
+    typer.echo(f"copied {sum(counts.values())} rows of {len(counts)} tables and compared them")
 
 
 @db.command("backup")
-def backup_command(file: Annotated[Path, typer.Argument(help="To write; must not be there.")]) -> None:
-    """Copy a SQLite database into a file while it is in use. For PostgreSQL, use pg_dump."""
+def backup_command(file: Annotated[Path, typer.Argument(help="The new file; it must not exist.")]) -> None:
+    """Copy a SQLite database into a file while the database is in use. For PostgreSQL, use pg_dump."""
     from backend.db.copying import CopyError, backup_sqlite
 
     try:
@@ -138,10 +140,10 @@ def backup_command(file: Annotated[Path, typer.Argument(help="To write; must not
 
 @cli.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; default DKD_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default DKD_PORT.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; by default DKD_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on; by default DKD_PORT.")] = None,
 ) -> None:
-    """Serve the API. The database must have been migrated; tokens are made on the first start."""
+    """Serve the API. The database must have been migrated; the first start makes the tokens."""
     from backend.api.connections import raise_descriptor_limit
     from backend.db.single_owner import ServedError, sole_server
     from backend.logging import configure
@@ -187,7 +189,7 @@ def _serve(settings: Settings, host: str, port: int) -> None:
             return await super().on_tick(counter)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            app.state.stopping.set()  # the server waits for open streams, so they must hear of it first
+            app.state.stopping.set()  # the server waits for open streams, so they have to end first
             watchdog.stop()
             super().handle_exit(sig, frame)
 
@@ -213,7 +215,7 @@ def _upgrade(database: Database) -> None:
 
 @contextmanager
 def _migrated(settings: Settings) -> Iterator[Database]:
-    """The database; one of another version ends the command."""
+    """Open the database; end the command if it has the schema of another version."""
     with _opened(settings) as database:
         if problem := migrate.mismatch(database):
             _fail(problem)
@@ -221,9 +223,9 @@ def _migrated(settings: Settings) -> Iterator[Database]:
 
 
 def _stop_if_elsewhere(settings: Settings) -> None:
-    """End the command if an older version has put this home's database beside the home.
+    """End the command if an older version has put this home's database outside the home.
 
-    It pasted the home's path into a URL, in which ``?`` ends a path and ``%41`` is an A.
+    That version pasted the path of the home into a URL, in which ``?`` ends a path and ``%41`` is an A.
     """
     if not isinstance(settings.database_url, URL):
         return
@@ -231,16 +233,16 @@ def _stop_if_elsewhere(settings: Settings) -> None:
     older = make_url(f"sqlite:///{file}").database
     if older and not file.exists() and Path(older) != file and Path(older).is_file():
         _fail(
-            f"an older version of this program keeps the database of this home in {older!a}; "
-            f"move it (and those with -wal and -shm behind the name, if they are there) to {str(file)!a}"
+            f"an older version of this program stored the database of this home in {older!a}; "
+            f"move that file (and those with the suffixes -wal and -shm, if they exist) to {str(file)!a}"
         )
 
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Database]:
-    """The database; one that cannot be used ends the command with a sentence."""
+    """Open the database; end the command with a message if it cannot be used."""
     url = make_url(settings.database_url)
-    # A path need not be UTF-8, and then makes no URL.
+    # A path that is not UTF-8 cannot be rendered as a URL.
     shown = ascii(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
     _stop_if_elsewhere(settings)
     try:
@@ -252,13 +254,16 @@ def _opened(settings: Settings) -> Iterator[Database]:
     except TokenFileError as error:
         _fail(str(error))
     except (OperationalError, OSError) as error:
-        said = str(error.orig) if isinstance(error, OperationalError) else error.strerror or str(error)
-        _fail(f"cannot use the database {shown}: {' '.join(said.split())}")
+        reason = str(error.orig) if isinstance(error, OperationalError) else error.strerror or str(error)
+        _fail(f"cannot use the database {shown}: {' '.join(reason.split())}")
     except DatabaseError as error:
         if type(error) is not DatabaseError:
-            raise  # a statement of ours that is wrong, not the database
-        said = " ".join(str(error.orig).split())
-        _fail(f"the database {shown} is damaged, or no database ({said}); put a backup in its place, or move it away")
+            raise  # a subclass: one of our statements is wrong, not the database
+        reason = " ".join(str(error.orig).split())
+        _fail(
+            f"the database {shown} is damaged, or the file is not a database ({reason}); replace it by a backup, "
+            "or move it away"
+        )
 
 
 def _settings(**changes: str) -> Settings:

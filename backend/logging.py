@@ -1,4 +1,4 @@
-"""The log: structlog to standard error, as lines for a person or as JSON for a collector."""
+"""Logging: structlog to standard error, as text for people or as JSON for a log collector."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class _Lines(structlog.PrintLogger):
-    """A line that cannot be written, as on a full disk, is lost; the request that it is about is not."""
+    """Drops a line that cannot be written, as on a full disk, so that the request it is about does not fail."""
 
     def msg(self, message: str) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -28,39 +28,39 @@ class _Lines(structlog.PrintLogger):
     fatal = failure = err = error = critical = exception = msg
 
 
-def _printable(_: Any, __: str, said: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """An address or a name may hold escape sequences; what is no text is written by its ``repr``."""
+def _printable(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape control sequences, which addresses and names may contain; values other than text become their ``repr``."""
     return {
-        printable(name, lines=False): value if name == "exc_info" else _shown(value) for name, value in said.items()
+        printable(name, lines=False): value if name == "exc_info" else _escaped(value) for name, value in event.items()
     }
 
 
-def _shown(value: Any) -> Any:
+def _escaped(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value)
     text = repr(value)
     return value if text.isprintable() else printable(text)
 
 
-def _printable_traceback(out: TextIO, failed: structlog.typing.ExcInfo) -> None:
+def _printable_traceback(out: TextIO, exception: structlog.typing.ExcInfo) -> None:
     text = io.StringIO()
-    structlog.dev.plain_traceback(text, failed)
+    structlog.dev.plain_traceback(text, exception)
     out.write(printable(text.getvalue()))
 
 
-def _as_json(_: Any, __: str, said: structlog.typing.EventDict) -> str:
-    return printable_json(json.dumps(said, default=repr))
+def _as_json(_: Any, __: str, event: structlog.typing.EventDict) -> str:
+    return printable_json(json.dumps(event, default=repr))
 
 
 def configure(form: LogFormat, level: LogLevel) -> None:
-    """Set the process's log up, that of the libraries included. For a program's start, not for an import."""
+    """Configure the logging of the process and of its libraries. A program calls this once, at its start."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     # The values of a failed function's variables may be tokens, and take seconds to print.
     without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    # Not the stream of the process's other output: it would spell the colours out too.
+    # Not sys.stderr itself: SafeStream would escape the colours too.
     stream = inner(sys.stderr)
     renderers: list[structlog.typing.Processor] = (
         [structlog.processors.ExceptionRenderer(without_locals), _as_json]
@@ -86,9 +86,9 @@ def configure(form: LogFormat, level: LogLevel) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Its INFO lines are one a statement of a migration; a person wants to know that it is done.
+    # Alembic logs one INFO line per statement of a migration.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # Its INFO lines hold whole addresses, and a webhook's is a secret.
+    # httpx logs whole URLs at INFO, and the URL of a webhook is a secret.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    # It warns that a filesystem:// address has no host.
+    # Kombu warns that a filesystem:// URL has no host.
     logging.getLogger("kombu.connection").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Bearer tokens, of which the database holds only the hashes. The first two are made at the start, in private files."""
+"""Bearer tokens. The database stores their hashes only; the first tokens are made at the start, in private files."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from core.protocol.public import ProblemField
 
 _log = structlog.get_logger(__name__)
 
-# Whoever may submit may also look, and an admin may do both; a worker's token opens nothing else, and nothing else
-# opens a worker's routes.
+# The scope submit includes read, and admin includes both. The scope worker includes no other, and no other includes it.
 _IMPLIED: dict[str, frozenset[str]] = {
     "read": frozenset({"read"}),
     "submit": frozenset({"read", "submit"}),
@@ -39,17 +38,17 @@ ADMIN_SCOPES = ["admin"]
 WORKER_SCOPES = ["worker"]
 DASHBOARD_SCOPES = ["submit"]
 PREFIX = "dkd_"
-"""Of every new token, so that a scanner finds one that was committed by mistake."""
+"""Prefix of every new token, so that a secret scanner finds one that was committed by mistake."""
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who sent a request.
+    """The sender of a request.
 
     Attributes:
-        token_id: of the token it came with.
-        name: of that token: who submitted an experiment.
-        scopes: what that token allows, what follows from it included.
+        token_id: id of the request's token.
+        name: name of that token; experiments record it as their submitter.
+        scopes: scopes of that token, implied ones included.
     """
 
     token_id: str
@@ -58,7 +57,8 @@ class Principal:
 
 
 def digest(token: str) -> str:
-    # A token has 256 random bits, so a fast hash is as good as a slow one.
+    """Return the hash under which the database stores a token."""
+    # A token has 256 random bits, so a fast hash is as safe as a slow one.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -76,61 +76,73 @@ def identify(database: Database, token: str) -> Principal | None:
 
 
 def add_token(session: Session, token: str, name: str, scopes: list[str]) -> None:
-    """Let a token in. Nothing changes where it is known already."""
+    """Store a token. Nothing changes if it is stored already."""
     if session.scalars(select(Token).where(Token.sha256 == digest(token))).one_or_none() is None:
         session.add(Token(id=new_id(), name=name, sha256=digest(token), scopes=scopes, created_at=now(session)))
 
 
 def create(session: Session, request: TokenRequest, principal: Principal) -> TokenMade:
-    """A new token. Its text is in the answer and nowhere else.
+    """Create a token. Its text is in the answer and nowhere else.
 
-    Raises ApiError 409 where a token of that name is in use: "who submitted what" is said by the name.
+    Raises:
+        ApiError: 409 if a token of that name is in use; experiments record the name as their submitter.
     """
     if session.scalars(select(Token.id).where(Token.name == request.name, _live())).first():
         raise conflict(
-            f"a token named {request.name!r} is in use; revoke it, or take another name",
+            f"a token named {request.name!r} is in use; revoke it, or choose another name",
             ProblemField(path="name", message="is taken"),
         )
     text = PREFIX + secrets.token_urlsafe(32)
-    moment = now(session)
+    time_now = now(session)
     days = request.expires_in_days
     token = Token(
         id=new_id(),
         name=request.name,
         sha256=digest(text),
         scopes=list(dict.fromkeys(request.scopes)),
-        created_at=moment,
+        created_at=time_now,
         created_by=principal.name,
-        expires_at=moment + timedelta(days=days) if days else None,
+        expires_at=time_now + timedelta(days=days) if days else None,
     )
     session.add(token)
     session.flush()
-    return TokenMade(**_info(token, moment).model_dump(), token=text)
+    return TokenMade(**_info(token, time_now).model_dump(), token=text)
 
 
-def listed(session: Session) -> list[TokenInfo]:
-    """Every token, newest first, without what would let anybody in."""
-    moment = now(session)
-    return [_info(token, moment) for token in session.scalars(select(Token).order_by(Token.id.desc()))]
+def list_tokens(session: Session) -> list[TokenInfo]:
+    """Return every token, newest first, without their texts and hashes."""
+    time_now = now(session)
+    return [_info(token, time_now) for token in session.scalars(select(Token).order_by(Token.id.desc()))]
 
 
 def revoke(session: Session, token_id: str, principal: Principal) -> TokenInfo:
-    """Shut a token out from the next request on. Repeating changes nothing.
+    """Revoke a token: it is refused from the next request on. Repeating changes nothing.
 
-    Raises ApiError 404, or 409 for the token of the request itself, so that nobody locks the last admin out.
+    Raises:
+        ApiError: 404 if there is none; 409 for the token of the request itself, so that an admin cannot revoke the last
+            admin token.
     """
     token = session.get(Token, token_id)
     if token is None:
         raise not_found("token", token_id)
     if token.id == principal.token_id:
-        raise conflict("this is the token of this very request; revoke it with another one")
-    moment = now(session)
-    token.revoked_at = token.revoked_at or moment
-    return _info(token, moment)
+        raise conflict("this request was sent with this token; revoke it with another one")
+    time_now = now(session)
+    token.revoked_at = token.revoked_at or time_now
+    return _info(token, time_now)
 
 
 def refuse_other(connection: Connection, owner: str | None, principal: Principal) -> None:
-    """Raises ApiError 403 where the token ``owner`` is still good, and is not the one that this is asked with."""
+    """Refuse a request if another token, which is still valid, owns what the request is about.
+
+    Args:
+        connection: of the caller's transaction.
+        owner: id of the owning token.
+        principal: sender of the request.
+
+    Raises:
+        ApiError: 403.
+    """
     if owner in (None, principal.token_id):
         return
     if connection.scalars(select(Token.id).where(Token.id == owner, _live())).first():
@@ -141,14 +153,14 @@ def _live() -> ColumnElement[bool]:
     return and_(Token.revoked_at.is_(None), or_(Token.expires_at.is_(None), Token.expires_at > db_now()))
 
 
-def _info(token: Token, moment: datetime) -> TokenInfo:
-    over = token.expires_at is not None and token.expires_at <= moment
+def _info(token: Token, time_now: datetime) -> TokenInfo:
+    expired = token.expires_at is not None and token.expires_at <= time_now
     return TokenInfo.model_validate(
         {
             "id": token.id,
             "name": token.name,
             "scopes": token.scopes,
-            "state": "revoked" if token.revoked_at else "expired" if over else "active",
+            "state": "revoked" if token.revoked_at else "expired" if expired else "active",
             "created_at": token.created_at,
             "created_by": token.created_by,
             "expires_at": token.expires_at,
@@ -167,17 +179,19 @@ _BY_HASH = Prepared(
 
 
 def bootstrap(database: Database, settings: Settings) -> None:
-    """Make the admin's and the worker's token where there is no file of them, and let both in.
+    """Store the tokens of the admin, of workers and, if the settings name a file, of the dashboard.
 
-    So too the dashboard's, where the settings name a file for it.
+    A token is made if its file does not exist. An existing file is used, so that a second start, another replica and a
+    new database keep the token; but a token that has been revoked is replaced, because no program on this machine could
+    authenticate otherwise.
 
-    A file that is there is used as it is, so that a second start, another replica and a new database keep it; but a
-    token that was revoked since gives way to a new one, without which nothing on this machine would come in.
+    Raises:
+        TokenFileError: a file cannot be read, or its token is weak.
     """
-    wanted = [("admin", settings.admin_token_file, ADMIN_SCOPES), ("worker", settings.worker_token_file, WORKER_SCOPES)]
+    files = [("admin", settings.admin_token_file, ADMIN_SCOPES), ("worker", settings.worker_token_file, WORKER_SCOPES)]
     if settings.dashboard_token_file:
-        wanted.append(("dashboard", settings.dashboard_token_file, DASHBOARD_SCOPES))
-    for name, file, scopes in wanted:
+        files.append(("dashboard", settings.dashboard_token_file, DASHBOARD_SCOPES))
+    for name, file, scopes in files:
         token = _token_in(file)
         with database.write() as session:
             if session.scalars(select(Token.id).where(Token.sha256 == digest(token), ~_live())).first():
@@ -186,9 +200,10 @@ def bootstrap(database: Database, settings: Settings) -> None:
 
 
 def _token_in(file: Path, refused: str = "") -> str:
-    """The token in the file, made where there is none or only the one that is refused.
+    """Return the token in the file; make one if the file does not exist or has the refused token.
 
-    Raises TokenFileError where the file cannot be read, or holds a token that is too easily guessed.
+    Raises:
+        TokenFileError: the file cannot be read, or its token is easily guessed.
     """
     with contextlib.suppress(FileNotFoundError):
         found = read_token(file)
@@ -197,16 +212,16 @@ def _token_in(file: Path, refused: str = "") -> str:
         if found.token and found.token != refused:
             if weakness := weakness_of(found.token):
                 raise TokenFileError(
-                    f"the token in {file} is not used: {weakness}; remove the file, and a token is made for it"
+                    f"the token in {file} is not used: {weakness}; remove the file, and a new token is made"
                 )
             return found.token
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Written apart and linked into place: of two processes that start at once, one wins and both read its token.
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".new-")  # mode 0600 from the first moment
+    # Written to another file and linked: if two processes start at once, both read the token of the first.
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".new-")  # with mode 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(secrets.token_urlsafe(32) + "\n")
-        if file.exists():  # it is there, but empty or refused
+        if file.exists():  # it is empty, or its token is refused
             os.replace(name, file)
         else:
             with contextlib.suppress(FileExistsError):

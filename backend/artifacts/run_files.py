@@ -1,4 +1,4 @@
-"""The files that runs leave behind. They are found by ids; no path from outside reaches the store."""
+"""The artifact store of the backend: files of runs, and uploads. Files are found by ids, never by a client's path."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ class StoredFile:
     """A file of a run.
 
     Attributes:
-        id: made from its place; what a download names it by.
-        attempt: that wrote it.
-        name: within that attempt's folder.
+        id: hash of attempt and name; downloads use it.
+        attempt: number of the attempt that wrote it.
+        name: path within the folder of that attempt.
         size: bytes.
-        at: where the store has it, for the store alone.
-        path: on this machine; None where the store is elsewhere.
-        sha256: where the store knows it.
+        location: where the store has it; for the store alone.
+        path: on this machine; None if the store is a bucket.
+        sha256: empty if the store does not record it.
     """
 
     id: str
     attempt: int
     name: str
     size: int
-    at: str
+    location: str
     path: Path | None = None
     sha256: str = ""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Something that the store has, for whoever tidies it.
+class StoredItem:
+    """One item of the store, for garbage collection.
 
     Attributes:
-        kind: of it.
-        name: the run's id and the attempt's folder (``ID/attempt-1``), or the file's name.
+        kind: ``attempt``, ``upload`` or ``other``.
+        name: run id and attempt folder (``ID/attempt-1``), or the name of the file.
         size: bytes.
-        modified: the newest file in it, seconds since 1970.
+        modified: modification time of its newest file, seconds since 1970.
     """
 
     kind: str
@@ -66,74 +66,88 @@ class Kept:
 
 
 class Store(Protocol):
-    """Where artifacts are. ``runs/ID/attempt-N/…`` and ``uploads/SHA256.safetensors`` are in it.
+    """The place of artifacts: ``runs/ID/attempt-N/…`` and ``uploads/SHA256.safetensors``.
 
     Attributes:
-        changing: held by this process while it compares uploaded files with what the database says of them.
+        upload_lock: held by this process while it compares uploaded files with the rows of the database.
     """
 
-    changing: threading.Lock
+    upload_lock: threading.Lock
 
     def files(self, run_id: str, attempts: Sequence[int]) -> list[StoredFile]:
-        """The files of these attempts of a run, the newest attempt first."""
+        """Return the files of these attempts of a run, the newest attempt first."""
         ...
 
     def blocks(self, file: StoredFile, start: int, stop: int) -> Iterator[bytes]:
-        """Bytes ``start`` to ``stop`` (not included) of a file."""
+        """Yield the bytes of a file from ``start`` to ``stop`` (exclusive)."""
         ...
 
     def remove_runs(self, run_ids: Sequence[str]) -> None:
-        """Remove all files of these runs. What cannot be removed is written to the log."""
+        """Remove all files of these runs; log those that cannot be removed."""
         ...
 
     def new_file(self) -> Path:
-        """An empty file on this machine, to receive an upload in."""
+        """Create an empty file on this machine, which an upload is received into."""
         ...
 
-    def keep_upload(self, path: Path, sha256: str) -> None:
-        """Make a received file an upload. It stays at its path too, for its sender to remove."""
+    def add_upload(self, path: Path, sha256: str) -> None:
+        """Store a received file as an upload. The file at ``path`` stays; the caller removes it."""
         ...
 
     def has_upload(self, sha256: str) -> bool:
-        """Whether the file of an upload is there. Raises OSError where the store does not answer."""
+        """Return whether the file of an upload exists.
+
+        Raises:
+            OSError: the store does not answer.
+        """
         ...
 
-    def remove_upload(self, sha256: str) -> None: ...
-
-    def kept(self) -> Iterator[Kept]:
-        """Every attempt (``attempt``), upload (``upload``), and what is neither (``other``)."""
+    def remove_upload(self, sha256: str) -> None:
+        """Remove the file of an upload, if it exists."""
         ...
 
-    def remove(self, kept: Kept) -> None:
-        """Remove it. Raises OSError."""
+    def items(self) -> Iterator[StoredItem]:
+        """Yield every item of the store."""
+        ...
+
+    def remove(self, item: StoredItem) -> None:
+        """Remove an item.
+
+        Raises:
+            OSError: the item cannot be removed.
+        """
         ...
 
 
 def open_store(where: Path | str) -> Store:
-    """The store of ``Settings.artifacts``. Raises StoreError."""
+    """Return the store of ``Settings.artifacts``.
+
+    Raises:
+        StoreError: the address is not usable.
+    """
     return FolderStore(where) if isinstance(where, Path) else RemoteStore(where)
 
 
 class FolderStore:
-    """A folder that the workers write to themselves: of this machine, or one that all machines share."""
+    """A folder that the workers write to directly: on this machine, or shared by all machines."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.changing = threading.Lock()
+        self.upload_lock = threading.Lock()
 
     def files(self, run_id: str, attempts: Sequence[int]) -> list[StoredFile]:
-        """Links are passed over."""
-        found: list[StoredFile] = []
+        """Return the files; symbolic links are skipped."""
+        files: list[StoredFile] = []
         for attempt in sorted(attempts, reverse=True):
-            folder = self.root / "runs" / _checked(run_id) / f"attempt-{attempt:d}"
+            folder = self.root / "runs" / _require_id(run_id) / f"attempt-{attempt:d}"
             for path in _walk(folder):
                 relative = path.relative_to(folder).as_posix()
                 size = path.stat().st_size
-                found.append(StoredFile(_identity(attempt, relative), attempt, relative, size, str(path), path))
-        return found
+                files.append(StoredFile(_file_id(attempt, relative), attempt, relative, size, str(path), path))
+        return files
 
     def blocks(self, file: StoredFile, start: int, stop: int) -> Iterator[bytes]:
-        with open(file.at, "rb") as source:
+        with open(file.location, "rb") as source:
             source.seek(start)
             while start < stop and (block := source.read(min(_BLOCK, stop - start))):
                 start += len(block)
@@ -141,13 +155,13 @@ class FolderStore:
 
     def remove_runs(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
-            folder = self.root / "runs" / _checked(run_id)
+            folder = self.root / "runs" / _require_id(run_id)
             try:
                 shutil.rmtree(folder)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                _log.error("files of a deleted run are still there", folder=str(folder), error=str(error))
+                _log.error("files of a deleted run cannot be removed", folder=str(folder), error=str(error))
 
     def new_file(self) -> Path:
         folder = self.root / UPLOADS
@@ -156,16 +170,16 @@ class FolderStore:
         os.close(descriptor)
         return Path(name)
 
-    def keep_upload(self, path: Path, sha256: str) -> None:
-        second = path.with_name(f"{path.name}.link")
+    def add_upload(self, path: Path, sha256: str) -> None:
+        link = path.with_name(f"{path.name}.link")
         try:
             try:
-                os.link(path, second)
+                os.link(path, link)
             except OSError:  # a file system without hard links
-                shutil.copyfile(path, second)
-            os.replace(second, self.root / upload_key(sha256))
+                shutil.copyfile(path, link)
+            os.replace(link, self.root / upload_key(sha256))
         finally:
-            second.unlink(missing_ok=True)
+            link.unlink(missing_ok=True)
 
     def has_upload(self, sha256: str) -> bool:
         return (self.root / upload_key(sha256)).is_file()
@@ -173,62 +187,62 @@ class FolderStore:
     def remove_upload(self, sha256: str) -> None:
         (self.root / upload_key(sha256)).unlink(missing_ok=True)
 
-    def kept(self) -> Iterator[Kept]:
+    def items(self) -> Iterator[StoredItem]:
         runs, uploads = self.root / "runs", self.root / UPLOADS
         for run in _entries(runs):
             if not run.is_dir() or run.is_symlink():
-                yield _kept("other", run, f"runs/{run.name}")
+                yield _item("other", run, f"runs/{run.name}")
                 continue
             for attempt in _entries(run):
-                yield _kept("attempt", attempt, f"{run.name}/{attempt.name}")
+                yield _item("attempt", attempt, f"{run.name}/{attempt.name}")
         for file in _entries(uploads):
-            yield _kept("upload" if _is_upload(file.name) else "other", file, f"{UPLOADS}/{file.name}")
+            yield _item("upload" if _is_upload(file.name) else "other", file, f"{UPLOADS}/{file.name}")
 
-    def remove(self, kept: Kept) -> None:
-        path = self.root / ("runs" if kept.kind == "attempt" else "") / kept.name
+    def remove(self, item: StoredItem) -> None:
+        path = self.root / ("runs" if item.kind == "attempt" else "") / item.name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-        if kept.kind == "attempt":
-            with suppress(OSError):  # other attempts of the run are there
+        if item.kind == "attempt":
+            with suppress(OSError):  # the folder has other attempts of the run
                 path.parent.rmdir()
 
 
 class RemoteStore:
-    """A bucket, which the workers put their files into."""
+    """A bucket that the workers upload their files to."""
 
     def __init__(self, url: str) -> None:
         self._objects = ObjectStore(url)
-        self.changing = threading.Lock()
+        self.upload_lock = threading.Lock()
 
     def files(self, run_id: str, attempts: Sequence[int]) -> list[StoredFile]:
-        """What the manifests name."""
-        found: list[StoredFile] = []
+        """Return the files that the manifests of the attempts name."""
+        files: list[StoredFile] = []
         for attempt in sorted(attempts, reverse=True):
-            folder = f"runs/{_checked(run_id)}/attempt-{attempt:d}"
+            folder = f"runs/{_require_id(run_id)}/attempt-{attempt:d}"
             for name, entry in sorted(self._objects.manifest(folder).items()):
-                at = f"{folder}/{entry.object}"
-                found.append(StoredFile(_identity(attempt, name), attempt, name, entry.size, at, sha256=entry.sha256))
-        return found
+                key = f"{folder}/{entry.object}"
+                files.append(StoredFile(_file_id(attempt, name), attempt, name, entry.size, key, sha256=entry.sha256))
+        return files
 
     def blocks(self, file: StoredFile, start: int, stop: int) -> Iterator[bytes]:
         for first in range(start, stop, _BLOCK):
-            yield self._objects.read(file.at, first, min(first + _BLOCK, stop))
+            yield self._objects.read(file.location, first, min(first + _BLOCK, stop))
 
     def remove_runs(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
             try:
-                self._objects.remove_folder(f"runs/{_checked(run_id)}")
+                self._objects.remove_folder(f"runs/{_require_id(run_id)}")
             except StoreError as error:
-                _log.error("files of a deleted run are still there", run=run_id, error=str(error))
+                _log.error("files of a deleted run cannot be removed", run=run_id, error=str(error))
 
     def new_file(self) -> Path:
         descriptor, name = tempfile.mkstemp(prefix="dkd-upload-")
         os.close(descriptor)
         return Path(name)
 
-    def keep_upload(self, path: Path, sha256: str) -> None:
+    def add_upload(self, path: Path, sha256: str) -> None:
         self._objects.put(path, upload_key(sha256))
 
     def has_upload(self, sha256: str) -> bool:
@@ -242,39 +256,39 @@ class RemoteStore:
         try:
             self._objects.remove([upload_key(sha256)])
         except StoreError as error:
-            _log.error("an upload that was deleted is still there", sha256=sha256, error=str(error))
+            _log.error("the file of a deleted upload cannot be removed", sha256=sha256, error=str(error))
 
-    def kept(self) -> Iterator[Kept]:
+    def items(self) -> Iterator[StoredItem]:
         sizes: dict[tuple[str, str], int] = {}
-        probes: dict[tuple[str, str], str] = {}
+        newest: dict[tuple[str, str], str] = {}  # the object whose modification time stands for the item
         for key, info in self._objects.keys("runs"):
             parts = key.split("/")
-            which = ("attempt", "/".join(parts[1:3])) if len(parts) > 3 else ("other", key)
-            sizes[which] = sizes.get(which, 0) + int(info.get("size") or 0)
-            if which not in probes or parts[-1] == MANIFEST:
-                probes[which] = key
+            item = ("attempt", "/".join(parts[1:3])) if len(parts) > 3 else ("other", key)
+            sizes[item] = sizes.get(item, 0) + int(info.get("size") or 0)
+            if item not in newest or parts[-1] == MANIFEST:
+                newest[item] = key
         for key, info in self._objects.keys(UPLOADS):
-            which = ("upload" if _is_upload(key.rpartition("/")[2]) else "other", key)
-            sizes[which], probes[which] = int(info.get("size") or 0), key
+            item = ("upload" if _is_upload(key.rpartition("/")[2]) else "other", key)
+            sizes[item], newest[item] = int(info.get("size") or 0), key
         for (kind, name), size in sizes.items():
-            with suppress(FileNotFoundError):  # it has gone meanwhile
-                yield Kept(kind, name, size, self._objects.modified(probes[kind, name]))
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                yield StoredItem(kind, name, size, self._objects.modified(newest[kind, name]))
 
-    def remove(self, kept: Kept) -> None:
-        if kept.kind == "attempt":
-            self._objects.remove_folder(f"runs/{kept.name}")
+    def remove(self, item: StoredItem) -> None:
+        if item.kind == "attempt":
+            self._objects.remove_folder(f"runs/{item.name}")
         else:
-            self._objects.remove([kept.name])
+            self._objects.remove([item.name])
 
 
-def _checked(run_id: str) -> str:
-    """An id of the database. Raises ValueError for anything else, which would be a fault of ours."""
+def _require_id(run_id: str) -> str:
+    """Return an id of the database; raise ValueError for any other text, which would be a bug."""
     if not _ID.fullmatch(run_id):
         raise ValueError(f"{run_id!r} is not an id")
     return run_id
 
 
-def _identity(attempt: int, name: str) -> str:
+def _file_id(attempt: int, name: str) -> str:
     return hashlib.sha256(f"{attempt}/{name}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -283,7 +297,7 @@ def _is_upload(name: str) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder; links are passed over."""
+    """Yield the files below a folder; symbolic links are skipped."""
     for directory, folders, names in os.walk(folder, followlinks=False):
         folders.sort()
         for name in sorted(names):
@@ -296,7 +310,7 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _kept(kind: str, path: Path, name: str) -> Kept:
+def _item(kind: str, path: Path, name: str) -> StoredItem:
     stats = [path.lstat(), *(file.stat() for file in _walk(path))] if path.is_dir() else [path.lstat()]
     size = sum(stat.st_size for stat in (stats[1:] if path.is_dir() else stats))
-    return Kept(kind, name, size, max(stat.st_mtime for stat in stats))
+    return StoredItem(kind, name, size, max(stat.st_mtime for stat in stats))

@@ -1,4 +1,4 @@
-"""Teachers' weights that people upload: kept by their SHA-256, found by name or by it."""
+"""Uploaded weights of teachers: stored under their SHA-256, found by name or SHA-256."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from core.protocol.artifacts import UPLOAD, Upload
 from core.protocol.public import TERMINAL, ProblemField
 from core.specs import ExperimentSpec, Problem, SpecError
 
-_TRIES = 5
+_MAX_TRIES = 5
 
 
 @dataclass(frozen=True)
 class Received:
-    """A whole file that was sent, checked, and not yet among the others."""
+    """A received and checked file that is not yet in the store."""
 
     path: Path
     sha256: str
@@ -35,46 +35,56 @@ class Received:
     contents: Contents
 
 
-def checked(path: Path, sha256: str) -> Received:
-    """Raises ApiError 422 where the file is no whole safetensors file."""
+def check(path: Path, sha256: str) -> Received:
+    """Check a received file.
+
+    Raises:
+        ApiError: 422 if the file is not a complete safetensors file.
+    """
     try:
         return Received(path, sha256, path.stat().st_size, inspect(path))
     except NotSafetensorsError as error:
-        text = f"this is no safetensors file: {error}"
+        text = f"this is not a safetensors file: {error}"
         raise invalid(
-            f"{text}; `python -m core convert` makes one of a checkpoint", ProblemField(path="body", message=text)
+            f"{text}; `python -m core convert` makes one from a checkpoint", ProblemField(path="body", message=text)
         ) from None
 
 
-def enter(database: Database, store: Store, received: Received, name: str, submitted_by: str) -> Upload:
-    """Put a file that was sent into the store, and enter it under a name. The same again changes nothing.
+def add(database: Database, store: Store, received: Received, name: str, submitted_by: str) -> Upload:
+    """Move a received file into the store and record it under a name. Repeating changes nothing.
 
-    Raises ApiError 409 where the name stands for another file, or the file has another name, or where others delete it
-    again and again meanwhile; OSError where the store does not take it.
+    Raises:
+        ApiError: 409 if another file has the name, this file has another name, or other requests delete the file again
+            and again meanwhile.
+        OSError: the store does not accept the file.
     """
     with database.read() as session:
-        refuse_other(session, received.sha256, name)
-    for _ in range(_TRIES):
-        # In no transaction and under no lock: to send it to a bucket takes a while.
-        store.keep_upload(received.path, received.sha256)
-        with _alone(database, store):
-            if store.has_upload(received.sha256):  # else somebody has deleted the same file since
+        refuse_conflict(session, received.sha256, name)
+    for _ in range(_MAX_TRIES):
+        # Outside of any transaction and lock: uploading it to a bucket takes a while.
+        store.add_upload(received.path, received.sha256)
+        with _exclusive(database, store):
+            if store.has_upload(received.sha256):  # otherwise another request has deleted the same file meanwhile
                 with database.write() as session:
-                    return keep(session, received, name, submitted_by)
-    raise conflict("this file is being deleted; send it again")
+                    return record(session, received, name, submitted_by)
+    raise conflict("this file is being deleted by another request; upload it again")
 
 
-def forget(database: Database, store: Store, key: str) -> None:
-    """Delete an upload, by SHA-256 or name, and its file. Raises ApiError 404, or 409 while a run needs it."""
-    with _alone(database, store):
+def remove(database: Database, store: Store, key: str) -> None:
+    """Delete an upload, by SHA-256 or name, and its file.
+
+    Raises:
+        ApiError: 404 if there is none; 409 if a run needs it.
+    """
+    with _exclusive(database, store):
         with database.write() as session:
-            gone = delete(session, key)
-        store.remove_upload(gone)
+            sha256 = delete(session, key)
+        store.remove_upload(sha256)
 
 
 def remove_file(database: Database, store: Store, sha256: str, remove: Callable[[], None]) -> None:
-    """Have the file of an upload removed, unless one is entered for it: it may have been sent again."""
-    with _alone(database, store):
+    """Remove the file of an upload unless a row refers to it: the file may have been uploaded again."""
+    with _exclusive(database, store):
         with database.read() as session:
             if session.get(models.Upload, sha256) is not None:
                 return
@@ -82,13 +92,13 @@ def remove_file(database: Database, store: Store, sha256: str, remove: Callable[
 
 
 @contextmanager
-def _alone(database: Database, store: Store) -> Iterator[None]:
-    """Nobody else enters an upload or removes the file of one meanwhile, in any replica of the backend.
+def _exclusive(database: Database, store: Store) -> Iterator[None]:
+    """Prevent other requests, in any replica of the backend, from adding an upload or removing the file of one.
 
-    Between the change of the one and of the other, a file would be removed that was just entered again.
+    Otherwise a file that was just recorded again could be removed between the change of its row and of the file.
     """
-    with store.changing:
-        if database.is_sqlite:  # which one process owns
+    with store.upload_lock:
+        if database.is_sqlite:  # only one process uses it
             yield
             return
         with database.engine.begin() as connection:
@@ -96,10 +106,11 @@ def _alone(database: Database, store: Store) -> Iterator[None]:
             yield
 
 
-def keep(session: Session, received: Received, name: str, submitted_by: str) -> Upload:
-    """Enter a file that the store has under a name. The same content under the same name again changes nothing.
+def record(session: Session, received: Received, name: str, submitted_by: str) -> Upload:
+    """Record a stored file under a name. Repeating changes nothing.
 
-    Raises ApiError 409 where the name stands for another file, or the file has another name.
+    Raises:
+        ApiError: 409 if another file has the name, or this file has another name.
     """
     row = {
         "sha256": received.sha256,
@@ -111,73 +122,90 @@ def keep(session: Session, received: Received, name: str, submitted_by: str) -> 
         "created_at": now(session),
     }
     insert_if_absent(session.connection(), models.Upload, row, unique=["sha256"])
-    refuse_other(session, received.sha256, name)
-    return _shape(session.get_one(models.Upload, received.sha256))
+    refuse_conflict(session, received.sha256, name)
+    return _to_upload(session.get_one(models.Upload, received.sha256))
 
 
-def refuse_other(session: Session, sha256: str, name: str) -> None:
-    """Raises ApiError 409 where the name stands for another file, or the file has another name."""
+def refuse_conflict(session: Session, sha256: str, name: str) -> None:
+    """Raise ApiError 409 if another file has the name, or this file has another name."""
     for row in session.scalars(
         select(models.Upload).where((models.Upload.name == name) | (models.Upload.sha256 == sha256))
     ):
         if row.sha256 == sha256 and row.name != name:
-            raise conflict(f"this file is here already, as {row.name!r}")
+            raise conflict(f"this file has been uploaded before, as {row.name!r}")
         if row.sha256 != sha256:
-            raise conflict(f"the name {name!r} stands for another file already; take another name")
+            raise conflict(f"another file has the name {name!r}; choose another name")
 
 
-def named(session: Session, name: str, *, locked: bool = False) -> models.Upload | None:
-    """By name, else by SHA-256; locked against ``delete`` where the session writes a run that needs it."""
-    query = select(models.Upload).where((models.Upload.name == name) | (models.Upload.sha256 == name.lower()))
+def find(session: Session, key: str, *, locked: bool = False) -> models.Upload | None:
+    """Return an upload by name, or else by SHA-256.
+
+    Args:
+        session: of the caller's transaction.
+        key: name or SHA-256.
+        locked: lock the row against ``delete``; for a transaction that writes a run which needs the upload.
+    """
+    query = select(models.Upload).where((models.Upload.name == key) | (models.Upload.sha256 == key.lower()))
     if locked:
         query = query.with_for_update(read=True, key_share=True)
-    found = session.scalars(query).all()
-    return next((row for row in found if row.name == name), found[0] if found else None)
+    rows = session.scalars(query).all()
+    return next((row for row in rows if row.name == key), rows[0] if rows else None)
 
 
-def listed(session: Session) -> list[Upload]:
-    """Newest first."""
+def list_uploads(session: Session) -> list[Upload]:
+    """Return all uploads, newest first."""
     rows = session.scalars(select(models.Upload).order_by(models.Upload.created_at.desc(), models.Upload.sha256))
-    return [_shape(row) for row in rows]
+    return [_to_upload(row) for row in rows]
 
 
-def delete(session: Session, sha256: str) -> str:
-    """Forget an upload; returns its SHA-256, whose file is then to be removed.
+def delete(session: Session, key: str) -> str:
+    """Delete the row of an upload, by SHA-256 or name.
 
-    Raises ApiError 404, or 409 while a run that has not ended needs it.
+    Returns:
+        The SHA-256, whose file the caller removes.
+
+    Raises:
+        ApiError: 404 if there is none; 409 if a run that has not ended needs it.
     """
-    found = named(session, sha256)
-    if found is None:
-        raise not_found("upload", sha256)
-    # A spec that is being submitted may have found it already; its runs are seen once it has been entered.
-    session.refresh(found, with_for_update=True)
+    upload = find(session, key)
+    if upload is None:
+        raise not_found("upload", key)
+    # A submission in progress may have read the row already; its runs are visible once the lock is granted.
+    session.refresh(upload, with_for_update=True)
     waiting = select(models.Run.id, models.Run.spec).where(
         models.Run.role == "teacher", models.Run.state.not_in(TERMINAL)
     )
     for run_id, spec in session.execute(waiting):
-        if (spec.get("weights") or {}).get("source") == UPLOAD + found.sha256:
-            raise conflict(f"run {run_id} still needs this file; cancel it first")
-    session.delete(found)
-    return found.sha256
+        if (spec.get("weights") or {}).get("source") == UPLOAD + upload.sha256:
+            raise conflict(f"run {run_id} still needs this file; cancel the run first")
+    session.delete(upload)
+    return upload.sha256
 
 
-def resolved(connection: Connection, specs: Sequence[tuple[str, ExperimentSpec]]) -> list[tuple[str, ExperimentSpec]]:
-    """The specs with each upload that they name by its SHA-256, which is what their teachers are told apart by.
+def resolve_uploads(
+    connection: Connection, specs: Sequence[tuple[str, ExperimentSpec]]
+) -> list[tuple[str, ExperimentSpec]]:
+    """Replace the name of each upload in the specs by its SHA-256, which distinguishes their teachers.
 
-    Raises SpecError with the path of each name that stands for no upload.
+    Args:
+        connection: of the caller's transaction.
+        specs: pairs of a path prefix for problems and a spec.
+
+    Raises:
+        SpecError: with the path of each name that no upload has.
     """
 
     @cache  # many specs of one request name one teacher
     def upload_named(name: str) -> models.Upload | None:
         with objects(connection) as session:
-            return named(session, name, locked=True)
+            return find(session, name, locked=True)
 
     problems: list[Problem] = []
-    found: list[tuple[str, ExperimentSpec]] = []
+    resolved: list[tuple[str, ExperimentSpec]] = []
     for prefix, spec in specs:
         weights = spec.teacher.weights if spec.teacher else None
         if spec.teacher is None or weights is None or not weights.source.startswith(UPLOAD):
-            found.append((prefix, spec))
+            resolved.append((prefix, spec))
             continue
         path = f"{prefix}teacher.weights"
         upload = upload_named(weights.source.removeprefix(UPLOAD))
@@ -190,13 +218,13 @@ def resolved(connection: Connection, specs: Sequence[tuple[str, ExperimentSpec]]
             continue
         update: dict[str, Any] = {"source": UPLOAD + upload.sha256, "sha256": upload.sha256}
         teacher = spec.teacher.model_copy(update={"weights": weights.model_copy(update=update)})
-        found.append((prefix, spec.model_copy(update={"teacher": teacher})))
+        resolved.append((prefix, spec.model_copy(update={"teacher": teacher})))
     if problems:
         raise SpecError(problems)
-    return found
+    return resolved
 
 
-def _shape(row: models.Upload) -> Upload:
+def _to_upload(row: models.Upload) -> Upload:
     return Upload(
         sha256=row.sha256,
         name=row.name,

@@ -62,7 +62,7 @@ def create(
     refuse_webhooks(specs, settings)
     return planning.create(
         connection,
-        uploads.resolved(connection, specs),
+        uploads.resolve_uploads(connection, specs),
         submitted_by=submitted_by,
         sweep=sweep,
         webhook=settings.webhook_url,
@@ -72,7 +72,7 @@ def create(
 def preview(session: Session, spec: ExperimentSpec, settings: Settings, *, draft: Mapping[str, Any]) -> Preview:
     """What ``create`` would make of a spec. Raises SpecError as it does, but for a name that is taken."""
     refuse_webhooks([("", spec)], settings)
-    ((_, stored),) = uploads.resolved(session.connection(), [("", spec)])
+    ((_, stored),) = uploads.resolve_uploads(session.connection(), [("", spec)])
     return planning.preview(session, spec, stored, draft)
 
 

@@ -1,4 +1,4 @@
-"""What Prometheus reads: counted in the database at each scrape, so that replicas agree and a restart loses nothing."""
+"""Metrics for Prometheus, counted in the database at each scrape: replicas agree, and a restart loses nothing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from backend.queue.reconciler import LEASE_RAN_OUT
 from core.protocol.public import RunState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# From a second to a long weekend.
-_WAITS = (1, 5, 15, 60, 300, 900, 3_600, 4 * 3_600, 12 * 3_600, 24 * 3_600, 72 * 3_600)
+# Seconds: from one second to three days.
+_WAIT_BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 4 * 3_600, 12 * 3_600, 24 * 3_600, 72 * 3_600)
 _OUTCOMES = ("succeeded", "failed", "cancelled", "interrupted", "lost")
 
 
 class Monitor:
-    """A registry of its own for each application, so that two in one process do not meet."""
+    """A separate registry for each application, so that two applications in one process do not share metrics."""
 
     def __init__(self, database: Database) -> None:
         self._registry = CollectorRegistry()
@@ -33,7 +33,7 @@ class Monitor:
         ProcessCollector(registry=self._registry)
 
     def exposition(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -42,12 +42,12 @@ class _DatabaseCollector(Collector):
         self._database = database
 
     def describe(self) -> list[Metric]:
-        return []  # otherwise registering would already ask the database
+        return []  # otherwise registering would query the database
 
     def collect(self) -> Iterator[Metric]:
         with self._database.read() as session:
-            found = [*_runs(session), *_attempts(session), *_workers(session)]
-        yield from found
+            metrics = [*_runs(session), *_attempts(session), *_workers(session)]
+        yield from metrics
 
 
 def _runs(session: Session) -> Iterator[Metric]:
@@ -59,7 +59,9 @@ def _runs(session: Session) -> Iterator[Metric]:
     yield states
     oldest = session.scalar(select(func.max(_seconds_between(run.queued_at, db_now()))).where(run.state == "queued"))
     yield GaugeMetricFamily(
-        "dkd_queue_oldest_seconds", "How long the run has been queued that has been longest; 0 for none.", oldest or 0.0
+        "dkd_queue_oldest_seconds",
+        "Seconds since the oldest queued run was queued; 0 if none is queued.",
+        oldest or 0.0,
     )
 
 
@@ -71,33 +73,33 @@ def _attempts(session: Session) -> Iterator[Metric]:
     for outcome in _OUTCOMES:
         ended.add_metric([outcome], counts.get(outcome, 0))
     yield ended
-    silent = select(func.count()).select_from(attempt).where(attempt.outcome == "lost", attempt.reason == LEASE_RAN_OUT)
-    yield CounterMetricFamily("dkd_lease_expiries", "Attempts whose lease ran out.", session.scalars(silent).one())
-    yield _waiting_times(session)
+    expired = select(func.count()).where(attempt.outcome == "lost", attempt.reason == LEASE_RAN_OUT)
+    yield CounterMetricFamily("dkd_lease_expiries", "Attempts whose lease expired.", session.scalars(expired).one())
+    yield _queue_waits(session)
 
 
-def _waiting_times(session: Session) -> Metric:
+def _queue_waits(session: Session) -> Metric:
     waited = models.Attempt.waited
-    below: list[ColumnElement[Any]] = [func.sum(case((waited <= top, 1), else_=0)) for top in _WAITS]
-    query = select(func.count(waited), func.sum(waited), *below).where(waited.is_not(None))
-    count, seconds, *buckets = session.execute(query).one()
+    cumulative: list[ColumnElement[Any]] = [func.sum(case((waited <= top, 1), else_=0)) for top in _WAIT_BUCKETS]
+    query = select(func.count(waited), func.sum(waited), *cumulative).where(waited.is_not(None))
+    count, seconds, *counts = session.execute(query).one()
     family = HistogramMetricFamily(
-        "dkd_queue_wait_seconds", "Time that runs were ready to be taken before a worker took them, by attempt."
+        "dkd_queue_wait_seconds", "Seconds between a run becoming ready and a worker claiming it, by attempt."
     )
-    named = [(str(float(top)), float(found or 0)) for top, found in zip(_WAITS, buckets, strict=True)]
-    family.add_metric([], [*named, ("+Inf", float(count))], sum_value=float(seconds or 0.0))
+    buckets = [(str(float(top)), float(total or 0)) for top, total in zip(_WAIT_BUCKETS, counts, strict=True)]
+    family.add_metric([], [*buckets, ("+Inf", float(count))], sum_value=float(seconds or 0.0))
     return family
 
 
 def _workers(session: Session) -> Iterator[Metric]:
     worker = models.Worker
     query = select(worker.state, func.count(), func.sum(worker.slots)).group_by(worker.state)
-    found = {state: (count, slots) for state, count, slots in session.execute(query)}
+    by_state = {state: (count, slots) for state, count, slots in session.execute(query)}
     states = GaugeMetricFamily("dkd_workers", "Workers by state.", labels=["state"])
     for state in ("online", "offline"):
-        states.add_metric([state], found.get(state, (0, 0))[0])
+        states.add_metric([state], by_state.get(state, (0, 0))[0])
     yield states
-    yield GaugeMetricFamily("dkd_worker_slots", "Slots of the workers online.", found.get("online", (0, 0))[1])
+    yield GaugeMetricFamily("dkd_worker_slots", "Slots of the workers online.", by_state.get("online", (0, 0))[1])
     draining = select(func.count()).select_from(worker).where(worker.state == "online", worker.draining)
     yield GaugeMetricFamily(
         "dkd_workers_draining", "Workers online that take no new runs.", session.scalars(draining).one()

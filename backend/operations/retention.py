@@ -1,4 +1,4 @@
-"""What may go: files and rows that nothing refers to any more, and that have been so for a while."""
+"""Garbage collection: files and rows that nothing has referred to for a while."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Delete, and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from backend.artifacts import uploads
-from backend.artifacts.run_files import Kept, Store
+from backend.artifacts.run_files import Store, StoredItem
 from backend.db import Database, now
 from backend.db.models import Attempt, IdempotencyKey, LogLine, Run, Token, Upload
 from backend.queue.claim import folder_of
@@ -26,20 +26,20 @@ _ATTEMPT = re.compile(r"([0-9a-z]{1,32})/attempt-([0-9]{1,9})")
 
 
 class RetentionError(Exception):
-    """Why nothing is looked for, in a sentence."""
+    """Garbage collection is refused; the text gives the reason."""
 
 
 @dataclass(frozen=True)
-class Terms:
-    """How long what may go is kept.
+class RetentionPolicy:
+    """How long unneeded items are kept.
 
     Attributes:
         attempt_days: files of an attempt that failed, was cancelled or interrupted, since its end.
-        orphan_hours: files that nothing refers to, since they were last written. What is just being written is not
-            entered yet.
-        log_days: lines of runs that have ended.
+        orphan_hours: files that nothing refers to, since they were last written; a file that is being written has no
+            row yet.
+        log_days: log lines, since their run ended.
         token_days: tokens, since they expired or were revoked.
-        idempotency_hours: as ``Settings.idempotency_hours``.
+        idempotency_hours: see ``Settings.idempotency_hours``.
     """
 
     attempt_days: float = 30.0
@@ -50,127 +50,131 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class File:
-    """Files that may go, and why."""
+class RemovableItem:
+    """An item of the artifact store that may be removed, with the reason."""
 
-    kept: Kept
+    item: StoredItem
     reason: str
 
 
 @dataclass
-class Plan:
-    """What may go.
+class RemovalPlan:
+    """What may be removed.
 
     Attributes:
-        files: in the artifact store.
-        rows: how many, by what they are.
+        files: items of the artifact store.
+        rows: number of rows by kind.
     """
 
-    files: list[File] = field(default_factory=list)
+    files: list[RemovableItem] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
-        return sum(file.kept.size for file in self.files)
+        return sum(file.item.size for file in self.files)
 
 
-def plan(database: Database, store: Store, terms: Terms) -> Plan:
-    """Look for what may go; nothing is changed.
+def plan_removal(database: Database, store: Store, policy: RetentionPolicy) -> RemovalPlan:
+    """Find what may be removed; nothing is changed.
 
-    Raises RetentionError where the database knows no run and the store has files: one of the two is not what was meant.
+    Raises:
+        RetentionError: the database has no runs but the store has files of runs; one of the two is probably not the
+            intended one.
     """
-    kept = list(store.kept())  # before the database is read: what is entered meanwhile is then known
+    items = list(store.items())  # before the database is read, so that rows written meanwhile are seen
     with database.read() as session:
-        found = Plan(files=list(_files(session, kept, terms)))
-        for name, condition in _rows(now(session), terms).items():
+        plan = RemovalPlan(files=list(_removable(session, items, policy)))
+        for name, condition in _rows(now(session), policy).items():
             table, where = condition
             count = session.scalars(select(func.count()).select_from(table).where(where)).one()
             if count:
-                found.rows[name] = count
-    return found
+                plan.rows[name] = count
+    return plan
 
 
-def apply(database: Database, store: Store, found: Plan, terms: Terms) -> list[str]:
-    """Remove what was planned. Returns what could not be removed, a sentence each; the rest is gone."""
+def apply(database: Database, store: Store, plan: RemovalPlan, policy: RetentionPolicy) -> list[str]:
+    """Remove what was planned.
+
+    Returns:
+        One sentence per item that could not be removed; all others are removed.
+    """
     problems = []
-    for file in found.files:
+    for file in plan.files:
         try:
-            if file.kept.kind == "upload":  # it may have been sent again since
-                uploads.remove_file(database, store, _sha256(file.kept), partial(store.remove, file.kept))
+            if file.item.kind == "upload":  # it may have been uploaded again meanwhile
+                uploads.remove_file(database, store, _sha256(file.item), partial(store.remove, file.item))
             else:
-                store.remove(file.kept)
+                store.remove(file.item)
         except OSError as error:
-            problems.append(f"{file.kept.name} cannot be removed: {error}")
-    for table, where in _rows_of(database, terms):
+            problems.append(f"{file.item.name} cannot be removed: {error}")
+    for table, where in _rows_of(database, policy):
         statement: Delete = delete(table).where(where).execution_options(synchronize_session=False)
-        with database.write() as session:  # one transaction each: nobody waits for long
+        with database.write() as session:  # one transaction each, so that other writers do not wait for long
             session.execute(statement)
-    _log.info("tidied", files=len(found.files) - len(problems), rows=found.rows, problems=len(problems))
+    _log.info("garbage collected", files=len(plan.files) - len(problems), rows=plan.rows, problems=len(problems))
     return problems
 
 
-def _files(session: Session, kept: list[Kept], terms: Terms) -> Iterator[File]:
+def _removable(session: Session, items: list[StoredItem], policy: RetentionPolicy) -> Iterator[RemovableItem]:
     runs = {
         row.id: row
         for row in session.execute(select(Run.id, Run.state, Run.attempt, Run.weights_path, Run.checkpoint_path))
     }
-    if not runs and any(item.kind == "attempt" for item in kept):
+    if not runs and any(item.kind == "attempt" for item in items):
         raise RetentionError(
-            "the database knows no run, and the store has files of runs: look at DKD_DATABASE_URL and DKD_ARTIFACTS"
+            "the database has no runs, but the store has files of runs; check DKD_DATABASE_URL and DKD_ARTIFACTS"
         )
-    ended = {
+    attempts = {
         (row.run_id, row.number): row
         for row in session.execute(select(Attempt.run_id, Attempt.number, Attempt.ended_at, Attempt.outcome))
     }
-    entered = set(session.scalars(select(Upload.sha256)))
-    late = now(session) - timedelta(days=terms.attempt_days)
-    orphaned = time.time() - 3600 * terms.orphan_hours
-    for item in kept:
-        old = item.modified < orphaned
+    uploaded = set(session.scalars(select(Upload.sha256)))
+    attempt_limit = now(session) - timedelta(days=policy.attempt_days)
+    orphan_limit = time.time() - 3600 * policy.orphan_hours
+    for item in items:
+        old = item.modified < orphan_limit
         if item.kind == "upload":
-            if old and _sha256(item) not in entered:
-                yield File(item, "an upload that is not entered")
+            if old and _sha256(item) not in uploaded:
+                yield RemovableItem(item, "an upload without a row in the database")
             continue
         match = _ATTEMPT.fullmatch(item.name) if item.kind == "attempt" else None
         if match is None:
             if old:
-                yield File(item, "left behind")
+                yield RemovableItem(item, "neither a run nor an upload")
             continue
         key = match[1], int(match[2])
-        run, attempt = runs.get(match[1]), ended.get(key)
+        run, attempt = runs.get(match[1]), attempts.get(key)
         if run is None or attempt is None:
             if old:
-                yield File(item, "of a run that is deleted" if run is None else "of an attempt that nobody knows")
+                yield RemovableItem(item, "of a deleted run" if run is None else "of an unknown attempt")
             continue
         current = run.state not in TERMINAL and run.attempt == key[1]
-        # A run that has succeeded is not resumed; any other may be, by a retry.
-        needed = run.weights_path if run.state == "succeeded" else run.checkpoint_path
+        # A succeeded run is never resumed; any other may be, by a retry.
+        needed_path = run.weights_path if run.state == "succeeded" else run.checkpoint_path
         if current or attempt.ended_at is None or attempt.outcome == "succeeded":
             continue
-        if attempt.ended_at < late and not needed.startswith(folder_of(*key) + "/"):
-            yield File(item, f"of an attempt that was {attempt.outcome or 'lost'}")
+        if attempt.ended_at < attempt_limit and not needed_path.startswith(folder_of(*key) + "/"):
+            yield RemovableItem(item, f"of an attempt that was {attempt.outcome or 'lost'}")
 
 
-def _sha256(upload: Kept) -> str:
+def _sha256(upload: StoredItem) -> str:
     return upload.name.rpartition("/")[2].removesuffix(".safetensors")
 
 
-def _rows(moment: datetime, terms: Terms) -> dict[str, tuple[type, ColumnElement[bool]]]:
-    over = moment - timedelta(days=terms.token_days)
-    ended = select(Run.id).where(Run.state.in_(TERMINAL), Run.ended_at < moment - timedelta(days=terms.log_days))
+def _rows(time_now: datetime, policy: RetentionPolicy) -> dict[str, tuple[type, ColumnElement[bool]]]:
+    """Return, by kind, the table and the condition of the rows that may be removed."""
+    token_limit = time_now - timedelta(days=policy.token_days)
+    log_limit = time_now - timedelta(days=policy.log_days)
+    key_limit = time_now - timedelta(hours=policy.idempotency_hours)
+    ended = select(Run.id).where(Run.state.in_(TERMINAL), Run.ended_at < log_limit)
+    expired = and_(Token.expires_at.is_not(None), Token.expires_at < token_limit)
     return {
         "log lines": (LogLine, LogLine.run_id.in_(ended)),
-        "idempotency keys": (
-            IdempotencyKey,
-            IdempotencyKey.created_at < moment - timedelta(hours=terms.idempotency_hours),
-        ),
-        "tokens": (
-            Token,
-            or_(and_(Token.expires_at.is_not(None), Token.expires_at < over), Token.revoked_at < over),
-        ),
+        "idempotency keys": (IdempotencyKey, IdempotencyKey.created_at < key_limit),
+        "tokens": (Token, or_(expired, Token.revoked_at < token_limit)),
     }
 
 
-def _rows_of(database: Database, terms: Terms) -> list[tuple[type, ColumnElement[bool]]]:
+def _rows_of(database: Database, policy: RetentionPolicy) -> list[tuple[type, ColumnElement[bool]]]:
     with database.read() as session:
-        return list(_rows(now(session), terms).values())
+        return list(_rows(now(session), policy).values())

@@ -1,4 +1,4 @@
-"""Ends a process whose event loop has stood still: whoever supervises it starts it again, and people are served."""
+"""A watchdog that ends the process if its event loop is blocked, so that its supervisor restarts it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import IO
 
 
 class Watchdog:
-    """The interpreter's own timer, outside its lock: it also ends a process that one long call of C code holds.
+    """Ends the process if ``alive`` is not called in time.
 
-    One for the whole process. At the end it writes the stacks of all threads, so that the reason can be found.
+    It uses the interpreter's timer thread, which runs without the global interpreter lock, so it also ends a process
+    that a long call of C code blocks. Before the end it writes the stacks of all threads, which show the
+    reason. Use one per process.
 
     Args:
-        seconds: that the loop may stand still; 0: as long as it likes.
-        log: where the stacks go; must have a file descriptor.
+        seconds: the longest time that the loop may be blocked; 0 for no limit.
+        log: stream for the stacks; it must have a file descriptor.
     """
 
     def __init__(self, seconds: float, log: IO[str] | None = None) -> None:
@@ -22,11 +24,11 @@ class Watchdog:
         self._log = log or sys.stderr
 
     def alive(self) -> None:
-        """To be called by the loop, more often than every ``seconds``."""
+        """Restart the timer. The event loop calls this more often than every ``seconds``."""
         if self._seconds:
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._log)
 
     def stop(self) -> None:
-        """The loop ends by itself."""
+        """Stop the timer, because the event loop ends."""
         if self._seconds:
             faulthandler.cancel_dump_traceback_later()

@@ -1,11 +1,10 @@
-"""Telling somebody that an experiment has finished, failed or stalled.
+"""Webhooks: messages that an experiment has finished, failed or stalled.
 
-What is to be told is found in the database and written there first, so that a restart or another replica neither
-forgets a message nor sends it twice for its own part. A receiver may still get one twice (its answer was lost); the
-id in the message tells.
+Each message is first stored in the database and then sent, so that a restart or another replica neither forgets it nor
+sends it again. A receiver may still get a message twice if its answer was lost; the id in the message is then the same.
 
-Nobody can make the backend call an address of their choice: a spec may only name origins that the settings list, no
-redirect is followed, and what is answered is not kept.
+No user can make the backend call an arbitrary address: a spec may only name origins that the settings list, redirects
+are not followed, and answers are not stored.
 """
 
 from __future__ import annotations
@@ -37,19 +36,23 @@ from core.specs import ExperimentSpec, Problem, SpecError
 _log = structlog.get_logger(__name__)
 
 _BACKOFF_SECONDS = (10.0, 60.0, 300.0, 1800.0, 7200.0)
-"""After the first, second … failed try; then it is given up."""
+"""Delays after the first, second … failed delivery; after the last one the message is abandoned."""
 _TIMEOUT_SECONDS = 10.0
-_TAKEN_SECONDS = 60.0  # for which a replica that sends a message has it for itself
-_KEPT = timedelta(days=7)
-_AT_ONCE = 50
+_CLAIM_SECONDS = 60.0  # no other replica sends a message that one replica has claimed
+_KEEP_DELIVERED = timedelta(days=7)
+_BATCH_SIZE = 50
 _PERIOD_SECONDS = 5.0
 
 
 def refuse_webhooks(specs: Sequence[tuple[str, ExperimentSpec]], settings: Settings) -> None:
-    """Raises SpecError for a webhook whose origin the settings do not list."""
+    """Refuse webhooks whose origin the settings do not list.
+
+    Raises:
+        SpecError: with the path of each such webhook.
+    """
     allowed = {_origin(entry) for entry in settings.webhook_hosts}
     problems = [
-        Problem(f"{prefix}webhook", "this backend tells nobody there; its setting DKD_WEBHOOK_HOSTS lists who may be")
+        Problem(f"{prefix}webhook", "the setting DKD_WEBHOOK_HOSTS of this backend does not list this origin")
         for prefix, spec in specs
         if spec.webhook is not None and _origin(spec.webhook) not in allowed
     ]
@@ -63,50 +66,55 @@ def _origin(url: str) -> tuple[str, str, int | None]:
         if parts.username or parts.password:
             return ("", "", None)
         return (parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme))
-    except ValueError:  # brackets that do not close, a port that is none
+    except ValueError:  # unclosed brackets, an invalid port
         return ("", "", None)
 
 
 def signature(secret: str, moment: int, body: bytes) -> str:
-    """What the header DKD-Signature says: ``t=SECONDS,v1=HEX``, HMAC-SHA256 over ``SECONDS.BODY``."""
+    """Return the header ``DKD-Signature``: ``t=SECONDS,v1=HEX``, the HMAC-SHA256 of ``SECONDS.BODY``.
+
+    Args:
+        secret: ``DKD_WEBHOOK_SECRET``.
+        moment: seconds since 1970.
+        body: bytes of the request.
+    """
     digest = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={moment},v1={digest}"
 
 
 class Webhooks:
-    """Finds what is to be told and sends it. One pass every few seconds; replicas may run it side by side."""
+    """Finds new messages and sends them, one pass every few seconds. Several replicas may do so at the same time."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
 
     def run_once(self) -> int:
-        """One pass; returns how many messages were delivered."""
+        """Make one pass and return the number of delivered messages."""
         with self._database.read() as session:
-            news = _news(session, self._settings)
-            waiting = session.scalar(select(func.count()).select_from(WebhookDelivery).where(~WebhookDelivery.done))
-        if news:
+            changes = _state_changes(session, self._settings)
+            pending = session.scalar(select(func.count()).select_from(WebhookDelivery).where(~WebhookDelivery.done))
+        if changes:
             with self._database.write() as session:
-                for experiment_id, before, after in news:
-                    _enter(session, experiment_id, before, after)
-        if not news and not waiting:
+                for experiment_id, before, after in changes:
+                    _store_message(session, experiment_id, before, after)
+        if not changes and not pending:
             return 0
         with self._database.write() as session:
-            due = _take_due(session)
+            due = _claim_due(session)
         if not due:
             return 0
         outcomes = [(message, self._send(message)) for message in due]
         with self._database.write() as session:
-            moment = now(session)
+            time_now = now(session)
             for message, error in outcomes:
-                _record(session, message.id, error, moment)
-            session.execute(
-                delete(WebhookDelivery).where(WebhookDelivery.done, WebhookDelivery.created_at < moment - _KEPT)
-            )
+                _record_delivery(session, message.id, error, time_now)
+            expired = WebhookDelivery.created_at < time_now - _KEEP_DELIVERED
+            session.execute(delete(WebhookDelivery).where(WebhookDelivery.done, expired))
         return sum(not error for _, error in outcomes)
 
     async def run_until(self, stop: asyncio.Event) -> None:
-        """A pass every few seconds. One that fails is logged, and the next is tried."""
+        """Make a pass every few seconds until ``stop`` is set. A failed pass is logged."""
         while not stop.is_set():
             try:
                 await asyncio.to_thread(self.run_once)
@@ -116,7 +124,7 @@ class Webhooks:
                 await asyncio.wait_for(stop.wait(), _PERIOD_SECONDS)
 
     def _send(self, message: WebhookDelivery) -> str:
-        """Why it could not be delivered; empty where it was."""
+        """Send a message; return the reason if it could not be delivered, else an empty text."""
         body = json.dumps(message.body, separators=(",", ":")).encode()
         headers = {"Content-Type": "application/json", "User-Agent": "dkd-lab"}
         secret = self._settings.webhook_secret
@@ -132,10 +140,9 @@ class Webhooks:
         return "" if 200 <= status < 300 else f"status {status}"
 
 
-def _news(session: Session, settings: Settings) -> list[tuple[str, str, str]]:
-    """Experiments whose state is another than was told: id, what was told, what is to be."""
-    moment = now(session)
-    silent_since = moment - timedelta(minutes=settings.stalled_minutes)
+def _state_changes(session: Session, settings: Settings) -> list[tuple[str, str, str]]:
+    """Return experiments whose state has changed since the last message: id, previous state, new state."""
+    silent_since = now(session) - timedelta(minutes=settings.stalled_minutes)
     live = _some_run(Run.state.not_in(TERMINAL))
     query = select(
         Experiment.id,
@@ -148,28 +155,28 @@ def _news(session: Session, settings: Settings) -> list[tuple[str, str, str]]:
         _some_run(Run.state == "cancelled").label("cancelled"),
     ).where(
         Experiment.webhook.is_not(None),
-        # What has ended is looked at again only where something of it lives: a run was retried.
+        # An experiment that has ended is read again only if one of its runs is live, because it was retried.
         Experiment.webhook_state.in_(("active", "stalled")) | live,
     )
-    found = []
-    for key, before, lives, silent, has_failed, has_cancelled in session.execute(query):
-        if lives:
+    changes = []
+    for key, before, is_live, silent, has_failed, has_cancelled in session.execute(query):
+        if is_live:
             after = "stalled" if silent else "active"
         else:
             after = "failed" if has_failed else "cancelled" if has_cancelled else "finished"
         if after != before:
-            found.append((key, before, after))
-    return found
+            changes.append((key, before, after))
+    return changes
 
 
 def _some_run(condition: ColumnElement[bool]) -> Exists:
-    """Whether a run that the experiment uses is so."""
+    """Return the SQL condition that the experiment has a run with this condition."""
     linked = exists().where(ExperimentRun.experiment_id == Experiment.id, Run.id == ExperimentRun.run_id, condition)
     return linked.correlate(Experiment)
 
 
-def _enter(session: Session, experiment_id: str, before: str, after: str) -> None:
-    """Write down what is to be told, unless another replica has done it by now."""
+def _store_message(session: Session, experiment_id: str, before: str, after: str) -> None:
+    """Store the message for a state change, unless another replica has stored it meanwhile."""
     changed = session.execute(
         update(Experiment)
         .where(Experiment.id == experiment_id, Experiment.webhook_state == before)
@@ -180,7 +187,7 @@ def _enter(session: Session, experiment_id: str, before: str, after: str) -> Non
     if changed is None or after not in ("finished", "failed", "stalled"):
         return
     name, url = changed
-    moment = now(session)
+    time_now = now(session)
     message_id = new_id()
     session.add(
         WebhookDelivery(
@@ -188,15 +195,15 @@ def _enter(session: Session, experiment_id: str, before: str, after: str) -> Non
             experiment_id=experiment_id,
             event=after,
             url=url,
-            body=_body(session, message_id, experiment_id, name, after, moment),
-            not_before=moment,
-            created_at=moment,
+            body=_body(session, message_id, experiment_id, name, after, time_now),
+            not_before=time_now,
+            created_at=time_now,
         )
     )
 
 
 def _body(
-    session: Session, message_id: str, experiment_id: str, name: str, event: str, moment: datetime
+    session: Session, message_id: str, experiment_id: str, name: str, event: str, time_now: datetime
 ) -> dict[str, Any]:
     query = (
         select(Run.state, func.count())
@@ -205,37 +212,37 @@ def _body(
         .group_by(Run.state)
     )
     counts = {row[0]: row[1] for row in session.execute(query)}
-    said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     return {
         "id": message_id,
         "event": event,
         "experiment_id": experiment_id,
         "experiment": name,
         "counts": counts,
-        "time": moment.isoformat(),
-        "text": f"{name}: {event} ({said})",  # what Slack and its like show
+        "time": time_now.isoformat(),
+        "text": f"{name}: {event} ({states})",  # Slack and similar services show this field
     }
 
 
-def _take_due(session: Session) -> list[WebhookDelivery]:
-    """Messages to send now; for a minute no other replica takes them."""
-    moment = now(session)
+def _claim_due(session: Session) -> list[WebhookDelivery]:
+    """Claim the messages to send now, so that no other replica sends them meanwhile."""
+    time_now = now(session)
     query = (
         select(WebhookDelivery)
-        .where(~WebhookDelivery.done, WebhookDelivery.not_before <= moment)
+        .where(~WebhookDelivery.done, WebhookDelivery.not_before <= time_now)
         .order_by(WebhookDelivery.id)
-        .limit(_AT_ONCE)
+        .limit(_BATCH_SIZE)
         .with_for_update(skip_locked=True)
     )
-    found = list(session.scalars(query))
-    for message in found:
-        message.not_before = moment + timedelta(seconds=_TAKEN_SECONDS + _AT_ONCE * _TIMEOUT_SECONDS)
-    return found
+    messages = list(session.scalars(query))
+    for message in messages:
+        message.not_before = time_now + timedelta(seconds=_CLAIM_SECONDS + _BATCH_SIZE * _TIMEOUT_SECONDS)
+    return messages
 
 
-def _record(session: Session, message_id: str, error: str, moment: datetime) -> None:
+def _record_delivery(session: Session, message_id: str, error: str, time_now: datetime) -> None:
     message = session.get(WebhookDelivery, message_id)
-    if message is None:  # its experiment was deleted meanwhile
+    if message is None:  # the experiment was deleted meanwhile
         return
     message.attempts += 1
     message.error = error
@@ -244,7 +251,7 @@ def _record(session: Session, message_id: str, error: str, moment: datetime) -> 
         return
     if message.attempts > len(_BACKOFF_SECONDS):
         message.done = True
-        _log.error("webhook given up", experiment=message.experiment_id, webhook_event=message.event, error=error)
+        _log.error("webhook abandoned", experiment=message.experiment_id, webhook_event=message.event, error=error)
         return
-    message.not_before = moment + timedelta(seconds=_BACKOFF_SECONDS[message.attempts - 1])
+    message.not_before = time_now + timedelta(seconds=_BACKOFF_SECONDS[message.attempts - 1])
     _log.warning("webhook not delivered", experiment=message.experiment_id, webhook_event=message.event, error=error)

@@ -182,7 +182,7 @@ def preview_sweep(body: BodyDep, session: SessionDep, settings: SettingsDep) -> 
     parsed = parse_sweep(body.data)
     specs = expand(parsed, check_client_waits)
     refuse_webhooks([("", spec) for spec in specs], settings)
-    stored = [spec for _, spec in uploads.resolved(session.connection(), [("", spec) for spec in specs])]
+    stored = [spec for _, spec in uploads.resolve_uploads(session.connection(), [("", spec) for spec in specs])]
     teachers, count, new = planned_teachers.of_many(session, stored, planned_teachers.MOST_SHOWN)
     taken = planning.taken(session, [spec.name for spec in specs])
     found = [problem for spec in specs for problem in _warnings(spec)]

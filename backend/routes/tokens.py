@@ -25,7 +25,7 @@ def create_token(request: TokenRequest, principal: AdminDep, database: DatabaseD
 @router.get("", dependencies=[administers])
 def list_tokens(session: SessionDep) -> TokenList:
     """List every token ever created, newest first, without the tokens' texts."""
-    return TokenList(items=tokens.listed(session))
+    return TokenList(items=tokens.list_tokens(session))
 
 
 @router.delete("/{token_id}", responses={409: {"description": "The request was sent with this token"}})

@@ -59,8 +59,8 @@ async def upload(
                     await run_in_threadpool(file.write, block)
             digest.update(buffer)
             await run_in_threadpool(file.write, bytes(buffer))
-        received = await run_in_threadpool(uploads.checked, path, digest.hexdigest())
-        return await run_in_threadpool(uploads.enter, database, store, received, name, principal.name)
+        received = await run_in_threadpool(uploads.check, path, digest.hexdigest())
+        return await run_in_threadpool(uploads.add, database, store, received, name, principal.name)
     finally:
         path.unlink(missing_ok=True)
 
@@ -68,7 +68,7 @@ async def upload(
 @router.get("", dependencies=[reads])
 def list_uploads(session: SessionDep, settings: SettingsDep) -> UploadList:
     """List uploaded weights, newest first, and the greatest size of an upload."""
-    return UploadList(items=uploads.listed(session), max_bytes=settings.max_upload_bytes)
+    return UploadList(items=uploads.list_uploads(session), max_bytes=settings.max_upload_bytes)
 
 
 @router.delete(
@@ -82,4 +82,4 @@ def delete_upload(sha256: str, database: DatabaseDep, store: StoreDep) -> None:
 
     Teachers made from them keep their own copy. A run that failed or was cancelled needs them again if it is retried.
     """
-    uploads.forget(database, store, sha256)
+    uploads.remove(database, store, sha256)

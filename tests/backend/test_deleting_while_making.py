@@ -10,7 +10,7 @@ from sqlalchemy import delete
 
 from backend.artifacts.run_files import FolderStore
 from backend.db import Database, models
-from backend.operations.retention import Terms, apply, plan
+from backend.operations.retention import RetentionPolicy, apply, plan_removal
 from backend.settings import Settings
 from tests.backend.concurrently import concurrently
 from tests.backend.lab import Lab, spec
@@ -48,27 +48,27 @@ def _files_are_there(lab: Lab, settings: Settings, *, alone: bool = False) -> No
 def test_a_file_that_is_removed_between_sending_and_entering_is_put_there_again(
     lab: Lab, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, calls = FolderStore.keep_upload, itertools.count(1)
+    keep, calls = FolderStore.add_upload, itertools.count(1)
 
     def kept_and_deleted(store: FolderStore, path: Path, sha256: str) -> None:
         keep(store, path, sha256)
         if next(calls) == 1:  # as by whoever deletes the same file at this moment
             store.remove_upload(sha256)
 
-    monkeypatch.setattr(FolderStore, "keep_upload", kept_and_deleted)
+    monkeypatch.setattr(FolderStore, "add_upload", kept_and_deleted)
     assert lab.admin.post(UPLOADS, params={"name": "same"}, content=safetensors()).status_code == 201
     _files_are_there(lab, settings, alone=True)
 
 
 def test_a_file_that_was_sent_again_is_not_tidied_away(lab: Lab, settings: Settings, database: Database) -> None:
-    store, terms = FolderStore(Path(settings.artifacts)), Terms(orphan_hours=0.0)
+    store, policy = FolderStore(Path(settings.artifacts)), RetentionPolicy(orphan_hours=0.0)
     made = lab.admin.post(UPLOADS, params={"name": "same"}, content=safetensors()).json()
     with database.write() as session:
         session.execute(delete(models.Upload))
-    found = plan(database, store, terms)
-    assert [file.reason for file in found.files] == ["an upload that is not entered"]
+    found = plan_removal(database, store, policy)
+    assert [file.reason for file in found.files] == ["an upload without a row in the database"]
     assert lab.admin.post(UPLOADS, params={"name": "same"}, content=safetensors()).json()["sha256"] == made["sha256"]
-    assert not apply(database, store, found, terms)
+    assert not apply(database, store, found, policy)
     _files_are_there(lab, settings, alone=True)
 
 

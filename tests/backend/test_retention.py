@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from backend.__main__ import cli
 from backend.artifacts.run_files import open_store
 from backend.db import Database, models, now
-from backend.operations.retention import Terms, apply, plan
+from backend.operations.retention import RetentionPolicy, apply, plan_removal
 from backend.settings import Settings
 from common.object_store import ObjectStore
 from tests import services
@@ -25,12 +25,12 @@ from tests.backend.lab import Lab
 from tests.backend.test_files import UPLOADS
 
 GONE = {
-    "runs/06h0000000000000/attempt-1": "of a run that is deleted",
-    "runs/{done}/attempt-9": "of an attempt that nobody knows",
-    "runs/{done}/attempt-1.old-abcd": "left behind",
+    "runs/06h0000000000000/attempt-1": "of a deleted run",
+    "runs/{done}/attempt-9": "of an unknown attempt",
+    "runs/{done}/attempt-1.old-abcd": "neither a run nor an upload",
     "runs/{broken}/attempt-2": "of an attempt that was failed",
-    "uploads/" + "e" * 64 + ".safetensors": "an upload that is not entered",
-    "uploads/.new-abcd": "left behind",
+    "uploads/" + "e" * 64 + ".safetensors": "an upload without a row in the database",
+    "uploads/.new-abcd": "neither a run nor an upload",
 }
 STAYS = ("runs/{done}/attempt-1", "runs/{broken}/attempt-1", "runs/{held}/attempt-1")
 
@@ -104,7 +104,7 @@ def test_what_nothing_needs_goes(
         assert session.scalars(select(models.MetricPoint)).all(), "metrics are never old"
     assert lab.retry(ids["broken"])["state"] == "queued"
     assert lab.claim("worker-one")["checkpoint"]["path"].startswith(f"runs/{ids['broken']}/attempt-1/")
-    assert "0 bytes in 0 places may go" in gc().output
+    assert "0 bytes in 0 items may be removed" in gc().output
 
 
 def test_what_is_young_stays(ids: dict[str, str], gc: Callable[..., Result], settings: Settings) -> None:
@@ -124,7 +124,7 @@ def test_a_database_that_knows_no_run_removes_nothing(
     environment = {"DKD_DATABASE_URL": f"sqlite:///{migrated_file}", "DKD_ARTIFACTS": str(settings.artifacts)}
     result = CliRunner().invoke(cli, ["gc", "--delete"], env=environment)
     assert result.exit_code == 2
-    assert "knows no run" in result.output
+    assert "has no runs" in result.output
     assert names(settings) == before
 
 
@@ -143,13 +143,13 @@ def test_a_bucket_is_tidied_too(lab: Lab, database: Database, settings: Settings
     for name in (f"runs/{ids['done']}/attempt-1", f"runs/{ids['done']}/attempt-9", "runs/06h0000000000000/attempt-1"):
         store.write_manifest(name, {"file": store.add(name, "file", file)})
     store.put(file, "uploads/" + "e" * 64 + ".safetensors")
-    terms = Terms(orphan_hours=-1)  # whatever was written before now
+    policy = RetentionPolicy(orphan_hours=-1)  # whatever was written before now
     opened = open_store(bucket)
-    found = plan(database, opened, terms)
-    assert sorted(item.kept.name for item in found.files) == sorted(
+    found = plan_removal(database, opened, policy)
+    assert sorted(item.item.name for item in found.files) == sorted(
         [f"{ids['done']}/attempt-9", "06h0000000000000/attempt-1", "uploads/" + "e" * 64 + ".safetensors"]
     )
-    assert apply(database, opened, found, terms) == []
+    assert apply(database, opened, found, policy) == []
     assert {key.rpartition("/")[0] for key, _ in store.keys("runs")} == {f"runs/{ids['done']}/attempt-1"}
     with suppress(StopIteration):
         next(store.keys("uploads"))

@@ -161,7 +161,7 @@ def test_a_damaged_database_file_is_a_sentence(monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "dkd.sqlite3").write_bytes(b"not a database at all, but long enough to be taken for one" * 40)
     result = CliRunner().invoke(cli, [command])
     assert result.exit_code == 2
-    assert "is damaged, or no database" in result.output
+    assert "is damaged, or the file is not a database" in result.output
     assert "Traceback" not in result.output
     assert len(result.output.splitlines()) == 1
 

@@ -284,7 +284,7 @@ class TestTeachers:
         app = visit("teachers")
         app.file_uploader[0].upload("bad.safetensors", b"no such thing", "application/octet-stream").run()
         button(app, "Upload").click().run()
-        assert "This is no safetensors file" in app.error[0].value
+        assert "This is not a safetensors file" in app.error[0].value
         app.file_uploader[0].upload("my teacher.safetensors", safetensors(), "application/octet-stream").run()
         app.text_input(key="teachers.name").set_value("-bad").run()
         assert "Letters, digits" in texts(app)
