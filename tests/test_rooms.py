@@ -20,7 +20,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "common": (),
     "core": ("common",),
     # `explain` has the loss terms in numpy, for the report on claims about the loss itself.
-    "backend": ("common", "core.specs", "core.catalog", "core.events", "core.protocol", "core.explain"),
+    "backend": (
+        *("common", "core.specs", "core.catalog", "core.papers", "core.events", "core.protocol", "core.explain"),
+    ),
     "worker": ("common", "core.specs", "core.events", "core.protocol", "client"),
     # The catalog is imported for plugins alone: a spec that names a plugin's entry is validated before it is sent.
     "client": ("common", "core.specs", "core.catalog", "core.events", "core.protocol"),

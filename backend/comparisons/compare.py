@@ -118,7 +118,7 @@ def build(session: Session, experiments: Sequence[models.Experiment], options: O
         paired=pairs,
         tests=sum(pair.sign_flip_p is not None for pair in pairs),
         complete=sample.complete,
-        condition=condition(sample),
+        condition=teacher_summary(sample),
         notes=notes(sample, methods, question),
         timing=methods[baseline].timing,
         data=same_data.words(sample.data) if sample.data != Data() else "",
@@ -160,7 +160,7 @@ def refuse_unknown(session: Session, sample: Sample, options: Options, picked: M
             raise invalid(text, ProblemField(path="which", message=text))
 
 
-def condition(sample: Sample) -> str:
+def teacher_summary(sample: Sample) -> str:
     """What the result holds for, in a few words."""
     seeds = [str(teacher.seed) for teacher in sample.teachers]
     if not seeds:
@@ -168,7 +168,7 @@ def condition(sample: Sample) -> str:
     return f"{len(seeds)} teachers (seeds {', '.join(seeds)})" if len(seeds) > 1 else f"one teacher (seed {seeds[0]})"
 
 
-def conditions(sample: Sample, question: Question) -> list[str]:
+def caveats(sample: Sample, question: Question) -> list[str]:
     """What any number of the sample holds for."""
     found = [*sample.misnamed, *same_data.notes(sample), *setting_differences.pooled(sample)]
     if sample.teachers_vary:
@@ -184,7 +184,7 @@ def conditions(sample: Sample, question: Question) -> list[str]:
 
 def notes(sample: Sample, methods: Mapping[str, Method], question: Question) -> list[str]:
     """What a reader must know besides the numbers."""
-    found = conditions(sample, question)
+    found = caveats(sample, question)
     succeeded = any(student.state == "succeeded" for student in sample.students)
     if succeeded and not any(method.values for method in methods.values()):
         reasons = {item.reason for method in methods.values() for item in method.picked.values() if item.reason}

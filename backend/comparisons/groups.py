@@ -54,7 +54,7 @@ class Question:
         return known.better if known else None
 
     @property
-    def apart(self) -> str:
+    def difference_unit(self) -> str:
         """Unit of a difference: of two percentages it is not a percentage of either."""
         return "percentage points" if self.unit == "%" else self.unit
 
@@ -214,11 +214,11 @@ def missing_pair(key: Key, sides: Sequence[Method], sample: Sample) -> list[Miss
 def _sentence(pair: Paired, test: verdicts.Test, decision: verdicts.Decision, question: Question) -> str:
     if question.tested:
         return verdicts.sentence(
-            test, decision, label=pair.label, baseline=pair.baseline, unit=question.apart, noun=_noun(pair)
+            test, decision, label=pair.label, baseline=pair.baseline, unit=question.difference_unit, noun=_noun(pair)
         )
     if pair.mean_difference is None:
         return "No seed has a value for both methods yet, so there is nothing to compare."
-    mean = signed(pair.mean_difference, question.apart)
+    mean = signed(pair.mean_difference, question.difference_unit)
     return f"The mean difference is {mean}; the test images chose these epochs, so it is not tested."
 
 
@@ -239,7 +239,7 @@ def _seeds_sentence(pair: Paired, question: Question) -> list[str]:
     needed = pair.needed
     if needed is None:
         return []
-    shown = spread_text(needed.difference, question.apart)
+    shown = spread_text(needed.difference, question.difference_unit)
     high = f"{needed.high:,}" if needed.high is not None else "more than 1,000"
     range_ = high if needed.low in (needed.high, power.MOST) else f"between {needed.low:,} and {high}"
     return [

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.comparisons import metric_selection, verdicts
-from backend.comparisons.compare import Options, baseline_of, condition, conditions, sample_of
+from backend.comparisons.compare import Options, baseline_of, caveats, sample_of, teacher_summary
 from backend.comparisons.groups import Method, Question, group, methods_of, paired, test_of
 from backend.comparisons.run_data import Sample
 from backend.db import models
@@ -48,7 +48,7 @@ def overview(
             methods = methods_of(sample, one, {}, options.goal)
             row = _row(methods, baseline, sample, Question(metric, options.which), tests)
             rows.append(row.model_copy(update={"title": titles[metric]}))
-    said = conditions(sample, Question(options.metric, options.which))
+    said = caveats(sample, Question(options.metric, options.which))
     count = sum(test.p is not None for test in tests.values())
     if count:
         said.append(
@@ -61,7 +61,7 @@ def overview(
         experiments=[item.name for item in sample.experiments],
         epoch=options.which,
         baseline=baseline,
-        condition=f"{condition(sample)}; {WHICH[options.which]}",
+        condition=f"{teacher_summary(sample)}; {WHICH[options.which]}",
         tests=count,
         rows=_decided(rows, tests),
         notes=said,

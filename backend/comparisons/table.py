@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.comparisons import experiment_keys, gaps, metric_selection, same_data, statistics, verdicts
-from backend.comparisons.compare import Options, condition, refuse_unknown
+from backend.comparisons.compare import Options, refuse_unknown, teacher_summary
 from backend.comparisons.convergence import Goal
 from backend.comparisons.groups import Method, Question, group, methods_of
 from backend.comparisons.run_data import Data, Key, Sample, load, merged
@@ -20,7 +20,7 @@ from backend.comparisons.setting_differences import pooled
 from backend.db import models
 from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text
-from core.catalog.published import PUBLISHED, PublishedRow, published_for
+from core.papers import PUBLISHED, PublishedRow, published_for
 from core.protocol import comparisons as wire
 from core.protocol.comparisons import WHICH, Cell, Published, PublishedTable, Table, TableRow, Which
 from core.protocol.public import ProblemField
@@ -201,7 +201,7 @@ class _Row:
             student=spec["student"]["model"]["name"],
             teacher_top1=math.fsum(tops) / len(tops) if tops else None,
             published=_published(self.published, "teacher"),
-            condition=condition(self.sample),
+            condition=teacher_summary(self.sample),
             experiments=[item.name for item in self.sample.experiments],
             seeds=sorted({seed for _, seed in self.keys}),
             teacher_seeds=[teacher.seed for teacher in self.sample.teachers],

@@ -105,10 +105,17 @@ def read_overview(
 
 @router.get("/claims", responses=_ANSWERS, response_model=Claims)
 def read_claims(
-    session: SessionDep, experiments: ExperimentsDep, options: OptionsDep, kind: FormatParam = "json"
+    session: SessionDep,
+    experiments: ExperimentsDep,
+    options: OptionsDep,
+    paper: Annotated[
+        str | None,
+        Query(max_length=100, description="Name of the paper; by default the first that has claims."),
+    ] = None,
+    kind: FormatParam = "json",
 ) -> Claims | Response:
-    """The author's five claims: holds, does not hold or cannot tell, with the numbers and the reason."""
-    found = comparisons.judge(session, experiments, options)
+    """Judge the claims of a paper: holds, does not hold or cannot tell, with the numbers and the reason."""
+    found = comparisons.judge(session, experiments, options, paper)
     if kind == "json":
         return found
     return _text(kind, render.claims_sheet(found), render.claims_records(found))
@@ -158,7 +165,7 @@ def read_table(
 
 @router.get("/published")
 def read_published() -> PublishedTable:
-    """What others have published of such settings: DKD's paper, and the author's table of 2025."""
+    """Return the rows of published tables, as printed."""
     return comparisons.published()
 
 
