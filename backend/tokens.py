@@ -21,8 +21,8 @@ from backend.db.models import Token
 from backend.db.prepared import Prepared
 from backend.errors import ApiError, conflict, not_found
 from backend.settings import Settings
-from common.token_files import TokenFileError, read_token, weakness_of
-from core.protocol.access import TokenInfo, TokenMade, TokenRequest
+from common.token_files import TokenFileError, read_token, token_weakness
+from core.protocol.access import CreatedToken, TokenInfo, TokenRequest
 from core.protocol.public import ProblemField
 
 _log = structlog.get_logger(__name__)
@@ -81,7 +81,7 @@ def add_token(session: Session, token: str, name: str, scopes: list[str]) -> Non
         session.add(Token(id=new_id(), name=name, sha256=digest(token), scopes=scopes, created_at=now(session)))
 
 
-def create(session: Session, request: TokenRequest, principal: Principal) -> TokenMade:
+def create(session: Session, request: TokenRequest, principal: Principal) -> CreatedToken:
     """Create a token. Its text is in the answer and nowhere else.
 
     Raises:
@@ -106,7 +106,7 @@ def create(session: Session, request: TokenRequest, principal: Principal) -> Tok
     )
     session.add(token)
     session.flush()
-    return TokenMade(**_info(token, time_now).model_dump(), token=text)
+    return CreatedToken(**_info(token, time_now).model_dump(), token=text)
 
 
 def list_tokens(session: Session) -> list[TokenInfo]:
@@ -210,7 +210,7 @@ def _token_in(file: Path, refused: str = "") -> str:
         if found.warning:
             _log.warning(found.warning)
         if found.token and found.token != refused:
-            if weakness := weakness_of(found.token):
+            if weakness := token_weakness(found.token):
                 raise TokenFileError(
                     f"the token in {file} is not used: {weakness}; remove the file, and a new token is made"
                 )

@@ -38,7 +38,7 @@ from core.catalog.methods import DKDParams
 from core.data import Augmentation, Dataset, DatasetError, Split
 from core.diagnostics.accuracy import top_accuracies
 from core.events import Journal, Metrics, read_journal
-from core.specs import DatasetChoice, MethodChoice, RunSpec, Speed, parse_experiment
+from core.specs import DatasetRef, MethodRef, RunSpec, Speed, parse_experiment
 from core.training import Options
 from core.training.engine import Engine
 from core.training.performance import Chosen, Work, choose, use_threads
@@ -74,7 +74,7 @@ class Case:
 def images(count: int) -> Dataset:
     """CIFAR-100's first training images, or random ones in their place; a few to test on."""
     try:
-        whole = data.load(DatasetChoice(name="cifar100"))
+        whole = data.load(DatasetRef(name="cifar100"))
         found, labels = whole.train.images[:count], whole.train.labels[:count]
     except DatasetError:
         random = torch.Generator().manual_seed(0)
@@ -118,7 +118,7 @@ def usual_dkd(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         student, teacher: logits (B, C).
         target: (B,).
     """
-    params = MethodChoice(name="dkd").typed_params
+    params = MethodRef(name="dkd").parsed_params
     assert isinstance(params, DKDParams)
     temperature = params.temperature
     own = functional.one_hot(target, student.shape[1]).bool()
@@ -180,7 +180,7 @@ def engine(loop: str, case: Case, device: torch.device) -> dict[str, Any]:
     for _ in range(2 if key else 1):
         teacher, student = case.networks(device)
         with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "events.jsonl") as journal:
-            loss = methods.build(MethodChoice(name="dkd"))
+            loss = methods.build(MethodRef(name="dkd"))
             Engine(_spec(case), dataset, student, teacher, loss, journal, chosen, key).train(Options())
             events = [record.event for record in read_journal(journal.path)]
         values = [event.values for event in events if isinstance(event, Metrics)][-1]

@@ -16,9 +16,9 @@ from client.experiments import Making
 from client.files import Files
 from client.models import Metrics, Run, RunPage, RunSummary
 from common.home import Home
-from core.protocol.access import Scope, TokenInfo, TokenList, TokenMade, TokenRequest
+from core.protocol.access import CreatedToken, Scope, TokenInfo, TokenList, TokenRequest
 from core.protocol.activity import Activity
-from core.protocol.comparisons import Claims, Comparison, Overview, PublishedTable, Table, Which
+from core.protocol.comparisons import Comparison, EpochChoice, Overview, PaperClaims, PublishedTable, ResultTable
 from core.protocol.public import Catalog, ExperimentPage, LogsReply, Preview, TeacherList, WorkerList
 from core.protocol.records import ExperimentRecord, RunRecord
 from core.specs import ExperimentSpec
@@ -239,7 +239,7 @@ class Client(Making, Files):
         *,
         baseline: str | None = None,
         metric: str = "test/top1",
-        which: Which = "last",
+        which: EpochChoice = "last",
         target_share: float = 0.95,
         target: float | None = None,
         difference: float | None = None,
@@ -270,7 +270,7 @@ class Client(Making, Files):
         experiment: str | Sequence[str],
         *,
         baseline: str | None = None,
-        which: Which = "last",
+        which: EpochChoice = "last",
         groups: Sequence[str] | None = None,
     ) -> Overview:
         """Every metric that the students end with, compared as the accuracy is; ``groups`` as ``["collapse"]``."""
@@ -285,7 +285,7 @@ class Client(Making, Files):
         target_share: float = 0.95,
         target: float | None = None,
         difference: float | None = None,
-    ) -> Claims:
+    ) -> PaperClaims:
         """The author's five claims: holds, does not hold, or cannot tell."""
         query = {
             "experiment": experiment,
@@ -294,7 +294,7 @@ class Client(Making, Files):
             "target": target,
             "difference": difference,
         }
-        return self._connection.send("GET", f"{API}/comparisons/claims", Claims, query=query, repeatable=True)
+        return self._connection.send("GET", f"{API}/comparisons/claims", PaperClaims, query=query, repeatable=True)
 
     def table(
         self,
@@ -305,11 +305,11 @@ class Client(Making, Files):
         teacher: str | None = None,
         student: str | None = None,
         metric: str = "test/top1",
-        which: Which = "last",
+        which: EpochChoice = "last",
         baseline: str | None = None,
         test: Literal["sign_flip", "t"] = "sign_flip",
         seeds: Sequence[int] = (),
-    ) -> Table:
+    ) -> ResultTable:
         """The paper's table over many experiments.
 
         Args:
@@ -330,7 +330,7 @@ class Client(Making, Files):
             "test": test,
             "seed": seeds,
         }
-        return self._connection.send("GET", f"{API}/comparisons/table", Table, query=query, repeatable=True)
+        return self._connection.send("GET", f"{API}/comparisons/table", ResultTable, query=query, repeatable=True)
 
     def published(self) -> PublishedTable:
         """What others have published of such settings."""
@@ -373,10 +373,10 @@ class Client(Making, Files):
         """Every teacher, with the number of runs that use it."""
         return self._connection.send("GET", f"{API}/teachers", TeacherList, repeatable=True)
 
-    def create_token(self, name: str, scopes: Sequence[Scope], *, expires_in_days: float | None = None) -> TokenMade:
+    def create_token(self, name: str, scopes: Sequence[Scope], *, expires_in_days: float | None = None) -> CreatedToken:
         """Make a token; its text is in the answer and nowhere else. For admins. Not repeated."""
         body = body_of(TokenRequest, name=name, scopes=list(scopes), expires_in_days=expires_in_days)
-        return self._connection.send("POST", f"{API}/tokens", TokenMade, body=body)
+        return self._connection.send("POST", f"{API}/tokens", CreatedToken, body=body)
 
     def tokens(self) -> TokenList:
         """Every token, without the tokens themselves. For admins."""

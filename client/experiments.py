@@ -9,7 +9,7 @@ from typing import Any
 from client.connection import API, Connection, body_of, part
 from client.models import Experiment
 from core.protocol.public import Preview
-from core.protocol.submissions import CloneRequest, ExperimentChange, SubmittedList, SweepPreview
+from core.protocol.submissions import CloneRequest, ExperimentEdit, SubmittedExperiments, SweepPreview
 from core.specs import ExperimentSpec, SweepSpec
 
 
@@ -32,19 +32,21 @@ class Making:
 
     def submit_many(
         self, specs: Sequence[ExperimentSpec | Mapping[str, Any]], *, idempotency_key: str | None = None
-    ) -> SubmittedList:
+    ) -> SubmittedExperiments:
         """Make up to 1,000 experiments in one request: all of them, or none."""
         plain = [spec.model_dump(mode="json") if isinstance(spec, ExperimentSpec) else dict(spec) for spec in specs]
         path = f"{API}/experiments/bulk"
         body = {"experiments": plain}
         return self._connection.send(
-            "POST", path, SubmittedList, body=body, headers=_key(idempotency_key), repeatable=True
+            "POST", path, SubmittedExperiments, body=body, headers=_key(idempotency_key), repeatable=True
         )
 
-    def sweep(self, sweep: SweepSpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> SubmittedList:
+    def sweep(
+        self, sweep: SweepSpec | Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> SubmittedExperiments:
         """Make the experiments of a sweep: all of them, or none."""
         return self._connection.send(
-            "POST", f"{API}/sweeps", SubmittedList, body=sweep, headers=_key(idempotency_key), repeatable=True
+            "POST", f"{API}/sweeps", SubmittedExperiments, body=sweep, headers=_key(idempotency_key), repeatable=True
         )
 
     def preview_sweep(self, sweep: SweepSpec | Mapping[str, Any]) -> SweepPreview:
@@ -105,7 +107,7 @@ class Making:
     ) -> Experiment:
         """Set an experiment's tags or notes, or add and remove some of its tags; what is left out stays."""
         body = body_of(
-            ExperimentChange,
+            ExperimentEdit,
             tags=None if tags is None else list(tags),
             add_tags=list(add_tags),
             remove_tags=list(remove_tags),

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from client.connection import API, Connection, part
 from client.errors import ApiError
-from core.protocol.artifacts import ArtifactList, RunNews, Upload, UploadList
+from core.protocol.artifacts import ArtifactList, RunUpdates, Upload, UploadList
 
 _BLOCK = 1 << 20
 
@@ -71,14 +71,14 @@ class Files:
         """Delete uploaded weights. Refused with 409 while a run needs them."""
         self._connection.call("DELETE", f"{API}/teachers/uploads/{part(name_or_sha256)}")
 
-    def news(self, run_id: str, cursor: str = "", *, wait: float = 5.0, tail: int | None = None) -> RunNews:
+    def news(self, run_id: str, cursor: str = "", *, wait: float = 5.0, tail: int | None = None) -> RunUpdates:
         """What is new about a run since the cursor of an earlier answer, waiting ``wait`` seconds for it.
 
         Args:
             tail: without a cursor, only so many of the log's last lines, at most 500.
         """
         query = {"cursor": cursor or None, "wait": wait, "tail": None if cursor else tail}
-        return self._connection.send("GET", f"{API}/runs/{part(run_id)}/news", RunNews, query=query, repeatable=True)
+        return self._connection.send("GET", f"{API}/runs/{part(run_id)}/news", RunUpdates, query=query, repeatable=True)
 
 
 @dataclass(frozen=True)

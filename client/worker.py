@@ -20,8 +20,8 @@ from core.protocol.worker import (
     Heartbeat,
     HeartbeatReply,
     Outcome,
-    Registered,
     Registration,
+    RegistrationReply,
 )
 
 # What a connection that the backend closed while it lay idle looks like at the next request.
@@ -65,9 +65,9 @@ class WorkerClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def register(self, registration: Registration) -> Registered:
+    def register(self, registration: Registration) -> RegistrationReply:
         """Say who this worker is. Runs that it still holds from an earlier life go back to the queue."""
-        return self._send("register", registration, Registered)
+        return self._send("register", registration, RegistrationReply)
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
         """Renew the lease of each run named, and hear what to do with it."""

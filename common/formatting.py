@@ -128,7 +128,7 @@ def p_text(p: float | None, digits: int = 2) -> str:
     return f"{p:.8g}"
 
 
-def counted(title: str, values: Iterable[float | None]) -> str:
+def title_with_count(title: str, values: Iterable[float | None]) -> str:
     """The title of a metric that is a mean over a part of the test images, with how many these are.
 
     Args:

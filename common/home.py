@@ -17,7 +17,7 @@ _PRIVATE_ENTRIES = (
 
 
 @dataclass(frozen=True)
-class Repaired:
+class PermissionRepair:
     """What ``Home.make_private`` did.
 
     Attributes:
@@ -95,7 +95,7 @@ class Home:
         """File with the address of the stack that runs on this folder now; not there when none does."""
         return self.path / "api.url"
 
-    def make_private(self) -> Repaired:
+    def make_private(self) -> PermissionRepair:
         """Make the home and take from other accounts what an older version or another umask left them in it.
 
         Only the home itself and what a stack puts into it are changed; links are not followed. A folder that others
@@ -114,7 +114,7 @@ class Home:
                 refused.append(path)
             except FileNotFoundError:
                 continue
-        return Repaired(changed, tuple(refused))
+        return PermissionRepair(changed, tuple(refused))
 
     def _entries(self) -> Iterator[Path]:
         folder = self.path.resolve()

@@ -183,7 +183,7 @@ def field_problem(value: Any) -> str | None:
     return number_problem(value)
 
 
-def upto(limit: int) -> Any:
+def max_if_submitted(limit: int) -> Any:
     """An upper bound that a field did not always have: it holds for what is submitted, not for what is stored.
 
     To be used in ``Annotated``, behind the field's other bounds.

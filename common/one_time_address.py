@@ -26,7 +26,7 @@ _KEY_BYTES = 32
 _MOST_CHARACTERS = 256
 
 
-class Door:
+class DashboardAccess:
     """Makes and takes tickets and cookies for the dashboard of one home."""
 
     def __init__(self, home: Home) -> None:
@@ -72,7 +72,7 @@ class Door:
         said = f"{int(time.time()) + COOKIE_SECONDS}.{secrets.token_urlsafe(16)}"
         return f"{said}.{_signature(self._key(make=True), said)}"
 
-    def admits(self, cookie: str) -> bool:
+    def accepts_cookie(self, cookie: str) -> bool:
         """Whether a cookie's value was made with this home's key and has not expired."""
         if len(cookie) > _MOST_CHARACTERS or not cookie.isascii():
             return False

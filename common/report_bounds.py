@@ -26,16 +26,16 @@ MOST_PARAMETERS = 10**15
 
 MOST_PATH = 1000
 
-MESSAGE = 20_000
-REASON = 4_000
-LINE = 2_000
+MAX_MESSAGE = 20_000
+MAX_REASON = 4_000
+MAX_LINE = 2_000
 _NAMES = 100
 _NAME = 100
 _VALUE = 250_000
 _ENVIRONMENT = 400_000
 
 
-def fitted(text: str, limit: int, *, lines: bool = True) -> str:
+def fit_text(text: str, limit: int, *, lines: bool = True) -> str:
     """The text made printable, and cut to ``limit`` characters, which it then says."""
     if len(text) > 4 * limit:  # nothing beyond is looked at
         text = text[: limit + 1]
@@ -43,9 +43,9 @@ def fitted(text: str, limit: int, *, lines: bool = True) -> str:
     return text if len(text) <= limit else text[: limit - len(CUT)] + CUT
 
 
-def fit(limit: int, *, lines: bool = True) -> BeforeValidator:
-    """Of a text field: ``fitted``. What is no text is left to the field's type."""
-    return BeforeValidator(lambda value: fitted(value, limit, lines=lines) if isinstance(value, str) else value)
+def fitted_to(limit: int, *, lines: bool = True) -> BeforeValidator:
+    """Of a text field: ``fit_text``. What is no text is left to the field's type."""
+    return BeforeValidator(lambda value: fit_text(value, limit, lines=lines) if isinstance(value, str) else value)
 
 
 def fit_environment(environment: Any) -> Any:
@@ -57,23 +57,23 @@ def fit_environment(environment: Any) -> Any:
     for key, text in environment.items():
         if len(found) == _NAMES or left <= len(CUT):
             break
-        name = fitted(key, _NAME, lines=False) if isinstance(key, str) else key
-        found[name] = value = fitted(text, min(_VALUE, left)) if isinstance(text, str) else text
+        name = fit_text(key, _NAME, lines=False) if isinstance(key, str) else key
+        found[name] = value = fit_text(text, min(_VALUE, left)) if isinstance(text, str) else text
         left -= len(name) + len(value) if isinstance(name, str) and isinstance(value, str) else 0
     return found
 
 
-def first(count: int) -> BeforeValidator:
+def keep_first(count: int) -> BeforeValidator:
     """Of a list field: only the first entries."""
     return BeforeValidator(lambda value: value[:count] if isinstance(value, list) else value)
 
 
-def last(count: int) -> BeforeValidator:
+def keep_last(count: int) -> BeforeValidator:
     """Of a list field: only the last entries."""
     return BeforeValidator(lambda value: value[-count:] if isinstance(value, list) else value)
 
 
-def within(least: float, most: float) -> BeforeValidator:
+def clamped(least: float, most: float) -> BeforeValidator:
     """Of a measured number that nothing depends on: the nearest in the range, NaN the least."""
 
     def nearest(value: Any) -> Any:
@@ -93,14 +93,14 @@ def _finite(value: Any) -> Any:
 Finite = Annotated[float, BeforeValidator(_finite)]
 """Of an answer: databases of older versions may hold a number that is none, which is read as 0."""
 
-Message = Annotated[str, fit(MESSAGE)]
-Reason = Annotated[str, fit(REASON)]
-Line = Annotated[str, fit(LINE)]
+MessageText = Annotated[str, fitted_to(MAX_MESSAGE)]
+ReasonText = Annotated[str, fitted_to(MAX_REASON)]
+LogText = Annotated[str, fitted_to(MAX_LINE)]
 RelativePath = Annotated[str, Field(max_length=MOST_PATH)]
 Steps = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 """Optimiser steps done."""
 Images = Annotated[int, Field(ge=1, le=INT32_MAX)]
-Bytes = Annotated[int | None, within(0, EXACT_MAX)]
+Bytes = Annotated[int | None, clamped(0, EXACT_MAX)]
 AttemptNumber = Annotated[int, Field(ge=1, le=INT32_MAX)]
 RunName = Annotated[str, Field(pattern=WORKER_ID_PATTERN)]
 """A run's id as a worker repeats it: one that no run has is answered with an order, not refused."""

@@ -33,7 +33,7 @@ def main(given: Sequence[str] = ()) -> int:
     _configure_logging()
     try:
         settings = WorkerSettings()
-        for sentence in WorkerSettings.misspelt():
+        for sentence in WorkerSettings.misspelled_variables():
             sys.stderr.write(f"dkd worker: warning: {sentence}\n")
         for plugin in settings.plugins:  # or a claim that names one of its entries could not be read
             importlib.import_module(plugin)

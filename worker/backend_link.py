@@ -13,8 +13,8 @@ from core.protocol.worker import (
     Heartbeat,
     HeartbeatReply,
     Outcome,
-    Registered,
     Registration,
+    RegistrationReply,
 )
 
 Reply = TypeVar("Reply")
@@ -30,7 +30,7 @@ class WorkerApi(Protocol):
     Every method raises ApiError where the backend refuses and BackendUnreachable where nothing usable answers.
     """
 
-    def register(self, registration: Registration) -> Registered: ...
+    def register(self, registration: Registration) -> RegistrationReply: ...
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply: ...
 
@@ -57,7 +57,7 @@ class Link:
         self._connect = connect
         self._api: WorkerApi | None = None
 
-    def register(self, registration: Registration) -> Registered:
+    def register(self, registration: Registration) -> RegistrationReply:
         return self._call(lambda api: api.register(registration))
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:

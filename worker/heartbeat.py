@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from client import ApiError, BackendUnreachable
-from core.protocol.worker import Heartbeat, Registered, Registration
+from core.protocol.worker import Heartbeat, Registration, RegistrationReply
 from worker import clock
 from worker.backend_link import UNKNOWN, WorkerApi
 from worker.health import Condition
@@ -49,7 +49,7 @@ class HeartbeatThread:
         self._chores = chores
         self._condition = condition
         self._file = file
-        self._terms: Registered | None = None
+        self._terms: RegistrationReply | None = None
         self._said = ""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -87,13 +87,13 @@ class HeartbeatThread:
             return terms.heartbeat_seconds
         return min(_RETRY_SECONDS, self._terms.heartbeat_seconds) if self._terms else _RETRY_SECONDS
 
-    def _register(self) -> Registered:
+    def _register(self) -> RegistrationReply:
         self._terms = self._api.register(self._registration)
         self._supervisor.set_known(True)
         log.info("registered", worker=self._registration.name, id=self._registration.worker_id)
         return self._terms
 
-    def _exchange(self, terms: Registered) -> None:
+    def _exchange(self, terms: RegistrationReply) -> None:
         sent = clock.now()
         condition = self._condition()
         beat = Heartbeat(

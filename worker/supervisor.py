@@ -14,7 +14,7 @@ import structlog
 
 from client import ApiError, BackendUnreachable
 from core.events import MACHINE_EXIT
-from core.protocol.worker import Claim, ClaimRequest, Holding, Order, Outcome
+from core.protocol.worker import Claim, ClaimRequest, LeaseRenewal, Outcome, RunOrder
 from worker import clock
 from worker.artifact_transfer import Transfer, Upload
 from worker.attempt_folder import Attempt, ClaimError, prepare
@@ -125,7 +125,7 @@ class Supervisor:
         for _ in range(wanted):
             threading.Thread(target=self.run_next, name="run-next", daemon=True).start()
 
-    def holding(self) -> list[Holding]:
+    def holding(self) -> list[LeaseRenewal]:
         """The runs to name in a heartbeat."""
         with self._lock:
             return [held.token for held in self._held.values()]
@@ -141,7 +141,7 @@ class Supervisor:
             left = self._paused_until - clock.now()
             return [f"takes no runs for {left:.0f} s more: {self._trouble}"] if left > 0 and self._trouble else []
 
-    def obey(self, orders: Sequence[Order], lease_end: float) -> None:
+    def obey(self, orders: Sequence[RunOrder], lease_end: float) -> None:
         """Do what a heartbeat's reply says; an order about a run that is not held any more is passed over.
 
         Args:

@@ -18,7 +18,7 @@ from backend.db import models
 from backend.errors import invalid
 from core.catalog import METRICS, UnknownNameError
 from core.catalog.metrics import metric_spellings
-from core.protocol.comparisons import WHICH, Comparison, TeacherUsed, Which
+from core.protocol.comparisons import EPOCH_CHOICES, Comparison, EpochChoice, TeacherUsed
 from core.protocol.public import ProblemField
 
 
@@ -37,7 +37,7 @@ class Options:
 
     baseline: str | None = None
     metric: str = ACCURACY
-    which: Which = "last"
+    which: EpochChoice = "last"
     target_share: float = 0.95
     target: float | None = None
     difference: float | None = None
@@ -178,7 +178,7 @@ def caveats(sample: Sample, question: Question) -> list[str]:
     elif sample.teachers:
         found.append("Conditional on this teacher: what another one, or another seed of it, would give is not known.")
     if question.which != "last" or not question.tested:
-        found.append(f"Values are {WHICH['oracle' if not question.tested else question.which]}.")
+        found.append(f"Values are {EPOCH_CHOICES['oracle' if not question.tested else question.which]}.")
     return found
 
 

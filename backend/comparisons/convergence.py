@@ -9,7 +9,7 @@ from statistics import median
 
 from backend.comparisons import statistics, timing
 from backend.comparisons.run_data import ACCURACY, Curve, Curves, Key, Student
-from core.protocol.comparisons import Convergence, NotCounted, PairedConvergence, Reached
+from core.protocol.comparisons import Convergence, PairedConvergence, RunConvergence, UncountedRun
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Goal:
         return None if top1 is None else self.share * top1
 
 
-def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Curve] | None = None) -> Reached:
+def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Curve] | None = None) -> RunConvergence:
     """When this run's test accuracy came to the target.
 
     Args:
@@ -43,7 +43,7 @@ def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Cu
     index = None if epochs is None else curve.epoch.index(epochs)
     seconds, step = (None, None) if index is None else (curve.elapsed[index], curve.step[index])
     gpus = student.gpus
-    found = Reached(
+    found = RunConvergence(
         run_id=student.run_id,
         seed=student.seed,
         teacher_seed=student.teacher_seed,
@@ -56,9 +56,9 @@ def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Cu
     return timing.teacher_part(found, others.get(timing.TEACHER_SECONDS), others.get(timing.REUSED), step)
 
 
-def reached_by(students: Iterable[Student], series: Curves, goal: Goal) -> dict[Key, Reached]:
+def reached_by(students: Iterable[Student], series: Curves, goal: Goal) -> dict[Key, RunConvergence]:
     """Of every run that succeeded, or failed after a first measurement, by pair."""
-    found: dict[Key, Reached] = {}
+    found: dict[Key, RunConvergence] = {}
     for student in students:
         measured = series.get(student.run_id, {})
         target = goal.of(student)
@@ -68,7 +68,7 @@ def reached_by(students: Iterable[Student], series: Curves, goal: Goal) -> dict[
     return found
 
 
-def summarize(students: Sequence[Student], reached: Mapping[Key, Reached], goal: Goal) -> Convergence | None:
+def summarize(students: Sequence[Student], reached: Mapping[Key, RunConvergence], goal: Goal) -> Convergence | None:
     """One method's convergence; None while no target is known for any of its runs."""
     targets = [target for student in students if not student.set_aside and (target := goal.of(student)) is not None]
     if not targets:
@@ -88,7 +88,7 @@ def summarize(students: Sequence[Student], reached: Mapping[Key, Reached], goal:
         area_sd=areas.sd,
         runs=runs,
         not_succeeded=[
-            NotCounted(
+            UncountedRun(
                 run_id=student.run_id,
                 seed=student.seed,
                 teacher_seed=student.teacher_seed,
@@ -103,7 +103,7 @@ def summarize(students: Sequence[Student], reached: Mapping[Key, Reached], goal:
 
 
 def compare(
-    method: Mapping[Key, Reached], base: Mapping[Key, Reached], *, timed: bool = True
+    method: Mapping[Key, RunConvergence], base: Mapping[Key, RunConvergence], *, timed: bool = True
 ) -> PairedConvergence | None:
     """Pair by pair; without a ratio of times unless ``timed``. None where no pair is known to its end.
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from backend.comparisons.run_data import Sample
-from core.specs import stored_experiment
+from core.specs import parse_stored_experiment
 
 
 def setting(spec: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def _filled_in(spec: dict[str, Any]) -> dict[str, Any]:
     says so in so many words.
     """
     try:
-        found = stored_experiment(spec)
+        found = parse_stored_experiment(spec)
     except ValidationError:
         return spec
     whole, training = found.model_dump(mode="json"), found.teacher_training()

@@ -13,14 +13,14 @@ from common.formatting import signed, spread_text
 from core.catalog import METRICS
 from core.protocol.comparisons import (
     Better,
-    Group,
+    EpochChoice,
+    MethodResult,
     MissingPair,
-    Paired,
-    Reached,
+    PairedDifference,
+    RunConvergence,
     RunValue,
     TeacherDifference,
     Timing,
-    Which,
 )
 
 
@@ -35,7 +35,7 @@ class Question:
     """
 
     metric: str
-    which: Which = "last"
+    which: EpochChoice = "last"
     difference: float | None = None
 
     @property
@@ -71,7 +71,7 @@ class Method:
     name: str
     runs: Mapping[Key, Student]
     picked: Mapping[str, Picked]
-    reached: Mapping[Key, Reached]
+    reached: Mapping[Key, RunConvergence]
     timing: Timing = "whole"
 
     @property
@@ -104,13 +104,13 @@ def methods_of(sample: Sample, picked: Mapping[str, Picked], series: Curves, goa
     }
 
 
-def group(method: Method, sample: Sample, goal: Goal | None = None) -> Group:
+def group(method: Method, sample: Sample, goal: Goal | None = None) -> MethodResult:
     """Mean, spread and interval of one method, with what every run gave; convergence where there is a goal."""
     values = method.values
     summary = statistics.summarize(statistics.by_block(values))
     keys = [key for key in sample.keys if key in values]
     runs = [method.runs[key] for key in sample.keys if key in method.runs]
-    return Group(
+    return MethodResult(
         label=method.label,
         method=method.name,
         n=len(values),
@@ -126,7 +126,7 @@ def group(method: Method, sample: Sample, goal: Goal | None = None) -> Group:
     )
 
 
-def paired(method: Method, base: Method, sample: Sample, question: Question) -> Paired:
+def paired(method: Method, base: Method, sample: Sample, question: Question) -> PairedDifference:
     """The method against the baseline; its verdict and its sentence need all comparisons of the report: ``judged``."""
     mine, theirs = method.values, base.values
     shared = [key for key in sample.keys if key in mine and key in theirs]
@@ -141,7 +141,7 @@ def paired(method: Method, base: Method, sample: Sample, question: Question) -> 
         if tested and question.difference is not None
         else None
     )
-    return Paired(
+    return PairedDifference(
         label=method.label,
         baseline=base.label,
         n=len(shared),
@@ -170,7 +170,7 @@ def paired(method: Method, base: Method, sample: Sample, question: Question) -> 
     )
 
 
-def judged(pairs: Sequence[Paired], question: Question) -> list[Paired]:
+def judged(pairs: Sequence[PairedDifference], question: Question) -> list[PairedDifference]:
     """All comparisons of one report, each with its verdict over them and its sentence."""
     tests = [test_of(pair, question.better) for pair in pairs]
     found = []
@@ -185,7 +185,7 @@ def judged(pairs: Sequence[Paired], question: Question) -> list[Paired]:
     return found
 
 
-def test_of(pair: Paired, better: Better | None) -> verdicts.Test:
+def test_of(pair: PairedDifference, better: Better | None) -> verdicts.Test:
     """What of a comparison decides on its verdict."""
     return verdicts.Test(pair.units, pair.mean_difference, pair.sign_flip_p, pair.smallest_p, pair.interval, better)
 
@@ -211,7 +211,7 @@ def missing_pair(key: Key, sides: Sequence[Method], sample: Sample) -> list[Miss
     return found
 
 
-def _sentence(pair: Paired, test: verdicts.Test, decision: verdicts.Decision, question: Question) -> str:
+def _sentence(pair: PairedDifference, test: verdicts.Test, decision: verdicts.Decision, question: Question) -> str:
     if question.tested:
         return verdicts.sentence(
             test, decision, label=pair.label, baseline=pair.baseline, unit=question.difference_unit, noun=_noun(pair)
@@ -222,11 +222,11 @@ def _sentence(pair: Paired, test: verdicts.Test, decision: verdicts.Decision, qu
     return f"The mean difference is {mean}; the test images chose these epochs, so it is not tested."
 
 
-def _noun(pair: Paired) -> str:
+def _noun(pair: PairedDifference) -> str:
     return "teacher" if pair.unit == "teacher" else "pair"
 
 
-def _seeds_sentence(pair: Paired, question: Question) -> list[str]:
+def _seeds_sentence(pair: PairedDifference, question: Question) -> list[str]:
     """How many seeds would show the difference that the person named, as a range."""
     if question.difference is None or not question.tested or pair.units < 2:
         return []

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from backend.comparisons.run_data import ACCURACY, VALIDATION, Curve, Latest, Sample, Student, curves, latest
-from common.formatting import counted
+from common.formatting import title_with_count
 from core.catalog import METRICS
-from core.protocol.comparisons import Which
+from core.protocol.comparisons import EpochChoice
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Picked:
     reason: str = ""
 
 
-def pick(session: Session, sample: Sample, metric: str, which: Which) -> dict[str, Picked]:
+def pick(session: Session, sample: Sample, metric: str, which: EpochChoice) -> dict[str, Picked]:
     """The value of every student, by run.
 
     Only runs that succeeded give one: an accuracy in the middle of a training is not its result. One of other data
@@ -42,7 +42,9 @@ def pick(session: Session, sample: Sample, metric: str, which: Which) -> dict[st
     }
 
 
-def pick_all(session: Session, sample: Sample, metrics: Sequence[str], which: Which) -> dict[str, dict[str, Picked]]:
+def pick_all(
+    session: Session, sample: Sample, metrics: Sequence[str], which: EpochChoice
+) -> dict[str, dict[str, Picked]]:
     """The same of several metrics at once, by metric and run, in the same number of queries."""
     done = [student.run_id for student in sample.students if _counts(student)]
     if which == "last":
@@ -67,7 +69,7 @@ def title_of(session: Session, sample: Sample, metrics: Sequence[str]) -> dict[s
         runs = [points for points in newest.values() if metric in points]
         if known and metric in needed and runs:
             found = [points.get(known.of) for points in runs]
-            title = counted(title, [point.value if point else None for point in found])
+            title = title_with_count(title, [point.value if point else None for point in found])
         titles[metric] = title
     return titles
 

@@ -15,7 +15,7 @@ from backend.db import models
 from common.formatting import SIGNIFICANCE, p_text
 from core.catalog import METRICS
 from core.catalog.metrics import COUNTS
-from core.protocol.comparisons import WHICH, Overview, OverviewCell, OverviewRow
+from core.protocol.comparisons import EPOCH_CHOICES, Overview, OverviewCell, OverviewRow
 
 GROUPS = ("test", "oracle", "val", "fidelity", "calibration", "collapse", "robustness")
 _TEACHERS = ("_teacher", "_teacher_drop")
@@ -61,7 +61,7 @@ def overview(
         experiments=[item.name for item in sample.experiments],
         epoch=options.which,
         baseline=baseline,
-        condition=f"{teacher_summary(sample)}; {WHICH[options.which]}",
+        condition=f"{teacher_summary(sample)}; {EPOCH_CHOICES[options.which]}",
         tests=count,
         rows=_decided(rows, tests),
         notes=said,

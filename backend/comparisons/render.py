@@ -8,17 +8,17 @@ from typing import Any
 from backend.comparisons.sheets import Sheet, Text
 from common.formatting import NOTHING, difference_text, interval_text, mean_text, p_text, point_text, value_text
 from core.protocol.comparisons import (
-    WHICH,
-    Cell,
-    Claims,
+    EPOCH_CHOICES,
     Comparison,
     Convergence,
     Interval,
     Overview,
     OverviewCell,
-    Paired,
-    Published,
-    Table,
+    PairedDifference,
+    PaperClaims,
+    PublishedValue,
+    ResultTable,
+    TableCell,
 )
 
 
@@ -56,7 +56,7 @@ def comparison_sheet(found: Comparison) -> Sheet:
             ]
         )
     notes = [
-        f"Mean ± sample standard deviation, {WHICH[found.epoch]}.",
+        f"Mean ± sample standard deviation, {EPOCH_CHOICES[found.epoch]}.",
         f"Holds for {found.condition}.",
         *(f"{pair.label} against {pair.baseline}: {pair.sentence}" for pair in found.paired),
         *found.notes,
@@ -126,7 +126,7 @@ def overview_records(found: Overview) -> list[dict[str, Any]]:
     ]
 
 
-def claims_sheet(found: Claims) -> Sheet:
+def claims_sheet(found: PaperClaims) -> Sheet:
     """A row a claim and case."""
     rows = [
         [
@@ -142,11 +142,11 @@ def claims_sheet(found: Claims) -> Sheet:
     return Sheet(f"The author's claims in {found.experiment}", header, rows, frozenset({3}), found.notes)
 
 
-def claims_records(found: Claims) -> list[dict[str, Any]]:
+def claims_records(found: PaperClaims) -> list[dict[str, Any]]:
     return [claim.model_dump(mode="json", exclude={"numbers"}) for claim in found.claims]
 
 
-def table_sheet(found: Table) -> Sheet:
+def table_sheet(found: ResultTable) -> Sheet:
     """A row a setting, a column a method; published numbers in brackets behind one's own."""
     header = ["Setting", "Teacher", *found.methods]
     rows = []
@@ -172,7 +172,7 @@ def table_sheet(found: Table) -> Sheet:
     return Sheet(f"{found.title}{unit}", header, rows, frozenset(range(1, len(header))), notes, commented)
 
 
-def table_records(found: Table) -> list[dict[str, Any]]:
+def table_records(found: ResultTable) -> list[dict[str, Any]]:
     return [
         {
             "setting": row.title,
@@ -204,7 +204,7 @@ def table_records(found: Table) -> list[dict[str, Any]]:
     ]
 
 
-def _table_cell(cell: Cell | None) -> Text:
+def _table_cell(cell: TableCell | None) -> Text:
     if cell is None:
         return Text("")
     if cell.mean is None:
@@ -214,7 +214,7 @@ def _table_cell(cell: Cell | None) -> Text:
     return Text(text, bold=cell.verdict == "better")
 
 
-def _brackets(published: Sequence[Published]) -> str:
+def _brackets(published: Sequence[PublishedValue]) -> str:
     return f" [{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}]" if published else ""
 
 
@@ -235,7 +235,7 @@ def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
     return {f"{name}_low": low, f"{name}_high": high}
 
 
-def _pair_record(pair: Paired | None) -> dict[str, Any]:
+def _pair_record(pair: PairedDifference | None) -> dict[str, Any]:
     return {
         "pairs": pair.n if pair else None,
         "difference": pair.mean_difference if pair else None,

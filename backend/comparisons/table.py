@@ -22,7 +22,15 @@ from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text
 from core.papers import PUBLISHED, PublishedRow, published_for
 from core.protocol import comparisons as wire
-from core.protocol.comparisons import WHICH, Cell, Published, PublishedTable, Table, TableRow, Which
+from core.protocol.comparisons import (
+    EPOCH_CHOICES,
+    EpochChoice,
+    PublishedTable,
+    PublishedValue,
+    ResultTable,
+    TableCell,
+    TableRow,
+)
 from core.protocol.public import ProblemField
 
 Test = Literal["sign_flip", "t"]
@@ -54,7 +62,7 @@ class Layout:
     """
 
     metric: str
-    which: Which = "last"
+    which: EpochChoice = "last"
     baseline: str | None = None
     test: Test = "sign_flip"
     seeds: Sequence[int] = ()
@@ -86,7 +94,7 @@ def find(session: Session, wanted: Filter, named: Sequence[models.Experiment] | 
     return found
 
 
-def table(session: Session, experiments: Sequence[models.Experiment], layout: Layout) -> Table:
+def table(session: Session, experiments: Sequence[models.Experiment], layout: Layout) -> ResultTable:
     """The table of these experiments; those that differ in their seeds alone are one row.
 
     Where no baseline is named and the rows do not begin with the same method, it is the one that most rows have.
@@ -104,7 +112,7 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
     cells = [row.cells(baseline, labels, layout) for row in made]
     _decide(cells, layout)
     titles = [row.title for row in made]
-    return Table(
+    return ResultTable(
         metric=layout.metric,
         title=metric_selection.title_of(session, every, [layout.metric])[layout.metric],
         unit=layout.question.unit,
@@ -159,15 +167,15 @@ class _Row:
             marks.append(same_data.words(self.sample.data))
         return f"{self.title} ({'; '.join(marks)})" if marks else self.title
 
-    def cells(self, baseline: str, labels: Sequence[str], layout: Layout) -> list[Cell]:
+    def cells(self, baseline: str, labels: Sequence[str], layout: Layout) -> list[TableCell]:
         return [self._cell(label, baseline, layout) for label in labels if label in self.methods]
 
-    def _cell(self, label: str, baseline: str, layout: Layout) -> Cell:
+    def _cell(self, label: str, baseline: str, layout: Layout) -> TableCell:
         method = self.methods[label]
         summary = group(method, self.sample)
         mine = method.values
         lacking = [key for key in self.keys if key not in mine]
-        cell = Cell(
+        cell = TableCell(
             label=label,
             n=summary.n,
             mean=summary.mean,
@@ -190,7 +198,7 @@ class _Row:
             changes |= {"difference_interval": found.interval, "p": test(differences)}
         return cell.model_copy(update=changes)
 
-    def wire(self, cells: list[Cell], titles: Sequence[str]) -> TableRow:
+    def wire(self, cells: list[TableCell], titles: Sequence[str]) -> TableRow:
         spec = self.sample.spec
         tops = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
         return TableRow(
@@ -210,7 +218,7 @@ class _Row:
         )
 
 
-def _decide(cells: list[list[Cell]], layout: Layout) -> None:
+def _decide(cells: list[list[TableCell]], layout: Layout) -> None:
     """Adjust every p of the table at once, in place, and say of each cell what remains."""
     places = [(row, column) for row, found in enumerate(cells) for column in range(len(found))]
     tests = [_test_of(cells[row][column], layout) for row, column in places]
@@ -221,7 +229,7 @@ def _decide(cells: list[list[Cell]], layout: Layout) -> None:
             cells[row][column] = cells[row][column].model_copy(update=changes)
 
 
-def _test_of(cell: Cell, layout: Layout) -> verdicts.Test:
+def _test_of(cell: TableCell, layout: Layout) -> verdicts.Test:
     least = statistics.smallest_p(cell.units) if layout.test == "sign_flip" else None
     interval = cell.difference_interval
     return verdicts.Test(cell.units, cell.mean_difference, cell.p, least, interval, layout.question.better)
@@ -255,9 +263,9 @@ def published() -> PublishedTable:
     return PublishedTable(rows=rows)
 
 
-def _published(found: Sequence[PublishedRow], method: str) -> list[Published]:
+def _published(found: Sequence[PublishedRow], method: str) -> list[PublishedValue]:
     return [
-        Published(
+        PublishedValue(
             source=row.source,
             method=method,
             value=row.values[method],
@@ -279,9 +287,9 @@ def _kept(spec: Mapping[str, Any], wanted: Filter) -> bool:
     return all(want is None or want == have for want, have in named)
 
 
-def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: Layout, baseline: str) -> list[str]:
+def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[TableCell]], layout: Layout, baseline: str) -> list[str]:
     question = layout.question
-    found = [f"Mean ± sample standard deviation (n), {WHICH[layout.which]}."]
+    found = [f"Mean ± sample standard deviation (n), {EPOCH_CHOICES[layout.which]}."]
     found += dict.fromkeys(text for sample in samples for text in sample.misnamed)
     tested = [cell for row in cells for cell in row if cell.p is not None]
     if not question.tested:
@@ -331,7 +339,7 @@ def _named(sample: Sample) -> str:
     return f"{first} and {len(others)} more" if others else first
 
 
-def _out_of_reach(tested: Sequence[Cell]) -> list[str]:
+def _out_of_reach(tested: Sequence[TableCell]) -> list[str]:
     """Where no cell could be bold whatever the numbers: which n it would take."""
     most = max(cell.units for cell in tested)
     vary = any(cell.units != cell.pairs for cell in tested)

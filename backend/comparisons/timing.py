@@ -11,14 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from backend.comparisons.run_data import Curve, Student
-from core.protocol.comparisons import Reached, Timing
+from core.protocol.comparisons import RunConvergence, Timing
 
 REUSED, TEACHER_SECONDS = "speed/teacher_reused", "speed/teacher_seconds"
 _ALIKE = 5.0
 """Percentage points by which the shares of kept logits may differ: a few batches are always checked anew."""
 
 
-def teacher_part(reached: Reached, spent: Curve | None, reused: Curve | None, step: int | None) -> Reached:
+def teacher_part(
+    reached: RunConvergence, spent: Curve | None, reused: Curve | None, step: int | None
+) -> RunConvergence:
     """The same with what the teacher's logits took until the target, and how many came from the disk.
 
     Args:
@@ -36,7 +38,7 @@ def teacher_part(reached: Reached, spent: Curve | None, reused: Curve | None, st
     return reached.model_copy(update=changes)
 
 
-def basis_of(runs: Iterable[tuple[Student, Mapping[str, Curve], Reached | None]]) -> Timing:
+def basis_of(runs: Iterable[tuple[Student, Mapping[str, Curve], RunConvergence | None]]) -> Timing:
     """What the times of these runs may be compared by: of all methods, since one is to be read beside another.
 
     Args:
@@ -55,21 +57,21 @@ def _is_taught(student: Student, curves: Mapping[str, Curve]) -> bool:
     return REUSED in curves or TEACHER_SECONDS in curves or "teacher_logits" in student.environment
 
 
-def _share(curves: Mapping[str, Curve], reached: Reached | None) -> float:
+def _share(curves: Mapping[str, Curve], reached: RunConvergence | None) -> float:
     """How many of the logits came from the disk until the target, or in the whole run without one, %."""
     if reached is not None and reached.teacher_reused is not None:
         return reached.teacher_reused
     return fmean(curves[REUSED].value) if REUSED in curves else 0.0
 
 
-def _is_measured(curves: Mapping[str, Curve], reached: Reached | None) -> bool:
+def _is_measured(curves: Mapping[str, Curve], reached: RunConvergence | None) -> bool:
     """Whether the time that its logits took is known, and can be taken off wherever its time is shown."""
     if TEACHER_SECONDS not in curves:
         return False
     return reached is None or reached.seconds is None or reached.teacher_seconds is not None
 
 
-def compared_by(run: Reached, basis: Timing) -> Reached:
+def compared_by(run: RunConvergence, basis: Timing) -> RunConvergence:
     """With the seconds that may be compared; the whole time where they are not to be compared at all."""
     if basis != "student" or run.seconds is None or run.teacher_seconds is None:
         return run
@@ -80,16 +82,16 @@ def compared_by(run: Reached, basis: Timing) -> Reached:
     )
 
 
-def seconds_of(run: Reached) -> float | None:
+def seconds_of(run: RunConvergence) -> float | None:
     """What is shown of a run and compared."""
     return run.seconds if run.student_seconds is None else run.student_seconds
 
 
-def gpu_seconds_of(run: Reached) -> float | None:
+def gpu_seconds_of(run: RunConvergence) -> float | None:
     return run.gpu_seconds if run.student_gpu_seconds is None else run.student_gpu_seconds
 
 
-def notes(basis: Timing, runs: Sequence[Reached]) -> list[str]:
+def notes(basis: Timing, runs: Sequence[RunConvergence]) -> list[str]:
     """What a reader must know of the times."""
     shares = [run.teacher_reused for run in runs if run.teacher_reused is not None]
     if basis == "whole":

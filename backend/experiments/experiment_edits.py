@@ -12,10 +12,10 @@ from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.errors import conflict, invalid
 from backend.queue.lifecycle import lock, lock_one
 from core.protocol.public import TERMINAL, ProblemField
-from core.protocol.submissions import MAX_TAGS, ExperimentChange
+from core.protocol.submissions import MAX_TAGS, ExperimentEdit
 
 
-def change(session: Session, experiment: Experiment, wanted: ExperimentChange) -> None:
+def change(session: Session, experiment: Experiment, wanted: ExperimentEdit) -> None:
     """Set what is given; the rest stays. Raises ApiError 422 for more tags than an experiment may have."""
     if wanted.notes is not None:
         experiment.notes = wanted.notes
@@ -23,7 +23,7 @@ def change(session: Session, experiment: Experiment, wanted: ExperimentChange) -
         _tag(session, experiment, wanted)
 
 
-def _tag(session: Session, experiment: Experiment, wanted: ExperimentChange) -> None:
+def _tag(session: Session, experiment: Experiment, wanted: ExperimentEdit) -> None:
     # Locked, so that of two who add a tag at once neither overwrites the other's.
     session.execute(select(Experiment.id).where(Experiment.id == experiment.id).with_for_update())
     own = ExperimentTag.experiment_id == experiment.id

@@ -18,11 +18,11 @@ from backend.errors import not_found
 from backend.experiments.planning import warnings_as_fields
 from backend.metrics import log_store, point_store
 from backend.queue.eligibility import Offer, offers, what_is_missing
-from common.report_bounds import LINE, fit_environment, fitted
+from common.report_bounds import MAX_LINE, fit_environment, fit_text
 from core.protocol import public
 from core.protocol.public import TERMINAL
-from core.specs import ExperimentSpec, problems_of, stored_experiment, warnings_of
-from core.specs.labels import misnaming
+from core.specs import ExperimentSpec, parse_stored_experiment, problems_of, warnings_of
+from core.specs.labels import misleading_label
 
 KEPT_APART = ("packages", "diff")
 """Parts of a run's environment that are too long for what shows a run; they are in its record."""
@@ -117,16 +117,16 @@ def whole_run(session: Session, run_id: str) -> public.Run | None:
 
 def _run_warnings(run: Run) -> list[public.ProblemField]:
     choice: dict[str, Any] = run.spec["method"]
-    text = misnaming(choice["name"], choice["params"], choice["label"]) if run.role == "student" else None
+    text = misleading_label(choice["name"], choice["params"], choice["label"]) if run.role == "student" else None
     return [public.ProblemField(path="method.label", message=text)] if text else []
 
 
-def attempt_shape(attempt: models.Attempt) -> public.Attempt:
-    return public.Attempt(
+def attempt_shape(attempt: models.Attempt) -> public.AttemptInfo:
+    return public.AttemptInfo(
         number=attempt.number,
         worker=attempt.worker_name,
         host=attempt.host,
-        device=fitted(attempt.device, LINE),
+        device=fit_text(attempt.device, MAX_LINE),
         started_at=attempt.started_at,
         ended_at=attempt.ended_at,
         outcome=attempt.outcome,
@@ -137,7 +137,7 @@ def attempt_shape(attempt: models.Attempt) -> public.Attempt:
 def _log_tail(session: Session, run: Run) -> list[str]:
     """What the worker sent when the run failed; of one that was given up after lost attempts, its last log lines."""
     if run.log_tail or run.state != "failed":
-        return [fitted(line, LINE) for line in run.log_tail]
+        return [fit_text(line, MAX_LINE) for line in run.log_tail]
     return [line.message for line in log_store.read(session, run.id, 0, _TAIL_LINES, _TAIL_LINES).lines]
 
 
@@ -173,7 +173,7 @@ def whole_experiment(connection: Connection, experiment: Any, spec: ExperimentSp
 
 def _stored_warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
     try:
-        return warnings_as_fields(warnings_of(stored_experiment(spec)))
+        return warnings_as_fields(warnings_of(parse_stored_experiment(spec)))
     except ValidationError as error:  # as when it names an entry of a plugin that is no longer loaded
         text = "this backend cannot read the stored spec; it is shown as it is"
         return [public.ProblemField(path=item.path, message=f"{text}: {item.message}") for item in problems_of(error)]

@@ -19,10 +19,19 @@ from backend.settings import Settings
 from backend.tokens import Principal
 from common.input_bounds import MAX_PROBLEMS
 from core.protocol.public import Preview
-from core.protocol.submissions import MAX_EXPERIMENTS, MAX_RUNS, Submitted, SubmittedList
-from core.specs import ExperimentSpec, Problem, SpecError, field_at, parse_experiment, released, with_field, with_fields
+from core.protocol.submissions import MAX_EXPERIMENTS, MAX_RUNS, SubmittedExperiment, SubmittedExperiments
+from core.specs import (
+    ExperimentSpec,
+    Problem,
+    SpecError,
+    detach_derived_fields,
+    field_at,
+    parse_experiment,
+    with_field,
+    with_fields,
+)
 from core.specs.experiment import NAME_LENGTH
-from core.specs.sweep import renamed
+from core.specs.sweep import rename_swept
 
 
 def once(connection: Connection, request: idempotency.KeyedRequest | None, make: Callable[[], list[str]]) -> list[str]:
@@ -119,13 +128,15 @@ def refuse_too_many(specs: Sequence[ExperimentSpec], path: str) -> None:
         raise SpecError([Problem(path, f"{count} runs are more than the {MAX_RUNS} of one request")])
 
 
-def counted(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedList:
+def counted(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedExperiments:
     """The answer to a bulk or a sweep; nothing is read for it."""
     items = [
-        Submitted(id=key, name=spec.name, runs=len(spec.seeds) * len(spec.methods) + (spec.teacher_run() is not None))
+        SubmittedExperiment(
+            id=key, name=spec.name, runs=len(spec.seeds) * len(spec.methods) + (spec.teacher_run() is not None)
+        )
         for key, spec in zip(ids, specs, strict=True)
     ]
-    return SubmittedList(items=items, runs=count_runs(specs))
+    return SubmittedExperiments(items=items, runs=count_runs(specs))
 
 
 def count_runs(specs: Sequence[ExperimentSpec]) -> int:
@@ -142,7 +153,7 @@ def cloned(session: Session, experiment: Experiment, name: str | None, changes: 
     tags = select(ExperimentTag.tag).where(ExperimentTag.experiment_id == experiment.id).order_by(ExperimentTag.tag)
     # Notes and tags as they are by now, which may not be as they were submitted.
     known = {**experiment.spec, "notes": experiment.notes, "tags": list(session.scalars(tags))}
-    data = released(known, changes)
+    data = detach_derived_fields(known, changes)
     problems: list[Problem] = []
     for path, value in changes.items():
         try:
@@ -161,7 +172,7 @@ def _changed_name(experiment: Experiment, changes: Mapping[str, Any]) -> str:
     name = experiment.name
     if experiment.sweep:
         for path, value in changes.items():
-            name = renamed(name, path, field_at(experiment.spec, path), value)
+            name = rename_swept(name, path, field_at(experiment.spec, path), value)
     return name if len(name) <= NAME_LENGTH else experiment.name
 
 

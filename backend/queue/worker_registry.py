@@ -16,10 +16,12 @@ from backend.queue.claim import count_eligible, find_worker
 from backend.queue.lifecycle import HELD, lock, take_away
 from backend.settings import Settings
 from backend.tokens import Principal, refuse_other
-from core.protocol.worker import Heartbeat, HeartbeatReply, Order, Registered, Registration
+from core.protocol.worker import Heartbeat, HeartbeatReply, Registration, RegistrationReply, RunOrder
 
 
-def register(session: Session, registration: Registration, principal: Principal, settings: Settings) -> Registered:
+def register(
+    session: Session, registration: Registration, principal: Principal, settings: Settings
+) -> RegistrationReply:
     """Enter a worker, or meet it again. Runs that it holds from an earlier life go back to the queue at once.
 
     Raises ApiError 403 where it registered with another token that is still in use, or 409 where the workers of this
@@ -51,7 +53,7 @@ def register(session: Session, registration: Registration, principal: Principal,
             setattr(worker, name, value)
         held = lock(session, (Run.worker_id == worker.id) & Run.state.in_(HELD))
         take_away(session, held, settings, f"worker {worker.name} was restarted", moment)
-    return Registered(heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
+    return RegistrationReply(heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
 
 
 def heartbeat(session: Session, worker_id: str, beat: Heartbeat, settings: Settings) -> HeartbeatReply:
@@ -66,16 +68,16 @@ def heartbeat(session: Session, worker_id: str, beat: Heartbeat, settings: Setti
     }
     named = [holding.run_id for holding in beat.holding]
     runs = {run.id: run for run in lock(session, Run.id.in_(named))} if named else {}
-    orders: list[Order] = []
+    orders: list[RunOrder] = []
     for holding in beat.holding:
         run = runs.get(holding.run_id)
         if run is None or run.worker_id != worker_id or run.attempt != holding.attempt or run.state not in HELD:
-            orders.append(Order(run_id=holding.run_id, attempt=holding.attempt, order="lost"))
+            orders.append(RunOrder(run_id=holding.run_id, attempt=holding.attempt, order="lost"))
             continue
         run.lease_expires_at = moment + timedelta(seconds=settings.lease_seconds)
         going_on = run.state == "running"
         orders.append(
-            Order(
+            RunOrder(
                 run_id=run.id,
                 attempt=run.attempt,
                 order="continue" if going_on else "cancel",

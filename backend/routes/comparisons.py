@@ -12,7 +12,7 @@ from backend.api.dependencies import SessionDep, reads
 from backend.comparisons import Filter, Layout, Options, render, sheets
 from backend.db import models
 from backend.routes.experiments import find
-from core.protocol.comparisons import Claims, Comparison, Overview, PublishedTable, Table, Which
+from core.protocol.comparisons import Comparison, EpochChoice, Overview, PaperClaims, PublishedTable, ResultTable
 from core.specs.components import Seed
 
 router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads], route_class=BoundedRoute)
@@ -26,7 +26,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     404: {"description": "There is no such experiment"},
 }
 _METRIC = Annotated[str, Query(max_length=200, description="Whose value is compared.")]
-_WHICH = Annotated[Which, Query(description="At which epoch; an oracle is shown and never tested.")]
+_WHICH = Annotated[EpochChoice, Query(description="At which epoch; an oracle is shown and never tested.")]
 _BASELINE = Annotated[
     str | None, Query(max_length=60, description="A method's label; left out, the first method of the spec.")
 ]
@@ -103,7 +103,7 @@ def read_overview(
     return _text(kind, render.overview_sheet(found), render.overview_records(found))
 
 
-@router.get("/claims", responses=_ANSWERS, response_model=Claims)
+@router.get("/claims", responses=_ANSWERS, response_model=PaperClaims)
 def read_claims(
     session: SessionDep,
     experiments: ExperimentsDep,
@@ -113,7 +113,7 @@ def read_claims(
         Query(max_length=100, description="Name of the paper; by default the first that has claims."),
     ] = None,
     kind: FormatParam = "json",
-) -> Claims | Response:
+) -> PaperClaims | Response:
     """Judge the claims of a paper: holds, does not hold or cannot tell, with the numbers and the reason."""
     found = comparisons.judge(session, experiments, options, paper)
     if kind == "json":
@@ -121,7 +121,7 @@ def read_claims(
     return _text(kind, render.claims_sheet(found), render.claims_records(found))
 
 
-@router.get("/table", responses=_ANSWERS, response_model=Table)
+@router.get("/table", responses=_ANSWERS, response_model=ResultTable)
 def read_table(
     session: SessionDep,
     experiment: Annotated[
@@ -151,7 +151,7 @@ def read_table(
         Query(max_length=1000, description="That every cell should have; left out, those that a row's specs name."),
     ] = None,
     kind: FormatParam = "json",
-) -> Table | Response:
+) -> ResultTable | Response:
     """Rows dataset-teacher-student, columns methods; bold only where the test supports it after Holm over the table."""
     wanted = Filter(tags=list(tag or ()), dataset=dataset, teacher=teacher, student=student)
     named = [find(session, key) for key in experiment] if experiment else None

@@ -29,8 +29,8 @@ from core.protocol.worker import (
     Heartbeat,
     HeartbeatReply,
     Outcome,
-    Registered,
     Registration,
+    RegistrationReply,
 )
 
 router = APIRouter(prefix="/worker", tags=["worker protocol"], route_class=BoundedRoute)
@@ -58,7 +58,7 @@ def register(
     database: DatabaseDep,
     settings: SettingsDep,
     waker: WakerDep,
-) -> Registered:
+) -> RegistrationReply:
     """Enter a worker. Runs that it holds from an earlier life go back to the queue at once."""
     with database.write() as session:
         answer = worker_registry.register(session, registration, principal, settings)

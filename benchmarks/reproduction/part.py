@@ -15,7 +15,7 @@ from core.catalog import DATASETS, Params
 from core.catalog.datasets import DatasetEntry, DatasetFacts
 from core.data import Dataset, DatasetError, Split
 from core.data.holdout import held_out_rows
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 
 
 class PartParams(Params):
@@ -26,8 +26,8 @@ class PartParams(Params):
 
 def load(params: PartParams) -> Dataset:
     """The first splits' images, fewer of them. Raises DatasetError where more are asked for than there are."""
-    choice = DatasetChoice(name=params.of)
-    whole: Dataset = DATASETS[choice.name].load()(choice.typed_params)
+    choice = DatasetRef(name=params.of)
+    whole: Dataset = DATASETS[choice.name].load()(choice.parsed_params)
     return replace(whole, train=_part(whole.train, params.train_images), test=_part(whole.test, params.test_images))
 
 
@@ -44,8 +44,8 @@ def _part(split: Split, size: int | None) -> Split:
 
 
 def _facts(params: PartParams) -> DatasetFacts | None:
-    choice = DatasetChoice(name=params.of)
-    facts = DATASETS[choice.name].facts(choice.typed_params)
+    choice = DatasetRef(name=params.of)
+    facts = DATASETS[choice.name].facts(choice.parsed_params)
     if facts is None:
         return None
     train, test = params.train_images or facts.train_size, params.test_images or facts.test_size

@@ -79,4 +79,4 @@ def load(names: Sequence[str]) -> None:
 def main() -> None:
     """Entry point of ``dkd``."""
     outputs = output_streams.install()
-    raise SystemExit(output_streams.settled(outputs, run(typed.as_text(sys.argv[1:])), "dkd"))
+    raise SystemExit(output_streams.final_exit_code(outputs, run(typed.as_text(sys.argv[1:])), "dkd"))

@@ -16,10 +16,10 @@ from client.connection import Query
 from client.errors import ApiError
 from client.rendering.comparisons import claims_view, commands_of, comparison_view, overview_view, table_view
 from client.rendering.tables import console_for
-from core.protocol.comparisons import Which
+from core.protocol.comparisons import EpochChoice
 
 _FORMATS = ("text", "json", "csv", "markdown", "latex")
-_WHICH: dict[str, Which] = {"last": "last", "best-val": "best_val", "oracle": "oracle"}
+_WHICH: dict[str, EpochChoice] = {"last": "last", "best-val": "best_val", "oracle": "oracle"}
 _TESTS: dict[str, Literal["sign_flip", "t"]] = {"sign-flip": "sign_flip", "t": "t"}
 
 Experiments = Annotated[
@@ -240,7 +240,7 @@ def _format(format: str, *, as_json: bool) -> Literal["text", "json"] | TextForm
     raise exit_codes.Stop(f"--format {format}: one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
 
 
-def _which(which: str) -> Which:
+def _which(which: str) -> EpochChoice:
     try:
         return _WHICH[which.replace("_", "-")]
     except KeyError:

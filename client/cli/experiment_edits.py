@@ -13,7 +13,7 @@ from client.cli.options import JsonFlag, SetOption, connected, parse_change, rea
 from client.rendering.tables import console_for, preview_view
 from core.protocol.submissions import SweepPreview
 from core.specs import parse_sweep
-from core.specs.loading import text_of
+from core.specs.loading import decode_utf8
 from core.specs.sweep import expand
 
 _TEACHERS_NAMED = 3
@@ -130,7 +130,7 @@ def note(
         if text is None:
             found = client.experiment(experiment)
         else:
-            found = client.change_experiment(experiment, notes=text_of(read_stdin()) if text == "-" else text)
+            found = client.change_experiment(experiment, notes=decode_utf8(read_stdin()) if text == "-" else text)
     if as_json:
         write_json(found)
     elif text is None:

@@ -19,7 +19,7 @@ from client.exporters.series import DownsampledError
 from common.terminal import printable_json
 from core.protocol.public import Experiment, Run
 from core.protocol.records import ExperimentRecord, RunRecord
-from core.specs import dump_text, starting_point
+from core.specs import dump_text, editable_copy
 
 _FORMATS = ("json", "csv", "spec", "tensorboard", "mlflow")
 
@@ -98,7 +98,7 @@ def _text(client: Client, found: Experiment | Run, format: str) -> str:
                 "a teacher has no spec of its own; its students bring it with them", exit_codes.BAD_INPUT
             )
     else:
-        spec = starting_point(found.spec)
+        spec = editable_copy(found.spec)
     return dump_text(spec, width=100)
 
 

@@ -101,7 +101,7 @@ def open_dashboard(
 ) -> int:
     from client.stack.lock import HomeLock
     from common.home import Home
-    from common.one_time_address import Door
+    from common.one_time_address import DashboardAccess
 
     found = Home(home.expanduser().absolute()) if home else Home.find()
     holder = HomeLock(found.path).holder()
@@ -111,7 +111,7 @@ def open_dashboard(
             f"no dashboard runs on {found.path}; `dkd up` starts one, --home or DKD_HOME names another"
         )
     try:
-        typer.echo(Door(found).address(address, page.lstrip("/")))
+        typer.echo(DashboardAccess(found).address(address, page.lstrip("/")))
     except OSError as error:
         raise exit_codes.Stop(f"{found.path}: {error.strerror or error}") from None
     return exit_codes.OK

@@ -10,18 +10,18 @@ from rich.text import Text
 from client.rendering.tables import duration, table
 from common.formatting import NOTHING, difference_text, mean_text, p_text, signed, span_text, spread_text, value_text
 from core.protocol.comparisons import (
-    TIMING,
-    WHICH,
-    Cell,
-    Claims,
+    EPOCH_CHOICES,
+    TIMING_TEXT,
     Comparison,
     Convergence,
     Overview,
     OverviewCell,
-    Paired,
     PairedConvergence,
-    Published,
-    Table,
+    PairedDifference,
+    PaperClaims,
+    PublishedValue,
+    ResultTable,
+    TableCell,
 )
 
 _VERDICTS = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
@@ -65,7 +65,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         whose = "Teachers, on average" if len(comparison.teachers) > 1 else "Teacher"
         lines.append(f"{whose}: {value_text(comparison.teacher_top1, '%', 2)}{target}.")
     if comparison.condition:
-        lines.append(f"Holds for {comparison.condition}; values {WHICH[comparison.epoch]}.")
+        lines.append(f"Holds for {comparison.condition}; values {EPOCH_CHOICES[comparison.epoch]}.")
     for item in comparison.paired:
         lines.append(f"{item.label} against {item.baseline}: {item.sentence}")
         lines += _pair_details(item)
@@ -107,7 +107,7 @@ def overview_view(overview: Overview) -> RenderableType:
     return Group(made, Text(), *(Text(note) for note in notes))
 
 
-def claims_view(claims: Claims) -> RenderableType:
+def claims_view(claims: PaperClaims) -> RenderableType:
     """A block a claim: the verdict first, then the numbers and the reason."""
     parts: list[RenderableType] = []
     said = 0
@@ -124,7 +124,7 @@ def claims_view(claims: Claims) -> RenderableType:
     return Group(*parts, Text(), *(Text(note) for note in notes))
 
 
-def table_view(found: Table) -> RenderableType:
+def table_view(found: ResultTable) -> RenderableType:
     """The paper's table, what is missing from it, and its notes."""
     unit = f" ({found.unit})" if found.unit else ""
     made = table("setting", "teacher", *found.methods, numbers=("teacher", *found.methods))
@@ -147,7 +147,7 @@ def table_view(found: Table) -> RenderableType:
     return Group(made, Text(), *(Text(line) for line in lines))
 
 
-def commands_of(found: Table) -> list[str]:
+def commands_of(found: ResultTable) -> list[str]:
     """What would queue the missing seeds; to be printed unbroken, so that a line can be pasted."""
     return [command for row in found.rows for command in row.commands]
 
@@ -161,7 +161,7 @@ def convergence_text(convergence: Convergence | None) -> str:
     return f"{epochs_text} ({convergence.reached}/{convergence.of})"
 
 
-def paired_text(paired: Paired | None) -> str:
+def paired_text(paired: PairedDifference | None) -> str:
     """Mean difference with its t interval."""
     if paired is None or paired.mean_difference is None:
         return NOTHING
@@ -176,13 +176,13 @@ def _goal(comparison: Comparison) -> str:
 
 def _convergence_table(comparison: Comparison) -> RenderableType:
     found = [(group.label, group.convergence) for group in comparison.groups if group.convergence]
-    time = f"median time{TIMING[comparison.timing]}"
+    time = f"median time{TIMING_TEXT[comparison.timing]}"
     on_gpus = any(item.median_gpu_seconds is not None for _, item in found)
     numbers = (
         "reached",
         "median epochs",
         time,
-        *((f"GPU-seconds{TIMING[comparison.timing]}",) if on_gpus else ()),
+        *((f"GPU-seconds{TIMING_TEXT[comparison.timing]}",) if on_gpus else ()),
         "mean over the epochs",
     )
     first = f"first to it against {comparison.baseline}"
@@ -213,7 +213,7 @@ def _first_to_it(pair: PairedConvergence | None) -> str:
     return f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal; {p}"
 
 
-def _pair_details(pair: Paired) -> list[str]:
+def _pair_details(pair: PairedDifference) -> list[str]:
     """The numbers beside the sentence, indented under it."""
     facts = []
     if pair.correlation is not None:
@@ -241,7 +241,7 @@ def _teacher_of(seed: int | None, comparison: Comparison) -> str:
     return f", teacher seed {seed}" if seed is not None and len(comparison.teachers) > 1 else ""
 
 
-def _missing(title: str, cell: Cell) -> list[str]:
+def _missing(title: str, cell: TableCell) -> list[str]:
     if not cell.missing:
         return []
     several = len({item.teacher_seed for item in cell.missing}) > 1
@@ -251,7 +251,7 @@ def _missing(title: str, cell: Cell) -> list[str]:
     return [f"{title}, {cell.label}: no value for seed {seeds}."]
 
 
-def _cell(cell: Cell | None) -> Text:
+def _cell(cell: TableCell | None) -> Text:
     if cell is None:
         return Text("")
     if cell.mean is None:
@@ -261,7 +261,7 @@ def _cell(cell: Cell | None) -> Text:
     return Text(text, style=_STYLES.get(cell.verdict or "", ""))
 
 
-def _published(published: list[Published]) -> str:
+def _published(published: list[PublishedValue]) -> str:
     return f" [{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}]" if published else ""
 
 

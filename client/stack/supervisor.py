@@ -17,7 +17,7 @@ from client.stack.lock import HomeLock
 from client.stack.process import MARK, ServiceProcess, end_marked
 from client.stack.services import Options, Plan, Service, dashboard_login, environment
 from client.stack.signals import Signals
-from common.one_time_address import Door
+from common.one_time_address import DashboardAccess
 
 _POLL_SECONDS = 0.1
 _PORT_TRIES = 5
@@ -113,7 +113,7 @@ class Stack:
             page: with its query, as ``compare?experiment=…``.
         """
         if dashboard_login() == "address":
-            return Door(self.home).address(self.dashboard_url, page)
+            return DashboardAccess(self.home).address(self.dashboard_url, page)
         return f"{self.dashboard_url}/{page}" if page else self.dashboard_url
 
     def check(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from core.catalog.path_rules import below_data_dir
+from core.catalog.path_rules import relative_data_path
 from core.catalog.registry import Entry, Params, Registry
 
 
@@ -137,7 +137,7 @@ class FolderParams(ImageParams):
     @field_validator("path")
     @classmethod
     def _below_data_dir(cls, path: str) -> str:
-        return below_data_dir(path)
+        return relative_data_path(path)
 
 
 class SyntheticParams(SplitParams):

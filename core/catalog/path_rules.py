@@ -9,7 +9,7 @@ _BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 """How a byte of a file name is written that is no UTF-8."""
 
 
-def below_data_dir(path: str) -> str:
+def relative_data_path(path: str) -> str:
     """A path relative to a worker's ``DATA_DIR``, in its shortest form.
 
     Whoever may submit a spec must not thereby read what else lies on a worker. Where links lead is seen only there, by

@@ -19,12 +19,12 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from common.input_bounds import SUBMITTED, field_problem
-from core.catalog.suggestions import LONGEST_NAME, field_hint, hint, nearest, paths_of
+from core.catalog.suggestions import LONGEST_NAME, closest_names, iter_field_paths, suggest_field, suggest_name
 
 _MOST_HINTS = 20
 
 
-class NumbersAreNumbers(BaseModel):
+class StrictModel(BaseModel):
     """Refuses true and false where a number is meant, which pydantic takes for 1 and 0, and what is out of bounds.
 
     An unknown field is refused with the fields that may have been meant.
@@ -49,7 +49,7 @@ class NumbersAreNumbers(BaseModel):
                     hints += 1
                     kind, said = "unknown_field", "unknown field"
                     if hints <= _MOST_HINTS:
-                        said += f"; {field_hint(str(item['loc'][0]), fields)}"
+                        said += f"; {suggest_field(str(item['loc'][0]), fields)}"
                 # Braces in a message would be read as template fields, so the message travels as a context value.
                 line = PydanticCustomError(kind, "{message}", {"message": said})
                 lines.append(InitErrorDetails(type=line, loc=item["loc"], input=item["input"]))
@@ -58,7 +58,7 @@ class NumbersAreNumbers(BaseModel):
     @classmethod
     def known_fields(cls, data: Any) -> Iterator[str]:
         """Paths of the fields that data may have, and of those in them."""
-        return paths_of(cls)
+        return iter_field_paths(cls)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -85,7 +85,7 @@ def _takes_truth(annotation: Any) -> bool:
     return annotation in (bool, Any) or any(_takes_truth(part) for part in get_args(annotation))
 
 
-class Params(NumbersAreNumbers):
+class Params(StrictModel):
     """Base of every entry's parameters: unknown names are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -101,8 +101,8 @@ class UnknownNameError(ValueError):
     def __init__(self, kind: str, name: str, known: Mapping[str, Sequence[str]]) -> None:
         """Args: known: by name, other ways to write or to call it."""
         shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
-        super().__init__(f"unknown {kind} {shown!r}; {hint(name, known)}")
-        self.nearest = nearest(name, known)
+        super().__init__(f"unknown {kind} {shown!r}; {suggest_name(name, known)}")
+        self.nearest = closest_names(name, known)
 
 
 @dataclass(frozen=True, kw_only=True)

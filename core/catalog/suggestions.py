@@ -50,20 +50,20 @@ _FIELDS: Mapping[str, str] = {
 
 
 @lru_cache(maxsize=4096)
-def folded(text: str) -> str:
+def normalize_name(text: str) -> str:
     """A name without what people write in different ways: case, hyphens, underscores, spaces."""
     plain = unicodedata.normalize("NFKC", text[:LONGEST_NAME].replace("×", "x")).casefold()
     return re.sub(r"[\W_]+", "", plain)
 
 
-def nearest(name: str, known: Mapping[str, Sequence[str]]) -> list[str]:
+def closest_names(name: str, known: Mapping[str, Sequence[str]]) -> list[str]:
     """The known names that are nearest to the name, the nearest first; those alone that differ in writing, if any.
 
     Args:
         known: by name, other ways to write or to call it.
     """
-    wanted = folded(name)
-    spellings = [(folded(text), entry) for entry, others in known.items() for text in (entry, *others)]
+    wanted = normalize_name(name)
+    spellings = [(normalize_name(text), entry) for entry, others in known.items() for text in (entry, *others)]
     same = [entry for text, entry in spellings if text and text == wanted]
     if not same and wanted:
         close = difflib.get_close_matches(wanted, {text for text, _ in spellings}, n=2 * _SHOWN, cutoff=_NEAR)
@@ -71,13 +71,13 @@ def nearest(name: str, known: Mapping[str, Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(same))[:_SHOWN]
 
 
-def hint(name: str, known: Mapping[str, Sequence[str]]) -> str:
+def suggest_name(name: str, known: Mapping[str, Sequence[str]]) -> str:
     """As "did you mean dkd?"; all that is known where nothing is near."""
-    found = nearest(name, known)
+    found = closest_names(name, known)
     return f"did you mean {', '.join(found)}?" if found else f"known: {_listed(known)}"
 
 
-def field_hint(name: str, fields: Iterable[str]) -> str:
+def suggest_field(name: str, fields: Iterable[str]) -> str:
     """The same for a field of a mapping.
 
     Args:
@@ -86,23 +86,23 @@ def field_hint(name: str, fields: Iterable[str]) -> str:
     by_depth: dict[int, list[str]] = {}
     for path in fields:
         by_depth.setdefault(path.count("."), []).append(path)
-    wanted = _FIELDS.get(folded(name), name)
+    wanted = _FIELDS.get(normalize_name(name), name)
     for depth in sorted(by_depth):
-        same = [path for path in by_depth[depth] if folded(path.rpartition(".")[2]) == folded(wanted)]
+        same = [path for path in by_depth[depth] if normalize_name(path.rpartition(".")[2]) == normalize_name(wanted)]
         if same:
             return f"did you mean {', '.join(same[:_SHOWN])}?"
     here = by_depth.get(0, [])
-    return hint(name, dict.fromkeys(here, ())) if here else "it takes none"
+    return suggest_name(name, dict.fromkeys(here, ())) if here else "it takes none"
 
 
-def paths_of(model: type[BaseModel], prefix: str = "", depth: int = 0) -> Iterator[str]:
+def iter_field_paths(model: type[BaseModel], prefix: str = "", depth: int = 0) -> Iterator[str]:
     """Every field of a model, and of the models in it, by its path. Lists are not entered."""
     for name, field in model.model_fields.items():
         yield prefix + name
         if depth < _DEEPEST:
             for kind in (field.annotation, *get_args(field.annotation)):
                 if isinstance(kind, type) and issubclass(kind, BaseModel):
-                    yield from paths_of(kind, f"{prefix}{name}.", depth + 1)
+                    yield from iter_field_paths(kind, f"{prefix}{name}.", depth + 1)
 
 
 def _listed(known: Iterable[Any]) -> str:

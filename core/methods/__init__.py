@@ -14,7 +14,7 @@ from torch import Tensor
 from core.catalog import METHODS
 from core.methods.decoupled import Decoupled, Reduction
 from core.methods.terms import LogitBatch, LossTerms, Term, attach, full_precision
-from core.specs import MethodChoice
+from core.specs import MethodRef
 
 __all__ = [
     "Decoupled",
@@ -41,10 +41,10 @@ Loss = Callable[[LogitBatch, int | None], LossTerms]
 """A method with its parameters: (batch, epoch counted from 0 or None for full strength) -> terms."""
 
 
-def build(method: MethodChoice) -> Loss:
+def build(method: MethodRef) -> Loss:
     """The loss that a spec names, its parameters bound."""
     code = METHODS[method.name].load()
-    params = method.typed_params
+    params = method.parsed_params
 
     def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
         with full_precision(batch):
@@ -162,4 +162,4 @@ def rld(
 def _whole(
     name: str, student: Tensor, teacher: Tensor | None, target: Tensor, epoch: int | None, params: dict[str, Any]
 ) -> Tensor:
-    return build(MethodChoice(name=name, params=params))(LogitBatch(student, teacher, target), epoch).total
+    return build(MethodRef(name=name, params=params))(LogitBatch(student, teacher, target), epoch).total

@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.protocol.base import Sent, Wire
+from core.protocol.base import Message, RequestBody
 from core.specs.text_rules import VisibleText
 
 Scope = Literal["read", "submit", "worker", "admin"]
 
 
-class TokenRequest(Sent):
+class TokenRequest(RequestBody):
     """POST /tokens."""
 
     name: VisibleText = Field(
@@ -33,7 +33,7 @@ class TokenRequest(Sent):
     expires_in_days: float | None = Field(None, gt=0, le=3650, description="Left out, it does not expire.")
 
 
-class TokenInfo(Wire):
+class TokenInfo(Message):
     """A token, without what would let anybody in."""
 
     id: str
@@ -46,9 +46,9 @@ class TokenInfo(Wire):
     revoked_at: datetime | None = None
 
 
-class TokenMade(TokenInfo):
+class CreatedToken(TokenInfo):
     token: str = Field(description="The token itself. It is shown this once and kept nowhere.")
 
 
-class TokenList(Wire):
+class TokenList(Message):
     items: list[TokenInfo]

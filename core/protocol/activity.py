@@ -6,11 +6,11 @@ from datetime import datetime
 
 from pydantic import Field
 
-from core.protocol.base import RunState, Wire
+from core.protocol.base import Message, RunState
 from core.protocol.public import ExperimentSummary, RunSummary, StateCounts, Worker
 
 
-class RunningRun(Wire):
+class RunningRun(Message):
     """A run that trains."""
 
     run: RunSummary
@@ -19,7 +19,7 @@ class RunningRun(Wire):
     )
 
 
-class WaitingRuns(Wire):
+class WaitingRuns(Message):
     """Runs of one experiment that wait for the same thing."""
 
     experiment_id: str
@@ -32,7 +32,7 @@ class WaitingRuns(Wire):
     since: datetime = Field(description="When the first of them was made.")
 
 
-class FailedRuns(Wire):
+class FailedRuns(Message):
     """Runs of one experiment that failed for the same reason."""
 
     experiment_id: str
@@ -42,7 +42,7 @@ class FailedRuns(Wire):
     newest: RunSummary = Field(description="The one that failed last.")
 
 
-class Activity(Wire):
+class Activity(Message):
     """What runs, what waits and for what, what has failed lately, who works, and what can be compared."""
 
     time: datetime = Field(description="The backend's, of this answer.")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from core.protocol.base import RunState, Wire
+from core.protocol.base import Message, RunState
 from core.protocol.public import LogLine, MetricsReply, RunProgress
 
 UPLOAD = "upload:"
@@ -17,7 +17,7 @@ UPLOAD_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """What uploaded weights may be called."""
 
 
-class Artifact(Wire):
+class Artifact(Message):
     """A file of a run."""
 
     id: str = Field(description="What a download names it by.")
@@ -26,12 +26,12 @@ class Artifact(Wire):
     size: int = Field(description="Bytes.")
 
 
-class ArtifactList(Wire):
+class ArtifactList(Message):
     run_id: str
     items: list[Artifact] = Field(description="The newest attempt first.")
 
 
-class Upload(Wire):
+class Upload(Message):
     """Uploaded weights. A spec names them as `teacher: {weights: "upload:NAME"}`."""
 
     sha256: str
@@ -43,12 +43,12 @@ class Upload(Wire):
     created_at: datetime
 
 
-class UploadList(Wire):
+class UploadList(Message):
     items: list[Upload]
     max_bytes: int = Field(description="A larger file is refused.")
 
 
-class RunNews(Wire):
+class RunUpdates(Message):
     """What has happened to a run since a cursor: what the stream of its events sends, for what cannot read one."""
 
     run_id: str

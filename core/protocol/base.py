@@ -10,7 +10,7 @@ RunState = Literal["waiting", "queued", "paused", "running", "cancelling", "succ
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class Wire(BaseModel):
+class Message(BaseModel):
     """Base of every answer. Unknown fields are ignored, so that an older client reads a newer backend."""
 
     # A number that is none would be null in JSON, which a client of ours refuses where a number is due. Databases of
@@ -18,7 +18,7 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, protected_namespaces=(), ser_json_inf_nan="strings")
 
 
-class Sent(BaseModel):
+class RequestBody(BaseModel):
     """Base of what is sent to the backend: a field that it does not know is refused, not passed over."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

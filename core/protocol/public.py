@@ -7,39 +7,39 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from common.report_bounds import Bytes, Finite, fit, within
+from common.report_bounds import Bytes, Finite, clamped, fitted_to
 from core.events import IMAGES_KEY, AnyFloat
 from core.protocol.base import TERMINAL as TERMINAL
+from core.protocol.base import Message as Message
+from core.protocol.base import RequestBody as RequestBody
 from core.protocol.base import RunState as RunState
-from core.protocol.base import Sent as Sent
-from core.protocol.base import Wire as Wire
 from core.protocol.comparisons import Comparison as Comparison
 from core.protocol.comparisons import Convergence as Convergence
-from core.protocol.comparisons import Group as Group
 from core.protocol.comparisons import Interval as Interval
-from core.protocol.comparisons import Paired as Paired
+from core.protocol.comparisons import MethodResult as MethodResult
+from core.protocol.comparisons import PairedDifference as PairedDifference
 
 
-class PriorityChange(Sent):
+class PriorityChange(RequestBody):
     """The body of …/priority."""
 
     priority: int = Field(ge=-100, le=100, description="Higher runs first.")
 
 
-class DrainChange(Sent):
+class DrainChange(RequestBody):
     """The body of /workers/{key}/drain."""
 
     draining: bool = Field(True, description="False lets it take runs again.")
 
 
-class ProblemField(Wire):
+class ProblemField(Message):
     """One refused field: ``path`` as ``methods.1.params.alpha``."""
 
     path: str
     message: str
 
 
-class ProblemDetails(Wire):
+class ProblemDetails(Message):
     """An error after RFC 9457, sent as ``application/problem+json``."""
 
     type: str = "about:blank"
@@ -49,7 +49,7 @@ class ProblemDetails(Wire):
     errors: list[ProblemField] = Field(default_factory=list, description="For 422: every refused field.")
 
 
-class MetricValue(Wire):
+class MetricValue(Message):
     """The newest value of one metric."""
 
     value: AnyFloat
@@ -57,7 +57,7 @@ class MetricValue(Wire):
     epoch: Finite
 
 
-class Attempt(Wire):
+class AttemptInfo(Message):
     """One try at a run by one worker."""
 
     number: int
@@ -70,7 +70,7 @@ class Attempt(Wire):
     reason: str = ""
 
 
-class RunSummary(Wire):
+class RunSummary(Message):
     """A run as a list shows it."""
 
     id: str
@@ -110,7 +110,7 @@ class Run(RunSummary):
     )
     fingerprint: str
     experiments: list[str] = Field(default_factory=list, description="Ids of all experiments that use it.")
-    attempts: list[Attempt] = Field(default_factory=list)
+    attempts: list[AttemptInfo] = Field(default_factory=list)
     environment: dict[str, str] = Field(default_factory=dict, description="Of the newest attempt: versions, settings.")
     parameters: int = Field(0, description="Trainable parameters of the network.")
     train_size: int = 0
@@ -125,7 +125,7 @@ class Run(RunSummary):
         return self.environment.get(IMAGES_KEY, "")
 
 
-class Page(Wire):
+class Page(Message):
     """Part of a list; ``next_cursor`` is opaque and null on the last page."""
 
     next_cursor: str | None = None
@@ -136,7 +136,7 @@ class RunPage(Page):
     items: list[RunSummary]
 
 
-class StateCounts(Wire):
+class StateCounts(Message):
     """How many of an experiment's runs are in each state."""
 
     waiting: int = 0
@@ -153,7 +153,7 @@ class StateCounts(Wire):
         return sum(self.model_dump().values())
 
 
-class ExperimentSummary(Wire):
+class ExperimentSummary(Message):
     id: str
     name: str
     state: Literal["active", "finished", "failed", "cancelled"] = Field(
@@ -184,7 +184,7 @@ class ExperimentPage(Page):
     items: list[ExperimentSummary]
 
 
-class PlannedRunInfo(Wire):
+class PlannedRunInfo(Message):
     label: str
     role: Literal["teacher", "student"]
     model: str
@@ -192,7 +192,7 @@ class PlannedRunInfo(Wire):
     shared: bool = Field(False, description="A teacher that exists already and will not be trained again.")
 
 
-class DeviceTime(Wire):
+class DeviceTime(Message):
     """Planned runs that past ones on one kind of device tell the time of."""
 
     device: str = Field(description='As "cpu" or "cuda NVIDIA H200".')
@@ -201,14 +201,14 @@ class DeviceTime(Wire):
     based_on: int = Field(description="Past runs.")
 
 
-class Estimate(Wire):
+class Estimate(Message):
     """Training time by the median of past runs of the same data set, network, method and batch size."""
 
     times: list[DeviceTime] = Field(default_factory=list)
     unknown: int = Field(0, description="Planned runs of a kind that has not succeeded here yet.")
 
 
-class FieldDifference(Wire):
+class FieldDifference(Message):
     """A field that keeps a teacher that exists from being the one that a spec asks for."""
 
     path: str = Field(description="In the spec, as `training.epochs` or `teacher.model.name`.")
@@ -216,7 +216,7 @@ class FieldDifference(Wire):
     there: Any = Field(description="What the teacher that exists was trained with.")
 
 
-class PlannedTeacher(Wire):
+class PlannedTeacher(Message):
     """The teacher that a spec asks for: one that exists, or a new one and why it is new."""
 
     fingerprint: str
@@ -234,7 +234,7 @@ class PlannedTeacher(Wire):
     sentence: str = Field(description="All of it in words.")
 
 
-class Preview(Wire):
+class Preview(Message):
     """What a spec would make, without making it."""
 
     spec: dict[str, Any] = Field(
@@ -251,7 +251,7 @@ class Preview(Wire):
     warnings: list[ProblemField] = Field(default_factory=list)
 
 
-class Series(Wire):
+class Series(Message):
     """One metric of one run. The lists have equal length.
 
     With ``resolution`` 1 each entry is a point; above that an entry is a bucket of that many steps, aligned to its
@@ -268,7 +268,7 @@ class Series(Wire):
     resolution: int = 1
 
 
-class MetricsReply(Wire):
+class MetricsReply(Message):
     """Metrics of one run. Ask again with ``since=cursor`` for what has come since: only new points are sent then."""
 
     run_id: str
@@ -277,7 +277,7 @@ class MetricsReply(Wire):
     series: list[Series]
 
 
-class RunProgress(Wire):
+class RunProgress(Message):
     """Where a run stands: what the stream of its events sends as ``state`` and, once it has ended, as ``end``."""
 
     run_id: str
@@ -291,7 +291,7 @@ class RunProgress(Wire):
     total_epochs: int = 0
 
 
-class LogLine(Wire):
+class LogLine(Message):
     number: int = Field(description="Counts from 1 within the run; ask with after=number for what follows.")
     attempt: int
     time: datetime
@@ -299,27 +299,27 @@ class LogLine(Wire):
     message: str
 
 
-class LogsReply(Wire):
+class LogsReply(Message):
     run_id: str
     lines: list[LogLine]
 
 
-class GpuUse(Wire):
+class GpuUse(Message):
     """One GPU as its driver describes it; null for what the driver does not tell."""
 
-    index: Annotated[int, within(0, 10_000)]
-    name: Annotated[str, fit(200, lines=False)] = ""
-    use: Annotated[float | None, within(0, 100)] = Field(
+    index: Annotated[int, clamped(0, 10_000)]
+    name: Annotated[str, fitted_to(200, lines=False)] = ""
+    use: Annotated[float | None, clamped(0, 100)] = Field(
         None, description="Share of the last second or so in which it computed, %."
     )
     memory_used: Bytes = Field(None, description="Bytes.")
     memory_total: Bytes = Field(None, description="Bytes.")
-    foreign: Annotated[int, within(0, 1_000_000)] = Field(
+    foreign: Annotated[int, clamped(0, 1_000_000)] = Field(
         0, description="Processes that compute on it and are not this worker's."
     )
 
 
-class WorkerRun(Wire):
+class WorkerRun(Message):
     """What a worker is doing in a slot."""
 
     run_id: str
@@ -332,7 +332,7 @@ class WorkerRun(Wire):
     total_epochs: int = 0
 
 
-class Worker(Wire):
+class Worker(Message):
     id: str
     name: str
     host: str
@@ -351,11 +351,11 @@ class Worker(Wire):
     version: str = ""
 
 
-class WorkerList(Wire):
+class WorkerList(Message):
     items: list[Worker]
 
 
-class TeacherInfo(Wire):
+class TeacherInfo(Message):
     """A teacher: a run that students wait for and share."""
 
     weights: str | None = Field(
@@ -379,11 +379,11 @@ class TeacherInfo(Wire):
     students: int = Field(description="Runs that use it.")
 
 
-class TeacherList(Wire):
+class TeacherList(Message):
     items: list[TeacherInfo]
 
 
-class CatalogExample(Wire):
+class CatalogExample(Message):
     """A spec to begin with."""
 
     name: str
@@ -393,7 +393,7 @@ class CatalogExample(Wire):
     spec: dict[str, Any] = Field(description="As its file has it; a preset that it names is not filled in.")
 
 
-class Catalog(Wire):
+class Catalog(Message):
     methods: list[dict[str, Any]]
     models: list[dict[str, Any]]
     datasets: list[dict[str, Any]]

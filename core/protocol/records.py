@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import Field
 
 from core.events import AnyFloat
-from core.protocol.base import RunState, Wire
-from core.protocol.public import Attempt
+from core.protocol.base import Message, RunState
+from core.protocol.public import AttemptInfo
 
 
-class TeacherRecord(Wire):
+class TeacherRecord(Message):
     """The teacher that a run learned from."""
 
     run_id: str
@@ -24,7 +24,7 @@ class TeacherRecord(Wire):
     weights_sha256: str = ""
 
 
-class RunRecord(Wire):
+class RunRecord(Message):
     """Everything needed to repeat one run."""
 
     format: int = Field(1, description="Of this record.")
@@ -44,7 +44,7 @@ class RunRecord(Wire):
     packages: list[str] = Field(description="name==version of every installed package.")
     commit: str = Field("", description="Of the code; ends in +changes where there was a difference to it.")
     diff: str = Field("", description="That difference, as git shows it.")
-    attempts: list[Attempt] = Field(description="With host and device.")
+    attempts: list[AttemptInfo] = Field(description="With host and device.")
     parameters: int
     train_size: int
     test_size: int
@@ -56,7 +56,7 @@ class RunRecord(Wire):
     ended_at: datetime | None = None
 
 
-class ExperimentRecord(Wire):
+class ExperimentRecord(Message):
     """An experiment with the records of all its runs, the teacher's first."""
 
     format: int = 1

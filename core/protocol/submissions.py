@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from core.protocol.base import Sent, Wire
+from core.protocol.base import Message, RequestBody
 from core.protocol.public import PlannedTeacher, ProblemField
-from core.specs.text_rules import VisibleLines, visible
+from core.specs.text_rules import VisibleLines, require_visible
 
 MAX_EXPERIMENTS = 1000
 """In one request."""
@@ -18,10 +18,10 @@ MAX_RUNS = 10_000
 MAX_TAGS = 20
 """Of an experiment."""
 TagText = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,\x00]+$")]
-NewTag = Annotated[TagText, AfterValidator(visible)]
+NewTag = Annotated[TagText, AfterValidator(require_visible)]
 
 
-class Submitted(Wire):
+class SubmittedExperiment(Message):
     """An experiment that was made, in short."""
 
     id: str
@@ -29,14 +29,14 @@ class Submitted(Wire):
     runs: int = Field(description="How many it has, the teacher included.")
 
 
-class SubmittedList(Wire):
+class SubmittedExperiments(Message):
     """What a bulk or a sweep has made, in the order it was asked for."""
 
-    items: list[Submitted]
+    items: list[SubmittedExperiment]
     runs: int = Field(description="Over all experiments; a teacher that several share is counted once.")
 
 
-class SweepPoint(Wire):
+class SweepPoint(Message):
     """An experiment that a sweep would make."""
 
     name: str
@@ -44,7 +44,7 @@ class SweepPoint(Wire):
     changes: dict[str, Any] = Field(default_factory=dict, description="The fields that vary, by path.")
 
 
-class SweepPreview(Wire):
+class SweepPreview(Message):
     """What a sweep would make, without making it."""
 
     items: list[SweepPoint]
@@ -57,7 +57,7 @@ class SweepPreview(Wire):
     warnings: list[ProblemField] = Field(default_factory=list)
 
 
-class CloneRequest(Sent):
+class CloneRequest(RequestBody):
     """POST /experiments/{key}/clone."""
 
     name: str | None = Field(None, min_length=1, max_length=100, description="Left out, the old one with a number.")
@@ -69,7 +69,7 @@ class CloneRequest(Sent):
     )
 
 
-class ExperimentChange(Sent):
+class ExperimentEdit(RequestBody):
     """PATCH /experiments/{key}. What is left out stays."""
 
     tags: list[NewTag] | None = Field(None, max_length=MAX_TAGS, description="All of its tags from now on.")

@@ -7,13 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from common.input_bounds import SUBMITTED, upto
+from common.input_bounds import SUBMITTED, max_if_submitted
 from core.catalog import DATASETS, METHODS, MODELS, Entry, Params, Registry, UnknownNameError
-from core.catalog.path_rules import below_data_dir
-from core.catalog.registry import NumbersAreNumbers
-from core.catalog.suggestions import paths_of
+from core.catalog.path_rules import relative_data_path
+from core.catalog.registry import StrictModel
+from core.catalog.suggestions import iter_field_paths
 from core.specs.labels import automatic_label
-from core.specs.problems import refuse
+from core.specs.problems import validation_error
 
 LABEL_LENGTH = 60
 """Of a method's label, in characters."""
@@ -21,20 +21,20 @@ NAME_LENGTH = 100
 MAX_EPOCHS = 10_000
 MAX_MILESTONES = 100
 
-UptoLastEpoch = Annotated[int, Field(ge=0), upto(MAX_EPOCHS)]
+UptoLastEpoch = Annotated[int, Field(ge=0), max_if_submitted(MAX_EPOCHS)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 WorkerLabel = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._:/-]+$")]
 """A property that workers are told apart by, as ``h200`` or ``site/cellar``."""
 
 
-def few(given: Any, info: ValidationInfo, limit: int) -> Any:
+def limit_length(given: Any, info: ValidationInfo, limit: int) -> Any:
     """A list that is submitted, before its items are looked at. Raises ValueError where it has more than ``limit``."""
     if info.context is SUBMITTED and isinstance(given, list | tuple) and len(given) > limit:
         raise ValueError(f"has {len(given)} entries; at most {limit} are allowed")
     return given
 
 
-class SpecModel(NumbersAreNumbers):
+class SpecModel(StrictModel):
     """Base of everything in a spec: unknown fields are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
@@ -46,7 +46,7 @@ def _not_long(name: str, info: ValidationInfo) -> str:
     return name
 
 
-class Choice(SpecModel):
+class CatalogRef(SpecModel):
     """A name from the catalog with its parameters; a bare string is short for a name with no parameters.
 
     ``params`` is validated by the entry's own model and comes out complete, defaults filled in.
@@ -86,16 +86,16 @@ class Choice(SpecModel):
         yield from super().known_fields(data)
         name = data.get("name") if isinstance(data, Mapping) else None
         if isinstance(name, str) and name in cls.registry:
-            yield from paths_of(cls.registry[name].params, "params.")
+            yield from iter_field_paths(cls.registry[name].params, "params.")
 
     @property
-    def typed_params(self) -> Params:
+    def parsed_params(self) -> Params:
         """The parameters as the entry's own model."""
         entry: Entry = self.registry[self.name]
         return entry.params.model_validate(self.params)
 
 
-class MethodChoice(Choice):
+class MethodRef(CatalogRef):
     """A method with its parameters.
 
     ``label`` tells two settings of one method apart in tables and curves. Without one it is the method's name,
@@ -113,11 +113,11 @@ class MethodChoice(Choice):
         return self
 
 
-class ModelChoice(Choice):
+class ModelRef(CatalogRef):
     registry: ClassVar[Registry[Any]] = MODELS
 
 
-class DatasetChoice(Choice):
+class DatasetRef(CatalogRef):
     registry: ClassVar[Registry[Any]] = DATASETS
 
 
@@ -131,14 +131,14 @@ class Optimizer(SpecModel):
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:
-            raise refuse("Optimizer", (("nesterov",), "Nesterov momentum needs a momentum above 0", True))
+            raise validation_error("Optimizer", (("nesterov",), "Nesterov momentum needs a momentum above 0", True))
         return self
 
 
 class Schedule(SpecModel):
     name: Literal["constant", "cosine", "step"] = "cosine"
     warmup_epochs: UptoLastEpoch = Field(0, description="Epochs of linear warm-up from 0 to the peak.")
-    milestones: tuple[Annotated[int, upto(MAX_EPOCHS)], ...] = Field(
+    milestones: tuple[Annotated[int, max_if_submitted(MAX_EPOCHS)], ...] = Field(
         (), description="For step: epochs after which the rate is multiplied by gamma."
     )
     gamma: float = Field(0.1, gt=0, le=1, description="For step: the factor.")
@@ -146,17 +146,19 @@ class Schedule(SpecModel):
     @field_validator("milestones", mode="before")
     @classmethod
     def _few(cls, given: Any, info: ValidationInfo) -> Any:
-        return few(given, info, MAX_MILESTONES)
+        return limit_length(given, info, MAX_MILESTONES)
 
     @model_validator(mode="after")
     def _milestones(self) -> Self:
         if self.name == "step" and not self.milestones:
-            raise refuse("Schedule", (("milestones",), "a step schedule needs at least one epoch", self.milestones))
+            raise validation_error(
+                "Schedule", (("milestones",), "a step schedule needs at least one epoch", self.milestones)
+            )
         if self.name != "step" and self.milestones:
             text = f"only a step schedule has milestones, not {self.name}"
-            raise refuse("Schedule", (("milestones",), text, self.milestones))
+            raise validation_error("Schedule", (("milestones",), text, self.milestones))
         if any(later <= earlier for earlier, later in zip((0, *self.milestones), self.milestones, strict=False)):
-            raise refuse("Schedule", (("milestones",), "must be positive and increasing", self.milestones))
+            raise validation_error("Schedule", (("milestones",), "must be positive and increasing", self.milestones))
         return self
 
 
@@ -217,7 +219,7 @@ class Training(SpecModel):
         description="standard: the data set's own, random shifts or resized crops, and flips where they make sense; "
         "flip: its flips alone.",
     )
-    freeze_batch_norm_after: Annotated[int, Field(ge=1), upto(MAX_EPOCHS)] | None = Field(
+    freeze_batch_norm_after: Annotated[int, Field(ge=1), max_if_submitted(MAX_EPOCHS)] | None = Field(
         None,
         description="Epochs after which batch norm stops learning and uses its running statistics: reproduces code "
         "that leaves the network in eval mode after its first test (1). Leave it out for ordinary training.",
@@ -243,7 +245,7 @@ class Training(SpecModel):
     def _below_data_dir(cls, path: str, info: ValidationInfo) -> str:
         # A spec that was taken before this was checked is still shown; where it trains, the folder is refused.
         if path and not (info.context or {}).get("stored"):
-            below_data_dir(path)
+            relative_data_path(path)
         return path  # as it was written, so that fingerprints stay
 
     def for_teacher(self) -> Training:
@@ -265,5 +267,5 @@ class Resources(SpecModel):
     @model_validator(mode="after")
     def _several_gpus_are_gpus(self) -> Self:
         if self.gpus > 1 and self.device == "cpu":
-            raise refuse("Resources", (("gpus",), "a CPU slot has no GPUs", self.gpus))
+            raise validation_error("Resources", (("gpus",), "a CPU slot has no GPUs", self.gpus))
         return self

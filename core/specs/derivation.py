@@ -20,22 +20,22 @@ from core.specs.presets import apply_preset
 TEACHER_TRAINING = "teacher.training"
 
 
-def starting_point(spec: Mapping[str, Any]) -> dict[str, Any]:
+def editable_copy(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What a person goes on writing from: the same experiment, whose teacher stays the same whatever is changed."""
-    found: dict[str, Any] = with_teacher_pinned(without_automatic_labels(spec))
+    found: dict[str, Any] = with_teacher_training(without_automatic_labels(spec))
     return found
 
 
-def released(data: Any, paths: Iterable[str]) -> Any:
+def detach_derived_fields(data: Any, paths: Iterable[str]) -> Any:
     """Plain data whose fields at these paths are about to change: only what must stay is held fast.
 
     The teacher is pinned only where ``training`` changes, so that an unchanged copy stays the copy that it is.
     """
     data = without_automatic_labels(data)
-    return with_teacher_pinned(data) if any(_changes_training(path) for path in paths) else data
+    return with_teacher_training(data) if any(_changes_training(path) for path in paths) else data
 
 
-def with_teacher_pinned(data: Any) -> Any:
+def with_teacher_training(data: Any) -> Any:
     """A copy in which the teacher's training is written out where it followed the students'.
 
     The teacher's fingerprint stays what it is. Data comes back as it is where nothing follows (no teacher, a training

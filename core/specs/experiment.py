@@ -12,20 +12,20 @@ from core.catalog import DATASETS, METHODS, UnknownNameError
 from core.specs import int_ranges
 from core.specs.components import (
     LABEL_LENGTH,
-    DatasetChoice,
-    MethodChoice,
-    ModelChoice,
+    DatasetRef,
+    MethodRef,
+    ModelRef,
     Resources,
     Seed,
     SpecModel,
     Training,
-    few,
+    limit_length,
 )
 from core.specs.components import NAME_LENGTH as NAME_LENGTH
 from core.specs.presets import apply_preset
-from core.specs.problems import refuse
+from core.specs.problems import validation_error
 from core.specs.run import RunSpec
-from core.specs.text_rules import visible
+from core.specs.text_rules import require_visible
 from core.specs.weights import Weights, size_problem, weights_problems
 
 MAX_RUNS = 10_000
@@ -38,11 +38,11 @@ STORED = {"stored": True}
 
 
 def _seen(text: str, info: ValidationInfo) -> str:
-    return text if info.context is STORED else visible(text)
+    return text if info.context is STORED else require_visible(text)
 
 
 def _seen_lines(text: str, info: ValidationInfo) -> str:
-    return text if info.context is STORED else visible(text, lines=True)
+    return text if info.context is STORED else require_visible(text, lines=True)
 
 
 def _addressable(name: str, info: ValidationInfo) -> str:
@@ -56,7 +56,7 @@ Name = Annotated[str, Field(pattern=r"^\S(.*\S)?$"), AfterValidator(_seen), Afte
 Tag = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,]+$"), AfterValidator(_seen)]
 
 
-def _labelled_twice(first: MethodChoice, second: MethodChoice) -> str:
+def _labelled_twice(first: MethodRef, second: MethodRef) -> str:
     text = f"two methods are labelled {second.label!r}"
     if first.name != second.name:
         return f"{text}; give one of them a label of its own"
@@ -68,17 +68,17 @@ def _labelled_twice(first: MethodChoice, second: MethodChoice) -> str:
     return f"{text}; they differ in {', '.join(apart)}: give one of them a label of its own, as {example!r}"
 
 
-class Teacher(SpecModel):
+class TeacherSpec(SpecModel):
     """The teacher of every distilled student: trained once by cross-entropy, shared wherever the same is asked for."""
 
-    model: ModelChoice
+    model: ModelRef
     weights: Weights | None = Field(None, description="Weights from elsewhere: used as they are, or trained on.")
     training: Training | None = Field(None, description="How it is trained; left out, as the students are.")
     seed: Seed = Field(0, description="Of its initialisation and its data.")
 
 
-class Student(SpecModel):
-    model: ModelChoice
+class StudentSpec(SpecModel):
+    model: ModelRef
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ class ExperimentSpec(SpecModel):
         pattern=r"^https?://[^\s\x00]+$",
         description="Whom to tell when it has finished, failed or stalled; a host that the backend's settings allow.",
     )
-    dataset: DatasetChoice
-    teacher: Teacher | None = None
-    student: Student
-    methods: tuple[MethodChoice, ...] = Field(min_length=1, description="The first one is the baseline.")
+    dataset: DatasetRef
+    teacher: TeacherSpec | None = None
+    student: StudentSpec
+    methods: tuple[MethodRef, ...] = Field(min_length=1, description="The first one is the baseline.")
     seeds: tuple[Seed, ...] = Field(
         min_length=1,
         max_length=MAX_SEEDS,
@@ -128,22 +128,22 @@ class ExperimentSpec(SpecModel):
         try:
             return apply_preset(data)
         except UnknownNameError as error:
-            raise refuse("ExperimentSpec", (("preset",), str(error), data.get("preset"))) from None
+            raise validation_error("ExperimentSpec", (("preset",), str(error), data.get("preset"))) from None
 
     @field_validator("methods", mode="before")
     @classmethod
     def _few_methods(cls, methods: Any, info: ValidationInfo) -> Any:
-        return few(methods, info, MAX_METHODS)
+        return limit_length(methods, info, MAX_METHODS)
 
     @field_validator("tags", mode="before")
     @classmethod
     def _few_tags(cls, tags: Any, info: ValidationInfo) -> Any:
-        return few(tags, info, MAX_TAGS)
+        return limit_length(tags, info, MAX_TAGS)
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _range(cls, seeds: Any, info: ValidationInfo) -> Any:
-        return few(int_ranges.expand(seeds), info, MAX_SEEDS)
+        return limit_length(int_ranges.expand(seeds), info, MAX_SEEDS)
 
     @field_validator("seeds")
     @classmethod
@@ -156,8 +156,8 @@ class ExperimentSpec(SpecModel):
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
         problems: list[tuple[tuple[int | str, ...], str, Any]] = []
-        facts = DATASETS[self.dataset.name].facts(self.dataset.typed_params)
-        models: list[tuple[tuple[int | str, ...], ModelChoice]] = [(("student", "model"), self.student.model)]
+        facts = DATASETS[self.dataset.name].facts(self.dataset.parsed_params)
+        models: list[tuple[tuple[int | str, ...], ModelRef]] = [(("student", "model"), self.student.model)]
         if self.teacher:
             models.append((("teacher", "model"), self.teacher.model))
             if self.teacher.weights:
@@ -172,7 +172,7 @@ class ExperimentSpec(SpecModel):
             # Here and not where a method is validated: a run that was queued under such a label is still a run.
             if info.context is not STORED:
                 try:
-                    object.__setattr__(method, "label", visible(method.label))
+                    object.__setattr__(method, "label", require_visible(method.label))
                 except ValueError as error:
                     problems.append((("methods", index, "label"), str(error), method.label))
             labels[method.label] += 1
@@ -195,7 +195,7 @@ class ExperimentSpec(SpecModel):
         if count > MAX_RUNS:
             problems.append((("seeds",), f"{count} runs are more than the {MAX_RUNS} allowed in one experiment", count))
         if problems:
-            raise refuse("ExperimentSpec", *problems)
+            raise validation_error("ExperimentSpec", *problems)
         return self
 
     def teacher_training(self) -> Training | None:
@@ -218,7 +218,7 @@ class ExperimentSpec(SpecModel):
             role="teacher",
             dataset=self.dataset,
             model=self.teacher.model,
-            method=MethodChoice(name="ce", label=TEACHER),
+            method=MethodRef(name="ce", label=TEACHER),
             training=training,
             seed=self.teacher.seed,
             data_seed=self.teacher.seed,

@@ -22,7 +22,7 @@ def automatic_label(name: str, params: Mapping[str, Any]) -> str:
     return f"{name} ({reduction})" if reduction else name
 
 
-def is_automatic(choice: Mapping[str, Any]) -> bool:
+def is_automatic_label(choice: Mapping[str, Any]) -> bool:
     """Whether the label of a method, as plain data, is the one that it would have without one.
 
     Specs are stored with every label filled in, so an automatic label is told from a typed one by its text.
@@ -52,12 +52,12 @@ def without_automatic_labels(data: Any) -> Any:
 
 
 def _without_automatic_label(choice: Any) -> Any:
-    if not isinstance(choice, Mapping) or not is_automatic(choice):
+    if not isinstance(choice, Mapping) or not is_automatic_label(choice):
         return choice
     return {key: value for key, value in choice.items() if key != "label"}
 
 
-def misnaming(name: str, params: Mapping[str, Any], label: str) -> str | None:
+def misleading_label(name: str, params: Mapping[str, Any], label: str) -> str | None:
     """How a label names another method or reduction than it stands for, as a sentence; None where it does not."""
     own = automatic_label(name, params)
     if label == own:

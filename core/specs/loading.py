@@ -181,7 +181,7 @@ def parse_experiment(data: Any) -> ExperimentSpec:
         raise SpecError(problems_of(error)) from None
 
 
-def stored_experiment(data: Any) -> ExperimentSpec:
+def parse_stored_experiment(data: Any) -> ExperimentSpec:
     """A spec out of the database, also one with texts that would be refused by now. Raises ValidationError."""
     return ExperimentSpec.model_validate(data, context=STORED)
 
@@ -208,13 +208,13 @@ def load_text(text: str) -> Any:
 
 def load_bytes(content: bytes) -> Any:
     """YAML or JSON in UTF-8 as plain data. Raises SpecError, with the encoding where it is another."""
-    return load_text(text_of(content))
+    return load_text(decode_utf8(content))
 
 
 def load_file(path: Path) -> Any:
     """A YAML or JSON file as plain data. Raises SpecError, also where the file cannot be read as text."""
     try:
-        text = text_of(_content(path))
+        text = decode_utf8(_content(path))
     except OSError as error:
         raise SpecError([Problem("", f"cannot read {path}: {error.strerror or error}")]) from None
     except ValueError as error:  # also a path with NUL in it
@@ -236,7 +236,7 @@ def _content(path: Path) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
-def text_of(content: bytes) -> str:
+def decode_utf8(content: bytes) -> str:
     """UTF-8 as text. Raises SpecError where it is not UTF-8, or too long to be a spec."""
     if len(content) > MAX_BYTES:
         raise SpecError([Problem("", f"longer than {MAX_BYTES:,} bytes")])

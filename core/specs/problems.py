@@ -72,7 +72,7 @@ def _plain(kind: str, message: str) -> str:
     return message
 
 
-def refuse(title: str, *problems: tuple[tuple[int | str, ...], str, Any]) -> ValidationError:
+def validation_error(title: str, *problems: tuple[tuple[int | str, ...], str, Any]) -> ValidationError:
     """A ValidationError whose lines carry their own paths: (location, message, the value refused).
 
     Raised inside a validator, pydantic puts the validator's own path in front of each.

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.specs.components import DatasetChoice, MethodChoice, ModelChoice, Seed, SpecModel, Speed, Training
+from core.specs.components import DatasetRef, MethodRef, ModelRef, Seed, SpecModel, Speed, Training
 from core.specs.weights import Weights
 
 FINGERPRINT_VERSION = 1
@@ -30,9 +30,9 @@ class RunSpec(SpecModel):
     """
 
     role: Literal["teacher", "student"]
-    dataset: DatasetChoice
-    model: ModelChoice
-    method: MethodChoice
+    dataset: DatasetRef
+    model: ModelRef
+    method: MethodRef
     training: Training
     seed: Seed
     data_seed: Seed

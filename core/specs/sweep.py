@@ -17,12 +17,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from common.input_bounds import MAX_PROBLEMS, SUBMITTED
 from core.specs import int_ranges
 from core.specs.components import SpecModel
-from core.specs.derivation import released
+from core.specs.derivation import detach_derived_fields
 from core.specs.experiment import NAME_LENGTH, ExperimentSpec, Name
 from core.specs.field_paths import MAX_PATH, with_field
 from core.specs.loading import parse_experiment
-from core.specs.problems import Problem, SpecError, problems_of, refuse
-from core.specs.text_rules import unseen
+from core.specs.problems import Problem, SpecError, problems_of, validation_error
+from core.specs.text_rules import invisible_character
 
 MAX_SWEEP_RUNS = 10_000
 MAX_AXES = 50
@@ -49,11 +49,11 @@ class Draw(SpecModel):
         if self.low is None or self.high is None:
             raise ValueError("give low and high, or choices")
         if self.low >= self.high:
-            raise refuse("Draw", (("low",), f"must be below high, which is {self.high:g}", self.low))
+            raise validation_error("Draw", (("low",), f"must be below high, which is {self.high:g}", self.low))
         if self.log and self.low <= 0:
-            raise refuse("Draw", (("low",), "must be above 0 for a logarithmic range", self.low))
+            raise validation_error("Draw", (("low",), "must be above 0 for a logarithmic range", self.low))
         if self.integer and math.ceil(self.low) > math.floor(self.high):
-            raise refuse("Draw", (("low",), "there is no whole number between low and high", self.low))
+            raise validation_error("Draw", (("low",), "there is no whole number between low and high", self.low))
         return self
 
     def take(self, source: random.Random) -> Any:
@@ -116,7 +116,7 @@ class SweepSpec(SpecModel):
                 continue
             found[path] = values
         if problems:
-            raise refuse("SweepSpec", *problems)
+            raise validation_error("SweepSpec", *problems)
         return found
 
     @field_validator("grid", "random", mode="before")
@@ -164,7 +164,7 @@ class SweepSpec(SpecModel):
             text = f"{count} experiments have more runs than max_runs = {self.max_runs}; vary less, or raise it"
             problems.append((("max_runs",), text, self.max_runs))
         if problems:
-            raise refuse("SweepSpec", *problems)
+            raise validation_error("SweepSpec", *problems)
         return self
 
     @property
@@ -246,7 +246,7 @@ def expand(sweep: SweepSpec, going_on: Callable[[], None] = lambda: None) -> lis
     """
     combinations = _combinations(sweep)
     names = _names(sweep, combinations)
-    base = released(sweep.experiment, sweep.axes)
+    base = detach_derived_fields(sweep.experiment, sweep.axes)
     specs: list[ExperimentSpec] = []
     problems: dict[tuple[str, str], Problem] = {}
     runs = refused = 0
@@ -278,7 +278,7 @@ def expand(sweep: SweepSpec, going_on: Callable[[], None] = lambda: None) -> lis
     return specs
 
 
-def changes_of(sweep: SweepSpec) -> list[dict[str, Any]]:
+def varied_fields(sweep: SweepSpec) -> list[dict[str, Any]]:
     """What varies, by path, for each of the experiments of ``expand``."""
     return [{path: item.value for path, item in found.items()} for found in _combinations(sweep)]
 
@@ -323,7 +323,7 @@ def _names(sweep: SweepSpec, combinations: list[dict[str, _Value]]) -> list[str]
     names: list[str] = []
     for combination in combinations:
         name = f"{sweep.name} " + ", ".join(f"{_short(path, combination)}={item}" for path, item in combination.items())
-        if len(name) > NAME_LENGTH or unseen(name):
+        if len(name) > NAME_LENGTH or invisible_character(name):
             break
         names.append(name)
     if len(set(names)) == len(combinations):
@@ -347,7 +347,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def renamed(name: str, path: str, old: Any, new: Any) -> str:
+def rename_swept(name: str, path: str, old: Any, new: Any) -> str:
     """A name that a sweep made, after the field at ``path`` was changed: what it says of the field follows.
 
     A name that says nothing of the field comes back as it is.

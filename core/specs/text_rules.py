@@ -39,7 +39,7 @@ _LONGEST = 20_000
 
 
 @lru_cache(128)  # the points of a sweep have one text
-def unseen(text: str, *, lines: bool = False) -> str | None:
+def invisible_character(text: str, *, lines: bool = False) -> str | None:
     """What is wrong with a text that has a character that is not shown; None where it has none.
 
     Args:
@@ -65,15 +65,15 @@ def unseen(text: str, *, lines: bool = False) -> str | None:
     return None
 
 
-def visible(text: str, *, lines: bool = False) -> str:
+def require_visible(text: str, *, lines: bool = False) -> str:
     """The text in Unicode's normal form C, in which texts that look alike are equal.
 
-    Raises ValueError where ``unseen`` finds something in it.
+    Raises ValueError where ``invisible_character`` finds something in it.
     """
     if len(text) > _LONGEST:
         raise ValueError(f"has {len(text)} characters, which is too long")
     found = normal(text)
-    if problem := unseen(found, lines=lines):
+    if problem := invisible_character(found, lines=lines):
         raise ValueError(problem)
     return found
 
@@ -87,10 +87,10 @@ def normal(text: str) -> str:
 
 
 def _visible_lines(text: str) -> str:
-    return visible(text, lines=True)
+    return require_visible(text, lines=True)
 
 
-VisibleText = Annotated[str, AfterValidator(visible)]
+VisibleText = Annotated[str, AfterValidator(require_visible)]
 """A name, label or tag that a person writes, on one line."""
 VisibleLines = Annotated[str, AfterValidator(_visible_lines)]
 """A note that a person writes, on several lines."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from core.catalog import DATASETS
 from core.catalog.methods import DecoupledParams, DKDAlignParams, RLDParams
-from core.specs.components import ModelChoice, Training
+from core.specs.components import ModelRef, Training
 from core.specs.experiment import ExperimentSpec
-from core.specs.labels import misnaming
-from core.specs.presets import departures
+from core.specs.labels import misleading_label
+from core.specs.presets import preset_deviations
 from core.specs.problems import Problem
 from core.specs.weights import size_warning
 
@@ -23,7 +23,7 @@ _FLOOR_THAT_MATTERS = 0.01  # nats of distillation loss left at the end
 def warnings_of(spec: ExperimentSpec) -> list[Problem]:
     """What a person should know before running the spec; nothing here stops it."""
     found: list[Problem] = []
-    facts = DATASETS[spec.dataset.name].facts(spec.dataset.typed_params)
+    facts = DATASETS[spec.dataset.name].facts(spec.dataset.parsed_params)
     if facts:
         for path, model in _models(spec):
             if text := size_warning(model, facts):
@@ -32,13 +32,13 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
     if late := [milestone for milestone in schedule.milestones if milestone >= epochs]:
         text = f"the training of {epochs} epochs ends before {_of_all(late, schedule.milestones)} milestones come"
         found.append(Problem("training.schedule.milestones", text))
-    if apart := departures(spec.preset, spec.model_dump(mode="json")):
+    if apart := preset_deviations(spec.preset, spec.model_dump(mode="json")):
         text = f"this is not {spec.preset} as published: {', '.join(apart)} of its own"
         found.append(Problem("preset", text))
     for index, method in enumerate(spec.methods):
         path = f"methods.{index}"
-        params = method.typed_params
-        if text := misnaming(method.name, method.params, method.label):
+        params = method.parsed_params
+        if text := misleading_label(method.name, method.params, method.label):
             found.append(Problem(f"{path}.label", text))
         if isinstance(params, DecoupledParams | RLDParams) and (top := _ramp(params, epochs - 1)) < 1:
             text = f"the ramp does not end within the training: distillation reaches {100 * top:.3g} % of its weight"
@@ -64,7 +64,7 @@ def _of_all(some: Sequence[int], every: Sequence[int]) -> str:
     return f"all {len(every)}" if len(some) == len(every) else f"{len(some)} of {len(every)}"
 
 
-def _models(spec: ExperimentSpec) -> list[tuple[str, ModelChoice]]:
+def _models(spec: ExperimentSpec) -> list[tuple[str, ModelRef]]:
     student = [("student.model", spec.student.model)]
     return [("teacher.model", spec.teacher.model), *student] if spec.teacher else student
 

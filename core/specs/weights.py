@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from core.catalog import MODELS, DatasetFacts, ModelEntry
-from core.specs.components import ModelChoice, SpecModel
+from core.specs.components import ModelRef, SpecModel
 
 PRETRAINED = "pretrained"
 
@@ -113,7 +113,7 @@ class Weights(SpecModel):
         return self
 
 
-def weights_problems(model: ModelChoice, weights: Weights, facts: DatasetFacts | None) -> list[Found]:
+def weights_problems(model: ModelRef, weights: Weights, facts: DatasetFacts | None) -> list[Found]:
     """What keeps these weights from being this teacher's, as far as it can be known without reading them."""
     if weights.source != PRETRAINED:
         return []
@@ -137,7 +137,7 @@ def weights_problems(model: ModelChoice, weights: Weights, facts: DatasetFacts |
     return problems
 
 
-def size_problem(model: ModelChoice, dataset: str, facts: DatasetFacts) -> str | None:
+def size_problem(model: ModelRef, dataset: str, facts: DatasetFacts) -> str | None:
     """Why the network cannot read the data set's images, or None where it can."""
     refusal = MODELS[model.name].refusal(facts.image_size, facts.channels)
     if refusal is None:
@@ -145,7 +145,7 @@ def size_problem(model: ModelChoice, dataset: str, facts: DatasetFacts) -> str |
     return f"{refusal}; {dataset} has {facts.channels} × {facts.image_size} × {facts.image_size} px"
 
 
-def size_warning(model: ModelChoice, facts: DatasetFacts) -> str | None:
+def size_warning(model: ModelRef, facts: DatasetFacts) -> str | None:
     """Where a network made for large images would see small ones, and which one is made for them."""
     entry: ModelEntry = MODELS[model.name]
     if not entry.small_images or facts.image_size >= 64:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from common.formatting import difference_text, value_text
-from core.protocol.public import Paired
+from core.protocol.public import PairedDifference
 from dashboard import theme
 from dashboard.charts import figures
 from dashboard.curves.store import Curve
@@ -199,7 +199,7 @@ def _mean_line(figure: go.Figure, points: Sequence[Point], label: str, style: th
     )
 
 
-def forest_figure(paired: Sequence[Paired], axis: str) -> go.Figure | None:
+def forest_figure(paired: Sequence[PairedDifference], axis: str) -> go.Figure | None:
     """Each method's mean difference to the baseline with its 95 % interval; None where there is no pair yet.
 
     Args:

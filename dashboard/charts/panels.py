@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from common.formatting import counted, value_text
+from common.formatting import title_with_count, value_text
 from dashboard import theme
 from dashboard.curves.store import Curve
 
@@ -40,7 +40,7 @@ class Trace:
         if not self.of:
             return self.title
         counts = curves.get(self.of)
-        return counted(self.title, [counts.value[-1] if counts is not None and len(counts) else None])
+        return title_with_count(self.title, [counts.value[-1] if counts is not None and len(counts) else None])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client import Client
-from core.protocol.artifacts import RunNews
+from core.protocol.artifacts import RunUpdates
 from core.protocol.public import TERMINAL, LogLine, MetricValue, Run
 from dashboard.curves.store import RunCurves
 
@@ -52,12 +52,12 @@ class RunFeed:
         self._follow(news)
         return self
 
-    def _from_start(self, client: Client) -> RunNews:
+    def _from_start(self, client: Client) -> RunUpdates:
         self.curves.forget()
         self.lines = []
         return client.news(self.run_id, wait=0, tail=LOG_LINES)
 
-    def _follow(self, news: RunNews) -> None:
+    def _follow(self, news: RunUpdates) -> None:
         """The run as the progress and the curves have it, without asking for all of it."""
         moved = news.progress.model_dump(include={"step", "total_steps", "epoch", "total_epochs"})
         latest = dict(self.run.latest)

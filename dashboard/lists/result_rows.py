@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode
 
 from common.formatting import NOTHING, mean_text, signed, value_text
-from core.protocol.comparisons import Cell, Claim, Published, PublishedRow, Table, TableRow
+from core.protocol.comparisons import PaperClaim, PublishedRow, PublishedValue, ResultTable, TableCell, TableRow
 from dashboard.markup import escape
 
 _MARKS = {"holds": ":green-badge[✓ holds]", "does not hold": ":red-badge[✕ does not hold]"}
 _GLUE = "\u00a0"
 
 
-def result_rows(table: Table) -> list[dict[str, str]]:
+def result_rows(table: ResultTable) -> list[dict[str, str]]:
     """A row a setting, a column a method, in Markdown. Bold where the backend says better, ↓ where it says worse."""
     rows = []
     for row in table.rows:
@@ -24,7 +24,7 @@ def result_rows(table: Table) -> list[dict[str, str]]:
     return rows
 
 
-def cell_text(cell: Cell) -> str:
+def cell_text(cell: TableCell) -> str:
     """``mean ± sd (n)`` as a link to the runs it is of, then what is missing and what others have published."""
     missing = f" · {len(cell.missing)}{_GLUE}missing" if cell.missing else ""
     if cell.mean is None:
@@ -38,7 +38,7 @@ def cell_text(cell: Cell) -> str:
     return linked + missing + brackets(cell.published)
 
 
-def brackets(published: Sequence[Published]) -> str:
+def brackets(published: Sequence[PublishedValue]) -> str:
     return f" \\[{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}\\]" if published else ""
 
 
@@ -63,7 +63,7 @@ def sources(rows: Iterable[PublishedRow]) -> dict[str, list[PublishedRow]]:
     return found
 
 
-def published_rows(rows: Sequence[PublishedRow], own: Table) -> list[dict[str, str]]:
+def published_rows(rows: Sequence[PublishedRow], own: ResultTable) -> list[dict[str, str]]:
     """Published numbers as printed, a column a method, and one's own means of the same networks behind them."""
     methods = [name for name in ("teacher", "ce", "kd", "dkd", "dkd_align") if any(_value(row, name) for row in rows)]
     found = []
@@ -82,11 +82,11 @@ def published_rows(rows: Sequence[PublishedRow], own: Table) -> list[dict[str, s
     return found
 
 
-def _value(row: PublishedRow, method: str) -> Published | None:
+def _value(row: PublishedRow, method: str) -> PublishedValue | None:
     return next((item for item in row.values if item.method == method), None)
 
 
-def _own(row: PublishedRow, own: Table) -> str:
+def _own(row: PublishedRow, own: ResultTable) -> str:
     """Own cells of these networks on this data set, whatever their training."""
     setting = (row.dataset, row.teacher, row.student)
     shown = [
@@ -112,7 +112,7 @@ def about(rows: Sequence[PublishedRow]) -> str:
     return "; ".join(parts) + "." if parts else "Repeats and epoch are not said."
 
 
-def claims(found: Sequence[Claim]) -> list[tuple[str, list[str]]]:
+def claims(found: Sequence[PaperClaim]) -> list[tuple[str, list[str]]]:
     """The claims in order, each with the judgements of its cases as Markdown."""
     grouped: dict[int, tuple[str, list[str]]] = {}
     for claim in found:

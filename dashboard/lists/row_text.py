@@ -11,14 +11,14 @@ from common.formatting import NOTHING, interval_text, mean_text, p_text, point_t
 from core.protocol.artifacts import Upload
 from core.protocol.public import (
     TERMINAL,
-    Attempt,
+    AttemptInfo,
     Comparison,
     Convergence,
     Experiment,
     ExperimentSummary,
     GpuUse,
-    Group,
-    Paired,
+    MethodResult,
+    PairedDifference,
     Preview,
     RunSummary,
     TeacherInfo,
@@ -88,7 +88,7 @@ def progress(run: RunSummary) -> float:
     return min(run.step / run.total_steps, 1.0) if run.total_steps else 0.0
 
 
-def seconds_of(run: RunSummary | Attempt, now: datetime) -> float | None:
+def seconds_of(run: RunSummary | AttemptInfo, now: datetime) -> float | None:
     """From start to end, or to now where it has not ended; None before it has started."""
     if run.started_at is None:
         return None
@@ -157,7 +157,7 @@ def _settled(seconds: float | None, ended: bool) -> float | None:
     return seconds if seconds is None or ended or seconds < 60 else seconds // 60 * 60
 
 
-def attempt_rows(attempts: Iterable[Attempt], now: datetime) -> list[dict[str, str]]:
+def attempt_rows(attempts: Iterable[AttemptInfo], now: datetime) -> list[dict[str, str]]:
     return [
         {
             "Attempt": str(attempt.number),
@@ -211,7 +211,7 @@ def glued(text: str) -> str:
     return text.replace(" ", _GLUE)
 
 
-def mean_sd(group: Group) -> str:
+def mean_sd(group: MethodResult) -> str:
     return glued(mean_text(group.mean, group.sd))
 
 
@@ -224,7 +224,7 @@ def epochs_to(convergence: Convergence | None) -> str:
     return f"{shown} ({convergence.reached} of {convergence.of})".replace(" ", _GLUE)
 
 
-def difference(group: Group, pair: Paired | None, comparison: Comparison) -> str:
+def difference(group: MethodResult, pair: PairedDifference | None, comparison: Comparison) -> str:
     if group.label == comparison.baseline:
         return "baseline"
     if pair is None or pair.mean_difference is None:
@@ -232,7 +232,7 @@ def difference(group: Group, pair: Paired | None, comparison: Comparison) -> str
     return point_text(pair.mean_difference, pair.interval)
 
 
-def sign_flip(pair: Paired | None) -> str:
+def sign_flip(pair: PairedDifference | None) -> str:
     """The exact p beside the smallest that so few pairs can give."""
     if pair is None or pair.sign_flip_p is None:
         return NOTHING

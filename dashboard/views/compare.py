@@ -14,7 +14,7 @@ from functools import partial
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from common.formatting import counted
+from common.formatting import title_with_count
 from core.protocol.public import TERMINAL, Comparison, Experiment, Run, RunSummary
 from dashboard import addresses, session, theme
 from dashboard.charts import chart_component
@@ -382,7 +382,7 @@ def _about_images(drawing: _Drawing, curves: Mapping[str, RunCurves]) -> str:
         return ""
     drawn = [held.curves for held in curves.values() if len(held.curves.get(drawing.metrics[0], ()))]
     found = [held[name].value[-1] if name in held and len(held[name]) else None for held in drawn]
-    return f" {counted('Each point', found)}." if found else ""
+    return f" {title_with_count('Each point', found)}." if found else ""
 
 
 def _over_time(drawing: _Drawing) -> bool:

@@ -13,7 +13,7 @@ from client import ApiError
 from client.client import TextFormat
 from client.connection import Query
 from common.formatting import NOTHING, difference_text, mean_text, p_text, spread_text
-from core.protocol.comparisons import TIMING, WHICH, Overview, OverviewCell, Which
+from core.protocol.comparisons import EPOCH_CHOICES, TIMING_TEXT, EpochChoice, Overview, OverviewCell
 from core.protocol.public import Comparison, Convergence, Experiment
 from dashboard import session
 from dashboard.charts import chart_component, figures
@@ -28,7 +28,7 @@ _FORMATS: dict[TextFormat, tuple[str, str, str]] = {
     "markdown": ("Markdown", "md", "text/markdown"),
 }
 """Name, a file's ending and media type."""
-EPOCHS: dict[Which, str] = {"last": "last", "best_val": "best validation", "oracle": "best test (oracle)"}
+EPOCHS: dict[EpochChoice, str] = {"last": "last", "best_val": "best validation", "oracle": "best test (oracle)"}
 What = Literal["comparison", "overview", "claims", "table"]
 _TEACHERS, _ABSOLUTE = "share of the teacher's", "accuracy"
 
@@ -46,7 +46,7 @@ class Question:
     """
 
     baseline: str | None
-    which: Which
+    which: EpochChoice
     target: int
     absolute: bool
     difference: float | None
@@ -79,7 +79,7 @@ def question(methods: Sequence[str], *, teacher: bool) -> Question:
             bind="query-params",
             help="Every other method is tested against this one, seed by seed.",
         )
-        which: Which = st.selectbox(
+        which: EpochChoice = st.selectbox(
             "Result at epoch", list(EPOCHS), format_func=EPOCHS.__getitem__, key="at", bind="query-params"
         )
         kind = st.segmented_control(
@@ -196,7 +196,7 @@ def _differences(found: Comparison, name: str) -> None:
             chart_component.chart(
                 seeds,
                 key=f"compare.seeds.{name}",
-                alt=f"Test accuracy {WHICH[found.epoch]}, a point a seed, with mean and sd of each method",
+                alt=f"Test accuracy {EPOCH_CHOICES[found.epoch]}, a point a seed, with mean and sd of each method",
                 filename="dkd-lab-seeds",
             )
             st.caption("A point is a run; grey lines join runs of equal seed. Bar: mean ± one sample sd.")
@@ -207,7 +207,7 @@ def _convergence(found: Comparison) -> None:
         return
     st.subheader(f"Epochs to {escape(found.target_words)}")
     paired = {pair.label: pair.convergence for pair in found.paired}
-    rows, when = [], TIMING[found.timing]
+    rows, when = [], TIMING_TEXT[found.timing]
     for group in found.groups:
         one, pair = group.convergence, paired.get(group.label)
         rows.append(
@@ -254,7 +254,7 @@ def _others(experiments: Sequence[Experiment], asked: Question) -> None:
     ]
     table(rows)
     st.caption(
-        f"Mean ± sd (n) {WHICH[found.epoch]}; then the paired difference to {escape(found.baseline)} with its "
+        f"Mean ± sd (n) {EPOCH_CHOICES[found.epoch]}; then the paired difference to {escape(found.baseline)} with its "
         "95 % interval, and what holds over all comparisons of this table."
     )
     for note in found.notes:
@@ -296,7 +296,7 @@ def holds_for(found: Comparison) -> str:
         target = f"; target {found.target_words}" if found.target_words else ""
         whose = "Teachers, on average" if len(found.teachers) > 1 else "Teacher"
         parts.append(f"{whose}: {row_text.percent(found.teacher_top1)}{target}.")
-    parts.append(f"Accuracy {WHICH[found.epoch]}; sd is the sample standard deviation over n seeds.")
+    parts.append(f"Accuracy {EPOCH_CHOICES[found.epoch]}; sd is the sample standard deviation over n seeds.")
     if found.condition:
         parts.append(f"Holds for {found.condition}.")
     return " ".join(parts)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from core import data
-from core.specs import DatasetChoice, parse_experiment
+from core.specs import DatasetRef, parse_experiment
 from core.standalone import run_experiment
 from tests.core import data_files as files
 
@@ -26,7 +26,7 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load() -> data.Dataset:
-    return data.load(DatasetChoice(name="folder", params={"path": "pets", "image_size": 8}))
+    return data.load(DatasetRef(name="folder", params={"path": "pets", "image_size": 8}))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_fifo_is_not_opened_by_whatever_lists_it(tmp_path: Path, monkeypatch: 
     (folder / "meta/train.txt").write_text("cake/1\n")
     (folder / "meta/test.txt").write_text("cake/2\n")
     with pytest.raises(data.DatasetError, match=r"cake/1.jpg is no regular file"):
-        data.load(DatasetChoice(name="food101", params={"image_size": 8}))
+        data.load(DatasetRef(name="food101", params={"image_size": 8}))
 
 
 def test_links_that_lead_into_each_other_end_at_once(pets: Path) -> None:

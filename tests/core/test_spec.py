@@ -23,7 +23,7 @@ from core.specs import (
     warnings_of,
 )
 from core.specs.loading import MAX_BYTES
-from core.specs.presets import PRESETS, departures
+from core.specs.presets import PRESETS, preset_deviations
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -331,7 +331,9 @@ class TestPresets:
         assert old.preset == former
         assert old.model_dump() == new.model_dump() | {"preset": former}
         assert old.plan() == new.plan()
-        assert departures(former, old.model_dump(mode="json")) == departures(name, new.model_dump(mode="json"))
+        assert preset_deviations(former, old.model_dump(mode="json")) == preset_deviations(
+            name, new.model_dump(mode="json")
+        )
 
     def test_the_spec_overrides_field_by_field(self) -> None:
         base = parse_experiment(self.PAIR | {"preset": "dkd-cifar100", "dataset": "digits"})

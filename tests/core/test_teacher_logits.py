@@ -19,7 +19,7 @@ from core.data import Batch, Dataset
 from core.data.dataset import augmented, view_table
 from core.data.fingerprint import describe_views, digest
 from core.events import JOURNAL_NAME, Journal, Log, Metrics, Started, read_journal
-from core.specs import DatasetChoice, ExperimentSpec, parse_experiment
+from core.specs import DatasetRef, ExperimentSpec, parse_experiment
 from core.training import Options, TeacherSource, TrainingError, run_training
 from core.training.cached_teacher import LARGEST, ReusedTeacher, Views, key_of, open_files, reusing
 from core.training.checkpoint import CHECKPOINT_NAME
@@ -27,9 +27,7 @@ from core.training.logit_cache import LogitFiles, Rows
 from core.training.performance import Chosen
 from core.training.teacher import LiveTeacher
 
-SYNTHETIC = DatasetChoice(
-    name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10}
-)
+SYNTHETIC = DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10})
 BATCH = 32
 CHOSEN = Chosen(threads=1)
 

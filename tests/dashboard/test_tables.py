@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.protocol.public import Convergence, GpuUse, Group, Paired
+from core.protocol.public import Convergence, GpuUse, MethodResult, PairedDifference
 from dashboard.lists import row_text
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
@@ -103,11 +103,11 @@ def test_a_target_that_was_not_reached_is_later_than_the_last_epoch() -> None:
 
 
 def test_one_run_has_no_sd() -> None:
-    assert row_text.mean_sd(Group(label="a", method="a", n=1, mean=95.0)) == "95.00"
+    assert row_text.mean_sd(MethodResult(label="a", method="a", n=1, mean=95.0)) == "95.00"
 
 
 def test_p_stands_beside_the_least_that_n_pairs_can_give() -> None:
-    pair = Paired(label="a", baseline="b", n=6, seeds=[], sign_flip_p=0.0625, smallest_p=0.03125, sentence="")
+    pair = PairedDifference(label="a", baseline="b", n=6, seeds=[], sign_flip_p=0.0625, smallest_p=0.03125, sentence="")
     assert row_text.sign_flip(pair) == "0.062 (least possible 0.031)"
 
 

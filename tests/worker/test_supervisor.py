@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from core.events import Started
-from core.protocol.worker import ArtifactRef, Order
+from core.protocol.worker import ArtifactRef, RunOrder
 from tests.waiting import until
 from tests.worker.conftest import Rig, processes_of
 from tests.worker.fake import RUN
@@ -134,7 +134,7 @@ def test_the_next_attempt_is_held_while_the_end_of_the_last_is_not_yet_heard(mak
     rig.backend.add(attempt=2)
     rig.ready(attempt=2)
     assert [held.attempt for held in rig.supervisor.holding()] == [1, 2]
-    rig.supervisor.obey([Order(run_id="run-1", attempt=1, order="lost")], 0.0)
+    rig.supervisor.obey([RunOrder(run_id="run-1", attempt=1, order="lost")], 0.0)
     until(lambda: [held.attempt for held in rig.supervisor.holding()] == [2], "the first is let go, the second is not")
     rig.backend.orders["run-1"] = "cancel"
     assert ends(rig) == "cancelled"
