@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import os
 import secrets
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +19,7 @@ from backend.db.models import Token
 from backend.db.prepared import Prepared
 from backend.errors import ApiError, conflict, not_found
 from backend.settings import Settings
+from common.atomic_write import atomic_path
 from common.token_files import TokenFileError, read_token, token_weakness
 from core.protocol.access import CreatedToken, TokenInfo, TokenRequest
 from core.protocol.public import ProblemField
@@ -216,16 +215,11 @@ def _token_in(file: Path, refused: str = "") -> str:
                 )
             return found.token
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Written to another file and linked: if two processes start at once, both read the token of the first.
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".new-")  # with mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(secrets.token_urlsafe(32) + "\n")
-        if file.exists():  # it is empty, or its token is refused
-            os.replace(name, file)
-        else:
-            with contextlib.suppress(FileExistsError):
-                os.link(name, file)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    # A file that exists is empty, or its token is refused. Of two processes that start at once, both read the token of
+    # the first.
+    with (
+        contextlib.suppress(FileExistsError),
+        atomic_path(file, private=True, replace=file.exists()) as partial,
+    ):
+        partial.write_text(secrets.token_urlsafe(32) + "\n", encoding="utf-8")
     return read_token(file).token

@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
+
+from common.atomic_write import atomic_path
 
 MANIFEST = "manifest.json"
 UPLOADS = "uploads"
@@ -109,17 +110,11 @@ class ObjectStore:
         Raises FileNotFoundError where there is no such object, StoreError where it is not what it should be.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".fetch-")
-        os.close(descriptor)
-        partial = Path(name)
-        try:
+        with atomic_path(path, private=True) as partial:
             with self._explained(f"read {key} from"):
                 self._fs.get_file(self._at(key), str(partial))
             if (size is not None and partial.stat().st_size != size) or sha256_of(partial) != sha256:
                 raise StoreError(f"{key} in the artifact store {self.url} is not the file that was put there")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def read(self, key: str, start: int, stop: int) -> bytes:
         """Bytes ``start`` to ``stop`` (not included) of an object. Raises FileNotFoundError where there is none."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from common.atomic_write import atomic_write
 from core.events import FROM_OUTSIDE, JOURNAL_NAME, MACHINE_EXIT, MOST_THREADS, THREADS, Failed, Journal
 
 _RANK, _RANKS, _FOLDER, _PARENT = "DKD_RANK", "DKD_RANKS", "DKD_RANKS_DIR", "DKD_RANKS_PARENT"
@@ -79,10 +80,7 @@ class Report:
     lost_another: bool = False
 
     def write(self, place: Place) -> None:
-        path = _report_path(place.folder, place.rank)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(vars(self)), encoding="utf-8")
-        partial.replace(path)
+        atomic_write(_report_path(place.folder, place.rank), json.dumps(vars(self)))
 
 
 def own_place(environment: Mapping[str, str] = os.environ) -> Place | None:

@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks.chaos import chain
 from benchmarks.chaos.rank import GOODBYE
 from benchmarks.chaos.records import presence_of
+from common.atomic_write import atomic_write
 from core.events import JOURNAL_NAME, Checkpointed, Finished, Journal, Started, Stopped
 
 STEP_SECONDS = "CHAOS_STEP_SECONDS"
@@ -143,9 +144,7 @@ class Training:
 
     def _save(self, journal: Journal) -> None:
         kept = {"step": self.step, "state": self.state, "journal": journal.path.read_text()}
-        temporary = self.out / f"{CHECKPOINT_NAME}.partial"
-        temporary.write_text(json.dumps(kept))
-        temporary.replace(self.out / CHECKPOINT_NAME)
+        atomic_write(self.out / CHECKPOINT_NAME, json.dumps(kept))
         journal.append(Checkpointed(step=self.step, path=CHECKPOINT_NAME))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from common.atomic_write import atomic_write
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Metrics, Started, read_journal
 from core.specs import PlannedRun
 from core.training.checkpoint import CHECKPOINT_NAME
@@ -164,6 +165,4 @@ def cells_of(plan: Sequence[PlannedRun], folder: Path) -> list[Cell]:
 def write_json(path: Path, data: Any) -> None:
     """Whole or not at all: an interruption in the middle loses nothing that was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    partial.replace(path)
+    atomic_write(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")

@@ -17,6 +17,7 @@ from client.stack.lock import HomeLock
 from client.stack.process import MARK, ServiceProcess, end_marked
 from client.stack.services import Options, Plan, Service, dashboard_login, environment
 from client.stack.signals import Signals
+from common.atomic_write import atomic_write
 from common.one_time_address import DashboardAccess
 
 _POLL_SECONDS = 0.1
@@ -94,10 +95,8 @@ class Stack:
             self._run_to_end(name, command)
         port = self._start_on_port(self._plan.backend, self.options.port, set())
         self.api_url = f"http://{ports.LOOPBACK}:{port}"
-        # Renamed into place: whoever waits for the file must never find it empty.
-        fresh = self.home.api_url.with_suffix(".new")
-        fresh.write_text(self.api_url + "\n", encoding="utf-8")
-        fresh.replace(self.home.api_url)
+        # In one step: a process that waits for the file must never find it empty.
+        atomic_write(self.home.api_url, self.api_url + "\n")
         self._lock.tell(self.api_url)
         worker = self._spawn(self._plan.worker(self.api_url))
         if self._plan.dashboard:

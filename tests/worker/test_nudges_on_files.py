@@ -44,7 +44,7 @@ def test_a_message_has_its_name_only_when_it_is_whole(
         seen.append((source.suffix, sorted(path.suffix for path in (tmp_path / "messages").iterdir())))
         source.rename(target)
 
-    monkeypatch.setattr("common.kombu_filesystem.os.replace", replace)
+    monkeypatch.setattr("common.atomic_write.os.replace", replace)
     with broker, broker.SimpleQueue(name) as queue:
         queue.put({"number": 1})
     assert seen == [(".partial", [".partial"])]
