@@ -19,9 +19,10 @@ from client.client import Client
 from client.errors import ApiError, BackendUnreachable
 from client.progress import Snapshot, of_experiment, watch
 from client.rendering.comparisons import comparison_view
-from client.rendering.tables import console_for, duration
+from client.rendering.tables import console_for
 from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested, embedded
 from client.stack.services import connect, missing_packages
+from common.durations import duration_text
 from common.home import Home
 from common.terminal import run_program
 from core.protocol.public import Experiment
@@ -128,7 +129,7 @@ def _with_stack(stack: Stack, spec: ExperimentSpec, console: Console, *, ends_by
             _say(console, f"dashboard  {link}")
         begun = time.monotonic()
         seen = watch(api, lambda: of_experiment(api, made.id), console, tick=stack.check)
-        _say(console, f"\ntraining took {duration(time.monotonic() - begun)}\n")
+        _say(console, f"\ntraining took {duration_text(time.monotonic() - begun)}\n")
         console.print(comparison_view(api.comparison(made.id)))
         reason = _failure(api, seen)
     if link:

@@ -14,7 +14,9 @@ from rich.text import Text
 
 from client.client import Client
 from client.errors import ApiError, BackendUnreachable
-from client.rendering.tables import accuracy, duration, epochs, name_of
+from client.rendering.tables import accuracy, epochs, name_of
+from common.durations import duration_text
+from common.formatting import share_text
 from core.protocol.public import TERMINAL, RunSummary
 
 _SLICE_SECONDS = 0.2
@@ -139,7 +141,7 @@ class _Live:
         self._bar = Progress(
             TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
-            TaskProgressColumn(),
+            TaskProgressColumn("[progress.percentage]{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
             console=console,
             expand=True,
@@ -193,7 +195,7 @@ class _Lines:
             return
         self._next = time.monotonic() + _QUIET_LINE_SECONDS
         running = [current_text(run) for run in now.runs if run.state in ("running", "cancelling")]
-        self._console.print(Text("  ".join([f"{now.share:4.0%}", done_text(now), *running[:_SHOWN_RUNS]])))
+        self._console.print(Text("  ".join([f"{share_text(now.share):>5}", done_text(now), *running[:_SHOWN_RUNS]])))
 
 
 def done_text(now: Snapshot) -> str:
@@ -215,7 +217,8 @@ def current_text(run: RunSummary) -> str:
 
 def ended_line(run: RunSummary) -> Text:
     """As "✓ dkd seed 1: 95.22 % in 14 s"; of one that failed, its reason."""
-    took = f" in {duration((run.ended_at - run.started_at).total_seconds())}" if run.started_at and run.ended_at else ""
+    seconds = (run.ended_at - run.started_at).total_seconds() if run.started_at and run.ended_at else None
+    took = f" in {duration_text(seconds)}" if seconds is not None else ""
     if run.state == "succeeded":
         return Text(f"✓ {name_of(run)}: test {accuracy(run) or '–'}{took}", style="green")
     reason = f": {' '.join(run.reason.split())}" if run.reason else ""

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from backend.comparisons.sheets import Sheet, Text
-from common.formatting import NOTHING, difference_text, interval_text, mean_text, p_text, point_text, value_text
+from common.formatting import (
+    NOTHING,
+    convergence_text,
+    difference_text,
+    difference_unit,
+    interval_text,
+    mean_text,
+    p_text,
+    point_text,
+    target_text,
+    value_text,
+)
 from core.protocol.comparisons import (
     EPOCH_CHOICES,
     Comparison,
@@ -26,8 +37,8 @@ def comparison_sheet(found: Comparison) -> Sheet:
     """A row a method."""
     pairs = {pair.label: pair for pair in found.paired}
     unit = f" ({found.unit})" if found.unit else ""
-    apart = " (points)" if found.unit == "%" else unit
-    share = f"{found.target:g} %" if found.absolute_target else f"{100 * found.target_share:g} % of the teacher"
+    apart = f" ({difference_unit(found.unit)})" if found.unit else ""
+    target = target_text(found.target, found.target_share, absolute=found.absolute_target)
     header = [
         "Method",
         f"{found.title}{unit}",
@@ -37,7 +48,7 @@ def comparison_sheet(found: Comparison) -> Sheet:
         "95 % interval",
         "p of this comparison alone",
         "p after Holm",
-        f"Epochs to {share}",
+        f"Epochs to {target}",
     ]
     rows = []
     for group in found.groups:
@@ -52,7 +63,7 @@ def comparison_sheet(found: Comparison) -> Sheet:
                 Text(interval_text(pair.interval, pair.mean_difference) if pair else NOTHING),
                 Text(p_text(pair.sign_flip_p if pair else None)),
                 Text(p_text(pair.sign_flip_p_holm if pair else None)),
-                Text(_epochs(group.convergence)),
+                Text(convergence_text(group.convergence)),
             ]
         )
     notes = [
@@ -220,14 +231,6 @@ def _brackets(published: Sequence[PublishedValue]) -> str:
 
 def _difference(cell: OverviewCell) -> Text:
     return Text(difference_text(cell.mean_difference, cell.interval), bold=cell.verdict in ("better", "worse"))
-
-
-def _epochs(convergence: Convergence | None) -> str:
-    if convergence is None or convergence.of == 0:
-        return NOTHING
-    median = convergence.median_epochs
-    shown = f"> {convergence.max_epochs}" if median is None else f"{median:g}"
-    return f"{shown} ({convergence.reached}/{convergence.of})"
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import math
-
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from client.rendering.tables import duration, table
-from common.formatting import NOTHING, difference_text, mean_text, p_text, signed, span_text, spread_text, value_text
+from client.rendering.tables import table
+from common.durations import duration_text
+from common.formatting import (
+    NOTHING,
+    convergence_text,
+    difference_text,
+    difference_unit,
+    mean_text,
+    median_epochs_text,
+    p_text,
+    percent_text,
+    signed,
+    span_text,
+    spread_text,
+    target_text,
+    value_text,
+)
 from core.protocol.comparisons import (
     EPOCH_CHOICES,
     TIMING_TEXT,
     Comparison,
-    Convergence,
     Overview,
     OverviewCell,
     PairedConvergence,
@@ -33,7 +45,8 @@ def comparison_view(comparison: Comparison) -> RenderableType:
     unit = f" ({comparison.unit})" if comparison.unit else ""
     value = f"{comparison.title or comparison.metric}{unit}"
     reach = f"epochs to {_goal(comparison)}"
-    against = f"difference to {comparison.baseline}, 95 % t interval"
+    apart = f" ({difference_unit(comparison.unit)})" if comparison.unit else ""
+    against = f"difference to {comparison.baseline}{apart}, 95 % t interval"
     alone, holm = "p of this comparison alone", "p after Holm"
     made = table("method", value, "n", reach, against, alone, holm, numbers=("n", reach, value, alone, holm))
     paired = {item.label: item for item in comparison.paired}
@@ -63,7 +76,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     if comparison.teacher_top1 is not None:
         target = f"; target {comparison.target_words}" if comparison.target_words else ""
         whose = "Teachers, on average" if len(comparison.teachers) > 1 else "Teacher"
-        lines.append(f"{whose}: {value_text(comparison.teacher_top1, '%', 2)}{target}.")
+        lines.append(f"{whose}: {percent_text(comparison.teacher_top1)}{target}.")
     if comparison.condition:
         lines.append(f"Holds for {comparison.condition}; values {EPOCH_CHOICES[comparison.epoch]}.")
     for item in comparison.paired:
@@ -152,15 +165,6 @@ def commands_of(found: ResultTable) -> list[str]:
     return [command for row in found.rows for command in row.commands]
 
 
-def convergence_text(convergence: Convergence | None) -> str:
-    """Median epochs, or "> E", with how many reached the target; a dash while no target is known."""
-    if convergence is None or convergence.of == 0:
-        return NOTHING
-    median = convergence.median_epochs
-    epochs_text = f"> {convergence.max_epochs}" if median is None or math.isinf(median) else f"{median:g}"
-    return f"{epochs_text} ({convergence.reached}/{convergence.of})"
-
-
 def paired_text(paired: PairedDifference | None) -> str:
     """Mean difference with its t interval."""
     if paired is None or paired.mean_difference is None:
@@ -169,9 +173,7 @@ def paired_text(paired: PairedDifference | None) -> str:
 
 
 def _goal(comparison: Comparison) -> str:
-    if comparison.absolute_target:
-        return f"{comparison.target:g} %"
-    return f"{100 * comparison.target_share:g} % of the teacher"
+    return target_text(comparison.target, comparison.target_share, absolute=comparison.absolute_target)
 
 
 def _convergence_table(comparison: Comparison) -> RenderableType:
@@ -182,7 +184,7 @@ def _convergence_table(comparison: Comparison) -> RenderableType:
         "reached",
         "median epochs",
         time,
-        *((f"GPU-seconds{TIMING_TEXT[comparison.timing]}",) if on_gpus else ()),
+        *((f"median GPU time{TIMING_TEXT[comparison.timing]}",) if on_gpus else ()),
         "mean over the epochs",
     )
     first = f"first to it against {comparison.baseline}"
@@ -191,13 +193,12 @@ def _convergence_table(comparison: Comparison) -> RenderableType:
     pairs = {pair.label: pair.convergence for pair in comparison.paired}
     for label, item in found:
         pair = pairs.get(label)
-        seconds = f"{item.median_gpu_seconds:.0f}" if item.median_gpu_seconds is not None else NOTHING
         made.add_row(
             label,
-            f"{item.reached}/{item.of}",
-            f"{item.median_epochs:g}" if item.median_epochs is not None else f"> {item.max_epochs}",
-            duration(item.median_seconds) if item.median_seconds is not None else NOTHING,
-            *((seconds,) if on_gpus else ()),
+            f"{item.reached} of {item.of}",
+            median_epochs_text(item),
+            duration_text(item.median_seconds),
+            *((duration_text(item.median_gpu_seconds),) if on_gpus else ()),
             mean_text(item.area, item.area_sd),
             _first_to_it(pair),
             f"{pair.speed_up:.2f} (n = {pair.both_reached})" if pair and pair.speed_up is not None else "",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from common.durations import duration_text
 from core.protocol.public import DeviceTime, Estimate
-from dashboard.lists.row_text import counted, duration
+from dashboard.lists.row_text import counted
 from dashboard.markup import escape
 
 
@@ -25,6 +26,6 @@ def _time(item: DeviceTime) -> str:
     device = item.device.removeprefix("cuda").strip() or "a GPU" if on_gpu else "a CPU"
     what = " of GPU time" if on_gpu else (" one after the other" if item.runs > 1 else "")
     return (
-        f"{counted(item.runs, 'run')}: about **{duration(item.seconds)}**{what} on {escape(device)}, "
+        f"{counted(item.runs, 'run')}: about **{duration_text(item.seconds)}**{what} on {escape(device)}, "
         f"by {counted(item.based_on, 'past run')} of the same kind."
     )

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from common.formatting import NOTHING, interval_text, mean_text, p_text, point_text, value_text
+from common.durations import duration_text
+from common.formatting import (
+    NOTHING,
+    convergence_text,
+    difference_unit,
+    interval_text,
+    mean_text,
+    memory_text,
+    p_text,
+    point_text,
+    share_text,
+    size_text,
+    target_text,
+)
 from core.protocol.artifacts import Upload
 from core.protocol.public import (
     TERMINAL,
     AttemptInfo,
     Comparison,
-    Convergence,
     Experiment,
     ExperimentSummary,
     GpuUse,
@@ -28,46 +39,6 @@ from dashboard.theme import state_text
 
 _GLUE = "\u00a0"
 """A space at which a narrow column does not break a number."""
-
-
-def duration(seconds: float | None) -> str:
-    """As a person says it: ``42 s``, ``3 min 05 s``, ``2 h 10 min``, ``4 d 03 h``."""
-    if seconds is None or not math.isfinite(seconds) or seconds < 0:
-        return NOTHING
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
-
-
-def percent(value: float | None, digits: int = 2) -> str:
-    """``97.33 %``; a dash where nothing is known, words where the value is not finite."""
-    return value_text(value, "%", digits)
-
-
-def size(number: float) -> str:
-    """Bytes as a person says them: ``812 kB``, ``1.4 GB``; powers of 1,000."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= factor:
-            amount = number / factor
-            return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
-    return f"{number:.0f} B"
-
-
-def ago(time: datetime, now: datetime) -> str:
-    """``just now``, ``12 s ago``, ``3 min ago``, ``2 h ago``, ``4 d ago``; by a clock that may be a little off."""
-    seconds = (now - time).total_seconds()
-    if seconds < 5:
-        return "just now"
-    if seconds < 120:
-        return f"{seconds:.0f} s ago"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min ago"
-    return f"{seconds / 3600:.0f} h ago" if seconds < 172_800 else f"{seconds / 86_400:.0f} d ago"
 
 
 def sentence(text: str) -> str:
@@ -119,7 +90,7 @@ def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
             "Priority": run.priority,
             "Started": run.started_at,
             # A clock that ticks would redraw the table at every poll, so a run that goes on shows whole minutes.
-            "Duration": duration(_settled(seconds_of(run, now), run.state in TERMINAL)),
+            "Duration": duration_text(_settled(seconds_of(run, now), run.state in TERMINAL)),
             "Model": run.model,
             "Data set": run.dataset,
             "Reason": run.reason,
@@ -165,7 +136,7 @@ def attempt_rows(attempts: Iterable[AttemptInfo], now: datetime) -> list[dict[st
             "Host": attempt.host,
             "Device": attempt.device or NOTHING,
             "Started (UTC)": moment(attempt.started_at),
-            "Duration": duration(_settled(seconds_of(attempt, now), attempt.ended_at is not None)),
+            "Duration": duration_text(_settled(seconds_of(attempt, now), attempt.ended_at is not None)),
             "Outcome": attempt.outcome or "running",
             "Reason": attempt.reason or NOTHING,
         }
@@ -182,10 +153,8 @@ def result_rows(comparison: Comparison) -> list[dict[str, str]]:
     """The result table, a row a method: mean ± sd, n, epochs to the target, paired difference with its interval."""
     paired = {pair.label: pair for pair in comparison.paired}
     unit = f" ({comparison.unit})" if comparison.unit else ""
-    # Two percentages differ by percentage points, not by per cent.
-    apart = " (points)" if comparison.unit == "%" else unit
-    share = f"{comparison.target_share:.0%} of the teacher".replace("%", " %")
-    target = percent(comparison.target) if comparison.absolute_target else share
+    apart = f" ({difference_unit(comparison.unit)})" if comparison.unit else ""
+    target = target_text(comparison.target, comparison.target_share, absolute=comparison.absolute_target)
     rows = []
     for group in comparison.groups:
         pair = paired.get(group.label)
@@ -194,7 +163,7 @@ def result_rows(comparison: Comparison) -> list[dict[str, str]]:
                 "Method": group.label,
                 f"Mean ± sd{unit}": mean_sd(group),
                 "n": str(group.n),
-                f"Epochs to {target}": epochs_to(group.convergence),
+                f"Epochs to {target}": glued(convergence_text(group.convergence)),
                 f"Difference to {comparison.baseline}{apart}": difference(group, pair, comparison),
                 f"95 % t interval{apart}": glued(interval_text(pair.interval, pair.mean_difference))
                 if pair
@@ -213,15 +182,6 @@ def glued(text: str) -> str:
 
 def mean_sd(group: MethodResult) -> str:
     return glued(mean_text(group.mean, group.sd))
-
-
-def epochs_to(convergence: Convergence | None) -> str:
-    """The median with how many runs reached it: ``12 (3 of 3)``, or ``> 30 (1 of 3)``."""
-    if convergence is None or convergence.of == 0:
-        return NOTHING
-    median = convergence.median_epochs
-    shown = f"> {convergence.max_epochs}" if median is None else f"{median:g}"
-    return f"{shown} ({convergence.reached} of {convergence.of})".replace(" ", _GLUE)
 
 
 def difference(group: MethodResult, pair: PairedDifference | None, comparison: Comparison) -> str:
@@ -256,7 +216,7 @@ def state_rows(experiment: Experiment) -> list[dict[str, str]]:
                 "Done": f"{done} of {len(runs)}".replace(" ", _GLUE),
                 **{state.capitalize(): str(count or NOTHING) for state, count in counts.items()},
                 "Still to start": str(waits or NOTHING),
-                "Progress": f"{sum(map(progress, runs)) / len(runs):.0%}".replace("%", " %"),
+                "Progress": share_text(sum(map(progress, runs)) / len(runs)),
             }
         )
     return rows
@@ -295,7 +255,7 @@ def gpu_rows(gpus: Iterable[GpuUse]) -> list[dict[str, str]]:
 def memory(gpu: GpuUse) -> str:
     if gpu.memory_used is None or gpu.memory_total is None:
         return NOTHING
-    return f"{size(gpu.memory_used)} of {size(gpu.memory_total)}"
+    return memory_text(gpu.memory_used, gpu.memory_total)
 
 
 def device_rows(worker: Worker) -> list[dict[str, str]]:
@@ -344,7 +304,7 @@ def upload_rows(uploads: Iterable[Upload]) -> list[dict[str, str]]:
     return [
         {
             "Name": item.name,
-            "Size": size(item.size),
+            "Size": size_text(item.size),
             "Tensors": f"{item.tensors:,}",
             "Parameters": f"{item.parameters:,}",
             "By": item.submitted_by,

@@ -14,7 +14,7 @@ from functools import partial
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from common.formatting import title_with_count
+from common.formatting import percent_text, title_with_count
 from core.protocol.public import TERMINAL, Comparison, Experiment, Run, RunSummary
 from dashboard import addresses, session, theme
 from dashboard.charts import chart_component
@@ -266,7 +266,7 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     ]
     if experiment.teacher_model:
         top1 = comparison.teacher_top1 if comparison else None
-        accuracy = f" ({row_text.percent(top1)})" if top1 is not None else ""
+        accuracy = f" ({percent_text(top1)})" if top1 is not None else ""
         parts.append(f"teacher {escape(experiment.teacher_model)}{accuracy}")
     st.markdown(" · ".join(parts))
     if experiment.state == "active":
@@ -424,7 +424,7 @@ def _states(read: _Read) -> None:
             st.page_link(
                 session.page("run"),
                 label=escape(f"{row_text.run_title(run)} · {run.experiment}")
-                + f" · {row_text.percent(row_text.latest_accuracy(run))}",
+                + f" · {percent_text(row_text.latest_accuracy(run))}",
                 icon=":material/show_chart:",
                 query_params={"id": run.id},
             )

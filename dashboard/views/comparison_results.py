@@ -12,9 +12,19 @@ import streamlit as st
 from client import ApiError
 from client.client import TextFormat
 from client.connection import Query
-from common.formatting import NOTHING, difference_text, mean_text, p_text, spread_text
+from common.durations import duration_text
+from common.formatting import (
+    NOTHING,
+    difference_text,
+    difference_unit,
+    mean_text,
+    median_epochs_text,
+    p_text,
+    percent_text,
+    spread_text,
+)
 from core.protocol.comparisons import EPOCH_CHOICES, TIMING_TEXT, EpochChoice, Overview, OverviewCell
-from core.protocol.public import Comparison, Convergence, Experiment
+from core.protocol.public import Comparison, Experiment
 from dashboard import session
 from dashboard.charts import chart_component, figures
 from dashboard.charts.comparison_charts import forest_figure
@@ -93,7 +103,7 @@ def question(methods: Sequence[str], *, teacher: bool) -> Question:
             help=None if teacher else "Without a teacher it is an accuracy.",
         )
         difference = st.number_input(
-            "Difference to see (points)",
+            "Difference to see (percentage points)",
             min_value=0.01,
             max_value=100.0,
             value=None,
@@ -173,7 +183,7 @@ def results(experiments: Sequence[Experiment], found: Comparison, asked: Questio
 
 
 def _differences(found: Comparison, name: str) -> None:
-    apart = "points" if found.unit == "%" else found.unit
+    apart = difference_unit(found.unit)
     forest = forest_figure(found.paired, f"Difference to {found.baseline}" + (f" ({apart})" if apart else ""))
     seeds = figures.seeds_figure(found.groups, found.unit)
     left, right = st.columns(2, gap="large")
@@ -214,9 +224,9 @@ def _convergence(found: Comparison) -> None:
             {
                 "Method": group.label,
                 "Reached": f"{one.reached} of {one.of}" if one else NOTHING,
-                "Median epochs": _median(one),
-                f"Median time{when}": row_text.duration(one.median_seconds) if one else NOTHING,
-                f"Median GPU time{when}": row_text.duration(one.median_gpu_seconds) if one else NOTHING,
+                "Median epochs": median_epochs_text(one),
+                f"Median time{when}": duration_text(one.median_seconds) if one else NOTHING,
+                f"Median GPU time{when}": duration_text(one.median_gpu_seconds) if one else NOTHING,
                 "Mean over the epochs (%)": mean_text(one.area, one.area_sd) if one else NOTHING,
                 f"Against {found.baseline}": (
                     f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal" if pair else NOTHING
@@ -228,12 +238,6 @@ def _convergence(found: Comparison) -> None:
     st.caption(
         "The first of two consecutive epochs at or above the target; a run that never got there is later than any."
     )
-
-
-def _median(one: Convergence | None) -> str:
-    if one is None or not one.of:
-        return NOTHING
-    return f"> {one.max_epochs}" if one.median_epochs is None else f"{one.median_epochs:g}"
 
 
 def _others(experiments: Sequence[Experiment], asked: Question) -> None:
@@ -295,7 +299,7 @@ def holds_for(found: Comparison) -> str:
     if found.teacher_top1 is not None:
         target = f"; target {found.target_words}" if found.target_words else ""
         whose = "Teachers, on average" if len(found.teachers) > 1 else "Teacher"
-        parts.append(f"{whose}: {row_text.percent(found.teacher_top1)}{target}.")
+        parts.append(f"{whose}: {percent_text(found.teacher_top1)}{target}.")
     parts.append(f"Accuracy {EPOCH_CHOICES[found.epoch]}; sd is the sample standard deviation over n seeds.")
     if found.condition:
         parts.append(f"Holds for {found.condition}.")

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
-from common.formatting import NOTHING
+from common.formatting import NOTHING, size_text
 from core.protocol.artifacts import UPLOAD, Upload, UploadList
 from core.protocol.public import TeacherInfo
 from dashboard import session, theme
@@ -200,10 +200,8 @@ def _form(max_bytes: int) -> None:
             max_upload_size=max(most // _MEGABYTE, 1),
             key=f"teachers.file.{st.session_state.get('teachers.uploaded', 0)}",
         )
-        larger = "" if most == max_bytes else f" Larger ones, up to {row_text.size(max_bytes)}: `dkd upload FILE`."
-        st.caption(
-            f"Up to {row_text.size(most)} here.{larger} `python -m core convert` makes one of a PyTorch checkpoint."
-        )
+        larger = "" if most == max_bytes else f" Larger ones, up to {size_text(max_bytes)}: `dkd upload FILE`."
+        st.caption(f"Up to {size_text(most)} here.{larger} `python -m core convert` makes one of a PyTorch checkpoint.")
         suggested = _suggested(file.name) if file else ""
         name = st.text_input(
             "Name", placeholder=suggested or "resnet56-cifar", key="teachers.name", help="How specs name it."

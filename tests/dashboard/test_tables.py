@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from common.durations import age_text, duration_text
+from common.formatting import convergence_text, percent_text, size_text
 from core.protocol.public import Convergence, GpuUse, MethodResult, PairedDifference
 from dashboard.lists import row_text
 from tests.dashboard.fakes import FakeBackend, digits_spec
@@ -35,13 +37,13 @@ def backend() -> FakeBackend:
     ],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert row_text.duration(seconds) == text
+    assert duration_text(seconds) == text
 
 
 def test_percentages_and_signs() -> None:
-    assert row_text.percent(97.331) == "97.33 %"
-    assert row_text.percent(None) == "–"
-    assert row_text.percent(math.nan) == "not a number"
+    assert percent_text(97.331) == "97.33 %"
+    assert percent_text(None) == "–"
+    assert percent_text(math.nan) == "not a number"
 
 
 def test_counts_agree_with_their_nouns() -> None:
@@ -85,9 +87,9 @@ def test_the_result_table_has_mean_sd_n_epochs_and_the_paired_difference(backend
     assert f"{GLUE}±{GLUE}" in first["Mean ± sd (%)"]
     assert first["n"] == "3"
     assert first["Epochs to 95 % of the teacher"].replace(GLUE, " ") == "12 (3 of 3)"
-    assert first["Difference to dkd (points)"] == "baseline"
-    assert second["Difference to dkd (points)"][0] in "+−"
-    assert second["95 % t interval (points)"].startswith("[")
+    assert first["Difference to dkd (percentage points)"] == "baseline"
+    assert second["Difference to dkd (percentage points)"][0] in "+−"
+    assert second["95 % t interval (percentage points)"].startswith("[")
     assert second["p of this comparison alone"] == "0.25 (least possible 0.25)"
 
 
@@ -98,8 +100,8 @@ def test_the_result_table_without_results_is_dashes(backend: FakeBackend) -> Non
 
 def test_a_target_that_was_not_reached_is_later_than_the_last_epoch() -> None:
     never = Convergence(target=93.0, reached=1, of=3, median_epochs=None, max_epochs=30)
-    assert row_text.epochs_to(never).replace(GLUE, " ") == "> 30 (1 of 3)"
-    assert row_text.epochs_to(never.model_copy(update={"of": 0})) == "–"
+    assert convergence_text(never).replace(GLUE, " ") == "> 30 (1 of 3)"
+    assert convergence_text(never.model_copy(update={"of": 0})) == "–"
 
 
 def test_one_run_has_no_sd() -> None:
@@ -144,7 +146,7 @@ def test_attempts_are_told_with_their_reasons(backend: FakeBackend) -> None:
     ("number", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (40_000_000, "40 MB"), (2 * 1024**3, "2.1 GB")]
 )
 def test_sizes(number: int, text: str) -> None:
-    assert row_text.size(number) == text
+    assert size_text(number) == text
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_sizes(number: int, text: str) -> None:
 )
 def test_how_long_ago(seconds: float, text: str) -> None:
     now = datetime.now(UTC)
-    assert row_text.ago(now - timedelta(seconds=seconds), now) == text
+    assert age_text(now - timedelta(seconds=seconds), now) == text
 
 
 def test_a_gpu_that_its_driver_says_nothing_of_is_shown_with_dashes() -> None:
@@ -168,5 +170,5 @@ def test_a_gpu_that_its_driver_says_nothing_of_is_shown_with_dashes() -> None:
     rows = row_text.gpu_rows([GpuUse(index=0), known])
     assert rows == [
         {"GPU": "0", "In use": "–", "Memory": "–", "Others' processes": "0"},
-        {"GPU": "1 · H200", "In use": "42 %", "Memory": "10 GB of 150 GB", "Others' processes": "2"},
+        {"GPU": "1 · H200", "In use": "42 %", "Memory": "9.3 of 139.7 GiB", "Others' processes": "2"},
     ]
