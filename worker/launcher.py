@@ -1,7 +1,8 @@
 """Starts one training and makes sure that nothing of it is left behind.
 
-A file of its own that imports only the standard library: it is run by its path (``python -I -S launcher.py``), so
-that it starts in milliseconds and stands between the worker and the training, which it outlives by a moment::
+A file of its own that imports only the standard library, and ``common.parent_death``, which imports nothing else either:
+it is run by its path (``python -I -S launcher.py``), so that it starts in milliseconds and stands between the worker
+and the training, which it outlives by a moment::
 
     worker ──stdin (control)──► launcher ──fork, exec──► training ──► whatever that starts
            ◄─stdout (status)──
@@ -29,9 +30,12 @@ import signal
 import sys
 import time
 
-PR_SET_PDEATHSIG = 1
+if __name__ == "__main__":  # without site-packages, the folder that holds ``common`` is not on the path
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from common.parent_death import CANNOT_START, die_with_parent, prctl
+
 PR_SET_CHILD_SUBREAPER = 36
-CANNOT_START = 127
 TERMINATE = b"t"
 KILL = b"k"
 
@@ -77,8 +81,7 @@ class Launcher:
             signal.set_wakeup_fd(-1)
             for number in _DEFAULTED:
                 signal.signal(number, signal.SIG_DFL)
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != launcher:  # it died before the line above
+            if not die_with_parent(launcher):
                 os._exit(CANNOT_START)
             os.setsid()
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -134,14 +137,6 @@ class Launcher:
             time.sleep(0.01)
 
 
-def prctl(option: int, value: int) -> None:
-    """Linux's prctl; nothing elsewhere. A failure is let pass: the pipe still does its part."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(option, int(value), 0, 0, 0)
-
-
 def descendants() -> list[int]:
     """Process ids of everything below this process, nearest first."""
     children: dict[int, list[int]] = {}
@@ -173,8 +168,7 @@ def main(arguments: list[str]) -> int:
     """``launcher.py PARENT STDOUT COMMAND…``: the worker's process id, the training's output file, what to start."""
     parent, stdout, *command = arguments
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
-    if os.getppid() != int(parent):  # it died before the line above
+    if not die_with_parent(int(parent), signal.SIGHUP):
         return CANNOT_START
     status = Launcher(command, stdout).run()
     code = os.waitstatus_to_exitcode(status)
