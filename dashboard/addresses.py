@@ -8,12 +8,12 @@ from typing import Literal
 import streamlit as st
 
 Kind = Literal["id", "name", "cursor"]
-MOST_CHARACTERS = 200
+MAX_CHARACTERS = 200
 """Of a name, or of a word that is searched for."""
 _MOST = 1000
 _PATTERNS: dict[Kind, re.Pattern[str]] = {
     "id": re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9])?"),
-    "name": re.compile(rf"(?=\S)[^\x00-\x1f\x7f-\x9f]{{1,{MOST_CHARACTERS}}}"),
+    "name": re.compile(rf"(?=\S)[^\x00-\x1f\x7f-\x9f]{{1,{MAX_CHARACTERS}}}"),
     "cursor": re.compile(r"[A-Za-z0-9_=.~+/-]{1,500}"),
 }
 _WORDS: dict[Kind, str] = {"id": "an id", "name": "a name", "cursor": "a place in a list"}

@@ -1,6 +1,6 @@
 """Starts one training and makes sure that nothing of it is left behind.
 
-A file of its own that imports only the standard library, and ``common.parent_death``, which imports nothing else either:
+A file of its own that imports only the standard library, and ``common.parent_death``, which does the same too:
 it is run by its path (``python -I -S launcher.py``), so that it starts in milliseconds and stands between the worker
 and the training, which it outlives by a moment::
 

@@ -15,8 +15,7 @@ from core.specs.derivation import detach_derived_fields, editable_copy
 from core.specs.experiment import ExperimentSpec, PlannedRun, StudentSpec, TeacherSpec
 from core.specs.field_paths import field_at, with_field, with_fields
 from core.specs.loading import (
-    MOST_CHARACTERS,
-    YamlDumper,
+    MAX_CHARACTERS,
     dump_text,
     load_bytes,
     load_file,
@@ -32,9 +31,10 @@ from core.specs.run import RunSpec
 from core.specs.sweep import SweepSpec, parse_sweep
 from core.specs.warnings import warnings_of
 from core.specs.weights import Weights
+from core.specs.yaml_loader import YamlDumper
 
 __all__ = [
-    "MOST_CHARACTERS",
+    "MAX_CHARACTERS",
     "DatasetRef",
     "ExperimentSpec",
     "MethodRef",
