@@ -488,3 +488,32 @@ def test_hints_at_fields_leave_the_other_problems_as_they_are() -> None:
         "training.optimizer.lr": "should be less than or equal to 100",
         "training.optimizer.momentun": "unknown field; did you mean momentum?",
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 0}, "seed: unknown field; did you mean seeds?"),
+        ({"optimizer": "Adam"}, "training.optimizer: should be a mapping of fields; did you mean {name: adamw}?"),
+        ({"optimizer": {"name": "Adam"}}, "training.optimizer.name: should be 'sgd' or 'adamw'; did you mean 'adamw'?"),
+        ({"student": "small-cnn"}, "student: should be a mapping of fields; did you mean {model: small_cnn}?"),
+        ({"teacher": "ResNet-20"}, "teacher: should be a mapping of fields; did you mean {model: resnet20}?"),
+        ({"augment": "flips"}, "training.augment: should be 'standard', 'flip' or 'none'; did you mean 'flip'?"),
+        ({"augment": "{rotate}"}, "training.augment: should be 'standard', 'flip' or 'none'"),
+        ({"resources": {"device": "cuda"}}, "resources.device: should be 'any', 'cpu' or 'gpu'; did you mean 'gpu'?"),
+    ],
+)
+def test_an_error_suggests_what_was_probably_meant(changes: dict[str, Any], message: str) -> None:
+    training = {name: changes.pop(name) for name in ("optimizer", "augment") if name in changes}
+    data = {
+        "name": "suggested",
+        "dataset": "digits",
+        "teacher": {"model": "resnet20"},
+        "student": {"model": "small_cnn"},
+        "methods": ["kd"],
+        "seeds": [0],
+        "training": {"epochs": 1} | training,
+    }
+    with pytest.raises(SpecError) as raised:
+        parse_experiment(data | changes)
+    assert message in [str(problem) for problem in raised.value.problems]
