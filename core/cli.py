@@ -207,10 +207,10 @@ def _train(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     try:
         size = options.image_size or catalog.MODELS[options.model].usual_image_size
-        from core.models.convert import Choices, ModelShape, convert
+        from core.models.convert import ConvertOptions, ModelShape, convert
 
         shape = ModelShape(options.model, options.num_classes, size, options.channels, options.params)
-        choices = Choices(options.container, tuple(options.drop), tuple(options.mean), tuple(options.std))
+        choices = ConvertOptions(options.container, tuple(options.drop), tuple(options.mean), tuple(options.std))
         made = convert(options.input, options.out, shape, choices)
     except ValidationError as error:
         raise SpecError(problems_of(error)) from None

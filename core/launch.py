@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from core.events import FROM_OUTSIDE, JOURNAL_NAME, MACHINE_EXIT, MOST_THREADS, THREADS, Failed, Journal
+from core.events import EXTERNAL_SIGNALS, JOURNAL_NAME, MACHINE_EXIT, MOST_THREADS, THREADS, Failed, Journal
 
 _RANK, _RANKS, _FOLDER, _PARENT = "DKD_RANK", "DKD_RANKS", "DKD_RANKS_DIR", "DKD_RANKS_PARENT"
 _PR_SET_PDEATHSIG = 1
@@ -193,7 +193,7 @@ class _Group:
     def _from_outside(self) -> int | None:
         """The signal by which somebody ended a rank; None where the ranks have themselves to blame."""
         codes = list(self._silent().values())
-        return -codes[0] if codes and all(-code in FROM_OUTSIDE for code in codes) else None
+        return -codes[0] if codes and all(-code in EXTERNAL_SIGNALS for code in codes) else None
 
     def _report(self) -> Report:
         """The reason of the rank at fault, not of one that merely lost it."""

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from core.data import Batch, Dataset
-from core.data.fingerprint import describe_views
-from core.data.hashing import below
+from core.data.fingerprint import describe_training_images
+from core.data.hashing import hashed_randint
 from core.data.paths import cache_dir
 from core.events import Journal
 from core.specs import RunSpec
@@ -76,7 +76,7 @@ def key_of(
     return {
         "teacher": dict(teacher),
         "dataset": spec.dataset.model_dump(mode="json"),
-        "views": describe_views(dataset),
+        "views": describe_training_images(dataset),
         "augment": spec.training.augment,
         "data_seed": spec.data_seed,
         "batch_size": batch_size,
@@ -278,7 +278,7 @@ class ReusedTeacher:
             # The first one at once: a key that forgets something would be wrong in every epoch.
             steps = -(-samples // self._views.batch_size)
             seed = self._views.data_seed
-            self._check_at = int(below(steps, 1, seed, epoch, "check")[0]) if self._checks else 0
+            self._check_at = int(hashed_randint(steps, 1, seed, epoch, "check")[0]) if self._checks else 0
         elif self._writing:
             self._table = Rows(
                 torch.zeros(samples, classes, dtype=torch.float16, device=device), torch.zeros(samples, device=device)

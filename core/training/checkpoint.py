@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from core.models.metadata import Metadata, serialised
+from core.models.metadata import Metadata, serialise
 from core.training.errors import TrainingError
 from core.training.serialization import flatten, unflatten
 from core.undecodable import openable
@@ -207,7 +207,7 @@ def save_weights(model: nn.Module, path: Path, origin: Metadata | None = None) -
         origin: what the file should say of itself, see ``core.training.weights_metadata``.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = serialised(tensors, origin or Metadata())
+    data = serialise(tensors, origin or Metadata())
     temporary = path.with_suffix(_PARTIAL)
     try:
         with temporary.open("wb") as file:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from core.data import Batch, Dataset
-from core.diagnostics.inference import logits_of
+from core.diagnostics.inference import predict_logits
 from core.diagnostics.report import collapse_report, epoch_report, final_report
 from core.events import Checkpointed, Journal, Metrics, read_journal
 from core.methods import Loss
@@ -92,7 +92,7 @@ class Engine:
         self._since = time.monotonic()
         self._saved_at = time.monotonic()
         # The teacher's answers to the test images never change.
-        self._teacher_logits = logits_of(teacher, dataset, dataset.test) if teacher and ranks.leads else None
+        self._teacher_logits = predict_logits(teacher, dataset, dataset.test) if teacher and ranks.leads else None
         self._perturbed = perturbed_images(spec.training, dataset)
 
     def _forward(self, chosen: Chosen) -> tuple[Forward, Chosen]:

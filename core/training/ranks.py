@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from core.events import GPUS_GIVEN
 from core.launch import Place, Report
 from core.methods import LogitBatch, LossTerms
-from core.methods.global_batch import gathered, own_part, row_gradients
+from core.methods.global_batch import gather_ranks, local_part, row_gradients
 from core.training.batch_norm import over_ranks
 from core.training.checkpoint import RandomState
 from core.training.errors import MachineError, TrainingError
@@ -103,14 +103,14 @@ class Ranks:
         if self.size == 1:
             return part
         shares = [_share(count, rank, self.size) for rank in range(self.size)]
-        return gathered(part, [share.stop - share.start for share in shares])
+        return gather_ranks(part, [share.stop - share.start for share in shares])
 
     def own_loss(self, terms: LossTerms, whole: LogitBatch, part: LogitBatch) -> Tensor:
         """What to call ``backward`` on: the whole loss, as a function of this rank's logits."""
         if self.size == 1:
             return terms.total
         first = self.share(len(whole.target)).start
-        return own_part(terms, row_gradients(terms, whole), part, first, self.size)
+        return local_part(terms, row_gradients(terms, whole), part, first, self.size)
 
     def due(self, step: int, device: torch.device) -> bool:
         """Whether the ranks agree before this step on what to do."""

@@ -258,7 +258,7 @@ def _prepare(
         given = read_given(spec, spec.weights, dataset, journal.log)
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
     model = network_for(spec.model, dataset, given.input if given else None)
-    shown = replace(dataset, enlarged_to=given.input.image_size) if given and given.input else dataset
+    shown = replace(dataset, upscaled_size=given.input.image_size) if given and given.input else dataset
     chosen = _chosen(spec, shown, model, checkpoint, journal, ranks).apply()
     refuse_single_image(spec, dataset, model)
     model.to(device)
@@ -311,7 +311,7 @@ def _sha256(path: Path) -> str:
 def _start_from(weights: Weights, given: Given, engine: Engine, journal: Journal) -> None:
     assert isinstance(engine.model, models.Network)
     try:
-        notes = models.load_given(
+        notes = models.load_supplied(
             engine.model, given.weights, any_classes=weights.fine_tune, fresh_last_layer=given.fresh_last_layer
         )
     except models.WeightsError as error:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.data import Batch
 from core.diagnostics.accuracy import top_accuracies
-from core.diagnostics.gradients import measure
+from core.diagnostics.gradients import measure_gradients
 from core.methods import LogitBatch, Loss
 from core.training.compiling import Forward, Recorded
 from core.training.metric_means import Means
@@ -76,7 +76,7 @@ class Stepper:
 
         values = {"loss": terms.total} | top_accuracies(logits.student.detach(), logits.target) | terms.values
         self.means.add({f"train/{name}": value for name, value in values.items()}, total)
-        self.means.add(measure(terms, logits), 1.0, skip_nan=True)
+        self.means.add(measure_gradients(terms, logits), 1.0, skip_nan=True)
 
     def _replayed(self, recording: _Recording, inputs: list[Tensor], epoch: int, rate: float) -> bool:
         """Take the step by replaying the epoch's recording, made here where there is none; False: it is to be computed.

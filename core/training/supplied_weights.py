@@ -10,8 +10,8 @@ from typing import Literal
 from core import models
 from core.data import Dataset
 from core.data.class_names import class_names
-from core.models.metadata import InputFormat, Metadata, interpolation, other_classes
-from core.models.published_weights import imagenet_names, published_classes, published_input
+from core.models.metadata import InputFormat, Metadata, describe_class_differences, interpolation
+from core.models.published_weights import imagenet_class_names, published_classes, published_input
 from core.models.weights import PRETRAINED
 from core.specs import RunSpec, Weights
 from core.training.errors import TrainingError
@@ -34,7 +34,7 @@ class Given:
         warnings: what those should know who use the weights.
     """
 
-    weights: models.GivenWeights
+    weights: models.SuppliedWeights
     input: InputFormat | None
     fresh_last_layer: bool = False
     warnings: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Given:
         return replace(
             told,
             input=self.input or replace(input_of(dataset), known_from="assumed"),
-            taken_for=() if told.classes else class_names(spec.dataset, dataset),
+            assumed_classes=() if told.classes else class_names(spec.dataset, dataset),
             notes=self.warnings,
         )
 
@@ -82,7 +82,7 @@ def read_given(spec: RunSpec, weights: Weights, dataset: Dataset, say: Say) -> G
 
 
 def _other_classes(
-    given: models.GivenWeights, spec: RunSpec, weights: Weights, dataset: Dataset, warnings: list[str]
+    given: models.SuppliedWeights, spec: RunSpec, weights: Weights, dataset: Dataset, warnings: list[str]
 ) -> str:
     """How the weights' classes differ from the data set's; "" where they do not, or where nobody can know."""
     ours, told = class_names(spec.dataset, dataset), given.metadata
@@ -91,8 +91,8 @@ def _other_classes(
             return ""
         return _other_than_published(spec.model.name, ours, dataset.num_classes, warnings)
     if told.classes:
-        return other_classes(told.classes, ours)
-    if told.taken_for and (difference := other_classes(told.taken_for, ours)):
+        return describe_class_differences(told.classes, ours)
+    if told.assumed_classes and (difference := describe_class_differences(told.assumed_classes, ours)):
         warnings.append(f"an earlier run took these weights for other classes than this one does: {difference}")
     return ""
 
@@ -103,7 +103,9 @@ def _other_than_published(model: str, ours: tuple[str, ...], count: int, warning
         return f"the published weights of {model} are for {published} classes, not for {count}"
     if published != 1000 or not ours:
         return ""
-    differences = [(other_classes(names, ours), len(set(names) & set(ours))) for names in imagenet_names()]
+    differences = [
+        (describe_class_differences(names, ours), len(set(names) & set(ours))) for names in imagenet_class_names()
+    ]
     if not differences or any(not difference for difference, _ in differences):
         return ""
     difference, common = max(differences, key=lambda found: found[1])
@@ -117,7 +119,7 @@ def _other_than_published(model: str, ours: tuple[str, ...], count: int, warning
 
 
 def _input(
-    given: models.GivenWeights, spec: RunSpec, weights: Weights, dataset: Dataset, warnings: list[str], say: Say
+    given: models.SuppliedWeights, spec: RunSpec, weights: Weights, dataset: Dataset, warnings: list[str], say: Say
 ) -> InputFormat | None:
     if weights.fine_tune:
         return None

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from core.data import Dataset
 from core.data.hashing import permutation
-from core.diagnostics.inference import logits_of
-from core.diagnostics.report import part_of
+from core.diagnostics.inference import predict_logits
+from core.diagnostics.report import subset
 from core.training.errors import TrainingError
 
 _IMAGES = 2000
@@ -31,8 +31,8 @@ class Answers:
 def answers_to_test_images(network: nn.Module, dataset: Dataset) -> Answers:
     """The teacher's answers to the same images each time."""
     rows = torch.from_numpy(permutation(len(dataset.test), seed=0, epoch=0)[:_IMAGES])
-    shown = part_of(dataset.test, rows)
-    return Answers(logits_of(network, dataset, shown).cpu(), shown.labels.cpu())
+    shown = subset(dataset.test, rows)
+    return Answers(predict_logits(network, dataset, shown).cpu(), shown.labels.cpu())
 
 
 def doubts(answers: Answers, dataset: Dataset, top1: float, claimed: float | None) -> list[str]:

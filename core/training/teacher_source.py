@@ -10,7 +10,7 @@ from torch import nn
 from core import models
 from core.data import Dataset
 from core.events import Journal
-from core.models.metadata import InputFormat, metadata_of
+from core.models.metadata import InputFormat, read_metadata
 from core.specs import ModelChoice, RunSpec
 from core.training.checkpoint import load_weights
 from core.training.errors import TrainingError
@@ -39,7 +39,7 @@ def load_teacher(
     Raises TrainingError where its weights cannot be read, are of another network, or are of other classes.
     """
     try:
-        told = metadata_of(source.weights)
+        told = read_metadata(source.weights)
     except models.WeightsError as error:
         raise TrainingError("error", f"the teacher's weights: {error}") from error
     trained_here = not used_as_given(source.spec)

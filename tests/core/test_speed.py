@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from core import data, methods, models
-from core.data.dataset import Augmentation, Batch, Dataset, Split, augmented, view_table
-from core.data.prefetch import prefetched
+from core.data.dataset import Augmentation, Batch, Dataset, Split, augmentation_table, shift_and_flip
+from core.data.prefetch import prefetch
 from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
 from core.specs import DatasetChoice, ExperimentSpec, MethodChoice, Optimizer, RunSpec, Speed, parse_experiment
 from core.training import Options, TeacherSource, performance, run_training
@@ -347,8 +347,8 @@ def test_a_batch_is_augmented_as_each_image_alone(pad: int, device: str) -> None
     random = torch.Generator().manual_seed(0)
     images = torch.randint(256, (50, 3, 12, 12), dtype=torch.uint8, generator=random)
     augmentation = Augmentation(pad=pad, flip=True)
-    views = torch.from_numpy(view_table(50, augmentation, 3, 1))
-    found = augmented(images.to(device), views.to(device), augmentation).cpu()
+    views = torch.from_numpy(augmentation_table(50, augmentation, 3, 1))
+    found = shift_and_flip(images.to(device), views.to(device), augmentation).cpu()
     expected = torch.stack([reference_view(image, view, pad) for image, view in zip(images, views, strict=True)])
     assert torch.equal(found, expected)
 
@@ -403,9 +403,9 @@ class TestBatches:
         half = Split(resident.train.images, resident.train.labels[rows], rows)
         for train in (resident.train, half):
             here = replace(resident, train=train)
-            streamed = replace(here, train=replace(train, mapped=True, labels=train.labels.to(device)))
-            assert streamed.train.streamed
-            assert not here.train.streamed
+            streamed = replace(here, train=replace(train, memory_mapped=True, labels=train.labels.to(device)))
+            assert streamed.train.needs_transfer
+            assert not here.train.needs_transfer
             expected = fingerprints(here.batches(32, 0, 1, start=1))
             assert fingerprints(streamed.batches(32, 0, 1, start=1)) == expected
             if device == "cuda":
@@ -421,7 +421,7 @@ class TestPrefetch:
             return number
 
         found = []
-        for number in prefetched(make, range(50), depth=3):
+        for number in prefetch(make, range(50), depth=3):
             found.append(number)
             assert len(made) <= number + 1 + 3
         assert found == list(range(50))
@@ -432,7 +432,7 @@ class TestPrefetch:
                 raise OSError("the disk is gone")
             return number
 
-        items = prefetched(make, range(5))
+        items = prefetch(make, range(5))
         assert [next(items), next(items)] == [0, 1]
         with pytest.raises(OSError, match="the disk is gone"):
             next(items)
@@ -440,7 +440,7 @@ class TestPrefetch:
     @pytest.mark.parametrize("how", ["close", "drop"])
     def test_its_thread_ends_with_it(self, how: str) -> None:
         before = threading.active_count()
-        batches = replace(synthetic(), train=replace(synthetic().train, mapped=True)).batches(32, 0, 0)
+        batches = replace(synthetic(), train=replace(synthetic().train, memory_mapped=True)).batches(32, 0, 0)
         next(batches)
         assert threading.active_count() == before + 1
         if how == "close":

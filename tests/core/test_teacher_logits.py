@@ -16,8 +16,8 @@ from torch import Tensor
 
 from core import data, models
 from core.data import Batch, Dataset
-from core.data.dataset import augmented, view_table
-from core.data.fingerprint import describe_views, digest
+from core.data.dataset import augmentation_table, shift_and_flip
+from core.data.fingerprint import describe_training_images, digest
 from core.events import JOURNAL_NAME, Journal, Log, Metrics, Started, read_journal
 from core.specs import DatasetChoice, ExperimentSpec, parse_experiment
 from core.training import Options, TeacherSource, TrainingError, run_training
@@ -366,7 +366,7 @@ class TestKey:
             "mean": key_for(replace(dataset, mean=(0.1,) * dataset.channels)),
             "augment": key_for(dataset, augment="none"),
             "shifts": key_for(replace(dataset, augmentation=replace(dataset.augmentation, pad=2))),
-            "size": key_for(replace(dataset, enlarged_to=16)),
+            "size": key_for(replace(dataset, upscaled_size=16)),
             "held out": key_for(data.hold_out(dataset, 0.2, 0)),
             "seed": key_for(dataset, seed=1),
             "batch": key_for(dataset, batch=16),
@@ -380,7 +380,7 @@ class TestKey:
         json.dumps(others)
 
     def test_packed_images_count_by_their_pack(self, dataset: Dataset) -> None:
-        one, other = (describe_views(replace(dataset, source=key)) for key in ("one pack", "another"))
+        one, other = (describe_training_images(replace(dataset, pack_key=key)) for key in ("one pack", "another"))
         assert one["images"] == "one pack"
         assert one != other
 
@@ -388,8 +388,8 @@ class TestKey:
         """Raise VIEWS_VERSION with these digests: logits kept of other views would be taken for those of the new."""
         images = torch.arange(6 * 3 * 8 * 8, dtype=torch.int64).mul(37).remainder(256).to(torch.uint8)
         augmentation = data.Augmentation(pad=2, flip=True)
-        views = torch.from_numpy(view_table(6, augmentation, 5, 3))
-        assert digest(augmented(images.view(6, 3, 8, 8), views, augmentation))[:16] == "5c7076779497f754"
+        views = torch.from_numpy(augmentation_table(6, augmentation, 5, 3))
+        assert digest(shift_and_flip(images.view(6, 3, 8, 8), views, augmentation))[:16] == "5c7076779497f754"
         assert digest(torch.from_numpy(data.dataset.permutation(50, 5, 3)))[:16] == "bea9d9465c321e03"
 
 
