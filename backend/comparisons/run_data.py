@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from backend.db import chunked, models
 from backend.metrics.point_store import decode, finite
-from core.events import IMAGES_KEY, ranks_in
+from core.events import IMAGES_KEY, rank_count
 from core.protocol.base import TERMINAL, RunState
 from core.specs.labels import misnaming
 
@@ -102,7 +102,7 @@ class Student:
         """Return the number of GPUs that it was trained on; None for a CPU, and if its attempts differ."""
         if not self.devices or any(not device.startswith("cuda") for device in self.devices):
             return None
-        return ranks_in(self.environment)
+        return rank_count(self.environment)
 
 
 @dataclass

@@ -17,8 +17,8 @@ from core.catalog.datasets import CIFARParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.image_files import list_tree
-from core.data.images import from_listing
-from core.data.layouts import find_tree, not_found, roots
+from core.data.images import dataset_from_listing
+from core.data.layouts import candidate_folders, find_tree, not_found_error
 from core.data.paths import download_allowed, fetch
 from core.data.statistics import Statistics
 from core.undecodable import visible
@@ -113,7 +113,7 @@ def load_cifar100(params: CIFARParams) -> Dataset:
 
 
 def _enlarged(dataset: Dataset, params: CIFARParams) -> Dataset:
-    return replace(dataset, enlarged_to=params.image_size) if params.image_size != 32 else dataset
+    return replace(dataset, upscaled_size=params.image_size) if params.image_size != 32 else dataset
 
 
 def _load(kind: _Cifar) -> Dataset:
@@ -131,7 +131,7 @@ def _load(kind: _Cifar) -> Dataset:
             f"the classes named {kind.classes[0]} … {kind.classes[-1]}",
         ]
         source = "https://www.cs.toronto.edu/~kriz/cifar.html"
-        raise not_found(kind.name, _names(kind), layouts, source, downloadable=True)
+        raise not_found_error(kind.name, _names(kind), layouts, source, downloadable=True)
     return found
 
 
@@ -142,7 +142,7 @@ def _names(kind: _Cifar) -> list[str]:
 
 
 def _find(kind: _Cifar) -> Dataset | None:
-    folders = list(roots(_names(kind)))
+    folders = list(candidate_folders(_names(kind)))
     mean, std = kind.statistics.mean, kind.statistics.std
     for suffix, read in (("", _split), (".bin", _binary_split)):
         names = [f"{name}{suffix}" for name in (*kind.train, kind.test)]
@@ -153,7 +153,7 @@ def _find(kind: _Cifar) -> Dataset | None:
     tree = find_tree(folders)
     if tree:
         listing = list_tree(tree, kind.classes)
-        return from_listing(kind.name, listing, 32, _AUGMENTATION, kind.statistics)
+        return dataset_from_listing(kind.name, listing, 32, _AUGMENTATION, kind.statistics)
     return None
 
 

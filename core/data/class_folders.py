@@ -14,28 +14,28 @@ _SHOWN = 5
 _BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5")
 
 
-def fold(name: str) -> str:
+def fold_name(name: str) -> str:
     """What names of the same class have in common: NFC, and a space or a hyphen stands for an underscore."""
     return unicodedata.normalize("NFC", visible(name)).replace(" ", "_").replace("-", "_")
 
 
-def by_fold(names: Iterable[str], where: object) -> dict[str, str]:
+def index_by_folded_name(names: Iterable[str], where: object) -> dict[str, str]:
     """Names by what they fold to. Raises DatasetError if two fold to the same, which nobody could tell apart."""
     found: dict[str, str] = {}
     for name in names:
-        other = found.setdefault(fold(name), name)
+        other = found.setdefault(fold_name(name), name)
         if other != name:
             how = "a space, a hyphen or an underscore"
             if unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name):
                 how = "how their accents are encoded (Unicode NFC and NFD)"
             raise DatasetError(
-                f"{visible(str(where))}: two class folders differ only by {how}: {spelled(other)} and {spelled(name)}; "
-                "merge them or rename one"
+                f"{visible(str(where))}: two class folders differ only by {how}: {escape_non_ascii(other)} and "
+                f"{escape_non_ascii(name)}; merge them or rename one"
             )
     return found
 
 
-def look_alikes(names: Iterable[str]) -> list[tuple[str, str]]:
+def find_look_alikes(names: Iterable[str]) -> list[tuple[str, str]]:
     """Pairs of names that differ only in case, in width or in characters that are not seen."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -43,7 +43,7 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, str]]:
     return [(group[0], other) for group in groups.values() for other in group[1:]]
 
 
-def differences(found: Mapping[str, str], wanted: Mapping[str, str], where: object) -> None:
+def check_class_folders(found: Mapping[str, str], wanted: Mapping[str, str], where: object) -> None:
     """Raises DatasetError unless the folders found are the classes wanted.
 
     Args:
@@ -54,21 +54,22 @@ def differences(found: Mapping[str, str], wanted: Mapping[str, str], where: obje
     looks = {_look(name): name for name in absent}
     alike = [(name, looks[_look(name)]) for name in strange if _look(name) in looks]
     hint = "".join(
-        f"; {spelled(name)} differs from {spelled(other)} only in case or in characters that are not seen"
+        f"; {escape_non_ascii(name)} differs from {escape_non_ascii(other)} only in case or in "
+        "characters that are not seen"
         for name, other in alike[:_SHOWN]
     )
     if strange:
-        raise DatasetError(f"{visible(str(where))} has class folders that are no class: {some(strange)}{hint}")
+        raise DatasetError(f"{visible(str(where))} has class folders that are no class: {preview(strange)}{hint}")
     if absent:
-        raise DatasetError(f"{visible(str(where))} lacks folders of {len(absent)} classes: {some(absent)}")
+        raise DatasetError(f"{visible(str(where))} lacks folders of {len(absent)} classes: {preview(absent)}")
 
 
-def some(names: Sequence[str]) -> str:
+def preview(names: Sequence[str]) -> str:
     """The first few of them."""
     return ", ".join(map(visible, names[:_SHOWN])) + (" …" if len(names) > _SHOWN else "")
 
 
-def spelled(name: str) -> str:
+def escape_non_ascii(name: str) -> str:
     """A name in which everything that is not plain ASCII is spelled out, so that two of one look differ."""
     return f"'{visible(name)}' ({ascii(visible(name))[1:-1]})" if not name.isascii() else repr(name)
 
@@ -80,4 +81,4 @@ def _look(name: str) -> str:
         for character in text
         if character not in _BLANK and not character.isspace() and unicodedata.category(character) not in ("Cf", "Cc")
     )
-    return fold("".join(kept))
+    return fold_name("".join(kept))

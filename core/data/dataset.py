@@ -18,14 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.data.hashing import below, permutation
-from core.data.prefetch import prefetched
-from core.data.random_resized_crop import middle, resized, resized_views
+from core.data.hashing import hashed_randint, permutation
+from core.data.prefetch import prefetch
+from core.data.random_resized_crop import center_crop, crop_and_resize, crop_table
 
 Augment = Literal["standard", "flip", "none"]
 """As a spec says it: all of the data set's own augmentation, its flips alone, or nothing."""
 
-VIEWS_VERSION = 1
+AUGMENTATION_VERSION = 1
 """Raised when the same seeds begin to give other views, order or normalised pixels: what was kept of the old ones (a
 teacher's logits) is then not read."""
 
@@ -50,44 +50,44 @@ class Split:
     Attributes:
         images: (M, channels, H, W) uint8, in memory, on a device, or a memory map of a file.
         labels: (N,) int64, on the device that trains, wherever the images are.
-        rows: (N,) int64, which of ``images`` belong to the split; None where all do, in their order. A training and a
-            validation split share one ``images``, which may be larger than memory, so neither has a copy of its own.
-        middle: side of the square in the middle that is shown unaugmented; None: the images are shown whole.
-        mapped: whether ``images`` are a file's bytes, which are read from the disk when they are asked for.
+        indices: (N,) int64, which of ``images`` belong to the split; None where all do, in their order. A training and
+            a validation split share one ``images``, which may be larger than memory, so neither has a copy of its own.
+        center_crop: side of the square in the middle that is shown unaugmented; None: the images are shown whole.
+        memory_mapped: whether ``images`` are a file's bytes, which are read from the disk when they are asked for.
     """
 
     images: Tensor
     labels: Tensor
-    rows: Tensor | None = None
-    middle: int | None = None
-    mapped: bool = False
+    indices: Tensor | None = None
+    center_crop: int | None = None
+    memory_mapped: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
-    def side(self) -> int:
+    def shown_size(self) -> int:
         """Of the square that is shown unaugmented."""
-        return self.middle or self.images.shape[-1]
+        return self.center_crop or self.images.shape[-1]
 
     @property
-    def streamed(self) -> bool:
+    def needs_transfer(self) -> bool:
         """Whether a batch has to be fetched from a disk, or from memory that is not the device's."""
-        return self.mapped or self.images.device != self.labels.device
+        return self.memory_mapped or self.images.device != self.labels.device
 
-    def take(self, index: Tensor) -> Tensor:
+    def gather(self, index: Tensor) -> Tensor:
         """Whole images (B, channels, H, W) of the samples ``index`` (B,), on the device of the labels."""
         index = index.to(self.images.device)
-        found = self.images[index if self.rows is None else self.rows[index]]
+        found = self.images[index if self.indices is None else self.indices[index]]
         return found.to(self.labels.device, non_blocking=True)
 
-    def fetch(self, index: Tensor) -> Tensor:
+    def gather_pinned(self, index: Tensor) -> Tensor:
         """Whole images of the samples ``index`` (B,), in memory from which they go to a GPU without a wait.
 
         For a thread of its own: NumPy copies without Python's lock and without torch's threads, which would be as many
         again as those that train.
         """
-        rows = index if self.rows is None else self.rows[index]
+        rows = index if self.indices is None else self.indices[index]
         found = torch.empty(
             (len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self.labels.device.type == "cuda"
         )
@@ -95,14 +95,14 @@ class Split:
         np.take(self.images.numpy(), rows.numpy(), axis=0, out=found.numpy(), mode="clip")
         return found
 
-    def parts(self, size: int) -> Iterator[Tensor]:
+    def chunks(self, size: int) -> Iterator[Tensor]:
         """All images as they are shown, in their order, at most ``size`` at a time, on the device of the labels."""
         for first in range(0, len(self), size):
-            if self.rows is None:
+            if self.indices is None:
                 part = self.images[first : first + size].to(self.labels.device)
             else:
-                part = self.take(torch.arange(first, min(first + size, len(self))))
-            yield middle(part, self.side)
+                part = self.gather(torch.arange(first, min(first + size, len(self))))
+            yield center_crop(part, self.shown_size)
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class Dataset:
         mean, std: per channel, of the training images scaled to 0–1.
         val: held out of the training images where that is asked for; never part of ``train``.
         enlarged_to: side that a network sees, where that is more than the stored images have; None: as they are.
-        source: key of the pack that the images are mapped from; "" where they were read into memory.
+        pack_key: key of the pack that the images are mapped from; "" where they were read into memory.
         classes: their names, where they were found and not laid down by the data set.
-        content: of a pack, see ``core.data.packing.Pack``; "" where the images were read into memory.
+        content_hash: of a pack, see ``core.data.packing.Pack``; "" where the images were read into memory.
     """
 
     train: Split
@@ -125,10 +125,10 @@ class Dataset:
     std: tuple[float, ...]
     augmentation: Augmentation
     val: Split | None = None
-    enlarged_to: int | None = None
-    source: str = ""
+    upscaled_size: int | None = None
+    pack_key: str = ""
     classes: tuple[str, ...] = ()
-    content: str = ""
+    content_hash: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -142,7 +142,7 @@ class Dataset:
     @property
     def image_size(self) -> int:
         """Side of the square that a network sees."""
-        return self.enlarged_to or self.train.side
+        return self.upscaled_size or self.train.shown_size
 
     def to(self, device: torch.device) -> Dataset:
         """The same data set with its batches on a device, and its images too where they fit.
@@ -156,9 +156,9 @@ class Dataset:
 
         def moved(split: Split) -> Split:
             images = storages[id(split.images)]
-            rows = None if split.rows is None else split.rows.to(images.device)
-            mapped = split.mapped and images is split.images
-            return replace(split, images=images, labels=split.labels.to(device), rows=rows, mapped=mapped)
+            rows = None if split.indices is None else split.indices.to(images.device)
+            mapped = split.memory_mapped and images is split.images
+            return replace(split, images=images, labels=split.labels.to(device), indices=rows, memory_mapped=mapped)
 
         return replace(
             self, train=moved(self.train), test=moved(self.test), val=None if self.val is None else moved(self.val)
@@ -178,8 +178,8 @@ class Dataset:
         """uint8 (N, channels, H, W) to float32 of ``image_size``, mean 0 and standard deviation 1 a channel."""
         largest, mean, std = self._moments
         scaled = images.to(torch.float32, copy=True).div_(largest)
-        if self.enlarged_to and self.enlarged_to != images.shape[-1]:
-            scaled = torch.nn.functional.interpolate(scaled, size=self.enlarged_to, mode="bilinear")
+        if self.upscaled_size and self.upscaled_size != images.shape[-1]:
+            scaled = torch.nn.functional.interpolate(scaled, size=self.upscaled_size, mode="bilinear")
         return scaled.sub_(mean).div_(std)
 
     def batches(
@@ -204,11 +204,11 @@ class Dataset:
             "flip": Augmentation(flip=self.augmentation.flip),
             "none": Augmentation(),
         }[augment]
-        stored, side = self.train.images.shape[-1], self.train.side
+        stored, side = self.train.images.shape[-1], self.train.shown_size
         if augmentation.resized_crop:
-            views = resized_views(len(self.train), stored, augmentation.flip, data_seed, epoch)
+            views = crop_table(len(self.train), stored, augmentation.flip, data_seed, epoch)
         else:
-            views = view_table(len(self.train), augmentation, data_seed, epoch)
+            views = augmentation_table(len(self.train), augmentation, data_seed, epoch)
         views_there, of_labels = torch.from_numpy(views).to(self.device), order.to(self.device)
         totals = [min(batch_size, len(order) - first) for first in range(0, len(order), batch_size)]
         shares = [range(total)[share(total)] for total in totals]
@@ -218,19 +218,19 @@ class Dataset:
             for part, total, whole in zip(parts, totals, stored_images, strict=True):
                 index = of_labels[part]
                 if augmentation.resized_crop:
-                    images = resized(whole, views_there[index], side)
+                    images = crop_and_resize(whole, views_there[index], side)
                 else:
-                    images = augmented(middle(whole, side), views_there[index], augmentation)
+                    images = shift_and_flip(center_crop(whole, side), views_there[index], augmentation)
                 yield Batch(self.normalise(images), self.train.labels[index], order[part], total)
 
     def _stored(self, order: Tensor, parts: list[slice]) -> Generator[Tensor]:
         """The training images of each part of an order (N,), on the device."""
-        if not self.train.streamed:
+        if not self.train.needs_transfer:
             order = order.to(self.train.images.device)
             for part in parts:
-                yield self.train.take(order[part])
+                yield self.train.gather(order[part])
             return
-        fetched = prefetched(self.train.fetch, (order[part] for part in parts))
+        fetched = prefetch(self.train.gather_pinned, (order[part] for part in parts))
         with contextlib.closing(fetched):
             for images in fetched:
                 yield images.to(self.device, non_blocking=True)
@@ -259,21 +259,21 @@ class Batch:
     total: int
 
 
-def view_table(size: int, augmentation: Augmentation, data_seed: int, epoch: int) -> NDArray[np.int64]:
+def augmentation_table(size: int, augmentation: Augmentation, data_seed: int, epoch: int) -> NDArray[np.int64]:
     """(size, 3): for each sample its top and left offset in the padded image, and whether it is flipped."""
     table = np.empty((size, 3), dtype=np.int64)
-    table[:, 0] = below(2 * augmentation.pad + 1, size, data_seed, epoch, "top")
-    table[:, 1] = below(2 * augmentation.pad + 1, size, data_seed, epoch, "left")
-    table[:, 2] = below(2, size, data_seed, epoch, "flip") if augmentation.flip else 0
+    table[:, 0] = hashed_randint(2 * augmentation.pad + 1, size, data_seed, epoch, "top")
+    table[:, 1] = hashed_randint(2 * augmentation.pad + 1, size, data_seed, epoch, "left")
+    table[:, 2] = hashed_randint(2, size, data_seed, epoch, "flip") if augmentation.flip else 0
     return table
 
 
-def augmented(images: Tensor, views: Tensor, augmentation: Augmentation) -> Tensor:
+def shift_and_flip(images: Tensor, views: Tensor, augmentation: Augmentation) -> Tensor:
     """Crop each image from its padded self at its own offset, and flip where asked: one gather for the batch.
 
     Args:
         images: (B, channels, H, W) uint8.
-        views: (B, 3), their rows of ``view_table``; offsets count from the padded corner, so ``pad`` is no shift.
+        views: (B, 3), rows of ``augmentation_table``; offsets count from the padded corner, so ``pad`` is no shift.
     """
     if augmentation == Augmentation():
         return images

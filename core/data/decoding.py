@@ -29,12 +29,13 @@ FRAMES, ALPHA, DARK, UPRIGHT = "frames", "alpha", "dark", "upright"
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedImage:
     """An image and what was done to it.
 
     Attributes:
         pixels: (3, H, W).
-        treated: what a version before ``DECODING`` did not do, and so gave other pixels; empty if they are the same.
+        treated: what a version before ``DECODING_VERSION`` did not do, and so gave other pixels; empty if they
+            are the same.
         notes: what a person should know, of ``FRAMES``, ``ALPHA``, ``DARK`` and ``UPRIGHT``.
     """
 
@@ -43,17 +44,17 @@ class Decoded:
     notes: frozenset[str] = frozenset()
 
 
-DECODING = 3
+DECODING_VERSION = 3
 """Raised when some files begin to give other pixels. 3: images are turned as their EXIF orientation says."""
 
 
 def decode(path: Path, image_size: int) -> NDArray[np.uint8]:
-    """The pixels that ``decoded`` gives."""
-    return decoded(path, image_size).pixels
+    """The pixels that ``decode_image`` gives."""
+    return decode_image(path, image_size).pixels
 
 
-def upright_rgb(path: Path) -> tuple[Image, str, set[str]]:
-    """The whole image in RGB; ``treated`` and ``notes`` as in ``Decoded``. Raises as ``decoded``."""
+def load_upright_rgb(path: Path) -> tuple[Image, str, set[str]]:
+    """The whole image in RGB; ``treated`` and ``notes`` as in ``DecodedImage``. Raises as ``decode_image``."""
     with path.open("rb") as file:
         image, several = _read(file)
         notes = {FRAMES} if several else set()
@@ -64,7 +65,7 @@ def upright_rgb(path: Path) -> tuple[Image, str, set[str]]:
     return _upright(rgb, orientation), f"exif {orientation}", notes | {UPRIGHT}
 
 
-def decoded(path: Path, image_size: int) -> Decoded:
+def decode_image(path: Path, image_size: int) -> DecodedImage:
     """The image (3, H, W) in RGB, upright, its short side resized to ``image_size`` and the middle square cut out.
 
     The same pixels as torchvision's ``Resize`` (bilinear, antialiased) and ``CenterCrop`` on a PIL image; of images
@@ -73,10 +74,10 @@ def decoded(path: Path, image_size: int) -> Decoded:
 
     Raises OSError, ValueError, SyntaxError or what else Pillow raises if the file is damaged or too large.
     """
-    rgb, treated, notes = upright_rgb(path)
+    rgb, treated, notes = load_upright_rgb(path)
     square, thin = _square(rgb, image_size)
     treated = " ".join(filter(None, (treated, "thin" if thin else "")))
-    return Decoded(np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), treated, frozenset(notes))
+    return DecodedImage(np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), treated, frozenset(notes))
 
 
 def _read(file: BinaryIO) -> tuple[Image, bool]:
@@ -112,8 +113,8 @@ def _orientation(image: Image) -> int:
     return int(found) if found in range(1, 9) else 1
 
 
-def gives_other_pixels(path: Path, image_size: int) -> bool:
-    """Whether a version before ``DECODING`` gave other pixels of a file that it could read.
+def decodes_differently(path: Path, image_size: int) -> bool:
+    """Whether a version before ``DECODING_VERSION`` gave other pixels of a file that it could read.
 
     Most files hold nothing that could turn them, and are not decoded for it.
     """
@@ -121,9 +122,9 @@ def gives_other_pixels(path: Path, image_size: int) -> bool:
 
     content = path.read_bytes()
     if any(mark in content for mark in _MAY_TURN):
-        return bool(decoded(path, image_size).treated)
+        return bool(decode_image(path, image_size).treated)
     with Image.open(io.BytesIO(content), formats=readable_formats()) as image:
-        return is_thin(*image.size, image_size)
+        return is_elongated(*image.size, image_size)
 
 
 def _upright(image: Image, orientation: int) -> Image:
@@ -141,7 +142,7 @@ def _upright(image: Image, orientation: int) -> Image:
     return image.transpose(turns[orientation])
 
 
-def is_thin(width: int, height: int, image_size: int) -> bool:
+def is_elongated(width: int, height: int, image_size: int) -> bool:
     """Whether the whole image, its short side resized to ``image_size``, would be too large to make."""
     width, height = _resized(width, height, image_size)
     return width * height > max(_MOST_RESIZED, 4 * image_size**2)
@@ -157,7 +158,7 @@ def _square(image: Image, image_size: int) -> tuple[Image, bool]:
     """The middle square, and whether it was made without the rest."""
     from PIL.Image import Resampling
 
-    thin = is_thin(*image.size, image_size)
+    thin = is_elongated(*image.size, image_size)
     if thin:
         # A square of the short side in the middle, and as much around it as the filter reaches.
         width, height = image.size

@@ -21,31 +21,31 @@ _SENTENCES = {
 
 
 @dataclass(frozen=True)
-class Notes:
+class DecodingNotes:
     """How many images each note is about, with the path of one of them."""
 
     counts: tuple[tuple[str, int, str], ...] = ()
 
     @classmethod
-    def of(cls, kinds: Iterable[str], path: str) -> Notes:
+    def of(cls, kinds: Iterable[str], path: str) -> DecodingNotes:
         """The notes of one image."""
         return cls(tuple((kind, 1, path) for kind in sorted(kinds)))
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Notes:
+    def from_json(cls, content: dict[str, Any]) -> DecodingNotes:
         return cls(tuple((str(kind), int(count), str(example)) for kind, (count, example) in content.items()))
 
     def as_json(self) -> dict[str, Any]:
         return {kind: [count, visible(example)] for kind, count, example in self.counts}
 
-    def __add__(self, other: Notes) -> Notes:
+    def __add__(self, other: DecodingNotes) -> DecodingNotes:
         if not other.counts:
             return self
         found = {kind: (count, example) for kind, count, example in self.counts}
         for kind, count, example in other.counts:
             before, first = found.get(kind, (0, example))
             found[kind] = before + count, first
-        return Notes(tuple((kind, *found[kind]) for kind in sorted(found)))
+        return DecodingNotes(tuple((kind, *found[kind]) for kind in sorted(found)))
 
     def sentences(self) -> Iterator[tuple[str, bool]]:
         """A sentence for each, and whether it is a warning."""

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.data.dataset import VIEWS_VERSION, Dataset
+from core.data.dataset import AUGMENTATION_VERSION, Dataset
 
 
-def describe_views(dataset: Dataset) -> dict[str, Any]:
+def describe_training_images(dataset: Dataset) -> dict[str, Any]:
     """All that decides the training images as a network sees them, but the seed and the spec's ``augment``.
 
     The images count by their content: by the key of their pack (which has every file's size and time of change), else
@@ -20,14 +20,14 @@ def describe_views(dataset: Dataset) -> dict[str, Any]:
     """
     train = dataset.train
     return {
-        "views_version": VIEWS_VERSION,
-        "images": dataset.source or digest(train.images),
+        "views_version": AUGMENTATION_VERSION,
+        "images": dataset.pack_key or digest(train.images),
         "shape": list(train.images.shape),
-        "rows": None if train.rows is None else digest(train.rows),
+        "rows": None if train.indices is None else digest(train.indices),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "augmentation": asdict(dataset.augmentation),
-        "middle": train.side,
+        "middle": train.shown_size,
         "image_size": dataset.image_size,
     }
 

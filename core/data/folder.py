@@ -8,8 +8,8 @@ from core.catalog.datasets import FolderParams
 from core.data.dataset import Dataset
 from core.data.errors import DatasetError
 from core.data.image_files import list_tree
-from core.data.images import from_listing, photo_augmentation
-from core.data.layouts import describe, find_folder, find_tree, nested
+from core.data.images import dataset_from_listing, photo_augmentation
+from core.data.layouts import describe_folder, find_folder, find_tree, unwrap_single_folder
 from core.data.paths import PathRefusedError, contained, data_dir
 from core.undecodable import visible
 
@@ -20,7 +20,7 @@ def load(params: FolderParams) -> Dataset:
     Classes are numbered as their names are sorted. Mean and standard deviation are the packed images' own.
     """
     folder = find_folder(params.path)
-    tree = find_tree(nested(folder)) if folder else None
+    tree = find_tree(unwrap_single_folder(folder)) if folder else None
     if tree:
         try:
             for part in (tree.root, tree.root / tree.train, tree.root / tree.test):
@@ -29,7 +29,7 @@ def load(params: FolderParams) -> Dataset:
             raise DatasetError(str(error)) from None
     if tree is None:
         root = visible(str(data_dir() / params.path))
-        found = f" It holds {describe(folder)}." if folder else ""
+        found = f" It holds {describe_folder(folder)}." if folder else ""
         raise DatasetError(
             f"there is no image folder {root}: it needs {root}/train/<class>/*.png and {root}/test/<class>/*.png, "
             "or JPEG and the like (training; testing, val, valid, validation are read too); DATA_DIR names the folder "
@@ -41,4 +41,4 @@ def load(params: FolderParams) -> Dataset:
         raise DatasetError(f"{visible(str(tree.root))} has one class, {listing.classes[0]}; a classifier needs two")
     augmentation = replace(photo_augmentation(params), flip=params.flip)
     name = params.path.rpartition("/")[2][:60]
-    return from_listing(f"folder-{name}", listing, params.image_size, augmentation)
+    return dataset_from_listing(f"folder-{name}", listing, params.image_size, augmentation)

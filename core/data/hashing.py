@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 def permutation(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order of an epoch's samples (size,): those of the smallest hash first."""
-    return np.argsort(hashes(size, seed, epoch, "order"), kind="stable").astype(np.int64)
+    return np.argsort(hashed_bits(size, seed, epoch, "order"), kind="stable").astype(np.int64)
 
 
-def below(bound: int, size: int, seed: int, epoch: int, purpose: str) -> NDArray[np.int64]:
+def hashed_randint(bound: int, size: int, seed: int, epoch: int, purpose: str) -> NDArray[np.int64]:
     """An integer in [0, bound) for each sample (size,), bound up to 2^32; biased by less than bound/2^32."""
-    high = hashes(size, seed, epoch, purpose) >> np.uint64(32)
+    high = hashed_bits(size, seed, epoch, purpose) >> np.uint64(32)
     return ((high * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
 
 
-def hashes(size: int, seed: int, epoch: int, purpose: str) -> NDArray[np.uint64]:
+def hashed_bits(size: int, seed: int, epoch: int, purpose: str) -> NDArray[np.uint64]:
     """64 random-looking bits for each sample (size,)."""
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is the point
         key = np.uint64(zlib.crc32(purpose.encode()))

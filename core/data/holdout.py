@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from core.data.dataset import Dataset, Split
 from core.data.errors import DatasetError
-from core.data.hashing import hashes
+from core.data.hashing import hashed_bits
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
@@ -22,22 +22,22 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     Raises DatasetError where fraction and N leave one of the splits empty.
     """
     train = dataset.train
-    if train.rows is not None:
+    if train.indices is not None:
         raise DatasetError("the training images are held out of already")
     labels = train.labels.numpy()
-    held = held_out_rows(labels, fraction, seed)
+    held = held_out_indices(labels, fraction, seed)
     if not 0 < len(held) < len(labels):
         raise DatasetError(f"val_fraction {fraction} of {len(labels)} training images leaves a split empty")
     kept = np.setdiff1d(np.arange(len(labels)), held)
 
     def part(rows: NDArray[np.int64]) -> Split:
         there = torch.from_numpy(rows)
-        return replace(train, labels=train.labels[there], rows=there)
+        return replace(train, labels=train.labels[there], indices=there)
 
     return replace(dataset, train=part(kept), val=part(held))
 
 
-def held_out_rows(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
+def held_out_indices(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
     """Which samples to hold out, in increasing order.
 
     The total is ``round(fraction · N)``, known before anything is read; classes share it by largest remainder. Within a
@@ -50,7 +50,7 @@ def held_out_rows(labels: NDArray[np.int64], fraction: float, seed: int) -> NDAr
     remainder = np.where(counts > 1, quotas - takes, -1.0)
     takes[np.argsort(-remainder, kind="stable")[:short]] += 1
     takes = np.minimum(takes, counts - 1)
-    rank = hashes(len(labels), seed, 0, "validation")
+    rank = hashed_bits(len(labels), seed, 0, "validation")
     chosen = []
     for name, take in zip(names, takes, strict=True):
         of_class = np.flatnonzero(labels == name)

@@ -7,9 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.data.class_folders import by_fold, differences, fold, look_alikes, some, spelled
+from core.data.class_folders import (
+    check_class_folders,
+    escape_non_ascii,
+    find_look_alikes,
+    fold_name,
+    index_by_folded_name,
+    preview,
+)
 from core.data.errors import DatasetError
-from core.data.scanning import LeftOut, count_loose, images_below, subfolders
+from core.data.scanning import SkippedFiles, count_stray_files, list_images, subfolders
 from core.undecodable import visible
 
 _log = logging.getLogger(__name__)
@@ -42,7 +49,7 @@ class Listing:
     classes: tuple[str, ...]
     train: tuple[ImageFile, ...]
     test: tuple[ImageFile, ...]
-    left_out: LeftOut = field(default_factory=LeftOut)
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
 
 
 @dataclass(frozen=True)
@@ -71,28 +78,28 @@ def list_tree(
             or a hyphen may stand for an underscore, and all may be named by their numbers. Without it, classes are
             numbered as their names are sorted.
         of_test: class of each test image by its file's name; those images need lie in no class folder.
-        expected: see ``images_below``.
+        expected: see ``list_images``.
 
     Raises DatasetError if classes or images are missing.
     """
-    left_out = LeftOut()
-    count_loose(tree.root, left_out, images_only=True)
+    skipped = SkippedFiles()
+    count_stray_files(tree.root, skipped, images_only=True)
     names = class_names(tree.root / tree.train, official)
-    wanted = by_fold(names, tree.root / tree.train)
-    for one, other in look_alikes(names):
+    wanted = index_by_folded_name(names, tree.root / tree.train)
+    for one, other in find_look_alikes(names):
         _log.warning(
             "%s: the class folders %s and %s differ only in case or in characters that are not seen; they are two "
             "classes",
-            *(visible(str(tree.root / tree.train)), spelled(one), spelled(other)),
+            *(visible(str(tree.root / tree.train)), escape_non_ascii(one), escape_non_ascii(other)),
         )
-    train = _by_folder(tree.root, tree.train, wanted, left_out, expected)
+    train = _by_folder(tree.root, tree.train, wanted, skipped, expected)
     test = (
-        _by_folder(tree.root, tree.test, wanted, left_out, expected)
+        _by_folder(tree.root, tree.test, wanted, skipped, expected)
         if of_test is None
-        else _by_table(tree.root, tree.test, wanted, of_test, left_out, expected)
+        else _by_table(tree.root, tree.test, wanted, of_test, skipped, expected)
     )
     shown = tuple(official) if official else tuple(map(visible, names))
-    return Listing(tree.root, shown, train, test, left_out)
+    return Listing(tree.root, shown, train, test, skipped)
 
 
 def class_names(train: Path, official: Sequence[str] | None) -> list[str]:
@@ -104,19 +111,19 @@ def class_names(train: Path, official: Sequence[str] | None) -> list[str]:
 
 
 def _by_folder(
-    root: Path, split: str, wanted: Mapping[str, str], left_out: LeftOut, expected: tuple[str, ...]
+    root: Path, split: str, wanted: Mapping[str, str], skipped: SkippedFiles, expected: tuple[str, ...]
 ) -> tuple[ImageFile, ...]:
     folder = root / split
-    found = by_fold(subfolders(folder, left_out), folder)
+    found = index_by_folded_name(subfolders(folder, skipped), folder)
     if not found.keys() & wanted.keys():
         found = _in_groups(folder, wanted) or found
-    differences(found, wanted, folder)
-    count_loose(folder, left_out)
+    check_class_folders(found, wanted, folder)
+    count_stray_files(folder, skipped)
     files: list[ImageFile] = []
     for label, key in enumerate(wanted):
-        below = images_below(folder / found[key], left_out, expected=expected)
+        below = list_images(folder / found[key], skipped, expected=expected)
         if not below:
-            raise _no_image(folder / found[key], left_out)
+            raise _no_image(folder / found[key], skipped)
         files.extend(ImageFile(f"{split}/{found[key]}/{path}", label) for path in below)
     return tuple(files)
 
@@ -124,7 +131,7 @@ def _by_folder(
 def _in_groups(folder: Path, wanted: Mapping[str, str]) -> dict[str, str] | None:
     """Class folders one level deeper, as in CIFAR-100's superclasses; None unless they are the classes."""
     paths = [f"{group}/{name}" for group in subfolders(folder) for name in subfolders(folder / group)]
-    found = {fold(path.partition("/")[2]): path for path in paths}
+    found = {fold_name(path.partition("/")[2]): path for path in paths}
     return found if found.keys() == wanted.keys() and len(paths) == len(found) else None
 
 
@@ -133,7 +140,7 @@ def _by_table(
     split: str,
     wanted: Mapping[str, str],
     of_image: Mapping[str, str],
-    left_out: LeftOut,
+    skipped: SkippedFiles,
     expected: tuple[str, ...],
 ) -> tuple[ImageFile, ...]:
     """Images in class folders and beside them: the field's scripts move or copy some, all or none into class folders.
@@ -148,7 +155,7 @@ def _by_table(
     sorted_in: dict[str, ImageFile] = {}
     others: dict[str, ImageFile] = {}
     unlabelled: list[str] = []
-    for path in images_below(folder, left_out, expected=expected):
+    for path in list_images(folder, skipped, expected=expected):
         *above, name = path.split("/")
         of_table = of_image.get(name) or of_image.get(name.rpartition(".")[0])
         own = next((part for part in above if part in number), None)
@@ -164,31 +171,31 @@ def _by_table(
             others[name] = file
     in_folders = {path.rpartition("/")[2] for path in sorted_in}
     for name in sorted(in_folders & others.keys()):
-        left_out.add("copy of an image in a class folder", others.pop(name).path)
+        skipped.add("copy of an image in a class folder", others.pop(name).path)
     for path in unlabelled:
         if path.rpartition("/")[2] not in in_folders:
             raise DatasetError(
                 f"no table and no folder gives {visible(str(folder / path))} a class that is trained on; it is one of "
                 f"{len(unlabelled)} such images"
             )
-        left_out.add("copy of an image in a class folder", f"{split}/{path}")
+        skipped.add("copy of an image in a class folder", f"{split}/{path}")
     if sorted_in:
         there = {file.label for file in (*sorted_in.values(), *others.values())}
         empty = [name for name, label in number.items() if label not in there]
         if empty:
-            raise DatasetError(f"{visible(str(folder))} has no image of {len(empty)} classes: {some(empty)}")
+            raise DatasetError(f"{visible(str(folder))} has no image of {len(empty)} classes: {preview(empty)}")
     elif not others:
         own_folders = [name for name in subfolders(folder) if name in number]
         if own_folders:
-            raise _no_image(folder / own_folders[0], left_out)
+            raise _no_image(folder / own_folders[0], skipped)
     by_class = sorted(sorted_in.values(), key=lambda file: (file.label, file.path))
     return (*by_class, *others.values())
 
 
-def _no_image(folder: Path, left_out: LeftOut) -> DatasetError:
+def _no_image(folder: Path, skipped: SkippedFiles) -> DatasetError:
     inside = {
         what: example
-        for what, (_, example) in left_out.counts.items()
+        for what, (_, example) in skipped.counts.items()
         if example.startswith(f"{folder.name}/") or f"/{folder.name}/" in example
     }
     holds = f"; it holds {', '.join(list(inside)[:5])}" if inside else ""

@@ -9,8 +9,8 @@ from core.data.dataset import Dataset
 from core.data.errors import DatasetError
 from core.data.image_files import Listing, Tree, class_names, list_tree
 from core.data.imagenet_labels import NAMES, labels_beside
-from core.data.images import from_listing, photo_augmentation
-from core.data.layouts import VAL, describe, find_tree, not_found, roots, split_folders
+from core.data.images import dataset_from_listing, photo_augmentation
+from core.data.layouts import VAL, candidate_folders, describe_folder, find_tree, not_found_error, split_folders
 from core.data.scanning import subfolders
 from core.data.statistics import Statistics
 from core.undecodable import visible
@@ -27,7 +27,7 @@ _STATISTICS = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def load(params: CroppedParams) -> Dataset:
     """The validation images are the test split, as everywhere. Classes are numbered as their WordNet ids are sorted,
     which is torchvision's and timm's order too."""
-    folders = [root / below for root in roots(_FOLDERS) for below in _BELOW if (root / below).is_dir()]
+    folders = [root / below for root in candidate_folders(_FOLDERS) for below in _BELOW if (root / below).is_dir()]
     tree = find_tree(folders, VAL)
     listing = list_tree(tree, _numbered(tree)) if tree else _with_table(folders)
     if listing is None:
@@ -37,9 +37,9 @@ def load(params: CroppedParams) -> Dataset:
             f"imagenet/train/<id>/*.JPEG and imagenet/val/*.JPEG with one of {', '.join(NAMES)} in imagenet/",
         ]
         source = "https://www.image-net.org/download.php, which asks for a registration"
-        raise not_found("imagenet", _FOLDERS, layouts, source)
+        raise not_found_error("imagenet", _FOLDERS, layouts, source)
     augmentation = photo_augmentation(params)
-    return from_listing("imagenet", listing, params.image_size, augmentation, _STATISTICS)
+    return dataset_from_listing("imagenet", listing, params.image_size, augmentation, _STATISTICS)
 
 
 def _numbered(tree: Tree) -> list[str] | None:
@@ -58,8 +58,8 @@ def _with_table(folders: list[Path]) -> Listing | None:
         if labels is None:
             split = root / tests[0]
             raise DatasetError(
-                f"{visible(str(split))} has no class folders (it holds {describe(split)}), and no table of its classes "
-                f"lies in {visible(str(root))} or above it: put one of {', '.join(NAMES)} there, or sort the images "
+                f"{visible(str(split))} has no class folders (it holds {describe_folder(split)}), and no table of its "
+                f"classes lies in {visible(str(root))} or above it: put one of {', '.join(NAMES)} there, or sort the images "
                 "into val/<id>/"
             )
         return list_tree(Tree(root, train, tests[0]), of_test=labels)

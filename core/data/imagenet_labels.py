@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.data.errors import DatasetError
 from core.data.paths import data_dir
-from core.data.text_tables import lines_of
+from core.data.text_tables import read_lines
 from core.undecodable import visible
 
 KAGGLE = "LOC_val_solution.csv"
@@ -49,7 +49,7 @@ def labels_beside(root: Path, split: str, classes: Sequence[str]) -> dict[str, s
 def _of_kaggle(path: Path) -> dict[str, str]:
     """``ImageId,"id x y w h …"``."""
     try:
-        return {row["ImageId"]: row["PredictionString"].partition(" ")[0] for row in csv.DictReader(lines_of(path))}
+        return {row["ImageId"]: row["PredictionString"].partition(" ")[0] for row in csv.DictReader(read_lines(path))}
     except (KeyError, AttributeError) as error:
         raise DatasetError(f"{visible(str(path))} lacks a column ImageId or PredictionString, or an entry") from error
 
@@ -57,7 +57,7 @@ def _of_kaggle(path: Path) -> dict[str, str]:
 def _of_synsets(path: Path) -> dict[str, str]:
     """A WordNet id a line, in the order of the images' numbers."""
     return {
-        f"ILSVRC2012_val_{number:08d}": line.strip() for number, line in enumerate(lines_of(path), 1) if line.strip()
+        f"ILSVRC2012_val_{number:08d}": line.strip() for number, line in enumerate(read_lines(path), 1) if line.strip()
     }
 
 
@@ -71,7 +71,7 @@ def _of_devkit(path: Path) -> dict[str, str]:
     try:
         synsets = loadmat(meta, squeeze_me=True)["synsets"]
         of_number = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
-        numbers = [int(line) for line in lines_of(path) if line.strip()]
+        numbers = [int(line) for line in read_lines(path) if line.strip()]
         return {f"ILSVRC2012_val_{place:08d}": of_number[number] for place, number in enumerate(numbers, 1)}
     except DatasetError:
         raise
@@ -84,7 +84,7 @@ def _of_devkit(path: Path) -> dict[str, str]:
 def _of_pairs(path: Path, classes: Sequence[str]) -> dict[str, str]:
     """An image's name and its class a line: a WordNet id, or its place among the sorted ones, counted from 0."""
     found = {}
-    for line in lines_of(path):
+    for line in read_lines(path):
         fields = line.replace(",", " ").split()
         if len(fields) < 2 or not _NUMBER.search(fields[0]):
             continue

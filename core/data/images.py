@@ -12,7 +12,7 @@ from core.catalog.datasets import ImageParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing
-from core.data.packing import packed
+from core.data.packing import load_or_pack
 from core.data.statistics import Statistics
 from core.undecodable import visible
 
@@ -22,7 +22,7 @@ STORED, SEEN = 8, 7
 """How the side of stored images stands to that of seen ones, for resized crops: 256 to 224."""
 
 
-def from_listing(
+def dataset_from_listing(
     name: str, listing: Listing, image_size: int, augmentation: Augmentation, published: Statistics | None = None
 ) -> Dataset:
     """The data set that a listing describes, its images memory-mapped.
@@ -41,23 +41,23 @@ def from_listing(
         if not files:
             raise DatasetError(f"{visible(str(listing.root))} holds no {split} images of {name}")
     resized_crop = augmentation.resized_crop
-    pack = packed(name, listing, round(image_size * STORED / SEEN) if resized_crop else image_size)
-    for sentence in listing.left_out.sentences():
+    pack = load_or_pack(name, listing, round(image_size * STORED / SEEN) if resized_crop else image_size)
+    for sentence in listing.skipped.sentences():
         _log.warning("%s: %s", visible(str(listing.root)), sentence)
     for sentence, warns in pack.notes.sentences():
         _log.log(logging.WARNING if warns else logging.INFO, "%s: %s", visible(str(listing.root)), sentence)
     middle = image_size if resized_crop else None
     statistics = published or pack.statistics
     return Dataset(
-        train=Split(pack.train, _labels(listing.train), middle=middle, mapped=True),
-        test=Split(pack.test, _labels(listing.test), middle=middle, mapped=True),
+        train=Split(pack.train, _labels(listing.train), center_crop=middle, memory_mapped=True),
+        test=Split(pack.test, _labels(listing.test), center_crop=middle, memory_mapped=True),
         num_classes=len(listing.classes),
         mean=statistics.mean,
         std=statistics.std,
         augmentation=augmentation,
-        source=pack.key,
+        pack_key=pack.key,
         classes=listing.classes,
-        content=pack.content,
+        content_hash=pack.content_hash,
     )
 
 

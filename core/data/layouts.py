@@ -8,10 +8,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from core.data.class_folders import fold
+from core.data.class_folders import fold_name
 from core.data.errors import DatasetError
 from core.data.image_files import Tree
-from core.data.paths import data_dir, missing
+from core.data.paths import data_dir, missing_dataset_error
 from core.data.scanning import subfolders
 from core.undecodable import visible
 
@@ -30,7 +30,7 @@ _BEHIND = re.compile("(images?|dataset|data|png|jpe?g|python|binary|format[12]|m
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
 
 
-def roots(names: Sequence[str]) -> Iterator[Path]:
+def candidate_folders(names: Sequence[str]) -> Iterator[Path]:
     """Folders that may hold a data set: the names as given, then in other spellings, then what lies in each alone.
 
     ``tiny-imagenet-200/tiny-imagenet-200/`` is what unpacking an archive into a folder of its name leaves.
@@ -58,8 +58,8 @@ def find_tree(folders: Iterable[Path], tests: Sequence[str] = TEST) -> Tree | No
         found = [name for name in candidates if subfolders(root / name)]
         if train is None or not found:
             continue
-        classes = set(map(fold, subfolders(root / train)))
-        test = next((name for name in found if set(map(fold, subfolders(root / name))) == classes), found[0])
+        classes = set(map(fold_name, subfolders(root / train)))
+        test = next((name for name in found if set(map(fold_name, subfolders(root / name))) == classes), found[0])
         tree = Tree(root, train, test)
         for name in unused_splits(tree):
             _log.warning(
@@ -80,11 +80,11 @@ def split_folders(root: Path, tests: Sequence[str] = TEST) -> tuple[str | None, 
 
 def unused_splits(tree: Tree) -> list[str]:
     """Split folders beside the two of a tree that hold class folders of the same names."""
-    classes = set(map(fold, subfolders(tree.root / tree.train)))
+    classes = set(map(fold_name, subfolders(tree.root / tree.train)))
     others = [
         name for name in subfolders(tree.root) if name.casefold() in _SPLITS and name not in (tree.train, tree.test)
     ]
-    return [name for name in others if set(map(fold, subfolders(tree.root / name))) & classes]
+    return [name for name in others if set(map(fold_name, subfolders(tree.root / name))) & classes]
 
 
 def find_folder(path: str) -> Path | None:
@@ -104,7 +104,7 @@ def find_folder(path: str) -> Path | None:
     return folder
 
 
-def nested(folder: Path) -> Iterator[Path]:
+def unwrap_single_folder(folder: Path) -> Iterator[Path]:
     """A folder, and the one it holds if it holds no other: an archive's top folder."""
     for _ in range(_DEEP):
         yield folder
@@ -132,21 +132,21 @@ def find_file(folder: Path, names: Sequence[str], *, deep: bool = True, apart_fr
     return None
 
 
-def not_found(
+def not_found_error(
     name: str, names: Sequence[str], layouts: Sequence[str], source: str, *, downloadable: bool = False
 ) -> DatasetError:
     """What to tell a person whose data set is not there, or is there in a form that is not read.
 
     Args:
         names: that its folder may have.
-        layouts, source, downloadable: see ``core.data.paths.missing``.
+        layouts, source, downloadable: see ``core.data.paths.missing_dataset_error``.
     """
-    error = missing(name, layouts, source, downloadable=downloadable)
+    error = missing_dataset_error(name, layouts, source, downloadable=downloadable)
     found = _resembling(names)
     return DatasetError(f"{error} Found there: {'; '.join(found)}.") if found else error
 
 
-def describe(folder: Path) -> str:
+def describe_folder(folder: Path) -> str:
     """What a folder holds, in a few words."""
     inside = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
     more = f" and {len(inside) - _SHOWN} more" if len(inside) > _SHOWN else ""
@@ -160,7 +160,7 @@ def _resembling(names: Sequence[str]) -> list[str]:
         if entry.name.startswith(".") or not any(simple_name(entry.name).startswith(name) for name in simple):
             continue
         if entry.is_dir():
-            found.append(f"{visible(entry.name)}/ with {describe(entry)}")
+            found.append(f"{visible(entry.name)}/ with {describe_folder(entry)}")
         elif entry.name.lower().endswith(_ARCHIVES):
             found.append(f"{visible(entry.name)}, an archive, which has to be unpacked there")
         else:
@@ -178,7 +178,7 @@ def _in_order(there: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def _inside(folder: Path, simple: set[str]) -> Iterator[Path]:
-    yield from (found for found in nested(folder) if found != folder)
+    yield from (found for found in unwrap_single_folder(folder) if found != folder)
     yield from (folder / name for name in subfolders(folder) if _is_spelling(name, simple))
 
 

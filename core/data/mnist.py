@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
-from core.data.layouts import find_file, not_found, roots, simple_name
+from core.data.layouts import candidate_folders, find_file, not_found_error, simple_name
 from core.data.paths import data_dir, download_allowed, fetch
 from core.undecodable import visible
 
@@ -48,7 +48,9 @@ def _load(
     if files is None:
         layout = f"{name}/ with the four files train-images-idx3-ubyte … t10k-labels-idx1-ubyte, as they are or as .gz"
         source = "http://yann.lecun.com/exdb/mnist" if name == "mnist" else "github.com/zalandoresearch/fashion-mnist"
-        raise not_found(name, names, [layout, f"torchvision's {torchvision_name}/raw/"], source, downloadable=True)
+        raise not_found_error(
+            name, names, [layout, f"torchvision's {torchvision_name}/raw/"], source, downloadable=True
+        )
     return Dataset(_split(files[:2]), _split(files[2:]), 10, mean, std, augmentation)
 
 
@@ -60,7 +62,7 @@ def _find(names: tuple[str, ...]) -> list[Path] | None:
     """
     parts = ("images-idx3", "labels-idx1")
     others = set(map(simple_name, _RELATIVES)) - set(map(simple_name, names))
-    for root in roots(names):
+    for root in candidate_folders(names):
         if others & set(map(simple_name, root.relative_to(data_dir()).parts)):
             continue
         found = [path for split in ("train", "t10k") for part in parts if (path := _file(root, split, part))]

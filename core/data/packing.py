@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.data.decoding import DECODING, Decoded, decoded, decoder_version, gives_other_pixels
-from core.data.decoding_notes import Notes
+from core.data.decoding import DECODING_VERSION, DecodedImage, decode_image, decoder_version, decodes_differently
+from core.data.decoding_notes import DecodingNotes
 from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing
 from core.data.paths import locked, pack_dir
@@ -57,8 +57,8 @@ class Pack:
     Attributes:
         statistics: of the training images.
         key: of the files that it was made of and how: other images, another key.
-        content: SHA-256 of the files' bytes with their labels and the classes' names: the same wherever the same images
-            are, whenever they were copied there. Of an image that earlier versions gave other pixels of, what was done
+        content_hash: SHA-256 of the files' bytes with their labels and the classes' names: the same wherever the same
+            images are, whenever they were copied there. Of an image that earlier versions gave other pixels of, what was done
             to it is hashed too.
         notes: what a person should know of the images.
         decoding: the version by which they were decoded.
@@ -68,12 +68,12 @@ class Pack:
     test: Tensor
     statistics: Statistics
     key: str = ""
-    content: str = ""
-    notes: Notes = field(default_factory=Notes)
-    decoding: int = DECODING
+    content_hash: str = ""
+    notes: DecodingNotes = field(default_factory=DecodingNotes)
+    decoding: int = DECODING_VERSION
 
 
-def packed(name: str, listing: Listing, image_size: int) -> Pack:
+def load_or_pack(name: str, listing: Listing, image_size: int) -> Pack:
     """The images of a listing, resized and cropped to squares; decoded only where no pack of the same files is there.
 
     Raises DatasetError where an image is damaged (the message names it, and nothing is kept) or the pack cannot be
@@ -81,7 +81,7 @@ def packed(name: str, listing: Listing, image_size: int) -> Pack:
     """
     key = _key(listing, image_size)
     plain = pack_dir() / f"{visible(name)}-{image_size}px-{key[:20]}"
-    places = _Places(plain, plain.with_name(f"{plain.name}-v{DECODING}"), key)
+    places = _Places(plain, plain.with_name(f"{plain.name}-v{DECODING_VERSION}"), key)
     pack = _find(places, listing, image_size)
     if pack is None:
         try:
@@ -117,14 +117,16 @@ class _Places:
     key: str
 
     def key_of(self, folder: Path) -> str:
-        return self.key if folder == self.plain else hashlib.sha256(f"{self.key} {DECODING}".encode()).hexdigest()
+        return (
+            self.key if folder == self.plain else hashlib.sha256(f"{self.key} {DECODING_VERSION}".encode()).hexdigest()
+        )
 
 
 def _find(places: _Places, listing: Listing, image_size: int) -> Pack | None:
     """A pack that is there, whole and decoded by this version."""
     for folder in (places.plain, places.treated):
         pack = _open(folder, listing, image_size)
-        if pack and pack.decoding == DECODING:
+        if pack and pack.decoding == DECODING_VERSION:
             return replace(pack, key=places.key_of(folder))
     return None
 
@@ -146,21 +148,21 @@ def _adopted(places: _Places, name: str, listing: Listing, image_size: int) -> P
             *(name, others),
         )
         return None
-    written = json.loads((places.plain / "pack.json").read_text(encoding="utf-8")) | {"decoding": DECODING}
+    written = json.loads((places.plain / "pack.json").read_text(encoding="utf-8")) | {"decoding": DECODING_VERSION}
     _write_json(places.plain / "pack.json.partial", written)
     (places.plain / "pack.json.partial").replace(places.plain / "pack.json")
-    return replace(pack, key=places.key, decoding=DECODING)
+    return replace(pack, key=places.key, decoding=DECODING_VERSION)
 
 
 def _differs(path: Path, image_size: int) -> bool:
     """Whether a file has to be decoded again. One that cannot be read is: packing then says what is wrong with it."""
     try:
-        return gives_other_pixels(path, image_size)
+        return decodes_differently(path, image_size)
     except Exception:  # noqa: BLE001 (a damaged file makes the decoders raise whatever they come upon)
         return True
 
 
-def decoded_by() -> str:
+def decoder_description() -> str:
     """What turned files into the bytes of a pack: two packs of the same files may differ where this does."""
     return f"format {FORMAT}, {decoder_version()}"
 
@@ -192,11 +194,11 @@ def _open(folder: Path, listing: Listing, image_size: int) -> Pack | None:
         statistics = Statistics(tuple(written["mean"]), tuple(written["std"]))
         train = _mapped(folder / "train.bin", len(listing.train), image_size)
         test = _mapped(folder / "test.bin", len(listing.test), image_size)
-        content, notes = str(written["content"]), Notes.from_json(written.get("notes", {}))
+        content, notes = str(written["content"]), DecodingNotes.from_json(written.get("notes", {}))
         decoding = int(written.get("decoding", 2))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Pack(train, test, statistics, content=content, notes=notes, decoding=decoding)
+    return Pack(train, test, statistics, content_hash=content, notes=notes, decoding=decoding)
 
 
 def _mapped(path: Path, count: int, image_size: int) -> Tensor:
@@ -228,7 +230,7 @@ def _make(places: _Places, name: str, listing: Listing, image_size: int) -> Pack
             "name": visible(name),
             "classes": listing.classes,
             "content": content.hexdigest(),
-            "decoding": DECODING,
+            "decoding": DECODING_VERSION,
             "notes": notes.as_json(),
             **asdict(train.statistics),
         }
@@ -261,7 +263,7 @@ class _Written:
     """
 
     statistics: Statistics
-    notes: Notes
+    notes: DecodingNotes
     treated: bool
 
 
@@ -275,7 +277,7 @@ def _write(
     content.update(f"{path.stem} {len(files)}\n".encode())
     counts = LevelCounts(_CHANNELS)
     damaged: list[str] = []
-    notes = Notes()
+    notes = DecodingNotes()
     treated = False
     reported = time.monotonic()
     with path.open("wb") as out:
@@ -291,7 +293,7 @@ def _write(
                 done = f" {image.treated}" if image.treated else ""
                 content.update(f"{files[number].label} {result.digest}{done}\n".encode())
                 treated = treated or bool(done)
-                notes += Notes.of(image.notes, files[number].path)
+                notes += DecodingNotes.of(image.notes, files[number].path)
             if time.monotonic() - reported > _REPORT_SECONDS:
                 reported = time.monotonic()
                 _log.info("%s: %d of %d images of %s", name, number + 1, len(files), path.stem)
@@ -309,7 +311,7 @@ def _write(
 class _Image:
     """A file's image, and the SHA-256 of the file."""
 
-    image: Decoded
+    image: DecodedImage
     digest: str
 
 
@@ -321,7 +323,7 @@ def _decoded(root: Path, files: Sequence[ImageFile], image_size: int) -> Iterato
             path = root / file.path
             with path.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            return _Image(decoded(path, image_size), digest)
+            return _Image(decode_image(path, image_size), digest)
         except Exception as error:  # noqa: BLE001 (a damaged file makes the decoders raise whatever they come upon)
             return f"{type(error).__name__}: {error}"
 

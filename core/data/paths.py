@@ -104,7 +104,9 @@ def _more_roots() -> tuple[Path, ...]:
     return tuple(Path(name).expanduser().absolute() for name in given.split(os.pathsep) if name)
 
 
-def missing(name: str, layouts: Iterable[str], source: str, *, downloadable: bool = False) -> DatasetError:
+def missing_dataset_error(
+    name: str, layouts: Iterable[str], source: str, *, downloadable: bool = False
+) -> DatasetError:
     """What to tell a person whose data set is not there.
 
     Args:

@@ -14,7 +14,7 @@ DEPTH = 4
 """Batches ahead: enough for a slow read now and then, and little memory (50 MB at 64 images of 256 × 256 pixels)."""
 
 
-def prefetched(make: Callable[[Given], Made], given: Iterable[Given], depth: int = DEPTH) -> Generator[Made]:
+def prefetch(make: Callable[[Given], Made], given: Iterable[Given], depth: int = DEPTH) -> Generator[Made]:
     """``map(make, given)``, up to ``depth`` items ahead of whoever reads.
 
     What ``make`` raises comes out at its item. The thread ends with the iterator: read to its end, closed or dropped.

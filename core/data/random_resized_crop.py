@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.data.hashing import below, hashes
+from core.data.hashing import hashed_bits, hashed_randint
 
 LEAST_AREA = 0.08
 """A box has between this share of the image's area and all of it (Szegedy et al. 2015; torchvision's default)."""
@@ -25,7 +25,7 @@ _SHAPES = 1024
 _RATIOS = np.rint(2**20 * np.exp(np.linspace(math.log(3 / 4), math.log(4 / 3), _SHAPES))).astype(np.int64)
 
 
-def resized_views(size: int, side: int, flip: bool, data_seed: int, epoch: int) -> NDArray[np.int64]:
+def crop_table(size: int, side: int, flip: bool, data_seed: int, epoch: int) -> NDArray[np.int64]:
     """(size, 5): for each sample its box in a square image of ``side`` pixels and whether it is flipped.
 
     Columns are top, left, height, width, flipped.
@@ -34,7 +34,7 @@ def resized_views(size: int, side: int, flip: bool, data_seed: int, epoch: int) 
     least = math.ceil(LEAST_AREA * side**2)
     waiting = np.arange(size)
     for attempt in range(_TRIES):
-        bits = hashes(size, data_seed, epoch, f"box {attempt}")[waiting]
+        bits = hashed_bits(size, data_seed, epoch, f"box {attempt}")[waiting]
         high, low = (bits >> np.uint64(32)).astype(np.int64), (bits & np.uint64(2**32 - 1)).astype(np.int64)
         area = least + ((high * (side**2 + 1 - least)) >> 32)
         ratio = _RATIOS[(low * _SHAPES) >> 32]
@@ -48,19 +48,19 @@ def resized_views(size: int, side: int, flip: bool, data_seed: int, epoch: int) 
             break
     table = np.empty((size, 5), dtype=np.int64)
     for column, (extent, purpose) in enumerate(((heights, "box top"), (widths, "box left"))):
-        place = below(2**31, size, data_seed, epoch, purpose)
+        place = hashed_randint(2**31, size, data_seed, epoch, purpose)
         table[:, column] = (place * (side - extent + 1)) >> 31
     table[:, 2], table[:, 3] = heights, widths
-    table[:, 4] = below(2, size, data_seed, epoch, "flip") if flip else 0
+    table[:, 4] = hashed_randint(2, size, data_seed, epoch, "flip") if flip else 0
     return table
 
 
-def resized(images: Tensor, views: Tensor, side: int) -> Tensor:
+def crop_and_resize(images: Tensor, views: Tensor, side: int) -> Tensor:
     """Cut each image's box out, bring it to ``side`` × ``side`` pixels, and flip it where asked.
 
     Args:
         images: (B, channels, S, S) uint8.
-        views: (B, 5), their rows of ``resized_views``, on the images' device.
+        views: (B, 5), their rows of ``crop_table``, on the images' device.
 
     Returns:
         (B, channels, side, side) uint8: within one level of Pillow's, which rounds once more in between.
@@ -76,7 +76,7 @@ def resized(images: Tensor, views: Tensor, side: int) -> Tensor:
     return out.round().clamp_(0, 255).to(torch.uint8).contiguous()
 
 
-def middle(images: Tensor, side: int) -> Tensor:
+def center_crop(images: Tensor, side: int) -> Tensor:
     """The square of ``side`` pixels in the middle of square images (N, channels, S, S)."""
     first = round((images.shape[-1] - side) / 2)
     return images[..., first : first + side, first : first + side]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.data.errors import DatasetError
-from core.data.sniffing import EXTENSIONS, what_is
+from core.data.sniffing import EXTENSIONS, identify
 from core.undecodable import visible
 
 _LOST_SHARE = 0.2
@@ -27,7 +27,7 @@ _LITTER_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 
 
 @dataclass
-class LeftOut:
+class SkippedFiles:
     """What lies below a data set's folder and is no part of it.
 
     Attributes:
@@ -64,34 +64,36 @@ class LeftOut:
             )
 
 
-def is_litter(name: str) -> bool:
+def is_system_folder(name: str) -> bool:
     """Whether a folder of this name is hidden or left by a program, and so is no class."""
     return name.startswith(".") or name.casefold() in _LITTER
 
 
-def subfolders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
+def subfolders(folder: Path, skipped: SkippedFiles | None = None) -> list[str]:
     """Names of the folders in a folder, sorted; those that hold no part of a data set are left out."""
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                if not is_litter(entry.name):
+                if not is_system_folder(entry.name):
                     found.append(entry.name)
-                elif left_out is not None:
-                    left_out.add("hidden or system folder", f"{folder.name}/{entry.name}")
+                elif skipped is not None:
+                    skipped.add("hidden or system folder", f"{folder.name}/{entry.name}")
     return sorted(found)
 
 
-def count_loose(folder: Path, left_out: LeftOut, *, images_only: bool = False) -> None:
+def count_stray_files(folder: Path, skipped: SkippedFiles, *, images_only: bool = False) -> None:
     """Count the files that lie beside the class folders of a split, or those named as images beside the splits."""
     with os.scandir(folder) as entries:
         for entry in entries:
             wanted = not images_only or entry.name.lower().endswith(EXTENSIONS)
             if wanted and not entry.is_dir() and not _is_hidden(entry.name):
-                left_out.add(f"{ending_of(entry.name)} outside of the class folders", f"{folder.name}/{entry.name}")
+                skipped.add(
+                    f"{describe_extension(entry.name)} outside of the class folders", f"{folder.name}/{entry.name}"
+                )
 
 
-def images_below(folder: Path, left_out: LeftOut | None = None, *, expected: tuple[str, ...] = ()) -> list[str]:
+def list_images(folder: Path, skipped: SkippedFiles | None = None, *, expected: tuple[str, ...] = ()) -> list[str]:
     """Every image in a folder and the folders in it, sorted, relative to it.
 
     Only regular files are opened. A file that is named as images are is taken for one; any other is looked into.
@@ -104,7 +106,7 @@ def images_below(folder: Path, left_out: LeftOut | None = None, *, expected: tup
         DatasetError: a folder leads back into itself by a symbolic link.
         OSError: a folder or file cannot be read.
     """
-    tally = LeftOut() if left_out is None else left_out
+    tally = SkippedFiles() if skipped is None else skipped
     own = f"{folder.parent.name}/{folder.name}"
     found: list[str] = []
     lost = 0
@@ -122,7 +124,7 @@ def images_below(folder: Path, left_out: LeftOut | None = None, *, expected: tup
             for entry in entries:
                 path = f"{prefix}{entry.name}"
                 if entry.is_dir():
-                    if is_litter(entry.name):
+                    if is_system_folder(entry.name):
                         tally.add("hidden or system folder", f"{own}/{path}")
                     else:
                         waiting.append((f"{path}/", (*above, here)))
@@ -137,7 +139,7 @@ def images_below(folder: Path, left_out: LeftOut | None = None, *, expected: tup
     return sorted(found)
 
 
-def ending_of(name: str) -> str:
+def describe_extension(name: str) -> str:
     """The ending of a file's name, as it is counted by: ``.json``, ``.jpg`` of ``a.jpg?w=300`` too."""
     base = name.split("?")[0]
     stem, dot, ending = base.rpartition(".")
@@ -154,7 +156,7 @@ def _reason(entry: os.DirEntry[str]) -> str:
     """Why an entry that is no folder is not an image of the data set; empty if it is one."""
     if _is_hidden(entry.name):
         return "hidden or system file"
-    ending = ending_of(entry.name)
+    ending = describe_extension(entry.name)
     try:
         status = entry.stat()
     except OSError:
@@ -167,7 +169,7 @@ def _reason(entry: os.DirEntry[str]) -> str:
         return ""
     suffix = os.path.splitext(entry.name)[1].lower()
     try:
-        readable, unreadable = what_is(Path(entry.path), suffix)
+        readable, unreadable = identify(Path(entry.path), suffix)
     except OSError:
         return f"{ending} that cannot be read"
     if readable:

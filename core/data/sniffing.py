@@ -48,7 +48,7 @@ def readable_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def what_is(path: Path, ending: str) -> tuple[bool, str]:
+def identify(path: Path, ending: str) -> tuple[bool, str]:
     """Whether a regular file is an image that can be read here, and if it is one that cannot, its format.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
-from core.data.layouts import find_file, not_found, roots
+from core.data.layouts import candidate_folders, find_file, not_found_error
 from core.data.paths import data_dir, download_allowed, fetch
 from core.undecodable import visible
 
@@ -29,14 +29,14 @@ def load(params: SplitParams) -> Dataset:
         files = _find()
     if files is None:
         layout = f"svhn/{_FILES[0]} and svhn/{_FILES[1]} (its format 2, cropped digits; format 1 is not read)"
-        raise not_found("svhn", _NAMES[:2], [layout], "http://ufldl.stanford.edu/housenumbers", downloadable=True)
+        raise not_found_error("svhn", _NAMES[:2], [layout], "http://ufldl.stanford.edu/housenumbers", downloadable=True)
     train, test = map(_split, files)
     # A mirrored digit is another sign, so shifts only.
     return Dataset(train, test, 10, _MEAN, _STD, Augmentation(pad=4))
 
 
 def _find() -> list[Path] | None:
-    for root in roots(_NAMES):
+    for root in candidate_folders(_NAMES):
         found = [path for name in _FILES if (path := find_file(root, [name], deep=root != data_dir()))]
         if len(found) == len(_FILES):
             return found

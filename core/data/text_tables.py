@@ -10,7 +10,7 @@ from core.undecodable import visible
 _MOST_BYTES = 64 * 2**20
 
 
-def lines_of(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     """Its lines without what ends them; names in them that are no UTF-8 are as Python holds file names.
 
     Raises DatasetError if it is no regular file or larger than any table of a data set.

@@ -8,10 +8,10 @@ from pathlib import Path
 from core.catalog.datasets import ImageParams
 from core.data.dataset import Dataset
 from core.data.image_files import Tree, list_tree
-from core.data.images import from_listing, photo_augmentation
-from core.data.layouts import VAL, find_tree, not_found, roots, split_folders
+from core.data.images import dataset_from_listing, photo_augmentation
+from core.data.layouts import VAL, candidate_folders, find_tree, not_found_error, split_folders
 from core.data.statistics import Statistics
-from core.data.text_tables import lines_of
+from core.data.text_tables import read_lines
 
 _FOLDERS = ("tiny-imagenet-200", "tiny_imagenet", "tiny_imagenet/tiny-imagenet-200", "tiny-imagenet")
 _TABLE = "val_annotations.txt"
@@ -26,11 +26,11 @@ def load(params: ImageParams) -> Dataset:
     They may lie in one folder with a table of their classes, as the archive has them, or in a folder a class, as the
     field's scripts rearrange them, or some here and some there. Classes are numbered as their WordNet ids are sorted.
     """
-    folders = list(roots(_FOLDERS))
+    folders = list(candidate_folders(_FOLDERS))
     found = _with_table(folders)
     if found:
         tree, table = found
-        of_test = {fields[0]: fields[1] for line in lines_of(table) if len(fields := line.split()) > 1}
+        of_test = {fields[0]: fields[1] for line in read_lines(table) if len(fields := line.split()) > 1}
         listing = list_tree(tree, of_test=of_test, expected=_OWN_FILES)
     elif tree_of_ids := find_tree(folders, VAL):
         listing = list_tree(tree_of_ids, of_test={}, expected=_OWN_FILES)
@@ -40,9 +40,9 @@ def load(params: ImageParams) -> Dataset:
             "as the archive unpacks",
             "tiny_imagenet/train/<id>/*.JPEG and tiny_imagenet/val/<id>/*.JPEG",
         ]
-        raise not_found("tiny_imagenet", _FOLDERS, layouts, "http://cs231n.stanford.edu/tiny-imagenet-200.zip")
+        raise not_found_error("tiny_imagenet", _FOLDERS, layouts, "http://cs231n.stanford.edu/tiny-imagenet-200.zip")
     augmentation = photo_augmentation(params)
-    return from_listing("tiny_imagenet", listing, params.image_size, augmentation, _STATISTICS)
+    return dataset_from_listing("tiny_imagenet", listing, params.image_size, augmentation, _STATISTICS)
 
 
 def _with_table(folders: Iterable[Path]) -> tuple[Tree, Path] | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.catalog import METHODS
 from core.methods.decoupled import Decoupled, Reduction
-from core.methods.terms import LogitBatch, LossTerms, Term, attach, full_precision
+from core.methods.terms import LogitBatch, LossTerms, Term, autocast_disabled, with_gradient
 from core.specs import MethodChoice
 
 __all__ = [
@@ -47,7 +47,7 @@ def build(method: MethodChoice) -> Loss:
     params = method.typed_params
 
     def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
-        with full_precision(batch):
+        with autocast_disabled(batch):
             terms: LossTerms = code(batch, params, epoch)
         return terms
 
@@ -100,9 +100,9 @@ def _part(
     student: Tensor, teacher: Tensor, target: Tensor, temperature: float, choose: Callable[[Decoupled], Term]
 ) -> Tensor:
     batch = LogitBatch(student, teacher, target)
-    with full_precision(batch):
+    with autocast_disabled(batch):
         term = choose(Decoupled(batch, temperature))
-    return attach(student, term.value, term.gradient)
+    return with_gradient(student, term.value, term.gradient)
 
 
 def ce(student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor) -> Tensor:

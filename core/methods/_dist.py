@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.catalog.methods import DISTParams
-from core.methods.differentiated import differentiated
-from core.methods.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
+from core.methods.terms import LogitBatch, LossTerms, Term, autograd_term, compose, cross_entropy
 
 _LEAST_NORM = 1e-8  # a row without variance correlates with nothing
 
@@ -32,4 +31,4 @@ def _relation(batch: LogitBatch, temperature: float, over: int) -> Term:
         correlation = F.cosine_similarity(p, centred, dim=over, eps=_LEAST_NORM)
         return temperature**2 * (1 - correlation.mean())
 
-    return differentiated(value, batch.student32)
+    return autograd_term(value, batch.student32)

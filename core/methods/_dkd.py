@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core.catalog.methods import DecoupledParams, DKDParams
 from core.methods.decoupled import Decoupled
-from core.methods.differentiated import Standardised
+from core.methods.standardisation import StandardisedLogits
 from core.methods.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
 
 PullBack = Callable[[Term], Term]
@@ -26,8 +26,8 @@ def decouple(batch: LogitBatch, params: DKDParams) -> tuple[Decoupled, PullBack]
     """The parts of the logits, standardised where the parameters say so, and the way back for their gradients."""
     if not params.standardise:
         return Decoupled(batch, params.temperature), _as_it_is
-    standardised = Standardised(batch)
-    return Decoupled(standardised.batch, params.temperature), standardised.pulled_back
+    standardised = StandardisedLogits(batch)
+    return Decoupled(standardised.batch, params.temperature), standardised.pull_back
 
 
 def _as_it_is(term: Term) -> Term:

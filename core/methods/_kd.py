@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 
 from core.catalog.methods import KDParams
-from core.methods.differentiated import Standardised
+from core.methods.standardisation import StandardisedLogits
 from core.methods.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
 
 
 def kd_loss(batch: LogitBatch, params: KDParams, epoch: int | None) -> LossTerms:
     """KD with its cross-entropy; no schedule."""
     if params.standardise:
-        standardised = Standardised(batch)
-        divergence = standardised.pulled_back(softened_divergence(standardised.batch, params.temperature))
+        standardised = StandardisedLogits(batch)
+        divergence = standardised.pull_back(softened_divergence(standardised.batch, params.temperature))
     else:
         divergence = softened_divergence(batch, params.temperature)
     weighted = {

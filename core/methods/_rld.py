@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.catalog.methods import RLDParams
-from core.methods.differentiated import Standardised
+from core.methods.standardisation import StandardisedLogits
 from core.methods.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
 
 
@@ -21,12 +21,12 @@ def rld_loss(batch: LogitBatch, params: RLDParams, epoch: int | None) -> LossTer
     if batch.student.shape[1] < 3:
         raise ValueError("RLD ranks classes below the true one and needs at least 3 classes, not 2")
     r = 1.0 if epoch is None or params.ramp_epochs == 0 else min((epoch + 1) / params.ramp_epochs, 1.0)
-    standardised = Standardised(batch) if params.standardise else None
+    standardised = StandardisedLogits(batch) if params.standardise else None
     seen = standardised.batch if standardised else batch
     confidence = sample_confidence(seen, params.confidence_temperature)
     correlation = masked_correlation(seen, params.temperature)
     if standardised:
-        confidence, correlation = standardised.pulled_back(confidence), standardised.pulled_back(correlation)
+        confidence, correlation = standardised.pull_back(confidence), standardised.pull_back(correlation)
     weighted = {
         "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
         "scd": (r * params.alpha, confidence),
