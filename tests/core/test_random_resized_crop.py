@@ -16,7 +16,7 @@ from torchvision.transforms import functional as vision
 
 from core import data
 from core.data.hashing import permutation
-from core.data.random_resized_crop import LEAST_AREA, crop_and_resize, crop_table
+from core.data.random_resized_crop import MIN_AREA, crop_and_resize, crop_table
 from core.specs import DatasetChoice, parse_experiment
 
 SIDE = 64
@@ -47,7 +47,7 @@ def test_boxes_are_spread_as_torchvisions() -> None:
     torch.manual_seed(0)
     blank = torch.empty(3, 256, 256)
     theirs = np.array(
-        [transforms.RandomResizedCrop.get_params(blank, [LEAST_AREA, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
+        [transforms.RandomResizedCrop.get_params(blank, [MIN_AREA, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
     )
     for quantity in (
         lambda boxes: boxes[:, 2] * boxes[:, 3] / 256**2,
