@@ -42,7 +42,7 @@ def fill(database: Database, runs: int) -> None:
     """Make the runs with 1,000 points each. Of every 20 students one has failed and one is still queued."""
     experiments = runs // RUNS_EACH
     for start in range(0, experiments, 20):
-        with database.writing() as connection:
+        with database.write_connection() as connection:
             specs = [("", parse_experiment(_spec(number))) for number in range(start, min(start + 20, experiments))]
             create(connection, specs, submitted_by="benchmark")
     _finish(database)
