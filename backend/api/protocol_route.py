@@ -51,7 +51,8 @@ class ProtocolRoute(BoundedRoute):
 
     def get_route_handler(self) -> Handler:
         field = self.body_field
-        assert field is not None and field.field_info.annotation is not None
+        assert field is not None
+        assert field.field_info.annotation is not None
         body_type: TypeAdapter[Any] = TypeAdapter(field.field_info.annotation)
 
         async def handle(request: Request) -> Response:

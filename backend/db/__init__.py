@@ -1,4 +1,4 @@
-"""The database: its tables, its transactions, its clock."""
+"""The database: tables, transactions, and the clock."""
 
 from backend.db.chunks import chunked
 from backend.db.clock import now
