@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Scope
 
-from backend.api.boundary import BoundedRoute, Handler
+from backend.api.boundary import SMALL_BODY, BoundedRoute, Handler
 from backend.api.dependencies import admit
 from backend.api.strict_query import refuse_unknown
 from backend.db import Database
@@ -22,9 +22,6 @@ from backend.queue.nudge_debouncer import Waker
 from backend.settings import Settings
 from backend.tokens import Principal
 from common.input_bounds import first_problems
-
-_SMALL_BODY = 64 * 1024
-"""Bytes. A smaller body is validated on the event loop: handing it to a thread takes longer than validating it."""
 
 
 class ProtocolRequest(Request):
@@ -60,7 +57,7 @@ class ProtocolRoute(BoundedRoute):
             arguments = dict(request.path_params)
             raw = await request.body()
             if raw or field.field_info.is_required():
-                small = len(raw) <= _SMALL_BODY
+                small = len(raw) <= SMALL_BODY
                 arguments[field.name] = (
                     _validate(body_type, raw) if small else await run_in_threadpool(_validate, body_type, raw)
                 )
