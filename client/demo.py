@@ -17,10 +17,10 @@ from rich.console import Console
 
 from client.client import Client
 from client.errors import ApiError, BackendUnreachable
-from client.progress import Snapshot, of_experiment, watch
-from client.rendering.comparisons import comparison_view
+from client.progress import Snapshot
+from client.rendering.comparisons import render_comparison
 from client.rendering.tables import console_for, duration
-from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested, embedded
+from client.stack import HomeBusyError, Stack, StackError, StackOptions, StopRequested, StopSignals, embedded_plan
 from client.stack.services import connect, missing_packages
 from common.home import Home
 from common.terminal import run_program
@@ -48,13 +48,13 @@ def main() -> int:
     console = console_for()
     exits = os.environ.get("DEMO_EXIT", "") not in ("", "0")
     try:
-        with Signals() as signals:
+        with StopSignals() as signals:
             return run(console, signals, ends_by_itself=exits)
     except KeyboardInterrupt:
         return 130
 
 
-def run(console: Console, signals: Signals, *, ends_by_itself: bool) -> int:
+def run(console: Console, signals: StopSignals, *, ends_by_itself: bool) -> int:
     """The demo, with its own stack. Returns the exit code; no process is left."""
     try:
         spec = read_experiment(example())
@@ -77,12 +77,12 @@ def run(console: Console, signals: Signals, *, ends_by_itself: bool) -> int:
     return 1
 
 
-def start(console: Console, signals: Signals) -> Stack:
+def start(console: Console, signals: StopSignals) -> Stack:
     """A started stack on the first home that no other demo holds: ``.dkd/demo``, ``.dkd/demo-2`` …"""
     for number in range(1, _MOST_HOMES):
         home = Home(Path.cwd() / ".dkd" / ("demo" if number == 1 else f"demo-{number}"))
-        options = Options(home=home)
-        stack = Stack(options, embedded(options), signals, lambda text: _say(console, text))
+        options = StackOptions(home=home)
+        stack = Stack(options, embedded_plan(options), signals, lambda text: _say(console, text))
         try:
             _say(console, f"starting the stack in {home.path} …")
             stack.start()
@@ -127,9 +127,9 @@ def _with_stack(stack: Stack, spec: ExperimentSpec, console: Console, *, ends_by
         if link:
             _say(console, f"dashboard  {link}")
         begun = time.monotonic()
-        seen = watch(api, lambda: of_experiment(api, made.id), console, tick=stack.check)
+        seen = api.experiments.watch(made.id, console, tick=stack.check)
         _say(console, f"\ntraining took {duration(time.monotonic() - begun)}\n")
-        console.print(comparison_view(api.comparison(made.id)))
+        console.print(render_comparison(api.comparison(made.id)))
         reason = _failure(api, seen)
     if link:
         _say(console, f"\ndashboard  {link}")

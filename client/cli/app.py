@@ -24,15 +24,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-up.add_to(app)
-experiments.add_to(app)
-runs.add_to(app)
-experiment_edits.add_to(app)
-comparisons.add_to(app)
-export.add_to(app)
-files.add_to(app)
-system.add_to(app)
-tokens.add_to(app)
+up.register(app)
+experiments.register(app)
+runs.register(app)
+experiment_edits.register(app)
+comparisons.register(app)
+export.register(app)
+files.register(app)
+system.register(app)
+tokens.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -73,7 +73,7 @@ def load(names: Sequence[str]) -> None:
     try:
         load_plugins(names)
     except ImportError as error:
-        raise exit_codes.Stop(f"DKD_PLUGINS={','.join(names)}: {error}", exit_codes.BAD_INPUT) from None
+        raise exit_codes.CliExit(f"DKD_PLUGINS={','.join(names)}: {error}", exit_codes.BAD_INPUT) from None
 
 
 def main() -> None:

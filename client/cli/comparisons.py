@@ -11,11 +11,18 @@ from rich.console import RenderableType
 
 from client.cli import exit_codes
 from client.cli.options import JsonFlag, connected, write_json
-from client.client import Client, TextFormat
+from client.client import Client
 from client.connection import Query
 from client.errors import ApiError
-from client.rendering.comparisons import claims_view, commands_of, comparison_view, overview_view, table_view
+from client.rendering.comparisons import (
+    missing_run_commands,
+    render_claims,
+    render_comparison,
+    render_overview,
+    render_table,
+)
 from client.rendering.tables import console_for
+from client.resources import TextFormat
 from core.protocol.comparisons import Which
 
 _FORMATS = ("text", "json", "csv", "markdown", "latex")
@@ -42,7 +49,7 @@ TargetOption = Annotated[float | None, typer.Option(help="Instead: an accuracy i
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of {', '.join(_FORMATS)}.")]
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     app.command(epilog=exit_codes.HELP)(compare)
     app.command(epilog=exit_codes.HELP)(claims)
     app.command(epilog=exit_codes.HELP)(table)
@@ -88,7 +95,7 @@ def compare(
                 return _write(client.comparison_text("overview" if every else "comparison", kind, query))
             if every:
                 overview = client.overview(experiment, baseline=baseline, which=epoch)
-                return _show(overview, overview_view(overview), kind)
+                return _show(overview, render_overview(overview), kind)
             found = client.comparison(
                 experiment,
                 baseline=baseline,
@@ -100,7 +107,7 @@ def compare(
             )
         except ApiError as error:
             raise _nearest(client, error, experiment) from None
-    return _show(found, comparison_view(found), kind)
+    return _show(found, render_comparison(found), kind)
 
 
 def claims(
@@ -137,7 +144,7 @@ def claims(
             )
         except ApiError as error:
             raise _nearest(client, error, experiment) from None
-    return _show(found, claims_view(found), kind)
+    return _show(found, render_claims(found), kind)
 
 
 def table(
@@ -173,7 +180,7 @@ def table(
     """
     kind, epoch = _format(format, as_json=as_json), _which(which)
     if test not in _TESTS:
-        raise exit_codes.Stop(f"--test {test}: one of {', '.join(_TESTS)}", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit(f"--test {test}: one of {', '.join(_TESTS)}", exit_codes.BAD_INPUT)
     wanted = _seeds(seeds) if seeds is not None else []
     query: Query = {
         "experiment": experiment or [],
@@ -208,8 +215,8 @@ def table(
     if not found.rows and kind == "text":
         typer.echo("no experiment is kept by these filters; `dkd experiments` lists all", err=True)
         return exit_codes.OK
-    _show(found, table_view(found), kind)
-    commands = commands_of(found)
+    _show(found, render_table(found), kind)
+    commands = missing_run_commands(found)
     if kind == "text" and commands:
         typer.echo("\nTo queue what is missing:")
         for command in commands:
@@ -233,18 +240,18 @@ def _write(text: str) -> int:
 def _format(format: str, *, as_json: bool) -> Literal["text", "json"] | TextFormat:
     """The format that is asked for. Raises Stop for another, and where --json says otherwise."""
     if as_json and format not in ("text", "json"):
-        raise exit_codes.Stop(f"--json and --format {format} say different things", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit(f"--json and --format {format} say different things", exit_codes.BAD_INPUT)
     match "json" if as_json else format:
         case "text" | "json" | "csv" | "markdown" | "latex" as known:
             return known
-    raise exit_codes.Stop(f"--format {format}: one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
+    raise exit_codes.CliExit(f"--format {format}: one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
 
 
 def _which(which: str) -> Which:
     try:
         return _WHICH[which.replace("_", "-")]
     except KeyError:
-        raise exit_codes.Stop(f"--which {which}: one of {', '.join(_WHICH)}", exit_codes.BAD_INPUT) from None
+        raise exit_codes.CliExit(f"--which {which}: one of {', '.join(_WHICH)}", exit_codes.BAD_INPUT) from None
 
 
 def _seeds(text: str) -> list[int]:
@@ -253,10 +260,10 @@ def _seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise exit_codes.Stop(f"--seeds {text}: as 0-4 or 0,1,2", exit_codes.BAD_INPUT)
+            raise exit_codes.CliExit(f"--seeds {text}: as 0-4 or 0,1,2", exit_codes.BAD_INPUT)
         found += range(int(first), int(last or first) + 1)
         if len(found) > 1000:
-            raise exit_codes.Stop(f"--seeds {text}: at most 1,000", exit_codes.BAD_INPUT)
+            raise exit_codes.CliExit(f"--seeds {text}: at most 1,000", exit_codes.BAD_INPUT)
     return list(dict.fromkeys(found))
 
 
@@ -268,4 +275,4 @@ def _nearest(client: Client, error: ApiError, named: list[str]) -> Exception:
     lost = next((name for name in named if repr(name) in str(error)), "")
     close = difflib.get_close_matches(lost, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else "`dkd experiments` lists them"
-    return exit_codes.Stop(f"{error}; {hint}", exit_codes.FAILED)
+    return exit_codes.CliExit(f"{error}; {hint}", exit_codes.FAILED)

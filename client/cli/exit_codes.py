@@ -25,7 +25,7 @@ HELP = (
 )
 
 
-class Stop(Exception):  # noqa: N818 (not always an error)
+class CliExit(Exception):  # noqa: N818 (not always an error)
     """Ends the command with a code and a sentence."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
@@ -36,16 +36,16 @@ class Stop(Exception):  # noqa: N818 (not always an error)
 def end_unread() -> None:
     """Ends a command that only shows, once its output has lost its reader, as SIGPIPE would. Raises Stop."""
     if output_streams.reader_gone():
-        raise Stop("", UNREAD)
+        raise CliExit("", UNREAD)
 
 
-def unwritable(where: str, error: OSError) -> Stop:
+def unwritable(where: str, error: OSError) -> CliExit:
     """That something could not be written there: bad input where there is no such place, or not for this user."""
     misplaced = isinstance(
         error, FileExistsError | FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError
     )
     reason = "it is a file, and should be a folder" if isinstance(error, FileExistsError) else error.strerror or error
-    return Stop(f"{where}: {reason}", BAD_INPUT if misplaced else FAILED)
+    return CliExit(f"{where}: {reason}", BAD_INPUT if misplaced else FAILED)
 
 
 def explain(error: Exception) -> int:
@@ -53,14 +53,18 @@ def explain(error: Exception) -> int:
     lines, code = _lines(error)
     for line in lines:
         sys.stderr.write(f"dkd: {' '.join(line.split())}\n")
-    if code == FAILED and not isinstance(error, ApiError | Stop | typer.TyperException) and os.environ.get("DKD_DEBUG"):
+    if (
+        code == FAILED
+        and not isinstance(error, ApiError | CliExit | typer.TyperException)
+        and os.environ.get("DKD_DEBUG")
+    ):
         traceback.print_exception(error)
     return code
 
 
 def _lines(error: Exception) -> tuple[list[str], int]:
     match error:
-        case Stop():
+        case CliExit():
             return [str(error)] if str(error) else [], error.code
         case SpecError():
             return [str(problem) for problem in error.problems], BAD_INPUT

@@ -9,8 +9,17 @@ import typer
 from rich.table import Table
 
 from client.cli import exit_codes
-from client.cli.options import JsonFlag, SetOption, connected, parse_change, read_plain, read_stdin, told_as, write_json
-from client.rendering.tables import console_for, preview_view
+from client.cli.options import (
+    JsonFlag,
+    SetOption,
+    connected,
+    map_field_errors,
+    parse_change,
+    read_plain,
+    read_stdin,
+    write_json,
+)
+from client.rendering.tables import console_for, render_preview
 from core.protocol.submissions import SweepPreview
 from core.specs import parse_sweep
 from core.specs.loading import text_of
@@ -20,7 +29,7 @@ _TEACHERS_NAMED = 3
 Named = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name or id.")]
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     for command in (sweep, clone, tag, note, archive, unarchive, delete):
         app.command(epilog=exit_codes.HELP)(command)
 
@@ -72,13 +81,13 @@ def clone(
     (--set teacher.training=null trains one as the students are). Labels that nobody typed follow the methods.
     """
     wanted: dict[str, Any] = dict(parse_change(change) for change in changes or [])
-    with connected() as client, told_as(name=f"--name {name!r}: 1 to 100 characters"):
+    with connected() as client, map_field_errors(name=f"--name {name!r}: 1 to 100 characters"):
         if dry_run:
             shown = client.preview_clone(experiment, name=name, changes=wanted)
             if as_json:
                 write_json(shown)
             else:
-                console_for().print(preview_view(shown))
+                console_for().print(render_preview(shown))
             return exit_codes.OK
         made = client.clone(experiment, name=name, changes=wanted)
     for note in made.warnings:
@@ -107,10 +116,10 @@ def tag(
             off = [item[1:] for item in tags if item.startswith("-")]
             more = [item for item in tags if not item.startswith("-")]
             text = "TAG: 1 to 40 characters each, no space or comma; an experiment has at most 20"
-            with told_as(tags=text, add_tags=text, remove_tags=text):
-                found = client.change_experiment(experiment, add_tags=more, remove_tags=off)
+            with map_field_errors(tags=text, add_tags=text, remove_tags=text):
+                found = client.experiments.update(experiment, add_tags=more, remove_tags=off)
         else:
-            found = client.experiment(experiment)
+            found = client.experiments.get(experiment)
     if as_json:
         write_json(found)
     else:
@@ -126,11 +135,11 @@ def note(
     as_json: JsonFlag = False,
 ) -> int:
     """Show or change an experiment's notes."""
-    with connected() as client, told_as(notes="TEXT: at most 10,000 characters, none of them NUL"):
+    with connected() as client, map_field_errors(notes="TEXT: at most 10,000 characters, none of them NUL"):
         if text is None:
-            found = client.experiment(experiment)
+            found = client.experiments.get(experiment)
         else:
-            found = client.change_experiment(experiment, notes=text_of(read_stdin()) if text == "-" else text)
+            found = client.experiments.update(experiment, notes=text_of(read_stdin()) if text == "-" else text)
     if as_json:
         write_json(found)
     elif text is None:
@@ -158,10 +167,10 @@ def delete(
     Refused while one of its runs lives; a teacher that other experiments use stays.
     """
     with connected() as client:
-        found = client.experiment(experiment)
+        found = client.experiments.get(experiment)
         if not yes:
             if not sys.stdin.isatty():
-                raise exit_codes.Stop(f"{found.name} would be gone for good; say --yes", exit_codes.BAD_INPUT)
+                raise exit_codes.CliExit(f"{found.name} would be gone for good; say --yes", exit_codes.BAD_INPUT)
             typer.confirm(f"delete {found.name} with {len(found.runs)} run(s) and their files?", abort=True)
         client.delete_experiment(found.id)
     if as_json:

@@ -12,13 +12,13 @@ from client.cli.options import JsonFlag, SetOption, SpecArgument, at_least_one, 
 from client.cli.targets import find
 from client.client import Client
 from client.errors import ApiError
-from client.progress import Snapshot, ended_line, of_experiment, of_run, watch
-from client.rendering.comparisons import comparison_view
-from client.rendering.tables import console_for, experiments_table, preview_view
+from client.progress import Snapshot, ended_text
+from client.rendering.comparisons import render_comparison
+from client.rendering.tables import console_for, experiments_table, render_preview
 from core.protocol.public import Experiment
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     app.command(epilog=exit_codes.HELP)(submit)
     app.command(epilog=exit_codes.HELP)(preview)
     app.command(name="watch", epilog=exit_codes.HELP)(watch_command)
@@ -62,7 +62,7 @@ def preview(spec: SpecArgument, changes: SetOption = None, as_json: JsonFlag = F
     if as_json:
         write_json(found)
     else:
-        console_for().print(preview_view(found))
+        console_for().print(render_preview(found))
     return exit_codes.OK
 
 
@@ -79,11 +79,11 @@ def watch_command(
         if isinstance(found, Experiment):
             return follow_experiment(client, found.id, as_json=as_json)
         progress = console_for(sys.stderr) if as_json else console_for()
-        seen = watch(client, lambda: of_run(client, found.id), progress, tick=exit_codes.end_unread)
+        seen = client.runs.watch(found.id, progress, tick=exit_codes.end_unread)
         if as_json:
             write_json(client.run(found.id))
         else:
-            console_for().print(ended_line(seen.runs[0]))
+            console_for().print(ended_text(seen.runs[0]))
     return verdict(seen)
 
 
@@ -127,7 +127,7 @@ def follow_experiment(client: Client, experiment: str, *, as_json: bool) -> int:
     """Watch to the end, then print the result. With JSON, progress goes to stderr and the experiment to stdout."""
     progress = console_for(sys.stderr) if as_json else console_for()
     try:
-        seen = watch(client, lambda: of_experiment(client, experiment), progress, tick=exit_codes.end_unread)
+        seen = client.experiments.watch(experiment, progress, tick=exit_codes.end_unread)
     except KeyboardInterrupt:
         typer.echo(f"the runs go on; `dkd watch {experiment}` follows, `dkd cancel {experiment}` ends them", err=True)
         raise
@@ -149,12 +149,12 @@ def show_result(client: Client, experiment: str) -> None:
         return
     console = console_for()
     console.print()
-    console.print(comparison_view(found))
+    console.print(render_comparison(found))
 
 
 def verdict(seen: Snapshot) -> int:
     """0 where every run succeeded; else 1, each other run named on stderr."""
     others = [run for run in seen.runs if run.state != "succeeded"]
     for run in others:
-        typer.echo(f"dkd: {ended_line(run).plain.removeprefix('✗ ')}; `dkd show {run.id}` says more", err=True)
+        typer.echo(f"dkd: {ended_text(run).plain.removeprefix('✗ ')}; `dkd show {run.id}` says more", err=True)
     return exit_codes.FAILED if others else exit_codes.OK

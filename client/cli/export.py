@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from client.address import normalize_url
 from client.cli import exit_codes
 from client.cli.arguments import path_of
 from client.cli.options import connected
 from client.cli.targets import find
 from client.client import Client
-from client.connection import usable_url
 from client.errors import ClientSettingsError
 from client.exporters import mlflow, tensorboard
 from client.exporters.series import DownsampledError
@@ -24,7 +24,7 @@ from core.specs import dump_text, starting_point
 _FORMATS = ("json", "csv", "spec", "tensorboard", "mlflow")
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     app.command(epilog=exit_codes.HELP)(export)
 
 
@@ -46,13 +46,13 @@ def export(
     `dkd submit -`. tensorboard: event files, a folder a run. mlflow: runs on a tracking server, each sent once.
     """
     if format not in _FORMATS:
-        raise exit_codes.Stop(f"--format {format}: one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit(f"--format {format}: one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
     if format == "mlflow" and to is None:
-        raise exit_codes.Stop("--format mlflow needs --to, as http://127.0.0.1:5000", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit("--format mlflow needs --to, as http://127.0.0.1:5000", exit_codes.BAD_INPUT)
     if to is not None:
         _check_server(format, to)
     if format == "tensorboard" and out is None:
-        raise exit_codes.Stop("--format tensorboard needs --out, a folder", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit("--format tensorboard needs --out, a folder", exit_codes.BAD_INPUT)
     with connected() as client:
         found = find(client, target)
         try:
@@ -69,24 +69,24 @@ def export(
         except OSError as error:
             raise exit_codes.unwritable(f"--out {out}" if out else "stdout", error) from None
         except (tensorboard.MissingPackageError, mlflow.MlflowError, DownsampledError) as error:
-            raise exit_codes.Stop(str(error), exit_codes.FAILED) from None
+            raise exit_codes.CliExit(str(error), exit_codes.FAILED) from None
     return exit_codes.OK
 
 
 def _check_server(format: str, to: str) -> None:
     """Raises Stop where --to has nothing to say, or is no address."""
     if format != "mlflow":
-        raise exit_codes.Stop(f"--to {to}: only with --format mlflow", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit(f"--to {to}: only with --format mlflow", exit_codes.BAD_INPUT)
     try:
-        usable_url(to)
+        normalize_url(to)
     except ClientSettingsError as error:
-        raise exit_codes.Stop(f"--to {error}", exit_codes.BAD_INPUT) from None
+        raise exit_codes.CliExit(f"--to {error}", exit_codes.BAD_INPUT) from None
 
 
 def _text(client: Client, found: Experiment | Run, format: str) -> str:
     if format == "csv":
         if isinstance(found, Run):
-            raise exit_codes.Stop("csv is of an experiment, a row a run; name one", exit_codes.BAD_INPUT)
+            raise exit_codes.CliExit("csv is of an experiment, a row a run; name one", exit_codes.BAD_INPUT)
         return client.experiment_csv(found.id)
     if format == "json":
         record = client.run_record(found.id) if isinstance(found, Run) else client.experiment_record(found.id)
@@ -94,7 +94,7 @@ def _text(client: Client, found: Experiment | Run, format: str) -> str:
     if isinstance(found, Run):
         spec = client.run_record(found.id).repeat
         if spec is None:
-            raise exit_codes.Stop(
+            raise exit_codes.CliExit(
                 "a teacher has no spec of its own; its students bring it with them", exit_codes.BAD_INPUT
             )
     else:

@@ -19,7 +19,7 @@ from core.protocol.artifacts import UPLOAD_NAME
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")]
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     for command in (artifacts, download, upload, uploads):
         app.command(epilog=exit_codes.HELP)(command)
 
@@ -55,7 +55,7 @@ def download(
         items = client.artifacts(found.id).items
         item = next((item for item in items if name in (item.name, item.id)), None)
         if item is None:
-            raise exit_codes.Stop(f"run {found.id} has no file {name!r}; `dkd artifacts {found.id}` lists them")
+            raise exit_codes.CliExit(f"run {found.id} has no file {name!r}; `dkd artifacts {found.id}` lists them")
         to = out or Path(Path(item.name).name)
         try:
             client.download(found.id, item.id, to)
@@ -82,12 +82,12 @@ def upload(
     if not re.fullmatch(UPLOAD_NAME, called):
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", called).lstrip("._-")[:100] or "NAME"
         text = f"{called!r} cannot be a name in specs (letters, digits and . _ - only, at most 100)"
-        raise exit_codes.Stop(f"{text}; give another one: --name {plain}", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit(f"{text}; give another one: --name {plain}", exit_codes.BAD_INPUT)
     with connected() as client:
         try:
             made = client.upload_teacher(file, name=called)
         except OSError as error:
-            raise exit_codes.Stop(f"{file}: {error.strerror or error}", exit_codes.BAD_INPUT) from None
+            raise exit_codes.CliExit(f"{file}: {error.strerror or error}", exit_codes.BAD_INPUT) from None
     if as_json:
         write_json(made)
     else:
@@ -102,13 +102,13 @@ def _refuse_other_forms(file: Path) -> None:
     """
     try:
         if not file.is_file() and file.exists():
-            raise exit_codes.Stop(f"{file} is no regular file", exit_codes.BAD_INPUT)
+            raise exit_codes.CliExit(f"{file} is no regular file", exit_codes.BAD_INPUT)
         with file.open("rb") as opened:
             head = opened.read(9)
     except OSError as error:
-        raise exit_codes.Stop(f"{file}: {error.strerror or error}", exit_codes.BAD_INPUT) from None
+        raise exit_codes.CliExit(f"{file}: {error.strerror or error}", exit_codes.BAD_INPUT) from None
     if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise exit_codes.Stop(
+        raise exit_codes.CliExit(
             f"{file} is a checkpoint of PyTorch, and uploads are safetensors files: `python -m core convert {file} "
             f"{file.stem}.safetensors --model MODEL --num-classes C` makes one of it",
             exit_codes.BAD_INPUT,

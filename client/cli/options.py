@@ -12,7 +12,7 @@ import typer
 from pydantic import BaseModel
 
 from client.cli.arguments import path_of
-from client.cli.exit_codes import BAD_INPUT, Stop
+from client.cli.exit_codes import BAD_INPUT, CliExit
 from client.client import Client
 from common.terminal import printable_json
 from core.specs import Problem, SpecError, load_bytes, load_file, load_text, parse_experiment, with_field
@@ -45,7 +45,7 @@ def connected() -> Iterator[Client]:
 
 
 @contextmanager
-def told_as(**fields: str) -> Iterator[None]:
+def map_field_errors(**fields: str) -> Iterator[None]:
     """Says what is wrong with a field of a request in words of the command line: its option, and what it takes."""
     try:
         yield
@@ -134,5 +134,5 @@ def plugins() -> list[str]:
 def at_least_one(limit: int) -> int:
     """A count that an option gives. Raises Stop below 1."""
     if limit < 1:
-        raise Stop(f"--limit {limit}: at least 1", BAD_INPUT)
+        raise CliExit(f"--limit {limit}: at least 1", BAD_INPUT)
     return limit

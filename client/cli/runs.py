@@ -14,7 +14,7 @@ from client.cli import exit_codes
 from client.cli.options import JsonFlag, at_least_one, connected, write_json
 from client.cli.targets import find, one_run
 from client.client import Client
-from client.rendering.tables import console_for, experiment_view, run_view, runs_table
+from client.rendering.tables import console_for, render_experiment, render_run, runs_table
 from common.terminal import printable_json
 from core.protocol.public import TERMINAL, Experiment, LogLine, Run, RunPage, RunSummary
 
@@ -33,7 +33,7 @@ class Changed(BaseModel):
     runs: list[RunSummary] = Field(default_factory=list)
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     app.command(name="runs", epilog=exit_codes.HELP)(list_runs)
     app.command(epilog=exit_codes.HELP)(show)
     app.command(epilog=exit_codes.HELP)(logs)
@@ -66,7 +66,7 @@ def list_runs(
     """List runs, newest first unless sorted otherwise."""
     for name in state or []:
         if name not in _STATES:
-            raise exit_codes.Stop(f"--state {name}: one of {', '.join(_STATES)}", exit_codes.BAD_INPUT)
+            raise exit_codes.CliExit(f"--state {name}: one of {', '.join(_STATES)}", exit_codes.BAD_INPUT)
     wanted = at_least_one(limit)
     found: list[RunSummary] = []
     cursor: str | None = None
@@ -116,7 +116,7 @@ def show(target: Target, as_json: JsonFlag = False) -> int:
     if as_json:
         write_json(found)
     else:
-        console_for().print(experiment_view(found) if isinstance(found, Experiment) else run_view(found))
+        console_for().print(render_experiment(found) if isinstance(found, Experiment) else render_run(found))
     return exit_codes.OK
 
 

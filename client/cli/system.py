@@ -8,12 +8,12 @@ import typer
 
 from client.cli import exit_codes
 from client.cli.options import JsonFlag, connected, write_json
-from client.rendering.tables import catalog_table, console_for, teachers_table, workers_view
+from client.rendering.tables import catalog_table, console_for, render_workers, teachers_table
 
 _PARTS = ("methods", "models", "datasets", "metrics")
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     group = typer.Typer(invoke_without_command=True, epilog=exit_codes.HELP, rich_markup_mode=None)
     group.callback()(workers)
     group.command(epilog=exit_codes.HELP)(drain)
@@ -31,7 +31,7 @@ def workers(context: typer.Context, as_json: JsonFlag = False) -> None:
     if as_json:
         write_json(found)
     elif found.items:
-        console_for().print(workers_view(found.items))
+        console_for().print(render_workers(found.items))
     else:
         typer.echo("no worker has registered yet")
 
@@ -82,7 +82,7 @@ def catalog(
     Methods, models and data sets with their parameters, and the metrics; --json has the schemas.
     """
     if part is not None and part not in _PARTS:
-        raise exit_codes.Stop(f"{part}: one of {', '.join(_PARTS)}", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit(f"{part}: one of {', '.join(_PARTS)}", exit_codes.BAD_INPUT)
     with connected() as client:
         found = client.catalog()
     if as_json:

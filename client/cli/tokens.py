@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from client.cli import exit_codes
-from client.cli.options import JsonFlag, connected, told_as, write_json
+from client.cli.options import JsonFlag, connected, map_field_errors, write_json
 from client.rendering.tables import console_for
 from core.protocol.access import Scope, TokenInfo
 
@@ -17,7 +17,7 @@ _SCOPES: tuple[Scope, ...] = get_args(Scope)
 group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     app.add_typer(group, name="token", help="Make, list and revoke tokens. For admins.", epilog=exit_codes.HELP)
 
 
@@ -38,12 +38,12 @@ def create(
     """
     scopes = [known for known in _SCOPES if known in scope]
     if unknown := [name for name in scope if name not in _SCOPES]:
-        raise exit_codes.Stop(f"--scope {unknown[0]}: one of {', '.join(_SCOPES)}", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit(f"--scope {unknown[0]}: one of {', '.join(_SCOPES)}", exit_codes.BAD_INPUT)
     words = {
         "name": f"NAME {name!r}: 1 to 100 characters on one line, no space at either end",
         "expires_in_days": f"--days {days}: more than 0, at most 3650",
     }
-    with connected() as client, told_as(**words):
+    with connected() as client, map_field_errors(**words):
         made = client.create_token(name, scopes, expires_in_days=days)
     if as_json:
         write_json(made)
@@ -75,7 +75,7 @@ def revoke(
         named = [item for item in client.tokens().items if token in (item.id, item.name)]
         live = [item for item in named if item.state == "active"] or named
         if not live:
-            raise exit_codes.Stop(f"there is no token {token!r}; `dkd token list` lists them")
+            raise exit_codes.CliExit(f"there is no token {token!r}; `dkd token list` lists them")
         revoked = client.revoke_token(live[0].id)
     if as_json:
         write_json(revoked)

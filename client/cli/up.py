@@ -30,7 +30,7 @@ then opens nothing more. Whoever cannot read the home cannot make one.
 """
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     app.command(help=_HELP, short_help="Start the embedded stack on this machine.")(up)
     app.command("open", help=_OPEN_HELP, short_help=_OPEN_SHORT, epilog=exit_codes.HELP)(open_dashboard)
 
@@ -54,11 +54,11 @@ def up(
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Only backend and worker.")] = False,
 ) -> int:
     # Imported here: the other commands need none of it.
-    from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested, embedded
+    from client.stack import HomeBusyError, Stack, StackError, StackOptions, StopRequested, StopSignals, embedded_plan
     from client.stack.services import default_slots, missing_packages
     from common.home import Home
 
-    options = Options(
+    options = StackOptions(
         home=Home(Path(os.path.expanduser(home)).absolute()) if home else Home.find(),
         port=port,
         dashboard_port=dashboard_port,
@@ -68,8 +68,8 @@ def up(
         dashboard=not no_dashboard,
     )
     if missing := missing_packages(dashboard=options.dashboard):
-        raise exit_codes.Stop(f"not installed here: pip install 'dkd-lab[{','.join(missing)}]'")
-    with Signals() as signals, Stack(options, embedded(options), signals, typer.echo) as stack:
+        raise exit_codes.CliExit(f"not installed here: pip install 'dkd-lab[{','.join(missing)}]'")
+    with StopSignals() as signals, Stack(options, embedded_plan(options), signals, typer.echo) as stack:
         try:
             typer.echo(f"starting on {options.home.path} …")
             stack.start()
@@ -80,11 +80,11 @@ def up(
             stack.stop()
             say("stopped")
         except HomeBusyError as error:
-            raise exit_codes.Stop(str(error)) from None
+            raise exit_codes.CliExit(str(error)) from None
         except StackError as error:
             for line in error.lines:
                 sys.stderr.write(f"  {line}\n")
-            raise exit_codes.Stop(str(error)) from None
+            raise exit_codes.CliExit(str(error)) from None
         except OSError as error:
             raise exit_codes.unwritable(str(options.home.path), error) from None
     return exit_codes.OK
@@ -107,13 +107,13 @@ def open_dashboard(
     holder = HomeLock(found.path).holder()
     address = url or (holder.dashboard_url if holder else "")
     if not address:
-        raise exit_codes.Stop(
+        raise exit_codes.CliExit(
             f"no dashboard runs on {found.path}; `dkd up` starts one, --home or DKD_HOME names another"
         )
     try:
         typer.echo(Door(found).address(address, page.lstrip("/")))
     except OSError as error:
-        raise exit_codes.Stop(f"{found.path}: {error.strerror or error}") from None
+        raise exit_codes.CliExit(f"{found.path}: {error.strerror or error}") from None
     return exit_codes.OK
 
 

@@ -28,7 +28,7 @@ _VERDICTS = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
 _STYLES = {"better": "bold green", "worse": "red"}
 
 
-def comparison_view(comparison: Comparison) -> RenderableType:
+def render_comparison(comparison: Comparison) -> RenderableType:
     """The result: a row a method, convergence, then what the numbers hold for and what they allow one to say."""
     unit = f" ({comparison.unit})" if comparison.unit else ""
     value = f"{comparison.title or comparison.metric}{unit}"
@@ -85,7 +85,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     return lines
 
 
-def overview_view(overview: Overview) -> RenderableType:
+def render_overview(overview: Overview) -> RenderableType:
     """A row a metric: each method's mean, and its difference to the baseline."""
     labels = [cell.label for cell in overview.rows[0].cells] if overview.rows else []
     others = [label for label in labels if label != overview.baseline]
@@ -107,7 +107,7 @@ def overview_view(overview: Overview) -> RenderableType:
     return Group(made, Text(), *(Text(note) for note in notes))
 
 
-def claims_view(claims: Claims) -> RenderableType:
+def render_claims(claims: Claims) -> RenderableType:
     """A block a claim: the verdict first, then the numbers and the reason."""
     parts: list[RenderableType] = []
     said = 0
@@ -124,7 +124,7 @@ def claims_view(claims: Claims) -> RenderableType:
     return Group(*parts, Text(), *(Text(note) for note in notes))
 
 
-def table_view(found: Table) -> RenderableType:
+def render_table(found: Table) -> RenderableType:
     """The paper's table, what is missing from it, and its notes."""
     unit = f" ({found.unit})" if found.unit else ""
     made = table("setting", "teacher", *found.methods, numbers=("teacher", *found.methods))
@@ -147,7 +147,7 @@ def table_view(found: Table) -> RenderableType:
     return Group(made, Text(), *(Text(line) for line in lines))
 
 
-def commands_of(found: Table) -> list[str]:
+def missing_run_commands(found: Table) -> list[str]:
     """What would queue the missing seeds; to be printed unbroken, so that a line can be pasted."""
     return [command for row in found.rows for command in row.commands]
 

@@ -91,7 +91,7 @@ def epochs(run: RunSummary) -> str:
     return f"{min(run.epoch, run.total_epochs):.0f}/{run.total_epochs}" if run.total_epochs else ""
 
 
-def name_of(run: RunSummary) -> str:
+def run_name(run: RunSummary) -> str:
     """How a line names a run: its label and its seed."""
     return f"{run.label} seed {run.seed}"
 
@@ -131,7 +131,7 @@ def experiments_table(experiments: Iterable[ExperimentSummary]) -> Table:
     return made
 
 
-def experiment_view(experiment: Experiment) -> RenderableType:
+def render_experiment(experiment: Experiment) -> RenderableType:
     """An experiment: what it is, how far it is, its runs."""
     counts = ", ".join(f"{count} {name}" for name, count in experiment.counts.model_dump().items() if count)
     teacher = f"{experiment.teacher_model} → " if experiment.teacher_model else ""
@@ -144,7 +144,7 @@ def experiment_view(experiment: Experiment) -> RenderableType:
     return Group(*lines, Text(), runs_table(experiment.runs, with_experiment=False))
 
 
-def run_view(run: Run) -> RenderableType:
+def render_run(run: Run) -> RenderableType:
     """A run: what it trains, how far it is, its tries, and how it failed."""
     facts = table("", "")
     facts.show_header = False
@@ -164,7 +164,7 @@ def run_view(run: Run) -> RenderableType:
     for name, value in rows:
         if value:
             facts.add_row(name, value)
-    parts: list[RenderableType] = [Text.assemble((name_of(run), "bold"), "  ", state(run.state)), facts]
+    parts: list[RenderableType] = [Text.assemble((run_name(run), "bold"), "  ", state(run.state)), facts]
     if run.reason:
         parts.insert(1, Text(run.reason, style="red" if run.state == "failed" else ""))
     parts[1:1] = [Text(f"note: {item.message}", style="yellow") for item in run.warnings]
@@ -187,7 +187,7 @@ def run_view(run: Run) -> RenderableType:
     return Group(*parts)
 
 
-def workers_view(workers: Sequence[Worker]) -> RenderableType:
+def render_workers(workers: Sequence[Worker]) -> RenderableType:
     """The workers, and below them what runs in their slots, how their GPUs are, and what is wrong."""
     made = table(
         "name", "state", "host", "device", "slots", "busy", "heard of", "labels", "version", numbers=("slots", "busy")
@@ -236,7 +236,7 @@ def teachers_table(teachers: Iterable[TeacherInfo]) -> Table:
     return made
 
 
-def preview_view(preview: Preview) -> RenderableType:
+def render_preview(preview: Preview) -> RenderableType:
     """What a spec would make."""
     made = table("method", "model", "seed", "", numbers=("seed",))
     for item in preview.runs:

@@ -45,7 +45,7 @@ class HomeLock:
         self.path = home / "stack.lock"
         self._descriptor: int | None = None
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Make the home where it is not there, and hold it. Raises HomeBusyError, or OSError where that fails."""
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -58,9 +58,9 @@ class HomeLock:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
-        self.tell()
+        self.publish()
 
-    def tell(self, api_url: str = "", dashboard_url: str = "") -> None:
+    def publish(self, api_url: str = "", dashboard_url: str = "") -> None:
         """Write down where the stack answers, for whoever comes second."""
         if self._descriptor is None:
             return

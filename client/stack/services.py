@@ -53,7 +53,7 @@ def default_slots() -> int:
 
 
 @dataclass(frozen=True)
-class Options:
+class StackOptions:
     """How a stack is to run.
 
     Attributes:
@@ -99,7 +99,7 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StackPlan:
     """The services of a stack, made for the ports that were chosen.
 
     Attributes:
@@ -115,7 +115,7 @@ class Plan:
     dashboard: Callable[[int], Service] | None
 
 
-def environment(options: Options, api_url: str) -> dict[str, str]:
+def environment(options: StackOptions, api_url: str) -> dict[str, str]:
     """Settings of every service, from this process's environment and the stack's own."""
     made = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     made |= {
@@ -153,7 +153,7 @@ def missing_packages(*, dashboard: bool) -> list[str]:
     return [extra for extra, modules in wanted.items() if any(find_spec(module) is None for module in modules)]
 
 
-def embedded(options: Options) -> Plan:
+def embedded_plan(options: StackOptions) -> StackPlan:
     """The real services."""
     python = sys.executable
     home = options.home
@@ -175,7 +175,7 @@ def embedded(options: Options) -> Plan:
         command += ["--browser.gatherUsageStats", "false", "--browser.serverAddress", LOOPBACK]
         return Service("dashboard", command, lambda: _answers(f"http://{LOOPBACK}:{port}/_stcore/health"))
 
-    return Plan(
+    return StackPlan(
         prepare={"migrate": [python, "-m", "backend", "migrate"]},
         backend=backend,
         worker=worker,

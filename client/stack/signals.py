@@ -22,7 +22,7 @@ class StopRequested(KeyboardInterrupt):
         self.number = number
 
 
-class Signals:
+class StopSignals:
     """While open, remembers signals; ``check`` raises StopRequested. Must be used in the main thread.
 
     A handler that raised would do so between a process's start and its being written down, and leave it behind.

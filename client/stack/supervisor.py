@@ -15,8 +15,8 @@ from typing import Self
 from client.stack import ports
 from client.stack.lock import HomeLock
 from client.stack.process import MARK, ServiceProcess, end_marked
-from client.stack.services import Options, Plan, Service, dashboard_login, environment
-from client.stack.signals import Signals
+from client.stack.services import Service, StackOptions, StackPlan, dashboard_login, environment
+from client.stack.signals import StopSignals
 from common.one_time_address import Door
 
 _POLL_SECONDS = 0.1
@@ -58,7 +58,9 @@ class Stack:
         say: takes a sentence for the person.
     """
 
-    def __init__(self, options: Options, plan: Plan, signals: Signals, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: StackOptions, plan: StackPlan, signals: StopSignals, say: Callable[[str], None]
+    ) -> None:
         self.options = options
         self.home = options.home
         self.api_url = ""
@@ -88,7 +90,7 @@ class Stack:
         """
         os.umask(0o077)
         self._make_private()
-        self._lock.take()
+        self._lock.acquire()
         self._open = True
         for name, command in self._plan.prepare.items():
             self._run_to_end(name, command)
@@ -98,13 +100,13 @@ class Stack:
         fresh = self.home.api_url.with_suffix(".new")
         fresh.write_text(self.api_url + "\n", encoding="utf-8")
         fresh.replace(self.home.api_url)
-        self._lock.tell(self.api_url)
+        self._lock.publish(self.api_url)
         worker = self._spawn(self._plan.worker(self.api_url))
         if self._plan.dashboard:
             taken = self._start_on_port(self._plan.dashboard, self.options.dashboard_port, {port})
             self.dashboard_url = f"http://{ports.LOOPBACK}:{taken}"
         self._await_ready(worker)
-        self._lock.tell(self.api_url, self.dashboard_url)
+        self._lock.publish(self.api_url, self.dashboard_url)
 
     def dashboard_address(self, page: str = "") -> str:
         """Where a person opens the dashboard: a fresh one-time address, unless people come in by another way.

@@ -14,6 +14,7 @@ import yaml
 
 from client import ApiError, Client, ClientSettingsError
 from client.cli.app import run as dkd
+from client.resources import Runs
 from tests import served
 from tests.backend.lab import plain, spec
 
@@ -93,20 +94,20 @@ def test_files_come_and_go(client: Client, url: str, tmp_path: Path) -> None:
 
 
 def test_a_stream_that_breaks_is_gone_on_with(client: Client, url: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("client.client._AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("client.resources.events._RECONNECT_SECONDS", 0.01)
     made = client.submit(plain())
     seen: list[str] = []
     cut = [True]
-    real = Client.events
+    real = Runs.events
 
-    def breaking(self: Client, run_id: str, *, last_event_id: str | None = None) -> Iterator[Any]:
+    def breaking(self: Runs, run_id: str, *, last_event_id: str | None = None) -> Iterator[Any]:
         for event in real(self, run_id, last_event_id=last_event_id):
             yield event
             if event.event == "metrics" and cut:
                 cut.clear()
                 return
 
-    monkeypatch.setattr(Client, "events", breaking)
+    monkeypatch.setattr(Runs, "events", breaking)
 
     def follow() -> None:
         seen.extend(event.event for event in client.follow(made.runs[0].id))

@@ -304,7 +304,7 @@ def test_a_fault_of_ours_is_still_one_line(
     def broken(*_: object) -> None:
         raise KeyError("what")
 
-    monkeypatch.setattr("client.client.Client.workers", broken)
+    monkeypatch.setattr("client.resources.workers.Workers.list", broken)
     assert run(["workers"]) == 1
     (line,) = complaints(capsys)
     assert "KeyError" in line
@@ -318,8 +318,8 @@ def test_up_says_who_holds_the_home(home: Home, capsys: Captured, monkeypatch: p
 
     monkeypatch.setattr("client.stack.services.missing_packages", lambda dashboard: [])
     lock = HomeLock(home.path)
-    lock.take()
-    lock.tell("http://127.0.0.1:8123", "http://127.0.0.1:8567")
+    lock.acquire()
+    lock.publish("http://127.0.0.1:8123", "http://127.0.0.1:8567")
     try:
         assert run(["up"]) == 1
     finally:

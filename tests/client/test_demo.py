@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from client import Client, demo
-from client.stack import HomeLock, Options, Signals
-from client.stack.services import Plan
+from client.stack import HomeLock, StackOptions, StopSignals
+from client.stack.services import StackPlan
 from core.specs import ExperimentSpec
 from tests.client import fakes
 from tests.client.fake_stack import plan
@@ -30,8 +30,8 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend
     before = _children()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("client.demo.missing_packages", lambda dashboard: [])
-    monkeypatch.setattr("client.demo.Options", lambda home: Options(home, free_port(), free_port(), 1, 1))
-    monkeypatch.setattr("client.demo.embedded", _plan)
+    monkeypatch.setattr("client.demo.StackOptions", lambda home: StackOptions(home, free_port(), free_port(), 1, 1))
+    monkeypatch.setattr("client.demo.embedded_plan", _plan)
     fake = FakeBackend(
         {
             "POST /api/v1/experiments": fakes.experiment(),
@@ -44,7 +44,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend
     assert _children() <= before
 
 
-def _plan(options: Options) -> Plan:
+def _plan(options: StackOptions) -> StackPlan:
     return plan(options.home.path, {})
 
 
@@ -61,7 +61,7 @@ def _children() -> set[str]:
 def go(*, ends_by_itself: bool = True) -> tuple[int, str]:
     """The demo's exit code and what it printed."""
     file = io.StringIO()
-    with Signals() as signals:
+    with StopSignals() as signals:
         code = demo.run(Console(file=file, width=200), signals, ends_by_itself=ends_by_itself)
     return code, file.getvalue()
 
@@ -104,8 +104,8 @@ def test_a_name_that_is_taken_gets_a_number(api: FakeBackend) -> None:
 
 def test_beside_another_demo_it_takes_another_home(api: FakeBackend, tmp_path: Path) -> None:
     lock = HomeLock(tmp_path / ".dkd" / "demo")
-    lock.take()
-    lock.tell("http://127.0.0.1:1", "http://127.0.0.1:2")
+    lock.acquire()
+    lock.publish("http://127.0.0.1:1", "http://127.0.0.1:2")
     try:
         code, out = go()
     finally:

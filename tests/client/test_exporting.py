@@ -186,7 +186,7 @@ def test_what_is_no_mlflow_is_named() -> None:
         (["small", "--format", "tensorboard"], 2, "needs --out"),
         (["run-1", "--format", "csv"], 2, "csv is of an experiment"),
         (["small", "--format", "mlflow", "--to", "http://127.0.0.1:1"], 1, "no MLflow server answers"),
-        (["small", "--format", "mlflow", "--to", "foo"], 2, "--to 'foo' is not an address; it begins with http://"),
+        (["small", "--format", "mlflow", "--to", "foo"], 2, "--to 'foo' is not an address: it must begin with http://"),
         (["small", "--to", "http://127.0.0.1:1"], 2, "--to http://127.0.0.1:1: only with --format mlflow"),
         (["small", "--out", "/nonexistent/x"], 2, "--out /nonexistent/x: No such file or directory"),
         (["nobody"], 1, "there is no run and no experiment 'nobody'"),

@@ -71,7 +71,7 @@ def test_gives_up_after_some_tries() -> None:
 
 def test_one_that_does_not_answer_in_time_is_not_waited_for_again() -> None:
     backend = FakeBackend({"GET /api/v1/catalog": httpx.ReadTimeout("timed out")})
-    with pytest.raises(BackendSilent, match=f"the backend at {URL} does not answer \\(no answer in time\\)"):
+    with pytest.raises(BackendSilent, match=f"the backend at {URL} does not answer \\(no response in time\\)"):
         make(backend).catalog()
     assert len(backend.requests) == 1
 
@@ -117,9 +117,9 @@ def test_another_program_at_the_address(answer: httpx.Response) -> None:
     [
         (httpx.Response(403, html="<html><title>Access\ndenied</title>"), "status 403, a page titled 'Access denied'"),
         (httpx.Response(200, html="<h1>Sign in</h1>"), "status 200, a page for a browser"),
-        (httpx.Response(302, headers={"Location": "https://sso"}), "status 302, which sends on to https://sso"),
-        (httpx.Response(200, text="hello"), "its reply to GET /api/v1/workers is no WorkerList: Invalid JSON"),
-        (httpx.DecodingError("Error -3"), "its answer cannot be read: Error -3"),
+        (httpx.Response(302, headers={"Location": "https://sso"}), "status 302, a redirect to https://sso"),
+        (httpx.Response(200, text="hello"), "its response to GET /api/v1/workers is no WorkerList: Invalid JSON"),
+        (httpx.DecodingError("Error -3"), "its response cannot be read: Error -3"),
     ],
 )
 def test_what_stands_in_front_of_the_backend_is_told_apart(answer: Any, said: str) -> None:
@@ -253,7 +253,9 @@ def test_ready_says_so_without_raising() -> None:
 
 def test_events_of_a_stream() -> None:
     text = ': hello\nid: 7\nevent: metrics\ndata: {"a":\ndata: 1}\n\nevent: state\ndata: {}\n\ndata: cut off'
-    backend = FakeBackend({"GET /api/v1/runs/r/events": httpx.Response(200, text=text)})
+    backend = FakeBackend(
+        {"GET /api/v1/runs/r/events": httpx.Response(200, text=text, headers={"Content-Type": "text/event-stream"})}
+    )
     found = list(make(backend).events("r", last_event_id="6"))
     assert [(item.id, item.event, item.data) for item in found] == [
         ("7", "metrics", '{"a":\n1}'),
@@ -320,6 +322,6 @@ def test_a_proxy_of_the_environment_is_not_asked_about_loopback(monkeypatch: pyt
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     connection = Connection("http://127.0.0.1:1", None, timeout=1)
-    assert connection.status("/readyz") is None
+    assert connection.probe_status("/readyz") is None
     with pytest.raises(BackendUnreachable, match="connection refused"):
         Client("http://127.0.0.1:1").workers()

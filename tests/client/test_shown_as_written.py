@@ -12,7 +12,6 @@ from rich.console import Console
 
 from client import Client
 from client.cli.app import run
-from client.progress import of_experiment, watch
 from tests.client import fakes
 from tests.client.fakes import FakeBackend, page
 from tests.client.said import stdin_of
@@ -129,6 +128,6 @@ def test_while_it_is_watched() -> None:
     file = io.StringIO()
     with Client("http://127.0.0.1:9", transport=backend.transport()) as client:
         console = Console(file=file, force_terminal=True, color_system=None, width=120)
-        watch(client, lambda: of_experiment(client, "exp-1"), console, interval=0.01)
+        client.experiments.watch("exp-1", console, interval=0.01)
     assert f"{ODD}: 0/2 runs" in file.getvalue()
     assert f"{ODD} seed 0, epoch 2/4" in file.getvalue()

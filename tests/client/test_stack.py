@@ -17,7 +17,7 @@ import pytest
 
 from client.stack import ports
 from client.stack.process import MARK
-from client.stack.services import Options, cores, environment
+from client.stack.services import StackOptions, cores, environment
 from common.home import Home
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
@@ -265,7 +265,7 @@ def test_services_get_this_homes_settings_and_no_others(home: Home, monkeypatch:
     monkeypatch.setenv("DKD_DATABASE_URL", "postgresql://elsewhere/x")
     monkeypatch.setenv("DKD_API_TOKEN", "of-elsewhere")
     monkeypatch.setenv("DKD_LEASE_SECONDS", "60")
-    made = environment(Options(home=home, slots=2, slots_asked=True, threads=3), "http://127.0.0.1:5")
+    made = environment(StackOptions(home=home, slots=2, slots_asked=True, threads=3), "http://127.0.0.1:5")
     assert "DKD_DATABASE_URL" not in made
     assert "DKD_API_TOKEN" not in made
     assert made["DKD_LEASE_SECONDS"] == "60"
@@ -273,12 +273,12 @@ def test_services_get_this_homes_settings_and_no_others(home: Home, monkeypatch:
     assert (made["DKD_SLOTS"], made["DKD_THREADS"]) == ("2", "3")
     assert MARK not in made
     # Where nobody has asked for a number, a machine with GPUs has a training on each instead.
-    free = environment(Options(home=home, slots=2), "")
+    free = environment(StackOptions(home=home, slots=2), "")
     assert (free["DKD_CPU_SLOTS"], "DKD_SLOTS" in free) == ("2", False)
     assert "DKD_THREADS" not in free, "a training then decides by its work"
 
 
 def test_slots_times_threads_fit_the_cores(home: Home) -> None:
-    options = Options(home=home)
+    options = StackOptions(home=home)
     assert 1 <= options.slots <= cores()
     assert options.slots * options.threads_each <= cores()

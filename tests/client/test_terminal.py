@@ -18,7 +18,6 @@ from pydantic import BaseModel, ValidationError
 
 from client import Client
 from client.cli.app import run
-from client.progress import of_experiment, watch
 from client.rendering.tables import console_for
 from common.terminal import printable, printable_json
 from core.events import Failed, Journal, Log
@@ -161,7 +160,7 @@ def test_on_a_terminal_only_the_styles_of_our_own_are_sent() -> None:
     backend = FakeBackend({"GET /api/v1/experiments/exp-1": [poisoned(fakes.experiment(), Experiment), ended]})
     file = Terminal()
     with Client("http://127.0.0.1:9", transport=backend.transport()) as client:
-        watch(client, lambda: of_experiment(client, "exp-1"), console_for(file), interval=0.01)
+        client.experiments.watch("exp-1", console_for(file), interval=0.01)
     shown = file.getvalue()
     # What rich itself sends: colours, moving and erasing lines, hiding the cursor.
     ours = re.compile(r"\x1b\[(?:[0-9;]*[mAK]|\?25[lh]|2K)|\r")

@@ -18,8 +18,7 @@ from rich.console import Console
 
 from client import ApiError, BackendUnreachable, Client
 from client.cli.app import run
-from client.progress import of_experiment, watch
-from client.stack import Signals, StopRequested
+from client.stack import StopRequested, StopSignals
 from core.protocol.public import Experiment, StateCounts
 from tests.client import fakes
 from tests.client.fakes import FakeBackend, problem, run_summary
@@ -43,7 +42,7 @@ def at(first: str, second: str, progress: float, **changes: Any) -> Experiment:
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.progress.time.sleep", lambda _: None)
-    monkeypatch.setattr("client.progress._QUIET_LINE_SECONDS", 0.0)
+    monkeypatch.setattr("client.progress._LINE_INTERVAL_SECONDS", 0.0)
 
 
 def test_submit_watch_prints_progress_then_the_result(
@@ -99,7 +98,7 @@ def test_a_terminal_gets_a_bar_and_the_current_run() -> None:
     client = Client("http://127.0.0.1:9", transport=backend.transport())
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=100)
-    seen = watch(client, lambda: of_experiment(client, "exp-1"), console)
+    seen = client.experiments.watch("exp-1", console)
     assert seen.ended
     assert "━" in file.getvalue()
     assert "100%" in file.getvalue()
@@ -111,34 +110,34 @@ def test_a_backend_that_is_away_for_a_moment_is_waited_for() -> None:
     backend = FakeBackend({EXPERIMENT: answers})
     client = Client("http://127.0.0.1:9", transport=backend.transport())
     console = Console(file=io.StringIO())
-    assert watch(client, lambda: of_experiment(client, "exp-1"), console).ended
+    assert client.experiments.watch("exp-1", console).ended
 
 
 def test_a_backend_that_stays_away_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.progress._PATIENCE_SECONDS", -1.0)
     client = Client("http://127.0.0.1:9", transport=FakeBackend({EXPERIMENT: httpx.ConnectError("x")}).transport())
     with pytest.raises(BackendUnreachable):
-        watch(client, lambda: of_experiment(client, "exp-1"), Console(file=io.StringIO()))
+        client.experiments.watch("exp-1", Console(file=io.StringIO()))
     client = Client("http://127.0.0.1:9", transport=FakeBackend().transport())
     with pytest.raises(ApiError, match="there is no"):
-        watch(client, lambda: of_experiment(client, "exp-1"), Console(file=io.StringIO()))
+        client.experiments.watch("exp-1", Console(file=io.StringIO()))
 
 
 def test_it_says_when_nobody_is_there_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.progress._LONELY_SECONDS", 0.0)
+    monkeypatch.setattr("client.progress._NO_WORKER_NOTICE_SECONDS", 0.0)
     waiting = at("queued", "queued", 0.0)
     backend = FakeBackend({EXPERIMENT: [waiting, waiting, at("succeeded", "succeeded", 1.0)]})
     backend.answers["GET /api/v1/workers"] = {"items": []}
     client = Client("http://127.0.0.1:9", transport=backend.transport())
     file = io.StringIO()
-    watch(client, lambda: of_experiment(client, "exp-1"), Console(file=file))
+    client.experiments.watch("exp-1", Console(file=file))
     assert file.getvalue().count("no worker is online") == 1
 
 
 def test_a_signal_ends_the_watching() -> None:
     backend = FakeBackend({EXPERIMENT: at("running", "queued", 0.25)})
     client = Client("http://127.0.0.1:9", transport=backend.transport())
-    with Signals() as signals:
+    with StopSignals() as signals:
         ticks = _raise_after(3, signal.SIGTERM)
 
         def tick() -> None:
@@ -146,7 +145,7 @@ def test_a_signal_ends_the_watching() -> None:
             signals.check()
 
         with pytest.raises(StopRequested) as caught:
-            watch(client, lambda: of_experiment(client, "exp-1"), Console(file=io.StringIO()), tick=tick)
+            client.experiments.watch("exp-1", Console(file=io.StringIO()), tick=tick)
     assert caught.value.number == signal.SIGTERM
 
 
