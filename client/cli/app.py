@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from client.cli import arguments as typed
-from client.cli import comparisons, exit_codes, experiment_edits, experiments, export, files, runs, system, tokens, up
+from client.cli import (
+    comparisons,
+    doctor,
+    exit_codes,
+    experiment_edits,
+    experiments,
+    export,
+    files,
+    runs,
+    system,
+    tokens,
+    up,
+)
 from client.cli.options import plugins
 from common import output_streams
 from common.terminal import safe_output
@@ -32,6 +44,7 @@ comparisons.register(app)
 export.register(app)
 files.register(app)
 system.register(app)
+doctor.register(app)
 tokens.register(app)
 
 
