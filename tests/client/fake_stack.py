@@ -64,11 +64,11 @@ def plan(home: Path, wishes: dict[str, str]) -> StackPlan:
     def server(name: str, port: int, gate: str) -> Service:
         content = f"{home}:{name}"
         command = [*python, "-c", _SERVER, str(port), gate, content]
-        return Service(name, command, lambda: _answers(port, content), grace=5.0, patience=30.0)
+        return Service(name, command, lambda: _answers(port, content), stop_seconds=5.0, start_seconds=30.0)
 
     def worker(url: str) -> Service:
         command = [*python, "-c", _WORKERS[wishes.get("worker", "well")], str(home)]
-        return Service("worker", command, (home / "child").exists, grace=1.0, patience=30.0)
+        return Service("worker", command, (home / "child").exists, stop_seconds=1.0, start_seconds=30.0)
 
     fails = wishes.get("prepare") == "fails"
     prepare = "print('the database is newer than this program'); raise SystemExit(1)" if fails else "pass"

@@ -58,11 +58,11 @@ def _children() -> set[str]:
     return set(children.read_text().split()) if children.exists() else set()
 
 
-def go(*, ends_by_itself: bool = True) -> tuple[int, str]:
+def go(*, exits_by_itself: bool = True) -> tuple[int, str]:
     """The demo's exit code and what it printed."""
     file = io.StringIO()
     with StopSignals() as signals:
-        code = demo.run(Console(file=file, width=200), signals, ends_by_itself=ends_by_itself)
+        code = demo.run(Console(file=file, width=200), signals, exits_by_itself=exits_by_itself)
     return code, file.getvalue()
 
 
@@ -122,7 +122,7 @@ def test_it_goes_on_until_ctrl_c(api: FakeBackend) -> None:
         return httpx.Response(200, content=fakes.comparison().model_dump_json())
 
     api.answers["GET /api/v1/comparisons"] = pressed
-    code, out = go(ends_by_itself=False)
+    code, out = go(exits_by_itself=False)
     assert code == 0
     assert "until Ctrl-C" in out
 

@@ -14,7 +14,7 @@ import yaml
 
 from client.cli.app import run
 from client.client import Client
-from client.exporters.mlflow import MlflowError, Tracking, send_all
+from client.exporters.mlflow import MlflowError, TrackingServer, send_all
 from core.protocol.public import MetricsReply, Series
 from core.protocol.records import ExperimentRecord, RunRecord
 from core.specs import parse_experiment
@@ -153,7 +153,7 @@ class FakeMlflow:
 
 def test_mlflow_gets_each_run_once(filled: FakeBackend) -> None:
     server = FakeMlflow()
-    with Client() as client, Tracking("http://mlflow", transport=httpx.MockTransport(server)) as tracking:
+    with Client() as client, TrackingServer("http://mlflow", transport=httpx.MockTransport(server)) as tracking:
         record = client.experiment_record("small")
         assert list(send_all(client, tracking, record, record.runs)) == ["dkd (log) seed 0: sent as m0"]
         assert list(send_all(client, tracking, record, record.runs)) == ["dkd (log) seed 0: there already"]
@@ -172,7 +172,7 @@ def test_what_is_no_mlflow_is_named() -> None:
         return httpx.Response(200, text="<html>")
 
     with (
-        Tracking("http://other", transport=httpx.MockTransport(other)) as tracking,
+        TrackingServer("http://other", transport=httpx.MockTransport(other)) as tracking,
         pytest.raises(MlflowError, match="http://other is no MLflow server"),
     ):
         tracking.experiment("x")

@@ -17,7 +17,7 @@ import pytest
 
 from client.stack import ports
 from client.stack.process import MARK
-from client.stack.services import StackOptions, cores, environment
+from client.stack.services import StackOptions, available_cores, environment
 from common.home import Home
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
@@ -265,7 +265,7 @@ def test_services_get_this_homes_settings_and_no_others(home: Home, monkeypatch:
     monkeypatch.setenv("DKD_DATABASE_URL", "postgresql://elsewhere/x")
     monkeypatch.setenv("DKD_API_TOKEN", "of-elsewhere")
     monkeypatch.setenv("DKD_LEASE_SECONDS", "60")
-    made = environment(StackOptions(home=home, slots=2, slots_asked=True, threads=3), "http://127.0.0.1:5")
+    made = environment(StackOptions(home=home, slots=2, explicit_slots=True, threads=3), "http://127.0.0.1:5")
     assert "DKD_DATABASE_URL" not in made
     assert "DKD_API_TOKEN" not in made
     assert made["DKD_LEASE_SECONDS"] == "60"
@@ -280,5 +280,5 @@ def test_services_get_this_homes_settings_and_no_others(home: Home, monkeypatch:
 
 def test_slots_times_threads_fit_the_cores(home: Home) -> None:
     options = StackOptions(home=home)
-    assert 1 <= options.slots <= cores()
-    assert options.slots * options.threads_each <= cores()
+    assert 1 <= options.slots <= available_cores()
+    assert options.slots * options.threads_each <= available_cores()
