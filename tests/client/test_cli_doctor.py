@@ -8,7 +8,7 @@ import pytest
 
 from client.cli.app import run
 from client.doctor import Check, Finding
-from tests.client.said import Captured
+from tests.client.captured import Captured
 
 FINE = Finding(check="python", status="ok", message="Python 3.11.7")
 BAD = Finding(check="clock", status="error", message="90 s ahead", action="synchronise both clocks")

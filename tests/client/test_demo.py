@@ -18,9 +18,9 @@ from client.stack import HomeLock, StackOptions, StopSignals
 from client.stack.services import StackPlan
 from core.specs import ExperimentSpec
 from tests.client import fakes
+from tests.client.captured import Captured
 from tests.client.fake_stack import plan
 from tests.client.fakes import FakeBackend, problem, run_summary
-from tests.client.said import Captured
 from tests.client.test_stack import free_port
 
 
@@ -66,7 +66,7 @@ def go(*, exits_by_itself: bool = True) -> tuple[int, str]:
     return code, file.getvalue()
 
 
-def test_from_nothing_to_a_result(api: FakeBackend, tmp_path: Path) -> None:
+def test_demo_runs_to_the_result_table(api: FakeBackend, tmp_path: Path) -> None:
     code, out = go()
     assert code == 0
     assert api.sent(0)["name"] == "digits-dkd-vs-dkd-align"
@@ -77,7 +77,7 @@ def test_from_nothing_to_a_result(api: FakeBackend, tmp_path: Path) -> None:
     assert out.rstrip().endswith(link.split()[-1])
 
 
-def test_a_run_that_fails_ends_it_with_a_reason(api: FakeBackend, capsys: Captured) -> None:
+def test_a_failed_run_ends_the_demo_with_a_reason(api: FakeBackend, capsys: Captured) -> None:
     api.answers["GET /api/v1/experiments/exp-1"] = _ended("failed")
     api.answers["GET /api/v1/runs/run-2"] = fakes.run(2, log_tail=["last words"])
     code, _ = go()
@@ -88,13 +88,13 @@ def test_a_run_that_fails_ends_it_with_a_reason(api: FakeBackend, capsys: Captur
     assert "last words" in err
 
 
-def test_a_backend_that_refuses_ends_it_with_a_reason(api: FakeBackend, capsys: Captured) -> None:
+def test_a_refusal_of_the_backend_ends_the_demo_with_a_reason(api: FakeBackend, capsys: Captured) -> None:
     api.answers["POST /api/v1/experiments"] = problem(422, "no", ("dataset", "unknown"))
     assert go()[0] == 1
     assert capsys.readouterr().err == "demo: dataset: unknown\n"
 
 
-def test_a_name_that_is_taken_gets_a_number(api: FakeBackend) -> None:
+def test_a_taken_name_gets_a_number(api: FakeBackend) -> None:
     taken = problem(422, "taken", ("name", "is taken"))
     api.answers["POST /api/v1/experiments"] = [taken, taken, fakes.experiment()]
     assert go()[0] == 0
@@ -102,7 +102,7 @@ def test_a_name_that_is_taken_gets_a_number(api: FakeBackend) -> None:
     assert names == ["digits-dkd-vs-dkd-align", "digits-dkd-vs-dkd-align-2", "digits-dkd-vs-dkd-align-3"]
 
 
-def test_beside_another_demo_it_takes_another_home(api: FakeBackend, tmp_path: Path) -> None:
+def test_a_second_demo_uses_another_home(api: FakeBackend, tmp_path: Path) -> None:
     lock = HomeLock(tmp_path / ".dkd" / "demo")
     lock.acquire()
     lock.publish("http://127.0.0.1:1", "http://127.0.0.1:2")
@@ -115,7 +115,7 @@ def test_beside_another_demo_it_takes_another_home(api: FakeBackend, tmp_path: P
     assert (tmp_path / ".dkd" / "demo-2").is_dir()
 
 
-def test_it_goes_on_until_ctrl_c(api: FakeBackend) -> None:
+def test_the_stack_keeps_running_until_ctrl_c(api: FakeBackend) -> None:
     # Ctrl-C is pressed once the result has been asked for.
     def pressed(request: object) -> object:
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -127,7 +127,7 @@ def test_it_goes_on_until_ctrl_c(api: FakeBackend) -> None:
     assert "until Ctrl-C" in out
 
 
-def test_ctrl_c_while_it_trains(api: FakeBackend) -> None:
+def test_ctrl_c_during_training_stops_the_demo(api: FakeBackend) -> None:
     def pressed(request: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
         return httpx.Response(200, content=fakes.experiment().model_dump_json())

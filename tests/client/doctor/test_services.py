@@ -39,7 +39,7 @@ class TestBackend:
         assert ready.status == "error"
         assert "log" in ready.action
 
-    def test_another_program_at_the_address(self, backend: FakeBackend) -> None:
+    def test_another_program_at_the_address_is_not_a_backend(self, backend: FakeBackend) -> None:
         (item,) = services.check_backend()
         assert item.status == "error"
         assert "status 404" in item.message
@@ -58,7 +58,7 @@ class TestBackend:
         assert "http://127.0.0.1:1" in item.message
         assert "secret" not in item.model_dump_json()
 
-    def test_an_address_that_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_invalid_address_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_API_URL", "ftp://someone:secret@host")
         (item,) = services.check_backend()
         assert item.status == "error"
@@ -113,7 +113,7 @@ class TestTokens:
         assert file.status == "error"
         assert "bootstrap" in file.action
 
-    def test_a_token_file_that_is_not_there(self, no_backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_token_file_is_refused(self, no_backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_API_TOKEN_FILE", "/nowhere")
         (item,) = services.check_tokens()
         assert item.status == "error"
