@@ -39,7 +39,8 @@ def atomic_path(
         FileExistsError: ``replace`` is False and the file exists.
         OSError: The file cannot be written or moved.
     """
-    partial = temporary or path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    # A name may be as long as the file system allows, so only its beginning is part of the temporary name.
+    partial = temporary or path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
     try:
         if private:
             partial.unlink(missing_ok=True)  # of a process that was killed, perhaps with another mode

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.atomic_write import atomic_write
 from core.models import build, count_parameters
-from core.models.metadata import InputFormat, Metadata, serialised
+from core.models.metadata import InputFormat, Metadata, serialise
 from core.models.network import WeightsError
 from core.models.weights import load_content, read_weights
 
@@ -25,7 +25,7 @@ class ModelShape:
 
 
 @dataclass(frozen=True)
-class Choices:
+class ConvertOptions:
     """What a person says of a checkpoint.
 
     Attributes:
@@ -41,7 +41,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConversionResult:
     """What was written: the network's parameters, what the file says of them, and what was chosen or left out."""
 
     parameters: int
@@ -49,7 +49,7 @@ class Converted:
     notes: tuple[str, ...]
 
 
-def convert(source: Path, out: Path, shape: ModelShape, choices: Choices = Choices()) -> Converted:
+def convert(source: Path, out: Path, shape: ModelShape, choices: ConvertOptions = ConvertOptions()) -> ConversionResult:
     """Write the weights in ``source`` under the keys of the catalog's network.
 
     The names of the classes and the input that the source says it is for are kept as they are; an accuracy that it or
@@ -71,11 +71,11 @@ def convert(source: Path, out: Path, shape: ModelShape, choices: Choices = Choic
         text = f"the file names {len(metadata.classes)} classes and has {shape.num_classes} logits"
         raise WeightsError(text)
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
-    _write(out, serialised(tensors, metadata))
-    return Converted(count_parameters(network), metadata, notes)
+    _write(out, serialise(tensors, metadata))
+    return ConversionResult(count_parameters(network), metadata, notes)
 
 
-def _input(shape: ModelShape, choices: Choices) -> InputFormat | None:
+def _input(shape: ModelShape, choices: ConvertOptions) -> InputFormat | None:
     if not choices.mean and not choices.std:
         return None
     if {len(choices.mean), len(choices.std)} != {shape.in_channels}:
@@ -84,11 +84,6 @@ def _input(shape: ModelShape, choices: Choices) -> InputFormat | None:
 
 
 def _write(out: Path, data: bytes) -> None:
-    """Atomically, so that a converted file is there as a whole or not at all. Raises OSError."""
+    """Write the file in one step. Raises OSError."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name[:100]}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    atomic_write(out, data)

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import streamlit as st
 
 from client import ApiError
-from client.client import TextFormat
 from client.connection import Query
+from client.resources import TextFormat
 from common.durations import duration_text
 from common.formatting import (
     NOTHING,
@@ -103,7 +103,7 @@ def question(methods: Sequence[str], *, teacher: bool) -> Question:
             help=None if teacher else "Without a teacher it is an accuracy.",
         )
         difference = st.number_input(
-            "Difference to see (percentage points)",
+            "Difference to see (points)",
             min_value=0.01,
             max_value=100.0,
             value=None,
