@@ -23,7 +23,8 @@ from common.report_bounds import (
     keep_last,
 )
 from core.events import Record
-from core.protocol.public import GpuUse, Message
+from core.protocol.base import Message
+from core.protocol.fleet import GpuUse
 from core.specs import RunSpec, WorkerLabel
 from core.specs.text_rules import require_visible
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console, RenderableType
 
 from backend.comparisons import render, sheets
-from client.rendering.comparisons import comparison_view
+from client.rendering.comparisons import render_comparison
 from client.rendering.tables import runs_table
 from core.protocol.comparisons import Comparison
 from dashboard.lists import row_text
@@ -34,7 +34,7 @@ def test_one_comparison_reads_the_same_in_cli_dashboard_and_markdown() -> None:
     pair = found.paired[0]
     dashboard = row_text.result_rows(found)[1]
     markdown = sheets.markdown(render.comparison_sheet(found)).replace("\\", "")
-    terminal = _printed(comparison_view(found))
+    terminal = _printed(render_comparison(found))
     shown = {header: text.replace(_NO_BREAK_SPACE, " ") for header, text in dashboard.items()}
     names = [name for name in shown if name.startswith(("Mean", "n", "Epochs", "Difference", "95 %"))]
     assert len(names) == 5
@@ -54,7 +54,7 @@ def test_one_target_reads_the_same_in_cli_dashboard_and_markdown() -> None:
     ):
         assert f"Epochs to {target}" in row_text.result_rows(found)[0]
         assert f"Epochs to {target}" in sheets.markdown(render.comparison_sheet(found)).replace("\\", "")
-        assert f"epochs to {target}" in _printed(comparison_view(found))
+        assert f"epochs to {target}" in _printed(render_comparison(found))
 
 
 def test_one_duration_reads_the_same_in_cli_and_dashboard() -> None:
@@ -62,5 +62,5 @@ def test_one_duration_reads_the_same_in_cli_and_dashboard() -> None:
     run = fakes.run_summary(1, state="succeeded", started_at=started, ended_at=started.replace(year=started.year + 1))
     dashboard = row_text.run_rows([run], run.ended_at or started)[0]["Duration"]
     assert dashboard.startswith("365 d") or dashboard.startswith("366 d")
-    assert "2 h 10 min" in _printed(comparison_view(_comparison()))
+    assert "2 h 10 min" in _printed(render_comparison(_comparison()))
     assert run.id in _printed(runs_table([run]))
