@@ -96,7 +96,7 @@ def test_a_label_that_says_what_it_stands_for_is_not_warned_of(method: Any, labe
 def test_two_methods_of_one_label_are_told_what_they_differ_in() -> None:
     with pytest.raises(SpecError, match=r"two methods are labelled 'dkd'; they differ in beta: .* as 'dkd beta=4.0'"):
         parse_experiment(spec("dkd", {"name": "dkd", "params": {"beta": 4}}))
-    with pytest.raises(SpecError, match="have the same parameters; leave one out"):
+    with pytest.raises(SpecError, match="have the same parameters; remove one"):
         parse_experiment(spec("dkd", "dkd"))
 
 

@@ -78,7 +78,7 @@ ALIGN = {"name": "dkd_align", "params": {"reduction": "log", "epsilon": 6.0}}
         ({"notes": "two\nlines\x1b"}, "notes", "not shown, U+001B"),
         ({"tags": ["a", "b\u200b"]}, "tags.1", "not shown, U+200B"),
         ({"methods": [{"name": "dkd", "label": "a\nb"}]}, "methods.0.label", "not shown, U+000A"),
-        ({"methods": [{"name": "dkd", "label": "teacher"}]}, "methods.0.label", "the teacher's own run"),
+        ({"methods": [{"name": "dkd", "label": "teacher"}]}, "methods.0.label", "label of the teacher's run"),
         ({"training": {"epochs": 0}}, "training.epochs", "greater than or equal to 1"),
         ({"training": {"epochs": "many"}}, "training.epochs", "integer"),
         ({"training": {"epochs": 1, "schedule": {"name": "step"}}}, "training.schedule.milestones", "at least one"),
