@@ -1,7 +1,7 @@
 """The loss terms in numpy, for pictures: free of torch, tested equal to the torch ones.
 
-``explain`` gives the terms of one batch, as ``core.methods`` has them. ``explain_uniform_batches`` gives the whole
-of DKD-Align for batches whose samples are all the same, many such batches at once: what a map over two probabilities is made of.
+``explain`` gives the terms of one batch, as ``core.methods`` has them. ``explain_uniform_batches`` gives the whole of
+DKD-Align for many batches at once, each of equal samples: maps over two probabilities are made from it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalog.published import published_for
+from core.papers import published_for
 from core.specs import ExperimentSpec, PlannedRun, parse_experiment, read_experiment
 
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "cifar100"

@@ -15,7 +15,7 @@ from core.models.published_weights import imagenet_class_names, published_classe
 from core.models.weights import PRETRAINED
 from core.specs import RunSpec, Weights
 from core.training.errors import TrainingError
-from core.training.teacher_input import input_of
+from core.training.teacher_input import input_format_of
 
 Say = Callable[[str, Literal["info", "warning"]], object]
 
@@ -24,7 +24,7 @@ _IN_COMMON = 0.5  # share of the names of a data set from which they are taken f
 
 
 @dataclass(frozen=True)
-class Given:
+class SuppliedWeights:
     """Weights that were read for a run, compared with its data set.
 
     Attributes:
@@ -47,13 +47,13 @@ class Given:
         told = self.weights.metadata
         return replace(
             told,
-            input=self.input or replace(input_of(dataset), known_from="assumed"),
+            input=self.input or replace(input_format_of(dataset), known_from="assumed"),
             assumed_classes=() if told.classes else class_names(spec.dataset, dataset),
             notes=self.warnings,
         )
 
 
-def read_given(spec: RunSpec, weights: Weights, dataset: Dataset, say: Say) -> Given:
+def read_supplied_weights(spec: RunSpec, weights: Weights, dataset: Dataset, say: Say) -> SuppliedWeights:
     """Read the weights that a run starts from, and compare them with its data set.
 
     Args:
@@ -78,7 +78,7 @@ def read_given(spec: RunSpec, weights: Weights, dataset: Dataset, say: Say) -> G
     wanted = _input(given, spec, weights, dataset, warnings, say)
     for warning in warnings:
         say(warning, "warning")
-    return Given(given, wanted, bool(difference), tuple(warnings))
+    return SuppliedWeights(given, wanted, bool(difference), tuple(warnings))
 
 
 def _other_classes(
@@ -123,7 +123,7 @@ def _input(
 ) -> InputFormat | None:
     if weights.fine_tune:
         return None
-    own, told, named = input_of(dataset), given.metadata.input, _named(weights, dataset)
+    own, told, named = input_format_of(dataset), given.metadata.input, _named(weights, dataset)
     known = told if told and told.known_from != "assumed" and len(told.mean) == dataset.channels else None
     if known is None:
         known = _published(spec.model.name, weights, dataset)
@@ -147,7 +147,7 @@ def _input(
     return found
 
 
-def as_weights_say(weights: Weights, dataset: Dataset) -> Dataset:
+def with_supplied_normalization(weights: Weights, dataset: Dataset) -> Dataset:
     """The data set with the mean and std that a spec gives for weights which are trained on.
 
     Raises TrainingError where they are of another number of channels.

@@ -17,10 +17,10 @@ from core.events import DECODING_KEY, IMAGES_KEY, Record, Started
 from core.models.metadata import Metadata, describe_class_differences
 from core.specs import RunSpec
 from core.training.errors import TrainingError
-from core.training.teacher_input import input_of
+from core.training.teacher_input import input_format_of
 
 
-def origin_of(spec: RunSpec, dataset: Dataset, top1: float | None = None) -> Metadata:
+def training_metadata(spec: RunSpec, dataset: Dataset, top1: float | None = None) -> Metadata:
     """What the weights of a training should say of themselves.
 
     Args:
@@ -30,12 +30,12 @@ def origin_of(spec: RunSpec, dataset: Dataset, top1: float | None = None) -> Met
         classes=class_names(spec.dataset, dataset),
         content_hash=dataset.content_hash,
         dataset=spec.dataset.name,
-        input=input_of(dataset),
+        input=input_format_of(dataset),
         top1=top1,
     )
 
 
-def images_of(dataset: Dataset) -> dict[str, str]:
+def image_identity(dataset: Dataset) -> dict[str, str]:
     """For ``Started.environment``: what tells the images from others, and what decoded them where these are files.
 
     Images without a pack count by their bytes, which takes a second for a gigabyte.
@@ -46,8 +46,8 @@ def images_of(dataset: Dataset) -> dict[str, str]:
     return {IMAGES_KEY: hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]}
 
 
-def images_over(earlier: Iterable[Record], images: Mapping[str, str]) -> dict[str, str]:
-    """``images_of`` for a run that goes on: one that has seen two sets of images is of a set of its own.
+def resumed_image_identity(earlier: Iterable[Record], images: Mapping[str, str]) -> dict[str, str]:
+    """``image_identity`` for a run that goes on: one that has seen two sets of images is of a set of its own.
 
     Args:
         earlier: what its journal says of the attempts before.
@@ -60,7 +60,7 @@ def images_over(earlier: Iterable[Record], images: Mapping[str, str]) -> dict[st
     return {**images, IMAGES_KEY: hashlib.sha256(" ".join(sorted(seen)).encode()).hexdigest()[:16]}
 
 
-def compare_origin(told: Metadata, spec: RunSpec, dataset: Dataset, *, trained_here: bool = True) -> list[str]:
+def compare_teacher(told: Metadata, spec: RunSpec, dataset: Dataset, *, trained_here: bool = True) -> list[str]:
     """Warnings where a teacher was trained on other images than these; none where it was not, or where nobody knows.
 
     Args:
@@ -87,7 +87,7 @@ def compare_origin(told: Metadata, spec: RunSpec, dataset: Dataset, *, trained_h
     ]
 
 
-def compare_resumed(before: Metadata, spec: RunSpec, dataset: Dataset) -> list[str]:
+def compare_checkpoint(before: Metadata, spec: RunSpec, dataset: Dataset) -> list[str]:
     """Warnings where a run goes on with other images than those it began with.
 
     Args:

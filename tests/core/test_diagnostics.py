@@ -33,7 +33,7 @@ from core.events import JOURNAL_NAME, Failed, Metrics, read_journal
 from core.methods import LogitBatch
 from core.specs import DatasetChoice, MethodChoice, PlannedRun, parse_experiment
 from core.training import TeacherSource, run_training
-from core.training.metric_means import Means
+from core.training.metric_means import RunningMeans
 
 
 def logits(batch: int = 40, classes: int = 7, scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -385,7 +385,7 @@ class TestReport:
 
 class TestMeans:
     def test_weighted_means_with_and_without_nan(self) -> None:
-        means = Means()
+        means = RunningMeans()
         for value, weight in ((1.0, 3.0), (math.nan, 5.0), (5.0, 1.0)):
             means.add({"skips": torch.tensor(value), "b": torch.tensor(2 * value).double()}, weight, skip_nan=True)
             means.add({"keeps": torch.tensor(value)}, weight)
@@ -395,18 +395,18 @@ class TestMeans:
         assert found == {"skips": 2, "b": 4}
 
     def test_names_may_come_in_other_company_and_after_a_restart(self) -> None:
-        def add(means: Means, part: int) -> None:
+        def add(means: RunningMeans, part: int) -> None:
             means.add(
                 {"a": torch.tensor(float(part)), "b": torch.tensor(1.0)} if part % 2 else {"a": torch.tensor(2.0)}, 2.0
             )
 
-        whole = Means()
+        whole = RunningMeans()
         for part in range(6):
             add(whole, part)
-        first = Means()
+        first = RunningMeans()
         for part in range(3):
             add(first, part)
-        second = Means(first.state())
+        second = RunningMeans(first.state())
         for part in range(3, 6):
             add(second, part)
         assert second.read() == whole.read() == {"a": (1 + 3 + 5 + 2 + 2 + 2) / 6, "b": 1}

@@ -23,8 +23,8 @@ from core.models.published_weights import imagenet_class_names, published_input
 from core.specs import DatasetChoice, ExperimentSpec, RunSpec, parse_experiment
 from core.training import TeacherSource, run_training
 from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.interruption import Options
-from core.training.teacher_input import OwnInput, input_of
+from core.training.interruption import TrainOptions
+from core.training.teacher_input import InputAdapter, input_format_of
 
 MODEL = {"name": "small_cnn", "params": {"width": 4}}
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -198,7 +198,7 @@ class TestClasses:
         run = experiment("changing").teacher_run()
         assert run
         polled = iter(range(100))
-        options = Options(stop_asked=lambda: next(polled) == 5)
+        options = TrainOptions(stop_requested=lambda: next(polled) == 5)
         assert run_training(run, tmp_path / "half", options=options) == "stopped"
         for split in ("train", "test"):
             os.rename(home / "changing" / split / "cat", home / "changing" / split / "cow")
@@ -293,12 +293,12 @@ class TestInput:
         dataset = data.load(
             DatasetChoice(name="synthetic", params={"num_classes": 4, "image_size": 8, "train_size": 8})
         )
-        shown, wanted = input_of(dataset), InputFormat((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 8)
-        seen = OwnInput(torch.nn.Identity(), shown, wanted)(dataset.normalise(dataset.train.images))
+        shown, wanted = input_format_of(dataset), InputFormat((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 8)
+        seen = InputAdapter(torch.nn.Identity(), shown, wanted)(dataset.normalise(dataset.train.images))
         pixels = dataset.train.images.double() / 255
         mean, std = (torch.tensor(row, dtype=torch.float64).view(1, 3, 1, 1) for row in (wanted.mean, wanted.std))
         torch.testing.assert_close(seen.double(), (pixels - mean) / std, atol=1e-5, rtol=1e-5)
-        larger = OwnInput(torch.nn.Identity(), shown, InputFormat(shown.mean, shown.std, 16))
+        larger = InputAdapter(torch.nn.Identity(), shown, InputFormat(shown.mean, shown.std, 16))
         assert larger(dataset.normalise(dataset.train.images)).shape[-1] == 16
 
     def test_another_size_is_resized_to(self, home: Path, tmp_path: Path) -> None:

@@ -175,5 +175,5 @@ def test_imagenets_protocol_cuts_and_the_authors_does_not() -> None:
     )
     # The views are in the name of a training: a teacher that saw others is another one.
     assert shifted.plan()[0].spec.fingerprint() != ours.plan()[0].spec.fingerprint()
-    authors = parse_experiment({"name": "x", "preset": "author-2025", "dataset": "imagenet", **models})
+    authors = parse_experiment({"name": "x", "preset": "decoupled-gradient-kd-2025", "dataset": "imagenet", **models})
     assert authors.training.augment == "flip"

@@ -149,14 +149,14 @@ class TestNewExperiment:
 
     def test_the_authors_rows_are_examples(self, backend: FakeBackend) -> None:
         app = visit("new")
-        chosen = "author-2025-02-cifar100-vit-s-resnet18"
+        chosen = "decoupled-gradient-kd-2025-02-cifar100-vit-s-resnet18"
         field(app, "new.example").set_value(chosen).run()
         assert not app.exception
         assert field(app, ".name").value == chosen
         assert field(app, "teacher.model.name").value == "timm:vit_small_patch16_224", "which the catalog does not list"
-        assert "Row 2 of the author's table" in texts(app)
+        assert "Row 2 of the table of Decoupled Gradient Knowledge Distillation" in texts(app)
         button(app, "Start 4 runs").click().run()
-        example = EXAMPLE.parent / "author-2025" / "02-cifar100-vit-s-resnet18.yaml"
+        example = EXAMPLE.parent / "decoupled-gradient-kd-2025" / "02-cifar100-vit-s-resnet18.yaml"
         assert backend.experiment(chosen).spec == read_experiment(example).model_dump(mode="json")
 
     def test_an_old_experiment_is_cloned_by_a_link(self, backend: FakeBackend) -> None:
