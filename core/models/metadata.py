@@ -197,9 +197,8 @@ def describe_class_differences(theirs: Sequence[str], ours: Sequence[str]) -> st
     ]
     missing = [name for name, key in zip(theirs, one, strict=True) if key not in set(other)]
     new = [name for name, key in zip(ours, other, strict=True) if key not in set(one)]
-    changes = [f"{word} {_preview(names)}" for word, names in (("without", missing), ("with", new)) if names]
-    if changes:
-        parts.append(f"the data set is {' and '.join(changes)}")
+    groups = (("in the weights", missing), ("in the data set", new))
+    parts += [f"only {where}: {_preview(names)}" for where, names in groups if names]
     return "; ".join(parts)
 
 
