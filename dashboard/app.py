@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard.server.asset_middleware import Front
+from dashboard.server.asset_middleware import AssetMiddleware
 from dashboard.server.gate import Gate
 
 # What the pages need and Streamlit has not imported yet takes a second, which the first visitor would wait.
@@ -36,5 +36,7 @@ async def _warm() -> None:
 
 
 app = st.App(
-    Path(__file__).with_name("script.py"), lifespan=_lifespan, middleware=[Middleware(Gate), Middleware(Front)]
+    Path(__file__).with_name("script.py"),
+    lifespan=_lifespan,
+    middleware=[Middleware(Gate), Middleware(AssetMiddleware)],
 )

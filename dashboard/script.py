@@ -28,20 +28,20 @@ def main() -> None:
         st.Page(teachers.show, title="Teachers", icon=":material/school:", url_path="teachers"),
         st.Page(workers.show, title="Workers", icon=":material/dns:", url_path="workers"),
     ]
-    session.register({item.url_path or "overview": item for item in listed})
-    with session.guarded():
+    session.register_pages({item.url_path or "overview": item for item in listed})
+    with session.error_boundary():
         shown = [*listed]
-        if login.personal():
+        if login.requires_sign_in():
             shown.append(st.Page(login.sign_out, title="Sign out", icon=":material/logout:", url_path="sign-out"))
-        inside = login.inside()
+        inside = login.is_signed_in()
         # Also of those outside, so that their link still leads to its page once they have come in.
         chosen = st.navigation(shown, position="top" if inside else "hidden")
-        chart_component.prepare()
+        chart_component.preload()
         if inside:
-            login.keep()
+            login.store_token()
             chosen.run()
         else:
-            login.ask()
+            login.show_sign_in()
 
 
 main()

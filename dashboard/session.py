@@ -49,13 +49,13 @@ def catalog() -> Catalog:
     return _catalog(client().url)
 
 
-def curves() -> CurveStore:
+def curve_store() -> CurveStore:
     """The curves that this browser session holds."""
     store: CurveStore = st.session_state.setdefault("curves", CurveStore())
     return store
 
 
-def register(pages: Mapping[str, Page]) -> None:
+def register_pages(pages: Mapping[str, Page]) -> None:
     """Tell the views which pages there are, by url_path. They cannot import the list, which imports them."""
     st.session_state["pages"] = dict(pages)
 
@@ -66,7 +66,7 @@ def page(name: str) -> Page:
     return found
 
 
-def link(
+def action_link(
     name: str, label: str, icon: str, query: Mapping[str, str | Sequence[str]] | None, *, hint: str | None = None
 ) -> None:
     """A link to another page beside buttons, which leads nowhere while ``query`` is None.
@@ -80,7 +80,7 @@ def link(
 
 
 @dataclass(frozen=True)
-class Known(Generic[T]):
+class Fetched(Generic[T]):
     """The newest answer to a question.
 
     Attributes:
@@ -92,7 +92,7 @@ class Known(Generic[T]):
     lost: datetime | None = None
 
 
-def ask(key: str, question: Callable[[], T]) -> Known[T]:
+def fetch(key: str, question: Callable[[], T]) -> Fetched[T]:
     """Ask the backend; where it does not answer, what it said last.
 
     Raises BackendUnreachable where it has never answered this question, and ApiError as the client does.
@@ -111,15 +111,15 @@ def ask(key: str, question: Callable[[], T]) -> Known[T]:
         _client.clear()  # a stack started anew may have another address or token
         if key not in answers:
             raise
-        return Known(answers[key], since)
+        return Fetched(answers[key], since)
     st.session_state.pop("lost", None)
     if len(answers) > 200:
         answers.pop(next(iter(answers)))
     answers[key] = value
-    return Known(value)
+    return Fetched(value)
 
 
-def outage(since: datetime | None) -> None:
+def show_outage(since: datetime | None) -> None:
     """A line above what may be out of date; nothing while the backend answers."""
     if since:
         st.warning(
@@ -130,7 +130,7 @@ def outage(since: datetime | None) -> None:
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def error_boundary() -> Iterator[None]:
     """Show an error of the backend as a sentence, with what to do about it. Around every page."""
     try:
         yield
@@ -145,7 +145,7 @@ def guarded() -> Iterator[None]:
         )
         _wait_for_backend()
     except ApiError as error:
-        refused(error)
+        show_api_error(error)
     except AddressError as error:
         st.info(f"{escape(error)} The link may be old.", icon=":material/link_off:")
         st.page_link(page("runs"), label="All runs", icon=":material/list:")
@@ -155,7 +155,7 @@ def guarded() -> Iterator[None]:
         )
 
 
-def refused(error: ApiError) -> None:
+def show_api_error(error: ApiError) -> None:
     """What the backend refused, with a hint where there is one."""
     if error.status == 401 and login.token():
         login.sign_out("This token is not known any more: it has expired or was revoked.")

@@ -77,7 +77,7 @@ def _next_free(label: str, free: list[Style], taken: set[Style]) -> Style:
     return free[zlib.crc32(label.encode()) % len(free)]
 
 
-def faint(colour: str, opacity: float) -> str:
+def translucent(colour: str, opacity: float) -> str:
     """A ``#RRGGBB`` colour as rgba, for a band that lets the grid shine through on light and dark pages."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {opacity:g})"

@@ -22,7 +22,7 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 _NAME = "dkd_chart"
 
 
-def prepare() -> None:
+def preload() -> None:
     """Have the browser load what every component needs, by one that shows nothing; before a page asks for its data.
 
     React (Streamlit 1.67 has 19) holds back what has loaded late for 0.3 s, so that a page does not flicker; the first
@@ -52,7 +52,7 @@ def chart(figure: go.Figure, *, key: str, alt: str, filename: str = "dkd-lab") -
             "figure": _compact(drawn),
             "alt": alt,
             "filename": filename,
-            "library": plotly_assets.address(trace["type"] for trace in drawn["data"]),
+            "library": plotly_assets.bundle_for(trace["type"] for trace in drawn["data"]),
         },
         height="content",
     )

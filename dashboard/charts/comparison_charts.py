@@ -11,13 +11,13 @@ from common.formatting import difference_text, value_text
 from core.protocol.public import Paired
 from dashboard import theme
 from dashboard.charts import figures
-from dashboard.curves.store import Curve
+from dashboard.curves.curve import Curve
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-X = Literal["epochs", "steps", "time", "GPU-seconds"]
-XS: dict[X, str] = {
+XAxis = Literal["epochs", "steps", "time", "GPU-seconds"]
+X_AXIS_TITLES: dict[XAxis, str] = {
     "epochs": "Epoch",
     "steps": "Step",
     "time": "Training time (s)",
@@ -28,7 +28,7 @@ Band = Literal["range", "sd"]
 
 
 @dataclass(frozen=True)
-class View:
+class ChartSettings:
     """How curves are drawn.
 
     Attributes:
@@ -38,7 +38,7 @@ class View:
         gpus: of each run, for GPU-seconds.
     """
 
-    x: X = "epochs"
+    x: XAxis = "epochs"
     band: Band = "range"
     smoothing: float = 0.0
     log: bool = False
@@ -46,7 +46,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Point:
+class SeedAverage:
     """A method at one epoch, over its seeds. ``x`` is the mean over them, in the unit of the axis."""
 
     x: float
@@ -65,7 +65,7 @@ class MethodCurves:
     second: Sequence[Curve] = ()
 
 
-def smoothed(values: Iterable[float], weight: float) -> list[float]:
+def smooth(values: Iterable[float], weight: float) -> list[float]:
     """Exponential moving average without the pull of a start at zero; values that are not finite stay as they are."""
     average, counted = 0.0, 0.0
     result: list[float] = []
@@ -79,20 +79,20 @@ def smoothed(values: Iterable[float], weight: float) -> list[float]:
     return result
 
 
-def over_seeds(curves: Sequence[Curve], view: View | None = None) -> list[Point]:
+def average_over_seeds(curves: Sequence[Curve], view: ChartSettings | None = None) -> list[SeedAverage]:
     """Mean and band of several runs, epoch by epoch, of the finite values."""
-    view = view or View()
+    view = view or ChartSettings()
     by_epoch: dict[float, list[tuple[float, float]]] = {}
     for curve in curves:
         for epoch, x, value in zip(
-            curve.epoch, _along(curve, view), smoothed(curve.value, view.smoothing), strict=True
+            curve.epoch, _x_values(curve, view), smooth(curve.value, view.smoothing), strict=True
         ):
             if math.isfinite(value):
                 by_epoch.setdefault(round(epoch, 3), []).append((x, value))
-    return [_point(pairs, view.band) for _, pairs in sorted(by_epoch.items())]
+    return [_average(pairs, view.band) for _, pairs in sorted(by_epoch.items())]
 
 
-def without_teacher(curve: Curve, spent: Curve | None) -> Curve:
+def subtract_teacher_time(curve: Curve, spent: Curve | None) -> Curve:
     """The curve over the time that the run did not spend on its teacher's logits.
 
     Args:
@@ -108,7 +108,7 @@ def without_teacher(curve: Curve, spent: Curve | None) -> Curve:
     return replace(curve, elapsed=elapsed)
 
 
-def _along(curve: Curve, view: View) -> Sequence[float]:
+def _x_values(curve: Curve, view: ChartSettings) -> Sequence[float]:
     if view.x == "epochs":
         return curve.epoch
     if view.x == "steps":
@@ -117,20 +117,20 @@ def _along(curve: Curve, view: View) -> Sequence[float]:
     return [factor * seconds for seconds in curve.elapsed]
 
 
-def _point(pairs: list[tuple[float, float]], band: Band) -> Point:
+def _average(pairs: list[tuple[float, float]], band: Band) -> SeedAverage:
     n = len(pairs)
     x, values = math.fsum(x for x, _ in pairs) / n, [value for _, value in pairs]
     mean = math.fsum(values) / n
     if band == "sd":
         sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
-        return Point(x, mean, mean - sd, mean + sd, n)
-    return Point(x, mean, min(values), max(values), n)
+        return SeedAverage(x, mean, mean - sd, mean + sd, n)
+    return SeedAverage(x, mean, min(values), max(values), n)
 
 
 def curves_figure(
     methods: Sequence[MethodCurves],
     titles: tuple[str, str],
-    view: View,
+    view: ChartSettings,
     *,
     teacher: float | None = None,
     epochs: int = 0,
@@ -142,19 +142,19 @@ def curves_figure(
         teacher: its test accuracy, %, as a dotted line; only where the left axis is test accuracy.
         epochs: how far an axis of epochs goes from the start, so that it stands still while runs go on; 0: as the data.
     """
-    figure = figures.plain_figure(titles[0], XS[view.x], height=480)
+    figure = figures.plain_figure(titles[0], X_AXIS_TITLES[view.x], height=480)
     styles = theme.styles(method.label for method in methods)
     second, last = False, 0.0
     for method in methods:
         style = styles[method.label]
-        points = over_seeds(method.main, view)
+        points = average_over_seeds(method.main, view)
         if points:
             last = max(last, points[-1].x)
             if any(point.high > point.low for point in points):
                 x, low, high = zip(*((point.x, point.low, point.high) for point in points), strict=True)
-                figures.band(figure, x, low, high, style.colour, figures.shown(method.label))
+                figures.band(figure, x, low, high, style.colour, figures.label_text(method.label))
             _mean_line(figure, points, method.label, style, second=False)
-        other = over_seeds(method.second, view)
+        other = average_over_seeds(method.second, view)
         if other:
             second = True
             _mean_line(figure, other, method.label, style, second=True)
@@ -180,8 +180,10 @@ def curves_figure(
     return figure
 
 
-def _mean_line(figure: go.Figure, points: Sequence[Point], label: str, style: theme.Style, *, second: bool) -> None:
-    name = figures.shown(f"{label}, right axis" if second else label)
+def _mean_line(
+    figure: go.Figure, points: Sequence[SeedAverage], label: str, style: theme.Style, *, second: bool
+) -> None:
+    name = figures.label_text(f"{label}, right axis" if second else label)
     figure.add_scatter(
         x=[point.x for point in points],
         y=[point.mean for point in points],
@@ -215,7 +217,7 @@ def forest_figure(paired: Sequence[Paired], axis: str) -> go.Figure | None:
         words = difference_text(mean, bounds) + ("" if bounds else ", no interval")
         figure.add_scatter(
             x=[mean],
-            y=[figures.shown(f"{pair.label} (n = {pair.n})")],
+            y=[figures.label_text(f"{pair.label} (n = {pair.n})")],
             mode="markers",
             marker={"size": 11, "color": styles[pair.label].colour, "symbol": styles[pair.label].symbol},
             error_x={
@@ -227,7 +229,7 @@ def forest_figure(paired: Sequence[Paired], axis: str) -> go.Figure | None:
                 "width": 7,
                 "color": styles[pair.label].colour,
             },
-            name=figures.shown(pair.label),
+            name=figures.label_text(pair.label),
             hovertemplate=f"{words}<extra></extra>",
         )
     figure.add_vline(x=0, line={"color": theme.GREY, "width": 1.5, "dash": "dot"})

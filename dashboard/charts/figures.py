@@ -15,7 +15,7 @@ from common.formatting import mean_text
 from core.protocol.public import Group
 from dashboard import theme
 from dashboard.charts.panels import Panel
-from dashboard.curves.store import Curve
+from dashboard.curves.curve import Curve
 from dashboard.markup import figure_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
         figure.add_scatter(
             x=curve.epoch,
             y=_drawable(curve.value),
-            name=shown(trace.legend(curves)),
+            name=label_text(trace.legend(curves)),
             legendgroup=trace.metric,
             mode="lines+markers" if len(curve) <= 40 else "lines",
             marker={"size": 5},
@@ -59,7 +59,7 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
     if len(drawn) < 2:
         return None
     styles = theme.styles(group.label for group in groups)
-    labels = [shown(group.label) for group in drawn]
+    labels = [label_text(group.label) for group in drawn]
     colours = [styles[group.label].colour for group in drawn]
     figure = _figure(f"Test accuracy after the last epoch ({unit})" if unit else "Last value", height=360)
     for seed in sorted({seed for group in drawn for seed in group.values}):
@@ -68,7 +68,7 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
             x=labels,
             y=[None if value is None or not math.isfinite(value) else value for value in values],
             mode="lines+markers",
-            line={"color": theme.faint(theme.GREY, 0.5), "width": 1},
+            line={"color": theme.translucent(theme.GREY, 0.5), "width": 1},
             marker={"color": colours, "size": 7, "opacity": 0.75},
             name=f"seed {seed}",
             hovertemplate="%{y:.6~g}",
@@ -77,7 +77,7 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
         if group.mean is None:
             continue
         figure.add_scatter(
-            x=[shown(group.label)],
+            x=[label_text(group.label)],
             y=[group.mean],
             mode="markers",
             marker={"symbol": "line-ew-open", "size": 26, "color": styles[group.label].colour, "line": {"width": 3}},
@@ -105,7 +105,7 @@ def band(
         x=[*x, *reversed(x)],
         y=_drawable([*high, *reversed(low)]),
         fill="toself",
-        fillcolor=theme.faint(colour, 0.18),
+        fillcolor=theme.translucent(colour, 0.18),
         line={"width": 0},
         mode="lines",
         legendgroup=group,
@@ -115,7 +115,7 @@ def band(
     )
 
 
-def shown(label: str) -> str:
+def label_text(label: str) -> str:
     """A label as Plotly shows it as it is."""
     return figure_text(label)
 
@@ -123,7 +123,7 @@ def shown(label: str) -> str:
 def plain_figure(axis: str, x_axis: str, *, height: int) -> go.Figure:
     """An empty figure as all of them are: titles of its axes, legend above, zoom kept."""
     figure = _figure(axis, height=height)
-    figure.update_xaxes(title_text=shown(x_axis), rangemode="normal")
+    figure.update_xaxes(title_text=label_text(x_axis), rangemode="normal")
     return figure
 
 
@@ -138,7 +138,7 @@ def _figure(axis: str, *, height: int) -> go.Figure:
             "uirevision": "constant",
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "title": {"text": ""}},
             "xaxis": {"title": {"text": EPOCH}, "automargin": True, "rangemode": "tozero"},
-            "yaxis": {"title": {"text": shown(axis)}, "automargin": True},
+            "yaxis": {"title": {"text": label_text(axis)}, "automargin": True},
         }
     )
 
@@ -147,7 +147,7 @@ def second_axis(figure: go.Figure, title: str) -> None:
     """Give the figure a right axis, for traces on ``y2``."""
     figure.update_layout(
         yaxis2={
-            "title": {"text": shown(title)},
+            "title": {"text": label_text(title)},
             "overlaying": "y",
             "side": "right",
             "showgrid": False,

@@ -10,7 +10,7 @@ import numpy as np
 from core.explain import Alike, Array
 from dashboard import theme
 from dashboard.charts import figures
-from dashboard.charts.loss_functions import QUANTITIES, SWAPPED, Line, Network, Quantity, Surface
+from dashboard.charts.loss_functions import QUANTITIES, SCENARIOS, LossCurve, LossSurface, Prediction, Quantity
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -31,7 +31,7 @@ def class_names(classes: Sequence[int]) -> list[str]:
     return ["target", *(str(index + 1) for index in classes)]
 
 
-def probabilities(student: Network, teacher: Network, classes: Sequence[int]) -> go.Figure:
+def probability_figure(student: Prediction, teacher: Prediction, classes: Sequence[int]) -> go.Figure:
     """Both distributions, class by class."""
     figure = figures.plain_figure("Probability (softened by T)", "Class", height=300)
     for name, network, colour in (("student", student, _STUDENT), ("teacher", teacher, theme.GREY)):
@@ -42,7 +42,7 @@ def probabilities(student: Network, teacher: Network, classes: Sequence[int]) ->
     return figure
 
 
-def gradients(found: Alike, classes: Sequence[int]) -> go.Figure:
+def gradient_figure(found: Alike, classes: Sequence[int]) -> go.Figure:
     """The weighted gradients of the terms with respect to one sample's logits, class by class, and their sum."""
     figure = figures.plain_figure("Gradient with respect to the logit", "Class", height=340)
     at = [0, *(index + 1 for index in classes)]
@@ -67,7 +67,7 @@ def gradients(found: Alike, classes: Sequence[int]) -> go.Figure:
     return figure
 
 
-def along(found: Line, student: float, teacher: float) -> go.Figure:
+def loss_curve_figure(found: LossCurve, student: float, teacher: float) -> go.Figure:
     """The weighted terms along the student's probability of the target class."""
     figure = figures.plain_figure("Weighted term (nats)", "Student's probability of the target class", height=360)
     for term, values in found.parts.items():
@@ -91,7 +91,7 @@ def along(found: Line, student: float, teacher: float) -> go.Figure:
     return figure
 
 
-def surface_figure(found: Surface, quantity: Quantity, student: float, teacher: float, *, solid: bool) -> go.Figure:
+def surface_figure(found: LossSurface, quantity: Quantity, student: float, teacher: float, *, solid: bool) -> go.Figure:
     """The map, with the point that is chosen and the scenarios A and B on it."""
     title, unit = QUANTITIES[quantity]
     label = f"{title} ({unit})" if unit else title
@@ -104,7 +104,7 @@ def surface_figure(found: Surface, quantity: Quantity, student: float, teacher: 
     )
     axes = ("Student's probability of the target class", "Teacher's probability of the target class")
     # What is chosen comes last, so that it is seen where it is one of the scenarios.
-    marks = [*((name, *at) for name, at in zip("AB", SWAPPED, strict=True)), ("you", student, teacher)]
+    marks = [*((name, *at) for name, at in zip("AB", SCENARIOS, strict=True)), ("you", student, teacher)]
     if solid:
         return _solid(found, label, colours, marks)
     figure = figures.plain_figure(axes[1], axes[0], height=440)
@@ -143,7 +143,7 @@ def surface_figure(found: Surface, quantity: Quantity, student: float, teacher: 
     return figure
 
 
-def _solid(found: Surface, label: str, colours: dict[str, Any], marks: list[tuple[str, float, float]]) -> go.Figure:
+def _solid(found: LossSurface, label: str, colours: dict[str, Any], marks: list[tuple[str, float, float]]) -> go.Figure:
     figure = figures.plain_figure("", "", height=520)
     figure.add_surface(
         x=found.student,
@@ -166,7 +166,11 @@ def _solid(found: Surface, label: str, colours: dict[str, Any], marks: list[tupl
             hoverinfo="skip",
         )
     # A font's colour of the page is not used inside a scene, so grey, which is legible on both pages.
-    axis: dict[str, Any] = {"color": theme.GREY, "gridcolor": theme.faint(theme.GREY, 0.4), "showbackground": False}
+    axis: dict[str, Any] = {
+        "color": theme.GREY,
+        "gridcolor": theme.translucent(theme.GREY, 0.4),
+        "showbackground": False,
+    }
     figure.update_layout(
         showlegend=False,
         hovermode="closest",

@@ -10,8 +10,8 @@ import numpy as np
 
 from core.explain import Alike, Array, DKDAlignParams, alike
 
-Shape = Literal["even", "one", "falling", "own"]
-SHAPES: dict[Shape, str] = {
+DistributionShape = Literal["even", "one", "falling", "own"]
+SHAPES: dict[DistributionShape, str] = {
     "even": "all equal",
     "one": "one class stands out",
     "falling": "each less than the last",
@@ -28,16 +28,16 @@ QUANTITIES: dict[Quantity, tuple[str, str]] = {
     "similarity": ("Cosine of TCKD with NCKD", ""),
 }
 """What the map can show: its name and unit."""
-SWAPPED = ((0.6, 0.8), (0.8, 0.6))
+SCENARIOS = ((0.6, 0.8), (0.8, 0.6))
 """Scenarios A and B of the author's claim: (student, teacher) probabilities of the target class."""
-NEARLY = 0.05
+TOLERANCE = 0.05
 """What counts as nearly the same, as in the report on the claims: within 5 % of the larger."""
 # A class of probability 0 has no logit.
 _LEAST = 1e-9
 
 
 @dataclass(frozen=True)
-class Network:
+class Prediction:
     """What a network gives, softened by T.
 
     Attributes:
@@ -54,7 +54,9 @@ class Network:
         return np.asarray(at, dtype=np.float64)
 
 
-def others(shape: Shape, count: int, *, strength: float = 0.5, first: int = 1, own: str = "") -> Array:
+def class_distribution(
+    shape: DistributionShape, count: int, *, strength: float = 0.5, first: int = 1, own: str = ""
+) -> Array:
     """A distribution (count,) over the non-target classes.
 
     Args:
@@ -94,13 +96,13 @@ def _own(text: str, count: int) -> Array:
     return np.array(given + [given[-1]] * (count - len(given)))
 
 
-def at(student: Network, teacher: Network, params: DKDAlignParams, batch: int) -> Alike:
+def evaluate(student: Prediction, teacher: Prediction, params: DKDAlignParams, batch: int) -> Alike:
     """The loss at one point."""
     return alike(student.logits(params.temperature)[None], teacher.logits(params.temperature)[None], [0], params, batch)
 
 
 @dataclass(frozen=True)
-class Swapped:
+class ScenarioComparison:
     """Scenario A against B, the distributions over the other classes as they are.
 
     Attributes:
@@ -125,20 +127,20 @@ class Swapped:
     @property
     def holds(self) -> bool:
         """Whether the alignment term is nearly the same in both."""
-        return self.apart <= NEARLY
+        return self.apart <= TOLERANCE
 
 
-def swapped(student: Array, teacher: Array, params: DKDAlignParams) -> Swapped:
+def compare_scenarios(student: Array, teacher: Array, params: DKDAlignParams) -> ScenarioComparison:
     """The author's claim for these distributions (C−1,) over the other classes."""
-    one, two = (at(Network(p, student), Network(q, teacher), params, 1) for p, q in SWAPPED)
-    return Swapped(
+    one, two = (evaluate(Prediction(p, student), Prediction(q, teacher), params, 1) for p, q in SCENARIOS)
+    return ScenarioComparison(
         tckd=(float(one.values["tckd"][0]), float(two.values["tckd"][0])),
         distance=(float(one.distance[0]), float(two.distance[0])),
-        formula=float(-4 * abs(SWAPPED[0][0] - SWAPPED[0][1]) * (student @ (student - teacher))),
+        formula=float(-4 * abs(SCENARIOS[0][0] - SCENARIOS[0][1]) * (student @ (student - teacher))),
     )
 
 
-def claim_sentence(found: Swapped, student: Array, teacher: Array) -> str:
+def scenario_sentence(found: ScenarioComparison, student: Array, teacher: Array) -> str:
     """Where the claim holds, and whether it does here."""
     if np.allclose(student, teacher):
         why = "here p̂ = q̂"
@@ -162,7 +164,7 @@ def _signed(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Line:
+class LossCurve:
     """The loss along the student's probability of the target class, everything else as it is.
 
     Attributes:
@@ -174,18 +176,18 @@ class Line:
     parts: dict[str, Array]
 
 
-def line(student: Network, teacher: Network, params: DKDAlignParams, batch: int) -> Line:
+def loss_curve(student: Prediction, teacher: Prediction, params: DKDAlignParams, batch: int) -> LossCurve:
     """The weighted terms for a student's probability from 0.01 to 0.99."""
     grid = np.linspace(0.01, 0.99, 99)
     z = np.stack([replace(student, target=float(p)).logits(params.temperature) for p in grid])
     v = np.broadcast_to(teacher.logits(params.temperature), z.shape)
     found = alike(z, v, np.zeros(len(grid), dtype=np.int64), params, batch)
     parts = {name: found.weights[name] * value for name, value in found.values.items()}
-    return Line(grid, parts | {"total": found.total})
+    return LossCurve(grid, parts | {"total": found.total})
 
 
 @dataclass(frozen=True)
-class Surface:
+class LossSurface:
     """A quantity over both probabilities of the target class; ``height[i, j]`` is at ``teacher[i]``, ``student[j]``."""
 
     student: Array
@@ -193,18 +195,18 @@ class Surface:
     height: Array
 
 
-def surface(quantity: Quantity, student: Array, teacher: Array, params: DKDAlignParams, batch: int) -> Surface:
+def loss_surface(quantity: Quantity, student: Array, teacher: Array, params: DKDAlignParams, batch: int) -> LossSurface:
     """The map for these distributions (C−1,) over the other classes. NaN where a direction does not exist."""
     # 1,000 classes at every point of the finer grid would take half a second at each touch of a slider.
     steps = 41 if len(student) < 200 else 21
     grid = np.linspace(0.02, 0.98, steps)
-    z = np.stack([Network(float(p), student).logits(params.temperature) for p in grid])
-    v = np.stack([Network(float(q), teacher).logits(params.temperature) for q in grid])
+    z = np.stack([Prediction(float(p), student).logits(params.temperature) for p in grid])
+    v = np.stack([Prediction(float(q), teacher).logits(params.temperature) for q in grid])
     both = alike(np.tile(z, (steps, 1)), np.repeat(v, steps, axis=0), np.zeros(steps**2, dtype=np.int64), params, batch)
-    return Surface(grid, grid, shown(both, quantity).reshape(steps, steps))
+    return LossSurface(grid, grid, quantity_values(both, quantity).reshape(steps, steps))
 
 
-def shown(found: Alike, quantity: Quantity) -> Array:
+def quantity_values(found: Alike, quantity: Quantity) -> Array:
     """A quantity (N,) in the unit that QUANTITIES names."""
     if quantity in ("align", "tckd", "nckd"):
         return found.values[quantity]
@@ -213,7 +215,7 @@ def shown(found: Alike, quantity: Quantity) -> Array:
     return {"total": found.total, "cosine": found.cosine, "similarity": found.similarity}[quantity]
 
 
-def drawn_classes(student: Array, teacher: Array, most: int = 16) -> list[int]:
+def most_probable_classes(student: Array, teacher: Array, most: int = 16) -> list[int]:
     """Which of the other classes a chart shows, in order: all of them, or those with most probability in either."""
     if len(student) <= most:
         return list(range(len(student)))

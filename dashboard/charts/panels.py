@@ -13,7 +13,7 @@ from typing import Any
 
 from common.formatting import counted, value_text
 from dashboard import theme
-from dashboard.curves.store import Curve
+from dashboard.curves.curve import Curve
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ _UNWEIGHTED = (
 
 RIGHT, WRONG = "fidelity/images_right", "fidelity/images_wrong"
 
-USUAL = (
+STANDARD_PANELS = (
     Panel(
         "accuracy",
         "Accuracy",
@@ -160,25 +160,27 @@ _DERIVED = frozenset({"train/epsilon"})
 _GROUPS = {"grad": "Gradients", "nc": "Neural collapse", "speed": "Training speed", "test": "Test", "val": "Validation"}
 
 
-def usual_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
+def standard_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
     """The charts that every run shows, the loss with whatever terms the catalog lists.
 
     Args:
         metrics: the catalog's entries: name, title, unit, label.
     """
-    known = _known()
+    known = _arranged_metrics()
     colours = itertools.cycle(theme.PALETTE)
     terms = tuple(
         Trace(metric["name"], metric["title"].removesuffix(" term"), next(colours), dash="dashdot")
         for metric in metrics
         if metric["name"] not in known and _is_term(metric)
     )
-    return tuple(replace(panel, traces=panel.traces + terms) if panel.key == "loss" else panel for panel in USUAL)
+    return tuple(
+        replace(panel, traces=panel.traces + terms) if panel.key == "loss" else panel for panel in STANDARD_PANELS
+    )
 
 
-def more_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
+def additional_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
     """Charts of everything else in the catalog: a chart a group and unit, at most six curves on each."""
-    known = _known()
+    known = _arranged_metrics()
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for metric in metrics:
         if metric["name"] not in known and not _is_term(metric):
@@ -202,15 +204,15 @@ def _panel(group: str, unit: str, members: Sequence[Mapping[str, Any]], start: i
     return Panel(f"{group}.{unit}.{start}", title, axis, traces, from_zero=group == "speed")
 
 
-def _known() -> frozenset[str]:
-    return frozenset(trace.metric for panel in USUAL for trace in panel.traces) | _DERIVED
+def _arranged_metrics() -> frozenset[str]:
+    return frozenset(trace.metric for panel in STANDARD_PANELS for trace in panel.traces) | _DERIVED
 
 
 def _is_term(metric: Mapping[str, Any]) -> bool:
     return bool(metric["name"].startswith("train/") and metric["unit"] == "nats")
 
 
-def measured_once(curves: Mapping[str, Curve], metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def final_measurements(curves: Mapping[str, Curve], metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Metrics with a single value, as a training reports at its end, as rows of a table.
 
     None in a run that is no further than its first epoch, where every metric has a single value.

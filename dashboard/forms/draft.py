@@ -18,7 +18,7 @@ _KEY = "new.state"
 
 
 @dataclass
-class State:
+class FormState:
     """What a browser session holds of the page.
 
     Attributes:
@@ -36,20 +36,20 @@ class State:
 
     draft: dict[str, Any]
     generation: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
-    made: tuple[str, Experiment] | None = None
-    pending: tuple[str, list[tuple[str, str]]] | None = None
-    written: str = ""
-    link: dict[str, str] = field(default_factory=dict)
-    said: str = ""
-    kept: tuple[dict[str, Any], PlannedTeacher] | None = None
-    train_one: bool = False
+    submitted: tuple[str, Experiment] | None = None
+    rejected_yaml: tuple[str, list[tuple[str, str]]] | None = None
+    yaml_source: str = ""
+    start_query: dict[str, str] = field(default_factory=dict)
+    message: str = ""
+    copied_teacher: tuple[dict[str, Any], PlannedTeacher] | None = None
+    train_new_teacher: bool = False
 
 
-def state(catalog: Catalog) -> State:
+def form_state(catalog: Catalog) -> FormState:
     """The session's, begun with an empty form."""
     if _KEY not in st.session_state:
-        st.session_state[_KEY] = State(blank(catalog))
-    found: State = st.session_state[_KEY]
+        st.session_state[_KEY] = FormState(blank(catalog))
+    found: FormState = st.session_state[_KEY]
     return found
 
 
@@ -58,24 +58,24 @@ def blank(catalog: Catalog) -> dict[str, Any]:
     return schema_fields.blank_draft(listed, catalog.experiment_schema)
 
 
-def load(held: State, draft: dict[str, Any], teacher: PlannedTeacher | None = None) -> None:
+def load(state: FormState, draft: dict[str, Any], teacher: PlannedTeacher | None = None) -> None:
     """Show another draft in the form.
 
     Args:
         teacher: of a copy: what is known of the draft's teacher, which the form then offers to keep.
     """
-    redraw(held, draft)
-    held.said = ""
-    held.kept = (deepcopy(draft["teacher"]), teacher) if teacher and draft["teacher"] else None
-    held.train_one = False
+    redraw(state, draft)
+    state.message = ""
+    state.copied_teacher = (deepcopy(draft["teacher"]), teacher) if teacher and draft["teacher"] else None
+    state.train_new_teacher = False
 
 
-def redraw(held: State, draft: dict[str, Any]) -> None:
+def redraw(state: FormState, draft: dict[str, Any]) -> None:
     """Show the draft as it was changed by a button of the form itself."""
-    held.draft = draft
-    held.generation = uuid.uuid4().hex[:8]
-    held.made = held.pending = None
-    held.written = ""
+    state.draft = draft
+    state.generation = uuid.uuid4().hex[:8]
+    state.submitted = state.rejected_yaml = None
+    state.yaml_source = ""
 
 
 def free_name(name: str) -> str:

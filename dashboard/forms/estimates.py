@@ -7,7 +7,7 @@ from dashboard.lists.row_text import counted, duration
 from dashboard.markup import escape
 
 
-def sentences(estimate: Estimate) -> list[str]:
+def estimate_sentences(estimate: Estimate) -> list[str]:
     """One a device that past runs were on, and one for the runs that nothing is known of."""
     found = [_time(item) for item in estimate.times]
     if estimate.unknown and estimate.times:

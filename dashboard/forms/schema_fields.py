@@ -17,8 +17,8 @@ import yaml
 
 from client import YamlDumper
 
-Kind = Literal["integer", "number", "boolean", "choice", "text", "integers"]
-MOST_SEEDS = 1000
+FieldKind = Literal["integer", "number", "boolean", "choice", "text", "integers"]
+MAX_SEEDS = 1000
 
 _WORDS = {
     "ce": "CE",
@@ -44,7 +44,7 @@ class FormField:
 
     path: str
     label: str
-    kind: Kind
+    kind: FieldKind
     default: Any
     group: str = ""
     nullable: bool = False
@@ -53,7 +53,7 @@ class FormField:
     step: float = 1.0
 
 
-def fields_of(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> list[FormField]:
+def schema_to_fields(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> list[FormField]:
     """The fields of a JSON schema of an object, nested objects included, in the schema's order.
 
     Args:
@@ -108,7 +108,7 @@ def _resolve(item: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[dict[str
     return merged, nullable
 
 
-def _kind(item: Mapping[str, Any]) -> Kind | None:
+def _kind(item: Mapping[str, Any]) -> FieldKind | None:
     """Which widget; None for what a form cannot hold (free mappings, lists of anything but integers)."""
     if item.get("enum"):
         return "choice"
@@ -126,7 +126,7 @@ def _kind(item: Mapping[str, Any]) -> Kind | None:
     return None
 
 
-def _step(kind: Kind, value: Any) -> float:
+def _step(kind: FieldKind, value: Any) -> float:
     """One unit of the value's first digit, so that 0.05 moves by 0.01 and 4 by 1."""
     if kind != "number":
         return 1.0
@@ -141,26 +141,26 @@ def humanise(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def defaults_of(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def schema_defaults(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The object that the form shows when nothing has been entered yet."""
     found: dict[str, Any] = {}
-    for item in fields_of(schema, root):
+    for item in schema_to_fields(schema, root):
         if item.default is not None:
-            put(found, item.path, item.default)
+            set_path(found, item.path, item.default)
     return found
 
 
-def completed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The values, with the defaults of what they leave out, nested objects included."""
     found = deepcopy(dict(defaults))
     for name, value in values.items():
         inner = found.get(name)
         both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        found[name] = completed(value, inner or {}) if both else deepcopy(value)
+        found[name] = with_defaults(value, inner or {}) if both else deepcopy(value)
     return found
 
 
-def put(target: dict[str, Any], path: str, value: Any) -> None:
+def set_path(target: dict[str, Any], path: str, value: Any) -> None:
     """Set a value at a dotted path, making the objects on the way. None removes it."""
     *parents, last = path.split(".")
     for parent in parents:
@@ -171,7 +171,7 @@ def put(target: dict[str, Any], path: str, value: Any) -> None:
         target[last] = value
 
 
-def get(source: Any, path: str, default: Any = None) -> Any:
+def get_path(source: Any, path: str, default: Any = None) -> Any:
     """The value at a dotted path, or the default."""
     for part in path.split("."):
         if not isinstance(source, Mapping) or part not in source:
@@ -197,8 +197,8 @@ def parse_integers(text: str) -> list[int]:
         last = int(match[2]) if match[2] else first
         if last < first:
             raise ValueError(f"the range {part!r} runs backwards")
-        if len(found) + last - first >= MOST_SEEDS:
-            raise ValueError(f"more than {MOST_SEEDS} numbers")
+        if len(found) + last - first >= MAX_SEEDS:
+            raise ValueError(f"more than {MAX_SEEDS} numbers")
         found.extend(range(first, last + 1))
     return found
 
@@ -214,7 +214,7 @@ def join_integers(values: Iterable[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
-def _choice(value: Any) -> dict[str, Any]:
+def _named_choice(value: Any) -> dict[str, Any]:
     """A named choice written out: a bare string is short for a name without parameters."""
     if isinstance(value, str):
         return {"name": value, "params": {}}
@@ -233,14 +233,14 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
         "resources": {},
         **deepcopy(dict(spec)),
     }
-    draft["dataset"] = _choice(draft.get("dataset"))
+    draft["dataset"] = _named_choice(draft.get("dataset"))
     student = draft.get("student")
-    draft["student"] = {"model": _choice(student.get("model") if isinstance(student, Mapping) else student)}
-    draft["methods"] = [{"label": "", **_choice(method)} for method in draft.get("methods") or ()]
+    draft["student"] = {"model": _named_choice(student.get("model") if isinstance(student, Mapping) else student)}
+    draft["methods"] = [{"label": "", **_named_choice(method)} for method in draft.get("methods") or ()]
     teacher = draft.get("teacher")
     if isinstance(teacher, Mapping):
         draft["teacher"] = {"seed": 0, "training": None, "weights": None, **teacher}
-        draft["teacher"]["model"] = _choice(teacher.get("model"))
+        draft["teacher"]["model"] = _named_choice(teacher.get("model"))
         weights = draft["teacher"]["weights"]
         if isinstance(weights, str):
             draft["teacher"]["weights"] = {"source": weights}
@@ -261,14 +261,14 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("notes", "tags", "priority"):
         if draft.get(name):
             spec[name] = deepcopy(draft[name])
-    spec["dataset"] = _lean(draft["dataset"])
+    spec["dataset"] = _compact(draft["dataset"])
     # What the form has no field for goes through as it was written.
     spec |= {name: deepcopy(value) for name, value in draft.items() if name not in _DRAWN and value}
     if draft.get("teacher"):
         teacher = draft["teacher"]
         drawn = ("model", "weights", "training", "seed")
         more = {name: value for name, value in teacher.items() if name not in drawn and value}
-        spec["teacher"] = {"model": _lean(teacher["model"]), **deepcopy(more)}
+        spec["teacher"] = {"model": _compact(teacher["model"]), **deepcopy(more)}
         if teacher.get("weights") is not None:
             spec["teacher"]["weights"] = {name: value for name, value in teacher["weights"].items() if value}
         if teacher.get("training") or spec.get("preset"):  # null: not the preset's
@@ -277,8 +277,8 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
             spec["teacher"]["seed"] = teacher["seed"]
     elif spec.get("preset"):
         spec["teacher"] = None
-    spec["student"] = {"model": _lean(draft["student"]["model"])}
-    spec["methods"] = [_lean(method) for method in draft["methods"]]
+    spec["student"] = {"model": _compact(draft["student"]["model"])}
+    spec["methods"] = [_compact(method) for method in draft["methods"]]
     spec["seeds"] = list(draft["seeds"])
     spec["training"] = deepcopy(draft["training"])
     resources = {
@@ -289,7 +289,7 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
     return spec
 
 
-def _lean(choice: Mapping[str, Any]) -> dict[str, Any]:
+def _compact(choice: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"name": choice["name"]}
     if str(choice.get("label") or "").strip():
         found["label"] = str(choice["label"]).strip()
@@ -305,23 +305,25 @@ def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapp
         schema: of a whole spec; its ``Training`` gives the training settings.
     """
     training = schema.get("$defs", {}).get("Training", {})
-    model = {"name": catalog["models"][0]["name"], "params": defaults_of(catalog["models"][0]["params"])}
+    model = {"name": catalog["models"][0]["name"], "params": schema_defaults(catalog["models"][0]["params"])}
     dataset = catalog["datasets"][0]
     method = next((item for item in catalog["methods"] if item.get("needs_teacher")), catalog["methods"][0])
     return to_draft(
         {
-            "dataset": {"name": dataset["name"], "params": defaults_of(dataset["params"])},
+            "dataset": {"name": dataset["name"], "params": schema_defaults(dataset["params"])},
             "teacher": {"model": deepcopy(model)},
             "student": {"model": model},
-            "methods": [{"name": method["name"], "params": defaults_of(method["params"])}],
-            "training": defaults_of(training, schema),
+            "methods": [{"name": method["name"], "params": schema_defaults(method["params"])}],
+            "training": schema_defaults(training, schema),
         }
     )
 
 
 def yaml_of(spec: Mapping[str, Any]) -> str:
     """A spec as YAML in the order of its fields; lists of numbers on one line, as a person writes."""
-    return yaml.dump(_flow(deepcopy(dict(spec))), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(
+        _inline_lists(deepcopy(dict(spec))), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+    )
 
 
 class _InlineList(list[Any]):
@@ -337,16 +339,16 @@ _Dumper.add_representer(
 )
 
 
-def _flow(value: Any) -> Any:
+def _inline_lists(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _flow(item) for key, item in value.items()}
+        return {key: _inline_lists(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         plain = all(not isinstance(item, dict | list | tuple) for item in value)
-        return _InlineList(value) if plain else [_flow(item) for item in value]
+        return _InlineList(value) if plain else [_inline_lists(item) for item in value]
     return value
 
 
-def place(path: str, slots: Iterable[str]) -> str | None:
+def nearest_field(path: str, slots: Iterable[str]) -> str | None:
     """The form's field that an error belongs to: the one of that path, else the nearest around it; None: none is.
 
     Args:
@@ -361,7 +363,7 @@ def place(path: str, slots: Iterable[str]) -> str | None:
     return None
 
 
-def spoken(path: str, draft: Mapping[str, Any]) -> str:
+def describe_path(path: str, draft: Mapping[str, Any]) -> str:
     """A path as a person reads it: ``methods.1.params.alpha`` as ``Method 2 (dkd): Alpha``."""
     parts = path.split(".")
     if parts[0] == "methods" and len(parts) > 1 and parts[1].isdigit():

@@ -18,39 +18,39 @@ _FIELD_WIDTH = 148  # pixels: four beside each other on a screen, two on a phone
 
 
 @dataclass
-class Slots:
+class ErrorSlots:
     """Where errors can be shown, by the path of the field; and those found before anything is sent."""
 
-    places: dict[str, DeltaGenerator] = field(default_factory=dict)
-    found: list[tuple[str, str]] = field(default_factory=list)
+    slots: dict[str, DeltaGenerator] = field(default_factory=dict)
+    local_errors: list[tuple[str, str]] = field(default_factory=list)
 
-    def open(self, path: str) -> None:
+    def add(self, path: str) -> None:
         """Make a place for errors here."""
-        self.places[path] = st.empty()
+        self.slots[path] = st.empty()
 
-    def refuse(self, path: str, message: str) -> None:
+    def add_error(self, path: str, message: str) -> None:
         """Note an error that needs no backend to be seen."""
-        self.found.append((path, message))
+        self.local_errors.append((path, message))
 
     def show(self, problems: list[tuple[str, str]], colour: str, icon: str) -> None:
         """Write each message at its field. Those without a field are left to the summary."""
         by_place: dict[str, list[str]] = {}
         for path, message in problems:
-            at = schema_fields.place(path, self.places)
+            at = schema_fields.nearest_field(path, self.slots)
             if at is not None:
                 by_place.setdefault(at, []).append(message)
         for at, messages in by_place.items():
             text = "  \n".join(f":small[:{colour}[{icon} {escape(message)}]]" for message in messages)
-            self.places[at].markdown(text)
+            self.slots[at].markdown(text)
 
 
-def object_fields(
+def draw_object(
     fields: list[schema_fields.FormField],
     values: dict[str, Any],
     *,
     path: str,
     key: str,
-    slots: Slots,
+    slots: ErrorSlots,
     folded: Collection[str] = (),
 ) -> dict[str, Any]:
     """Draw the fields of an object side by side, a heading a group, and return what they hold.
@@ -72,21 +72,21 @@ def object_fields(
                 with st.container(horizontal=True):
                     for item in row:
                         with st.container(width=_FIELD_WIDTH):
-                            value = one_field(
-                                item, schema_fields.get(values, item.path), f"{path}.{item.path}", key, slots
+                            value = draw_field(
+                                item, schema_fields.get_path(values, item.path), f"{path}.{item.path}", key, slots
                             )
-                        schema_fields.put(result, item.path, value)
+                        schema_fields.set_path(result, item.path, value)
     return result
 
 
-def one_field(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+def draw_field(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
     """Draw one field, a place for its errors below it, and return its value; None where it is left empty."""
     drawn = _DRAWN[item.kind](item, value, path, f"{key}.{path}", slots)
-    slots.open(path)
+    slots.add(path)
     return drawn
 
 
-def _number(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+def _number(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
     number = None if value is None or isinstance(value, str) else value
     # No least or greatest value is given to the widget: it would correct what a person types without a word, while
     # the backend says what is wrong with it.
@@ -103,25 +103,25 @@ def _number(item: schema_fields.FormField, value: Any, path: str, key: str, slot
     )
 
 
-def _boolean(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+def _boolean(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
     return st.toggle(escape(item.label), value=bool(value), help=escape(item.help) or None, key=key)
 
 
-def _choice(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+def _choice(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
     options = list(item.choices)
     index = options.index(value) if value in options else 0
     return st.selectbox(escape(item.label), options, index=index, help=escape(item.help) or None, key=key)
 
 
-def _text(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+def _text(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
     return st.text_input(escape(item.label), value=str(value or ""), help=escape(item.help) or None, key=key) or None
 
 
-def _integers(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
-    return integers(escape(item.label), list(value or ()), path=path, key=key, slots=slots, hint=escape(item.help))
+def _integers(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+    return draw_integers(escape(item.label), list(value or ()), path=path, key=key, slots=slots, hint=escape(item.help))
 
 
-def integers(label: str, value: list[int], *, path: str, key: str, slots: Slots, hint: str) -> list[int]:
+def draw_integers(label: str, value: list[int], *, path: str, key: str, slots: ErrorSlots, hint: str) -> list[int]:
     """A list of whole numbers as text, ranges allowed; the last good list where the text cannot be read."""
     text = st.text_input(
         label, value=schema_fields.join_integers(value), help=f"{hint} As 0-4 or 0, 3, 7.", key=key, placeholder="none"
@@ -129,11 +129,11 @@ def integers(label: str, value: list[int], *, path: str, key: str, slots: Slots,
     try:
         return schema_fields.parse_integers(text)
     except ValueError as error:
-        slots.refuse(path, str(error))
+        slots.add_error(path, str(error))
         return value
 
 
-_DRAWN: Mapping[schema_fields.Kind, Callable[[schema_fields.FormField, Any, str, str, Slots], Any]] = {
+_DRAWN: Mapping[schema_fields.FieldKind, Callable[[schema_fields.FormField, Any, str, str, ErrorSlots], Any]] = {
     "integer": _number,
     "number": _number,
     "boolean": _boolean,
@@ -160,7 +160,7 @@ def table(rows: Sequence[Mapping[str, str]], *, wrap: bool = False) -> None:
     st.html(f'<div class="{style}"><table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>')
 
 
-def nothing_yet(text: str) -> None:
+def empty_state(text: str) -> None:
     """What a page says before the first experiment, with the way to it."""
     st.info(text, icon=":material/science:")
     st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")

@@ -8,11 +8,11 @@ from typing import Any
 from client import SpecError, load_text
 from dashboard.forms import schema_fields
 
-Listed = Mapping[str, Sequence[Mapping[str, Any]]]
+CatalogEntries = Mapping[str, Sequence[Mapping[str, Any]]]
 """The catalog's methods, models and datasets."""
 
 
-def read(text: str) -> dict[str, Any]:
+def parse(text: str) -> dict[str, Any]:
     """The fields that the text gives. Raises ValueError with a sentence for a person."""
     try:
         found = load_text(text)
@@ -23,7 +23,7 @@ def read(text: str) -> dict[str, Any]:
     return found
 
 
-def fits(data: Mapping[str, Any], catalog: Listed, schema: Mapping[str, Any]) -> bool:
+def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapping[str, Any]) -> bool:
     """Whether the form can show a spec that the backend refuses, so that each error is told at its field.
 
     It cannot where a name is unknown, a value is of another type than its field, or a preset is to fill something in.
@@ -63,7 +63,7 @@ def _integers(value: Any) -> bool:
     return isinstance(value, list) and all(_whole(item) and item >= 0 for item in value)
 
 
-_OF_KIND: Mapping[schema_fields.Kind, Callable[[Any], bool]] = {
+_OF_KIND: Mapping[schema_fields.FieldKind, Callable[[Any], bool]] = {
     "integer": _whole,
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "boolean": lambda value: isinstance(value, bool),
@@ -72,7 +72,7 @@ _OF_KIND: Mapping[schema_fields.Kind, Callable[[Any], bool]] = {
 }
 
 
-def _teacher(teacher: Any, catalog: Listed, schema: Mapping[str, Any]) -> bool:
+def _teacher(teacher: Any, catalog: CatalogEntries, schema: Mapping[str, Any]) -> bool:
     if not isinstance(teacher, Mapping) or not _chosen(teacher.get("model"), catalog["models"]):
         return False
     weights, training = teacher.get("weights"), teacher.get("training")
@@ -97,7 +97,7 @@ def _object(values: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | No
     """Whether each value is of its field's kind and no other value is there."""
     if not isinstance(values, Mapping):
         return False
-    fields = {item.path: item for item in schema_fields.fields_of(schema, root)}
+    fields = {item.path: item for item in schema_fields.schema_to_fields(schema, root)}
     return all(
         path in fields and ((value is None and fields[path].nullable) or _held(fields[path], value))
         for path, value in _leaves(values, "")

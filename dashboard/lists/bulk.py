@@ -19,7 +19,7 @@ _SAID = "bulk.said"
 _REFUSALS = 5
 
 
-def each(keys: Sequence[str], action: Callable[[str], T], noun: str, done: str) -> list[T]:
+def run_each(keys: Sequence[str], action: Callable[[str], T], noun: str, done: str) -> list[T]:
     """Do it to each, and keep what to say of it for the next time the page is drawn. Returns the answers.
 
     Args:
@@ -34,27 +34,27 @@ def each(keys: Sequence[str], action: Callable[[str], T], noun: str, done: str) 
             try:
                 answers.append(future.result())
             except (ApiError, BackendUnreachable) as error:
-                refused[in_words(error)] += 1
-    say(f"{row_text.counted(len(answers), noun)} {done}." if answers else "", refused)
+                refused[error_sentence(error)] += 1
+    set_message(f"{row_text.counted(len(answers), noun)} {done}." if answers else "", refused)
     return answers
 
 
-def act(keys: Sequence[str], action: Callable[[str], object], noun: str, done: str) -> None:
+def on_click(keys: Sequence[str], action: Callable[[str], object], noun: str, done: str) -> None:
     """``each`` for a button, to which nothing is given back."""
-    each(keys, action, noun, done)
+    run_each(keys, action, noun, done)
 
 
-def in_words(error: ApiError | BackendUnreachable) -> str:
+def error_sentence(error: ApiError | BackendUnreachable) -> str:
     """What went wrong, as a sentence."""
     return row_text.sentence((error.problem.detail if isinstance(error, ApiError) else "") or str(error))
 
 
-def say(done: str, refused: Counter[str] | None = None) -> None:
+def set_message(done: str, refused: Counter[str] | None = None) -> None:
     """Keep a sentence, and refusals with how often each came, for the next time the page is drawn."""
     st.session_state[_SAID] = (done, refused or Counter())
 
 
-def said() -> None:
+def show_message() -> None:
     """Show what the last action did, once."""
     done, refused = st.session_state.pop(_SAID, ("", Counter()))
     if done:

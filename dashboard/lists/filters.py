@@ -12,7 +12,7 @@ from core.protocol.public import RunState
 from dashboard import addresses, session
 from dashboard.markup import escape
 
-Kind = Literal["runs", "experiments"]
+ListKind = Literal["runs", "experiments"]
 RUN_STATES: tuple[RunState, ...] = get_args(RunState)
 EXPERIMENT_STATES = ("active", "finished", "failed", "cancelled")
 SIZES = (50, 100, 200)
@@ -32,15 +32,15 @@ _MORE = ("method", "dataset", "model", "tag", "teacher", "made_from", "made_to",
 
 
 @st.cache_data(ttl=20, show_spinner=False)
-def _known(url: str) -> tuple[list[str], list[str]]:
+def _suggestions(url: str) -> tuple[list[str], list[str]]:
     """Names and tags of the newest experiments, to choose from; others may be typed."""
     items = session.client().experiments(limit=200, archived="include").items
     return [item.name for item in items], sorted({tag for item in items for tag in item.tags})
 
 
-def draw(kind: Kind) -> dict[str, Any]:
+def draw(kind: ListKind) -> dict[str, Any]:
     """Draw the filters of one of the lists; returns what to ask the backend for, order and page size included."""
-    names, tags = _known(session.client().url)
+    names, tags = _suggestions(session.client().url)
     bound: dict[str, Any] = {"bind": "query-params"}
     sorts = _RUN_SORTS if kind == "runs" else _EXPERIMENT_SORTS
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
@@ -84,7 +84,7 @@ def _more_label() -> str:
     return f"More filters ({used:d})" if used else "More filters"
 
 
-def _rest(kind: Kind, tags: Sequence[str], bound: Mapping[str, Any]) -> dict[str, Any]:
+def _rest(kind: ListKind, tags: Sequence[str], bound: Mapping[str, Any]) -> dict[str, Any]:
     catalog = session.catalog()
     found: dict[str, Any] = {}
     for name, label, options in (
@@ -94,10 +94,10 @@ def _rest(kind: Kind, tags: Sequence[str], bound: Mapping[str, Any]) -> dict[str
         ("tag", "Tags, all of them", tags),
     ):
         chosen = st.multiselect(escape(label), options, key=name, placeholder="any", accept_new_options=True, **bound)
-        found[name] = addresses.short(chosen) or None
+        found[name] = addresses.searchable(chosen) or None
     if kind == "runs":
         teacher = st.text_input("Students of the teacher with this run id", key="teacher", **bound).strip()
-        found["teacher"] = addresses.checked(teacher, "teacher", "id") if teacher else None
+        found["teacher"] = addresses.validated(teacher, "teacher", "id") if teacher else None
     left, right = st.columns(2)
     with left:
         start = st.date_input("Made from (UTC)", value=None, key="made_from", **bound)
@@ -111,7 +111,7 @@ def _rest(kind: Kind, tags: Sequence[str], bound: Mapping[str, Any]) -> dict[str
 
 
 def _word(text: str | None) -> str | None:
-    return next(iter(addresses.short([text.strip()])), None) if text else None
+    return next(iter(addresses.searchable([text.strip()])), None) if text else None
 
 
 def _midnight(day: Any, later: int) -> str | None:
@@ -120,7 +120,7 @@ def _midnight(day: Any, later: int) -> str | None:
     return (datetime.combine(day, time(), UTC) + timedelta(days=later)).isoformat()
 
 
-def narrowed(query: Mapping[str, Any]) -> bool:
+def is_filtered(query: Mapping[str, Any]) -> bool:
     """Whether anything but the order and the page is asked for."""
     usual = {"sort", "limit", "cursor", "count"}
     return any(name not in usual and (name, value) != ("archived", "exclude") for name, value in query.items())

@@ -13,16 +13,16 @@ from dashboard import addresses, session
 from dashboard.lists import row_text
 
 
-def cursor(name: str, query: Mapping[str, Any]) -> str | None:
+def page_cursor(name: str, query: Mapping[str, Any]) -> str | None:
     """Where the page begins. Another filter or order begins at the start."""
     key = f"{name}.asked"
     if st.session_state.get(key, query) != query:
         st.query_params.pop("cursor", None)
     st.session_state[key] = dict(query)
-    return addresses.one("cursor", "cursor") or None
+    return addresses.query_value("cursor", "cursor") or None
 
 
-def turn_pages(name: str, page: RunPage | ExperimentPage, size: int, noun: str) -> None:
+def page_controls(name: str, page: RunPage | ExperimentPage, size: int, noun: str) -> None:
     """Buttons to the next page and back, with how many there are. The page's place is in the address."""
     trail: list[str] = st.session_state.setdefault(f"{name}.trail", [])
     cursor = st.query_params.get("cursor", "")
@@ -59,7 +59,7 @@ def _turn(cursor: str, trail: list[str] | None = None, here: str = "") -> None:
         st.query_params.pop("cursor", None)
 
 
-def watch(
+def rerun_on_change(
     key: str,
     fetch: Callable[[], Any],
     signature: Callable[[Any], int],
@@ -76,7 +76,7 @@ def watch(
         if first:
             first.clear()
             return
-        known = session.ask(f"{key} watched", fetch)
+        known = session.fetch(f"{key} watched", fetch)
         if (known.lost is None) != (lost is None) or (known.lost is None and signature(known.value) != before):
             st.rerun()
 

@@ -10,10 +10,10 @@ from core.protocol.comparisons import Cell, Claim, Published, PublishedRow, Tabl
 from dashboard.markup import escape
 
 _MARKS = {"holds": ":green-badge[✓ holds]", "does not hold": ":red-badge[✕ does not hold]"}
-_GLUE = "\u00a0"
+_NO_BREAK_SPACE = "\u00a0"
 
 
-def result_rows(table: Table) -> list[dict[str, str]]:
+def table_rows(table: Table) -> list[dict[str, str]]:
     """A row a setting, a column a method, in Markdown. Bold where the backend says better, ↓ where it says worse."""
     rows = []
     for row in table.rows:
@@ -26,14 +26,14 @@ def result_rows(table: Table) -> list[dict[str, str]]:
 
 def cell_text(cell: Cell) -> str:
     """``mean ± sd (n)`` as a link to the runs it is of, then what is missing and what others have published."""
-    missing = f" · {len(cell.missing)}{_GLUE}missing" if cell.missing else ""
+    missing = f" · {len(cell.missing)}{_NO_BREAK_SPACE}missing" if cell.missing else ""
     if cell.mean is None:
         return NOTHING + missing + brackets(cell.published)
-    text = f"{mean_text(cell.mean, cell.sd)} ({cell.n})".replace(" ", _GLUE)
+    text = f"{mean_text(cell.mean, cell.sd)} ({cell.n})".replace(" ", _NO_BREAK_SPACE)
     if cell.verdict == "better":
         text = f"**{text}**"
     elif cell.verdict == "worse":
-        text += f"{_GLUE}↓"
+        text += f"{_NO_BREAK_SPACE}↓"
     linked = f"[{text}](compare?{urlencode([('run', run) for run in cell.run_ids])})" if cell.run_ids else text
     return linked + missing + brackets(cell.published)
 
@@ -55,7 +55,7 @@ def missing_lines(row: TableRow) -> list[str]:
     return lines
 
 
-def sources(rows: Iterable[PublishedRow]) -> dict[str, list[PublishedRow]]:
+def by_source(rows: Iterable[PublishedRow]) -> dict[str, list[PublishedRow]]:
     """Published rows by who published them, in their order."""
     found: dict[str, list[PublishedRow]] = {}
     for row in rows:
@@ -99,7 +99,7 @@ def _own(row: PublishedRow, own: Table) -> str:
     return ", ".join(shown) or NOTHING
 
 
-def about(rows: Sequence[PublishedRow]) -> str:
+def repeats_caption(rows: Sequence[PublishedRow]) -> str:
     """What the numbers are means of, and of which epoch, as far as it is known."""
     known = {
         (item.method, item.repeats, item.epoch) for row in rows for item in row.values if item.repeats or item.epoch
@@ -112,7 +112,7 @@ def about(rows: Sequence[PublishedRow]) -> str:
     return "; ".join(parts) + "." if parts else "Repeats and epoch are not said."
 
 
-def claims(found: Sequence[Claim]) -> list[tuple[str, list[str]]]:
+def claim_lines(found: Sequence[Claim]) -> list[tuple[str, list[str]]]:
     """The claims in order, each with the judgements of its cases as Markdown."""
     grouped: dict[int, tuple[str, list[str]]] = {}
     for claim in found:

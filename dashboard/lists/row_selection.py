@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 
 
-class Choice:
+class RowSelection:
     """What is chosen in one table of this browser session.
 
     Args:
@@ -43,9 +43,9 @@ class Choice:
         table = st.session_state.get(self.key)
         if table is not None:
             rows = list(table["selection"]["rows"])
-            self._state["chosen"] = taken(self._state["chosen"], self._state["shown"], rows)
+            self._state["chosen"] = merge_selection(self._state["chosen"], self._state["shown"], rows)
 
-    def holds(self, query: object) -> list[str]:
+    def frozen_ids(self, query: object) -> list[str]:
         """The ids to go on showing, in their order; none where the rows may change."""
         state = self._state
         if state["query"] != query or not set(state["chosen"]) & set(state["shown"]):
@@ -56,7 +56,7 @@ class Choice:
         """Let the rows change once, the choice staying."""
         self._state["query"] = None
 
-    def show(self, ids: Sequence[str], query: object) -> None:
+    def set_rows(self, ids: Sequence[str], query: object) -> None:
         """These are the rows from now on. To be called before they are drawn."""
         state = self._state
         chosen = set(state["chosen"])
@@ -90,7 +90,7 @@ class Choice:
         self.replace([])
 
 
-def taken(chosen: Sequence[str], shown: Sequence[str], rows: Sequence[int]) -> list[str]:
+def merge_selection(chosen: Sequence[str], shown: Sequence[str], rows: Sequence[int]) -> list[str]:
     """What is chosen once these rows of those shown are; what is not shown stays as it was."""
     here = [shown[row] for row in rows if row < len(shown)]
     kept = [item for item in chosen if item in set(here) or item not in set(shown)]

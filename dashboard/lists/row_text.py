@@ -26,7 +26,7 @@ from core.protocol.public import (
 )
 from dashboard.theme import state_text
 
-_GLUE = "\u00a0"
+_NO_BREAK_SPACE = "\u00a0"
 """A space at which a narrow column does not break a number."""
 
 
@@ -88,7 +88,7 @@ def progress(run: RunSummary) -> float:
     return min(run.step / run.total_steps, 1.0) if run.total_steps else 0.0
 
 
-def seconds_of(run: RunSummary | Attempt, now: datetime) -> float | None:
+def elapsed_seconds(run: RunSummary | Attempt, now: datetime) -> float | None:
     """From start to end, or to now where it has not ended; None before it has started."""
     if run.started_at is None:
         return None
@@ -119,7 +119,7 @@ def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
             "Priority": run.priority,
             "Started": run.started_at,
             # A clock that ticks would redraw the table at every poll, so a run that goes on shows whole minutes.
-            "Duration": duration(_settled(seconds_of(run, now), run.state in TERMINAL)),
+            "Duration": duration(_whole_minutes(elapsed_seconds(run, now), run.state in TERMINAL)),
             "Model": run.model,
             "Data set": run.dataset,
             "Reason": run.reason,
@@ -153,7 +153,7 @@ def experiment_rows(experiments: Iterable[ExperimentSummary]) -> list[dict[str, 
     ]
 
 
-def _settled(seconds: float | None, ended: bool) -> float | None:
+def _whole_minutes(seconds: float | None, ended: bool) -> float | None:
     return seconds if seconds is None or ended or seconds < 60 else seconds // 60 * 60
 
 
@@ -164,8 +164,8 @@ def attempt_rows(attempts: Iterable[Attempt], now: datetime) -> list[dict[str, s
             "Worker": attempt.worker,
             "Host": attempt.host,
             "Device": attempt.device or NOTHING,
-            "Started (UTC)": moment(attempt.started_at),
-            "Duration": duration(_settled(seconds_of(attempt, now), attempt.ended_at is not None)),
+            "Started (UTC)": timestamp(attempt.started_at),
+            "Duration": duration(_whole_minutes(elapsed_seconds(attempt, now), attempt.ended_at is not None)),
             "Outcome": attempt.outcome or "running",
             "Reason": attempt.reason or NOTHING,
         }
@@ -173,12 +173,12 @@ def attempt_rows(attempts: Iterable[Attempt], now: datetime) -> list[dict[str, s
     ]
 
 
-def moment(time: datetime | None) -> str:
+def timestamp(time: datetime | None) -> str:
     """Date and time to the second, as given (the backend's times are UTC)."""
     return f"{time:%Y-%m-%d %H:%M:%S}" if time else NOTHING
 
 
-def result_rows(comparison: Comparison) -> list[dict[str, str]]:
+def comparison_rows(comparison: Comparison) -> list[dict[str, str]]:
     """The result table, a row a method: mean ± sd, n, epochs to the target, paired difference with its interval."""
     paired = {pair.label: pair for pair in comparison.paired}
     unit = f" ({comparison.unit})" if comparison.unit else ""
@@ -195,24 +195,24 @@ def result_rows(comparison: Comparison) -> list[dict[str, str]]:
                 f"Mean ± sd{unit}": mean_sd(group),
                 "n": str(group.n),
                 f"Epochs to {target}": epochs_to(group.convergence),
-                f"Difference to {comparison.baseline}{apart}": difference(group, pair, comparison),
-                f"95 % t interval{apart}": glued(interval_text(pair.interval, pair.mean_difference))
+                f"Difference to {comparison.baseline}{apart}": difference_cell(group, pair, comparison),
+                f"95 % t interval{apart}": no_break(interval_text(pair.interval, pair.mean_difference))
                 if pair
                 else NOTHING,
-                "p of this comparison alone": sign_flip(pair),
+                "p of this comparison alone": sign_flip_text(pair),
                 "p after Holm": p_text(pair.sign_flip_p_holm if pair else None),
             }
         )
     return rows
 
 
-def glued(text: str) -> str:
+def no_break(text: str) -> str:
     """A number that a narrow column does not break."""
-    return text.replace(" ", _GLUE)
+    return text.replace(" ", _NO_BREAK_SPACE)
 
 
 def mean_sd(group: Group) -> str:
-    return glued(mean_text(group.mean, group.sd))
+    return no_break(mean_text(group.mean, group.sd))
 
 
 def epochs_to(convergence: Convergence | None) -> str:
@@ -221,10 +221,10 @@ def epochs_to(convergence: Convergence | None) -> str:
         return NOTHING
     median = convergence.median_epochs
     shown = f"> {convergence.max_epochs}" if median is None else f"{median:g}"
-    return f"{shown} ({convergence.reached} of {convergence.of})".replace(" ", _GLUE)
+    return f"{shown} ({convergence.reached} of {convergence.of})".replace(" ", _NO_BREAK_SPACE)
 
 
-def difference(group: Group, pair: Paired | None, comparison: Comparison) -> str:
+def difference_cell(group: Group, pair: Paired | None, comparison: Comparison) -> str:
     if group.label == comparison.baseline:
         return "baseline"
     if pair is None or pair.mean_difference is None:
@@ -232,7 +232,7 @@ def difference(group: Group, pair: Paired | None, comparison: Comparison) -> str
     return point_text(pair.mean_difference, pair.interval)
 
 
-def sign_flip(pair: Paired | None) -> str:
+def sign_flip_text(pair: Paired | None) -> str:
     """The exact p beside the smallest that so few pairs can give."""
     if pair is None or pair.sign_flip_p is None:
         return NOTHING
@@ -253,7 +253,7 @@ def state_rows(experiment: Experiment) -> list[dict[str, str]]:
         rows.append(
             {
                 "Method": label,
-                "Done": f"{done} of {len(runs)}".replace(" ", _GLUE),
+                "Done": f"{done} of {len(runs)}".replace(" ", _NO_BREAK_SPACE),
                 **{state.capitalize(): str(count or NOTHING) for state, count in counts.items()},
                 "Still to start": str(waits or NOTHING),
                 "Progress": f"{sum(map(progress, runs)) / len(runs):.0%}".replace("%", " %"),
@@ -303,12 +303,12 @@ def device_rows(worker: Worker) -> list[dict[str, str]]:
     slots = f"{worker.busy} of {worker.slots}"
     if not worker.gpus:
         device = "GPUs" if worker.device == "gpu" else "CPU"
-        return [{"Worker": worker.name, "On": device, "Slots in use": slots, "Load": NOTHING, "Memory": NOTHING}]
+        return [{"Worker": worker.name, "On": device, "ErrorSlots in use": slots, "Load": NOTHING, "Memory": NOTHING}]
     return [
         {
             "Worker": worker.name if first else "",
             "On": f"GPU {gpu.index}" + (f" · {gpu.name}" if gpu.name else ""),
-            "Slots in use": slots if first else "",
+            "ErrorSlots in use": slots if first else "",
             "Load": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
             "Memory": memory(gpu),
         }
@@ -348,7 +348,7 @@ def upload_rows(uploads: Iterable[Upload]) -> list[dict[str, str]]:
             "Tensors": f"{item.tensors:,}",
             "Parameters": f"{item.parameters:,}",
             "By": item.submitted_by,
-            "Uploaded (UTC)": moment(item.created_at),
+            "Uploaded (UTC)": timestamp(item.created_at),
             "SHA-256": f"{item.sha256[:12]}…",
         }
         for item in uploads

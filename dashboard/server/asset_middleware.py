@@ -49,7 +49,7 @@ _BEGUN = """{
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _StoredResponse:
     """A response as it is sent again and again."""
 
     start: Message
@@ -59,14 +59,14 @@ class _Kept:
         """What a browser names that has it already."""
         return Headers(raw=self.start["headers"]).get("etag", "")
 
-    def unchanged(self) -> _Kept:
+    def unchanged(self) -> _StoredResponse:
         """The answer to a browser that has it."""
         left = (b"content-length", b"content-encoding", b"content-type")
         headers = [item for item in self.start["headers"] if item[0] not in left]
-        return _Kept({**self.start, "status": 304, "headers": headers}, b"")
+        return _StoredResponse({**self.start, "status": 304, "headers": headers}, b"")
 
 
-class Front:
+class AssetMiddleware:
     """ASGI middleware around Streamlit."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -74,7 +74,7 @@ class Front:
         self._app = app
         self._root = f"/{base}/" if base else "/"
         self._static = _static_files()
-        self._kept: dict[str, _Kept] = {}
+        self._responses: dict[str, _StoredResponse] = {}
         self._preloads = "".join(f'<link rel="modulepreload" href="./static/js/{name}">' for name in _modules())
         style, history = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "history.js"))
         self._common = f"<script>{_BASE_URL}\n{history}</script><style>{style}</style>"
@@ -95,24 +95,24 @@ class Front:
         # Kept by the one name that a file has. Streamlit answers many spellings of it, without end.
         plain = "gzip" in asked.get("accept-encoding", "") and "range" not in asked
         plain = plain and (found is not None or path in self._static)
-        if plain and (kept := self._kept.get(path)):
+        if plain and (kept := self._responses.get(path)):
             await _send(send, kept if asked.get("if-none-match") != kept.etag() else kept.unchanged())
             return
         app = FileResponse(found, headers={"Cache-Control": _FOREVER}) if found else self._app
         if not plain:
             await app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _ResponseCapture(send)
         await app(scope, receive, answer.pass_on)
         # After the answer is out: whoever asks first does not wait for the compression.
-        if answer.lasting() and path not in self._kept:
-            self._kept[path] = await asyncio.to_thread(_packed, answer)
+        if answer.lasting() and path not in self._responses:
+            self._responses[path] = await asyncio.to_thread(_packed, answer)
 
     async def _page(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Streamlit's page, with more in its head. It is a few kilobytes and never kept by a browser."""
         left = (b"accept-encoding", b"if-none-match", b"if-modified-since", b"range")
         asked = {**scope, "headers": [item for item in scope["headers"] if item[0] not in left]}
-        answer = _Answer(send)
+        answer = _ResponseCapture(send)
         await self._app(asked, receive, answer.hold_page)
         if answer.held is not None:
             body = answer.body.replace(b"<head>", f"<head>{self._head(path)}".encode(), 1)
@@ -121,17 +121,17 @@ class Front:
             headers["content-security-policy"] = policy(body)
             for name in ("etag", "last-modified"):  # those of Streamlit's file
                 del headers[name]
-            await _send(send, _Kept({**answer.held, "headers": headers.raw}, body))
+            await _send(send, _StoredResponse({**answer.held, "headers": headers.raw}, body))
 
     def _head(self, path: str) -> str:
-        drawing = plotly_assets.basic()
+        drawing = plotly_assets.basic_bundle()
         if path in _CHARTS:
             begun = f"<script>{_BEGUN}</script>"
             return f'{self._common}{begun}<script async src="./{drawing}" id="dkd-drawing"></script>{self._preloads}'
         return f'{self._common}<link rel="prefetch" href="./{drawing}" as="script">'
 
 
-class _Answer:
+class _ResponseCapture:
     """What an application sends."""
 
     def __init__(self, send: Send) -> None:
@@ -176,7 +176,7 @@ class _Answer:
         return whole and "immutable" in headers.get("cache-control", "") and "set-cookie" not in headers
 
 
-def _packed(answer: _Answer) -> _Kept:
+def _packed(answer: _ResponseCapture) -> _StoredResponse:
     headers = MutableHeaders(raw=[*answer.start["headers"]])
     body = answer.body
     if headers.get("content-type", "").startswith(_TEXT):
@@ -184,10 +184,10 @@ def _packed(answer: _Answer) -> _Kept:
         headers["content-encoding"] = "gzip"
         headers["content-length"] = str(len(body))
         headers.add_vary_header("Accept-Encoding")
-    return _Kept({**answer.start, "headers": headers.raw}, body)
+    return _StoredResponse({**answer.start, "headers": headers.raw}, body)
 
 
-async def _send(send: Send, kept: _Kept) -> None:
+async def _send(send: Send, kept: _StoredResponse) -> None:
     await send(kept.start)
     await send({"type": "http.response.body", "body": kept.body})
 

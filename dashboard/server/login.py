@@ -34,7 +34,7 @@ def mode() -> Mode:
     return cast(Mode, given)
 
 
-def personal() -> bool:
+def requires_sign_in() -> bool:
     """Whether each person signs in. Raises ClientSettingsError as ``mode`` does."""
     return mode() in ("token", "oidc")
 
@@ -45,14 +45,14 @@ def token() -> str | None:
     return found if mode() == "token" else None
 
 
-def inside() -> bool:
+def is_signed_in() -> bool:
     """Whether this person may see the pages. Raises ClientSettingsError where the setting cannot work."""
     if mode() == "oidc":
         return _known_to_provider() and _allowed(_address())
-    return not personal() or token() is not None
+    return not requires_sign_in() or token() is not None
 
 
-def ask() -> None:
+def show_sign_in() -> None:
     """Draw the way in, for a person who is not inside.
 
     After ``st.navigation``: the browser answers for what it has kept, and that answer has to name the page.
@@ -67,7 +67,7 @@ def ask() -> None:
         st.button("Sign in as somebody else", on_click=_logout)
 
 
-def keep() -> None:
+def store_token() -> None:
     """Have the browser keep the token that somebody has just come in with, until it says that it has.
 
     In a place of its own, so that what follows on the page stands where it stood when that is done.

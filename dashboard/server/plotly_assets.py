@@ -27,12 +27,12 @@ def files() -> dict[str, Path]:
     return {f"{PREFIX}{plotly.__version__}/{path.name}": path for path in (basic, whole)}
 
 
-def basic() -> str:
+def basic_bundle() -> str:
     """Address of the small one, relative to any page."""
     return next(iter(files()))
 
 
-def address(traces: Iterable[str]) -> str:
+def bundle_for(traces: Iterable[str]) -> str:
     """Of the smallest file that draws traces of these types, relative to any page."""
     small, whole = files()
     return small if _BASIC_TRACES.issuperset(traces) else whole

@@ -18,10 +18,18 @@ from common.formatting import counted
 from core.protocol.public import TERMINAL, Comparison, Experiment, Run, RunSummary
 from dashboard import addresses, session, theme
 from dashboard.charts import chart_component
-from dashboard.charts.comparison_charts import XS, Band, MethodCurves, View, X, curves_figure, without_teacher
-from dashboard.curves.store import Curve, RunCurves
+from dashboard.charts.comparison_charts import (
+    X_AXIS_TITLES,
+    Band,
+    ChartSettings,
+    MethodCurves,
+    XAxis,
+    curves_figure,
+    subtract_teacher_time,
+)
+from dashboard.curves.curve import Curve, RunCurves
 from dashboard.forms import schema_fields
-from dashboard.forms.widgets import escape, nothing_yet, table
+from dashboard.forms.widgets import empty_state, escape, table
 from dashboard.lists import row_text
 from dashboard.views import comparison_results
 
@@ -43,16 +51,16 @@ class _Drawing:
 
     metrics: tuple[str, str]
     titles: tuple[str, str]
-    view: View
+    view: ChartSettings
 
 
 def show() -> None:
     """Draw the page."""
     st.title("Compare")
-    runs = addresses.several("run", "id")
+    runs = addresses.query_values("run", "id")
     chosen = [] if runs else _choose()
     if chosen is None:
-        nothing_yet("There is nothing to compare yet. An experiment trains the methods.")
+        empty_state("There is nothing to compare yet. An experiment trains the methods.")
         return
     if not chosen and not runs:
         st.info("Choose an experiment, or several that differ in their seeds.", icon=":material/stacked_line_chart:")
@@ -66,20 +74,20 @@ def show() -> None:
     drawing = _controls(read.experiments, row)
     with row:
         taught = any(experiment.teacher_model for experiment in read.experiments)
-        asked = comparison_results.question(_methods(read.experiments), teacher=taught) if chosen else None
-    _live(chosen, runs, drawing, asked, read)
+        query = comparison_results.query_controls(_methods(read.experiments), teacher=taught) if chosen else None
+    _live(chosen, runs, drawing, query, read)
 
 
-def _experiment(id_or_name: str) -> session.Known[Experiment]:
-    return session.ask(f"experiment {id_or_name}", lambda: session.client().experiment(id_or_name))
+def _experiment(id_or_name: str) -> session.Fetched[Experiment]:
+    return session.fetch(f"experiment {id_or_name}", lambda: session.client().experiment(id_or_name))
 
 
 def _choose() -> list[str] | None:
     """The experiments in the address, else the newest; a list to choose others from. None where there are none."""
-    given = addresses.several("experiment", "name")
+    given = addresses.query_values("experiment", "name")
     found: dict[str, str] = {
         item.id: item.name
-        for item in session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
+        for item in session.fetch("experiments", lambda: session.client().experiments(limit=200)).value.items
     }
     for at, name in enumerate(given):
         if name not in found:  # a name, or one that is older than the list
@@ -125,7 +133,9 @@ def _controls(experiments: list[Experiment], row: DeltaGenerator) -> _Drawing:
             disabled=axes != _AXES[0],
             width=260,
         )
-        x: X = st.segmented_control("Over", list(XS), default="epochs", required=True, key="x", bind="query-params")
+        x: XAxis = st.segmented_control(
+            "Over", list(X_AXIS_TITLES), default="epochs", required=True, key="x", bind="query-params"
+        )
         band: Band = st.segmented_control(
             "Band over seeds",
             list(_BANDS),
@@ -155,7 +165,7 @@ def _controls(experiments: list[Experiment], row: DeltaGenerator) -> _Drawing:
             icon=":material/memory:",
         )
         x = "time"
-    view = View(x=x, band=band, smoothing=smoothing, log=bool(log), gpus=gpus or 1)
+    view = ChartSettings(x=x, band=band, smoothing=smoothing, log=bool(log), gpus=gpus or 1)
     if axes == _AXES[1]:
         return _Drawing((_SIMILARITY, _ACCURACY), ("Gradient similarity (cosine)", "Test accuracy (%), dashed"), view)
     second = _SIMILARITY if metric == _ACCURACY else ""
@@ -163,12 +173,12 @@ def _controls(experiments: list[Experiment], row: DeltaGenerator) -> _Drawing:
 
 
 def _gpus(experiments: list[Experiment]) -> int | None:
-    """GPUs that each run asked for; None where they asked for none, or are chosen one by one."""
-    asked = {
+    """GPUs that each run requested; None if they requested none, or are chosen one by one."""
+    query = {
         resources.get("gpus", 1) if resources.get("device") == "gpu" else 0
         for resources in (experiment.spec.get("resources", {}) for experiment in experiments)
     }
-    return asked.pop() or None if len(asked) == 1 else None
+    return query.pop() or None if len(query) == 1 else None
 
 
 def _methods(experiments: list[Experiment]) -> list[str]:
@@ -181,7 +191,7 @@ def _live(
     chosen: list[str],
     run_ids: list[str],
     drawing: _Drawing,
-    asked: comparison_results.Question | None,
+    query: comparison_results.ComparisonQuery | None,
     first_read: _Read,
 ) -> None:
     beside = (_SPENT if _over_time(drawing) else "", _count_of(drawing))
@@ -189,39 +199,39 @@ def _live(
 
     def look(read: _Read | None = None) -> tuple[_Read, dict[str, RunCurves]]:
         read = read or _read(chosen, run_ids)
-        curves = session.ask(
+        curves = session.fetch(
             f"curves of {chosen} {run_ids} {names}",
-            lambda: session.curves().update_some(session.client(), read.runs, names, _BUDGET),
+            lambda: session.curve_store().update_some(session.client(), read.runs, names, _BUDGET),
         )
         return read, curves.value
 
     first = look(first_read)
     ended, held = _ended(first[0].runs), _all_held(first[0].runs, names)
-    fresh: tuple[_Read, dict[str, RunCurves]] | None = first  # what the page has just asked for is drawn first
+    fresh: tuple[_Read, dict[str, RunCurves]] | None = first  # what the page has just query for is drawn first
 
     @st.fragment(run_every=session.REFRESH_SECONDS if not (ended and held) else None)
     def body() -> None:
         nonlocal fresh
-        with session.guarded():
+        with session.error_boundary():
             (read, curves), fresh = fresh or look(), None
             # In containers, so that a line that comes or goes above a chart does not make the browser draw it anew.
             with st.container():
-                session.outage(read.lost)
-            comparison, refused = comparison_results.comparison(read.experiments, asked) if asked else (None, "")
+                session.show_outage(read.lost)
+            comparison, refused = comparison_results.comparison(read.experiments, query) if query else (None, "")
             with st.container():
                 for experiment in read.experiments:
                     _summary(experiment, comparison)
             with st.container():
-                others = _other_data(read, comparison, asked)
-                _figure(read, comparison, curves, drawing, others, apart=bool(refused) or not asked)
+                others = _other_data(read, comparison, query)
+                _figure(read, comparison, curves, drawing, others, apart=bool(refused) or not query)
             with st.container():
-                if comparison and asked:
-                    comparison_results.results(read.experiments, comparison, asked)
+                if comparison and query:
+                    comparison_results.results(read.experiments, comparison, query)
                 elif refused:
                     st.info(f"These are not tested against each other: {escape(refused)}", icon=":material/balance:")
                 _states(read)
             if _ended(read.runs) != ended or (ended and not held and _all_held(read.runs, names)):
-                st.rerun()  # what is above changes with the state, and one that has ended is not asked about again
+                st.rerun()  # what is above changes with the state, and one that has ended is not query about again
 
     body()
 
@@ -236,7 +246,7 @@ class _Read:
 def _read(chosen: list[str], run_ids: list[str]) -> _Read:
     """The students' runs, of experiments or by their ids."""
     known = [_experiment(item) for item in chosen]
-    single = [session.ask(f"run {item}", partial(session.client().run, item)) for item in run_ids]
+    single = [session.fetch(f"run {item}", partial(session.client().run, item)) for item in run_ids]
     runs: list[RunSummary] = [run for item in known for run in item.value.runs]
     runs += [item.value for item in single]
     lost = next((since for since in (*(item.lost for item in known), *(item.lost for item in single)) if since), None)
@@ -249,7 +259,7 @@ def _ended(runs: list[RunSummary]) -> bool:
 
 def _all_held(runs: list[RunSummary], names: tuple[str, ...]) -> bool:
     """Whether the curves of every run that has any are here already."""
-    return all(session.curves().of(run.id, names).cursor or not run.step for run in runs)
+    return all(session.curve_store().get(run.id, names).cursor or not run.step for run in runs)
 
 
 def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
@@ -272,7 +282,7 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     if experiment.state == "active":
         st.progress(min(max(experiment.progress, 0.0), 1.0))
     for warning in experiment.warnings:
-        where = schema_fields.spoken(warning.path, experiment.spec)
+        where = schema_fields.describe_path(warning.path, experiment.spec)
         st.caption(f":material/warning: {escape(f'{where}: {warning.message}')}")
 
 
@@ -303,7 +313,7 @@ def _figure(
             held = curves[run.id].curves if run.id in curves else {}
             curve = held.get(metric)
             if curve is not None and len(curve):
-                found.append(without_teacher(curve, held.get(_SPENT)) if own_time else curve)
+                found.append(subtract_teacher_time(curve, held.get(_SPENT)) if own_time else curve)
         return found
 
     methods = [MethodCurves(label, *(of(label, metric) for metric in drawing.metrics)) for label in students]
@@ -329,13 +339,13 @@ def _figure(
 
 
 def _other_data(
-    read: _Read, comparison: Comparison | None, asked: comparison_results.Question | None
+    read: _Read, comparison: Comparison | None, query: comparison_results.ComparisonQuery | None
 ) -> dict[str, str]:
     """What tells runs from others of their label that were trained on other images, by id: they are not averaged."""
-    if asked:
+    if query:
         # Experiments that are not compared with each other are drawn apart, and each may be of several data sets.
         alone = (
-            [comparison_results.comparison([item], asked)[0] for item in read.experiments] if comparison is None else []
+            [comparison_results.comparison([item], query)[0] for item in read.experiments] if comparison is None else []
         )
         return {run: data for found in (comparison, *alone) if found for run, data in found.set_aside_data.items()}
     names = {run.id: _data_of(run) for run in read.runs if isinstance(run, Run) and run.test_size}

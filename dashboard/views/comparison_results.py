@@ -29,13 +29,13 @@ _FORMATS: dict[TextFormat, tuple[str, str, str]] = {
 }
 """Name, a file's ending and media type."""
 EPOCHS: dict[Which, str] = {"last": "last", "best_val": "best validation", "oracle": "best test (oracle)"}
-What = Literal["comparison", "overview", "claims", "table"]
+DownloadKind = Literal["comparison", "overview", "claims", "table"]
 _TEACHERS, _ABSOLUTE = "share of the teacher's", "accuracy"
 
 
 @dataclass(frozen=True)
-class Question:
-    """What the backend is asked for about the experiments.
+class ComparisonQuery:
+    """What the backend is asked about the experiments.
 
     Attributes:
         baseline: the method that the others are compared with; None for the spec's first.
@@ -52,17 +52,17 @@ class Question:
     difference: float | None
 
     @property
-    def compared(self) -> dict[str, Any]:
+    def comparison_params(self) -> dict[str, Any]:
         """Arguments of the comparison, the claims apart."""
         target = {"target": float(self.target)} if self.absolute else {"target_share": self.target / 100}
-        return self.overview | target | ({"difference": self.difference} if self.difference else {})
+        return self.overview_params | target | ({"difference": self.difference} if self.difference else {})
 
     @property
-    def overview(self) -> dict[str, Any]:
+    def overview_params(self) -> dict[str, Any]:
         return {"which": self.which} | ({"baseline": self.baseline} if self.baseline else {})
 
 
-def question(methods: Sequence[str], *, teacher: bool) -> Question:
+def query_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonQuery:
     """The controls for it, kept in the address: the target in sight, what is changed less often behind a button.
 
     Args:
@@ -110,22 +110,22 @@ def question(methods: Sequence[str], *, teacher: bool) -> Question:
             target = st.slider("Target accuracy (%)", 1, 100, 70, key="accuracy", bind="query-params", help=hint)
         else:
             target = st.slider("Target (% of teacher's)", 50, 105, 95, key="target", bind="query-params", help=hint)
-    return Question(baseline or None, which, target, absolute, difference)
+    return ComparisonQuery(baseline or None, which, target, absolute, difference)
 
 
-def comparison(experiments: Sequence[Experiment], asked: Question) -> tuple[Comparison | None, str]:
+def comparison(experiments: Sequence[Experiment], query: ComparisonQuery) -> tuple[Comparison | None, str]:
     """The backend's comparison, or why it makes none of these experiments together.
 
     Computed anew only when a run has changed its state: nothing else changes the result.
     """
     ids = [experiment.id for experiment in experiments]
-    key = f"comparison {ids} {asked}"
+    key = f"comparison {ids} {query}"
     states = _states(experiments)
     held: tuple[object, Comparison] | None = st.session_state.get(key)
     if held and held[0] == states:
         return held[1], ""
     try:
-        known = session.ask(key, lambda: session.client().comparison(ids, **asked.compared))
+        known = session.fetch(key, lambda: session.client().comparison(ids, **query.comparison_params))
     except ApiError as error:
         if len(ids) > 1 and error.status == 422:
             return None, str(error)
@@ -135,13 +135,13 @@ def comparison(experiments: Sequence[Experiment], asked: Question) -> tuple[Comp
     return known.value, ""
 
 
-def _overview(experiments: Sequence[Experiment], asked: Question) -> Overview:
+def _overview(experiments: Sequence[Experiment], query: ComparisonQuery) -> Overview:
     ids = [experiment.id for experiment in experiments]
-    key, states = f"overview {ids} {asked.overview}", _states(experiments)
+    key, states = f"overview {ids} {query.overview_params}", _states(experiments)
     held: tuple[object, Overview] | None = st.session_state.get(key)
     if held and held[0] == states:
         return held[1]
-    known = session.ask(key, lambda: session.client().overview(ids, groups=GROUPS, **asked.overview))
+    known = session.fetch(key, lambda: session.client().overview(ids, groups=GROUPS, **query.overview_params))
     if known.lost is None:
         st.session_state[key] = (states, known.value)
     return known.value
@@ -151,25 +151,25 @@ def _states(experiments: Sequence[Experiment]) -> tuple[tuple[str, str], ...]:
     return tuple((run.id, run.state) for experiment in experiments for run in experiment.runs)
 
 
-def results(experiments: Sequence[Experiment], found: Comparison, asked: Question) -> None:
+def results(experiments: Sequence[Experiment], found: Comparison, query: ComparisonQuery) -> None:
     """Every section, as far as there is something to say."""
     st.subheader("Result" if found.complete else "Result so far")
     if not any(group.n for group in found.groups):
         st.caption("No run of a method has succeeded yet.")
         return
     name = ".".join(experiment.id for experiment in experiments)
-    table(row_text.result_rows(found))
+    table(row_text.comparison_rows(found))
     st.markdown("\n".join(f"- **{escape(pair.label)}:** {escape(pair.sentence)}" for pair in found.paired))
-    st.caption(escape(holds_for(found)))
+    st.caption(escape(caption(found)))
     for note in found.notes:
         st.caption(escape(note))
     _differences(found, name)
     _convergence(found)
-    _others(experiments, asked)
+    _others(experiments, query)
     ids = [experiment.id for experiment in experiments]
     st.markdown("**Download these tables**")
-    downloads("comparison", "Comparison", {"experiment": ids} | asked.compared)
-    downloads("overview", "All metrics", {"experiment": ids} | asked.overview)
+    downloads("comparison", "Comparison", {"experiment": ids} | query.comparison_params)
+    downloads("overview", "All metrics", {"experiment": ids} | query.overview_params)
 
 
 def _differences(found: Comparison, name: str) -> None:
@@ -236,8 +236,8 @@ def _median(one: Convergence | None) -> str:
     return f"> {one.max_epochs}" if one.median_epochs is None else f"{one.median_epochs:g}"
 
 
-def _others(experiments: Sequence[Experiment], asked: Question) -> None:
-    found = _overview(experiments, asked)
+def _others(experiments: Sequence[Experiment], query: ComparisonQuery) -> None:
+    found = _overview(experiments, query)
     if not found.rows:
         return
     st.subheader("Fidelity, calibration, collapse, robustness")
@@ -268,11 +268,11 @@ def _cell(cell: OverviewCell, *, baseline: bool) -> str:
     if baseline or cell.mean_difference is None:
         return text
     verdict = f" {cell.verdict}" if cell.verdict else ""
-    return f"{text}; {row_text.glued(difference_text(cell.mean_difference, cell.interval))}{verdict}"
+    return f"{text}; {row_text.no_break(difference_text(cell.mean_difference, cell.interval))}{verdict}"
 
 
-def downloads(what: What, title: str, query: Query) -> None:
-    """A button a format. The text is asked for only when one is pressed."""
+def downloads(what: DownloadKind, title: str, query: Query) -> None:
+    """A button a format. The text is requested only when one is pressed."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         for kind, (label, ending, media) in _FORMATS.items():
             st.download_button(
@@ -286,7 +286,7 @@ def downloads(what: What, title: str, query: Query) -> None:
             )
 
 
-def holds_for(found: Comparison) -> str:
+def caption(found: Comparison) -> str:
     """What the numbers are of and what they hold for."""
     parts = []
     if found.test_size:

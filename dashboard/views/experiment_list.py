@@ -11,30 +11,30 @@ from client import Client
 from common.formatting import NOTHING
 from core.protocol.public import ExperimentPage, ExperimentSummary
 from dashboard import session
-from dashboard.forms.widgets import nothing_yet
+from dashboard.forms.widgets import empty_state
 from dashboard.lists import bulk, filters, paging, row_text
-from dashboard.lists.row_selection import Choice
+from dashboard.lists.row_selection import RowSelection
 from dashboard.markup import escape
 
 
 def show() -> None:
     """Draw the list."""
     query = filters.draw("experiments")
-    query["cursor"] = paging.cursor("experiments", query)
-    known = session.ask(f"experiments {query}", lambda: _page(query))
+    query["cursor"] = paging.page_cursor("experiments", query)
+    known = session.fetch(f"experiments {query}", lambda: _page(query))
     page = known.value
-    session.outage(known.lost)
-    choice = Choice("experiments")
-    rows, newer = _settled(choice, page.items, query)
+    session.show_outage(known.lost)
+    selection = RowSelection("experiments")
+    rows, newer = _settled(selection, page.items, query)
     if not rows and not query["cursor"]:
         _empty(query)
     else:
-        _actions(choice, _chosen(choice, rows))
-        _table(choice, rows)
+        _actions(selection, _chosen(selection, rows))
+        _table(selection, rows)
         if newer:
             st.caption(f"{row_text.counted(newer, 'newer experiment')} will appear when nothing is chosen.")
-        paging.turn_pages("experiments", page, query["limit"], "experiment")
-    paging.watch("experiments", lambda: _page(query), _signature, page, lost=known.lost)
+        paging.page_controls("experiments", page, query["limit"], "experiment")
+    paging.rerun_on_change("experiments", lambda: _page(query), _signature, page, lost=known.lost)
 
 
 def _page(query: Mapping[str, Any]) -> ExperimentPage:
@@ -42,35 +42,37 @@ def _page(query: Mapping[str, Any]) -> ExperimentPage:
 
 
 def _empty(query: Mapping[str, Any]) -> None:
-    if filters.narrowed(query):
+    if filters.is_filtered(query):
         st.info("No experiment matches these filters.", icon=":material/filter_alt_off:")
         st.page_link(
             session.page("runs"), label="All experiments", icon=":material/list:", query_params={"view": "Experiments"}
         )
     else:
-        nothing_yet("There are no experiments yet.")
+        empty_state("There are no experiments yet.")
 
 
-def _settled(choice: Choice, items: Sequence[ExperimentSummary], query: object) -> tuple[list[ExperimentSummary], int]:
+def _settled(
+    selection: RowSelection, items: Sequence[ExperimentSummary], query: object
+) -> tuple[list[ExperimentSummary], int]:
     """The rows to draw, and how many wait because the page holds still while rows of it are chosen."""
     rows, newer = list(items), 0
-    held = choice.holds(query)
+    held = selection.frozen_ids(query)
     by_id = {item.id: item for item in items}
     # One that has left the filter cannot be asked for alone, and goes.
     if held and set(held) & set(by_id):
         rows = [by_id[key] for key in held if key in by_id]
         newer = len(set(by_id) - set(held))
-    choice.show([item.id for item in rows], query)
+    selection.set_rows([item.id for item in rows], query)
     return rows, newer
 
 
-def _chosen(choice: Choice, rows: Sequence[ExperimentSummary]) -> list[ExperimentSummary]:
+def _chosen(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> list[ExperimentSummary]:
     known: dict[str, ExperimentSummary] = st.session_state.setdefault("experiments.known", {})
     known |= {item.id: item for item in rows}
-    return [known[key] for key in choice.ids if key in known]
+    return [known[key] for key in selection.ids if key in known]
 
 
-def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
+def _actions(selection: RowSelection, chosen: Sequence[ExperimentSummary]) -> None:
     """What can be done with the chosen experiments. Always drawn, so that the table does not jump."""
     client = session.client()
     keys = [item.id for item in chosen]
@@ -79,9 +81,9 @@ def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
     failed = [item.id for item in chosen if item.counts.failed or item.counts.cancelled]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         one = chosen[0] if len(chosen) == 1 else None
-        session.link("compare", "Compare", "stacked_line_chart", {"experiment": keys} if keys else None)
-        session.link("runs", "Its runs", "list", {"experiment": one.name} if one else None)
-        session.link("new", "Clone", "content_copy", {"clone": one.id} if one else None)
+        session.action_link("compare", "Compare", "stacked_line_chart", {"experiment": keys} if keys else None)
+        session.action_link("runs", "Its runs", "list", {"experiment": one.name} if one else None)
+        session.action_link("new", "Clone", "content_copy", {"clone": one.id} if one else None)
         actions: Sequence[tuple[str, str, str, Callable[[str], object], list[str]]] = (
             ("Cancel", "cancel", "cancelled", client.cancel_experiment, live),
             ("Retry", "replay", "queued again", retry_failed, failed),
@@ -93,7 +95,7 @@ def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
                 f"{escape(name)} {len(ids):,}" if len(ids) > 1 else escape(name),
                 icon=f":material/{icon}:",
                 disabled=not ids,
-                on_click=bulk.act,
+                on_click=bulk.on_click,
                 args=(ids, action, "experiment", done),
                 key=f"experiments.{name.lower()}",
             )
@@ -104,7 +106,9 @@ def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
         names = ", ".join(item.name for item in chosen[:3]) + (" …" if len(chosen) > 3 else "")
         st.caption(f"Chosen: {escape(names)}" if chosen else "Choose rows at their left edge.")
         if chosen:
-            st.button("Clear", on_click=choice.clear, type="tertiary", icon=":material/close:", key="experiments.clear")
+            st.button(
+                "Clear", on_click=selection.clear, type="tertiary", icon=":material/close:", key="experiments.clear"
+            )
 
 
 def retry_failed(key: str) -> None:
@@ -121,7 +125,7 @@ def _priority(keys: Sequence[str]) -> None:
         f"Set it for {row_text.counted(len(keys), 'experiment')}",
         icon=":material/low_priority:",
         disabled=not keys,
-        on_click=bulk.act,
+        on_click=bulk.on_click,
         args=(
             keys,
             lambda key: session.client().prioritise_experiment(key, priority),
@@ -142,7 +146,7 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 f"{name} tags",
                 icon=f":material/{icon}:",
                 disabled=not keys or not tags,
-                on_click=bulk.act,
+                on_click=bulk.on_click,
                 args=(keys, _tagging(session.client(), tags, add=name == "Add"), "experiment", done),
                 key=f"bulk.tags.{name.lower()}",
             )
@@ -152,7 +156,7 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 name,
                 icon=f":material/{icon}:",
                 disabled=not keys,
-                on_click=bulk.act,
+                on_click=bulk.on_click,
                 args=(keys, _archiving(session.client(), archived), "experiment", f"{name.lower()}d"),
                 help="Archived ones are kept with all they have, and left out of lists." if archived else None,
                 key=f"bulk.{name.lower()}",
@@ -189,16 +193,16 @@ def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
     if st.button(
         "Delete",
         type="primary",
-        on_click=bulk.act,
+        on_click=bulk.on_click,
         args=([item.id for item in ended], session.client().delete_experiment, "experiment", "deleted"),
         key="experiments.delete.sure",
     ):
         st.rerun()
 
 
-def _table(choice: Choice, rows: Sequence[ExperimentSummary]) -> None:
+def _table(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> None:
     column = st.column_config
-    choice.table(
+    selection.table(
         row_text.experiment_rows(rows),
         placeholder=NOTHING,
         height=min(36 * len(rows) + 40, 680),

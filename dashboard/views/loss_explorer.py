@@ -13,7 +13,7 @@ import streamlit as st
 from common.formatting import NOTHING
 from core.explain import Alike, DKDAlignParams
 from dashboard.charts import chart_component, loss_charts, loss_functions
-from dashboard.charts.loss_functions import QUANTITIES, SHAPES, SWAPPED, Network, Quantity, Shape
+from dashboard.charts.loss_functions import QUANTITIES, SCENARIOS, SHAPES, DistributionShape, Prediction, Quantity
 from dashboard.markup import escape
 
 _REDUCTIONS = ("sample", "batch", "log")
@@ -29,8 +29,8 @@ _KEYS = (
 class _Chosen:
     """What the page shows."""
 
-    student: Network
-    teacher: Network
+    student: Prediction
+    teacher: Prediction
     params: DKDAlignParams
     batch: int
 
@@ -57,7 +57,7 @@ def show() -> None:
 
 def _scenarios() -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        for name, (student, teacher) in zip("AB", SWAPPED, strict=True):
+        for name, (student, teacher) in zip("AB", SCENARIOS, strict=True):
             st.button(
                 f"{escape(name)}: student {student:g}, teacher {teacher:g}",
                 key=f"loss.scenario.{name}",
@@ -170,7 +170,7 @@ def _params() -> DKDAlignParams:
     )
 
 
-def _network(title: str, key: str, hat: str, value: float, shape: Shape, classes: int) -> Network | None:
+def _network(title: str, key: str, hat: str, value: float, shape: DistributionShape, classes: int) -> Prediction | None:
     st.markdown(f"**{escape(title)}**")
     target = st.slider(
         f"Probability of the target class, {escape(key)}ₜ", 0.01, 0.99, value, 0.01, key=key, bind="query-params"
@@ -197,14 +197,16 @@ def _network(title: str, key: str, hat: str, value: float, shape: Shape, classes
         strength = st.slider("How much", 0.05, 0.99, 0.6, 0.01, key=f"{key}_strength", bind="query-params")
         first = _whole("Most on class", f"{key}_first", 1, 1, classes - 1, "Of the other classes, counted from 1.")
     try:
-        return Network(target, loss_functions.others(chosen, classes - 1, strength=strength, first=first, own=own))
+        return Prediction(
+            target, loss_functions.class_distribution(chosen, classes - 1, strength=strength, first=first, own=own)
+        )
     except ValueError as error:
         st.error(f"{escape(title)}: {escape(error)}.", icon=":material/error:")
         return None
 
 
 def _point(chosen: _Chosen) -> None:
-    found = loss_functions.at(chosen.student, chosen.teacher, chosen.params, chosen.batch)
+    found = loss_functions.evaluate(chosen.student, chosen.teacher, chosen.params, chosen.batch)
     share, cosine = float(found.share[0]), float(found.cosine[0])
     with st.container(horizontal=True, gap="medium"):
         st.metric("Loss", f"{_number(found.total[0])} nats", width="content")
@@ -213,9 +215,9 @@ def _point(chosen: _Chosen) -> None:
         st.metric("Cosine of TCKD with NCKD", _cosine(float(found.similarity[0])), width="content")
     st.caption(_direction(share, cosine))
     st.table(_terms(found))
-    classes = loss_functions.drawn_classes(chosen.student.others, chosen.teacher.others)
+    classes = loss_functions.most_probable_classes(chosen.student.others, chosen.teacher.others)
     chart_component.chart(
-        loss_charts.gradients(found, classes),
+        loss_charts.gradient_figure(found, classes),
         key="loss.gradients",
         alt="Gradient of each weighted term with respect to the logit of each class, and their sum",
         filename="loss-gradients",
@@ -227,7 +229,7 @@ def _point(chosen: _Chosen) -> None:
         f"Descent moves a logit against its bar.{more}"
     )
     chart_component.chart(
-        loss_charts.probabilities(chosen.student, chosen.teacher, classes),
+        loss_charts.probability_figure(chosen.student, chosen.teacher, classes),
         key="loss.probabilities",
         alt="Probabilities of student and teacher for the target class and the others",
         filename="loss-probabilities",
@@ -269,8 +271,8 @@ def _direction(share: float, cosine: float) -> str:
 def _claim(chosen: _Chosen) -> None:
     st.subheader("Scenarios A and B: is the loss nearly the same?")
     student, teacher = chosen.student.others, chosen.teacher.others
-    found = loss_functions.swapped(student, teacher, chosen.params)
-    st.markdown(loss_functions.claim_sentence(found, student, teacher))
+    found = loss_functions.compare_scenarios(student, teacher, chosen.params)
+    st.markdown(loss_functions.scenario_sentence(found, student, teacher))
     scale = chosen.params.temperature**2 / (len(student) + 1)
     rows = [
         {
@@ -279,7 +281,7 @@ def _claim(chosen: _Chosen) -> None:
             "s = Δ² + Σu²": _number(found.distance[index]),
             "A, sample (T²/C·s)": _number(scale * found.distance[index]),
         }
-        for index, (name, (p, q)) in enumerate(zip("AB", SWAPPED, strict=True))
+        for index, (name, (p, q)) in enumerate(zip("AB", SCENARIOS, strict=True))
     ]
     difference = {
         "": "A − B",
@@ -297,8 +299,8 @@ def _claim(chosen: _Chosen) -> None:
 def _along(chosen: _Chosen) -> None:
     st.subheader("Along the student's probability")
     chart_component.chart(
-        loss_charts.along(
-            loss_functions.line(chosen.student, chosen.teacher, chosen.params, chosen.batch),
+        loss_charts.loss_curve_figure(
+            loss_functions.loss_curve(chosen.student, chosen.teacher, chosen.params, chosen.batch),
             chosen.student.target,
             chosen.teacher.target,
         ),
@@ -322,7 +324,9 @@ def _map(chosen: _Chosen) -> None:
             width=340,
         )
         solid = st.toggle("Surface in three dimensions", key="solid", bind="query-params")
-    found = loss_functions.surface(quantity, chosen.student.others, chosen.teacher.others, chosen.params, chosen.batch)
+    found = loss_functions.loss_surface(
+        quantity, chosen.student.others, chosen.teacher.others, chosen.params, chosen.batch
+    )
     chart_component.chart(
         loss_charts.surface_figure(found, quantity, chosen.student.target, chosen.teacher.target, solid=bool(solid)),
         key=f"loss.map.{quantity}.{bool(solid)}",

@@ -13,8 +13,8 @@ from core.protocol.public import Catalog, Experiment, Preview
 from dashboard import session
 from dashboard.forms import draft as drafts
 from dashboard.forms import estimates, schema_fields, yaml_import
-from dashboard.forms.draft import State
-from dashboard.forms.widgets import Slots, table
+from dashboard.forms.draft import FormState
+from dashboard.forms.widgets import ErrorSlots, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
 
@@ -23,29 +23,29 @@ _YAML = "new.yaml"
 _MOST_CHARACTERS = 100_000
 
 
-def show(catalog: Catalog, held: State, slots: Slots) -> None:
+def show(catalog: Catalog, state: FormState, slots: ErrorSlots) -> None:
     """Draw it, and the errors at the form's fields."""
-    spec = schema_fields.to_spec(held.draft)
+    spec = schema_fields.to_spec(state.draft)
     text = json.dumps(spec, sort_keys=True)
-    if held.made and held.made[0] == text:
-        _done(held.made[1])
+    if state.submitted and state.submitted[0] == text:
+        _done(state.submitted[1])
     else:
-        _judged(held, spec, text, slots)
-    _as_yaml(catalog, held, spec, text)
+        _judged(state, spec, text, slots)
+    _as_yaml(catalog, state, spec, text)
 
 
-def _judged(held: State, spec: dict[str, Any], text: str, slots: Slots) -> None:
+def _judged(state: FormState, spec: dict[str, Any], text: str, slots: ErrorSlots) -> None:
     preview, problems = _preview(spec, text)
-    problems = [*slots.found, *problems]
+    problems = [*slots.local_errors, *problems]
     # A taken name is a warning of the preview, which makes nothing; starting the experiment is refused for it.
     notes = [(item.path, item.message) for item in preview.warnings] if preview else []
     problems += [note for note in notes if note[0] == "name"]
     slots.show(problems, "red", ":material/error:")
     if problems:
-        _summary(problems, held.draft)
+        _summary(problems, state.draft)
     elif preview:
         slots.show(notes, "orange", ":material/warning:")
-        _planned(preview, notes, held.draft)
+        _planned(preview, notes, state.draft)
         if not spec["name"]:
             st.info("Give it a name at the top of the form; tables and links use it.", icon=":material/edit:")
     good = preview is not None and not problems
@@ -53,13 +53,13 @@ def _judged(held: State, spec: dict[str, Any], text: str, slots: Slots) -> None:
         f"Start {row_text.counted(row_text.planned_count(preview), 'run')}" if preview and good else "Start",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=not good or not spec["name"] or held.pending is not None,
+        disabled=not good or not spec["name"] or state.rejected_yaml is not None,
         key="new.submit",
     )
     # Asked here and not in the button's callback: a value that is still being typed when it is pressed arrives with
     # the same message, and the callback would know the form as it was before.
     if pressed and good and spec["name"]:
-        _submit(held, spec, text)
+        _submit(state, spec, text)
     said = st.session_state.pop("new.said", "")
     if said:
         st.error(escape(said), icon=":material/error:")
@@ -88,14 +88,14 @@ def _problems(error: ApiError) -> list[tuple[str, str]]:
     return found or [("", error.problem.detail or error.problem.title)]
 
 
-def _submit(held: State, spec: dict[str, Any], text: str) -> None:
+def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
     """Make the experiment. One key a draft: a double click, or a try after a lost answer, makes one experiment."""
     key: tuple[str, str] = st.session_state.get("new.key", ("", ""))
     if key[0] != text:
         key = (text, str(uuid.uuid4()))
         st.session_state["new.key"] = key
     try:
-        held.made = (text, session.client().submit(spec, idempotency_key=key[1]))
+        state.submitted = (text, session.client().submit(spec, idempotency_key=key[1]))
     except BackendUnreachable as error:
         st.session_state["new.said"] = f"{error}; nothing has been made. Press it again when the backend is back."
         return
@@ -133,7 +133,7 @@ def _summary(problems: list[tuple[str, str]], draft: dict[str, Any]) -> None:
 def _lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
     lines = []
     for path, message in problems:
-        where = schema_fields.spoken(path, draft)
+        where = schema_fields.describe_path(path, draft)
         lines.append(f"- **{escape(where)}:** {escape(message)}" if where else f"- {escape(message)}")
     return "\n".join(lines)
 
@@ -144,32 +144,32 @@ def _planned(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str,
     table(row_text.planned_rows(preview))
     if preview.teacher:
         st.markdown(f":material/school: {escape(preview.teacher.sentence)}")
-    for sentence in estimates.sentences(preview.estimate):
+    for sentence in estimates.estimate_sentences(preview.estimate):
         st.markdown(f":material/schedule: {sentence}")
     if warnings:
         st.warning("Allowed, but worth knowing:\n\n" + _lines(warnings, draft), icon=":material/warning:")
 
 
-def _as_yaml(catalog: Catalog, held: State, spec: dict[str, Any], text: str) -> None:
+def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str) -> None:
     """The spec as YAML, to read, to copy, and to edit: what is changed here changes the form."""
-    if held.pending is not None:
-        st.session_state.setdefault(_YAML, held.pending[0])
-    elif held.written != text or _YAML not in st.session_state:
+    if state.rejected_yaml is not None:
+        st.session_state.setdefault(_YAML, state.rejected_yaml[0])
+    elif state.yaml_source != text or _YAML not in st.session_state:
         st.session_state[_YAML] = schema_fields.yaml_of(spec)
-        held.written = text
+        state.yaml_source = text
     st.text_area(
         "As YAML",
         key=_YAML,
         height=420,
         max_chars=_MOST_CHARACTERS,
         on_change=_take_yaml,
-        args=(catalog, held),
+        args=(catalog, state),
         help="Edit it, or paste a spec: the form follows when you leave the field (or press Ctrl and Enter).",
     )
-    if held.pending is not None:
-        lines = _lines(held.pending[1], {})
+    if state.rejected_yaml is not None:
+        lines = _lines(state.rejected_yaml[1], {})
         st.error(f"The form does not have this YAML yet:\n\n{lines}", icon=":material/error:", width="stretch")
-        st.button("Drop these changes", icon=":material/undo:", on_click=_drop, args=(held,), key="new.yaml.drop")
+        st.button("Drop these changes", icon=":material/undo:", on_click=_drop, args=(state,), key="new.yaml.drop")
     else:
         st.download_button(
             "Download",
@@ -182,30 +182,30 @@ def _as_yaml(catalog: Catalog, held: State, spec: dict[str, Any], text: str) -> 
         )
 
 
-def _drop(held: State) -> None:
-    held.pending = None
-    held.written = ""
+def _drop(state: FormState) -> None:
+    state.rejected_yaml = None
+    state.yaml_source = ""
 
 
-def _take_yaml(catalog: Catalog, held: State) -> None:
+def _take_yaml(catalog: Catalog, state: FormState) -> None:
     """Show in the form what has been written; keep the text where the form cannot show it."""
     text: str = st.session_state[_YAML]
     try:
-        data = yaml_import.read(text)
+        data = yaml_import.parse(text)
     except ValueError as error:
-        held.pending = (text, [("", str(error))])
+        state.rejected_yaml = (text, [("", str(error))])
         return
     name = data.get("name") or ""
     try:
         filled = session.client().preview({**data, "name": name or _UNNAMED}).draft
     except BackendUnreachable as error:
-        held.pending = (text, [("", f"{error}. Change it again when the backend is back.")])
+        state.rejected_yaml = (text, [("", f"{error}. Change it again when the backend is back.")])
     except ApiError as error:
         listed = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
-        if error.status == 422 and yaml_import.fits(data, listed, catalog.experiment_schema):
-            drafts.load(held, schema_fields.to_draft(data))
+        if error.status == 422 and yaml_import.form_can_show(data, listed, catalog.experiment_schema):
+            drafts.load(state, schema_fields.to_draft(data))
         else:
             problems = [(item.path, item.message) for item in error.problem.errors]
-            held.pending = (text, problems or [("", str(error))])
+            state.rejected_yaml = (text, problems or [("", str(error))])
     else:
-        drafts.load(held, schema_fields.to_draft({**filled, "name": name}))
+        drafts.load(state, schema_fields.to_draft({**filled, "name": name}))

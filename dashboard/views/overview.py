@@ -11,7 +11,7 @@ from common.formatting import signed
 from core.protocol.activity import Activity, FailedRuns, RunningRun, WaitingRuns
 from core.protocol.public import Comparison, ExperimentSummary, Worker
 from dashboard import session, theme
-from dashboard.forms.widgets import nothing_yet, table
+from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
 
@@ -35,7 +35,7 @@ def show() -> None:
 
     @st.fragment(run_every=session.REFRESH_SECONDS)
     def body() -> None:
-        with session.guarded():
+        with session.error_boundary():
             _body(window)
 
     body()
@@ -43,10 +43,10 @@ def show() -> None:
 
 def _body(window: str) -> None:
     hours = _HOURS[window]
-    known = session.ask(f"activity {hours}", lambda: session.client().activity(hours=hours))
+    known = session.fetch(f"activity {hours}", lambda: session.client().activity(hours=hours))
     # Each part in a container of its own, so that a line that comes or goes moves no other part.
     with st.container():
-        session.outage(known.lost)
+        session.show_outage(known.lost)
     now = known.value
     if not now.counts.total:
         _welcome(now)
@@ -69,7 +69,7 @@ def _body(window: str) -> None:
 
 def _welcome(now: Activity) -> None:
     """Before the first experiment."""
-    nothing_yet("Nothing has been submitted yet. An experiment makes runs, and this page then follows them.")
+    empty_state("Nothing has been submitted yet. An experiment makes runs, and this page then follows them.")
     if not now.workers:
         st.caption("No worker is online either: runs would wait for one. `dkd up` starts one on this machine.")
 
@@ -82,10 +82,10 @@ def _figures(now: Activity) -> None:
     figures = [
         ("Running", f"{counts.running + counts.cancelling:,}", "runs that train now"),
         ("Waiting", f"{waits:,}", "runs that wait for their teacher, for a slot, or are paused"),
-        ("Failed", f"{now.failed_runs:,}", f"runs since {row_text.moment(now.failed_since)} UTC"),
+        ("Failed", f"{now.failed_runs:,}", f"runs since {row_text.timestamp(now.failed_since)} UTC"),
         ("Succeeded", f"{counts.succeeded:,}", "runs, ever"),
         (
-            "Slots in use",
+            "ErrorSlots in use",
             f"{busy:,} of {slots:,}",
             "of the workers that are online; a run over several GPUs takes several",
         ),
@@ -185,7 +185,7 @@ def _failed_one(item: FailedRuns, key: str) -> None:
             page, link = ("runs", {"state": "failed", "experiment": item.experiment})
         st.page_link(
             session.page(page),
-            label=f"**{escape(what)}** · {escape(item.experiment)} · {row_text.moment(run.ended_at)[:-3]} UTC",
+            label=f"**{escape(what)}** · {escape(item.experiment)} · {row_text.timestamp(run.ended_at)[:-3]} UTC",
             icon=":material/error:",
             query_params=link,
         )
@@ -248,7 +248,7 @@ def _comparison(experiment: ExperimentSummary) -> None:
         done = f"{experiment.counts.succeeded:,} of {row_text.counted(experiment.counts.total, 'run')}"
         st.caption(f"{escape(experiment.dataset)} · {escape(models)} · {theme.badge(experiment.state)} {done}")
         try:
-            found = session.ask(key, lambda: _cached(session.client().url, experiment.id, counts)).value
+            found = session.fetch(key, lambda: _cached(session.client().url, experiment.id, counts)).value
         except ApiError as error:
             st.caption(escape(row_text.sentence(str(error))))
             return

@@ -9,7 +9,7 @@ import streamlit as st
 from client import ApiError
 from core.protocol.comparisons import PublishedTable, Table, Which
 from dashboard import addresses, session
-from dashboard.forms.widgets import nothing_yet
+from dashboard.forms.widgets import empty_state
 from dashboard.lists import result_rows
 from dashboard.markup import escape
 from dashboard.views.comparison_results import EPOCHS, downloads
@@ -46,7 +46,7 @@ def show() -> None:
             help="Better than the baseline after Holm over the whole table. The t test assumes normal differences.",
         )
         place = st.container(width=200)
-    wanted = addresses.short([tag.strip() for tag in tags.split(",") if tag.strip()])
+    wanted = addresses.searchable([tag.strip() for tag in tags.split(",") if tag.strip()])
 
     # Asked once outside: while no backend answers, the whole page says so and nothing else.
     plain = _ask_table(wanted, which, test, "").value
@@ -57,10 +57,10 @@ def show() -> None:
 
     @st.fragment(run_every=_REFRESH_SECONDS)
     def body() -> None:
-        with session.guarded():
+        with session.error_boundary():
             known = _ask_table(wanted, which, test, baseline)
             with st.container():
-                session.outage(known.lost)
+                session.show_outage(known.lost)
             with st.container():
                 _table(known.value, wanted)
             with st.container():
@@ -86,8 +86,8 @@ def _baseline(table: Table) -> str:
     )
 
 
-def _ask_table(wanted: list[str], which: Which, test: Test, baseline: str) -> session.Known[Table]:
-    return session.ask(
+def _ask_table(wanted: list[str], which: Which, test: Test, baseline: str) -> session.Fetched[Table]:
+    return session.fetch(
         f"table {wanted} {which} {test} {baseline}",
         lambda: session.client().table(tags=wanted, which=which, test=test, baseline=baseline or None),
     )
@@ -99,11 +99,11 @@ def _table(table: Table, wanted: list[str]) -> None:
         if wanted:
             st.info(f"No experiment has the tags {escape(', '.join(wanted))}.", icon=":material/filter_alt_off:")
         else:
-            nothing_yet("There are no results yet. A row appears with the first experiment.")
+            empty_state("There are no results yet. A row appears with the first experiment.")
         return
     unit = f" ({escape(table.unit)})" if table.unit else ""
     st.markdown(f"**{escape(table.title)}{unit}**, mean ± sample sd (n seeds). A number leads to its runs.")
-    st.table(result_rows.result_rows(table))
+    st.table(result_rows.table_rows(table))
     for note in table.notes:
         st.caption(escape(note))
     _missing(table)
@@ -125,23 +125,23 @@ def _missing(table: Table) -> None:
 
 
 def _published(table: Table) -> None:
-    found: PublishedTable = session.ask("published", lambda: session.client().published()).value
+    found: PublishedTable = session.fetch("published", lambda: session.client().published()).value
     st.subheader("Published numbers")
     st.caption(
         "Test accuracy (%), as printed. Here: means of the same networks on the same data set in this lab, whatever "
         "their training; in the table above only numbers of the same setting stand in brackets. Nothing is bold: one "
         "cannot tell from a mean alone."
     )
-    for source, rows in result_rows.sources(found.rows).items():
+    for source, rows in result_rows.by_source(found.rows).items():
         with st.expander(escape(source[:1].upper() + source[1:]), expanded=True):
             st.table(result_rows.published_rows(rows, table))
-            st.caption(result_rows.about(rows))
+            st.caption(result_rows.repeats_caption(rows))
 
 
 def _claims() -> None:
     st.subheader("The author's five claims")
-    given = addresses.one("claims", "name")
-    known = session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
+    given = addresses.query_value("claims", "name")
+    known = session.fetch("experiments", lambda: session.client().experiments(limit=200)).value.items
     names = {item.id: item.name for item in known}
     if not names:
         st.caption("Claims 1 and 2 are of the loss itself: see the loss explorer. 3 to 5 need an experiment.")
@@ -163,12 +163,12 @@ def _claims() -> None:
     if chosen != given:
         st.query_params["claims"] = chosen
     try:
-        report = session.ask(f"claims {chosen}", lambda: session.client().claims(chosen))
+        report = session.fetch(f"claims {chosen}", lambda: session.client().claims(chosen))
     except ApiError as error:
         st.info(f"No report: {escape(str(error))}", icon=":material/balance:")
         return
-    session.outage(report.lost)
-    for title, lines in result_rows.claims(report.value.claims):
+    session.show_outage(report.lost)
+    for title, lines in result_rows.claim_lines(report.value.claims):
         st.markdown(f"**{title}**\n\n" + "\n".join(f"- {line}" for line in lines))
     for note in (f"Holds for {report.value.condition}." if report.value.condition else "", *report.value.notes):
         if note:

@@ -13,9 +13,9 @@ from common.formatting import NOTHING, value_text
 from core.protocol.public import TERMINAL, LogLine, Run
 from dashboard import addresses, session, theme
 from dashboard.charts import chart_component, figures, panels
+from dashboard.curves.curve import RunCurves, seconds_left
 from dashboard.curves.feed import RunFeed
-from dashboard.curves.store import RunCurves, seconds_left
-from dashboard.forms.widgets import nothing_yet, table
+from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import code, escape, html
 from dashboard.views import run_details, run_machine
@@ -29,7 +29,7 @@ _VIEWS = ("Curves", "More measurements", "Log", "Attempts", "Spec", "Environment
 def show() -> None:
     """Draw the page."""
     try:
-        run_id = addresses.one("id", "id")
+        run_id = addresses.query_value("id", "id")
     except addresses.AddressError:
         st.title("Run")
         raise
@@ -46,24 +46,27 @@ def show() -> None:
     _live(feed, known)
 
 
-def _ask(feed: RunFeed) -> session.Known[RunFeed]:
-    return session.ask(f"run {feed.run_id}", lambda: feed.update(session.client()))
+def _ask(feed: RunFeed) -> session.Fetched[RunFeed]:
+    return session.fetch(f"run {feed.run_id}", lambda: feed.update(session.client()))
 
 
 def _feed(run_id: str) -> RunFeed:
-    """The session's feed of this run; that of the run looked at before is let go."""
-    held: RunFeed | None = st.session_state.get("run.feed")
-    if held is None or held.run_id != run_id:
-        held = RunFeed(run_id)
-        st.session_state["run.feed"] = held
-    return held
+    """Return the session's feed of this run. The curves of the run that was shown before are discarded."""
+    feed: RunFeed | None = st.session_state.get("run.feed")
+    if feed is None or feed.run_id != run_id:
+        store = session.curve_store()
+        if feed is not None:
+            store.drop(feed.run_id)
+        feed = RunFeed(run_id, store)
+        st.session_state["run.feed"] = feed
+    return feed
 
 
 def _choose() -> None:
     st.title("Run")
-    newest = session.ask("newest runs", lambda: session.client().runs(limit=10)).value.items
+    newest = session.fetch("newest runs", lambda: session.client().runs(limit=10)).value.items
     if not newest:
-        nothing_yet("There are no runs yet. An experiment makes them.")
+        empty_state("There are no runs yet. An experiment makes them.")
         return
     st.markdown("Choose a run; these are the newest.")
     for run in newest:
@@ -116,10 +119,10 @@ def _act(action: Callable[[str], Run], run_id: str) -> None:
         st.session_state["run.said"] = str(error)
 
 
-def _live(feed: RunFeed, asked: session.Known[RunFeed]) -> None:
+def _live(feed: RunFeed, asked: session.Fetched[RunFeed]) -> None:
     """What changes while the run goes on, drawn again every second until it has ended."""
     drawn = feed.run
-    fresh: session.Known[RunFeed] | None = asked  # the first time, what the page has just asked for is drawn
+    fresh: session.Fetched[RunFeed] | None = asked  # the first time, what the page has just asked for is drawn
 
     @st.fragment(run_every=None if feed.ended else REFRESH_SECONDS)
     def body() -> None:
@@ -131,7 +134,7 @@ def _live(feed: RunFeed, asked: session.Known[RunFeed]) -> None:
         # Each part in a container of its own: a line that comes or goes would otherwise move the charts to other
         # places in the page's tree, where the browser draws them anew and forgets the zoom.
         with st.container():
-            session.outage(known.lost)
+            session.show_outage(known.lost)
         with st.container():
             _figures(run, feed.curves)
         view = st.segmented_control(
@@ -196,7 +199,7 @@ def _figures(run: Run, held: RunCurves) -> None:
         ("Training loss", value_text(newest.value if newest else None, "nats")),
         ("Time left", row_text.duration(seconds_left(run, held.curves.values())))
         if run.state not in TERMINAL
-        else ("Took", row_text.duration(row_text.seconds_of(run, now))),
+        else ("Took", row_text.duration(row_text.elapsed_seconds(run, now))),
         ("Speed", f"{speed.value[-1]:,.0f} images/s" if speed and len(speed) else NOTHING),
     ]
     with st.container(horizontal=True):
@@ -215,14 +218,14 @@ def _curves(run: Run, held: RunCurves) -> None:
         }.get(run.state, "No metrics yet; the first come with the first epoch." if run.state not in TERMINAL else "")
         st.info(text or "This run ended before it had any metrics.", icon=":material/hourglass_empty:")
         return
-    _grid(panels.usual_panels(session.catalog().metrics), held)
+    _grid(panels.standard_panels(session.catalog().metrics), held)
 
 
 def _more(held: RunCurves, metrics: list[dict[str, object]]) -> None:
-    once = panels.measured_once(held.curves, metrics)
+    once = panels.final_measurements(held.curves, metrics)
     single = {name for name, curve in held.curves.items() if once and len(curve) == 1}
     several = RunCurves({name: curve for name, curve in held.curves.items() if name not in single})
-    drawn = _grid(panels.more_panels(metrics), several)
+    drawn = _grid(panels.additional_panels(metrics), several)
     if once:
         table(once)
     if not drawn and not once:

@@ -15,9 +15,9 @@ import streamlit as st
 from common.formatting import NOTHING
 from core.protocol.public import TERMINAL, Run, RunPage, RunSummary
 from dashboard import session
-from dashboard.forms.widgets import nothing_yet
+from dashboard.forms.widgets import empty_state
 from dashboard.lists import bulk, filters, paging, row_text
-from dashboard.lists.row_selection import Choice
+from dashboard.lists.row_selection import RowSelection
 from dashboard.markup import escape
 from dashboard.views import experiment_list
 
@@ -30,7 +30,7 @@ _FRESH_SECONDS = 1.0
 def show() -> None:
     """Draw the page."""
     st.title("Runs")
-    bulk.said()
+    bulk.show_message()
     view = st.segmented_control(
         "Of",
         ["Runs", "Experiments"],
@@ -44,22 +44,22 @@ def show() -> None:
         experiment_list.show()
         return
     query = filters.draw("runs")
-    query["cursor"] = paging.cursor("runs", query)
-    known = session.ask(f"runs {query}", lambda: _page(query))
+    query["cursor"] = paging.page_cursor("runs", query)
+    known = session.fetch(f"runs {query}", lambda: _page(query))
     page = known.value
-    session.outage(known.lost)
-    choice = Choice("runs")
+    session.show_outage(known.lost)
+    selection = RowSelection("runs")
     if not page.items and not query["cursor"]:
         _empty(query)
-        _remember(choice, page.items)
-        _actions(choice, page)
+        _remember(selection, page.items)
+        _actions(selection, page)
     else:
-        runs, newer = _settled(choice, page.items, query)
-        _remember(choice, runs)
-        _actions(choice, page, query)
-        _table(choice, runs)
-        _below(choice, page, newer, query)
-    paging.watch("runs", lambda: _watched(query), _signature, page, lost=known.lost)
+        runs, newer = _settled(selection, page.items, query)
+        _remember(selection, runs)
+        _actions(selection, page, query)
+        _table(selection, runs)
+        _below(selection, page, newer, query)
+    paging.rerun_on_change("runs", lambda: _watched(query), _signature, page, lost=known.lost)
 
 
 def _page(query: Mapping[str, Any]) -> RunPage:
@@ -77,47 +77,47 @@ def _watched(query: Mapping[str, Any]) -> RunPage:
 
 
 def _empty(query: Mapping[str, Any]) -> None:
-    if filters.narrowed(query):
+    if filters.is_filtered(query):
         st.info("No run matches these filters.", icon=":material/filter_alt_off:")
         st.page_link(session.page("runs"), label="All runs", icon=":material/list:")
     else:
-        nothing_yet("There are no runs yet. An experiment makes them.")
+        empty_state("There are no runs yet. An experiment makes them.")
 
 
-def _settled(choice: Choice, items: Sequence[RunSummary], query: object) -> tuple[list[RunSummary], int]:
+def _settled(selection: RowSelection, items: Sequence[RunSummary], query: object) -> tuple[list[RunSummary], int]:
     """The rows to draw, and how many wait because the page holds still."""
     runs, newer = list(items), 0
-    held = choice.holds(query)
+    held = selection.frozen_ids(query)
     if held:
         by_id = {run.id: run for run in items}
         gone = [run_id for run_id in held if run_id not in by_id]
         if gone:  # as one that has ended, where only those that run are shown
-            asked = session.ask(
+            asked = session.fetch(
                 f"runs {gone}", lambda: session.client().runs(id=gone, archived="include", limit=len(gone))
             )
             by_id |= {run.id: run for run in asked.value.items}
         newer = len([run for run in items if run.id not in set(held)])
         runs = [by_id[run_id] for run_id in held if run_id in by_id]
-    choice.show([run.id for run in runs], query)
+    selection.set_rows([run.id for run in runs], query)
     return runs, newer
 
 
-def _remember(choice: Choice, runs: Sequence[RunSummary]) -> None:
+def _remember(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
     """What is known of the chosen runs, also of those on other pages."""
     known: dict[str, RunSummary] = st.session_state.setdefault("runs.known", {})
-    chosen = set(choice.ids)
+    chosen = set(selection.ids)
     known |= {run.id: run for run in runs if run.id in chosen}
     for run_id in [run_id for run_id in known if run_id not in chosen]:
         del known[run_id]
 
 
-def _actions(choice: Choice, page: RunPage, query: Mapping[str, Any] | None = None) -> None:
+def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | None = None) -> None:
     """What can be done with the chosen runs. Always drawn, so that the table does not jump."""
     known: dict[str, RunSummary] = st.session_state["runs.known"]
-    chosen = [known[run_id] for run_id in choice.ids if run_id in known]
+    chosen = [known[run_id] for run_id in selection.ids if run_id in known]
     client = session.client()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        session.link("run", "Open", "show_chart", {"id": chosen[0].id} if len(chosen) == 1 else None)
+        session.action_link("run", "Open", "show_chart", {"id": chosen[0].id} if len(chosen) == 1 else None)
         live = [run.id for run in chosen if run.state not in TERMINAL and run.state != "cancelling"]
         if st.button(_label("Cancel", live), icon=":material/cancel:", disabled=not live, key="runs.cancel"):
             _cancel(live)
@@ -154,7 +154,7 @@ def _actions(choice: Choice, page: RunPage, query: Mapping[str, Any] | None = No
             )
         with st.popover("More", icon=":material/more_horiz:", disabled=not chosen):
             _more(chosen)
-        _chosen_line(choice, chosen, page, query)
+        _chosen_line(selection, chosen, page, query)
 
 
 def _label(name: str, ids: Sequence[str]) -> str:
@@ -164,7 +164,7 @@ def _label(name: str, ids: Sequence[str]) -> str:
 def _do(ids: Sequence[str], action: Callable[[str], Run], done: str) -> None:
     known: dict[str, RunSummary] = st.session_state["runs.known"]
     # Also those of other pages, which no refresh brings.
-    known |= {run.id: run for run in bulk.each(ids, action, "run", done)}
+    known |= {run.id: run for run in bulk.run_each(ids, action, "run", done)}
 
 
 def _cancel(ids: Sequence[str]) -> None:
@@ -215,36 +215,38 @@ def _more(chosen: Sequence[RunSummary]) -> None:
     experiment_list.tag_and_archive(list(dict.fromkeys(run.experiment_id for run in chosen if run.experiment_id)))
 
 
-def _chosen_line(choice: Choice, chosen: Sequence[RunSummary], page: RunPage, query: Mapping[str, Any] | None) -> None:
+def _chosen_line(
+    selection: RowSelection, chosen: Sequence[RunSummary], page: RunPage, query: Mapping[str, Any] | None
+) -> None:
     names = ", ".join(row_text.run_title(run) for run in chosen[:3]) + (" …" if len(chosen) > 3 else "")
     if not chosen:
         st.caption("Choose rows at their left edge.")
     else:
         count = f"{len(chosen):,} chosen: " if len(chosen) > 1 else "Chosen: "
         st.caption(f"{count}{escape(names)}")
-        st.button("Clear", on_click=choice.clear, type="tertiary", icon=":material/close:", key="runs.clear")
+        st.button("Clear", on_click=selection.clear, type="tertiary", icon=":material/close:", key="runs.clear")
     total = page.total or 0
     if query is not None and len(page.items) < total <= _MOST_CHOSEN and len(chosen) < total:
         st.button(
             f"Choose all {total:,}",
             on_click=_choose_all,
-            args=(choice, query),
+            args=(selection, query),
             type="tertiary",
             icon=":material/select_all:",
             key="runs.all",
         )
 
 
-def _choose_all(choice: Choice, query: Mapping[str, Any]) -> None:
+def _choose_all(selection: RowSelection, query: Mapping[str, Any]) -> None:
     kept = {name: value for name, value in query.items() if name not in ("cursor", "limit")}
     runs = {run.id: run for run in session.client().all_runs(**kept)}
-    choice.replace(list(runs))
+    selection.replace(list(runs))
     st.session_state["runs.known"] = runs
 
 
-def _table(choice: Choice, runs: Sequence[RunSummary]) -> None:
+def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
     column = st.column_config
-    choice.table(
+    selection.table(
         row_text.run_rows(runs, datetime.now(UTC)),
         placeholder=NOTHING,
         height=min(36 * len(runs) + 40, 680),
@@ -265,12 +267,12 @@ def _table(choice: Choice, runs: Sequence[RunSummary]) -> None:
     )
 
 
-def _below(choice: Choice, page: RunPage, newer: int, query: Mapping[str, Any]) -> None:
+def _below(selection: RowSelection, page: RunPage, newer: int, query: Mapping[str, Any]) -> None:
     if newer:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(f"{row_text.counted(newer, 'newer run')} will appear when nothing is chosen.")
-            st.button("Show them now", on_click=choice.release, type="tertiary", key="runs.release")
-    paging.turn_pages("runs", page, query["limit"], "run")
+            st.button("Show them now", on_click=selection.release, type="tertiary", key="runs.release")
+    paging.page_controls("runs", page, query["limit"], "run")
 
 
 def _signature(page: RunPage) -> int:

@@ -13,7 +13,7 @@ from common.formatting import NOTHING
 from core.protocol.artifacts import UPLOAD, Upload, UploadList
 from core.protocol.public import TeacherInfo
 from dashboard import session, theme
-from dashboard.forms.widgets import nothing_yet, table
+from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import bulk, paging, row_text
 from dashboard.markup import escape
 
@@ -27,17 +27,17 @@ _ROWS = 200
 def show() -> None:
     """Draw the page. ``/teachers?id=RUN`` has a teacher chosen, ``?find=cifar`` keeps those that match."""
     st.title("Teachers")
-    bulk.said()
-    known = session.ask("teachers", lambda: session.client().teachers().items)
-    session.outage(known.lost)
+    bulk.show_message()
+    known = session.fetch("teachers", lambda: session.client().teachers().items)
+    session.show_outage(known.lost)
     teachers = known.value
-    held = session.ask("uploads", lambda: session.client().uploads()).value
+    held = session.fetch("uploads", lambda: session.client().uploads()).value
     if not teachers:
-        nothing_yet("There are no teachers yet. An experiment with one trains it, and later ones share it.")
+        empty_state("There are no teachers yet. An experiment with one trains it, and later ones share it.")
     else:
         _list(teachers, held.items)
     _uploads(held)
-    paging.watch(
+    paging.rerun_on_change(
         "teachers", lambda: session.client().teachers().items, _signature, teachers, lost=known.lost, every=5.0
     )
 
@@ -143,9 +143,9 @@ def _actions(chosen: TeacherInfo | None, names: Mapping[str, str]) -> None:
     """What can be done with the chosen one. Always drawn, so that the table does not jump."""
     run, example = (chosen.run_id, chosen.example) if chosen else (None, None)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        session.link("run", "Its run", "show_chart", {"id": run} if run else None)
-        session.link("runs", "Its students", "list", {"teacher": run} if run else None)
-        session.link(
+        session.action_link("run", "Its run", "show_chart", {"id": run} if run else None)
+        session.action_link("runs", "Its students", "list", {"teacher": run} if run else None)
+        session.action_link(
             "new",
             "Use in a new experiment",
             "add_circle",
@@ -171,7 +171,7 @@ def _uploads(held: UploadList) -> None:
     table(row_text.upload_rows(held.items), wrap=True)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.selectbox("Upload", [item.name for item in held.items], key="teachers.upload", width=300)
-        session.link("new", "Use in a new experiment", "add_circle", {"teacher": name})
+        session.action_link("new", "Use in a new experiment", "add_circle", {"teacher": name})
         if st.button("Delete …", icon=":material/delete:", key="teachers.delete"):
             _ask_to_delete(name)
     st.caption("In the spec of an experiment; the model is the one that these weights are of:")
@@ -184,7 +184,7 @@ def _ask_to_delete(name: str) -> None:
     if st.button(
         "Delete",
         type="primary",
-        on_click=bulk.act,
+        on_click=bulk.on_click,
         args=([name], session.client().delete_upload, "upload", "deleted"),
         key="teachers.delete.sure",
     ):
@@ -230,8 +230,8 @@ def _send(file: Any, name: str) -> None:
     try:
         made = session.client().upload_teacher(file, name=name)
     except (ApiError, BackendUnreachable) as error:
-        st.session_state["teachers.said"] = bulk.in_words(error)
+        st.session_state["teachers.said"] = bulk.error_sentence(error)
         return
     st.session_state["teachers.uploaded"] = st.session_state.get("teachers.uploaded", 0) + 1
-    bulk.say(f"{made.name} is here: {made.parameters:,} numbers in {row_text.counted(made.tensors, 'tensor')}.")
+    bulk.set_message(f"{made.name} is here: {made.parameters:,} numbers in {row_text.counted(made.tensors, 'tensor')}.")
     st.rerun()

@@ -23,16 +23,16 @@ def show() -> None:
 
     @st.fragment(run_every=session.REFRESH_SECONDS)
     def body() -> None:
-        with session.guarded():
+        with session.error_boundary():
             _body()
 
     body()
 
 
 def _body() -> None:
-    known = session.ask("workers", lambda: session.client().workers())
+    known = session.fetch("workers", lambda: session.client().workers())
     with st.container():
-        session.outage(known.lost)
+        session.show_outage(known.lost)
     workers = known.value.items
     if not workers:
         st.info(
@@ -142,7 +142,7 @@ def _set(worker_id: str, draining: bool) -> None:
         session.client().drain_worker(worker_id, draining=draining)
     except (ApiError, BackendUnreachable) as error:
         refused = isinstance(error, ApiError) and error.status == 403
-        st.session_state["workers.said"] = bulk.in_words(error) + (" Draining is for admins." if refused else "")
+        st.session_state["workers.said"] = bulk.error_sentence(error) + (" Draining is for admins." if refused else "")
 
 
 def _gone(worker: Worker) -> None:

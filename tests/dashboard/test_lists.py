@@ -79,7 +79,7 @@ class TestOverview:
             "Waiting": "5",
             "Failed": "1",
             "Succeeded": "0",
-            "Slots in use": "1 of 2",
+            "ErrorSlots in use": "1 of 2",
             "GPUs in use": "1 of 1",
         }
         shown = texts(app)

@@ -79,7 +79,7 @@ def finished(backend: FakeBackend) -> None:
 
 def test_the_result_table_has_mean_sd_n_epochs_and_the_paired_difference(backend: FakeBackend) -> None:
     finished(backend)
-    rows = row_text.result_rows(backend.comparison("exp-0001"))
+    rows = row_text.comparison_rows(backend.comparison("exp-0001"))
     first, second = rows[0], rows[1]
     assert [row["Method"] for row in rows] == ["dkd", "dkd_align (sample)", "dkd_align (log)"]
     assert f"{GLUE}±{GLUE}" in first["Mean ± sd (%)"]
@@ -92,7 +92,7 @@ def test_the_result_table_has_mean_sd_n_epochs_and_the_paired_difference(backend
 
 
 def test_the_result_table_without_results_is_dashes(backend: FakeBackend) -> None:
-    row = row_text.result_rows(backend.comparison("exp-0001"))[1]
+    row = row_text.comparison_rows(backend.comparison("exp-0001"))[1]
     assert set(row.values()) - {"dkd_align (sample)", "0"} == {"–"}
 
 
@@ -108,7 +108,7 @@ def test_one_run_has_no_sd() -> None:
 
 def test_p_stands_beside_the_least_that_n_pairs_can_give() -> None:
     pair = Paired(label="a", baseline="b", n=6, seeds=[], sign_flip_p=0.0625, smallest_p=0.03125, sentence="")
-    assert row_text.sign_flip(pair) == "0.062 (least possible 0.031)"
+    assert row_text.sign_flip_text(pair) == "0.062 (least possible 0.031)"
 
 
 def test_how_far_each_method_is(backend: FakeBackend) -> None:
