@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from core.protocol.public import DeviceTime, Estimate
-from dashboard.lists.row_text import counted, duration
+from dashboard.lists.row_text import duration
 from dashboard.markup import escape
+from dashboard.wording import counted
 
 
 def estimate_sentences(estimate: Estimate) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
-from dashboard.lists import row_text
+from dashboard import wording
 from dashboard.markup import escape
 
 _AT_ONCE = 8
@@ -35,7 +35,7 @@ def run_each(keys: Sequence[str], action: Callable[[str], T], noun: str, done: s
                 answers.append(future.result())
             except (ApiError, BackendUnreachable) as error:
                 refused[error_sentence(error)] += 1
-    set_message(f"{row_text.counted(len(answers), noun)} {done}." if answers else "", refused)
+    set_message(f"{wording.counted(len(answers), noun)} {done}." if answers else "", refused)
     return answers
 
 
@@ -46,7 +46,7 @@ def on_click(keys: Sequence[str], action: Callable[[str], object], noun: str, do
 
 def error_sentence(error: ApiError | BackendUnreachable) -> str:
     """What went wrong, as a sentence."""
-    return row_text.sentence((error.problem.detail if isinstance(error, ApiError) else "") or str(error))
+    return wording.sentence((error.problem.detail if isinstance(error, ApiError) else "") or str(error))
 
 
 def set_message(done: str, refused: Counter[str] | None = None) -> None:

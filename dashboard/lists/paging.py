@@ -9,8 +9,7 @@ from typing import Any
 import streamlit as st
 
 from core.protocol.public import ExperimentPage, RunPage
-from dashboard import addresses, session
-from dashboard.lists import row_text
+from dashboard import addresses, session, wording
 
 
 def page_cursor(name: str, query: Mapping[str, Any]) -> str | None:
@@ -29,7 +28,7 @@ def page_controls(name: str, page: RunPage | ExperimentPage, size: int, noun: st
     if not cursor:
         trail.clear()
     number = trail.index(cursor) + 2 if cursor in trail else None
-    total = row_text.counted(page.total or len(page.items), noun)
+    total = wording.counted(page.total or len(page.items), noun)
     if not cursor and not page.next_cursor:
         st.caption(total)
         return
@@ -65,7 +64,7 @@ def rerun_on_change(
     signature: Callable[[Any], int],
     drawn: Any,
     *,
-    lost: datetime | None,
+    outage_since: datetime | None,
     every: float = session.REFRESH_SECONDS,
 ) -> None:
     """Look for changes in the background, and draw the page anew only where there are some."""
@@ -77,7 +76,9 @@ def rerun_on_change(
             first.clear()
             return
         known = session.fetch(f"{key} watched", fetch)
-        if (known.lost is None) != (lost is None) or (known.lost is None and signature(known.value) != before):
+        if (known.outage_since is None) != (outage_since is None) or (
+            known.outage_since is None and signature(known.value) != before
+        ):
             st.rerun()
 
     look([True])

@@ -70,17 +70,6 @@ def ago(time: datetime, now: datetime) -> str:
     return f"{seconds / 3600:.0f} h ago" if seconds < 172_800 else f"{seconds / 86_400:.0f} d ago"
 
 
-def sentence(text: str) -> str:
-    """With a capital letter at its start and a full stop at its end."""
-    text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 run``, ``3 runs``."""
-    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def progress(run: RunSummary) -> float:
     """Share of the steps done, 0 to 1."""
     if run.state == "succeeded":

@@ -16,7 +16,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from common.formatting import counted
 from core.protocol.public import TERMINAL, Comparison, Experiment, Run, RunSummary
-from dashboard import addresses, session, theme
+from dashboard import addresses, session, theme, wording
 from dashboard.charts import chart_component
 from dashboard.charts.comparison_charts import (
     X_AXIS_TITLES,
@@ -67,7 +67,7 @@ def show() -> None:
         return
     if runs:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**{row_text.counted(len(runs), 'run')}** chosen by the address")
+            st.markdown(f"**{wording.counted(len(runs), 'run')}** chosen by the address")
             st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
     read = _read(chosen, runs)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
@@ -216,7 +216,7 @@ def _live(
             (read, curves), fresh = fresh or look(), None
             # In containers, so that a line that comes or goes above a chart does not make the browser draw it anew.
             with st.container():
-                session.show_outage(read.lost)
+                session.show_outage(read.outage_since)
             comparison, refused = comparison_results.comparison(read.experiments, query) if query else (None, "")
             with st.container():
                 for experiment in read.experiments:
@@ -240,7 +240,7 @@ def _live(
 class _Read:
     experiments: list[Experiment]
     runs: list[RunSummary]
-    lost: datetime | None
+    outage_since: datetime | None
 
 
 def _read(chosen: list[str], run_ids: list[str]) -> _Read:
@@ -249,8 +249,11 @@ def _read(chosen: list[str], run_ids: list[str]) -> _Read:
     single = [session.fetch(f"run {item}", partial(session.client().run, item)) for item in run_ids]
     runs: list[RunSummary] = [run for item in known for run in item.value.runs]
     runs += [item.value for item in single]
-    lost = next((since for since in (*(item.lost for item in known), *(item.lost for item in single)) if since), None)
-    return _Read([item.value for item in known], list({run.id: run for run in runs}.values()), lost)
+    outage_since = next(
+        (since for since in (*(item.outage_since for item in known), *(item.outage_since for item in single)) if since),
+        None,
+    )
+    return _Read([item.value for item in known], list({run.id: run for run in runs}.values()), outage_since)
 
 
 def _ended(runs: list[RunSummary]) -> bool:

@@ -130,7 +130,7 @@ def comparison(experiments: Sequence[Experiment], query: ComparisonQuery) -> tup
         if len(ids) > 1 and error.status == 422:
             return None, str(error)
         raise
-    if known.lost is None:
+    if known.outage_since is None:
         st.session_state[key] = (states, known.value)
     return known.value, ""
 
@@ -142,7 +142,7 @@ def _overview(experiments: Sequence[Experiment], query: ComparisonQuery) -> Over
     if held and held[0] == states:
         return held[1]
     known = session.fetch(key, lambda: session.client().overview(ids, groups=GROUPS, **query.overview_params))
-    if known.lost is None:
+    if known.outage_since is None:
         st.session_state[key] = (states, known.value)
     return known.value
 

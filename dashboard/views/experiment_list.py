@@ -10,7 +10,7 @@ import streamlit as st
 from client import Client
 from common.formatting import NOTHING
 from core.protocol.public import ExperimentPage, ExperimentSummary
-from dashboard import session
+from dashboard import session, wording
 from dashboard.forms.widgets import empty_state
 from dashboard.lists import bulk, filters, paging, row_text
 from dashboard.lists.row_selection import RowSelection
@@ -23,7 +23,7 @@ def show() -> None:
     query["cursor"] = paging.page_cursor("experiments", query)
     known = session.fetch(f"experiments {query}", lambda: _page(query))
     page = known.value
-    session.show_outage(known.lost)
+    session.show_outage(known.outage_since)
     selection = RowSelection("experiments")
     rows, newer = _settled(selection, page.items, query)
     if not rows and not query["cursor"]:
@@ -32,9 +32,9 @@ def show() -> None:
         _actions(selection, _chosen(selection, rows))
         _table(selection, rows)
         if newer:
-            st.caption(f"{row_text.counted(newer, 'newer experiment')} will appear when nothing is chosen.")
+            st.caption(f"{wording.counted(newer, 'newer experiment')} will appear when nothing is chosen.")
         paging.page_controls("experiments", page, query["limit"], "experiment")
-    paging.rerun_on_change("experiments", lambda: _page(query), _signature, page, lost=known.lost)
+    paging.rerun_on_change("experiments", lambda: _page(query), _signature, page, outage_since=known.outage_since)
 
 
 def _page(query: Mapping[str, Any]) -> ExperimentPage:
@@ -122,7 +122,7 @@ def retry_failed(key: str) -> None:
 def _priority(keys: Sequence[str]) -> None:
     priority = st.number_input("Priority", -100, 100, value=0, help="Higher ones first.", key="experiments.priority")
     st.button(
-        f"Set it for {row_text.counted(len(keys), 'experiment')}",
+        f"Set it for {wording.counted(len(keys), 'experiment')}",
         icon=":material/low_priority:",
         disabled=not keys,
         on_click=bulk.on_click,
@@ -182,7 +182,7 @@ def _delete(ended: Sequence[ExperimentSummary]) -> None:
 @st.dialog("Delete for good?")
 def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
     runs = sum(item.counts.total for item in ended)
-    counted = f"{row_text.counted(len(ended), 'experiment')} with {row_text.counted(runs, 'run')}"
+    counted = f"{wording.counted(len(ended), 'experiment')} with {wording.counted(runs, 'run')}"
     st.markdown(
         f"{counted}, their metrics, logs and files: "
         + ", ".join(f"**{escape(item.name)}**" for item in ended[:10])

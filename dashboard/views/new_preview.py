@@ -10,7 +10,7 @@ import streamlit as st
 
 from client import ApiError, BackendUnreachable
 from core.protocol.public import Catalog, Experiment, Preview
-from dashboard import session
+from dashboard import session, wording
 from dashboard.forms import draft as drafts
 from dashboard.forms import estimates, schema_fields, yaml_import
 from dashboard.forms.draft import FormState
@@ -50,7 +50,7 @@ def _judged(state: FormState, spec: dict[str, Any], text: str, slots: ErrorSlots
             st.info("Give it a name at the top of the form; tables and links use it.", icon=":material/edit:")
     good = preview is not None and not problems
     pressed = st.button(
-        f"Start {row_text.counted(row_text.planned_count(preview), 'run')}" if preview and good else "Start",
+        f"Start {wording.counted(row_text.planned_count(preview), 'run')}" if preview and good else "Start",
         type="primary",
         icon=":material/play_arrow:",
         disabled=not good or not spec["name"] or state.rejected_yaml is not None,
@@ -107,8 +107,8 @@ def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
 
 def _done(experiment: Experiment) -> None:
     there = experiment.counts.succeeded
-    queued = row_text.counted(experiment.counts.total - there, "run")
-    more = f"; {row_text.counted(there, 'run')} of it had been trained before" if there else ""
+    queued = wording.counted(experiment.counts.total - there, "run")
+    more = f"; {wording.counted(there, 'run')} of it had been trained before" if there else ""
     st.success(
         f"**{escape(experiment.name)}** is queued: {queued}{more}.",
         icon=":material/check_circle:",
@@ -140,7 +140,7 @@ def _lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
 
 def _planned(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str, Any]) -> None:
     count = row_text.planned_count(preview)
-    st.markdown(f"**This makes {row_text.counted(count, 'run')}.**")
+    st.markdown(f"**This makes {wording.counted(count, 'run')}.**")
     table(row_text.planned_rows(preview))
     if preview.teacher:
         st.markdown(f":material/school: {escape(preview.teacher.sentence)}")

@@ -10,7 +10,7 @@ from client import ApiError
 from common.formatting import signed
 from core.protocol.activity import Activity, FailedRuns, RunningRun, WaitingRuns
 from core.protocol.public import Comparison, ExperimentSummary, Worker
-from dashboard import session, theme
+from dashboard import session, theme, wording
 from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
@@ -46,7 +46,7 @@ def _body(window: str) -> None:
     known = session.fetch(f"activity {hours}", lambda: session.client().activity(hours=hours))
     # Each part in a container of its own, so that a line that comes or goes moves no other part.
     with st.container():
-        session.show_outage(known.lost)
+        session.show_outage(known.outage_since)
     now = known.value
     if not now.counts.total:
         _welcome(now)
@@ -145,7 +145,7 @@ def _waiting(now: Activity) -> None:
     more = now.waiting_groups - _ROWS
     if more > 0:
         link = {"state": ["waiting", "queued", "paused"], "sort": "highest priority"}
-        label = f"All that wait ({row_text.counted(more, 'group')} more)"
+        label = f"All that wait ({wording.counted(more, 'group')} more)"
         st.page_link(session.page("runs"), label=label, icon=":material/list:", query_params=link)
 
 
@@ -153,12 +153,12 @@ def _waiting_one(item: WaitingRuns, key: str) -> None:
     with st.container(gap=None, key=key):
         st.page_link(
             session.page("runs"),
-            label=f"**{row_text.counted(item.runs, 'run')}** · {escape(item.experiment) or 'of a deleted experiment'}",
+            label=f"**{wording.counted(item.runs, 'run')}** · {escape(item.experiment) or 'of a deleted experiment'}",
             icon={"waiting": ":material/school:", "paused": ":material/pause:"}.get(item.state, ":material/schedule:"),
             query_params={"state": item.state, "experiment": item.experiment},
         )
         priority = f", priority {signed(item.priority, decimals=0)}" if item.priority else ""
-        st.caption(f"{escape(row_text.sentence(item.reason))[:-1]}{priority}.")
+        st.caption(f"{escape(wording.sentence(item.reason))[:-1]}{priority}.")
 
 
 def _failed(now: Activity, window: str) -> None:
@@ -178,7 +178,7 @@ def _failed(now: Activity, window: str) -> None:
 
 def _failed_one(item: FailedRuns, key: str) -> None:
     run = item.newest
-    what = row_text.run_title(run) if item.runs == 1 else row_text.counted(item.runs, "run")
+    what = row_text.run_title(run) if item.runs == 1 else wording.counted(item.runs, "run")
     with st.container(gap=None, key=key):
         page, link = ("run", {"id": run.id})
         if item.runs > 1:
@@ -189,7 +189,7 @@ def _failed_one(item: FailedRuns, key: str) -> None:
             icon=":material/error:",
             query_params=link,
         )
-        st.caption(escape(row_text.sentence(item.reason or "no reason was given")))
+        st.caption(escape(wording.sentence(item.reason or "no reason was given")))
 
 
 def _gpus(workers: Sequence[Worker]) -> None:
@@ -245,12 +245,12 @@ def _comparison(experiment: ExperimentSummary) -> None:
             query_params={"experiment": experiment.id},
         )
         models = " → ".join(filter(None, (experiment.teacher_model, experiment.student_model)))
-        done = f"{experiment.counts.succeeded:,} of {row_text.counted(experiment.counts.total, 'run')}"
+        done = f"{experiment.counts.succeeded:,} of {wording.counted(experiment.counts.total, 'run')}"
         st.caption(f"{escape(experiment.dataset)} · {escape(models)} · {theme.badge(experiment.state)} {done}")
         try:
             found = session.fetch(key, lambda: _cached(session.client().url, experiment.id, counts)).value
         except ApiError as error:
-            st.caption(escape(row_text.sentence(str(error))))
+            st.caption(escape(wording.sentence(str(error))))
             return
         table(
             [

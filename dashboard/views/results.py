@@ -60,7 +60,7 @@ def show() -> None:
         with session.error_boundary():
             known = _ask_table(wanted, which, test, baseline)
             with st.container():
-                session.show_outage(known.lost)
+                session.show_outage(known.outage_since)
             with st.container():
                 _table(known.value, wanted)
             with st.container():
@@ -167,7 +167,7 @@ def _claims() -> None:
     except ApiError as error:
         st.info(f"No report: {escape(str(error))}", icon=":material/balance:")
         return
-    session.show_outage(report.lost)
+    session.show_outage(report.outage_since)
     for title, lines in result_rows.claim_lines(report.value.claims):
         st.markdown(f"**{title}**\n\n" + "\n".join(f"- {line}" for line in lines))
     for note in (f"Holds for {report.value.condition}." if report.value.condition else "", *report.value.notes):

@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from client import ApiError, BackendUnreachable
 from common.formatting import NOTHING, value_text
 from core.protocol.public import TERMINAL, LogLine, Run
-from dashboard import addresses, session, theme
+from dashboard import addresses, session, theme, wording
 from dashboard.charts import chart_component, figures, panels
 from dashboard.curves.curve import RunCurves, seconds_left
 from dashboard.curves.feed import RunFeed
@@ -134,7 +134,7 @@ def _live(feed: RunFeed, asked: session.Fetched[RunFeed]) -> None:
         # Each part in a container of its own: a line that comes or goes would otherwise move the charts to other
         # places in the page's tree, where the browser draws them anew and forgets the zoom.
         with st.container():
-            session.show_outage(known.lost)
+            session.show_outage(known.outage_since)
         with st.container():
             _figures(run, feed.curves)
         view = st.segmented_control(
@@ -256,7 +256,7 @@ def _log(run: Run, lines: Sequence[LogLine]) -> None:
         st.caption("Nothing has been logged yet." if run.state not in TERMINAL else "Nothing was logged.")
         return
     if lines:
-        st.caption(f"The last {row_text.counted(len(lines), 'line')}; {code(f'dkd logs {run.id}')} shows all.")
+        st.caption(f"The last {wording.counted(len(lines), 'line')}; {code(f'dkd logs {run.id}')} shows all.")
     with st.container(height=480, autoscroll=True):
         st.code(_lines(run, lines), language=None, wrap_lines=True)
 

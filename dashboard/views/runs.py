@@ -14,7 +14,7 @@ import streamlit as st
 
 from common.formatting import NOTHING
 from core.protocol.public import TERMINAL, Run, RunPage, RunSummary
-from dashboard import session
+from dashboard import session, wording
 from dashboard.forms.widgets import empty_state
 from dashboard.lists import bulk, filters, paging, row_text
 from dashboard.lists.row_selection import RowSelection
@@ -47,7 +47,7 @@ def show() -> None:
     query["cursor"] = paging.page_cursor("runs", query)
     known = session.fetch(f"runs {query}", lambda: _page(query))
     page = known.value
-    session.show_outage(known.lost)
+    session.show_outage(known.outage_since)
     selection = RowSelection("runs")
     if not page.items and not query["cursor"]:
         _empty(query)
@@ -59,7 +59,7 @@ def show() -> None:
         _actions(selection, page, query)
         _table(selection, runs)
         _below(selection, page, newer, query)
-    paging.rerun_on_change("runs", lambda: _watched(query), _signature, page, lost=known.lost)
+    paging.rerun_on_change("runs", lambda: _watched(query), _signature, page, outage_since=known.outage_since)
 
 
 def _page(query: Mapping[str, Any]) -> RunPage:
@@ -175,7 +175,7 @@ def _cancel(ids: Sequence[str]) -> None:
     @st.dialog("Cancel so many runs?")
     def ask() -> None:
         st.markdown(
-            f"{row_text.counted(len(ids), 'run')} will be cancelled. Those that train write a checkpoint first, "
+            f"{wording.counted(len(ids), 'run')} will be cancelled. Those that train write a checkpoint first, "
             "and each can be retried."
         )
         if st.button(
@@ -201,7 +201,7 @@ def _more(chosen: Sequence[RunSummary]) -> None:
         key="runs.priority",
     )
     st.button(
-        f"Set it for {row_text.counted(len(live), 'run')}",
+        f"Set it for {wording.counted(len(live), 'run')}",
         icon=":material/low_priority:",
         disabled=not live,
         on_click=_do,
@@ -210,7 +210,7 @@ def _more(chosen: Sequence[RunSummary]) -> None:
     )
     names = list(dict.fromkeys(run.experiment for run in chosen if run.experiment))
     st.markdown(
-        f"Tags and the archive belong to experiments: **{row_text.counted(len(names), 'experiment')}** of the chosen."
+        f"Tags and the archive belong to experiments: **{wording.counted(len(names), 'experiment')}** of the chosen."
     )
     experiment_list.tag_and_archive(list(dict.fromkeys(run.experiment_id for run in chosen if run.experiment_id)))
 
@@ -270,7 +270,7 @@ def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
 def _below(selection: RowSelection, page: RunPage, newer: int, query: Mapping[str, Any]) -> None:
     if newer:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f"{row_text.counted(newer, 'newer run')} will appear when nothing is chosen.")
+            st.caption(f"{wording.counted(newer, 'newer run')} will appear when nothing is chosen.")
             st.button("Show them now", on_click=selection.release, type="tertiary", key="runs.release")
     paging.page_controls("runs", page, query["limit"], "run")
 

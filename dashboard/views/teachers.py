@@ -12,7 +12,7 @@ from client import ApiError, BackendUnreachable
 from common.formatting import NOTHING
 from core.protocol.artifacts import UPLOAD, Upload, UploadList
 from core.protocol.public import TeacherInfo
-from dashboard import session, theme
+from dashboard import session, theme, wording
 from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import bulk, paging, row_text
 from dashboard.markup import escape
@@ -29,7 +29,7 @@ def show() -> None:
     st.title("Teachers")
     bulk.show_message()
     known = session.fetch("teachers", lambda: session.client().teachers().items)
-    session.show_outage(known.lost)
+    session.show_outage(known.outage_since)
     teachers = known.value
     held = session.fetch("uploads", lambda: session.client().uploads()).value
     if not teachers:
@@ -38,7 +38,12 @@ def show() -> None:
         _list(teachers, held.items)
     _uploads(held)
     paging.rerun_on_change(
-        "teachers", lambda: session.client().teachers().items, _signature, teachers, lost=known.lost, every=5.0
+        "teachers",
+        lambda: session.client().teachers().items,
+        _signature,
+        teachers,
+        outage_since=known.outage_since,
+        every=5.0,
     )
 
 
@@ -101,7 +106,7 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
         },
     )
     more = f", the newest {_ROWS} of them shown: search to find others" if len(kept) > _ROWS else ""
-    st.caption(f"{row_text.counted(len(kept), 'teacher')}{more}")
+    st.caption(f"{wording.counted(len(kept), 'teacher')}{more}")
 
 
 def source(item: TeacherInfo, uploads: Mapping[str, str]) -> str:
@@ -233,5 +238,5 @@ def _send(file: Any, name: str) -> None:
         st.session_state["teachers.said"] = bulk.error_sentence(error)
         return
     st.session_state["teachers.uploaded"] = st.session_state.get("teachers.uploaded", 0) + 1
-    bulk.set_message(f"{made.name} is here: {made.parameters:,} numbers in {row_text.counted(made.tensors, 'tensor')}.")
+    bulk.set_message(f"{made.name} is here: {made.parameters:,} numbers in {wording.counted(made.tensors, 'tensor')}.")
     st.rerun()

@@ -9,7 +9,7 @@ import streamlit as st
 
 from client import ApiError, BackendUnreachable
 from core.protocol.public import Worker
-from dashboard import session, theme
+from dashboard import session, theme, wording
 from dashboard.forms.widgets import table
 from dashboard.lists import bulk, row_text
 from dashboard.markup import escape
@@ -32,7 +32,7 @@ def show() -> None:
 def _body() -> None:
     known = session.fetch("workers", lambda: session.client().workers())
     with st.container():
-        session.show_outage(known.lost)
+        session.show_outage(known.outage_since)
     workers = known.value.items
     if not workers:
         st.info(
@@ -58,7 +58,7 @@ def _kept(workers: Sequence[Worker]) -> list[Worker]:
             )
     online = [worker for worker in workers if worker.state == "online"]
     slots, busy = sum(worker.slots for worker in online), sum(worker.busy for worker in online)
-    all_of_them, of_slots = row_text.counted(len(workers), "worker"), row_text.counted(slots, "slot")
+    all_of_them, of_slots = wording.counted(len(workers), "worker"), wording.counted(slots, "slot")
     st.caption(f"{len(online):,} of {all_of_them} online, {busy:,} of {of_slots} in use")
     states = ("online", "offline") if which == "All" else (which.lower(),)
     return [worker for worker in workers if worker.state in states and (wanted is None or wanted in worker.labels)]
@@ -95,7 +95,7 @@ def _one(worker: Worker) -> None:
             st.warning(escape(problem), icon=":material/warning:")
         st.progress(
             min(worker.busy / worker.slots, 1.0) if worker.slots else 0.0,
-            text=f":small[{worker.busy:,} of {row_text.counted(worker.slots, 'slot')} in use]",
+            text=f":small[{worker.busy:,} of {wording.counted(worker.slots, 'slot')} in use]",
         )
         if worker.reserved_for:
             st.page_link(
@@ -152,7 +152,7 @@ def _gone(worker: Worker) -> None:
     with st.container(border=True, horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         st.markdown(
             f"**{escape(worker.name)}** {theme.badge('offline')}{drained} {labels}  \n"
-            f":small[{row_text.counted(worker.slots, 'slot')} on {escape(worker.host)} · last heard of {heard}]",
+            f":small[{wording.counted(worker.slots, 'slot')} on {escape(worker.host)} · last heard of {heard}]",
             width="content",
         )
         if worker.draining:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.protocol.public import Convergence, GpuUse, Group, Paired
+from dashboard import wording
 from dashboard.lists import row_text
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
@@ -45,7 +46,7 @@ def test_percentages_and_signs() -> None:
 
 
 def test_counts_agree_with_their_nouns() -> None:
-    assert [row_text.counted(number, "run") for number in (0, 1, 2, 1000)] == [
+    assert [wording.counted(number, "run") for number in (0, 1, 2, 1000)] == [
         "0 runs",
         "1 run",
         "2 runs",
