@@ -1,8 +1,8 @@
-"""Figures from curves: pure functions, data in, Plotly figure out.
+"""Plotly figures of curves, as pure functions.
 
-Every axis carries its unit. ``uirevision`` is constant, so that zoom and hidden traces survive a refresh that brings
-nothing new. Only the colours of traces are set here: ``dashboard.charts.chart_component`` sets grid, text and
-background, which follow the light or dark mode of the page.
+Every axis title contains its unit. ``uirevision`` is constant, so that zoom and hidden traces survive a refresh. Only
+the colours of traces are set here: the browser sets grid, text and background by the light or dark mode of the page
+(``dashboard.charts.chart_component``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EPOCH = "Epoch"
 
 
 def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
-    """One chart of a run, over epochs; None where the run has none of its metrics."""
+    """Draw one panel of a run over epochs; None if the run has none of its metrics."""
     traces = [(trace, curves[trace.metric]) for trace in panel.traces if len(curves.get(trace.metric, ()))]
     if not traces:
         return None
@@ -54,7 +54,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
 
 
 def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
-    """The final values seed by seed, pairs joined, beside mean ± sd; None below two methods with a value."""
+    """Draw the final values of each seed, pairs joined, with mean ± sd; None if fewer than two methods have values."""
     drawn = [group for group in groups if group.values]
     if len(drawn) < 2:
         return None
@@ -100,7 +100,7 @@ def band(
     *,
     second: bool = False,
 ) -> None:
-    """A faint area between ``low`` and ``high``, hidden and shown with the traces of ``group``."""
+    """Draw a translucent area between ``low`` and ``high`` that is shown and hidden with the traces of ``group``."""
     figure.add_scatter(
         x=[*x, *reversed(x)],
         y=_drawable([*high, *reversed(low)]),
@@ -116,12 +116,12 @@ def band(
 
 
 def label_text(label: str) -> str:
-    """A label as Plotly shows it as it is."""
+    """Escape a label, so that Plotly shows it literally."""
     return figure_text(label)
 
 
 def plain_figure(axis: str, x_axis: str, *, height: int) -> go.Figure:
-    """An empty figure as all of them are: titles of its axes, legend above, zoom kept."""
+    """Return an empty figure with the common layout: axis titles, legend above the plot, zoom kept."""
     figure = _figure(axis, height=height)
     figure.update_xaxes(title_text=label_text(x_axis), rangemode="normal")
     return figure
@@ -144,7 +144,7 @@ def _figure(axis: str, *, height: int) -> go.Figure:
 
 
 def second_axis(figure: go.Figure, title: str) -> None:
-    """Give the figure a right axis, for traces on ``y2``."""
+    """Add a right axis for traces on ``y2``."""
     figure.update_layout(
         yaxis2={
             "title": {"text": label_text(title)},
@@ -153,7 +153,7 @@ def second_axis(figure: go.Figure, title: str) -> None:
             "showgrid": False,
             "zeroline": False,
             "automargin": True,
-            # In step with the left axis, the theme's way, its ticks would be numbers such as 0.08297.
+            # The theme would align the ticks with those of the left axis, at numbers such as 0.08297.
             "tickmode": "auto",
             "nticks": 7,
         }
@@ -161,5 +161,5 @@ def second_axis(figure: go.Figure, title: str) -> None:
 
 
 def _drawable(values: Sequence[float]) -> list[float | None]:
-    """A gap where a value is NaN or infinite."""
+    """Replace NaN and infinities by None, which Plotly draws as gaps."""
     return [value if math.isfinite(value) else None for value in values]

@@ -1,4 +1,4 @@
-"""The New experiment page's draft: what the form holds, in one place for the three parts of the page."""
+"""State of the New experiment page, shared by its form, preview and templates."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _KEY = "new.state"
 
 @dataclass
 class FormState:
-    """What a browser session holds of the page.
+    """State of the page in one browser session.
 
     Attributes:
-        draft: as ``forms.to_draft`` makes it.
-        generation: part of every widget's key. Widgets of another generation are other widgets, which take their
-            values from the draft.
-        made: the spec that was submitted last, as text, and what came of it.
-        pending: YAML that could not be taken over, and what is wrong with it: nothing typed is thrown away.
-        written: the spec, as text, that the YAML in its field is of.
-        link: the query parameters that the draft was begun from.
-        said: about what the form was begun from.
-        kept: of a copy: the teacher of what it was copied from, as the draft holds one, and what is known of it.
-        train_one: the copy is to have another teacher.
+        draft: the form's values, as ``schema_fields.to_draft`` returns them.
+        generation: part of every widget's key. A new generation creates new widgets, which take their values from the
+            draft.
+        submitted: the last submitted spec as text, and the experiment that it created.
+        rejected_yaml: edited YAML that the form cannot show, and its errors, so that no input is lost.
+        yaml_source: the spec, as text, from which the content of the YAML field was generated.
+        start_query: the query parameters from which the draft was started.
+        message: says what the draft was started from.
+        copied_teacher: teacher of a cloned experiment in the draft's form, and the backend's description of it.
+        train_new_teacher: whether the copy is to train a new teacher.
     """
 
     draft: dict[str, Any]
@@ -46,14 +46,15 @@ class FormState:
 
 
 def form_state(catalog: Catalog) -> FormState:
-    """The session's, begun with an empty form."""
+    """Return the session's state, initially with an empty form."""
     if _KEY not in st.session_state:
         st.session_state[_KEY] = FormState(blank(catalog))
-    found: FormState = st.session_state[_KEY]
-    return found
+    state: FormState = st.session_state[_KEY]
+    return state
 
 
 def blank(catalog: Catalog) -> dict[str, Any]:
+    """Return the draft of an empty form."""
     listed = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
     return schema_fields.blank_draft(listed, catalog.experiment_schema)
 
@@ -62,7 +63,7 @@ def load(state: FormState, draft: dict[str, Any], teacher: PlannedTeacher | None
     """Show another draft in the form.
 
     Args:
-        teacher: of a copy: what is known of the draft's teacher, which the form then offers to keep.
+        teacher: the backend's description of the draft's teacher, if the draft is a copy; the form offers to keep it.
     """
     redraw(state, draft)
     state.message = ""
@@ -71,7 +72,7 @@ def load(state: FormState, draft: dict[str, Any], teacher: PlannedTeacher | None
 
 
 def redraw(state: FormState, draft: dict[str, Any]) -> None:
-    """Show the draft as it was changed by a button of the form itself."""
+    """Show a draft that a button of the form has changed."""
     state.draft = draft
     state.generation = uuid.uuid4().hex[:8]
     state.submitted = state.rejected_yaml = None
@@ -79,10 +80,10 @@ def redraw(state: FormState, draft: dict[str, Any]) -> None:
 
 
 def free_name(name: str) -> str:
-    """The name, with -2, -3 … behind it where that is taken: what one begins with must not begin with an error."""
+    """Return the name, or the name with a suffix -2, -3 … if it is taken, so that a template does not start invalid."""
     try:
         taken = {item.name for item in session.client().experiments(text=name, limit=100).items}
     except (ApiError, BackendUnreachable):
-        return name  # the page itself says what is wrong
+        return name  # the page shows the error
     numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
     return next(free for free in numbered if free not in taken)

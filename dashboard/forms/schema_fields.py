@@ -1,7 +1,7 @@
-"""From the catalog's JSON schemas to form fields, and from the form to a spec: pure functions.
+"""Conversion of the catalog's JSON schemas to form fields and of the form to a spec, as pure functions.
 
-The form knows no method, model or data set by name. Whatever the catalog lists appears with its parameters, their
-defaults and their descriptions; what is allowed is decided by the backend alone, whose answers name the field.
+No method, model or data set is named here: every entry of the catalog appears with its parameters, their defaults and
+descriptions. Only the backend validates a spec; its errors name the field.
 """
 
 from __future__ import annotations
@@ -33,13 +33,18 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class FormField:
-    """One parameter as a form shows it.
+    """One parameter in a form.
 
     Attributes:
-        path: below the object whose schema it is from, as ``optimizer.lr``.
-        group: title of the nested object it is in; empty at the top.
-        nullable: may be left empty.
-        step: of the arrows at a number.
+        path: dotted path relative to the object of the schema, such as ``optimizer.lr``.
+        label: label of the field.
+        kind: selects the widget.
+        default: initial value.
+        group: title of the nested object that contains the field; empty at the top level.
+        nullable: whether the field may be left empty.
+        choices: the options of a choice.
+        help: description of the parameter.
+        step: increment of the arrows of a number field.
     """
 
     path: str
@@ -54,10 +59,10 @@ class FormField:
 
 
 def schema_to_fields(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> list[FormField]:
-    """The fields of a JSON schema of an object, nested objects included, in the schema's order.
+    """Return the fields of the JSON schema of an object, including nested objects, in the schema's order.
 
     Args:
-        root: where ``$ref`` is looked up; left out, the schema itself.
+        root: the schema in which ``$ref`` is resolved; by default ``schema`` itself.
     """
     return _fields(schema, root or schema, "", "")
 
@@ -95,7 +100,7 @@ def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, gro
 
 
 def _resolve(item: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The schema itself, behind ``$ref`` and ``anyOf [X, null]``; and whether null is allowed."""
+    """Resolve ``$ref`` and ``anyOf [X, null]``; return the schema and whether null is allowed."""
     nullable = False
     merged = dict(item)
     options = [option for option in merged.get("anyOf", ()) if option.get("type") != "null"]
@@ -109,7 +114,7 @@ def _resolve(item: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[dict[str
 
 
 def _kind(item: Mapping[str, Any]) -> FieldKind | None:
-    """Which widget; None for what a form cannot hold (free mappings, lists of anything but integers)."""
+    """Return the kind of widget; None if a form has none (free mappings, lists of other things than integers)."""
     if item.get("enum"):
         return "choice"
     match item.get("type"):
@@ -127,7 +132,7 @@ def _kind(item: Mapping[str, Any]) -> FieldKind | None:
 
 
 def _step(kind: FieldKind, value: Any) -> float:
-    """One unit of the value's first digit, so that 0.05 moves by 0.01 and 4 by 1."""
+    """Return one unit of the value's first digit: 0.01 for 0.05, 1 for 4."""
     if kind != "number":
         return 1.0
     if not isinstance(value, int | float) or value == 0:
@@ -136,13 +141,13 @@ def _step(kind: FieldKind, value: Any) -> float:
 
 
 def humanise(name: str) -> str:
-    """``ce_weight`` as ``CE weight``."""
+    """Return a field name as a label: ``CE weight`` for ``ce_weight``."""
     text = " ".join(_WORDS.get(word, word) for word in name.split("_"))
     return text[:1].upper() + text[1:]
 
 
 def schema_defaults(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The object that the form shows when nothing has been entered yet."""
+    """Return the object with the default of every field that has one."""
     found: dict[str, Any] = {}
     for item in schema_to_fields(schema, root):
         if item.default is not None:
@@ -151,7 +156,7 @@ def schema_defaults(schema: Mapping[str, Any], root: Mapping[str, Any] | None = 
 
 
 def with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with the defaults of what they leave out, nested objects included."""
+    """Return the values with missing ones filled in from the defaults, including nested objects."""
     found = deepcopy(dict(defaults))
     for name, value in values.items():
         inner = found.get(name)
@@ -161,7 +166,7 @@ def with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
 
 
 def set_path(target: dict[str, Any], path: str, value: Any) -> None:
-    """Set a value at a dotted path, making the objects on the way. None removes it."""
+    """Set a value at a dotted path and create the objects on the way; None removes the value."""
     *parents, last = path.split(".")
     for parent in parents:
         target = target.setdefault(parent, {})
@@ -172,7 +177,7 @@ def set_path(target: dict[str, Any], path: str, value: Any) -> None:
 
 
 def get_path(source: Any, path: str, default: Any = None) -> Any:
-    """The value at a dotted path, or the default."""
+    """Return the value at a dotted path, or the default."""
     for part in path.split("."):
         if not isinstance(source, Mapping) or part not in source:
             return default
@@ -185,7 +190,11 @@ _DASH = re.compile(r"\s*(?:-|–|\.\.)\s*")
 
 
 def parse_integers(text: str) -> list[int]:
-    """``0-2, 7`` as [0, 1, 2, 7]. Raises ValueError with a sentence for a person."""
+    """Parse integers and ranges: ``0-2, 7`` is [0, 1, 2, 7].
+
+    Raises:
+        ValueError: the text cannot be parsed; the message is a sentence for people.
+    """
     found: list[int] = []
     for part in re.split(r"[,;\s]+", _DASH.sub("-", text.strip())):
         if not part:
@@ -196,7 +205,7 @@ def parse_integers(text: str) -> list[int]:
         first = int(match[1])
         last = int(match[2]) if match[2] else first
         if last < first:
-            raise ValueError(f"the range {part!r} runs backwards")
+            raise ValueError(f"the range {part!r} is backwards")
         if len(found) + last - first >= MAX_SEEDS:
             raise ValueError(f"more than {MAX_SEEDS} numbers")
         found.extend(range(first, last + 1))
@@ -204,7 +213,7 @@ def parse_integers(text: str) -> list[int]:
 
 
 def join_integers(values: Iterable[int]) -> str:
-    """[0, 1, 2, 7] as ``0-2, 7``: what ``parse_integers`` reads back."""
+    """Format integers for ``parse_integers``: [0, 1, 2, 7] is ``0-2, 7``."""
     parts: list[tuple[int, int]] = []
     for value in values:
         if parts and value == parts[-1][1] + 1:
@@ -215,14 +224,14 @@ def join_integers(values: Iterable[int]) -> str:
 
 
 def _named_choice(value: Any) -> dict[str, Any]:
-    """A named choice written out: a bare string is short for a name without parameters."""
+    """Return the long form of a catalog entry in a spec; a bare string is a name without parameters."""
     if isinstance(value, str):
         return {"name": value, "params": {}}
     return {"params": {}, **deepcopy(dict(value))} if isinstance(value, Mapping) else {"name": "", "params": {}}
 
 
 def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec as a person writes it, as the form holds it: short forms written out, every part there."""
+    """Return a spec in the form's representation: short forms expanded and every section present."""
     draft: dict[str, Any] = {
         "name": "",
         "notes": "",
@@ -249,29 +258,29 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
     return draft
 
 
-_DRAWN = frozenset(
+_FORM_FIELDS = frozenset(
     ("name", "notes", "tags", "priority", "dataset", "teacher", "student", "methods", "seeds", "training", "resources")
 )
 _ANY_WORKER = {"device": "any", "gpus": 1}
 
 
 def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
-    """What is sent: the draft without what was left empty."""
+    """Return the spec of a draft, without empty values."""
     spec: dict[str, Any] = {"name": str(draft["name"]).strip()}
     for name in ("notes", "tags", "priority"):
         if draft.get(name):
             spec[name] = deepcopy(draft[name])
     spec["dataset"] = _compact(draft["dataset"])
-    # What the form has no field for goes through as it was written.
-    spec |= {name: deepcopy(value) for name, value in draft.items() if name not in _DRAWN and value}
+    # Fields that the form does not show are passed through unchanged.
+    spec |= {name: deepcopy(value) for name, value in draft.items() if name not in _FORM_FIELDS and value}
     if draft.get("teacher"):
         teacher = draft["teacher"]
-        drawn = ("model", "weights", "training", "seed")
-        more = {name: value for name, value in teacher.items() if name not in drawn and value}
+        shown = ("model", "weights", "training", "seed")
+        more = {name: value for name, value in teacher.items() if name not in shown and value}
         spec["teacher"] = {"model": _compact(teacher["model"]), **deepcopy(more)}
         if teacher.get("weights") is not None:
             spec["teacher"]["weights"] = {name: value for name, value in teacher["weights"].items() if value}
-        if teacher.get("training") or spec.get("preset"):  # null: not the preset's
+        if teacher.get("training") or spec.get("preset"):  # null overrides the preset's training
             spec["teacher"]["training"] = deepcopy(teacher.get("training"))
         if teacher.get("seed"):
             spec["teacher"]["seed"] = teacher["seed"]
@@ -290,19 +299,20 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compact(choice: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": choice["name"]}
+    compact: dict[str, Any] = {"name": choice["name"]}
     if str(choice.get("label") or "").strip():
-        found["label"] = str(choice["label"]).strip()
+        compact["label"] = str(choice["label"]).strip()
     if choice.get("params"):
-        found["params"] = deepcopy(choice["params"])
-    return found
+        compact["params"] = deepcopy(choice["params"])
+    return compact
 
 
 def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """What a new form begins with: the catalog's first data set and model, and its first method with a teacher.
+    """Return the draft of a new form: the catalog's first data set and model, and its first method with a teacher.
 
     Args:
-        schema: of a whole spec; its ``Training`` gives the training settings.
+        catalog: entries by kind: methods, models and datasets.
+        schema: JSON schema of an experiment spec, whose ``Training`` defines the training settings.
     """
     training = schema.get("$defs", {}).get("Training", {})
     model = {"name": catalog["models"][0]["name"], "params": schema_defaults(catalog["models"][0]["params"])}
@@ -320,7 +330,7 @@ def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapp
 
 
 def yaml_of(spec: Mapping[str, Any]) -> str:
-    """A spec as YAML in the order of its fields; lists of numbers on one line, as a person writes."""
+    """Return a spec as YAML in the order of its fields, with lists of scalars on one line."""
     return yaml.dump(
         _inline_lists(deepcopy(dict(spec))), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
     )
@@ -349,22 +359,22 @@ def _inline_lists(value: Any) -> Any:
 
 
 def nearest_field(path: str, slots: Iterable[str]) -> str | None:
-    """The form's field that an error belongs to: the one of that path, else the nearest around it; None: none is.
+    """Return the path at which the form shows an error: the error's own or the nearest enclosing one; None if none.
 
     Args:
-        path: as the backend gives it, ``methods.1.params.alpha``.
-        slots: the paths at which the form can show an error.
+        path: path of the error from the backend, such as ``methods.1.params.alpha``.
+        slots: paths at which the form can show errors.
     """
-    known = set(slots)
+    available = set(slots)
     while path:
-        if path in known:
+        if path in available:
             return path
         path = path.rpartition(".")[0]
     return None
 
 
 def describe_path(path: str, draft: Mapping[str, Any]) -> str:
-    """A path as a person reads it: ``methods.1.params.alpha`` as ``Method 2 (dkd): Alpha``."""
+    """Return a path as text for people: ``Method 2 (dkd): Alpha`` for ``methods.1.params.alpha``."""
     parts = path.split(".")
     if parts[0] == "methods" and len(parts) > 1 and parts[1].isdigit():
         index = int(parts[1])

@@ -1,4 +1,4 @@
-"""From YAML that a person has edited to the form: pure functions."""
+"""Import of edited YAML into the form, as pure functions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from client import SpecError, load_text
 from dashboard.forms import schema_fields
 
 CatalogEntries = Mapping[str, Sequence[Mapping[str, Any]]]
-"""The catalog's methods, models and datasets."""
+"""Entries of the catalog by kind: methods, models and datasets."""
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The fields that the text gives. Raises ValueError with a sentence for a person."""
+    """Return the fields of a spec in YAML.
+
+    Raises:
+        ValueError: the text is not a YAML mapping; the message is a sentence for people.
+    """
     try:
-        found = load_text(text)
+        fields = load_text(text)
     except SpecError as error:
         raise ValueError(f"this is {error}") from None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError("a spec is a mapping of fields, as name: …")
-    return found
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise ValueError("a spec must be a mapping of fields, such as name: …")
+    return fields
 
 
 def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapping[str, Any]) -> bool:
-    """Whether the form can show a spec that the backend refuses, so that each error is told at its field.
+    """Return whether the form can show a spec that the backend has refused, with each error at its field.
 
-    It cannot where a name is unknown, a value is of another type than its field, or a preset is to fill something in.
+    It cannot if a name is unknown, a value has another type than its field, or a preset would have to fill in fields.
     """
     if data.get("preset") or not isinstance(data.get("name", ""), str):
         return False
@@ -94,7 +98,7 @@ def _chosen(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _object(values: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> bool:
-    """Whether each value is of its field's kind and no other value is there."""
+    """Return whether every value belongs to a field and has the type of that field."""
     if not isinstance(values, Mapping):
         return False
     fields = {item.path: item for item in schema_fields.schema_to_fields(schema, root)}

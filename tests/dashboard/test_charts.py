@@ -77,7 +77,7 @@ def test_what_is_measured_once_is_a_row_of_a_table_and_not_a_point_on_a_chart() 
     once = curve([1.234], "collapse/nc1")
     assert panels.final_measurements({"test/top1": curve([50.0]), "collapse/nc1": once}, metrics) == []
     rows = panels.final_measurements({"test/top1": curve([50.0, 60.0]), "collapse/nc1": once}, metrics)
-    assert rows == [{"Measured at the end": METRICS["collapse/nc1"].title, "Value": "1.234"}]
+    assert rows == [{"Final measurement": METRICS["collapse/nc1"].title, "Value": "1.234"}]
 
 
 def test_a_panel_without_data_is_left_out() -> None:

@@ -59,7 +59,7 @@ class TestOverview:
         assert app.title[0].value == "Overview"
         assert "Nothing has been submitted yet" in texts(app)
         assert "No worker is online either" in texts(app)
-        assert "Make the first experiment" in links(app)
+        assert "Create an experiment" in links(app)
         assert not app.exception
 
     def test_it_says_what_runs_waits_and_failed_and_why(self, stand: Stand) -> None:

@@ -71,9 +71,9 @@ class TestToken:
     @pytest.mark.parametrize(
         ("given", "status", "said"),
         [
-            ("", 200, "A token is needed."),
-            ("dkd_wrong", 401, "The backend does not know this token"),
-            ("dkd_worker", 403, "does not let anybody read"),
+            ("", 200, "Enter a token."),
+            ("dkd_wrong", 401, "This token is not valid"),
+            ("dkd_worker", 403, "has no read access"),
         ],
     )
     def test_one_that_does_not_open_is_told_why(self, server: FakeServer, given: str, status: int, said: str) -> None:

@@ -218,7 +218,7 @@ class TestNewExperiment:
         assert "source: upload:resnet110" in field(app, "new.yaml").value
 
     def test_it_says_what_is_known_of_the_time(self, form: AppTest) -> None:
-        assert "How long it takes is not known" in texts(form)
+        assert "No time estimate" in texts(form)
 
     def test_warnings_do_not_stop_it(self, form: AppTest) -> None:
         field(form, ".seeds").set_value("0").run()
