@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -63,15 +63,16 @@ def searchable(values: list[str]) -> list[str]:
     return [value for value in values[:_MAX_VALUES] if _PATTERNS["name"].fullmatch(value)]
 
 
-def translate_old_values(name: str, current: Mapping[str, str]) -> None:
-    """Replace a former value of a query parameter, so that saved links still work after a label has changed.
+def accept_former_labels(key: str, values: Mapping[str, Any]) -> None:
+    """Make saved links work after the label of an option has changed.
 
-    Streamlit stores the visible label of a choice in the address. Call this before the widget is drawn.
+    Streamlit stores the visible label of an option in the address and ignores labels that it does not know. Call this
+    before the widget is drawn.
 
     Args:
-        name: the query parameter, which is the key of the widget.
-        current: present labels by former ones.
+        key: key of the widget, which is the name of the query parameter.
+        values: present options by their former labels.
     """
-    value = st.query_params.get(name, "")
-    if value in current:
-        st.query_params[name] = current[value]
+    label = st.query_params.get(key, "")
+    if label in values and key not in st.session_state:
+        st.session_state[key] = values[label]

@@ -119,7 +119,7 @@ def shots(done: Experiment, going: Experiment) -> list[Shot]:
     return [
         Shot("overview", "", dark=True),
         Shot("new", "new", before=_demo_form),
-        Shot("runs", "runs?sort=started+last", dark=True),
+        Shot("runs", "runs?sort=last+started", dark=True),
         Shot("experiments", "runs?view=Experiments"),
         Shot("run", f"run?id={student.id}", charts=4),
         Shot("run-live", f"run?id={running.id}", charts=2),

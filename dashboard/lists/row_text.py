@@ -1,4 +1,4 @@
-"""Rows of tables and the words in them, from the backend's answers: pure functions."""
+"""Table rows and texts made of the backend's replies, as pure functions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from core.protocol.public import (
 from dashboard.theme import state_text
 
 _NO_BREAK_SPACE = "\u00a0"
-"""A space at which a narrow column does not break a number."""
+"""Space at which a narrow column does not break a number."""
 
 
 def duration(seconds: float | None) -> str:
@@ -71,32 +71,32 @@ def ago(time: datetime, now: datetime) -> str:
 
 
 def progress(run: RunSummary) -> float:
-    """Share of the steps done, 0 to 1."""
+    """Return the fraction of the steps that are done, 0 to 1."""
     if run.state == "succeeded":
         return 1.0
     return min(run.step / run.total_steps, 1.0) if run.total_steps else 0.0
 
 
 def elapsed_seconds(run: RunSummary | Attempt, now: datetime) -> float | None:
-    """From start to end, or to now where it has not ended; None before it has started."""
+    """Return the seconds from start to end, or to now if it has not ended; None before the start."""
     if run.started_at is None:
         return None
     return ((run.ended_at or now) - run.started_at).total_seconds()
 
 
 def run_title(run: RunSummary) -> str:
-    """How a run is called in a sentence."""
+    """Return the name of a run in texts."""
     return f"{run.label} · seed {run.seed}"
 
 
 def latest_accuracy(run: RunSummary) -> float | None:
-    """Newest test accuracy, %; None before the first."""
+    """Return the newest test accuracy in %; None before the first."""
     newest = run.latest.get("test/top1")
     return newest.value if newest else None
 
 
 def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
-    """The Runs page's table, a row a run, in the order given."""
+    """Return the table of the Runs page, one row per run, in the order given."""
     return [
         {
             "State": state_text(run.state),
@@ -107,7 +107,7 @@ def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
             "Test accuracy (%)": latest_accuracy(run),
             "Priority": run.priority,
             "Started": run.started_at,
-            # A clock that ticks would redraw the table at every poll, so a run that goes on shows whole minutes.
+            # Seconds would redraw the table at every refresh, so a running run shows whole minutes.
             "Duration": duration(_whole_minutes(elapsed_seconds(run, now), run.state in TERMINAL)),
             "Model": run.model,
             "Data set": run.dataset,
@@ -118,7 +118,7 @@ def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
 
 
 def experiment_rows(experiments: Iterable[ExperimentSummary]) -> list[dict[str, Any]]:
-    """The table of experiments, a row each, in the order given."""
+    """Return the table of experiments, one row each, in the order given."""
     return [
         {
             "State": f"{item.state}, archived" if item.archived_at else item.state,
@@ -134,7 +134,7 @@ def experiment_rows(experiments: Iterable[ExperimentSummary]) -> list[dict[str, 
             if item.teacher_model
             else item.student_model,
             "Methods": item.methods,
-            "Made": item.created_at,
+            "Created": item.created_at,
             "By": item.submitted_by,
             "Notes": item.notes,
         }
@@ -163,16 +163,16 @@ def attempt_rows(attempts: Iterable[Attempt], now: datetime) -> list[dict[str, s
 
 
 def timestamp(time: datetime | None) -> str:
-    """Date and time to the second, as given (the backend's times are UTC)."""
+    """Return date and time to the second; the backend's times are UTC."""
     return f"{time:%Y-%m-%d %H:%M:%S}" if time else NOTHING
 
 
 def comparison_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """The result table, a row a method: mean ± sd, n, epochs to the target, paired difference with its interval."""
+    """Return the result table, one row per method: mean ± sd, n, epochs to the target, paired difference, p values."""
     paired = {pair.label: pair for pair in comparison.paired}
     unit = f" ({comparison.unit})" if comparison.unit else ""
     # Two percentages differ by percentage points, not by per cent.
-    apart = " (points)" if comparison.unit == "%" else unit
+    difference_unit = " (points)" if comparison.unit == "%" else unit
     share = f"{comparison.target_share:.0%} of the teacher".replace("%", " %")
     target = percent(comparison.target) if comparison.absolute_target else share
     rows = []
@@ -184,19 +184,19 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, str]]:
                 f"Mean ± sd{unit}": mean_sd(group),
                 "n": str(group.n),
                 f"Epochs to {target}": epochs_to(group.convergence),
-                f"Difference to {comparison.baseline}{apart}": difference_cell(group, pair, comparison),
-                f"95 % t interval{apart}": no_break(interval_text(pair.interval, pair.mean_difference))
+                f"Difference to {comparison.baseline}{difference_unit}": difference_cell(group, pair, comparison),
+                f"95 % CI{difference_unit}": no_break(interval_text(pair.interval, pair.mean_difference))
                 if pair
                 else NOTHING,
-                "p of this comparison alone": sign_flip_text(pair),
-                "p after Holm": p_text(pair.sign_flip_p_holm if pair else None),
+                "p (uncorrected)": sign_flip_text(pair),
+                "p (Holm)": p_text(pair.sign_flip_p_holm if pair else None),
             }
         )
     return rows
 
 
 def no_break(text: str) -> str:
-    """A number that a narrow column does not break."""
+    """Replace spaces, so that a narrow column does not break a number."""
     return text.replace(" ", _NO_BREAK_SPACE)
 
 
@@ -205,7 +205,7 @@ def mean_sd(group: Group) -> str:
 
 
 def epochs_to(convergence: Convergence | None) -> str:
-    """The median with how many runs reached it: ``12 (3 of 3)``, or ``> 30 (1 of 3)``."""
+    """Return the median number of epochs and how many runs reached the target: ``12 (3 of 3)``, ``> 30 (1 of 3)``."""
     if convergence is None or convergence.of == 0:
         return NOTHING
     median = convergence.median_epochs
@@ -222,15 +222,15 @@ def difference_cell(group: Group, pair: Paired | None, comparison: Comparison) -
 
 
 def sign_flip_text(pair: Paired | None) -> str:
-    """The exact p beside the smallest that so few pairs can give."""
+    """Return the exact p and the smallest p that this number of pairs can give."""
     if pair is None or pair.sign_flip_p is None:
         return NOTHING
-    least = f" (least possible {p_text(pair.smallest_p)})" if pair.smallest_p is not None else ""
-    return f"{p_text(pair.sign_flip_p)}{least}"
+    smallest = f" (min. possible {p_text(pair.smallest_p)})" if pair.smallest_p is not None else ""
+    return f"{p_text(pair.sign_flip_p)}{smallest}"
 
 
 def state_rows(experiment: Experiment) -> list[dict[str, str]]:
-    """How far each method of an experiment is: a row a method, the teacher first."""
+    """Return the progress of an experiment, one row per method, the teacher first."""
     groups: dict[str, list[RunSummary]] = {}
     for run in experiment.runs:
         groups.setdefault(run.label, []).append(run)
@@ -238,13 +238,13 @@ def state_rows(experiment: Experiment) -> list[dict[str, str]]:
     for label, runs in groups.items():
         counts = {state: sum(run.state == state for run in runs) for state in ("running", "failed", "cancelled")}
         done = sum(run.state == "succeeded" for run in runs)
-        waits = len(runs) - done - sum(counts.values())
+        not_started = len(runs) - done - sum(counts.values())
         rows.append(
             {
                 "Method": label,
                 "Done": f"{done} of {len(runs)}".replace(" ", _NO_BREAK_SPACE),
                 **{state.capitalize(): str(count or NOTHING) for state, count in counts.items()},
-                "Still to start": str(waits or NOTHING),
+                "Pending": str(not_started or NOTHING),
                 "Progress": f"{sum(map(progress, runs)) / len(runs):.0%}".replace("%", " %"),
             }
         )
@@ -252,30 +252,30 @@ def state_rows(experiment: Experiment) -> list[dict[str, str]]:
 
 
 def planned_rows(preview: Preview) -> list[dict[str, str]]:
-    """What a spec would make: a row a method, with how many runs of it."""
+    """Return the runs that a spec would create, one row per method."""
     counts: dict[tuple[str, str, bool], int] = {}
     for run in preview.runs:
         key = (run.label, run.model, run.shared)
         counts[key] = counts.get(key, 0) + 1
     return [
-        {"Method": label, "Model": model, "Runs": "exists already" if shared else str(count)}
+        {"Method": label, "Model": model, "Runs": "reused" if shared else str(count)}
         for (label, model, shared), count in counts.items()
     ]
 
 
 def planned_count(preview: Preview) -> int:
-    """Runs that would be trained."""
+    """Return the number of runs that would be trained."""
     return sum(not run.shared for run in preview.runs)
 
 
 def gpu_rows(gpus: Iterable[GpuUse]) -> list[dict[str, str]]:
-    """A row a GPU: how busy it is, its memory, and who else computes on it."""
+    """Return one row per GPU: utilization, memory and processes that are not of this worker."""
     return [
         {
             "GPU": f"{gpu.index} · {gpu.name}" if gpu.name else str(gpu.index),
-            "In use": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
+            "Utilization": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
             "Memory": memory(gpu),
-            "Others' processes": str(gpu.foreign),
+            "Other processes": str(gpu.foreign),
         }
         for gpu in gpus
     ]
@@ -288,17 +288,18 @@ def memory(gpu: GpuUse) -> str:
 
 
 def device_rows(worker: Worker) -> list[dict[str, str]]:
-    """What a worker computes on: a row a GPU, or one for a worker without."""
+    """Return the devices of a worker: one row per GPU, or one row for a worker without GPUs."""
     slots = f"{worker.busy} of {worker.slots}"
     if not worker.gpus:
         device = "GPUs" if worker.device == "gpu" else "CPU"
-        return [{"Worker": worker.name, "On": device, "ErrorSlots in use": slots, "Load": NOTHING, "Memory": NOTHING}]
+        row = {"Worker": worker.name, "Device": device, "Slots in use": slots}
+        return [row | {"Utilization": NOTHING, "Memory": NOTHING}]
     return [
         {
             "Worker": worker.name if first else "",
-            "On": f"GPU {gpu.index}" + (f" · {gpu.name}" if gpu.name else ""),
-            "ErrorSlots in use": slots if first else "",
-            "Load": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
+            "Device": f"GPU {gpu.index}" + (f" · {gpu.name}" if gpu.name else ""),
+            "Slots in use": slots if first else "",
+            "Utilization": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
             "Memory": memory(gpu),
         }
         for first, gpu in zip([True, *[False] * len(worker.gpus)], worker.gpus, strict=False)
@@ -306,10 +307,10 @@ def device_rows(worker: Worker) -> list[dict[str, str]]:
 
 
 def teacher_rows(teachers: Iterable[TeacherInfo], sources: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The table of teachers, a row each.
+    """Return the table of teachers, one row each.
 
     Args:
-        sources: where the weights of each come from, by run id.
+        sources: origin of each teacher's weights, by run id.
     """
     return [
         {
@@ -321,7 +322,7 @@ def teacher_rows(teachers: Iterable[TeacherInfo], sources: Mapping[str, str]) ->
             "Students (runs)": item.students,
             "Experiments": item.experiments,
             "Weights": sources[item.run_id],
-            "Made": item.created_at,
+            "Created": item.created_at,
             "Reason": item.reason,
         }
         for item in teachers
@@ -329,7 +330,7 @@ def teacher_rows(teachers: Iterable[TeacherInfo], sources: Mapping[str, str]) ->
 
 
 def upload_rows(uploads: Iterable[Upload]) -> list[dict[str, str]]:
-    """The table of uploaded weights, a row each."""
+    """Return the table of uploaded weights, one row each."""
     return [
         {
             "Name": item.name,

@@ -1,11 +1,11 @@
-"""What the Compare page says below its curves: results, differences, convergence, the other metrics, downloads."""
+"""The results on the Compare page: result table, differences, convergence, other metrics, downloads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import streamlit as st
 
@@ -15,11 +15,13 @@ from client.connection import Query
 from common.formatting import NOTHING, difference_text, mean_text, p_text, spread_text
 from core.protocol.comparisons import TIMING, WHICH, Overview, OverviewCell, Which
 from core.protocol.public import Comparison, Convergence, Experiment
-from dashboard import session
+from dashboard import addresses, session
 from dashboard.charts import chart_component, figures
 from dashboard.charts.comparison_charts import forest_figure
 from dashboard.forms.widgets import escape, table
 from dashboard.lists import row_text
+
+T = TypeVar("T")
 
 GROUPS = ("fidelity", "calibration", "collapse", "robustness", "test")
 _FORMATS: dict[TextFormat, tuple[str, str, str]] = {
@@ -27,22 +29,23 @@ _FORMATS: dict[TextFormat, tuple[str, str, str]] = {
     "latex": ("LaTeX", "tex", "application/x-tex"),
     "markdown": ("Markdown", "md", "text/markdown"),
 }
-"""Name, a file's ending and media type."""
+"""Title, file extension and media type."""
 EPOCHS: dict[Which, str] = {"last": "last", "best_val": "best validation", "oracle": "best test (oracle)"}
 DownloadKind = Literal["comparison", "overview", "claims", "table"]
-_TEACHERS, _ABSOLUTE = "share of the teacher's", "accuracy"
+_RELATIVE, _ABSOLUTE = "relative to teacher", "accuracy"
+_FORMER_TARGETS = {"share of the teacher's": _RELATIVE}
 
 
 @dataclass(frozen=True)
 class ComparisonQuery:
-    """What the backend is asked about the experiments.
+    """Parameters of a comparison.
 
     Attributes:
-        baseline: the method that the others are compared with; None for the spec's first.
-        which: at which epoch.
-        target: that convergence is measured to, in %.
-        absolute: the target is an accuracy, not a share of the teacher's.
-        difference: that a person wants to see, in points; None where none is named.
+        baseline: label of the method that the others are compared with; None for the first method of the spec.
+        which: the epoch whose results are compared.
+        target: target of the convergence, in %.
+        absolute: whether the target is an accuracy instead of a percentage of the teacher's accuracy.
+        difference: difference in percentage points for which the number of seeds is estimated; None for no estimate.
     """
 
     baseline: str | None
@@ -53,47 +56,51 @@ class ComparisonQuery:
 
     @property
     def comparison_params(self) -> dict[str, Any]:
-        """Arguments of the comparison, the claims apart."""
+        """Query parameters of the comparison."""
         target = {"target": float(self.target)} if self.absolute else {"target_share": self.target / 100}
         return self.overview_params | target | ({"difference": self.difference} if self.difference else {})
 
     @property
     def overview_params(self) -> dict[str, Any]:
+        """Query parameters of the overview of all metrics."""
         return {"which": self.which} | ({"baseline": self.baseline} if self.baseline else {})
 
 
 def query_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonQuery:
-    """The controls for it, kept in the address: the target in sight, what is changed less often behind a button.
+    """Draw the controls of a comparison, whose values are kept in the address.
+
+    The target is always visible; the other controls are in a popover.
 
     Args:
-        methods: labels of those that can be the baseline.
-        teacher: whether there is one, whose accuracy the target can be a share of.
+        methods: labels of the methods that can be the baseline.
+        teacher: whether there is a teacher, so that the target can be relative to its accuracy.
     """
-    place = st.container(width=230)
+    addresses.accept_former_labels("goal", _FORMER_TARGETS)
+    target_slot = st.container(width=230)
     with st.popover("Baseline, epoch, target", icon=":material/tune:", width="content"):
         baseline = st.selectbox(
             "Baseline",
             ["", *methods],
-            format_func=lambda label: label or "the first one",
+            format_func=lambda label: label or "first method",
             key="against",
             bind="query-params",
-            help="Every other method is tested against this one, seed by seed.",
+            help="Every other method is tested against the baseline, paired by seed.",
         )
         which: Which = st.selectbox(
-            "Result at epoch", list(EPOCHS), format_func=EPOCHS.__getitem__, key="at", bind="query-params"
+            "Epoch of the result", list(EPOCHS), format_func=EPOCHS.__getitem__, key="at", bind="query-params"
         )
         kind = st.segmented_control(
             "Target",
-            (_TEACHERS, _ABSOLUTE),
-            default=_TEACHERS,
+            (_RELATIVE, _ABSOLUTE),
+            default=_RELATIVE,
             required=True,
             key="goal",
             bind="query-params",
             disabled=not teacher,
-            help=None if teacher else "Without a teacher it is an accuracy.",
+            help=None if teacher else "Without a teacher, the target is an accuracy.",
         )
         difference = st.number_input(
-            "Difference to see (points)",
+            "Difference to detect (points)",
             min_value=0.01,
             max_value=100.0,
             value=None,
@@ -101,11 +108,12 @@ def query_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonQuery:
             key="difference",
             bind="query-params",
             placeholder="none",
-            help="How many seeds would it take to see a difference of this size? Said from 4 pairs on, as a range.",
+            help="Estimates how many seeds are needed to detect a difference of this size in percentage points. "
+            "Available with 4 pairs or more, as a range.",
         )
     absolute = kind == _ABSOLUTE or not teacher
-    with place:
-        hint = "Epochs to the target: the first of two consecutive epochs at or above it."
+    with target_slot:
+        hint = "A run reaches the target at the first of two consecutive epochs at or above it."
         if absolute:
             target = st.slider("Target accuracy (%)", 1, 100, 70, key="accuracy", bind="query-params", help=hint)
         else:
@@ -114,45 +122,47 @@ def query_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonQuery:
 
 
 def comparison(experiments: Sequence[Experiment], query: ComparisonQuery) -> tuple[Comparison | None, str]:
-    """The backend's comparison, or why it makes none of these experiments together.
+    """Return the backend's comparison, or None and the reason why these experiments cannot be compared.
 
-    Computed anew only when a run has changed its state: nothing else changes the result.
+    It is requested again only if a run has changed its state: nothing else changes the result.
     """
     ids = [experiment.id for experiment in experiments]
-    key = f"comparison {ids} {query}"
-    states = _states(experiments)
-    held: tuple[object, Comparison] | None = st.session_state.get(key)
-    if held and held[0] == states:
-        return held[1], ""
     try:
-        known = session.fetch(key, lambda: session.client().comparison(ids, **query.comparison_params))
+        result = _until_state_changes(
+            f"comparison {ids} {query}",
+            experiments,
+            lambda: session.client().comparison(ids, **query.comparison_params),
+        )
     except ApiError as error:
         if len(ids) > 1 and error.status == 422:
             return None, str(error)
         raise
-    if known.outage_since is None:
-        st.session_state[key] = (states, known.value)
-    return known.value, ""
+    return result, ""
 
 
 def _overview(experiments: Sequence[Experiment], query: ComparisonQuery) -> Overview:
     ids = [experiment.id for experiment in experiments]
-    key, states = f"overview {ids} {query.overview_params}", _states(experiments)
-    held: tuple[object, Overview] | None = st.session_state.get(key)
-    if held and held[0] == states:
-        return held[1]
-    known = session.fetch(key, lambda: session.client().overview(ids, groups=GROUPS, **query.overview_params))
-    if known.outage_since is None:
-        st.session_state[key] = (states, known.value)
-    return known.value
+    return _until_state_changes(
+        f"overview {ids} {query.overview_params}",
+        experiments,
+        lambda: session.client().overview(ids, groups=GROUPS, **query.overview_params),
+    )
 
 
-def _states(experiments: Sequence[Experiment]) -> tuple[tuple[str, str], ...]:
-    return tuple((run.id, run.state) for experiment in experiments for run in experiment.runs)
+def _until_state_changes(key: str, experiments: Sequence[Experiment], request: Callable[[], T]) -> T:
+    """Return a stored reply until a run of the experiments changes its state."""
+    states = tuple((run.id, run.state) for experiment in experiments for run in experiment.runs)
+    stored: tuple[object, T] | None = st.session_state.get(key)
+    if stored and stored[0] == states:
+        return stored[1]
+    reply = session.fetch(key, request)
+    if reply.outage_since is None:
+        st.session_state[key] = (states, reply.value)
+    return reply.value
 
 
 def results(experiments: Sequence[Experiment], found: Comparison, query: ComparisonQuery) -> None:
-    """Every section, as far as there is something to say."""
+    """Draw every section that has content."""
     st.subheader("Result" if found.complete else "Result so far")
     if not any(group.n for group in found.groups):
         st.caption("No run of a method has succeeded yet.")
@@ -165,7 +175,7 @@ def results(experiments: Sequence[Experiment], found: Comparison, query: Compari
         st.caption(escape(note))
     _differences(found, name)
     _convergence(found)
-    _others(experiments, query)
+    _other_metrics(experiments, query)
     ids = [experiment.id for experiment in experiments]
     st.markdown("**Download these tables**")
     downloads("comparison", "Comparison", {"experiment": ids} | query.comparison_params)
@@ -173,8 +183,8 @@ def results(experiments: Sequence[Experiment], found: Comparison, query: Compari
 
 
 def _differences(found: Comparison, name: str) -> None:
-    apart = "points" if found.unit == "%" else found.unit
-    forest = forest_figure(found.paired, f"Difference to {found.baseline}" + (f" ({apart})" if apart else ""))
+    unit = "percentage points" if found.unit == "%" else found.unit
+    forest = forest_figure(found.paired, f"Difference to {found.baseline}" + (f" ({unit})" if unit else ""))
     seeds = figures.seeds_figure(found.groups, found.unit)
     left, right = st.columns(2, gap="large")
     if forest is not None:
@@ -187,8 +197,9 @@ def _differences(found: Comparison, name: str) -> None:
                 filename="dkd-lab-differences",
             )
             st.caption(
-                "Method minus baseline over shared seeds (n pairs), with the 95 % t interval of each comparison alone: "
-                "one over zero tells nothing, and whether another holds over all of them is said above."
+                "Method minus baseline over shared seeds (n pairs), with the uncorrected 95 % t interval of each "
+                "comparison. An interval that contains 0 is inconclusive; the text above says which differences hold "
+                "after the correction for multiple comparisons."
             )
     if seeds is not None and any(group.n > 1 for group in found.groups):
         with right:
@@ -196,10 +207,10 @@ def _differences(found: Comparison, name: str) -> None:
             chart_component.chart(
                 seeds,
                 key=f"compare.seeds.{name}",
-                alt=f"Test accuracy {WHICH[found.epoch]}, a point a seed, with mean and sd of each method",
+                alt=f"Test accuracy {WHICH[found.epoch]} of each seed, with mean and sd of each method",
                 filename="dkd-lab-seeds",
             )
-            st.caption("A point is a run; grey lines join runs of equal seed. Bar: mean ± one sample sd.")
+            st.caption("Each point is a run; grey lines connect runs with the same seed. Bars: mean ± one sample sd.")
 
 
 def _convergence(found: Comparison) -> None:
@@ -221,12 +232,13 @@ def _convergence(found: Comparison) -> None:
                 f"Against {found.baseline}": (
                     f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal" if pair else NOTHING
                 ),
-                "Sign test p (this comparison alone)": p_text(pair.sign_p if pair else None),
+                "Sign test p (uncorrected)": p_text(pair.sign_p if pair else None),
             }
         )
     table(rows)
     st.caption(
-        "The first of two consecutive epochs at or above the target; a run that never got there is later than any."
+        "A run reaches the target at the first of two consecutive epochs at or above it. A run that never reaches it "
+        "counts as later than all others."
     )
 
 
@@ -236,13 +248,13 @@ def _median(one: Convergence | None) -> str:
     return f"> {one.max_epochs}" if one.median_epochs is None else f"{one.median_epochs:g}"
 
 
-def _others(experiments: Sequence[Experiment], query: ComparisonQuery) -> None:
+def _other_metrics(experiments: Sequence[Experiment], query: ComparisonQuery) -> None:
     found = _overview(experiments, query)
     if not found.rows:
         return
     st.subheader("Fidelity, calibration, collapse, robustness")
     present = [name for name in GROUPS if any(row.metric.startswith(f"{name}/") for row in found.rows)]
-    chosen = st.pills("Show", present, selection_mode="multi", default=present, key="groups", bind="query-params")
+    selected = st.pills("Show", present, selection_mode="multi", default=present, key="groups", bind="query-params")
     rows = [
         {
             "Metric": row.title + (f" ({row.unit})" if row.unit else ""),
@@ -250,12 +262,12 @@ def _others(experiments: Sequence[Experiment], query: ComparisonQuery) -> None:
             **{cell.label: _cell(cell, baseline=cell.label == found.baseline) for cell in row.cells},
         }
         for row in found.rows
-        if row.metric.partition("/")[0] in (chosen or present)
+        if row.metric.partition("/")[0] in (selected or present)
     ]
     table(rows)
     st.caption(
-        f"Mean ± sd (n) {WHICH[found.epoch]}; then the paired difference to {escape(found.baseline)} with its "
-        "95 % interval, and what holds over all comparisons of this table."
+        f"Mean ± sd (n) {WHICH[found.epoch]}, followed by the paired difference to {escape(found.baseline)} with its "
+        "95 % interval and the verdict after correction over all comparisons in this table."
     )
     for note in found.notes:
         st.caption(escape(note))
@@ -272,7 +284,7 @@ def _cell(cell: OverviewCell, *, baseline: bool) -> str:
 
 
 def downloads(what: DownloadKind, title: str, query: Query) -> None:
-    """A button a format. The text is requested only when one is pressed."""
+    """Draw a download button per format. The text is requested only when a button is pressed."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         for kind, (label, ending, media) in _FORMATS.items():
             st.download_button(
@@ -287,16 +299,16 @@ def downloads(what: DownloadKind, title: str, query: Query) -> None:
 
 
 def caption(found: Comparison) -> str:
-    """What the numbers are of and what they hold for."""
+    """Return what the numbers were measured on and under which conditions they hold."""
     parts = []
     if found.test_size:
-        one = f"; one image is {spread_text(found.resolution, '%')}" if found.resolution else ""
-        parts.append(f"Test set: {found.test_size:,} images{one}.")
+        resolution = f" (one image is {spread_text(found.resolution, '%')})" if found.resolution else ""
+        parts.append(f"Test set: {found.test_size:,} images{resolution}.")
     if found.teacher_top1 is not None:
         target = f"; target {found.target_words}" if found.target_words else ""
-        whose = "Teachers, on average" if len(found.teachers) > 1 else "Teacher"
-        parts.append(f"{whose}: {row_text.percent(found.teacher_top1)}{target}.")
+        subject = "Mean of the teachers" if len(found.teachers) > 1 else "Teacher"
+        parts.append(f"{subject}: {row_text.percent(found.teacher_top1)}{target}.")
     parts.append(f"Accuracy {WHICH[found.epoch]}; sd is the sample standard deviation over n seeds.")
     if found.condition:
-        parts.append(f"Holds for {found.condition}.")
+        parts.append(f"Valid for {found.condition}.")
     return " ".join(parts)

@@ -218,7 +218,7 @@ def _table(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> None:
             "Methods": column.ListColumn(width=260),
             "Data set": column.TextColumn(width=90),
             "Teacher → student": column.TextColumn(width=190),
-            "Made": column.DatetimeColumn(format="distance", width=120),
+            "Created": column.DatetimeColumn(format="distance", width=120),
             "By": column.TextColumn(width=90),
             "Notes": column.TextColumn(width=260),
         },

@@ -12,6 +12,7 @@ import streamlit as st
 
 from common.formatting import NOTHING
 from core.explain import Alike, DKDAlignParams
+from dashboard import addresses
 from dashboard.charts import chart_component, loss_charts, loss_functions
 from dashboard.charts.loss_functions import QUANTITIES, SCENARIOS, SHAPES, DistributionShape, Prediction, Quantity
 from dashboard.markup import escape
@@ -19,6 +20,7 @@ from dashboard.markup import escape
 _REDUCTIONS = ("sample", "batch", "log")
 _WEIGHTS = ("ε", "share")
 _START = DKDAlignParams(reduction="sample", epsilon=6.0)
+_FORMER_SHAPES: dict[str, DistributionShape] = {"each less than the last": "falling", "weights of your own": "own"}
 _KEYS = (
     *("p", "q", "p_shape", "p_strength", "p_first", "p_own", "q_shape", "q_strength", "q_first", "q_own"),
     *("C", "T", "B", "ce", "alpha", "beta", "epsilon", "share", "weight", "reduction", "map", "solid"),
@@ -175,6 +177,7 @@ def _network(title: str, key: str, hat: str, value: float, shape: DistributionSh
     target = st.slider(
         f"Probability of the target class, {escape(key)}ₜ", 0.01, 0.99, value, 0.01, key=key, bind="query-params"
     )
+    addresses.accept_former_labels(f"{key}_shape", _FORMER_SHAPES)
     options = list(SHAPES)
     chosen = st.selectbox(
         f"Over the other classes, {escape(hat)}",

@@ -85,7 +85,7 @@ def _figures(now: Activity) -> None:
         ("Failed", f"{now.failed_runs:,}", f"runs since {row_text.timestamp(now.failed_since)} UTC"),
         ("Succeeded", f"{counts.succeeded:,}", "runs, ever"),
         (
-            "ErrorSlots in use",
+            "Slots in use",
             f"{busy:,} of {slots:,}",
             "of the workers that are online; a run over several GPUs takes several",
         ),
@@ -172,7 +172,7 @@ def _failed(now: Activity, window: str) -> None:
             session.page("runs"),
             label=f"All {now.failed_runs:,} that failed",
             icon=":material/list:",
-            query_params={"state": "failed", "sort": "ended last"},
+            query_params={"state": "failed", "sort": "last ended"},
         )
 
 

@@ -101,7 +101,7 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
             "Students (runs)": column.NumberColumn(format="%d", width=110),
             "Experiments": column.NumberColumn(format="%d", width=100),
             "Weights": column.TextColumn(width=240),
-            "Made": column.DatetimeColumn(format="distance", width=120),
+            "Created": column.DatetimeColumn(format="distance", width=120),
             "Reason": column.TextColumn(width=260),
         },
     )

@@ -42,8 +42,8 @@ def links(app: AppTest) -> str:
 
 def choose(app: AppTest, name: str, *ids: str) -> None:
     """Choose rows; clicking into a table needs a browser."""
-    state = app.session_state[f"{name}.choice"]
-    state["chosen"] = list(ids)
+    state = app.session_state[f"{name}.selection"]
+    state["selected"] = list(ids)
     state["generation"] += 1
     state["default"] = [state["shown"].index(item) for item in ids]
     app.run()
@@ -79,7 +79,7 @@ class TestOverview:
             "Waiting": "5",
             "Failed": "1",
             "Succeeded": "0",
-            "ErrorSlots in use": "1 of 2",
+            "Slots in use": "1 of 2",
             "GPUs in use": "1 of 1",
         }
         shown = texts(app)
@@ -92,7 +92,7 @@ class TestOverview:
         assert bar.value == 25
         assert "epoch 5 of 20 · 2 min 30 s left" in bar.proto.text
         assert "**2 runs** · far runs state=queued&experiment=far" in links(app)
-        assert [row["Load"] for row in tables(app)[0]] == ["63 %"]
+        assert [row["Utilization"] for row in tables(app)[0]] == ["63 %"]
 
     def test_a_tick_asks_for_one_thing_and_a_comparison_only_when_it_has_changed(
         self, stand: Stand, monkeypatch: pytest.MonkeyPatch
@@ -155,7 +155,7 @@ class TestRuns:
             ({"text": "seco"}, ["ce", "ce"]),
             ({"made_to": "2020-01-01"}, []),
             ({"made_from": "2020-01-01", "dataset": "digits", "text": "second"}, ["ce", "ce"]),
-            ({"archived": "only those"}, ["ce"]),
+            ({"archived": "only archived"}, ["ce"]),
             ({"sort": "highest priority", "text": "second"}, ["ce", "ce"]),
             ({"sort": "oldest first", "experiment": "first"}, ["teacher", "dkd", "kd", "dkd", "kd"]),
         ],

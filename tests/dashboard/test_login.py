@@ -53,7 +53,7 @@ class TestToken:
     ) -> None:
         """Its answer carries the name of the page that it has been told; before that, of none, which is Overview."""
         order: list[str] = []
-        navigation, keeper = st.navigation, login._keeper()
+        navigation, storage = st.navigation, login._browser_storage()
 
         def navigate(*args: Any, **named: Any) -> Any:
             order.append("pages")
@@ -61,10 +61,10 @@ class TestToken:
 
         def ask(*args: Any, **named: Any) -> Any:
             order.append("browser")
-            return keeper(*args, **named)
+            return storage(*args, **named)
 
         monkeypatch.setattr(st, "navigation", navigate)
-        monkeypatch.setattr(login, "_keeper", lambda: ask)
+        monkeypatch.setattr(login, "_browser_storage", lambda: ask)
         visit("runs")
         assert order == ["pages", "browser"]
 

@@ -407,7 +407,7 @@ class TestCompare:
     def test_before_the_first_epoch(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         app = visit("compare", experiment="exp-0001")
-        assert "curves appear by themselves" in texts(app)
+        assert "Curves appear here automatically" in texts(app)
         assert "**0 of 10** runs done" in texts(app)
         assert "No run of a method has succeeded yet" in texts(app)
         assert not app.exception
@@ -421,7 +421,7 @@ class TestCompare:
         assert not app.exception
         assert "**10 of 10** runs done" in shown
         assert "3 pairs cannot tell" in shown
-        assert "Test set: 899 images; one image is 0.11 %" in shown
+        assert "Test set: 899 images (one image is 0.11 %)" in shown
         assert "Teacher: 98" in shown
         assert len(charts(app)) == 3
         assert [row["n"] for row in tables(app)[0]] == ["3", "3", "3"]
