@@ -108,7 +108,7 @@ class Shot:
 
 def _demo_form(page: Page) -> None:
     page.get_by_role("button", name="Digits demo").click()
-    page.get_by_text("This makes").first.wait_for()
+    page.get_by_text("This experiment has").first.wait_for()
     browser.drawn(page)
 
 

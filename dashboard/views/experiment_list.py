@@ -1,4 +1,4 @@
-"""The experiments, as the Runs page lists them: how far each is, its tags; several can be chosen and acted on."""
+"""The list of experiments on the Runs page, with actions on the selected ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def show() -> None:
         _actions(selection, _chosen(selection, rows))
         _table(selection, rows)
         if newer:
-            st.caption(f"{wording.counted(newer, 'newer experiment')} will appear when nothing is chosen.")
+            st.caption(f"{wording.counted(newer, 'newer experiment')} will appear when nothing is selected.")
         paging.page_controls("experiments", page, query["limit"], "experiment")
     paging.rerun_on_change("experiments", lambda: _page(query), _signature, page, outage_since=known.outage_since)
 
@@ -54,14 +54,14 @@ def _empty(query: Mapping[str, Any]) -> None:
 def _settled(
     selection: RowSelection, items: Sequence[ExperimentSummary], query: object
 ) -> tuple[list[ExperimentSummary], int]:
-    """The rows to draw, and how many wait because the page holds still while rows of it are chosen."""
+    """Return the rows to draw, and the number of newer ones that wait because the page is frozen."""
     rows, newer = list(items), 0
-    held = selection.frozen_ids(query)
+    frozen = selection.frozen_ids(query)
     by_id = {item.id: item for item in items}
-    # One that has left the filter cannot be asked for alone, and goes.
-    if held and set(held) & set(by_id):
-        rows = [by_id[key] for key in held if key in by_id]
-        newer = len(set(by_id) - set(held))
+    # Experiments cannot be requested by id, so one that no longer matches the filters disappears.
+    if frozen and set(frozen) & set(by_id):
+        rows = [by_id[key] for key in frozen if key in by_id]
+        newer = len(set(by_id) - set(frozen))
     selection.set_rows([item.id for item in rows], query)
     return rows, newer
 
@@ -73,7 +73,7 @@ def _chosen(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> list[
 
 
 def _actions(selection: RowSelection, chosen: Sequence[ExperimentSummary]) -> None:
-    """What can be done with the chosen experiments. Always drawn, so that the table does not jump."""
+    """Draw the actions on the selected experiments; they are always drawn, so that the table does not move."""
     client = session.client()
     keys = [item.id for item in chosen]
     live = [item.id for item in chosen if item.state == "active"]
@@ -104,7 +104,7 @@ def _actions(selection: RowSelection, chosen: Sequence[ExperimentSummary]) -> No
             tag_and_archive(keys)
             _delete([item for item in chosen if item.state != "active"])
         names = ", ".join(item.name for item in chosen[:3]) + (" …" if len(chosen) > 3 else "")
-        st.caption(f"Chosen: {escape(names)}" if chosen else "Choose rows at their left edge.")
+        st.caption(f"Selected: {escape(names)}" if chosen else "Select rows with the check boxes on the left.")
         if chosen:
             st.button(
                 "Clear", on_click=selection.clear, type="tertiary", icon=":material/close:", key="experiments.clear"
@@ -112,7 +112,7 @@ def _actions(selection: RowSelection, chosen: Sequence[ExperimentSummary]) -> No
 
 
 def retry_failed(key: str) -> None:
-    """Retry every run of an experiment that failed or was cancelled; its teacher first, which revives students."""
+    """Retry every failed or cancelled run of an experiment, the teacher first, which also requeues its students."""
     client = session.client()
     runs = client.all_runs(experiment=key, state=["failed", "cancelled"])
     for run in sorted(runs, key=lambda run: run.role == "student"):
@@ -120,9 +120,11 @@ def retry_failed(key: str) -> None:
 
 
 def _priority(keys: Sequence[str]) -> None:
-    priority = st.number_input("Priority", -100, 100, value=0, help="Higher ones first.", key="experiments.priority")
+    priority = st.number_input(
+        "Priority", -100, 100, value=0, help="Runs with a higher priority start first.", key="experiments.priority"
+    )
     st.button(
-        f"Set it for {wording.counted(len(keys), 'experiment')}",
+        f"Set priority of {wording.counted(len(keys), 'experiment')}",
         icon=":material/low_priority:",
         disabled=not keys,
         on_click=bulk.on_click,
@@ -130,15 +132,15 @@ def _priority(keys: Sequence[str]) -> None:
             keys,
             lambda key: session.client().prioritise_experiment(key, priority),
             "experiment",
-            f"have priority {priority}",
+            f"set to priority {priority}",
         ),
         key="experiments.prioritise",
     )
 
 
 def tag_and_archive(keys: Sequence[str]) -> None:
-    """Fields and buttons that change the tags of these experiments, and whether lists show them."""
-    text = st.text_input("Tags, with commas between", key="bulk.tags", placeholder="paper, seed check")
+    """Draw the fields and buttons that change the tags of these experiments and archive them."""
+    text = st.text_input("Tags (comma-separated)", key="bulk.tags", placeholder="paper, seed check")
     tags = list(dict.fromkeys(tag for part in text.split(",") if (tag := part.strip())))
     with st.container(horizontal=True):
         for name, icon, done in (("Add", "new_label", "tagged"), ("Remove", "label_off", "untagged")):
@@ -158,7 +160,7 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 disabled=not keys,
                 on_click=bulk.on_click,
                 args=(keys, _archiving(session.client(), archived), "experiment", f"{name.lower()}d"),
-                help="Archived ones are kept with all they have, and left out of lists." if archived else None,
+                help="Archived experiments keep all their data and are hidden in lists." if archived else None,
                 key=f"bulk.{name.lower()}",
             )
 
@@ -179,17 +181,17 @@ def _delete(ended: Sequence[ExperimentSummary]) -> None:
         _ask_to_delete(ended)
 
 
-@st.dialog("Delete for good?")
+@st.dialog("Delete permanently?")
 def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
     runs = sum(item.counts.total for item in ended)
     counted = f"{wording.counted(len(ended), 'experiment')} with {wording.counted(runs, 'run')}"
     st.markdown(
-        f"{counted}, their metrics, logs and files: "
+        f"This deletes {counted}, including metrics, logs and files: "
         + ", ".join(f"**{escape(item.name)}**" for item in ended[:10])
         + (" …" if len(ended) > 10 else "")
-        + ". They cannot be had back. A teacher that other experiments use stays."
+        + ". This cannot be undone. Teachers that other experiments use are kept."
     )
-    # A callback, and a button only to close the dialog: Streamlit runs the one before it draws anything.
+    # The action is a callback, which Streamlit runs before it draws the page; the rerun closes the dialog.
     if st.button(
         "Delete",
         type="primary",

@@ -1,4 +1,4 @@
-"""The New experiment page: a form made from the catalog, beside it what it would make."""
+"""The New experiment page: a form generated from the catalog, with a preview beside it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dashboard.forms.widgets import ErrorSlots, draw_integers, draw_object, esca
 from dashboard.views import new_preview, new_templates
 
 _FOLDED = ("Speed",)
-_USE, _TRAIN = "Use this one", "Train one"
+_USE, _TRAIN = "Keep", "Train a new one"
 
 
 def show() -> None:
@@ -25,7 +25,7 @@ def show() -> None:
     catalog = session.catalog()
     state = drafts.form_state(catalog)
     new_templates.follow_link(catalog, state)
-    new_templates.choices(catalog, state)
+    new_templates.template_controls(catalog, state)
     left, right = st.columns([3, 2], gap="large")
     slots = ErrorSlots()
     with left:
@@ -35,7 +35,7 @@ def show() -> None:
 
 
 def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, Any]:
-    """Draw every field with the draft's value and return the draft as it is now."""
+    """Draw every field with the draft's value and return the draft with the current input."""
     draft, key = state.draft, f"new.{state.generation}"
     found = deepcopy(draft)
     found["name"] = st.text_input(
@@ -43,21 +43,21 @@ def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, An
         value=draft["name"],
         key=f"{key}.name",
         placeholder="digits-dkd-vs-dkd-align",
-        help="Unique; how tables name it.",
+        help="A unique name, which identifies the experiment in tables and links.",
     )
     slots.add("name")
     schema = catalog.experiment_schema
     training = schema_fields.schema_to_fields(schema["$defs"]["Training"], schema)
 
     st.subheader("Data and networks")
-    found["dataset"] = _choice("Dataset", catalog.datasets, draft["dataset"], "dataset", key, slots)
+    found["dataset"] = _choice("Data set", catalog.datasets, draft["dataset"], "dataset", key, slots)
     found["student"] = {
         "model": _choice("Student", catalog.models, draft["student"]["model"], "student.model", key, slots)
     }
     found["teacher"] = _teacher(catalog, state, training, key, slots)
 
     st.subheader("Methods")
-    st.caption("The first is the baseline. The same method may come twice with other parameters and its own label.")
+    st.caption("The first method is the baseline. A method can be added several times with different parameters.")
     found["methods"] = [_method(catalog, state, index, key, slots) for index in range(len(draft["methods"]))]
     slots.add("methods")
     st.button("Add a method", icon=":material/add:", on_click=_add_method, args=(catalog, state), key=f"{key}.add")
@@ -69,7 +69,7 @@ def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, An
         path="seeds",
         key=f"{key}.seeds",
         slots=slots,
-        hint="Every method is trained once with each; equal seeds make pairs.",
+        hint="Each method is trained once per seed. Runs with the same seed are compared in pairs.",
     )
     slots.add("seeds")
     settings = schema_fields.with_defaults(
@@ -84,9 +84,9 @@ def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, An
 def _choice(
     label: str, entries: list[dict[str, Any]], value: dict[str, Any], path: str, key: str, slots: ErrorSlots
 ) -> dict[str, Any]:
-    """A name from the catalog and its parameters."""
+    """Draw the selection of a catalog entry and the fields of its parameters."""
     titles = {entry["name"]: entry["title"] for entry in entries}
-    # The catalog does not list everything that it takes: of timm's hundreds of models a spec names the one it wants.
+    # Some valid names are not in the catalog, such as those of timm's hundreds of models.
     names = list(titles) if value["name"] in titles else [*titles, value["name"]]
     name = st.selectbox(
         escape(label),
@@ -116,47 +116,48 @@ def _teacher(
 ) -> dict[str, Any] | None:
     draft = state.draft
     given = draft["teacher"]
-    wanted = st.toggle("With a teacher", value=given is not None, key=f"{key}.teacher")
+    with_teacher = st.toggle("With a teacher", value=given is not None, key=f"{key}.teacher")
     slots.add("teacher")
-    if not wanted:
+    if not with_teacher:
         return None
     given = given or schema_fields.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]
     schema = catalog.experiment_schema
     with st.container(border=True):
         if state.copied_teacher and _keeps(state, key):
-            teacher, known = state.copied_teacher
-            st.caption(escape(known.sentence))
+            teacher, description = state.copied_teacher
+            st.caption(escape(description.sentence))
             return deepcopy(teacher)
         model = _choice("Teacher", catalog.models, given["model"], "teacher.model", key, slots)
         weights = _weights(schema, given["weights"], key, slots)
-        own = st.toggle(
-            "Trained in its own way",
+        separate = st.toggle(
+            "Separate training settings",
             value=given["training"] is not None,
             key=f"{key}.teacher.own",
-            help="Otherwise as the students are, by cross-entropy. Weights from elsewhere: with fine-tune only.",
+            help="By default the teacher is trained with the students' settings and cross-entropy. For external "
+            "weights, these settings are used only with fine-tuning.",
         )
         settings = None
-        if own:
+        if separate:
             defaults = schema_fields.schema_defaults(schema["$defs"]["Training"], schema)
             values = schema_fields.with_defaults(given["training"] or draft["training"], defaults)
             settings = draw_object(training, values, path="teacher.training", key=key, slots=slots, folded=_FOLDED)
         seed = st.number_input(
-            "Teacher's seed", value=int(given["seed"]), step=1, format="%d", key=f"{key}.teacher.seed"
+            "Seed of the teacher", value=int(given["seed"]), step=1, format="%d", key=f"{key}.teacher.seed"
         )
         slots.add("teacher.seed")
     return {**given, "model": model, "weights": weights, "training": settings, "seed": int(seed or 0)}
 
 
 def _keeps(state: FormState, key: str) -> bool:
-    """Whether a copy keeps the teacher of what it was copied from."""
+    """Draw the choice of a copy's teacher; return whether it keeps the original's teacher."""
     chosen = st.segmented_control(
-        "The copy's teacher",
+        "Teacher of the copy",
         [_USE, _TRAIN],
         default=_TRAIN if state.train_new_teacher else _USE,
         required=True,
         key=f"{key}.teacher.keep",
-        help="A teacher of other settings is another one: it is trained first, and accuracies under the two cannot be "
-        "compared.",
+        help="A teacher with other settings is trained first, and accuracies of students of different teachers cannot "
+        "be compared.",
     )
     state.train_new_teacher = chosen == _TRAIN
     return not state.train_new_teacher
@@ -165,19 +166,20 @@ def _keeps(state: FormState, key: str) -> bool:
 def _weights(
     schema: dict[str, Any], given: dict[str, Any] | None, key: str, slots: ErrorSlots
 ) -> dict[str, Any] | None:
-    """Where the teacher's weights come from, if it is not trained here."""
-    wanted = st.toggle(
-        "Weights from elsewhere",
+    """Draw the fields of the teacher's weights, if it is not trained from scratch."""
+    external = st.toggle(
+        "External weights",
         value=given is not None,
         key=f"{key}.teacher.elsewhere",
-        help="Published ones, or a file: the teacher is not trained, or trained on.",
+        help="Use published weights or a file instead of training the teacher, or fine-tune them.",
     )
     weights = None
-    if wanted:
-        whole = schema["$defs"]["Weights"]
-        values = schema_fields.with_defaults(given or {}, {} if given else schema_fields.schema_defaults(whole, schema))
+    if external:
+        weights_schema = schema["$defs"]["Weights"]
+        defaults = {} if given else schema_fields.schema_defaults(weights_schema, schema)
+        values = schema_fields.with_defaults(given or {}, defaults)
         weights = draw_object(
-            schema_fields.schema_to_fields(whole, schema), values, path="teacher.weights", key=key, slots=slots
+            schema_fields.schema_to_fields(weights_schema, schema), values, path="teacher.weights", key=key, slots=slots
         )
     slots.add("teacher.weights")
     return weights
@@ -193,9 +195,8 @@ def _method(catalog: Catalog, state: FormState, index: int, key: str, slots: Err
                 "Label",
                 value=given["label"],
                 key=f"{key}.{path}.label",
-                placeholder="by itself",
-                help="In tables and curves. Left empty, it follows the method: its name, with the reduction if it has "
-                "one.",
+                placeholder="automatic",
+                help="Name in tables and curves. By default the name of the method, with its reduction if it has one.",
             )
             if len(state.draft["methods"]) > 1:
                 st.button(
@@ -211,7 +212,7 @@ def _method(catalog: Catalog, state: FormState, index: int, key: str, slots: Err
 
 def _add_method(catalog: Catalog, state: FormState) -> None:
     draft = deepcopy(state.draft)
-    # Most comparisons set the last method against a variant of itself.
+    # The new method starts as a copy of the last one: most comparisons contain variants of a method.
     entry = next((item for item in catalog.methods if item["name"] == draft["methods"][-1]["name"]), catalog.methods[0])
     params = deepcopy(draft["methods"][-1]["params"])
     draft["methods"].append({"name": entry["name"], "params": params, "label": ""})
@@ -237,7 +238,7 @@ def _extras(draft: dict[str, Any], found: dict[str, Any], schema: dict[str, Any]
             step=1,
             format="%d",
             key=f"{key}.priority",
-            help="Higher runs first.",
+            help="Runs with a higher priority start first.",
         )
         or 0
     )

@@ -1,4 +1,4 @@
-"""Beside the form of a new experiment: what it would make, the button that makes it, and the same as YAML."""
+"""The column beside the form of a new experiment: preview, Start button, and the spec as YAML."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _MOST_CHARACTERS = 100_000
 
 
 def show(catalog: Catalog, state: FormState, slots: ErrorSlots) -> None:
-    """Draw it, and the errors at the form's fields."""
+    """Draw the column, and the errors at the form's fields."""
     spec = schema_fields.to_spec(state.draft)
     text = json.dumps(spec, sort_keys=True)
     if state.submitted and state.submitted[0] == text:
         _done(state.submitted[1])
     else:
-        _judged(state, spec, text, slots)
+        _preview_and_start(state, spec, text, slots)
     _as_yaml(catalog, state, spec, text)
 
 
-def _judged(state: FormState, spec: dict[str, Any], text: str, slots: ErrorSlots) -> None:
+def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, slots: ErrorSlots) -> None:
     preview, problems = _preview(spec, text)
     problems = [*slots.local_errors, *problems]
-    # A taken name is a warning of the preview, which makes nothing; starting the experiment is refused for it.
+    # A taken name is only a warning of the preview, but the experiment could not be started.
     notes = [(item.path, item.message) for item in preview.warnings] if preview else []
     problems += [note for note in notes if note[0] == "name"]
     slots.show(problems, "red", ":material/error:")
@@ -47,38 +47,38 @@ def _judged(state: FormState, spec: dict[str, Any], text: str, slots: ErrorSlots
         slots.show(notes, "orange", ":material/warning:")
         _planned(preview, notes, state.draft)
         if not spec["name"]:
-            st.info("Give it a name at the top of the form; tables and links use it.", icon=":material/edit:")
-    good = preview is not None and not problems
+            st.info("Enter a name at the top of the form to start the experiment.", icon=":material/edit:")
+    valid = preview is not None and not problems
     pressed = st.button(
-        f"Start {wording.counted(row_text.planned_count(preview), 'run')}" if preview and good else "Start",
+        f"Start {wording.counted(row_text.planned_count(preview), 'run')}" if preview and valid else "Start",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=not good or not spec["name"] or state.rejected_yaml is not None,
+        disabled=not valid or not spec["name"] or state.rejected_yaml is not None,
         key="new.submit",
     )
-    # Asked here and not in the button's callback: a value that is still being typed when it is pressed arrives with
-    # the same message, and the callback would know the form as it was before.
-    if pressed and good and spec["name"]:
+    # Submitted here instead of in the button's callback: a value that is still being typed when the button is pressed
+    # arrives with the same message, and the callback would see the form without it.
+    if pressed and valid and spec["name"]:
         _submit(state, spec, text)
-    said = st.session_state.pop("new.said", "")
-    if said:
-        st.error(escape(said), icon=":material/error:")
+    message = st.session_state.pop("new.message", "")
+    if message:
+        st.error(escape(message), icon=":material/error:")
 
 
 def _preview(spec: dict[str, Any], text: str) -> tuple[Preview | None, list[tuple[str, str]]]:
-    """The runs, or what is wrong. Asked again only when the form has changed."""
+    """Return the preview, or the errors of the spec. It is requested again only if the form has changed."""
     refusal: tuple[str, list[tuple[str, str]]] | None = st.session_state.get("new.refused")
     if refusal and refusal[0] == text:
         return None, refusal[1]
-    known: tuple[str, Preview | None, list[tuple[str, str]]] | None = st.session_state.get("new.preview")
-    if known is None or known[0] != text:
+    stored: tuple[str, Preview | None, list[tuple[str, str]]] | None = st.session_state.get("new.preview")
+    if stored is None or stored[0] != text:
         try:
-            # A form that nobody has named yet is no error; what it would make can be shown all the same.
-            known = (text, session.client().preview({**spec, "name": spec["name"] or _UNNAMED}), [])
+            # A form without a name is not an error, and its preview can be shown with a placeholder.
+            stored = (text, session.client().preview({**spec, "name": spec["name"] or _UNNAMED}), [])
         except ApiError as error:
-            known = (text, None, _problems(error))
-        st.session_state["new.preview"] = known
-    return known[1], known[2]
+            stored = (text, None, _problems(error))
+        st.session_state["new.preview"] = stored
+    return stored[1], stored[2]
 
 
 def _problems(error: ApiError) -> list[tuple[str, str]]:
@@ -89,7 +89,7 @@ def _problems(error: ApiError) -> list[tuple[str, str]]:
 
 
 def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
-    """Make the experiment. One key a draft: a double click, or a try after a lost answer, makes one experiment."""
+    """Create the experiment. The idempotency key belongs to the spec, so a double click or a retry creates only one."""
     key: tuple[str, str] = st.session_state.get("new.key", ("", ""))
     if key[0] != text:
         key = (text, str(uuid.uuid4()))
@@ -97,7 +97,7 @@ def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
     try:
         state.submitted = (text, session.client().submit(spec, idempotency_key=key[1]))
     except BackendUnreachable as error:
-        st.session_state["new.said"] = f"{error}; nothing has been made. Press it again when the backend is back."
+        st.session_state["new.message"] = f"{error}; the experiment was not created. Try again later."
         return
     except ApiError as error:
         problems = _problems(error) if error.status == 422 else [("", str(error))]
@@ -106,9 +106,9 @@ def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
 
 
 def _done(experiment: Experiment) -> None:
-    there = experiment.counts.succeeded
-    queued = wording.counted(experiment.counts.total - there, "run")
-    more = f"; {wording.counted(there, 'run')} of it had been trained before" if there else ""
+    reused = experiment.counts.succeeded
+    queued = wording.counted(experiment.counts.total - reused, "run")
+    more = f"; {wording.counted(reused, 'run')} already trained" if reused else ""
     st.success(
         f"**{escape(experiment.name)}** is queued: {queued}{more}.",
         icon=":material/check_circle:",
@@ -120,13 +120,16 @@ def _done(experiment: Experiment) -> None:
         query_params={"experiment": experiment.id},
     )
     st.page_link(
-        session.page("runs"), label="Its runs", icon=":material/list:", query_params={"experiment": experiment.name}
+        session.page("runs"),
+        label="Runs of this experiment",
+        icon=":material/list:",
+        query_params={"experiment": experiment.name},
     )
 
 
 def _summary(problems: list[tuple[str, str]], draft: dict[str, Any]) -> None:
-    number = "One thing needs" if len(problems) == 1 else f"{len(problems)} things need"
-    text = f"{number} to change before this can start:\n\n" + _lines(problems, draft)
+    errors = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
+    text = f"{errors} to fix before this experiment can start:\n\n" + _lines(problems, draft)
     st.error(text, icon=":material/error:")
 
 
@@ -140,36 +143,36 @@ def _lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
 
 def _planned(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str, Any]) -> None:
     count = row_text.planned_count(preview)
-    st.markdown(f"**This makes {wording.counted(count, 'run')}.**")
+    st.markdown(f"**This experiment has {wording.counted(count, 'run')}.**")
     table(row_text.planned_rows(preview))
     if preview.teacher:
         st.markdown(f":material/school: {escape(preview.teacher.sentence)}")
     for sentence in estimates.estimate_sentences(preview.estimate):
         st.markdown(f":material/schedule: {sentence}")
     if warnings:
-        st.warning("Allowed, but worth knowing:\n\n" + _lines(warnings, draft), icon=":material/warning:")
+        st.warning("Warnings:\n\n" + _lines(warnings, draft), icon=":material/warning:")
 
 
 def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str) -> None:
-    """The spec as YAML, to read, to copy, and to edit: what is changed here changes the form."""
+    """Draw the spec as editable YAML; changes are applied to the form."""
     if state.rejected_yaml is not None:
         st.session_state.setdefault(_YAML, state.rejected_yaml[0])
     elif state.yaml_source != text or _YAML not in st.session_state:
         st.session_state[_YAML] = schema_fields.yaml_of(spec)
         state.yaml_source = text
     st.text_area(
-        "As YAML",
+        "Spec as YAML",
         key=_YAML,
         height=420,
         max_chars=_MOST_CHARACTERS,
-        on_change=_take_yaml,
+        on_change=_apply_yaml,
         args=(catalog, state),
-        help="Edit it, or paste a spec: the form follows when you leave the field (or press Ctrl and Enter).",
+        help="Edit the spec or paste one. The form is updated when you leave the field or press Ctrl+Enter.",
     )
     if state.rejected_yaml is not None:
         lines = _lines(state.rejected_yaml[1], {})
-        st.error(f"The form does not have this YAML yet:\n\n{lines}", icon=":material/error:", width="stretch")
-        st.button("Drop these changes", icon=":material/undo:", on_click=_drop, args=(state,), key="new.yaml.drop")
+        st.error(f"This YAML cannot be applied to the form:\n\n{lines}", icon=":material/error:", width="stretch")
+        st.button("Discard changes", icon=":material/undo:", on_click=_drop, args=(state,), key="new.yaml.drop")
     else:
         st.download_button(
             "Download",
@@ -187,8 +190,8 @@ def _drop(state: FormState) -> None:
     state.yaml_source = ""
 
 
-def _take_yaml(catalog: Catalog, state: FormState) -> None:
-    """Show in the form what has been written; keep the text where the form cannot show it."""
+def _apply_yaml(catalog: Catalog, state: FormState) -> None:
+    """Apply the edited YAML to the form; keep the text if the form cannot show it."""
     text: str = st.session_state[_YAML]
     try:
         data = yaml_import.parse(text)
@@ -199,7 +202,7 @@ def _take_yaml(catalog: Catalog, state: FormState) -> None:
     try:
         filled = session.client().preview({**data, "name": name or _UNNAMED}).draft
     except BackendUnreachable as error:
-        state.rejected_yaml = (text, [("", f"{error}. Change it again when the backend is back.")])
+        state.rejected_yaml = (text, [("", f"{error}. Try again later.")])
     except ApiError as error:
         listed = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
         if error.status == 422 and yaml_import.form_can_show(data, listed, catalog.experiment_schema):

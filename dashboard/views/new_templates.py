@@ -1,4 +1,4 @@
-"""What a new experiment begins with: an example, an old experiment, a teacher's weights, or nothing."""
+"""Templates of a new experiment: an example, a clone of an experiment, uploaded teacher weights, or an empty form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PARAMETERS = ("clone", "example", "teacher")
 
 
 def follow_link(catalog: Catalog, state: FormState) -> None:
-    """Begin with what the address names, once: ``?clone=ID``, ``?example=NAME`` or ``?teacher=UPLOAD``."""
+    """Load the template that the address names, once: ``?clone=ID``, ``?example=NAME`` or ``?teacher=UPLOAD``."""
     link = {name: given for name in _PARAMETERS if (given := addresses.query_value(name, "name"))}
     if link == state.start_query:
         return
@@ -34,11 +34,11 @@ def follow_link(catalog: Catalog, state: FormState) -> None:
         drafts.load(state, draft)
 
 
-def choices(catalog: Catalog, state: FormState) -> None:
-    """The row of buttons above the form."""
+def template_controls(catalog: Catalog, state: FormState) -> None:
+    """Draw the row of templates above the form."""
     examples = {item.name: item for item in catalog.examples}
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("Begin with", width="content")
+        st.caption("Start from", width="content")
         if _FIRST in examples:
             st.button(
                 escape(examples[_FIRST].title),
@@ -55,7 +55,7 @@ def choices(catalog: Catalog, state: FormState) -> None:
                 list(examples),
                 index=None,
                 format_func=lambda name: f"{examples[name].group} · {examples[name].title}",
-                placeholder="Another example: the CIFAR-100 pairs, the author's rows …",
+                placeholder="More examples: CIFAR-100 pairs, rows of published tables …",
                 label_visibility="collapsed",
                 key="new.example",
                 on_change=_chosen,
@@ -67,7 +67,7 @@ def choices(catalog: Catalog, state: FormState) -> None:
 
 
 def _leave_link(state: FormState) -> None:
-    """What the address named is no longer what the form was begun from."""
+    """Remove the template from the address after another one has been selected."""
     for name in _PARAMETERS:
         st.query_params.pop(name, None)
     state.start_query = {}
@@ -103,11 +103,11 @@ def _example(catalog: Catalog, state: FormState, name: str) -> None:
 
 
 def _filled_in(state: FormState, spec: dict[str, Any]) -> dict[str, Any] | None:
-    """A spec with what its preset fills in; None where the backend does not say."""
+    """Return a spec with the fields that its preset fills in; None if the backend does not return them."""
     try:
         return session.client().preview(spec).draft
     except (ApiError, BackendUnreachable) as error:
-        state.message = f"The example cannot be read: {error}."
+        state.message = f"The example cannot be loaded: {error}."
         return None
 
 
@@ -125,13 +125,13 @@ def _clone(state: FormState, key: str) -> None:
     except ApiError as error:
         if error.status != 422:
             raise
-        # It was submitted before something in it was refused, which is told at its field.
+        # The spec was valid when it was submitted and no longer is. The form shows the error at its field.
         drafts.load(
             state, schema_fields.to_draft({**found.spec, "tags": list(found.tags), "notes": found.notes, "name": name})
         )
-        state.message = f"This is a copy of {found.name}, which cannot be submitted as it is."
+        state.message = f"Copy of {found.name}. It must be changed before it can be submitted."
         return
     drafts.load(state, schema_fields.to_draft({**copy.draft, "name": name}), copy.teacher)
-    state.message = f"This is a copy of {found.name}."
+    state.message = f"Copy of {found.name}."
     if copy.teacher:
-        state.message += " Its teacher stays the same whatever you change in the students' training."
+        state.message += " It keeps the teacher of the original, whatever you change in the students' training."

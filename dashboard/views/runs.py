@@ -1,6 +1,6 @@
-"""The Runs page: every run, or every experiment, filtered and ordered by the backend and fetched by pages.
+"""The Runs page: all runs or all experiments, filtered, ordered and paged by the backend.
 
-Everything it shows is in the address: ``/runs?state=failed&sort=best accuracy``, ``/runs?view=Experiments``.
+The address contains the filters: ``/runs?state=failed&sort=best accuracy``, ``/runs?view=Experiments``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from dashboard.lists.row_selection import RowSelection
 from dashboard.markup import escape
 from dashboard.views import experiment_list
 
-_MOST_CHOSEN = 1000
-_ASK_FIRST = 10
-"""So many runs are not cancelled by a slip of the hand."""
+_MAX_SELECTED = 1000
+_CONFIRM_ABOVE = 10
+"""Cancelling more runs than this needs a confirmation."""
 _FRESH_SECONDS = 1.0
 
 
@@ -32,7 +32,7 @@ def show() -> None:
     st.title("Runs")
     bulk.show_message()
     view = st.segmented_control(
-        "Of",
+        "List",
         ["Runs", "Experiments"],
         default="Runs",
         required=True,
@@ -63,10 +63,10 @@ def show() -> None:
 
 
 def _page(query: Mapping[str, Any]) -> RunPage:
-    """The page asked for. What the watch has just fetched, and drawn the page anew for, is not fetched again."""
-    kept: tuple[Mapping[str, Any], RunPage, float] | None = st.session_state.pop("runs.fresh", None)
-    if kept and kept[0] == query and time.monotonic() - kept[2] < _FRESH_SECONDS:
-        return kept[1]
+    """Return the page of the list; reuse the reply of the background check that has just caused a redraw."""
+    fresh: tuple[Mapping[str, Any], RunPage, float] | None = st.session_state.pop("runs.fresh", None)
+    if fresh and fresh[0] == query and time.monotonic() - fresh[2] < _FRESH_SECONDS:
+        return fresh[1]
     return session.client().runs(**query, count="true")
 
 
@@ -81,29 +81,29 @@ def _empty(query: Mapping[str, Any]) -> None:
         st.info("No run matches these filters.", icon=":material/filter_alt_off:")
         st.page_link(session.page("runs"), label="All runs", icon=":material/list:")
     else:
-        empty_state("There are no runs yet. An experiment makes them.")
+        empty_state("There are no runs yet. Create an experiment to start some.")
 
 
 def _settled(selection: RowSelection, items: Sequence[RunSummary], query: object) -> tuple[list[RunSummary], int]:
-    """The rows to draw, and how many wait because the page holds still."""
+    """Return the rows to draw, and the number of newer ones that wait because the page is frozen."""
     runs, newer = list(items), 0
-    held = selection.frozen_ids(query)
-    if held:
+    frozen = selection.frozen_ids(query)
+    if frozen:
         by_id = {run.id: run for run in items}
-        gone = [run_id for run_id in held if run_id not in by_id]
-        if gone:  # as one that has ended, where only those that run are shown
-            asked = session.fetch(
-                f"runs {gone}", lambda: session.client().runs(id=gone, archived="include", limit=len(gone))
+        missing = [run_id for run_id in frozen if run_id not in by_id]
+        if missing:  # they no longer match the filters, such as a run that has ended in a list of running ones
+            reply = session.fetch(
+                f"runs {missing}", lambda: session.client().runs(id=missing, archived="include", limit=len(missing))
             )
-            by_id |= {run.id: run for run in asked.value.items}
-        newer = len([run for run in items if run.id not in set(held)])
-        runs = [by_id[run_id] for run_id in held if run_id in by_id]
+            by_id |= {run.id: run for run in reply.value.items}
+        newer = len([run for run in items if run.id not in set(frozen)])
+        runs = [by_id[run_id] for run_id in frozen if run_id in by_id]
     selection.set_rows([run.id for run in runs], query)
     return runs, newer
 
 
 def _remember(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
-    """What is known of the chosen runs, also of those on other pages."""
+    """Store the newest summaries of the selected runs; those of other pages stay as they were."""
     known: dict[str, RunSummary] = st.session_state.setdefault("runs.known", {})
     chosen = set(selection.ids)
     known |= {run.id: run for run in runs if run.id in chosen}
@@ -112,7 +112,7 @@ def _remember(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
 
 
 def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | None = None) -> None:
-    """What can be done with the chosen runs. Always drawn, so that the table does not jump."""
+    """Draw the actions on the selected runs; they are always drawn, so that the table does not move."""
     known: dict[str, RunSummary] = st.session_state["runs.known"]
     chosen = [known[run_id] for run_id in selection.ids if run_id in known]
     client = session.client()
@@ -163,20 +163,20 @@ def _label(name: str, ids: Sequence[str]) -> str:
 
 def _do(ids: Sequence[str], action: Callable[[str], Run], done: str) -> None:
     known: dict[str, RunSummary] = st.session_state["runs.known"]
-    # Also those of other pages, which no refresh brings.
+    # The replies also update selected runs of other pages, which a refresh does not include.
     known |= {run.id: run for run in bulk.run_each(ids, action, "run", done)}
 
 
 def _cancel(ids: Sequence[str]) -> None:
-    if len(ids) <= _ASK_FIRST:
+    if len(ids) <= _CONFIRM_ABOVE:
         _do(ids, session.client().cancel, "cancelled")
         st.rerun()
 
-    @st.dialog("Cancel so many runs?")
-    def ask() -> None:
+    @st.dialog("Cancel these runs?")
+    def confirm() -> None:
         st.markdown(
-            f"{wording.counted(len(ids), 'run')} will be cancelled. Those that train write a checkpoint first, "
-            "and each can be retried."
+            f"{wording.counted(len(ids), 'run')} will be cancelled. Running ones write a checkpoint first. "
+            "Cancelled runs can be retried."
         )
         if st.button(
             f"Cancel {len(ids):,} runs",
@@ -187,7 +187,7 @@ def _cancel(ids: Sequence[str]) -> None:
         ):
             st.rerun()
 
-    ask()
+    confirm()
 
 
 def _more(chosen: Sequence[RunSummary]) -> None:
@@ -197,20 +197,21 @@ def _more(chosen: Sequence[RunSummary]) -> None:
         -100,
         100,
         value=max((run.priority for run in chosen), default=0),
-        help="Higher ones first. A teacher has the highest of its students.",
+        help="Runs with a higher priority start first. A teacher has the highest priority of its students.",
         key="runs.priority",
     )
     st.button(
-        f"Set it for {wording.counted(len(live), 'run')}",
+        f"Set priority of {wording.counted(len(live), 'run')}",
         icon=":material/low_priority:",
         disabled=not live,
         on_click=_do,
-        args=(live, lambda run_id: session.client().prioritise(run_id, priority), f"have priority {priority}"),
+        args=(live, lambda run_id: session.client().prioritise(run_id, priority), f"set to priority {priority}"),
         key="runs.prioritise",
     )
     names = list(dict.fromkeys(run.experiment for run in chosen if run.experiment))
     st.markdown(
-        f"Tags and the archive belong to experiments: **{wording.counted(len(names), 'experiment')}** of the chosen."
+        "Tags and archiving apply to whole experiments: the selected runs belong to "
+        f"**{wording.counted(len(names), 'experiment')}**."
     )
     experiment_list.tag_and_archive(list(dict.fromkeys(run.experiment_id for run in chosen if run.experiment_id)))
 
@@ -220,16 +221,16 @@ def _chosen_line(
 ) -> None:
     names = ", ".join(row_text.run_title(run) for run in chosen[:3]) + (" …" if len(chosen) > 3 else "")
     if not chosen:
-        st.caption("Choose rows at their left edge.")
+        st.caption("Select rows with the check boxes on the left.")
     else:
-        count = f"{len(chosen):,} chosen: " if len(chosen) > 1 else "Chosen: "
+        count = f"{len(chosen):,} selected: " if len(chosen) > 1 else "Selected: "
         st.caption(f"{count}{escape(names)}")
         st.button("Clear", on_click=selection.clear, type="tertiary", icon=":material/close:", key="runs.clear")
     total = page.total or 0
-    if query is not None and len(page.items) < total <= _MOST_CHOSEN and len(chosen) < total:
+    if query is not None and len(page.items) < total <= _MAX_SELECTED and len(chosen) < total:
         st.button(
-            f"Choose all {total:,}",
-            on_click=_choose_all,
+            f"Select all {total:,}",
+            on_click=_select_all,
             args=(selection, query),
             type="tertiary",
             icon=":material/select_all:",
@@ -237,9 +238,9 @@ def _chosen_line(
         )
 
 
-def _choose_all(selection: RowSelection, query: Mapping[str, Any]) -> None:
-    kept = {name: value for name, value in query.items() if name not in ("cursor", "limit")}
-    runs = {run.id: run for run in session.client().all_runs(**kept)}
+def _select_all(selection: RowSelection, query: Mapping[str, Any]) -> None:
+    filters_only = {name: value for name, value in query.items() if name not in ("cursor", "limit")}
+    runs = {run.id: run for run in session.client().all_runs(**filters_only)}
     selection.replace(list(runs))
     st.session_state["runs.known"] = runs
 
@@ -270,13 +271,13 @@ def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
 def _below(selection: RowSelection, page: RunPage, newer: int, query: Mapping[str, Any]) -> None:
     if newer:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f"{wording.counted(newer, 'newer run')} will appear when nothing is chosen.")
+            st.caption(f"{wording.counted(newer, 'newer run')} will appear when nothing is selected.")
             st.button("Show them now", on_click=selection.release, type="tertiary", key="runs.release")
     paging.page_controls("runs", page, query["limit"], "run")
 
 
 def _signature(page: RunPage) -> int:
-    """Changes when something that the table shows has changed."""
+    """Return a value that changes whenever the table would look different."""
     minute = datetime.now(UTC).minute if any(run.state not in TERMINAL for run in page.items) else 0
     shown = ((run.id, run.state, run.step, run.attempt, run.priority, run.reason) for run in page.items)
     return hash((minute, page.total, *shown))

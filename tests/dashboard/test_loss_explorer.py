@@ -106,7 +106,7 @@ class TestPage:
         assert app.number_input(key="C").value == 100
         shown = {item.label: item.value for item in app.metric}
         assert shown["Alignment term's share of the gradient"] == "25 %"
-        assert "classes of least probability are not drawn" in texts(app)
+        assert "least probable classes are not shown" in texts(app)
 
     def test_equal_distributions_make_the_claim_hold(self) -> None:
         app = visit("loss")
