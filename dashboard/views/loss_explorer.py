@@ -217,7 +217,7 @@ def _point(settings: _Settings) -> None:
     with st.container(horizontal=True, gap="medium"):
         st.metric("Loss", f"{_number(found.total[0])} nats", width="content")
         st.metric("Alignment term's share of the gradient", f"{_number(100 * share)} %", width="content")
-        st.metric("Cosine of the alignment term with TCKD + NCKD", _cosine(cosine), width="content")
+        st.metric("Cosine of A with TCKD + NCKD", _cosine(cosine), width="content")
         st.metric("Cosine of TCKD with NCKD", _cosine(float(found.similarity[0])), width="content")
     st.caption(_direction(share, cosine))
     st.table(_terms(found))
