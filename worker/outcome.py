@@ -6,7 +6,7 @@ import signal
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from core.events import FROM_OUTSIDE, MACHINE_EXIT, Failed, Finished, Stopped
+from core.events import EXTERNAL_SIGNALS, MACHINE_EXIT, Failed, Finished, Stopped
 from core.protocol.worker import Outcome
 from worker.attempt_folder import Attempt, ClaimError
 from worker.leased_run import HeldRun, Want
@@ -73,7 +73,7 @@ def _came_from_outside(ending: Ending) -> bool:
     if isinstance(ending.event, Stopped) or (end.code is None and end.signal is None):
         return True
     # Out of memory it would be again.
-    return end.signal in FROM_OUTSIDE and not (end.signal == signal.SIGKILL and end.out_of_memory)
+    return end.signal in EXTERNAL_SIGNALS and not (end.signal == signal.SIGKILL and end.out_of_memory)
 
 
 def _failed(attempt: Attempt, ending: Ending, number: int, reason: str) -> Outcome:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from backend.comparisons.run_data import plain_device
 from backend.db.models import Attempt, MetricLatest, MetricName, MetricPoint, Run
-from core.events import ranks_in
+from core.events import rank_count
 from core.protocol.public import DeviceTime, Estimate
 from core.specs import ExperimentSpec, RunSpec
 
@@ -102,7 +102,7 @@ def _past(session: Session, like: RunSpec, device: str) -> list[_Past]:
 
 def _ranks(environment: dict[str, str], device: str) -> int:
     """GPUs that trained together; processes on a CPU share it."""
-    return ranks_in(environment) if device.startswith("cuda") else 1
+    return rank_count(environment) if device.startswith("cuda") else 1
 
 
 def _most(past: Sequence[_Past]) -> list[_Past]:

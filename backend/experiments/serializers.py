@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 
 from backend.db import models
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
-from backend.db.prepared import Prepared
 from backend.errors import not_found
 from backend.experiments.planning import warnings_as_fields
 from backend.metrics import log_store, point_store
@@ -44,17 +43,14 @@ RUN_QUERY = (
     .outerjoin(Experiment, Experiment.id == Run.experiment_id)
     .outerjoin(models.Attempt, (models.Attempt.run_id == Run.id) & (models.Attempt.number == Run.attempt))
 )
-"""What is shown of a run, with its experiment's name and its newest attempt's worker.
-
-It and the statements below are made once: making one takes longer than it takes to find a few rows.
-"""
-_OF_IDS = Prepared.among(RUN_QUERY, Run.id.expression, "runs")
-_PLANNED = Prepared(
+"""What is shown of a run, with its experiment's name and its newest attempt's worker."""
+_OF_IDS = RUN_QUERY.where(Run.id.in_(bindparam("runs", expanding=True)))
+_PLANNED = (
     RUN_QUERY.join(ExperimentRun, ExperimentRun.run_id == Run.id)
     .where(ExperimentRun.experiment_id == bindparam("experiment"))
     .order_by(ExperimentRun.position)
 )
-_HEADLINES_OF = Prepared.among(
+_HEADLINES_OF = (
     select(
         MetricLatest.run_id,
         MetricName.name,
@@ -64,22 +60,21 @@ _HEADLINES_OF = Prepared.among(
         MetricLatest.epoch,
     )
     .join(MetricName, MetricName.id == MetricLatest.name_id)
+    .where(MetricLatest.run_id.in_(bindparam("runs", expanding=True)))
     .where(or_(*(MetricName.name == name for name in HEADLINES)))
-    .where(point_store.KNOWN),
-    MetricLatest.run_id.expression,
-    "runs",
+    .where(point_store.KNOWN)
 )
-_EXPERIMENT = Prepared(select(inspect(Experiment).local_table).where(Experiment.id == bindparam("experiment")))
-_TAGS_OF = Prepared.among(
-    select(ExperimentTag.experiment_id, ExperimentTag.tag).order_by(ExperimentTag.tag),
-    ExperimentTag.experiment_id.expression,
-    "experiments",
+_EXPERIMENT = select(inspect(Experiment).local_table).where(Experiment.id == bindparam("experiment"))
+_TAGS_OF = (
+    select(ExperimentTag.experiment_id, ExperimentTag.tag)
+    .where(ExperimentTag.experiment_id.in_(bindparam("experiments", expanding=True)))
+    .order_by(ExperimentTag.tag)
 )
 
 
 def of_ids(connection: Connection, run_ids: Iterable[str]) -> Sequence[Any]:
     """The rows of these runs, in any order."""
-    return _OF_IDS.rows(connection, {"runs": [*run_ids]})
+    return connection.execute(_OF_IDS, {"runs": [*run_ids]}).all()
 
 
 def run_summaries(connection: Connection, rows: Sequence[Any]) -> list[public.RunSummary]:
@@ -153,15 +148,15 @@ def experiment_summaries(session: Session, experiments: Sequence[Experiment]) ->
 
 def experiment_of_id(connection: Connection, experiment_id: str) -> Any:
     """The row of an experiment, as ``whole_experiment`` takes it. Raises ApiError 404: it may just be gone."""
-    found = _EXPERIMENT.rows(connection, {"experiment": experiment_id})
-    if not found:
+    row = connection.execute(_EXPERIMENT, {"experiment": experiment_id}).one_or_none()
+    if row is None:
         raise not_found("experiment", experiment_id)
-    return found[0]
+    return row
 
 
 def whole_experiment(connection: Connection, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:
     """An experiment with its runs, in the order of its plan; ``spec`` is its own, where that has been read already."""
-    runs = run_summaries(connection, _PLANNED.rows(connection, {"experiment": experiment.id}))
+    runs = run_summaries(connection, connection.execute(_PLANNED, {"experiment": experiment.id}).all())
     tags = _tags(connection, [experiment.id])
     return public.Experiment(
         **_experiment(experiment, _counted(runs), tags.get(experiment.id, [])),
@@ -221,7 +216,7 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], known: Sequence[Of
 
 def _latest(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, public.MetricValue]]:
     found: dict[str, dict[str, public.MetricValue]] = {}
-    rows = _HEADLINES_OF.rows(connection, {"runs": run_ids}) if run_ids else ()
+    rows = connection.execute(_HEADLINES_OF, {"runs": run_ids}) if run_ids else ()
     for run_id, name, value, kind, step, epoch in rows:
         number = point_store.decode(value, kind)
         shown = epoch if math.isfinite(epoch) else 0.0
@@ -272,7 +267,7 @@ def _counts(session: Session, experiment_ids: Iterable[str]) -> dict[str, dict[s
 
 def _tags(connection: Connection, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for key, tag in _TAGS_OF.rows(connection, {"experiments": experiment_ids}):
+    for key, tag in connection.execute(_TAGS_OF, {"experiments": experiment_ids}):
         found.setdefault(key, []).append(tag)
     return found
 

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from sqlalchemy import BindParameter, ColumnElement, Connection, Row, and_, func, or_, select
 
 from backend.db.models import Run, Worker
-from backend.db.prepared import Prepared
 
 NO_LABELS = ","
 
@@ -70,12 +69,12 @@ def ready(moment: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     return and_(Run.state == "queued", or_(Run.not_before.is_(None), Run.not_before <= moment))
 
 
-_ONLINE = Prepared(select(Worker.device, Worker.gpus, Worker.labels, Worker.draining).where(Worker.state == "online"))
+_ONLINE = select(Worker.device, Worker.gpus, Worker.labels, Worker.draining).where(Worker.state == "online")
 
 
 def offers(connection: Connection) -> list[Offer]:
     """Of the workers that live, each kind once."""
-    return list(dict.fromkeys(map(Offer.of, _ONLINE.rows(connection, {}))))
+    return list(dict.fromkeys(map(Offer.of, connection.execute(_ONLINE))))
 
 
 class Needs(Protocol):

@@ -8,17 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 
 import structlog
-from sqlalchemy import Connection, Integer, bindparam, delete, func, or_, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from backend.db import Database, UtcDateTime, db_now, now
+from backend.db import Database, db_now, now
 from backend.db.models import IdempotencyKey, Run, Worker
-from backend.db.prepared import Prepared
-from backend.queue.eligibility import Offer, offers, ready, suits
+from backend.queue.eligibility import offers, ready, suits
 from backend.queue.lifecycle import HELD, lock, take_away
 from backend.queue.nudge import Nudger
 from backend.settings import Settings
@@ -35,16 +33,14 @@ _NUDGES_EACH = 4
 _JUMP_SECONDS = 5.0
 
 _TAKING = (Worker.state == "online") & ~Worker.draining
-_SLOTS = Prepared(
-    select(
-        func.count().label("workers"),
-        func.sum(Worker.slots).label("slots"),
-        select(func.sum(Run.gpus))
-        .where(or_(*(Run.state == state for state in HELD)), Run.worker_id.in_(select(Worker.id).where(_TAKING)))
-        .scalar_subquery()
-        .label("held"),
-    ).where(_TAKING)
-)
+_SLOTS = select(
+    func.count().label("workers"),
+    func.sum(Worker.slots).label("slots"),
+    select(func.sum(Run.gpus))
+    .where(or_(*(Run.state == state for state in HELD)), Run.worker_id.in_(select(Worker.id).where(_TAKING)))
+    .scalar_subquery()
+    .label("held"),
+).where(_TAKING)
 
 LEASE_RAN_OUT = "its worker fell silent and the lease ran out"
 """Reason of an attempt that was taken away for it."""
@@ -161,22 +157,16 @@ def send_nudges(database: Database, nudger: Nudger) -> int:
 
 
 def _wanted_nudges(connection: Connection) -> int:
-    known = tuple(offer for offer in offers(connection) if not offer.draining)
+    known = [offer for offer in offers(connection) if not offer.draining]
     if not known:
         return 0
-    ((workers, slots, held),) = _SLOTS.rows(connection, {})
+    workers, slots, held = connection.execute(_SLOTS).one()
     free = (slots or 0) - (held or 0)
     if free < 1:
         return 0
     most = min(free, _NUDGES_EACH * workers)
-    return len(_fitting(known).rows(connection, {"moment": now(connection), "most": most}))
-
-
-@lru_cache(64)
-def _fitting(known: tuple[Offer, ...]) -> Prepared:
-    """Runs that one of the workers known could take, ``most`` of them: the queue may be long."""
-    moment, most = bindparam("moment", type_=UtcDateTime()), bindparam("most", type_=Integer())
-    return Prepared(select(Run.id).where(ready(moment), or_(*map(suits, known))).limit(most))
+    fitting = select(Run.id).where(ready(now(connection)), or_(*map(suits, known))).limit(most)
+    return len(connection.scalars(fitting).all())
 
 
 def _requeue_expired(session: Session, settings: Settings) -> int:

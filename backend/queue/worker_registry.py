@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from backend.db import now
 from backend.db.models import Run, Worker
-from backend.db.serialized import Turn, take_turn
+from backend.db.serialized import SerializedTask, serialize
 from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, not_found
 from backend.queue.claim import count_eligible, find_worker
@@ -26,7 +26,7 @@ def register(session: Session, registration: Registration, principal: Principal,
     token have too many slots together.
     """
     # Two at once would take one name, and more slots together than a token has.
-    take_turn(session.connection(), Turn.REGISTRATIONS)
+    serialize(session.connection(), SerializedTask.REGISTRATIONS)
     _refuse_too_many(session, registration, principal, settings)
     moment = now(session)
     values = {

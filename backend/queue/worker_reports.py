@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from backend.db import db_now, now
 from backend.db.models import Attempt, Run, Worker
-from backend.db.prepared import Prepared
 from backend.errors import ApiError, conflict, invalid, not_found
 from backend.metrics import log_store, point_store
 from backend.queue.claim import folder_of
@@ -27,9 +26,8 @@ from core.protocol.worker import EventBatch, Outcome
 _RUNS: Table = Run.__table__  # type: ignore[assignment]
 _ATTEMPTS: Table = Attempt.__table__  # type: ignore[assignment]
 _WORKERS: Table = Worker.__table__  # type: ignore[assignment]
-# Rows, not objects, and statements that are made once: a training posts a few times a second, and of its run it needs
-# neither the spec nor the environment.
-_STANDING = Prepared(
+# Rows, not objects: a training posts a few times a second, and a report needs neither the spec nor the environment.
+_CURRENT = (
     select(
         *(_RUNS.c[name] for name in ("id", "state", "worker_id", "attempt", "ingest", "checkpoint_step")),
         _ATTEMPTS.c.accepted_seq,
@@ -41,9 +39,9 @@ _STANDING = Prepared(
     .with_for_update(of=_RUNS)
 )
 # By the database's clock, within the same statement.
-_REPORTED = Prepared(update(_RUNS).where(_RUNS.c.id == bindparam("run")).values(reported_at=db_now()))
-_HEARD = Prepared(
-    update(_ATTEMPTS).where(_ATTEMPTS.c.run_id == bindparam("run"), _ATTEMPTS.c.number == bindparam("attempt"))
+_UPDATE_RUN = update(_RUNS).where(_RUNS.c.id == bindparam("run")).values(reported_at=db_now())
+_UPDATE_ATTEMPT = update(_ATTEMPTS).where(
+    _ATTEMPTS.c.run_id == bindparam("run"), _ATTEMPTS.c.number == bindparam("attempt")
 )
 
 
@@ -55,10 +53,9 @@ def take_events(connection: Connection, worker_id: str, run_id: str, batch: Even
     409 where the run is no longer this attempt's.
     """
     wanted = {"run": run_id, "number": batch.attempt, "worker": worker_id}
-    found = _STANDING.rows(connection, wanted)
-    if not found:
+    standing = connection.execute(_CURRENT, wanted).one_or_none()
+    if standing is None:
         raise not_found("run", run_id)
-    (standing,) = found
     refuse_other(connection, standing.token_id, principal)
     _fence(standing, batch.attempt if standing.accepted_seq is not None else None, worker_id)
     fresh: list[Record] = []
@@ -77,8 +74,8 @@ def take_events(connection: Connection, worker_id: str, run_id: str, batch: Even
     if any(isinstance(record.event, Started) for record in fresh):
         point_store.rewind(connection, run_id, of_run["step"])
     log_store.insert(connection, run_id, batch.attempt, fresh)
-    _HEARD.run(connection, {"run": run_id, "attempt": batch.attempt, **of_attempt})
-    _REPORTED.run(connection, {"run": run_id, **of_run})
+    connection.execute(_UPDATE_ATTEMPT, {"run": run_id, "attempt": batch.attempt, **of_attempt})
+    connection.execute(_UPDATE_RUN, {"run": run_id, **of_run})
     return seq
 
 

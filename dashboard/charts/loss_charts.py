@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.explain import Alike, Array
+from core.explain import Array, UniformBatches
 from dashboard import theme
 from dashboard.charts import figures
 from dashboard.charts.loss_functions import QUANTITIES, SCENARIOS, LossCurve, LossSurface, Prediction, Quantity
@@ -42,7 +42,7 @@ def probability_figure(student: Prediction, teacher: Prediction, classes: Sequen
     return figure
 
 
-def gradient_figure(found: Alike, classes: Sequence[int]) -> go.Figure:
+def gradient_figure(found: UniformBatches, classes: Sequence[int]) -> go.Figure:
     """Draw the weighted gradients of the terms with respect to one sample's logits, and their sum, for each class."""
     figure = figures.plain_figure("Gradient with respect to the logit", "Class", height=340)
     at = [0, *(index + 1 for index in classes)]

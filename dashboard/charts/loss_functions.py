@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.explain import Alike, Array, DKDAlignParams, alike
+from core.explain import Array, DKDAlignParams, UniformBatches, explain_uniform_batches
 
 DistributionShape = Literal["even", "one", "falling", "own"]
 SHAPES: dict[DistributionShape, str] = {
@@ -97,9 +97,11 @@ def _own(text: str, count: int) -> Array:
     return np.array(given + [given[-1]] * (count - len(given)))
 
 
-def evaluate(student: Prediction, teacher: Prediction, params: DKDAlignParams, batch: int) -> Alike:
+def evaluate(student: Prediction, teacher: Prediction, params: DKDAlignParams, batch: int) -> UniformBatches:
     """Evaluate the loss at one point."""
-    return alike(student.logits(params.temperature)[None], teacher.logits(params.temperature)[None], [0], params, batch)
+    return explain_uniform_batches(
+        student.logits(params.temperature)[None], teacher.logits(params.temperature)[None], [0], params, batch
+    )
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def loss_curve(student: Prediction, teacher: Prediction, params: DKDAlignParams,
     grid = np.linspace(0.01, 0.99, 99)
     z = np.stack([replace(student, target=float(p)).logits(params.temperature) for p in grid])
     v = np.broadcast_to(teacher.logits(params.temperature), z.shape)
-    found = alike(z, v, np.zeros(len(grid), dtype=np.int64), params, batch)
+    found = explain_uniform_batches(z, v, np.zeros(len(grid), dtype=np.int64), params, batch)
     parts = {name: found.weights[name] * value for name, value in found.values.items()}
     return LossCurve(grid, parts | {"total": found.total})
 
@@ -207,11 +209,13 @@ def loss_surface(quantity: Quantity, student: Array, teacher: Array, params: DKD
     grid = np.linspace(0.02, 0.98, steps)
     z = np.stack([Prediction(float(p), student).logits(params.temperature) for p in grid])
     v = np.stack([Prediction(float(q), teacher).logits(params.temperature) for q in grid])
-    both = alike(np.tile(z, (steps, 1)), np.repeat(v, steps, axis=0), np.zeros(steps**2, dtype=np.int64), params, batch)
+    both = explain_uniform_batches(
+        np.tile(z, (steps, 1)), np.repeat(v, steps, axis=0), np.zeros(steps**2, dtype=np.int64), params, batch
+    )
     return LossSurface(grid, grid, quantity_values(both, quantity).reshape(steps, steps))
 
 
-def quantity_values(found: Alike, quantity: Quantity) -> Array:
+def quantity_values(found: UniformBatches, quantity: Quantity) -> Array:
     """Return a quantity (N,) in its unit in ``QUANTITIES``."""
     if quantity in ("align", "tckd", "nckd"):
         return found.values[quantity]
