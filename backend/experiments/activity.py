@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session, aliased
 from backend.db import models, now
 from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricPoint, Run
 from backend.experiments import serializers
-from backend.metrics.point_store import KNOWN
+from backend.metrics.point_store import HAS_VALUE
 from backend.queue import worker_queries
-from backend.queue.eligibility import Offer, offers, what_is_missing
-from backend.queue.lifecycle import HELD
+from backend.queue.eligibility import WorkerCapacity, explain_wait, online_capacities
+from backend.queue.lifecycle import LEASED_STATES
 from core.protocol.activity import Activity, FailedRuns, RunningRun, WaitingRuns
 from core.protocol.public import ExperimentSummary, StateCounts
 
@@ -46,7 +46,7 @@ def activity(session: Session, hours: float) -> Activity:
         failed=failed,
         failed_groups=failed_groups,
         failed_runs=failed_runs,
-        workers=[worker for worker in worker_queries.workers(session) if worker.state == "online"],
+        workers=[worker for worker in worker_queries.list_workers(session) if worker.state == "online"],
         compared=_compared(session),
     )
 
@@ -57,7 +57,9 @@ def _counts(session: Session) -> StateCounts:
 
 
 def _running(session: Session) -> list[RunningRun]:
-    first = serializers.RUN_QUERY.where(Run.state.in_(HELD)).order_by(Run.started_at, Run.id).limit(_MOST_RUNNING)
+    first = (
+        serializers.RUN_QUERY.where(Run.state.in_(LEASED_STATES)).order_by(Run.started_at, Run.id).limit(_MOST_RUNNING)
+    )
     connection = session.connection()
     runs = serializers.run_summaries(connection, connection.execute(first).all())
     pace = _seconds_a_step(session, [run.id for run in runs])
@@ -78,7 +80,7 @@ def _seconds_a_step(session: Session, run_ids: Sequence[str]) -> dict[str, float
     query = (
         select(point.run_id, point.elapsed, point.step)
         .join(latest, same)
-        .where(latest.run_id.in_(run_ids), latest.name_id == name, KNOWN)
+        .where(latest.run_id.in_(run_ids), latest.name_id == name, HAS_VALUE)
     )
     rows = session.execute(query)
     return {run_id: elapsed / step for run_id, elapsed, step in rows if step > 0 and math.isfinite(elapsed)}
@@ -133,7 +135,7 @@ def _waiting(session: Session, moment: datetime) -> tuple[list[WaitingRuns], int
         .order_by(groups.priority.desc(), groups.since, groups.state)
         .limit(_MOST_WAITING)
     )
-    known = offers(session.connection())
+    known = online_capacities(session.connection())
     found = [
         WaitingRuns(
             experiment_id=row.experiment_id or "",
@@ -152,14 +154,14 @@ def _waiting(session: Session, moment: datetime) -> tuple[list[WaitingRuns], int
     return found, session.scalars(select(func.count()).select_from(grouped)).one()
 
 
-def _waits_for(row: Row[Any], known: Sequence[Offer]) -> str:
+def _waits_for(row: Row[Any], known: Sequence[WorkerCapacity]) -> str:
     if row.state == "paused":
         return "paused until somebody resumes it"
     if row.state == "waiting":
         how_far = f", epoch {row.teacher_epoch:.0f} of {row.teacher_epochs}" if row.teacher_state == "running" else ""
         return f"waits for its teacher {row.teacher_model}, which is {row.teacher_state}{how_far}"
     said = [row.reason] if row.reason else []
-    missing = what_is_missing(row, known)
+    missing = explain_wait(row, known)
     if missing:
         said.append(missing)
     elif row.held_back:
@@ -196,7 +198,9 @@ def _failed(session: Session, since: datetime) -> tuple[list[FailedRuns], int, i
     ).all()
     counts = {row.run_id: row.runs for row in rows}
     connection = session.connection()
-    summaries = {run.id: run for run in serializers.run_summaries(connection, serializers.of_ids(connection, counts))}
+    summaries = {
+        run.id: run for run in serializers.run_summaries(connection, serializers.rows_of_runs(connection, counts))
+    }
     found = [
         FailedRuns(
             experiment_id=summaries[run_id].experiment_id,

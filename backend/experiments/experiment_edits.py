@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from backend.db import chunked
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.errors import conflict, invalid
-from backend.queue.lifecycle import lock, lock_one
+from backend.queue.lifecycle import lock_run, lock_runs
 from core.protocol.public import TERMINAL, ProblemField
 from core.protocol.submissions import MAX_TAGS, ExperimentChange
 
@@ -46,7 +46,7 @@ def delete_experiment(session: Session, experiment: Experiment) -> list[str]:
     other = (ExperimentRun.run_id == Run.id) & (ExperimentRun.experiment_id != experiment.id)
     linked = select(ExperimentRun.run_id).where(ExperimentRun.experiment_id == experiment.id)
     shared = select(ExperimentRun.run_id).where(other).exists()
-    own = lock(session, Run.id.in_(linked) & ~shared)
+    own = lock_runs(session, Run.id.in_(linked) & ~shared)
     ids = [run.id for run in own]
     teachers = {run.id for run in own if run.role == "teacher"}
     # A student of another experiment may have moved to this teacher when its own had failed.
@@ -64,7 +64,7 @@ def delete_experiment(session: Session, experiment: Experiment) -> list[str]:
 
 def delete_run(session: Session, run_id: str) -> list[str]:
     """Delete one run; returns its id in a list. Raises ApiError 404, or 409 while it lives or students use it."""
-    run = lock_one(session, run_id)
+    run = lock_run(session, run_id)
     if run.state not in TERMINAL:
         raise conflict(f"this run has not ended, it is {run.state}; cancel it first")
     if run.role == "teacher":

@@ -114,7 +114,9 @@ def run_page(session: Session, kept: RunQuery, experiment: Experiment | None) ->
     connection = session.connection()
     found = connection.execute(order.apply(query.where(*conditions), kept.cursor).limit(limit + 1)).all()
     shown = [run_id for run_id, _ in found[:limit]]
-    items = {item.id: item for item in serializers.run_summaries(connection, serializers.of_ids(connection, shown))}
+    items = {
+        item.id: item for item in serializers.run_summaries(connection, serializers.rows_of_runs(connection, shown))
+    }
     more = len(found) > limit
     return RunPage(
         items=[items[run_id] for run_id in shown if run_id in items],  # one may have been deleted just now

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from backend.db import chunked
 from backend.db.models import MetricLatest, MetricName, Run
-from backend.metrics.point_store import KNOWN, decode
-from backend.queue.teachers import LIVE
+from backend.metrics.point_store import HAS_VALUE, decode
+from backend.queue.teachers import LIVE_TEACHER
 from core.protocol.public import FieldDifference, PlannedTeacher, ProblemField
 from core.specs import ExperimentSpec, RunSpec
 
@@ -25,13 +25,15 @@ _NAMED = 6
 _TOP1 = "test/top1"
 
 
-def of(session: Session, spec: ExperimentSpec) -> PlannedTeacher | None:
+def plan_teacher(session: Session, spec: ExperimentSpec) -> PlannedTeacher | None:
     """The teacher of one spec; None where no method needs one."""
-    found = of_many(session, [spec], MOST_SHOWN)[0]
+    found = plan_teachers(session, [spec], MOST_SHOWN)[0]
     return found[0] if found else None
 
 
-def of_many(session: Session, specs: Iterable[ExperimentSpec], most: int) -> tuple[list[PlannedTeacher], int, int]:
+def plan_teachers(
+    session: Session, specs: Iterable[ExperimentSpec], most: int
+) -> tuple[list[PlannedTeacher], int, int]:
     """The teachers of several specs, each once: the first ``most`` of them, how many there are, how many are new."""
     wanted: dict[str, tuple[ExperimentSpec, RunSpec]] = {}
     for spec in specs:
@@ -51,7 +53,7 @@ def of_many(session: Session, specs: Iterable[ExperimentSpec], most: int) -> tup
     return shown, len(wanted), len(wanted) - len(known)
 
 
-def several(specs: Sequence[ExperimentSpec]) -> list[ProblemField]:
+def varied_teacher_warnings(specs: Sequence[ExperimentSpec]) -> list[ProblemField]:
     """Said of a sweep whose experiments train a teacher each because the students' training varies."""
     trainings: dict[str, set[str]] = {}
     for spec in specs:
@@ -71,7 +73,7 @@ def several(specs: Sequence[ExperimentSpec]) -> list[ProblemField]:
 
 
 def _live(session: Session, fingerprints: Sequence[str]) -> dict[str, Any]:
-    query = select(Run.id, Run.fingerprint, Run.state).where(LIVE)
+    query = select(Run.id, Run.fingerprint, Run.state).where(LIVE_TEACHER)
     return {
         row.fingerprint: row
         for some in chunked(fingerprints)
@@ -80,13 +82,13 @@ def _live(session: Session, fingerprints: Sequence[str]) -> dict[str, Any]:
 
 
 def _of_data_set(session: Session, dataset: str) -> Sequence[Any]:
-    query = select(Run.id, Run.model, Run.spec).where(LIVE, Run.dataset == dataset)
+    query = select(Run.id, Run.model, Run.spec).where(LIVE_TEACHER, Run.dataset == dataset)
     return session.execute(query.order_by(Run.id.desc()).limit(_LOOKED_AT)).all()
 
 
 def _failed(session: Session, fingerprint: str) -> Any:
     """The newest try at the same teacher that did not succeed."""
-    query = select(Run.id, Run.state).where(Run.role == "teacher", Run.fingerprint == fingerprint, ~LIVE)
+    query = select(Run.id, Run.state).where(Run.role == "teacher", Run.fingerprint == fingerprint, ~LIVE_TEACHER)
     return session.execute(query.order_by(Run.id.desc()).limit(1)).first()
 
 
@@ -154,7 +156,7 @@ def _trains(run: RunSpec) -> bool:
 def _accuracy(session: Session, run_id: str) -> float | None:
     name = select(MetricName.id).where(MetricName.name == _TOP1).scalar_subquery()
     query = select(MetricLatest.value, MetricLatest.kind)
-    found = session.execute(query.where(MetricLatest.run_id == run_id, MetricLatest.name_id == name, KNOWN)).first()
+    found = session.execute(query.where(MetricLatest.run_id == run_id, MetricLatest.name_id == name, HAS_VALUE)).first()
     value = decode(*found) if found else None
     return value if value is not None and math.isfinite(value) else None
 

@@ -17,8 +17,8 @@ from backend.db.upsert import insert_if_absent, new_rows
 from backend.errors import invalid
 from backend.experiments import planned_teachers
 from backend.experiments.estimates import estimate
-from backend.queue.eligibility import as_column, from_column
-from backend.queue.teachers import inherit_priority, live_teacher, need_again
+from backend.queue.eligibility import decode_labels, encode_labels
+from backend.queue.teachers import inherit_priority, live_teacher, reactivate
 from core.protocol.public import PlannedRunInfo, Preview, ProblemField
 from core.specs import ExperimentSpec, PlannedRun, Problem, RunSpec, warnings_of
 
@@ -143,7 +143,7 @@ def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, dr
         draft: what a person goes on writing from.
     """
     plan = resolved.plan()
-    teacher = planned_teachers.of(session, resolved)
+    teacher = planned_teachers.plan_teacher(session, resolved)
     shared = [item.spec.role == "teacher" and teacher is not None and teacher.run_id is not None for item in plan]
     runs = [
         PlannedRunInfo(
@@ -152,7 +152,7 @@ def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, dr
         for item, known in zip(plan, shared, strict=True)
     ]
     warnings = warnings_as_fields(warnings_of(spec))
-    warnings[:0] = map(name_taken, taken(session, [spec.name]))
+    warnings[:0] = map(name_taken_warning, existing_names(session, [spec.name]))
     trained = [item.spec for item, known in zip(plan, shared, strict=True) if not known and _trains(item.spec)]
     return Preview(
         spec=spec.model_dump(mode="json"),
@@ -169,7 +169,7 @@ def _trains(run: RunSpec) -> bool:
     return run.weights is None or run.weights.fine_tune
 
 
-def taken(session: Session, names: Sequence[str]) -> list[str]:
+def existing_names(session: Session, names: Sequence[str]) -> list[str]:
     """Those of the names that experiments have already."""
     return [
         name
@@ -178,7 +178,7 @@ def taken(session: Session, names: Sequence[str]) -> list[str]:
     ]
 
 
-def name_taken(name: str) -> ProblemField:
+def name_taken_warning(name: str) -> ProblemField:
     return ProblemField(path="name", message=f"{name!r} is taken")
 
 
@@ -205,7 +205,7 @@ def _row(
         "priority": spec.priority,
         "device": spec.resources.device,
         "gpus": spec.resources.gpus,
-        "labels": as_column(spec.resources.labels),
+        "labels": encode_labels(spec.resources.labels),
         "teacher_run_id": None,
         "total_epochs": run.training.epochs,
         "queued_at": moment,
@@ -233,7 +233,7 @@ def _either(device: str, other: str) -> str:
 
 def _common(labels: str, other: str) -> str:
     """What its worker must be labelled with, for the same reason."""
-    return as_column(set(from_column(labels)).intersection(from_column(other)))
+    return encode_labels(set(decode_labels(labels)).intersection(decode_labels(other)))
 
 
 def _share_teacher(session: Session, row: dict[str, Any], moment: datetime) -> Run:
@@ -246,6 +246,6 @@ def _share_teacher(session: Session, row: dict[str, Any], moment: datetime) -> R
     teacher.labels = _common(teacher.labels, row["labels"])
     if teacher.attempt == 0:  # how many GPUs share a batch is not changed under way
         teacher.gpus = min(teacher.gpus, row["gpus"])
-    need_again(teacher, moment)
+    reactivate(teacher, moment)
     session.flush()
     return teacher

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from backend.comparisons import run_data
 from backend.db import chunked, models
 from backend.errors import not_found
-from backend.experiments.serializers import KEPT_APART, attempt_shape
+from backend.experiments.serializers import RECORD_ONLY_KEYS, attempt_shape
 from common.report_bounds import fit_environment
 from core.protocol.records import ExperimentRecord, RunRecord, TeacherRecord
 from core.specs import starting_point
@@ -113,7 +113,7 @@ def _record(
         repeat=_repeat(run, label, experiment) if experiment else None,
         teacher=_teacher(teacher) if teacher else None,
         environment=fit_environment(
-            {key: value for key, value in environment.items() if key not in (*KEPT_APART, "commit")}
+            {key: value for key, value in environment.items() if key not in (*RECORD_ONLY_KEYS, "commit")}
         ),
         packages=environment.get("packages", "").splitlines(),
         commit=environment.get("commit", ""),

@@ -17,16 +17,16 @@ from backend.db.prepared import Prepared
 from backend.errors import not_found
 from backend.experiments.planning import warnings_as_fields
 from backend.metrics import log_store, point_store
-from backend.queue.eligibility import Offer, offers, what_is_missing
+from backend.queue.eligibility import WorkerCapacity, explain_wait, online_capacities
 from common.report_bounds import LINE, fit_environment, fitted
 from core.protocol import public
 from core.protocol.public import TERMINAL
 from core.specs import ExperimentSpec, problems_of, stored_experiment, warnings_of
 from core.specs.labels import misnaming
 
-KEPT_APART = ("packages", "diff")
+RECORD_ONLY_KEYS = ("packages", "diff")
 """Parts of a run's environment that are too long for what shows a run; they are in its record."""
-HEADLINES = ("test/top1", "train/loss")
+HEADLINE_METRICS = ("test/top1", "train/loss")
 _TAIL_LINES = 40
 
 
@@ -64,8 +64,8 @@ _HEADLINES_OF = Prepared.among(
         MetricLatest.epoch,
     )
     .join(MetricName, MetricName.id == MetricLatest.name_id)
-    .where(or_(*(MetricName.name == name for name in HEADLINES)))
-    .where(point_store.KNOWN),
+    .where(or_(*(MetricName.name == name for name in HEADLINE_METRICS)))
+    .where(point_store.HAS_VALUE),
     MetricLatest.run_id.expression,
     "runs",
 )
@@ -77,7 +77,7 @@ _TAGS_OF = Prepared.among(
 )
 
 
-def of_ids(connection: Connection, run_ids: Iterable[str]) -> Sequence[Any]:
+def rows_of_runs(connection: Connection, run_ids: Iterable[str]) -> Sequence[Any]:
     """The rows of these runs, in any order."""
     return _OF_IDS.rows(connection, {"runs": [*run_ids]})
 
@@ -85,14 +85,14 @@ def of_ids(connection: Connection, run_ids: Iterable[str]) -> Sequence[Any]:
 def run_summaries(connection: Connection, rows: Sequence[Any]) -> list[public.RunSummary]:
     """What ``RUN_QUERY`` has found, in its order."""
     latest = _latest(connection, [row.id for row in rows if row.attempt])  # one that was never begun has said nothing
-    known = offers(connection)
+    known = online_capacities(connection)
     return [public.RunSummary(**_summary(row, latest.get(row.id, {}), known)) for row in rows]
 
 
-def whole_run(session: Session, run_id: str) -> public.Run | None:
+def full_run(session: Session, run_id: str) -> public.Run | None:
     """One run with everything; None where there is none."""
     connection = session.connection()
-    run, found = session.get(Run, run_id), run_summaries(connection, of_ids(connection, [run_id]))
+    run, found = session.get(Run, run_id), run_summaries(connection, rows_of_runs(connection, [run_id]))
     if run is None or not found:
         return None
     attempts = session.scalars(
@@ -105,7 +105,9 @@ def whole_run(session: Session, run_id: str) -> public.Run | None:
         fingerprint=run.fingerprint,
         experiments=list(session.scalars(links.order_by(ExperimentRun.experiment_id))),
         attempts=[attempt_shape(attempt) for attempt in attempts],
-        environment=fit_environment({key: run.environment[key] for key in run.environment if key not in KEPT_APART}),
+        environment=fit_environment(
+            {key: run.environment[key] for key in run.environment if key not in RECORD_ONLY_KEYS}
+        ),
         parameters=run.parameters,
         train_size=run.train_size,
         test_size=run.test_size,
@@ -151,7 +153,7 @@ def experiment_summaries(session: Session, experiments: Sequence[Experiment]) ->
     ]
 
 
-def experiment_of_id(connection: Connection, experiment_id: str) -> Any:
+def experiment_row(connection: Connection, experiment_id: str) -> Any:
     """The row of an experiment, as ``whole_experiment`` takes it. Raises ApiError 404: it may just be gone."""
     found = _EXPERIMENT.rows(connection, {"experiment": experiment_id})
     if not found:
@@ -159,7 +161,7 @@ def experiment_of_id(connection: Connection, experiment_id: str) -> Any:
     return found[0]
 
 
-def whole_experiment(connection: Connection, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:
+def full_experiment(connection: Connection, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:
     """An experiment with its runs, in the order of its plan; ``spec`` is its own, where that has been read already."""
     runs = run_summaries(connection, _PLANNED.rows(connection, {"experiment": experiment.id}))
     tags = _tags(connection, [experiment.id])
@@ -179,18 +181,18 @@ def _stored_warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
         return [public.ProblemField(path=item.path, message=f"{text}: {item.message}") for item in problems_of(error)]
 
 
-def _reason(run: Any, known: Sequence[Offer]) -> str:
+def _reason(run: Any, known: Sequence[WorkerCapacity]) -> str:
     """Why it failed, was put back, or does not go on."""
     if run.state == "waiting":
         return f"waits for its teacher (run {run.teacher_run_id})"
     if run.pausing:
         return "is being paused: its worker is to hand it back with a checkpoint"
     if run.state == "queued":
-        return "; ".join(filter(None, (run.reason, what_is_missing(run, known))))
+        return "; ".join(filter(None, (run.reason, explain_wait(run, known))))
     return str(run.reason)
 
 
-def _summary(run: Any, latest: dict[str, public.MetricValue], known: Sequence[Offer]) -> dict[str, Any]:
+def _summary(run: Any, latest: dict[str, public.MetricValue], known: Sequence[WorkerCapacity]) -> dict[str, Any]:
     return {
         "id": run.id,
         "label": run.label,

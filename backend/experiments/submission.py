@@ -25,7 +25,9 @@ from core.specs.experiment import NAME_LENGTH
 from core.specs.sweep import renamed
 
 
-def once(connection: Connection, request: idempotency.KeyedRequest | None, make: Callable[[], list[str]]) -> list[str]:
+def create_once(
+    connection: Connection, request: idempotency.KeyedRequest | None, make: Callable[[], list[str]]
+) -> list[str]:
     """Ids of the experiments that ``make`` makes, or that the same request made before.
 
     Raises ApiError 409 where those have been deleted since, 422 where the key came with another body.
@@ -76,7 +78,7 @@ def preview(session: Session, spec: ExperimentSpec, settings: Settings, *, draft
     return planning.preview(session, spec, stored, draft)
 
 
-def request_of(principal: Principal, key: str | None, body_sha256: str) -> idempotency.KeyedRequest | None:
+def idempotency_request(principal: Principal, key: str | None, body_sha256: str) -> idempotency.KeyedRequest | None:
     return idempotency.KeyedRequest(principal.token_id, key, body_sha256) if key else None
 
 
@@ -108,18 +110,18 @@ def parse_many(data: Any) -> list[tuple[str, ExperimentSpec]]:
                 break
     if problems:
         raise SpecError(problems)
-    refuse_too_many([spec for _, spec in specs], "experiments")
+    refuse_too_many_runs([spec for _, spec in specs], "experiments")
     return specs
 
 
-def refuse_too_many(specs: Sequence[ExperimentSpec], path: str) -> None:
+def refuse_too_many_runs(specs: Sequence[ExperimentSpec], path: str) -> None:
     """Raises SpecError where there would be more runs than one request may make."""
     count = sum(len(spec.seeds) * len(spec.methods) for spec in specs)
     if count > MAX_RUNS:
         raise SpecError([Problem(path, f"{count} runs are more than the {MAX_RUNS} of one request")])
 
 
-def counted(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedList:
+def submitted_list(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedList:
     """The answer to a bulk or a sweep; nothing is read for it."""
     items = [
         Submitted(id=key, name=spec.name, runs=len(spec.seeds) * len(spec.methods) + (spec.teacher_run() is not None))
@@ -134,7 +136,9 @@ def count_runs(specs: Sequence[ExperimentSpec]) -> int:
     return len(teachers) + sum(len(spec.seeds) * len(spec.methods) for spec in specs)
 
 
-def cloned(session: Session, experiment: Experiment, name: str | None, changes: Mapping[str, Any]) -> ExperimentSpec:
+def cloned_spec(
+    session: Session, experiment: Experiment, name: str | None, changes: Mapping[str, Any]
+) -> ExperimentSpec:
     """The spec of an experiment under another name, with fields changed.
 
     Raises SpecError with the path of each problem, the changed fields' own.

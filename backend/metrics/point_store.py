@@ -82,7 +82,7 @@ class _Upsert:
         )
 
 
-KNOWN = models.MetricLatest.step >= 0
+HAS_VALUE = models.MetricLatest.step >= 0
 """Of the rows of newest values, those that have one."""
 _MEASURED = ("epoch", "elapsed", "value", "kind")
 _CHANGED = _Upsert(

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from backend.db import now
 from backend.db.models import Attempt, Run, Worker
 from backend.errors import not_found
-from backend.queue.eligibility import Offer, ready, suits
-from backend.queue.lifecycle import HELD, end, lock
+from backend.queue.eligibility import WorkerCapacity, eligible_for, is_ready
+from backend.queue.lifecycle import LEASED_STATES, end_run, lock_runs
 from backend.settings import Settings
 from core.protocol.worker import ArtifactRef, Claim, ClaimRequest
 from core.specs import RunSpec, problems_of
@@ -23,16 +23,16 @@ def count_eligible(session: Session, worker: Worker, moment: datetime) -> int:
     """Runs that the worker could take now, were all its slots free; none while it is draining."""
     if worker.draining:
         return 0
-    wanted = and_(ready(moment), suits(Offer.of(worker)))
+    wanted = and_(is_ready(moment), eligible_for(WorkerCapacity.of(worker)))
     return session.scalars(select(func.count()).select_from(Run).where(wanted)).one()
 
 
-def folder_of(run_id: str, attempt: int) -> str:
+def attempt_folder(run_id: str, attempt: int) -> str:
     """Where an attempt's files are in the artifact store. An old attempt's late writes cannot meet a new one's."""
     return f"runs/{run_id}/attempt-{attempt}"
 
 
-def find_worker(session: Session, worker_id: str) -> Worker:
+def lock_worker(session: Session, worker_id: str) -> Worker:
     """The worker, locked. Raises ApiError 404: it is then to register."""
     # A key-share lock lets runs that refer to it be written meanwhile.
     worker = session.get(Worker, worker_id, with_for_update={"key_share": True}, populate_existing=True)
@@ -48,7 +48,7 @@ def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Set
     SQLite the transaction is the only writer. The worker's own claims wait for each other, so that one that is sent
     twice, since its answer was lost, meets what it has made.
     """
-    worker = find_worker(session, worker_id)
+    worker = lock_worker(session, worker_id)
     moment = now(session)
     if request.key is not None:
         made = session.scalars(
@@ -75,7 +75,7 @@ def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Set
             break
         except ValidationError as error:  # as when it names an entry of a plugin that is no longer loaded
             text = "; ".join(map(str, problems_of(error)))
-            end(session, run, "failed", f"this backend cannot read the run's spec: {text}", moment)
+            end_run(session, run, "failed", f"this backend cannot read the run's spec: {text}", moment)
             session.flush()
     ready_since = max(run.queued_at or run.created_at, run.not_before or run.created_at)
     run.state, run.reason = "running", ""
@@ -106,14 +106,14 @@ def _slots_taken(session: Session, worker: Worker) -> int:
 
     A slot is free again once the end of its run has been reported, has been taken away, or its lease has ended.
     """
-    held = select(func.coalesce(func.sum(Run.gpus), 0)).where(Run.worker_id == worker.id, Run.state.in_(HELD))
+    held = select(func.coalesce(func.sum(Run.gpus), 0)).where(Run.worker_id == worker.id, Run.state.in_(LEASED_STATES))
     return int(session.scalars(held).one())
 
 
 def _again(session: Session, made: Attempt, settings: Settings, moment: datetime) -> Claim | None:
     """What this request was given before; None where that is over, since a late copy of it must not take another."""
-    run = lock(session, Run.id == made.run_id)[0]
-    if run.attempt != made.number or run.worker_id != made.worker_id or run.state not in HELD:
+    run = lock_runs(session, Run.id == made.run_id)[0]
+    if run.attempt != made.number or run.worker_id != made.worker_id or run.state not in LEASED_STATES:
         return None
     # The worker counts its lease from the sending of the request that was answered.
     run.lease_expires_at = moment + timedelta(seconds=settings.lease_seconds)
@@ -124,7 +124,7 @@ def _takeable(
     session: Session, worker: Worker, request: ClaimRequest, settings: Settings, moment: datetime
 ) -> ColumnElement[bool]:
     """Runs that the worker may take now, with the GPUs that it has free."""
-    wanted = and_(ready(moment), suits(Offer.of(worker)))
+    wanted = and_(is_ready(moment), eligible_for(WorkerCapacity.of(worker)))
     if worker.device != "gpu":
         return wanted
     free = min(1 if request.free_gpus is None else request.free_gpus, worker.slots - _slots_taken(session, worker))
@@ -177,7 +177,7 @@ def _handed_over(run: Run, spec: RunSpec, teacher: dict[str, Any], settings: Set
         attempt=run.attempt,
         spec=spec,
         lease_seconds=settings.lease_seconds,
-        folder=folder_of(run.id, run.attempt),
+        folder=attempt_folder(run.id, run.attempt),
         gpus=run.gpus,
         checkpoint=ArtifactRef(path=run.checkpoint_path) if run.checkpoint_path else None,
         **teacher,

@@ -16,7 +16,7 @@ NO_LABELS = ","
 
 
 @dataclass(frozen=True)
-class Offer:
+class WorkerCapacity:
     """What a worker has for runs.
 
     Attributes:
@@ -32,26 +32,26 @@ class Offer:
     draining: bool = False
 
     @classmethod
-    def of(cls, worker: Worker | Row[*tuple[Any, ...]]) -> Offer:
+    def of(cls, worker: Worker | Row[*tuple[Any, ...]]) -> WorkerCapacity:
         return cls(worker.device, worker.gpus, frozenset(worker.labels), worker.draining)
 
-    def could_take(self, device: str, gpus: int, labels: Collection[str]) -> bool:
+    def can_run(self, device: str, gpus: int, labels: Collection[str]) -> bool:
         """Whether it could ever take a run with these needs, once it has nothing else to do."""
         enough = gpus <= self.gpus if self.device == "gpu" else gpus == 1
         return device in ("any", self.device) and enough and self.labels.issuperset(labels)
 
 
-def as_column(labels: Iterable[str]) -> str:
+def encode_labels(labels: Iterable[str]) -> str:
     """Labels as ``Run.labels`` holds them: sorted, a comma before and behind each."""
     return "".join(f",{label}" for label in sorted(set(labels))) + ","
 
 
-def from_column(text: str) -> list[str]:
+def decode_labels(text: str) -> list[str]:
     """The inverse of ``as_column``."""
     return [label for label in text.split(",") if label]
 
 
-def suits(offer: Offer) -> ColumnElement[bool]:
+def eligible_for(offer: WorkerCapacity) -> ColumnElement[bool]:
     """Runs that such a worker could ever take: ``Offer.could_take`` as SQL."""
     # Each of the worker's labels is taken out of the run's; where a comma is left, none is missing. Both databases
     # know replace(); neither knows the other's operators on lists.
@@ -65,7 +65,7 @@ def suits(offer: Offer) -> ColumnElement[bool]:
     return and_(or_(Run.device == "any", Run.device == offer.device), enough, labelled)
 
 
-def ready(moment: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
+def is_ready(moment: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """Runs that wait for nothing but a worker."""
     return and_(Run.state == "queued", or_(Run.not_before.is_(None), Run.not_before <= moment))
 
@@ -73,9 +73,9 @@ def ready(moment: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
 _ONLINE = Prepared(select(Worker.device, Worker.gpus, Worker.labels, Worker.draining).where(Worker.state == "online"))
 
 
-def offers(connection: Connection) -> list[Offer]:
+def online_capacities(connection: Connection) -> list[WorkerCapacity]:
     """Of the workers that live, each kind once."""
-    return list(dict.fromkeys(map(Offer.of, _ONLINE.rows(connection, {}))))
+    return list(dict.fromkeys(map(WorkerCapacity.of, _ONLINE.rows(connection, {}))))
 
 
 class Needs(Protocol):
@@ -89,10 +89,10 @@ class Needs(Protocol):
     def labels(self) -> str: ...
 
 
-def what_is_missing(run: Needs, known: Sequence[Offer]) -> str:
+def explain_wait(run: Needs, known: Sequence[WorkerCapacity]) -> str:
     """Why no worker of those known will take a run, in words; empty where one will."""
-    labels = from_column(run.labels)
-    suitable = [offer for offer in known if offer.could_take(run.device, run.gpus, labels)]
+    labels = decode_labels(run.labels)
+    suitable = [offer for offer in known if offer.can_run(run.device, run.gpus, labels)]
     if any(not offer.draining for offer in suitable):
         return ""
     if run.gpus > 1:

@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session, defer
 
 from backend.db.models import Attempt, ExperimentRun, Run
 from backend.errors import conflict, not_found
-from backend.queue.teachers import inherit_priority, live_teacher, need_again, refuse_while_needed
+from backend.queue.teachers import inherit_priority, live_teacher, reactivate, refuse_if_students_wait
 from backend.settings import Settings
 from core.protocol.public import TERMINAL
 
 _UNSTARTED = frozenset({"waiting", "queued", "paused"})
-HELD = ("running", "cancelling")
+LEASED_STATES = ("running", "cancelling")
 """States in which a worker has the run."""
 
 
@@ -40,12 +40,12 @@ _LOCKING_ONE = _locking(Run.id == bindparam("wanted"))
 """Made once: every post of a training begins with it."""
 
 
-def lock(session: Session, which: ColumnElement[bool]) -> list[Run]:
+def lock_runs(session: Session, which: ColumnElement[bool]) -> list[Run]:
     """The runs that the condition selects, locked, teachers first, as they are now."""
     return list(session.scalars(_locking(which)))
 
 
-def lock_one(session: Session, run_id: str) -> Run:
+def lock_run(session: Session, run_id: str) -> Run:
     """One run, locked. Raises ApiError 404."""
     found = session.scalars(_LOCKING_ONE, {"wanted": run_id}).one_or_none()
     if found is None:
@@ -53,28 +53,28 @@ def lock_one(session: Session, run_id: str) -> Run:
     return found
 
 
-def lock_with_teacher(session: Session, run_id: str) -> tuple[Run, Run | None]:
+def lock_run_and_teacher(session: Session, run_id: str) -> tuple[Run, Run | None]:
     """One run and the teacher it refers to, both locked. Raises ApiError 404."""
     teacher_id = session.scalars(select(Run.teacher_run_id).where(Run.id == run_id)).one_or_none()
-    found = {run.id: run for run in lock(session, Run.id.in_([run_id, teacher_id] if teacher_id else [run_id]))}
+    found = {run.id: run for run in lock_runs(session, Run.id.in_([run_id, teacher_id] if teacher_id else [run_id]))}
     if run_id not in found:
         raise not_found("run", run_id)
     return found[run_id], found.get(teacher_id or "")
 
 
-def lock_experiment(session: Session, experiment_id: str) -> list[Run]:
+def lock_experiment_runs(session: Session, experiment_id: str) -> list[Run]:
     """The runs of an experiment that have not ended and the teachers they wait for, locked, teachers first."""
     linked = select(ExperimentRun.run_id).where(ExperimentRun.experiment_id == experiment_id)
     # A student that was retried may have moved to a teacher that another experiment has asked for.
     teachers = select(Run.teacher_run_id).where(Run.id.in_(linked), Run.teacher_run_id.is_not(None))
-    return lock(session, or_(Run.id.in_(linked), Run.id.in_(teachers)) & Run.state.not_in(TERMINAL))
+    return lock_runs(session, or_(Run.id.in_(linked), Run.id.in_(teachers)) & Run.state.not_in(TERMINAL))
 
 
-def cancel_one(session: Session, run_id: str, moment: datetime) -> None:
+def cancel_run(session: Session, run_id: str, moment: datetime) -> None:
     """Cancel one run. Raises ApiError 404, or 409 for a teacher that students wait for."""
-    run, teacher = lock_with_teacher(session, run_id)
+    run, teacher = lock_run_and_teacher(session, run_id)
     if run.role == "teacher" and run.state not in (*TERMINAL, "cancelling"):
-        refuse_while_needed(session, run)
+        refuse_if_students_wait(session, run)
     cancel(session, run, moment)
     if teacher is not None:
         inherit_priority(session, teacher)
@@ -83,14 +83,14 @@ def cancel_one(session: Session, run_id: str, moment: datetime) -> None:
 def cancel(session: Session, run: Run, moment: datetime) -> None:
     """Cancel a run that has not ended. One that a worker has is ``cancelling`` until the worker says it is gone."""
     if run.state in _UNSTARTED:
-        end(session, run, "cancelled", "", moment)
+        end_run(session, run, "cancelled", "", moment)
     elif run.state == "running":
         run.state, run.pausing = "cancelling", False
 
 
 def cancel_experiment(session: Session, experiment_id: str, moment: datetime) -> None:
     """Cancel what an experiment has left, but a teacher only where no student of another experiment needs it."""
-    runs = lock_experiment(session, experiment_id)
+    runs = lock_experiment_runs(session, experiment_id)
     for run in runs:
         if run.role == "student":
             cancel(session, run, moment)
@@ -109,7 +109,7 @@ def set_priority(session: Session, run_id: str, priority: int) -> None:
 
     Raises ApiError 404, or 409 for a run that has ended or a teacher that has its students' priority.
     """
-    run, teacher = lock_with_teacher(session, run_id)
+    run, teacher = lock_run_and_teacher(session, run_id)
     if run.state in TERMINAL:
         raise conflict(f"this run has {run.state}; a priority means nothing to it any more")
     run.priority = priority
@@ -123,7 +123,7 @@ def set_priority(session: Session, run_id: str, priority: int) -> None:
 
 def set_experiment_priority(session: Session, experiment_id: str, priority: int) -> None:
     """Change the priority of all runs of an experiment that have not ended; shared teachers inherit the highest."""
-    runs = lock_experiment(session, experiment_id)
+    runs = lock_experiment_runs(session, experiment_id)
     for run in runs:
         run.priority = priority
     for run in runs:
@@ -145,7 +145,7 @@ def retry(session: Session, run_id: str, moment: datetime) -> Run:
         # Meanwhile the same teacher may have been asked for again, under another id.
         teacher = live_teacher(session, teacher.fingerprint) or teacher
     wanted = [run_id, teacher.id] if teacher else [run_id]
-    run = next(row for row in lock(session, Run.id.in_(wanted)) if row.id == run_id)
+    run = next(row for row in lock_runs(session, Run.id.in_(wanted)) if row.id == run_id)
     if run.state == "succeeded":
         raise conflict("this run has succeeded; submit an experiment to train it again")
     if run.state == "cancelling":
@@ -162,14 +162,14 @@ def retry(session: Session, run_id: str, moment: datetime) -> Run:
         if teacher.state in ("failed", "cancelled"):
             _revive_teacher(session, teacher, moment)
         else:
-            need_again(teacher, moment)
+            reactivate(teacher, moment)
         if teacher.state != "succeeded":
             run.state, run.queued_at = "waiting", None
             inherit_priority(session, teacher)
     return run
 
 
-def end(session: Session, run: Run, state: str, reason: str, moment: datetime) -> None:
+def end_run(session: Session, run: Run, state: str, reason: str, moment: datetime) -> None:
     """The run has ended. Students that wait for it are queued, or fail with its reason."""
     run.state, run.reason, run.ended_at = state, reason, moment
     run.pausing = False
@@ -178,7 +178,9 @@ def end(session: Session, run: Run, state: str, reason: str, moment: datetime) -
         _tell_students(session, run, moment)
 
 
-def put_back(session: Session, run: Run, settings: Settings, reason: str, moment: datetime, *, wait: bool) -> None:
+def requeue_with_backoff(
+    session: Session, run: Run, settings: Settings, reason: str, moment: datetime, *, wait: bool
+) -> None:
     """The attempt ended for a reason that is not the training's own: queue the run again, with its checkpoint.
 
     After ``max_attempts`` such attempts in a row without a new checkpoint it fails with that reason instead. Each
@@ -186,21 +188,21 @@ def put_back(session: Session, run: Run, settings: Settings, reason: str, moment
     was being cancelled is cancelled by this, one that was to be paused is.
     """
     if run.state == "cancelling":
-        end(session, run, "cancelled", "", moment)
+        end_run(session, run, "cancelled", "", moment)
         return
     run.faults += 1
     if run.faults >= settings.max_attempts:
         text = f"{reason}; given up after {run.faults} attempts in a row without a new checkpoint"
-        end(session, run, "failed", text, moment)
+        end_run(session, run, "failed", text, moment)
         return
-    enqueue(run, reason, moment)
+    requeue(run, reason, moment)
     doublings = run.faults - (1 if wait else 2)
     if doublings >= 0:
         delay = min(settings.retry_delay_seconds * 2.0**doublings, settings.max_retry_delay_seconds)
         run.not_before = moment + timedelta(seconds=delay)
 
 
-def enqueue(run: Run, reason: str, moment: datetime) -> None:
+def requeue(run: Run, reason: str, moment: datetime) -> None:
     """Queue a run that a worker had, as nobody's fault; pause it where that was asked for."""
     _release(run)
     run.state = "paused" if run.pausing else "queued"
@@ -214,11 +216,11 @@ def close_attempt(session: Session, run: Run, outcome: str, reason: str, moment:
         attempt.outcome, attempt.reason, attempt.ended_at = outcome, reason, moment
 
 
-def take_away(session: Session, runs: Iterable[Run], settings: Settings, reason: str, moment: datetime) -> None:
+def requeue_lost(session: Session, runs: Iterable[Run], settings: Settings, reason: str, moment: datetime) -> None:
     """Put back runs whose worker has lost them: the first time at once, since a run is seldom why a worker is lost."""
     for run in runs:
         close_attempt(session, run, "lost", reason, moment)
-        put_back(session, run, settings, reason, moment, wait=False)
+        requeue_with_backoff(session, run, settings, reason, moment, wait=False)
 
 
 def _release(run: Run) -> None:

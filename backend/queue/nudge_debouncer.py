@@ -17,7 +17,7 @@ _log = structlog.get_logger(__name__)
 _PAUSE_SECONDS = 0.1
 
 
-class Waker:
+class NudgeDebouncer:
     """Counts what is ready and sends the nudges, apart from the requests that ask for it.
 
     A queue that is filled request by request would otherwise be counted anew by each of them.
@@ -29,7 +29,7 @@ class Waker:
         self._asked = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def wake(self) -> None:
+    def request(self) -> None:
         """Have what is committed by now be told, from any thread. What a stop loses, the reconciler repeats."""
         if self._loop is not None and not self._asked.is_set():  # else it has yet to look at what is ready
             self._loop.call_soon_threadsafe(self._asked.set)

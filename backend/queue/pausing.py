@@ -13,30 +13,30 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from backend.db.models import Run
-from backend.queue.lifecycle import lock_experiment, lock_with_teacher
-from backend.queue.teachers import need_again
+from backend.queue.lifecycle import lock_experiment_runs, lock_run_and_teacher
+from backend.queue.teachers import reactivate
 from core.protocol.public import TERMINAL
 
 
 def pause(session: Session, run_id: str) -> None:
     """Pause one run; nothing changes where it has ended or is being cancelled. Raises ApiError 404."""
-    run, _ = lock_with_teacher(session, run_id)
+    run, _ = lock_run_and_teacher(session, run_id)
     _pause(run)
 
 
 def resume(session: Session, run_id: str, moment: datetime) -> None:
     """Let one run go on, and its teacher with it; nothing changes where it is not paused. Raises ApiError 404."""
-    run, teacher = lock_with_teacher(session, run_id)
+    run, teacher = lock_run_and_teacher(session, run_id)
     if run.state != "paused" and not run.pausing:
         return
     if teacher is not None:
-        need_again(teacher, moment)
+        reactivate(teacher, moment)
     _resume(run, teacher, moment)
 
 
 def pause_experiment(session: Session, experiment_id: str) -> None:
     """Pause what an experiment has left, but a teacher only where no student of another experiment waits for it."""
-    runs = lock_experiment(session, experiment_id)
+    runs = lock_experiment_runs(session, experiment_id)
     for run in runs:
         if run.role == "student":
             _pause(run)
@@ -50,7 +50,7 @@ def pause_experiment(session: Session, experiment_id: str) -> None:
 
 def resume_experiment(session: Session, experiment_id: str, moment: datetime) -> None:
     """Let what was paused of an experiment go on."""
-    runs = lock_experiment(session, experiment_id)
+    runs = lock_experiment_runs(session, experiment_id)
     for run in runs:
         teacher = session.get(Run, run.teacher_run_id) if run.teacher_run_id else None
         _resume(run, teacher, moment)

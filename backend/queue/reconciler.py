@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from backend.db import Database, UtcDateTime, db_now, now
 from backend.db.models import IdempotencyKey, Run, Worker
 from backend.db.prepared import Prepared
-from backend.queue.eligibility import Offer, offers, ready, suits
-from backend.queue.lifecycle import HELD, lock, take_away
+from backend.queue.eligibility import WorkerCapacity, eligible_for, is_ready, online_capacities
+from backend.queue.lifecycle import LEASED_STATES, lock_runs, requeue_lost
 from backend.queue.nudge import Nudger
 from backend.settings import Settings
 
@@ -40,18 +40,20 @@ _SLOTS = Prepared(
         func.count().label("workers"),
         func.sum(Worker.slots).label("slots"),
         select(func.sum(Run.gpus))
-        .where(or_(*(Run.state == state for state in HELD)), Run.worker_id.in_(select(Worker.id).where(_TAKING)))
+        .where(
+            or_(*(Run.state == state for state in LEASED_STATES)), Run.worker_id.in_(select(Worker.id).where(_TAKING))
+        )
         .scalar_subquery()
         .label("held"),
     ).where(_TAKING)
 )
 
-LEASE_RAN_OUT = "its worker fell silent and the lease ran out"
+LEASE_EXPIRED = "its worker fell silent and the lease ran out"
 """Reason of an attempt that was taken away for it."""
 
 
 @dataclass(frozen=True)
-class Reconciled:
+class ReconcileResult:
     """What one pass did.
 
     Attributes:
@@ -78,7 +80,7 @@ class Reconciler:
         self._began: float | None = None
         self._last: tuple[datetime, float] | None = None
 
-    def run_once(self) -> Reconciled:
+    def run_once(self) -> ReconcileResult:
         """One pass. No run is taken away before one lease has passed since the first, or since the clock has jumped.
 
         While the backend was down no worker could renew a lease, so leases that ran out then mean nothing; nor do
@@ -107,7 +109,7 @@ class Reconciler:
             kept = timedelta(hours=self._settings.idempotency_hours)
             session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < moment - kept))
         self._nudger.prune()
-        return Reconciled(requeued, offline, send_nudges(self._database, self._nudger))
+        return ReconcileResult(requeued, offline, send_nudges(self._database, self._nudger))
 
     def _jump(self, moment: datetime, beat: float) -> float:
         """Seconds that the database's clock has gone more than ours since the pass before; 0 for what is no jump."""
@@ -122,11 +124,11 @@ class Reconciler:
         settings = self._settings
         with self._database.write() as session:
             lease = now(session) + timedelta(seconds=settings.lease_seconds)
-            for run in lock(session, Run.state.in_(HELD) & (Run.lease_expires_at > lease)):
+            for run in lock_runs(session, Run.state.in_(LEASED_STATES) & (Run.lease_expires_at > lease)):
                 run.lease_expires_at = lease
         with self._database.write() as session:
             delay = now(session) + timedelta(seconds=settings.max_retry_delay_seconds)
-            for run in lock(session, (Run.state == "queued") & (Run.not_before > delay)):
+            for run in lock_runs(session, (Run.state == "queued") & (Run.not_before > delay)):
                 run.not_before = delay
         with self._database.write() as session:
             late = update(Worker).where(Worker.last_heartbeat > db_now()).values(last_heartbeat=db_now())
@@ -161,7 +163,7 @@ def send_nudges(database: Database, nudger: Nudger) -> int:
 
 
 def _wanted_nudges(connection: Connection) -> int:
-    known = tuple(offer for offer in offers(connection) if not offer.draining)
+    known = tuple(offer for offer in online_capacities(connection) if not offer.draining)
     if not known:
         return 0
     ((workers, slots, held),) = _SLOTS.rows(connection, {})
@@ -173,16 +175,16 @@ def _wanted_nudges(connection: Connection) -> int:
 
 
 @lru_cache(64)
-def _fitting(known: tuple[Offer, ...]) -> Prepared:
+def _fitting(known: tuple[WorkerCapacity, ...]) -> Prepared:
     """Runs that one of the workers known could take, ``most`` of them: the queue may be long."""
     moment, most = bindparam("moment", type_=UtcDateTime()), bindparam("most", type_=Integer())
-    return Prepared(select(Run.id).where(ready(moment), or_(*map(suits, known))).limit(most))
+    return Prepared(select(Run.id).where(is_ready(moment), or_(*map(eligible_for, known))).limit(most))
 
 
 def _requeue_expired(session: Session, settings: Settings) -> int:
     moment = now(session)
-    expired = lock(session, Run.state.in_(HELD) & (Run.lease_expires_at < moment))
-    take_away(session, expired, settings, LEASE_RAN_OUT, moment)
+    expired = lock_runs(session, Run.state.in_(LEASED_STATES) & (Run.lease_expires_at < moment))
+    requeue_lost(session, expired, settings, LEASE_EXPIRED, moment)
     return len(expired)
 
 

@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session, aliased, defer
 
 from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricName, Run
 from backend.errors import conflict
-from backend.metrics.point_store import KNOWN, decode
-from backend.queue.eligibility import offers, what_is_missing
+from backend.metrics.point_store import HAS_VALUE, decode
+from backend.queue.eligibility import explain_wait, online_capacities
 from core.protocol.public import TERMINAL, TeacherInfo
 
-LIVE = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
+LIVE_TEACHER = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
 """A teacher that is trained or will be."""
 _NAMED = 5
 _MOST_LISTED = 1000
@@ -25,13 +25,13 @@ _TOP1 = "test/top1"
 
 def live_teacher(session: Session, fingerprint: str, *, lock: bool = False) -> Run | None:
     """The teacher of that fingerprint that is trained or will be; there is at most one."""
-    query = select(Run).where(LIVE, Run.fingerprint == fingerprint)
+    query = select(Run).where(LIVE_TEACHER, Run.fingerprint == fingerprint)
     if lock:
         query = query.with_for_update().execution_options(populate_existing=True)
     return session.scalars(query).one_or_none()
 
 
-def need_again(teacher: Run, moment: datetime) -> None:
+def reactivate(teacher: Run, moment: datetime) -> None:
     """A student has come that needs this teacher: it goes on where it was paused or being cancelled."""
     teacher.pausing = False
     if teacher.state == "paused":
@@ -51,7 +51,7 @@ def inherit_priority(session: Session, teacher: Run) -> None:
         teacher.priority = highest
 
 
-def refuse_while_needed(session: Session, teacher: Run) -> None:
+def refuse_if_students_wait(session: Session, teacher: Run) -> None:
     """Raises ApiError 409 that says who waits for the teacher, where anybody does."""
     query = (
         select(Experiment.name, func.count())
@@ -70,7 +70,7 @@ def refuse_while_needed(session: Session, teacher: Run) -> None:
     raise conflict(f"{total} run(s) wait for this teacher: {named}{more}; cancel those, or their experiments, first")
 
 
-def listed(session: Session) -> list[TeacherInfo]:
+def list_teachers(session: Session) -> list[TeacherInfo]:
     """The newest thousand, newest first, with what they were made of and who uses them."""
     latest, name, used, student = MetricLatest, MetricName, ExperimentRun, aliased(Run)
     students = select(func.count()).where(student.teacher_run_id == Run.id).correlate(Run).scalar_subquery()
@@ -88,13 +88,13 @@ def listed(session: Session) -> list[TeacherInfo]:
             source.label("source"),
             fine_tune.label("fine_tune"),
         )
-        .outerjoin(latest, and_(latest.run_id == Run.id, latest.name_id == top1, KNOWN))
+        .outerjoin(latest, and_(latest.run_id == Run.id, latest.name_id == top1, HAS_VALUE))
         .where(Run.role == "teacher")
         .order_by(Run.id.desc())
         .limit(_MOST_LISTED)
         .options(defer(Run.spec), defer(Run.environment), defer(Run.log_tail))
     )
-    known = offers(session.connection())
+    known = online_capacities(session.connection())
     return [
         TeacherInfo(
             run_id=run.id,
@@ -103,7 +103,7 @@ def listed(session: Session) -> list[TeacherInfo]:
             dataset=run.dataset,
             seed=run.seed,
             state=run.state,
-            reason="; ".join(filter(None, (run.reason, what_is_missing(run, known) if run.state == "queued" else ""))),
+            reason="; ".join(filter(None, (run.reason, explain_wait(run, known) if run.state == "queued" else ""))),
             epoch=run.epoch,
             total_epochs=run.total_epochs,
             created_at=run.created_at,

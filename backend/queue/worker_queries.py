@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from backend.db.models import Experiment, Run
 from backend.db.models import Worker as Row
-from backend.queue.lifecycle import HELD
+from backend.queue.lifecycle import LEASED_STATES
 from core.protocol.public import Worker, WorkerRun
 
 
-def workers(session: Session) -> list[Worker]:
+def list_workers(session: Session) -> list[Worker]:
     """Every worker that has ever registered, by name, those online first."""
     running = _running(session)
     rows = session.scalars(select(Row).order_by(Row.state.desc(), Row.name, Row.id))
@@ -34,7 +34,7 @@ def _running(session: Session) -> dict[str, list[WorkerRun]]:
             Run.total_epochs,
         )
         .outerjoin(Experiment, Experiment.id == Run.experiment_id)
-        .where(Run.state.in_(HELD))
+        .where(Run.state.in_(LEASED_STATES))
         .order_by(Run.id)
     )
     found: dict[str, list[WorkerRun]] = defaultdict(list)

@@ -12,8 +12,8 @@ from backend.db.models import Run, Worker
 from backend.db.serialized import Turn, take_turn
 from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, not_found
-from backend.queue.claim import count_eligible, find_worker
-from backend.queue.lifecycle import HELD, lock, take_away
+from backend.queue.claim import count_eligible, lock_worker
+from backend.queue.lifecycle import LEASED_STATES, lock_runs, requeue_lost
 from backend.settings import Settings
 from backend.tokens import Principal, refuse_other
 from core.protocol.worker import Heartbeat, HeartbeatReply, Order, Registered, Registration
@@ -49,14 +49,14 @@ def register(session: Session, registration: Registration, principal: Principal,
         refuse_other(session.connection(), worker.token_id, principal)
         for name, value in values.items():
             setattr(worker, name, value)
-        held = lock(session, (Run.worker_id == worker.id) & Run.state.in_(HELD))
-        take_away(session, held, settings, f"worker {worker.name} was restarted", moment)
+        held = lock_runs(session, (Run.worker_id == worker.id) & Run.state.in_(LEASED_STATES))
+        requeue_lost(session, held, settings, f"worker {worker.name} was restarted", moment)
     return Registered(heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
 
 
 def heartbeat(session: Session, worker_id: str, beat: Heartbeat, settings: Settings) -> HeartbeatReply:
     """Renew the leases of the runs that are still this worker's, and say what to do with each run it named."""
-    worker = find_worker(session, worker_id)
+    worker = lock_worker(session, worker_id)
     moment = now(session)
     worker.last_heartbeat = moment
     worker.state = "online"
@@ -65,11 +65,16 @@ def heartbeat(session: Session, worker_id: str, beat: Heartbeat, settings: Setti
         "problems": beat.problems,
     }
     named = [holding.run_id for holding in beat.holding]
-    runs = {run.id: run for run in lock(session, Run.id.in_(named))} if named else {}
+    runs = {run.id: run for run in lock_runs(session, Run.id.in_(named))} if named else {}
     orders: list[Order] = []
     for holding in beat.holding:
         run = runs.get(holding.run_id)
-        if run is None or run.worker_id != worker_id or run.attempt != holding.attempt or run.state not in HELD:
+        if (
+            run is None
+            or run.worker_id != worker_id
+            or run.attempt != holding.attempt
+            or run.state not in LEASED_STATES
+        ):
             orders.append(Order(run_id=holding.run_id, attempt=holding.attempt, order="lost"))
             continue
         run.lease_expires_at = moment + timedelta(seconds=settings.lease_seconds)

@@ -15,8 +15,8 @@ from backend.db.models import Attempt, Run, Worker
 from backend.db.prepared import Prepared
 from backend.errors import ApiError, conflict, invalid, not_found
 from backend.metrics import log_store, point_store
-from backend.queue.claim import folder_of
-from backend.queue.lifecycle import HELD, close_attempt, end, enqueue, lock_one, put_back
+from backend.queue.claim import attempt_folder
+from backend.queue.lifecycle import LEASED_STATES, close_attempt, end_run, lock_run, requeue, requeue_with_backoff
 from backend.settings import Settings
 from backend.tokens import Principal, refuse_other
 from common.terminal import printable
@@ -47,7 +47,7 @@ _HEARD = Prepared(
 )
 
 
-def take_events(connection: Connection, worker_id: str, run_id: str, batch: EventBatch, principal: Principal) -> int:
+def ingest_events(connection: Connection, worker_id: str, run_id: str, batch: EventBatch, principal: Principal) -> int:
     """Take in a batch; returns the last seq taken for the attempt.
 
     Records that were taken before are passed over. After a gap nothing is taken: the answer tells the worker from
@@ -72,7 +72,7 @@ def take_events(connection: Connection, worker_id: str, run_id: str, batch: Even
     of_run: dict[str, Any] = {"checkpoint_step": standing.checkpoint_step}
     of_attempt: dict[str, Any] = {"accepted_seq": seq}
     for record in fresh:
-        _apply(of_run, of_attempt, record, folder_of(run_id, batch.attempt))
+        _apply(of_run, of_attempt, record, attempt_folder(run_id, batch.attempt))
     of_run["ingest"] = point_store.insert(connection, run_id, standing.ingest, fresh)
     if any(isinstance(record.event, Started) for record in fresh):
         point_store.rewind(connection, run_id, of_run["step"])
@@ -82,12 +82,12 @@ def take_events(connection: Connection, worker_id: str, run_id: str, batch: Even
     return seq
 
 
-def take_outcome(session: Session, worker_id: str, run_id: str, outcome: Outcome, settings: Settings) -> None:
+def record_outcome(session: Session, worker_id: str, run_id: str, outcome: Outcome, settings: Settings) -> None:
     """The attempt has ended. The same again changes nothing.
 
     Raises ApiError 404, 409 where the run is no longer this attempt's, or 422 where weights are missing or misplaced.
     """
-    run = lock_one(session, run_id)
+    run = lock_run(session, run_id)
     attempt = session.get(Attempt, (run_id, outcome.attempt))
     if attempt is not None and attempt.worker_id == worker_id and attempt.outcome == outcome.outcome:
         return
@@ -99,26 +99,26 @@ def take_outcome(session: Session, worker_id: str, run_id: str, outcome: Outcome
     close_attempt(session, run, outcome.outcome, reason, moment)
     if outcome.outcome == "succeeded":
         run.step, run.epoch = run.total_steps or run.step, float(run.total_epochs)
-        end(session, run, "succeeded", "", moment)
+        end_run(session, run, "succeeded", "", moment)
     elif outcome.outcome == "failed":
         run.log_tail = outcome.log_tail
-        end(session, run, "cancelled" if run.state == "cancelling" else "failed", reason, moment)
+        end_run(session, run, "cancelled" if run.state == "cancelling" else "failed", reason, moment)
     elif outcome.outcome == "cancelled":
         _cancelled(session, run, reason, moment)
     else:
         run.log_tail = outcome.log_tail
         if not outcome.fault and run.state == "running":
-            enqueue(run, reason, moment)
+            requeue(run, reason, moment)
         else:
-            put_back(session, run, settings, reason or "interrupted", moment, wait=True)
+            requeue_with_backoff(session, run, settings, reason or "interrupted", moment, wait=True)
 
 
 def _cancelled(session: Session, run: Run, reason: str, moment: datetime) -> None:
     if run.state == "cancelling":
-        end(session, run, "cancelled", reason, moment)
+        end_run(session, run, "cancelled", reason, moment)
         return
     # It was cancelled and then, before the worker was done with it, needed again.
-    enqueue(run, "", moment)
+    requeue(run, "", moment)
 
 
 class _Holder(Protocol):
@@ -132,7 +132,7 @@ class _Holder(Protocol):
 
 def _fence(run: _Holder, number: int | None, worker_id: str) -> None:
     """Raises ApiError 409 where that attempt (None: there is no such one) is not the run's, in that worker's hands."""
-    if run.state not in HELD or run.worker_id != worker_id or run.attempt != number:
+    if run.state not in LEASED_STATES or run.worker_id != worker_id or run.attempt != number:
         raise conflict(f"run {run.id} is no longer this attempt's: it is {run.state}, attempt {run.attempt}")
 
 
@@ -162,7 +162,7 @@ def _accept_weights(run: Run, outcome: Outcome) -> None:
     weights = outcome.weights
     if weights is None:
         raise invalid("a run that succeeded has weights", ProblemField(path="weights", message="missing"))
-    folder = folder_of(run.id, run.attempt) + "/"
+    folder = attempt_folder(run.id, run.attempt) + "/"
     if not weights.path.startswith(folder):
         message = f"must be in {folder}"
         raise invalid(f"weights: {message}", ProblemField(path="weights.path", message=message))

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.api.boundary import BoundedRoute
-from backend.api.dependencies import DatabaseDep, SettingsDep, WakerDep, WorkerDep
+from backend.api.dependencies import DatabaseDep, NudgesDep, SettingsDep, WorkerDep
 from backend.api.openapi import EVENTS_BODY
 from backend.api.request_bodies import RawDep, parsed
 from backend.api.short_way import short_way
@@ -57,12 +57,12 @@ def register(
     principal: WorkerDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    waker: WakerDep,
+    nudges: NudgesDep,
 ) -> Registered:
     """Enter a worker. Runs that it holds from an earlier life go back to the queue at once."""
     with database.write() as session:
         answer = worker_registry.register(session, registration, principal, settings)
-    waker.wake()
+    nudges.request()
     return answer
 
 
@@ -93,7 +93,7 @@ def events(worker_id: Id, principal: WorkerDep, run_id: Id, body: RawDep, databa
     """Report what the training said. 409: the run is no longer this attempt's, and its process is to be ended."""
     batch = parsed(EventBatch, body)
     with database.writing() as connection:
-        reply = EventReply(accepted_seq=worker_reports.take_events(connection, worker_id, run_id, batch, principal))
+        reply = EventReply(accepted_seq=worker_reports.ingest_events(connection, worker_id, run_id, batch, principal))
     return Response(reply.model_dump_json(), media_type="application/json")  # the framework would validate it again
 
 
@@ -123,9 +123,9 @@ def finish(
     outcome: Outcome,
     database: DatabaseDep,
     settings: SettingsDep,
-    waker: WakerDep,
+    nudges: NudgesDep,
 ) -> None:
     """The attempt has ended. The same again changes nothing; 409 where the run is no longer this attempt's."""
     with _speaking_for(worker_id, principal, database) as session:
-        worker_reports.take_outcome(session, worker_id, run_id, outcome, settings)
-    waker.wake()
+        worker_reports.record_outcome(session, worker_id, run_id, outcome, settings)
+    nudges.request()

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.db import Database, models, now
-from backend.queue.reconciler import LEASE_RAN_OUT
+from backend.queue.reconciler import LEASE_EXPIRED
 from core.catalog import METHODS
 from core.protocol.public import Catalog, TeacherList, WorkerList
 from core.specs import parse_experiment
@@ -83,7 +83,7 @@ def test_prometheus_reads_the_database(database: Database, api: TestClient) -> N
         moment = now(session)
         for run in session.query(models.Run):
             run.queued_at = moment - timedelta(seconds=100)
-        ends = (("lost", LEASE_RAN_OUT), ("lost", "worker b was restarted"), ("succeeded", ""))
+        ends = (("lost", LEASE_EXPIRED), ("lost", "worker b was restarted"), ("succeeded", ""))
         for number, (outcome, reason) in enumerate(ends, 1):
             session.add(
                 models.Attempt(
