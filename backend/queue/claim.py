@@ -175,7 +175,7 @@ def _handed_over(run: Run, spec: RunSpec, teacher: dict[str, Any], settings: Set
     return Claim(
         run_id=run.id,
         attempt=run.attempt,
-        spec=spec,
+        spec=spec.model_dump(mode="json"),
         lease_seconds=settings.lease_seconds,
         folder=attempt_folder(run.id, run.attempt),
         gpus=run.gpus,
@@ -190,5 +190,5 @@ def _teacher(session: Session, run: Run) -> dict[str, Any]:
     teacher = session.get_one(Run, run.teacher_run_id)
     return {
         "teacher": ArtifactRef(path=teacher.weights_path, sha256=teacher.weights_sha256),
-        "teacher_spec": RunSpec.model_validate(teacher.spec),
+        "teacher_spec": RunSpec.model_validate(teacher.spec).model_dump(mode="json"),
     }
