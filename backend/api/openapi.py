@@ -100,7 +100,7 @@ _BODIES: dict[str, dict[str, Any]] = {
     "Registration": {"worker_id": "node-1-0123", "name": "node-1", "host": "node-1", "slots": 2, "device": "gpu"},
     "Heartbeat": {"holding": [{"run_id": "06h0c81ndwa9x6sd", "attempt": 1}]},
     "ClaimRequest": {"key": "0123456789", "free_gpus": 1},
-    "Outcome": {"attempt": 1, "outcome": "interrupted", "reason": "the worker was told to leave", "fault": False},
+    "Outcome": {"attempt": 1, "outcome": "interrupted", "reason": "the worker is shutting down", "fault": False},
 }
 """Examples of request bodies, by the name of their schema."""
 _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")

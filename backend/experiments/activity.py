@@ -32,12 +32,12 @@ def activity(session: Session, hours: float) -> Activity:
     Args:
         hours: how far back what has failed is looked for.
     """
-    moment = now(session)
-    since = moment - timedelta(hours=hours)
-    waiting, waiting_groups = _waiting(session, moment)
+    timestamp = now(session)
+    since = timestamp - timedelta(hours=hours)
+    waiting, waiting_groups = _waiting(session, timestamp)
     failed, failed_groups, failed_runs = _failed(session, since)
     return Activity(
-        time=moment,
+        time=timestamp,
         counts=_counts(session),
         running=_running(session),
         waiting=waiting,
@@ -86,7 +86,7 @@ def _seconds_a_step(session: Session, run_ids: Sequence[str]) -> dict[str, float
     return {run_id: elapsed / step for run_id, elapsed, step in rows if step > 0 and math.isfinite(elapsed)}
 
 
-def _waiting(session: Session, moment: datetime) -> tuple[list[WaitingRuns], int]:
+def _waiting(session: Session, timestamp: datetime) -> tuple[list[WaitingRuns], int]:
     """The groups to show, and how many there are."""
     one = (
         select(
@@ -96,7 +96,7 @@ def _waiting(session: Session, moment: datetime) -> tuple[list[WaitingRuns], int
             Run.device,
             Run.gpus,
             Run.labels,
-            func.coalesce(Run.not_before > moment, false()).label("held_back"),
+            func.coalesce(Run.not_before > timestamp, false()).label("held_back"),
             # A queued run may say why it was put back; what others say is said by the group.
             case((Run.state == "queued", Run.reason), else_="").label("reason"),
             Run.priority,

@@ -47,20 +47,20 @@ def create(
     Raises:
         ApiError: 422 with the path of every name that is taken, also by another one of the specs.
     """
-    moment = now(connection)
+    timestamp = now(connection)
     ids = new_ids(len(specs))
-    shared = {"created_at": moment, "submitted_by": submitted_by, "sweep": sweep}
+    shared = {"created_at": timestamp, "submitted_by": submitted_by, "sweep": sweep}
     _insert_experiments(connection, ids, specs, shared, webhook)
     planned: list[tuple[str, PlannedRun, dict[str, Any]]] = []
     for experiment_id, (_, spec) in zip(ids, specs, strict=True):
         plan = spec.plan()
-        planned += [(experiment_id, run, _row(run, "", experiment_id, spec, moment)) for run in plan]
+        planned += [(experiment_id, run, _row(run, "", experiment_id, spec, timestamp)) for run in plan]
     for (_, _, row), run_id in zip(planned, new_ids(len(planned)), strict=True):
         row["id"] = run_id
     wanted = [row for _, _, row in planned if row["role"] == "teacher"]
     if wanted:
         with objects(connection) as session:
-            teachers = _share_teachers(session, wanted, moment)
+            teachers = _share_teachers(session, wanted, timestamp)
             _insert_runs(connection, planned, teachers)
             for teacher in teachers.values():
                 inherit_priority(session, teacher)
@@ -187,7 +187,7 @@ def warnings_as_fields(problems: list[Problem]) -> list[ProblemField]:
 
 
 def _row(
-    planned: PlannedRun, run_id: str, experiment_id: str, spec: ExperimentSpec, moment: datetime
+    planned: PlannedRun, run_id: str, experiment_id: str, spec: ExperimentSpec, timestamp: datetime
 ) -> dict[str, Any]:
     run = planned.spec
     return {
@@ -208,12 +208,12 @@ def _row(
         "labels": encode_labels(spec.resources.labels),
         "teacher_run_id": None,
         "total_epochs": run.training.epochs,
-        "queued_at": moment,
-        "created_at": moment,
+        "queued_at": timestamp,
+        "created_at": timestamp,
     }
 
 
-def _share_teachers(session: Session, rows: Sequence[dict[str, Any]], moment: datetime) -> dict[str, Run]:
+def _share_teachers(session: Session, rows: Sequence[dict[str, Any]], timestamp: datetime) -> dict[str, Run]:
     """The live teacher of each fingerprint, locked, in the order of the fingerprints: two requests that share several
     then never wait for each other."""
     wanted: dict[str, dict[str, Any]] = {}
@@ -223,7 +223,7 @@ def _share_teachers(session: Session, rows: Sequence[dict[str, Any]], moment: da
         known["device"] = _either(known["device"], row["device"])
         known["labels"] = _common(known["labels"], row["labels"])
         known["gpus"] = min(known["gpus"], row["gpus"])
-    return {fingerprint: _share_teacher(session, wanted[fingerprint], moment) for fingerprint in sorted(wanted)}
+    return {fingerprint: _share_teacher(session, wanted[fingerprint], timestamp) for fingerprint in sorted(wanted)}
 
 
 def _either(device: str, other: str) -> str:
@@ -236,7 +236,7 @@ def _common(labels: str, other: str) -> str:
     return encode_labels(set(decode_labels(labels)).intersection(decode_labels(other)))
 
 
-def _share_teacher(session: Session, row: dict[str, Any], moment: datetime) -> Run:
+def _share_teacher(session: Session, row: dict[str, Any], timestamp: datetime) -> Run:
     """The live teacher like this one, locked; made where there is none."""
     teacher: Run | None = None
     while teacher is None:  # between the two statements it may fail, and then ours can be inserted
@@ -246,6 +246,6 @@ def _share_teacher(session: Session, row: dict[str, Any], moment: datetime) -> R
     teacher.labels = _common(teacher.labels, row["labels"])
     if teacher.attempt == 0:  # how many GPUs share a batch is not changed under way
         teacher.gpus = min(teacher.gpus, row["gpus"])
-    reactivate(teacher, moment)
+    reactivate(teacher, timestamp)
     session.flush()
     return teacher

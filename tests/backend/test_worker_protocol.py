@@ -213,9 +213,9 @@ def test_an_interrupted_run_goes_back_with_its_checkpoint(make_lab: Callable[...
     lab.submit(plain())
     first = lab.claim()
     lab.events(first, started(1), checkpoint(2, 10))
-    lab.finish(first, "interrupted", reason="the worker was told to leave")
+    lab.finish(first, "interrupted", reason="the worker is shutting down")
     run = lab.run(first["run_id"])
-    assert (run["state"], run["reason"]) == ("queued", "the worker was told to leave")
+    assert (run["state"], run["reason"]) == ("queued", "the worker is shutting down")
     assert run["step"] == 0
     second = lab.claim()
     assert (second["run_id"], second["attempt"]) == (first["run_id"], 2)
@@ -289,7 +289,7 @@ def test_a_worker_that_had_to_leave_is_nobodys_fault(make_lab: Callable[..., Lab
     lab.register()
     lab.submit(plain())
     for _ in range(4):
-        lab.finish(lab.claim(), "interrupted", reason="the worker was told to leave", fault=False)
+        lab.finish(lab.claim(), "interrupted", reason="the worker is shutting down", fault=False)
 
 
 def test_an_interrupted_run_waits_longer_each_time(make_lab: Callable[..., Lab]) -> None:

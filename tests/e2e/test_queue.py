@@ -160,7 +160,7 @@ def test_a_worker_told_to_stop_hands_its_run_back_with_a_checkpoint(lab: Lab) ->
     assert worker.daemon.send(signal.SIGTERM, 3.0)
     run = lab.until(run_id, "succeeded")
     assert [attempt.outcome for attempt in run.attempts][:1] == ["interrupted"]
-    assert run.attempts[0].reason == "the worker was told to leave"
+    assert run.attempts[0].reason == "the worker is shutting down"
 
 
 def test_a_worker_that_is_cut_off_ends_its_training_before_another_starts_it(lab: Lab) -> None:
