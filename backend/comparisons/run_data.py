@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.db import chunked, models
-from backend.metrics.point_store import decode, finite
+from backend.metrics.point_store import decode, replace_nonfinite
 from core.events import IMAGES_KEY, ranks_in
 from core.protocol.base import TERMINAL, RunState
 from core.specs.labels import misnaming
@@ -115,8 +115,8 @@ class Curve:
 
     def best(self) -> int | None:
         """Index of the greatest finite value, the earliest of equal ones; None where there is none."""
-        finite = [index for index, value in enumerate(self.value) if math.isfinite(value)]
-        return max(finite, key=self.value.__getitem__) if finite else None
+        replace_nonfinite = [index for index, value in enumerate(self.value) if math.isfinite(value)]
+        return max(replace_nonfinite, key=self.value.__getitem__) if replace_nonfinite else None
 
     def at_step(self, step: int) -> float | None:
         return self.value[self.step.index(step)] if step in self.step else None
@@ -287,7 +287,7 @@ def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None
         if names is not None:
             query = query.where(name.name.in_(names))
         for run_id, metric, epoch, value, kind in session.execute(query):
-            (shown,) = finite([epoch])
+            (shown,) = replace_nonfinite([epoch])
             found.setdefault(run_id, {})[metric] = Latest(shown, decode(value, kind))
     return found
 

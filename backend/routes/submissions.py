@@ -183,7 +183,7 @@ def preview_sweep(body: BodyDep, session: SessionDep, settings: SettingsDep) -> 
     specs = expand(parsed, check_client_waits)
     refuse_webhooks([("", spec) for spec in specs], settings)
     stored = [spec for _, spec in uploads.resolve_uploads(session.connection(), [("", spec) for spec in specs])]
-    teachers, count, new = planned_teachers.plan_teachers(session, stored, planned_teachers.MOST_SHOWN)
+    teachers, count, new = planned_teachers.plan_teachers(session, stored, planned_teachers.MAX_PREVIEWED)
     taken = planning.existing_names(session, [spec.name for spec in specs])
     found = [problem for spec in specs for problem in _warnings(spec)]
     warnings = {

@@ -50,7 +50,7 @@ def test_what_waits_is_told_in_groups_with_what_it_waits_for(lab: Lab) -> None:
         ("gpu", "queued"): (4, "waits for a GPU worker; none is online"),
         ("taught", "queued"): (1, "waits for a worker; none is online"),
         ("taught", "waiting"): (6, "waits for its teacher resnet8, which is queued"),
-        ("held", "paused"): (2, "paused until somebody resumes it"),
+        ("held", "paused"): (2, "paused until it is resumed"),
     }
     assert found["waiting"][0]["experiment"] == "gpu", "the highest priority first"
     assert found["waiting_groups"] == 4

@@ -64,7 +64,7 @@ def test_a_name_that_is_given_twice_is_told_from_one_that_is_taken(lab: Lab) -> 
     lab.submit(plain("taken"))
     answer = lab.admin.post(BULK, json={"experiments": [plain("a"), plain("a"), plain("taken")]})
     assert [error["message"] for error in answer.json()["errors"]] == [
-        "'a' is given twice in this request",
+        "'a' is used twice in this request",
         "an experiment named 'taken' exists already",
     ]
 

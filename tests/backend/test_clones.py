@@ -107,7 +107,7 @@ def test_a_clone_trains_another_teacher_where_that_is_asked_for(lab: Lab) -> Non
 def test_the_preview_says_which_teacher_is_used_or_why_another_is_made(lab: Lab) -> None:
     none = _preview(lab, spec("x"))["teacher"]
     assert none["run_id"] is None
-    assert "there is none on digits yet" in none["sentence"]
+    assert "there is no teacher on digits yet" in none["sentence"]
     first = lab.submit(spec("first"))
     used = _preview(lab, spec("x", seeds=[5]))["teacher"]
     assert (used["run_id"], used["state"], used["differences"]) == (_teacher(first), "queued", [])
@@ -184,7 +184,7 @@ def test_the_preview_of_a_sweep_counts_its_teachers(lab: Lab) -> None:
     each = shown(experiment=experiment | {"training": {}})
     assert (each["teacher_count"], each["new_teachers"]) == (3, 3)
     (said,) = [item["message"] for item in each["warnings"] if item["path"] == "teacher.training"]
-    assert "3 different trainings of theirs make 3 teachers" in said
+    assert "3 different trainings need 3 teachers" in said
     lab.submit(spec("first"))
     assert shown()["new_teachers"] == 0
     made = lab.admin.post(SWEEPS, json=body).json()

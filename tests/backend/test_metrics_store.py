@@ -21,7 +21,7 @@ def _read(
 ) -> MetricsReply:
     with database.read() as session:
         run = session.get_one(models.Run, run_id)
-        return point_store.reply(session, run, names, since, max_points)
+        return point_store.metrics_reply(session, run, names, since, max_points)
 
 
 def _points(reply: MetricsReply) -> dict[str, dict[int, float]]:

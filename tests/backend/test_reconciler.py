@@ -118,7 +118,7 @@ def test_a_run_that_loses_workers_again_and_again_waits_and_is_set_aside(lab: La
         lab.register()  # it has killed its worker, which is started again
     run = lab.run(run_id)
     assert (run["state"], run["attempt"]) == ("failed", 5)
-    assert run["reason"].endswith("was restarted; given up after 5 attempts in a row without a new checkpoint")
+    assert run["reason"].endswith("was restarted; failed after 5 attempts in a row without a new checkpoint")
     assert lab.try_claim() is None
 
 

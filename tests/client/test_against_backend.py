@@ -141,7 +141,7 @@ def test_the_command_line(url: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     clone = json.loads(said("clone", "s seed=0", "--name", "c", "--set", "seeds=5..6", "--json"))
     assert clone["spec"]["seeds"] == [5, 6]
     longer = said("clone", "s seed=0", "--set", "training.epochs=9", "--dry-run")
-    assert "it is used as it is, and none is trained" in " ".join(longer.split())
+    assert "it is used as it is, and no teacher is trained" in " ".join(longer.split())
     assert "the teacher is there: run" in said("clone", "s seed=0", "--name", "longer", "--set", "training.epochs=9")
     other = ("--set", "training.epochs=9", "--set", "teacher.training=null")
     assert "training.epochs (9 here, " in " ".join(said("clone", "s seed=0", *other, "--dry-run").split())
