@@ -18,7 +18,7 @@ def activity(lab: Lab, **query: Any) -> Json:
     return found
 
 
-def test_nothing_goes_on_at_first(lab: Lab) -> None:
+def test_no_activity_at_first(lab: Lab) -> None:
     found = activity(lab)
     assert sum(found["counts"].values()) == 0
     parts = ("running", "waiting", "failed", "workers", "compared")
@@ -26,7 +26,7 @@ def test_nothing_goes_on_at_first(lab: Lab) -> None:
     assert (found["waiting_groups"], found["failed_groups"], found["failed_runs"]) == (0, 0, 0)
 
 
-def test_what_runs_says_how_long_it_will_take(lab: Lab) -> None:
+def test_running_runs_have_a_remaining_time(lab: Lab) -> None:
     lab.register()
     lab.submit(plain("one"))
     claim = lab.claim()
@@ -39,7 +39,7 @@ def test_what_runs_says_how_long_it_will_take(lab: Lab) -> None:
     assert activity(lab)["workers"][0]["running"] == [claim["run_id"]]
 
 
-def test_what_waits_is_told_in_groups_with_what_it_waits_for(lab: Lab) -> None:
+def test_waiting_runs_are_grouped_by_reason(lab: Lab) -> None:
     lab.submit(spec("taught", seeds=[0, 1, 2]))
     lab.submit(plain("gpu", runs=4, resources={"device": "gpu"}, priority=5))
     lab.submit(plain("held", runs=2))
@@ -59,7 +59,7 @@ def test_what_waits_is_told_in_groups_with_what_it_waits_for(lab: Lab) -> None:
     assert queued["taught"] == "waits for a free slot"
 
 
-def test_what_failed_is_told_once_a_reason_until_it_is_archived(lab: Lab) -> None:
+def test_failed_runs_are_grouped_by_reason_until_archived(lab: Lab) -> None:
     lab.register()
     lab.submit(plain("bad", runs=3))
     for reason in ("out of memory", "loss is NaN", "out of memory"):
@@ -76,7 +76,7 @@ def test_what_failed_is_told_once_a_reason_until_it_is_archived(lab: Lab) -> Non
     assert lab.admin.get("/api/v1/activity", params={"hours": 0}).status_code == 422
 
 
-def test_the_newest_results_come_first(lab: Lab, database: Database) -> None:
+def test_newest_results_come_first(lab: Lab, database: Database) -> None:
     ids = [rows.experiment(database, name=name) for name in ("one", "two", "three")]
     rows.experiment(database, name="one method", methods=["kd"])
     for key in ("one method", "two", "one"):
@@ -90,7 +90,7 @@ def test_the_newest_results_come_first(lab: Lab, database: Database) -> None:
 
 
 @pytest.mark.parametrize("state", ["running", "queued"])
-def test_the_answer_does_not_grow_with_the_runs(lab: Lab, database: Database, state: str) -> None:
+def test_reply_size_does_not_grow_with_the_runs(lab: Lab, database: Database, state: str) -> None:
     made = rows.experiment(database, teacher=None, methods=["ce"], seeds=list(range(120)))
     for run_id in rows.run_ids(database, made).values():
         rows.change(database, run_id, state=state)

@@ -31,11 +31,11 @@ def train(lab: Lab, seconds_a_step: float, **begun: Any) -> None:
     lab.succeed(claim)
 
 
-def test_without_past_runs_it_says_of_how_many_it_knows_nothing(lab: Lab) -> None:
+def test_runs_without_past_runs_are_counted_as_unknown(lab: Lab) -> None:
     assert estimate(lab, spec()) == {"times": [], "unknown": 3}
 
 
-def test_the_median_of_runs_of_the_same_kind_times_the_steps(lab: Lab) -> None:
+def test_estimate_is_the_median_of_past_runs_of_the_same_kind(lab: Lab) -> None:
     lab.register()
     lab.submit(plain("past", runs=3))
     for seconds in (1.0, 2.0, 9.0):
@@ -54,14 +54,14 @@ def test_the_median_of_runs_of_the_same_kind_times_the_steps(lab: Lab) -> None:
         {"resources": {"device": "gpu"}},
     ],
 )
-def test_runs_of_another_kind_tell_nothing(lab: Lab, changes: Json) -> None:
+def test_runs_of_another_kind_are_ignored(lab: Lab, changes: Json) -> None:
     lab.register()
     lab.submit(plain("past"))
     train(lab, 1.0)
     assert estimate(lab, plain("next") | changes) == {"times": [], "unknown": 1}
 
 
-def test_gpus_that_share_a_run_count_each_and_the_usual_device_counts(lab: Lab) -> None:
+def test_gpu_seconds_on_the_most_frequent_device(lab: Lab) -> None:
     lab.register()
     lab.submit(plain("past", runs=3))
     train(lab, 50.0)
@@ -71,7 +71,7 @@ def test_gpus_that_share_a_run_count_each_and_the_usual_device_counts(lab: Lab) 
     assert time == {"device": "cuda NVIDIA H200", "seconds": 2 * 10 * 1.0 * 2, "runs": 1, "based_on": 2}
 
 
-def test_a_teacher_that_is_there_costs_nothing_and_nor_do_weights_used_as_they_are(lab: Lab) -> None:
+def test_existing_teachers_and_given_weights_cost_nothing(lab: Lab) -> None:
     lab.submit(spec("past"))
     assert estimate(lab, spec("next"))["unknown"] == 2
     given = {"model": "resnet18", "weights": {"source": "pretrained", "fine_tune": True}}
@@ -79,7 +79,7 @@ def test_a_teacher_that_is_there_costs_nothing_and_nor_do_weights_used_as_they_a
     assert estimate(lab, body | {"teacher": given})["unknown"] == 3
 
 
-def test_the_spec_comes_back_with_its_preset_and_defaults_filled_in(lab: Lab) -> None:
+def test_preview_returns_the_completed_spec(lab: Lab) -> None:
     body = {"name": "quick", "preset": "quick"}
     assert preview(lab, body)["spec"] == parse_experiment(body).model_dump(mode="json")
     assert lab.experiments() == []

@@ -151,7 +151,7 @@ def _read_everything(url: str, run_id: str) -> None:
 @example(place=("register", ("host",)), value=ESC, second=0, twice=False)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=hostile, second=hostile, twice=st.booleans())
-def test_whatever_a_worker_says_can_be_read(
+def test_accepted_reports_are_readable_by_the_client(
     stack: tuple[str, Path], place: tuple[str, tuple[Any, ...]], value: Any, second: Any, twice: bool
 ) -> None:
     url, _ = stack
@@ -182,7 +182,7 @@ def test_whatever_a_worker_says_can_be_read(
         _read_everything(url, run_id)
 
 
-def test_rows_of_older_versions_do_not_make_lists_unreadable(
+def test_rows_of_older_versions_are_readable(
     stack: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url, folder = stack
@@ -218,7 +218,7 @@ def test_rows_of_older_versions_do_not_make_lists_unreadable(
         assert len(client.run(run_id).model_dump_json()) < 1_000_000
 
 
-def test_a_worker_holds_no_more_runs_than_it_has_slots(lab: Lab) -> None:
+def test_worker_gets_no_more_runs_than_slots(lab: Lab) -> None:
     lab.register(slots=2)
     lab.submit(plain(runs=5))
     first, second = lab.claim(key="first-key"), lab.claim(key="second-key")
@@ -229,7 +229,7 @@ def test_a_worker_holds_no_more_runs_than_it_has_slots(lab: Lab) -> None:
     assert lab.try_claim(key="fifth-key") is None
 
 
-def test_a_gpu_worker_holds_no_more_gpus_than_it_has_slots(lab: Lab) -> None:
+def test_gpu_worker_gets_no_more_gpus_than_slots(lab: Lab) -> None:
     lab.register(device="gpu", slots=4, gpus=4)
     for name, gpus in (("pair", 2), ("other", 2), ("third", 2)):
         lab.submit(plain(name, resources={"device": "gpu", "gpus": gpus}))
@@ -238,7 +238,7 @@ def test_a_gpu_worker_holds_no_more_gpus_than_it_has_slots(lab: Lab) -> None:
     assert lab.try_claim(free_gpus=1000, usable_gpus=1000) is None
 
 
-def test_the_workers_of_a_token_have_no_more_slots_than_it_may_have(make_lab: Callable[..., Lab]) -> None:
+def test_slots_of_a_token_are_limited(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(max_token_slots=10)
     lab.register("first-worker", slots=6)
     lab.register("first-worker", slots=7)
@@ -249,7 +249,7 @@ def test_the_workers_of_a_token_have_no_more_slots_than_it_may_have(make_lab: Ca
     lab.register("second-worker", slots=3)
 
 
-def test_workers_that_register_at_once_share_neither_a_name_nor_slots(make_lab: Callable[..., Lab]) -> None:
+def test_concurrent_registrations_get_distinct_names_and_limited_slots(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(max_token_slots=12)
 
     def register(lab: Lab, index: int) -> int:
@@ -261,7 +261,7 @@ def test_workers_that_register_at_once_share_neither_a_name_nor_slots(make_lab: 
     assert len(set(names)) == len(names) == 6
 
 
-def test_a_long_reason_and_a_long_log_are_cut_and_the_end_is_not_lost(lab: Lab) -> None:
+def test_long_reason_and_log_are_cut_and_the_outcome_is_stored(lab: Lab) -> None:
     lab.register()
     lab.submit(plain())
     claim = lab.claim()
@@ -273,7 +273,7 @@ def test_a_long_reason_and_a_long_log_are_cut_and_the_end_is_not_lost(lab: Lab) 
     assert (len(run["log_tail"]), {len(line) for line in run["log_tail"]}) == (200, {LINE})
 
 
-def test_a_run_brings_no_more_than_ten_thousand_new_metrics(lab: Lab) -> None:
+def test_run_has_at_most_ten_thousand_metrics(lab: Lab) -> None:
     lab.register()
     lab.submit(plain())
     claim = lab.claim()
@@ -284,7 +284,7 @@ def test_a_run_brings_no_more_than_ten_thousand_new_metrics(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("name", ["\u3164", "\u2800", "node\ufe0f", "e" + "\u0301" * 90])
-def test_a_worker_has_a_name_that_is_seen(lab: Lab, name: str) -> None:
+def test_worker_name_must_be_visible(lab: Lab, name: str) -> None:
     body = {"worker_id": "second-worker", "name": name, "host": "h", "slots": 1, "device": "cpu"}
     answer = lab.worker.post("/api/v1/worker/register", json=body)
     assert answer.status_code == 422

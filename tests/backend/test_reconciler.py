@@ -65,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_clock_put_forward_takes_no_run_away(lab: Lab, clock: Clock) -> None:
+def test_clock_set_forward_requeues_no_run(lab: Lab, clock: Clock) -> None:
     lab.register()
     lab.submit(plain(runs=2))
     kept, silent = lab.claim(), lab.claim()
@@ -83,7 +83,7 @@ def test_a_clock_put_forward_takes_no_run_away(lab: Lab, clock: Clock) -> None:
     assert (lab.run(kept["run_id"])["state"], lab.run(silent["run_id"])["state"]) == ("running", "queued")
 
 
-def test_a_clock_put_back_holds_nothing_up(make_lab: Callable[..., Lab], clock: Clock) -> None:
+def test_clock_set_back_delays_nothing(make_lab: Callable[..., Lab], clock: Clock) -> None:
     lab = make_lab(retry_delay_seconds=100.0)
     lab.register()
     lab.submit(plain(runs=2))
@@ -105,7 +105,7 @@ def test_a_clock_put_back_holds_nothing_up(make_lab: Callable[..., Lab], clock: 
     assert found.run_once().requeued == 1
 
 
-def test_a_run_that_loses_workers_again_and_again_waits_and_is_set_aside(lab: Lab) -> None:
+def test_run_that_repeatedly_loses_workers_is_delayed_and_then_fails(lab: Lab) -> None:
     run_id = lab.submit(plain())["runs"][0]["id"]
     lab.register()
     for attempt in range(1, 6):
@@ -122,7 +122,7 @@ def test_a_run_that_loses_workers_again_and_again_waits_and_is_set_aside(lab: La
     assert lab.try_claim() is None
 
 
-def test_a_run_whose_lease_ran_out_is_queued_again(short: Lab) -> None:
+def test_run_with_an_expired_lease_is_requeued(short: Lab) -> None:
     short.submit(plain())
     claim = short.claim()
     short.events(claim, started(1), checkpoint(2, 10))
@@ -137,7 +137,7 @@ def test_a_run_whose_lease_ran_out_is_queued_again(short: Lab) -> None:
     assert again["checkpoint"]["path"] == f"{claim['folder']}/checkpoint.pt"
 
 
-def test_no_run_is_taken_away_within_one_lease_of_the_start(short: Lab) -> None:
+def test_no_run_is_requeued_within_one_lease_of_the_start(short: Lab) -> None:
     short.submit(plain())
     claim = short.claim()
     time.sleep(2 * LEASE)
@@ -146,7 +146,7 @@ def test_no_run_is_taken_away_within_one_lease_of_the_start(short: Lab) -> None:
     assert short.orders(claim) == ["continue"]
 
 
-def test_a_lease_that_is_renewed_is_left_alone(lab: Lab, database: Database) -> None:
+def test_run_with_a_renewed_lease_is_kept(lab: Lab, database: Database) -> None:
     lab.register()
     lab.submit(plain(runs=2))
     kept, lost = lab.claim(), lab.claim()
@@ -159,7 +159,7 @@ def test_a_lease_that_is_renewed_is_left_alone(lab: Lab, database: Database) -> 
     assert (lab.run(kept["run_id"])["state"], lab.run(lost["run_id"])["state"]) == ("running", "queued")
 
 
-def test_a_run_that_was_being_cancelled_is_cancelled_when_its_worker_is_lost(short: Lab) -> None:
+def test_run_being_cancelled_is_cancelled_when_its_lease_expires(short: Lab) -> None:
     short.submit(plain())
     claim = short.claim()
     short.cancel(claim["run_id"])
@@ -167,7 +167,7 @@ def test_a_run_that_was_being_cancelled_is_cancelled_when_its_worker_is_lost(sho
     assert short.run(claim["run_id"])["state"] == "cancelled"
 
 
-def test_a_run_that_kills_every_worker_fails_in_the_end(make_lab: Callable[..., Lab]) -> None:
+def test_run_that_kills_every_worker_finally_fails(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(max_attempts=2)
     run_id = lab.submit(plain())["runs"][0]["id"]
     for _ in range(2):
@@ -179,7 +179,7 @@ def test_a_run_that_kills_every_worker_fails_in_the_end(make_lab: Callable[..., 
     assert "restarted" in run["reason"]
 
 
-def test_a_silent_worker_is_shown_as_offline_and_comes_back(short: Lab) -> None:
+def test_silent_worker_is_offline_until_its_next_heartbeat(short: Lab) -> None:
     def state() -> str:
         found: str = short.admin.get("/api/v1/workers").json()["items"][0]["state"]
         return found
@@ -204,7 +204,7 @@ class Nudges(Nudger):
         self.sent += count
 
 
-def test_as_many_nudges_as_eligible_runs_and_free_slots(lab: Lab, database: Database, settings: Settings) -> None:
+def test_nudges_are_limited_by_eligible_runs_and_free_slots(lab: Lab, database: Database, settings: Settings) -> None:
     def sent() -> int:
         nudges = Nudges(settings)
         assert send_nudges(database, nudges) == nudges.sent
@@ -229,7 +229,7 @@ def test_as_many_nudges_as_eligible_runs_and_free_slots(lab: Lab, database: Data
     assert sent() == 0
 
 
-def test_a_nudge_is_a_message_without_work(make_lab: Callable[..., Lab], settings: Settings) -> None:
+def test_nudge_carries_no_work(make_lab: Callable[..., Lab], settings: Settings) -> None:
     lab = make_lab(broker_url="filesystem://")
     lab.register(slots=2)
     lab.submit(plain(runs=2))
@@ -243,7 +243,7 @@ def test_a_nudge_is_a_message_without_work(make_lab: Callable[..., Lab], setting
     assert len(list(folder.iterdir())) == 2, "two are waiting already"
 
 
-def test_taken_messages_are_deleted_after_a_while(settings: Settings) -> None:
+def test_consumed_messages_are_deleted_later(settings: Settings) -> None:
     nudger = Nudger(settings.model_copy(update={"broker_url": "filesystem://"}))
     nudger.send(1)
     processed = settings.broker_folder / "processed"
@@ -256,7 +256,7 @@ def test_taken_messages_are_deleted_after_a_while(settings: Settings) -> None:
     nudger.close()
 
 
-def test_a_broker_that_is_away_fails_no_request(make_lab: Callable[..., Lab]) -> None:
+def test_unreachable_broker_fails_no_request(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(broker_url=f"redis://127.0.0.1:{services.free_port()}/0")
     lab.register()
     assert lab.submit(plain())["counts"]["queued"] == 1

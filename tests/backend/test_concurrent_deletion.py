@@ -19,7 +19,7 @@ from tests.backend.test_files import UPLOADS, safetensors
 ROUNDS = 60
 
 
-def test_an_upload_that_is_listed_has_its_file(lab: Lab, settings: Settings) -> None:
+def test_listed_upload_has_its_file(lab: Lab, settings: Settings) -> None:
     content = safetensors()
 
     def work(own: Lab, index: int) -> None:
@@ -45,7 +45,7 @@ def _files_are_there(lab: Lab, settings: Settings, *, alone: bool = False) -> No
         assert there or not alone
 
 
-def test_a_file_that_is_removed_between_sending_and_entering_is_put_there_again(
+def test_file_deleted_between_upload_and_insertion_is_written_again(
     lab: Lab, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep, calls = FolderStore.add_upload, itertools.count(1)
@@ -60,7 +60,7 @@ def test_a_file_that_is_removed_between_sending_and_entering_is_put_there_again(
     _files_are_there(lab, settings, alone=True)
 
 
-def test_a_file_that_was_sent_again_is_not_tidied_away(lab: Lab, settings: Settings, database: Database) -> None:
+def test_file_uploaded_again_is_not_deleted(lab: Lab, settings: Settings, database: Database) -> None:
     store, policy = FolderStore(Path(settings.artifacts)), RetentionPolicy(orphan_hours=0.0)
     made = lab.admin.post(UPLOADS, params={"name": "same"}, content=safetensors()).json()
     with database.write() as session:
@@ -72,7 +72,7 @@ def test_a_file_that_was_sent_again_is_not_tidied_away(lab: Lab, settings: Setti
     _files_are_there(lab, settings, alone=True)
 
 
-def test_a_spec_that_is_accepted_finds_its_upload(lab: Lab, settings: Settings) -> None:
+def test_accepted_spec_has_its_upload(lab: Lab, settings: Settings) -> None:
     numbers = itertools.count()
     content = safetensors()
 
@@ -97,7 +97,7 @@ def test_a_spec_that_is_accepted_finds_its_upload(lab: Lab, settings: Settings) 
         _files_are_there(lab, settings, alone=True)
 
 
-def test_a_teacher_that_is_deleted_while_it_is_shared_is_there_for_who_shares_it(lab: Lab) -> None:
+def test_teacher_deleted_while_shared_exists_for_its_students(lab: Lab) -> None:
     """Experiments with one teacher, submitted and deleted at once: every run that is left has its teacher."""
     lab.register(slots=200)
     numbers = itertools.count()

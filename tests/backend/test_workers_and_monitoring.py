@@ -22,7 +22,7 @@ def _worker(database: Database, worker_id: str, **columns: object) -> None:
         session.add(models.Worker(id=worker_id, **values | columns))
 
 
-def test_catalog_is_enough_to_make_a_form(api: TestClient) -> None:
+def test_catalog_describes_every_form_field(api: TestClient) -> None:
     catalog = Catalog.model_validate(api.get("/api/v1/catalog").json())
     assert [method["name"] for method in catalog.methods] == [entry.name for entry in METHODS]
     assert "temperature" in catalog.methods[1]["params"]["properties"]
@@ -32,7 +32,7 @@ def test_catalog_is_enough_to_make_a_form(api: TestClient) -> None:
     assert parse_experiment(rows.SPEC).name == "rows"
 
 
-def test_workers_with_what_they_run(database: Database, api: TestClient) -> None:
+def test_workers_show_their_runs(database: Database, api: TestClient) -> None:
     assert WorkerList.model_validate(api.get("/api/v1/workers").json()).items == []
     _worker(database, "worker-bbb", version="1")
     _worker(database, "worker-aaa", state="offline")
@@ -47,7 +47,7 @@ def test_workers_with_what_they_run(database: Database, api: TestClient) -> None
     assert (offline.state, offline.running) == ("offline", [])
 
 
-def test_teachers_with_their_students(database: Database, api: TestClient) -> None:
+def test_teachers_show_their_students(database: Database, api: TestClient) -> None:
     first = rows.experiment(database)
     rows.experiment(database, name="second", seeds=[7])  # shares the first one's teacher
     other = rows.experiment(database, name="other", teacher={"model": "resnet14", "seed": 3}, seeds=[0])
@@ -71,7 +71,7 @@ def _samples(api: TestClient) -> dict[tuple[str, str], float]:
     }
 
 
-def test_prometheus_reads_the_database(database: Database, api: TestClient) -> None:
+def test_prometheus_metrics_are_read_from_the_database(database: Database, api: TestClient) -> None:
     empty = _samples(api)
     assert empty["dkd_runs", "queued"] == 0
     assert empty["dkd_queue_oldest_seconds", ""] == 0
@@ -110,7 +110,7 @@ def test_prometheus_reads_the_database(database: Database, api: TestClient) -> N
     assert found["dkd_workers_draining", ""] == 0
 
 
-def test_everything_needs_a_token(api: TestClient) -> None:
+def test_every_route_requires_a_token(api: TestClient) -> None:
     del api.headers["Authorization"]
     for path in ("catalog", "workers", "teachers", "comparisons?experiment=x", "runs/x/metrics", "runs/x/logs"):
         answer = api.get(f"/api/v1/{path}")
