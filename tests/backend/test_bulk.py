@@ -1,4 +1,4 @@
-"""Many experiments in one request, and sweeps: all or nothing, each mistake with its path."""
+"""Bulk submissions and sweeps: all or nothing, with the path of each problem."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a copy takes over: its teacher stays, its labels follow the methods, and what is new is said with the reason."""
+"""Clones keep the teacher, adapt automatic labels, and explain why a teacher is new."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _clone(lab: Lab, key: str, **changes: Any) -> Json:
 def _preview(lab: Lab, body: Json, path: str = "preview") -> Json:
     answer = lab.admin.post(f"{EXPERIMENTS}/{path}", json=body)
     assert answer.status_code == 200, answer.text
-    found: Json = answer.json()
-    return found
+    reply: Json = answer.json()
+    return reply
 
 
-def _labels(found: Json) -> list[str]:
-    return [method["label"] for method in found["spec"]["methods"]]
+def _labels(reply: Json) -> list[str]:
+    return [method["label"] for method in reply["spec"]["methods"]]
 
 
 def _teacher(made: Json) -> str:
@@ -54,8 +54,8 @@ def test_typed_label_with_another_reduction_is_a_warning(lab: Lab) -> None:
     wanted = {"changes": {"methods.1.params.reduction": "log"}}
     shown = _preview(lab, wanted, "first/clone/preview")
     made = _clone(lab, "first", methods__1__params__reduction="log")
-    for found in (shown, made, lab.experiment(made["id"])):
-        assert [item["message"] for item in found["warnings"] if item["path"] == "methods.1.label"] == [
+    for reply in (shown, made, lab.experiment(made["id"])):
+        assert [item["message"] for item in reply["warnings"] if item["path"] == "methods.1.label"] == [
             "the label 'align (sample)' says sample, and the reduction is log"
         ]
 
@@ -89,7 +89,7 @@ def test_clone_with_another_training_keeps_its_teacher(lab: Lab, changes: dict[s
     made = _clone(lab, "first", **changes)
     assert _teacher(made) == _teacher(first)
     again = _clone(lab, made["id"], training__epochs=11)
-    assert _teacher(again) == _teacher(first), "and so does a clone of the clone"
+    assert _teacher(again) == _teacher(first), "a clone of the clone, too"
 
 
 def test_clone_trains_another_teacher_on_request(lab: Lab) -> None:
@@ -100,7 +100,7 @@ def test_clone_trains_another_teacher_on_request(lab: Lab) -> None:
     assert len({_teacher(made) for made in (first, followed, longer, seeded)}) == 4
     assert lab.run(_teacher(followed))["spec"]["training"]["epochs"] == 9
     training = lab.run(_teacher(longer))["spec"]["training"]
-    assert (training["epochs"], training["optimizer"]["lr"]) == (4, 0.3), "what was not named stays as it was"
+    assert (training["epochs"], training["optimizer"]["lr"]) == (4, 0.3), "other fields stay as they are"
     assert lab.run(_teacher(seeded))["spec"]["training"]["epochs"] == 2
 
 
@@ -129,7 +129,7 @@ def test_preview_names_the_teacher_or_why_a_new_one_is_trained(lab: Lab) -> None
     assert "there is no resnet20 on digits yet" in other["sentence"]
     assert _preview(lab, spec("x", methods=["ce"]))["teacher"] is None
     lab.cancel_experiment("first")
-    assert f"run {_teacher(first)}, cancelled" in _preview(lab, spec("x"))["teacher"]["sentence"]
+    assert f"run {_teacher(first)}, was cancelled" in _preview(lab, spec("x"))["teacher"]["sentence"]
 
 
 def test_clone_preview_creates_nothing_and_its_draft_keeps_the_teacher(lab: Lab) -> None:
@@ -174,17 +174,17 @@ def test_sweep_preview_counts_its_teachers(lab: Lab) -> None:
     def shown(**changes: Any) -> Json:
         answer = lab.admin.post(f"{SWEEPS}/preview", json=body | changes)
         assert answer.status_code == 200, answer.text
-        found: Json = answer.json()
-        return found
+        reply: Json = answer.json()
+        return reply
 
     one = shown()
     assert (one["teacher_count"], one["new_teachers"], len(one["teachers"])) == (1, 1, 1)
-    assert one["teachers"][0]["epochs"] == 2, "as the sweep's experiment has it"
+    assert one["teachers"][0]["epochs"] == 2, "as in the sweep's experiment"
     assert not any(item["path"] == "teacher.training" for item in one["warnings"])
     each = shown(experiment=experiment | {"training": {}})
     assert (each["teacher_count"], each["new_teachers"]) == (3, 3)
-    (said,) = [item["message"] for item in each["warnings"] if item["path"] == "teacher.training"]
-    assert "3 different trainings need 3 teachers" in said
+    (warning,) = [item["message"] for item in each["warnings"] if item["path"] == "teacher.training"]
+    assert "3 different trainings need 3 teachers" in warning
     lab.submit(spec("first"))
     assert shown()["new_teachers"] == 0
     made = lab.admin.post(SWEEPS, json=body).json()
@@ -218,13 +218,13 @@ def test_wrong_label_of_an_old_experiment_is_a_warning_everywhere(database: Data
         for run in session.scalars(select(models.Run).where(models.Run.method == "dkd_align")):
             run.spec = {**run.spec, "method": {**log, "params": params}}
             run_id = run.id
-    said = "the label 'dkd_align (sample)' is the automatic name of another method or reduction; this one is "
+    message = "the label 'dkd_align (sample)' is the automatic name of another method or reduction; this one is "
     for path in ("comparisons", "comparisons/overview", "comparisons/claims", "comparisons/table"):
-        found = api.get(f"/api/v1/{path}", params={"experiment": "old"}).json()
-        assert any(said in note for note in found["notes"]), path
+        reply = api.get(f"/api/v1/{path}", params={"experiment": "old"}).json()
+        assert any(message in note for note in reply["notes"]), path
     latex = api.get("/api/v1/comparisons/table", params={"experiment": "old", "format": "latex"}).text
     assert "is the automatic name of another method" in latex
     shown = api.get(f"{EXPERIMENTS}/old").json()
-    assert any(item["path"] == "methods.1.label" and said in item["message"] for item in shown["warnings"])
+    assert any(item["path"] == "methods.1.label" and message in item["message"] for item in shown["warnings"])
     (warning,) = api.get(f"/api/v1/runs/{run_id}").json()["warnings"]
-    assert said in warning["message"]
+    assert message in warning["message"]

@@ -1,4 +1,4 @@
-"""Devices, GPUs and labels: who may take what, what is kept free for large runs, and who takes nothing new."""
+"""Eligibility by device, GPUs and labels; GPU reservations for large runs; draining workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def gpus(name: str, count: int, **more: Any) -> Json:
 
 @pytest.fixture
 def age_queue(database: Database) -> Callable[[], None]:
-    """Have everything in the queue wait for an hour."""
+    """Set the queueing time of all runs one hour back."""
 
     def wait() -> None:
         with database.write() as session:
@@ -37,10 +37,10 @@ def test_repeated_claim_gets_the_same_run(lab: Lab) -> None:
     assert lab.claim(key="key-number-one") == first
     assert lab.claim(key="key-number-two")["run_id"] != first["run_id"]
     lab.cancel(first["run_id"])
-    assert lab.claim(key="key-number-one") == first, "the heartbeat says that it is cancelled"
+    assert lab.claim(key="key-number-one") == first, "the heartbeat's reply orders the cancel"
     lab.finish(first, "cancelled")
     lab.submit(plain("more"))
-    assert lab.try_claim(key="key-number-one") is None, "a late copy takes nothing that nobody would train"
+    assert lab.try_claim(key="key-number-one") is None, "a late copy of a claim gets no run"
     lab.register("worker-two")
     assert lab.claim("worker-two", key="key-number-one")["run_id"] != first["run_id"]
 
@@ -101,18 +101,18 @@ def test_run_over_several_gpus_waits_until_they_are_free(lab: Lab) -> None:
 
 
 def test_large_run_gets_gpus_reserved_after_a_while(lab: Lab, age_queue: Any) -> None:
-    """Four GPUs, always busy with small runs; two large runs wait, of which neither may starve."""
+    """On four GPUs that small runs keep busy, neither of two large runs may starve."""
     lab.register(device="gpu", slots=4, gpus=4)
     lab.submit(gpus("small", 1, runs=20))
     running = [lab.claim(free_gpus=4 - taken) for taken in range(4)]
     large = [lab.submit(gpus(name, 3))["runs"][0]["id"] for name in ("large", "second")]
     lab.succeed(running.pop())
     running.append(lab.claim(free_gpus=1))
-    assert running[-1]["gpus"] == 1, "so far it has not waited long"
+    assert running[-1]["gpus"] == 1, "it has not waited long yet"
     age_queue()
     for free in (1, 2):
         lab.succeed(running.pop())
-        assert lab.try_claim(free_gpus=free) is None, "kept for the large one"
+        assert lab.try_claim(free_gpus=free) is None, "reserved for the large run"
         assert lab.workers()[0]["reserved_for"] == large[0]
     lab.succeed(running.pop())
     taken = lab.claim(free_gpus=3)
@@ -132,7 +132,7 @@ def test_two_large_runs_do_not_each_reserve_a_part(lab: Lab, age_queue: Any) -> 
     age_queue()
     assert lab.try_claim("worker-a1", free_gpus=1) is None
     assert lab.try_claim("worker-b1", free_gpus=1) is None
-    assert {worker["reserved_for"] for worker in lab.workers()} == set(ids), "each run by one worker"
+    assert {worker["reserved_for"] for worker in lab.workers()} == set(ids), "one worker per run"
     for worker, claim in small.items():
         lab.succeed(claim, worker)
         taken = lab.claim(worker, free_gpus=2)
@@ -161,7 +161,7 @@ def test_no_reservation_for_a_run_that_cannot_start(lab: Lab, age_queue: Any, ho
     assert lab.try_claim(free_gpus=1) is None
     usable = 2
     if how == "foreign":
-        usable = 1  # the other GPU has become somebody else's
+        usable = 1  # somebody else uses the other GPU now
     elif how == "drain":
         lab.drain("worker-one")
         lab.drain("worker-one", draining=False)
@@ -188,10 +188,10 @@ def test_draining_worker_claims_nothing(lab: Lab) -> None:
     assert lab.drain("box")["draining"] is True
     assert lab.try_claim() is None
     assert lab.heartbeat(claim)["eligible"] == 0
-    assert lab.orders(claim) == ["continue"], "what it has goes on"
+    assert lab.orders(claim) == ["continue"], "its run continues"
     lab.succeed(claim)
     lab.register(name="box")
-    assert lab.try_claim() is None, "also after a restart"
+    assert lab.try_claim() is None, "even after a restart"
     queued = next(run for run in lab.experiment("plain")["runs"] if run["state"] == "queued")
     assert queued["reason"] == "waits for a worker; all that are online are draining"
     assert lab.drain("worker-one", draining=False)["draining"] is False

@@ -1,4 +1,4 @@
-"""What a preview says about the time that the runs would take."""
+"""The preview's estimate of the training time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.backend.lab import Json, Lab, metrics, plain, spec, started
 def preview(lab: Lab, body: Json) -> Json:
     response = lab.admin.post("/api/v1/experiments/preview", json=body)
     assert response.status_code == 200, response.text
-    found: Json = response.json()
-    return found
+    reply: Json = response.json()
+    return reply
 
 
 def estimate(lab: Lab, body: Json) -> Json:
-    found: Json = preview(lab, body)["estimate"]
-    return found
+    reply: Json = preview(lab, body)["estimate"]
+    return reply
 
 
 def train(lab: Lab, seconds_a_step: float, **begun: Any) -> None:
-    """The next run that is eligible: two epochs of ten steps."""
+    """Train the next eligible run: two epochs of ten steps."""
     claim = lab.claim()
     point = metrics(2, 20, train_loss=0.5)
     point["event"]["elapsed"] = 20 * seconds_a_step
@@ -40,8 +40,8 @@ def test_estimate_is_the_median_of_past_runs_of_the_same_kind(lab: Lab) -> None:
     lab.submit(plain("past", runs=3))
     for seconds in (1.0, 2.0, 9.0):
         train(lab, seconds)
-    found = estimate(lab, plain("next", runs=4, training={"epochs": 6}))
-    assert found == {"times": [{"device": "cpu", "seconds": 4 * 6 * 10 * 2.0, "runs": 4, "based_on": 3}], "unknown": 0}
+    reply = estimate(lab, plain("next", runs=4, training={"epochs": 6}))
+    assert reply == {"times": [{"device": "cpu", "seconds": 4 * 6 * 10 * 2.0, "runs": 4, "based_on": 3}], "unknown": 0}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Filters, sorting and pages; clone, tags, notes, archive; and deletion with everything that was there."""
+"""Filters, sorting and pages of lists; cloning, tags, notes and archiving; deletion."""
 
 from __future__ import annotations
 
@@ -87,23 +87,23 @@ def test_pages_of_every_order_contain_each_run_once_during_insertions(lab: Lab, 
     known = [run["id"] for run in (*first["runs"], *second["runs"])]
     rows.succeed(database, known[0], [70.0])
     rows.succeed(database, known[4], [90.0])
-    found: list[Json] = []
+    items: list[Json] = []
     cursor: str | None = None
     while True:
         answer = lab.admin.get(RUNS, params={"sort": sort, "limit": 2} | ({"cursor": cursor} if cursor else {}))
         assert answer.status_code == 200, answer.text
-        found += answer.json()["items"]
+        items += answer.json()["items"]
         cursor = answer.json()["next_cursor"]
         if cursor is None:
             break
-        if len(found) == 2:
+        if len(items) == 2:
             lab.submit(plain("meanwhile"))
-    seen = [run["id"] for run in found if run["id"] in known]
-    assert sorted(seen) == sorted(known), "each once, though one came in between"
+    seen = [run["id"] for run in items if run["id"] in known]
+    assert sorted(seen) == sorted(known), "each once, despite an insertion in between"
     if sort == "-top1":
         assert seen[:2] == [known[4], known[0]]
     if sort == "priority":
-        assert [run["priority"] for run in found if run["id"] in known] == [1, 1, 1, 2, 2, 2]
+        assert [run["priority"] for run in items if run["id"] in known] == [1, 1, 1, 2, 2, 2]
     other = lab.admin.get(RUNS, params={"limit": 2, "sort": sort}).json()["next_cursor"]
     wrong = "created" if sort != "created" else "-created"
     assert lab.admin.get(RUNS, params={"sort": wrong, "cursor": other}).status_code == 422
@@ -178,7 +178,7 @@ def test_experiment_is_deleted_with_runs_and_files(lab: Lab, database: Database,
     folder = Path(settings.artifacts, claim["folder"])
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(b"x")
-    assert lab.admin.delete(f"{EXPERIMENTS}/one").status_code == 409, "it is being trained"
+    assert lab.admin.delete(f"{EXPERIMENTS}/one").status_code == 409, "it is running"
     lab.succeed(claim)
     assert lab.admin.delete(f"{EXPERIMENTS}/one").status_code == 204
     assert lab.admin.delete(f"{EXPERIMENTS}/one").status_code == 404
@@ -194,9 +194,9 @@ def test_deletion_keeps_a_teacher_of_another_experiment(lab: Lab) -> None:
     first, second = lab.submit(spec("first")), lab.submit(spec("second"))
     teacher = first["runs"][0]["id"]
     lab.cancel_experiment("first")
-    assert lab.admin.delete(f"{EXPERIMENTS}/first").status_code == 204, "the teacher lives, but is not its own"
-    kept = lab.run(teacher)
-    assert (kept["experiment"], kept["experiments"]) == ("second", [second["id"]])
+    assert lab.admin.delete(f"{EXPERIMENTS}/first").status_code == 204, "the unfinished teacher is shared"
+    remaining = lab.run(teacher)
+    assert (remaining["experiment"], remaining["experiments"]) == ("second", [second["id"]])
     lab.succeed(lab.claim())
     answer = lab.admin.delete(f"{RUNS}/{teacher}")
     assert answer.status_code == 409
@@ -227,8 +227,8 @@ def test_list_returns_the_total_on_request(lab: Lab) -> None:
     lab.admin.post(f"{EXPERIMENTS}/one/archive")
     assert lab.admin.get(RUNS, params={"count": True}).json()["total"] == 2
     wanted = [made[1]["runs"][1]["id"], made[0]["runs"][0]["id"], "of nothing"]
-    kept = lab.admin.get(RUNS, params={"id": wanted, "archived": "include"}).json()
-    assert [run["id"] for run in kept["items"]] == wanted[:2]
+    remaining = lab.admin.get(RUNS, params={"id": wanted, "archived": "include"}).json()
+    assert [run["id"] for run in remaining["items"]] == wanted[:2]
 
 
 def test_invisible_characters_are_refused_in_tags_and_notes(lab: Lab) -> None:

@@ -14,8 +14,8 @@ from tests.backend.lab import Lab, plain, spec
 
 def test_experiment_creates_its_runs_teacher_first(lab: Lab) -> None:
     made = lab.submit(spec(seeds=[3, 4], tags=["demo"]))
-    found = [(run["label"], run["role"], run["seed"], run["state"]) for run in made["runs"]]
-    assert found == [
+    run_fields = [(run["label"], run["role"], run["seed"], run["state"]) for run in made["runs"]]
+    assert run_fields == [
         ("teacher", "teacher", 0, "queued"),
         ("dkd", "student", 3, "waiting"),
         ("kd", "student", 3, "waiting"),
@@ -40,7 +40,7 @@ def test_run_shows_its_resolved_spec(lab: Lab) -> None:
     assert run["spec"]["teacher"] == lab.run(made["runs"][0]["id"])["fingerprint"]
     assert run["teacher_run_id"] == made["runs"][0]["id"]
     assert run["experiments"] == [made["id"]]
-    assert made["runs"][0]["id"] in run["reason"], "a waiting run says what it waits for"
+    assert made["runs"][0]["id"] in run["reason"], "a waiting run has a reason"
 
 
 def test_taken_name_is_refused_and_creates_nothing(lab: Lab) -> None:
@@ -248,13 +248,13 @@ def test_runs_are_filtered(lab: Lab) -> None:
 
 def test_runs_are_listed_in_pages(lab: Lab) -> None:
     made = lab.submit(plain(runs=5))
-    found: list[str] = []
+    listed_ids: list[str] = []
     cursor: str | None = None
     while True:
         params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
         page = lab.admin.get("/api/v1/runs", params=params).json()
-        found += [run["id"] for run in page["items"]]
+        listed_ids += [run["id"] for run in page["items"]]
         cursor = page["next_cursor"]
         if cursor is None:
             break
-    assert found == [run["id"] for run in reversed(made["runs"])]
+    assert listed_ids == [run["id"] for run in reversed(made["runs"])]

@@ -1,4 +1,4 @@
-"""A worker that says anything: it is refused or taken in, and all that is stored can be read by our own client."""
+"""Arbitrary reports of a worker are refused or stored, and everything stored is readable by the client."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RAW = {
     "10^400": str(10**400),
     "deep": "[" * 300 + "]" * 300,
 }
-"""What ``json.dumps`` does not write, by the text that stands for it."""
+"""Values that ``json.dumps`` does not write, by their placeholder."""
 
 hostile = st.one_of(
     st.sampled_from([f"RAW:{name}" for name in RAW]),
@@ -73,7 +73,7 @@ BODIES: Mapping[str, Json] = {
 
 
 def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where every field of a body is, the body itself left out."""
+    """Return the paths of all fields of a body."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield (*at, key)
@@ -91,7 +91,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]
 
 
 def _claimed(admin: httpx.Client, worker: httpx.Client) -> tuple[str, str]:
-    """A worker of its own with the one run that it may have."""
+    """Register a new worker and claim the one run that it may have."""
     name = f"only-{next(_number)}"
     labels = {"resources": {"labels": [name]}}
     worker.post(
@@ -107,7 +107,7 @@ def _said(body: Json, changes: list[tuple[tuple[Any, ...], Any]], run_id: str) -
     body = json.loads(json.dumps(body).replace("RUN", run_id))
     for path, value in changes:
         place: Any = body
-        with suppress(KeyError, IndexError, TypeError):  # the change before has taken the place away
+        with suppress(KeyError, IndexError, TypeError):  # the previous change has removed the field
             for key in path[:-1]:
                 place = place[key]
             place[path[-1]] = copy.deepcopy(value)
@@ -177,7 +177,7 @@ def test_accepted_reports_are_readable_by_the_client(
             text = admin.get(listed).text
             assert len(text) < 2_000_000
             assert not set(text) & {"\x1b", "\x9b", "\u202e"}
-            assert "\\u001b" not in text, "nobody is sent an escape"
+            assert "\\u001b" not in text, "no reply contains an escape character"
         worker.post(f"/{worker_id}/runs/{run_id}/finish", json={"attempt": 1, "outcome": "failed", "reason": "over"})
         _read_everything(url, run_id)
 
@@ -223,7 +223,7 @@ def test_worker_gets_no_more_runs_than_slots(lab: Lab) -> None:
     lab.submit(plain(runs=5))
     first, second = lab.claim(key="first-key"), lab.claim(key="second-key")
     assert lab.try_claim(key="third-key") is None
-    assert lab.claim(key="second-key")["run_id"] == second["run_id"], "one whose answer was lost is asked for again"
+    assert lab.claim(key="second-key")["run_id"] == second["run_id"], "a claim with a lost reply is repeated"
     lab.finish(first, "failed", reason="x")
     assert lab.claim(key="fourth-key")["run_id"] not in (first["run_id"], second["run_id"])
     assert lab.try_claim(key="fifth-key") is None

@@ -1,4 +1,4 @@
-"""Metrics and logs: what is taken in is read back, whole, reduced, and as news."""
+"""Metrics and logs: inserted, read completely, reduced and incrementally."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def _points(reply: MetricsReply) -> dict[str, dict[int, float]]:
 
 def _latest(database: Database, run_id: str) -> dict[str, tuple[int, float]]:
     with database.read() as session:
-        found = session.query(models.MetricLatest, models.MetricName).join(
+        latest_rows = session.query(models.MetricLatest, models.MetricName).join(
             models.MetricName, models.MetricName.id == models.MetricLatest.name_id
         )
         return {
             name.name: (latest.step, point_store.decode(latest.value, latest.kind))
-            for latest, name in found.filter(models.MetricLatest.run_id == run_id)
+            for latest, name in latest_rows.filter(models.MetricLatest.run_id == run_id)
         }
 
 
@@ -56,8 +56,8 @@ def test_nonfinite_values_are_stored(database: Database, api: TestClient) -> Non
     rows.take(
         database, run_id, metrics(1, a=math.nan, b=math.inf, c=-math.inf), metrics(2, 2, a=1.0, b=math.nan, c=0.0)
     )
-    found = {series["name"]: series["value"] for series in api.get(f"/api/v1/runs/{run_id}/metrics").json()["series"]}
-    assert found == {"a": ["NaN", 1.0], "b": ["Infinity", "NaN"], "c": ["-Infinity", 0.0]}
+    values = {series["name"]: series["value"] for series in api.get(f"/api/v1/runs/{run_id}/metrics").json()["series"]}
+    assert values == {"a": ["NaN", 1.0], "b": ["Infinity", "NaN"], "c": ["-Infinity", 0.0]}
     reply = MetricsReply.model_validate(api.get(f"/api/v1/runs/{run_id}/metrics").json())
     assert math.isnan(reply.series[0].value[0])
     assert math.isnan(_latest(database, run_id)["b"][1])
@@ -78,7 +78,7 @@ def test_repeated_points_change_nothing(database: Database) -> None:
 def test_changed_point_replaces_the_old_one_and_is_sent_again(database: Database) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, metrics(1, x=1.0), metrics(2, 2, x=2.0))
-    rows.take(database, run_id, metrics(2, 3, x=5.0), metrics(2, 4, x=6.0))  # in one batch, the later one
+    rows.take(database, run_id, metrics(2, 3, x=5.0), metrics(2, 4, x=6.0))  # of duplicates in a batch the later one
     assert _points(_read(database, run_id, since=1)) == {"x": {2: 6.0}}
     assert _points(_read(database, run_id)) == {"x": {1: 1.0, 2: 6.0}}
     assert _latest(database, run_id) == {"x": (2, 6.0)}
@@ -219,15 +219,15 @@ def test_metric_name_with_invalid_characters(database: Database, api: TestClient
 
 
 def _lines(api: TestClient, run_id: str, **query: int) -> list[tuple[int, int, str]]:
-    found = api.get(f"/api/v1/runs/{run_id}/logs", params=query).json()["lines"]
-    return [(line["number"], line["attempt"], line["message"]) for line in found]
+    lines = api.get(f"/api/v1/runs/{run_id}/logs", params=query).json()["lines"]
+    return [(line["number"], line["attempt"], line["message"]) for line in lines]
 
 
 def test_log_lines_are_numbered_over_attempts(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, rows.log("a", 1, 1.0), metrics(1, 2, x=1.0), rows.log("b", 3, 2.0))
     rows.take(database, run_id, rows.log("c", 4, 3.0))
-    # The second attempt goes on from a checkpoint behind "b": it repeats its journal up to there.
+    # The second attempt resumes from a checkpoint after "b" and repeats the journal up to it.
     rows.take(database, run_id, rows.log("a", 1, 1.0), rows.log("b", 3, 2.0), rows.log("d", 4, 9.0), attempt=2)
     assert _lines(api, run_id) == [(1, 1, "a"), (2, 1, "b"), (3, 1, "c"), (4, 2, "d")]
     assert _lines(api, run_id, after=2) == [(3, 1, "c"), (4, 2, "d")]

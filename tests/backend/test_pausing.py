@@ -1,4 +1,4 @@
-"""Pause and resume: whatever a run is doing, and whatever else happens to it meanwhile."""
+"""Pausing and resuming runs in every state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.backend.lab import Json, Lab, checkpoint, plain, spec, started
 
 @pytest.fixture
 def claim(lab: Lab) -> Json:
-    """A run that worker-one trains, and that is to be paused."""
+    """A run of worker-one that is to be paused."""
     lab.register()
     lab.submit(plain())
     claim = lab.claim()
@@ -34,7 +34,7 @@ def test_queued_run_is_paused_and_resumed(lab: Lab) -> None:
     assert lab.pause_experiment("plain")["counts"]["paused"] == 2
     assert lab.try_claim() is None
     assert lab.heartbeat()["eligible"] == 0
-    assert lab.pause_experiment("plain") == lab.experiment("plain"), "again changes nothing"
+    assert lab.pause_experiment("plain") == lab.experiment("plain"), "a repetition changes nothing"
     assert lab.resume_experiment("plain")["counts"]["queued"] == 2
     assert lab.resume_experiment("plain")["counts"]["queued"] == 2
     assert lab.claim()
@@ -55,7 +55,7 @@ def test_run_resumed_before_its_worker_stopped_it_is_queued(lab: Lab, claim: Jso
     assert lab.resume(claim["run_id"])["pausing"] is False
     [order] = lab.heartbeat(claim)["orders"]
     assert order["pause"] is False
-    assert return_run(lab, claim) == "queued", "the worker had heard of it before"
+    assert return_run(lab, claim) == "queued", "the worker had received the order before"
 
 
 def test_run_that_ends_before_it_is_paused_stays_ended(lab: Lab, claim: Json) -> None:
@@ -143,7 +143,7 @@ def test_priority_determines_the_next_run(lab: Lab) -> None:
     first, second = (lab.submit(plain(name))["runs"][0]["id"] for name in ("one", "two"))
     assert lab.priority(second, 7)["priority"] == 7
     lab.pause(first)
-    assert lab.priority(first, 8)["state"] == "paused", "also while it is paused"
+    assert lab.priority(first, 8)["state"] == "paused", "even while it is paused"
     assert lab.claim()["run_id"] == second
     lab.resume(first)
     claim = lab.claim()

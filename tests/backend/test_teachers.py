@@ -1,4 +1,4 @@
-"""A teacher is trained once, shared by whoever asks for the same, and its students share its fate."""
+"""Teachers are trained once, shared by experiments, and determine the state of waiting students."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.backend.lab import TEACHER_WEIGHTS, Json, Lab, plain, spec
 
 @pytest.fixture
 def shared(lab: Lab) -> tuple[Json, Json]:
-    """Two experiments that ask for the same teacher, and a worker."""
+    """Two experiments with the same teacher, and a worker."""
     lab.register()
     return lab.submit(spec("first")), lab.submit(spec("second"))
 
@@ -54,10 +54,10 @@ def test_succeeded_teacher_is_not_trained_again(lab: Lab) -> None:
 def test_students_fail_and_are_retried_with_their_teacher(lab: Lab, shared: tuple[Json, Json]) -> None:
     lab.finish(lab.claim(), "failed", reason="loss is NaN", log_tail=["step 1", "step 2"])
     for experiment in shared:
-        found = lab.experiment(experiment["id"])
-        assert found["state"] == "failed"
-        assert {run["state"] for run in found["runs"]} == {"failed"}
-        assert all("loss is NaN" in run["reason"] for run in found["runs"])
+        current = lab.experiment(experiment["id"])
+        assert current["state"] == "failed"
+        assert {run["state"] for run in current["runs"]} == {"failed"}
+        assert all("loss is NaN" in run["reason"] for run in current["runs"])
     teacher = lab.run(shared[0]["runs"][0]["id"])
     assert teacher["log_tail"] == ["step 1", "step 2"]
 
@@ -90,7 +90,7 @@ def test_teacher_is_cancelled_only_if_no_run_waits_for_it(lab: Lab, shared: tupl
         for run in experiment["runs"][1:]:
             lab.cancel(run["id"])
     assert lab.cancel(teacher_id)["state"] == "cancelling"
-    assert lab.cancel(teacher_id)["state"] == "cancelling", "again changes nothing"
+    assert lab.cancel(teacher_id)["state"] == "cancelling", "a repetition changes nothing"
     lab.finish(claim, "cancelled")
     assert lab.cancel(teacher_id)["state"] == "cancelled"
 
@@ -100,8 +100,7 @@ def test_teacher_inherits_the_priority_of_its_students(lab: Lab, shared: tuple[J
     teacher = first["runs"][0]["id"]
 
     def priority(run_id: str) -> int:
-        found: int = lab.run(run_id)["priority"]
-        return found
+        return int(lab.run(run_id)["priority"])
 
     lab.priority(first["runs"][1]["id"], 5)
     assert priority(teacher) == 5

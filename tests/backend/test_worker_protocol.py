@@ -1,4 +1,4 @@
-"""Claims, leases, reports and ends: what a worker and the backend say to each other."""
+"""The worker protocol: claims, leases, reports and outcomes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.backend.lab import Json, Lab, checkpoint, log, metrics, plain, spec, 
 
 @pytest.fixture
 def claim(lab: Lab) -> Json:
-    """A run that worker-one has."""
+    """A run that worker-one has claimed."""
     lab.register()
     lab.submit(plain())
     return lab.claim()
@@ -64,10 +64,10 @@ def test_concurrent_claims_never_get_the_same_run(lab: Lab) -> None:
         lab.register(f"worker-{index}")
 
     def take_two(one: Lab, index: int) -> list[str]:
-        found = [one.try_claim(f"worker-{index}") for _ in range(2)]
-        return [claim["run_id"] for claim in found if claim]
+        claims = [one.try_claim(f"worker-{index}") for _ in range(2)]
+        return [claim["run_id"] for claim in claims if claim]
 
-    taken = [run_id for found in concurrently(lab, 8, take_two) for run_id in found]
+    taken = [run_id for claims in concurrently(lab, 8, take_two) for run_id in claims]
     assert len(taken) == len(set(taken)) == 10
     running = lab.admin.get("/api/v1/runs", params={"state": "running"}).json()["items"]
     assert {run["id"] for run in running} == set(taken)
@@ -113,7 +113,7 @@ def test_events_after_a_gap_are_not_stored(lab: Lab, claim: Json) -> None:
 
 def test_reports_of_an_old_attempt_are_refused(lab: Lab, claim: Json) -> None:
     lab.events(claim, started(1))
-    lab.register("worker-one")  # restarted: it hands its run back
+    lab.register("worker-one")  # a restarted worker returns its run
     new = lab.claim()
     assert (new["run_id"], new["attempt"]) == (claim["run_id"], 2)
     before = lab.run(claim["run_id"])
@@ -143,7 +143,7 @@ def test_missing_run_is_lost(lab: Lab) -> None:
 
 
 def test_invalid_report_is_refused_with_a_reason(lab: Lab, claim: Json) -> None:
-    """It has a shorter way than other requests, and the same answers."""
+    """Reports of events get the same errors as other requests."""
     address = f"/api/v1/worker/worker-one/runs/{claim['run_id']}/events"
     body = {"attempt": 1, "records": [started(1)]}
 
@@ -220,7 +220,7 @@ def test_interrupted_run_is_requeued_with_its_checkpoint(make_lab: Callable[...,
     second = lab.claim()
     assert (second["run_id"], second["attempt"]) == (first["run_id"], 2)
     assert second["checkpoint"]["path"] == f"{first['folder']}/checkpoint.pt"
-    # A resumed attempt repeats the journal, whose checkpoint is in the old folder.
+    # A resumed attempt repeats the journal, with the checkpoint in the old attempt's folder.
     lab.events(second, started(1), checkpoint(2, 10), started(3, start_step=10))
     assert lab.run(first["run_id"])["step"] == 10
     lab.finish(second, "interrupted")
@@ -239,7 +239,7 @@ def test_latest_values_are_those_of_the_current_attempt(make_lab: Callable[..., 
     second = lab.claim()
     lab.events(second, started(1), metrics(2, 5, test_top1=50.0), checkpoint(3, 5), started(4, start_step=5))
     run = lab.run(run_id)
-    assert run["latest"] == {"test/top1": {"value": 50.0, "step": 5, "epoch": 0.5}}, "no loss has been measured so far"
+    assert run["latest"] == {"test/top1": {"value": 50.0, "step": 5, "epoch": 0.5}}, "no loss has been reported yet"
     series = lab.admin.get(f"/api/v1/runs/{run_id}/metrics").json()["series"]
     assert {one["name"]: one["step"] for one in series} == {"test/top1": [5, 10, 15], "train/loss": [15]}
     lab.events(second, metrics(5, 10, test_top1=79.0, train_loss="NaN"))
@@ -270,7 +270,7 @@ def test_interruptions_without_progress_are_limited(make_lab: Callable[..., Lab]
     assert [attempt["outcome"] for attempt in run["attempts"]] == ["interrupted"] * 3
     lab.retry(run_id)
     lab.finish(lab.claim(), "interrupted", reason="again")
-    assert lab.run(run_id)["state"] == "queued", "a person's retry counts anew"
+    assert lab.run(run_id)["state"] == "queued", "a retry by a person resets the count"
 
 
 def test_attempt_with_a_new_checkpoint_resets_the_fault_count(make_lab: Callable[..., Lab]) -> None:
@@ -311,7 +311,7 @@ def test_cancel_in_every_state(lab: Lab) -> None:
     assert lab.cancel(teacher)["state"] == "cancelling"
     assert lab.cancel(teacher)["state"] == "cancelling"
     assert lab.orders(claim) == ["cancel"]
-    assert lab.events(claim, started(1), log(2, "told to stop")) == 2, "what it says at the end is still heard"
+    assert lab.events(claim, started(1), log(2, "told to stop")) == 2, "its last events are still accepted"
     lab.finish(claim, "cancelled")
     ended = lab.run(teacher)
     assert ended["state"] == "cancelled"
@@ -320,7 +320,7 @@ def test_cancel_in_every_state(lab: Lab) -> None:
 
 
 def run_in_state(lab: Lab, state: str) -> str:
-    """The id of a run in that state."""
+    """Return the id of a run in that state."""
     lab.register()
     run_id: str = lab.submit(spec() if state == "waiting" else plain())["runs"][-1]["id"]
     if state == "paused":
@@ -332,7 +332,7 @@ def run_in_state(lab: Lab, state: str) -> str:
         if state == "succeeded":
             lab.succeed(claim)
         elif state in ("failed", "cancelled"):
-            lab.finish(claim, state, reason="as it was told")
+            lab.finish(claim, state, reason="after the order")
     assert lab.run(run_id)["state"] == state
     return run_id
 
@@ -361,7 +361,7 @@ def test_run_that_ends_while_being_cancelled(lab: Lab, claim: Json, outcome: str
 
 def test_retry_is_idempotent(lab: Lab, claim: Json) -> None:
     run_id = claim["run_id"]
-    assert lab.retry(run_id)["state"] == "running", "nothing to do"
+    assert lab.retry(run_id)["state"] == "running", "nothing changes"
     lab.finish(claim, "failed", reason="broken")
     first = lab.retry(run_id)
     assert (first["state"], first["reason"], first["ended_at"], first["log_tail"]) == ("queued", "", None, [])
@@ -379,10 +379,10 @@ def test_retry_is_idempotent(lab: Lab, claim: Json) -> None:
 def test_restarted_worker_returns_its_runs(lab: Lab) -> None:
     lab.register(slots=2)
     lab.submit(plain(runs=2))
-    kept, cancelled = lab.claim(), lab.claim()
+    returned, cancelled = lab.claim(), lab.claim()
     lab.cancel(cancelled["run_id"])
     lab.register(slots=2)
-    run = lab.run(kept["run_id"])
+    run = lab.run(returned["run_id"])
     assert (run["state"], run["attempts"][0]["outcome"]) == ("queued", "lost")
     assert "restarted" in run["reason"]
     assert lab.run(cancelled["run_id"])["state"] == "cancelled"
@@ -429,20 +429,20 @@ def test_run_with_an_unreadable_spec_does_not_block_the_queue(lab: Lab, forget_m
 
 @pytest.fixture
 def read_lease(database: Database) -> Callable[[str], datetime]:
-    """When a run's lease ends; no answer of the API tells."""
+    """Return the end of a run's lease, which the API does not show."""
 
     def read(run_id: str) -> datetime:
         with database.read() as session:
-            moment = session.get_one(Run, run_id).lease_expires_at
-        assert moment is not None
-        return moment
+            lease_end = session.get_one(Run, run_id).lease_expires_at
+        assert lease_end is not None
+        return lease_end
 
     return read
 
 
 @pytest.fixture
 def forget_model(database: Database) -> Callable[[str], None]:
-    """Make the stored specs of an experiment's runs name a model that the catalog does not hold."""
+    """Change the stored specs of an experiment's runs to a model that the catalog does not have."""
 
     def forget(name: str) -> None:
         with database.write() as session:
