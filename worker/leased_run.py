@@ -50,11 +50,6 @@ class LeasedRun:
         """Reason of the intent; empty while the training is to continue."""
         return self._reason
 
-    @property
-    def lease_end(self) -> float:
-        """End of the lease on ``clock.now()``."""
-        return self._lease_end
-
     def request_stop(self, intent: StopIntent, reason: str) -> None:
         """Set a more urgent intent. An intent that is not more urgent than the present one is ignored."""
         with self._lock:

@@ -53,7 +53,6 @@ class Reporter:
 
     Attributes:
         final_event: The event with which the training ended; None until it is read.
-        fault: Why the journal cannot be reported completely; empty if it can.
     """
 
     def __init__(
@@ -65,7 +64,6 @@ class Reporter:
         checkpoint_sink: CheckpointSink | None = None,
     ) -> None:
         self.final_event: Finished | Failed | Stopped | None = None
-        self.fault = ""
         self._api = api
         self._worker_id = worker_id
         self._leased_run = run
@@ -95,7 +93,7 @@ class Reporter:
         """Wait at most ``seconds`` for the reporter's end.
 
         Returns:
-            Whether it has ended: everything is sent, there is a fault, or it was abandoned.
+            Whether it has ended: everything is sent, the backend refuses the reports, or it was abandoned.
         """
         self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -205,10 +203,9 @@ class Reporter:
         event = self._checkpoint_sink.committed(self._tickets[record.seq], record.event)
         return None if event is None else record.model_copy(update={"event": event})
 
-    def _abort(self, fault: str) -> None:
-        log.error("reporting aborted", run=self._leased_run.claim.run_id, reason=fault)
-        self.fault = fault
-        self._leased_run.request_stop(StopIntent.ABORT, fault)
+    def _abort(self, reason: str) -> None:
+        log.error("reporting aborted", run=self._leased_run.claim.run_id, reason=reason)
+        self._leased_run.request_stop(StopIntent.ABORT, reason)
         self.abandon()
 
     def _pause(self, seconds: float) -> None:
