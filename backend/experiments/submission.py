@@ -82,8 +82,8 @@ def create(
         Ids of the experiments in the order of the specs.
 
     Raises:
-        SpecError: A spec names an upload that does not exist.
-        ApiError: 422 if a name is taken or a webhook is not allowed.
+        SpecError: A spec names an upload that does not exist or a webhook that is not allowed.
+        ApiError: 422 if a name is taken.
     """
     refuse_webhooks(specs, settings)
     return planning.create(

@@ -35,7 +35,7 @@ def _lock_query(condition: ColumnElement[bool]) -> Select[Run]:
     )
 
 
-_LOCK_ONE = _lock_query(Run.id == bindparam("wanted"))
+_LOCK_ONE = _lock_query(Run.id == bindparam("run_id"))
 """Built once: every report of a training's outcome starts with it."""
 
 
@@ -50,7 +50,7 @@ def lock_run(session: Session, run_id: str) -> Run:
     Raises:
         ApiError: 404 if there is no such run.
     """
-    run = session.scalars(_LOCK_ONE, {"wanted": run_id}).one_or_none()
+    run = session.scalars(_LOCK_ONE, {"run_id": run_id}).one_or_none()
     if run is None:
         raise not_found("run", run_id)
     return run
@@ -159,8 +159,8 @@ def retry(session: Session, run_id: str, timestamp: datetime) -> Run:
     if teacher is not None and teacher.state in ("failed", "cancelled"):
         # The same teacher may have been created again since, under another id.
         teacher = live_teacher(session, teacher.fingerprint) or teacher
-    wanted = [run_id, teacher.id] if teacher else [run_id]
-    run = next(row for row in lock_runs(session, Run.id.in_(wanted)) if row.id == run_id)
+    ids = [run_id, teacher.id] if teacher else [run_id]
+    run = next(row for row in lock_runs(session, Run.id.in_(ids)) if row.id == run_id)
     if run.state == "succeeded":
         raise conflict("this run has succeeded; submit an experiment to train it again")
     if run.state == "cancelling":

@@ -50,8 +50,8 @@ _UPDATE_ATTEMPT = Prepared(
 def ingest_events(connection: Connection, worker_id: str, run_id: str, batch: EventBatch, principal: Principal) -> int:
     """Store a batch of events.
 
-    Records that were stored before are skipped. Records after a gap are not stored: the returned number tells the
-    worker from where to repeat.
+    Records that were stored before are skipped. Records after a gap are not stored: the returned number shows the
+    worker where to resume.
 
     Returns:
         The last sequence number stored for the attempt.

@@ -39,6 +39,17 @@ def test_claim_starts_an_attempt_with_its_own_folder(lab: Lab, claim: Json) -> N
     assert lab.try_claim() is None, "a run is claimed once"
 
 
+def test_claim_has_the_plain_fields_that_a_worker_reads(lab: Lab) -> None:
+    lab.register()
+    lab.submit(spec(methods=["dkd"]))
+    teacher = lab.claim()
+    assert (teacher["label"], teacher["role"], teacher["needs_teacher"]) == ("ce", "teacher", False)
+    lab.succeed(teacher)
+    student = lab.claim()
+    assert (student["label"], student["role"], student["needs_teacher"]) == ("dkd", "student", True)
+    assert student["weights_source"] == ""
+
+
 def test_claim_prefers_higher_priority_then_age(lab: Lab) -> None:
     lab.register()
     old = lab.submit(plain("old", runs=2))
