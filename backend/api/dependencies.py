@@ -118,7 +118,6 @@ async def authorize(
 
 SubmitterDep = Annotated[Principal, Security(authorize, scopes=["submit"])]
 AdminDep = Annotated[Principal, Security(authorize, scopes=["admin"])]
-WorkerDep = Annotated[Principal, Security(authorize, scopes=["worker"])]
 
 # For ``APIRouter(dependencies=…)``: the scope is required, and the route does not use the principal.
 reads = Security(authorize, scopes=["read"])

@@ -10,10 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.orm import Session
 
-from backend.db import chunked, models, new_ids, now, objects
+from backend.db import chunked, models, new_ids, now, session_on
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
-from backend.db.prepared import Prepared
-from backend.db.upsert import insert_if_absent, new_rows
+from backend.db.upsert import insert_if_absent, insert_new
 from backend.errors import invalid
 from backend.experiments import planned_teachers
 from backend.experiments.estimates import estimate
@@ -21,10 +20,6 @@ from backend.queue.eligibility import decode_labels, encode_labels
 from backend.queue.teachers import inherit_priority, live_teacher, reactivate
 from core.protocol.public import PlannedRunInfo, Preview, ProblemField
 from core.specs import ExperimentSpec, PlannedRun, Problem, RunSpec, warnings_of
-
-_EXPERIMENTS = new_rows(Experiment, unique=["name"], returning="id")
-_RUNS = Prepared(insert(Run))
-_LINKS = Prepared(insert(ExperimentRun))
 
 
 def create(
@@ -65,7 +60,7 @@ def create(
         row["id"] = run_id
     teacher_rows = [row for _, _, row in planned if row["role"] == "teacher"]
     if teacher_rows:
-        with objects(connection) as session:
+        with session_on(connection) as session:
             teachers = _get_or_create_teachers(session, teacher_rows, timestamp)
             _insert_runs(connection, planned, teachers)
             for teacher in teachers.values():
@@ -95,8 +90,8 @@ def _insert_runs(
         position = positions[experiment_id]
         positions[experiment_id] += 1
         links.append({"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position})
-    _RUNS.run(connection, *students)
-    _LINKS.run(connection, *links)
+    connection.execute(insert(Run), students)
+    connection.execute(insert(ExperimentRun), links)
 
 
 def _insert_experiments(
@@ -117,7 +112,7 @@ def _insert_experiments(
         }
         for key, (_, spec) in zip(ids, specs, strict=True)
     ]
-    inserted = {row.id for row in _EXPERIMENTS.each(connection, rows)}
+    inserted = set(insert_new(connection, Experiment, rows, unique=["name"], returning="id"))
     refused = [(prefix, spec.name) for key, (prefix, spec) in zip(ids, specs, strict=True) if key not in inserted]
     if refused:
         inserted_names = {spec.name for key, (_, spec) in zip(ids, specs, strict=True) if key in inserted}

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 
 from backend.db import models
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
-from backend.db.prepared import Prepared
 from backend.errors import not_found
 from backend.experiments.planning import warnings_as_fields
 from backend.metrics import log_store, point_store
@@ -44,17 +43,14 @@ RUN_QUERY = (
     .outerjoin(Experiment, Experiment.id == Run.experiment_id)
     .outerjoin(models.Attempt, (models.Attempt.run_id == Run.id) & (models.Attempt.number == Run.attempt))
 )
-"""The columns of a run summary, with the experiment's name and the worker of the newest attempt.
-
-The statements are built once: building one takes longer than reading a few rows.
-"""
-_OF_IDS = Prepared.among(RUN_QUERY, Run.id.expression, "runs")
-_PLANNED = Prepared(
+"""The columns of a run summary, with the experiment's name and the worker of the newest attempt."""
+_OF_IDS = RUN_QUERY.where(Run.id.in_(bindparam("runs", expanding=True)))
+_PLANNED = (
     RUN_QUERY.join(ExperimentRun, ExperimentRun.run_id == Run.id)
     .where(ExperimentRun.experiment_id == bindparam("experiment"))
     .order_by(ExperimentRun.position)
 )
-_HEADLINES_OF = Prepared.among(
+_HEADLINES_OF = (
     select(
         MetricLatest.run_id,
         MetricName.name,
@@ -64,22 +60,21 @@ _HEADLINES_OF = Prepared.among(
         MetricLatest.epoch,
     )
     .join(MetricName, MetricName.id == MetricLatest.name_id)
+    .where(MetricLatest.run_id.in_(bindparam("runs", expanding=True)))
     .where(or_(*(MetricName.name == name for name in HEADLINE_METRICS)))
-    .where(point_store.HAS_VALUE),
-    MetricLatest.run_id.expression,
-    "runs",
+    .where(point_store.HAS_VALUE)
 )
-_EXPERIMENT = Prepared(select(inspect(Experiment).local_table).where(Experiment.id == bindparam("experiment")))
-_TAGS_OF = Prepared.among(
-    select(ExperimentTag.experiment_id, ExperimentTag.tag).order_by(ExperimentTag.tag),
-    ExperimentTag.experiment_id.expression,
-    "experiments",
+_EXPERIMENT = select(inspect(Experiment).local_table).where(Experiment.id == bindparam("experiment"))
+_TAGS_OF = (
+    select(ExperimentTag.experiment_id, ExperimentTag.tag)
+    .where(ExperimentTag.experiment_id.in_(bindparam("experiments", expanding=True)))
+    .order_by(ExperimentTag.tag)
 )
 
 
 def rows_of_runs(connection: Connection, run_ids: Iterable[str]) -> Sequence[Any]:
     """Return the rows of these runs, in any order."""
-    return _OF_IDS.rows(connection, {"runs": [*run_ids]})
+    return connection.execute(_OF_IDS, {"runs": [*run_ids]}).all()
 
 
 def run_summaries(connection: Connection, rows: Sequence[Any]) -> list[public.RunSummary]:
@@ -160,10 +155,10 @@ def experiment_row(connection: Connection, experiment_id: str) -> Any:
     Raises:
         ApiError: 404 if there is no such experiment.
     """
-    grouped = _EXPERIMENT.rows(connection, {"experiment": experiment_id})
-    if not grouped:
+    row = connection.execute(_EXPERIMENT, {"experiment": experiment_id}).one_or_none()
+    if row is None:
         raise not_found("experiment", experiment_id)
-    return grouped[0]
+    return row
 
 
 def full_experiment(connection: Connection, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:
@@ -174,7 +169,7 @@ def full_experiment(connection: Connection, experiment: Any, spec: ExperimentSpe
         experiment: The experiment's row.
         spec: Its parsed spec, if the caller has it.
     """
-    runs = run_summaries(connection, _PLANNED.rows(connection, {"experiment": experiment.id}))
+    runs = run_summaries(connection, connection.execute(_PLANNED, {"experiment": experiment.id}).all())
     tags = _tags(connection, [experiment.id])
     return public.Experiment(
         **_experiment(experiment, _counts_of_runs(runs), tags.get(experiment.id, [])),
@@ -234,7 +229,7 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], capacities: Sequen
 
 def _latest(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, public.MetricValue]]:
     latest: dict[str, dict[str, public.MetricValue]] = {}
-    rows = _HEADLINES_OF.rows(connection, {"runs": run_ids}) if run_ids else ()
+    rows = connection.execute(_HEADLINES_OF, {"runs": run_ids}) if run_ids else ()
     for run_id, name, value, kind, step, epoch in rows:
         number = point_store.decode(value, kind)
         finite_epoch = epoch if math.isfinite(epoch) else 0.0
@@ -285,7 +280,7 @@ def _counts(session: Session, experiment_ids: Iterable[str]) -> dict[str, dict[s
 
 def _tags(connection: Connection, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
     tags: dict[str, list[str]] = {}
-    for key, tag in _TAGS_OF.rows(connection, {"experiments": experiment_ids}):
+    for key, tag in connection.execute(_TAGS_OF, {"experiments": experiment_ids}):
         tags.setdefault(key, []).append(tag)
     return tags
 

@@ -32,8 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from backend.db import models
-from backend.db.prepared import Prepared
+from backend.db import chunked, models
 from backend.errors import invalid
 from core.events import Metrics, Record
 from core.protocol.public import MetricsReply, ProblemField, RunState, Series
@@ -75,7 +74,7 @@ class _Upsert:
         self.postgresql = self._replacing(
             postgresql.insert(table).from_select([column.name for column in table.c], select(*arrays)), replaced, when
         )
-        self.sqlite = Prepared(self._replacing(sqlite.insert(table), replaced, when))
+        self.sqlite = self._replacing(sqlite.insert(table), replaced, when)
 
     # Any: the two dialects have the same on_conflict methods but no common type.
     def _replacing(self, statement: Any, replaced: Sequence[str], when: Callable[..., ColumnElement[bool]]) -> Any:
@@ -357,10 +356,10 @@ def _upsert(connection: Connection, upsert: _Upsert, rows: list[dict[str, Any]])
         columns = {column.name: [row[column.name] for row in rows] for column in upsert.table.c}
         connection.execute(upsert.postgresql, columns)
     else:
-        upsert.sqlite.run(connection, *rows)
+        connection.execute(upsert.sqlite, rows)
 
 
-_IDS_OF = Prepared.among(select(_NAMES.c.name, _NAMES.c.id), _NAMES.c.name, "wanted")
+_IDS_OF = select(_NAMES.c.name, _NAMES.c.id).where(_NAMES.c.name.in_(bindparam("wanted", expanding=True)))
 
 
 def _name_ids(connection: Connection, run_id: str, names: Iterable[str]) -> dict[str, int]:
@@ -370,7 +369,7 @@ def _name_ids(connection: Connection, run_id: str, names: Iterable[str]) -> dict
     compared with its points.
     """
     ordered = sorted(names)  # in a fixed order, so that two batches with new names cannot deadlock
-    ids: dict[str, int] = dict(_IDS_OF.rows(connection, {"wanted": ordered}))
+    ids = _ids_of(connection, ordered)
     missing = [{"name": name} for name in ordered if name not in ids]
     if missing:
         metric_count = select(func.count()).select_from(_LATEST).where(_LATEST.c.run_id == run_id)
@@ -379,5 +378,11 @@ def _name_ids(connection: Connection, run_id: str, names: Iterable[str]) -> dict
             raise invalid(text, ProblemField(path="records", message=text))
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         connection.execute(dialect.insert(_NAMES).on_conflict_do_nothing(index_elements=["name"]), missing)
-        ids = dict(_IDS_OF.rows(connection, {"wanted": ordered}))
+        ids = _ids_of(connection, ordered)
     return ids
+
+
+def _ids_of(connection: Connection, names: Sequence[str]) -> dict[str, int]:
+    return {
+        name: name_id for chunk in chunked(names) for name, name_id in connection.execute(_IDS_OF, {"wanted": chunk})
+    }

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from sqlalchemy import BindParameter, ColumnElement, Connection, Row, and_, func, or_, select
 
 from backend.db.models import Run, Worker
-from backend.db.prepared import Prepared
 
 NO_LABELS = ","
 
@@ -71,14 +70,12 @@ def is_ready(timestamp: datetime | BindParameter[datetime]) -> ColumnElement[boo
     return and_(Run.state == "queued", or_(Run.not_before.is_(None), Run.not_before <= timestamp))
 
 
-_ONLINE_WORKERS = Prepared(
-    select(Worker.device, Worker.gpus, Worker.labels, Worker.draining).where(Worker.state == "online")
-)
+_ONLINE_WORKERS = select(Worker.device, Worker.gpus, Worker.labels, Worker.draining).where(Worker.state == "online")
 
 
 def online_capacities(connection: Connection) -> list[WorkerCapacity]:
-    """Return the distinct capacities of the workers that are online."""
-    return list(dict.fromkeys(map(WorkerCapacity.of, _ONLINE_WORKERS.rows(connection, {}))))
+    """Of the workers that live, each kind once."""
+    return list(dict.fromkeys(map(WorkerCapacity.of, connection.execute(_ONLINE_WORKERS))))
 
 
 class RunRequirements(Protocol):

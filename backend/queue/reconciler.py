@@ -8,17 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 
 import structlog
-from sqlalchemy import Connection, Integer, bindparam, delete, func, or_, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from backend.db import Database, UtcDateTime, db_now, now
+from backend.db import Database, db_now, now
 from backend.db.models import IdempotencyKey, Run, Worker
-from backend.db.prepared import Prepared
-from backend.queue.eligibility import WorkerCapacity, eligible_for, is_ready, online_capacities
+from backend.queue.eligibility import eligible_for, is_ready, online_capacities
 from backend.queue.lifecycle import LEASED_STATES, lock_runs, requeue_lost
 from backend.queue.nudge import Nudger
 from backend.settings import Settings
@@ -35,19 +33,16 @@ _NUDGES_PER_WORKER = 4
 _JUMP_SECONDS = 5.0
 
 _ACCEPTING = (Worker.state == "online") & ~Worker.draining
-_SLOT_COUNTS = Prepared(
-    select(
-        func.count().label("workers"),
-        func.sum(Worker.slots).label("slots"),
-        select(func.sum(Run.gpus))
-        .where(
-            or_(*(Run.state == state for state in LEASED_STATES)),
-            Run.worker_id.in_(select(Worker.id).where(_ACCEPTING)),
-        )
-        .scalar_subquery()
-        .label("held"),
-    ).where(_ACCEPTING)
-)
+_SLOT_COUNTS = select(
+    func.count().label("workers"),
+    func.sum(Worker.slots).label("slots"),
+    select(func.sum(Run.gpus))
+    .where(
+        or_(*(Run.state == state for state in LEASED_STATES)), Run.worker_id.in_(select(Worker.id).where(_ACCEPTING))
+    )
+    .scalar_subquery()
+    .label("held"),
+).where(_ACCEPTING)
 
 LEASE_EXPIRED = "its worker fell silent and the lease ran out"
 """Reason of an attempt whose lease has expired."""
@@ -175,22 +170,16 @@ def send_nudges(database: Database, nudger: Nudger) -> int:
 
 
 def _wanted_nudges(connection: Connection) -> int:
-    capacities = tuple(capacity for capacity in online_capacities(connection) if not capacity.draining)
+    capacities = [capacity for capacity in online_capacities(connection) if not capacity.draining]
     if not capacities:
         return 0
-    ((workers, slots, leased_gpus),) = _SLOT_COUNTS.rows(connection, {})
+    workers, slots, leased_gpus = connection.execute(_SLOT_COUNTS).one()
     free = (slots or 0) - (leased_gpus or 0)
     if free < 1:
         return 0
     limit = min(free, _NUDGES_PER_WORKER * workers)
-    return len(_eligible_query(capacities).rows(connection, {"moment": now(connection), "most": limit}))
-
-
-@lru_cache(64)
-def _eligible_query(capacities: tuple[WorkerCapacity, ...]) -> Prepared:
-    """Return a query for at most ``most`` runs that one of the workers can run: the queue may be long."""
-    timestamp, limit = bindparam("moment", type_=UtcDateTime()), bindparam("most", type_=Integer())
-    return Prepared(select(Run.id).where(is_ready(timestamp), or_(*map(eligible_for, capacities))).limit(limit))
+    eligible = select(Run.id).where(is_ready(now(connection)), or_(*map(eligible_for, capacities))).limit(limit)
+    return len(connection.scalars(eligible).all())
 
 
 def _requeue_expired(session: Session, settings: Settings) -> int:

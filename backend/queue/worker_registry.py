@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from backend.db import now
 from backend.db.models import Run, Worker
-from backend.db.serialized import Turn, take_turn
+from backend.db.serialized import SerializedTask, serialize
 from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, not_found
 from backend.queue.claim import count_eligible, lock_worker
@@ -29,7 +29,7 @@ def register(session: Session, registration: Registration, principal: Principal,
             have too many slots in total.
     """
     # Serialized: concurrent registrations could get the same name, and exceed the slots of their token.
-    take_turn(session.connection(), Turn.REGISTRATIONS)
+    serialize(session.connection(), SerializedTask.REGISTRATIONS)
     _refuse_too_many_slots(session, registration, principal, settings)
     timestamp = now(session)
     values = {

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from backend.db import db_now, now
 from backend.db.models import Attempt, Run, Worker
-from backend.db.prepared import Prepared
 from backend.errors import ApiError, conflict, invalid, not_found
 from backend.metrics import log_store, point_store
 from backend.queue.claim import attempt_folder
@@ -27,9 +26,8 @@ from core.protocol.worker import EventBatch, Outcome
 _RUNS: Table = Run.__table__  # type: ignore[assignment]
 _ATTEMPTS: Table = Attempt.__table__  # type: ignore[assignment]
 _WORKERS: Table = Worker.__table__  # type: ignore[assignment]
-# Rows instead of objects, and statements that are built once: a training reports a few times a second, and a report
-# needs neither the run's spec nor its environment.
-_CURRENT_STATE = Prepared(
+# Rows instead of objects: a training reports a few times a second, and a report needs neither spec nor environment.
+_CURRENT_STATE = (
     select(
         *(_RUNS.c[name] for name in ("id", "state", "worker_id", "attempt", "ingest", "checkpoint_step")),
         _ATTEMPTS.c.accepted_seq,
@@ -41,9 +39,9 @@ _CURRENT_STATE = Prepared(
     .with_for_update(of=_RUNS)
 )
 # The database's time, in the same statement.
-_UPDATE_RUN = Prepared(update(_RUNS).where(_RUNS.c.id == bindparam("run")).values(reported_at=db_now()))
-_UPDATE_ATTEMPT = Prepared(
-    update(_ATTEMPTS).where(_ATTEMPTS.c.run_id == bindparam("run"), _ATTEMPTS.c.number == bindparam("attempt"))
+_UPDATE_RUN = update(_RUNS).where(_RUNS.c.id == bindparam("run")).values(reported_at=db_now())
+_UPDATE_ATTEMPT = update(_ATTEMPTS).where(
+    _ATTEMPTS.c.run_id == bindparam("run"), _ATTEMPTS.c.number == bindparam("attempt")
 )
 
 
@@ -61,10 +59,9 @@ def ingest_events(connection: Connection, worker_id: str, run_id: str, batch: Ev
             409 if the attempt is no longer the run's current one.
     """
     key = {"run": run_id, "number": batch.attempt, "worker": worker_id}
-    rows = _CURRENT_STATE.rows(connection, key)
-    if not rows:
+    current = connection.execute(_CURRENT_STATE, key).one_or_none()
+    if current is None:
         raise not_found("run", run_id)
-    (current,) = rows
     refuse_other(connection, current.token_id, principal)
     _require_current_attempt(current, batch.attempt if current.accepted_seq is not None else None, worker_id)
     new_records: list[Record] = []
@@ -83,8 +80,8 @@ def ingest_events(connection: Connection, worker_id: str, run_id: str, batch: Ev
     if any(isinstance(record.event, Started) for record in new_records):
         point_store.rewind(connection, run_id, run_changes["step"])
     log_store.insert(connection, run_id, batch.attempt, new_records)
-    _UPDATE_ATTEMPT.run(connection, {"run": run_id, "attempt": batch.attempt, **attempt_changes})
-    _UPDATE_RUN.run(connection, {"run": run_id, **run_changes})
+    connection.execute(_UPDATE_ATTEMPT, {"run": run_id, "attempt": batch.attempt, **attempt_changes})
+    connection.execute(_UPDATE_RUN, {"run": run_id, **run_changes})
     return seq
 
 

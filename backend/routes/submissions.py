@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from backend.api.boundary import BoundedRoute, check_client_waits
 from backend.api.dependencies import DatabaseDep, NudgesDep, SessionDep, SettingsDep, SubmitterDep, submits
 from backend.api.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
-from backend.api.request_bodies import KEY_LENGTH, BodyDep, KeyDep, read_body
-from backend.api.short_way import short_way
+from backend.api.request_bodies import BodyDep, KeyDep
 from backend.artifacts import uploads
 from backend.experiments import planned_teachers, planning, serializers, submission
 from backend.operations.webhooks import refuse_webhooks
 from backend.routes.experiments import find, whole
-from backend.tokens import Principal
 from core.protocol import public
 from core.protocol.submissions import CloneRequest, SubmittedList, SweepPoint, SweepPreview
 from core.specs import ExperimentSpec, Problem, parse_experiment, parse_sweep, starting_point, warnings_of
@@ -29,6 +27,9 @@ _AT_ONCE: dict[int | str, dict[str, Any]] = {
 }
 
 
+@router.post(
+    "/experiments", status_code=201, response_model=public.Experiment, openapi_extra=SPEC_BODY, responses=_AT_ONCE
+)
 def submit(
     body: BodyDep,
     principal: SubmitterDep,
@@ -42,7 +43,7 @@ def submit(
     422 with the path of every refused field; a name that is taken is one.
     """
     spec = parse_experiment(body.data)
-    with database.writing() as connection:
+    with database.write_connection() as connection:
         request = submission.idempotency_request(principal, key, body.sha256)
         (experiment_id,) = submission.create_once(
             connection,
@@ -54,26 +55,6 @@ def submit(
         made = serializers.full_experiment(connection, serializers.experiment_row(connection, experiment_id), spec)
     nudges.request()
     return Response(made.model_dump_json(), 201, media_type="application/json")  # the framework would validate it again
-
-
-async def _submission_of(request: Request, principal: Principal) -> dict[str, Any] | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= KEY_LENGTH:
-        return None
-    parts = {name: getattr(request.app.state, name) for name in ("database", "settings", "nudges")}
-    return {"body": await read_body(request, principal), "principal": principal, "key": key, **parts}
-
-
-router.add_api_route(
-    "/experiments",
-    submit,
-    methods=["POST"],
-    status_code=201,
-    response_model=public.Experiment,
-    openapi_extra=SPEC_BODY,
-    responses=_AT_ONCE,
-    route_class_override=short_way("submit", _submission_of),
-)
 
 
 @router.post("/experiments/preview", dependencies=[submits], openapi_extra=SPEC_BODY)
@@ -100,7 +81,7 @@ def submit_many(
     422 with the path of every refused field, as `experiments.3.methods.0.name`.
     """
     specs = submission.parse_many(body.data)
-    with database.writing() as connection:
+    with database.write_connection() as connection:
         request = submission.idempotency_request(principal, key, body.sha256)
         ids = submission.create_once(
             connection, request, lambda: submission.create(connection, specs, settings, submitted_by=principal.name)
@@ -161,7 +142,7 @@ def sweep(
     parsed = parse_sweep(body.data)
     specs = expand(parsed, check_client_waits)
     submission.refuse_too_many_runs(specs, "max_runs")
-    with database.writing() as connection:
+    with database.write_connection() as connection:
         request = submission.idempotency_request(principal, key, body.sha256)
         named = [("", spec) for spec in specs]
         ids = submission.create_once(

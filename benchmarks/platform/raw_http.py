@@ -1,7 +1,7 @@
-"""One HTTP client for both servers: a connection kept open, bodies made beforehand, a request in one write.
+"""The HTTP client of the benchmark: one kept-open connection, bodies encoded in advance, one write per request.
 
-Not the standard library's: what that does for itself with each request takes a tenth of a short one, and would be
-counted as the server's.
+The standard library's client takes a tenth of the time of a short request for itself, which would be counted as the
+server's.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from urllib.parse import urlencode, urlsplit
 
 import httptools
 
-_SECONDS = 120
-_AT_ONCE = 1 << 16
+_TIMEOUT_SECONDS = 120
+_READ_BYTES = 1 << 16
 
-# A server that answers in two small writes without TCP_NODELAY, as uvicorn with several processes does, waits between
-# them for this side's acknowledgement, which the kernel puts off by 40 ms. That would be a measure of the kernel's
-# timer. Asked for before each answer, as the kernel forgets it with each request; Linux only.
+# A server that sends an answer in two small writes without TCP_NODELAY, as uvicorn with several processes does, waits
+# between them for the acknowledgement of this side, which the kernel delays by 40 ms. The benchmark would then measure
+# the timer of the kernel. The option is set before each answer, since the kernel resets it; Linux only.
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request, its body encoded already: what is measured is the server, not our JSON."""
+    """A request with its encoded body, so that the time of encoding is not measured."""
 
     method: str
     path: str
@@ -40,12 +40,15 @@ class Call:
         return cls("POST", path, json.dumps(content, separators=(",", ":")).encode())
 
 
-class Refused(Exception):  # noqa: N818 (named after what the server did)
-    """A status other than 2xx."""
+class ErrorStatus(Exception):  # noqa: N818 (named after the answer)
+    """The server answered with a status other than 2xx."""
 
 
 class Connection:
-    """Keep-alive to one server; for one thread. Opened with the first call, and anew where the server closed it."""
+    """A kept-open connection to one server, for one thread.
+
+    It is opened with the first request, and again if the server has closed it.
+    """
 
     def __init__(self, url: str, token: str | None = None) -> None:
         parts = urlsplit(url)
@@ -57,27 +60,32 @@ class Connection:
         self._socket: socket.socket | None = None
 
     def send(self, call: Call) -> bytes:
-        """The whole body of the answer. Raises Refused, OSError."""
-        answer = _Answer()
+        """Send a request and return the body of the answer.
+
+        Raises:
+            ErrorStatus: The status is not 2xx.
+            OSError: The connection failed.
+        """
+        response = _Response()
         try:
             if self._socket is None:
-                self._socket = socket.create_connection(self._address, _SECONDS)
+                self._socket = socket.create_connection(self._address, _TIMEOUT_SECONDS)
             body = call.body or b""
             head = f"{call.method} {call.path} HTTP/1.1\r\n{self._head}\r\nContent-Length: {len(body)}\r\n\r\n"
             self._socket.sendall(head.encode() + body)
             if _QUICKACK is not None:
                 self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-            while not answer.complete:
-                answer.feed(self._socket.recv(_AT_ONCE))
+            while not response.complete:
+                response.feed(self._socket.recv(_READ_BYTES))
         finally:
-            if not answer.kept_open:
+            if not response.keep_alive:
                 self.close()
-        if answer.status >= 300:
-            raise Refused(f"{answer.status} to {call.method} {call.path}: {answer.body[:500]!r}")
-        return answer.body
+        if response.status >= 300:
+            raise ErrorStatus(f"{response.status} to {call.method} {call.path}: {response.body[:500]!r}")
+        return response.body
 
-    def ask(self, call: Call) -> Any:
-        """The answer, decoded."""
+    def send_json(self, call: Call) -> Any:
+        """Send a request and return the decoded answer."""
         return json.loads(self.send(call))
 
     def close(self) -> None:
@@ -86,25 +94,25 @@ class Connection:
             self._socket = None
 
 
-class _Answer:
-    """One answer as it comes in; the parser calls what begins with ``on_``."""
+class _Response:
+    """A response as it arrives. The parser calls the methods that begin with ``on_``."""
 
     def __init__(self) -> None:
-        self.complete = self.kept_open = False
+        self.complete = self.keep_alive = False
         self._parts: list[bytes] = []
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
         if not data:
-            raise ConnectionResetError("the server closed the connection before its answer was whole")
+            raise ConnectionResetError("the server closed the connection before the end of its answer")
         self._parser.feed_data(data)
 
     def on_body(self, part: bytes) -> None:
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
-        # Asked here: afterwards the parser always says no.
-        self.complete, self.kept_open = True, self._parser.should_keep_alive()
+        # Read here: after the message the parser always returns False.
+        self.complete, self.keep_alive = True, self._parser.should_keep_alive()
 
     @property
     def status(self) -> int:
