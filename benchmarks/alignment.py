@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from core import methods
-from core.diagnostics.gradients import measure
+from core.diagnostics.gradients import measure_gradients
 from core.methods import LogitBatch
 from core.specs import MethodChoice
 
@@ -47,7 +47,7 @@ def optimise(classes: int, params: dict[str, Any], seed: int = 0) -> Outcome:
         terms = loss(batch, None)
         optimizer.zero_grad()
         terms.total.backward()  # type: ignore[no-untyped-call]
-        found = measure(terms, batch)
+        found = measure_gradients(terms, batch)
         shares.append(found["grad/align_share"])
         cosines.append(found["grad/align_cosine"])
         optimizer.step()

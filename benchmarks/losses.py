@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks import machine
 from core import methods
-from core.diagnostics.gradients import measure
+from core.diagnostics.gradients import measure_gradients
 from core.methods import LogitBatch
 from core.specs import MethodChoice
 
@@ -64,7 +64,7 @@ def with_diagnostics() -> Loss:
     def loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         batch = LogitBatch(student, teacher, target)
         terms = method(batch, None)
-        measure(terms, batch)
+        measure_gradients(terms, batch)
         return terms.total
 
     return loss

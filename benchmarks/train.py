@@ -39,14 +39,14 @@ from core.data import Augmentation, Dataset, DatasetError, Split
 from core.diagnostics.accuracy import top_accuracies
 from core.events import Journal, Metrics, read_journal
 from core.specs import DatasetChoice, MethodChoice, RunSpec, Speed, parse_experiment
-from core.training import Options
+from core.training import TrainOptions
 from core.training.engine import Engine
-from core.training.performance import Chosen, Work, choose, use_threads
-from core.training.ranks import ALONE
+from core.training.performance import ExecutionPlan, Workload, apply_thread_limit, plan_execution
+from core.training.ranks import SINGLE_PROCESS
 
 RESULTS = Path(__file__).parent / "results"
 LOOPS = ("plain", "float32", "auto", "reused")
-FULL = Work(images=240 * 50_000, steps=782, image_size=32)
+FULL = Workload(images=240 * 50_000, steps=782, image_size=32)
 BARS = {"cpu": {"auto": 2.0, "float32": 1.2}, "cuda": {"auto": 8.0}}
 STALL_BAR = 3.0
 CASES = {"cpu": ["resnet20:resnet8"], "cuda": ["resnet32x4:resnet8x4", "resnet50_cifar:resnet18_cifar"]}
@@ -165,10 +165,10 @@ def plain(case: Case, device: torch.device) -> dict[str, float]:
     return {"images_per_second": case.steps * case.batch / seconds, "input_stall": 100 * waited / seconds}
 
 
-def chosen_for(loop: str, device: torch.device) -> Chosen:
+def chosen_for(loop: str, device: torch.device) -> ExecutionPlan:
     """What the engine uses: float32 is eager too, so that nothing but its loop differs from the plain one."""
     speed = Speed(precision="float32", compile="off", cuda_graphs="off") if loop == "float32" else Speed()
-    return choose(speed, device, FULL)
+    return plan_execution(speed, device, FULL)
 
 
 def engine(loop: str, case: Case, device: torch.device) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def engine(loop: str, case: Case, device: torch.device) -> dict[str, Any]:
         teacher, student = case.networks(device)
         with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "events.jsonl") as journal:
             loss = methods.build(MethodChoice(name="dkd"))
-            Engine(_spec(case), dataset, student, teacher, loss, journal, chosen, key).train(Options())
+            Engine(_spec(case), dataset, student, teacher, loss, journal, chosen, key).train(TrainOptions())
             events = [record.event for record in read_journal(journal.path)]
         values = [event.values for event in events if isinstance(event, Metrics)][-1]
     found = {name: values[f"speed/{name}"] for name in ("images_per_second", "input_stall")}
@@ -330,8 +330,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="measured in a round; left out: 60 on a CPU, 500 on a GPU")
     parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    use_threads()
-    device = ALONE.device()
+    apply_thread_limit()
+    device = SINGLE_PROCESS.device()
     on_gpu = device.type == "cuda"
     steps = options.steps or (500 if on_gpu else 60)
     pairs = [name.split(":") for name in options.case or CASES[device.type]]

@@ -144,10 +144,10 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from core.standalone import Several, run_experiment  # imports torch, which takes seconds
+    from core.standalone import Parallelism, run_experiment  # imports torch, which takes seconds
     from core.training import MachineError
 
-    several = Several(options.ranks, tuple(options.plugin))
+    several = Parallelism(options.ranks, tuple(options.plugin))
     spec = read_experiment(options.input)
     try:
         _make_folder(options.out)
@@ -181,14 +181,14 @@ def _train(options: argparse.Namespace) -> int:
         raise SpecError([Problem("", "--teacher and --teacher-weights go together")])
     teacher_spec = _read_run(options.teacher) if options.teacher else None
 
-    place = launch.own_place()
+    place = launch.rank_from_env()
     if options.ranks > 1 and place is None:
         code = launch.launch(options.ranks, options.arguments, options.out)
-        return code if code >= 0 else launch.end_by(-code)
-    from core.training import MachineError, Options, TeacherSource, run_rank, run_training, stop_on_sigterm
+        return code if code >= 0 else launch.exit_by_signal(-code)
+    from core.training import MachineError, TeacherSource, TrainOptions, run_rank, run_training, stop_on_sigterm
 
     teacher = TeacherSource(teacher_spec, options.teacher_weights) if teacher_spec else None
-    start = Options(checkpoint_seconds=float(os.environ.get("DKD_CHECKPOINT_SECONDS", "60")))
+    start = TrainOptions(checkpoint_seconds=float(os.environ.get("DKD_CHECKPOINT_SECONDS", "60")))
     try:
         if place:
             result = run_rank(place, spec, options.out, teacher, options.resume, start)
@@ -207,10 +207,10 @@ def _train(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     try:
         size = options.image_size or catalog.MODELS[options.model].usual_image_size
-        from core.models.convert import Choices, ModelShape, convert
+        from core.models.convert import ConvertOptions, ModelShape, convert
 
         shape = ModelShape(options.model, options.num_classes, size, options.channels, options.params)
-        choices = Choices(options.container, tuple(options.drop), tuple(options.mean), tuple(options.std))
+        choices = ConvertOptions(options.container, tuple(options.drop), tuple(options.mean), tuple(options.std))
         made = convert(options.input, options.out, shape, choices)
     except ValidationError as error:
         raise SpecError(problems_of(error)) from None

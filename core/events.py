@@ -65,11 +65,11 @@ THREADS, MOST_THREADS = "DKD_THREADS", "DKD_MOST_THREADS"
 GPUS_GIVEN = "DKD_GPUS_GIVEN"
 """Variable with the number of GPUs that a worker has given a training, which must not do without."""
 
-FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+EXTERNAL_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """Signals by which people and the system end a process; the others are faults of the program itself."""
 
 
-def ranks_in(environment: Mapping[str, str]) -> int:
+def rank_count(environment: Mapping[str, str]) -> int:
     """How many processes a training says that it consists of; 1 where it says nothing that could be."""
     count = environment.get(RANKS_KEY, "1")
     # Not read as a number where it is longer: Python refuses one of thousands of digits.
@@ -209,7 +209,7 @@ class Journal:
         kept_bytes: how much may wait in memory; beyond it ``append`` raises.
     """
 
-    def __init__(self, path: Path, *, kept_bytes: int = _KEPT_BYTES) -> None:
+    def __init__(self, path: Path, *, buffer_bytes: int = _KEPT_BYTES) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.seq = 0
@@ -217,7 +217,7 @@ class Journal:
         if path.exists():
             for record, end in _records(path, 0):
                 self.seq, self._end = record.seq, end
-        self._kept_bytes = kept_bytes
+        self._kept_bytes = buffer_bytes
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._full_since: float | None = None

@@ -1,7 +1,7 @@
 """The loss terms in numpy, for pictures: free of torch, tested equal to the torch ones.
 
-``explain`` gives the terms of one batch, as ``core.methods`` has them. ``alike`` gives the whole of DKD-Align for
-batches whose samples are all the same, many such batches at once: what a map over two probabilities is made of.
+``explain`` gives the terms of one batch, as ``core.methods`` has them. ``explain_uniform_batches`` gives the whole of
+DKD-Align for many batches at once, each of equal samples: maps over two probabilities are made from it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class Alike:
+class UniformBatches:
     """DKD-Align for N batches, each of samples that are all alike.
 
     Attributes:
@@ -95,9 +95,9 @@ def explain(student_logits: ArrayLike, teacher_logits: ArrayLike, target: ArrayL
     )
 
 
-def alike(
+def explain_uniform_batches(
     student_logits: ArrayLike, teacher_logits: ArrayLike, target: ArrayLike, params: DKDAlignParams, batch: int = 1
-) -> Alike:
+) -> UniformBatches:
     """DKD-Align, its ramp over, for logits (N, C) and targets (N,), each row a batch of ``batch`` such samples.
 
     Raises ValueError with fewer than three classes, a batch below one, or standardised logits, which it does not know.
@@ -128,7 +128,7 @@ def alike(
     gradients["align"] = -epsilon[:, None] * align_gradient
     weights = {name: np.full_like(ce, factor) for name, factor in factors.items()} | {"align": -epsilon}
     aligned = _norm(gradients["align"])
-    return Alike(
+    return UniformBatches(
         values=values,
         weights=weights,
         gradients=gradients,

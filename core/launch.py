@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from core.events import FROM_OUTSIDE, JOURNAL_NAME, MACHINE_EXIT, MOST_THREADS, THREADS, Failed, Journal
+from core.events import EXTERNAL_SIGNALS, JOURNAL_NAME, MACHINE_EXIT, MOST_THREADS, THREADS, Failed, Journal
 
 _RANK, _RANKS, _FOLDER, _PARENT = "DKD_RANK", "DKD_RANKS", "DKD_RANKS_DIR", "DKD_RANKS_PARENT"
 _PR_SET_PDEATHSIG = 1
@@ -48,7 +48,7 @@ def wait_passively() -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """Which process of a training this is.
 
     Attributes:
@@ -67,7 +67,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Report:
+class RankFailure:
     """Why a rank could not go on.
 
     Attributes:
@@ -76,16 +76,16 @@ class Report:
 
     kind: Literal["spec", "nan", "oom", "error"]
     reason: str
-    lost_another: bool = False
+    peer_lost: bool = False
 
-    def write(self, place: Place) -> None:
+    def write(self, place: RankInfo) -> None:
         path = _report_path(place.folder, place.rank)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(vars(self)), encoding="utf-8")
         partial.replace(path)
 
 
-def own_place(environment: Mapping[str, str] = os.environ) -> Place | None:
+def rank_from_env(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
     """Where this process was put by ``launch``; None for one that was not. From here on it dies with its parent."""
     if _RANK not in environment:
         return None
@@ -93,7 +93,7 @@ def own_place(environment: Mapping[str, str] = os.environ) -> Place | None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != int(environment[_PARENT]):  # it died before the line above
         os._exit(1)
-    return Place(int(environment[_RANK]), int(environment[_RANKS]), Path(environment[_FOLDER]))
+    return RankInfo(int(environment[_RANK]), int(environment[_RANKS]), Path(environment[_FOLDER]))
 
 
 def launch(ranks: int, arguments: Sequence[str], out: Path, on_stop: Callable[[], object] = lambda: None) -> int:
@@ -178,11 +178,11 @@ class _Group:
     def _codes(self) -> list[int | None]:
         return [process.poll() for process in self._processes]
 
-    def _reports(self) -> dict[int, Report]:
-        found: dict[int, Report] = {}
+    def _reports(self) -> dict[int, RankFailure]:
+        found: dict[int, RankFailure] = {}
         for rank in range(self._ranks):
             with contextlib.suppress(FileNotFoundError):
-                found[rank] = Report(**json.loads(_report_path(self._folder, rank).read_text(encoding="utf-8")))
+                found[rank] = RankFailure(**json.loads(_report_path(self._folder, rank).read_text(encoding="utf-8")))
         return found
 
     def _silent(self) -> dict[int, int]:
@@ -193,22 +193,22 @@ class _Group:
     def _from_outside(self) -> int | None:
         """The signal by which somebody ended a rank; None where the ranks have themselves to blame."""
         codes = list(self._silent().values())
-        return -codes[0] if codes and all(-code in FROM_OUTSIDE for code in codes) else None
+        return -codes[0] if codes and all(-code in EXTERNAL_SIGNALS for code in codes) else None
 
-    def _report(self) -> Report:
+    def _report(self) -> RankFailure:
         """The reason of the rank at fault, not of one that merely lost it."""
         reports = self._reports()
         silent = [f"rank {rank} of {self._ranks} {_ending(code)}" for rank, code in self._silent().items()]
         if silent:
-            return Report("error", "; ".join(silent) + "; the others were ended with it")
-        named = sorted(reports.items(), key=lambda item: (item[1].lost_another, item[0]))
+            return RankFailure("error", "; ".join(silent) + "; the others were ended with it")
+        named = sorted(reports.items(), key=lambda item: (item[1].peer_lost, item[0]))
         if not named:
-            return Report("error", f"the {self._ranks} ranks were ended")
+            return RankFailure("error", f"the {self._ranks} ranks were ended")
         rank, report = named[0]
-        return Report(report.kind, f"rank {rank} of {self._ranks}: {report.reason}" if rank else report.reason)
+        return RankFailure(report.kind, f"rank {rank} of {self._ranks}: {report.reason}" if rank else report.reason)
 
 
-def end_by(number: int) -> NoReturn:
+def exit_by_signal(number: int) -> NoReturn:
     """End this process by a signal, so that whoever has started it sees what happened to a rank of it."""
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)

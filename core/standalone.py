@@ -18,14 +18,14 @@ from core.catalog.models import TIMM
 from core.events import IMAGES_KEY, JOURNAL_NAME, Event, Failed, Finished, Log, Started, read_journal
 from core.launch import launch
 from core.specs import ExperimentSpec, PlannedRun, Problem, SpecError, warnings_of
-from core.training import Options, TeacherSource, run_training, stop_on_sigterm
+from core.training import TeacherSource, TrainOptions, run_training, stop_on_sigterm
 from core.training.checkpoint import CHECKPOINT_NAME
 
 _NAMED = 3
 
 
 @dataclass(frozen=True)
-class Several:
+class Parallelism:
     """How one training is run as several processes.
 
     Attributes:
@@ -37,7 +37,7 @@ class Several:
     plugins: tuple[str, ...] = ()
 
 
-def run_experiment(spec: ExperimentSpec, out: Path, several: Several = Several()) -> int:
+def run_experiment(spec: ExperimentSpec, out: Path, several: Parallelism = Parallelism()) -> int:
     """Train every run into ``out/LABEL-seedN``; a run that has finished there before is kept.
 
     Raises:
@@ -55,7 +55,7 @@ def run_experiment(spec: ExperimentSpec, out: Path, several: Several = Several()
     warned: defaultdict[str, list[str]] = defaultdict(list)
     failed = 0
     folders = _folders(spec.plan())
-    with stop_on_sigterm(Options()) as options:
+    with stop_on_sigterm(TrainOptions()) as options:
         for planned in spec.plan():
             folder = out / folders[planned.label, planned.spec.seed]
             name = f"{planned.label} seed {planned.spec.seed}"
@@ -67,7 +67,7 @@ def run_experiment(spec: ExperimentSpec, out: Path, several: Several = Several()
                 if text not in warned:
                     _say(f"warning: {name}: {text}", error=True)
                 warned[text].append(name)
-            if options.stop_asked():
+            if options.stop_requested():
                 _say("interrupted; the same command goes on from here", error=True)
                 return 130
             if not done:
@@ -132,7 +132,7 @@ def _refuse_networks(spec: ExperimentSpec) -> None:
 
 
 def _train(
-    planned: PlannedRun, folder: Path, teacher: TeacherSource | None, options: Options, several: Several
+    planned: PlannedRun, folder: Path, teacher: TeacherSource | None, options: TrainOptions, several: Parallelism
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     run = folder / "run.json"
@@ -152,7 +152,7 @@ def _train(
     if resume:
         arguments += ["--resume", str(resume)]
     plugins = [word for plugin in several.plugins for word in ("--plugin", plugin)]
-    launch(several.ranks, [*plugins, *arguments], folder, options.interruption.ask)
+    launch(several.ranks, [*plugins, *arguments], folder, options.interruption.request)
 
 
 def _finished(folder: Path, planned: PlannedRun) -> Finished | None:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from client import Client
 from client.demo import example
-from client.stack import Options, Signals, Stack, embedded
+from client.stack import Stack, StackOptions, StopSignals, embedded_plan
 from client.stack.services import connect
 from common.home import Home
 from core.protocol.public import TERMINAL, Experiment
@@ -206,10 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     OUT.mkdir(exist_ok=True)
     os.environ["DATA_DIR"] = "/data"  # named in the reason of the one that fails
-    with contextlib.ExitStack() as cleared, Signals() as signals:
+    with contextlib.ExitStack() as cleared, StopSignals() as signals:
         home = Home(given.home or Path(cleared.enter_context(tempfile.TemporaryDirectory())))
-        options = Options(home=home, slots=2)
-        with Stack(options, embedded(options), signals, _say) as stack:
+        options = StackOptions(home=home, slots=2)
+        with Stack(options, embedded_plan(options), signals, _say) as stack:
             stack.start()
             with connect(home, stack.api_url) as api, content(api) as (done, going), browser.browser() as running:
                 for shot in shots(done, going):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from client import Client
+from dkd_lab import Client
 
 try:
     import optuna
@@ -52,8 +52,9 @@ def main() -> None:
     with Client() as client:
 
         def accuracy(trial: str, params: dict[str, float], seeds: str) -> float:
-            experiment = client.submit(spec(options.name, trial, options.epochs, params, seeds)).wait()
-            mean = experiment.comparison().groups[0].mean
+            experiment = client.experiments.create(spec(options.name, trial, options.epochs, params, seeds))
+            experiment = client.experiments.wait(experiment.id)
+            mean = client.comparisons.get(experiment.id).groups[0].mean
             if mean is None:
                 raise optuna.TrialPruned(f"{experiment.name}: {experiment.state}")
             return mean

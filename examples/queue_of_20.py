@@ -13,7 +13,7 @@ import argparse
 import time
 from typing import Any
 
-from client import Client
+from dkd_lab import Client
 
 TEMPERATURES = (1.0, 2.0, 4.0, 6.0, 8.0)
 WIDTHS = (4, 8, 12, 16)
@@ -49,11 +49,13 @@ def main() -> None:
     options = parser.parse_args()
     with Client() as client:
         # The key makes a second start of this script the same request: nothing is queued twice.
-        made = client.submit_many(specs(options.name, options.epochs), idempotency_key=f"queue-{options.name}")
+        made = client.experiments.create_many(
+            specs(options.name, options.epochs), idempotency_key=f"queue-{options.name}"
+        )
         print(f"{len(made.items)} experiments, {made.runs} runs")
         waiting = {item.id for item in made.items}
         while waiting:
-            for item in client.experiments(tag=options.name, limit=500).items:
+            for item in client.experiments.list(tag=options.name, limit=500).items:
                 if item.id in waiting and item.state != "active":
                     waiting.remove(item.id)
                     print(f"{item.name}: {item.state}, {best_of(client, item.id)}", flush=True)
@@ -62,7 +64,7 @@ def main() -> None:
 
 def best_of(client: Client, experiment: str) -> str:
     """What the comparison allows one to say."""
-    return client.comparison(experiment).paired[0].sentence
+    return client.comparisons.get(experiment).paired[0].sentence
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from core.events import FROM_OUTSIDE, MACHINE_EXIT, Failed, Finished, Stopped
+from core.events import EXTERNAL_SIGNALS, MACHINE_EXIT, Failed, Finished, Stopped
 from core.protocol.worker import Outcome
 from worker.attempt_folder import AttemptFolder, ClaimError
 from worker.leased_run import LeasedRun, StopIntent
@@ -75,7 +75,7 @@ def _stopped_from_outside(end: AttemptEnd) -> bool:
     if isinstance(end.final_event, Stopped) or (end.exit.code is None and end.exit.signal is None):
         return True
     # Out of memory is the run's own fault: it would run out of memory again.
-    return end.exit.signal in FROM_OUTSIDE and not (end.exit.signal == signal.SIGKILL and end.exit.out_of_memory)
+    return end.exit.signal in EXTERNAL_SIGNALS and not (end.exit.signal == signal.SIGKILL and end.exit.out_of_memory)
 
 
 def _failed(folder: AttemptFolder, end: AttemptEnd, attempt: int, reason: str) -> Outcome:

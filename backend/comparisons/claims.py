@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from backend.comparisons import convergence, metric_selection, same_data, setting_differences, statistics, verdicts
-from backend.comparisons.compare import Options, sample_of, teacher_summary
-from backend.comparisons.groups import Method, Question, methods_of, paired, test_of
+from backend.comparisons.comparison import convergence_target, sample_of, teacher_summary
+from backend.comparisons.groups import ComparisonSpec, Method, methods_of, paired, test_of
 from backend.comparisons.run_data import ACCURACY, Sample, curves
 from backend.db import models
 from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text, point_text, span_text
 from core.catalog import DATASETS
 from core.papers import PAPERS, LossFinding, LossSetting, Paper, RunClaim, with_claims
+from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.comparisons import Claim, Claims, Interval, Paired, Verdict
 from core.protocol.public import ProblemField
 from core.specs import DatasetChoice
@@ -45,7 +46,10 @@ class _JudgedClaim:
 
 
 def judge(
-    session: Session, experiments: Sequence[models.Experiment], options: Options | None = None, paper: str | None = None
+    session: Session,
+    experiments: Sequence[models.Experiment],
+    options: ComparisonOptions | None = None,
+    paper: str | None = None,
 ) -> Claims:
     """Judge the claims of a paper, by values of the last epoch.
 
@@ -59,7 +63,7 @@ def judge(
         ApiError: 422 if the experiments are not one, the baseline is not one of their methods, or the paper is unknown.
     """
     source = _paper(paper)
-    options = replace(options or Options(), which="last", metric=ACCURACY)
+    options = (options or ComparisonOptions()).model_copy(update={"which": "last", "metric": ACCURACY})
     sample = sample_of(session, experiments)
     labels = [label for label, name in sample.labels.items() if name == source.method]
     baseline = _baseline(sample, options.baseline, source)
@@ -119,7 +123,7 @@ def _of_loss(finding: LossFinding) -> Claim:
 
 
 def _judge_by_runs(
-    session: Session, sample: Sample, paper: Paper, labels: Sequence[str], baseline: str, options: Options
+    session: Session, sample: Sample, paper: Paper, labels: Sequence[str], baseline: str, options: ComparisonOptions
 ) -> list[_JudgedClaim]:
     ended = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
     series = curves(session, ended, [ACCURACY])  # "earlier" counts epochs, so no metric of time is read
@@ -128,7 +132,7 @@ def _judge_by_runs(
             sample,
             metric_selection.pick(session, sample, metric, "last"),
             series if metric == ACCURACY else {},
-            options.goal,
+            convergence_target(options),
         )
         for metric in dict.fromkeys(claim.metric for claim in paper.run_claims)
     }
@@ -139,8 +143,10 @@ def _judge_by_runs(
     ]
 
 
-def _judge_lower(claim: RunClaim, method: Method, base: Method, sample: Sample, options: Options) -> _JudgedClaim:
-    pair = paired(method, base, sample, Question(claim.metric))
+def _judge_lower(
+    claim: RunClaim, method: Method, base: Method, sample: Sample, options: ComparisonOptions
+) -> _JudgedClaim:
+    pair = paired(method, base, sample, ComparisonSpec(claim.metric))
     result = _claim(claim, method.label, base.label, n=pair.n)
     if pair.mean_difference is None:
         return _JudgedClaim(result.model_copy(update={"reason": f"no pair has measured {claim.title} yet"}))
@@ -151,7 +157,9 @@ def _judge_lower(claim: RunClaim, method: Method, base: Method, sample: Sample, 
     return _JudgedClaim(result, test_of(pair, None), verdict)
 
 
-def _judge_earlier(claim: RunClaim, method: Method, base: Method, sample: Sample, options: Options) -> _JudgedClaim:
+def _judge_earlier(
+    claim: RunClaim, method: Method, base: Method, sample: Sample, options: ComparisonOptions
+) -> _JudgedClaim:
     result = _claim(claim, method.label, base.label)
     pairs = convergence.compare(method.reached, base.reached)
     if pairs is None:
@@ -179,16 +187,18 @@ def _judge_earlier(claim: RunClaim, method: Method, base: Method, sample: Sample
     return _JudgedClaim(result, verdicts.Test(pairs.units, direction, pairs.sign_p, smallest), verdict)
 
 
-def _judge_no_gain(claim: RunClaim, method: Method, base: Method, sample: Sample, options: Options) -> _JudgedClaim:
+def _judge_no_gain(
+    claim: RunClaim, method: Method, base: Method, sample: Sample, options: ComparisonOptions
+) -> _JudgedClaim:
     student = sample.spec["student"]["model"]["name"]
     result = _claim(claim, method.label, base.label)
     if claim.students and not any(name in student for name in claim.students):
         return _JudgedClaim(result.model_copy(update={"reason": f"{student} is not a {claim.students_title}"}))
-    pair = paired(method, base, sample, Question(claim.metric))
+    pair = paired(method, base, sample, ComparisonSpec(claim.metric))
     if pair.mean_difference is None:
         return _JudgedClaim(result.model_copy(update={"reason": "no pair has ended yet", "n": pair.n}))
     numbers = {"mean_difference": pair.mean_difference} | _bounds(pair.interval)
-    unit = Question(claim.metric).difference_unit
+    unit = ComparisonSpec(claim.metric).difference_unit
     text = f"the gain is {point_text(pair.mean_difference, pair.interval)} {unit}".rstrip() + _interval_text(pair)
     result = result.model_copy(update={"n": pair.n, "numbers": numbers})
     margin = options.difference
@@ -205,7 +215,7 @@ def _judge_no_gain(claim: RunClaim, method: Method, base: Method, sample: Sample
     return _JudgedClaim(result, test_of(pair, None), verdict)
 
 
-_JUDGES: dict[str, Callable[[RunClaim, Method, Method, Sample, Options], _JudgedClaim]] = {
+_JUDGES: dict[str, Callable[[RunClaim, Method, Method, Sample, ComparisonOptions], _JudgedClaim]] = {
     "lower": _judge_lower,
     "earlier": _judge_earlier,
     "no_gain": _judge_no_gain,

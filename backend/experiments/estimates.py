@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from backend.comparisons.run_data import plain_device
 from backend.db.models import Attempt, MetricLatest, MetricName, MetricPoint, Run
-from core.events import ranks_in
+from core.events import rank_count
 from core.protocol.public import DeviceTime, Estimate
 from core.specs import ExperimentSpec, RunSpec
 
@@ -113,7 +113,7 @@ def _past_runs(session: Session, planned_run: RunSpec, device: str) -> list[_Pas
 
 def _ranks(environment: dict[str, str], device: str) -> int:
     """Return the number of GPUs that trained together; 1 on a CPU, which processes share."""
-    return ranks_in(environment) if device.startswith("cuda") else 1
+    return rank_count(environment) if device.startswith("cuda") else 1
 
 
 def _on_most_used_device(past: Sequence[_PastRun]) -> list[_PastRun]:

@@ -14,7 +14,7 @@ from pydantic import Field
 from core.catalog import DATASETS, Params
 from core.catalog.datasets import DatasetEntry, DatasetFacts
 from core.data import Dataset, DatasetError, Split
-from core.data.holdout import held_out_rows
+from core.data.holdout import held_out_indices
 from core.specs import DatasetChoice
 
 
@@ -39,8 +39,8 @@ def _part(split: Split, size: int | None) -> Split:
     if size == len(split):
         return split
     labels = split.labels.numpy()
-    rows = torch.from_numpy(held_out_rows(labels, size / len(labels), seed=0))
-    return replace(split, labels=split.labels[rows], rows=rows if split.rows is None else split.rows[rows])
+    rows = torch.from_numpy(held_out_indices(labels, size / len(labels), seed=0))
+    return replace(split, labels=split.labels[rows], indices=rows if split.indices is None else split.indices[rows])
 
 
 def _facts(params: PartParams) -> DatasetFacts | None:

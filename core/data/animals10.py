@@ -9,11 +9,11 @@ import numpy as np
 from core.catalog.datasets import ImageParams
 from core.data.dataset import Dataset
 from core.data.errors import DatasetError
-from core.data.holdout import held_out_rows
+from core.data.holdout import held_out_indices
 from core.data.image_files import ImageFile, Listing, list_tree
-from core.data.images import from_listing, photo_augmentation
-from core.data.layouts import find_tree, not_found, roots
-from core.data.scanning import LeftOut, count_loose, images_below, subfolders
+from core.data.images import dataset_from_listing, photo_augmentation
+from core.data.layouts import candidate_folders, find_tree, not_found_error
+from core.data.scanning import SkippedFiles, count_stray_files, list_images, subfolders
 from core.undecodable import visible
 
 TEST_SHARE = 0.2
@@ -21,45 +21,48 @@ _FOLDERS = ("animals10", "animals-10", "animals10/raw-img", "animals-10/raw-img"
 
 
 def load(params: ImageParams) -> Dataset:
-    """It has no official split: a fifth of each class is the test split, the same one on every machine.
+    """Read Animals-10, which has no official split: a fifth of each class is the test split, the same on every machine.
 
-    Classes are numbered as their folders are sorted (the archive names them in Italian). Mean and standard deviation
-    are the packed images' own.
+    Class numbers follow the sorted folder names (which are Italian in the archive). Mean and standard deviation are
+    computed from the packed images.
     """
-    folders = [place for root in roots(_FOLDERS) for place in (root, root / "raw-img") if place.is_dir()]
+    roots = candidate_folders(_FOLDERS)
+    folders = [folder for root in roots for folder in (root, root / "raw-img") if folder.is_dir()]
     tree = find_tree(folders)
-    folder = next((place for place in folders if len(subfolders(place)) == 10), None)
+    folder = next((folder for folder in folders if len(subfolders(folder)) == 10), None)
     if tree:
         listing = list_tree(tree)
     elif folder:
         listing = _listing(folder)
     else:
         layouts = [
-            "animals10/<class>/*.jpeg or animals10/raw-img/<class>/*.jpeg, as the archive unpacks, ten classes",
+            "animals10/<class>/*.jpeg or animals10/raw-img/<class>/*.jpeg, as the archive unpacks, with ten classes",
             "animals10/train/<class>/*.jpeg and animals10/test/<class>/*.jpeg",
         ]
-        raise not_found("animals10", _FOLDERS, layouts, "https://www.kaggle.com/datasets/alessiocorrado99/animals10")
-    return from_listing("animals10", listing, params.image_size, photo_augmentation(params))
+        raise not_found_error(
+            "animals10", _FOLDERS, layouts, "https://www.kaggle.com/datasets/alessiocorrado99/animals10"
+        )
+    return dataset_from_listing("animals10", listing, params.image_size, photo_augmentation(params))
 
 
 def _listing(folder: Path) -> Listing:
-    """A fifth of each class held out by a hash of its place among the sorted names."""
-    left_out = LeftOut()
-    classes = subfolders(folder, left_out)
-    count_loose(folder, left_out)
+    """List the images; a hash of each image's position among the sorted names selects the fifth that is held out."""
+    skipped = SkippedFiles()
+    classes = subfolders(folder, skipped)
+    count_stray_files(folder, skipped)
     files = [
         ImageFile(f"{name}/{path}", label)
         for label, name in enumerate(classes)
-        for path in images_below(folder / name, left_out)
+        for path in list_images(folder / name, skipped)
     ]
     labels = np.array([file.label for file in files], dtype=np.int64)
-    test = set(held_out_rows(labels, TEST_SHARE, seed=0).tolist()) if files else set()
+    test = set(held_out_indices(labels, TEST_SHARE, seed=0).tolist()) if files else set()
     if not test:
-        raise DatasetError(f"{visible(str(folder))} holds too few images to hold a fifth of them out")
+        raise DatasetError(f"{visible(str(folder))} has too few images to hold out a fifth of them")
     return Listing(
         folder,
         tuple(map(visible, classes)),
-        train=tuple(file for row, file in enumerate(files) if row not in test),
-        test=tuple(file for row, file in enumerate(files) if row in test),
-        left_out=left_out,
+        train=tuple(file for index, file in enumerate(files) if index not in test),
+        test=tuple(file for index, file in enumerate(files) if index in test),
+        skipped=skipped,
     )

@@ -1,4 +1,4 @@
-"""What a data set's training images are, in one word: two that share it show a network the same views."""
+"""Description of a data set's training images, equal only for data sets that give a network the same images."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.data.dataset import VIEWS_VERSION, Dataset
+from core.data.dataset import AUGMENTATION_VERSION, Dataset
 
 
-def describe_views(dataset: Dataset) -> dict[str, Any]:
-    """All that decides the training images as a network sees them, but the seed and the spec's ``augment``.
+def describe_training_images(dataset: Dataset) -> dict[str, Any]:
+    """Return all that determines the images that a network receives, except the seed and the spec's ``augment``.
 
-    The images count by their content: by the key of their pack (which has every file's size and time of change), else
-    by their bytes, which takes a second for a gigabyte.
+    Images are identified by the key of their pack, which depends on the size and modification time of every file, or
+    else by a hash of their bytes, which takes about a second per gigabyte.
     """
     train = dataset.train
     return {
-        "views_version": VIEWS_VERSION,
-        "images": dataset.source or digest(train.images),
+        "views_version": AUGMENTATION_VERSION,
+        "images": dataset.pack_key or digest(train.images),
         "shape": list(train.images.shape),
-        "rows": None if train.rows is None else digest(train.rows),
+        "rows": None if train.indices is None else digest(train.indices),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "augmentation": asdict(dataset.augmentation),
-        "middle": train.side,
+        "middle": train.shown_size,
         "image_size": dataset.image_size,
     }
 
 
 def digest(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's bytes, wherever it lies."""
+    """Return the SHA-256 of a tensor's bytes, from any device."""
     content = tensor.cpu().contiguous().flatten().view(torch.uint8)
     return hashlib.sha256(content.numpy().data).hexdigest()

@@ -1,4 +1,4 @@
-"""Any images sorted into a folder a class."""
+"""Images sorted into one folder per class."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from core.catalog.datasets import FolderParams
 from core.data.dataset import Dataset
 from core.data.errors import DatasetError
 from core.data.image_files import list_tree
-from core.data.images import from_listing, photo_augmentation
-from core.data.layouts import describe, find_folder, find_tree, nested
+from core.data.images import dataset_from_listing, photo_augmentation
+from core.data.layouts import describe_folder, find_folder, find_tree, unwrap_single_folder
 from core.data.paths import PathRefusedError, contained, data_dir
 from core.undecodable import visible
 
 
 def load(params: FolderParams) -> Dataset:
-    """``PATH/train/<class>/`` and ``PATH/test/<class>/`` below ``DATA_DIR``, or other names of splits in use.
+    """Read ``PATH/train/<class>/`` and ``PATH/test/<class>/`` below ``DATA_DIR``; other usual split names work too.
 
-    Classes are numbered as their names are sorted. Mean and standard deviation are the packed images' own.
+    Class numbers follow the sorted names. Mean and standard deviation are computed from the packed images.
+
+    Raises:
+        DatasetError: the folder or its splits are missing, or it has fewer than two classes.
     """
     folder = find_folder(params.path)
-    tree = find_tree(nested(folder)) if folder else None
+    tree = find_tree(unwrap_single_folder(folder)) if folder else None
     if tree:
         try:
             for part in (tree.root, tree.root / tree.train, tree.root / tree.test):
@@ -29,16 +32,18 @@ def load(params: FolderParams) -> Dataset:
             raise DatasetError(str(error)) from None
     if tree is None:
         root = visible(str(data_dir() / params.path))
-        found = f" It holds {describe(folder)}." if folder else ""
+        content = f" It contains {describe_folder(folder)}." if folder else ""
         raise DatasetError(
             f"there is no image folder {root}: it needs {root}/train/<class>/*.png and {root}/test/<class>/*.png, "
-            "or JPEG and the like (training; testing, val, valid, validation are read too); DATA_DIR names the folder "
-            f"from which the path counts.{found} If it has "
-            "class folders and no splits, move a part of each class into train/<class>/ and the rest into test/<class>/"
+            "or another image format (split folders may be named training, testing, val, valid or validation too). The "
+            f"path is relative to DATA_DIR.{content} If it has "
+            "class folders and no splits, move a part of each class to train/<class>/ and the rest to test/<class>/"
         )
     listing = list_tree(tree)
     if len(listing.classes) < 2:
-        raise DatasetError(f"{visible(str(tree.root))} has one class, {listing.classes[0]}; a classifier needs two")
+        raise DatasetError(
+            f"{visible(str(tree.root))} has one class, {listing.classes[0]}; a classifier needs at least two"
+        )
     augmentation = replace(photo_augmentation(params), flip=params.flip)
     name = params.path.rpartition("/")[2][:60]
-    return from_listing(f"folder-{name}", listing, params.image_size, augmentation)
+    return dataset_from_listing(f"folder-{name}", listing, params.image_size, augmentation)

@@ -1,4 +1,4 @@
-"""Food-101 (Bossard et al., ECCV 2014): 101 dishes, 750 training and 250 test photographs each."""
+"""Food-101 (Bossard et al., ECCV 2014): 101 dishes with 750 training and 250 test photographs each."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from core.catalog.datasets import CroppedParams
 from core.data.dataset import Dataset
 from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing, list_tree
-from core.data.images import from_listing, photo_augmentation
-from core.data.layouts import find_tree, not_found, roots
+from core.data.images import dataset_from_listing, photo_augmentation
+from core.data.layouts import candidate_folders, find_tree, not_found_error
 from core.data.paths import download_allowed, fetch
-from core.data.text_tables import lines_of
+from core.data.text_tables import read_lines
 from core.undecodable import visible
 
 _FOLDERS = ("food-101", "food101", "food101/food-101")
-_NEEDED = ("images", "meta/train.txt", "meta/test.txt")
+_REQUIRED_FILES = ("images", "meta/train.txt", "meta/test.txt")
 
 
 def load(params: CroppedParams) -> Dataset:
-    """The official split, classes numbered by the alphabet. Mean and standard deviation are the packed images' own."""
-    folder, tree = _find(), find_tree(roots(_FOLDERS))
+    """Read Food-101 with the official split and alphabetical class numbers.
+
+    Mean and standard deviation are computed from the packed images.
+    """
+    folder, tree = _find(), find_tree(candidate_folders(_FOLDERS))
     if folder is None and tree is None and download_allowed():
         fetch("food101", _download)
         folder = _find()
@@ -34,16 +37,16 @@ def load(params: CroppedParams) -> Dataset:
             "food101/train/<class>/*.jpg and food101/test/<class>/*.jpg",
         ]
         source = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"
-        raise not_found("food101", _FOLDERS, layouts, source, downloadable=True)
-    return from_listing("food101", listing, params.image_size, photo_augmentation(params))
+        raise not_found_error("food101", _FOLDERS, layouts, source, downloadable=True)
+    return dataset_from_listing("food101", listing, params.image_size, photo_augmentation(params))
 
 
 def _find() -> Path | None:
-    return next((root for root in roots(_FOLDERS) if _is_archive(root)), None)
+    return next((root for root in candidate_folders(_FOLDERS) if _is_archive(root)), None)
 
 
 def _is_archive(root: Path) -> bool:
-    return (root / _NEEDED[0]).is_dir() and all((root / name).is_file() for name in _NEEDED[1:])
+    return (root / _REQUIRED_FILES[0]).is_dir() and all((root / name).is_file() for name in _REQUIRED_FILES[1:])
 
 
 def _download(root: str) -> None:
@@ -53,8 +56,8 @@ def _download(root: str) -> None:
 
 
 def _listing(folder: Path) -> Listing:
-    """From the official lists, whose lines are ``class/number``."""
-    names = {split: "\n".join(lines_of(folder / "meta" / f"{split}.txt")).split() for split in ("train", "test")}
+    """List the images of the official lists, whose lines are ``class/number``."""
+    names = {split: "\n".join(read_lines(folder / "meta" / f"{split}.txt")).split() for split in ("train", "test")}
     classes = sorted({line.partition("/")[0] for line in names["train"]})
     number = {name: label for label, name in enumerate(classes)}
 
@@ -63,7 +66,7 @@ def _listing(folder: Path) -> Listing:
             return tuple(ImageFile(f"images/{line}.jpg", number[line.partition("/")[0]]) for line in names[split])
         except KeyError as error:
             raise DatasetError(
-                f"{visible(str(folder))}/meta/{split}.txt names the class {error}, of which none is trained on"
+                f"{visible(str(folder))}/meta/{split}.txt names the class {error}, which has no training image"
             ) from None
 
     return Listing(folder, tuple(classes), files("train"), files("test"))

@@ -1,4 +1,4 @@
-"""Street View House Numbers, cropped digits (Netzer et al., 2011), from its MATLAB files."""
+"""Street View House Numbers, cropped digits (Netzer et al. 2011), from its MATLAB files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
-from core.data.layouts import find_file, not_found, roots
+from core.data.layouts import candidate_folders, find_file, not_found_error
 from core.data.paths import data_dir, download_allowed, fetch
 from core.undecodable import visible
 
-# Of the training images, scaled to 0–1, as commonly used.
+# Commonly used mean and standard deviation of the training images, scaled to 0–1.
 _MEAN = (0.4377, 0.4438, 0.4728)
 _STD = (0.1980, 0.2010, 0.1970)
 _FILES = ("train_32x32.mat", "test_32x32.mat")
@@ -22,24 +22,24 @@ _NAMES = ("svhn", "SVHN", "")
 
 
 def load(params: SplitParams) -> Dataset:
-    """The 73,257 training and 26,032 test images; the 531,131 easier extra ones are not used."""
+    """Read the 73,257 training and 26,032 test images; the 531,131 easier extra images are not used."""
     files = _find()
     if files is None and download_allowed():
         fetch("svhn", _download)
         files = _find()
     if files is None:
         layout = f"svhn/{_FILES[0]} and svhn/{_FILES[1]} (its format 2, cropped digits; format 1 is not read)"
-        raise not_found("svhn", _NAMES[:2], [layout], "http://ufldl.stanford.edu/housenumbers", downloadable=True)
+        raise not_found_error("svhn", _NAMES[:2], [layout], "http://ufldl.stanford.edu/housenumbers", downloadable=True)
     train, test = map(_split, files)
-    # A mirrored digit is another sign, so shifts only.
+    # Shifts only, because a mirrored digit is a different symbol.
     return Dataset(train, test, 10, _MEAN, _STD, Augmentation(pad=4))
 
 
 def _find() -> list[Path] | None:
-    for root in roots(_NAMES):
-        found = [path for name in _FILES if (path := find_file(root, [name], deep=root != data_dir()))]
-        if len(found) == len(_FILES):
-            return found
+    for root in candidate_folders(_NAMES):
+        paths = [path for name in _FILES if (path := find_file(root, [name], deep=root != data_dir()))]
+        if len(paths) == len(_FILES):
+            return paths
     return None
 
 
@@ -60,5 +60,5 @@ def _split(path: Path) -> Split:
             raise ValueError(f"images {images.shape} and labels {labels.shape}")
     except Exception as error:
         raise DatasetError(f"{visible(str(path))} cannot be read: {type(error).__name__}: {error}") from error
-    # The files count the digit 0 as class 10.
+    # The files give the digit 0 the class 10.
     return Split(torch.from_numpy(np.ascontiguousarray(images.transpose(3, 2, 0, 1))), torch.from_numpy(labels % 10))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GROUPS = ("fidelity/agreement_right", "fidelity/agreement_wrong", "fidelity/kl_right", "fidelity/kl_wrong")
+CONDITIONAL_METRICS = ("fidelity/agreement_right", "fidelity/agreement_wrong", "fidelity/kl_right", "fidelity/kl_wrong")
 """Measured on a part of the images, which may be empty: a teacher that is never wrong has no wrong answers."""
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from core.methods import LogitBatch, LossTerms
 
 
-def measure(terms: LossTerms, batch: LogitBatch) -> dict[str, Tensor]:
+def measure_gradients(terms: LossTerms, batch: LogitBatch) -> dict[str, Tensor]:
     """Detached scalars by metric name, independent of the batch size; NaN where a step has nothing to measure.
 
     With logit standardisation a term has two gradients. The similarity is defined by the standardised logits, which

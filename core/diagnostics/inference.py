@@ -14,13 +14,13 @@ _BATCH = 1024  # no gradients are kept, so this fits wherever the training does,
 _PIXELS = 1024 * 64 * 64  # of larger images a batch holds fewer
 
 
-def batch_size_for(image_size: int) -> int:
+def inference_batch_size(image_size: int) -> int:
     """Images that a network is shown at once when nothing is learnt: 1,024 up to 64 px, 83 at 224 px."""
     return max(1, min(_BATCH, _PIXELS // image_size**2))
 
 
 @contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
+def eval_mode(*networks: nn.Module) -> Iterator[None]:
     """Networks in eval mode and without gradients; each module back in its own mode after, a frozen batch norm too."""
     before = [(module, module.training) for network in networks for module in network.modules()]
     for network in networks:
@@ -33,23 +33,23 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def answers(network: Callable[[Tensor], Tensor], dataset: Dataset, split: Split) -> Tensor:
-    """What a network makes of every image of a split (N, …), in float32; call it inside ``evaluating``.
+def predict(network: Callable[[Tensor], Tensor], dataset: Dataset, split: Split) -> Tensor:
+    """What a network makes of every image of a split (N, …), in float32; call it inside ``eval_mode``.
 
     Args:
         network: takes normalised images: a module for its logits, its ``features`` for those.
     """
-    parts = split.parts(batch_size_for(dataset.image_size))
+    parts = split.chunks(inference_batch_size(dataset.image_size))
     return torch.cat([network(dataset.normalise(images)).float() for images in parts])
 
 
-def logits_of(model: nn.Module, dataset: Dataset, split: Split) -> Tensor:
+def predict_logits(model: nn.Module, dataset: Dataset, split: Split) -> Tensor:
     """Logits of every image of a split (N, C), the network in eval mode."""
-    with evaluating(model):
-        return answers(model, dataset, split)
+    with eval_mode(model):
+        return predict(model, dataset, split)
 
 
-def read(values: Mapping[str, Tensor], may_miss: Collection[str] = ()) -> dict[str, float]:
+def to_floats(values: Mapping[str, Tensor], may_miss: Collection[str] = ()) -> dict[str, float]:
     """Scalars as numbers, with one wait for the device.
 
     Args:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.data.hashing import hashes
+from core.data.hashing import hashed_bits
 
 NOISE_SIGMAS = (0.08, 0.12, 0.18, 0.26, 0.38)
 """Severities 1–5 of Gaussian noise, images in 0–1: ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261)."""
@@ -48,7 +48,7 @@ def patch_noise(images: Tensor, samples: Samples, seed: int) -> Tensor:
     return torch.where(inside.unsqueeze(1), _like(images, noise.view_as(images).float() / 255), images)
 
 
-def scrambled(images: Tensor, samples: Samples, seed: int) -> Tensor:
+def scramble_patches(images: Tensor, samples: Samples, seed: int) -> Tensor:
     """Up to 4 × 4 equal patches in random order; pixels that do not fill a patch stay at the border."""
     batch, channels, height, width = images.shape
     rows, columns = min(GRID, height), min(GRID, width)
@@ -90,7 +90,7 @@ def gaussian_blur(images: Tensor, severity: int) -> Tensor:
 
 def perturbations() -> dict[str, Perturbation]:
     """All of them by name, as ``core.catalog.metrics.ROBUSTNESS`` lists them."""
-    found: dict[str, Perturbation] = {"patch": patch_noise, "scrambled": scrambled}
+    found: dict[str, Perturbation] = {"patch": patch_noise, "scrambled": scramble_patches}
     for severity in range(1, len(NOISE_SIGMAS) + 1):
         found[f"noise_{severity}"] = functools.partial(gaussian_noise, severity=severity)
     for severity in range(1, len(BLUR_SIGMAS) + 1):
@@ -119,7 +119,7 @@ def _random(samples: Samples, seed: int, purpose: str, count: int, bits: int, de
 
     One key a sample from ``core.data.hashing``, then SplitMix64 counting from it: equal bits on every device.
     """
-    keys = hashes(int(samples.max()) + 1, seed, 0, f"robustness {purpose}")[samples].view(np.int64)
+    keys = hashed_bits(int(samples.max()) + 1, seed, 0, f"robustness {purpose}")[samples].view(np.int64)
     lanes = 64 // bits
     counter = torch.arange(1, -(-count // lanes) + 1, device=device)
     words = _mixed(torch.from_numpy(keys).to(device).unsqueeze(1) + counter * _signed(0x9E3779B97F4A7C15))

@@ -15,8 +15,8 @@ from core.data.hashing import permutation
 from core.diagnostics.accuracy import top_accuracies
 from core.diagnostics.calibration import expected_calibration_error, negative_log_likelihood
 from core.diagnostics.collapse import Features, neural_collapse
-from core.diagnostics.fidelity import GROUPS, fidelity
-from core.diagnostics.inference import answers, evaluating, logits_of, read
+from core.diagnostics.fidelity import CONDITIONAL_METRICS, fidelity
+from core.diagnostics.inference import eval_mode, predict, predict_logits, to_floats
 from core.diagnostics.robustness import robustness, stylised_accuracy
 from core.models import Network
 
@@ -25,7 +25,7 @@ _FEATURE_NUMBERS = 2**26  # half a gigabyte in float64
 
 
 @dataclass(frozen=True)
-class Perturbed:
+class RobustnessInputs:
     """What the final report measures robustness on.
 
     Attributes:
@@ -45,16 +45,16 @@ def epoch_report(model: nn.Module, dataset: Dataset, teacher_logits: Tensor | No
 
     Args:
         teacher_logits: the teacher's on the test images (N, C); they never change, so they are made once, by
-            ``core.diagnostics.inference.logits_of``.
+            ``core.diagnostics.inference.predict_logits``.
     """
-    logits, labels = logits_of(model, dataset, dataset.test), dataset.test.labels
+    logits, labels = predict_logits(model, dataset, dataset.test), dataset.test.labels
     values = _scores("test", logits, labels)
     values["calibration/ece"] = expected_calibration_error(logits, labels)
     if teacher_logits is not None:
         values |= fidelity(logits, teacher_logits, labels)
     if dataset.val:
-        values |= _scores("val", logits_of(model, dataset, dataset.val), dataset.val.labels)
-    return read(values, may_miss=GROUPS)
+        values |= _scores("val", predict_logits(model, dataset, dataset.val), dataset.val.labels)
+    return to_floats(values, may_miss=CONDITIONAL_METRICS)
 
 
 def collapse_report(model: Network, dataset: Dataset) -> dict[str, float]:
@@ -66,16 +66,16 @@ def collapse_report(model: Network, dataset: Dataset) -> dict[str, float]:
     most = min(_FEATURE_IMAGES, _FEATURE_NUMBERS // model.linear.in_features)
     split = dataset.train
     if len(split) > most:
-        split = part_of(split, torch.from_numpy(permutation(len(split), seed=0, epoch=0)[:most]).sort().values)
-    with evaluating(model):
-        features = answers(model.features, dataset, split)
+        split = subset(split, torch.from_numpy(permutation(len(split), seed=0, epoch=0)[:most]).sort().values)
+    with eval_mode(model):
+        features = predict(model.features, dataset, split)
         # What stands between the features and the logits is the linear layer alone (dropout is off).
         classes = model.linear(features.to(model.linear.weight.dtype)).argmax(1)
-    return read(neural_collapse(Features(features, classes, split.labels), model.linear.weight))
+    return to_floats(neural_collapse(Features(features, classes, split.labels), model.linear.weight))
 
 
 def final_report(
-    model: Network, teacher: nn.Module | None, dataset: Dataset, perturbed: Perturbed | None = None
+    model: Network, teacher: nn.Module | None, dataset: Dataset, perturbed: RobustnessInputs | None = None
 ) -> dict[str, float]:
     """What is measured once, of the finished network: ``collapse/*`` always, ``robustness/*`` where it is asked for.
 
@@ -97,8 +97,8 @@ def _scores(split: str, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {f"{split}/{name}": value for name, value in values.items()}
 
 
-def part_of(split: Split, index: Tensor) -> Split:
+def subset(split: Split, index: Tensor) -> Split:
     """The samples ``index`` (N,) of a split, without a copy of its images."""
-    rows = index if split.rows is None else split.rows[index.to(split.rows.device)]
+    rows = index if split.indices is None else split.indices[index.to(split.indices.device)]
     labels = split.labels[index.to(split.labels.device)]
-    return replace(split, labels=labels, rows=rows.to(split.images.device))
+    return replace(split, labels=labels, indices=rows.to(split.images.device))

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.data import Dataset, Split
-from core.data.decoding import upright_rgb
+from core.data.decoding import load_upright_rgb
 from core.data.paths import pack_dir
-from core.data.scanning import LeftOut, images_below, subfolders
-from core.diagnostics.inference import batch_size_for, evaluating, read
+from core.data.scanning import SkippedFiles, list_images, subfolders
+from core.diagnostics.inference import eval_mode, inference_batch_size, to_floats
 from core.diagnostics.perturbations import perturbations
 from core.undecodable import visible
 
@@ -38,10 +38,10 @@ def robustness(
     """
     networks = _networks(student, teacher)
     hits = {f"{kind}{who}": _zero(dataset) for kind in ("clean", *perturbations()) for who in networks}
-    size = batch_size_for(dataset.image_size)
+    size = inference_batch_size(dataset.image_size)
     first = 0
-    with evaluating(*networks.values()):
-        for images in split.parts(size):
+    with eval_mode(*networks.values()):
+        for images in split.chunks(size):
             samples = np.arange(first, first + len(images))
             labels = split.labels[first : first + len(images)]
             first += len(images)
@@ -49,7 +49,7 @@ def robustness(
             for kind, perturbed in shown.items():
                 for who, network in networks.items():
                     hits[f"{kind}{who}"] += _hits(network, dataset, perturbed, labels)
-    found = read({name: 100 * count / len(split) for name, count in hits.items()})
+    found = to_floats({name: 100 * count / len(split) for name, count in hits.items()})
     return {
         f"robustness/{kind}{who}{drop}": found[f"clean{who}"] - found[f"{kind}{who}"] if drop else found[f"{kind}{who}"]
         for kind in perturbations()
@@ -68,15 +68,15 @@ def stylised_accuracy(
     """
     networks = _networks(student, teacher)
     rates: dict[str, Tensor] = {}
-    with evaluating(*networks.values()):
+    with eval_mode(*networks.values()):
         for name, split in (("clean", dataset.test), ("stylised", stylised)):
             for who, network in networks.items():
                 hits, first = _zero(dataset), 0
-                for images in split.parts(batch_size_for(dataset.image_size)):
+                for images in split.chunks(inference_batch_size(dataset.image_size)):
                     hits += _hits(network, dataset, images, split.labels[first : first + len(images)])
                     first += len(images)
                 rates[f"{name}{who}"] = 100 * hits / len(split)
-    found = read(rates)
+    found = to_floats(rates)
     return {f"robustness/stylised{who}": found[f"stylised{who}"] for who in networks} | {
         f"robustness/stylised{who}_drop": found[f"clean{who}"] - found[f"stylised{who}"] for who in networks
     }
@@ -95,17 +95,17 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
     """
     from PIL import ImageOps  # needed for nothing else in a training
 
-    left_out = LeftOut()
-    folders = subfolders(folder, left_out) if folder.is_dir() else []
+    skipped = SkippedFiles()
+    folders = subfolders(folder, skipped) if folder.is_dir() else []
     if len(folders) != dataset.num_classes:
         have = f"holds {len(folders)} class folders" if folder.is_dir() else "is no folder"
         raise ValueError(f"{folder} {have}; one for each of the {dataset.num_classes} classes is needed")
     files = [
         (label, folder / name / path)
         for label, name in enumerate(folders)
-        for path in images_below(folder / name, left_out)
+        for path in list_images(folder / name, skipped)
     ]
-    for sentence in left_out.sentences():
+    for sentence in skipped.sentences():
         _log.warning("%s: %s", visible(str(folder)), sentence)
     if not files:
         raise ValueError(f"{folder} holds no images")
@@ -113,7 +113,7 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
     images = _room_for((len(files), dataset.channels, side, side))
     for row, (_, path) in enumerate(files):
         try:
-            image, _, _ = upright_rgb(path)
+            image, _, _ = load_upright_rgb(path)
             fitted = ImageOps.fit(image.convert("L") if dataset.channels == 1 else image, (side, side))
         except Exception as error:  # a damaged file makes the decoders raise whatever they come upon
             raise ValueError(f"{visible(str(path))} cannot be read as an image: {error}") from error

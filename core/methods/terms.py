@@ -1,8 +1,8 @@
-"""What every loss is made of: logits in, a scalar with its gradient out.
+"""The building blocks of a loss: logits in, a scalar with its gradient out.
 
-The losses here are written with their gradients in closed form: value and gradient are computed together, in fp32
-(fp64 for fp64 logits), whatever the autocast dtype, and the backward pass is one multiplication. The gradients are
-also what the diagnostics measure, at no further cost.
+The losses have their gradients in closed form: value and gradient are computed together, in fp32 (fp64 for fp64
+logits), whatever the autocast dtype, and the backward pass is one multiplication. The diagnostics measure the same
+gradients at no further cost.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch.autograd.function import once_differentiable
 
 @dataclass(frozen=True)
 class LogitBatch:
-    """One batch at the logits.
+    """The logits and targets of one batch.
 
     Attributes:
-        student: (B, C), any floating dtype; the only tensor that a gradient flows to.
-        teacher: (B, C), a constant; None for a method that reads no teacher.
+        student: (B, C), any floating dtype; the only tensor that receives a gradient.
+        teacher: (B, C), a constant; None for a method without a teacher.
         target: (B,), class indices.
     """
 
@@ -35,29 +35,33 @@ class LogitBatch:
 
     @functools.cached_property
     def student32(self) -> Tensor:
-        """The student's logits, detached, in the dtype that the loss is computed in."""
-        return _full(self.student.detach())
+        """The student's logits, detached, in the dtype of the loss: fp64 for fp64 logits, else fp32."""
+        return _to_loss_dtype(self.student.detach())
 
     @functools.cached_property
     def teacher32(self) -> Tensor:
-        """The teacher's logits likewise. Raises ValueError where there is no teacher."""
+        """The teacher's logits, detached, in the dtype of ``student32``.
+
+        Raises:
+            ValueError: the batch has no teacher.
+        """
         if self.teacher is None:
             raise ValueError("this method needs the teacher's logits")
-        return _full(self.teacher.detach()).to(self.student32.dtype)
+        return _to_loss_dtype(self.teacher.detach()).to(self.student32.dtype)
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """A loss and what it is made of.
+    """A loss and its terms.
 
     Attributes:
         total: scalar, to call ``backward`` on.
         values: detached scalars by name, unweighted: ``ce``, ``tckd``, ``nckd``, ``align``, ``kd``, ``epsilon`` ….
-        gradients: (B, C) each, with respect to the student's logits, all weights, ramp and decay included. They add up
-            to the gradient of ``total``. Each is made when it is first read: ``total`` needs only their sum. Empty for
-            a loss that leaves its gradient to autograd.
-        similarity: gives a scalar, the mean cosine of the TCKD and NCKD gradients of a sample, where the method has
-            both; computed only when it is asked for.
+        gradients: (B, C) each, with respect to the student's logits, with all weights, ramp and decay. They add up to
+            the gradient of ``total``. Each is computed when it is first read, because ``total`` needs only their sum.
+            Empty for a loss that leaves its gradient to autograd.
+        similarity: returns a scalar, the mean over samples of the cosine between the TCKD and NCKD gradients, for a
+            method that has both. It is computed only when it is called.
     """
 
     total: Tensor
@@ -73,8 +77,8 @@ class Term:
     Attributes:
         value: scalar.
         direction: (B, C); times ``scale`` it is the gradient with respect to the student's logits.
-        scale: a number or a detached scalar, kept apart so that it is multiplied with the term's weight and not with
-            every class's share.
+        scale: a number or a detached scalar, separate from ``direction`` so that it is multiplied with the term's
+            weight once and not with every element of (B, C).
     """
 
     value: Tensor
@@ -83,22 +87,22 @@ class Term:
 
     @property
     def gradient(self) -> Tensor:
-        """(B, C)."""
+        """(B, C), the gradient with respect to the student's logits."""
         return self.direction * self.scale
 
 
-class Gradients(Mapping[str, Tensor]):
-    """The gradients of weighted terms by name, each made when it is first read."""
+class LazyGradients(Mapping[str, Tensor]):
+    """The gradients of weighted terms by name, each computed when it is first read."""
 
     def __init__(self, weighted: Mapping[str, tuple[float | Tensor, Term]]) -> None:
         self._weighted = weighted
-        self._made: dict[str, Tensor] = {}
+        self._computed: dict[str, Tensor] = {}
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._made:
+        if name not in self._computed:
             weight, term = self._weighted[name]
-            self._made[name] = term.direction * (weight * term.scale)
-        return self._made[name]
+            self._computed[name] = term.direction * (weight * term.scale)
+        return self._computed[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weighted)
@@ -108,7 +112,7 @@ class Gradients(Mapping[str, Tensor]):
 
 
 def cross_entropy(student: Tensor, target: Tensor) -> Term:
-    """Mean cross-entropy with the labels: gradient (softmax(z) − onehot) / B."""
+    """Return the mean cross-entropy with the labels: gradient (softmax(z) − onehot) / B."""
     log_p = student.log_softmax(1)
     value = F.nll_loss(log_p, target)
     index = target.unsqueeze(1)
@@ -117,28 +121,43 @@ def cross_entropy(student: Tensor, target: Tensor) -> Term:
     return Term(value, direction, 1 / len(target))
 
 
+def autograd_term(value_of: Callable[[Tensor], Tensor], student: Tensor) -> Term:
+    """Return a term whose gradient autograd computes.
+
+    Args:
+        value_of: a differentiable function of the student's logits.
+        student: (B, C), the student's logits.
+    """
+    with torch.enable_grad():
+        leaf = student.detach().requires_grad_()
+        value = value_of(leaf)
+        (gradient,) = torch.autograd.grad(value, leaf)
+    return Term(value.detach(), gradient)
+
+
 def compose(
     batch: LogitBatch, values: dict[str, Tensor], weighted: Mapping[str, tuple[float | Tensor, Term]]
 ) -> LossTerms:
-    """Weight terms and add them up to a loss whose gradient is the sum of theirs.
+    """Add weighted terms up to a loss whose gradient is the weighted sum of theirs.
 
     Args:
-        values: what to report beside the terms' own values.
+        batch: the logits that the terms were computed from.
+        values: scalars to report in addition to the values of the terms.
         weighted: by name, the weight (a number or a detached scalar) and the term.
     """
     (weight, term), *others = weighted.values()
     total, gradient = term.value * weight, term.direction * (weight * term.scale)
     for weight, term in others:
-        _add(total, term.value, weight)
-        _add(gradient, term.direction, weight * term.scale)
+        _add_scaled(total, term.value, weight)
+        _add_scaled(gradient, term.direction, weight * term.scale)
     return LossTerms(
-        total=attach(batch.student, total, gradient),
+        total=with_gradient(batch.student, total, gradient),
         values={name: term.value for name, (_, term) in weighted.items()} | values,
-        gradients=Gradients(weighted),
+        gradients=LazyGradients(weighted),
     )
 
 
-def _add(total: Tensor, part: Tensor, factor: float | Tensor) -> None:
+def _add_scaled(total: Tensor, part: Tensor, factor: float | Tensor) -> None:
     """``total += factor·part`` in one operation."""
     if isinstance(factor, Tensor):
         total.addcmul_(part, factor)
@@ -146,19 +165,27 @@ def _add(total: Tensor, part: Tensor, factor: float | Tensor) -> None:
         total.add_(part, alpha=factor)
 
 
-def full_precision(batch: LogitBatch) -> AbstractContextManager[object]:
-    """A block in which autocast is off: some products (``dot`` among them) would be taken in half precision."""
+def autocast_disabled(batch: LogitBatch) -> AbstractContextManager[object]:
+    """Return a context without autocast, which would compute some products (``dot``, for one) in half precision."""
     device = batch.student.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def attach(logits: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-    """``value`` as a function of ``logits`` whose gradient is already known."""
-    attached: Tensor = _Known.apply(logits, value, gradient)
-    return attached
+def with_gradient(logits: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    """Return ``value`` as a function of ``logits`` whose gradient is the given one.
+
+    Args:
+        logits: (B, C), any floating dtype.
+        value: scalar.
+        gradient: (B, C), of ``value`` with respect to ``logits``.
+    """
+    result: Tensor = PrecomputedGradient.apply(logits, value, gradient)
+    return result
 
 
-class _Known(torch.autograd.Function):
+class PrecomputedGradient(torch.autograd.Function):
+    """An autograd function whose backward pass multiplies a given gradient."""
+
     @staticmethod
     def forward(ctx: Any, logits: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
@@ -172,5 +199,5 @@ class _Known(torch.autograd.Function):
         return (outer * gradient).to(ctx.dtype), None, None
 
 
-def _full(logits: Tensor) -> Tensor:
+def _to_loss_dtype(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()

@@ -8,16 +8,16 @@ from torch import nn
 
 from core.catalog import MODELS
 from core.models.network import Network, WeightsError
-from core.models.weights import GivenWeights, load_given, load_source, read_source
+from core.models.weights import SuppliedWeights, load_source, load_supplied, read_source
 
 __all__ = [
-    "GivenWeights",
     "Network",
+    "SuppliedWeights",
     "WeightsError",
     "build",
     "count_parameters",
-    "load_given",
     "load_source",
+    "load_supplied",
     "read_source",
 ]
 

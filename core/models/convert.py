@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.models import build, count_parameters
-from core.models.metadata import InputFormat, Metadata, serialised
+from core.models.metadata import InputFormat, Metadata, serialise
 from core.models.network import WeightsError
 from core.models.weights import load_content, read_weights
 
@@ -25,7 +25,7 @@ class ModelShape:
 
 
 @dataclass(frozen=True)
-class Choices:
+class ConvertOptions:
     """What a person says of a checkpoint.
 
     Attributes:
@@ -41,7 +41,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConversionResult:
     """What was written: the network's parameters, what the file says of them, and what was chosen or left out."""
 
     parameters: int
@@ -49,7 +49,7 @@ class Converted:
     notes: tuple[str, ...]
 
 
-def convert(source: Path, out: Path, shape: ModelShape, choices: Choices = Choices()) -> Converted:
+def convert(source: Path, out: Path, shape: ModelShape, choices: ConvertOptions = ConvertOptions()) -> ConversionResult:
     """Write the weights in ``source`` under the keys of the catalog's network.
 
     The names of the classes and the input that the source says it is for are kept as they are; an accuracy that it or
@@ -71,11 +71,11 @@ def convert(source: Path, out: Path, shape: ModelShape, choices: Choices = Choic
         text = f"the file names {len(metadata.classes)} classes and has {shape.num_classes} logits"
         raise WeightsError(text)
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
-    _write(out, serialised(tensors, metadata))
-    return Converted(count_parameters(network), metadata, notes)
+    _write(out, serialise(tensors, metadata))
+    return ConversionResult(count_parameters(network), metadata, notes)
 
 
-def _input(shape: ModelShape, choices: Choices) -> InputFormat | None:
+def _input(shape: ModelShape, choices: ConvertOptions) -> InputFormat | None:
     if not choices.mean and not choices.std:
         return None
     if {len(choices.mean), len(choices.std)} != {shape.in_channels}:

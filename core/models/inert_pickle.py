@@ -233,7 +233,7 @@ def load_torch(file: Any, nested: int = 0) -> Any:
     return torch.load(file, map_location="cpu", pickle_module=module, weights_only=False, encoding="latin1")
 
 
-def load_plain(file: Any) -> Any:
+def load_pickle(file: Any) -> Any:
     """What ``pickle.dump`` wrote into a file. Raises as ``load_torch``."""
     return InertUnpickler(file, encoding="latin1").load()
 

@@ -10,7 +10,7 @@ from core.models.network import KeyMap
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 
-def renamed(*rules: Rule) -> KeyMap:
+def key_renamer(*rules: Rule) -> KeyMap:
     """The first rule whose pattern matches the beginning of a key is applied; then ``inner`` parts may follow.
 
     A rule is (pattern, replacement), as ``re.sub`` takes them.

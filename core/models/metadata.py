@@ -70,7 +70,7 @@ class Metadata:
 
     Attributes:
         classes: names of the logits, in their order.
-        content: SHA-256 of the images of training and test, see ``core.data.packing.Pack``.
+        content_hash: SHA-256 of the images of training and test, see ``core.data.packing.Pack``.
         dataset: name of the data set in the catalog.
         input: the images it expects.
         top1: its accuracy on its own test images, or as the file claims it, %.
@@ -79,11 +79,11 @@ class Metadata:
     """
 
     classes: tuple[str, ...] = ()
-    content: str = ""
+    content_hash: str = ""
     dataset: str = ""
     input: InputFormat | None = None
     top1: float | None = None
-    taken_for: tuple[str, ...] = ()
+    assumed_classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -94,11 +94,11 @@ class Metadata:
             top1 = float(texts[_TOP1]) if _TOP1 in texts else None
             return cls(
                 classes=_names(texts.get(_CLASSES)),
-                content=texts.get(_CONTENT, ""),
+                content_hash=texts.get(_CONTENT, ""),
                 dataset=texts.get(_DATASET, ""),
                 input=_input(told) if told else None,
                 top1=top1 if top1 is None or math.isfinite(top1) else None,
-                taken_for=_names(texts.get(_TAKEN_FOR)),
+                assumed_classes=_names(texts.get(_TAKEN_FOR)),
                 notes=_names(texts.get(_NOTES)),
             )
         except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -106,9 +106,9 @@ class Metadata:
 
     def texts(self) -> dict[str, str]:
         """As a safetensors file keeps it."""
-        lists = {_CLASSES: self.classes, _TAKEN_FOR: self.taken_for, _NOTES: self.notes}
+        lists = {_CLASSES: self.classes, _TAKEN_FOR: self.assumed_classes, _NOTES: self.notes}
         found = {key: json.dumps(names) for key, names in lists.items() if names}
-        found |= {key: text for key, text in ((_CONTENT, self.content), (_DATASET, self.dataset)) if text}
+        found |= {key: text for key, text in ((_CONTENT, self.content_hash), (_DATASET, self.dataset)) if text}
         if self.input:
             found[_INPUT] = json.dumps(asdict(self.input))
         if self.top1 is not None:
@@ -116,7 +116,7 @@ class Metadata:
         return found
 
 
-def serialised(tensors: Mapping[str, Tensor], metadata: Metadata) -> bytes:
+def serialise(tensors: Mapping[str, Tensor], metadata: Metadata) -> bytes:
     """A safetensors file with its metadata: equal content, equal bytes, which the library's own order does not give."""
     data = safetensors.torch.save(dict(tensors))
     length = int.from_bytes(data[:8], "little")
@@ -126,7 +126,7 @@ def serialised(tensors: Mapping[str, Tensor], metadata: Metadata) -> bytes:
     return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[8 + length :]))
 
 
-def metadata_of(path: Path) -> Metadata:
+def read_metadata(path: Path) -> Metadata:
     """Of a safetensors file, without reading its tensors; nothing where it cannot be read, which its reader says."""
     try:
         with openable(path) as name, safetensors.safe_open(name, framework="pt") as file:
@@ -163,7 +163,7 @@ def _input(told: Any) -> InputFormat:
     )
 
 
-def other_classes(theirs: Sequence[str], ours: Sequence[str]) -> str:
+def describe_class_differences(theirs: Sequence[str], ours: Sequence[str]) -> str:
     """How the classes of weights differ from a data set's, with the first that do; "" where they are the same.
 
     A space, a hyphen and an underscore are one, as in the names of class folders, and so are the two ways in which

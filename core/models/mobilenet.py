@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from core.models.key_rules import renamed
+from core.models.key_rules import key_renamer
 from core.models.network import StagedNetwork, conv_bn_relu, initialise_convolutions, pool_to_features
 
 
@@ -61,7 +61,7 @@ def mobilenet_v2_half(num_classes: int, in_channels: int, image_size: int) -> St
         [nn.Sequential(*stage_units) for stage_units in units.values()],
         nn.Sequential(*conv_bn_relu(before, 1280, 1), *pool_to_features()),
         nn.Linear(1280, num_classes),
-        renamed(
+        key_renamer(
             (r"conv1\.", "stem."),
             (r"blocks\.(\d)\.(\d)\.", unit),
             (r"conv2\.", "head."),
@@ -110,5 +110,5 @@ def mobilenet_v1(num_classes: int, in_channels: int, image_size: int) -> StagedN
         stages,
         pool_to_features(),
         nn.Linear(1024, num_classes),
-        renamed((r"model\.0\.", "stem."), (r"model\.(\d+)\.", unit), (r"fc\.", "classifier.")),
+        key_renamer((r"model\.0\.", "stem."), (r"model\.(\d+)\.", unit), (r"fc\.", "classifier.")),
     )

@@ -31,7 +31,7 @@ class Network(nn.Module, ABC):
     def linear(self) -> nn.Linear:
         """The last linear layer, from features to logits."""
 
-    def foreign_key(self, key: str) -> str:
+    def map_published_key(self, key: str) -> str:
         """The network's own name for a key of the checkpoints that others publish of it."""
         return key
 
@@ -53,7 +53,7 @@ class StagedNetwork(Network):
         stages: one module each; they are named stage1, stage2, …
         head: the last stage's output to features (N, D).
         classifier: ends in a linear layer, with dropout before it or nothing.
-        keys: names in published checkpoints, see ``Network.foreign_key``.
+        keys: names in published checkpoints, see ``Network.map_published_key``.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class StagedNetwork(Network):
         assert isinstance(last, nn.Linear)
         return last
 
-    def foreign_key(self, key: str) -> str:
+    def map_published_key(self, key: str) -> str:
         return self._keys(key) if self._keys else key
 
 

@@ -33,7 +33,7 @@ def published_classes(model: str) -> int | None:
     return None if config is None else int(config.num_classes)
 
 
-def imagenet_names() -> tuple[tuple[str, ...], ...]:
+def imagenet_class_names() -> tuple[tuple[str, ...], ...]:
     """ImageNet's 1000 classes in the order of the published weights: WordNet ids, and torchvision's English names."""
     found: list[tuple[str, ...]] = []
     try:

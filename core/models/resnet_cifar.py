@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.models.key_rules import renamed
+from core.models.key_rules import key_renamer
 from core.models.network import StagedNetwork, conv_bn_relu, initialise_convolutions, pool_to_features
 
 
@@ -89,7 +89,7 @@ class CIFARResNet(StagedNetwork):
         initialise_convolutions(self)
 
 
-_KEYS = renamed(
+_KEYS = key_renamer(
     (r"conv1\.", "stem.0."),
     (r"bn1\.", "stem.1."),
     (r"layer(\d)\.(\d+)\.downsample\.", r"layers.stage\1.\2.shortcut."),

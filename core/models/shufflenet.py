@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.models.key_rules import renamed
+from core.models.key_rules import key_renamer
 from core.models.network import StagedNetwork, conv_bn_relu, pool_to_features
 
 _STEM = 24
@@ -102,7 +102,7 @@ def shufflenet_v1(num_classes: int, in_channels: int, image_size: int) -> Staged
         stages.append(nn.Sequential(*units))
         before = channels
     stem = nn.Sequential(*conv_bn_relu(in_channels, _STEM, 1))
-    keys = renamed(*_ENDS, *_parts(True, _V1_UNIT), *_parts(False, _V1_UNIT))
+    keys = key_renamer(*_ENDS, *_parts(True, _V1_UNIT), *_parts(False, _V1_UNIT))
     return StagedNetwork(stem, stages, pool_to_features(), nn.Linear(before, num_classes), keys)
 
 
@@ -117,7 +117,7 @@ def shufflenet_v2(num_classes: int, in_channels: int, image_size: int) -> Staged
         before = channels
     stem = nn.Sequential(*conv_bn_relu(in_channels, _STEM, 1))
     head = nn.Sequential(*conv_bn_relu(before, 1024, 1), *pool_to_features())
-    keys = renamed(
+    keys = key_renamer(
         *_ENDS, (r"conv2\.", "head.0."), (r"bn2\.", "head.1."), *_parts(True, _V2_FIRST), *_parts(False, _V2_LATER)
     )
     return StagedNetwork(stem, stages, head, nn.Linear(1024, num_classes), keys)

@@ -37,26 +37,26 @@ _COUNTERS = re.compile(r"(^|\.)(total_ops|total_params|n_averaged)$")
 class StateDict:
     """Tensors by name, with the place in the checkpoint where they lie ("" is its top)."""
 
-    place: str
+    location: str
     tensors: dict[str, Tensor]
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return tuple(self.place.split(".")) if self.place else ()
+        return tuple(self.location.split(".")) if self.location else ()
 
     @property
-    def averaged(self) -> bool:
+    def is_moving_average(self) -> bool:
         """Whether it is called an exponential moving average of the weights."""
         return any("ema" in re.split(r"[_\W]", part.lower()) for part in self.parts)
 
     @property
-    def usual(self) -> bool:
-        return self.averaged or not self.parts or any(part in CONTAINERS for part in self.parts)
+    def has_usual_name(self) -> bool:
+        return self.is_moving_average or not self.parts or any(part in CONTAINERS for part in self.parts)
 
     def rank(self) -> tuple[int, int, int]:
         """Smaller is looked at first: an average before the raw weights (timm's rule), usual names before others."""
         known = [CONTAINERS.index(part) for part in self.parts if part in CONTAINERS]
-        if self.averaged:
+        if self.is_moving_average:
             return 0, len(self.parts), 0
         if known and all(part in CONTAINERS or part.isdecimal() for part in self.parts):
             return 1, min(known), len(self.parts)
@@ -64,7 +64,7 @@ class StateDict:
 
 
 @dataclass(frozen=True)
-class Fitting:
+class MatchedWeights:
     """Weights that fit a network.
 
     Attributes:
@@ -76,7 +76,7 @@ class Fitting:
     notes: tuple[str, ...] = ()
 
 
-def state_dicts(content: Any, container: str = "", drop: Sequence[str] = ()) -> list[StateDict]:
+def find_state_dicts(content: Any, container: str = "", drop: Sequence[str] = ()) -> list[StateDict]:
     """Every state dict in a checkpoint, the likeliest first.
 
     Args:
@@ -91,9 +91,9 @@ def state_dicts(content: Any, container: str = "", drop: Sequence[str] = ()) -> 
             f"no weights found: a state dict, or one under {', '.join(CONTAINERS[:6])} …; found {_held(content)}"
         )
     if container:
-        inside = [item for item in found if item.place == container or item.place.startswith(f"{container}.")]
+        inside = [item for item in found if item.location == container or item.location.startswith(f"{container}.")]
         if not inside:
-            places = ", ".join(item.place or "(top)" for item in found[:_NAMED])
+            places = ", ".join(item.location or "(top)" for item in found[:_NAMED])
             raise WeightsError(f"there are no weights under {container!r}; there are some under: {places}")
         found = inside
     for pattern in drop:
@@ -112,7 +112,9 @@ def state_dicts(content: Any, container: str = "", drop: Sequence[str] = ()) -> 
     ]
 
 
-def fit(network: Network, found: Sequence[StateDict], *, any_classes: bool = False) -> Fitting | None:
+def match_state_dict(
+    network: Network, found: Sequence[StateDict], *, any_classes: bool = False
+) -> MatchedWeights | None:
     """The first of the state dicts that fits the network, under its keys; None where none does.
 
     Args:
@@ -121,7 +123,7 @@ def fit(network: Network, found: Sequence[StateDict], *, any_classes: bool = Fal
     Raises WeightsError where several fit and nothing tells which is meant.
     """
     target = _Target(network, any_classes)
-    fitting: list[tuple[StateDict, Fitting]] = []
+    fitting: list[tuple[StateDict, MatchedWeights]] = []
     for item in found:
         one = _fit_one(target, item)
         if one and not any(_same(one.tensors, other.tensors) for _, other in fitting):
@@ -129,22 +131,22 @@ def fit(network: Network, found: Sequence[StateDict], *, any_classes: bool = Fal
     if not fitting:
         return None
     item, chosen = fitting[0]
-    if not item.usual and len(fitting) > 1:
-        places = ", ".join(other.place for other, _ in fitting[:_NAMED])
+    if not item.has_usual_name and len(fitting) > 1:
+        places = ", ".join(other.location for other, _ in fitting[:_NAMED])
         raise WeightsError(
             f"several state dicts fit this network: {places}; `python -m core convert --container NAME` takes one"
         )
     notes = list(chosen.notes)
-    others = [other.place or "the top of the file" for other, _ in fitting[1:]]
+    others = [other.location or "the top of the file" for other, _ in fitting[1:]]
     if others:
-        kind = "the moving average of the weights, as timm does, " if item.averaged else ""
-        notes.insert(0, f"took {kind}from {item.place!r}; {', '.join(others[:_NAMED])} would fit too (--container)")
-    elif item.place:
-        notes.insert(0, f"took the weights under {item.place!r}")
+        kind = "the moving average of the weights, as timm does, " if item.is_moving_average else ""
+        notes.insert(0, f"took {kind}from {item.location!r}; {', '.join(others[:_NAMED])} would fit too (--container)")
+    elif item.location:
+        notes.insert(0, f"took the weights under {item.location!r}")
     return replace(chosen, notes=tuple(notes))
 
 
-def plain(item: StateDict) -> dict[str, Tensor]:
+def strip_prefixes(item: StateDict) -> dict[str, Tensor]:
     """The tensors without the usual prefixes, for what can be said of weights that fit no network.
 
     Of a whole distiller (``student.``, ``teacher.``) the student is taken.
@@ -175,7 +177,7 @@ class _Target:
 
     def match(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The tensors under the network's keys, given under these or under those of published checkpoints."""
-        for mapped in (dict(tensors), {self.network.foreign_key(key): tensor for key, tensor in tensors.items()}):
+        for mapped in (dict(tensors), {self.network.map_published_key(key): tensor for key, tensor in tensors.items()}):
             if len(mapped) != len(tensors) or mapped.keys() - self.shapes.keys() or self.needed - mapped.keys():
                 continue
             if all(tuple(t.shape) == self.shapes[key] or key in self.free for key, t in mapped.items()):
@@ -183,7 +185,7 @@ class _Target:
         return None
 
 
-def _fit_one(target: _Target, item: StateDict) -> Fitting | None:
+def _fit_one(target: _Target, item: StateDict) -> MatchedWeights | None:
     counters = [key for key in item.tensors if _COUNTERS.search(key)]
     weights = {key: tensor for key, tensor in item.tensors.items() if key not in counters}
     for tensors in _spellings(weights):
@@ -200,7 +202,7 @@ def _fit_one(target: _Target, item: StateDict) -> Fitting | None:
             notes.append(f"left out counters that are no weights: {_some(counters)}")
         if outside := [key for key in tensors if not key.startswith(prefix)]:
             notes.append(f"took what is under {prefix!r} and left out {len(outside)} other keys: {_some(outside)}")
-        return Fitting(matched, tuple(notes))
+        return MatchedWeights(matched, tuple(notes))
     return None
 
 

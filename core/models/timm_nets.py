@@ -74,7 +74,7 @@ class TimmNetwork(Network):
         layer: nn.Linear = self.network.get_classifier()
         return layer
 
-    def foreign_key(self, key: str) -> str:
+    def map_published_key(self, key: str) -> str:
         return f"network.{key}"
 
     def load_pretrained(self) -> None:

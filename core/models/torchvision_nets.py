@@ -33,7 +33,7 @@ class TorchvisionNetwork(StagedNetwork):
         ours = {id(tensor): key for key, tensor in self.state_dict(keep_vars=True).items()}
         self._theirs = {key: ours[id(tensor)] for key, tensor in network.state_dict(keep_vars=True).items()}
 
-    def foreign_key(self, key: str) -> str:
+    def map_published_key(self, key: str) -> str:
         return self._theirs.get(key, key)
 
     def load_pretrained(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from core.models.key_rules import renamed
+from core.models.key_rules import key_renamer
 from core.models.network import StagedNetwork, initialise_convolutions, pool_to_features
 
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -37,7 +37,7 @@ class VGG(StagedNetwork):
         nn.init.zeros_(self.linear.bias)
 
 
-_KEYS = renamed((r"block(\d)\.", lambda found: f"layers.stage{int(found[1]) + 1}.1."))
+_KEYS = key_renamer((r"block(\d)\.", lambda found: f"layers.stage{int(found[1]) + 1}.1."))
 
 
 def _of_depths(*depths: int) -> Callable[..., VGG]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from core.data.paths import PathRefusedError, download_allowed, spec_path
 from core.models.metadata import Metadata, claimed_top1
 from core.models.network import Network, WeightsError
-from core.models.state_dicts import fit, plain, state_dicts
+from core.models.state_dicts import find_state_dicts, match_state_dict, strip_prefixes
 from core.models.weights_file import check_size, max_weights_bytes, read_file
 
 PRETRAINED = "pretrained"
@@ -28,7 +28,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class GivenWeights:
+class SuppliedWeights:
     """Weights that were read and are not yet in a network.
 
     Attributes:
@@ -42,14 +42,14 @@ class GivenWeights:
     metadata: Metadata = field(default_factory=Metadata)
 
 
-def read_weights(path: Path, source: str) -> GivenWeights:
+def read_weights(path: Path, source: str) -> SuppliedWeights:
     """Read a file of weights, with what it or its name says of their accuracy. Raises WeightsError."""
     file = read_file(path)
     metadata = Metadata.parse(file.metadata)
     if metadata.top1 is None:
         claims = {**file.metadata} if file.form == "safetensors" else file.content
         metadata = replace(metadata, top1=claimed_top1(_numbers(claims), source))
-    return GivenWeights(source, file.content, metadata)
+    return SuppliedWeights(source, file.content, metadata)
 
 
 def _numbers(claims: Any) -> Any:
@@ -84,15 +84,15 @@ def load_content(
     Args:
         any_classes: keep the network's own last layer where the weights have another class count.
         fresh_last_layer: keep it in any case.
-        container, drop: as ``state_dicts`` takes them.
+        container, drop: as ``find_state_dicts`` takes them.
 
     Returns:
         What was chosen or left out, a sentence each.
 
     Raises WeightsError as ``load_state``, or where several state dicts fit.
     """
-    found = state_dicts(content, container, drop)
-    fitting = fit(network, found, any_classes=any_classes)
+    found = find_state_dicts(content, container, drop)
+    fitting = match_state_dict(network, found, any_classes=any_classes)
     if fitting is None:
         raise _misfit(network, found, any_classes)
     own = network.state_dict()
@@ -111,7 +111,7 @@ def unwrap(content: Any) -> dict[str, Tensor]:
 
     Raises WeightsError where there is no state dict.
     """
-    return plain(state_dicts(content)[0])
+    return strip_prefixes(find_state_dicts(content)[0])
 
 
 def _last_layer(network: Network) -> set[str]:
@@ -122,9 +122,9 @@ def _last_layer(network: Network) -> set[str]:
 def _misfit(network: Network, found: Sequence[Any], any_classes: bool) -> WeightsError:
     """Which keys of the likeliest state dict do not fit."""
     own = network.state_dict()
-    tensors = plain(found[0])
-    if len(own.keys() & tensors.keys()) < len(own.keys() & {network.foreign_key(key) for key in tensors}):
-        tensors = {network.foreign_key(key): tensor for key, tensor in tensors.items()}
+    tensors = strip_prefixes(found[0])
+    if len(own.keys() & tensors.keys()) < len(own.keys() & {network.map_published_key(key) for key in tensors}):
+        tensors = {network.map_published_key(key): tensor for key, tensor in tensors.items()}
     shapes = {key: (tuple(tensors[key].shape), tuple(own[key].shape)) for key in own if key in tensors}
     free = _last_layer(network) if any_classes else set()
     differing = {key for key, (theirs, ours) in shapes.items() if theirs != ours and key not in free}
@@ -139,8 +139,8 @@ def _misfit(network: Network, found: Sequence[Any], any_classes: bool) -> Weight
     if not missing and not differing and unknown:
         text += ". Keys that are no weights are left out by `python -m core convert --drop KEY`"
     if len(found) > 1:
-        places = ", ".join(repr(item.place) for item in found[:_NAMED])
-        text += f". This is said of {found[0].place!r}; there are weights under {places} (--container)"
+        places = ", ".join(repr(item.location) for item in found[:_NAMED])
+        text += f". This is said of {found[0].location!r}; there are weights under {places} (--container)"
     return WeightsError(text)
 
 
@@ -166,7 +166,7 @@ def _listed(title: str, keys: list[str]) -> str:
     return f"{title}: {', '.join(keys[:_NAMED])}{more}"
 
 
-def read_source(source: str, sha256: str | None) -> GivenWeights:
+def read_source(source: str, sha256: str | None) -> SuppliedWeights:
     """Read what ``teacher.weights`` names: a path, an upload, or an address of https, s3, gs or file.
 
     Of "pretrained" nothing is read: the network that is built knows its published weights.
@@ -174,7 +174,7 @@ def read_source(source: str, sha256: str | None) -> GivenWeights:
     Raises WeightsError, with what to do.
     """
     if source == PRETRAINED:
-        return GivenWeights(source)
+        return SuppliedWeights(source)
     with _opened(source) as path:
         if sha256 is not None:
             check_size(path.stat().st_size)
@@ -188,8 +188,8 @@ def read_source(source: str, sha256: str | None) -> GivenWeights:
             raise WeightsError(f"{source}: {error}") from error
 
 
-def load_given(
-    network: Network, given: GivenWeights, *, any_classes: bool, fresh_last_layer: bool = False
+def load_supplied(
+    network: Network, given: SuppliedWeights, *, any_classes: bool, fresh_last_layer: bool = False
 ) -> tuple[str, ...]:
     """Take over weights that were read, or the published ones. Returns what was chosen or left out.
 
@@ -205,8 +205,8 @@ def load_given(
 
 
 def load_source(network: Network, source: str, sha256: str | None, *, any_classes: bool) -> tuple[str, ...]:
-    """``read_source`` and ``load_given`` in one."""
-    return load_given(network, read_source(source, sha256), any_classes=any_classes)
+    """``read_source`` and ``load_supplied`` in one."""
+    return load_supplied(network, read_source(source, sha256), any_classes=any_classes)
 
 
 @contextmanager

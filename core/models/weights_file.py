@@ -16,7 +16,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
-from core.models.inert_pickle import load_plain, load_torch
+from core.models.inert_pickle import load_pickle, load_torch
 from core.models.network import WeightsError
 from core.undecodable import openable
 
@@ -125,7 +125,7 @@ def _read(path: Path, head: bytes, size: int) -> WeightsFile:
     with path.open("rb") as file:
         if _MAGIC_OF_LEGACY in head:
             return WeightsFile(load_torch(file))
-        return WeightsFile(load_plain(file), form="pickle")
+        return WeightsFile(load_pickle(file), form="pickle")
 
 
 def _refuse_other_archives(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.models.key_rules import renamed
+from core.models.key_rules import key_renamer
 from core.models.network import StagedNetwork, initialise_convolutions, pool_to_features
 
 
@@ -48,7 +48,7 @@ class WideResNet(StagedNetwork):
         nn.init.zeros_(self.linear.bias)
 
 
-_KEYS = renamed(
+_KEYS = key_renamer(
     (r"conv1\.", "stem."),
     (r"bn1\.", "head.0."),
     (r"block(\d)\.layer\.(\d+)\.convShortcut\.", r"layers.stage\1.\2.shortcut."),

@@ -1,8 +1,16 @@
 """The training engine."""
 
 from core.training.errors import MachineError, TrainingError
-from core.training.interruption import Options, stop_on_sigterm
+from core.training.interruption import TrainOptions, stop_on_sigterm
 from core.training.run import run_rank, run_training
 from core.training.teacher_source import TeacherSource
 
-__all__ = ["MachineError", "Options", "TeacherSource", "TrainingError", "run_rank", "run_training", "stop_on_sigterm"]
+__all__ = [
+    "MachineError",
+    "TeacherSource",
+    "TrainOptions",
+    "TrainingError",
+    "run_rank",
+    "run_training",
+    "stop_on_sigterm",
+]

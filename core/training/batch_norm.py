@@ -53,7 +53,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var.dtype), share)
 
 
-def over_ranks(model: nn.Module, device: torch.device) -> None:
+def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
     """Exchange a network's batch norm, in place, for one over all ranks; names, weights and statistics stay.
 
     Raises TrainingError for a batch norm of another kind, whose statistics would be those of each rank's part.
@@ -65,7 +65,7 @@ def over_ranks(model: nn.Module, device: torch.device) -> None:
             text = f"the network's {type(child).__name__} cannot be computed over several ranks; train it on one"
             raise TrainingError("spec", text)
         else:
-            over_ranks(child, device)
+            synchronize_batch_norm(child, device)
 
 
 def _exchanged(norm: nn.Module, device: torch.device) -> nn.Module:

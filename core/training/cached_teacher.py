@@ -3,8 +3,8 @@
 Every logit goes through the same rounding, whether it comes from the network or from the disk: a row's mean is
 subtracted, the rest rounded to float16, the mean (float32) added again. So a hit and a miss are the same numbers, and
 what a run computes does not depend on what is on the disk. Subtracting the mean first keeps float16's digits for the
-differences, which are all that a softmax sees. A row that float16 would move by more than ``WORST_ROUNDING`` is used
-as it is, and an epoch with such a row is not kept.
+differences, which are all that a softmax sees. A row that float16 would move by more than ``MAX_ROUNDING_ERROR`` is
+used as it is, and an epoch with such a row is not kept.
 
 Nothing waits for the device but the opening and the closing of an epoch and the few checks against the network.
 """
@@ -22,19 +22,19 @@ import torch
 from torch import Tensor
 
 from core.data import Batch, Dataset
-from core.data.fingerprint import describe_views
-from core.data.hashing import below
+from core.data.fingerprint import describe_training_images
+from core.data.hashing import hashed_randint
 from core.data.paths import cache_dir
 from core.events import Journal
 from core.specs import RunSpec
 from core.training.errors import TrainingError
-from core.training.logit_cache import LogitFiles, Rows
-from core.training.performance import Chosen
+from core.training.logit_cache import LogitCache, QuantizedLogits
+from core.training.performance import ExecutionPlan
 from core.training.teacher import LiveTeacher, Teacher
 
-LARGEST = 256.0
-WORST_ROUNDING = 1 / 16
-"""Half of float16's spacing below ``LARGEST``: rows with logits further than that from their mean are not rounded."""
+MAX_DEVIATION = 256.0
+MAX_ROUNDING_ERROR = 1 / 16
+"""Half of float16's spacing below ``MAX_DEVIATION``: rows with logits further from their mean are not rounded."""
 
 DEFAULT_GB = 20.0
 _SHARE_OF_MEMORY = 8  # an epoch's logits may take this part of the device's free memory
@@ -47,7 +47,7 @@ Say = Callable[[str, Literal["info", "warning"]], object]
 
 
 @dataclass(frozen=True)
-class Views:
+class CacheKeyShape:
     """What is shown to the teacher.
 
     Attributes:
@@ -63,8 +63,8 @@ class Views:
     data_seed: int
 
 
-def key_of(
-    spec: RunSpec, dataset: Dataset, teacher: Mapping[str, Any], chosen: Chosen, batch_size: int
+def cache_key(
+    spec: RunSpec, dataset: Dataset, teacher: Mapping[str, Any], chosen: ExecutionPlan, batch_size: int
 ) -> dict[str, Any]:
     """Everything that decides a teacher's logits but the epoch. What does not, such as the method, is not in it.
 
@@ -76,7 +76,7 @@ def key_of(
     return {
         "teacher": dict(teacher),
         "dataset": spec.dataset.model_dump(mode="json"),
-        "views": describe_views(dataset),
+        "views": describe_training_images(dataset),
         "augment": spec.training.augment,
         "data_seed": spec.data_seed,
         "batch_size": batch_size,
@@ -90,7 +90,7 @@ def key_of(
     }
 
 
-def open_files(key: Mapping[str, Any]) -> LogitFiles:
+def open_cache(key: Mapping[str, Any]) -> LogitCache:
     """The files of a key, where ``DKD_CACHE_DIR`` has them and within ``DKD_TEACHER_LOGITS_GB``.
 
     Raises TrainingError where that is no size.
@@ -103,26 +103,31 @@ def open_files(key: Mapping[str, Any]) -> LogitFiles:
     except ValueError:
         text = f"DKD_TEACHER_LOGITS_GB is {given!r}; it is a number of gigabytes, 0 to keep no teacher's logits"
         raise TrainingError("error", text) from None
-    return LogitFiles(cache_dir() / _FOLDER, key, int(gigabytes * 1e9))
+    return LogitCache(cache_dir() / _FOLDER, key, int(gigabytes * 1e9))
 
 
-def reusing(
-    live: LiveTeacher, teacher: Mapping[str, Any], spec: RunSpec, dataset: Dataset, chosen: Chosen, journal: Journal
-) -> ReusedTeacher:
+def cached_teacher(
+    live: LiveTeacher,
+    teacher: Mapping[str, Any],
+    spec: RunSpec,
+    dataset: Dataset,
+    chosen: ExecutionPlan,
+    journal: Journal,
+) -> CachedTeacher:
     """A run's teacher whose logits are kept, with what it has to say in the run's log.
 
     Args:
-        teacher: what names it, see ``key_of``.
+        teacher: what names it, see ``cache_key``.
     """
     size = spec.training.batch_size
-    views = Views(len(dataset.train), dataset.num_classes, size, spec.data_seed)
-    files = open_files(key_of(spec, dataset, teacher, chosen, size))
+    views = CacheKeyShape(len(dataset.train), dataset.num_classes, size, spec.data_seed)
+    files = open_cache(cache_key(spec, dataset, teacher, chosen, size))
     tolerance = _TOLERANCE if chosen.precision == "float32" else _TOLERANCE_16
-    return ReusedTeacher(live, live.plain(), views, files, tolerance, journal.log)
+    return CachedTeacher(live, live.plain(), views, files, tolerance, journal.log)
 
 
 @dataclass(frozen=True)
-class Rounded:
+class QuantizationResult:
     """A batch's logits after the rounding.
 
     Attributes:
@@ -131,26 +136,26 @@ class Rounded:
         fits: (B,) bool, whether float16 holds the row well enough; one with a NaN or an infinity does not fit.
     """
 
-    rows: Rows
+    rows: QuantizedLogits
     values: Tensor
     fits: Tensor
 
 
-def rounded(logits: Tensor) -> Rounded:
+def quantize(logits: Tensor) -> QuantizationResult:
     """Logits (B, C) with what becomes of them on the disk."""
     logits = logits.float()
     mean = logits.mean(1)
     apart = logits - mean.unsqueeze(1)
-    rows, fits = Rows(apart.half(), mean), (apart.abs() < LARGEST).all(1)
-    return Rounded(rows, torch.where(fits.unsqueeze(1), restored(rows), logits), fits)
+    rows, fits = QuantizedLogits(apart.half(), mean), (apart.abs() < MAX_DEVIATION).all(1)
+    return QuantizationResult(rows, torch.where(fits.unsqueeze(1), dequantize(rows), logits), fits)
 
 
-def restored(rows: Rows) -> Tensor:
+def dequantize(rows: QuantizedLogits) -> Tensor:
     """Logits (B, C) float32 from what is kept of them."""
     return rows.centred.float() + rows.mean.unsqueeze(1)
 
 
-class RoundedTeacher:
+class QuantizedTeacher:
     """Gives the numbers of a teacher whose logits are kept, and keeps none: where each process sees part of them."""
 
     def __init__(self, live: Teacher) -> None:
@@ -159,7 +164,7 @@ class RoundedTeacher:
     @torch.no_grad()
     def logits(self, batch: Batch, epoch: int) -> Tensor:
         """(B, C) float32 on the batch's device, a constant."""
-        return rounded(self._live.logits(batch, epoch)).values
+        return quantize(self._live.logits(batch, epoch)).values
 
     def end_epoch(self) -> dict[str, float]:
         return {}
@@ -168,7 +173,7 @@ class RoundedTeacher:
         return
 
 
-class ReusedTeacher:
+class CachedTeacher:
     """Knows a teacher's logits: from the disk where they are there, else from the network, which are then kept.
 
     Args:
@@ -182,13 +187,13 @@ class ReusedTeacher:
     """
 
     def __init__(
-        self, live: Teacher, plain: Teacher, views: Views, files: LogitFiles, tolerance: float, say: Say
+        self, live: Teacher, plain: Teacher, views: CacheKeyShape, files: LogitCache, tolerance: float, say: Say
     ) -> None:
         self._live, self._plain, self._views, self._files = live, plain, views, files
         self._tolerance, self._say = tolerance, say
         self._reading = self._writing = True
         self._epoch: int | None = None
-        self._table: Rows | None = None
+        self._table: QuantizedLogits | None = None
         self._hit = False
         self._asked = 0  # images of the epoch under way
         self._batch = 0
@@ -212,11 +217,11 @@ class ReusedTeacher:
         self._asked += len(batch.labels)
         index = batch.index.to(batch.images.device, non_blocking=True)
         if self._hit and self._table:
-            kept = restored(Rows(self._table.centred[index], self._table.mean[index]))
+            kept = dequantize(QuantizedLogits(self._table.centred[index], self._table.mean[index]))
             if number != self._check_at or self._confirmed(batch, epoch, kept):
                 self._from_disk += len(batch.labels)
                 return kept
-        found = rounded(self._live.logits(batch, epoch))
+        found = quantize(self._live.logits(batch, epoch))
         if self._table and not self._hit:
             self._table.centred.index_copy_(0, index, found.rows.centred)
             self._table.mean.index_copy_(0, index, found.rows.mean)
@@ -274,13 +279,13 @@ class ReusedTeacher:
         if not self._fits_in_memory(device):
             return
         if self._reading and (rows := self._files.read(epoch, samples, classes)):
-            self._table, self._hit = Rows(rows.centred.to(device), rows.mean.to(device)), True
+            self._table, self._hit = QuantizedLogits(rows.centred.to(device), rows.mean.to(device)), True
             # The first one at once: a key that forgets something would be wrong in every epoch.
             steps = -(-samples // self._views.batch_size)
             seed = self._views.data_seed
-            self._check_at = int(below(steps, 1, seed, epoch, "check")[0]) if self._checks else 0
+            self._check_at = int(hashed_randint(steps, 1, seed, epoch, "check")[0]) if self._checks else 0
         elif self._writing:
-            self._table = Rows(
+            self._table = QuantizedLogits(
                 torch.zeros(samples, classes, dtype=torch.float16, device=device), torch.zeros(samples, device=device)
             )
 
@@ -298,7 +303,7 @@ class ReusedTeacher:
 
     def _confirmed(self, batch: Batch, epoch: int, kept: Tensor) -> bool:
         """Whether the network says of this batch what is kept of it."""
-        live = rounded(self._plain.logits(batch, epoch))
+        live = quantize(self._plain.logits(batch, epoch))
         apart = (live.values - kept).abs().max()
         largest = (live.values - live.rows.mean.unsqueeze(1)).abs().max()
         self._checks += 1
@@ -316,15 +321,15 @@ class ReusedTeacher:
         self._table = None
         return False
 
-    def _publish(self, epoch: int, table: Rows) -> None:
+    def _publish(self, epoch: int, table: QuantizedLogits) -> None:
         # An epoch that was resumed or stopped in its middle has rows that nobody computed here.
         if self._asked != self._views.samples:
             return
         if self._fit is None or not bool(self._fit):
-            self._stop(f"some lie further than {LARGEST:g} from their row's mean, where float16 is too coarse")
+            self._stop(f"some lie further than {MAX_DEVIATION:g} from their row's mean, where float16 is too coarse")
             return
         self._pending_bytes = table.nbytes
-        rows = Rows(table.centred.cpu(), table.mean.cpu())
+        rows = QuantizedLogits(table.centred.cpu(), table.mean.cpu())
         self._pending = self._writer.submit(self._files.publish, epoch, rows)
 
     def _stop(self, reason: str) -> None:

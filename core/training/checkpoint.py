@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from core.models.metadata import Metadata, serialised
+from core.models.metadata import Metadata, serialise
 from core.training.errors import TrainingError
 from core.training.serialization import flatten, unflatten
 from core.undecodable import openable
@@ -29,7 +29,7 @@ from core.undecodable import openable
 VERSION = 2
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
-BEFORE_NAME = "checkpoint.before.safetensors"
+PREVIOUS_NAME = "checkpoint.before.safetensors"
 """The last checkpoint of a folder, and the one before it."""
 
 _PARTIAL = ".partial"
@@ -39,7 +39,7 @@ _NO_DIGEST = "0" * 64
 
 
 @dataclass
-class Position:
+class Progress:
     """How far a training is.
 
     Attributes:
@@ -81,7 +81,7 @@ class Checkpoint:
     Attributes:
         fingerprint: of the run.
         model, optimizer, scaler: their state dicts.
-        means: partial sums of the epoch under way, see ``Means.state``.
+        means: partial sums of the epoch under way, see ``RunningMeans.state``.
         journal: the run's journal up to here, so that no point is lost with the machine.
         chosen: what was chosen for speed, as JSON.
         device: the kind that it was chosen for.
@@ -90,7 +90,7 @@ class Checkpoint:
     """
 
     fingerprint: str
-    position: Position
+    position: Progress
     model: dict[str, Any]
     optimizer: dict[str, Any]
     means: dict[str, Tensor]
@@ -103,7 +103,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckpointLookup:
     """What there is to go on from.
 
     Attributes:
@@ -133,7 +133,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         partial.unlink(missing_ok=True)  # on a full disk the room is needed
         raise
     if path.exists():
-        _link(path, folder / BEFORE_NAME)
+        _link(path, folder / PREVIOUS_NAME)
     partial.replace(path)
     sync_folder(folder)
     return path
@@ -157,7 +157,7 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
         raise TrainingError("spec", f"the checkpoint {path.name} belongs to another run ({content['fingerprint']})")
     return Checkpoint(
         fingerprint=content["fingerprint"],
-        position=Position(**content["position"]),
+        position=Progress(**content["position"]),
         model=content["model"],
         optimizer=content["optimizer"],
         means=content["means"],
@@ -170,19 +170,19 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
     )
 
 
-def find_checkpoint(path: Path, fingerprint: str) -> Found:
+def find_checkpoint(path: Path, fingerprint: str) -> CheckpointLookup:
     """The checkpoint at ``path``, or where it cannot be used the one before it in the same folder."""
     problems: list[str] = []
-    for candidate in dict.fromkeys((path, path.with_name(BEFORE_NAME))):
+    for candidate in dict.fromkeys((path, path.with_name(PREVIOUS_NAME))):
         if candidate == path or candidate.exists():
             try:
-                return Found(load_checkpoint(candidate, fingerprint), candidate, problems)
+                return CheckpointLookup(load_checkpoint(candidate, fingerprint), candidate, problems)
             except TrainingError as error:
                 problems.append(str(error))
-    return Found(None, None, problems)
+    return CheckpointLookup(None, None, problems)
 
 
-def adopt(used: Path | None, folder: Path) -> None:
+def promote(used: Path | None, folder: Path) -> None:
     """Make the checkpoint that a training goes on from the last one of ``folder``, and remove what else is there.
 
     So the next one written has a good one before it, also in the folder of another attempt, and a damaged one is never
@@ -191,7 +191,7 @@ def adopt(used: Path | None, folder: Path) -> None:
     Args:
         used: None where the training starts from the beginning.
     """
-    last, before = folder / CHECKPOINT_NAME, folder / BEFORE_NAME
+    last, before = folder / CHECKPOINT_NAME, folder / PREVIOUS_NAME
     if used is None:
         last.unlink(missing_ok=True)
         before.unlink(missing_ok=True)
@@ -207,7 +207,7 @@ def save_weights(model: nn.Module, path: Path, origin: Metadata | None = None) -
         origin: what the file should say of itself, see ``core.training.weights_metadata``.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = serialised(tensors, origin or Metadata())
+    data = serialise(tensors, origin or Metadata())
     temporary = path.with_suffix(_PARTIAL)
     try:
         with temporary.open("wb") as file:

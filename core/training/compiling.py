@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.training.performance import Chosen
+from core.training.performance import ExecutionPlan
 
-Forward = Callable[[Tensor], Tensor]
+ForwardFn = Callable[[Tensor], Tensor]
 """Images (B, channels, H, W) to logits (B, C)."""
 
 
-class NotCompiledError(RuntimeError):
+class CompilationError(RuntimeError):
     """Why a network could not be compiled, in a line."""
 
 
-def compiled(network: nn.Module, example: Tensor, chosen: Chosen) -> Forward:
+def compile_network(network: nn.Module, example: Tensor, chosen: ExecutionPlan) -> ForwardFn:
     """A network compiled for batches of one shape; batches of another go through it as it is.
 
     Compiling happens here and now, by one forward pass, and a backward one where the network learns. The network's
@@ -37,7 +37,7 @@ def compiled(network: nn.Module, example: Tensor, chosen: Chosen) -> Forward:
     learns = any(parameter.requires_grad for parameter in network.parameters())
     # Weights that never change are laid out once as the CPU's kernels want them.
     frozen: dict[str, Any] | None = {"freezing": True} if not learns and example.device.type == "cpu" else None
-    quick: Forward = torch.compile(network, dynamic=False, options=frozen)
+    quick: ForwardFn = torch.compile(network, dynamic=False, options=frozen)
     try:
         with _untouched(network, example.device), torch.set_grad_enabled(learns):
             with chosen.autocast(example.device):
@@ -45,7 +45,7 @@ def compiled(network: nn.Module, example: Tensor, chosen: Chosen) -> Forward:
             if learns:
                 logits.float().sum().backward()  # type: ignore[no-untyped-call]
     except Exception as error:
-        raise NotCompiledError(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}") from error
+        raise CompilationError(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}") from error
 
     def forward(images: Tensor) -> Tensor:
         return quick(images) if images.shape == example.shape else network(images)
@@ -67,7 +67,7 @@ def _untouched(network: nn.Module, device: torch.device) -> Iterator[None]:
             network.zero_grad(set_to_none=True)
 
 
-class Recorded:
+class GraphedCallable:
     """A function of tensors, recorded once as a CUDA graph: a call copies its arguments in and replays all kernels.
 
     Recording runs nothing. Must be made and called on one stream that is not the default one, after the function has
@@ -98,7 +98,7 @@ class Recorded:
         return self._output
 
 
-def recording_stream(chosen: Chosen, device: torch.device) -> AbstractContextManager[object]:
+def capture_stream(chosen: ExecutionPlan, device: torch.device) -> AbstractContextManager[object]:
     """A block whose GPU work is in a stream of its own where steps are recorded, which the default one does not allow.
 
     Work from before the block is waited for by the GPU, and so is the block's by what comes after it.

@@ -14,34 +14,34 @@ import torch
 from torch import nn
 
 from core.data import Batch, Dataset
-from core.diagnostics.inference import logits_of
+from core.diagnostics.inference import predict_logits
 from core.diagnostics.report import collapse_report, epoch_report, final_report
 from core.events import Checkpointed, Journal, Metrics, read_journal
 from core.methods import Loss
 from core.models import Network
 from core.specs import RunSpec
-from core.training.cached_teacher import RoundedTeacher, reusing
-from core.training.checkpoint import Checkpoint, Position, RandomState, save_checkpoint
-from core.training.compiling import Forward, NotCompiledError, compiled, recording_stream
+from core.training.cached_teacher import QuantizedTeacher, cached_teacher
+from core.training.checkpoint import Checkpoint, Progress, RandomState, save_checkpoint
+from core.training.compiling import CompilationError, ForwardFn, capture_stream, compile_network
 from core.training.errors import TrainingError
 from core.training.evaluation import perturbed_images
-from core.training.interruption import Options, StopAsked
-from core.training.metric_means import Means
-from core.training.optimizer import build_optimizer, rate_factor, restore_optimizer
-from core.training.performance import Chosen
-from core.training.ranks import ALONE, Ranks
+from core.training.interruption import StopRequested, TrainOptions
+from core.training.metric_means import RunningMeans
+from core.training.optimizer import build_optimizer, lr_factor, restore_optimizer
+from core.training.performance import ExecutionPlan
+from core.training.ranks import SINGLE_PROCESS, Ranks
 from core.training.stepper import Stepper
 from core.training.teacher import LiveTeacher, Teacher
 from core.training.teacher_time import METRIC, TimedTeacher
-from core.training.throughput import Pace
-from core.training.weights_metadata import origin_of
+from core.training.throughput import ThroughputMeter
+from core.training.weights_metadata import training_metadata
 
-READ_EVERY = 100
+CHECK_FINITE_EVERY = 100
 """Steps after which the sums are looked at: a loss that is not finite is found soon, and a GPU's queue is emptied
 too seldom to cost anything."""
 
 
-class _Order(IntEnum):
+class StepAction(IntEnum):
     """What the ranks do before a step."""
 
     STEP = 0
@@ -63,9 +63,9 @@ class Engine:
         teacher: nn.Module | None,
         loss: Loss,
         journal: Journal,
-        chosen: Chosen,
+        chosen: ExecutionPlan,
         teacher_key: Mapping[str, Any] | None = None,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         """``teacher_key`` names the teacher's weights, and its logits are kept on disk under it; None: they are not."""
         self.ranks = ranks
@@ -78,34 +78,34 @@ class Engine:
         if teacher:
             source = live = LiveTeacher(teacher, self.chosen, self._warn)
             if teacher_key and ranks.size > 1:
-                source = RoundedTeacher(live)
+                source = QuantizedTeacher(live)
             elif teacher_key:
-                source = reusing(live, teacher_key, spec, dataset, self.chosen, journal)
+                source = cached_teacher(live, teacher_key, spec, dataset, self.chosen, journal)
         self._timed = TimedTeacher(source, dataset.device) if source else None
         self.stepper = Stepper(
             model, self._timed, loss, self.optimizer, self.chosen, ranks=ranks, forward=forward, warn=self._warn
         )
-        self.position = Position()
-        self._pace = Pace()
+        self.position = Progress()
+        self._pace = ThroughputMeter()
         self._last: dict[str, float] = {}
         self._resumed_at = 0.0
         self._since = time.monotonic()
         self._saved_at = time.monotonic()
         # The teacher's answers to the test images never change.
-        self._teacher_logits = logits_of(teacher, dataset, dataset.test) if teacher and ranks.leads else None
+        self._teacher_logits = predict_logits(teacher, dataset, dataset.test) if teacher and ranks.is_main else None
         self._perturbed = perturbed_images(spec.training, dataset)
 
-    def _forward(self, chosen: Chosen) -> tuple[Forward, Chosen]:
+    def _forward(self, chosen: ExecutionPlan) -> tuple[ForwardFn, ExecutionPlan]:
         """The model as it is run, and what is chosen once it is known what works."""
         if not chosen.compile:
-            return self.ranks.parallel(self.model, self.dataset.device), chosen
+            return self.ranks.parallelize(self.model, self.dataset.device), chosen
         dataset, size = self.dataset, min(self.spec.training.batch_size, len(self.dataset.train))
         example = torch.zeros(size, dataset.channels, dataset.image_size, dataset.image_size, device=dataset.device)
         self.model.train()
         began = time.monotonic()
         try:
-            forward = compiled(self.model, example.contiguous(memory_format=chosen.memory_format), chosen)
-        except NotCompiledError as error:
+            forward = compile_network(self.model, example.contiguous(memory_format=chosen.memory_format), chosen)
+        except CompilationError as error:
             self._warn(f"the network is not compiled: {error}")
             return self.model, chosen.without("compile", "it did not work here")
         self.journal.log(f"the network was compiled in {time.monotonic() - began:.0f} s")
@@ -129,7 +129,7 @@ class Engine:
         if checkpoint.scaler:
             self.stepper.scaler.load_state_dict(checkpoint.scaler)
         device = self.dataset.device
-        self.stepper.means = Means({name: sums.to(device) for name, sums in checkpoint.means.items()})
+        self.stepper.means = RunningMeans({name: sums.to(device) for name, sums in checkpoint.means.items()})
         self.position = checkpoint.position
         self._resumed_at = checkpoint.position.elapsed
         for record in read_journal(self.journal.path):
@@ -140,21 +140,21 @@ class Engine:
         if self.ranks.rank < len(checkpoint.random):
             checkpoint.random[self.ranks.rank].restore(device)
 
-    def train(self, options: Options) -> dict[str, float] | None:
+    def train(self, options: TrainOptions) -> dict[str, float] | None:
         """Train to the end. Returns the last value of every metric, or None where it was asked to stop.
 
         Raises TrainingError where a loss or a weight is no longer finite.
         """
         self._since = time.monotonic()
-        with recording_stream(self.chosen, self.dataset.device):
+        with capture_stream(self.chosen, self.dataset.device):
             return self._train(options)
 
-    def _train(self, options: Options) -> dict[str, float] | None:
+    def _train(self, options: TrainOptions) -> dict[str, float] | None:
         while self.position.epoch < self.spec.training.epochs:
             if not self._epoch(options):
                 self.save()
                 return None
-            self.refuse_nonfinite()
+            self.check_finite()
             of_teacher = self.stepper.teacher.end_epoch() if self.stepper.teacher else {}
             values = self._measured(options)
             if values is None:
@@ -165,7 +165,7 @@ class Engine:
             self.stepper.teacher.finish()
         return self._last
 
-    def _epoch(self, options: Options) -> bool:
+    def _epoch(self, options: TrainOptions) -> bool:
         """The rest of the epoch under way; False where it was asked to stop before its end."""
         spec, position = self.spec, self.position
         self._set_mode()
@@ -177,36 +177,36 @@ class Engine:
             start=position.batch,
             share=self.ranks.share,
         )
-        self._pace = Pace()
+        self._pace = ThroughputMeter()
         # Closed at once where the loop is left early: its thread must not read on while a checkpoint is written.
-        with contextlib.closing(batches), self.chosen.repeatable():
+        with contextlib.closing(batches), self.chosen.deterministic_kernels():
             return self._steps(self._pace.of(batches), options)
 
-    def _steps(self, batches: Iterator[Batch], options: Options) -> bool:
+    def _steps(self, batches: Iterator[Batch], options: TrainOptions) -> bool:
         position = self.position
         for batch in batches:
             order = self._order(options)
-            if order is _Order.STOP:
+            if order is StepAction.STOP:
                 return False
-            if order is _Order.SAVE:
+            if order is StepAction.SAVE:
                 self.save()
-            elif position.step % READ_EVERY == 0:
+            elif position.step % CHECK_FINITE_EVERY == 0:
                 self._refuse_nonfinite_terms()
             self.stepper.step(batch, position.epoch, self._rate())
             position.batch += 1
             position.step += 1
         return True
 
-    def _order(self, options: Options) -> _Order:
+    def _order(self, options: TrainOptions) -> StepAction:
         """What is to be done before the next step, by all ranks at one step."""
-        if not self.ranks.due(self.position.step, self.dataset.device):
-            return _Order.STEP
-        order = _Order.STEP
-        if options.stop_asked():
-            order = _Order.STOP
+        if not self.ranks.should_sync(self.position.step, self.dataset.device):
+            return StepAction.STEP
+        order = StepAction.STEP
+        if options.stop_requested():
+            order = StepAction.STOP
         elif time.monotonic() - self._saved_at > options.checkpoint_seconds:
-            order = _Order.SAVE
-        return _Order(self.ranks.agreed(order))
+            order = StepAction.SAVE
+        return StepAction(self.ranks.broadcast_int(order))
 
     def _set_mode(self) -> None:
         """Training mode, but for batch norm where the spec freezes it from this epoch on."""
@@ -221,22 +221,22 @@ class Engine:
         """Learning rate of the next step."""
         training = self.spec.training
         done = self.position.epoch + self.position.batch / self.steps_per_epoch
-        return training.optimizer.lr * rate_factor(training.schedule, done, training.epochs)
+        return training.optimizer.lr * lr_factor(training.schedule, done, training.epochs)
 
-    def _measured(self, options: Options) -> dict[str, float] | None:
+    def _measured(self, options: TrainOptions) -> dict[str, float] | None:
         """What there is to say of the epoch whose steps are done; None where a stop was asked for meanwhile.
 
         Changes nothing, so that it may be broken off. The first rank alone evaluates; the others wait for it.
         """
         values: dict[str, float] | None = {}
-        if self.ranks.leads:
+        if self.ranks.is_main:
             try:
-                with options.interruption.allowed(), self.chosen.repeatable():
+                with options.interruption.interruptible(), self.chosen.deterministic_kernels():
                     values = self._report()
-            except StopAsked:
+            except StopRequested:
                 values = None
-        order = _Order.STOP if values is None else _Order.STEP
-        return None if self.ranks.agreed(order) == _Order.STOP else values
+        order = StepAction.STOP if values is None else StepAction.STEP
+        return None if self.ranks.broadcast_int(order) == StepAction.STOP else values
 
     def _report(self) -> dict[str, float]:
         values = self.stepper.means.read()
@@ -258,8 +258,8 @@ class Engine:
         position.epoch += 1
         position.batch = 0
         position.elapsed = self._elapsed()
-        self.stepper.means = Means()
-        if not self.ranks.leads:
+        self.stepper.means = RunningMeans()
+        if not self.ranks.is_main:
             return
         position.best_top1 = values["oracle/top1"]
         self.journal.metrics(step=position.step, epoch=position.epoch, elapsed=position.elapsed, values=values)
@@ -269,7 +269,7 @@ class Engine:
         )
         self._last |= values
 
-    def refuse_nonfinite(self) -> None:
+    def check_finite(self) -> None:
         """Raises TrainingError, with the step and the terms at fault, where a loss or a weight is not finite."""
         self._refuse_nonfinite_terms()
         state = {name: tensor for name, tensor in self.model.state_dict().items() if tensor.is_floating_point()}
@@ -281,7 +281,7 @@ class Engine:
             self._refuse(f"the weights are not finite after step {self.position.step}: {', '.join(broken[:3])}{more}")
 
     def _refuse_nonfinite_terms(self) -> None:
-        broken = {name: n for name, n in self.stepper.means.broken().items() if name.startswith("train/")}
+        broken = {name: n for name, n in self.stepper.means.nonfinite().items() if name.startswith("train/")}
         if broken:
             first = min(broken.values())
             terms = ", ".join(name.removeprefix("train/") for name, before in broken.items() if before == first)
@@ -303,10 +303,10 @@ class Engine:
         Where the disk refuses it, the training goes on: the next one may fit. Raises TrainingError where the weights
         are not finite: nobody could go on from them.
         """
-        self.refuse_nonfinite()
+        self.check_finite()
         random = self.ranks.random_states(self.dataset.device)
         self._saved_at = time.monotonic()
-        if not self.ranks.leads:
+        if not self.ranks.is_main:
             return
         try:
             self._write(random)
@@ -331,7 +331,7 @@ class Engine:
                 chosen=self.chosen.model_dump(),
                 device=self.dataset.device.type,
                 random=random,
-                origin=origin_of(self.spec, self.dataset).texts(),
+                origin=training_metadata(self.spec, self.dataset).texts(),
             ),
         )
         self.journal.append(Checkpointed(step=position.step, path=path.name))

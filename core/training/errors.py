@@ -50,7 +50,7 @@ def is_broken_gpu(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _GPU_BROKEN)
 
 
-def out_of_memory(error: BaseException, batch_size: int, *, training: bool) -> TrainingError:
+def out_of_memory_error(error: BaseException, batch_size: int, *, training: bool) -> TrainingError:
     """The same as a sentence that says what to change.
 
     Args:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 
-class StopAsked(BaseException):
+class StopRequested(BaseException):
     """A stop was asked for in a block that may be broken off.
 
     Not an Exception, as KeyboardInterrupt is none: whoever turns a failed download or a damaged file into a readable
@@ -26,40 +26,40 @@ class Interruption:
         self._asked = False
         self._breaking = False
 
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return self._asked
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Stop; called by a signal's handler, that is between two instructions of the main thread."""
         self._asked = True
         if self._breaking:
             self._breaking = False
-            raise StopAsked
+            raise StopRequested
 
     @contextmanager
-    def allowed(self) -> Iterator[None]:
-        """A block that ``ask`` ends with StopAsked, at once where it was asked before."""
+    def interruptible(self) -> Iterator[None]:
+        """A block that ``request`` ends with StopRequested, at once where it was asked before."""
         try:
             self._breaking = True
             if self._asked:
-                raise StopAsked
+                raise StopRequested
             yield
         finally:
             self._breaking = False
 
     @contextmanager
-    def held_off(self) -> Iterator[None]:
+    def shielded(self) -> Iterator[None]:
         """A part of such a block that must not be left half done."""
         breaking, self._breaking = self._breaking, False
         yield
         self._breaking = breaking
         if breaking and self._asked:
             self._breaking = False
-            raise StopAsked
+            raise StopRequested
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainOptions:
     """How a training is run.
 
     Attributes:
@@ -69,20 +69,20 @@ class Options:
     """
 
     checkpoint_seconds: float = 60.0
-    stop_asked: Callable[[], bool] = lambda: False
+    stop_requested: Callable[[], bool] = lambda: False
     interruption: Interruption = field(default_factory=Interruption)
 
 
 @contextmanager
-def stop_on_sigterm(options: Options) -> Iterator[Options]:
+def stop_on_sigterm(options: TrainOptions) -> Iterator[TrainOptions]:
     """Options whose training stops with a checkpoint when the process gets SIGTERM or SIGINT."""
     interruption = Interruption()
-    with _handling(lambda *_: interruption.ask()):
-        yield replace(options, stop_asked=interruption.asked, interruption=interruption)
+    with _handling(lambda *_: interruption.request()):
+        yield replace(options, stop_requested=interruption.requested, interruption=interruption)
 
 
 @contextmanager
-def ignoring_sigterm() -> Iterator[None]:
+def ignore_sigterm() -> Iterator[None]:
     """A block in which SIGTERM and SIGINT do nothing."""
     with _handling(signal.SIG_IGN):
         yield

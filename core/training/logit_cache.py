@@ -36,7 +36,7 @@ _STALE_SECONDS = 3600.0  # after which a file that is still partial is taken for
 
 
 @dataclass(frozen=True)
-class Rows:
+class QuantizedLogits:
     """Logits of samples, as they are kept.
 
     Attributes:
@@ -52,7 +52,7 @@ class Rows:
         return self.centred.nbytes + self.mean.nbytes
 
 
-class LogitFiles:
+class LogitCache:
     """The epochs of one key.
 
     Args:
@@ -88,12 +88,12 @@ class LogitFiles:
         used = sum(size for _, size, _ in self._used(self._root))
         return min(self._limit, (free + used) // 2)
 
-    def read(self, epoch: int, samples: int, classes: int) -> Rows | None:
+    def read(self, epoch: int, samples: int, classes: int) -> QuantizedLogits | None:
         """An epoch's logits on the CPU; None where they are not there. A damaged file is removed."""
         path = self._path(epoch)
         try:
             with openable(path) as name, safetensors.safe_open(name, framework="pt") as file:
-                rows = Rows(file.get_tensor("centred"), file.get_tensor("mean"))
+                rows = QuantizedLogits(file.get_tensor("centred"), file.get_tensor("mean"))
                 checksum = (file.metadata() or {}).get("crc32")
             shapes = (rows.centred.shape, rows.mean.shape, rows.centred.dtype)
             if shapes == ((samples, classes), (samples,), torch.float16) and checksum == _checksum(rows):
@@ -108,7 +108,7 @@ class LogitFiles:
             path.unlink()
         return None
 
-    def publish(self, epoch: int, rows: Rows) -> bool:
+    def publish(self, epoch: int, rows: QuantizedLogits) -> bool:
         """Keep an epoch's logits, files that were used longest ago making room for them; never those of this key.
 
         Returns whether there was room. Raises OSError where the disk refuses.
@@ -180,7 +180,7 @@ class LogitFiles:
         return list(folder.glob(f"*{_SUFFIX}"))
 
 
-def _checksum(rows: Rows) -> str:
+def _checksum(rows: QuantizedLogits) -> str:
     value = 0
     for tensor in (rows.centred, rows.mean):
         value = zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, value)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 
-class Means:
-    """Weighted means by name. ``add`` never waits for the device; ``read`` and ``broken`` do, once for all of them."""
+class RunningMeans:
+    """Weighted means by name. ``add`` never waits for the device; ``read`` and ``nonfinite`` do, once."""
 
     def __init__(self, state: dict[str, Tensor] | None = None) -> None:
         self._restored = dict(state or {})
@@ -40,7 +40,7 @@ class Means:
         """The means; one that was never measured is left out."""
         return {name: total / weight for name, (total, weight, _) in self._numbers().items() if weight != 0}
 
-    def broken(self) -> dict[str, int]:
+    def nonfinite(self) -> dict[str, int]:
         """Of names whose sum is not finite: how many values were added before the first that was not."""
         numbers = self._numbers()
         return {name: int(before) for name, (total, _, before) in numbers.items() if not math.isfinite(total)}

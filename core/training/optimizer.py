@@ -43,7 +43,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
                 kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def rate_factor(schedule: Schedule, epoch: float, epochs: int) -> float:
+def lr_factor(schedule: Schedule, epoch: float, epochs: int) -> float:
     """What the peak rate is multiplied by after ``epoch`` passes (a fraction within an epoch) of ``epochs``."""
     if epoch < schedule.warmup_epochs:
         return epoch / schedule.warmup_epochs
@@ -55,7 +55,7 @@ def rate_factor(schedule: Schedule, epoch: float, epochs: int) -> float:
     return 1.0
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
 

@@ -35,7 +35,7 @@ GRAPH_STEPS = 50
 """Steps of an epoch from which a CUDA graph pays: it is recorded once an epoch, which takes as long as a few steps."""
 
 
-class Chosen(BaseModel):
+class ExecutionPlan(BaseModel):
     """How a run does its arithmetic. A resumed run goes on with what it began with.
 
     Attributes:
@@ -78,7 +78,7 @@ class Chosen(BaseModel):
             {"deterministic": "on"} if self.deterministic else {}
         )
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """For the run's log."""
         parts = [
             f"{name} {value} ({self.reasons[name]})" if name in self.reasons else f"{name} {value}"
@@ -99,7 +99,7 @@ class Chosen(BaseModel):
         return self
 
     @contextmanager
-    def repeatable(self) -> Iterator[None]:
+    def deterministic_kernels(self) -> Iterator[None]:
         """A block in which a kernel that does not repeat is refused (RuntimeError), where that is asked for."""
         before = torch.are_deterministic_algorithms_enabled()
         if self.deterministic:
@@ -112,7 +112,7 @@ class Chosen(BaseModel):
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """How much there is to do.
 
     Attributes:
@@ -136,11 +136,11 @@ class _Choice:
     reason: str
 
 
-def use_threads() -> int:
+def apply_thread_limit() -> int:
     """Give torch the CPU threads that a training may have. Returns how many.
 
     They are as many as ``DKD_THREADS`` says, else as ``DKD_MOST_THREADS`` says, else as many as torch takes by itself;
-    ``choose`` may take fewer where the first is not set. Raises ValueError where it is no positive number.
+    ``plan_execution`` may take fewer where the first is not set. Raises ValueError where it is no positive number.
     """
     name = THREADS if os.environ.get(THREADS) else MOST_THREADS
     if given := os.environ.get(name):
@@ -151,17 +151,17 @@ def use_threads() -> int:
 
 
 @contextmanager
-def own_threads() -> Iterator[None]:
+def restoring_threads() -> Iterator[None]:
     """A block of one training, behind which torch has as many threads as before: the next may want more."""
     before = torch.get_num_threads()
     try:
-        use_threads()
+        apply_thread_limit()
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def choose(speed: Speed, device: torch.device, work: Work) -> Chosen:
+def plan_execution(speed: Speed, device: torch.device, work: Workload) -> ExecutionPlan:
     """What a spec's ``speed`` comes to on a device. Nothing is timed: two runs would then differ."""
     precision, reason = _precision(speed, device, work)
     compiled = _compile(speed, device, work)
@@ -174,7 +174,7 @@ def choose(speed: Speed, device: torch.device, work: Work) -> Chosen:
         "cuda_graphs": graphs.reason,
         "threads": why_threads,
     }
-    return Chosen(
+    return ExecutionPlan(
         precision=precision,
         channels_last=channels_last,
         fused=device.type in ("cpu", "cuda"),
@@ -186,7 +186,7 @@ def choose(speed: Speed, device: torch.device, work: Work) -> Chosen:
     )
 
 
-def _precision(speed: Speed, device: torch.device, work: Work) -> tuple[Precision, str]:
+def _precision(speed: Speed, device: torch.device, work: Workload) -> tuple[Precision, str]:
     if speed.precision != "auto":
         return speed.precision, "asked for"
     if work.image_size < SMALL_SIDE:
@@ -202,7 +202,7 @@ def _precision(speed: Speed, device: torch.device, work: Work) -> tuple[Precisio
     return "float32", f"this {device.type} has no fast 16-bit products"
 
 
-def _compile(speed: Speed, device: torch.device, work: Work) -> _Choice:
+def _compile(speed: Speed, device: torch.device, work: Workload) -> _Choice:
     if speed.compile != "auto":
         return _Choice(speed.compile == "on", "asked for")
     least = COMPILE_PIXELS.get(device.type)
@@ -210,7 +210,7 @@ def _compile(speed: Speed, device: torch.device, work: Work) -> _Choice:
     return _Choice(pays, "" if pays else "too little to do for it to pay")
 
 
-def _cuda_graphs(speed: Speed, device: torch.device, work: Work, precision: Precision) -> _Choice:
+def _cuda_graphs(speed: Speed, device: torch.device, work: Workload, precision: Precision) -> _Choice:
     if device.type != "cuda":
         return _Choice(False, "no GPU")
     if precision == "float16":
@@ -221,7 +221,7 @@ def _cuda_graphs(speed: Speed, device: torch.device, work: Work, precision: Prec
     return _Choice(pays, "" if pays else f"fewer than {GRAPH_STEPS} steps an epoch")
 
 
-def _threads(device: torch.device, work: Work) -> tuple[int, str]:
+def _threads(device: torch.device, work: Workload) -> tuple[int, str]:
     most = torch.get_num_threads()
     if os.environ.get(THREADS):
         return most, "asked for"

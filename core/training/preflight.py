@@ -13,7 +13,7 @@ from core.specs import RunSpec
 from core.training.errors import TrainingError
 
 
-def refuse_misfit(spec: RunSpec, dataset: Dataset) -> None:
+def check_dataset_fits(spec: RunSpec, dataset: Dataset) -> None:
     """Where only the worker knows the data set, as with a folder of images: too few classes, or too small images.
 
     Raises TrainingError.
@@ -31,7 +31,7 @@ def refuse_misfit(spec: RunSpec, dataset: Dataset) -> None:
         raise TrainingError("spec", f"{text} px")
 
 
-def refuse_single_image(spec: RunSpec, dataset: Dataset, model: Network) -> None:
+def check_last_batch(spec: RunSpec, dataset: Dataset, model: Network) -> None:
     """An epoch's last batch of one image, where the network's batch norm sees one value a channel by then.
 
     Raises TrainingError. The network is left as it was, and so are torch's random numbers.

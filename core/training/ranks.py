@@ -21,10 +21,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from core.events import GPUS_GIVEN
-from core.launch import Place, Report
+from core.launch import RankFailure, RankInfo
 from core.methods import LogitBatch, LossTerms
-from core.methods.global_batch import gathered, own_part, row_gradients
-from core.training.batch_norm import over_ranks
+from core.methods.global_batch import gather_ranks, local_part, row_gradients
+from core.training.batch_norm import synchronize_batch_norm
 from core.training.checkpoint import RandomState
 from core.training.errors import MachineError, TrainingError
 
@@ -48,7 +48,7 @@ class Ranks:
         control: what the ranks agree by, on the CPU, so that no GPU is waited for.
     """
 
-    place: Place | None = None
+    place: RankInfo | None = None
     control: dist.ProcessGroup | None = None
 
     @property
@@ -60,7 +60,7 @@ class Ranks:
         return self.place.ranks if self.place else 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this rank evaluates, and writes what is written."""
         return self.rank == 0
 
@@ -87,36 +87,36 @@ class Ranks:
         """This rank's rows of a batch of ``count``."""
         return _share(count, self.rank, self.size)
 
-    def parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
+    def parallelize(self, model: nn.Module, device: torch.device) -> nn.Module:
         """The model as a step runs it; ``model`` stays what is evaluated and saved, its batch norm exchanged."""
         if self.size == 1:
             return model
-        over_ranks(model, device)
+        synchronize_batch_norm(model, device)
         # Buffers need no broadcast: batch norm's are computed of the same sums on every rank.
         options: dict[str, Any] = {_SYNC_BUFFERS: False}
         return nn.parallel.DistributedDataParallel(
             model, device_ids=[device] if device.type == "cuda" else None, **options
         )
 
-    def whole(self, part: LogitBatch, count: int) -> LogitBatch:
+    def gather_batch(self, part: LogitBatch, count: int) -> LogitBatch:
         """The batch of all ranks, ``count`` rows, of their parts."""
         if self.size == 1:
             return part
         shares = [_share(count, rank, self.size) for rank in range(self.size)]
-        return gathered(part, [share.stop - share.start for share in shares])
+        return gather_ranks(part, [share.stop - share.start for share in shares])
 
-    def own_loss(self, terms: LossTerms, whole: LogitBatch, part: LogitBatch) -> Tensor:
+    def local_loss(self, terms: LossTerms, whole: LogitBatch, part: LogitBatch) -> Tensor:
         """What to call ``backward`` on: the whole loss, as a function of this rank's logits."""
         if self.size == 1:
             return terms.total
         first = self.share(len(whole.target)).start
-        return own_part(terms, row_gradients(terms, whole), part, first, self.size)
+        return local_part(terms, row_gradients(terms, whole), part, first, self.size)
 
-    def due(self, step: int, device: torch.device) -> bool:
+    def should_sync(self, step: int, device: torch.device) -> bool:
         """Whether the ranks agree before this step on what to do."""
         return self.size == 1 or device.type == "cpu" or step % _AGREE_EVERY == 0
 
-    def agreed(self, value: int) -> int:
+    def broadcast_int(self, value: int) -> int:
         """The first rank's value on all of them, which wait for it however long it takes."""
         if self.size == 1:
             return value
@@ -138,7 +138,7 @@ class Ranks:
         cpu, cuda = states
         return [RandomState(state, cuda[rank] if cuda else None) for rank, state in enumerate(cpu)]
 
-    def check_same(self, value: int) -> None:
+    def check_same_step(self, value: int) -> None:
         """Raises TrainingError where the ranks' values differ: they would train different networks."""
         if self.size > 1:
             found = [torch.empty(1, dtype=torch.int64) for _ in range(self.size)]
@@ -147,17 +147,17 @@ class Ranks:
             if len(set(steps)) > 1:
                 raise TrainingError("error", f"the ranks read different checkpoints, of steps {steps}")
 
-    def report(self, error: TrainingError, *, lost_another: bool = False) -> None:
+    def report(self, error: TrainingError, *, peer_lost: bool = False) -> None:
         """Tell the process that started the ranks why this one cannot go on."""
         if self.place:
-            Report(error.kind, str(error), lost_another).write(self.place)
+            RankFailure(error.kind, str(error), peer_lost).write(self.place)
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 @contextmanager
-def joined(place: Place) -> Iterator[Ranks]:
+def process_group(place: RankInfo) -> Iterator[Ranks]:
     """A block in which this process is one of several ranks."""
     gpus = torch.cuda.is_available() and torch.cuda.device_count() >= place.ranks
     dist.init_process_group(
@@ -176,7 +176,7 @@ def joined(place: Place) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def has_lost_another(error: BaseException) -> bool:
+def is_peer_lost(error: BaseException) -> bool:
     """Whether an error only says that another rank is gone."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 

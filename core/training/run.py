@@ -34,22 +34,28 @@ from core.events import (
     is_full_disk,
     read_journal,
 )
-from core.launch import Place
+from core.launch import RankInfo
 from core.models.metadata import Metadata
 from core.provenance import provenance
 from core.specs import RunSpec, Weights
-from core.training.checkpoint import Checkpoint, Found, adopt, find_checkpoint, save_weights
+from core.training.checkpoint import Checkpoint, CheckpointLookup, find_checkpoint, promote, save_weights
 from core.training.engine import Engine
-from core.training.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory
-from core.training.interruption import Interruption, Options, StopAsked, ignoring_sigterm, stop_on_sigterm
-from core.training.performance import Chosen, Work, choose, own_threads
-from core.training.preflight import refuse_misfit, refuse_single_image
-from core.training.ranks import ALONE, Ranks, has_lost_another, joined
-from core.training.supplied_weights import Given, as_weights_say, read_given
-from core.training.teacher_check import answers_to_test_images, doubts
-from core.training.teacher_input import input_of
-from core.training.teacher_source import TeacherSource, behind, load_teacher, network_for, used_as_given
-from core.training.weights_metadata import compare_resumed, images_of, images_over, origin_of
+from core.training.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory_error
+from core.training.interruption import Interruption, StopRequested, TrainOptions, ignore_sigterm, stop_on_sigterm
+from core.training.performance import ExecutionPlan, Workload, plan_execution, restoring_threads
+from core.training.preflight import check_dataset_fits, check_last_batch
+from core.training.ranks import SINGLE_PROCESS, Ranks, is_peer_lost, process_group
+from core.training.supplied_weights import SuppliedWeights, read_supplied_weights, with_supplied_normalization
+from core.training.teacher_check import sample_test_logits, teacher_warnings
+from core.training.teacher_input import input_format_of
+from core.training.teacher_source import (
+    TeacherSource,
+    adapt_teacher_input,
+    build_network,
+    load_teacher,
+    uses_weights_unchanged,
+)
+from core.training.weights_metadata import compare_checkpoint, image_identity, resumed_image_identity, training_metadata
 
 WEIGHTS_NAME = "weights.safetensors"
 # For room on a full disk, within the time that a worker gives a training to end.
@@ -63,8 +69,8 @@ def run_training(
     out: Path,
     teacher: TeacherSource | None = None,
     resume: Path | None = None,
-    options: Options | None = None,
-    ranks: Ranks = ALONE,
+    options: TrainOptions | None = None,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> Result:
     """Train one run. Everything it has to say, its failure too, is in ``out/events.jsonl``.
 
@@ -78,39 +84,41 @@ def run_training(
     no failure of the run is raised: MachineError for a GPU that does not work, OSError where the disk is full and what
     has been trained cannot be written down.
     """
-    options = options or Options()
-    if ranks.place and not ranks.leads:
+    options = options or TrainOptions()
+    if ranks.place and not ranks.is_main:
         out = ranks.place.scratch
     out.mkdir(parents=True, exist_ok=True)
-    found = find_checkpoint(resume, spec.fingerprint()) if resume else Found(None, None, [])
+    found = find_checkpoint(resume, spec.fingerprint()) if resume else CheckpointLookup(None, None, [])
     checkpoint = found.checkpoint
     journal_path = out / JOURNAL_NAME
     journal_path.unlink(missing_ok=True)
     if checkpoint:
         journal_path.write_bytes(checkpoint.journal)
-    if ranks.leads:
-        adopt(found.path, out)
+    if ranks.is_main:
+        promote(found.path, out)
     training = False
     with ExitStack() as threads, Journal(journal_path) as journal:
         _say_where_it_begins(found, journal)
         try:
             device = ranks.device()
-            threads.enter_context(own_threads())
-            with options.interruption.allowed():
+            threads.enter_context(restoring_threads())
+            with options.interruption.interruptible():
                 engine, given = _prepare(spec, device, teacher, journal, checkpoint, options.interruption, ranks)
             if checkpoint:
                 engine.restore(checkpoint)
             elif spec.weights and given:
                 _start_from(spec.weights, given, engine, journal)
-                given = given if used_as_given(spec) else None  # a copy of the weights is not held while they learn
-            ranks.check_same(engine.position.step)
-            images = images_over(read_journal(journal_path), images_of(engine.dataset))
+                given = (
+                    given if uses_weights_unchanged(spec) else None
+                )  # a copy of the weights is not held while they learn
+            ranks.check_same_step(engine.position.step)
+            images = resumed_image_identity(read_journal(journal_path), image_identity(engine.dataset))
             journal.append(_started(engine, device, images))
-            journal.log(engine.chosen.sentence())
+            journal.log(engine.chosen.summary())
             training = True
             summary: dict[str, float] | None
             if given:
-                with options.interruption.allowed():
+                with options.interruption.interruptible():
                     summary, given = _measured(given, engine, journal)
                 journal.metrics(step=0, epoch=0, elapsed=0.0, values=summary)
             else:
@@ -118,16 +126,16 @@ def run_training(
             if summary is None:
                 journal.append(Stopped(step=engine.position.step))
                 return "stopped"
-            if not ranks.leads:
+            if not ranks.is_main:
                 return "finished"
             if given:
                 told = given.metadata(spec, engine.dataset)
             else:
-                told = origin_of(spec, engine.dataset, summary["test/top1"])
+                told = training_metadata(spec, engine.dataset, summary["test/top1"])
             digest = save_weights(engine.model, out / WEIGHTS_NAME, told)
             journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary))
             return "finished"
-        except StopAsked:
+        except StopRequested:
             journal.append(Stopped(step=checkpoint.position.step if checkpoint else 0))
             return "stopped"
         except TrainingError as error:
@@ -140,11 +148,11 @@ def run_training(
                 journal.log(f"{error}; the run cannot go on here", "error")
                 raise MachineError(str(error).partition("\n")[0]) from error
             if is_out_of_memory(error):
-                _fail(journal, out_of_memory(error, spec.training.batch_size, training=training), ranks)
+                _fail(journal, out_of_memory_error(error, spec.training.batch_size, training=training), ranks)
             else:
                 journal.log(traceback.format_exc(), "error")
                 reason = TrainingError("error", f"{type(error).__name__}: {error}")
-                _fail(journal, reason, ranks, lost_another=has_lost_another(error))
+                _fail(journal, reason, ranks, peer_lost=is_peer_lost(error))
         finally:
             if not journal.settle(_SETTLE_SECONDS):
                 raise OSError(
@@ -154,19 +162,19 @@ def run_training(
 
 
 def run_rank(
-    place: Place, spec: RunSpec, out: Path, teacher: TeacherSource | None, resume: Path | None, options: Options
+    place: RankInfo, spec: RunSpec, out: Path, teacher: TeacherSource | None, resume: Path | None, options: TrainOptions
 ) -> Result:
     """Train one run as one of several processes, see ``core.launch``. What fails is reported to whoever started it."""
-    with joined(place) as ranks:
-        if ranks.leads:
+    with process_group(place) as ranks:
+        if ranks.is_main:
             with stop_on_sigterm(options) as stoppable:
                 return run_training(spec, out, teacher, resume, stoppable, ranks)
         # The first rank is told to stop and tells the others, so that all stop at one step.
-        with ignoring_sigterm():
+        with ignore_sigterm():
             return run_training(spec, out, teacher, resume, options, ranks)
 
 
-def _say_where_it_begins(found: Found, journal: Journal) -> None:
+def _say_where_it_begins(found: CheckpointLookup, journal: Journal) -> None:
     if found.problems:
         begins = "the one before it is used" if found.path else "the training starts from the beginning"
         journal.log("; ".join((*found.problems, begins)), "warning")
@@ -179,13 +187,15 @@ def _chosen(
     checkpoint: Checkpoint | None,
     journal: Journal,
     ranks: Ranks,
-) -> Chosen:
+) -> ExecutionPlan:
     """What a run began with, where this machine can go on so; else what is best here, and a warning."""
     device = dataset.device
-    work = work_of(spec, dataset)
+    work = workload_of(spec, dataset)
     if device.type == "cpu":  # of a GPU's training the CPU's threads are not what takes the time
-        work = replace(work, step_products=products(model, dataset) * spec.training.batch_size / ranks.size)
-    chosen = choose(spec.training.speed, device, work)
+        work = replace(
+            work, step_products=forward_multiplications(model, dataset) * spec.training.batch_size / ranks.size
+        )
+    chosen = plan_execution(spec.training.speed, device, work)
     if ranks.size > 1:  # they rewrite or record a step, in which the ranks now talk to each other
         for name in ("compile", "cuda_graphs"):
             chosen = chosen.without(name, "several ranks") if getattr(chosen, name) else chosen
@@ -193,7 +203,7 @@ def _chosen(
         return chosen
     reason = ""
     try:
-        kept = Chosen.model_validate(checkpoint.chosen)
+        kept = ExecutionPlan.model_validate(checkpoint.chosen)
         if checkpoint.device != device.type:
             reason = f"it began on another kind of device ({checkpoint.device})"
         elif len(checkpoint.random) != ranks.size:
@@ -206,22 +216,22 @@ def _chosen(
     return chosen
 
 
-def _fail(journal: Journal, error: TrainingError, ranks: Ranks, *, lost_another: bool = False) -> None:
+def _fail(journal: Journal, error: TrainingError, ranks: Ranks, *, peer_lost: bool = False) -> None:
     """The reason as the run's last word, and in its log, where a person looks first."""
     if ranks.size > 1:  # the last word is had by whoever sees all ranks
-        ranks.report(error, lost_another=lost_another)
+        ranks.report(error, peer_lost=peer_lost)
         return
     journal.log(str(error), "error")
     journal.append(Failed(kind=error.kind, reason=str(error)))
 
 
 @contextmanager
-def forward_to(journal: Journal, interruption: Interruption) -> Iterator[None]:
+def journal_data_messages(journal: Journal, interruption: Interruption) -> Iterator[None]:
     """What the logger ``core.data`` says goes into the journal: reading images for the first time takes a while."""
 
     class Forward(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            with interruption.held_off():
+            with interruption.shielded():
                 journal.log(record.getMessage(), "warning" if record.levelno >= logging.WARNING else "info")
 
     logger, handler = logging.getLogger(data.__name__), Forward()
@@ -243,27 +253,27 @@ def _prepare(
     checkpoint: Checkpoint | None,
     interruption: Interruption,
     ranks: Ranks,
-) -> tuple[Engine, Given | None]:
+) -> tuple[Engine, SuppliedWeights | None]:
     """The engine of a run, and the weights from elsewhere that it starts from, where it does."""
     try:
-        with forward_to(journal, interruption):
+        with journal_data_messages(journal, interruption):
             dataset = data.load(spec.dataset).to(device)
     except data.DatasetError as error:
         raise TrainingError("error", str(error)) from error
-    refuse_misfit(spec, dataset)
+    check_dataset_fits(spec, dataset)
     if spec.weights and spec.weights.fine_tune:
-        dataset = as_weights_say(spec.weights, dataset)
-    given: Given | None = None
+        dataset = with_supplied_normalization(spec.weights, dataset)
+    given: SuppliedWeights | None = None
     if spec.weights and checkpoint is None:
-        given = read_given(spec, spec.weights, dataset, journal.log)
+        given = read_supplied_weights(spec, spec.weights, dataset, journal.log)
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
-    model = network_for(spec.model, dataset, given.input if given else None)
-    shown = replace(dataset, enlarged_to=given.input.image_size) if given and given.input else dataset
+    model = build_network(spec.model, dataset, given.input if given else None)
+    shown = replace(dataset, upscaled_size=given.input.image_size) if given and given.input else dataset
     chosen = _chosen(spec, shown, model, checkpoint, journal, ranks).apply()
-    refuse_single_image(spec, dataset, model)
+    check_last_batch(spec, dataset, model)
     model.to(device)
     if checkpoint:
-        for warning in compare_resumed(Metadata.parse(checkpoint.origin), spec, dataset):
+        for warning in compare_checkpoint(Metadata.parse(checkpoint.origin), spec, dataset):
             journal.log(warning, "warning")
     teacher: nn.Module | None = None
     teacher_key: dict[str, Any] | None = None
@@ -279,17 +289,17 @@ def _prepare(
     if ranks.rank:  # dropout is of each rank's own images
         torch.manual_seed(spec.seed + (ranks.rank << 32))
     loss = methods.build(spec.method)
-    with forward_to(journal, interruption):  # it may read images to test robustness on
+    with journal_data_messages(journal, interruption):  # it may read images to test robustness on
         return Engine(spec, dataset, model, teacher, loss, journal, chosen, teacher_key, ranks), given
 
 
-def work_of(spec: RunSpec, dataset: Dataset) -> Work:
+def workload_of(spec: RunSpec, dataset: Dataset) -> Workload:
     """How much a run has to do, which decides what pays."""
     steps = math.ceil(len(dataset.train) / spec.training.batch_size)
-    return Work(spec.training.epochs * len(dataset.train), steps, dataset.image_size)
+    return Workload(spec.training.epochs * len(dataset.train), steps, dataset.image_size)
 
 
-def products(model: models.Network, dataset: Dataset) -> float:
+def forward_multiplications(model: models.Network, dataset: Dataset) -> float:
     """Multiplications of a network's forward pass on one image. The network stays as it is."""
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     image = torch.zeros(1, dataset.channels, dataset.image_size, dataset.image_size, dtype=dtype)
@@ -308,10 +318,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _start_from(weights: Weights, given: Given, engine: Engine, journal: Journal) -> None:
+def _start_from(weights: Weights, given: SuppliedWeights, engine: Engine, journal: Journal) -> None:
     assert isinstance(engine.model, models.Network)
     try:
-        notes = models.load_given(
+        notes = models.load_supplied(
             engine.model, given.weights, any_classes=weights.fine_tune, fresh_last_layer=given.fresh_last_layer
         )
     except models.WeightsError as error:
@@ -320,13 +330,13 @@ def _start_from(weights: Weights, given: Given, engine: Engine, journal: Journal
     journal.log("; ".join((f"weights from {weights.source}, {use}", *notes)))
 
 
-def _measured(given: Given, engine: Engine, journal: Journal) -> tuple[dict[str, float], Given]:
+def _measured(given: SuppliedWeights, engine: Engine, journal: Journal) -> tuple[dict[str, float], SuppliedWeights]:
     """What weights used as they are are worth on the test images, and the same with what is suspicious of them."""
     dataset = engine.dataset
-    network = behind(engine.model, input_of(dataset), given.input).to(dataset.device)
-    answers = answers_to_test_images(network, dataset)
+    network = adapt_teacher_input(engine.model, input_format_of(dataset), given.input).to(dataset.device)
+    answers = sample_test_logits(network, dataset)
     summary = epoch_report(network, dataset)
-    found = doubts(answers, dataset, summary["test/top1"], given.weights.metadata.top1)
+    found = teacher_warnings(answers, dataset, summary["test/top1"], given.weights.metadata.top1)
     for doubt in found:
         journal.log(doubt, "warning")
     return summary, replace(given, warnings=(*given.warnings, *found))

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from core.data import Batch
 from core.diagnostics.accuracy import top_accuracies
-from core.diagnostics.gradients import measure
+from core.diagnostics.gradients import measure_gradients
 from core.methods import LogitBatch, Loss
-from core.training.compiling import Forward, Recorded
-from core.training.metric_means import Means
-from core.training.optimizer import capturable, set_rate
-from core.training.performance import Chosen
-from core.training.ranks import ALONE, Ranks
+from core.training.compiling import ForwardFn, GraphedCallable
+from core.training.metric_means import RunningMeans
+from core.training.optimizer import capturable, set_lr
+from core.training.performance import ExecutionPlan
+from core.training.ranks import SINGLE_PROCESS, Ranks
 from core.training.teacher import Teacher
 
 
@@ -34,18 +34,18 @@ class Stepper:
         teacher: Teacher | None,
         loss: Loss,
         optimizer: torch.optim.Optimizer,
-        chosen: Chosen,
+        chosen: ExecutionPlan,
         *,
-        ranks: Ranks = ALONE,
-        forward: Forward | None = None,
+        ranks: Ranks = SINGLE_PROCESS,
+        forward: ForwardFn | None = None,
         warn: Callable[[str], object] = lambda _: None,
     ) -> None:
         """``forward`` is the model as it is to be run, compiled say; ``warn`` is told of what did not work."""
         self.model, self.teacher, self.loss, self.optimizer = model, teacher, loss, optimizer
-        self.means = Means()
+        self.means = RunningMeans()
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=chosen.precision == "float16")
         self._chosen, self._ranks, self._warn = chosen, ranks, warn
-        self._forward: Forward = forward or model
+        self._forward: ForwardFn = forward or model
         self._recording = _Recording() if chosen.cuda_graphs else None
 
     def step(self, batch: Batch, epoch: int, rate: float) -> None:
@@ -55,7 +55,7 @@ class Stepper:
             epoch: counts from 0; moves the loss's ramp, and names the views that the teacher sees.
             rate: learning rate of this step.
         """
-        set_rate(self.optimizer, rate)
+        set_lr(self.optimizer, rate)
         batch = replace(batch, images=batch.images.contiguous(memory_format=self._chosen.memory_format))
         inputs = [batch.images, batch.labels]
         if self.teacher:
@@ -67,16 +67,16 @@ class Stepper:
         with self._chosen.autocast(images.device):
             student = self._forward(images)
         part = LogitBatch(student, teacher, labels)
-        logits = self._ranks.whole(part, total)
+        logits = self._ranks.gather_batch(part, total)
         terms = self.loss(logits, epoch)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(self._ranks.own_loss(terms, logits, part)).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(self._ranks.local_loss(terms, logits, part)).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
         values = {"loss": terms.total} | top_accuracies(logits.student.detach(), logits.target) | terms.values
         self.means.add({f"train/{name}": value for name, value in values.items()}, total)
-        self.means.add(measure(terms, logits), 1.0, skip_nan=True)
+        self.means.add(measure_gradients(terms, logits), 1.0, skip_nan=True)
 
     def _replayed(self, recording: _Recording, inputs: list[Tensor], epoch: int, rate: float) -> bool:
         """Take the step by replaying the epoch's recording, made here where there is none; False: it is to be computed.
@@ -96,7 +96,7 @@ class Stepper:
             recording.rate = torch.tensor(rate, device=inputs[0].device)
             try:
                 with capturable(self.optimizer, recording.rate):
-                    recording.graph = Recorded(
+                    recording.graph = GraphedCallable(
                         lambda *given: self._compute(epoch, shape[0], *given), inputs, recording.pool
                     )
             except RuntimeError as error:
@@ -113,7 +113,7 @@ class _Recording:
 
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
-        self.means: Means | None = None
+        self.means: RunningMeans | None = None
         self.shape: torch.Size | None = None
         self.rate: Tensor | None = None
-        self.graph: Recorded | None = None
+        self.graph: GraphedCallable | None = None

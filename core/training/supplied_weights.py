@@ -10,12 +10,12 @@ from typing import Literal
 from core import models
 from core.data import Dataset
 from core.data.class_names import class_names
-from core.models.metadata import InputFormat, Metadata, interpolation, other_classes
-from core.models.published_weights import imagenet_names, published_classes, published_input
+from core.models.metadata import InputFormat, Metadata, describe_class_differences, interpolation
+from core.models.published_weights import imagenet_class_names, published_classes, published_input
 from core.models.weights import PRETRAINED
 from core.specs import RunSpec, Weights
 from core.training.errors import TrainingError
-from core.training.teacher_input import input_of
+from core.training.teacher_input import input_format_of
 
 Say = Callable[[str, Literal["info", "warning"]], object]
 
@@ -24,7 +24,7 @@ _IN_COMMON = 0.5  # share of the names of a data set from which they are taken f
 
 
 @dataclass(frozen=True)
-class Given:
+class SuppliedWeights:
     """Weights that were read for a run, compared with its data set.
 
     Attributes:
@@ -34,7 +34,7 @@ class Given:
         warnings: what those should know who use the weights.
     """
 
-    weights: models.GivenWeights
+    weights: models.SuppliedWeights
     input: InputFormat | None
     fresh_last_layer: bool = False
     warnings: tuple[str, ...] = ()
@@ -47,13 +47,13 @@ class Given:
         told = self.weights.metadata
         return replace(
             told,
-            input=self.input or replace(input_of(dataset), known_from="assumed"),
-            taken_for=() if told.classes else class_names(spec.dataset, dataset),
+            input=self.input or replace(input_format_of(dataset), known_from="assumed"),
+            assumed_classes=() if told.classes else class_names(spec.dataset, dataset),
             notes=self.warnings,
         )
 
 
-def read_given(spec: RunSpec, weights: Weights, dataset: Dataset, say: Say) -> Given:
+def read_supplied_weights(spec: RunSpec, weights: Weights, dataset: Dataset, say: Say) -> SuppliedWeights:
     """Read the weights that a run starts from, and compare them with its data set.
 
     Args:
@@ -78,11 +78,11 @@ def read_given(spec: RunSpec, weights: Weights, dataset: Dataset, say: Say) -> G
     wanted = _input(given, spec, weights, dataset, warnings, say)
     for warning in warnings:
         say(warning, "warning")
-    return Given(given, wanted, bool(difference), tuple(warnings))
+    return SuppliedWeights(given, wanted, bool(difference), tuple(warnings))
 
 
 def _other_classes(
-    given: models.GivenWeights, spec: RunSpec, weights: Weights, dataset: Dataset, warnings: list[str]
+    given: models.SuppliedWeights, spec: RunSpec, weights: Weights, dataset: Dataset, warnings: list[str]
 ) -> str:
     """How the weights' classes differ from the data set's; "" where they do not, or where nobody can know."""
     ours, told = class_names(spec.dataset, dataset), given.metadata
@@ -91,8 +91,8 @@ def _other_classes(
             return ""
         return _other_than_published(spec.model.name, ours, dataset.num_classes, warnings)
     if told.classes:
-        return other_classes(told.classes, ours)
-    if told.taken_for and (difference := other_classes(told.taken_for, ours)):
+        return describe_class_differences(told.classes, ours)
+    if told.assumed_classes and (difference := describe_class_differences(told.assumed_classes, ours)):
         warnings.append(f"an earlier run took these weights for other classes than this one does: {difference}")
     return ""
 
@@ -103,7 +103,9 @@ def _other_than_published(model: str, ours: tuple[str, ...], count: int, warning
         return f"the published weights of {model} are for {published} classes, not for {count}"
     if published != 1000 or not ours:
         return ""
-    differences = [(other_classes(names, ours), len(set(names) & set(ours))) for names in imagenet_names()]
+    differences = [
+        (describe_class_differences(names, ours), len(set(names) & set(ours))) for names in imagenet_class_names()
+    ]
     if not differences or any(not difference for difference, _ in differences):
         return ""
     difference, common = max(differences, key=lambda found: found[1])
@@ -117,11 +119,11 @@ def _other_than_published(model: str, ours: tuple[str, ...], count: int, warning
 
 
 def _input(
-    given: models.GivenWeights, spec: RunSpec, weights: Weights, dataset: Dataset, warnings: list[str], say: Say
+    given: models.SuppliedWeights, spec: RunSpec, weights: Weights, dataset: Dataset, warnings: list[str], say: Say
 ) -> InputFormat | None:
     if weights.fine_tune:
         return None
-    own, told, named = input_of(dataset), given.metadata.input, _named(weights, dataset)
+    own, told, named = input_format_of(dataset), given.metadata.input, _named(weights, dataset)
     known = told if told and told.known_from != "assumed" and len(told.mean) == dataset.channels else None
     if known is None:
         known = _published(spec.model.name, weights, dataset)
@@ -145,7 +147,7 @@ def _input(
     return found
 
 
-def as_weights_say(weights: Weights, dataset: Dataset) -> Dataset:
+def with_supplied_normalization(weights: Weights, dataset: Dataset) -> Dataset:
     """The data set with the mean and std that a spec gives for weights which are trained on.
 
     Raises TrainingError where they are of another number of channels.

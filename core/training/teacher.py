@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from core.data import Batch
-from core.training.compiling import Forward, NotCompiledError, Recorded, compiled
-from core.training.performance import Chosen
+from core.training.compiling import CompilationError, ForwardFn, GraphedCallable, compile_network
+from core.training.performance import ExecutionPlan
 
 
 class Teacher(Protocol):
@@ -39,12 +39,14 @@ class LiveTeacher:
         warn: takes what a person should know of what did not work.
     """
 
-    def __init__(self, network: Forward, chosen: Chosen, warn: Callable[[str], object] = lambda _: None) -> None:
+    def __init__(
+        self, network: ForwardFn, chosen: ExecutionPlan, warn: Callable[[str], object] = lambda _: None
+    ) -> None:
         self._network = _converted(network, chosen) if isinstance(network, nn.Module) else network
         self._chosen, self._warn = chosen, warn
         # Compiled and recorded when it is first asked: a run that reads all its logits from the disk never asks.
-        self._forward: Forward | None = None
-        self._recorded: Recorded | None = None
+        self._forward: ForwardFn | None = None
+        self._recorded: GraphedCallable | None = None
         self._recorded_shape = torch.Size()
 
     @torch.no_grad()
@@ -75,24 +77,24 @@ class LiveTeacher:
         with self._chosen.autocast(images.device):
             return self._forward(images)
 
-    def _built(self, images: Tensor) -> Forward:
+    def _built(self, images: Tensor) -> ForwardFn:
         """The network as it is to be run from here on."""
         self._forward = self._network
         if self._chosen.compile and isinstance(self._network, nn.Module):
             try:
-                self._forward = compiled(self._network, images, self._chosen)
-            except NotCompiledError as error:
+                self._forward = compile_network(self._network, images, self._chosen)
+            except CompilationError as error:
                 self._warn(f"the teacher is not compiled: {error}")
         if self._chosen.cuda_graphs:
             self._run(images)
             try:
-                self._recorded, self._recorded_shape = Recorded(self._run, [images]), images.shape
+                self._recorded, self._recorded_shape = GraphedCallable(self._run, [images]), images.shape
             except RuntimeError as error:
                 self._warn(f"the teacher is not recorded as a CUDA graph: {error}")
         return self._forward
 
 
-def _converted(network: nn.Module, chosen: Chosen) -> nn.Module:
+def _converted(network: nn.Module, chosen: ExecutionPlan) -> nn.Module:
     """A copy for training with: batch norm folded away, weights in the precision autocast would give them each time."""
     own = _folded(network).to(memory_format=chosen.memory_format)
     for module in own.modules():

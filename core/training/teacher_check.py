@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from core.data import Dataset
 from core.data.hashing import permutation
-from core.diagnostics.inference import logits_of
-from core.diagnostics.report import part_of
+from core.diagnostics.inference import predict_logits
+from core.diagnostics.report import subset
 from core.training.errors import TrainingError
 
 _IMAGES = 2000
@@ -21,21 +21,21 @@ _BETTER = 15.0  # percentage points that another order of the classes has to gai
 
 
 @dataclass(frozen=True)
-class Answers:
+class SampleLogits:
     """Of a teacher to at most 2,000 test images in a random order: logits (N, C) and labels (N,)."""
 
     logits: Tensor
     labels: Tensor
 
 
-def answers_to_test_images(network: nn.Module, dataset: Dataset) -> Answers:
+def sample_test_logits(network: nn.Module, dataset: Dataset) -> SampleLogits:
     """The teacher's answers to the same images each time."""
     rows = torch.from_numpy(permutation(len(dataset.test), seed=0, epoch=0)[:_IMAGES])
-    shown = part_of(dataset.test, rows)
-    return Answers(logits_of(network, dataset, shown).cpu(), shown.labels.cpu())
+    shown = subset(dataset.test, rows)
+    return SampleLogits(predict_logits(network, dataset, shown).cpu(), shown.labels.cpu())
 
 
-def doubts(answers: Answers, dataset: Dataset, top1: float, claimed: float | None) -> list[str]:
+def teacher_warnings(answers: SampleLogits, dataset: Dataset, top1: float, claimed: float | None) -> list[str]:
     """What is suspicious of a given teacher, a sentence each; none of one that is as good as it should be.
 
     Args:
@@ -78,7 +78,7 @@ def _standard_error(percent: float, count: int) -> float:
     return math.sqrt(max(percent * (100 - percent), 0.0) / max(count, 1))
 
 
-def _in_another_order(answers: Answers, classes: int) -> tuple[float, float]:
+def _in_another_order(answers: SampleLogits, classes: int) -> tuple[float, float]:
     """Accuracy, %, on half of the images: as it is, and in the order of classes that suits the other half best."""
     predicted, labels = answers.logits.argmax(1), answers.labels
     half = len(labels) // 2

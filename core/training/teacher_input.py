@@ -9,12 +9,12 @@ from core.data import Dataset
 from core.models.metadata import InputFormat
 
 
-def input_of(dataset: Dataset) -> InputFormat:
+def input_format_of(dataset: Dataset) -> InputFormat:
     """The images that a data set shows to a network."""
     return InputFormat(tuple(dataset.mean), tuple(dataset.std), dataset.image_size)
 
 
-class OwnInput(nn.Module):
+class InputAdapter(nn.Module):
     """A network behind a change of normalisation and size.
 
     Takes images as ``shown`` has them, (N, channels, H, W), and gives the network what ``wanted`` says. With x the
@@ -49,9 +49,9 @@ class OwnInput(nn.Module):
         return logits
 
 
-def with_own_input(network: nn.Module, shown: InputFormat, wanted: InputFormat | None) -> nn.Module:
+def adapt_input(network: nn.Module, shown: InputFormat, wanted: InputFormat | None) -> nn.Module:
     """The network as it is where it expects what is shown, or where nobody knows what it expects; else behind a change.
 
-    Raises ValueError as ``OwnInput``.
+    Raises ValueError as ``InputAdapter``.
     """
-    return network if wanted is None or wanted.same_images(shown) else OwnInput(network, shown, wanted)
+    return network if wanted is None or wanted.same_images(shown) else InputAdapter(network, shown, wanted)

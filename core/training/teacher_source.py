@@ -10,12 +10,12 @@ from torch import nn
 from core import models
 from core.data import Dataset
 from core.events import Journal
-from core.models.metadata import InputFormat, metadata_of
+from core.models.metadata import InputFormat, read_metadata
 from core.specs import ModelChoice, RunSpec
 from core.training.checkpoint import load_weights
 from core.training.errors import TrainingError
-from core.training.teacher_input import input_of, with_own_input
-from core.training.weights_metadata import compare_origin
+from core.training.teacher_input import adapt_input, input_format_of
+from core.training.weights_metadata import compare_teacher
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TeacherSource:
     weights: Path
 
 
-def used_as_given(spec: RunSpec) -> bool:
+def uses_weights_unchanged(spec: RunSpec) -> bool:
     """Whether a run trains nothing, and hands out weights from elsewhere as they are."""
     return spec.weights is not None and not spec.weights.fine_tune
 
@@ -39,12 +39,12 @@ def load_teacher(
     Raises TrainingError where its weights cannot be read, are of another network, or are of other classes.
     """
     try:
-        told = metadata_of(source.weights)
+        told = read_metadata(source.weights)
     except models.WeightsError as error:
         raise TrainingError("error", f"the teacher's weights: {error}") from error
-    trained_here = not used_as_given(source.spec)
+    trained_here = not uses_weights_unchanged(source.spec)
     warnings = [f"the teacher: {note}" for note in told.notes]
-    warnings += compare_origin(told, spec, dataset, trained_here=trained_here)
+    warnings += compare_teacher(told, spec, dataset, trained_here=trained_here)
     if told.input is None and not trained_here:
         warnings.append(
             "the teacher: its run was made before mean and std belonged to the weights, so the student's own are used; "
@@ -52,25 +52,25 @@ def load_teacher(
         )
     for warning in warnings:
         journal.log(warning, "warning")
-    own = input_of(dataset)
+    own = input_format_of(dataset)
     wanted = told.input if told.input and not told.input.same_images(own) else None
-    network = network_for(source.spec.model, dataset, wanted)
+    network = build_network(source.spec.model, dataset, wanted)
     load_weights(network, source.weights)
     if wanted is None:
         return network, None
     journal.log(f"the teacher sees the views with {wanted} ({wanted.known_from}), the student with {own}")
-    return behind(network, own, wanted), wanted
+    return adapt_teacher_input(network, own, wanted), wanted
 
 
-def behind(network: nn.Module, shown: InputFormat, wanted: InputFormat | None) -> nn.Module:
-    """``with_own_input``, whose error is then the run's: TrainingError."""
+def adapt_teacher_input(network: nn.Module, shown: InputFormat, wanted: InputFormat | None) -> nn.Module:
+    """``adapt_input``, whose error is then the run's: TrainingError."""
     try:
-        return with_own_input(network, shown, wanted)
+        return adapt_input(network, shown, wanted)
     except ValueError as error:
         raise TrainingError("spec", f"the teacher's weights: {error}") from error
 
 
-def network_for(choice: ModelChoice, dataset: Dataset, wanted: InputFormat | None = None) -> models.Network:
+def build_network(choice: ModelChoice, dataset: Dataset, wanted: InputFormat | None = None) -> models.Network:
     """A fresh network for the images of a data set, or for those that its weights expect."""
     try:
         return models.build(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from core.data import Batch
 
 
-class Pace:
+class ThroughputMeter:
     """Counts from its making, in this process: what an earlier attempt did of the epoch is in neither sum."""
 
     def __init__(self) -> None:

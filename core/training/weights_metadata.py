@@ -12,15 +12,15 @@ from collections.abc import Iterable, Mapping
 from core.data import Dataset
 from core.data.class_names import class_names
 from core.data.fingerprint import digest
-from core.data.packing import decoded_by
+from core.data.packing import decoder_description
 from core.events import DECODING_KEY, IMAGES_KEY, Record, Started
-from core.models.metadata import Metadata, other_classes
+from core.models.metadata import Metadata, describe_class_differences
 from core.specs import RunSpec
 from core.training.errors import TrainingError
-from core.training.teacher_input import input_of
+from core.training.teacher_input import input_format_of
 
 
-def origin_of(spec: RunSpec, dataset: Dataset, top1: float | None = None) -> Metadata:
+def training_metadata(spec: RunSpec, dataset: Dataset, top1: float | None = None) -> Metadata:
     """What the weights of a training should say of themselves.
 
     Args:
@@ -28,26 +28,26 @@ def origin_of(spec: RunSpec, dataset: Dataset, top1: float | None = None) -> Met
     """
     return Metadata(
         classes=class_names(spec.dataset, dataset),
-        content=dataset.content,
+        content_hash=dataset.content_hash,
         dataset=spec.dataset.name,
-        input=input_of(dataset),
+        input=input_format_of(dataset),
         top1=top1,
     )
 
 
-def images_of(dataset: Dataset) -> dict[str, str]:
+def image_identity(dataset: Dataset) -> dict[str, str]:
     """For ``Started.environment``: what tells the images from others, and what decoded them where these are files.
 
     Images without a pack count by their bytes, which takes a second for a gigabyte.
     """
-    if dataset.content:
-        return {IMAGES_KEY: dataset.content[:16], DECODING_KEY: decoded_by()}
+    if dataset.content_hash:
+        return {IMAGES_KEY: dataset.content_hash[:16], DECODING_KEY: decoder_description()}
     parts = [digest(part) for split in (dataset.train, dataset.test) for part in (split.images, split.labels)]
     return {IMAGES_KEY: hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]}
 
 
-def images_over(earlier: Iterable[Record], images: Mapping[str, str]) -> dict[str, str]:
-    """``images_of`` for a run that goes on: one that has seen two sets of images is of a set of its own.
+def resumed_image_identity(earlier: Iterable[Record], images: Mapping[str, str]) -> dict[str, str]:
+    """``image_identity`` for a run that goes on: one that has seen two sets of images is of a set of its own.
 
     Args:
         earlier: what its journal says of the attempts before.
@@ -60,7 +60,7 @@ def images_over(earlier: Iterable[Record], images: Mapping[str, str]) -> dict[st
     return {**images, IMAGES_KEY: hashlib.sha256(" ".join(sorted(seen)).encode()).hexdigest()[:16]}
 
 
-def compare_origin(told: Metadata, spec: RunSpec, dataset: Dataset, *, trained_here: bool = True) -> list[str]:
+def compare_teacher(told: Metadata, spec: RunSpec, dataset: Dataset, *, trained_here: bool = True) -> list[str]:
     """Warnings where a teacher was trained on other images than these; none where it was not, or where nobody knows.
 
     Args:
@@ -70,14 +70,14 @@ def compare_origin(told: Metadata, spec: RunSpec, dataset: Dataset, *, trained_h
     Raises TrainingError where its classes are others, since its logits then are of something else.
     """
     ours = class_names(spec.dataset, dataset)
-    theirs = told.classes or told.taken_for
-    if theirs and (difference := other_classes(theirs, ours)):
+    theirs = told.classes or told.assumed_classes
+    if theirs and (difference := describe_class_differences(theirs, ours)):
         raise TrainingError(
             "spec",
             f"the teacher was trained on other classes: {difference}. Give the data set a folder of another name, so "
             "that it gets a teacher of its own",
         )
-    if not told.content or not dataset.content or told.content == dataset.content:
+    if not told.content_hash or not dataset.content_hash or told.content_hash == dataset.content_hash:
         return []
     if not trained_here:
         return ["the teacher was trained on other images than this run, of the same classes"]
@@ -87,7 +87,7 @@ def compare_origin(told: Metadata, spec: RunSpec, dataset: Dataset, *, trained_h
     ]
 
 
-def compare_resumed(before: Metadata, spec: RunSpec, dataset: Dataset) -> list[str]:
+def compare_checkpoint(before: Metadata, spec: RunSpec, dataset: Dataset) -> list[str]:
     """Warnings where a run goes on with other images than those it began with.
 
     Args:
@@ -95,10 +95,12 @@ def compare_resumed(before: Metadata, spec: RunSpec, dataset: Dataset) -> list[s
 
     Raises TrainingError where the classes are others: the network has learnt the names of the old ones.
     """
-    difference = other_classes(before.classes, class_names(spec.dataset, dataset)) if before.classes else ""
+    difference = (
+        describe_class_differences(before.classes, class_names(spec.dataset, dataset)) if before.classes else ""
+    )
     if difference:
         raise TrainingError("spec", f"the run began on other classes than are here now: {difference}")
-    if before.content and dataset.content and before.content != dataset.content:
+    if before.content_hash and dataset.content_hash and before.content_hash != dataset.content_hash:
         return [
             "the run goes on with other images than it began with: the files of the data set have changed, or are not "
             "the same on this worker"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.explain import Alike, Array
+from core.explain import Array, UniformBatches
 from dashboard import theme
 from dashboard.charts import figures
 from dashboard.charts.loss_functions import QUANTITIES, SWAPPED, Line, Network, Quantity, Surface
@@ -42,7 +42,7 @@ def probabilities(student: Network, teacher: Network, classes: Sequence[int]) ->
     return figure
 
 
-def gradients(found: Alike, classes: Sequence[int]) -> go.Figure:
+def gradients(found: UniformBatches, classes: Sequence[int]) -> go.Figure:
     """The weighted gradients of the terms with respect to one sample's logits, class by class, and their sum."""
     figure = figures.plain_figure("Gradient with respect to the logit", "Class", height=340)
     at = [0, *(index + 1 for index in classes)]

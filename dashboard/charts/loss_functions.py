@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.explain import Alike, Array, DKDAlignParams, alike
+from core.explain import Array, DKDAlignParams, UniformBatches, explain_uniform_batches
 
 Shape = Literal["even", "one", "falling", "own"]
 SHAPES: dict[Shape, str] = {
@@ -94,9 +94,11 @@ def _own(text: str, count: int) -> Array:
     return np.array(given + [given[-1]] * (count - len(given)))
 
 
-def at(student: Network, teacher: Network, params: DKDAlignParams, batch: int) -> Alike:
+def at(student: Network, teacher: Network, params: DKDAlignParams, batch: int) -> UniformBatches:
     """The loss at one point."""
-    return alike(student.logits(params.temperature)[None], teacher.logits(params.temperature)[None], [0], params, batch)
+    return explain_uniform_batches(
+        student.logits(params.temperature)[None], teacher.logits(params.temperature)[None], [0], params, batch
+    )
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def line(student: Network, teacher: Network, params: DKDAlignParams, batch: int)
     grid = np.linspace(0.01, 0.99, 99)
     z = np.stack([replace(student, target=float(p)).logits(params.temperature) for p in grid])
     v = np.broadcast_to(teacher.logits(params.temperature), z.shape)
-    found = alike(z, v, np.zeros(len(grid), dtype=np.int64), params, batch)
+    found = explain_uniform_batches(z, v, np.zeros(len(grid), dtype=np.int64), params, batch)
     parts = {name: found.weights[name] * value for name, value in found.values.items()}
     return Line(grid, parts | {"total": found.total})
 
@@ -200,11 +202,13 @@ def surface(quantity: Quantity, student: Array, teacher: Array, params: DKDAlign
     grid = np.linspace(0.02, 0.98, steps)
     z = np.stack([Network(float(p), student).logits(params.temperature) for p in grid])
     v = np.stack([Network(float(q), teacher).logits(params.temperature) for q in grid])
-    both = alike(np.tile(z, (steps, 1)), np.repeat(v, steps, axis=0), np.zeros(steps**2, dtype=np.int64), params, batch)
+    both = explain_uniform_batches(
+        np.tile(z, (steps, 1)), np.repeat(v, steps, axis=0), np.zeros(steps**2, dtype=np.int64), params, batch
+    )
     return Surface(grid, grid, shown(both, quantity).reshape(steps, steps))
 
 
-def shown(found: Alike, quantity: Quantity) -> Array:
+def shown(found: UniformBatches, quantity: Quantity) -> Array:
     """A quantity (N,) in the unit that QUANTITIES names."""
     if quantity in ("align", "tckd", "nckd"):
         return found.values[quantity]

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import streamlit as st
 
 from client import ApiError
-from client.client import TextFormat
 from client.connection import Query
+from client.resources import TextFormat
 from common.formatting import NOTHING, difference_text, mean_text, p_text, spread_text
 from core.protocol.comparisons import TIMING, WHICH, Overview, OverviewCell, Which
 from core.protocol.public import Comparison, Convergence, Experiment

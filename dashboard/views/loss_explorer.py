@@ -11,7 +11,7 @@ import numpy as np
 import streamlit as st
 
 from common.formatting import NOTHING
-from core.explain import Alike, DKDAlignParams
+from core.explain import DKDAlignParams, UniformBatches
 from dashboard.charts import chart_component, loss_charts, loss_functions
 from dashboard.charts.loss_functions import QUANTITIES, SHAPES, SWAPPED, Network, Quantity, Shape
 from dashboard.markup import escape
@@ -234,7 +234,7 @@ def _point(chosen: _Chosen) -> None:
     )
 
 
-def _terms(found: Alike) -> list[dict[str, str]]:
+def _terms(found: UniformBatches) -> list[dict[str, str]]:
     rows = []
     norms = {name: float(np.linalg.norm(gradient)) for name, gradient in found.gradients.items()}
     whole = sum(norms.values())

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 
-from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested
+from client.stack import HomeBusyError, Stack, StackError, StackOptions, StopRequested, StopSignals
 from client.stack.ports import LOOPBACK
-from client.stack.services import Plan, Service
+from client.stack.services import Service, StackPlan
 from common.home import Home
 
 # It answers with its own process id, so that a test can tell it from another.
@@ -58,21 +58,21 @@ while len(lives.read_text()) > 2 or not pathlib.Path(sys.argv[1], "crash").exist
 }
 
 
-def plan(home: Path, wishes: dict[str, str]) -> Plan:
+def plan(home: Path, wishes: dict[str, str]) -> StackPlan:
     python = [sys.executable, "-I", "-S"]
 
     def server(name: str, port: int, gate: str) -> Service:
         content = f"{home}:{name}"
         command = [*python, "-c", _SERVER, str(port), gate, content]
-        return Service(name, command, lambda: _answers(port, content), grace=5.0, patience=30.0)
+        return Service(name, command, lambda: _answers(port, content), stop_seconds=5.0, start_seconds=30.0)
 
     def worker(url: str) -> Service:
         command = [*python, "-c", _WORKERS[wishes.get("worker", "well")], str(home)]
-        return Service("worker", command, (home / "child").exists, grace=1.0, patience=30.0)
+        return Service("worker", command, (home / "child").exists, stop_seconds=1.0, start_seconds=30.0)
 
     fails = wishes.get("prepare") == "fails"
     prepare = "print('the database is newer than this program'); raise SystemExit(1)" if fails else "pass"
-    return Plan(
+    return StackPlan(
         prepare={"migrate": [*python, "-c", prepare]},
         backend=lambda port: server("backend", port, wishes.get("gate", "")),
         worker=worker,
@@ -81,7 +81,7 @@ def plan(home: Path, wishes: dict[str, str]) -> Plan:
 
 
 def main(home: Path, wishes: dict[str, str]) -> int:
-    options = Options(
+    options = StackOptions(
         home=Home(home), port=int(wishes["port"]), dashboard_port=int(wishes["dashboard_port"]), slots=1, threads=1
     )
 
@@ -89,7 +89,7 @@ def main(home: Path, wishes: dict[str, str]) -> int:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
-    with Signals() as signals, Stack(options, plan(home, wishes), signals, say) as stack:
+    with StopSignals() as signals, Stack(options, plan(home, wishes), signals, say) as stack:
         try:
             say("starting")
             stack.start()

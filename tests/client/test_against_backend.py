@@ -14,6 +14,7 @@ import yaml
 
 from client import ApiError, Client, ClientSettingsError
 from client.cli.app import run as dkd
+from client.resources import Runs
 from tests import served
 from tests.backend.lab import plain, spec
 
@@ -32,7 +33,7 @@ def client(url: str) -> Iterator[Client]:
         yield client
 
 
-def test_from_a_spec_to_a_data_frame(client: Client, url: str, tmp_path: Path) -> None:
+def test_submit_wait_and_read_metrics_as_a_data_frame(client: Client, url: str, tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     made = client.submit(spec("one", training={"epochs": 3}))
     with pytest.raises(TimeoutError, match="one has not ended"):
@@ -52,7 +53,7 @@ def test_from_a_spec_to_a_data_frame(client: Client, url: str, tmp_path: Path) -
         stored.wait()
 
 
-def test_runs_are_found_over_pages(client: Client) -> None:
+def test_runs_are_listed_over_several_pages(client: Client) -> None:
     client.submit_many([plain(f"number {index}", runs=3, tags=["t"] if index else []) for index in range(3)])
     assert len(list(client.all_runs(tag="t"))) == 6
     page = client.runs(experiment="number 0", sort="created", limit=2)
@@ -63,7 +64,7 @@ def test_runs_are_found_over_pages(client: Client) -> None:
     assert caught.value.problem.errors[0].path == "experiments.1.name"
 
 
-def test_files_come_and_go(client: Client, url: str, tmp_path: Path) -> None:
+def test_upload_download_and_deletion_of_files(client: Client, url: str, tmp_path: Path) -> None:
     header = json.dumps({"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}).encode()
     file = tmp_path / "teacher.safetensors"
     file.write_bytes(struct.pack("<Q", len(header)) + header + b"abcd")
@@ -92,21 +93,21 @@ def test_files_come_and_go(client: Client, url: str, tmp_path: Path) -> None:
         client.artifacts(run.id)
 
 
-def test_a_stream_that_breaks_is_gone_on_with(client: Client, url: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("client.client._AGAIN_SECONDS", 0.01)
+def test_follow_reconnects_when_a_stream_breaks(client: Client, url: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("client.resources.events._RECONNECT_SECONDS", 0.01)
     made = client.submit(plain())
     seen: list[str] = []
     cut = [True]
-    real = Client.events
+    real = Runs.events
 
-    def breaking(self: Client, run_id: str, *, last_event_id: str | None = None) -> Iterator[Any]:
+    def breaking(self: Runs, run_id: str, *, last_event_id: str | None = None) -> Iterator[Any]:
         for event in real(self, run_id, last_event_id=last_event_id):
             yield event
             if event.event == "metrics" and cut:
                 cut.clear()
                 return
 
-    monkeypatch.setattr(Client, "events", breaking)
+    monkeypatch.setattr(Runs, "events", breaking)
 
     def follow() -> None:
         seen.extend(event.event for event in client.follow(made.runs[0].id))
@@ -120,7 +121,9 @@ def test_a_stream_that_breaks_is_gone_on_with(client: Client, url: str, tmp_path
     assert seen[-1] == "end"
 
 
-def test_the_command_line(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_that_create_and_edit_experiments(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base = {name: value for name, value in spec().items() if name != "name"}
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump({"name": "s", "experiment": base, "grid": {"teacher.seed": "0..1"}}))
@@ -142,7 +145,9 @@ def test_the_command_line(url: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert clone["spec"]["seeds"] == [5, 6]
     longer = said("clone", "s seed=0", "--set", "training.epochs=9", "--dry-run")
     assert "it is used as it is, and no teacher is trained" in " ".join(longer.split())
-    assert "the teacher is there: run" in said("clone", "s seed=0", "--name", "longer", "--set", "training.epochs=9")
+    assert "the existing teacher is used: run" in said(
+        "clone", "s seed=0", "--name", "longer", "--set", "training.epochs=9"
+    )
     other = ("--set", "training.epochs=9", "--set", "teacher.training=null")
     assert "training.epochs (9 here, " in " ".join(said("clone", "s seed=0", *other, "--dry-run").split())
     said("cancel", "longer")

@@ -17,7 +17,7 @@ import pytest
 
 from client.stack import ports
 from client.stack.process import MARK
-from client.stack.services import Options, cores, environment
+from client.stack.services import StackOptions, available_cores, environment
 from common.home import Home
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
@@ -99,7 +99,7 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_starts_says_where_and_stops_all_on_a_signal(start: Callable[..., Running], number: signal.Signals) -> None:
+def test_a_signal_stops_all_services(start: Callable[..., Running], number: signal.Signals) -> None:
     stack = start()
     _, api, dashboard = stack.line("ready").split()
     home = Home(stack.home)
@@ -117,7 +117,7 @@ def test_starts_says_where_and_stops_all_on_a_signal(start: Callable[..., Runnin
     assert not home.api_url.exists()
 
 
-def test_what_lies_in_the_home_is_private_whatever_was_there(start: Callable[..., Running], tmp_path: Path) -> None:
+def test_the_home_is_made_private(start: Callable[..., Running], tmp_path: Path) -> None:
     home = tmp_path / "one"
     (home / "logs").mkdir(parents=True, mode=0o755)
     for name in ("dkd.sqlite3", "logs/old.log", "api.url"):
@@ -144,7 +144,7 @@ def test_a_killed_parent_leaves_no_process(start: Callable[..., Running]) -> Non
     assert eventually(lambda: set(stack.living()) <= {child})
 
 
-def test_after_a_killed_parent_the_home_is_free(start: Callable[..., Running]) -> None:
+def test_the_home_is_free_after_its_stack_was_killed(start: Callable[..., Running]) -> None:
     first = start()
     first.line("ready")
     first.process.kill()
@@ -155,7 +155,7 @@ def test_after_a_killed_parent_the_home_is_free(start: Callable[..., Running]) -
     assert (second.home / "api.url").read_text().strip() == api
 
 
-def test_a_second_stack_on_a_home_is_told_where_the_first_is(start: Callable[..., Running]) -> None:
+def test_a_second_stack_on_a_home_is_refused_with_the_first_ones_address(start: Callable[..., Running]) -> None:
     first = start()
     _, api, dashboard = first.line("ready").split()
     second = start()
@@ -168,7 +168,7 @@ def test_a_second_stack_on_a_home_is_told_where_the_first_is(start: Callable[...
     assert (first.home / "api.url").exists()
 
 
-def test_two_homes_wish_for_the_same_ports(start: Callable[..., Running]) -> None:
+def test_two_stacks_with_the_same_preferred_ports(start: Callable[..., Running]) -> None:
     wish = {"port": free_port(), "dashboard_port": free_port()}
     first = start("one", **wish)
     _, api, dashboard = first.line("ready").split()
@@ -183,7 +183,7 @@ def test_two_homes_wish_for_the_same_ports(start: Callable[..., Running]) -> Non
     assert other_api.rpartition(":")[2] in taken[0]
 
 
-def test_a_port_lost_between_looking_and_listening(start: Callable[..., Running], tmp_path: Path) -> None:
+def test_a_port_taken_between_check_and_use(start: Callable[..., Running], tmp_path: Path) -> None:
     wish = {"port": free_port(), "dashboard_port": free_port()}
     # Both find the port free; the slow one finds it taken when it wants to listen.
     slow = start("slow", gate=tmp_path / "gate", **wish)
@@ -198,7 +198,7 @@ def test_a_port_lost_between_looking_and_listening(start: Callable[..., Running]
     assert httpx.get(other, trust_env=False).text == f"{slow.home}:backend"
 
 
-def test_a_worker_that_cannot_start_ends_all_with_its_last_words(start: Callable[..., Running]) -> None:
+def test_a_worker_that_cannot_start_stops_the_stack_with_its_output(start: Callable[..., Running]) -> None:
     stack = start(worker="dies")
     said = stack.line("error")
     assert "worker" in said
@@ -209,7 +209,7 @@ def test_a_worker_that_cannot_start_ends_all_with_its_last_words(start: Callable
     assert not (stack.home / "api.url").exists()
 
 
-def test_a_migration_that_fails_starts_nothing(start: Callable[..., Running]) -> None:
+def test_a_failed_migration_starts_no_service(start: Callable[..., Running]) -> None:
     stack = start(prepare="fails")
     said = stack.line("error")
     assert "migrate" in said
@@ -219,12 +219,12 @@ def test_a_migration_that_fails_starts_nothing(start: Callable[..., Running]) ->
     assert not (stack.home / "logs" / "backend.log").exists()
 
 
-def test_a_crashed_worker_is_started_again(start: Callable[..., Running]) -> None:
+def test_a_crashed_worker_is_restarted(start: Callable[..., Running]) -> None:
     stack = start(worker="crashes")
     stack.line("ready")
     (stack.home / "crash").touch()
     assert eventually(lambda: (stack.home / "lives").read_text() == "...")
-    assert "started again" in stack.line("the worker")
+    assert "restarted" in stack.line("the worker")
     stack.process.terminate()
     stack.line("stopped")
     assert stack.process.wait() == 0
@@ -240,7 +240,7 @@ def test_a_worker_that_does_not_stop_is_killed(start: Callable[..., Running]) ->
     assert stack.living() == []
 
 
-def test_stopped_while_it_starts(start: Callable[..., Running], tmp_path: Path) -> None:
+def test_a_signal_during_the_start_stops_the_stack(start: Callable[..., Running], tmp_path: Path) -> None:
     stack = start(gate=tmp_path / "never")
     stack.line("starting")
     assert eventually((stack.home / "logs" / "backend.log").exists)
@@ -261,11 +261,11 @@ def test_the_next_free_port_is_chosen() -> None:
     assert ports.choose(wished, avoid={wished}) != wished
 
 
-def test_services_get_this_homes_settings_and_no_others(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_services_get_the_settings_of_this_home_only(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DKD_DATABASE_URL", "postgresql://elsewhere/x")
     monkeypatch.setenv("DKD_API_TOKEN", "of-elsewhere")
     monkeypatch.setenv("DKD_LEASE_SECONDS", "60")
-    made = environment(Options(home=home, slots=2, slots_asked=True, threads=3), "http://127.0.0.1:5")
+    made = environment(StackOptions(home=home, slots=2, explicit_slots=True, threads=3), "http://127.0.0.1:5")
     assert "DKD_DATABASE_URL" not in made
     assert "DKD_API_TOKEN" not in made
     assert made["DKD_LEASE_SECONDS"] == "60"
@@ -273,12 +273,12 @@ def test_services_get_this_homes_settings_and_no_others(home: Home, monkeypatch:
     assert (made["DKD_SLOTS"], made["DKD_THREADS"]) == ("2", "3")
     assert MARK not in made
     # Where nobody has asked for a number, a machine with GPUs has a training on each instead.
-    free = environment(Options(home=home, slots=2), "")
+    free = environment(StackOptions(home=home, slots=2), "")
     assert (free["DKD_CPU_SLOTS"], "DKD_SLOTS" in free) == ("2", False)
     assert "DKD_THREADS" not in free, "a training then decides by its work"
 
 
-def test_slots_times_threads_fit_the_cores(home: Home) -> None:
-    options = Options(home=home)
-    assert 1 <= options.slots <= cores()
-    assert options.slots * options.threads_each <= cores()
+def test_slots_times_threads_do_not_exceed_the_cores(home: Home) -> None:
+    options = StackOptions(home=home)
+    assert 1 <= options.slots <= available_cores()
+    assert options.slots * options.threads_each <= available_cores()

@@ -8,9 +8,9 @@ import signal
 import sys
 import time
 
-from core.launch import Report, own_place
+from core.launch import RankFailure, rank_from_env
 
-place = own_place()
+place = rank_from_env()
 assert place is not None
 act = json.loads(os.environ["RANK_ACTS"])[place.rank]
 if act == "killed":
@@ -20,7 +20,7 @@ elif act == "faulty":
 elif act == "waits":
     time.sleep(60)
 elif isinstance(act, dict):
-    Report(**act).write(place)
+    RankFailure(**act).write(place)
     sys.exit(1)
 else:
     sys.exit(act)

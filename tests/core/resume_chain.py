@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from core.specs import RunSpec, parse_experiment
-from core.training import Options, TeacherSource, checkpoint, run_training
+from core.training import TeacherSource, TrainOptions, checkpoint, run_training
 
 SPEC: dict[str, Any] = {
     "name": "chain",
@@ -104,7 +104,7 @@ def attempt(spec: RunSpec, teacher: TeacherSource, out: Path, choice: random.Ran
             die_writing(where, steps)
         # Not after every step: what was not saved is to be done again, the same way.
         seconds = 0.0 if how == "writing" else choice.choice((0.0, 0.02))
-        run_training(spec, out, teacher, resume if resume.exists() else None, Options(seconds, stepping))
+        run_training(spec, out, teacher, resume if resume.exists() else None, TrainOptions(seconds, stepping))
 
     child = forked(work)
     os.close(writer)

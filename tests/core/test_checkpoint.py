@@ -18,14 +18,14 @@ from core.events import Log, Metrics, Started
 from core.specs import RunSpec
 from core.training import TrainingError, run_training
 from core.training.checkpoint import (
-    BEFORE_NAME,
     CHECKPOINT_NAME,
+    PREVIOUS_NAME,
     Checkpoint,
-    Position,
+    Progress,
     RandomState,
-    adopt,
     find_checkpoint,
     load_checkpoint,
+    promote,
     save_checkpoint,
 )
 from core.training.optimizer import restore_optimizer
@@ -47,7 +47,7 @@ def content(step: int = 1, *, optimizer: str = "adamw", channels_last: bool = Fa
     rule.step()
     return Checkpoint(
         fingerprint=FINGERPRINT,
-        position=Position(epoch=2, batch=3, step=step, elapsed=1 / 3, best_top1=12.5),
+        position=Progress(epoch=2, batch=3, step=step, elapsed=1 / 3, best_top1=12.5),
         model=network.state_dict(),
         optimizer=rule.state_dict(),
         means={"train/loss": torch.tensor([1 / 3, 2.0, 1.0], dtype=torch.float64)},
@@ -86,9 +86,11 @@ class TestFile:
     def test_the_one_before_is_kept(self, tmp_path: Path) -> None:
         for step in (1, 2, 3):
             save_checkpoint(tmp_path, content(step))
-        steps = [load_checkpoint(tmp_path / name, FINGERPRINT).position.step for name in (BEFORE_NAME, CHECKPOINT_NAME)]
+        steps = [
+            load_checkpoint(tmp_path / name, FINGERPRINT).position.step for name in (PREVIOUS_NAME, CHECKPOINT_NAME)
+        ]
         assert steps == [2, 3]
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted((BEFORE_NAME, CHECKPOINT_NAME))
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted((PREVIOUS_NAME, CHECKPOINT_NAME))
 
     def test_a_file_system_without_links_keeps_it_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: object) -> None:
@@ -149,7 +151,7 @@ class TestAdopted:
         earlier, folder = tmp_path / "1", tmp_path / "2"
         earlier.mkdir()
         folder.mkdir()
-        adopt(save_checkpoint(earlier, content(1)), folder)
+        promote(save_checkpoint(earlier, content(1)), folder)
         save_checkpoint(folder, content(2)).write_bytes(b"damaged")
         found = find_checkpoint(folder / CHECKPOINT_NAME, FINGERPRINT)
         assert found.checkpoint
@@ -160,15 +162,17 @@ class TestAdopted:
             save_checkpoint(tmp_path, content(step))
         (tmp_path / CHECKPOINT_NAME).write_bytes(b"damaged")
         found = find_checkpoint(tmp_path / CHECKPOINT_NAME, FINGERPRINT)
-        adopt(found.path, tmp_path)
+        promote(found.path, tmp_path)
         save_checkpoint(tmp_path, content(3))
-        steps = [load_checkpoint(tmp_path / name, FINGERPRINT).position.step for name in (BEFORE_NAME, CHECKPOINT_NAME)]
+        steps = [
+            load_checkpoint(tmp_path / name, FINGERPRINT).position.step for name in (PREVIOUS_NAME, CHECKPOINT_NAME)
+        ]
         assert steps == [1, 3]
 
     def test_a_training_from_the_beginning_leaves_no_other_ones(self, tmp_path: Path) -> None:
         for step in (1, 2):
             save_checkpoint(tmp_path, content(step))
-        adopt(None, tmp_path)
+        promote(None, tmp_path)
         assert not list(tmp_path.iterdir())
 
 
@@ -201,7 +205,7 @@ class TestDamage:
 
     def test_with_both_damaged_it_starts_from_the_beginning(self, tmp_path: Path, spec: RunSpec) -> None:
         self.stopped(spec, tmp_path)
-        for name in (CHECKPOINT_NAME, BEFORE_NAME):
+        for name in (CHECKPOINT_NAME, PREVIOUS_NAME):
             (tmp_path / name).write_bytes(b"damaged")
         assert run_training(spec, tmp_path, resume=tmp_path / CHECKPOINT_NAME, options=stop_after(1)) == "stopped"
         first, *_ = events(tmp_path)

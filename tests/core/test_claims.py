@@ -18,13 +18,13 @@ from tests.core.test_losses import reference_parts
 T = 4.0
 
 
-def logits_of(target_probability: float, others: NDArray[np.float64]) -> NDArray[np.float64]:
+def predict_logits(target_probability: float, others: NDArray[np.float64]) -> NDArray[np.float64]:
     """Logits (1, C) whose softened target probability and non-target distribution are these; the target is class 0."""
     return T * np.log(np.concatenate(([target_probability], (1 - target_probability) * others)))[None]
 
 
 def terms(p_t: float, q_t: float, p_hat: NDArray[np.float64], q_hat: NDArray[np.float64]) -> Explanation:
-    return explain(logits_of(p_t, p_hat), logits_of(q_t, q_hat), [0], T)
+    return explain(predict_logits(p_t, p_hat), predict_logits(q_t, q_hat), [0], T)
 
 
 def s_of(terms_: Explanation, classes: int) -> float:

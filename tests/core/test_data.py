@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from core import data
-from core.data.dataset import Augmentation, augmented, view_table
-from core.data.hashing import below, permutation
+from core.data.dataset import Augmentation, augmentation_table, shift_and_flip
+from core.data.hashing import hashed_randint, permutation
 from core.specs import DatasetChoice
 
 
@@ -80,7 +80,7 @@ def test_without_augmentation_images_come_as_they_are() -> None:
 
 
 def test_images_are_enlarged_where_a_network_wants_them_larger() -> None:
-    dataset = replace(digits(), enlarged_to=16)
+    dataset = replace(digits(), upscaled_size=16)
     assert dataset.image_size == 16
     (batch, *_) = dataset.batches(10, 0, 0, augment="none")
     assert batch.images.shape == (10, 1, 16, 16)
@@ -93,7 +93,7 @@ def test_a_shift_moves_the_image_and_fills_with_zeros() -> None:
     augmentation = Augmentation(pad=1, flip=True)
 
     def view(top: int, left: int, flip: int) -> list[list[int]]:
-        rows: list[list[int]] = augmented(image, torch.tensor([[top, left, flip]]), augmentation)[0, 0].tolist()
+        rows: list[list[int]] = shift_and_flip(image, torch.tensor([[top, left, flip]]), augmentation)[0, 0].tolist()
         return rows
 
     assert view(1, 1, 0) == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
@@ -104,7 +104,7 @@ def test_a_shift_moves_the_image_and_fills_with_zeros() -> None:
 
 
 def test_views_are_spread_evenly_and_independently() -> None:
-    table = view_table(90_000, Augmentation(pad=1, flip=True), 0, 0)
+    table = augmentation_table(90_000, Augmentation(pad=1, flip=True), 0, 0)
     counts = np.unique(table, axis=0, return_counts=True)[1]
     assert len(counts) == 18
     # 5,000 expected each, standard deviation 69: six of them either way.
@@ -113,4 +113,4 @@ def test_views_are_spread_evenly_and_independently() -> None:
 
 def test_hashes_are_the_same_on_every_machine() -> None:
     assert permutation(8, 1, 2).tolist() == [1, 2, 4, 0, 6, 5, 7, 3]
-    assert below(10, 8, 1, 2, "top").tolist() == [8, 9, 6, 0, 4, 7, 6, 7]
+    assert hashed_randint(10, 8, 1, 2, "top").tolist() == [8, 9, 6, 0, 4, 7, 6, 7]

@@ -72,10 +72,10 @@ class TestOrientation:
         caplog.set_level(logging.INFO, "core.data")
         dataset = load()
         assert "1 images are turned upright as their EXIF orientation says (as train/cat/0.png)" in caplog.text
-        assert dataset.content != content_of_commit_2ef2faf(pets)
+        assert dataset.content_hash != content_of_commit_2ef2faf(pets)
 
     def test_the_hash_of_ordinary_images_is_what_it_was(self, pets: Path) -> None:
-        assert load().content == content_of_commit_2ef2faf(pets)
+        assert load().content_hash == content_of_commit_2ef2faf(pets)
 
     @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
     def test_damaged_exif_is_no_damage_to_the_pixels(self, pets: Path) -> None:
@@ -115,7 +115,7 @@ class TestPacksOfBefore:
         old = self.make_old(pets)
         after = load()
         assert int(after.train.images.flatten()[0]) == 123
-        assert (after.source, after.content) == (before.source, before.content)
+        assert (after.pack_key, after.content_hash) == (before.pack_key, before.content_hash)
         assert pack(pets) == old
         assert json.loads(old.read_text())["decoding"] == 3
 
@@ -131,8 +131,8 @@ class TestPacksOfBefore:
         assert torch.equal(after.train.images, images)
         assert "1 images are shown otherwise than in the pack of an earlier version" in caplog.text
         assert old.exists()  # of an earlier version that is still in use
-        assert after.source == before.source
-        assert after.source[:20] not in old.name
+        assert after.pack_key == before.pack_key
+        assert after.pack_key[:20] not in old.name
 
 
 class TestPng:

@@ -11,7 +11,7 @@ import torch
 
 from core import data
 from core.catalog import DATASETS
-from core.data.holdout import held_out_rows
+from core.data.holdout import held_out_indices
 from core.events import JOURNAL_NAME, Failed, Log, Metrics, read_journal
 from core.specs import DatasetChoice, RunSpec
 from core.training import run_training
@@ -39,8 +39,8 @@ def run_spec(dataset: DatasetChoice) -> RunSpec:
 
 def rows(split: data.Split | None) -> set[int]:
     assert split
-    assert split.rows is not None
-    return set(split.rows.tolist())
+    assert split.indices is not None
+    return set(split.indices.tolist())
 
 
 def test_every_class_gives_its_share_and_no_image_is_in_both() -> None:
@@ -55,10 +55,10 @@ def test_images_keep_their_labels() -> None:
     whole, split = synthetic(), synthetic(val_fraction=0.25)
     for part in (split.train, split.val):
         assert part
-        assert part.rows is not None
-        assert torch.equal(part.labels, whole.train.labels[part.rows])
-        assert torch.equal(part.take(torch.arange(len(part))), whole.train.images[part.rows])
-        assert torch.equal(torch.cat(list(part.parts(7))), whole.train.images[part.rows])
+        assert part.indices is not None
+        assert torch.equal(part.labels, whole.train.labels[part.indices])
+        assert torch.equal(part.gather(torch.arange(len(part))), whole.train.images[part.indices])
+        assert torch.equal(torch.cat(list(part.chunks(7))), whole.train.images[part.indices])
 
 
 def test_batches_are_drawn_from_what_is_left() -> None:
@@ -84,7 +84,7 @@ def test_the_split_depends_on_its_seed_alone() -> None:
 def test_unequal_classes_share_the_total_by_largest_remainder() -> None:
     labels = np.repeat([0, 1, 2, 3], [1, 10, 25, 64])
     for fraction in (0.1, 0.2, 0.37, 0.5):
-        held = held_out_rows(labels, fraction, 0)
+        held = held_out_indices(labels, fraction, 0)
         assert len(held) == round(fraction * 100)
         counts = np.bincount(labels[held], minlength=4)
         assert counts[0] == 0  # the only image of a class is trained on

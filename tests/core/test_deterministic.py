@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from core.specs import RunSpec, Speed
-from core.training import Options, run_training
+from core.training import TrainOptions, run_training
 from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.performance import Chosen, Work, choose
+from core.training.performance import ExecutionPlan, Workload, plan_execution
 from core.training.stepper import Stepper
 from tests.core.test_training import experiment, points, stop_after, students, weights
 
@@ -27,7 +27,7 @@ def test_left_alone_it_changes_no_name() -> None:
 
 
 def test_a_cpu_has_no_other_kernels() -> None:
-    chosen = choose(Speed(deterministic=True), torch.device("cpu"), Work(images=1, steps=1, image_size=8))
+    chosen = plan_execution(Speed(deterministic=True), torch.device("cpu"), Workload(images=1, steps=1, image_size=8))
     assert not chosen.deterministic
     assert "deterministic" not in chosen.environment()
 
@@ -41,7 +41,7 @@ def test_only_a_training_refuses_kernels_that_do_not_repeat(tmp_path: Path, monk
 
     monkeypatch.setattr(Stepper, "step", looking)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    monkeypatch.setattr("core.training.run.choose", lambda *_: Chosen(threads=1, deterministic=True))
+    monkeypatch.setattr("core.training.run.plan_execution", lambda *_: ExecutionPlan(threads=1, deterministic=True))
     run_training(ce(), tmp_path)
     assert seen == {True}
     assert not torch.are_deterministic_algorithms_enabled()
@@ -53,9 +53,9 @@ def test_resumed_on_a_gpu_it_ends_the_same_bit_for_bit(tmp_path: Path) -> None:
     spec = ce(deterministic=True)
     run_training(spec, tmp_path / "whole")
     run_training(spec, tmp_path / "half", options=stop_after(7))
-    assert run_training(spec, tmp_path / "rest", resume=tmp_path / "half" / CHECKPOINT_NAME, options=Options()) == (
-        "finished"
-    )
+    assert run_training(
+        spec, tmp_path / "rest", resume=tmp_path / "half" / CHECKPOINT_NAME, options=TrainOptions()
+    ) == ("finished")
     whole, rest = weights(tmp_path / "whole"), weights(tmp_path / "rest")
     assert all(torch.equal(whole[name], rest[name]) for name in whole)
     assert points(tmp_path / "rest") == points(tmp_path / "whole")

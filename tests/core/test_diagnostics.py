@@ -22,18 +22,18 @@ from core.diagnostics.accuracy import top_accuracies
 from core.diagnostics.calibration import expected_calibration_error, negative_log_likelihood
 from core.diagnostics.collapse import Features, neural_collapse
 from core.diagnostics.fidelity import fidelity
-from core.diagnostics.gradients import measure
-from core.diagnostics.inference import evaluating, logits_of, read
+from core.diagnostics.gradients import measure_gradients
+from core.diagnostics.inference import eval_mode, predict_logits, to_floats
 from core.diagnostics.perturbations import (
     perturbations,
 )
-from core.diagnostics.report import Perturbed, collapse_report, epoch_report, final_report
+from core.diagnostics.report import RobustnessInputs, collapse_report, epoch_report, final_report
 from core.diagnostics.robustness import read_stylised, robustness, stylised_accuracy
 from core.events import JOURNAL_NAME, Failed, Metrics, read_journal
 from core.methods import LogitBatch
 from core.specs import DatasetChoice, MethodChoice, PlannedRun, parse_experiment
 from core.training import TeacherSource, run_training
-from core.training.metric_means import Means
+from core.training.metric_means import RunningMeans
 
 
 def logits(batch: int = 40, classes: int = 7, scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,7 +51,7 @@ def measured(
 ) -> dict[str, float]:
     params = {"reduction": "log", "epsilon": 6.0} if name == "dkd_align" else {}
     batch = LogitBatch(student.requires_grad_(), teacher, target)
-    return numbers(measure(methods.build(MethodChoice(name=name, params=params))(batch, epoch), batch))
+    return numbers(measure_gradients(methods.build(MethodChoice(name=name, params=params))(batch, epoch), batch))
 
 
 class TestGradients:
@@ -98,7 +98,7 @@ class TestGradients:
         assert math.isnan(same["grad/similarity"])
         params = {"ramp_start": 0, "ramp_epochs": 10}
         batch = LogitBatch(student, teacher, target)
-        off = numbers(measure(methods.build(MethodChoice(name="dkd", params=params))(batch, 0), batch))
+        off = numbers(measure_gradients(methods.build(MethodChoice(name="dkd", params=params))(batch, 0), batch))
         assert math.isnan(off["grad/skipped"])  # the ramp is at 0, so the gradients are, whatever the samples
 
     def test_logit_norms(self) -> None:
@@ -161,7 +161,7 @@ class TestFidelity:
 
     def test_a_perfect_copy_of_a_teacher_that_is_never_wrong(self) -> None:
         teacher = 200 * F.one_hot(torch.arange(6), 6).float()  # saturated: q underflows to 0 in float32
-        found = read(fidelity(teacher, teacher, torch.arange(6)), may_miss={"fidelity/kl_wrong"})
+        found = to_floats(fidelity(teacher, teacher, torch.arange(6)), may_miss={"fidelity/kl_wrong"})
         assert "fidelity/kl_wrong" not in found
         assert math.isnan(found["fidelity/agreement_wrong"])
         assert (found["fidelity/agreement"], found["fidelity/kl"], found["fidelity/kl_right"]) == (100, 0, 0)
@@ -237,10 +237,12 @@ class TestRobustness:
         found = robustness(network, other, dataset, dataset.test)
         assert set(found) == {name for name in METRICS if name.startswith("robustness/") and "stylised" not in name}
         for who, model in (("", network), ("_teacher", other)):
-            clean = float((logits_of(model, dataset, dataset.test).argmax(1) == dataset.test.labels).double().mean())
+            clean = float(
+                (predict_logits(model, dataset, dataset.test).argmax(1) == dataset.test.labels).double().mean()
+            )
             for kind, perturb in perturbations().items():
                 images = perturb(dataset.test.images, np.arange(90), 0)
-                with evaluating(model):
+                with eval_mode(model):
                     hits = model(dataset.normalise(images)).argmax(1) == dataset.test.labels
                 accuracy = 100 * float(hits.double().mean())
                 assert found[f"robustness/{kind}{who}"] == pytest.approx(accuracy)
@@ -316,11 +318,11 @@ class TestReport:
     ) -> None:
         params = {"num_classes": 6, "image_size": 8, "train_size": 120, "test_size": 90, "val_fraction": 0.25}
         dataset = load(DatasetChoice(name="synthetic", params=params))
-        found = epoch_report(network, dataset, logits_of(other, dataset, dataset.test))
+        found = epoch_report(network, dataset, predict_logits(other, dataset, dataset.test))
         assert set(found) <= set(METRICS)
         assert {name.partition("/")[0] for name in found} == {"test", "val", "calibration", "fidelity"}
         assert dataset.val
-        scores = logits_of(network, dataset, dataset.val)
+        scores = predict_logits(network, dataset, dataset.val)
         assert found["val/loss"] == pytest.approx(float(F.cross_entropy(scores, dataset.val.labels)))
         assert found["val/top1"] == pytest.approx(100 * float((scores.argmax(1) == dataset.val.labels).float().mean()))
 
@@ -329,7 +331,7 @@ class TestReport:
 
     def test_the_end_measures_collapse_on_the_training_images(self, dataset: Dataset, network: models.Network) -> None:
         found = final_report(network, None, dataset)
-        with evaluating(network):
+        with eval_mode(network):
             features = network.features(dataset.normalise(dataset.train.images))
             classes = network(dataset.normalise(dataset.train.images)).argmax(1)
         expected = neural_collapse(Features(features, classes, dataset.train.labels), network.linear.weight)
@@ -337,7 +339,7 @@ class TestReport:
         assert set(found) == {name for name in METRICS if name.startswith("collapse/")}
 
     def test_robustness_is_measured_where_it_is_asked_for(self, dataset: Dataset, network: models.Network) -> None:
-        perturbed = Perturbed(test_images=True, stylised=dataset.test)
+        perturbed = RobustnessInputs(test_images=True, stylised=dataset.test)
         found = final_report(network, network, dataset, perturbed)
         assert {name for name in METRICS if name.startswith(("robustness/", "collapse/"))} == set(found)
         assert found["robustness/stylised_drop"] == 0
@@ -358,7 +360,7 @@ class TestReport:
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         modes = [module.training for module in network.modules()]
         epoch_report(network, dataset)
-        final_report(network, network, dataset, Perturbed(test_images=True))
+        final_report(network, network, dataset, RobustnessInputs(test_images=True))
         assert [module.training for module in network.modules()] == modes
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
         frozen.train()
@@ -375,7 +377,7 @@ class TestReport:
             def forward(self, images: Tensor) -> Tensor:
                 return torch.full((len(images), 6), math.nan)
 
-        found = epoch_report(Diverged(), dataset, logits_of(network, dataset, dataset.test))  # type: ignore[arg-type]
+        found = epoch_report(Diverged(), dataset, predict_logits(network, dataset, dataset.test))  # type: ignore[arg-type]
         assert math.isnan(found["test/loss"])
         assert math.isnan(found["calibration/ece"])
         assert math.isnan(final_report(Diverged(), None, dataset)["collapse/nc1"])  # type: ignore[arg-type]
@@ -383,7 +385,7 @@ class TestReport:
 
 class TestMeans:
     def test_weighted_means_with_and_without_nan(self) -> None:
-        means = Means()
+        means = RunningMeans()
         for value, weight in ((1.0, 3.0), (math.nan, 5.0), (5.0, 1.0)):
             means.add({"skips": torch.tensor(value), "b": torch.tensor(2 * value).double()}, weight, skip_nan=True)
             means.add({"keeps": torch.tensor(value)}, weight)
@@ -393,18 +395,18 @@ class TestMeans:
         assert found == {"skips": 2, "b": 4}
 
     def test_names_may_come_in_other_company_and_after_a_restart(self) -> None:
-        def add(means: Means, part: int) -> None:
+        def add(means: RunningMeans, part: int) -> None:
             means.add(
                 {"a": torch.tensor(float(part)), "b": torch.tensor(1.0)} if part % 2 else {"a": torch.tensor(2.0)}, 2.0
             )
 
-        whole = Means()
+        whole = RunningMeans()
         for part in range(6):
             add(whole, part)
-        first = Means()
+        first = RunningMeans()
         for part in range(3):
             add(first, part)
-        second = Means(first.state())
+        second = RunningMeans(first.state())
         for part in range(3, 6):
             add(second, part)
         assert second.read() == whole.read() == {"a": (1 + 3 + 5 + 2 + 2 + 2) / 6, "b": 1}

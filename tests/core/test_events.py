@@ -114,7 +114,7 @@ def test_a_full_disk_holds_nothing_up_and_loses_nothing(
 
 def test_a_disk_that_stays_full_ends_the_training_at_last(tmp_path: Path, disk: Disk) -> None:
     disk.left = 0
-    with Journal(tmp_path / "events.jsonl", kept_bytes=1000) as journal:
+    with Journal(tmp_path / "events.jsonl", buffer_bytes=1000) as journal:
         journal.log("a" * 500)
         with pytest.raises(OSError, match="so long"):
             journal.log("a" * 500)

@@ -13,7 +13,7 @@ import torch
 from core.cli import main
 from core.events import JOURNAL_NAME, MACHINE_EXIT, Checkpointed, Event, Failed, Finished, Log, read_journal
 from core.specs import RunSpec
-from core.training import Options, run_training
+from core.training import TrainOptions, run_training
 from core.training.checkpoint import save_weights
 
 SPEC = RunSpec.model_validate(
@@ -48,7 +48,7 @@ def test_a_checkpoint_that_does_not_fit_does_not_end_a_training(
         full()
 
     monkeypatch.setattr("core.training.checkpoint._encode", torn)
-    assert run_training(SPEC, tmp_path, options=Options(checkpoint_seconds=0.0)) == "finished"
+    assert run_training(SPEC, tmp_path, options=TrainOptions(checkpoint_seconds=0.0)) == "finished"
     events = said(tmp_path)
     assert isinstance(events[-1], Finished)
     assert not any(isinstance(event, Checkpointed) for event in events)

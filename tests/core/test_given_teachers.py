@@ -18,13 +18,13 @@ from PIL import Image
 from core import data, models
 from core.cli import main
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Metrics, Started, read_journal
-from core.models.metadata import InputFormat, Metadata, metadata_of, other_classes, serialised
-from core.models.published_weights import imagenet_names, published_input
+from core.models.metadata import InputFormat, Metadata, describe_class_differences, read_metadata, serialise
+from core.models.published_weights import imagenet_class_names, published_input
 from core.specs import DatasetChoice, ExperimentSpec, RunSpec, parse_experiment
 from core.training import TeacherSource, run_training
 from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.interruption import Options
-from core.training.teacher_input import OwnInput, input_of
+from core.training.interruption import TrainOptions
+from core.training.teacher_input import InputAdapter, input_format_of
 
 MODEL = {"name": "small_cnn", "params": {"width": 4}}
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -142,10 +142,10 @@ class TestClasses:
         assert "class 0 is 'ant' there" in reason
 
     def test_another_order_is_refused(self, home: Path, tmp_path: Path) -> None:
-        told = metadata_of(home / "ours.safetensors")
+        told = read_metadata(home / "ours.safetensors")
         state = safetensors.torch.load_file(home / "ours.safetensors")
         shuffled = Metadata(classes=("bee", "ant", "cat", "dog"), input=told.input)
-        (home / "shuffled.safetensors").write_bytes(serialised(state, shuffled))
+        (home / "shuffled.safetensors").write_bytes(serialise(state, shuffled))
         reason = refusal(tmp_path / "out", experiment("pets", "shuffled.safetensors").teacher_run())
         assert "the same classes in another order; class 0 is 'bee' there and 'ant' here" in reason
 
@@ -160,11 +160,15 @@ class TestClasses:
         shape = ["--model", "small_cnn", "--params", '{"width": 4}', "--num-classes", "4", "--image-size", str(SIDE)]
         for name in ("a.pth", "b.safetensors"):
             assert main(["convert", str(home / "ours.safetensors"), str(home / name), *shape]) == 0
-            assert metadata_of(home / name) == metadata_of(home / "ours.safetensors")
+            assert read_metadata(home / name) == read_metadata(home / "ours.safetensors")
             assert "class 2 is 'cat'" in refusal(tmp_path / name, experiment("renamed", name).teacher_run())
         teacher(tmp_path / "used", experiment("pets", "b.safetensors"))
-        kept = metadata_of(tmp_path / "used" / "weights.safetensors")
-        assert (kept.classes, kept.taken_for, kept.top1) == (CLASSES, (), metadata_of(home / "ours.safetensors").top1)
+        kept = read_metadata(tmp_path / "used" / "weights.safetensors")
+        assert (kept.classes, kept.assumed_classes, kept.top1) == (
+            CLASSES,
+            (),
+            read_metadata(home / "ours.safetensors").top1,
+        )
 
     def test_names_that_nobody_knows_are_not_made_up(self, tmp_path: Path) -> None:
         teacher(tmp_path / "out", experiment("pets", "foreign.pth"))
@@ -187,14 +191,14 @@ class TestClasses:
         )
         torch.testing.assert_close(same, before, atol=1e-5, rtol=0)
         assert (other - before).abs().max() > 0.01
-        assert metadata_of(tmp_path / "other" / "weights.safetensors").classes == ("ant", "bee", "cow", "dog")
+        assert read_metadata(tmp_path / "other" / "weights.safetensors").classes == ("ant", "bee", "cow", "dog")
 
     def test_a_run_does_not_go_on_with_other_classes(self, home: Path, tmp_path: Path) -> None:
         shutil.copytree(home / "pets", home / "changing")
         run = experiment("changing").teacher_run()
         assert run
         polled = iter(range(100))
-        options = Options(stop_asked=lambda: next(polled) == 5)
+        options = TrainOptions(stop_requested=lambda: next(polled) == 5)
         assert run_training(run, tmp_path / "half", options=options) == "stopped"
         for split in ("train", "test"):
             os.rename(home / "changing" / split / "cat", home / "changing" / split / "cow")
@@ -219,14 +223,14 @@ class TestClasses:
         ],
     )
     def test_how_classes_differ(self, theirs: tuple[str, ...], ours: tuple[str, ...], words: str) -> None:
-        found = other_classes(theirs, ours)
+        found = describe_class_differences(theirs, ours)
         assert words in found
         assert bool(words) == bool(found)
 
     def test_published_weights_of_imagenet_are_refused_on_others(self, tmp_path: Path) -> None:
         from core.training.supplied_weights import _other_than_published
 
-        wordnet = imagenet_names()[0]
+        wordnet = imagenet_class_names()[0]
         said: list[str] = []
         assert _other_than_published("resnet18", wordnet, 1000, said) == ""
         assert "class 0 is" in _other_than_published("resnet18", wordnet[::-1], 1000, said)
@@ -239,7 +243,7 @@ class TestClasses:
 class TestInput:
     def test_ours_are_as_good_on_other_training_images(self, home: Path, tmp_path: Path) -> None:
         """The finding: one file, the same test images, and what it was worth depended on the student's."""
-        at_home = metadata_of(home / "ours.safetensors").top1
+        at_home = read_metadata(home / "ours.safetensors").top1
         assert teacher(tmp_path / "ours", experiment("dark", "ours.safetensors"))["test/top1"] == at_home
         assert warnings(tmp_path / "ours") == []
         foreign = teacher(tmp_path / "foreign", experiment("dark", "foreign.pth"))["test/top1"]
@@ -247,12 +251,12 @@ class TestInput:
         assert any(
             "how the images of these weights are to be normalised" in text for text in warnings(tmp_path / "foreign")
         )
-        told = metadata_of(home / "ours.safetensors").input
+        told = read_metadata(home / "ours.safetensors").input
         assert told
         named = {"source": "foreign.pth", "mean": list(told.mean), "std": list(told.std)}
         assert teacher(tmp_path / "named", experiment("dark", named))["test/top1"] == at_home
         assert warnings(tmp_path / "named") == []
-        assert metadata_of(tmp_path / "named" / "weights.safetensors").input == InputFormat(
+        assert read_metadata(tmp_path / "named" / "weights.safetensors").input == InputFormat(
             told.mean, told.std, SIDE, known_from="given"
         )
 
@@ -267,7 +271,7 @@ class TestInput:
         # Where the teacher is right on nearly all test images, so is a student that agrees with it.
         values = next(event.values for event in reversed(events(tmp_path / "student")) if isinstance(event, Metrics))
         right = values["fidelity/agreement"] - values["test/top1"]
-        assert abs(right) <= 100 - metadata_of(home / "ours.safetensors").top1 + 1e-6  # type: ignore[operator]
+        assert abs(right) <= 100 - read_metadata(home / "ours.safetensors").top1 + 1e-6  # type: ignore[operator]
 
     def test_logits_that_are_kept_belong_to_the_input(
         self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -289,19 +293,19 @@ class TestInput:
         dataset = data.load(
             DatasetChoice(name="synthetic", params={"num_classes": 4, "image_size": 8, "train_size": 8})
         )
-        shown, wanted = input_of(dataset), InputFormat((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 8)
-        seen = OwnInput(torch.nn.Identity(), shown, wanted)(dataset.normalise(dataset.train.images))
+        shown, wanted = input_format_of(dataset), InputFormat((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 8)
+        seen = InputAdapter(torch.nn.Identity(), shown, wanted)(dataset.normalise(dataset.train.images))
         pixels = dataset.train.images.double() / 255
         mean, std = (torch.tensor(row, dtype=torch.float64).view(1, 3, 1, 1) for row in (wanted.mean, wanted.std))
         torch.testing.assert_close(seen.double(), (pixels - mean) / std, atol=1e-5, rtol=1e-5)
-        larger = OwnInput(torch.nn.Identity(), shown, InputFormat(shown.mean, shown.std, 16))
+        larger = InputAdapter(torch.nn.Identity(), shown, InputFormat(shown.mean, shown.std, 16))
         assert larger(dataset.normalise(dataset.train.images)).shape[-1] == 16
 
     def test_another_size_is_resized_to(self, home: Path, tmp_path: Path) -> None:
         """Weights of 16 px in a data set of 8 px: the network is built for 16, and is shown 16."""
         named = {"source": "ours.safetensors", "image_size": 16}
         teacher(tmp_path / "out", experiment("pets", named))
-        told = metadata_of(tmp_path / "out" / "weights.safetensors").input
+        told = read_metadata(tmp_path / "out" / "weights.safetensors").input
         assert told
         assert told.image_size == 16
 
@@ -391,10 +395,10 @@ class TestWorth:
 
 
 def test_what_ours_say_of_themselves(home: Path) -> None:
-    told = metadata_of(home / "ours.safetensors")
+    told = read_metadata(home / "ours.safetensors")
     started = next(event for event in events(home / "trained") if isinstance(event, Started))
     assert told.classes == CLASSES
-    assert told.content.startswith(started.environment["images"])
+    assert told.content_hash.startswith(started.environment["images"])
     assert told.dataset == "folder"
     assert told.input
     assert told.input.image_size == SIDE

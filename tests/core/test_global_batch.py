@@ -1,4 +1,4 @@
-"""A loss over ranks or micro-batches equals that of one process with the same global batch, for every method."""
+"""A loss over several ranks equals that of one process with the same global batch, for every method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core import methods
 from core.methods import LogitBatch
-from core.methods.global_batch import concatenated, gathered, own_part, row_gradients
+from core.methods.global_batch import gather_ranks, local_part, row_gradients
 from core.specs import MethodChoice
 from tests.core.test_methods import ALL, SETTINGS
 from tests.services import free_port
@@ -37,7 +37,7 @@ def build(setting: str) -> methods.Loss:
     return methods.build(MethodChoice(name=setting.split()[0], params=SETTINGS[setting]))
 
 
-def of_one_process(setting: str) -> tuple[float, Tensor]:
+def loss_of_one_process(setting: str) -> tuple[float, Tensor]:
     student, inputs, teacher, target = problem()
     total = build(setting)(LogitBatch(student(inputs), teacher, target), 2).total
     total.backward()  # type: ignore[no-untyped-call]
@@ -46,17 +46,16 @@ def of_one_process(setting: str) -> tuple[float, Tensor]:
 
 
 @ALL
-def test_micro_batches(setting: str) -> None:
-    value, gradient = of_one_process(setting)
+def test_gradients_of_local_parts_add_up_to_gradient_of_global_batch(setting: str) -> None:
+    value, gradient = loss_of_one_process(setting)
     student, inputs, teacher, target = problem()
     parts = [slice(0, 5), slice(5, 10), slice(10, SIZE)]
-    with torch.no_grad():
-        whole = concatenated([LogitBatch(student(inputs[part]), teacher[part], target[part]) for part in parts])
+    whole = LogitBatch(student(inputs).detach().requires_grad_(), teacher, target)
     terms = build(setting)(whole, 2)
     rows = row_gradients(terms, whole)
     for part in parts:
         batch = LogitBatch(student(inputs[part]), teacher[part], target[part])
-        own_part(terms, rows, batch, part.start).backward()  # type: ignore[no-untyped-call]
+        local_part(terms, rows, batch, part.start, ranks=1).backward()  # type: ignore[no-untyped-call]
     assert terms.total.item() == pytest.approx(value, rel=1e-12)
     assert student.weight.grad is not None
     assert torch.allclose(student.weight.grad, gradient, rtol=1e-10, atol=1e-14)
@@ -72,20 +71,20 @@ def _rank(rank: int, port: int, out: str) -> None:
         parallel = nn.parallel.DistributedDataParallel(student)
         first, last = (0, 7) if rank == 0 else (7, SIZE)
         batch = LogitBatch(parallel(inputs[first:last]), teacher[first:last], target[first:last])
-        whole = gathered(batch, (7, SIZE - 7))
+        whole = gather_ranks(batch, (7, SIZE - 7))
         terms = build(setting)(whole, 2)
-        own_part(terms, row_gradients(terms, whole), batch, first, ranks=2).backward()  # type: ignore[no-untyped-call]
+        local_part(terms, row_gradients(terms, whole), batch, first, ranks=2).backward()  # type: ignore[no-untyped-call]
         results[setting] = (terms.total.item(), student.weight.grad)
     torch.save(results, f"{out}/rank{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_ranks(tmp_path: Path) -> None:
+def test_loss_and_gradient_over_two_ranks_equal_one_process(tmp_path: Path) -> None:
     mp.spawn(_rank, args=(free_port(), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
     for setting in SETTINGS:
-        value, gradient = of_one_process(setting)
+        value, gradient = loss_of_one_process(setting)
         for results in ranks:
             assert results[setting][0] == pytest.approx(value, rel=1e-12), setting
             assert torch.allclose(results[setting][1], gradient, rtol=1e-10, atol=1e-14), setting

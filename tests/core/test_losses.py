@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core import methods
 from core.catalog.methods import DKDAlignParams
-from core.explain import alike, explain
+from core.explain import explain, explain_uniform_batches
 from core.methods._dkd_align import dkd_align_loss
 from core.methods.terms import LogitBatch
 
@@ -226,7 +226,7 @@ def test_a_batch_of_samples_alike_is_explained_as_the_torch_loss_has_it(
     params = DKDAlignParams(
         reduction=reduction, alpha=0.5, beta=3.0, ce_weight=0.7, temperature=3.0, log_floor=floor, **weight
     )
-    shown = alike(z.detach().numpy(), v.numpy(), target.numpy(), params, batch=4)
+    shown = explain_uniform_batches(z.detach().numpy(), v.numpy(), target.numpy(), params, batch=4)
     for row in range(len(z)):
         repeated = LogitBatch(z[row].detach().repeat(4, 1), v[row].repeat(4, 1), target[row].repeat(4))
         loss = dkd_align_loss(repeated, params, None)
@@ -245,11 +245,13 @@ def test_a_batch_of_samples_alike_is_explained_as_the_torch_loss_has_it(
 
 def test_what_has_no_direction_is_not_a_number_and_bad_input_is_refused() -> None:
     z, _, target = logits(2, 5)
-    same = alike(z.detach().numpy(), z.detach().numpy(), target.numpy(), DKDAlignParams(reduction="log", epsilon=6.0))
+    same = explain_uniform_batches(
+        z.detach().numpy(), z.detach().numpy(), target.numpy(), DKDAlignParams(reduction="log", epsilon=6.0)
+    )
     assert np.isfinite(same.total).all()
     assert np.isnan(same.similarity).all()
     params = DKDAlignParams(reduction="sample", epsilon=6.0)
     with pytest.raises(ValueError, match="at least one sample"):
-        alike([[1, 2, 3]], [[1, 2, 3]], [0], params, batch=0)
+        explain_uniform_batches([[1, 2, 3]], [[1, 2, 3]], [0], params, batch=0)
     with pytest.raises(ValueError, match="standardised"):
-        alike([[1, 2, 3]], [[1, 2, 3]], [0], params.model_copy(update={"standardise": True}))
+        explain_uniform_batches([[1, 2, 3]], [[1, 2, 3]], [0], params.model_copy(update={"standardise": True}))

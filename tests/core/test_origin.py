@@ -10,7 +10,7 @@ import pytest
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Started, read_journal
 from core.specs import ExperimentSpec, SpecError, parse_experiment
 from core.standalone import run_experiment
-from core.training import Options, TeacherSource, run_training
+from core.training import TeacherSource, TrainOptions, run_training
 from core.training.checkpoint import CHECKPOINT_NAME
 from tests.core import data_files as files
 
@@ -47,7 +47,7 @@ def warnings(found: list[Event]) -> list[str]:
     return [event.message for event in found if isinstance(event, Log) and event.level == "warning"]
 
 
-def images_of(found: list[Event]) -> str:
+def image_identity(found: list[Event]) -> str:
     return next(event.environment["images"] for event in found if isinstance(event, Started))
 
 
@@ -58,7 +58,7 @@ def test_the_same_images_copied_at_another_time_are_the_same(experiment: Experim
     assert isinstance(found[-1], Finished)
     assert warnings(found) == []
     teachers = [record.event for record in read_journal(tmp_path / "teacher" / JOURNAL_NAME)]
-    assert images_of(found) == images_of(teachers)
+    assert image_identity(found) == image_identity(teachers)
 
 
 def test_another_image_is_warned_of_and_recorded(experiment: ExperimentSpec, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_another_image_is_warned_of_and_recorded(experiment: ExperimentSpec, tmp
     [warning] = warnings(found)
     assert "the teacher was trained on other images" in warning
     teachers = [record.event for record in read_journal(tmp_path / "teacher" / JOURNAL_NAME)]
-    assert images_of(found) != images_of(teachers)
+    assert image_identity(found) != image_identity(teachers)
 
 
 def test_other_classes_are_refused(experiment: ExperimentSpec, tmp_path: Path) -> None:
@@ -134,14 +134,16 @@ def test_a_run_that_goes_on_with_other_images_is_of_neither_set(experiment: Expe
     def attempt(name: str, resume: str | None, steps: int) -> list[Event]:
         polled = iter(range(100))
         before = tmp_path / resume / CHECKPOINT_NAME if resume else None
-        run_training(whole, tmp_path / name, resume=before, options=Options(stop_asked=lambda: next(polled) == steps))
+        run_training(
+            whole, tmp_path / name, resume=before, options=TrainOptions(stop_requested=lambda: next(polled) == steps)
+        )
         return [record.event for record in read_journal(tmp_path / name / JOURNAL_NAME)]
 
-    one = images_of(attempt("one", None, 2))
+    one = image_identity(attempt("one", None, 2))
     files.picture(tmp_path / "pets/train/bee/2.png", (9, 9, 9))
     second = attempt("two", "one", 2)
     assert any("goes on with other images than it began with" in text for text in warnings(second))
-    other = images_of(student(experiment, tmp_path))
+    other = image_identity(student(experiment, tmp_path))
     third = attempt("three", "two", 50)
     assert isinstance(third[-1], Finished)
     said = [event.environment["images"] for event in third if isinstance(event, Started)]
@@ -167,5 +169,5 @@ def test_images_without_a_pack_are_recorded_too(tmp_path: Path) -> None:
         for again in range(2):
             folder = tmp_path / f"{size}-{again}"
             assert run_training(spec.plan()[0].spec, folder) == "finished"
-            found.append(images_of([record.event for record in read_journal(folder / JOURNAL_NAME)]))
+            found.append(image_identity([record.event for record in read_journal(folder / JOURNAL_NAME)]))
     assert found[0] == found[1] != found[2] == found[3]

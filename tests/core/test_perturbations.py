@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from core.catalog.metrics import ROBUSTNESS
-from core.data.hashing import hashes
+from core.data.hashing import hashed_bits
 from core.diagnostics.perturbations import (
     NOISE_SIGMAS,
     gaussian_blur,
     gaussian_noise,
     patch_noise,
     perturbations,
-    scrambled,
+    scramble_patches,
 )
 
 
@@ -65,8 +65,8 @@ class TestPerturbations:
         # A patch as large as allowed on a black image shows the bytes themselves.
         black = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
         number, seed = 7, 3
-        key = int(hashes(number + 1, seed, 0, "robustness patch noise")[number])
-        place = splitmix(int(hashes(number + 1, seed, 0, "robustness patch place")[number]), 1)[0]
+        key = int(hashed_bits(number + 1, seed, 0, "robustness patch noise")[number])
+        place = splitmix(int(hashed_bits(number + 1, seed, 0, "robustness patch place")[number]), 1)[0]
         top, left = (place & 0xFFFF) * 2 >> 16, (place >> 16 & 0xFFFF) * 2 >> 16
         expected = torch.zeros(2, 2, dtype=torch.uint8)
         expected[top, left] = splitmix(key, 1)[0].to_bytes(8, "little")[2 * top + left]
@@ -85,7 +85,7 @@ class TestPerturbations:
 
     def test_scrambling_moves_whole_patches(self) -> None:
         images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
-        found = scrambled(images.expand(20, -1, -1, -1), np.arange(20), 0)
+        found = scramble_patches(images.expand(20, -1, -1, -1), np.arange(20), 0)
         corners = found[:, 0, ::4, ::4]
         assert torch.equal(found[:, 0], corners.repeat_interleave(4, 1).repeat_interleave(4, 2))
         assert torch.equal(corners.flatten(1).sort(1).values, torch.arange(16, dtype=torch.uint8).expand(20, -1))
@@ -93,7 +93,7 @@ class TestPerturbations:
 
     def test_scrambling_keeps_a_border_that_fills_no_patch(self) -> None:
         images = photos(3, size=15)
-        found = scrambled(images, np.arange(3), 0)
+        found = scramble_patches(images, np.arange(3), 0)
         for edge in (slice(0, 1), slice(13, 15)):  # 12 pixels are 4 patches of 3
             assert torch.equal(found[:, :, edge], images[:, :, edge])
             assert torch.equal(found[:, :, :, edge], images[:, :, :, edge])

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from core import models
 from core.events import JOURNAL_NAME, RANKS_KEY, Checkpointed, Failed, Log, Started, Stopped
-from core.launch import Report, launch
+from core.launch import RankFailure, launch
 from core.specs import parse_experiment
 from core.training import TeacherSource, TrainingError, run_training
-from core.training.batch_norm import over_ranks
+from core.training.batch_norm import synchronize_batch_norm
 from core.training.checkpoint import CHECKPOINT_NAME
 from tests.core.test_training import events, points, weights
 from tests.core.two_ranks import METHODS, SPEC, STOP_AT, float64, planned
@@ -104,14 +104,14 @@ class TestBatchNorm:
             pass
 
         with pytest.raises(TrainingError, match="Other cannot be computed over several ranks"):
-            over_ranks(torch.nn.Sequential(torch.nn.Sequential(Other(3))), torch.device("cpu"))
+            synchronize_batch_norm(torch.nn.Sequential(torch.nn.Sequential(Other(3))), torch.device("cpu"))
 
     @pytest.mark.parametrize("name", ["resnet8", "small_cnn", "mobilenet_v2_half", "vgg8", "wrn_16_2"])
     def test_names_weights_and_answers_stay(self, name: str) -> None:
         network = models.build(name, num_classes=5, image_size=32).eval()
         images, before = torch.randn(2, 3, 32, 32), list(network.state_dict())
         parameters, expected = list(network.parameters()), network(images)
-        over_ranks(network, torch.device("cpu"))
+        synchronize_batch_norm(network, torch.device("cpu"))
         assert list(network.state_dict()) == before
         assert all(one is other for one, other in zip(parameters, network.parameters(), strict=True))
         assert torch.equal(network(images), expected)
@@ -127,9 +127,9 @@ def launched(out: Path, monkeypatch: pytest.MonkeyPatch, *acts: object) -> tuple
     return code, said[-1] if said and isinstance(said[-1], Failed) else None
 
 
-LOST = vars(Report("error", "RuntimeError: gloo: connection closed by peer", lost_another=True))
-NAN = vars(Report("nan", "not finite at step 3"))
-OOM = vars(Report("oom", "out of memory at batch size 64"))
+LOST = vars(RankFailure("error", "RuntimeError: gloo: connection closed by peer", peer_lost=True))
+NAN = vars(RankFailure("nan", "not finite at step 3"))
+OOM = vars(RankFailure("oom", "out of memory at batch size 64"))
 
 
 class TestLaunch:

@@ -19,24 +19,24 @@ import torch
 from torch import Tensor, nn
 
 from core import data, methods, models
-from core.data.dataset import Augmentation, Batch, Dataset, Split, augmented, view_table
-from core.data.prefetch import prefetched
+from core.data.dataset import Augmentation, Batch, Dataset, Split, augmentation_table, shift_and_flip
+from core.data.prefetch import prefetch
 from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
 from core.specs import DatasetChoice, ExperimentSpec, MethodChoice, Optimizer, RunSpec, Speed, parse_experiment
-from core.training import Options, TeacherSource, performance, run_training
+from core.training import TeacherSource, TrainOptions, performance, run_training
 from core.training import stepper as stepper_module
 from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.compiling import NotCompiledError, compiled, recording_stream
+from core.training.compiling import CompilationError, capture_stream, compile_network
 from core.training.optimizer import build_optimizer
-from core.training.performance import Chosen, Precision, Work, choose
-from core.training.run import products
+from core.training.performance import ExecutionPlan, Precision, Workload, plan_execution
+from core.training.run import forward_multiplications
 from core.training.stepper import Stepper
 from core.training.teacher import LiveTeacher
-from core.training.throughput import Pace
+from core.training.throughput import ThroughputMeter
 
 CPU = torch.device("cpu")
-LARGE = Work(images=240 * 50_000, steps=782, image_size=32)
-DIGITS = Work(images=40 * 896, steps=14, image_size=8)
+LARGE = Workload(images=240 * 50_000, steps=782, image_size=32)
+DIGITS = Workload(images=40 * 896, steps=14, image_size=8)
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 DEVICES = ["cpu", pytest.param("cuda", marks=gpu)]
 
@@ -74,29 +74,29 @@ class TestChoice:
         monkeypatch.setattr(performance, "cpu_flags", lambda: frozenset({"avx512f", "avx512_bf16"}))
 
     def test_a_long_run_on_a_cpu_with_bfloat16_uses_all_there_is(self) -> None:
-        chosen = choose(Speed(), CPU, LARGE)
+        chosen = plan_execution(Speed(), CPU, LARGE)
         assert (chosen.precision, chosen.channels_last, chosen.compile, chosen.cuda_graphs) == (
             ("bfloat16", True, True, False)
         )
 
     def test_small_images_and_little_to_do_stay_as_they_are(self) -> None:
-        chosen = choose(Speed(), CPU, DIGITS)
+        chosen = plan_execution(Speed(), CPU, DIGITS)
         assert (chosen.precision, chosen.channels_last, chosen.compile) == ("float32", False, False)
 
     def test_without_the_hardware_it_is_float32(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(performance, "cpu_flags", lambda: frozenset({"avx2"}))
-        assert choose(Speed(), CPU, LARGE).precision == "float32"
+        assert plan_execution(Speed(), CPU, LARGE).precision == "float32"
 
     def test_what_a_person_asks_for_is_done(self) -> None:
         asked = Speed(precision="float32", channels_last="off", compile="off")
-        chosen = choose(asked, CPU, LARGE)
+        chosen = plan_execution(asked, CPU, LARGE)
         assert (chosen.precision, chosen.channels_last, chosen.compile) == ("float32", False, False)
-        chosen = choose(Speed(precision="bfloat16", channels_last="on", compile="on"), CPU, DIGITS)
+        chosen = plan_execution(Speed(precision="bfloat16", channels_last="on", compile="on"), CPU, DIGITS)
         assert (chosen.precision, chosen.channels_last, chosen.compile) == ("bfloat16", True, True)
 
     def test_it_survives_json_and_is_on_the_run(self) -> None:
-        chosen = choose(Speed(), CPU, LARGE)
-        assert Chosen.model_validate_json(chosen.model_dump_json()) == chosen
+        chosen = plan_execution(Speed(), CPU, LARGE)
+        assert ExecutionPlan.model_validate_json(chosen.model_dump_json()) == chosen
         assert chosen.environment() == {
             "precision": "bfloat16",
             "channels_last": "on",
@@ -117,7 +117,7 @@ class TestChoice:
     def test_threads_that_are_no_number_are_refused(self, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_THREADS", given)
         with pytest.raises(ValueError, match="DKD_THREADS"):
-            performance.use_threads()
+            performance.apply_thread_limit()
 
 
 class TestThreads:
@@ -136,18 +136,18 @@ class TestThreads:
 
     def test_a_small_step_takes_one_and_a_large_one_all_there_are(self) -> None:
         small, large = replace(DIGITS, step_products=1e8), replace(LARGE, step_products=1e10)
-        assert [choose(Speed(), CPU, work).threads for work in (small, large, LARGE)] == [1, 2, 2]
-        assert choose(Speed(), torch.device("cuda"), DIGITS).threads == 2
+        assert [plan_execution(Speed(), CPU, work).threads for work in (small, large, LARGE)] == [1, 2, 2]
+        assert plan_execution(Speed(), torch.device("cuda"), DIGITS).threads == 2
 
     def test_what_a_person_asks_for_is_done(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_THREADS", "2")
-        assert choose(Speed(), CPU, replace(DIGITS, step_products=1.0)).threads == 2
+        assert plan_execution(Speed(), CPU, replace(DIGITS, step_products=1.0)).threads == 2
 
     def test_the_work_is_that_of_the_network(self) -> None:
         dataset = data.load(DatasetChoice(name="synthetic", params={"num_classes": 5, "image_size": 8}))
         network = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(dataset.channels, 4, 3, padding=1, bias=False))
         state = torch.random.get_rng_state()
-        assert products(network, dataset) == 8 * 8 * dataset.channels * 4 * 9
+        assert forward_multiplications(network, dataset) == 8 * 8 * dataset.channels * 4 * 9
         assert network.training
         assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -163,7 +163,7 @@ class TestThreads:
         spec, polled = run_spec("ce", epochs=2), iter(range(100))
         monkeypatch.setenv("DKD_THREADS", "2")
         assert run_training(spec, tmp_path / "whole") == "finished"
-        halted = Options(stop_asked=lambda: next(polled) == 5)
+        halted = TrainOptions(stop_requested=lambda: next(polled) == 5)
         assert run_training(spec, tmp_path / "half", options=halted) == "stopped"
         monkeypatch.delenv("DKD_THREADS")
         assert run_training(spec, tmp_path / "rest", resume=tmp_path / "half" / CHECKPOINT_NAME) == "finished"
@@ -232,7 +232,7 @@ class TestEqualLearning:
         whole, half, rest = (tmp_path / name for name in ("whole", "half", "rest"))
         run_training(spec, whole, teacher)
         polled = iter(range(14))
-        stop = Options(stop_asked=lambda: next(polled, None) is None)
+        stop = TrainOptions(stop_requested=lambda: next(polled, None) is None)
         assert run_training(spec, half, teacher, options=stop) == "stopped"
         assert run_training(spec, rest, teacher, resume=half / CHECKPOINT_NAME) == "finished"
         assert losses(rest) == losses(whole)
@@ -244,7 +244,7 @@ class TestFallback:
     def test_without_a_compiler_the_run_goes_on_as_if_it_had_not_been_asked(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def broken(network: nn.Module, **_: Any) -> Any:
+        def failing_compile(network: nn.Module, **_: Any) -> Any:
             def forward(images: Tensor) -> Tensor:
                 network(images).sum().backward()  # moves the running statistics before it fails
                 torch.rand(3)
@@ -252,7 +252,7 @@ class TestFallback:
 
             return forward
 
-        monkeypatch.setattr(torch, "compile", broken)
+        monkeypatch.setattr(torch, "compile", failing_compile)
         for switch in ("off", "on"):
             assert run_training(run_spec(speed={"compile": switch}), tmp_path / switch) == "finished"
         assert losses(tmp_path / "on") == losses(tmp_path / "off")
@@ -267,15 +267,17 @@ class TestFallback:
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         example = torch.randn(4, 3, 8, 8)
         random = torch.random.get_rng_state()
-        compiled(network, example, Chosen(threads=1))
+        compile_network(network, example, ExecutionPlan(threads=1))
         assert torch.equal(torch.random.get_rng_state(), random)
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
         assert all(parameter.grad is None for parameter in network.parameters())
 
     def test_what_cannot_be_compiled_is_said_in_a_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch, "compile", lambda *_, **__: lambda _: (_ for _ in ()).throw(OSError("a\nb")))
-        with pytest.raises(NotCompiledError, match=r"^OSError: a$"):
-            compiled(models.build("resnet8", num_classes=5, image_size=8), torch.zeros(2, 3, 8, 8), Chosen(threads=1))
+        with pytest.raises(CompilationError, match=r"^OSError: a$"):
+            compile_network(
+                models.build("resnet8", num_classes=5, image_size=8), torch.zeros(2, 3, 8, 8), ExecutionPlan(threads=1)
+            )
 
 
 class TestTeacher:
@@ -286,7 +288,7 @@ class TestTeacher:
     ) -> None:
         network = with_statistics(models.build(name, num_classes=5, image_size=16))
         before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-        chosen = Chosen(precision=precision, channels_last=True, threads=1)
+        chosen = ExecutionPlan(precision=precision, channels_last=True, threads=1)
         batch = Batch(torch.randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), torch.arange(4), 4)
         with torch.no_grad():
             expected = network(batch.images)
@@ -297,7 +299,7 @@ class TestTeacher:
     def test_batch_norm_after_a_convolution_is_folded_into_it(self) -> None:
         """Seen from outside: the norm's own kernel is never called."""
         network = with_statistics(models.build("resnet8", num_classes=5, image_size=16))
-        teacher = LiveTeacher(network, Chosen(threads=1))
+        teacher = LiveTeacher(network, ExecutionPlan(threads=1))
         batch = Batch(torch.randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), torch.arange(4), 4)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             teacher.logits(batch, 0)
@@ -318,7 +320,7 @@ class TestTeacher:
         network = Wilful().eval()
         batch = Batch(-torch.ones(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), torch.arange(4), 4)
         with torch.no_grad():
-            assert torch.equal(LiveTeacher(network, Chosen(threads=1)).logits(batch, 0), network(batch.images))
+            assert torch.equal(LiveTeacher(network, ExecutionPlan(threads=1)).logits(batch, 0), network(batch.images))
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
@@ -347,8 +349,8 @@ def test_a_batch_is_augmented_as_each_image_alone(pad: int, device: str) -> None
     random = torch.Generator().manual_seed(0)
     images = torch.randint(256, (50, 3, 12, 12), dtype=torch.uint8, generator=random)
     augmentation = Augmentation(pad=pad, flip=True)
-    views = torch.from_numpy(view_table(50, augmentation, 3, 1))
-    found = augmented(images.to(device), views.to(device), augmentation).cpu()
+    views = torch.from_numpy(augmentation_table(50, augmentation, 3, 1))
+    found = shift_and_flip(images.to(device), views.to(device), augmentation).cpu()
     expected = torch.stack([reference_view(image, view, pad) for image, view in zip(images, views, strict=True)])
     assert torch.equal(found, expected)
 
@@ -403,9 +405,9 @@ class TestBatches:
         half = Split(resident.train.images, resident.train.labels[rows], rows)
         for train in (resident.train, half):
             here = replace(resident, train=train)
-            streamed = replace(here, train=replace(train, mapped=True, labels=train.labels.to(device)))
-            assert streamed.train.streamed
-            assert not here.train.streamed
+            streamed = replace(here, train=replace(train, memory_mapped=True, labels=train.labels.to(device)))
+            assert streamed.train.needs_transfer
+            assert not here.train.needs_transfer
             expected = fingerprints(here.batches(32, 0, 1, start=1))
             assert fingerprints(streamed.batches(32, 0, 1, start=1)) == expected
             if device == "cuda":
@@ -421,7 +423,7 @@ class TestPrefetch:
             return number
 
         found = []
-        for number in prefetched(make, range(50), depth=3):
+        for number in prefetch(make, range(50), depth=3):
             found.append(number)
             assert len(made) <= number + 1 + 3
         assert found == list(range(50))
@@ -432,7 +434,7 @@ class TestPrefetch:
                 raise OSError("the disk is gone")
             return number
 
-        items = prefetched(make, range(5))
+        items = prefetch(make, range(5))
         assert [next(items), next(items)] == [0, 1]
         with pytest.raises(OSError, match="the disk is gone"):
             next(items)
@@ -440,7 +442,7 @@ class TestPrefetch:
     @pytest.mark.parametrize("how", ["close", "drop"])
     def test_its_thread_ends_with_it(self, how: str) -> None:
         before = threading.active_count()
-        batches = replace(synthetic(), train=replace(synthetic().train, mapped=True)).batches(32, 0, 0)
+        batches = replace(synthetic(), train=replace(synthetic().train, memory_mapped=True)).batches(32, 0, 0)
         next(batches)
         assert threading.active_count() == before + 1
         if how == "close":
@@ -454,7 +456,7 @@ class TestPace:
     def test_only_what_this_process_did_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = [100.0]
         monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-        pace = Pace()
+        pace = ThroughputMeter()
 
         def batches() -> Iterator[Batch]:
             for _ in range(2):
@@ -466,13 +468,13 @@ class TestPace:
         assert pace.values() == {"speed/images_per_second": 2.0, "speed/input_stall": 25.0}
 
     def test_an_epoch_with_no_batch_left_says_nothing(self) -> None:
-        assert Pace().values() == {}
+        assert ThroughputMeter().values() == {}
 
 
 def stepper(device: str, name: str = "sgd", **choices: Any) -> Stepper:
     """DKD of a small network by another on a device."""
     torch.manual_seed(0)
-    chosen = Chosen(fused=True, threads=1, **choices)
+    chosen = ExecutionPlan(fused=True, threads=1, **choices)
     model = models.build("resnet8", num_classes=5, image_size=16).to(device, memory_format=chosen.memory_format)
     teacher = models.build("resnet8", num_classes=5, image_size=16).to(device).eval().requires_grad_(False)
     optimizer = build_optimizer(model, Optimizer(name=name, lr=0.01), fused=True)
@@ -488,7 +490,7 @@ def trained(own: Stepper, device: str, epochs: int = 3) -> list[dict[str, float]
     """The means of each epoch; the rate changes with every step, the last batch is smaller."""
     dataset = synthetic(train_size=150).to(torch.device(device))
     found = []
-    with recording_stream(own._chosen, torch.device(device)):
+    with capture_stream(own._chosen, torch.device(device)):
         for epoch in range(epochs):
             for number, batch in enumerate(dataset.batches(32, 0, epoch)):
                 own.step(batch, epoch, 0.01 * (1 + number + epoch))
@@ -517,7 +519,7 @@ class TestRecording:
                 own.optimizer.param_groups[0]["lr"] = float(self.rate)
                 self.function(*inputs)
 
-        monkeypatch.setattr(stepper_module, "Recorded", Again)
+        monkeypatch.setattr(stepper_module, "GraphedCallable", Again)
         assert trained(own, "cpu") == trained(plain, "cpu")
         # 150 images: of 32, 32, 32, 32 and 22 the first is computed, the last is too small.
         assert (len(made), replayed) == (3, [32, 32, 32] * 3)
@@ -533,7 +535,7 @@ class TestRecording:
         def refuse(*_: Any) -> None:
             raise RuntimeError("operation not permitted when stream is capturing")
 
-        monkeypatch.setattr(stepper_module, "Recorded", refuse)
+        monkeypatch.setattr(stepper_module, "GraphedCallable", refuse)
         assert trained(own, "cpu") == trained(plain, "cpu")
         assert len(warned) == 1
         assert "not permitted" in warned[0]

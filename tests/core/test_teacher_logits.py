@@ -16,22 +16,29 @@ from torch import Tensor
 
 from core import data, models
 from core.data import Batch, Dataset
-from core.data.dataset import augmented, view_table
-from core.data.fingerprint import describe_views, digest
+from core.data.dataset import augmentation_table, shift_and_flip
+from core.data.fingerprint import describe_training_images, digest
 from core.events import JOURNAL_NAME, Journal, Log, Metrics, Started, read_journal
 from core.specs import DatasetChoice, ExperimentSpec, parse_experiment
-from core.training import Options, TeacherSource, TrainingError, run_training
-from core.training.cached_teacher import LARGEST, ReusedTeacher, Views, key_of, open_files, reusing
+from core.training import TeacherSource, TrainingError, TrainOptions, run_training
+from core.training.cached_teacher import (
+    MAX_DEVIATION,
+    CachedTeacher,
+    CacheKeyShape,
+    cache_key,
+    cached_teacher,
+    open_cache,
+)
 from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.logit_cache import LogitFiles, Rows
-from core.training.performance import Chosen
+from core.training.logit_cache import LogitCache, QuantizedLogits
+from core.training.performance import ExecutionPlan
 from core.training.teacher import LiveTeacher
 
 SYNTHETIC = DatasetChoice(
     name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10}
 )
 BATCH = 32
-CHOSEN = Chosen(threads=1)
+CHOSEN = ExecutionPlan(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +59,10 @@ class Harness:
         self.dataset, self.network = dataset, network
         self.asked = 0
         self.said: list[tuple[str, str]] = []
-        views = Views(len(dataset.train), dataset.num_classes, BATCH, 0)
-        self.files = LogitFiles(root, key_for(dataset), limit)
+        views = CacheKeyShape(len(dataset.train), dataset.num_classes, BATCH, 0)
+        self.files = LogitCache(root, key_for(dataset), limit)
         live = LiveTeacher(self.forward, CHOSEN)
-        self.teacher = ReusedTeacher(live, live, views, self.files, 0.01, lambda *said: self.said.append(said))
+        self.teacher = CachedTeacher(live, live, views, self.files, 0.01, lambda *said: self.said.append(said))
 
     def forward(self, images: Tensor) -> Tensor:
         self.asked += 1
@@ -80,7 +87,7 @@ def key_for(dataset: Dataset, **changed: Any) -> dict[str, Any]:
     spec = experiment(changed.get("method", "dkd"), epochs=3, augment=changed.get("augment", "standard")).plan()[1].spec
     spec = spec.model_copy(update={"data_seed": changed.get("seed", 0)})
     teacher = {"model": "resnet8", "sha256": changed.get("sha", "a")}
-    return key_of(spec, dataset, teacher, changed.get("chosen", CHOSEN), changed.get("batch", BATCH))
+    return cache_key(spec, dataset, teacher, changed.get("chosen", CHOSEN), changed.get("batch", BATCH))
 
 
 def experiment(*names: str, **training: Any) -> ExperimentSpec:
@@ -160,12 +167,12 @@ class TestReuse:
             times.append(1)
             return network
 
-        monkeypatch.setattr("core.training.teacher.compiled", counted)
+        monkeypatch.setattr("core.training.teacher.compile_network", counted)
         chosen = CHOSEN.model_copy(update={"compile": True})
         spec = experiment("dkd", epochs=1).plan()[1].spec
         with Journal(tmp_path / "events.jsonl") as journal:
             for _ in range(2):
-                teacher = reusing(LiveTeacher(network, chosen), {"sha256": "a"}, spec, dataset, chosen, journal)
+                teacher = cached_teacher(LiveTeacher(network, chosen), {"sha256": "a"}, spec, dataset, chosen, journal)
                 for batch in dataset.batches(BATCH, 0, 0):
                     teacher.logits(batch, 0)
                 teacher.end_epoch()
@@ -204,7 +211,7 @@ class TestWrong:
         first = Harness(dataset, network, tmp_path)
         for epoch in range(6):
             first.epoch(epoch)
-        wrong = Rows(torch.ones(150, 5, dtype=torch.float16), torch.ones(150))
+        wrong = QuantizedLogits(torch.ones(150, 5, dtype=torch.float16), torch.ones(150))
         first.files.publish(5, wrong)
         harness = Harness(dataset, network, tmp_path)
         places = set()
@@ -235,7 +242,7 @@ class TestWrong:
         elif damage == "empty":
             path.write_bytes(b"")
         else:
-            first.files.publish(0, Rows(torch.zeros(10, 5, dtype=torch.float16), torch.zeros(10)))
+            first.files.publish(0, QuantizedLogits(torch.zeros(10, 5, dtype=torch.float16), torch.zeros(10)))
         again = Harness(dataset, network, tmp_path)
         assert all(torch.equal(*pair) for pair in zip(again.epoch(0), expected, strict=True))
         assert again.share == 0
@@ -243,7 +250,7 @@ class TestWrong:
         third.epoch(0)
         assert third.share == 100
 
-    @pytest.mark.parametrize("extreme", [LARGEST, 1e6, float("inf"), float("nan")])
+    @pytest.mark.parametrize("extreme", [MAX_DEVIATION, 1e6, float("inf"), float("nan")])
     def test_what_float16_cannot_hold_is_used_as_it_is_and_not_kept(
         self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path, extreme: float
     ) -> None:
@@ -285,9 +292,9 @@ class TestDisk:
         assert "the disk refuses" in harness.text()
 
     def test_those_used_longest_ago_make_room_but_never_ones_own(self, tmp_path: Path) -> None:
-        rows = Rows(torch.zeros(100, 50, dtype=torch.float16), torch.zeros(100))
+        rows = QuantizedLogits(torch.zeros(100, 50, dtype=torch.float16), torch.zeros(100))
         limit = 3 * 10_800  # three files of 10,400 bytes and their headers
-        old, new, mine = (LogitFiles(tmp_path, {"of": name}, limit) for name in ("old", "new", "mine"))
+        old, new, mine = (LogitCache(tmp_path, {"of": name}, limit) for name in ("old", "new", "mine"))
         assert old.publish(0, rows)
         assert new.publish(0, rows)
         for age, files in ((200, old), (100, new)):
@@ -316,7 +323,7 @@ class TestDisk:
         assert shares == [0, 0, 0, 0, 100, 100, 0, 0]
 
     def test_no_more_than_half_of_the_free_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        files = LogitFiles(tmp_path, {}, 10**9)
+        files = LogitCache(tmp_path, {}, 10**9)
         usage = os.statvfs_result
         assert usage
         monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
@@ -335,8 +342,8 @@ class TestDisk:
         assert harness.share == 0
 
     def test_leftovers_of_killed_processes_go(self, tmp_path: Path) -> None:
-        files = LogitFiles(tmp_path, {}, 10**9)
-        rows = Rows(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2))
+        files = LogitCache(tmp_path, {}, 10**9)
+        rows = QuantizedLogits(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2))
         files.publish(0, rows)
         stale, fresh = files.folder / "epoch-00001.7.partial", files.folder / "epoch-00002.8.partial"
         for path, age in ((stale, 7200), (fresh, 10)):
@@ -348,13 +355,13 @@ class TestDisk:
     def test_the_limit_is_a_setting(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("DKD_CACHE_DIR", str(tmp_path))
         monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", "0")
-        files = open_files({})
+        files = open_cache({})
         assert files.folder.parent == tmp_path / "teacher-logits"
-        assert not files.publish(0, Rows(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2)))
+        assert not files.publish(0, QuantizedLogits(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2)))
         for wrong in ("much", "-1", "nan"):
             monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", wrong)
             with pytest.raises(TrainingError, match="DKD_TEACHER_LOGITS_GB"):
-                open_files({})
+                open_cache({})
 
 
 class TestKey:
@@ -366,21 +373,21 @@ class TestKey:
             "mean": key_for(replace(dataset, mean=(0.1,) * dataset.channels)),
             "augment": key_for(dataset, augment="none"),
             "shifts": key_for(replace(dataset, augmentation=replace(dataset.augmentation, pad=2))),
-            "size": key_for(replace(dataset, enlarged_to=16)),
+            "size": key_for(replace(dataset, upscaled_size=16)),
             "held out": key_for(data.hold_out(dataset, 0.2, 0)),
             "seed": key_for(dataset, seed=1),
             "batch": key_for(dataset, batch=16),
             "weights": key_for(dataset, sha="b"),
             "precision": key_for(dataset, chosen=CHOSEN.model_copy(update={"precision": "bfloat16"})),
         }
-        names = {label: LogitFiles(tmp_path, key, 1).name for label, key in others.items()}
-        names["itself"] = LogitFiles(tmp_path, key_for(data.load(SYNTHETIC)), 1).name
-        assert names["itself"] == LogitFiles(tmp_path, key_for(dataset, method="kd"), 1).name
+        names = {label: LogitCache(tmp_path, key, 1).name for label, key in others.items()}
+        names["itself"] = LogitCache(tmp_path, key_for(data.load(SYNTHETIC)), 1).name
+        assert names["itself"] == LogitCache(tmp_path, key_for(dataset, method="kd"), 1).name
         assert len(set(names.values())) == len(names)
         json.dumps(others)
 
     def test_packed_images_count_by_their_pack(self, dataset: Dataset) -> None:
-        one, other = (describe_views(replace(dataset, source=key)) for key in ("one pack", "another"))
+        one, other = (describe_training_images(replace(dataset, pack_key=key)) for key in ("one pack", "another"))
         assert one["images"] == "one pack"
         assert one != other
 
@@ -388,8 +395,8 @@ class TestKey:
         """Raise VIEWS_VERSION with these digests: logits kept of other views would be taken for those of the new."""
         images = torch.arange(6 * 3 * 8 * 8, dtype=torch.int64).mul(37).remainder(256).to(torch.uint8)
         augmentation = data.Augmentation(pad=2, flip=True)
-        views = torch.from_numpy(view_table(6, augmentation, 5, 3))
-        assert digest(augmented(images.view(6, 3, 8, 8), views, augmentation))[:16] == "5c7076779497f754"
+        views = torch.from_numpy(augmentation_table(6, augmentation, 5, 3))
+        assert digest(shift_and_flip(images.view(6, 3, 8, 8), views, augmentation))[:16] == "5c7076779497f754"
         assert digest(torch.from_numpy(data.dataset.permutation(50, 5, 3)))[:16] == "bea9d9465c321e03"
 
 
@@ -473,7 +480,9 @@ class TestRuns:
     ) -> None:
         spec = experiment("dkd", epochs=3).plan()[1].spec
         polled = iter(range(8))
-        options = Options(stop_asked=lambda: next(polled, None) == 7)  # in the second of three epochs of five steps
+        options = TrainOptions(
+            stop_requested=lambda: next(polled, None) == 7
+        )  # in the second of three epochs of five steps
         assert run_training(spec, tmp_path / "half", teacher, options=options) == "stopped"
         monkeypatch.setenv("DKD_CACHE_DIR", str(tmp_path / "elsewhere"))
         assert run_training(spec, tmp_path / "whole", teacher) == "finished"

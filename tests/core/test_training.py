@@ -20,9 +20,9 @@ from core import data, methods, models
 from core.events import JOURNAL_NAME, Checkpointed, Event, Failed, Finished, Metrics, Started, Stopped, read_journal
 from core.methods import LogitBatch, LossTerms
 from core.specs import ExperimentSpec, RunSpec, parse_experiment
-from core.training import Options, TeacherSource, engine, run_training, stop_on_sigterm
+from core.training import TeacherSource, TrainOptions, engine, run_training, stop_on_sigterm
 from core.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from core.training.interruption import Interruption, StopAsked
+from core.training.interruption import Interruption, StopRequested
 from core.training.stepper import Stepper
 
 SPEC = {
@@ -73,10 +73,10 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> TeacherSource:
     return TeacherSource(spec, folder / "weights.safetensors")
 
 
-def stop_after(steps: int) -> Options:
+def stop_after(steps: int) -> TrainOptions:
     """Asks to stop once so many steps have been taken."""
     polled = iter(range(steps + 1))
-    return Options(stop_asked=lambda: next(polled, None) == steps)
+    return TrainOptions(stop_requested=lambda: next(polled, None) == steps)
 
 
 class TestRun:
@@ -195,7 +195,7 @@ class TestFailure:
 
         monkeypatch.setattr(methods, "build", breaking)
         (spec, _) = students(experiment(), "dkd")
-        assert run_training(spec, tmp_path, teacher, options=Options(seconds)) == "failed"
+        assert run_training(spec, tmp_path, teacher, options=TrainOptions(seconds)) == "failed"
         last = events(tmp_path)[-1]
         assert isinstance(last, Failed)
         assert last.kind == "nan"
@@ -205,7 +205,7 @@ class TestFailure:
         assert steps == ([*range(8)] if seconds == 0 else [])
 
     def test_sums_are_looked_at_within_the_epoch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engine, "READ_EVERY", 2)
+        monkeypatch.setattr(engine, "CHECK_FINITE_EVERY", 2)
         step, seen = Stepper.step, []
 
         def breaking(self: Stepper, batch: data.Batch, epoch: int, rate: float) -> None:
@@ -226,7 +226,7 @@ class TestFailure:
                 next(self.model.parameters()).mul_(torch.inf)
 
         monkeypatch.setattr(Stepper, "step", breaking)
-        assert run_training(students(experiment(), "ce")[0], tmp_path, options=Options(0.0)) == "failed"
+        assert run_training(students(experiment(), "ce")[0], tmp_path, options=TrainOptions(0.0)) == "failed"
         last = events(tmp_path)[-1]
         assert isinstance(last, Failed)
         assert (last.kind, "weights are not finite after step 1: stem" in last.reason) == ("nan", True)
@@ -283,11 +283,11 @@ class TestStopOutsideOfSteps:
     def test_an_evaluation_is_broken_off_and_done_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (spec, _) = students(experiment(methods=["ce"]), "ce")
         run_training(spec, tmp_path / "whole")
-        options, report = Options(), engine.epoch_report
+        options, report = TrainOptions(), engine.epoch_report
 
         def asked(*arguments: Any) -> dict[str, float]:
             report(*arguments)
-            options.interruption.ask()
+            options.interruption.request()
             raise AssertionError("nothing was broken off")
 
         monkeypatch.setattr(engine, "epoch_report", asked)
@@ -307,7 +307,7 @@ class TestStopOutsideOfSteps:
             raise AssertionError("nothing was broken off")
 
         monkeypatch.setattr(data, "load", slow)
-        with stop_on_sigterm(Options()) as options:
+        with stop_on_sigterm(TrainOptions()) as options:
             assert run_training(students(experiment(), "ce")[0], tmp_path, options=options) == "stopped"
         assert [event.type for event in events(tmp_path)] == ["stopped"]
 
@@ -315,17 +315,17 @@ class TestStopOutsideOfSteps:
         interruption, done = Interruption(), []
 
         def work() -> None:
-            with interruption.allowed():
-                with interruption.held_off():
-                    interruption.ask()
+            with interruption.interruptible():
+                with interruption.shielded():
+                    interruption.request()
                     done.append(1)
                 done.append(2)
 
-        with pytest.raises(StopAsked):
+        with pytest.raises(StopRequested):
             work()
         assert done == [1]
-        interruption.ask()  # outside of such a block nothing is broken off
-        assert interruption.asked()
+        interruption.request()  # outside of such a block nothing is broken off
+        assert interruption.requested()
 
 
 def test_methods_of_one_seed_start_from_the_same_weights_and_see_the_same_batches(

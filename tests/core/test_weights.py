@@ -49,7 +49,7 @@ def published(name: str) -> dict[str, Tensor]:
     net = network(name)
     own = net.state_dict()
     keys = PUBLISHED[name]["keys"]
-    return {key: wave(key, own[net.foreign_key(key)], number) for number, key in enumerate(keys)}
+    return {key: wave(key, own[net.map_published_key(key)], number) for number, key in enumerate(keys)}
 
 
 @pytest.fixture(autouse=True)

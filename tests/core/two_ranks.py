@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from core import data, models
-from core.launch import Place
+from core.launch import RankInfo
 from core.specs import RunSpec, parse_experiment
-from core.training import Options, TeacherSource, run_training
+from core.training import TeacherSource, TrainOptions, run_training
 from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.performance import Chosen
-from core.training.ranks import ALONE, Ranks, joined
+from core.training.performance import ExecutionPlan
+from core.training.ranks import SINGLE_PROCESS, Ranks, process_group
 from core.training.stepper import Stepper
 from tests.core.resume_chain import ended, forked
 
@@ -58,11 +58,11 @@ def float64() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "build", lambda *names, **params: build(*names, **params).double())
         patch.setattr(data.Dataset, "normalise", lambda self, images: normalise(self, images).double())
-        patch.setattr(Chosen, "dtype", torch.float64)
+        patch.setattr(ExecutionPlan, "dtype", torch.float64)
         yield
 
 
-def everything(root: Path, ranks: Ranks = ALONE) -> None:
+def everything(root: Path, ranks: Ranks = SINGLE_PROCESS) -> None:
     """Every method; one of them once more, stopped and resumed."""
     specs = planned()
     source = TeacherSource(specs["teacher"], root.parent / "teacher" / "weights.safetensors")
@@ -70,11 +70,11 @@ def everything(root: Path, ranks: Ranks = ALONE) -> None:
         for label in METHODS:
             assert run_training(specs[label], root / label, source, ranks=ranks) == "finished"
         polled = iter(range(STOP_AT + 1))
-        asked = Options(stop_asked=lambda: next(polled, None) == STOP_AT)
-        options = asked if ranks.leads else Options()
+        asked = TrainOptions(stop_requested=lambda: next(polled, None) == STOP_AT)
+        options = asked if ranks.is_main else TrainOptions()
         assert run_training(specs["log"], root / "half", source, options=options, ranks=ranks) == "stopped"
         half = root / "half" / CHECKPOINT_NAME
-        ranks.agreed(0)  # the first one has written it
+        ranks.broadcast_int(0)  # the first one has written it
         assert run_training(specs["log"], root / "rest", source, resume=half, ranks=ranks) == "finished"
 
 
@@ -95,7 +95,7 @@ def one_fails(root: Path, ranks: Ranks) -> None:
 
 def one_rank(root: Path, rank: int) -> None:
     for number, work in enumerate((everything, one_fails)):
-        with joined(Place(rank, 2, root / f"meeting{number}")) as ranks:
+        with process_group(RankInfo(rank, 2, root / f"meeting{number}")) as ranks:
             work(root / "two", ranks)
 
 

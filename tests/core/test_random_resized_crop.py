@@ -16,7 +16,7 @@ from torchvision.transforms import functional as vision
 
 from core import data
 from core.data.hashing import permutation
-from core.data.random_resized_crop import LEAST_AREA, resized, resized_views
+from core.data.random_resized_crop import MIN_AREA, crop_and_resize, crop_table
 from core.specs import DatasetChoice, parse_experiment
 
 SIDE = 64
@@ -31,9 +31,9 @@ def pictures(count: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("seen", [56, 24])  # 256 to 224 in small, and a view so small that the antialias decides
 def test_a_view_has_torchvisions_pixels(seen: int) -> None:
-    images, views = pictures(24), torch.from_numpy(resized_views(24, SIDE, True, 0, 0))
+    images, views = pictures(24), torch.from_numpy(crop_table(24, SIDE, True, 0, 0))
     assert set(views[:, 4].tolist()) == {0, 1}
-    for image, view, ours in zip(images, views.tolist(), resized(images, views, seen), strict=True):
+    for image, view, ours in zip(images, views.tolist(), crop_and_resize(images, views, seen), strict=True):
         top, left, height, width, flipped = view
         theirs = vision.resized_crop(
             image, top, left, height, width, [seen, seen], InterpolationMode.BILINEAR, antialias=True
@@ -43,11 +43,11 @@ def test_a_view_has_torchvisions_pixels(seen: int) -> None:
 
 
 def test_boxes_are_spread_as_torchvisions() -> None:
-    ours = resized_views(4000, 256, False, 0, 0)
+    ours = crop_table(4000, 256, False, 0, 0)
     torch.manual_seed(0)
     blank = torch.empty(3, 256, 256)
     theirs = np.array(
-        [transforms.RandomResizedCrop.get_params(blank, [LEAST_AREA, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
+        [transforms.RandomResizedCrop.get_params(blank, [MIN_AREA, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
     )
     for quantity in (
         lambda boxes: boxes[:, 2] * boxes[:, 3] / 256**2,
@@ -66,10 +66,10 @@ def test_boxes_are_spread_as_torchvisions() -> None:
 
 
 def test_boxes_depend_on_seed_epoch_and_sample_alone() -> None:
-    table = resized_views(100, 256, True, 3, 2)
-    assert np.array_equal(table, resized_views(1000, 256, True, 3, 2)[:100])
-    assert not np.array_equal(table, resized_views(100, 256, True, 3, 3))
-    assert not np.array_equal(table, resized_views(100, 256, True, 4, 2))
+    table = crop_table(100, 256, True, 3, 2)
+    assert np.array_equal(table, crop_table(1000, 256, True, 3, 2)[:100])
+    assert not np.array_equal(table, crop_table(100, 256, True, 3, 3))
+    assert not np.array_equal(table, crop_table(100, 256, True, 4, 2))
     # On every machine.
     assert table[:3].tolist() == [[99, 12, 152, 115, 1], [110, 1, 94, 90, 0], [32, 85, 131, 133, 1]]
 
@@ -103,7 +103,7 @@ def load(**params: object) -> data.Dataset:
 
 def shown(dataset: data.Dataset, split: data.Split) -> torch.Tensor:
     """What a network is tested on, back as bytes."""
-    return torch.cat([dataset.normalise(images) for images in split.parts(4)])
+    return torch.cat([dataset.normalise(images) for images in split.chunks(4)])
 
 
 def test_the_middle_of_the_larger_image_is_tested_on(photos: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_middle_of_the_larger_image_is_tested_on(photos: Path) -> None:
     published = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(56), transforms.PILToTensor()])
     paths = [photos / "test" / name / f"{number}.png" for name in ("cat", "dog") for number in range(3)]
     theirs = torch.stack([published(Image.open(path)) for path in paths])
-    assert torch.equal(torch.cat(list(dataset.test.parts(4))), theirs)
+    assert torch.equal(torch.cat(list(dataset.test.chunks(4))), theirs)
     # As it is where nothing is augmented, for training images that are looked at, and for those held out.
     (batch,) = dataset.batches(20, 0, 0, "none")
     whole = shown(dataset, dataset.train)
@@ -121,7 +121,7 @@ def test_the_middle_of_the_larger_image_is_tested_on(photos: Path) -> None:
     held_out = load(views="resized_crop", val_fraction=0.5)
     assert held_out.val
     assert torch.equal(
-        torch.cat(list(held_out.val.parts(3))), torch.cat(list(dataset.train.parts(4)))[held_out.val.rows]
+        torch.cat(list(held_out.val.chunks(3))), torch.cat(list(dataset.train.chunks(4)))[held_out.val.indices]
     )
 
 
@@ -129,8 +129,8 @@ def test_training_views_are_cut_from_the_whole_stored_image(photos: Path) -> Non
     dataset = load(views="resized_crop")
     (batch,) = dataset.batches(20, 1, 2)
     order = torch.from_numpy(permutation(20, 1, 2))
-    views = torch.from_numpy(resized_views(20, 64, True, 1, 2))
-    assert torch.equal(batch.images, dataset.normalise(resized(dataset.train.images[order], views[order], 56)))
+    views = torch.from_numpy(crop_table(20, 64, True, 1, 2))
+    assert torch.equal(batch.images, dataset.normalise(crop_and_resize(dataset.train.images[order], views[order], 56)))
     (again,) = dataset.batches(20, 1, 2)
     assert torch.equal(again.images, batch.images)
 
@@ -151,8 +151,8 @@ def test_a_folder_may_forbid_flips_of_resized_crops(photos: Path) -> None:
     dataset = load(views="resized_crop", flip=False)
     (batch,) = dataset.batches(20, 0, 0)
     order = torch.from_numpy(permutation(20, 0, 0))
-    views = torch.from_numpy(resized_views(20, 64, False, 0, 0))
-    assert torch.equal(batch.images, dataset.normalise(resized(dataset.train.images[order], views[order], 56)))
+    views = torch.from_numpy(crop_table(20, 64, False, 0, 0))
+    assert torch.equal(batch.images, dataset.normalise(crop_and_resize(dataset.train.images[order], views[order], 56)))
 
 
 def test_shifts_and_their_names_are_as_they_were(photos: Path) -> None:

@@ -18,12 +18,11 @@ from rich.console import Console
 
 from client import ApiError, BackendUnreachable, Client
 from client.cli.app import run
-from client.progress import of_experiment, watch
-from client.stack import Signals, StopRequested
+from client.stack import StopRequested, StopSignals
 from core.protocol.public import Experiment, StateCounts
 from tests.client import fakes
+from tests.client.captured import Captured, stdin_of
 from tests.client.fakes import FakeBackend, problem, run_summary
-from tests.client.said import Captured, stdin_of
 
 EXPERIMENT = "GET /api/v1/experiments/exp-1"
 
@@ -43,10 +42,10 @@ def at(first: str, second: str, progress: float, **changes: Any) -> Experiment:
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.progress.time.sleep", lambda _: None)
-    monkeypatch.setattr("client.progress._QUIET_LINE_SECONDS", 0.0)
+    monkeypatch.setattr("client.progress._LINE_INTERVAL_SECONDS", 0.0)
 
 
-def test_submit_watch_prints_progress_then_the_result(
+def test_submit_watch_prints_progress_and_the_result(
     backend: FakeBackend, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend.answers["POST /api/v1/experiments"] = at("queued", "queued", 0.0)
@@ -68,7 +67,7 @@ def test_submit_watch_prints_progress_then_the_result(
     assert out.index("100%") < out.index("95.00 ± 0.50")
 
 
-def test_a_run_that_fails_makes_the_exit_code_1(backend: FakeBackend, capsys: Captured) -> None:
+def test_a_failed_run_ends_watch_with_code_1(backend: FakeBackend, capsys: Captured) -> None:
     failed = run_summary(2, state="failed", seed=1, reason="loss is\nNaN")
     last = at("succeeded", "failed", 1.0).model_copy(update={"runs": [run_summary(1, state="succeeded"), failed]})
     backend.answers[EXPERIMENT] = [at("succeeded", "running", 0.5), at("succeeded", "running", 0.5), last]
@@ -76,7 +75,7 @@ def test_a_run_that_fails_makes_the_exit_code_1(backend: FakeBackend, capsys: Ca
     assert run(["watch", "exp-1"]) == 1
     out, err = capsys.readouterr()
     assert "✗ dkd seed 1 failed: loss is NaN" in out
-    assert err == "dkd: dkd seed 1 failed: loss is NaN; `dkd show run-2` says more\n"
+    assert err == "dkd: dkd seed 1 failed: loss is NaN; see `dkd show run-2`\n"
 
 
 def test_with_json_only_the_experiment_is_on_stdout(backend: FakeBackend, capsys: Captured) -> None:
@@ -94,51 +93,51 @@ def test_one_run_can_be_watched(backend: FakeBackend, capsys: Captured) -> None:
     assert " 50%  dkd seed 0" in capsys.readouterr().out
 
 
-def test_a_terminal_gets_a_bar_and_the_current_run() -> None:
+def test_a_terminal_shows_a_bar_and_the_current_run() -> None:
     backend = FakeBackend({EXPERIMENT: [at("running", "queued", 0.25), at("succeeded", "succeeded", 1.0)]})
     client = Client("http://127.0.0.1:9", transport=backend.transport())
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=100)
-    seen = watch(client, lambda: of_experiment(client, "exp-1"), console)
+    seen = client.experiments.watch("exp-1", console)
     assert seen.ended
     assert "━" in file.getvalue()
     assert "100%" in file.getvalue()
 
 
-def test_a_backend_that_is_away_for_a_moment_is_waited_for() -> None:
+def test_watch_waits_for_a_restarted_backend() -> None:
     away = httpx.ConnectError("refused")
     answers = [at("running", "queued", 0.25), *[away] * 3, problem(503, "starting"), at("succeeded", "succeeded", 1.0)]
     backend = FakeBackend({EXPERIMENT: answers})
     client = Client("http://127.0.0.1:9", transport=backend.transport())
     console = Console(file=io.StringIO())
-    assert watch(client, lambda: of_experiment(client, "exp-1"), console).ended
+    assert client.experiments.watch("exp-1", console).ended
 
 
-def test_a_backend_that_stays_away_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_ends_when_the_backend_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.progress._PATIENCE_SECONDS", -1.0)
     client = Client("http://127.0.0.1:9", transport=FakeBackend({EXPERIMENT: httpx.ConnectError("x")}).transport())
     with pytest.raises(BackendUnreachable):
-        watch(client, lambda: of_experiment(client, "exp-1"), Console(file=io.StringIO()))
+        client.experiments.watch("exp-1", Console(file=io.StringIO()))
     client = Client("http://127.0.0.1:9", transport=FakeBackend().transport())
     with pytest.raises(ApiError, match="there is no"):
-        watch(client, lambda: of_experiment(client, "exp-1"), Console(file=io.StringIO()))
+        client.experiments.watch("exp-1", Console(file=io.StringIO()))
 
 
-def test_it_says_when_nobody_is_there_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.progress._LONELY_SECONDS", 0.0)
+def test_watch_reports_that_no_worker_is_online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.progress._NO_WORKER_NOTICE_SECONDS", 0.0)
     waiting = at("queued", "queued", 0.0)
     backend = FakeBackend({EXPERIMENT: [waiting, waiting, at("succeeded", "succeeded", 1.0)]})
     backend.answers["GET /api/v1/workers"] = {"items": []}
     client = Client("http://127.0.0.1:9", transport=backend.transport())
     file = io.StringIO()
-    watch(client, lambda: of_experiment(client, "exp-1"), Console(file=file))
+    client.experiments.watch("exp-1", Console(file=file))
     assert file.getvalue().count("no worker is online") == 1
 
 
-def test_a_signal_ends_the_watching() -> None:
+def test_a_signal_ends_watch() -> None:
     backend = FakeBackend({EXPERIMENT: at("running", "queued", 0.25)})
     client = Client("http://127.0.0.1:9", transport=backend.transport())
-    with Signals() as signals:
+    with StopSignals() as signals:
         ticks = _raise_after(3, signal.SIGTERM)
 
         def tick() -> None:
@@ -146,11 +145,11 @@ def test_a_signal_ends_the_watching() -> None:
             signals.check()
 
         with pytest.raises(StopRequested) as caught:
-            watch(client, lambda: of_experiment(client, "exp-1"), Console(file=io.StringIO()), tick=tick)
+            client.experiments.watch("exp-1", Console(file=io.StringIO()), tick=tick)
     assert caught.value.number == signal.SIGTERM
 
 
-def test_ctrl_c_ends_the_command_with_130(backend: FakeBackend) -> None:
+def test_ctrl_c_ends_watch_with_code_130(backend: FakeBackend) -> None:
     backend.answers[EXPERIMENT] = at("running", "queued", 0.25)
     process = subprocess.Popen(
         [sys.executable, "-m", "client.cli", "watch", "exp-1"],
@@ -168,7 +167,7 @@ def test_ctrl_c_ends_the_command_with_130(backend: FakeBackend) -> None:
     _, err = process.communicate()
     assert "25%" in first, err
     assert process.returncode == 130, err
-    assert err.splitlines() == ["the runs go on; `dkd watch exp-1` follows, `dkd cancel exp-1` ends them"]
+    assert err.splitlines() == ["the runs continue; `dkd watch exp-1` follows them, `dkd cancel exp-1` cancels them"]
 
 
 def _raise_after(count: int, number: signal.Signals) -> Iterator[None]:

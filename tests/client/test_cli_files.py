@@ -73,7 +73,7 @@ def to(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("after", [1, 60, 100])
-def test_a_broken_download_is_gone_on_with(shelf: Shelf, to: Path, after: int) -> None:
+def test_an_interrupted_download_is_continued(shelf: Shelf, to: Path, after: int) -> None:
     _break_off(shelf, "x", to, after)
     assert not to.exists()
     assert _download(shelf, "x", to) == 100
@@ -83,7 +83,7 @@ def test_a_broken_download_is_gone_on_with(shelf: Shelf, to: Path, after: int) -
 
 
 @pytest.mark.parametrize("after", [60, 100])
-def test_what_is_there_of_another_runs_file_is_not_gone_on_with(shelf: Shelf, to: Path, after: int) -> None:
+def test_a_partial_file_of_another_run_is_not_continued(shelf: Shelf, to: Path, after: int) -> None:
     _break_off(shelf, "x", to, after)
     assert _download(shelf, "y", to) == 100
     assert to.read_bytes() == shelf.files["y"]
@@ -92,7 +92,7 @@ def test_what_is_there_of_another_runs_file_is_not_gone_on_with(shelf: Shelf, to
     assert to.read_bytes() == shelf.files["x"]
 
 
-def test_a_file_named_part_by_somebody_else_is_let_be(shelf: Shelf, to: Path) -> None:
+def test_a_part_file_of_another_program_is_kept(shelf: Shelf, to: Path) -> None:
     other = to.with_name("weights.safetensors.part")
     other.write_bytes(b"x" * 100)
     _download(shelf, "y", to)
@@ -101,7 +101,7 @@ def test_a_file_named_part_by_somebody_else_is_let_be(shelf: Shelf, to: Path) ->
 
 
 @pytest.mark.parametrize("now", [b"z" * 100, b"z" * 200, b"z" * 30, b""])
-def test_a_file_that_was_replaced_meanwhile_is_begun_anew(shelf: Shelf, to: Path, now: bytes) -> None:
+def test_a_file_replaced_meanwhile_is_downloaded_from_its_start(shelf: Shelf, to: Path, now: bytes) -> None:
     _break_off(shelf, "x", to, 60)
     shelf.files["x"], shelf.etags["x"] = now, '"x-2"'
     assert _download(shelf, "x", to) == len(now)
@@ -110,7 +110,7 @@ def test_a_file_that_was_replaced_meanwhile_is_begun_anew(shelf: Shelf, to: Path
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"x-1"'])
-def test_without_a_strong_etag_it_is_begun_anew(shelf: Shelf, to: Path, etag: str) -> None:
+def test_without_a_strong_etag_a_download_starts_over(shelf: Shelf, to: Path, etag: str) -> None:
     shelf.etags["x"] = etag
     _break_off(shelf, "x", to, 60)
     assert _download(shelf, "x", to) == 100
@@ -118,7 +118,7 @@ def test_without_a_strong_etag_it_is_begun_anew(shelf: Shelf, to: Path, etag: st
     assert list(to.parent.iterdir()) == [to]
 
 
-def test_a_folder_that_is_not_there_is_bad_input(
+def test_a_missing_output_folder_is_bad_input(
     backend: FakeBackend, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
@@ -132,7 +132,7 @@ def test_a_folder_that_is_not_there_is_bad_input(
     assert capsys.readouterr().err == f"dkd: --out {to}: No such file or directory\n"
 
 
-def test_a_refusal_leaves_nothing(shelf: Shelf, to: Path) -> None:
+def test_a_refused_download_leaves_no_file(shelf: Shelf, to: Path) -> None:
     with pytest.raises(ApiError):
         _download(shelf, "nobody", to)
     assert list(to.parent.iterdir()) == []
@@ -141,7 +141,7 @@ def test_a_refusal_leaves_nothing(shelf: Shelf, to: Path) -> None:
 class TestUploadRefusals:
     """What can be known before a long upload is said before it, with the way on."""
 
-    def test_a_checkpoint_of_pytorch_is_told_of_convert(
+    def test_a_pytorch_checkpoint_is_refused_with_the_convert_command(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: FakeBackend
     ) -> None:
         for name, head in (("net.pth", b"PK\x03\x04"), ("old.pth", b"\x80\x02\x8a\n")):
@@ -151,7 +151,7 @@ class TestUploadRefusals:
             assert f"python -m core convert {tmp_path / name}" in " ".join(said.split())
         assert backend.requests == []
 
-    def test_a_name_that_specs_cannot_have_is_told_of_the_option(
+    def test_an_invalid_upload_name_is_refused_with_the_name_option(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: FakeBackend
     ) -> None:
         file = tmp_path / "ckpt epoch=240.safetensors"
@@ -162,7 +162,7 @@ class TestUploadRefusals:
         assert "--name a-b" in capsys.readouterr().err
         assert backend.requests == []
 
-    def test_a_pipe_is_no_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: FakeBackend) -> None:
+    def test_a_pipe_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: FakeBackend) -> None:
         os.mkfifo(tmp_path / "pipe")
         assert run(["upload", str(tmp_path / "pipe"), "--name", "x"]) == 2
-        assert "no regular file" in capsys.readouterr().err
+        assert "not a regular file" in capsys.readouterr().err

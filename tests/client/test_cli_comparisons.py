@@ -22,8 +22,8 @@ from core.protocol.comparisons import (
     TableRow,
 )
 from tests.client import fakes
+from tests.client.captured import Captured
 from tests.client.fakes import FakeBackend, page, problem
-from tests.client.said import Captured
 
 PATH = "GET /api/v1/comparisons"
 
@@ -111,7 +111,7 @@ def _overview() -> Overview:
     )
 
 
-def test_compare_asks_for_what_was_said(backend: FakeBackend) -> None:
+def test_compare_sends_its_options_as_query_parameters(backend: FakeBackend) -> None:
     backend.answers[PATH] = fakes.comparison()
     words = ["compare", "one", "two", "--metric", "test/loss", "--which", "best-val", "--target", "90"]
     assert run([*words, "--difference", "0.5", "--baseline", "kd"]) == 0
@@ -136,14 +136,16 @@ def test_compare_asks_for_what_was_said(backend: FakeBackend) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["csv", "markdown", "latex"])
-def test_texts_are_the_backends(backend: FakeBackend, capsys: Captured, words: list[str], path: str, kind: str) -> None:
+def test_csv_markdown_and_latex_come_from_the_backend(
+    backend: FakeBackend, capsys: Captured, words: list[str], path: str, kind: str
+) -> None:
     backend.answers[PATH + path] = fakes.text(f"the {kind}\n")
     assert run([*words, "--format", kind]) == 0
     assert capsys.readouterr().out == f"the {kind}\n"
     assert backend.requests[-1].url.params["format"] == kind
 
 
-def test_every_metric(backend: FakeBackend, capsys: Captured) -> None:
+def test_compare_all_prints_every_metric(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers[f"{PATH}/overview"] = _overview()
     assert run(["compare", "small", "--all"]) == 0
     out = capsys.readouterr().out
@@ -155,7 +157,7 @@ def test_every_metric(backend: FakeBackend, capsys: Captured) -> None:
     assert json.loads(capsys.readouterr().out)["rows"][0]["cells"][1]["verdict"] == "better"
 
 
-def test_claims(backend: FakeBackend, capsys: Captured) -> None:
+def test_claims_prints_verdicts(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers[f"{PATH}/claims"] = _claims()
     assert run(["claims", "small", "--difference", "0.3"]) == 0
     out = capsys.readouterr().out
@@ -166,7 +168,7 @@ def test_claims(backend: FakeBackend, capsys: Captured) -> None:
     assert [item["number"] for item in json.loads(capsys.readouterr().out)["claims"]] == [1, 3]
 
 
-def test_table_with_what_is_missing_and_how_to_queue_it(backend: FakeBackend, capsys: Captured) -> None:
+def test_table_lists_missing_seeds_and_the_commands_that_queue_them(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers[f"{PATH}/table"] = _table()
     words = ["table", "--tag", "paper", "--tag", "two", "--dataset", "cifar100", "--test", "t", "--seeds", "0-2,4"]
     assert run([*words, "--which", "oracle"]) == 0
@@ -181,24 +183,24 @@ def test_table_with_what_is_missing_and_how_to_queue_it(backend: FakeBackend, ca
     assert (query["dataset"], query["test"], query["which"]) == ("cifar100", "t", "oracle")
 
 
-def test_a_table_of_nothing(backend: FakeBackend, capsys: Captured) -> None:
+def test_an_empty_table_is_reported(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers[f"{PATH}/table"] = _table(rows=[])
     assert run(["table", "--tag", "none"]) == 0
-    assert "no experiment is kept by these filters" in capsys.readouterr().err
+    assert "no experiment matches these filters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["compare", "small", "--which", "best"], "--which best: one of last, best-val, oracle"),
-        (["compare", "small", "--format", "pdf"], "--format pdf: one of text, json, csv, markdown, latex"),
-        (["compare", "small", "--json", "--format", "csv"], "say different things"),
-        (["table", "--test", "bootstrap"], "--test bootstrap: one of sign-flip, t"),
-        (["table", "--seeds", "4-0"], "--seeds 4-0: as 0-4 or 0,1,2"),
+        (["compare", "small", "--which", "best"], "--which best: must be one of last, best-val, oracle"),
+        (["compare", "small", "--format", "pdf"], "--format pdf: must be one of text, json, csv, markdown, latex"),
+        (["compare", "small", "--json", "--format", "csv"], "contradict each other"),
+        (["table", "--test", "bootstrap"], "--test bootstrap: must be one of sign-flip, t"),
+        (["table", "--seeds", "4-0"], "--seeds 4-0: expected a list such as 0-4 or 0,1,2"),
         (["table", "--seeds", "0-99999"], "at most 1,000"),
     ],
 )
-def test_bad_input_is_a_line_and_code_2(backend: FakeBackend, capsys: Captured, words: list[str], said: str) -> None:
+def test_bad_input_is_one_line_and_code_2(backend: FakeBackend, capsys: Captured, words: list[str], said: str) -> None:
     assert run(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -207,7 +209,7 @@ def test_bad_input_is_a_line_and_code_2(backend: FakeBackend, capsys: Captured, 
 
 
 @pytest.mark.parametrize(("words", "path"), [(["compare"], ""), (["claims"], "/claims"), (["table"], "/table")])
-def test_an_unknown_name_comes_with_its_neighbours(
+def test_an_unknown_name_comes_with_similar_names(
     backend: FakeBackend, capsys: Captured, words: list[str], path: str
 ) -> None:
     backend.answers[PATH + path] = problem(404, "there is no experiment 'smal'")
@@ -216,7 +218,7 @@ def test_an_unknown_name_comes_with_its_neighbours(
     assert "there is no experiment 'smal'; did you mean small?" in capsys.readouterr().err
 
 
-def test_a_metric_that_nobody_knows(backend: FakeBackend, capsys: Captured) -> None:
+def test_an_unknown_metric_is_refused(backend: FakeBackend, capsys: Captured) -> None:
     said = "unknown metric 'test/top'; did you mean test/top1?"
     backend.answers[PATH] = problem(422, said, ("metric", said))
     assert run(["compare", "small", "--metric", "test/top"]) == 2

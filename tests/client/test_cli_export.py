@@ -14,13 +14,13 @@ import yaml
 
 from client.cli.app import run
 from client.client import Client
-from client.exporters.mlflow import MlflowError, Tracking, send_all
+from client.exporters.mlflow import MlflowError, TrackingServer, send_all
 from core.protocol.public import MetricsReply, Series
 from core.protocol.records import ExperimentRecord, RunRecord
 from core.specs import parse_experiment
 from tests.client import fakes
+from tests.client.captured import Captured
 from tests.client.fakes import NOW, FakeBackend
-from tests.client.said import Captured
 
 
 def _record(**changes: Any) -> RunRecord:
@@ -77,7 +77,7 @@ def filled(backend: FakeBackend) -> FakeBackend:
     return backend
 
 
-def test_a_spec_that_submits_the_same_again(filled: FakeBackend, capsys: Captured, tmp_path: Path) -> None:
+def test_an_exported_spec_submits_the_same_experiment(filled: FakeBackend, capsys: Captured, tmp_path: Path) -> None:
     assert run(["export", "small", "--format", "spec"]) == 0
     assert parse_experiment(yaml.safe_load(capsys.readouterr().out)).plan() == fakes.spec().plan()
     assert run(["export", "run-1", "--format", "spec", "--out", str(tmp_path / "again.yaml")]) == 0
@@ -85,14 +85,14 @@ def test_a_spec_that_submits_the_same_again(filled: FakeBackend, capsys: Capture
     assert parse_experiment(yaml.safe_load((tmp_path / "again.yaml").read_text())).name == "again"
 
 
-def test_a_record_of_a_run_and_of_an_experiment(filled: FakeBackend, capsys: Captured) -> None:
+def test_records_of_a_run_and_of_an_experiment(filled: FakeBackend, capsys: Captured) -> None:
     assert run(["export", "run-1"]) == 0
     assert json.loads(capsys.readouterr().out)["packages"] == ["torch==2.14.0"]
     assert run(["export", "small"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"][0]["run_id"] == "run-1"
 
 
-def test_event_files_hold_every_point(filled: FakeBackend, capsys: Captured, tmp_path: Path) -> None:
+def test_event_files_contain_every_point(filled: FakeBackend, capsys: Captured, tmp_path: Path) -> None:
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
     assert run(["export", "small", "--format", "tensorboard", "--out", str(tmp_path)]) == 0
     folder = tmp_path / "dkd-log-seed0-run-1"
@@ -151,12 +151,12 @@ class FakeMlflow:
         return httpx.Response(404, text="no such thing")
 
 
-def test_mlflow_gets_each_run_once(filled: FakeBackend) -> None:
+def test_each_run_is_sent_to_mlflow_once(filled: FakeBackend) -> None:
     server = FakeMlflow()
-    with Client() as client, Tracking("http://mlflow", transport=httpx.MockTransport(server)) as tracking:
+    with Client() as client, TrackingServer("http://mlflow", transport=httpx.MockTransport(server)) as tracking:
         record = client.experiment_record("small")
         assert list(send_all(client, tracking, record, record.runs)) == ["dkd (log) seed 0: sent as m0"]
-        assert list(send_all(client, tracking, record, record.runs)) == ["dkd (log) seed 0: there already"]
+        assert list(send_all(client, tracking, record, record.runs)) == ["dkd (log) seed 0: sent before"]
     (sent,) = server.runs.values()
     assert (sent["status"], sent["run_name"]) == ("FINISHED", "dkd (log) seed 0")
     assert {"key": "training.epochs", "value": "4"} in sent["params"]
@@ -167,12 +167,12 @@ def test_mlflow_gets_each_run_once(filled: FakeBackend) -> None:
     ]
 
 
-def test_what_is_no_mlflow_is_named() -> None:
+def test_a_server_that_is_not_mlflow_is_named() -> None:
     def other(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, text="<html>")
 
     with (
-        Tracking("http://other", transport=httpx.MockTransport(other)) as tracking,
+        TrackingServer("http://other", transport=httpx.MockTransport(other)) as tracking,
         pytest.raises(MlflowError, match="http://other is no MLflow server"),
     ):
         tracking.experiment("x")
@@ -181,27 +181,27 @@ def test_what_is_no_mlflow_is_named() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["small", "--format", "pdf"], 2, "--format pdf: one of json, csv, spec, tensorboard, mlflow"),
+        (["small", "--format", "pdf"], 2, "--format pdf: must be one of json, csv, spec, tensorboard, mlflow"),
         (["small", "--format", "mlflow"], 2, "needs --to"),
         (["small", "--format", "tensorboard"], 2, "needs --out"),
-        (["run-1", "--format", "csv"], 2, "csv is of an experiment"),
-        (["small", "--format", "mlflow", "--to", "http://127.0.0.1:1"], 1, "no MLflow server answers"),
-        (["small", "--format", "mlflow", "--to", "foo"], 2, "--to 'foo' is not an address; it begins with http://"),
+        (["run-1", "--format", "csv"], 2, "csv has one row per run of an experiment"),
+        (["small", "--format", "mlflow", "--to", "http://127.0.0.1:1"], 1, "no MLflow server responds"),
+        (["small", "--format", "mlflow", "--to", "foo"], 2, "--to 'foo' is not an address: it must begin with http://"),
         (["small", "--to", "http://127.0.0.1:1"], 2, "--to http://127.0.0.1:1: only with --format mlflow"),
         (["small", "--out", "/nonexistent/x"], 2, "--out /nonexistent/x: No such file or directory"),
         (["nobody"], 1, "there is no run and no experiment 'nobody'"),
     ],
 )
-def test_refusals(filled: FakeBackend, capsys: Captured, words: list[str], code: int, said: str) -> None:
+def test_invalid_export_options_are_refused(
+    filled: FakeBackend, capsys: Captured, words: list[str], code: int, said: str
+) -> None:
     assert run(["export", *words]) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert said in err
 
 
-def test_a_series_too_long_to_be_whole_is_not_exported_in_part(
-    filled: FakeBackend, capsys: Captured, tmp_path: Path
-) -> None:
+def test_a_downsampled_series_is_not_exported(filled: FakeBackend, capsys: Captured, tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
     filled.answers["GET /api/v1/runs/run-1/metrics"] = _metrics(resolution=2)
     assert run(["export", "run-1", "--format", "tensorboard", "--out", str(tmp_path)]) == 1

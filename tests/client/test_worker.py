@@ -17,7 +17,7 @@ def make(backend: FakeBackend) -> WorkerClient:
     return WorkerClient("http://127.0.0.1:9", "scoped", transport=backend.transport())
 
 
-def test_a_whole_life() -> None:
+def test_a_worker_registers_claims_reports_and_finishes() -> None:
     claim = {
         "run_id": "r",
         "attempt": 2,
@@ -55,7 +55,7 @@ def test_a_whole_life() -> None:
     assert backend.sent()["reason"] == "out of memory"
 
 
-def test_an_old_attempt_is_told_so() -> None:
+def test_an_old_attempt_is_refused() -> None:
     path = f"POST /api/v1/worker/{WORKER}/runs/r/finish"
     backend = FakeBackend({path: fakes.problem(409, "attempt 1 is over")})
     with pytest.raises(ApiError) as caught:
@@ -63,21 +63,21 @@ def test_an_old_attempt_is_told_so() -> None:
     assert caught.value.status == 409
 
 
-def test_a_refused_connection_is_left_to_the_supervisor() -> None:
+def test_a_refused_connection_is_not_repeated() -> None:
     backend = FakeBackend({f"POST /api/v1/worker/{WORKER}/claim": httpx.ConnectError("refused")})
     with pytest.raises(BackendUnreachable):
         make(backend).claim(WORKER)
     assert len(backend.requests) == 1
 
 
-def test_a_busy_backend_is_left_to_the_supervisor() -> None:
+def test_an_unavailable_backend_is_not_repeated() -> None:
     backend = FakeBackend({f"POST /api/v1/worker/{WORKER}/claim": fakes.problem(503, "starting")})
     with pytest.raises(ApiError):
         make(backend).claim(WORKER)
     assert len(backend.requests) == 1
 
 
-def test_a_connection_closed_while_idle_is_opened_once_more() -> None:
+def test_a_request_on_a_stale_connection_is_repeated_once() -> None:
     dropped = httpx.RemoteProtocolError("Server disconnected without sending a response.")
     backend = FakeBackend({f"POST /api/v1/worker/{WORKER}/claim": [dropped, {"claim": None}]})
     assert make(backend).claim(WORKER) is None
@@ -87,7 +87,7 @@ def test_a_connection_closed_while_idle_is_opened_once_more() -> None:
     assert len(backend.requests) == 2
 
 
-def test_the_token_is_the_workers_own(home: Home) -> None:
+def test_the_workers_token_is_used(home: Home) -> None:
     home.worker_token.parent.mkdir(parents=True)
     home.worker_token.write_text("of-worker")
     home.admin_token.write_text("of-admin")

@@ -36,7 +36,7 @@ def make(backend: FakeBackend, token: str | None = None) -> Client:
     return Client(URL, token, transport=backend.transport())
 
 
-def test_submit_sends_the_spec_and_reads_the_experiment() -> None:
+def test_submit_sends_the_spec_and_returns_the_experiment() -> None:
     backend = FakeBackend({"POST /api/v1/experiments": fakes.experiment()})
     made = make(backend, "secret").submit(fakes.spec())
     assert made.id == "exp-1"
@@ -45,7 +45,7 @@ def test_submit_sends_the_spec_and_reads_the_experiment() -> None:
     assert backend.requests[0].headers["Content-Type"] == "application/json"
 
 
-def test_submit_is_repeated_with_one_key() -> None:
+def test_submit_is_repeated_with_one_idempotency_key() -> None:
     answers = [httpx.ConnectError("refused"), httpx.Response(503), fakes.experiment()]
     backend = FakeBackend({"POST /api/v1/experiments": answers})
     assert make(backend).submit({"name": "small"}).name == "small"
@@ -54,7 +54,7 @@ def test_submit_is_repeated_with_one_key() -> None:
     assert len(keys) == 1
 
 
-def test_two_submits_have_two_keys() -> None:
+def test_two_submits_have_two_idempotency_keys() -> None:
     backend = FakeBackend({"POST /api/v1/experiments": fakes.experiment()})
     client = make(backend)
     client.submit({})
@@ -62,16 +62,16 @@ def test_two_submits_have_two_keys() -> None:
     assert len({request.headers["Idempotency-Key"] for request in backend.requests}) == 2
 
 
-def test_gives_up_after_some_tries() -> None:
+def test_a_request_is_tried_three_times() -> None:
     backend = FakeBackend({"GET /api/v1/catalog": httpx.ConnectError("[Errno 111] Connection refused")})
     with pytest.raises(BackendUnreachable, match=f"no backend answers at {URL} \\(connection refused\\)"):
         make(backend).catalog()
     assert len(backend.requests) == 3
 
 
-def test_one_that_does_not_answer_in_time_is_not_waited_for_again() -> None:
+def test_a_read_timeout_is_not_repeated() -> None:
     backend = FakeBackend({"GET /api/v1/catalog": httpx.ReadTimeout("timed out")})
-    with pytest.raises(BackendSilent, match=f"the backend at {URL} does not answer \\(no answer in time\\)"):
+    with pytest.raises(BackendSilent, match=f"the backend at {URL} does not answer \\(no response in time\\)"):
         make(backend).catalog()
     assert len(backend.requests) == 1
 
@@ -87,7 +87,7 @@ def test_a_refusal_is_not_repeated() -> None:
     assert len(backend.requests) == 1
 
 
-def test_waits_as_long_as_it_is_told_but_not_for_ever(no_waiting: list[float]) -> None:
+def test_retry_after_is_obeyed_up_to_a_limit(no_waiting: list[float]) -> None:
     busy = httpx.Response(503, headers={"Retry-After": "3600"})
     backend = FakeBackend({"GET /api/v1/workers": [busy, httpx.Response(200, json={"items": []})]})
     assert make(backend).workers().items == []
@@ -95,7 +95,7 @@ def test_waits_as_long_as_it_is_told_but_not_for_ever(no_waiting: list[float]) -
     assert 3 < no_waiting[0] < 7
 
 
-def test_a_busy_proxy_is_an_api_error() -> None:
+def test_a_bad_gateway_is_an_api_error() -> None:
     backend = FakeBackend({"GET /api/v1/workers": httpx.Response(502, text="<html>Bad gateway</html>")})
     with pytest.raises(ApiError, match="not available now") as caught:
         make(backend).workers()
@@ -106,7 +106,7 @@ def test_a_busy_proxy_is_an_api_error() -> None:
     "answer",
     [httpx.Response(404, text="<html>"), httpx.Response(200, text="hello"), httpx.Response(200, json={"things": []})],
 )
-def test_another_program_at_the_address(answer: httpx.Response) -> None:
+def test_another_program_at_the_address_is_not_a_backend(answer: httpx.Response) -> None:
     backend = FakeBackend({"GET /api/v1/workers": answer})
     with pytest.raises(NotABackend, match="127"):
         make(backend).workers()
@@ -117,24 +117,24 @@ def test_another_program_at_the_address(answer: httpx.Response) -> None:
     [
         (httpx.Response(403, html="<html><title>Access\ndenied</title>"), "status 403, a page titled 'Access denied'"),
         (httpx.Response(200, html="<h1>Sign in</h1>"), "status 200, a page for a browser"),
-        (httpx.Response(302, headers={"Location": "https://sso"}), "status 302, which sends on to https://sso"),
-        (httpx.Response(200, text="hello"), "its reply to GET /api/v1/workers is no WorkerList: Invalid JSON"),
-        (httpx.DecodingError("Error -3"), "its answer cannot be read: Error -3"),
+        (httpx.Response(302, headers={"Location": "https://sso"}), "status 302, a redirect to https://sso"),
+        (httpx.Response(200, text="hello"), "its response to GET /api/v1/workers is no WorkerList: Invalid JSON"),
+        (httpx.DecodingError("Error -3"), "its response cannot be read: Error -3"),
     ],
 )
-def test_what_stands_in_front_of_the_backend_is_told_apart(answer: Any, said: str) -> None:
+def test_responses_that_are_not_the_backends_are_described(answer: Any, said: str) -> None:
     with pytest.raises(NotABackend) as caught:
         make(FakeBackend({"GET /api/v1/workers": answer})).workers()
     assert said in str(caught.value)
 
 
-def test_a_page_is_no_table_and_no_file() -> None:
+def test_an_html_page_is_not_returned_as_text() -> None:
     page = httpx.Response(200, html="<title>Sign in</title>")
     with pytest.raises(NotABackend, match="a page titled 'Sign in'"):
         make(FakeBackend({"GET /api/v1/exports/experiment": page})).experiment_csv("x")
 
 
-def test_a_certificate_that_is_not_accepted_is_told_so() -> None:
+def test_a_refused_certificate_is_an_insecure_connection() -> None:
     broken = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED]")
     broken.__cause__ = ssl.SSLCertVerificationError()
     broken.__cause__.verify_message = "self-signed certificate"
@@ -143,7 +143,7 @@ def test_a_certificate_that_is_not_accepted_is_told_so() -> None:
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "socks4://127.0.0.1:9", "ftp://x", "http://", "nonsense:"])
-def test_a_proxy_is_looked_at_only_where_it_is_asked(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+def test_proxies_are_not_used_for_excepted_addresses(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     for excepted in ("192.0.2.7", "example.org, 192.0.2.0/24", "*", "192.0.2.7:9"):
         monkeypatch.setenv("NO_PROXY", excepted)
@@ -162,9 +162,7 @@ def test_a_proxy_is_looked_at_only_where_it_is_asked(monkeypatch: pytest.MonkeyP
         ("HTTP_PROXY", "http://", "HTTP_PROXY names no host"),
     ],
 )
-def test_a_proxy_that_cannot_be_used_is_named(
-    monkeypatch: pytest.MonkeyPatch, name: str, proxy: str, said: str
-) -> None:
+def test_an_unusable_proxy_is_named(monkeypatch: pytest.MonkeyPatch, name: str, proxy: str, said: str) -> None:
     monkeypatch.setattr("common.http_clients.find_spec", lambda _: None)
     monkeypatch.setenv(name, proxy)
     with pytest.raises(ClientSettingsError, match=said) as caught:
@@ -187,7 +185,7 @@ def test_a_proxy_that_cannot_be_used_is_named(
         ("http://a.com", "", False),
     ],
 )
-def test_what_no_proxy_names(monkeypatch: pytest.MonkeyPatch, url: str, listed: str, excepted: bool) -> None:
+def test_no_proxy_patterns(monkeypatch: pytest.MonkeyPatch, url: str, listed: str, excepted: bool) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://user:secret@proxy:3128")
     monkeypatch.setenv("NO_PROXY", listed)
     found = proxy_for(url)
@@ -195,7 +193,7 @@ def test_what_no_proxy_names(monkeypatch: pytest.MonkeyPatch, url: str, listed: 
     assert excepted or str(found) == "http://proxy:3128 (HTTP_PROXY)"
 
 
-def test_certificates_are_asked_for_by_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificates_are_read_only_for_https(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
     Client("http://192.0.2.7:9").close()
     with pytest.raises(ClientSettingsError, match="SSL_CERT_FILE names /nowhere: No such file or directory"):
@@ -208,7 +206,7 @@ def test_names_are_escaped_in_paths() -> None:
     assert backend.requests[0].url.raw_path == b"/api/v1/experiments/a%2Fb%20%3Fc"
 
 
-def test_lists_are_asked_for_by_repeated_fields() -> None:
+def test_lists_are_sent_as_repeated_query_parameters() -> None:
     backend = FakeBackend({"GET /api/v1/runs": fakes.page(fakes.run_summary())})
     found = make(backend).runs(state=["running", "queued"], experiment="small", limit=7)
     assert [item.id for item in found.items] == ["run-1"]
@@ -217,7 +215,7 @@ def test_lists_are_asked_for_by_repeated_fields() -> None:
     assert set(query) == {"state", "experiment", "limit"}
 
 
-def test_metrics_keep_what_json_cannot_hold() -> None:
+def test_metrics_keep_nan_and_infinity() -> None:
     series = {"name": "train/loss", "step": [1, 2], "epoch": [0, 1], "elapsed": [0, 1], "value": ["NaN", "Infinity"]}
     body = {"run_id": "r", "state": "running", "cursor": 2, "series": [series]}
     reply = make(FakeBackend({"GET /api/v1/runs/r/metrics": body})).metrics("r", names=["train/loss"], since=0)
@@ -225,35 +223,37 @@ def test_metrics_keep_what_json_cannot_hold() -> None:
     assert math.isinf(reply.series[0].value[1])
 
 
-def test_an_unknown_field_does_not_stop_an_older_client() -> None:
+def test_unknown_fields_of_a_reply_are_ignored() -> None:
     body = {"items": [], "next_cursor": None, "total": 3}
     assert make(FakeBackend({"GET /api/v1/experiments": body})).experiments().items == []
 
 
 @pytest.mark.parametrize("verb", ["cancel", "retry"])
-def test_cancel_and_retry_are_repeated(verb: str) -> None:
+def test_cancel_and_retry_are_repeated_after_a_lost_connection(verb: str) -> None:
     backend = FakeBackend({f"POST /api/v1/runs/r/{verb}": [httpx.ReadError("reset"), fakes.run()]})
     client = make(backend)
     assert getattr(client, verb)("r").id == "run-1"
     assert len(backend.requests) == 2
 
 
-def test_comparison_names_what_it_compares() -> None:
+def test_comparison_sends_its_arguments() -> None:
     backend = FakeBackend({"GET /api/v1/comparisons": fakes.comparison()})
     assert make(backend).comparison("small", baseline="kd").paired[0].mean_difference == 1.25
     query = backend.requests[0].url.params
     assert (query["experiment"], query["baseline"], query["metric"]) == ("small", "kd", "test/top1")
 
 
-def test_ready_says_so_without_raising() -> None:
+def test_ready_never_raises() -> None:
     assert make(FakeBackend({"GET /readyz": {"status": "ok"}})).ready()
     assert not make(FakeBackend({"GET /readyz": fakes.problem(503, "not yet")})).ready()
     assert not make(FakeBackend({"GET /readyz": httpx.ConnectError("refused")})).ready()
 
 
-def test_events_of_a_stream() -> None:
+def test_events_are_read_from_a_stream() -> None:
     text = ': hello\nid: 7\nevent: metrics\ndata: {"a":\ndata: 1}\n\nevent: state\ndata: {}\n\ndata: cut off'
-    backend = FakeBackend({"GET /api/v1/runs/r/events": httpx.Response(200, text=text)})
+    backend = FakeBackend(
+        {"GET /api/v1/runs/r/events": httpx.Response(200, text=text, headers={"Content-Type": "text/event-stream"})}
+    )
     found = list(make(backend).events("r", last_event_id="6"))
     assert [(item.id, item.event, item.data) for item in found] == [
         ("7", "metrics", '{"a":\n1}'),
@@ -262,13 +262,13 @@ def test_events_of_a_stream() -> None:
     assert backend.requests[0].headers["Last-Event-ID"] == "6"
 
 
-def test_events_of_a_run_that_is_not_there() -> None:
+def test_events_of_a_missing_run_are_refused() -> None:
     with pytest.raises(ApiError) as caught:
         list(make(FakeBackend()).events("none"))
     assert caught.value.status == 404
 
 
-def test_the_stack_of_this_home_is_found_by_itself(home: Home) -> None:
+def test_the_stack_of_this_home_is_the_default(home: Home) -> None:
     home.admin_token.parent.mkdir(parents=True)
     home.admin_token.write_text("from-home\n")
     home.api_url.write_text("http://127.0.0.1:8123\n")
@@ -279,7 +279,7 @@ def test_the_stack_of_this_home_is_found_by_itself(home: Home) -> None:
     assert backend.requests[0].headers["Authorization"] == "Bearer from-home"
 
 
-def test_the_environment_wins_over_the_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_has_precedence_over_the_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.admin_token.parent.mkdir(parents=True)
     home.admin_token.write_text("from-home")
     (home.path / "given").write_text("from-file")
@@ -295,7 +295,7 @@ def test_the_environment_wins_over_the_home(home: Home, monkeypatch: pytest.Monk
     assert backend.requests[-1].headers["Authorization"] == "Bearer from-variable"
 
 
-def test_the_local_token_is_not_sent_elsewhere(home: Home) -> None:
+def test_the_local_token_is_not_sent_to_other_machines(home: Home) -> None:
     home.admin_token.parent.mkdir(parents=True)
     home.admin_token.write_text("from-home")
     backend = FakeBackend({"GET /api/v1/workers": {"items": []}})
@@ -304,22 +304,22 @@ def test_the_local_token_is_not_sent_elsewhere(home: Home) -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port"])
-def test_an_address_that_is_none(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(ClientSettingsError):
         Client(url)
 
 
-def test_a_token_file_that_is_not_there(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_token_file_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DKD_API_TOKEN_FILE", str(home.path / "none"))
     with pytest.raises(ClientSettingsError, match="DKD_API_TOKEN_FILE"):
         Client(URL)
 
 
-def test_a_proxy_of_the_environment_is_not_asked_about_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_are_not_used_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:2")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     connection = Connection("http://127.0.0.1:1", None, timeout=1)
-    assert connection.status("/readyz") is None
+    assert connection.probe_status("/readyz") is None
     with pytest.raises(BackendUnreachable, match="connection refused"):
         Client("http://127.0.0.1:1").workers()

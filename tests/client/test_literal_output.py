@@ -12,11 +12,10 @@ from rich.console import Console
 
 from client import Client
 from client.cli.app import run
-from client.progress import of_experiment, watch
 from tests.client import fakes
+from tests.client.captured import stdin_of
 from tests.client.fakes import FakeBackend, page
-from tests.client.said import stdin_of
-from tests.client.test_comparing import _claims, _overview, _table
+from tests.client.test_cli_comparisons import _claims, _overview, _table
 
 ODD = "[/x] [red] :smile:"
 NOW = fakes.NOW.isoformat()
@@ -86,7 +85,7 @@ FAILED = {"state": "failed", "reason": ODD, "worker": ODD}
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_in_what_a_command_prints(
+def test_commands_print_names_literally(
     backend: FakeBackend,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
@@ -99,7 +98,7 @@ def test_in_what_a_command_prints(
     assert capsys.readouterr().out.count(ODD) >= times
 
 
-def test_in_a_list_of_files(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_names_are_printed_literally(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
     backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
     files = {"run_id": "run-1", "items": [{"id": "a", "attempt": 1, "name": ODD, "size": 1}]}
     backend.answers["GET /api/v1/runs/run-1/artifacts"] = files
@@ -107,7 +106,7 @@ def test_in_a_list_of_files(backend: FakeBackend, capsys: pytest.CaptureFixture[
     assert ODD in capsys.readouterr().out
 
 
-def test_in_what_a_sweep_makes(
+def test_sweeps_print_names_literally(
     backend: FakeBackend, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = {"id": "exp-1", "name": ODD, "runs": 5}
@@ -123,12 +122,12 @@ def test_in_what_a_sweep_makes(
         assert "1 experiment(s), 5 run(s)" in out
 
 
-def test_while_it_is_watched() -> None:
+def test_watch_prints_names_literally() -> None:
     ended = _odd(fakes.experiment(state="finished", progress=1.0))
     backend = FakeBackend({"GET /api/v1/experiments/exp-1": [_odd(fakes.experiment()), ended]})
     file = io.StringIO()
     with Client("http://127.0.0.1:9", transport=backend.transport()) as client:
         console = Console(file=file, force_terminal=True, color_system=None, width=120)
-        watch(client, lambda: of_experiment(client, "exp-1"), console, interval=0.01)
+        client.experiments.watch("exp-1", console, interval=0.01)
     assert f"{ODD}: 0/2 runs" in file.getvalue()
     assert f"{ODD} seed 0, epoch 2/4" in file.getvalue()

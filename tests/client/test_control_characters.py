@@ -18,7 +18,6 @@ from pydantic import BaseModel, ValidationError
 
 from client import Client
 from client.cli.app import run
-from client.progress import of_experiment, watch
 from client.rendering.tables import console_for
 from common.terminal import printable, printable_json
 from core.events import Failed, Journal, Log
@@ -28,7 +27,7 @@ from core.protocol.public import Experiment, ExperimentPage, LogsReply, RunPage,
 from core.protocol.public import Run as RunAnswer
 from tests.client import fakes
 from tests.client.fakes import FakeBackend, page
-from tests.client.test_shown_as_written import TEACHER, TOKEN, UPLOAD, WORKER
+from tests.client.test_literal_output import TEACHER, TOKEN, UPLOAD, WORKER
 
 EVIL = "\x1b]0;owned\x07\x1b[31mred\x9b2J\x7f\r\u202egpj\u2066\ufeff\x00end"
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -91,7 +90,7 @@ COMMANDS: list[tuple[list[str], str, BaseModel | dict[str, Any], type[BaseModel]
 
 @pytest.mark.parametrize(("words", "path", "answer", "model"), COMMANDS, ids=[" ".join(item[0]) for item in COMMANDS])
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_in_what_a_command_prints(
+def test_commands_print_no_control_characters(
     backend: FakeBackend,
     capsys: pytest.CaptureFixture[str],
     form: str,
@@ -113,7 +112,9 @@ def test_in_what_a_command_prints(
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
-def test_in_a_log(backend: FakeBackend, capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+def test_logs_print_no_control_characters(
+    backend: FakeBackend, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
     evil = poisoned({"run_id": "run-1", "lines": [LINE]}, LogsReply)
     backend.answers["GET /api/v1/runs/run-1"] = fakes.run(state="failed")
     backend.answers["GET /api/v1/runs/run-1/logs"] = [evil, {"run_id": "run-1", "lines": []}]
@@ -123,7 +124,7 @@ def test_in_a_log(backend: FakeBackend, capsys: pytest.CaptureFixture[str], more
     assert "red" in captured.out
 
 
-def test_in_an_export(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exports_print_no_control_characters(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
     backend.answers["GET /api/v1/experiments/exp-1"] = fakes.experiment()
     backend.answers["GET /api/v1/exports/experiments/exp-1/csv"] = fakes.text(f"label,reason\nkd,{EVIL}\n")
     backend.answers["GET /api/v1/comparisons/table"] = fakes.text(f"| {EVIL} |")
@@ -133,7 +134,7 @@ def test_in_an_export(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) 
         assert not RAW.findall(captured.out + captured.err)
 
 
-def test_in_what_the_backend_refuses(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_the_backend_are_printable(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
     backend.answers["GET /api/v1/runs"] = fakes.problem(409, f"no {EVIL}", (f"path{EVIL}", f"message{EVIL}"))
     for words in (
         ["runs"],
@@ -146,13 +147,13 @@ def test_in_what_the_backend_refuses(backend: FakeBackend, capsys: pytest.Captur
         assert not RAW.findall(captured.out + captured.err)
 
 
-def test_in_what_a_token_is_told(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
+def test_token_errors_are_printable(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
     backend.answers["GET /api/v1/tokens"] = {"items": [TOKEN | {"name": f"n{EVIL}", "created_by": f"b{EVIL}"}]}
     assert run(["token", "list"]) == 0
     assert not RAW.findall(capsys.readouterr().out)
 
 
-def test_on_a_terminal_only_the_styles_of_our_own_are_sent() -> None:
+def test_a_terminal_receives_only_the_styles_of_rich() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -161,7 +162,7 @@ def test_on_a_terminal_only_the_styles_of_our_own_are_sent() -> None:
     backend = FakeBackend({"GET /api/v1/experiments/exp-1": [poisoned(fakes.experiment(), Experiment), ended]})
     file = Terminal()
     with Client("http://127.0.0.1:9", transport=backend.transport()) as client:
-        watch(client, lambda: of_experiment(client, "exp-1"), console_for(file), interval=0.01)
+        client.experiments.watch("exp-1", console_for(file), interval=0.01)
     shown = file.getvalue()
     # What rich itself sends: colours, moving and erasing lines, hiding the cursor.
     ours = re.compile(r"\x1b\[(?:[0-9;]*[mAK]|\?25[lh]|2K)|\r")
@@ -171,7 +172,7 @@ def test_on_a_terminal_only_the_styles_of_our_own_are_sent() -> None:
 
 
 @given(text=st.text(alphabet=st.characters(codec=None)))
-def test_printable_keeps_what_is_seen_and_is_done_once(text: str) -> None:
+def test_printable_keeps_visible_text_and_is_idempotent(text: str) -> None:
     shown = printable(text)
     assert not RAW.findall(shown)
     assert printable(shown) == shown
@@ -179,7 +180,7 @@ def test_printable_keeps_what_is_seen_and_is_done_once(text: str) -> None:
 
 
 @given(text=st.text())
-def test_json_that_is_made_printable_says_the_same(text: str) -> None:
+def test_printable_json_has_the_same_value(text: str) -> None:
     made = printable_json(json.dumps({text: [text]}, ensure_ascii=False))
     assert not RAW.findall(made)
     assert json.loads(made) == {text: [text]}
@@ -188,7 +189,7 @@ def test_json_that_is_made_printable_says_the_same(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "shown"), [("tab\tline\n", "tab\tline\n"), ("\x1b[0m", r"\x1b[0m"), ("é 日本 🎓", "é 日本 🎓")]
 )
-def test_what_is_kept(text: str, shown: str) -> None:
+def test_printable_escapes(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
@@ -199,7 +200,7 @@ def _said(*command: str, **environment: str) -> str:
     return (done.stdout + done.stderr).decode()
 
 
-def test_in_what_core_says(tmp_path: Path) -> None:
+def test_core_prints_no_control_characters(tmp_path: Path) -> None:
     evil = EVIL.replace("\0", "")
     spec = tmp_path / "spec.yaml"
     spec.write_text(json.dumps({"name": "x", "dataset": "digits", "methods": [evil], evil: evil}))
@@ -209,7 +210,7 @@ def test_in_what_core_says(tmp_path: Path) -> None:
         assert not RAW.findall(said)
 
 
-def test_in_what_a_worker_and_a_backend_say_when_they_cannot_start() -> None:
+def test_startup_errors_of_worker_and_backend_are_printable() -> None:
     evil = EVIL.replace("\0", "")
     for module in ("worker", "backend"):
         words = ["serve"] if module == "backend" else []
@@ -218,14 +219,14 @@ def test_in_what_a_worker_and_a_backend_say_when_they_cannot_start() -> None:
         assert not RAW.findall(said)
 
 
-def test_an_uncaught_error_is_printable_too() -> None:
+def test_a_traceback_is_printable() -> None:
     code = "from common.terminal import run_program\ndef main(): raise OSError('\\x1b[31m')\nrun_program(main)"
     said = _said("-c", code)
     assert "OSError: \\x1b[31m" in said
     assert not RAW.findall(said)
 
 
-def test_a_journal_holds_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+def test_a_journal_contains_no_control_characters(tmp_path: Path) -> None:
     with Journal(tmp_path / "events.jsonl") as journal:
         journal.append(Log(message=EVIL))
         journal.append(Failed(kind="error", reason=EVIL))
