@@ -200,7 +200,7 @@ def test_deletion_keeps_a_teacher_of_another_experiment(lab: Lab) -> None:
     lab.succeed(lab.claim())
     answer = lab.admin.delete(f"{RUNS}/{teacher}")
     assert answer.status_code == 409
-    assert "in use" in answer.json()["detail"]
+    assert "students use this teacher" in answer.json()["detail"]
     lab.cancel_experiment("second")
     student = second["runs"][1]["id"]
     assert lab.admin.delete(f"{RUNS}/{student}").status_code == 204
