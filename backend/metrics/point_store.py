@@ -359,7 +359,7 @@ def _upsert(connection: Connection, upsert: _Upsert, rows: list[dict[str, Any]])
         connection.execute(upsert.sqlite, rows)
 
 
-_IDS_OF = select(_NAMES.c.name, _NAMES.c.id).where(_NAMES.c.name.in_(bindparam("wanted", expanding=True)))
+_IDS_OF = select(_NAMES.c.name, _NAMES.c.id).where(_NAMES.c.name.in_(bindparam("names", expanding=True)))
 
 
 def _name_ids(connection: Connection, run_id: str, names: Iterable[str]) -> dict[str, int]:
@@ -384,5 +384,5 @@ def _name_ids(connection: Connection, run_id: str, names: Iterable[str]) -> dict
 
 def _ids_of(connection: Connection, names: Sequence[str]) -> dict[str, int]:
     return {
-        name: name_id for chunk in chunked(names) for name, name_id in connection.execute(_IDS_OF, {"wanted": chunk})
+        name: name_id for chunk in chunked(names) for name, name_id in connection.execute(_IDS_OF, {"names": chunk})
     }

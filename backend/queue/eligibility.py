@@ -74,7 +74,7 @@ _ONLINE_WORKERS = select(Worker.device, Worker.gpus, Worker.labels, Worker.drain
 
 
 def online_capacities(connection: Connection) -> list[WorkerCapacity]:
-    """Of the workers that live, each kind once."""
+    """Return the distinct capacities of the workers that are online."""
     return list(dict.fromkeys(map(WorkerCapacity.of, connection.execute(_ONLINE_WORKERS))))
 
 
