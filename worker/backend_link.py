@@ -32,15 +32,20 @@ class WorkerApi(Protocol):
     Every method raises ApiError if the backend refuses the request, and BackendUnreachable without a usable reply.
     """
 
-    def register(self, registration: Registration) -> Registered: ...
+    def register(self, registration: Registration) -> Registered:
+        """Register the worker; its runs of an earlier life return to the queue."""
 
-    def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply: ...
+    def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
+        """Renew the leases of the runs in ``heartbeat``, and return an order for each."""
 
-    def claim(self, worker_id: str, request: ClaimRequest) -> Claim | None: ...
+    def claim(self, worker_id: str, request: ClaimRequest) -> Claim | None:
+        """Claim the best eligible run; None if there is none. A request with the same key returns the same run."""
 
-    def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int: ...
+    def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int:
+        """Report events of a training; return the last sequence number that the backend has stored."""
 
-    def finish(self, worker_id: str, run_id: str, outcome: Outcome) -> None: ...
+    def finish(self, worker_id: str, run_id: str, outcome: Outcome) -> None:
+        """Report the end of an attempt."""
 
 
 def is_transient(error: ApiError) -> bool:

@@ -38,6 +38,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self.connection_errors = (Exception,)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:
+        """Return Celery's handler of messages, preceded by the check of each message."""
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_message(message: Message) -> None:

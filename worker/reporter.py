@@ -32,9 +32,11 @@ _TAIL_LINES = 20
 class CheckpointSink(Protocol):
     """Stores checkpoints where other machines find them; ``worker.artifact_transfer.AttemptUpload`` implements it."""
 
-    def submit(self, event: Checkpointed) -> int: ...
+    def submit(self, event: Checkpointed) -> int:
+        """Store a checkpoint in the background. Return a ticket for ``committed``."""
 
-    def committed(self, ticket: int, event: Checkpointed) -> Event | None: ...
+    def committed(self, ticket: int, event: Checkpointed) -> Event | None:
+        """Return the event to report for a submitted checkpoint; None while it is being stored."""
 
 
 class Reporter:
