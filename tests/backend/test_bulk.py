@@ -1,4 +1,4 @@
-"""Many experiments in one request, and sweeps: all or nothing, each mistake with its path."""
+"""Bulk submissions and sweeps: all or nothing, with the path of each problem."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def base(**changes: Any) -> Json:
     return made
 
 
-def test_a_thousand_runs_in_one_request(lab: Lab) -> None:
+def test_one_request_creates_a_thousand_runs(lab: Lab) -> None:
     body = {"experiments": [plain(f"number {index}", runs=10) for index in range(100)]}
     answer = lab.admin.post(BULK, json=body)
     assert answer.status_code == 201, answer.text
@@ -52,7 +52,7 @@ def test_experiments_of_one_request_share_their_teacher(lab: Lab) -> None:
         ([plain(f"n{i}", runs=1000) for i in range(11)], "experiments"),
     ],
 )
-def test_one_that_is_refused_refuses_all(lab: Lab, experiments: Any, path: str) -> None:
+def test_one_invalid_spec_refuses_the_request(lab: Lab, experiments: Any, path: str) -> None:
     lab.submit(plain("taken"))
     answer = lab.admin.post(BULK, json={"experiments": experiments})
     assert answer.status_code == 422
@@ -60,16 +60,16 @@ def test_one_that_is_refused_refuses_all(lab: Lab, experiments: Any, path: str) 
     assert [item["name"] for item in lab.experiments()] == ["taken"]
 
 
-def test_a_name_that_is_given_twice_is_told_from_one_that_is_taken(lab: Lab) -> None:
+def test_duplicate_and_taken_names_have_different_messages(lab: Lab) -> None:
     lab.submit(plain("taken"))
     answer = lab.admin.post(BULK, json={"experiments": [plain("a"), plain("a"), plain("taken")]})
     assert [error["message"] for error in answer.json()["errors"]] == [
-        "'a' is given twice in this request",
+        "'a' is used twice in this request",
         "an experiment named 'taken' exists already",
     ]
 
 
-def test_a_repeated_bulk_makes_nothing_new(lab: Lab) -> None:
+def test_repeated_bulk_creates_nothing_new(lab: Lab) -> None:
     body = {"experiments": [plain("a"), plain("b")]}
     first, second = (lab.admin.post(BULK, json=body, headers={"Idempotency-Key": "k"}) for _ in range(2))
     assert first.status_code == second.status_code == 201
@@ -77,7 +77,7 @@ def test_a_repeated_bulk_makes_nothing_new(lab: Lab) -> None:
     assert len(lab.experiments()) == 2
 
 
-def test_what_a_key_made_and_was_deleted_is_not_made_again(lab: Lab) -> None:
+def test_deleted_experiments_of_a_key_are_not_created_again(lab: Lab) -> None:
     lab.admin.post("/api/v1/experiments", json=plain("a"), headers={"Idempotency-Key": "k"})
     lab.cancel_experiment("a")
     assert lab.admin.delete("/api/v1/experiments/a").status_code == 204
@@ -86,7 +86,7 @@ def test_what_a_key_made_and_was_deleted_is_not_made_again(lab: Lab) -> None:
     assert lab.experiments() == []
 
 
-def test_a_sweep_becomes_experiments_with_a_teacher_a_seed(lab: Lab) -> None:
+def test_sweep_creates_experiments_with_a_teacher_per_seed(lab: Lab) -> None:
     body = {"name": "s", "experiment": base(), "grid": {"teacher.seed": "0..2", "methods.0.params.beta": [2, 8]}}
     shown = lab.admin.post(f"{SWEEPS}/preview", json=body)
     assert shown.status_code == 200, shown.text
@@ -103,7 +103,7 @@ def test_a_sweep_becomes_experiments_with_a_teacher_a_seed(lab: Lab) -> None:
     assert len({lab.experiment(item["id"])["runs"][0]["id"] for item in made["items"]}) == 3
 
 
-def test_a_preview_tells_what_submitting_would_refuse(lab: Lab) -> None:
+def test_sweep_preview_refuses_what_submitting_refuses(lab: Lab) -> None:
     body = {"name": "s", "experiment": base(), "grid": {"teacher.seed": "0..1"}}
     before = lab.admin.post(f"{SWEEPS}/preview", json=body).json()["warnings"]
     lab.submit(plain("s seed=1"))
@@ -126,7 +126,7 @@ def test_a_preview_tells_what_submitting_would_refuse(lab: Lab) -> None:
         ({}, ""),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused_with_its_path(lab: Lab, more: Json, path: str) -> None:
+def test_invalid_sweep_is_refused_with_its_path(lab: Lab, more: Json, path: str) -> None:
     answer = lab.admin.post(SWEEPS, json={"name": "s", "experiment": base()} | more)
     assert answer.status_code == 422
     assert [error["path"] for error in answer.json()["errors"]] == [path]
@@ -134,7 +134,7 @@ def test_a_sweep_that_cannot_be_is_refused_with_its_path(lab: Lab, more: Json, p
 
 
 @pytest.mark.parametrize("url", ["/api/v1/experiments", BULK])
-def test_what_is_submitted_is_made_known_to_the_workers(lab: Lab, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_submission_nudges_the_workers(lab: Lab, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     sent: list[int] = []
     lab.register()
     monkeypatch.setattr(lab.app.state.nudger, "send", sent.append)

@@ -1,4 +1,4 @@
-"""What a preview says about the time that the runs would take."""
+"""The preview's estimate of the training time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.backend.lab import Json, Lab, metrics, plain, spec, started
 def preview(lab: Lab, body: Json) -> Json:
     response = lab.admin.post("/api/v1/experiments/preview", json=body)
     assert response.status_code == 200, response.text
-    found: Json = response.json()
-    return found
+    reply: Json = response.json()
+    return reply
 
 
 def estimate(lab: Lab, body: Json) -> Json:
-    found: Json = preview(lab, body)["estimate"]
-    return found
+    reply: Json = preview(lab, body)["estimate"]
+    return reply
 
 
 def train(lab: Lab, seconds_a_step: float, **begun: Any) -> None:
-    """The next run that is eligible: two epochs of ten steps."""
+    """Train the next eligible run: two epochs of ten steps."""
     claim = lab.claim()
     point = metrics(2, 20, train_loss=0.5)
     point["event"]["elapsed"] = 20 * seconds_a_step
@@ -31,17 +31,17 @@ def train(lab: Lab, seconds_a_step: float, **begun: Any) -> None:
     lab.succeed(claim)
 
 
-def test_without_past_runs_it_says_of_how_many_it_knows_nothing(lab: Lab) -> None:
+def test_runs_without_past_runs_are_counted_as_unknown(lab: Lab) -> None:
     assert estimate(lab, spec()) == {"times": [], "unknown": 3}
 
 
-def test_the_median_of_runs_of_the_same_kind_times_the_steps(lab: Lab) -> None:
+def test_estimate_is_the_median_of_past_runs_of_the_same_kind(lab: Lab) -> None:
     lab.register()
     lab.submit(plain("past", runs=3))
     for seconds in (1.0, 2.0, 9.0):
         train(lab, seconds)
-    found = estimate(lab, plain("next", runs=4, training={"epochs": 6}))
-    assert found == {"times": [{"device": "cpu", "seconds": 4 * 6 * 10 * 2.0, "runs": 4, "based_on": 3}], "unknown": 0}
+    reply = estimate(lab, plain("next", runs=4, training={"epochs": 6}))
+    assert reply == {"times": [{"device": "cpu", "seconds": 4 * 6 * 10 * 2.0, "runs": 4, "based_on": 3}], "unknown": 0}
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_the_median_of_runs_of_the_same_kind_times_the_steps(lab: Lab) -> None:
         {"resources": {"device": "gpu"}},
     ],
 )
-def test_runs_of_another_kind_tell_nothing(lab: Lab, changes: Json) -> None:
+def test_runs_of_another_kind_are_ignored(lab: Lab, changes: Json) -> None:
     lab.register()
     lab.submit(plain("past"))
     train(lab, 1.0)
     assert estimate(lab, plain("next") | changes) == {"times": [], "unknown": 1}
 
 
-def test_gpus_that_share_a_run_count_each_and_the_usual_device_counts(lab: Lab) -> None:
+def test_gpu_seconds_on_the_most_frequent_device(lab: Lab) -> None:
     lab.register()
     lab.submit(plain("past", runs=3))
     train(lab, 50.0)
@@ -71,7 +71,7 @@ def test_gpus_that_share_a_run_count_each_and_the_usual_device_counts(lab: Lab) 
     assert time == {"device": "cuda NVIDIA H200", "seconds": 2 * 10 * 1.0 * 2, "runs": 1, "based_on": 2}
 
 
-def test_a_teacher_that_is_there_costs_nothing_and_nor_do_weights_used_as_they_are(lab: Lab) -> None:
+def test_existing_teachers_and_given_weights_cost_nothing(lab: Lab) -> None:
     lab.submit(spec("past"))
     assert estimate(lab, spec("next"))["unknown"] == 2
     given = {"model": "resnet18", "weights": {"source": "pretrained", "fine_tune": True}}
@@ -79,7 +79,7 @@ def test_a_teacher_that_is_there_costs_nothing_and_nor_do_weights_used_as_they_a
     assert estimate(lab, body | {"teacher": given})["unknown"] == 3
 
 
-def test_the_spec_comes_back_with_its_preset_and_defaults_filled_in(lab: Lab) -> None:
+def test_preview_returns_the_completed_spec(lab: Lab) -> None:
     body = {"name": "quick", "preset": "quick"}
     assert preview(lab, body)["spec"] == parse_experiment(body).model_dump(mode="json")
     assert lab.experiments() == []

@@ -12,10 +12,10 @@ from backend.db import Database, models
 from tests.backend.lab import Lab, plain, spec
 
 
-def test_an_experiment_becomes_its_runs_teacher_first(lab: Lab) -> None:
+def test_experiment_creates_its_runs_teacher_first(lab: Lab) -> None:
     made = lab.submit(spec(seeds=[3, 4], tags=["demo"]))
-    found = [(run["label"], run["role"], run["seed"], run["state"]) for run in made["runs"]]
-    assert found == [
+    run_fields = [(run["label"], run["role"], run["seed"], run["state"]) for run in made["runs"]]
+    assert run_fields == [
         ("teacher", "teacher", 0, "queued"),
         ("dkd", "student", 3, "waiting"),
         ("kd", "student", 3, "waiting"),
@@ -28,22 +28,22 @@ def test_an_experiment_becomes_its_runs_teacher_first(lab: Lab) -> None:
     assert made == lab.experiment(made["id"]) == lab.experiment("first")
 
 
-def test_a_student_without_a_teacher_is_queued_at_once(lab: Lab) -> None:
+def test_student_without_a_teacher_is_queued(lab: Lab) -> None:
     made = lab.submit(spec(methods=["ce", "kd"]))
     assert lab.states(made["id"]) == {"teacher": "queued", "ce": "queued", "kd": "waiting"}
 
 
-def test_a_run_shows_its_resolved_spec(lab: Lab) -> None:
+def test_run_shows_its_resolved_spec(lab: Lab) -> None:
     made = lab.submit(spec())
     run = lab.run(made["runs"][1]["id"])
     assert run["spec"]["method"]["params"]["beta"] == 8.0
     assert run["spec"]["teacher"] == lab.run(made["runs"][0]["id"])["fingerprint"]
     assert run["teacher_run_id"] == made["runs"][0]["id"]
     assert run["experiments"] == [made["id"]]
-    assert made["runs"][0]["id"] in run["reason"], "a waiting run says what it waits for"
+    assert made["runs"][0]["id"] in run["reason"], "a waiting run has a reason"
 
 
-def test_a_taken_name_is_refused_and_leaves_nothing_behind(lab: Lab) -> None:
+def test_taken_name_is_refused_and_creates_nothing(lab: Lab) -> None:
     lab.submit(spec("same"))
     again = lab.admin.post("/api/v1/experiments", json=plain("same", runs=3))
     assert again.status_code == 422
@@ -75,7 +75,7 @@ def test_a_taken_name_is_refused_and_leaves_nothing_behind(lab: Lab) -> None:
         ("text", ""),
     ],
 )
-def test_a_bad_spec_is_refused_with_the_path_of_the_field(lab: Lab, body: Any, path: str) -> None:
+def test_invalid_spec_is_refused_with_the_path_of_the_field(lab: Lab, body: Any, path: str) -> None:
     for url in ("/api/v1/experiments", "/api/v1/experiments/preview"):
         response = lab.admin.post(url, content=json.dumps(body), headers={"Content-Type": "application/json"})
         assert response.status_code == 422
@@ -88,7 +88,7 @@ def test_a_bad_spec_is_refused_with_the_path_of_the_field(lab: Lab, body: Any, p
     assert lab.admin.get("/api/v1/runs").json()["items"] == []
 
 
-def test_an_unknown_name_comes_with_the_nearest_ones(lab: Lab) -> None:
+def test_unknown_name_is_refused_with_suggestions(lab: Lab) -> None:
     response = lab.admin.post("/api/v1/experiments", json=spec(methods=["dkdd"]))
     assert "did you mean dkd" in response.json()["errors"][0]["message"]
 
@@ -96,13 +96,13 @@ def test_an_unknown_name_comes_with_the_nearest_ones(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "name: yaml", '{"a": NaN}', "[" * 100_000, "\xff", '{"name": "a", "name": "b"}']
 )
-def test_a_body_that_is_not_json_is_refused(lab: Lab, text: str) -> None:
+def test_invalid_json_is_refused(lab: Lab, text: str) -> None:
     response = lab.admin.post("/api/v1/experiments", content=text.encode("latin-1"))
     assert response.status_code == 422
     assert any(words in response.json()["detail"] for words in ("not JSON", "32 levels deep"))
 
 
-def test_a_body_above_the_limit_is_refused(make_lab: Any) -> None:
+def test_body_above_the_limit_is_refused(make_lab: Any) -> None:
     lab = make_lab(max_body_bytes=2048)
     announced = lab.admin.post("/api/v1/experiments", json=spec(notes="x" * 4000))
     streamed = lab.admin.post("/api/v1/experiments", content=iter([b'{"notes": "', b"x" * 4000, b'"}']))
@@ -112,7 +112,7 @@ def test_a_body_above_the_limit_is_refused(make_lab: Any) -> None:
     assert lab.admin.post("/api/v1/experiments", json=spec()).status_code == 201
 
 
-def test_the_same_idempotency_key_gives_the_same_experiment(lab: Lab) -> None:
+def test_same_idempotency_key_returns_the_same_experiment(lab: Lab) -> None:
     first = lab.admin.post("/api/v1/experiments", json=spec(), headers={"Idempotency-Key": "k"})
     second = lab.admin.post("/api/v1/experiments", json=spec(), headers={"Idempotency-Key": "k"})
     assert (first.status_code, second.status_code) == (201, 201)
@@ -123,14 +123,14 @@ def test_the_same_idempotency_key_gives_the_same_experiment(lab: Lab) -> None:
     assert len(lab.experiments()) == 1
 
 
-def test_a_refused_request_does_not_use_its_idempotency_key_up(lab: Lab) -> None:
+def test_refused_request_does_not_consume_its_idempotency_key(lab: Lab) -> None:
     lab.submit(spec("taken"))
     refused = lab.admin.post("/api/v1/experiments", json=spec("taken"), headers={"Idempotency-Key": "k"})
     accepted = lab.admin.post("/api/v1/experiments", json=spec("free"), headers={"Idempotency-Key": "k"})
     assert (refused.status_code, accepted.status_code) == (422, 201)
 
 
-def test_a_preview_makes_nothing_and_tells_a_shared_teacher(lab: Lab) -> None:
+def test_preview_creates_nothing_and_shows_a_shared_teacher(lab: Lab) -> None:
     def look(name: str) -> dict[str, Any]:
         response = lab.admin.post("/api/v1/experiments/preview", json=spec(name))
         assert response.status_code == 200
@@ -152,7 +152,7 @@ def test_a_preview_makes_nothing_and_tells_a_shared_teacher(lab: Lab) -> None:
     assert "name" not in [warning["path"] for warning in look("second")["warnings"]]
 
 
-def test_experiments_are_listed_newest_first_page_by_page(lab: Lab) -> None:
+def test_experiments_are_listed_newest_first_in_pages(lab: Lab) -> None:
     for index in range(5):
         lab.submit(plain(f"number {index}"))
     names: list[str] = []
@@ -172,7 +172,7 @@ def test_experiments_are_listed_newest_first_page_by_page(lab: Lab) -> None:
     assert lab.admin.get("/api/v1/experiments", params={"limit": 0}).status_code == 422
 
 
-def test_experiments_are_found_by_a_part_of_their_name(lab: Lab) -> None:
+def test_experiments_are_filtered_by_part_of_their_name(lab: Lab) -> None:
     for name in ("Digits one", "digits two", "100% other"):
         lab.submit(plain(name))
     for text, expected in (("DIGITS", 2), ("%", 1), ("_", 0)):
@@ -180,13 +180,13 @@ def test_experiments_are_found_by_a_part_of_their_name(lab: Lab) -> None:
         assert len(page["items"]) == expected, text
 
 
-def test_a_name_may_hold_a_slash(lab: Lab) -> None:
+def test_name_may_contain_a_slash(lab: Lab) -> None:
     made = lab.submit(plain("a/b c?"))
     assert lab.experiment("a%2Fb%20c%3F")["id"] == made["id"]
     assert lab.cancel_experiment("a%2Fb%20c%3F")["state"] == "cancelled"
 
 
-def test_what_was_stored_before_its_texts_were_refused_is_shown_and_trained(lab: Lab, database: Database) -> None:
+def test_stored_spec_with_now_refused_texts_is_shown_and_trained(lab: Lab, database: Database) -> None:
     key = lab.submit(plain("old"))["id"]
     with database.write() as session:
         experiment = session.get_one(models.Experiment, key)
@@ -204,7 +204,7 @@ def test_what_was_stored_before_its_texts_were_refused_is_shown_and_trained(lab:
     assert lab.claim()["spec"]["method"]["label"] == "a\x1b"
 
 
-def test_an_unknown_experiment_or_run_is_not_found(lab: Lab) -> None:
+def test_unknown_experiment_or_run_is_404(lab: Lab) -> None:
     requests = [
         ("GET", "/api/v1/experiments/none"),
         ("POST", "/api/v1/experiments/none/cancel"),
@@ -221,7 +221,7 @@ def test_an_unknown_experiment_or_run_is_not_found(lab: Lab) -> None:
         assert response.json()["detail"]
 
 
-def test_cancelling_an_experiment_ends_what_has_not_ended(lab: Lab) -> None:
+def test_cancelling_an_experiment_cancels_unfinished_runs(lab: Lab) -> None:
     made = lab.submit(spec())
     assert lab.cancel_experiment(made["id"])["state"] == "cancelled"
     again = lab.cancel_experiment("first")
@@ -246,15 +246,15 @@ def test_runs_are_filtered(lab: Lab) -> None:
     assert lab.admin.get("/api/v1/runs", params={"state": "lost"}).status_code == 422
 
 
-def test_runs_come_page_by_page(lab: Lab) -> None:
+def test_runs_are_listed_in_pages(lab: Lab) -> None:
     made = lab.submit(plain(runs=5))
-    found: list[str] = []
+    listed_ids: list[str] = []
     cursor: str | None = None
     while True:
         params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
         page = lab.admin.get("/api/v1/runs", params=params).json()
-        found += [run["id"] for run in page["items"]]
+        listed_ids += [run["id"] for run in page["items"]]
         cursor = page["next_cursor"]
         if cursor is None:
             break
-    assert found == [run["id"] for run in reversed(made["runs"])]
+    assert listed_ids == [run["id"] for run in reversed(made["runs"])]

@@ -1,4 +1,4 @@
-"""A worker that says anything: it is refused or taken in, and all that is stored can be read by our own client."""
+"""Arbitrary reports of a worker are refused or stored, and everything stored is readable by the client."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RAW = {
     "10^400": str(10**400),
     "deep": "[" * 300 + "]" * 300,
 }
-"""What ``json.dumps`` does not write, by the text that stands for it."""
+"""Values that ``json.dumps`` does not write, by their placeholder."""
 
 hostile = st.one_of(
     st.sampled_from([f"RAW:{name}" for name in RAW]),
@@ -73,7 +73,7 @@ BODIES: Mapping[str, Json] = {
 
 
 def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where every field of a body is, the body itself left out."""
+    """Return the paths of all fields of a body."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield (*at, key)
@@ -91,7 +91,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]
 
 
 def _claimed(admin: httpx.Client, worker: httpx.Client) -> tuple[str, str]:
-    """A worker of its own with the one run that it may have."""
+    """Register a new worker and claim the one run that it may have."""
     name = f"only-{next(_number)}"
     labels = {"resources": {"labels": [name]}}
     worker.post(
@@ -107,7 +107,7 @@ def _said(body: Json, changes: list[tuple[tuple[Any, ...], Any]], run_id: str) -
     body = json.loads(json.dumps(body).replace("RUN", run_id))
     for path, value in changes:
         place: Any = body
-        with suppress(KeyError, IndexError, TypeError):  # the change before has taken the place away
+        with suppress(KeyError, IndexError, TypeError):  # the previous change has removed the field
             for key in path[:-1]:
                 place = place[key]
             place[path[-1]] = copy.deepcopy(value)
@@ -151,7 +151,7 @@ def _read_everything(url: str, run_id: str) -> None:
 @example(place=("register", ("host",)), value=ESC, second=0, twice=False)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=hostile, second=hostile, twice=st.booleans())
-def test_whatever_a_worker_says_can_be_read(
+def test_accepted_reports_are_readable_by_the_client(
     stack: tuple[str, Path], place: tuple[str, tuple[Any, ...]], value: Any, second: Any, twice: bool
 ) -> None:
     url, _ = stack
@@ -177,12 +177,12 @@ def test_whatever_a_worker_says_can_be_read(
             text = admin.get(listed).text
             assert len(text) < 2_000_000
             assert not set(text) & {"\x1b", "\x9b", "\u202e"}
-            assert "\\u001b" not in text, "nobody is sent an escape"
+            assert "\\u001b" not in text, "no reply contains an escape character"
         worker.post(f"/{worker_id}/runs/{run_id}/finish", json={"attempt": 1, "outcome": "failed", "reason": "over"})
         _read_everything(url, run_id)
 
 
-def test_rows_of_older_versions_do_not_make_lists_unreadable(
+def test_rows_of_older_versions_are_readable(
     stack: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url, folder = stack
@@ -218,18 +218,18 @@ def test_rows_of_older_versions_do_not_make_lists_unreadable(
         assert len(client.run(run_id).model_dump_json()) < 1_000_000
 
 
-def test_a_worker_holds_no_more_runs_than_it_has_slots(lab: Lab) -> None:
+def test_worker_gets_no_more_runs_than_slots(lab: Lab) -> None:
     lab.register(slots=2)
     lab.submit(plain(runs=5))
     first, second = lab.claim(key="first-key"), lab.claim(key="second-key")
     assert lab.try_claim(key="third-key") is None
-    assert lab.claim(key="second-key")["run_id"] == second["run_id"], "one whose answer was lost is asked for again"
+    assert lab.claim(key="second-key")["run_id"] == second["run_id"], "a claim with a lost reply is repeated"
     lab.finish(first, "failed", reason="x")
     assert lab.claim(key="fourth-key")["run_id"] not in (first["run_id"], second["run_id"])
     assert lab.try_claim(key="fifth-key") is None
 
 
-def test_a_gpu_worker_holds_no_more_gpus_than_it_has_slots(lab: Lab) -> None:
+def test_gpu_worker_gets_no_more_gpus_than_slots(lab: Lab) -> None:
     lab.register(device="gpu", slots=4, gpus=4)
     for name, gpus in (("pair", 2), ("other", 2), ("third", 2)):
         lab.submit(plain(name, resources={"device": "gpu", "gpus": gpus}))
@@ -238,7 +238,7 @@ def test_a_gpu_worker_holds_no_more_gpus_than_it_has_slots(lab: Lab) -> None:
     assert lab.try_claim(free_gpus=1000, usable_gpus=1000) is None
 
 
-def test_the_workers_of_a_token_have_no_more_slots_than_it_may_have(make_lab: Callable[..., Lab]) -> None:
+def test_slots_of_a_token_are_limited(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(max_token_slots=10)
     lab.register("first-worker", slots=6)
     lab.register("first-worker", slots=7)
@@ -249,7 +249,7 @@ def test_the_workers_of_a_token_have_no_more_slots_than_it_may_have(make_lab: Ca
     lab.register("second-worker", slots=3)
 
 
-def test_workers_that_register_at_once_share_neither_a_name_nor_slots(make_lab: Callable[..., Lab]) -> None:
+def test_concurrent_registrations_get_distinct_names_and_limited_slots(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(max_token_slots=12)
 
     def register(lab: Lab, index: int) -> int:
@@ -261,7 +261,7 @@ def test_workers_that_register_at_once_share_neither_a_name_nor_slots(make_lab: 
     assert len(set(names)) == len(names) == 6
 
 
-def test_a_long_reason_and_a_long_log_are_cut_and_the_end_is_not_lost(lab: Lab) -> None:
+def test_long_reason_and_log_are_cut_and_the_outcome_is_stored(lab: Lab) -> None:
     lab.register()
     lab.submit(plain())
     claim = lab.claim()
@@ -273,7 +273,7 @@ def test_a_long_reason_and_a_long_log_are_cut_and_the_end_is_not_lost(lab: Lab) 
     assert (len(run["log_tail"]), {len(line) for line in run["log_tail"]}) == (200, {LINE})
 
 
-def test_a_run_brings_no_more_than_ten_thousand_new_metrics(lab: Lab) -> None:
+def test_run_has_at_most_ten_thousand_metrics(lab: Lab) -> None:
     lab.register()
     lab.submit(plain())
     claim = lab.claim()
@@ -284,7 +284,7 @@ def test_a_run_brings_no_more_than_ten_thousand_new_metrics(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("name", ["\u3164", "\u2800", "node\ufe0f", "e" + "\u0301" * 90])
-def test_a_worker_has_a_name_that_is_seen(lab: Lab, name: str) -> None:
+def test_worker_name_must_be_visible(lab: Lab, name: str) -> None:
     body = {"worker_id": "second-worker", "name": name, "host": "h", "slots": 1, "device": "cpu"}
     answer = lab.worker.post("/api/v1/worker/register", json=body)
     assert answer.status_code == 422

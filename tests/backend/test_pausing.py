@@ -1,4 +1,4 @@
-"""Pause and resume: whatever a run is doing, and whatever else happens to it meanwhile."""
+"""Pausing and resuming runs in every state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.backend.lab import Json, Lab, checkpoint, plain, spec, started
 
 @pytest.fixture
 def claim(lab: Lab) -> Json:
-    """A run that worker-one trains, and that is to be paused."""
+    """A run of worker-one that is to be paused."""
     lab.register()
     lab.submit(plain())
     claim = lab.claim()
@@ -22,28 +22,28 @@ def claim(lab: Lab) -> Json:
     return claim
 
 
-def hand_back(lab: Lab, claim: Json) -> str:
+def return_run(lab: Lab, claim: Json) -> str:
     lab.finish(claim, "interrupted", reason="it was paused", fault=False)
     state: str = lab.run(claim["run_id"])["state"]
     return state
 
 
-def test_what_is_queued_is_paused_and_goes_on_where_it_was(lab: Lab) -> None:
+def test_queued_run_is_paused_and_resumed(lab: Lab) -> None:
     lab.register()
     lab.submit(plain(runs=2))
     assert lab.pause_experiment("plain")["counts"]["paused"] == 2
     assert lab.try_claim() is None
     assert lab.heartbeat()["eligible"] == 0
-    assert lab.pause_experiment("plain") == lab.experiment("plain"), "again changes nothing"
+    assert lab.pause_experiment("plain") == lab.experiment("plain"), "a repetition changes nothing"
     assert lab.resume_experiment("plain")["counts"]["queued"] == 2
     assert lab.resume_experiment("plain")["counts"]["queued"] == 2
     assert lab.claim()
 
 
-def test_a_run_that_trains_is_paused_with_its_checkpoint(lab: Lab, claim: Json) -> None:
+def test_running_run_is_paused_with_its_checkpoint(lab: Lab, claim: Json) -> None:
     [order] = lab.heartbeat(claim)["orders"]
     assert (order["order"], order["pause"]) == ("continue", True)
-    assert hand_back(lab, claim) == "paused"
+    assert return_run(lab, claim) == "paused"
     assert lab.try_claim() is None
     resumed = lab.resume(claim["run_id"])
     assert (resumed["state"], resumed["reason"]) == ("queued", "")
@@ -51,14 +51,14 @@ def test_a_run_that_trains_is_paused_with_its_checkpoint(lab: Lab, claim: Json) 
     assert (again["attempt"], again["checkpoint"]["path"]) == (2, f"{claim['folder']}/checkpoint.pt")
 
 
-def test_a_run_resumed_before_it_was_handed_back_is_queued(lab: Lab, claim: Json) -> None:
+def test_run_resumed_before_its_worker_stopped_it_is_queued(lab: Lab, claim: Json) -> None:
     assert lab.resume(claim["run_id"])["pausing"] is False
     [order] = lab.heartbeat(claim)["orders"]
     assert order["pause"] is False
-    assert hand_back(lab, claim) == "queued", "the worker had heard of it before"
+    assert return_run(lab, claim) == "queued", "the worker had received the order before"
 
 
-def test_a_run_that_ends_before_it_is_paused_has_ended(lab: Lab, claim: Json) -> None:
+def test_run_that_ends_before_it_is_paused_stays_ended(lab: Lab, claim: Json) -> None:
     lab.succeed(claim)
     run = lab.run(claim["run_id"])
     assert (run["state"], run["pausing"]) == ("succeeded", False)
@@ -66,22 +66,22 @@ def test_a_run_that_ends_before_it_is_paused_has_ended(lab: Lab, claim: Json) ->
     assert lab.resume(claim["run_id"])["state"] == "succeeded"
 
 
-def test_cancel_goes_before_pause(lab: Lab, claim: Json) -> None:
+def test_cancel_takes_precedence_over_pause(lab: Lab, claim: Json) -> None:
     assert lab.cancel(claim["run_id"])["state"] == "cancelling"
     lab.pause(claim["run_id"])
     [order] = lab.heartbeat(claim)["orders"]
     assert (order["order"], order["pause"]) == ("cancel", False)
-    assert hand_back(lab, claim) == "cancelled"
+    assert return_run(lab, claim) == "cancelled"
 
 
-def test_a_paused_run_can_be_cancelled(lab: Lab, claim: Json) -> None:
-    hand_back(lab, claim)
+def test_paused_run_can_be_cancelled(lab: Lab, claim: Json) -> None:
+    return_run(lab, claim)
     assert lab.cancel(claim["run_id"])["state"] == "cancelled"
     assert lab.resume(claim["run_id"])["state"] == "cancelled"
 
 
 @pytest.mark.parametrize("how", ["interrupted", "lost"])
-def test_a_run_that_is_lost_while_it_is_to_be_paused_is_paused(lab: Lab, claim: Json, how: str) -> None:
+def test_run_lost_while_pausing_is_paused(lab: Lab, claim: Json, how: str) -> None:
     if how == "lost":
         lab.register()  # the worker was restarted
     else:
@@ -89,7 +89,7 @@ def test_a_run_that_is_lost_while_it_is_to_be_paused_is_paused(lab: Lab, claim: 
     assert lab.run(claim["run_id"])["state"] == "paused"
 
 
-def test_a_paused_teacher_serves_whoever_still_needs_it(lab: Lab) -> None:
+def test_paused_teacher_continues_for_other_students(lab: Lab) -> None:
     lab.register()
     lab.submit(spec("first"))
     lab.submit(spec("second"))
@@ -109,7 +109,7 @@ def test_a_paused_teacher_serves_whoever_still_needs_it(lab: Lab) -> None:
     assert lab.states("first") == {"teacher": "succeeded", "dkd": "queued", "kd": "queued"}
 
 
-def test_a_paused_student_fails_with_its_teacher_and_revives_with_it(lab: Lab) -> None:
+def test_paused_student_fails_and_is_retried_with_its_teacher(lab: Lab) -> None:
     lab.register()
     made = lab.submit(spec())
     lab.pause(made["runs"][1]["id"])
@@ -119,7 +119,7 @@ def test_a_paused_student_fails_with_its_teacher_and_revives_with_it(lab: Lab) -
     assert lab.states("first") == {"teacher": "queued", "dkd": "waiting", "kd": "waiting"}
 
 
-def test_pausing_claiming_and_resuming_at_once_loses_no_run(make_lab: Callable[..., Lab]) -> None:
+def test_concurrent_pause_claim_and_resume_lose_no_run(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(retry_delay_seconds=0)
     lab.submit(plain(runs=6))
     for index in range(3):
@@ -138,12 +138,12 @@ def test_pausing_claiming_and_resuming_at_once_loses_no_run(make_lab: Callable[.
     assert lab.experiment("plain")["counts"]["queued"] == 6
 
 
-def test_a_priority_changes_who_comes_next(lab: Lab) -> None:
+def test_priority_determines_the_next_run(lab: Lab) -> None:
     lab.register()
     first, second = (lab.submit(plain(name))["runs"][0]["id"] for name in ("one", "two"))
     assert lab.priority(second, 7)["priority"] == 7
     lab.pause(first)
-    assert lab.priority(first, 8)["state"] == "paused", "also while it is paused"
+    assert lab.priority(first, 8)["state"] == "paused", "even while it is paused"
     assert lab.claim()["run_id"] == second
     lab.resume(first)
     claim = lab.claim()

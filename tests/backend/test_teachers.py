@@ -1,4 +1,4 @@
-"""A teacher is trained once, shared by whoever asks for the same, and its students share its fate."""
+"""Teachers are trained once, shared by experiments, and determine the state of waiting students."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.backend.lab import TEACHER_WEIGHTS, Json, Lab, plain, spec
 
 @pytest.fixture
 def shared(lab: Lab) -> tuple[Json, Json]:
-    """Two experiments that ask for the same teacher, and a worker."""
+    """Two experiments with the same teacher, and a worker."""
     lab.register()
     return lab.submit(spec("first")), lab.submit(spec("second"))
 
@@ -24,13 +24,13 @@ def test_two_experiments_share_one_teacher(lab: Lab, shared: tuple[Json, Json]) 
     assert len(second["runs"]) == 3
 
 
-def test_a_teacher_differs_where_its_training_does(lab: Lab) -> None:
+def test_different_trainings_are_different_teachers(lab: Lab) -> None:
     first = lab.submit(spec("first"))
     other = lab.submit(spec("second", teacher={"model": "resnet8", "seed": 1}))
     assert first["runs"][0]["id"] != other["runs"][0]["id"]
 
 
-def test_students_are_queued_when_their_teacher_has_succeeded(lab: Lab, shared: tuple[Json, Json]) -> None:
+def test_students_are_queued_when_their_teacher_succeeds(lab: Lab, shared: tuple[Json, Json]) -> None:
     claim = lab.claim()
     assert claim["spec"]["role"] == "teacher"
     assert lab.try_claim() is None, "students wait"
@@ -42,7 +42,7 @@ def test_students_are_queued_when_their_teacher_has_succeeded(lab: Lab, shared: 
     assert student["teacher_spec"] == claim["spec"]
 
 
-def test_a_teacher_that_has_succeeded_is_not_trained_again(lab: Lab) -> None:
+def test_succeeded_teacher_is_not_trained_again(lab: Lab) -> None:
     lab.register()
     lab.submit(spec("first"))
     lab.succeed(lab.claim())
@@ -51,13 +51,13 @@ def test_a_teacher_that_has_succeeded_is_not_trained_again(lab: Lab) -> None:
     assert 0 < later["progress"] < 1
 
 
-def test_students_fail_with_their_teachers_reason_and_revive_with_it(lab: Lab, shared: tuple[Json, Json]) -> None:
+def test_students_fail_and_are_retried_with_their_teacher(lab: Lab, shared: tuple[Json, Json]) -> None:
     lab.finish(lab.claim(), "failed", reason="loss is NaN", log_tail=["step 1", "step 2"])
     for experiment in shared:
-        found = lab.experiment(experiment["id"])
-        assert found["state"] == "failed"
-        assert {run["state"] for run in found["runs"]} == {"failed"}
-        assert all("loss is NaN" in run["reason"] for run in found["runs"])
+        current = lab.experiment(experiment["id"])
+        assert current["state"] == "failed"
+        assert {run["state"] for run in current["runs"]} == {"failed"}
+        assert all("loss is NaN" in run["reason"] for run in current["runs"])
     teacher = lab.run(shared[0]["runs"][0]["id"])
     assert teacher["log_tail"] == ["step 1", "step 2"]
 
@@ -70,9 +70,7 @@ def test_students_fail_with_their_teachers_reason_and_revive_with_it(lab: Lab, s
     assert lab.states("second") == {"teacher": "succeeded", "dkd": "queued", "kd": "queued"}
 
 
-def test_retrying_the_teacher_revives_its_students_but_not_the_cancelled_ones(
-    lab: Lab, shared: tuple[Json, Json]
-) -> None:
+def test_retry_of_a_teacher_retries_failed_but_not_cancelled_students(lab: Lab, shared: tuple[Json, Json]) -> None:
     first, _ = shared
     lab.cancel(first["runs"][1]["id"])
     lab.finish(lab.claim(), "failed", reason="broken")
@@ -81,7 +79,7 @@ def test_retrying_the_teacher_revives_its_students_but_not_the_cancelled_ones(
     assert lab.states("second") == {"teacher": "queued", "dkd": "waiting", "kd": "waiting"}
 
 
-def test_a_teacher_is_cancelled_only_when_no_run_waits_for_it(lab: Lab, shared: tuple[Json, Json]) -> None:
+def test_teacher_is_cancelled_only_if_no_run_waits_for_it(lab: Lab, shared: tuple[Json, Json]) -> None:
     teacher_id = shared[0]["runs"][0]["id"]
     claim = lab.claim()
     refused = lab.admin.post(f"/api/v1/runs/{teacher_id}/cancel")
@@ -92,18 +90,17 @@ def test_a_teacher_is_cancelled_only_when_no_run_waits_for_it(lab: Lab, shared: 
         for run in experiment["runs"][1:]:
             lab.cancel(run["id"])
     assert lab.cancel(teacher_id)["state"] == "cancelling"
-    assert lab.cancel(teacher_id)["state"] == "cancelling", "again changes nothing"
+    assert lab.cancel(teacher_id)["state"] == "cancelling", "a repetition changes nothing"
     lab.finish(claim, "cancelled")
     assert lab.cancel(teacher_id)["state"] == "cancelled"
 
 
-def test_a_teachers_priority_follows_its_students(lab: Lab, shared: tuple[Json, Json]) -> None:
+def test_teacher_inherits_the_priority_of_its_students(lab: Lab, shared: tuple[Json, Json]) -> None:
     first, second = shared
     teacher = first["runs"][0]["id"]
 
     def priority(run_id: str) -> int:
-        found: int = lab.run(run_id)["priority"]
-        return found
+        return int(lab.run(run_id)["priority"])
 
     lab.priority(first["runs"][1]["id"], 5)
     assert priority(teacher) == 5
@@ -120,7 +117,7 @@ def test_a_teachers_priority_follows_its_students(lab: Lab, shared: tuple[Json, 
     assert priority(teacher) == 9
 
 
-def test_cancelling_an_experiment_leaves_a_teacher_that_another_needs(lab: Lab, shared: tuple[Json, Json]) -> None:
+def test_cancelling_an_experiment_keeps_a_shared_teacher(lab: Lab, shared: tuple[Json, Json]) -> None:
     lab.cancel_experiment("first")
     assert lab.states("first") == {"teacher": "queued", "dkd": "cancelled", "kd": "cancelled"}
     assert lab.states("second") == {"teacher": "queued", "dkd": "waiting", "kd": "waiting"}
@@ -128,7 +125,7 @@ def test_cancelling_an_experiment_leaves_a_teacher_that_another_needs(lab: Lab, 
     assert lab.states("first")["teacher"] == "cancelled"
 
 
-def test_a_teacher_has_the_highest_priority_among_its_experiments(lab: Lab) -> None:
+def test_teacher_has_the_highest_priority_of_its_experiments(lab: Lab) -> None:
     lab.register()
     low = lab.submit(spec("low", priority=-1))
     lab.submit(plain("middle", priority=2))
@@ -138,7 +135,7 @@ def test_a_teacher_has_the_highest_priority_among_its_experiments(lab: Lab) -> N
     assert lab.run(low["runs"][0]["id"])["priority"] == 5
 
 
-def test_a_failed_teacher_is_made_anew_and_its_old_students_may_move_to_it(lab: Lab) -> None:
+def test_retried_students_move_to_the_teachers_successor(lab: Lab) -> None:
     lab.register()
     first = lab.submit(spec("first"))
     lab.finish(lab.claim(), "failed", reason="broken")
@@ -154,7 +151,7 @@ def test_a_failed_teacher_is_made_anew_and_its_old_students_may_move_to_it(lab: 
     assert lab.run(moved["id"])["state"] == "queued"
 
 
-def test_a_teacher_that_is_being_cancelled_is_kept_where_it_is_needed_again(lab: Lab) -> None:
+def test_teacher_being_cancelled_continues_if_needed_again(lab: Lab) -> None:
     lab.register()
     lab.submit(spec("first"))
     claim = lab.claim()
@@ -166,14 +163,14 @@ def test_a_teacher_that_is_being_cancelled_is_kept_where_it_is_needed_again(lab:
     assert lab.claim()["run_id"] == claim["run_id"]
 
 
-def test_experiments_submitted_at_once_share_one_teacher(lab: Lab) -> None:
+def test_concurrent_submissions_share_one_teacher(lab: Lab) -> None:
     made = concurrently(lab, 6, lambda one, index: one.submit(spec(f"number {index}")))
     assert len({experiment["runs"][0]["id"] for experiment in made}) == 1
     teachers = [run for run in lab.admin.get("/api/v1/runs").json()["items"] if run["role"] == "teacher"]
     assert len(teachers) == 1
 
 
-def test_of_submits_at_once_under_one_name_one_is_taken(lab: Lab) -> None:
+def test_one_of_concurrent_submissions_with_the_same_name_succeeds(lab: Lab) -> None:
     def submit(one: Lab, _: int) -> int:
         return one.admin.post("/api/v1/experiments", json=plain("same")).status_code
 
@@ -181,7 +178,7 @@ def test_of_submits_at_once_under_one_name_one_is_taken(lab: Lab) -> None:
     assert len(lab.admin.get("/api/v1/runs").json()["items"]) == 1
 
 
-def test_one_request_sent_many_times_at_once_is_carried_out_once(lab: Lab) -> None:
+def test_concurrent_repeats_of_a_request_are_executed_once(lab: Lab) -> None:
     def submit(one: Lab, _: int) -> tuple[int, str]:
         response = one.admin.post("/api/v1/experiments", json=spec(), headers={"Idempotency-Key": "k"})
         return response.status_code, response.json().get("id", response.text)
@@ -190,7 +187,7 @@ def test_one_request_sent_many_times_at_once_is_carried_out_once(lab: Lab) -> No
     assert len(lab.experiments()) == 1
 
 
-def test_the_list_of_teachers_says_who_uses_them_and_where_their_weights_are_from(lab: Lab) -> None:
+def test_teacher_list_shows_users_and_source_of_weights(lab: Lab) -> None:
     first, second = lab.submit(spec("first")), lab.submit(spec("second", seeds=[0, 1]))
     tuned = {"model": "resnet18", "weights": {"source": "pretrained", "fine_tune": True}}
     lab.submit(spec("third", teacher=tuned, student={"model": "resnet8"}, dataset="cifar100"))

@@ -1,4 +1,4 @@
-"""Claims, leases, reports and ends: what a worker and the backend say to each other."""
+"""The worker protocol: claims, leases, reports and outcomes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.backend.lab import Json, Lab, checkpoint, log, metrics, plain, spec, 
 
 @pytest.fixture
 def claim(lab: Lab) -> Json:
-    """A run that worker-one has."""
+    """A run that worker-one has claimed."""
     lab.register()
     lab.submit(plain())
     return lab.claim()
 
 
-def test_a_claim_is_a_new_attempt_with_a_folder_of_its_own(lab: Lab, claim: Json) -> None:
+def test_claim_starts_an_attempt_with_its_own_folder(lab: Lab, claim: Json) -> None:
     assert claim["attempt"] == 1
     assert claim["folder"] == f"runs/{claim['run_id']}/attempt-1"
     assert claim["checkpoint"] is None
@@ -39,7 +39,18 @@ def test_a_claim_is_a_new_attempt_with_a_folder_of_its_own(lab: Lab, claim: Json
     assert lab.try_claim() is None, "a run is claimed once"
 
 
-def test_runs_are_claimed_by_priority_then_age(lab: Lab) -> None:
+def test_claim_has_the_plain_fields_that_a_worker_reads(lab: Lab) -> None:
+    lab.register()
+    lab.submit(spec(methods=["dkd"]))
+    teacher = lab.claim()
+    assert (teacher["label"], teacher["role"], teacher["needs_teacher"]) == ("ce", "teacher", False)
+    lab.succeed(teacher)
+    student = lab.claim()
+    assert (student["label"], student["role"], student["needs_teacher"]) == ("dkd", "student", True)
+    assert student["weights_source"] == ""
+
+
+def test_claim_prefers_higher_priority_then_age(lab: Lab) -> None:
     lab.register()
     old = lab.submit(plain("old", runs=2))
     urgent = lab.submit(plain("urgent", priority=3))
@@ -47,7 +58,7 @@ def test_runs_are_claimed_by_priority_then_age(lab: Lab) -> None:
     assert [lab.claim()["run_id"] for _ in expected] == [run["id"] for run in expected]
 
 
-def test_a_run_is_claimed_only_by_a_worker_whose_device_fits(lab: Lab) -> None:
+def test_run_is_claimed_only_by_a_worker_with_its_device(lab: Lab) -> None:
     lab.register("cpu-worker")
     lab.register("gpu-worker", device="gpu")
     gpu = lab.submit(plain("gpu", resources={"device": "gpu"}))
@@ -58,28 +69,28 @@ def test_a_run_is_claimed_only_by_a_worker_whose_device_fits(lab: Lab) -> None:
     assert lab.claim("gpu-worker")["run_id"] == gpu["runs"][0]["id"]
 
 
-def test_claimers_at_once_never_get_the_same_run(lab: Lab) -> None:
+def test_concurrent_claims_never_get_the_same_run(lab: Lab) -> None:
     lab.submit(plain(runs=10))
     for index in range(8):
         lab.register(f"worker-{index}")
 
     def take_two(one: Lab, index: int) -> list[str]:
-        found = [one.try_claim(f"worker-{index}") for _ in range(2)]
-        return [claim["run_id"] for claim in found if claim]
+        claims = [one.try_claim(f"worker-{index}") for _ in range(2)]
+        return [claim["run_id"] for claim in claims if claim]
 
-    taken = [run_id for found in concurrently(lab, 8, take_two) for run_id in found]
+    taken = [run_id for claims in concurrently(lab, 8, take_two) for run_id in claims]
     assert len(taken) == len(set(taken)) == 10
     running = lab.admin.get("/api/v1/runs", params={"state": "running"}).json()["items"]
     assert {run["id"] for run in running} == set(taken)
     assert {run["attempt"] for run in running} == {1}
 
 
-def test_an_unknown_worker_is_told_to_register(lab: Lab) -> None:
+def test_unregistered_worker_gets_404(lab: Lab) -> None:
     for path, body in (("claim", None), ("heartbeat", {"holding": []})):
         assert lab.worker.post(f"/api/v1/worker/never-seen/{path}", json=body).status_code == 404
 
 
-def test_reports_fill_the_run(lab: Lab, claim: Json) -> None:
+def test_reports_update_the_run(lab: Lab, claim: Json) -> None:
     seq = lab.events(claim, started(1), metrics(2, 5, test_top1=50.0, train_loss="NaN"), log(3, "hello\0"))
     assert seq == 3
     run = lab.run(claim["run_id"])
@@ -92,7 +103,7 @@ def test_reports_fill_the_run(lab: Lab, claim: Json) -> None:
     assert lab.experiment("plain")["progress"] == pytest.approx(0.25)
 
 
-def test_events_sent_twice_change_nothing(lab: Lab, claim: Json) -> None:
+def test_repeated_events_change_nothing(lab: Lab, claim: Json) -> None:
     records = [started(1), metrics(2, 1, train_loss=1.0), log(3, "once")]
     assert lab.events(claim, *records) == 3
     before = lab.admin.get(f"/api/v1/runs/{claim['run_id']}/metrics").json()
@@ -104,16 +115,16 @@ def test_events_sent_twice_change_nothing(lab: Lab, claim: Json) -> None:
     assert [line["message"] for line in logs] == ["once"]
 
 
-def test_nothing_is_taken_after_a_gap(lab: Lab, claim: Json) -> None:
+def test_events_after_a_gap_are_not_stored(lab: Lab, claim: Json) -> None:
     assert lab.events(claim, started(1), metrics(3, 9, train_loss=1.0)) == 1
     assert lab.run(claim["run_id"])["step"] == 0
     assert lab.events(claim, metrics(3, 9, train_loss=1.0), metrics(2, 8, train_loss=1.0)) == 3
     assert lab.run(claim["run_id"])["step"] == 9
 
 
-def test_an_old_attempt_is_not_heard(lab: Lab, claim: Json) -> None:
+def test_reports_of_an_old_attempt_are_refused(lab: Lab, claim: Json) -> None:
     lab.events(claim, started(1))
-    lab.register("worker-one")  # restarted: it hands its run back
+    lab.register("worker-one")  # a restarted worker returns its run
     new = lab.claim()
     assert (new["run_id"], new["attempt"]) == (claim["run_id"], 2)
     before = lab.run(claim["run_id"])
@@ -126,7 +137,7 @@ def test_an_old_attempt_is_not_heard(lab: Lab, claim: Json) -> None:
     assert lab.events(new, started(1)) == 1
 
 
-def test_another_worker_is_not_heard(lab: Lab, claim: Json) -> None:
+def test_reports_of_another_worker_are_refused(lab: Lab, claim: Json) -> None:
     lab.register("worker-two")
     assert lab.post_events(claim, started(1), worker_id="worker-two").status_code == 409
     assert lab.post_finish(claim, "failed", "worker-two").status_code == 409
@@ -134,7 +145,7 @@ def test_another_worker_is_not_heard(lab: Lab, claim: Json) -> None:
     assert lab.orders(claim) == ["continue"]
 
 
-def test_a_run_that_does_not_exist_is_lost(lab: Lab) -> None:
+def test_missing_run_is_lost(lab: Lab) -> None:
     lab.register()
     ghost = {"run_id": "none", "attempt": 1}
     assert lab.orders(ghost) == ["lost"]
@@ -142,8 +153,8 @@ def test_a_run_that_does_not_exist_is_lost(lab: Lab) -> None:
     assert lab.post_finish(ghost, "failed").status_code == 404
 
 
-def test_a_report_that_is_not_in_order_is_told_why(lab: Lab, claim: Json) -> None:
-    """It has a shorter way than other requests, and the same answers."""
+def test_invalid_report_is_refused_with_a_reason(lab: Lab, claim: Json) -> None:
+    """Reports of events get the same errors as other requests."""
     address = f"/api/v1/worker/worker-one/runs/{claim['run_id']}/events"
     body = {"attempt": 1, "records": [started(1)]}
 
@@ -163,7 +174,7 @@ def test_a_report_that_is_not_in_order_is_told_why(lab: Lab, claim: Json) -> Non
     assert lab.events(claim, started(1)) == 1
 
 
-def test_finishing_twice_changes_nothing(lab: Lab, claim: Json) -> None:
+def test_repeated_finish_changes_nothing(lab: Lab, claim: Json) -> None:
     lab.events(claim, started(1), metrics(2, 20, test_top1=90.0))
     lab.succeed(claim)
     before = lab.run(claim["run_id"])
@@ -190,7 +201,7 @@ def test_finishing_twice_changes_nothing(lab: Lab, claim: Json) -> None:
         {"path": "{folder}/weights.safetensors", "sha256": ""},
     ],
 )
-def test_success_needs_weights_in_the_attempts_folder(lab: Lab, claim: Json, weights: Json | None) -> None:
+def test_success_requires_weights_in_the_attempts_folder(lab: Lab, claim: Json, weights: Json | None) -> None:
     if weights:
         weights = weights | {"path": weights["path"].format(folder=claim["folder"])}
     response = lab.post_finish(claim, "succeeded", weights=weights)
@@ -198,7 +209,7 @@ def test_success_needs_weights_in_the_attempts_folder(lab: Lab, claim: Json, wei
     assert lab.run(claim["run_id"])["state"] == "running"
 
 
-def test_a_failed_run_shows_its_reason_and_its_last_lines(lab: Lab, claim: Json) -> None:
+def test_failed_run_shows_its_reason_and_last_lines(lab: Lab, claim: Json) -> None:
     lab.finish(claim, "failed", reason="CUDA out of memory", log_tail=["a", "b\0"])
     run = lab.run(claim["run_id"])
     assert (run["state"], run["reason"], run["log_tail"]) == ("failed", "CUDA out of memory", ["a", "b\\x00"])
@@ -207,27 +218,27 @@ def test_a_failed_run_shows_its_reason_and_its_last_lines(lab: Lab, claim: Json)
     assert lab.experiment("plain")["state"] == "failed"
 
 
-def test_an_interrupted_run_goes_back_with_its_checkpoint(make_lab: Callable[..., Lab]) -> None:
+def test_interrupted_run_is_requeued_with_its_checkpoint(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(retry_delay_seconds=0)
     lab.register()
     lab.submit(plain())
     first = lab.claim()
     lab.events(first, started(1), checkpoint(2, 10))
-    lab.finish(first, "interrupted", reason="the worker was told to leave")
+    lab.finish(first, "interrupted", reason="the worker is shutting down")
     run = lab.run(first["run_id"])
-    assert (run["state"], run["reason"]) == ("queued", "the worker was told to leave")
+    assert (run["state"], run["reason"]) == ("queued", "the worker is shutting down")
     assert run["step"] == 0
     second = lab.claim()
     assert (second["run_id"], second["attempt"]) == (first["run_id"], 2)
     assert second["checkpoint"]["path"] == f"{first['folder']}/checkpoint.pt"
-    # A resumed attempt repeats the journal, whose checkpoint is in the old folder.
+    # A resumed attempt repeats the journal, with the checkpoint in the old attempt's folder.
     lab.events(second, started(1), checkpoint(2, 10), started(3, start_step=10))
     assert lab.run(first["run_id"])["step"] == 10
     lab.finish(second, "interrupted")
     assert lab.claim()["checkpoint"]["path"] == f"{first['folder']}/checkpoint.pt"
 
 
-def test_the_newest_values_are_those_of_the_attempt_that_is_under_way(make_lab: Callable[..., Lab]) -> None:
+def test_latest_values_are_those_of_the_current_attempt(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(retry_delay_seconds=0)
     lab.register()
     lab.submit(plain())
@@ -239,7 +250,7 @@ def test_the_newest_values_are_those_of_the_attempt_that_is_under_way(make_lab: 
     second = lab.claim()
     lab.events(second, started(1), metrics(2, 5, test_top1=50.0), checkpoint(3, 5), started(4, start_step=5))
     run = lab.run(run_id)
-    assert run["latest"] == {"test/top1": {"value": 50.0, "step": 5, "epoch": 0.5}}, "no loss has been measured so far"
+    assert run["latest"] == {"test/top1": {"value": 50.0, "step": 5, "epoch": 0.5}}, "no loss has been reported yet"
     series = lab.admin.get(f"/api/v1/runs/{run_id}/metrics").json()["series"]
     assert {one["name"]: one["step"] for one in series} == {"test/top1": [5, 10, 15], "train/loss": [15]}
     lab.events(second, metrics(5, 10, test_top1=79.0, train_loss="NaN"))
@@ -249,13 +260,13 @@ def test_the_newest_values_are_those_of_the_attempt_that_is_under_way(make_lab: 
     assert lab.run(run_id)["latest"]["test/top1"]["value"] == 91.0
 
 
-def test_a_checkpoint_outside_the_attempts_folder_is_refused(lab: Lab, claim: Json) -> None:
+def test_checkpoint_outside_the_attempts_folder_is_refused(lab: Lab, claim: Json) -> None:
     for path in ("../x.pt", "/x.pt", ""):
         assert lab.post_events(claim, checkpoint(1, 5, path)).status_code == 422
     assert lab.events(claim, checkpoint(1, 5)) == 1
 
 
-def test_interruptions_without_progress_are_bounded(make_lab: Callable[..., Lab]) -> None:
+def test_interruptions_without_progress_are_limited(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(max_attempts=3, retry_delay_seconds=0)
     lab.register()
     run_id = lab.submit(plain())["runs"][0]["id"]
@@ -270,10 +281,10 @@ def test_interruptions_without_progress_are_bounded(make_lab: Callable[..., Lab]
     assert [attempt["outcome"] for attempt in run["attempts"]] == ["interrupted"] * 3
     lab.retry(run_id)
     lab.finish(lab.claim(), "interrupted", reason="again")
-    assert lab.run(run_id)["state"] == "queued", "a person's retry counts anew"
+    assert lab.run(run_id)["state"] == "queued", "a retry by a person resets the count"
 
 
-def test_an_attempt_that_got_on_is_not_counted_as_lost(make_lab: Callable[..., Lab]) -> None:
+def test_attempt_with_a_new_checkpoint_resets_the_fault_count(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(max_attempts=2, retry_delay_seconds=0)
     lab.register()
     run_id = lab.submit(plain())["runs"][0]["id"]
@@ -284,15 +295,15 @@ def test_an_attempt_that_got_on_is_not_counted_as_lost(make_lab: Callable[..., L
     assert lab.run(run_id)["state"] == "queued"
 
 
-def test_a_worker_that_had_to_leave_is_nobodys_fault(make_lab: Callable[..., Lab]) -> None:
+def test_shutdown_of_a_worker_counts_no_fault(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(max_attempts=2)
     lab.register()
     lab.submit(plain())
     for _ in range(4):
-        lab.finish(lab.claim(), "interrupted", reason="the worker was told to leave", fault=False)
+        lab.finish(lab.claim(), "interrupted", reason="the worker is shutting down", fault=False)
 
 
-def test_an_interrupted_run_waits_longer_each_time(make_lab: Callable[..., Lab]) -> None:
+def test_delay_doubles_with_each_interruption(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(retry_delay_seconds=1000, max_retry_delay_seconds=1000)
     lab.register()
     lab.submit(plain())
@@ -311,7 +322,7 @@ def test_cancel_in_every_state(lab: Lab) -> None:
     assert lab.cancel(teacher)["state"] == "cancelling"
     assert lab.cancel(teacher)["state"] == "cancelling"
     assert lab.orders(claim) == ["cancel"]
-    assert lab.events(claim, started(1), log(2, "told to stop")) == 2, "what it says at the end is still heard"
+    assert lab.events(claim, started(1), log(2, "told to stop")) == 2, "its last events are still accepted"
     lab.finish(claim, "cancelled")
     ended = lab.run(teacher)
     assert ended["state"] == "cancelled"
@@ -319,8 +330,8 @@ def test_cancel_in_every_state(lab: Lab) -> None:
     assert lab.orders(claim) == ["lost"]
 
 
-def brought_to(lab: Lab, state: str) -> str:
-    """The id of a run in that state."""
+def run_in_state(lab: Lab, state: str) -> str:
+    """Return the id of a run in that state."""
     lab.register()
     run_id: str = lab.submit(spec() if state == "waiting" else plain())["runs"][-1]["id"]
     if state == "paused":
@@ -332,14 +343,14 @@ def brought_to(lab: Lab, state: str) -> str:
         if state == "succeeded":
             lab.succeed(claim)
         elif state in ("failed", "cancelled"):
-            lab.finish(claim, state, reason="as it was told")
+            lab.finish(claim, state, reason="after the order")
     assert lab.run(run_id)["state"] == state
     return run_id
 
 
 @pytest.mark.parametrize("state", get_args(RunState))
-def test_cancel_again_and_again_in_every_state(lab: Lab, state: str) -> None:
-    run_id = brought_to(lab, state)
+def test_cancel_is_idempotent_in_every_state(lab: Lab, state: str) -> None:
+    run_id = run_in_state(lab, state)
     first = lab.cancel(run_id)
     ends = {"running": "cancelling", "cancelling": "cancelling", "succeeded": "succeeded", "failed": "failed"}
     assert first["state"] == ends.get(state, "cancelled")
@@ -351,7 +362,7 @@ def test_cancel_again_and_again_in_every_state(lab: Lab, state: str) -> None:
 @pytest.mark.parametrize(
     ("outcome", "state"), [("succeeded", "succeeded"), ("failed", "cancelled"), ("interrupted", "cancelled")]
 )
-def test_a_run_that_ends_while_it_is_cancelled(lab: Lab, claim: Json, outcome: str, state: str) -> None:
+def test_run_that_ends_while_being_cancelled(lab: Lab, claim: Json, outcome: str, state: str) -> None:
     lab.cancel(claim["run_id"])
     weights = {"path": f"{claim['folder']}/weights.safetensors", "sha256": "a" * 64}
     lab.finish(claim, outcome, **({"weights": weights} if outcome == "succeeded" else {}))
@@ -359,9 +370,9 @@ def test_a_run_that_ends_while_it_is_cancelled(lab: Lab, claim: Json, outcome: s
     assert lab.try_claim() is None
 
 
-def test_retry_puts_an_ended_run_back_once(lab: Lab, claim: Json) -> None:
+def test_retry_is_idempotent(lab: Lab, claim: Json) -> None:
     run_id = claim["run_id"]
-    assert lab.retry(run_id)["state"] == "running", "nothing to do"
+    assert lab.retry(run_id)["state"] == "running", "nothing changes"
     lab.finish(claim, "failed", reason="broken")
     first = lab.retry(run_id)
     assert (first["state"], first["reason"], first["ended_at"], first["log_tail"]) == ("queued", "", None, [])
@@ -376,20 +387,20 @@ def test_retry_puts_an_ended_run_back_once(lab: Lab, claim: Json) -> None:
     assert lab.admin.post(f"/api/v1/runs/{run_id}/retry").status_code == 409
 
 
-def test_a_worker_that_comes_back_hands_its_runs_back(lab: Lab) -> None:
+def test_restarted_worker_returns_its_runs(lab: Lab) -> None:
     lab.register(slots=2)
     lab.submit(plain(runs=2))
-    kept, cancelled = lab.claim(), lab.claim()
+    returned, cancelled = lab.claim(), lab.claim()
     lab.cancel(cancelled["run_id"])
     lab.register(slots=2)
-    run = lab.run(kept["run_id"])
+    run = lab.run(returned["run_id"])
     assert (run["state"], run["attempts"][0]["outcome"]) == ("queued", "lost")
     assert "restarted" in run["reason"]
     assert lab.run(cancelled["run_id"])["state"] == "cancelled"
     assert lab.claim()["attempt"] == 2
 
 
-def test_the_name_of_a_live_worker_is_not_given_twice(lab: Lab) -> None:
+def test_name_of_an_online_worker_is_not_used_twice(lab: Lab) -> None:
     lab.register("worker-one", name="node")
     lab.register("worker-two", name="node")
     lab.register("worker-one", name="node")
@@ -399,7 +410,7 @@ def test_the_name_of_a_live_worker_is_not_given_twice(lab: Lab) -> None:
     assert "node" in names
 
 
-def test_a_heartbeat_renews_the_lease(lab: Lab, claim: Json, read_lease: Callable[[str], datetime]) -> None:
+def test_heartbeat_renews_the_lease(lab: Lab, claim: Json, read_lease: Callable[[str], datetime]) -> None:
     before = read_lease(claim["run_id"])
     assert lab.orders(claim) == ["continue"]
     assert read_lease(claim["run_id"]) > before
@@ -409,16 +420,14 @@ def test_a_heartbeat_renews_the_lease(lab: Lab, claim: Json, read_lease: Callabl
     "changes",
     [{"worker_id": "short"}, {"worker_id": "with space"}, {"slots": 0}, {"device": "tpu"}, {"name": ""}],
 )
-def test_a_bad_registration_is_refused(lab: Lab, changes: dict[str, Any]) -> None:
+def test_invalid_registration_is_refused(lab: Lab, changes: dict[str, Any]) -> None:
     body = {"worker_id": "worker-one", "name": "w", "host": "h", "slots": 1, "device": "cpu"} | changes
     response = lab.worker.post("/api/v1/worker/register", json=body)
     assert response.status_code == 422
     assert [error["path"] for error in response.json()["errors"]] == list(changes)
 
 
-def test_a_run_whose_spec_cannot_be_read_any_more_does_not_stop_the_queue(
-    lab: Lab, forget_model: Callable[[str], None]
-) -> None:
+def test_run_with_an_unreadable_spec_does_not_block_the_queue(lab: Lab, forget_model: Callable[[str], None]) -> None:
     lab.register()
     lab.submit(plain("plugin"))
     lab.submit(plain("fine"))
@@ -431,20 +440,20 @@ def test_a_run_whose_spec_cannot_be_read_any_more_does_not_stop_the_queue(
 
 @pytest.fixture
 def read_lease(database: Database) -> Callable[[str], datetime]:
-    """When a run's lease ends; no answer of the API tells."""
+    """Return the end of a run's lease, which the API does not show."""
 
     def read(run_id: str) -> datetime:
         with database.read() as session:
-            moment = session.get_one(Run, run_id).lease_expires_at
-        assert moment is not None
-        return moment
+            lease_end = session.get_one(Run, run_id).lease_expires_at
+        assert lease_end is not None
+        return lease_end
 
     return read
 
 
 @pytest.fixture
 def forget_model(database: Database) -> Callable[[str], None]:
-    """Make the stored specs of an experiment's runs name a model that the catalog does not hold."""
+    """Change the stored specs of an experiment's runs to a model that the catalog does not have."""
 
     def forget(name: str) -> None:
         with database.write() as session:

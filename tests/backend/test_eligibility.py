@@ -1,4 +1,4 @@
-"""Devices, GPUs and labels: who may take what, what is kept free for large runs, and who takes nothing new."""
+"""Eligibility by device, GPUs and labels; GPU reservations for large runs; draining workers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def gpus(name: str, count: int, **more: Any) -> Json:
 
 
 @pytest.fixture
-def wait_long(database: Database) -> Callable[[], None]:
-    """Have everything in the queue wait for an hour."""
+def age_queue(database: Database) -> Callable[[], None]:
+    """Set the queueing time of all runs one hour back."""
 
     def wait() -> None:
         with database.write() as session:
@@ -30,22 +30,22 @@ def wait_long(database: Database) -> Callable[[], None]:
     return wait
 
 
-def test_a_claim_that_is_sent_again_gives_the_same_run(lab: Lab) -> None:
+def test_repeated_claim_gets_the_same_run(lab: Lab) -> None:
     lab.register(slots=2)
     lab.submit(plain(runs=2))
     first = lab.claim(key="key-number-one")
     assert lab.claim(key="key-number-one") == first
     assert lab.claim(key="key-number-two")["run_id"] != first["run_id"]
     lab.cancel(first["run_id"])
-    assert lab.claim(key="key-number-one") == first, "the heartbeat says that it is cancelled"
+    assert lab.claim(key="key-number-one") == first, "the heartbeat's reply orders the cancel"
     lab.finish(first, "cancelled")
     lab.submit(plain("more"))
-    assert lab.try_claim(key="key-number-one") is None, "a late copy takes nothing that nobody would train"
+    assert lab.try_claim(key="key-number-one") is None, "a late copy of a claim gets no run"
     lab.register("worker-two")
     assert lab.claim("worker-two", key="key-number-one")["run_id"] != first["run_id"]
 
 
-def test_one_claim_sent_many_times_at_once_takes_one_run(lab: Lab) -> None:
+def test_concurrent_repeats_of_a_claim_get_one_run(lab: Lab) -> None:
     lab.register()
     lab.submit(plain(runs=5))
     claims = concurrently(lab, 5, lambda one, _: one.claim(key="the-same-key"))
@@ -53,7 +53,7 @@ def test_one_claim_sent_many_times_at_once_takes_one_run(lab: Lab) -> None:
     assert lab.experiment("plain")["counts"]["running"] == 1
 
 
-def test_a_run_is_taken_only_by_a_worker_with_all_its_labels(lab: Lab) -> None:
+def test_run_is_claimed_only_by_a_worker_with_all_its_labels(lab: Lab) -> None:
     lab.register("plain-worker")
     lab.register("near-worker", labels=["h200x", "big", "cell"])
     lab.register("right-worker", labels=["h200", "a", "big"])
@@ -75,7 +75,7 @@ def test_a_run_is_taken_only_by_a_worker_with_all_its_labels(lab: Lab) -> None:
         ({"device": "any", "gpus": 2}, ""),
     ],
 )
-def test_a_run_that_no_worker_could_take_says_so(lab: Lab, resources: Json, text: str) -> None:
+def test_run_that_no_worker_can_run_has_a_reason(lab: Lab, resources: Json, text: str) -> None:
     lab.register("cpu-worker", labels=["a"])
     lab.register("gpu-worker", device="gpu", slots=2, gpus=2)
     run_id = lab.submit(plain(resources=resources))["runs"][0]["id"]
@@ -83,13 +83,13 @@ def test_a_run_that_no_worker_could_take_says_so(lab: Lab, resources: Json, text
     assert lab.experiment("plain")["runs"][0]["reason"] == text
 
 
-def test_a_cpu_slot_has_no_gpus(lab: Lab) -> None:
+def test_cpu_worker_has_no_gpus(lab: Lab) -> None:
     answer = lab.admin.post("/api/v1/experiments", json=plain(resources={"device": "cpu", "gpus": 2}))
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["path"] == "resources.gpus"
 
 
-def test_a_run_over_several_gpus_waits_until_they_are_free(lab: Lab) -> None:
+def test_run_over_several_gpus_waits_until_they_are_free(lab: Lab) -> None:
     lab.register(device="gpu", slots=2, gpus=2)
     lab.submit(gpus("large", 2, priority=1))
     lab.submit(gpus("small", 1, runs=2))
@@ -100,39 +100,39 @@ def test_a_run_over_several_gpus_waits_until_they_are_free(lab: Lab) -> None:
     assert lab.claim(free_gpus=2)["gpus"] == 2
 
 
-def test_a_large_run_that_has_waited_long_gets_the_gpus_that_become_free(lab: Lab, wait_long: Any) -> None:
-    """Four GPUs, always busy with small runs; two large runs wait, of which neither may starve."""
+def test_large_run_gets_gpus_reserved_after_a_while(lab: Lab, age_queue: Any) -> None:
+    """On four GPUs that small runs keep busy, neither of two large runs may starve."""
     lab.register(device="gpu", slots=4, gpus=4)
     lab.submit(gpus("small", 1, runs=20))
     running = [lab.claim(free_gpus=4 - taken) for taken in range(4)]
     large = [lab.submit(gpus(name, 3))["runs"][0]["id"] for name in ("large", "second")]
     lab.succeed(running.pop())
     running.append(lab.claim(free_gpus=1))
-    assert running[-1]["gpus"] == 1, "so far it has not waited long"
-    wait_long()
+    assert running[-1]["gpus"] == 1, "it has not waited long yet"
+    age_queue()
     for free in (1, 2):
         lab.succeed(running.pop())
-        assert lab.try_claim(free_gpus=free) is None, "kept for the large one"
+        assert lab.try_claim(free_gpus=free) is None, "reserved for the large run"
         assert lab.workers()[0]["reserved_for"] == large[0]
     lab.succeed(running.pop())
     taken = lab.claim(free_gpus=3)
     assert taken["run_id"] == large[0]
     assert lab.try_claim(free_gpus=0) is None
     lab.succeed(taken)
-    wait_long()
+    age_queue()
     assert lab.claim(free_gpus=3)["run_id"] != large[0]
 
 
-def test_two_large_runs_do_not_hold_a_part_each(lab: Lab, wait_long: Any) -> None:
+def test_two_large_runs_do_not_each_reserve_a_part(lab: Lab, age_queue: Any) -> None:
     for worker in ("worker-a1", "worker-b1"):
         lab.register(worker, device="gpu", slots=2, gpus=2)
     lab.submit(gpus("small", 1, runs=3))
     small = {worker: lab.claim(worker, free_gpus=2) for worker in ("worker-a1", "worker-b1")}
     ids = [lab.submit(gpus(name, 2))["runs"][0]["id"] for name in ("one", "two")]
-    wait_long()
+    age_queue()
     assert lab.try_claim("worker-a1", free_gpus=1) is None
     assert lab.try_claim("worker-b1", free_gpus=1) is None
-    assert {worker["reserved_for"] for worker in lab.workers()} == set(ids), "each run by one worker"
+    assert {worker["reserved_for"] for worker in lab.workers()} == set(ids), "one worker per run"
     for worker, claim in small.items():
         lab.succeed(claim, worker)
         taken = lab.claim(worker, free_gpus=2)
@@ -140,28 +140,28 @@ def test_two_large_runs_do_not_hold_a_part_each(lab: Lab, wait_long: Any) -> Non
     assert all(worker["reserved_for"] is None for worker in lab.workers())
 
 
-def test_what_is_urgent_goes_before_what_has_waited_long(lab: Lab, wait_long: Any) -> None:
+def test_higher_priority_goes_before_a_reservation(lab: Lab, age_queue: Any) -> None:
     lab.register(device="gpu", slots=2, gpus=2)
     lab.submit(gpus("small", 1))
     lab.claim(free_gpus=2)
     lab.submit(gpus("large", 2))
-    wait_long()
+    age_queue()
     assert lab.try_claim(free_gpus=1) is None
     urgent = lab.submit(gpus("urgent", 1, priority=5))["runs"][0]["id"]
     assert lab.claim(free_gpus=1)["run_id"] == urgent
 
 
 @pytest.mark.parametrize("how", ["cancel", "pause", "foreign", "drain"])
-def test_gpus_are_not_kept_for_a_run_that_cannot_come(lab: Lab, wait_long: Any, how: str) -> None:
+def test_no_reservation_for_a_run_that_cannot_start(lab: Lab, age_queue: Any, how: str) -> None:
     lab.register(device="gpu", slots=2, gpus=2)
     lab.submit(gpus("small", 1, runs=2))
     lab.claim(free_gpus=2)
     large = lab.submit(gpus("large", 2, priority=1))["runs"][0]["id"]
-    wait_long()
+    age_queue()
     assert lab.try_claim(free_gpus=1) is None
     usable = 2
     if how == "foreign":
-        usable = 1  # the other GPU has become somebody else's
+        usable = 1  # somebody else uses the other GPU now
     elif how == "drain":
         lab.drain("worker-one")
         lab.drain("worker-one", draining=False)
@@ -172,7 +172,7 @@ def test_gpus_are_not_kept_for_a_run_that_cannot_come(lab: Lab, wait_long: Any, 
     assert lab.workers()[0]["reserved_for"] is None
 
 
-def test_a_shared_teacher_asks_for_what_both_experiments_have(lab: Lab) -> None:
+def test_shared_teacher_requires_what_both_experiments_require(lab: Lab) -> None:
     body = spec(methods=["kd"])
     lab.submit(body | {"name": "a", "resources": {"device": "gpu", "gpus": 4, "labels": ["h200", "cellar"]}})
     lab.submit(body | {"name": "b", "resources": {"device": "gpu", "gpus": 2, "labels": ["cellar"]}})
@@ -180,7 +180,7 @@ def test_a_shared_teacher_asks_for_what_both_experiments_have(lab: Lab) -> None:
     assert lab.claim(free_gpus=2)["spec"]["role"] == "teacher"
 
 
-def test_a_worker_that_drains_takes_nothing_new(lab: Lab) -> None:
+def test_draining_worker_claims_nothing(lab: Lab) -> None:
     lab.register(name="box")
     lab.submit(plain(runs=2))
     claim = lab.claim()
@@ -188,10 +188,10 @@ def test_a_worker_that_drains_takes_nothing_new(lab: Lab) -> None:
     assert lab.drain("box")["draining"] is True
     assert lab.try_claim() is None
     assert lab.heartbeat(claim)["eligible"] == 0
-    assert lab.orders(claim) == ["continue"], "what it has goes on"
+    assert lab.orders(claim) == ["continue"], "its run continues"
     lab.succeed(claim)
     lab.register(name="box")
-    assert lab.try_claim() is None, "also after a restart"
+    assert lab.try_claim() is None, "even after a restart"
     queued = next(run for run in lab.experiment("plain")["runs"] if run["state"] == "queued")
     assert queued["reason"] == "waits for a worker; all that are online are draining"
     assert lab.drain("worker-one", draining=False)["draining"] is False
@@ -199,7 +199,7 @@ def test_a_worker_that_drains_takes_nothing_new(lab: Lab) -> None:
     assert lab.admin.post("/api/v1/workers/nobody/drain").status_code == 404
 
 
-def test_of_workers_with_one_name_the_one_that_lives_is_meant(lab: Lab, database: Database) -> None:
+def test_drain_by_name_chooses_the_online_worker(lab: Lab, database: Database) -> None:
     lab.register("worker-old", name="box")
     with database.write() as session:
         session.execute(update(Worker).values(state="offline"))
@@ -213,7 +213,7 @@ def test_of_workers_with_one_name_the_one_that_lives_is_meant(lab: Lab, database
     assert "worker-old" in refused.json()["detail"]
 
 
-def test_what_a_worker_says_of_itself_is_shown(lab: Lab) -> None:
+def test_worker_reports_are_shown(lab: Lab) -> None:
     lab.register(device="gpu", slots=2, gpus=2, labels=["b", "a"])
     lab.submit(gpus("large", 2))
     claim = lab.claim(free_gpus=2)

@@ -1,4 +1,4 @@
-"""Anything may lie in the broker: it ends no worker, does not come again, and the next nudge is heard."""
+"""No message in the broker terminates a worker or is delivered twice, and the next nudge still works."""
 
 from __future__ import annotations
 
@@ -24,14 +24,21 @@ NUDGE = b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord":
 
 
 def message(body: bytes = NUDGE, kind: Any = "application/json", encoding: Any = "utf-8", **headers: Any) -> bytes:
-    """A message as Celery puts it into a queue."""
-    own = {"lang": "py", "task": NUDGE_TASK, "id": str(uuid.uuid4()), "root_id": None, "parent_id": None, "group": None}
+    """Return a message as Celery puts it into a queue."""
+    defaults = {
+        "lang": "py",
+        "task": NUDGE_TASK,
+        "id": str(uuid.uuid4()),
+        "root_id": None,
+        "parent_id": None,
+        "group": None,
+    }
     return json.dumps(
         {
             "body": base64.b64encode(body).decode(),
             "content-encoding": encoding,
             "content-type": kind,
-            "headers": own | headers,
+            "headers": defaults | headers,
             "properties": {
                 **{"correlation_id": "x", "delivery_mode": 2, "priority": 0, "body_encoding": "base64"},
                 "delivery_info": {"exchange": "", "routing_key": "dkd"},
@@ -110,7 +117,7 @@ def nudge(url: str, folder: Path) -> None:
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     backend = FakeBackend()
-    backend.announce = False  # heartbeats say nothing of runs, so that only a nudge has one claimed
+    backend.announce = False  # heartbeats announce no runs, so that only a nudge triggers a claim
     with served(backend) as url:
         host = Host(tmp_path, url, backend)
         try:
@@ -122,13 +129,13 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 @pytest.mark.services
-def test_no_message_on_redis_ends_a_worker(host: Host) -> None:
+def test_no_message_on_redis_terminates_a_worker(host: Host) -> None:
     redis = pytest.importorskip("redis")
     try:
         with services.redis() as url:
             client = redis.Redis.from_url(url)
             worker = host.start("succeed", DKD_BROKER_URL=url)
-            until(lambda: host.backend.heartbeats, "the worker is there")
+            until(lambda: host.backend.heartbeats, "the worker sends heartbeats")
             for name, content in POISON.items():
                 client.lpush("dkd", content)
                 until(lambda: client.llen("dkd") == 0, f"{name} is taken", 30)
@@ -136,8 +143,8 @@ def test_no_message_on_redis_ends_a_worker(host: Host) -> None:
             host.backend.add()
             nudge(url, host.home)
             assert until(host.backend.outcome, "the run ends", 30).outcome == "succeeded"
-            until(lambda: client.hlen("unacked") == 0, "all is acknowledged, so that nothing comes again")
-            # A key of another kind in the queue's place.
+            until(lambda: client.hlen("unacked") == 0, "everything is acknowledged")
+            # A key of another type instead of the queue.
             client.set("dkd", "a text")
             beats = len(host.backend.heartbeats)
             until(lambda: len(host.backend.heartbeats) > beats + 20, "some seconds pass")
@@ -146,12 +153,14 @@ def test_no_message_on_redis_ends_a_worker(host: Host) -> None:
         pytest.skip(str(missing))
     assert "Unrecoverable" not in host.log()
     assert "\x1b" not in host.log()
-    assert host.log().count("a message that is no nudge was dropped") >= 20
+    assert host.log().count("dropped a message that is not a nudge") >= 20
 
 
-def test_no_file_in_the_folder_ends_or_stops_a_worker(host: Host, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_file_in_the_broker_folder_terminates_or_blocks_a_worker(
+    host: Host, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     worker = host.start("succeed")
-    until(lambda: host.backend.heartbeats, "the worker is there")
+    until(lambda: host.backend.heartbeats, "the worker sends heartbeats")
     messages = host.home / "broker" / "messages"
     outside = tmp_path_factory.mktemp("outside") / "kept.txt"
     outside.write_text("mine")
@@ -168,10 +177,10 @@ def test_no_file_in_the_folder_ends_or_stops_a_worker(host: Host, tmp_path_facto
     unreadable.write_bytes(message())
     unreadable.chmod(0)
     with (messages / "0_huge.dkd.msg").open("wb") as huge:
-        huge.truncate(50 * 2**30)  # a file of holes
+        huge.truncate(50 * 2**30)  # a sparse file
     (messages / "no-message").write_bytes(b"x")
-    left = {"0_folder.dkd.msg", "no-message"}
-    until(lambda: {path.name for path in messages.iterdir()} <= left, "all that is no message is taken", 120)
+    ignored = {"0_folder.dkd.msg", "no-message"}
+    until(lambda: {path.name for path in messages.iterdir()} <= ignored, "all invalid messages are consumed", 120)
     host.backend.add()
     nudge("filesystem://", host.home / "broker")
     assert until(host.backend.outcome, "the run ends", 30).outcome == "succeeded"
@@ -183,7 +192,7 @@ def test_no_file_in_the_folder_ends_or_stops_a_worker(host: Host, tmp_path_facto
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link", "huge", "numbers", "deep", "bytes"])
-def test_a_strange_table_of_queues_is_put_aside(host: Host, kind: str) -> None:
+def test_invalid_queue_table_is_replaced(host: Host, kind: str) -> None:
     control = host.home / "broker" / "control"
     control.mkdir(parents=True)
     table = control / "dkd.exchange"
@@ -204,8 +213,8 @@ def test_a_strange_table_of_queues_is_put_aside(host: Host, kind: str) -> None:
         case _:
             table.write_bytes(bytes(range(256)))
     host.start("succeed")
-    until(lambda: host.backend.heartbeats, "the worker is there")
+    until(lambda: host.backend.heartbeats, "the worker sends heartbeats")
     host.backend.add()
-    until(lambda: table.is_file() and not table.is_symlink() and table.stat().st_size < 1000, "the table is made again")
+    until(lambda: table.is_file() and not table.is_symlink() and table.stat().st_size < 1000, "the table is rewritten")
     nudge("filesystem://", host.home / "broker")
     assert until(host.backend.outcome, "the run ends", 30).outcome == "succeeded"

@@ -1,4 +1,4 @@
-"""What a copy takes over: its teacher stays, its labels follow the methods, and what is new is said with the reason."""
+"""Clones keep the teacher, adapt automatic labels, and explain why a teacher is new."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def _clone(lab: Lab, key: str, **changes: Any) -> Json:
 def _preview(lab: Lab, body: Json, path: str = "preview") -> Json:
     answer = lab.admin.post(f"{EXPERIMENTS}/{path}", json=body)
     assert answer.status_code == 200, answer.text
-    found: Json = answer.json()
-    return found
+    reply: Json = answer.json()
+    return reply
 
 
-def _labels(found: Json) -> list[str]:
-    return [method["label"] for method in found["spec"]["methods"]]
+def _labels(reply: Json) -> list[str]:
+    return [method["label"] for method in reply["spec"]["methods"]]
 
 
 def _teacher(made: Json) -> str:
     return str(next(run["id"] for run in made["runs"] if run["role"] == "teacher"))
 
 
-def test_an_automatic_label_follows_a_clones_method_and_a_typed_one_stays(lab: Lab) -> None:
+def test_automatic_label_follows_the_method_and_a_typed_one_stays(lab: Lab) -> None:
     lab.submit(spec("first", methods=["dkd", ALIGN, {**ALIGN, "label": "ours"}]))
     made = _clone(lab, "first", methods__1__params__reduction="log", methods__2__params__reduction="batch")
     assert _labels(made) == ["dkd", "dkd_align (log)", "ours"]
@@ -49,18 +49,18 @@ def test_an_automatic_label_follows_a_clones_method_and_a_typed_one_stays(lab: L
     assert _labels(_clone(lab, "first", methods__1__label="dkd_align sample"))[1] == "dkd_align sample"
 
 
-def test_a_typed_label_that_names_another_reduction_is_warned_of_everywhere(lab: Lab) -> None:
+def test_typed_label_with_another_reduction_is_a_warning(lab: Lab) -> None:
     lab.submit(spec("first", methods=["dkd", {**ALIGN, "label": "align (sample)"}]))
     wanted = {"changes": {"methods.1.params.reduction": "log"}}
     shown = _preview(lab, wanted, "first/clone/preview")
     made = _clone(lab, "first", methods__1__params__reduction="log")
-    for found in (shown, made, lab.experiment(made["id"])):
-        assert [item["message"] for item in found["warnings"] if item["path"] == "methods.1.label"] == [
+    for reply in (shown, made, lab.experiment(made["id"])):
+        assert [item["message"] for item in reply["warnings"] if item["path"] == "methods.1.label"] == [
             "the label 'align (sample)' says sample, and the reduction is log"
         ]
 
 
-def test_two_methods_that_would_end_up_with_one_label_are_refused(lab: Lab) -> None:
+def test_clone_with_duplicate_labels_is_refused(lab: Lab) -> None:
     lab.submit(spec("first", methods=[ALIGN, {"name": "dkd_align", "params": {"reduction": "log", "epsilon": 1}}]))
     body = {"changes": {"methods.1.params.reduction": "sample"}}
     answer = lab.admin.post(f"{EXPERIMENTS}/first/clone", json=body)
@@ -84,15 +84,15 @@ def test_two_methods_that_would_end_up_with_one_label_are_refused(lab: Lab) -> N
         {"seeds": "3..4", "training__epochs": 9},
     ],
 )
-def test_a_clone_of_another_training_keeps_its_teacher(lab: Lab, changes: dict[str, Any]) -> None:
+def test_clone_with_another_training_keeps_its_teacher(lab: Lab, changes: dict[str, Any]) -> None:
     first = lab.submit(spec("first"))
     made = _clone(lab, "first", **changes)
     assert _teacher(made) == _teacher(first)
     again = _clone(lab, made["id"], training__epochs=11)
-    assert _teacher(again) == _teacher(first), "and so does a clone of the clone"
+    assert _teacher(again) == _teacher(first), "a clone of the clone, too"
 
 
-def test_a_clone_trains_another_teacher_where_that_is_asked_for(lab: Lab) -> None:
+def test_clone_trains_another_teacher_on_request(lab: Lab) -> None:
     first = lab.submit(spec("first", training={"epochs": 2, "optimizer": {"lr": 0.3}}))
     followed = _clone(lab, "first", training__epochs=9, teacher__training=None)
     longer = _clone(lab, "first", training__epochs=9, teacher__training__epochs=4)
@@ -100,14 +100,14 @@ def test_a_clone_trains_another_teacher_where_that_is_asked_for(lab: Lab) -> Non
     assert len({_teacher(made) for made in (first, followed, longer, seeded)}) == 4
     assert lab.run(_teacher(followed))["spec"]["training"]["epochs"] == 9
     training = lab.run(_teacher(longer))["spec"]["training"]
-    assert (training["epochs"], training["optimizer"]["lr"]) == (4, 0.3), "what was not named stays as it was"
+    assert (training["epochs"], training["optimizer"]["lr"]) == (4, 0.3), "other fields stay as they are"
     assert lab.run(_teacher(seeded))["spec"]["training"]["epochs"] == 2
 
 
-def test_the_preview_says_which_teacher_is_used_or_why_another_is_made(lab: Lab) -> None:
+def test_preview_names_the_teacher_or_why_a_new_one_is_trained(lab: Lab) -> None:
     none = _preview(lab, spec("x"))["teacher"]
     assert none["run_id"] is None
-    assert "there is none on digits yet" in none["sentence"]
+    assert "there is no teacher on digits yet" in none["sentence"]
     first = lab.submit(spec("first"))
     used = _preview(lab, spec("x", seeds=[5]))["teacher"]
     assert (used["run_id"], used["state"], used["differences"]) == (_teacher(first), "queued", [])
@@ -129,10 +129,10 @@ def test_the_preview_says_which_teacher_is_used_or_why_another_is_made(lab: Lab)
     assert "there is no resnet20 on digits yet" in other["sentence"]
     assert _preview(lab, spec("x", methods=["ce"]))["teacher"] is None
     lab.cancel_experiment("first")
-    assert f"run {_teacher(first)}, cancelled" in _preview(lab, spec("x"))["teacher"]["sentence"]
+    assert f"run {_teacher(first)}, was cancelled" in _preview(lab, spec("x"))["teacher"]["sentence"]
 
 
-def test_a_clones_preview_makes_nothing_and_its_draft_goes_on_with_the_same_teacher(lab: Lab) -> None:
+def test_clone_preview_creates_nothing_and_its_draft_keeps_the_teacher(lab: Lab) -> None:
     first = lab.submit(spec("first", methods=["dkd", ALIGN]))
     shown = _preview(lab, {"changes": {"training.epochs": 9}}, "first/clone/preview")
     assert shown["teacher"]["run_id"] == _teacher(first)
@@ -150,7 +150,7 @@ def test_a_clones_preview_makes_nothing_and_its_draft_goes_on_with_the_same_teac
     assert lab.admin.post(f"{EXPERIMENTS}/none/clone/preview", json={}).status_code == 404
 
 
-def test_a_pinned_teacher_is_the_same_row_as_one_that_follows(lab: Lab) -> None:
+def test_pinned_teacher_is_the_same_run_as_an_implicit_one(lab: Lab) -> None:
     lab.submit(spec("first"))
     draft = _preview(lab, {}, "first/clone/preview")["draft"] | {"name": "more seeds", "seeds": [7]}
     lab.submit(draft)
@@ -159,7 +159,7 @@ def test_a_pinned_teacher_is_the_same_row_as_one_that_follows(lab: Lab) -> None:
     assert answer.json()["experiments"] == ["first", "more seeds"]
 
 
-def test_a_run_is_repeated_with_the_teacher_that_it_had(lab: Lab) -> None:
+def test_repeated_run_uses_its_former_teacher(lab: Lab) -> None:
     first = lab.submit(spec("first"))
     student = next(run for run in first["runs"] if run["label"] == "dkd")
     repeat = lab.admin.get(f"/api/v1/exports/runs/{student['id']}").json()["repeat"]
@@ -167,31 +167,31 @@ def test_a_run_is_repeated_with_the_teacher_that_it_had(lab: Lab) -> None:
     assert _teacher(lab.submit(repeat)) == _teacher(first)
 
 
-def test_the_preview_of_a_sweep_counts_its_teachers(lab: Lab) -> None:
+def test_sweep_preview_counts_its_teachers(lab: Lab) -> None:
     experiment = {name: value for name, value in spec().items() if name != "name"}
     body = {"name": "s", "experiment": experiment, "grid": {"training.epochs": [3, 4, 5]}}
 
     def shown(**changes: Any) -> Json:
         answer = lab.admin.post(f"{SWEEPS}/preview", json=body | changes)
         assert answer.status_code == 200, answer.text
-        found: Json = answer.json()
-        return found
+        reply: Json = answer.json()
+        return reply
 
     one = shown()
     assert (one["teacher_count"], one["new_teachers"], len(one["teachers"])) == (1, 1, 1)
-    assert one["teachers"][0]["epochs"] == 2, "as the sweep's experiment has it"
+    assert one["teachers"][0]["epochs"] == 2, "as in the sweep's experiment"
     assert not any(item["path"] == "teacher.training" for item in one["warnings"])
     each = shown(experiment=experiment | {"training": {}})
     assert (each["teacher_count"], each["new_teachers"]) == (3, 3)
-    (said,) = [item["message"] for item in each["warnings"] if item["path"] == "teacher.training"]
-    assert "3 different trainings of theirs make 3 teachers" in said
+    (warning,) = [item["message"] for item in each["warnings"] if item["path"] == "teacher.training"]
+    assert "3 different trainings need 3 teachers" in warning
     lab.submit(spec("first"))
     assert shown()["new_teachers"] == 0
     made = lab.admin.post(SWEEPS, json=body).json()
     assert made["runs"] == 1 + 3 * 2
 
 
-def test_a_clone_of_a_sweeps_experiment_is_named_by_what_it_is(lab: Lab) -> None:
+def test_clone_of_a_sweeps_experiment_is_named_by_its_values(lab: Lab) -> None:
     experiment = {name: value for name, value in spec().items() if name != "name"}
     body = {"name": "s", "experiment": experiment, "grid": {"training.epochs": [3], "teacher.seed": [1]}}
     lab.admin.post(SWEEPS, json=body)
@@ -200,15 +200,13 @@ def test_a_clone_of_a_sweeps_experiment_is_named_by_what_it_is(lab: Lab) -> None
     assert _clone(lab, "s epochs=3, seed=1", seeds=[4])["name"] == "s epochs=3, seed=1 (2)"
 
 
-def test_a_clone_has_the_tags_of_today(lab: Lab) -> None:
+def test_clone_has_the_current_tags(lab: Lab) -> None:
     lab.submit(spec("first", tags=["draft"]))
     lab.admin.patch(f"{EXPERIMENTS}/first", json={"tags": ["paper"]})
     assert _clone(lab, "first")["tags"] == ["paper"]
 
 
-def test_a_wrong_label_of_an_old_experiment_is_told_wherever_it_names_results(
-    database: Database, api: TestClient
-) -> None:
+def test_wrong_label_of_an_old_experiment_is_a_warning_everywhere(database: Database, api: TestClient) -> None:
     key = rows.experiment(database, name="old", methods=["dkd", ALIGN], seeds=[0, 1])
     for (label, seed), run_id in rows.run_ids(database, key).items():
         rows.succeed(database, run_id, [50, 60, 70, 80.0 + seed + (label == "dkd")])
@@ -220,13 +218,13 @@ def test_a_wrong_label_of_an_old_experiment_is_told_wherever_it_names_results(
         for run in session.scalars(select(models.Run).where(models.Run.method == "dkd_align")):
             run.spec = {**run.spec, "method": {**log, "params": params}}
             run_id = run.id
-    said = "the label 'dkd_align (sample)' is the automatic name of another method or reduction; this one is "
+    message = "the label 'dkd_align (sample)' is the automatic name of another method or reduction; this one is "
     for path in ("comparisons", "comparisons/overview", "comparisons/claims", "comparisons/table"):
-        found = api.get(f"/api/v1/{path}", params={"experiment": "old"}).json()
-        assert any(said in note for note in found["notes"]), path
+        reply = api.get(f"/api/v1/{path}", params={"experiment": "old"}).json()
+        assert any(message in note for note in reply["notes"]), path
     latex = api.get("/api/v1/comparisons/table", params={"experiment": "old", "format": "latex"}).text
     assert "is the automatic name of another method" in latex
     shown = api.get(f"{EXPERIMENTS}/old").json()
-    assert any(item["path"] == "methods.1.label" and said in item["message"] for item in shown["warnings"])
+    assert any(item["path"] == "methods.1.label" and message in item["message"] for item in shown["warnings"])
     (warning,) = api.get(f"/api/v1/runs/{run_id}").json()["warnings"]
-    assert said in warning["message"]
+    assert message in warning["message"]

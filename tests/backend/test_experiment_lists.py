@@ -1,4 +1,4 @@
-"""Filters, sorting and pages; clone, tags, notes, archive; and deletion with everything that was there."""
+"""Filters, sorting and pages of lists; cloning, tags, notes and archiving; deletion."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def labels(lab: Lab, **query: Any) -> set[tuple[str, str]]:
     return {(run["experiment"], run["label"]) for run in answer.json()["items"]}
 
 
-def test_runs_and_experiments_are_kept_by_what_they_are(lab: Lab) -> None:
+def test_filters_of_runs_and_experiments(lab: Lab) -> None:
     lab.submit(spec("one", tags=["paper", "old"], student={"model": "resnet8"}))
     lab.submit(spec("two", tags=["paper"], methods=["kd"], dataset={"name": "synthetic", "params": {"num_classes": 4}}))
     lab.submit(plain("three"))
@@ -53,7 +53,7 @@ def test_runs_and_experiments_are_kept_by_what_they_are(lab: Lab) -> None:
     assert labels(lab, state="cancelled", method="ce") == {("three", "ce")}
 
 
-def test_time_may_be_asked_for_with_and_without_a_zone(lab: Lab) -> None:
+def test_time_filters_accept_times_with_and_without_a_zone(lab: Lab) -> None:
     lab.submit(plain("one"))
     now = datetime.now(UTC)
     early, late = now - timedelta(hours=1), now + timedelta(hours=1)
@@ -74,42 +74,42 @@ def test_time_may_be_asked_for_with_and_without_a_zone(lab: Lab) -> None:
         (f"{RUNS}?cursor=bm9uZQ", "cursor"),
     ],
 )
-def test_a_filter_that_cannot_be_is_refused_by_its_name(lab: Lab, url: str, field: str) -> None:
+def test_invalid_filter_is_refused_with_its_name(lab: Lab, url: str, field: str) -> None:
     answer = lab.admin.get(url)
     assert answer.status_code == 422
     assert [error["path"] for error in answer.json()["errors"]] == [field]
 
 
 @pytest.mark.parametrize("sort", ["created", "-created", "started", "-ended", "priority", "-top1", "top1"])
-def test_every_order_pages_through_all_runs_once_while_others_come(lab: Lab, database: Database, sort: str) -> None:
+def test_pages_of_every_order_contain_each_run_once_during_insertions(lab: Lab, database: Database, sort: str) -> None:
     first = lab.submit(plain("first", runs=3, priority=2))
     second = lab.submit(plain("second", runs=3, priority=1))
     known = [run["id"] for run in (*first["runs"], *second["runs"])]
     rows.succeed(database, known[0], [70.0])
     rows.succeed(database, known[4], [90.0])
-    found: list[Json] = []
+    items: list[Json] = []
     cursor: str | None = None
     while True:
         answer = lab.admin.get(RUNS, params={"sort": sort, "limit": 2} | ({"cursor": cursor} if cursor else {}))
         assert answer.status_code == 200, answer.text
-        found += answer.json()["items"]
+        items += answer.json()["items"]
         cursor = answer.json()["next_cursor"]
         if cursor is None:
             break
-        if len(found) == 2:
+        if len(items) == 2:
             lab.submit(plain("meanwhile"))
-    seen = [run["id"] for run in found if run["id"] in known]
-    assert sorted(seen) == sorted(known), "each once, though one came in between"
+    seen = [run["id"] for run in items if run["id"] in known]
+    assert sorted(seen) == sorted(known), "each once, despite an insertion in between"
     if sort == "-top1":
         assert seen[:2] == [known[4], known[0]]
     if sort == "priority":
-        assert [run["priority"] for run in found if run["id"] in known] == [1, 1, 1, 2, 2, 2]
+        assert [run["priority"] for run in items if run["id"] in known] == [1, 1, 1, 2, 2, 2]
     other = lab.admin.get(RUNS, params={"limit": 2, "sort": sort}).json()["next_cursor"]
     wrong = "created" if sort != "created" else "-created"
     assert lab.admin.get(RUNS, params={"sort": wrong, "cursor": other}).status_code == 422
 
 
-def test_tags_and_notes_are_changed_and_the_spec_stays(lab: Lab) -> None:
+def test_tags_and_notes_change_without_the_spec(lab: Lab) -> None:
     made = lab.submit(plain("one", tags=["a"], notes="first"))
     answer = lab.admin.patch(f"{EXPERIMENTS}/one", json={"tags": ["c", "b", "c"]})
     assert (answer.json()["tags"], answer.json()["notes"]) == (["b", "c"], "first")
@@ -121,7 +121,7 @@ def test_tags_and_notes_are_changed_and_the_spec_stays(lab: Lab) -> None:
         assert [error["path"] for error in answer.json()["errors"]] == [path]
 
 
-def test_an_archived_experiment_is_left_out_of_lists_until_it_is_asked_for(lab: Lab) -> None:
+def test_archived_experiments_are_listed_only_on_request(lab: Lab) -> None:
     lab.submit(plain("kept"))
     lab.submit(plain("put/away"))
     for _ in range(2):
@@ -136,7 +136,7 @@ def test_an_archived_experiment_is_left_out_of_lists_until_it_is_asked_for(lab: 
     assert names(lab) == ["put/away", "kept"]
 
 
-def test_a_clone_has_changed_fields_and_shares_the_teacher(lab: Lab) -> None:
+def test_clone_has_changed_fields_and_shares_the_teacher(lab: Lab) -> None:
     first = lab.submit(spec("first", notes="why"))
     answer = lab.admin.post(
         f"{EXPERIMENTS}/first/clone", json={"changes": {"seeds": "5..6", "methods.0.params.beta": 3}}
@@ -162,7 +162,7 @@ def test_a_clone_has_changed_fields_and_shares_the_teacher(lab: Lab) -> None:
         ({"names": "x"}, "names"),
     ],
 )
-def test_a_clone_that_cannot_be_is_refused_with_its_path(lab: Lab, body: Json, path: str) -> None:
+def test_invalid_clone_is_refused_with_its_path(lab: Lab, body: Json, path: str) -> None:
     lab.submit(spec("first"))
     answer = lab.admin.post(f"{EXPERIMENTS}/first/clone", json=body)
     assert answer.status_code == 422
@@ -170,7 +170,7 @@ def test_a_clone_that_cannot_be_is_refused_with_its_path(lab: Lab, body: Json, p
     assert len(lab.experiments()) == 1
 
 
-def test_an_experiment_is_deleted_with_all_it_left(lab: Lab, database: Database, settings: Settings) -> None:
+def test_experiment_is_deleted_with_runs_and_files(lab: Lab, database: Database, settings: Settings) -> None:
     lab.register()
     made = lab.submit(plain("one", tags=["a"]))
     claim = lab.claim()
@@ -178,7 +178,7 @@ def test_an_experiment_is_deleted_with_all_it_left(lab: Lab, database: Database,
     folder = Path(settings.artifacts, claim["folder"])
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(b"x")
-    assert lab.admin.delete(f"{EXPERIMENTS}/one").status_code == 409, "it is being trained"
+    assert lab.admin.delete(f"{EXPERIMENTS}/one").status_code == 409, "it is running"
     lab.succeed(claim)
     assert lab.admin.delete(f"{EXPERIMENTS}/one").status_code == 204
     assert lab.admin.delete(f"{EXPERIMENTS}/one").status_code == 404
@@ -189,18 +189,18 @@ def test_an_experiment_is_deleted_with_all_it_left(lab: Lab, database: Database,
     assert not folder.parent.exists()
 
 
-def test_a_teacher_that_another_experiment_uses_stays(lab: Lab) -> None:
+def test_deletion_keeps_a_teacher_of_another_experiment(lab: Lab) -> None:
     lab.register()
     first, second = lab.submit(spec("first")), lab.submit(spec("second"))
     teacher = first["runs"][0]["id"]
     lab.cancel_experiment("first")
-    assert lab.admin.delete(f"{EXPERIMENTS}/first").status_code == 204, "the teacher lives, but is not its own"
-    kept = lab.run(teacher)
-    assert (kept["experiment"], kept["experiments"]) == ("second", [second["id"]])
+    assert lab.admin.delete(f"{EXPERIMENTS}/first").status_code == 204, "the unfinished teacher is shared"
+    remaining = lab.run(teacher)
+    assert (remaining["experiment"], remaining["experiments"]) == ("second", [second["id"]])
     lab.succeed(lab.claim())
     answer = lab.admin.delete(f"{RUNS}/{teacher}")
     assert answer.status_code == 409
-    assert "in use" in answer.json()["detail"]
+    assert "students use this teacher" in answer.json()["detail"]
     lab.cancel_experiment("second")
     student = second["runs"][1]["id"]
     assert lab.admin.delete(f"{RUNS}/{student}").status_code == 204
@@ -209,13 +209,13 @@ def test_a_teacher_that_another_experiment_uses_stays(lab: Lab) -> None:
     assert lab.admin.get(f"{RUNS}/{teacher}").status_code == 404
 
 
-def test_a_run_that_lives_is_not_deleted(lab: Lab) -> None:
+def test_unfinished_run_is_not_deleted(lab: Lab) -> None:
     made = lab.submit(plain())
     assert lab.admin.delete(f"{RUNS}/{made['runs'][0]['id']}").status_code == 409
     assert lab.admin.delete(f"{RUNS}/none").status_code == 404
 
 
-def test_a_list_says_how_many_there_are_where_it_is_asked(lab: Lab) -> None:
+def test_list_returns_the_total_on_request(lab: Lab) -> None:
     made = [lab.submit(plain(name, runs=2)) for name in ("one", "two")]
     page = lab.admin.get(RUNS, params={"limit": 3, "count": True}).json()
     assert (len(page["items"]), page["total"]) == (3, 4)
@@ -227,11 +227,11 @@ def test_a_list_says_how_many_there_are_where_it_is_asked(lab: Lab) -> None:
     lab.admin.post(f"{EXPERIMENTS}/one/archive")
     assert lab.admin.get(RUNS, params={"count": True}).json()["total"] == 2
     wanted = [made[1]["runs"][1]["id"], made[0]["runs"][0]["id"], "of nothing"]
-    kept = lab.admin.get(RUNS, params={"id": wanted, "archived": "include"}).json()
-    assert [run["id"] for run in kept["items"]] == wanted[:2]
+    remaining = lab.admin.get(RUNS, params={"id": wanted, "archived": "include"}).json()
+    assert [run["id"] for run in remaining["items"]] == wanted[:2]
 
 
-def test_what_is_not_seen_is_refused_in_tags_and_notes(lab: Lab) -> None:
+def test_invisible_characters_are_refused_in_tags_and_notes(lab: Lab) -> None:
     lab.submit(plain())
     for change, path in (({"tags": ["a", "b\u200b"]}, "tags.1"), ({"notes": "red\x1b[31m"}, "notes")):
         answer = lab.admin.patch("/api/v1/experiments/plain", json=change)
@@ -240,7 +240,7 @@ def test_what_is_not_seen_is_refused_in_tags_and_notes(lab: Lab) -> None:
     assert lab.admin.patch("/api/v1/experiments/plain", json={"notes": "two\nlines"}).status_code == 200
 
 
-def test_tags_that_several_add_at_once_are_all_kept(lab: Lab) -> None:
+def test_concurrently_added_tags_are_all_stored(lab: Lab) -> None:
     lab.submit(plain(tags=["old"]))
     address = "/api/v1/experiments/plain"
     answers = concurrently(

@@ -1,4 +1,4 @@
-"""A worker whose artifact store is a bucket: against a real server of S3's protocol."""
+"""A worker whose artifact store is a bucket, against a real S3 server."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from core.protocol.worker import ArtifactRef
 from tests.waiting import until
 from tests.worker.conftest import Rig
 from tests.worker.fake import RUN, FakeBackend
-from worker.artifact_transfer import Transfer
-from worker.training_monitor import Limits
+from worker.artifact_transfer import ArtifactTransfer
+from worker.training_monitor import TimeLimits
 
 FOLDER = "runs/run-1/attempt-1"
 DIGEST = hashlib.sha256(b"weights").hexdigest()
 
 
 class Flaky(ObjectStore):
-    """A store that refuses to be written, as often as it is told to."""
+    """A store that refuses the next ``refusals`` writes."""
 
     refusals = 0
     puts = 0
@@ -45,8 +45,8 @@ def bucket() -> Iterator[str]:
     from tests import services
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with services.s3() as found:
-        yield found
+    with services.s3() as url:
+        yield url
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def store(bucket: str, request: pytest.FixtureRequest) -> Flaky:
 
 @pytest.fixture
 def make(make_rig: Callable[..., Rig], store: Flaky, tmp_path: Path) -> Callable[..., Rig]:
-    return lambda **more: make_rig(transfer=Transfer(store, tmp_path / "artifacts"), **more)
+    return lambda **more: make_rig(transfer=ArtifactTransfer(store, tmp_path / "artifacts"), **more)
 
 
 def put(store: ObjectStore, folder: str, name: str, content: bytes, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def student(backend: FakeBackend, **more: Any) -> None:
     backend.add(spec=spec, teacher_spec=RUN, **more)
 
 
-def test_what_a_run_leaves_is_in_the_store_before_it_has_succeeded(
+def test_files_are_in_the_store_before_success_is_reported(
     make: Callable[..., Rig], store: Flaky, tmp_path: Path
 ) -> None:
     rig = make()
@@ -84,10 +84,10 @@ def test_what_a_run_leaves_is_in_the_store_before_it_has_succeeded(
     assert store.fetch(f"{FOLDER}/events.jsonl", tmp_path / "journal")
     assert [record.event.type for record in read_journal(tmp_path / "journal")][-1] == "finished"
     rig.idle()
-    assert [path.name for path in rig.folder().iterdir()] == ["weights.safetensors"], "for the teacher's students"
+    assert [path.name for path in rig.folder().iterdir()] == ["weights.safetensors"], "kept for the teacher's students"
 
 
-def test_a_store_that_cannot_be_written_shows_before_the_training(make: Callable[..., Rig], store: Flaky) -> None:
+def test_unwritable_store_is_detected_before_the_training(make: Callable[..., Rig], store: Flaky) -> None:
     store.refusals = 1
     backend = make().run("succeed")
     outcome = backend.outcome()
@@ -98,7 +98,7 @@ def test_a_store_that_cannot_be_written_shows_before_the_training(make: Callable
     assert until(lambda: any("the bucket is away" in text for beat in backend.heartbeats for text in beat.problems))
 
 
-def test_a_store_that_is_away_for_a_moment_costs_nothing(make: Callable[..., Rig], store: Flaky) -> None:
+def test_short_outage_of_the_store_is_retried(make: Callable[..., Rig], store: Flaky) -> None:
     rig = make()
     plain, refused = store.put, threading.Event()
 
@@ -115,8 +115,8 @@ def test_a_store_that_is_away_for_a_moment_costs_nothing(make: Callable[..., Rig
     assert "weights.safetensors" in store.manifest(FOLDER)
 
 
-def test_a_trained_run_that_cannot_be_stored_goes_back_to_the_queue(make: Callable[..., Rig], store: Flaky) -> None:
-    rig = make(limits=Limits(grace=20.0, margin=5.0, linger=1.0, report=1.0, store=1.0))
+def test_trained_run_whose_files_cannot_be_stored_is_requeued(make: Callable[..., Rig], store: Flaky) -> None:
+    rig = make(limits=TimeLimits(grace=20.0, margin=5.0, linger=1.0, report=1.0, store=1.0))
     plain = store.put
 
     def put(path: Path, key: str) -> None:
@@ -130,51 +130,49 @@ def test_a_trained_run_that_cannot_be_stored_goes_back_to_the_queue(make: Callab
     assert outcome.outcome == "interrupted"
     assert "the bucket is full" in outcome.reason
     assert "weights.safetensors" not in store.manifest(FOLDER)
-    assert (rig.folder() / "weights.safetensors").exists(), "a person may still save it"
+    assert (rig.folder() / "weights.safetensors").exists(), "a person can still save it"
 
 
-def test_a_checkpoint_is_reported_once_another_machine_can_have_it(
-    make: Callable[..., Rig], store: Flaky, tmp_path: Path
-) -> None:
-    rig = make(limits=Limits(grace=20.0, margin=5.0, linger=1.0, report=30.0))
+def test_checkpoint_is_reported_after_its_upload(make: Callable[..., Rig], store: Flaky, tmp_path: Path) -> None:
+    rig = make(limits=TimeLimits(grace=20.0, margin=5.0, linger=1.0, report=30.0))
     rig.behaviour = "train"
     rig.backend.add()
     rig.start()
     rig.ready()
-    rig.supervisor.leave()
+    rig.supervisor.begin_shutdown()
     until(lambda: rig.backend.outcomes, "an outcome")
     outcome = rig.backend.outcome()
     assert outcome
     assert outcome.outcome == "interrupted"
     events = [record.event for record in rig.backend.records["run-1", 1]]
-    kept = [event for event in events if isinstance(event, Checkpointed)]
-    assert len(kept) == 1
-    assert kept[0].path in store.manifest(FOLDER)
+    checkpoints = [event for event in events if isinstance(event, Checkpointed)]
+    assert len(checkpoints) == 1
+    assert checkpoints[0].path in store.manifest(FOLDER)
     assert rig.backend.seqs() == list(range(1, len(events) + 1))
 
-    # Another machine: nothing of the first one's disk.
+    # Another machine has none of the first one's files.
     second = tmp_path / "elsewhere"
-    claim = FakeBackend().add(attempt=2, checkpoint=ArtifactRef(path=f"{FOLDER}/{kept[0].path}"))
-    Transfer(store, second).fetch(claim)
-    assert next(iter(read_journal(second / FOLDER / kept[0].path))).event.type == "started"
+    claim = FakeBackend().add(attempt=2, checkpoint=ArtifactRef(path=f"{FOLDER}/{checkpoints[0].path}"))
+    ArtifactTransfer(store, second).fetch_inputs(claim)
+    assert next(iter(read_journal(second / FOLDER / checkpoints[0].path))).event.type == "started"
 
 
-def test_a_checkpoint_that_cannot_be_stored_is_a_warning(make: Callable[..., Rig], store: Flaky) -> None:
-    rig = make(limits=Limits(grace=20.0, margin=5.0, linger=1.0, report=30.0))
+def test_failed_checkpoint_upload_is_a_warning(make: Callable[..., Rig], store: Flaky) -> None:
+    rig = make(limits=TimeLimits(grace=20.0, margin=5.0, linger=1.0, report=30.0))
     rig.behaviour = "train"
     rig.backend.add()
     rig.start()
     rig.ready()
     store.refusals = 1
-    rig.supervisor.leave()
+    rig.supervisor.begin_shutdown()
     until(lambda: rig.backend.outcomes, "an outcome")
     assert "checkpoint" not in rig.backend.types()
     lines = [record.event.message for record in rig.backend.records["run-1", 1] if record.event.type == "log"]
-    assert "on this worker alone" in lines[-1]
+    assert "exists only on this worker" in lines[-1]
     assert rig.backend.seqs() == list(range(1, len(rig.backend.seqs()) + 1)), "no gap"
 
 
-def test_a_teacher_is_fetched_and_checked(make: Callable[..., Rig], store: Flaky, tmp_path: Path) -> None:
+def test_teacher_is_fetched_and_verified(make: Callable[..., Rig], store: Flaky, tmp_path: Path) -> None:
     put(store, "runs/t1/attempt-3", "weights.safetensors", b"weights", tmp_path)
     rig = make()
     student(rig.backend, teacher=ArtifactRef(path="runs/t1/attempt-3/weights.safetensors", sha256=DIGEST))
@@ -185,10 +183,10 @@ def test_a_teacher_is_fetched_and_checked(make: Callable[..., Rig], store: Flaky
     assert outcome.outcome == "succeeded"
     assert (tmp_path / "artifacts/runs/t1/attempt-3/weights.safetensors").read_bytes() == b"weights"
     rig.idle()
-    assert not rig.folder().exists(), "a student's files are in the store, and not on the disk any more"
+    assert not rig.folder().exists(), "a student's files are only in the store"
 
 
-def test_a_planted_teacher_is_refused(make: Callable[..., Rig], store: Flaky, tmp_path: Path) -> None:
+def test_replaced_teacher_is_refused(make: Callable[..., Rig], store: Flaky, tmp_path: Path) -> None:
     put(store, "runs/t1/attempt-3", "weights.safetensors", b"planted", tmp_path)
     rig = make()
     student(rig.backend, teacher=ArtifactRef(path="runs/t1/attempt-3/weights.safetensors", sha256=DIGEST))
@@ -197,44 +195,42 @@ def test_a_planted_teacher_is_refused(make: Callable[..., Rig], store: Flaky, tm
     outcome = rig.backend.outcome()
     assert outcome
     assert outcome.outcome == "failed"
-    assert "have changed since they were reported" in outcome.reason
+    assert "has changed since it was reported" in outcome.reason
 
 
-def test_uploaded_weights_are_fetched_by_their_content(store: Flaky, tmp_path: Path) -> None:
+def test_uploaded_weights_are_fetched_by_their_hash(store: Flaky, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    spec = RUN.model_copy(deep=True)
-    source = type("Source", (), {"source": f"upload:{DIGEST}"})()
-    claim = FakeBackend().add(spec=spec.model_copy(update={"weights": source}))
-    Transfer(store, root).fetch(claim)
-    assert not list(root.rglob("*.safetensors")), "there is none; the training says what to do"
+    claim = FakeBackend().add(weights_source=f"upload:{DIGEST}")
+    ArtifactTransfer(store, root).fetch_inputs(claim)
+    assert not list(root.rglob("*.safetensors")), "the store has none; the training reports that"
     sent = tmp_path / "sent"
     sent.write_bytes(b"weights")
     store.put(sent, f"uploads/{DIGEST}.safetensors")
-    Transfer(store, root).fetch(claim)
+    ArtifactTransfer(store, root).fetch_inputs(claim)
     assert (root / f"uploads/{DIGEST}.safetensors").read_bytes() == b"weights"
     sent.write_bytes(b"planted")
     store.put(sent, f"uploads/{DIGEST}.safetensors")
     with pytest.raises(StoreError, match="is not the file"):
-        Transfer(store, tmp_path / "other").fetch(claim)
+        ArtifactTransfer(store, tmp_path / "other").fetch_inputs(claim)
 
 
-def test_a_path_that_leads_out_is_not_fetched(store: Flaky, tmp_path: Path) -> None:
+def test_path_outside_the_root_is_not_fetched(store: Flaky, tmp_path: Path) -> None:
     put(store, "runs/t1/attempt-3", "weights.safetensors", b"weights", tmp_path)
     root = tmp_path / "root"
     claim = FakeBackend().add(checkpoint=ArtifactRef(path="../../outside"))
-    Transfer(store, root).fetch(claim)
+    ArtifactTransfer(store, root).fetch_inputs(claim)
     assert not (tmp_path.parent / "outside").exists()
 
 
-def test_what_nobody_has_used_for_days_makes_room(store: Flaky, tmp_path: Path) -> None:
+def test_unused_files_are_deleted_after_days(store: Flaky, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    old, fresh, own = root / "runs/old", root / "runs/fresh", root / "runs/run-1"
-    for folder in (old, fresh, own):
+    old, fresh, current = root / "runs/old", root / "runs/fresh", root / "runs/run-1"
+    for folder in (old, fresh, current):
         (folder / "attempt-1").mkdir(parents=True)
         (folder / "attempt-1" / "weights.safetensors").write_bytes(b"weights")
     long_ago = time.time() - 10 * 86_400
-    for folder in (old, own):
+    for folder in (old, current):
         for path in (folder, *folder.rglob("*")):
             os.utime(path, (long_ago, long_ago))
-    Transfer(store, root).fetch(FakeBackend().add())
+    ArtifactTransfer(store, root).fetch_inputs(FakeBackend().add())
     assert sorted(path.name for path in (root / "runs").iterdir()) == ["fresh", "run-1"]

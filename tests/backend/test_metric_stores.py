@@ -1,4 +1,4 @@
-"""Metrics and logs: what is taken in is read back, whole, reduced, and as news."""
+"""Metrics and logs: inserted, read completely, reduced and incrementally."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _read(
 ) -> MetricsReply:
     with database.read() as session:
         run = session.get_one(models.Run, run_id)
-        return point_store.reply(session, run, names, since, max_points)
+        return point_store.metrics_reply(session, run, names, since, max_points)
 
 
 def _points(reply: MetricsReply) -> dict[str, dict[int, float]]:
@@ -30,16 +30,16 @@ def _points(reply: MetricsReply) -> dict[str, dict[int, float]]:
 
 def _latest(database: Database, run_id: str) -> dict[str, tuple[int, float]]:
     with database.read() as session:
-        found = session.query(models.MetricLatest, models.MetricName).join(
+        latest_rows = session.query(models.MetricLatest, models.MetricName).join(
             models.MetricName, models.MetricName.id == models.MetricLatest.name_id
         )
         return {
             name.name: (latest.step, point_store.decode(latest.value, latest.kind))
-            for latest, name in found.filter(models.MetricLatest.run_id == run_id)
+            for latest, name in latest_rows.filter(models.MetricLatest.run_id == run_id)
         }
 
 
-def test_what_is_taken_in_is_read_back(database: Database) -> None:
+def test_inserted_points_are_read_back(database: Database) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, metrics(10, train__loss=2.0, lr=0.1), metrics(20, 2, train__loss=1.0))
     reply = _read(database, run_id)
@@ -51,19 +51,19 @@ def test_what_is_taken_in_is_read_back(database: Database) -> None:
     assert _latest(database, run_id) == {"lr": (10, 0.1), "train/loss": (20, 1.0)}
 
 
-def test_what_is_not_finite_survives(database: Database, api: TestClient) -> None:
+def test_nonfinite_values_are_stored(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
     rows.take(
         database, run_id, metrics(1, a=math.nan, b=math.inf, c=-math.inf), metrics(2, 2, a=1.0, b=math.nan, c=0.0)
     )
-    found = {series["name"]: series["value"] for series in api.get(f"/api/v1/runs/{run_id}/metrics").json()["series"]}
-    assert found == {"a": ["NaN", 1.0], "b": ["Infinity", "NaN"], "c": ["-Infinity", 0.0]}
+    values = {series["name"]: series["value"] for series in api.get(f"/api/v1/runs/{run_id}/metrics").json()["series"]}
+    assert values == {"a": ["NaN", 1.0], "b": ["Infinity", "NaN"], "c": ["-Infinity", 0.0]}
     reply = MetricsReply.model_validate(api.get(f"/api/v1/runs/{run_id}/metrics").json())
     assert math.isnan(reply.series[0].value[0])
     assert math.isnan(_latest(database, run_id)["b"][1])
 
 
-def test_sending_twice_changes_nothing_and_is_no_news(database: Database) -> None:
+def test_repeated_points_change_nothing(database: Database) -> None:
     run_id = rows.one_run(database)
     batch = (metrics(1, x=1.0, y=math.nan), metrics(2, 2, x=2.0))
     rows.take(database, run_id, *batch)
@@ -75,10 +75,10 @@ def test_sending_twice_changes_nothing_and_is_no_news(database: Database) -> Non
     assert str(_points(_read(database, run_id))) == str(_points(before))
 
 
-def test_a_changed_point_replaces_the_old_one_and_is_news(database: Database) -> None:
+def test_changed_point_replaces_the_old_one_and_is_sent_again(database: Database) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, metrics(1, x=1.0), metrics(2, 2, x=2.0))
-    rows.take(database, run_id, metrics(2, 3, x=5.0), metrics(2, 4, x=6.0))  # in one batch, the later one
+    rows.take(database, run_id, metrics(2, 3, x=5.0), metrics(2, 4, x=6.0))  # of duplicates in a batch the later one
     assert _points(_read(database, run_id, since=1)) == {"x": {2: 6.0}}
     assert _points(_read(database, run_id)) == {"x": {1: 1.0, 2: 6.0}}
     assert _latest(database, run_id) == {"x": (2, 6.0)}
@@ -95,14 +95,14 @@ def test_late_points_are_not_missed(database: Database) -> None:
     assert _read(database, run_id, since=news.cursor).series == []
 
 
-def test_batches_without_metrics_are_not_counted(database: Database) -> None:
+def test_batches_without_metrics_do_not_increment_ingest(database: Database) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, rows.log("hello"))
     rows.take(database, run_id)
     assert _read(database, run_id).cursor == 0
 
 
-def test_runs_do_not_see_each_other(database: Database) -> None:
+def test_runs_have_separate_points(database: Database) -> None:
     ids = list(rows.run_ids(database, rows.experiment(database)).values())
     rows.take(database, ids[0], metrics(1, x=1.0))
     rows.take(database, ids[1], metrics(1, x=2.0), metrics(2, 2, z=3.0))
@@ -133,7 +133,7 @@ def test_buckets_agree_with_numpy(database: Database, max_points: int) -> None:
         assert series.high[index] == values[inside].max()
 
 
-def test_each_series_is_reduced_only_as_far_as_it_needs(database: Database) -> None:
+def test_each_series_has_its_own_resolution(database: Database) -> None:
     run_id = rows.one_run(database)
     records = [metrics(step, fast=1.0, **({"slow": 1.0} if step % 100 == 0 else {})) for step in range(1, 1001)]
     rows.take(database, run_id, *records)
@@ -143,7 +143,7 @@ def test_each_series_is_reduced_only_as_far_as_it_needs(database: Database) -> N
     assert slow.step == list(range(100, 1001, 100))
 
 
-def test_news_are_bounded_too(database: Database) -> None:
+def test_incremental_reads_are_limited_too(database: Database) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, metrics(1, x=0.0))
     rows.take(database, run_id, *(metrics(step, x=float(step)) for step in range(1000, 2000)))
@@ -174,11 +174,11 @@ def _bucket(database: Database, *values: float) -> tuple[float, float, float]:
         ([math.nan, math.inf], "(nan, inf, inf)"),
     ],
 )
-def test_a_bucket_does_not_hide_what_is_not_finite(database: Database, values: list[float], expected: str) -> None:
+def test_bucket_shows_nonfinite_values(database: Database, values: list[float], expected: str) -> None:
     assert str(_bucket(database, *values)) == expected
 
 
-def test_names_that_postgresql_cannot_hold(database: Database) -> None:
+def test_names_that_postgresql_cannot_store(database: Database) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, metrics(1, **{"a\0b": 1.0}), rows.log("x\0y", 2))
     assert _points(_read(database, run_id)) == {"a\\x00b": {1: 1.0}}
@@ -194,7 +194,7 @@ def test_names_that_postgresql_cannot_hold(database: Database) -> None:
         ({"name": "nope"}, "name"),
     ],
 )
-def test_bad_queries_are_refused_with_their_path(
+def test_invalid_queries_are_refused_with_their_path(
     database: Database, api: TestClient, query: dict[str, Any], path: str
 ) -> None:
     answer = api.get(f"/api/v1/runs/{rows.one_run(database)}/metrics", params=query)
@@ -203,7 +203,7 @@ def test_bad_queries_are_refused_with_their_path(
     assert answer.json()["errors"][0]["path"].endswith(path)
 
 
-def test_of_an_unknown_run(api: TestClient) -> None:
+def test_metrics_of_an_unknown_run_are_404(api: TestClient) -> None:
     for part in ("metrics", "logs", "events"):
         for run_id in ("nosuchrun", "no%00such"):
             answer = api.get(f"/api/v1/runs/{run_id}/{part}")
@@ -211,7 +211,7 @@ def test_of_an_unknown_run(api: TestClient) -> None:
             assert answer.json()["detail"].startswith("there is no run 'no")
 
 
-def test_a_name_that_no_metric_can_have(database: Database, api: TestClient) -> None:
+def test_metric_name_with_invalid_characters(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, metrics(1, x=1.0))
     assert api.get(f"/api/v1/runs/{run_id}/metrics?names=y&names=x").json()["series"][0]["name"] == "x"
@@ -219,15 +219,15 @@ def test_a_name_that_no_metric_can_have(database: Database, api: TestClient) -> 
 
 
 def _lines(api: TestClient, run_id: str, **query: int) -> list[tuple[int, int, str]]:
-    found = api.get(f"/api/v1/runs/{run_id}/logs", params=query).json()["lines"]
-    return [(line["number"], line["attempt"], line["message"]) for line in found]
+    lines = api.get(f"/api/v1/runs/{run_id}/logs", params=query).json()["lines"]
+    return [(line["number"], line["attempt"], line["message"]) for line in lines]
 
 
-def test_logs_are_numbered_over_attempts(database: Database, api: TestClient) -> None:
+def test_log_lines_are_numbered_over_attempts(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, rows.log("a", 1, 1.0), metrics(1, 2, x=1.0), rows.log("b", 3, 2.0))
     rows.take(database, run_id, rows.log("c", 4, 3.0))
-    # The second attempt goes on from a checkpoint behind "b": it repeats its journal up to there.
+    # The second attempt resumes from a checkpoint after "b" and repeats the journal up to it.
     rows.take(database, run_id, rows.log("a", 1, 1.0), rows.log("b", 3, 2.0), rows.log("d", 4, 9.0), attempt=2)
     assert _lines(api, run_id) == [(1, 1, "a"), (2, 1, "b"), (3, 1, "c"), (4, 2, "d")]
     assert _lines(api, run_id, after=2) == [(3, 1, "c"), (4, 2, "d")]
@@ -237,13 +237,13 @@ def test_logs_are_numbered_over_attempts(database: Database, api: TestClient) ->
     assert _lines(api, run_id, after=4) == []
 
 
-def test_one_attempt_may_say_the_same_twice(database: Database, api: TestClient) -> None:
+def test_one_attempt_may_log_the_same_line_twice(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, rows.log("again", 1, 5.0), rows.log("again", 2, 5.0))
     assert [message for _, _, message in _lines(api, run_id)] == ["again", "again"]
 
 
-def test_log_lines_carry_their_time_and_level(database: Database, api: TestClient) -> None:
+def test_log_lines_have_time_and_level(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, rows.log("x" * 30_000, 1, 1_700_000_000.25), rows.log("y", 2, 1e300))
     first, second = api.get(f"/api/v1/runs/{run_id}/logs").json()["lines"]

@@ -1,4 +1,4 @@
-"""Deleting something while others make the same again: what is entered is there, and what refers to it finds it."""
+"""Concurrent deletion and creation: stored rows have their files, and references have their targets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.backend.test_files import UPLOADS, safetensors
 ROUNDS = 60
 
 
-def test_an_upload_that_is_listed_has_its_file(lab: Lab, settings: Settings) -> None:
+def test_listed_upload_has_its_file(lab: Lab, settings: Settings) -> None:
     content = safetensors()
 
     def work(own: Lab, index: int) -> None:
@@ -41,18 +41,18 @@ def test_an_upload_that_is_listed_has_its_file(lab: Lab, settings: Settings) -> 
 def _files_are_there(lab: Lab, settings: Settings, *, alone: bool = False) -> None:
     for item in lab.admin.get(UPLOADS).json()["items"]:
         there = Path(settings.artifacts, "uploads", f"{item['sha256']}.safetensors").exists()
-        # While others go on deleting, it may have gone between the two looks.
+        # It may be deleted between the two requests.
         assert there or not alone
 
 
-def test_a_file_that_is_removed_between_sending_and_entering_is_put_there_again(
+def test_file_deleted_between_upload_and_insertion_is_written_again(
     lab: Lab, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep, calls = FolderStore.add_upload, itertools.count(1)
 
     def kept_and_deleted(store: FolderStore, path: Path, sha256: str) -> None:
         keep(store, path, sha256)
-        if next(calls) == 1:  # as by whoever deletes the same file at this moment
+        if next(calls) == 1:  # as a concurrent deletion of the same file does
             store.remove_upload(sha256)
 
     monkeypatch.setattr(FolderStore, "add_upload", kept_and_deleted)
@@ -60,19 +60,19 @@ def test_a_file_that_is_removed_between_sending_and_entering_is_put_there_again(
     _files_are_there(lab, settings, alone=True)
 
 
-def test_a_file_that_was_sent_again_is_not_tidied_away(lab: Lab, settings: Settings, database: Database) -> None:
+def test_file_uploaded_again_is_not_deleted(lab: Lab, settings: Settings, database: Database) -> None:
     store, policy = FolderStore(Path(settings.artifacts)), RetentionPolicy(orphan_hours=0.0)
     made = lab.admin.post(UPLOADS, params={"name": "same"}, content=safetensors()).json()
     with database.write() as session:
         session.execute(delete(models.Upload))
-    found = plan_removal(database, store, policy)
-    assert [file.reason for file in found.files] == ["an upload without a row in the database"]
+    removal_plan = plan_removal(database, store, policy)
+    assert [file.reason for file in removal_plan.files] == ["an upload without a row in the database"]
     assert lab.admin.post(UPLOADS, params={"name": "same"}, content=safetensors()).json()["sha256"] == made["sha256"]
-    assert not apply(database, store, found, policy)
+    assert not apply(database, store, removal_plan, policy)
     _files_are_there(lab, settings, alone=True)
 
 
-def test_a_spec_that_is_accepted_finds_its_upload(lab: Lab, settings: Settings) -> None:
+def test_accepted_spec_has_its_upload(lab: Lab, settings: Settings) -> None:
     numbers = itertools.count()
     content = safetensors()
 
@@ -92,13 +92,13 @@ def test_a_spec_that_is_accepted_finds_its_upload(lab: Lab, settings: Settings) 
         return accepted
 
     accepted = [name for names in concurrently(lab, 4, work) for name in names]
-    if accepted:  # a teacher that waits to be made of it keeps it
+    if accepted:  # a teacher that will use it keeps it
         assert [item["name"] for item in lab.admin.get(UPLOADS).json()["items"]] == ["mine"]
         _files_are_there(lab, settings, alone=True)
 
 
-def test_a_teacher_that_is_deleted_while_it_is_shared_is_there_for_who_shares_it(lab: Lab) -> None:
-    """Experiments with one teacher, submitted and deleted at once: every run that is left has its teacher."""
+def test_teacher_deleted_while_shared_exists_for_its_students(lab: Lab) -> None:
+    """Experiments with one teacher are submitted and deleted concurrently; every remaining run has its teacher."""
     lab.register(slots=200)
     numbers = itertools.count()
 

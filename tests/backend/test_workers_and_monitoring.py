@@ -1,4 +1,4 @@
-"""Catalog, workers, teachers, and what Prometheus reads."""
+"""The catalog, workers, teachers and Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.db import Database, models, now
-from backend.queue.reconciler import LEASE_RAN_OUT
+from backend.queue.reconciler import LEASE_EXPIRED
 from core.catalog import METHODS
 from core.protocol.public import Catalog, TeacherList, WorkerList
 from core.specs import parse_experiment
@@ -22,7 +22,7 @@ def _worker(database: Database, worker_id: str, **columns: object) -> None:
         session.add(models.Worker(id=worker_id, **values | columns))
 
 
-def test_catalog_is_enough_to_make_a_form(api: TestClient) -> None:
+def test_catalog_describes_every_form_field(api: TestClient) -> None:
     catalog = Catalog.model_validate(api.get("/api/v1/catalog").json())
     assert [method["name"] for method in catalog.methods] == [entry.name for entry in METHODS]
     assert "temperature" in catalog.methods[1]["params"]["properties"]
@@ -32,7 +32,7 @@ def test_catalog_is_enough_to_make_a_form(api: TestClient) -> None:
     assert parse_experiment(rows.SPEC).name == "rows"
 
 
-def test_workers_with_what_they_run(database: Database, api: TestClient) -> None:
+def test_workers_show_their_runs(database: Database, api: TestClient) -> None:
     assert WorkerList.model_validate(api.get("/api/v1/workers").json()).items == []
     _worker(database, "worker-bbb", version="1")
     _worker(database, "worker-aaa", state="offline")
@@ -47,9 +47,9 @@ def test_workers_with_what_they_run(database: Database, api: TestClient) -> None
     assert (offline.state, offline.running) == ("offline", [])
 
 
-def test_teachers_with_their_students(database: Database, api: TestClient) -> None:
+def test_teachers_show_their_students(database: Database, api: TestClient) -> None:
     first = rows.experiment(database)
-    rows.experiment(database, name="second", seeds=[7])  # shares the first one's teacher
+    rows.experiment(database, name="second", seeds=[7])  # shares the teacher of the first
     other = rows.experiment(database, name="other", teacher={"model": "resnet14", "seed": 3}, seeds=[0])
     shared = rows.run_ids(database, first)["teacher", 0]
     rows.succeed(database, shared, [50.0, 90.0])
@@ -71,7 +71,7 @@ def _samples(api: TestClient) -> dict[tuple[str, str], float]:
     }
 
 
-def test_prometheus_reads_the_database(database: Database, api: TestClient) -> None:
+def test_prometheus_metrics_are_read_from_the_database(database: Database, api: TestClient) -> None:
     empty = _samples(api)
     assert empty["dkd_runs", "queued"] == 0
     assert empty["dkd_queue_oldest_seconds", ""] == 0
@@ -80,10 +80,10 @@ def test_prometheus_reads_the_database(database: Database, api: TestClient) -> N
     _worker(database, "worker-aaa", state="offline")
     ids = rows.run_ids(database, rows.experiment(database))
     with database.write() as session:
-        moment = now(session)
+        timestamp = now(session)
         for run in session.query(models.Run):
-            run.queued_at = moment - timedelta(seconds=100)
-        ends = (("lost", LEASE_RAN_OUT), ("lost", "worker b was restarted"), ("succeeded", ""))
+            run.queued_at = timestamp - timedelta(seconds=100)
+        ends = (("lost", LEASE_EXPIRED), ("lost", "worker b was restarted"), ("succeeded", ""))
         for number, (outcome, reason) in enumerate(ends, 1):
             session.add(
                 models.Attempt(
@@ -92,25 +92,29 @@ def test_prometheus_reads_the_database(database: Database, api: TestClient) -> N
                     worker_id="worker-bbb",
                     worker_name="b",
                     host="h",
-                    started_at=moment - timedelta(seconds=60 / number),
+                    started_at=timestamp - timedelta(seconds=60 / number),
                     waited=40.0 if number == 1 else 2.0,
                     outcome=outcome,
                     reason=reason,
                 )
             )
-    found = _samples(api)
-    assert (found["dkd_runs", "waiting"], found["dkd_runs", "queued"], found["dkd_runs", "running"]) == (6, 1, 0)
-    assert 100 <= found["dkd_queue_oldest_seconds", ""] < 1000
-    assert (found["dkd_queue_wait_seconds_sum", ""], found["dkd_queue_wait_seconds_count", ""]) == (44, 3)
-    below = {top: count for (name, top), count in found.items() if name == "dkd_queue_wait_seconds_bucket"}
+    samples = _samples(api)
+    assert (samples["dkd_runs", "waiting"], samples["dkd_runs", "queued"], samples["dkd_runs", "running"]) == (6, 1, 0)
+    assert 100 <= samples["dkd_queue_oldest_seconds", ""] < 1000
+    assert (samples["dkd_queue_wait_seconds_sum", ""], samples["dkd_queue_wait_seconds_count", ""]) == (44, 3)
+    below = {top: count for (name, top), count in samples.items() if name == "dkd_queue_wait_seconds_bucket"}
     assert (below["1.0"], below["5.0"], below["15.0"], below["60.0"], below["+Inf"]) == (0, 2, 2, 3, 3)
-    assert (found["dkd_attempts_total", "lost"], found["dkd_attempts_total", "succeeded"]) == (2, 1)
-    assert found["dkd_lease_expiries_total", ""] == 1
-    assert (found["dkd_workers", "online"], found["dkd_workers", "offline"], found["dkd_worker_slots", ""]) == (1, 1, 2)
-    assert found["dkd_workers_draining", ""] == 0
+    assert (samples["dkd_attempts_total", "lost"], samples["dkd_attempts_total", "succeeded"]) == (2, 1)
+    assert samples["dkd_lease_expiries_total", ""] == 1
+    assert (samples["dkd_workers", "online"], samples["dkd_workers", "offline"], samples["dkd_worker_slots", ""]) == (
+        1,
+        1,
+        2,
+    )
+    assert samples["dkd_workers_draining", ""] == 0
 
 
-def test_everything_needs_a_token(api: TestClient) -> None:
+def test_every_route_requires_a_token(api: TestClient) -> None:
     del api.headers["Authorization"]
     for path in ("catalog", "workers", "teachers", "comparisons?experiment=x", "runs/x/metrics", "runs/x/logs"):
         answer = api.get(f"/api/v1/{path}")
