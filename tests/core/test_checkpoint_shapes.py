@@ -182,7 +182,7 @@ class TestChoices:
             taken(tmp_path / "in.pth")
         assert same(taken(tmp_path / "in.pth", container="model_t")[0], OTHER)
         torch.save({**under("model.a."), **under("model.b.", OTHER)}, tmp_path / "in.pth")
-        with pytest.raises(models.WeightsError, match="there several times"):
+        with pytest.raises(models.WeightsError, match="network's keys several times"):
             taken(tmp_path / "in.pth")
         assert same(taken(tmp_path / "in.pth", drop=["model.a.*"])[0], OTHER)
 
@@ -191,7 +191,7 @@ class TestChoices:
         with pytest.raises(models.WeightsError, match=r"not in this network: aux.weight.*--drop"):
             taken(tmp_path / "in.pth")
         assert same(taken(tmp_path / "in.pth", drop=["aux.*"])[0])
-        with pytest.raises(models.WeightsError, match=r"no key matches 'oux.\*'"):
+        with pytest.raises(models.WeightsError, match=r"no key matches the pattern 'oux.\*'"):
             taken(tmp_path / "in.pth", drop=["oux.*"])
         with pytest.raises(models.WeightsError, match="no weights under 'ema'"):
             taken(tmp_path / "in.pth", container="ema")

@@ -290,9 +290,9 @@ class TestRobustness:
         assert list(packs.iterdir()) == []
 
     def test_invalid_stylised_folder_is_explained(self, tmp_path: Path, dataset: Dataset) -> None:
-        with pytest.raises(ValueError, match="no folder"):
+        with pytest.raises(ValueError, match="not a folder"):
             read_stylised(tmp_path / "missing", dataset)
-        with pytest.raises(ValueError, match="0 class folders; one for each of the 6"):
+        with pytest.raises(ValueError, match="0 class folders; a class folder is needed for each of the 6"):
             read_stylised(tmp_path, dataset)
         for label in range(6):
             (tmp_path / str(label)).mkdir()
