@@ -17,7 +17,8 @@ from torch import Tensor
 from core import models
 from core.cli import main
 from core.events import JOURNAL_NAME, Failed, Finished, Log, Metrics, read_journal
-from core.models.weights import load_state, unwrap
+from core.models.state_dicts import find_state_dicts, strip_prefixes
+from core.models.weights import load_state
 from core.specs import RunSpec, SpecError, parse_experiment
 from core.training import run_training
 
@@ -89,11 +90,11 @@ class TestPublishedCheckpoints:
     )
     def test_prefixes_of_wrappers_are_removed(self, wrap: Any) -> None:
         tensors = {"conv1.weight": torch.ones(1), "fc.bias": torch.ones(2)}
-        assert set(unwrap(wrap(tensors))) == set(tensors)
+        assert set(strip_prefixes(find_state_dicts(wrap(tensors))[0])) == set(tensors)
 
     def test_checkpoint_without_weights_is_refused(self) -> None:
         with pytest.raises(models.WeightsError, match=r"no weights found.*epoch, accuracy"):
-            unwrap({"epoch": 3, "accuracy": 0.5})
+            find_state_dicts({"epoch": 3, "accuracy": 0.5})
 
 
 class TestMismatch:
@@ -347,10 +348,10 @@ def test_uploaded_weights_are_found_by_their_hash(tmp_path: Path, monkeypatch: p
     sha256 = hashlib.sha256(content).hexdigest()
     source = f"upload:{sha256}"
     with pytest.raises(models.WeightsError, match="in the store of a backend"):
-        models.load_source(fresh, source, sha256, any_classes=False)
+        models.load_supplied(fresh, models.read_source(source, sha256), any_classes=False)
     monkeypatch.setenv("DKD_UPLOADS", str(tmp_path))
     with pytest.raises(models.WeightsError, match="upload it again"):
-        models.load_source(fresh, source, sha256, any_classes=False)
+        models.load_supplied(fresh, models.read_source(source, sha256), any_classes=False)
     (tmp_path / f"{sha256}.safetensors").write_bytes(content)
-    models.load_source(fresh, source, sha256, any_classes=False)
+    models.load_supplied(fresh, models.read_source(source, sha256), any_classes=False)
     assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in trained.state_dict().items())
