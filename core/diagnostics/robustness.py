@@ -112,7 +112,7 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
     folders = subfolders(folder, skipped) if folder.is_dir() else []
     if len(folders) != dataset.num_classes:
         problem = f"has {len(folders)} class folders" if folder.is_dir() else "is not a folder"
-        raise ValueError(f"{folder} {problem}; it needs one for each of the {dataset.num_classes} classes")
+        raise ValueError(f"{folder} {problem}; a class folder is needed for each of the {dataset.num_classes} classes")
     files = [
         (label, folder / name / path)
         for label, name in enumerate(folders)

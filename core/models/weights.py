@@ -123,15 +123,6 @@ def load_content(
     return match.notes
 
 
-def unwrap(content: Any) -> dict[str, Tensor]:
-    """Return the most likely state dict in a checkpoint, without the key prefixes of wrappers.
-
-    Raises:
-        WeightsError: there is no state dict.
-    """
-    return strip_prefixes(find_state_dicts(content)[0])
-
-
 def _last_layer(network: Network) -> set[str]:
     """Return the keys of the last linear layer."""
     last = {id(parameter) for parameter in network.linear.parameters()}
@@ -236,11 +227,6 @@ def load_supplied(
         return load_content(network, supplied.content, any_classes=any_classes, fresh_last_layer=fresh_last_layer)
     except WeightsError as error:
         raise WeightsError(f"{supplied.source}: {error}") from error
-
-
-def load_source(network: Network, source: str, sha256: str | None, *, any_classes: bool) -> tuple[str, ...]:
-    """Read weights and load them into a network; see ``read_source`` and ``load_supplied``."""
-    return load_supplied(network, read_source(source, sha256), any_classes=any_classes)
 
 
 @contextmanager

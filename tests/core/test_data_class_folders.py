@@ -1,4 +1,4 @@
-"""Names that are no UTF-8, and one name in two spellings: what is trained on, and what is said."""
+"""Class folders with names that are not UTF-8, and with several spellings of one name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load(path: str = "pets") -> data.Dataset:
     return data.load(DatasetChoice(name="folder", params={"path": path, "image_size": 8}))
 
 
-class TestNotUtf8:
+class TestNamesThatAreNotUtf8:
     def spec(self, root: Path) -> Path:
         network = {"name": "small_cnn", "params": {"width": 2}}
         content = {
@@ -52,7 +52,7 @@ class TestNotUtf8:
         return root / os.fsdecode(b"\xfaut")
 
     def core_run(self, root: Path) -> subprocess.CompletedProcess[bytes]:
-        """``python -m core run`` with a data folder, class folders and files of which no name is UTF-8."""
+        """Run ``python -m core run`` with a data folder, class folders and files whose names are not UTF-8."""
         data_dir = root / os.fsdecode(b"d\xe9ta")
         for split in ("train", "test"):
             for label, name in enumerate((NOT_UTF8, "dog")):
@@ -67,7 +67,7 @@ class TestNotUtf8:
         command = [sys.executable, "-m", "core", "run", str(self.spec(root)), "--out", str(self.out(root))]
         return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300)
 
-    def test_they_are_trained_on_and_shown(self, root: Path) -> None:
+    def test_images_are_trained_on_and_names_are_escaped(self, root: Path) -> None:
         done = self.core_run(root)
         assert done.returncode == 0, done.stderr
         assert rb"d\xe9ta/pets: skipped 1 files and folders" in done.stderr
@@ -77,7 +77,7 @@ class TestNotUtf8:
         # As a worker sends it.
         assert r"caf\\xe9" in EventBatch(attempt=1, records=records).model_dump_json()
 
-    def test_the_reason_of_a_failure_is_the_reason(self, root: Path) -> None:
+    def test_failure_event_has_the_escaped_reason(self, root: Path) -> None:
         assert self.core_run(root).returncode == 0
         damaged = root / os.fsdecode(b"d\xe9ta") / "pets/train" / NOT_UTF8 / os.fsdecode(b"\xe4.png")
         damaged.write_text("no image")
@@ -89,11 +89,11 @@ class TestNotUtf8:
         assert r"1 image(s) cannot be read: " in last.event.reason
         assert r"train/caf\xe9/\xe4.png" in last.event.reason
 
-    def test_classes_have_names_that_can_be_written(self, root: Path) -> None:
+    def test_class_names_are_valid_utf8(self, root: Path) -> None:
         files.tree(root / "pets", [NOT_UTF8, "dog"])
         assert load().classes == (r"caf\xe9", "dog")
 
-    def test_a_spec_can_name_such_a_folder(self, root: Path) -> None:
+    def test_spec_names_folder_by_escaped_bytes(self, root: Path) -> None:
         files.tree(root / os.fsdecode(b"p\xe9ts"), ["cat", "dog"])
         assert len(load(r"p\xe9ts").train) == 4
 
@@ -103,7 +103,7 @@ class TestNotUtf8:
             DatasetChoice(name="folder", params={"path": path, "image_size": 8})
 
     @pytest.mark.parametrize("text", [NOT_UTF8, "\ud800 alone"])
-    def test_a_journal_takes_any_text(self, root: Path, text: str) -> None:
+    def test_journal_accepts_any_string(self, root: Path, text: str) -> None:
         with Journal(root / JOURNAL_NAME) as journal:
             journal.log(text)
             journal.append(Failed(kind="error", reason=f"{text} {CAFE}"))
@@ -116,18 +116,18 @@ class TestNotUtf8:
 
 class TestSpellings:
     @pytest.mark.parametrize(("train", "test"), [("NFC", "NFD"), ("NFD", "NFC")])
-    def test_nfc_and_nfd_are_one_class(self, root: Path, train: str, test: str) -> None:
+    def test_nfc_and_nfd_are_the_same_class(self, root: Path, train: str, test: str) -> None:
         for split, form in (("train", train), ("test", test)):
             for label, name in enumerate((unicodedata.normalize(form, CAFE), "zoo")):
                 files.picture(root / "pets" / split / name / "0.png", (label, 0, 0))
         dataset = load()
         assert dataset.train.labels.tolist() == dataset.test.labels.tolist() == [0, 1]
 
-    def test_a_spec_may_name_a_folder_in_either(self, root: Path) -> None:
+    def test_spec_names_folder_in_nfc_or_nfd(self, root: Path) -> None:
         files.tree(root / unicodedata.normalize("NFD", CAFE), ["cat", "dog"])
         assert len(load(CAFE).train) == 4
 
-    def test_both_in_one_split_are_refused(self, root: Path) -> None:
+    def test_two_spellings_in_one_split_are_refused(self, root: Path) -> None:
         files.tree(root / "pets", [unicodedata.normalize(form, CAFE) for form in ("NFC", "NFD")])
         with pytest.raises(data.DatasetError, match=r"differ only by how their accents are encoded .*caf\\xe9.*merge"):
             load()
@@ -135,14 +135,14 @@ class TestSpellings:
     @pytest.mark.parametrize(
         ("one", "other"), [("Cat", "cat"), ("cat\u200b", "cat"), ("cat\u3164", "cat"), ("cat ", "cat")]
     )
-    def test_what_only_looks_like_a_class_is_said(self, root: Path, one: str, other: str) -> None:
+    def test_look_alike_of_a_class_is_named_in_the_error(self, root: Path, one: str, other: str) -> None:
         files.tree(root / "pets", [one, "dog"], splits=("train",))
         files.tree(root / "pets", [other, "dog"], splits=("test",))
         with pytest.raises(data.DatasetError, match=r"differs from .* only in case or in invisible characters"):
             load()
 
     @pytest.mark.parametrize("names", [("Cat", "cat"), ("cat\u200b", "cat")])
-    def test_two_classes_that_look_alike_are_told(
+    def test_look_alike_classes_are_logged(
         self, root: Path, names: tuple[str, str], caplog: pytest.LogCaptureFixture
     ) -> None:
         files.tree(root / "pets", list(names))

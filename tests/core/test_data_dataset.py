@@ -1,4 +1,4 @@
-"""Data: views and order are pure functions of (data seed, epoch, sample)."""
+"""Augmentation and order are pure functions of (data seed, epoch, sample)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def digits() -> data.Dataset:
 
 
 @pytest.mark.parametrize("name", ["digits", "synthetic"])
-def test_what_is_loaded_is_what_the_catalog_promises(name: str) -> None:
+def test_loaded_data_set_matches_its_catalog_entry(name: str) -> None:
     from core.catalog import DATASETS
 
     choice = DatasetChoice(name=name)
@@ -38,7 +38,7 @@ def test_what_is_loaded_is_what_the_catalog_promises(name: str) -> None:
     assert images.std(correction=0).item() == pytest.approx(1, abs=1e-3)
 
 
-def test_digits_are_split_by_class_and_the_same_every_time() -> None:
+def test_digits_split_is_stratified_and_reproducible() -> None:
     first, second = digits(), digits()
     assert torch.equal(first.train.images, second.train.images)
     share = first.test.labels.bincount() / (first.test.labels.bincount() + first.train.labels.bincount())
@@ -51,7 +51,7 @@ def test_digits_are_split_by_class_and_the_same_every_time() -> None:
     assert sorted(row.tobytes() for row in ours) == sorted(row.tobytes() for row in bundled)
 
 
-def test_batches_repeat_and_differ_by_seed_and_epoch() -> None:
+def test_batches_are_reproducible_and_differ_by_seed_and_epoch() -> None:
     dataset = digits()
 
     def labels(seed: int, epoch: int, start: int = 0) -> torch.Tensor:
@@ -64,7 +64,7 @@ def test_batches_repeat_and_differ_by_seed_and_epoch() -> None:
     assert len(labels(0, 0)) == len(dataset.train)
 
 
-def test_a_view_depends_on_the_sample_not_on_its_place_in_the_batch() -> None:
+def test_augmentation_depends_on_the_sample_and_not_on_the_batch() -> None:
     dataset = digits()
     for size in (32, 100):
         views = [batch.images for batch in dataset.batches(size, 3, 2, augment="standard")]
@@ -72,14 +72,14 @@ def test_a_view_depends_on_the_sample_not_on_its_place_in_the_batch() -> None:
         assert torch.equal(torch.cat(views), reference)
 
 
-def test_without_augmentation_images_come_as_they_are() -> None:
+def test_images_are_unchanged_without_augmentation() -> None:
     dataset = digits()
     order = torch.from_numpy(permutation(len(dataset.train), 0, 0))
     images = torch.cat([batch.images for batch in dataset.batches(128, 0, 0, augment="none")])
     assert torch.equal(images, dataset.normalise(dataset.train.images[order]))
 
 
-def test_images_are_enlarged_where_a_network_wants_them_larger() -> None:
+def test_images_are_upscaled_to_the_size_of_the_network() -> None:
     dataset = replace(digits(), upscaled_size=16)
     assert dataset.image_size == 16
     (batch, *_) = dataset.batches(10, 0, 0, augment="none")
@@ -88,7 +88,7 @@ def test_images_are_enlarged_where_a_network_wants_them_larger() -> None:
     assert torch.nn.functional.avg_pool2d(batch.images, 2).mean().item() == pytest.approx(small.mean().item(), abs=0.02)
 
 
-def test_a_shift_moves_the_image_and_fills_with_zeros() -> None:
+def test_shift_moves_the_image_and_fills_with_zeros() -> None:
     image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
     augmentation = Augmentation(pad=1, flip=True)
 
@@ -103,7 +103,7 @@ def test_a_shift_moves_the_image_and_fills_with_zeros() -> None:
     assert view(1, 2, 1) == [[0, 3, 2], [0, 6, 5], [0, 9, 8]]
 
 
-def test_views_are_spread_evenly_and_independently() -> None:
+def test_augmentation_is_uniform_and_independent() -> None:
     table = augmentation_table(90_000, Augmentation(pad=1, flip=True), 0, 0)
     counts = np.unique(table, axis=0, return_counts=True)[1]
     assert len(counts) == 18
@@ -111,6 +111,6 @@ def test_views_are_spread_evenly_and_independently() -> None:
     assert abs(counts - 5000).max() < 6 * 69
 
 
-def test_hashes_are_the_same_on_every_machine() -> None:
+def test_hashes_have_their_recorded_values() -> None:
     assert permutation(8, 1, 2).tolist() == [1, 2, 4, 0, 6, 5, 7, 3]
     assert hashed_randint(10, 8, 1, 2, "top").tolist() == [8, 9, 6, 0, 4, 7, 6, 7]

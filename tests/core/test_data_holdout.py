@@ -1,4 +1,4 @@
-"""The validation split: a share of every class, the same for every run, never trained on."""
+"""The validation split is a stratified share, equal for all runs and never trained on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rows(split: data.Split | None) -> set[int]:
     return set(split.indices.tolist())
 
 
-def test_every_class_gives_its_share_and_no_image_is_in_both() -> None:
+def test_split_is_stratified_and_disjoint() -> None:
     dataset = synthetic(val_fraction=0.1)
     assert dataset.val
     assert dataset.val.labels.bincount().tolist() == [5] * 4
@@ -61,7 +61,7 @@ def test_images_keep_their_labels() -> None:
         assert torch.equal(torch.cat(list(part.chunks(7))), whole.train.images[part.indices])
 
 
-def test_batches_are_drawn_from_what_is_left() -> None:
+def test_batches_contain_only_remaining_training_images() -> None:
     whole, split = synthetic(), synthetic(val_fraction=0.25)
     seen = torch.cat([batch.images for batch in split.batches(64, 0, 0, augment="none")])
     left = whole.normalise(whole.train.images[torch.tensor(sorted(rows(split.train)))])
@@ -75,7 +75,7 @@ def test_both_splits_share_one_storage() -> None:
     assert dataset.val.images.data_ptr() == dataset.train.images.data_ptr()
 
 
-def test_the_split_depends_on_its_seed_alone() -> None:
+def test_split_depends_only_on_its_seed() -> None:
     first = rows(synthetic(val_fraction=0.1).val)
     assert first == rows(synthetic(val_fraction=0.1).val)
     assert first != rows(synthetic(val_fraction=0.1, val_seed=1).val)
@@ -91,7 +91,7 @@ def test_unequal_classes_share_the_total_by_largest_remainder() -> None:
         assert (abs(counts - fraction * np.array([1, 10, 25, 64])) < 1).all()
 
 
-def test_facts_count_what_is_left() -> None:
+def test_catalog_facts_count_remaining_images() -> None:
     choice = DatasetChoice(name="digits", params={"val_fraction": 0.2})
     facts, loaded = DATASETS["digits"].facts(choice.typed_params), data.load(choice)
     assert facts
@@ -99,12 +99,12 @@ def test_facts_count_what_is_left() -> None:
     assert (len(loaded.train), len(loaded.val)) == (facts.train_size, 896 - facts.train_size)
 
 
-def test_a_fraction_that_leaves_nothing_is_refused() -> None:
+def test_fraction_that_leaves_a_split_empty_is_refused() -> None:
     with pytest.raises(data.DatasetError, match="leaves a split empty"):
         synthetic(val_fraction=0.001)
 
 
-def test_a_split_that_is_not_made_leaves_no_trace_in_a_fingerprint() -> None:
+def test_fingerprint_is_unchanged_without_a_validation_split() -> None:
     plain = run_spec(DatasetChoice(name="digits"))
     assert "val_fraction" not in plain.model_dump_json()
     none = run_spec(DatasetChoice(name="digits", params={"val_fraction": 0, "val_seed": 3}))
@@ -118,7 +118,7 @@ def test_a_split_that_is_not_made_leaves_no_trace_in_a_fingerprint() -> None:
     assert RunSpec.model_validate_json(split.model_dump_json()).fingerprint() == split.fingerprint()
 
 
-def test_a_training_reports_its_validation_split(tmp_path: Path) -> None:
+def test_training_reports_validation_metrics(tmp_path: Path) -> None:
     choice = DatasetChoice(
         name="synthetic",
         params={"num_classes": 2, "train_size": 100, "test_size": 20, "image_size": 8, "val_fraction": 0.2},
@@ -130,7 +130,7 @@ def test_a_training_reports_its_validation_split(tmp_path: Path) -> None:
     assert values["val/loss"] > 0
 
 
-def test_what_a_folder_cannot_do_is_said_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsuitable_folder_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     files.tree(tmp_path / "data/pets", ["cat", "dog"])
     spec = run_spec(DatasetChoice(name="folder", params={"path": "pets", "image_size": 8})).model_dump()
@@ -146,8 +146,8 @@ def test_what_a_folder_cannot_do_is_said_before_the_training(tmp_path: Path, mon
         assert (failed.kind, failed.reason) == ("spec", reason)
 
 
-def test_a_last_batch_of_one_image_is_refused_where_batch_norm_cannot_take_it(tmp_path: Path) -> None:
-    """Else the training would end there, after its first epoch, with torch's words for it."""
+def test_last_batch_of_one_image_is_refused_for_batch_norm(tmp_path: Path) -> None:
+    """Otherwise the training would fail after its first epoch with an error of torch."""
     choice = DatasetChoice(name="synthetic", params={"image_size": 16, "train_size": 51, "test_size": 8})
     change = {"model": {"name": "mobilenet_v2_half", "params": {}}}  # one pixel is left of 16
     assert run_training(RunSpec.model_validate(run_spec(choice).model_dump() | change), tmp_path / "out") == "failed"
@@ -159,7 +159,7 @@ def test_a_last_batch_of_one_image_is_refused_where_batch_norm_cannot_take_it(tm
     assert run_training(run_spec(choice), tmp_path / "other") == "finished"  # a network that keeps its pixels
 
 
-def test_a_run_fails_with_what_is_wrong_with_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_fails_with_the_data_set_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     choice = DatasetChoice(name="folder", params={"path": "pets", "image_size": 8})
     assert run_training(run_spec(choice), tmp_path / "out") == "failed"

@@ -127,7 +127,7 @@ class TestClasses:
     def test_ours_are_refused_on_other_classes_of_the_same_number(self, home: Path, tmp_path: Path) -> None:
         reason = refusal(tmp_path / "out", experiment("renamed", "ours.safetensors").teacher_run())
         assert "class 2 is 'cat' in the weights and 'cow' in the data set" in reason
-        assert "without cat and with cow" in reason
+        assert "only in the weights: cat; only in the data set: cow" in reason
 
     def test_ours_are_refused_on_fewer_classes(self, tmp_path: Path) -> None:
         reason = refusal(tmp_path / "out", experiment("fewer", "ours.safetensors").teacher_run())
