@@ -171,7 +171,7 @@ class TestChoices:
             torch.save({"model": STATE, name: averaged}, path)
             found, notes = taken(path)
             assert same(found, OTHER)
-            assert f"moving average of the weights, as timm does, from {name!r}; model would fit too" in notes[0]
+            assert f"moving average of the weights, as timm does, from {name!r}; model would match too" in notes[0]
             assert same(taken(path, container="model")[0])
 
     def test_an_average_that_is_empty_leaves_the_raw_weights(self, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ class TestChoices:
 
     def test_of_two_that_fit_neither_is_guessed(self, tmp_path: Path) -> None:
         torch.save({"model_s": STATE, "model_t": OTHER}, tmp_path / "in.pth")
-        with pytest.raises(models.WeightsError, match=r"several state dicts fit.*model_s, model_t.*--container"):
+        with pytest.raises(models.WeightsError, match=r"several state dicts match.*model_s, model_t.*--container"):
             taken(tmp_path / "in.pth")
         assert same(taken(tmp_path / "in.pth", container="model_t")[0], OTHER)
         torch.save({**under("model.a."), **under("model.b.", OTHER)}, tmp_path / "in.pth")
@@ -190,7 +190,7 @@ class TestChoices:
 
     def test_keys_are_left_out_on_demand_only(self, tmp_path: Path) -> None:
         torch.save({**STATE, "aux.weight": torch.ones(2)}, tmp_path / "in.pth")
-        with pytest.raises(models.WeightsError, match=r"not of this network: aux.weight.*--drop"):
+        with pytest.raises(models.WeightsError, match=r"not in this network: aux.weight.*--drop"):
             taken(tmp_path / "in.pth")
         assert same(taken(tmp_path / "in.pth", drop=["aux.*"])[0])
         with pytest.raises(models.WeightsError, match=r"no key matches 'oux.\*'"):
@@ -242,10 +242,10 @@ class TestNothingIsRun:
         )
         for call in calls:
             torch.save({"model": STATE, "args": call}, tmp_path / "in.pth", _use_new_zipfile_serialization=not legacy)
-            with pytest.raises(models.WeightsError, match=r"it asks for \w+\.\w+.*only tensors and numbers are read"):
+            with pytest.raises(models.WeightsError, match=r"it names \w+\.\w+.*only tensors and numbers are read"):
                 taken(tmp_path / "in.pth")
             (tmp_path / "raw.pkl").write_bytes(pickle.dumps({"model": STATE, "args": call}, protocol=4))
-            with pytest.raises(models.WeightsError, match="it asks for"):
+            with pytest.raises(models.WeightsError, match="it names"):
                 taken(tmp_path / "raw.pkl")
         assert not mark.exists()
 
@@ -291,7 +291,7 @@ class TestNothingIsRun:
     @pytest.mark.parametrize(
         ("content", "words"),
         [
-            (b"<!DOCTYPE html><html>not found</html>", "web page"),
+            (b"<!DOCTYPE html><html>not found</html>", "an HTML page"),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
             (b"\x1f\x8b\x08\x00", "gzip"),
             (b"\x89HDF\r\n", "HDF5"),
@@ -305,7 +305,7 @@ class TestNothingIsRun:
 
     def test_archives_that_hold_no_checkpoint_are_named(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "in.npz", **{key: tensor.numpy() for key, tensor in STATE.items()})
-        with pytest.raises(models.WeightsError, match="zip archive that holds no checkpoint"):
+        with pytest.raises(models.WeightsError, match="zip archive without a checkpoint"):
             taken(tmp_path / "in.npz")
 
     def test_integers_are_no_weights(self, tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_a_checkpoint_larger_than_allowed_is_not_read(tmp_path: Path, monkeypatc
     with pytest.raises(models.WeightsError, match="DKD_MAX_WEIGHTS_GB"):
         taken(tmp_path / "in.pth")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(models.WeightsError, match="no regular file"):
+    with pytest.raises(models.WeightsError, match="not a regular file"):
         taken(tmp_path / "pipe")
 
 

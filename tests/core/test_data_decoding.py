@@ -1,4 +1,4 @@
-"""Every kind of image is shown as it is meant, or what is not shown is said; memory is bounded; old packs are read."""
+"""Images of every kind are decoded as intended or reported, in bounded memory, and packs of old versions are read."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ class TestOrientation:
         turned(path, 6)
         caplog.set_level(logging.INFO, "core.data")
         dataset = load()
-        assert "1 images are turned upright as their EXIF orientation says (as train/cat/0.png)" in caplog.text
+        assert (
+            "1 images are rotated upright according to their EXIF orientation (for example train/cat/0.png)"
+            in caplog.text
+        )
         assert dataset.content_hash != content_of_commit_2ef2faf(pets)
 
     def test_the_hash_of_ordinary_images_is_what_it_was(self, pets: Path) -> None:
@@ -129,7 +132,7 @@ class TestPacksOfBefore:
         old = self.make_old(pets).parent.rename(place.with_name(place.name.removesuffix("-v3")))
         after = load()
         assert torch.equal(after.train.images, images)
-        assert "1 images are shown otherwise than in the pack of an earlier version" in caplog.text
+        assert "1 images differ from those in the pack of an earlier version" in caplog.text
         assert old.exists()  # of an earlier version that is still in use
         assert after.pack_key == before.pack_key
         assert after.pack_key[:20] not in old.name
@@ -170,10 +173,10 @@ class TestPng:
 _PEAK = """
 import resource, sys
 from pathlib import Path
-from core.data.decoding import decode
-decode(Path(sys.argv[1]), 8)
+from core.data.decoding import decode_image
+decode_image(Path(sys.argv[1]), 8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-pixels = decode(Path(sys.argv[2]), 224)
+pixels = decode_image(Path(sys.argv[2]), 224).pixels
 assert pixels.shape == (3, 224, 224)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, int(pixels.min()), int(pixels.max()))
 """
@@ -209,7 +212,9 @@ class TestSaid:
             frames[0].save(pets / "train/cat" / name, save_all=True, append_images=frames[1:])
         dataset = load()
         assert abs(int(dataset.train.images[0, 0].float().mean()) - 10) < 3
-        assert "4 images have several frames, of which only the first is shown (as train/cat/0.png)" in caplog.text
+        assert (
+            "4 images have several frames, of which only the first is used (for example train/cat/0.png)" in caplog.text
+        )
         caplog.clear()
         load()
         assert "4 images have several frames" in caplog.text
@@ -239,6 +244,37 @@ class TestSaid:
         (pets / "train/cat/0.png").unlink()
         (pets / "train/cat/0.pgm").write_bytes(b"P5 8 8 65535\n" + b"\x80\x00" * 64)
         assert load().train.images[0].unique().tolist() == [128]
+
+
+@pytest.mark.parametrize(
+    ("content", "description"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "a HEIC image"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(40), "a HEIC image"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(20), "a JPEG XL image"),
+        (b"\n<!DOCTYPE html><html><body>404 Not Found</body></html>", "an HTML page"),
+        (b"<html><head></head></html>", "an HTML page"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG image"),
+        (b'{"error": "not found"}', "a JSON document"),
+        (b"%PDF-1.7\n", "a PDF document"),
+        (b"PK\x03\x04" + bytes(30), "a zip archive"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", r"a video \(MP4 or QuickTime\)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer"),
+    ],
+)
+def test_file_of_another_format_with_the_name_of_an_image_is_identified(
+    pets: Path, content: bytes, description: str
+) -> None:
+    (pets / "train/cat/photo.jpg").write_bytes(content)
+    with pytest.raises(data.DatasetError, match=rf"cat/photo\.jpg \(UnidentifiedImageError: it is {description}"):
+        load()
+
+
+def test_truncated_jpeg_is_not_reported_as_another_format(pets: Path) -> None:
+    path = files.picture(pets / "train/cat/photo.jpg", (1, 2, 3), (64, 64))
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(data.DatasetError, match=r"cat/photo\.jpg \((?!.*it is )"):
+        load()
 
 
 def test_a_pack_of_before_with_a_file_that_is_damaged_now_names_it(pets: Path) -> None:

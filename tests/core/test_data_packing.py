@@ -148,7 +148,7 @@ def test_of_sixteen_bits_the_upper_eight_are_kept(pets: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_pixels_of_which_white_is_not_known_are_refused(pets: Path, dtype: type[np.generic]) -> None:
     Image.fromarray(np.full((8, 8), 7, dtype=dtype)).save(pets / "train/cat/0.tif")
-    with pytest.raises(data.DatasetError, match=r"cat/0.tif \(ValueError: pixels of 32 bits"):
+    with pytest.raises(data.DatasetError, match=r"cat/0.tif \(ValueError: the pixels have 32 bits"):
         load()
 
 

@@ -71,8 +71,8 @@ class TestMnist:
     @pytest.mark.parametrize(
         ("shape", "label", "message"),
         [
-            ((20, 28, 28), 10, "labels that are none of the 10 classes 0 to 9"),
-            ((20, 20, 28), 9, "not square ones of bytes"),
+            ((20, 28, 28), 10, "labels outside the 10 classes 0 to 9"),
+            ((20, 20, 28), 9, "not square images of uint8"),
             ((0, 28, 28), 0, "test split is empty"),
         ],
     )
@@ -156,10 +156,10 @@ class TestCifar:
 
     def test_missing_and_strange_classes_are_named(self, root: Path) -> None:
         files.tree(root / "cifar10", [*CIFAR10_CLASSES[:9]], per_class=1)
-        with pytest.raises(data.DatasetError, match="lacks folders of 1 classes: truck"):
+        with pytest.raises(data.DatasetError, match="has no folder for 1 classes: truck"):
             load("cifar10")
         files.tree(root / "cifar10", ["lorry"], per_class=1)
-        with pytest.raises(data.DatasetError, match="no class: lorry"):
+        with pytest.raises(data.DatasetError, match="not classes of the data set: lorry"):
             load("cifar10")
 
 
@@ -228,7 +228,7 @@ class TestPhotographs:
         for name in ids:
             (kaggle / "val" / name).mkdir()
         (kaggle / "val/ILSVRC2012_val_00000001.JPEG").unlink()
-        with pytest.raises(data.DatasetError, match=f"val/{ids[0]} holds no image"):
+        with pytest.raises(data.DatasetError, match=f"val/{ids[0]} contains no image"):
             load("imagenet", image_size=8)
 
 
@@ -266,7 +266,7 @@ class TestFolder:
         with pytest.raises(data.DatasetError, match="one class, only"):
             load("folder", path="pets", image_size=8)
         files.tree(root / "pets", ["more"], splits=("test",))
-        with pytest.raises(data.DatasetError, match="no class: more"):
+        with pytest.raises(data.DatasetError, match="not classes of the data set: more"):
             load("folder", path="pets", image_size=8)
 
 
@@ -289,7 +289,7 @@ class TestMissing:
             load(name)
         text = str(refused.value)
         assert str(root) in text
-        assert "It can be had from " in text
+        assert "It is published at " in text
         assert ("DKD_DOWNLOAD=1" in text) == (name not in ("tiny_imagenet", "animals10", "imagenet"))
 
     @pytest.mark.parametrize(
@@ -338,14 +338,14 @@ class TestEmptySplits:
         (root / "food-101/meta").mkdir()
         (root / "food-101/meta/train.txt").write_text("cake/1\n")
         (root / "food-101/meta/test.txt").write_text("")
-        with pytest.raises(data.DatasetError, match="holds no test images of food101"):
+        with pytest.raises(data.DatasetError, match="contains no test images of food101"):
             load("food101", image_size=8)
 
     def test_of_tiny_imagenet(self, root: Path) -> None:
         files.picture(root / "tiny-imagenet-200/train/n1/images/1.JPEG", (1, 2, 3))
         (root / "tiny-imagenet-200/val/images").mkdir(parents=True)
         (root / "tiny-imagenet-200/val/val_annotations.txt").write_text("")
-        with pytest.raises(data.DatasetError, match="holds no test images of tiny_imagenet"):
+        with pytest.raises(data.DatasetError, match="contains no test images of tiny_imagenet"):
             load("tiny_imagenet")
 
     @pytest.mark.parametrize("table", ["Image,Class\nv,n1 1 2 3 4\n", "ImageId,PredictionString\nv\n"])
@@ -353,7 +353,7 @@ class TestEmptySplits:
         files.picture(root / "imagenet/ILSVRC/Data/CLS-LOC/train/n1/1.JPEG", (1, 2, 3))
         files.picture(root / "imagenet/ILSVRC/Data/CLS-LOC/val/v.JPEG", (1, 2, 3))
         (root / "imagenet/LOC_val_solution.csv").write_text(table)
-        with pytest.raises(data.DatasetError, match=r"LOC_val_solution.csv lacks a column"):
+        with pytest.raises(data.DatasetError, match=r"LOC_val_solution.csv lacks the column"):
             load("imagenet", image_size=8)
 
 
@@ -367,7 +367,7 @@ def test_folders_that_lead_into_themselves_are_refused(root: Path) -> None:
 def test_what_was_promised_is_checked(root: Path) -> None:
     """A spec is checked against the catalog's facts, so what is read must keep them."""
     files.tree(root / "tiny_imagenet", ["n1", "n2"], splits=("train", "val"))
-    with pytest.raises(data.DatasetError, match=r"\(2, 3, 64\), where the catalog promises \(200, 3, 64\)"):
+    with pytest.raises(data.DatasetError, match=r"\(2, 3, 64\), but the catalog says \(200, 3, 64\)"):
         load("tiny_imagenet")
 
 

@@ -100,7 +100,7 @@ def test_a_full_disk_holds_nothing_up_and_loses_nothing(
             journal.sync()
         assert journal.settle(0.0) is False
         assert caplog.messages == [
-            f"{path}: No space left on device; the training goes on, and its events wait in memory"
+            f"{path}: No space left on device; the training continues, and its events are buffered in memory"
         ]
         disk.left = 10**9
         journal.log("after")
@@ -116,7 +116,7 @@ def test_a_disk_that_stays_full_ends_the_training_at_last(tmp_path: Path, disk: 
     disk.left = 0
     with Journal(tmp_path / "events.jsonl", buffer_bytes=1000) as journal:
         journal.log("a" * 500)
-        with pytest.raises(OSError, match="so long"):
+        with pytest.raises(OSError, match="so is the buffer"):
             journal.log("a" * 500)
 
 

@@ -105,7 +105,7 @@ class TestMismatch:
         with pytest.raises(models.WeightsError) as caught:
             load_state(network(), tensors)
         assert "missing: layers.stage2.0.conv1.weight" in str(caught.value)
-        assert "not of this network: extra.weight" in str(caught.value)
+        assert "not in this network: extra.weight" in str(caught.value)
         assert "classifier.bias (7,), not (5,)" in str(caught.value)
 
     def test_weights_that_are_no_numbers_are_refused(self) -> None:
@@ -246,7 +246,9 @@ class TestTeacher:
     def test_a_checksum_is_kept_to(self, file: Path, tmp_path: Path) -> None:
         right = hashlib.sha256(file.read_bytes()).hexdigest()
         assert run_training(teacher_run({"source": str(file), "sha256": right}), tmp_path / "right") == "finished"
-        assert "another file" in failure(teacher_run({"source": str(file), "sha256": "0" * 64}), tmp_path / "wrong")
+        assert "not the expected file" in failure(
+            teacher_run({"source": str(file), "sha256": "0" * 64}), tmp_path / "wrong"
+        )
 
     def test_a_missing_file_is_named_with_its_folder(self, tmp_path: Path) -> None:
         assert str(tmp_path / "data" / "none.safetensors") in failure(teacher_run("none.safetensors"), tmp_path / "out")
@@ -342,7 +344,7 @@ def test_uploaded_weights_are_found_by_their_hash(tmp_path: Path, monkeypatch: p
     content = safetensors.torch.save(dict(trained.state_dict()))
     sha256 = hashlib.sha256(content).hexdigest()
     source = f"upload:{sha256}"
-    with pytest.raises(models.WeightsError, match="in a backend's store"):
+    with pytest.raises(models.WeightsError, match="in the store of a backend"):
         models.load_source(fresh, source, sha256, any_classes=False)
     monkeypatch.setenv("DKD_UPLOADS", str(tmp_path))
     with pytest.raises(models.WeightsError, match="upload it again"):

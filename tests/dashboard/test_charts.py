@@ -10,7 +10,7 @@ import pytest
 from core.catalog import METRICS, describe_metrics
 from core.protocol.public import Group
 from dashboard.charts import figures, panels
-from dashboard.curves.store import Curve
+from dashboard.curves.curve import Curve
 
 
 def curve(values: list[float], name: str = "test/top1", *, resolution: int = 1) -> Curve:
@@ -25,7 +25,7 @@ def traces(figure: Any) -> dict[str, Any]:
 
 
 def test_every_panel_names_metrics_that_the_catalog_has_and_its_unit() -> None:
-    for panel in panels.USUAL:
+    for panel in panels.STANDARD_PANELS:
         for trace in panel.traces:
             metric = METRICS[trace.metric]
             axis = panel.second_axis if trace.second else panel.axis
@@ -34,7 +34,7 @@ def test_every_panel_names_metrics_that_the_catalog_has_and_its_unit() -> None:
 
 
 def test_every_metric_of_the_catalog_but_the_decayed_weight_is_drawn_on_the_run_page() -> None:
-    shown = (*panels.usual_panels(describe_metrics()), *panels.more_panels(describe_metrics()))
+    shown = (*panels.standard_panels(describe_metrics()), *panels.additional_panels(describe_metrics()))
     drawn = {trace.metric for panel in shown for trace in panel.traces}
     assert set(METRICS) - drawn == {"train/epsilon"}
 
@@ -45,14 +45,16 @@ def test_a_new_methods_metrics_appear_by_themselves() -> None:
         {"name": "grad/mine", "title": "My angle", "unit": "°", "label": "My angle (°)"},
     ]
     metrics = [*describe_metrics(), *new]
-    loss = next(panel for panel in panels.usual_panels(metrics) if panel.key == "loss")
+    loss = next(panel for panel in panels.standard_panels(metrics) if panel.key == "loss")
     assert "My" in {trace.title for trace in loss.traces}
-    angle = next(panel for panel in panels.more_panels(metrics) if "grad/mine" in {t.metric for t in panel.traces})
+    angle = next(
+        panel for panel in panels.additional_panels(metrics) if "grad/mine" in {t.metric for t in panel.traces}
+    )
     assert (angle.title, angle.axis) == ("My angle", "°")
 
 
 def test_one_chart_has_one_unit() -> None:
-    for panel in (*panels.usual_panels(describe_metrics()), *panels.more_panels(describe_metrics())):
+    for panel in (*panels.standard_panels(describe_metrics()), *panels.additional_panels(describe_metrics())):
         units = {METRICS[trace.metric].unit for trace in panel.traces if trace.metric in METRICS and not trace.second}
         assert len(units) == 1, panel
         assert len(panel.traces) <= 8, "more than one can tell apart"
@@ -63,7 +65,7 @@ def test_one_chart_has_one_unit() -> None:
     [(("target", "non_target", "scd", "mcd"), "terms"), (("inter", "intra", "target_mse", "divergence"), "distances")],
 )
 def test_terms_of_one_method_are_drawn_beside_each_other_in_their_own_unit(terms: tuple[str, ...], key: str) -> None:
-    panel = next(panel for panel in panels.USUAL if panel.key == key)
+    panel = next(panel for panel in panels.STANDARD_PANELS if panel.key == key)
     assert tuple(trace.metric for trace in panel.traces) == tuple(f"train/{term}" for term in terms)
     figure = figures.run_figure(panel, {f"train/{term}": curve([2.0, 1.0], f"train/{term}") for term in terms})
     assert figure is not None
@@ -73,18 +75,18 @@ def test_terms_of_one_method_are_drawn_beside_each_other_in_their_own_unit(terms
 def test_what_is_measured_once_is_a_row_of_a_table_and_not_a_point_on_a_chart() -> None:
     metrics = describe_metrics()
     once = curve([1.234], "collapse/nc1")
-    assert panels.measured_once({"test/top1": curve([50.0]), "collapse/nc1": once}, metrics) == []
-    rows = panels.measured_once({"test/top1": curve([50.0, 60.0]), "collapse/nc1": once}, metrics)
-    assert rows == [{"Measured at the end": METRICS["collapse/nc1"].title, "Value": "1.234"}]
+    assert panels.final_measurements({"test/top1": curve([50.0]), "collapse/nc1": once}, metrics) == []
+    rows = panels.final_measurements({"test/top1": curve([50.0, 60.0]), "collapse/nc1": once}, metrics)
+    assert rows == [{"Final measurement": METRICS["collapse/nc1"].title, "Value": "1.234"}]
 
 
 def test_a_panel_without_data_is_left_out() -> None:
-    assert figures.run_figure(panels.USUAL[0], {}) is None
-    assert figures.run_figure(panels.USUAL[0], {"test/top1": Curve("test/top1")}) is None
+    assert figures.run_figure(panels.STANDARD_PANELS[0], {}) is None
+    assert figures.run_figure(panels.STANDARD_PANELS[0], {"test/top1": Curve("test/top1")}) is None
 
 
 def test_a_run_chart_draws_its_metrics_over_epochs_and_keeps_zoom() -> None:
-    figure = figures.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, 60.0]), "lr": curve([0.1], "lr")})
+    figure = figures.run_figure(panels.STANDARD_PANELS[0], {"test/top1": curve([50.0, 60.0]), "lr": curve([0.1], "lr")})
     assert figure is not None
     assert set(traces(figure)) == {"test"}
     assert list(traces(figure)["test"].x) == [1.0, 2.0]
@@ -94,13 +96,13 @@ def test_a_run_chart_draws_its_metrics_over_epochs_and_keeps_zoom() -> None:
 
 
 def test_values_that_are_not_finite_are_gaps() -> None:
-    figure = figures.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, math.nan, math.inf])})
+    figure = figures.run_figure(panels.STANDARD_PANELS[0], {"test/top1": curve([50.0, math.nan, math.inf])})
     assert figure is not None
     assert list(traces(figure)["test"].y) == [50.0, None, None]
 
 
 def test_a_downsampled_curve_shows_the_range_of_its_buckets() -> None:
-    figure = figures.run_figure(panels.USUAL[0], {"test/top1": curve([50.0, 60.0], resolution=4)})
+    figure = figures.run_figure(panels.STANDARD_PANELS[0], {"test/top1": curve([50.0, 60.0], resolution=4)})
     assert figure is not None
     band = next(trace for trace in figure.data if trace.fill == "toself")
     assert list(band.y) == [51.0, 61.0, 59.0, 49.0]
@@ -122,7 +124,7 @@ TERMS = ("ce", "kd", "tckd", "nckd", "target", "non_target", "scd", "mcd", "inte
 
 
 def test_terms_beside_a_weighted_loss_are_named_as_unweighted() -> None:
-    loss = next(panel for panel in panels.USUAL if panel.key == "loss")
+    loss = next(panel for panel in panels.STANDARD_PANELS if panel.key == "loss")
     assert "unweighted" in loss.axis
     titles = {trace.metric: trace.title for trace in loss.traces}
     assert titles["train/loss"] == "training loss, weighted"
@@ -133,7 +135,7 @@ def test_terms_beside_a_weighted_loss_are_named_as_unweighted() -> None:
 
 
 def test_a_share_of_few_images_says_of_how_many() -> None:
-    panel = next(panel for panel in panels.USUAL if panel.key == "agreement")
+    panel = next(panel for panel in panels.STANDARD_PANELS if panel.key == "agreement")
     curves = {
         "fidelity/agreement_wrong": curve([10.0, 20.0]),
         "fidelity/agreement_right": curve([90.0, 95.0]),

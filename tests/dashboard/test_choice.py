@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard.lists.row_selection import taken
+from dashboard.lists.row_selection import merge_selection
 
 
 @pytest.mark.parametrize(
@@ -19,4 +19,4 @@ from dashboard.lists.row_selection import taken
     ],
 )
 def test_what_is_chosen(chosen: list[str], shown: list[str], rows: list[int], expected: list[str]) -> None:
-    assert taken(chosen, shown, rows) == expected
+    assert merge_selection(chosen, shown, rows) == expected

@@ -27,7 +27,7 @@ def several(*names: str, **more: str) -> AppTest:
 def test_experiments_that_differ_in_seeds_are_one_comparison(done: FakeBackend) -> None:
     app = several("exp-0001", "exp-0002")
     assert not app.exception
-    assert "n = 5 when all are there" in texts(app)
+    assert "n = 5 when all runs are done" in texts(app)
     assert any("forest" in key for key in charts(app))
     assert "Fidelity, calibration, collapse, robustness" in texts(app)
 
@@ -35,7 +35,7 @@ def test_experiments_that_differ_in_seeds_are_one_comparison(done: FakeBackend) 
 def test_experiments_that_differ_in_more_are_drawn_and_not_tested(done: FakeBackend) -> None:
     app = several("exp-0001", "exp-0003")
     assert not app.exception
-    assert "not tested against each other" in texts(app)
+    assert "cannot be tested together" in texts(app)
     assert "differ in student.model" in texts(app)
     assert not any("forest" in key for key in charts(app))
     assert any(key.startswith("compare.") for key in charts(app))
@@ -44,7 +44,7 @@ def test_experiments_that_differ_in_more_are_drawn_and_not_tested(done: FakeBack
 def test_single_runs_are_drawn_and_lead_to_their_pages(done: FakeBackend) -> None:
     app = visit("compare", run=["run-0001-001", "run-0001-002"])  # type: ignore[arg-type]
     assert not app.exception
-    assert "**2 runs** chosen by the address" in texts(app)
+    assert "Comparing **2 runs** selected by the link" in texts(app)
     assert "compare.runs" in charts(app)
     labels = [item.proto.label for item in app.get("page_link")]
     assert sum("seed 0" in label for label in labels) == 2
@@ -54,15 +54,15 @@ def test_another_metric_that_no_run_has_is_said_to_be_missing(done: FakeBackend)
     app = visit("compare", experiment="exp-0001")
     app.selectbox(key="metric").set_value("collapse/nc4").run()
     assert not app.exception
-    assert "No run has reported this" in texts(app)
+    assert "No run has reported this metric" in texts(app)
     app.selectbox(key="metric").set_value("train/loss").run()
     assert "compare.exp-0001" in charts(app)
 
 
 def test_runs_without_gpus_have_no_gpu_seconds(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001", x="GPU-seconds")
-    assert "did not ask for GPUs" in texts(app)
-    assert "Each epoch stands at the mean time of its seeds" in texts(app)
+    assert "did not request GPUs" in texts(app)
+    assert "Each epoch is drawn at the mean time of its seeds" in texts(app)
     assert not app.exception
 
 
@@ -131,7 +131,7 @@ def test_a_baseline_that_no_chosen_experiment_has_is_not_asked_for(done: FakeBac
 def test_without_a_choice_nothing_is_drawn(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001")
     app.multiselect[0].set_value([]).run()
-    assert "Choose an experiment" in texts(app)
+    assert "Select an experiment" in texts(app)
     assert not tables(app)
     assert not app.exception
 

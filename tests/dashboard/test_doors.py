@@ -120,10 +120,10 @@ def test_whom_the_provider_knows_and_the_list_names_comes_in(
             provider.email = "eve@elsewhere.example"
             page.goto("/runs")
             page.get_by_role("button", name="Sign in").click()
-            page.get_by_text("eve@elsewhere.example is not among those who may use this DKD Lab.").wait_for()
+            page.get_by_text("eve@elsewhere.example does not have access to this DKD Lab.").wait_for()
             assert "t" not in server.tokens, "nothing was asked for her"
             provider.email = "ann@lab.example"
-            page.get_by_role("button", name="Sign in as somebody else").click()
+            page.get_by_role("button", name="Sign in with another account").click()
             page.get_by_role("button", name="Sign in", exact=True).click()
             page.get_by_role("heading", name="Overview").wait_for()  # Streamlit leads to its first page
             page.get_by_text("Sign out").first.click()

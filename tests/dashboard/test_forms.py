@@ -23,13 +23,13 @@ def entry(kind: str, name: str) -> dict[str, Any]:
 
 
 def fields(name: str) -> dict[str, schema_fields.FormField]:
-    return {item.path: item for item in schema_fields.fields_of(entry("methods", name)["params"])}
+    return {item.path: item for item in schema_fields.schema_to_fields(entry("methods", name)["params"])}
 
 
 def test_every_parameter_in_the_catalog_becomes_a_field() -> None:
     for kind in ("methods", "models", "datasets"):
         for item in CATALOG[kind]:
-            names = {found.path for found in schema_fields.fields_of(item["params"])}
+            names = {found.path for found in schema_fields.schema_to_fields(item["params"])}
             assert names == set(item["params"].get("properties", {})), item["name"]
 
 
@@ -48,14 +48,14 @@ def test_a_required_parameter_without_a_default_begins_with_its_example() -> Non
 
 
 def test_arrows_move_by_one_unit_of_the_first_digit() -> None:
-    training = {item.path: item for item in schema_fields.fields_of(SCHEMA["$defs"]["Training"], SCHEMA)}
+    training = {item.path: item for item in schema_fields.schema_to_fields(SCHEMA["$defs"]["Training"], SCHEMA)}
     assert training["optimizer.lr"].step == pytest.approx(0.01)
     assert training["optimizer.weight_decay"].step == pytest.approx(1e-4)
     assert fields("dkd")["temperature"].step == 1.0
 
 
 def test_nested_objects_are_groups() -> None:
-    training = {item.path: item for item in schema_fields.fields_of(SCHEMA["$defs"]["Training"], SCHEMA)}
+    training = {item.path: item for item in schema_fields.schema_to_fields(SCHEMA["$defs"]["Training"], SCHEMA)}
     assert training["optimizer.lr"].group == "Optimizer"
     assert training["schedule.milestones"].kind == "integers"
     assert training["optimizer.nesterov"].kind == "boolean"
@@ -186,35 +186,35 @@ def test_what_is_shown_as_yaml_is_what_is_sent() -> None:
 
 def test_defaults_fill_in_what_values_leave_out_and_nothing_else() -> None:
     defaults = {"a": 1, "b": {"c": 2, "d": 3}}
-    assert schema_fields.completed({"b": {"c": 9}, "e": 4}, defaults) == {"a": 1, "b": {"c": 9, "d": 3}, "e": 4}
+    assert schema_fields.with_defaults({"b": {"c": 9}, "e": 4}, defaults) == {"a": 1, "b": {"c": 9, "d": 3}, "e": 4}
     assert defaults == {"a": 1, "b": {"c": 2, "d": 3}}
 
 
 def test_an_error_belongs_to_its_field_or_to_the_nearest_around_it() -> None:
     slots = ["methods", "methods.1", "methods.1.params", "methods.1.params.alpha", "seeds"]
-    assert schema_fields.place("methods.1.params.alpha", slots) == "methods.1.params.alpha"
-    assert schema_fields.place("methods.1.params.unknown", slots) == "methods.1.params"
-    assert schema_fields.place("methods.0.params.alpha", slots) == "methods"
-    assert schema_fields.place("seeds.3", slots) == "seeds"
-    assert schema_fields.place("", slots) is None
-    assert schema_fields.place("dataset", slots) is None
+    assert schema_fields.nearest_field("methods.1.params.alpha", slots) == "methods.1.params.alpha"
+    assert schema_fields.nearest_field("methods.1.params.unknown", slots) == "methods.1.params"
+    assert schema_fields.nearest_field("methods.0.params.alpha", slots) == "methods"
+    assert schema_fields.nearest_field("seeds.3", slots) == "seeds"
+    assert schema_fields.nearest_field("", slots) is None
+    assert schema_fields.nearest_field("dataset", slots) is None
 
 
 def test_paths_are_spoken_as_a_person_reads_them() -> None:
     draft = {"methods": [{"name": "dkd"}, {"name": "dkd_align"}]}
-    assert schema_fields.spoken("methods.1.params.alpha", draft) == "Method 2 (dkd_align): Alpha"
-    assert schema_fields.spoken("methods.0", draft) == "Method 1 (dkd)"
-    assert schema_fields.spoken("training.optimizer.lr", draft) == "Training: Optimizer: Learning rate"
-    assert schema_fields.spoken("seeds.0", draft) == "Seeds"
-    assert schema_fields.spoken("", draft) == ""
+    assert schema_fields.describe_path("methods.1.params.alpha", draft) == "Method 2 (dkd_align): Alpha"
+    assert schema_fields.describe_path("methods.0", draft) == "Method 1 (dkd)"
+    assert schema_fields.describe_path("training.optimizer.lr", draft) == "Training: Optimizer: Learning rate"
+    assert schema_fields.describe_path("seeds.0", draft) == "Seeds"
+    assert schema_fields.describe_path("", draft) == ""
 
 
 def test_fields_at_dotted_paths() -> None:
     target: dict[str, Any] = {}
-    schema_fields.put(target, "optimizer.lr", 0.1)
-    schema_fields.put(target, "epochs", 3)
+    schema_fields.set_path(target, "optimizer.lr", 0.1)
+    schema_fields.set_path(target, "epochs", 3)
     assert target == {"optimizer": {"lr": 0.1}, "epochs": 3}
-    assert schema_fields.get(target, "optimizer.lr") == 0.1
-    assert schema_fields.get(target, "optimizer.momentum", 0.9) == 0.9
-    schema_fields.put(target, "optimizer.lr", None)
+    assert schema_fields.get_path(target, "optimizer.lr") == 0.1
+    assert schema_fields.get_path(target, "optimizer.momentum", 0.9) == 0.9
+    schema_fields.set_path(target, "optimizer.lr", None)
     assert target == {"optimizer": {}, "epochs": 3}

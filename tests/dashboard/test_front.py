@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs_version
 
 from dashboard import app
 from dashboard.server import plotly_assets
-from dashboard.server.asset_middleware import Front
+from dashboard.server.asset_middleware import AssetMiddleware
 from tests.dashboard.streamlit_server import streamlit_server
 
 
@@ -46,15 +46,15 @@ def test_the_small_library_is_the_release_that_lies_in_the_plotly_package() -> N
 
 
 def test_the_small_library_draws_lines_and_bars_and_the_whole_one_everything() -> None:
-    assert plotly_assets.address(["scatter", "bar"]).endswith("/plotly-basic.min.js")
-    assert plotly_assets.address([]).endswith("/plotly-basic.min.js")
-    assert plotly_assets.address(["scatter", "surface"]).endswith("/plotly.min.js")
+    assert plotly_assets.bundle_for(["scatter", "bar"]).endswith("/plotly-basic.min.js")
+    assert plotly_assets.bundle_for([]).endswith("/plotly-basic.min.js")
+    assert plotly_assets.bundle_for(["scatter", "surface"]).endswith("/plotly.min.js")
 
 
 def test_a_page_of_charts_begins_with_what_draws_them(url: str) -> None:
     for page in ("run?id=1", "compare"):
         text = get(f"{url}/{page}").text
-        assert f'<script async src="./{plotly_assets.basic()}"' in text
+        assert f'<script async src="./{plotly_assets.basic_bundle()}"' in text
         assert 'rel="modulepreload" href="./static/js/BidiComponent.' in text
         assert text.index("BACKEND_BASE_URL") < text.index('type="module"')
     assert "<script async" not in get(f"{url}/runs").text
@@ -71,8 +71,8 @@ def test_every_file_that_a_page_names_is_there_and_the_same_each_time(url: str) 
 
 
 def test_a_file_is_sent_small_to_those_who_can_read_that(url: str) -> None:
-    address = f"{url}/{plotly_assets.basic()}"
-    whole = plotly_assets.files()[plotly_assets.basic()].read_bytes()
+    address = f"{url}/{plotly_assets.basic_bundle()}"
+    whole = plotly_assets.files()[plotly_assets.basic_bundle()].read_bytes()
     for _ in range(50):  # it is compressed after it has been asked for once
         small = get(address, **{"Accept-Encoding": "gzip"})
         if "content-encoding" in small.headers:
@@ -105,7 +105,7 @@ def test_a_file_is_kept_under_its_one_name(url: str) -> None:
     async def send(message: Any) -> None:
         pass
 
-    middleware = Front(app)
+    middleware = AssetMiddleware(app)
     name = "/" + next(item for item in files(f"{url}/run") if item.startswith("static/"))
     spellings = [name.replace("/js/", f"/js/{'./' * count}") for count in range(1, 20)]
     spellings += [name.replace("/js/", part) for part in ("//js/", "/js/../js/", "/JS/")] + ["/static/js/none.js"]
@@ -124,7 +124,7 @@ def test_what_is_not_there_stays_so(url: str) -> None:
 
 def test_below_an_address_of_its_own_the_pages_find_their_files(tmp_path: Path) -> None:
     with streamlit_server("http://127.0.0.1:9", tmp_path, STREAMLIT_SERVER_BASE_URL_PATH="lab") as url:
-        for name in (*files(f"{url}/run"), plotly_assets.basic()):
+        for name in (*files(f"{url}/run"), plotly_assets.basic_bundle()):
             assert "/javascript" in get(f"{url}/{name}").headers["content-type"], name
 
 

@@ -52,7 +52,7 @@ class TestNewExperiment:
         assert not again.error
 
     def test_the_demo_is_previewed_and_made(self, form: AppTest, backend: FakeBackend) -> None:
-        assert "**This makes 10 runs.**" in texts(form)
+        assert "**This experiment has 10 runs.**" in texts(form)
         assert "seeds: [0, 1, 2]" in texts(form)
         button(form, "Start 10 runs").click().run()
         assert [spec.name for _, spec, _ in backend.experiments.values()] == ["digits-dkd-vs-dkd-align"]
@@ -92,8 +92,8 @@ class TestNewExperiment:
 
     def test_a_form_without_a_name_shows_its_runs_and_asks_for_one(self, backend: FakeBackend) -> None:
         app = visit("new")
-        assert "**This makes 4 runs.**" in texts(app)
-        assert "a name" in app.info[0].value
+        assert "**This experiment has 4 runs.**" in texts(app)
+        assert "name" in app.info[0].value
         assert not app.error
         assert button(app, "Start 4 runs").disabled
 
@@ -143,7 +143,7 @@ class TestNewExperiment:
         assert words in form.error[0].value
         assert field(form, "new.yaml").value == text
         assert button(form, "Start 10 runs").disabled, "it would start what the field does not say"
-        button(form, "Drop these changes").click().run()
+        button(form, "Discard changes").click().run()
         assert field(form, "new.yaml").value == before
         assert not form.error
 
@@ -183,7 +183,7 @@ class TestNewExperiment:
         assert backend.experiment("exp-0002").spec["training"]["epochs"] == 5
 
         app = visit("new", clone="exp-0001")
-        next(item for item in app.button_group if "teacher.keep" in str(item.key)).set_value("Train one").run()
+        next(item for item in app.button_group if "teacher.keep" in str(item.key)).set_value("Train a new one").run()
         epochs = field(app, "teacher.training.epochs")
         assert epochs.value == 30, "begun with what the kept one was trained with"
         epochs.set_value(7).run()
@@ -218,7 +218,7 @@ class TestNewExperiment:
         assert "source: upload:resnet110" in field(app, "new.yaml").value
 
     def test_it_says_what_is_known_of_the_time(self, form: AppTest) -> None:
-        assert "How long it takes is not known" in texts(form)
+        assert "No time estimate" in texts(form)
 
     def test_warnings_do_not_stop_it(self, form: AppTest) -> None:
         field(form, ".seeds").set_value("0").run()
@@ -230,19 +230,19 @@ class TestNewExperiment:
         assert "two methods are labelled" in form.error[0].value
         field(form, "methods.3.label").set_value("log, twice ε").run()
         field(form, "methods.3.params.epsilon_share").set_value(0.2).run()
-        assert "**This makes 13 runs.**" in texts(form)
+        assert "**This experiment has 13 runs.**" in texts(form)
 
     def test_a_method_is_removed(self, form: AppTest) -> None:
         field(form, "methods.1.params.alpha").set_value(0.5).run()
         next(item for item in form.button if item.key and item.key.endswith("methods.0.x")).click().run()
-        assert "**This makes 7 runs.**" in texts(form)
+        assert "**This experiment has 7 runs.**" in texts(form)
         assert field(form, "methods.0.params.alpha").value == 0.5, "the others keep what was entered"
 
     def test_choosing_another_method_shows_its_parameters(self, form: AppTest) -> None:
         field(form, "methods.0.name").set_value("kd").run()
         assert field(form, "methods.0.params.kd_weight").value == 0.9
         assert not form.exception
-        assert "**This makes 10 runs.**" in texts(form)
+        assert "**This experiment has 10 runs.**" in texts(form)
 
     def test_without_a_teacher_only_ce_can_run(self, form: AppTest) -> None:
         field(form, ".teacher").set_value(False).run()
@@ -283,7 +283,7 @@ class TestRun:
     def test_without_an_id_the_newest_are_offered(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         app = visit("run")
-        assert "Choose a run" in texts(app)
+        assert "Select a run" in texts(app)
         assert not app.exception
 
     def test_a_running_run(self, backend: FakeBackend) -> None:
@@ -312,7 +312,7 @@ class TestRun:
             ("Attempts", "bench-1"),
             ("Spec", "reduction: sample"),
             ("Environment", "2.14.0"),
-            ("Files", "left no files yet"),
+            ("Files", "has no files yet"),
             ("More measurements", ""),
         ],
     )
@@ -407,7 +407,7 @@ class TestCompare:
     def test_before_the_first_epoch(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         app = visit("compare", experiment="exp-0001")
-        assert "curves appear by themselves" in texts(app)
+        assert "Curves appear here automatically" in texts(app)
         assert "**0 of 10** runs done" in texts(app)
         assert "No run of a method has succeeded yet" in texts(app)
         assert not app.exception
@@ -421,7 +421,7 @@ class TestCompare:
         assert not app.exception
         assert "**10 of 10** runs done" in shown
         assert "3 pairs cannot tell" in shown
-        assert "Test set: 899 images; one image is 0.11 %" in shown
+        assert "Test set: 899 images (one image is 0.11 %)" in shown
         assert "Teacher: 98" in shown
         assert len(charts(app)) == 3
         assert [row["n"] for row in tables(app)[0]] == ["3", "3", "3"]
@@ -475,7 +475,7 @@ class TestOutage:
         server.start()
         app.run()
         assert field(app, ".name").value == "kept"
-        assert "**This makes 19 runs.**" in texts(app)
+        assert "**This experiment has 19 runs.**" in texts(app)
 
     def test_starting_while_the_backend_is_away_makes_nothing_and_says_so(self, server: FakeServer) -> None:
         app = visit("new")
@@ -483,7 +483,7 @@ class TestOutage:
         server.stop()
         button(app, "Start 10 runs").click().run()
         assert not app.exception
-        assert "nothing has been made" in texts(app)
+        assert "the experiment was not created" in texts(app)
         server.start()
         app.run()
         button(app, "Start 10 runs").click().run()

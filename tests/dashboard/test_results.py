@@ -46,7 +46,7 @@ def test_claims_are_grouped_by_number() -> None:
         Claim(number=1, claim="One.", verdict="does not hold", reason="no"),
         Claim(number=2, claim="Two.", verdict="cannot tell", reason="few", label="a", baseline="b", n=1),
     ]
-    found = result_rows.claims(claims)
+    found = result_rows.claim_lines(claims)
     assert [title for title, _ in found] == ["1. One.", "2. Two."]
     assert found[1][1] == [
         ":green-badge[✓ holds] **equal scale:** because",

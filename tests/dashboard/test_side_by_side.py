@@ -10,12 +10,14 @@ import pytest
 from core.protocol.public import Interval, Paired
 from dashboard import theme
 from dashboard.charts import comparison_charts
-from dashboard.charts.comparison_charts import View
+from dashboard.charts.comparison_charts import ChartSettings
 from tests.dashboard.test_charts import curve, traces
 
 
 def test_the_mean_over_seeds_with_its_range() -> None:
-    points = comparison_charts.over_seeds([curve([50.0, 60.0]), curve([54.0, 64.0, 70.0]), curve([52.0, math.nan])])
+    points = comparison_charts.average_over_seeds(
+        [curve([50.0, 60.0]), curve([54.0, 64.0, 70.0]), curve([52.0, math.nan])]
+    )
     assert [(point.mean, point.low, point.high, point.n) for point in points] == [
         (52.0, 50.0, 54.0, 3),
         (62.0, 60.0, 64.0, 2),
@@ -24,9 +26,11 @@ def test_the_mean_over_seeds_with_its_range() -> None:
 
 
 def test_the_mean_over_seeds_with_one_sample_sd() -> None:
-    points = comparison_charts.over_seeds([curve([50.0]), curve([52.0]), curve([54.0])], View(band="sd"))
+    points = comparison_charts.average_over_seeds(
+        [curve([50.0]), curve([52.0]), curve([54.0])], ChartSettings(band="sd")
+    )
     assert (points[0].low, points[0].high) == (pytest.approx(50.0), pytest.approx(54.0))
-    alone = comparison_charts.over_seeds([curve([50.0])], View(band="sd"))
+    alone = comparison_charts.average_over_seeds([curve([50.0])], ChartSettings(band="sd"))
     assert (alone[0].low, alone[0].high) == (50.0, 50.0)
 
 
@@ -37,7 +41,7 @@ def comparison() -> Any:
             comparison_charts.MethodCurves("dkd_align (log)", [curve([48.0, 61.0])], []),
         ],
         ("Test accuracy (%)", "Gradient similarity (cosine)"),
-        View(),
+        ChartSettings(),
         teacher=98.2,
         epochs=30,
     )
@@ -58,7 +62,9 @@ def test_the_comparison_draws_a_colour_a_method_and_similarity_dashed_on_the_rig
 
 def test_a_label_with_tags_is_drawn_as_it_is() -> None:
     method = comparison_charts.MethodCurves("<b>x</b> & y", [curve([50.0, 60.0])], [])
-    assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in traces(comparison_charts.curves_figure([method], ("Accuracy", ""), View()))
+    assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in traces(
+        comparison_charts.curves_figure([method], ("Accuracy", ""), ChartSettings())
+    )
 
 
 def test_the_comparison_says_n_in_its_tooltip_and_draws_a_band_only_where_there_are_several_seeds() -> None:
@@ -79,21 +85,21 @@ def test_the_same_data_make_the_same_bytes_so_that_nothing_is_sent_again() -> No
 
 
 def test_smoothing_begins_at_the_first_value_and_passes_over_gaps() -> None:
-    assert comparison_charts.smoothed([4.0, 4.0, 4.0], 0.9) == pytest.approx([4.0, 4.0, 4.0])
-    values = comparison_charts.smoothed([0.0, math.nan, 1.0], 0.5)
+    assert comparison_charts.smooth([4.0, 4.0, 4.0], 0.9) == pytest.approx([4.0, 4.0, 4.0])
+    values = comparison_charts.smooth([0.0, math.nan, 1.0], 0.5)
     assert values[2] == pytest.approx(2 / 3)
     assert math.isnan(values[1])
-    assert comparison_charts.smoothed([1.0, 5.0], 0.0) == [1.0, 5.0]
+    assert comparison_charts.smooth([1.0, 5.0], 0.0) == [1.0, 5.0]
 
 
 def test_an_axis_of_time_is_the_mean_over_the_seeds_and_gpu_seconds_count_the_gpus() -> None:
     one, two = curve([50.0, 60.0]), curve([52.0, 63.0])
     one.elapsed, two.elapsed = [1.0, 2.0], [3.0, 4.0]
-    time = comparison_charts.over_seeds([one, two], View(x="time"))
+    time = comparison_charts.average_over_seeds([one, two], ChartSettings(x="time"))
     assert [point.x for point in time] == [2.0, 3.0]
-    gpu = comparison_charts.over_seeds([one, two], View(x="GPU-seconds", gpus=4))
+    gpu = comparison_charts.average_over_seeds([one, two], ChartSettings(x="GPU-seconds", gpus=4))
     assert [point.x for point in gpu] == [8.0, 12.0]
-    steps = comparison_charts.over_seeds([one, two], View(x="steps"))
+    steps = comparison_charts.average_over_seeds([one, two], ChartSettings(x="steps"))
     assert [point.x for point in steps] == [float(step) for step in one.step]
 
 

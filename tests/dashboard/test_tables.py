@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.protocol.public import Convergence, GpuUse, Group, Paired
+from dashboard import wording
 from dashboard.lists import row_text
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
@@ -45,7 +46,7 @@ def test_percentages_and_signs() -> None:
 
 
 def test_counts_agree_with_their_nouns() -> None:
-    assert [row_text.counted(number, "run") for number in (0, 1, 2, 1000)] == [
+    assert [wording.counted(number, "run") for number in (0, 1, 2, 1000)] == [
         "0 runs",
         "1 run",
         "2 runs",
@@ -79,7 +80,7 @@ def finished(backend: FakeBackend) -> None:
 
 def test_the_result_table_has_mean_sd_n_epochs_and_the_paired_difference(backend: FakeBackend) -> None:
     finished(backend)
-    rows = row_text.result_rows(backend.comparison("exp-0001"))
+    rows = row_text.comparison_rows(backend.comparison("exp-0001"))
     first, second = rows[0], rows[1]
     assert [row["Method"] for row in rows] == ["dkd", "dkd_align (sample)", "dkd_align (log)"]
     assert f"{GLUE}±{GLUE}" in first["Mean ± sd (%)"]
@@ -87,12 +88,12 @@ def test_the_result_table_has_mean_sd_n_epochs_and_the_paired_difference(backend
     assert first["Epochs to 95 % of the teacher"].replace(GLUE, " ") == "12 (3 of 3)"
     assert first["Difference to dkd (points)"] == "baseline"
     assert second["Difference to dkd (points)"][0] in "+−"
-    assert second["95 % t interval (points)"].startswith("[")
-    assert second["p of this comparison alone"] == "0.25 (least possible 0.25)"
+    assert second["95 % CI (points)"].startswith("[")
+    assert second["p (uncorrected)"] == "0.25 (min. possible 0.25)"
 
 
 def test_the_result_table_without_results_is_dashes(backend: FakeBackend) -> None:
-    row = row_text.result_rows(backend.comparison("exp-0001"))[1]
+    row = row_text.comparison_rows(backend.comparison("exp-0001"))[1]
     assert set(row.values()) - {"dkd_align (sample)", "0"} == {"–"}
 
 
@@ -108,7 +109,7 @@ def test_one_run_has_no_sd() -> None:
 
 def test_p_stands_beside_the_least_that_n_pairs_can_give() -> None:
     pair = Paired(label="a", baseline="b", n=6, seeds=[], sign_flip_p=0.0625, smallest_p=0.03125, sentence="")
-    assert row_text.sign_flip(pair) == "0.062 (least possible 0.031)"
+    assert row_text.sign_flip_text(pair) == "0.062 (min. possible 0.031)"
 
 
 def test_how_far_each_method_is(backend: FakeBackend) -> None:
@@ -117,7 +118,7 @@ def test_how_far_each_method_is(backend: FakeBackend) -> None:
     rows = {row["Method"]: row for row in row_text.state_rows(backend.experiment("exp-0001"))}
     assert rows["teacher"]["Done"].replace(GLUE, " ") == "1 of 1"
     assert rows["dkd"]["Running"] == "1"
-    assert rows["dkd"]["Still to start"] == "2"
+    assert rows["dkd"]["Pending"] == "2"
     assert rows["dkd"]["Progress"] == "17 %"
 
 
@@ -128,7 +129,7 @@ def test_planned_runs_are_counted_by_method_and_a_shared_teacher_is_not_trained_
     first = preview.runs[0].model_copy(update={"shared": True})
     shared = preview.model_copy(update={"runs": [first, *preview.runs[1:]]})
     assert row_text.planned_count(shared) == 9
-    assert row_text.planned_rows(shared)[0]["Runs"] == "exists already"
+    assert row_text.planned_rows(shared)[0]["Runs"] == "reused"
 
 
 def test_attempts_are_told_with_their_reasons(backend: FakeBackend) -> None:
@@ -167,6 +168,6 @@ def test_a_gpu_that_its_driver_says_nothing_of_is_shown_with_dashes() -> None:
     known = GpuUse(index=1, name="H200", use=42.4, memory_used=10_000_000_000, memory_total=150_000_000_000, foreign=2)
     rows = row_text.gpu_rows([GpuUse(index=0), known])
     assert rows == [
-        {"GPU": "0", "In use": "–", "Memory": "–", "Others' processes": "0"},
-        {"GPU": "1 · H200", "In use": "42 %", "Memory": "10 GB of 150 GB", "Others' processes": "2"},
+        {"GPU": "0", "Utilization": "–", "Memory": "–", "Other processes": "0"},
+        {"GPU": "1 · H200", "Utilization": "42 %", "Memory": "10 GB of 150 GB", "Other processes": "2"},
     ]

@@ -16,21 +16,21 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.chaos import chain, records
-from benchmarks.chaos.audit import audit
-from benchmarks.chaos.claimers import Claimed, Claimers
-from benchmarks.chaos.load import Load, played, taught, wait_for_all
-from benchmarks.chaos.play import Options, play
-from benchmarks.chaos.stack import WORKER_NAME, Kind, Stack, Terms, stack
+from benchmarks.chaos import digest_chain, liveness
+from benchmarks.chaos.audit import check_runs
+from benchmarks.chaos.claimers import Claimers, ClaimResult
+from benchmarks.chaos.running_attempts import RunningAttempt, running_attempts
+from benchmarks.chaos.scenario import ScenarioOptions, run_scenario
+from benchmarks.chaos.stack import WORKER_NAME, Kind, Stack, Timing, running_stack
 from benchmarks.chaos.standin import ranks_of
-from benchmarks.chaos.victims import Victim, victims
+from benchmarks.chaos.submissions import Submitter, standin_experiment, standin_with_teacher, wait_for_all
 from client import ApiError, Client
 from core.protocol.public import Run
 from tests import services
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(600)]
 
-TERMS = Terms(lease=9.0, heartbeat=0.5, grace=2.0, margin=1.0, step=0.08)
+TERMS = Timing(lease=9.0, heartbeat=0.5, grace=2.0, margin=1.0, step=0.08)
 KINDS: tuple[Kind, ...] = ("embedded", "services")
 
 
@@ -39,19 +39,21 @@ class Lab:
 
     def __init__(self, running: Stack, client: Client, seeds: Iterator[int]) -> None:
         self.stack, self.client = running, client
-        self.load = Load(running, seed=0, real=0, epochs=1)
+        self.load = Submitter(running, seed=0, real=0, epochs=1)
         self._seeds = seeds
 
     def submit(self, steps: int, count: int = 1, *, ranks: int = 1) -> list[str]:
         """Submit runs for the fake training; return their ids."""
         fitting = (seed for seed in self._seeds if ranks_of(seed, TERMS.ranks) == ranks)
         seeds = list(itertools.islice(fitting, count))
-        return [run.id for run in self.load.submit(self.client, played(f"played-{seeds[0]}", seeds, steps)).runs]
+        return [
+            run.id for run in self.load.submit(self.client, standin_experiment(f"played-{seeds[0]}", seeds, steps)).runs
+        ]
 
     def teach(self, steps: int) -> tuple[str, list[str]]:
         """Submit a teacher with students; return their ids."""
         seed = next(self._seeds)
-        runs = self.load.submit(self.client, taught(f"taught-{seed}", [seed], steps)).runs
+        runs = self.load.submit(self.client, standin_with_teacher(f"taught-{seed}", [seed], steps)).runs
         students = [run.id for run in runs if run.role == "student"]
         return next(run.id for run in runs if run.role == "teacher"), students
 
@@ -59,17 +61,17 @@ class Lab:
         """Wait until a run is in one of these states; return it."""
         return wait_for(lambda: (run := self.client.run(run_id)).state in states and run, f"{run_id} is {states}")
 
-    def under_way(self, run_id: str) -> Victim:
+    def under_way(self, run_id: str) -> RunningAttempt:
         """Wait until a run has written a checkpoint; return its processes."""
 
         def with_checkpoint() -> Any:
-            return next((each for each in victims(self.stack) if each.run == run_id and each.checkpoint), None)
+            return next((each for each in running_attempts(self.stack) if each.run == run_id and each.checkpoint), None)
 
         return wait_for(with_checkpoint, f"{run_id} has a checkpoint")
 
-    def worker_of(self, victim: Victim) -> Any:
+    def worker_of(self, victim: RunningAttempt) -> Any:
         pid = victim.launcher.ppid()
-        return next(worker for worker in self.stack.workers if worker.daemon.pid == pid)
+        return next(worker for worker in self.stack.workers if worker.process.pid == pid)
 
 
 def wait_for(condition: Callable[[], Any], description: str, seconds: float = 120.0) -> Any:
@@ -84,7 +86,7 @@ def wait_for(condition: Callable[[], Any], description: str, seconds: float = 12
 @pytest.fixture(scope="module", params=KINDS)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
-        with stack(request.param, tmp_path_factory.mktemp("stack"), TERMS) as made:
+        with running_stack(request.param, tmp_path_factory.mktemp("stack"), TERMS) as made:
             yield made
             assert made.close() == 0, "processes are left"
     except services.ServiceMissing as missing:
@@ -106,19 +108,19 @@ def lab(running: Stack, seeds: Iterator[int]) -> Iterator[Lab]:
         yield made
         running.heal()
         wait_for_all(running, 120)
-    result = audit(running, made.load)
+    result = check_runs(running, made.load)
     assert (result.lost, result.twice, result.points_lost, result.points_doubled, result.wrong) == ([], [], [], [], [])
 
 
 def test_eight_concurrent_claimers_get_every_run_once(running: Stack) -> None:
     """The first test: the others start workers, which would claim too."""
-    claimers = Claimers(running, Load(running, seed=0, real=0, epochs=1), 80)
+    claimers = Claimers(running, Submitter(running, seed=0, real=0, epochs=1), 80)
 
     def kill() -> None:
         time.sleep(0.5)
         assert running.backend.send(signal.SIGKILL, 0.0)
 
-    assert claimers.run(kill, 120) == Claimed(runs=80, finished=80, twice=0)
+    assert claimers.run(kill, 120) == ClaimResult(runs=80, finished=80, twice=0)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -130,7 +132,7 @@ def test_killed_training_resumes_to_the_same_weights(lab: Lab, ranks: int) -> No
     run = lab.until(run_id, "succeeded")
     assert run.attempt == 2
     assert run.attempts[0].outcome == "interrupted"
-    expected = chain.weights(chain.states(run.seed, 30, ranks)[-1])
+    expected = digest_chain.weights_content(digest_chain.states(run.seed, 30, ranks)[-1])
     written = (lab.stack.artifacts / run.weights).read_bytes()
     assert hashlib.sha256(written).digest() == hashlib.sha256(expected).digest()
     assert not psutil.pid_exists(victim.processes[0].pid)
@@ -148,7 +150,7 @@ def test_restarted_worker_returns_its_run(lab: Lab) -> None:
     [run_id] = lab.submit(40, ranks=2)
     victim = lab.under_way(run_id)
     worker = lab.worker_of(victim)
-    assert worker.daemon.send(signal.SIGKILL, 0.0)
+    assert worker.process.send(signal.SIGKILL, 0.0)
     run = lab.until(run_id, "succeeded")
     assert run.attempts[0].outcome == "lost"
     assert not any(process.is_running() for process in (victim.launcher, *victim.processes))
@@ -157,7 +159,7 @@ def test_restarted_worker_returns_its_run(lab: Lab) -> None:
 def test_stopped_worker_returns_its_run_with_a_checkpoint(lab: Lab) -> None:
     [run_id] = lab.submit(40)
     worker = lab.worker_of(lab.under_way(run_id))
-    assert worker.daemon.send(signal.SIGTERM, 3.0)
+    assert worker.process.send(signal.SIGTERM, 3.0)
     run = lab.until(run_id, "succeeded")
     assert [attempt.outcome for attempt in run.attempts][:1] == ["interrupted"]
     assert run.attempts[0].reason == "the worker is shutting down"
@@ -211,7 +213,7 @@ def test_cancelled_run_has_no_rank_left(lab: Lab) -> None:
     lab.load.runs[run_id].cancelled = True
     lab.client.cancel(run_id)
     lab.until(run_id, "cancelled")
-    assert not records.held(lab.stack.records, run_id)
+    assert not liveness.is_alive(lab.stack.records, run_id)
     assert not any(process.is_running() for process in (victim.launcher, *victim.processes))
     assert lab.client.cancel(run_id).state == "cancelled"
 
@@ -225,7 +227,7 @@ def test_teacher_is_cancelled_and_retried_with_its_students(lab: Lab) -> None:
     lab.client.cancel_experiment(lab.client.run(teacher).experiment_id)
     for run_id in (teacher, *students):
         lab.until(run_id, "cancelled")
-    assert not records.held(lab.stack.records, teacher)
+    assert not liveness.is_alive(lab.stack.records, teacher)
     for student in students:
         lab.client.retry(student)
     lab.until(teacher, "succeeded")
@@ -235,8 +237,10 @@ def test_teacher_is_cancelled_and_retried_with_its_students(lab: Lab) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_faults_neither_lose_nor_duplicate_anything(kind: Kind, tmp_path: Path) -> None:
     try:
-        options = Options(kind, seed=5, minutes=0.4, every=0.7, real=0, claimed=0, settle=120, terms=Terms(lease=10.0))
-        report = play(options, tmp_path)
+        options = ScenarioOptions(
+            kind, seed=5, minutes=0.4, every=0.7, real=0, claimed=0, settle=120, terms=Timing(lease=10.0)
+        )
+        report = run_scenario(options, tmp_path)
     except services.ServiceMissing as missing:
         pytest.skip(str(missing))
     assert report.passed, "\n".join([str(report.must_be_zero()), *report.details()])

@@ -1,4 +1,4 @@
-"""A reader that follows runs while everything breaks."""
+"""A reader that follows runs during the faults."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from benchmarks.chaos.stack import Stack
 from client import ApiError, BackendUnreachable, Client
 
 
-class Follower:
-    """Reads some runs as a live page does, by cursors, and notices what it is sent twice.
+class LiveReader:
+    """Reads runs with cursors, as a live page does, and records points that are sent twice.
 
     Attributes:
-        twice: points that came twice although they had not changed.
-        points: that came.
+        twice: points that were sent twice without a change.
+        points: number of points received.
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -23,7 +23,7 @@ class Follower:
         self._cursors: dict[str, int] = {}
         self._seen: dict[tuple[str, str, int], float] = {}
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="live-reader", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -39,7 +39,7 @@ class Follower:
                     for run in client.runs(state="running", limit=10).items:
                         if (
                             run.dataset == "synthetic"
-                        ):  # a step that is trained again takes another time, so comes again
+                        ):  # a repeated step of a real training has another time, so it is sent again
                             self._follow(client, run.id)
                 except (BackendUnreachable, ApiError):
                     continue
@@ -47,13 +47,13 @@ class Follower:
     def _follow(self, client: Client, run_id: str) -> None:
         since = self._cursors.get(run_id, 0)
         reply = client.metrics(run_id, since=since)
-        if since == 0:  # everything there is, and asked for as such
+        if since == 0:  # this reply contains everything
             self._seen = {key: value for key, value in self._seen.items() if key[0] != run_id}
         self._cursors[run_id] = reply.cursor
-        for each in reply.series:
-            for step, value in zip(each.step, each.value, strict=True):
-                key = (run_id, each.name, step)
+        for series in reply.series:
+            for step, value in zip(series.step, series.value, strict=True):
+                key = (run_id, series.name, step)
                 self.points += 1
                 if self._seen.get(key) == value:
-                    self.twice.append(f"run {run_id}: {each.name} of step {step} came twice to a reader")
+                    self.twice.append(f"run {run_id}: {series.name} of step {step} was sent to a reader twice")
                 self._seen[key] = value

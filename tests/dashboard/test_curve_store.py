@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import pytest
 
 from client import BackendUnreachable, Client
 from core.protocol.public import MetricsReply, RunState, RunSummary, Series
-from dashboard.curves.store import MAX_POINTS, Curve, CurveStore, RunCurves, seconds_left
+from dashboard.curves.curve import MAX_POINTS, Curve, RunCurves, seconds_left
+from dashboard.curves.store import CurveStore
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 
@@ -26,19 +28,19 @@ def reply(cursor: int, *found: Series, state: RunState = "running") -> MetricsRe
 
 def test_new_points_are_appended() -> None:
     held = RunCurves()
-    assert held.take(reply(2, series([1, 2])))
-    assert held.take(reply(4, series([3, 4]), series([3], name="b")))
+    assert held.merge(reply(2, series([1, 2])))
+    assert held.merge(reply(4, series([3, 4]), series([3], name="b")))
     assert held.curves["a"].step == [1, 2, 3, 4]
     assert held.curves["b"].step == [3]
     assert held.cursor == 4
 
 
-def test_a_reply_without_points_leaves_the_version_so_that_nothing_is_drawn_again() -> None:
+def test_a_reply_without_points_changes_no_curve() -> None:
     held = RunCurves()
-    held.take(reply(2, series([1, 2])))
-    version = held.version
-    assert held.take(reply(2))
-    assert held.version == version
+    held.merge(reply(2, series([1, 2])))
+    curves = deepcopy(held.curves)
+    assert held.merge(reply(2))
+    assert held.curves == curves
 
 
 def test_a_late_point_is_put_in_its_place_and_a_corrected_one_replaced() -> None:
@@ -59,14 +61,14 @@ def test_fine_points_follow_coarse_buckets_but_coarser_buckets_ask_for_all_again
 
 def test_a_curve_that_has_grown_too_long_is_asked_for_again() -> None:
     held = RunCurves()
-    assert held.take(reply(1, series(list(range(MAX_POINTS)))))
-    assert not held.take(reply(2, series(list(range(MAX_POINTS, 2 * MAX_POINTS)))))
+    assert held.merge(reply(1, series(list(range(MAX_POINTS)))))
+    assert not held.merge(reply(2, series(list(range(MAX_POINTS, 2 * MAX_POINTS)))))
 
 
 def test_a_cursor_that_runs_backwards_asks_for_all_again() -> None:
     held = RunCurves()
-    held.take(reply(5, series([1])))
-    assert not held.take(reply(3, series([1])))
+    held.merge(reply(5, series([1])))
+    assert not held.merge(reply(3, series([1])))
 
 
 def test_nan_stays_a_value() -> None:
@@ -95,7 +97,7 @@ def test_a_tick_asks_only_for_what_is_new(running: tuple[FakeBackend, Client, st
     one_epoch = backend.sent - before - nothing_new
     assert nothing_new < 150
     assert one_epoch < 1500
-    assert store.of(run_id).curves["test/top1"].epoch == [1, 2, 3, 4, 5, 6]
+    assert store.get(run_id).curves["test/top1"].epoch == [1, 2, 3, 4, 5, 6]
 
 
 def test_600_ticks_cost_what_is_new_and_no_history(running: tuple[FakeBackend, Client, str]) -> None:
@@ -136,7 +138,7 @@ def test_a_new_attempt_is_read_from_its_start(running: tuple[FakeBackend, Client
     run.done = 0
     backend.advance(run_id, 2)
     store.update(client, backend.summary(run))
-    assert store.of(run_id).curves["test/top1"].epoch == [1, 2]
+    assert store.get(run_id).curves["test/top1"].epoch == [1, 2]
 
 
 def test_many_runs_fill_in_tick_by_tick(server: FakeServer) -> None:
@@ -162,16 +164,16 @@ def test_an_outage_leaves_what_is_held(running: tuple[FakeBackend, Client, str],
     server.stop()
     with pytest.raises(BackendUnreachable):
         store.update(client, summary)
-    assert len(store.of(run_id).curves["test/top1"]) == 5
+    assert len(store.get(run_id).curves["test/top1"]) == 5
 
 
 def test_the_oldest_runs_make_room() -> None:
     store = CurveStore()
-    first = store.of("first")
+    first = store.get("first")
     first.cursor = 7
     for number in range(500):
-        store.of(f"run {number}")
-    assert store.of("first").cursor == 0
+        store.get(f"run {number}")
+    assert store.get("first").cursor == 0
 
 
 def test_time_left_is_the_pace_of_training_times_the_steps_left(running: tuple[FakeBackend, Client, str]) -> None:
