@@ -51,15 +51,15 @@ def fit_environment(environment: Any) -> Any:
     """Return the environment that a training reports, cut to what is stored: at most a hundred names."""
     if not isinstance(environment, Mapping):
         return environment
-    fitted: dict[Any, Any] = {}
+    shortened: dict[Any, Any] = {}
     left = _ENVIRONMENT
     for key, text in environment.items():
-        if len(fitted) == _NAMES or left <= len(CUT):
+        if len(shortened) == _NAMES or left <= len(CUT):
             break
         name = fit_text(key, _NAME, lines=False) if isinstance(key, str) else key
-        fitted[name] = value = fit_text(text, min(_VALUE, left)) if isinstance(text, str) else text
+        shortened[name] = value = fit_text(text, min(_VALUE, left)) if isinstance(text, str) else text
         left -= len(name) + len(value) if isinstance(name, str) and isinstance(value, str) else 0
-    return fitted
+    return shortened
 
 
 def keep_first(count: int) -> BeforeValidator:

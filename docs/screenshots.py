@@ -108,7 +108,7 @@ class Shot:
 
 def _demo_form(page: Page) -> None:
     page.get_by_role("button", name="Digits demo").click()
-    page.get_by_text("This makes").first.wait_for()
+    page.get_by_text("This experiment has").first.wait_for()
     browser.drawn(page)
 
 
@@ -119,7 +119,7 @@ def shots(done: Experiment, going: Experiment) -> list[Shot]:
     return [
         Shot("overview", "", dark=True),
         Shot("new", "new", before=_demo_form),
-        Shot("runs", "runs?sort=started+last", dark=True),
+        Shot("runs", "runs?sort=last+started", dark=True),
         Shot("experiments", "runs?view=Experiments"),
         Shot("run", f"run?id={student.id}", charts=4),
         Shot("run-live", f"run?id={running.id}", charts=2),

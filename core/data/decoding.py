@@ -57,11 +57,6 @@ DECODING_VERSION = 3
 """Incremented when some files begin to give other pixels. Version 3 applies the EXIF orientation."""
 
 
-def decode(path: Path, image_size: int) -> NDArray[np.uint8]:
-    """Return only the pixels of ``decode_image``."""
-    return decode_image(path, image_size).pixels
-
-
 def load_upright_rgb(path: Path) -> tuple[Image, str, set[str]]:
     """Return the whole upright image in RGB, with ``treatment`` and ``notes`` as in ``DecodedImage``.
 

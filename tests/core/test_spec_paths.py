@@ -179,7 +179,7 @@ def test_a_download_ends_at_the_limit(
     monkeypatch.setenv("DKD_MAX_WEIGHTS_GB", "0.005")
     remote = Endless(size)
     monkeypatch.setattr("fsspec.open", remote.opened)
-    with pytest.raises(models.WeightsError, match=r"larger than 0.005 GB.*DKD_MAX_WEIGHTS_GB"):
+    with pytest.raises(models.WeightsError, match=r"larger than the limit of 0.005 GB.*DKD_MAX_WEIGHTS_GB"):
         read_source(f"{scheme}://host/weights.pth", None)
     assert remote.sent <= 7 * 2**20
     assert list(scratch.iterdir()) == []
