@@ -29,7 +29,10 @@ QUANTITIES: dict[Quantity, tuple[str, str]] = {
 }
 """Title and unit of each quantity that the surface can show."""
 SCENARIOS = ((0.6, 0.8), (0.8, 0.6))
-"""Scenarios A and B of the author's claim: (student, teacher) probabilities of the target class."""
+"""Scenarios A and B: (student, teacher) probabilities of the target class.
+
+Decoupled Gradient Knowledge Distillation (2025) claims that the loss is nearly the same in both.
+"""
 TOLERANCE = 0.05
 """Relative difference up to which two values count as nearly equal, as in the report on the claims."""
 # Smallest probability of a class; probability 0 has no logit.
@@ -134,7 +137,7 @@ class ScenarioComparison:
 
 
 def compare_scenarios(student: Array, teacher: Array, params: DKDAlignParams) -> ScenarioComparison:
-    """The author's claim for these distributions (C−1,) over the other classes."""
+    """Compare scenarios A and B for these distributions (C−1,) over the non-target classes."""
     one, two = (evaluate(Prediction(p, student), Prediction(q, teacher), params, 1) for p, q in SCENARIOS)
     return ScenarioComparison(
         tckd=(float(one.values["tckd"][0]), float(two.values["tckd"][0])),

@@ -12,6 +12,7 @@ from functools import partial
 
 import streamlit as st
 
+from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import TERMINAL, Comparison, Experiment, RunSummary
 from dashboard import addresses, session, theme, wording
 from dashboard.curves.curve import RunCurves
@@ -20,7 +21,6 @@ from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
 from dashboard.views import compare_curves, comparison_results
-from dashboard.views.comparison_results import ComparisonQuery
 
 # Requests for curves per refresh, so that an experiment of many runs does not keep the page waiting.
 _CURVE_REQUESTS = 40
@@ -68,8 +68,8 @@ def show() -> None:
     with row:
         has_teacher = any(experiment.teacher_model for experiment in selected.experiments)
         methods = _common_methods(selected.experiments)
-        query = comparison_results.query_controls(methods, teacher=has_teacher) if experiment_ids else None
-    _live(experiment_ids, run_ids, chart, query, selected)
+        options = comparison_results.option_controls(methods, teacher=has_teacher) if experiment_ids else None
+    _live(experiment_ids, run_ids, chart, options, selected)
 
 
 def _fetch_experiment(id_or_name: str) -> session.Fetched[Experiment]:
@@ -135,7 +135,7 @@ def _live(
     experiment_ids: list[str],
     run_ids: list[str],
     chart: compare_curves.ComparisonChart,
-    query: ComparisonQuery | None,
+    options: ComparisonOptions | None,
     selected: _Selected,
 ) -> None:
     """Draw everything below the controls, repeatedly until all runs have ended and all curves are loaded."""
@@ -159,7 +159,7 @@ def _live(
             else:
                 current = _fetch_selected(experiment_ids, run_ids)
                 curves = load_curves(current.runs)
-            _draw(current, curves, chart, query)
+            _draw(current, curves, chart, options)
             if current.ended != ended or (ended and not loaded and _all_loaded(current.runs, names)):
                 st.rerun()  # the part above the fragment depends on the state, and the refresh may end
 
@@ -170,26 +170,26 @@ def _draw(
     selected: _Selected,
     curves: dict[str, RunCurves],
     chart: compare_curves.ComparisonChart,
-    query: ComparisonQuery | None,
+    options: ComparisonOptions | None,
 ) -> None:
     # Each part has a container of its own: a line that appears above a chart would make the browser redraw the chart.
     with st.container():
         session.show_outage(selected.outage_since)
-    comparison, refusal = comparison_results.comparison(selected.experiments, query) if query else (None, "")
+    comparison, refusal = comparison_results.comparison(selected.experiments, options) if options else (None, "")
     with st.container():
         for experiment in selected.experiments:
             _summary(experiment, comparison)
     with st.container():
-        other_data = compare_curves.other_data(selected.experiments, selected.runs, comparison, query)
+        other_data = compare_curves.other_data(selected.experiments, selected.runs, comparison, options)
         labelled = compare_curves.runs_by_label(
-            selected.experiments, selected.runs, other_data, by_experiment=bool(refusal) or not query
+            selected.experiments, selected.runs, other_data, by_experiment=bool(refusal) or not options
         )
         compare_curves.draw(
             chart, labelled, curves, comparison, key=".".join(item.id for item in selected.experiments) or "runs"
         )
     with st.container():
-        if comparison and query:
-            comparison_results.results(selected.experiments, comparison, query)
+        if comparison and options:
+            comparison_results.results(selected.experiments, comparison, options)
         elif refusal:
             st.info(f"These experiments cannot be tested together: {escape(refusal)}", icon=":material/balance:")
         _states(selected)

@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from common.formatting import counted
+from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import Comparison, Experiment, Run, RunSummary
 from dashboard import addresses, session
 from dashboard.charts import chart_component
@@ -24,7 +25,6 @@ from dashboard.charts.comparison_charts import (
 from dashboard.curves.curve import Curve, RunCurves
 from dashboard.markup import escape
 from dashboard.views import comparison_results
-from dashboard.views.comparison_results import ComparisonQuery
 
 _ACCURACY, _SIMILARITY = "test/top1", "grad/similarity"
 _TEACHER_SECONDS = "speed/teacher_seconds"
@@ -147,16 +147,16 @@ def other_data(
     experiments: list[Experiment],
     runs: list[RunSummary],
     comparison: Comparison | None,
-    query: ComparisonQuery | None,
+    options: ComparisonOptions | None,
 ) -> dict[str, str]:
     """Return a description of the data by run id, for runs that must not be averaged with others of their label.
 
     These are runs that were trained or tested on other images than the rest.
     """
-    if query:
+    if options:
         # Experiments that cannot be compared are drawn separately, and each of them may contain several data sets.
         separate = (
-            [comparison_results.comparison([item], query)[0] for item in experiments] if comparison is None else []
+            [comparison_results.comparison([item], options)[0] for item in experiments] if comparison is None else []
         )
         return {run: data for found in (comparison, *separate) if found for run, data in found.set_aside_data.items()}
     descriptions = {run.id: _describe_data(run) for run in runs if isinstance(run, Run) and run.test_size}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +12,7 @@ from client import ApiError
 from client.connection import Query
 from client.resources import TextFormat
 from common.formatting import NOTHING, difference_text, mean_text, p_text, spread_text
+from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.comparisons import TIMING, WHICH, Overview, OverviewCell, Which
 from core.protocol.public import Comparison, Convergence, Experiment
 from dashboard import addresses, session
@@ -36,37 +36,7 @@ _RELATIVE, _ABSOLUTE = "relative to teacher", "accuracy"
 _FORMER_TARGETS = {"share of the teacher's": _RELATIVE}
 
 
-@dataclass(frozen=True)
-class ComparisonQuery:
-    """Parameters of a comparison.
-
-    Attributes:
-        baseline: label of the method that the others are compared with; None for the first method of the spec.
-        which: the epoch whose results are compared.
-        target: target of the convergence, in %.
-        absolute: whether the target is an accuracy instead of a percentage of the teacher's accuracy.
-        difference: difference in percentage points for which the number of seeds is estimated; None for no estimate.
-    """
-
-    baseline: str | None
-    which: Which
-    target: int
-    absolute: bool
-    difference: float | None
-
-    @property
-    def comparison_params(self) -> dict[str, Any]:
-        """Query parameters of the comparison."""
-        target = {"target": float(self.target)} if self.absolute else {"target_share": self.target / 100}
-        return self.overview_params | target | ({"difference": self.difference} if self.difference else {})
-
-    @property
-    def overview_params(self) -> dict[str, Any]:
-        """Query parameters of the overview of all metrics."""
-        return {"which": self.which} | ({"baseline": self.baseline} if self.baseline else {})
-
-
-def query_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonQuery:
+def option_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonOptions:
     """Draw the controls of a comparison, whose values are kept in the address.
 
     The target is always visible; the other controls are in a popover.
@@ -118,10 +88,19 @@ def query_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonQuery:
             target = st.slider("Target accuracy (%)", 1, 100, 70, key="accuracy", bind="query-params", help=hint)
         else:
             target = st.slider("Target (% of teacher's)", 50, 105, 95, key="target", bind="query-params", help=hint)
-    return ComparisonQuery(baseline or None, which, target, absolute, difference)
+    given: dict[str, Any] = {"target": float(target)} if absolute else {"target_share": target / 100}
+    return ComparisonOptions(baseline=baseline or None, which=which, difference=difference or None, **given)
 
 
-def comparison(experiments: Sequence[Experiment], query: ComparisonQuery) -> tuple[Comparison | None, str]:
+def _comparison_params(options: ComparisonOptions) -> dict[str, Any]:
+    return options.model_dump(exclude_unset=True, exclude_none=True)
+
+
+def _overview_params(options: ComparisonOptions) -> dict[str, Any]:
+    return options.model_dump(include={"which", "baseline"}, exclude_none=True)
+
+
+def comparison(experiments: Sequence[Experiment], options: ComparisonOptions) -> tuple[Comparison | None, str]:
     """Return the backend's comparison, or None and the reason why these experiments cannot be compared.
 
     It is requested again only if a run has changed its state: nothing else changes the result.
@@ -129,9 +108,9 @@ def comparison(experiments: Sequence[Experiment], query: ComparisonQuery) -> tup
     ids = [experiment.id for experiment in experiments]
     try:
         result = _until_state_changes(
-            f"comparison {ids} {query}",
+            f"comparison {ids} {options!r}",
             experiments,
-            lambda: session.client().comparison(ids, **query.comparison_params),
+            lambda: session.client().comparison(ids, **_comparison_params(options)),
         )
     except ApiError as error:
         if len(ids) > 1 and error.status == 422:
@@ -140,12 +119,12 @@ def comparison(experiments: Sequence[Experiment], query: ComparisonQuery) -> tup
     return result, ""
 
 
-def _overview(experiments: Sequence[Experiment], query: ComparisonQuery) -> Overview:
+def _overview(experiments: Sequence[Experiment], options: ComparisonOptions) -> Overview:
     ids = [experiment.id for experiment in experiments]
     return _until_state_changes(
-        f"overview {ids} {query.overview_params}",
+        f"overview {ids} {_overview_params(options)}",
         experiments,
-        lambda: session.client().overview(ids, groups=GROUPS, **query.overview_params),
+        lambda: session.client().overview(ids, groups=GROUPS, **_overview_params(options)),
     )
 
 
@@ -161,7 +140,7 @@ def _until_state_changes(key: str, experiments: Sequence[Experiment], request: C
     return reply.value
 
 
-def results(experiments: Sequence[Experiment], found: Comparison, query: ComparisonQuery) -> None:
+def results(experiments: Sequence[Experiment], found: Comparison, options: ComparisonOptions) -> None:
     """Draw every section that has content."""
     st.subheader("Result" if found.complete else "Result so far")
     if not any(group.n for group in found.groups):
@@ -175,11 +154,11 @@ def results(experiments: Sequence[Experiment], found: Comparison, query: Compari
         st.caption(escape(note))
     _differences(found, name)
     _convergence(found)
-    _other_metrics(experiments, query)
+    _other_metrics(experiments, options)
     ids = [experiment.id for experiment in experiments]
     st.markdown("**Download these tables**")
-    downloads("comparison", "Comparison", {"experiment": ids} | query.comparison_params)
-    downloads("overview", "All metrics", {"experiment": ids} | query.overview_params)
+    downloads("comparison", "Comparison", {"experiment": ids} | _comparison_params(options))
+    downloads("overview", "All metrics", {"experiment": ids} | _overview_params(options))
 
 
 def _differences(found: Comparison, name: str) -> None:
@@ -248,8 +227,8 @@ def _median(one: Convergence | None) -> str:
     return f"> {one.max_epochs}" if one.median_epochs is None else f"{one.median_epochs:g}"
 
 
-def _other_metrics(experiments: Sequence[Experiment], query: ComparisonQuery) -> None:
-    found = _overview(experiments, query)
+def _other_metrics(experiments: Sequence[Experiment], options: ComparisonOptions) -> None:
+    found = _overview(experiments, options)
     if not found.rows:
         return
     st.subheader("Fidelity, calibration, collapse, robustness")

@@ -15,10 +15,10 @@ from streamlit.testing.v1 import AppTest
 
 from backend.db import models, now
 from dashboard import session
+from dashboard.markup import escape
 from tests import served
-from tests.dashboard.conftest import tables, texts, visit
+from tests.dashboard.conftest import button, tables, texts, visit
 from tests.dashboard.stand import GPU, Stand, standing
-from tests.dashboard.test_pages import button
 
 DISTILLED = {"teacher": {"model": "resnet8"}, "methods": ["dkd", "kd"]}
 
@@ -114,6 +114,17 @@ class TestOverview:
         )
         app.run()
         assert asked == ["/api/v1/activity"]
+
+    def test_a_comparison_is_shown_with_its_notes(self, stand: Stand) -> None:
+        stand.register()
+        stand.submit("misnamed", methods=["ce", {"name": "ce", "label": "kd"}])
+        for top1 in (90.0, 91.0, 92.0, 93.0):
+            stand.finish(stand.start(epoch=20, top1=top1))
+        notes = stand.client.comparison("misnamed").notes
+        assert any("kd" in note for note in notes), "a label that names another method"
+        app = visit()
+        assert not app.exception
+        assert set(map(escape, notes)) <= {item.value for item in app.caption}
 
     def test_what_failed_long_ago_is_shown_where_it_is_asked_for(self, stand: Stand) -> None:
         stand.register()

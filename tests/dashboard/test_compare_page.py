@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.dashboard.conftest import charts, tables, texts, visit
+from tests.dashboard.conftest import charts, curve_names, tables, texts, visit
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
 
@@ -142,3 +142,91 @@ def test_metrics_are_chosen_by_group(done: FakeBackend) -> None:
     assert [row["Metric"] for row in table] == ["Agreement (%)", "NC1: variability within classes"]
     assert "(3); " in table[0]["dkd_align (log)"]
     assert "+0.0033 [+0.0024, +0.0043]" in table[1]["dkd_align (log)"].replace("\u00a0", " ")
+
+
+class TestOtherData:
+    """Runs of one label that were trained on other images are curves of their own."""
+
+    def test_single_runs_on_other_images_are_not_averaged(self, done: FakeBackend) -> None:
+        done.images = {"run-0001-001": "a" * 64, "run-0002-001": "b" * 64}
+        assert done.runs["run-0001-001"].plan.label == done.runs["run-0002-001"].plan.label == "dkd"
+        app = visit("compare", run=["run-0001-001", "run-0002-001"])  # type: ignore[arg-type]
+        assert not app.exception
+        assert sum("images aaaaaaaa" in name for name in curve_names(app, "compare.runs")) == 1
+        assert sum("images bbbbbbbb" in name for name in curve_names(app, "compare.runs")) == 1
+
+    def test_single_runs_without_recorded_images_are_told_from_those_with(self, done: FakeBackend) -> None:
+        done.images = {"run-0001-001": "a" * 64}
+        app = visit("compare", run=["run-0001-001", "run-0002-001"])  # type: ignore[arg-type]
+        names = curve_names(app, "compare.runs")
+        assert any(name.endswith("images not recorded, 898 training and 899 test images") for name in names)
+
+    def test_single_runs_on_equal_images_have_no_description_of_their_data(self, done: FakeBackend) -> None:
+        done.images = dict.fromkeys(("run-0001-001", "run-0002-001"), "a" * 64)
+        app = visit("compare", run=["run-0001-001", "run-0002-001"])  # type: ignore[arg-type]
+        assert not any("images" in name for name in curve_names(app, "compare.runs"))
+
+    def test_runs_that_a_comparison_leaves_out_are_a_curve_of_their_own(self, done: FakeBackend) -> None:
+        done.set_aside = {"run-0001-001": "images bbbbbbbb"}
+        app = visit("compare", experiment="exp-0001")
+        assert not app.exception
+        names = curve_names(app, "compare.exp-0001")
+        assert {"dkd", "dkd · images bbbbbbbb"} <= set(names)
+        assert "dkd_align (log)" in names
+
+    def test_experiments_that_are_not_compared_keep_their_own_data_apart(self, done: FakeBackend) -> None:
+        done.set_aside = {"run-0001-001": "images bbbbbbbb"}
+        app = several("exp-0001", "exp-0003")
+        assert "cannot be tested together" in texts(app)
+        names = curve_names(app, "compare.exp-0001.exp-0003")
+        assert "dkd · digits-dkd-vs-dkd-align · images bbbbbbbb" in names
+        assert {"dkd · digits-dkd-vs-dkd-align", "dkd · other student"} <= set(names)
+
+
+class TestOneExperiment:
+    def test_nothing_yet(self, backend: FakeBackend) -> None:
+        app = visit("compare")
+        assert "nothing to compare yet" in texts(app)
+        assert not app.exception
+
+    def test_the_newest_experiment_is_shown_first_and_the_address_names_it(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.submit(digits_spec(name="second"))
+        app = visit("compare")
+        assert app.query_params["experiment"] == "exp-0002"
+
+    def test_before_the_first_epoch(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("compare", experiment="exp-0001")
+        assert "Curves appear here automatically" in texts(app)
+        assert "**0 of 10** runs done" in texts(app)
+        assert "No run of a method has succeeded yet" in texts(app)
+        assert not app.exception
+
+    def test_a_finished_experiment(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        for run in list(backend.runs.values()):
+            backend.advance(run.id, 30)
+        app = visit("compare", experiment="digits-dkd-vs-dkd-align")
+        shown = texts(app)
+        assert not app.exception
+        assert "**10 of 10** runs done" in shown
+        assert "3 pairs cannot tell" in shown
+        assert "Test set: 899 images (one image is 0.11 %)" in shown
+        assert "Teacher: 98" in shown
+        assert len(charts(app)) == 3
+        assert [row["n"] for row in tables(app)[0]] == ["3", "3", "3"]
+
+    def test_an_experiment_that_has_ended_is_not_polled(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        for run in list(backend.runs.values()):
+            backend.advance(run.id, 30)
+        app = visit("compare", experiment="exp-0001")
+        metrics = sum("metrics" in request for request in backend.requests)
+        app.run()
+        assert sum("metrics" in request for request in backend.requests) == metrics
+
+    def test_an_experiment_that_is_not_there(self, backend: FakeBackend) -> None:
+        app = visit("compare", experiment="nowhere")
+        assert "There is no experiment 'nowhere'" in texts(app)
+        assert not app.exception

@@ -11,7 +11,7 @@ from core.protocol.public import Interval, Paired
 from dashboard import theme
 from dashboard.charts import comparison_charts
 from dashboard.charts.comparison_charts import ChartSettings
-from tests.dashboard.test_charts import curve, traces
+from tests.dashboard.test_figures import curve, traces
 
 
 def test_the_mean_over_seeds_with_its_range() -> None:

@@ -1,7 +1,7 @@
-"""A part of a data set, in equal shares of its classes, for a shortened run: a plugin, ``--plugin``.
+"""A plugin (``--plugin``) with a subset of a data set, in equal shares of its classes, for shortened runs.
 
-Which images those are depends on the labels and the sizes alone. Not in the catalog proper: accuracies on a part are
-comparable with nothing.
+The choice of images depends only on the labels and the sizes. It is not in the catalog itself, since accuracies on a
+subset are not comparable with any others.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ from core.data.holdout import held_out_indices
 from core.specs import DatasetChoice
 
 
-class PartParams(Params):
+class SubsetParams(Params):
     of: str = Field("cifar100", description="The data set, with its default parameters.")
-    train_images: int | None = Field(None, ge=1, description="Left out: all of them.")
-    test_images: int | None = Field(None, ge=1, description="Left out: all of them.")
+    train_images: int | None = Field(None, ge=1, description="Default: all of them.")
+    test_images: int | None = Field(None, ge=1, description="Default: all of them.")
 
 
-def load(params: PartParams) -> Dataset:
-    """The first splits' images, fewer of them. Raises DatasetError where more are asked for than there are."""
+def load(params: SubsetParams) -> Dataset:
+    """Load the data set with fewer images. Raises DatasetError if a split has not enough images."""
     choice = DatasetChoice(name=params.of)
-    whole: Dataset = DATASETS[choice.name].load()(choice.typed_params)
-    return replace(whole, train=_part(whole.train, params.train_images), test=_part(whole.test, params.test_images))
+    complete: Dataset = DATASETS[choice.name].load()(choice.typed_params)
+    return replace(
+        complete, train=_subset(complete.train, params.train_images), test=_subset(complete.test, params.test_images)
+    )
 
 
-def _part(split: Split, size: int | None) -> Split:
+def _subset(split: Split, size: int | None) -> Split:
     if size is None:
         return split
     if size > len(split):
-        raise DatasetError(f"{size} images of {len(split)} are asked for")
+        raise DatasetError(f"the split has {len(split)} images, not {size}")
     if size == len(split):
         return split
     labels = split.labels.numpy()
@@ -43,7 +45,7 @@ def _part(split: Split, size: int | None) -> Split:
     return replace(split, labels=split.labels[rows], indices=rows if split.indices is None else split.indices[rows])
 
 
-def _facts(params: PartParams) -> DatasetFacts | None:
+def _facts(params: SubsetParams) -> DatasetFacts | None:
     choice = DatasetChoice(name=params.of)
     facts = DATASETS[choice.name].facts(choice.typed_params)
     if facts is None:
@@ -55,10 +57,10 @@ def _facts(params: PartParams) -> DatasetFacts | None:
 DATASETS.add(
     DatasetEntry(
         name="part",
-        title="A part of a data set",
-        summary="Some of its images, in equal shares of the classes: to see that something runs.",
-        target="benchmarks.reproduction.part:load",
-        params=PartParams,
+        title="A subset of a data set",
+        summary="Some of the images, in equal shares of the classes, for trial runs.",
+        target="benchmarks.reproduction.subset:load",
+        params=SubsetParams,
         facts=_facts,
     )
 )
