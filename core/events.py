@@ -141,6 +141,8 @@ class Metrics(_Event):
 
 
 class Log(_Event):
+    """A log line."""
+
     type: Literal["log"] = "log"
     level: Literal["debug", "info", "warning", "error"] = "info"
     message: MessageText

@@ -70,7 +70,7 @@ class Faults:
                 "worker",
             ),
             Fault(
-                "worker told to stop",
+                "worker stopped by a signal",
                 lambda w: self._stop_worker(w, signal.SIGTERM, self.random.uniform(2, 5)),
                 2,
                 "worker",

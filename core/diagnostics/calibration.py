@@ -10,7 +10,9 @@ BINS = 15  # as in Guo et al. 2017 and most later papers
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
-    """Return the ECE in %: Σ_b n_b/N · |accuracy(b) − confidence(b)| (Guo et al. 2017, arXiv 1706.04599, equation 3).
+    """Return the expected calibration error in %: Σ_b n_b/N · |accuracy(b) − confidence(b)|.
+
+    Guo et al. 2017, arXiv 1706.04599, equation 3.
 
     The confidence is the largest probability. The bins have equal width: (0, 1/bins], (1/bins, 2/bins] ….
 

@@ -56,7 +56,7 @@ class ConversionResult:
     Attributes:
         parameters: number of trainable parameters.
         metadata: metadata of the written file.
-        notes: options and omissions, one sentence each.
+        notes: choices and omissions, one sentence each.
     """
 
     parameters: int

@@ -23,6 +23,8 @@ def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
+    """Residual block of two 3×3 convolutions."""
+
     expansion = 1
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -39,6 +41,8 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
+    """Residual block of 1×1, 3×3 and 1×1 convolutions; the last one has four times the channels."""
+
     expansion = 4
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:

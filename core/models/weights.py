@@ -15,9 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from core.data.paths import PathRefusedError, download_allowed, spec_path
+from core.models.key_matching import match_state_dict
 from core.models.metadata import Metadata, claimed_top1
 from core.models.network import Network, WeightsError
-from core.models.state_dicts import StateDict, find_state_dicts, match_state_dict, strip_prefixes
+from core.models.state_dicts import StateDict, find_state_dicts, strip_prefixes
 from core.models.weights_file import check_size, max_weights_bytes, read_file
 
 PRETRAINED = "pretrained"

@@ -88,7 +88,7 @@ def _head(run: Run) -> None:
             _link("new", "Clone experiment", "content_copy", clone=run.experiment_id)
         if run.teacher_run_id:
             _link("run", "Teacher", "school", id=run.teacher_run_id)
-        client = session.client()
+        client = session.action_client()
         if run.state in ("waiting", "queued", "running") and not run.pausing:
             _button("Pause", "pause", client.pause, run.id)
         if run.state == "paused" or run.pausing:

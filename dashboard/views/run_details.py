@@ -79,11 +79,12 @@ def files(run: Run) -> None:
 
 def _content(run_id: str, artifact_id: str) -> Callable[[], BinaryIO]:
     """Return a function that downloads the file, for a download button that calls it when it is pressed."""
+    client = session.client()  # bound here: the download runs without the session, which holds the person's token
 
     def fetch() -> BinaryIO:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "file"
-            session.client().download(run_id, artifact_id, path)
+            client.download(run_id, artifact_id, path)
             return path.open("rb")  # an open file stays readable after its folder has been deleted
 
     return fetch

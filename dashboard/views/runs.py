@@ -12,6 +12,7 @@ from typing import Any
 
 import streamlit as st
 
+from client import Client
 from common.formatting import NOTHING
 from core.protocol.public import TERMINAL, Run, RunPage, RunSummary
 from dashboard import session, wording
@@ -115,7 +116,7 @@ def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | 
     """Draw the actions on the selected runs; they are always drawn, so that the table does not move."""
     known: dict[str, RunSummary] = st.session_state["runs.known"]
     chosen = [known[run_id] for run_id in selection.ids if run_id in known]
-    client = session.client()
+    client = session.action_client()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         session.action_link("run", "Open", "show_chart", {"id": chosen[0].id} if len(chosen) == 1 else None)
         live = [run.id for run in chosen if run.state not in TERMINAL and run.state != "cancelling"]
@@ -153,7 +154,7 @@ def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | 
                 key=f"runs.{name.lower()}",
             )
         with st.popover("More", icon=":material/more_horiz:", disabled=not chosen):
-            _more(chosen)
+            _more(client, chosen)
         _chosen_line(selection, chosen, page, query)
 
 
@@ -169,7 +170,7 @@ def _do(ids: Sequence[str], action: Callable[[str], Run], done: str) -> None:
 
 def _cancel(ids: Sequence[str]) -> None:
     if len(ids) <= _CONFIRM_ABOVE:
-        _do(ids, session.client().cancel, "cancelled")
+        _do(ids, session.action_client().cancel, "cancelled")
         st.rerun()
 
     @st.dialog("Cancel these runs?")
@@ -182,7 +183,7 @@ def _cancel(ids: Sequence[str]) -> None:
             f"Cancel {len(ids):,} runs",
             type="primary",
             on_click=_do,
-            args=(ids, session.client().cancel, "cancelled"),
+            args=(ids, session.action_client().cancel, "cancelled"),
             key="runs.cancel.sure",
         ):
             st.rerun()
@@ -190,7 +191,7 @@ def _cancel(ids: Sequence[str]) -> None:
     confirm()
 
 
-def _more(chosen: Sequence[RunSummary]) -> None:
+def _more(client: Client, chosen: Sequence[RunSummary]) -> None:
     live = [run.id for run in chosen if run.state not in TERMINAL and run.role == "student"]
     priority = st.number_input(
         "Priority",
@@ -205,7 +206,7 @@ def _more(chosen: Sequence[RunSummary]) -> None:
         icon=":material/low_priority:",
         disabled=not live,
         on_click=_do,
-        args=(live, lambda run_id: session.client().prioritise(run_id, priority), f"set to priority {priority}"),
+        args=(live, lambda run_id: client.prioritise(run_id, priority), f"set to priority {priority}"),
         key="runs.prioritise",
     )
     names = list(dict.fromkeys(run.experiment for run in chosen if run.experiment))

@@ -191,7 +191,7 @@ def _ask_to_delete(name: str) -> None:
         "Delete",
         type="primary",
         on_click=bulk.on_click,
-        args=([name], session.client().delete_upload, "upload", "deleted"),
+        args=([name], session.action_client().delete_upload, "upload", "deleted"),
         key="teachers.delete.sure",
     ):
         st.rerun()

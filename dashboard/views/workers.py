@@ -145,7 +145,7 @@ def _drain(worker: Worker) -> None:
 
 def _set(worker_id: str, draining: bool) -> None:
     try:
-        session.client().drain_worker(worker_id, draining=draining)
+        session.action_client().drain_worker(worker_id, draining=draining)
     except (ApiError, BackendUnreachable) as error:
         refused = isinstance(error, ApiError) and error.status == 403
         hint = " Draining needs an admin token." if refused else ""

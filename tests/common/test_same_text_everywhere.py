@@ -32,7 +32,7 @@ def _comparison() -> Comparison:
 def test_one_comparison_reads_the_same_in_cli_dashboard_and_markdown() -> None:
     found = _comparison()
     pair = found.paired[0]
-    dashboard = row_text.result_rows(found)[1]
+    dashboard = row_text.comparison_rows(found)[1]
     markdown = sheets.markdown(render.comparison_sheet(found)).replace("\\", "")
     terminal = _printed(render_comparison(found))
     shown = {header: text.replace(_NO_BREAK_SPACE, " ") for header, text in dashboard.items()}
@@ -52,7 +52,7 @@ def test_one_target_reads_the_same_in_cli_dashboard_and_markdown() -> None:
         (_comparison(), "95 % of the teacher"),
         (_comparison().model_copy(update={"absolute_target": True, "target": 93.125}), "93.12 %"),
     ):
-        assert f"Epochs to {target}" in row_text.result_rows(found)[0]
+        assert f"Epochs to {target}" in row_text.comparison_rows(found)[0]
         assert f"Epochs to {target}" in sheets.markdown(render.comparison_sheet(found)).replace("\\", "")
         assert f"epochs to {target}" in _printed(render_comparison(found))
 

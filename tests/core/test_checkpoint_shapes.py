@@ -52,8 +52,8 @@ def taken(path: Path, **choices: Any) -> tuple[dict[str, Tensor], tuple[str, ...
     return net.state_dict(), notes
 
 
-def same(found: dict[str, Tensor], wanted: dict[str, Tensor] = STATE) -> bool:
-    return all(torch.equal(tensor, wanted[key].to(tensor.dtype)) for key, tensor in found.items())
+def same(loaded: dict[str, Tensor], wanted: dict[str, Tensor] = STATE) -> bool:
+    return all(torch.equal(tensor, wanted[key].to(tensor.dtype)) for key, tensor in loaded.items())
 
 
 class Meter:
@@ -156,9 +156,9 @@ def test_other_precisions_are_converted(name: str, form: str, tmp_path: Path) ->
     narrow = {k: t.to(getattr(torch, name)) if t.is_floating_point() else t for k, t in STATE.items()}
     path = tmp_path / "in"
     torch.save(narrow, path) if form == "torch" else safetensors.torch.save_file(narrow, path)
-    found, _ = taken(path)
-    assert found["classifier.weight"].dtype == torch.float32
-    assert same(found, {key: tensor.float() for key, tensor in narrow.items()})
+    loaded, _ = taken(path)
+    assert loaded["classifier.weight"].dtype == torch.float32
+    assert same(loaded, {key: tensor.float() for key, tensor in narrow.items()})
 
 
 class TestChoices:
@@ -167,8 +167,8 @@ class TestChoices:
         for name in ("model_ema", "ema", "state_dict_ema"):
             path = tmp_path / "in.pth"
             torch.save({"model": STATE, name: averaged}, path)
-            found, notes = taken(path)
-            assert same(found, OTHER)
+            loaded, notes = taken(path)
+            assert same(loaded, OTHER)
             assert f"moving average of the weights, as timm does, from {name!r}; model would match too" in notes[0]
             assert same(taken(path, container="model")[0])
 
@@ -349,8 +349,8 @@ def test_separately_pickled_storages_are_read(tmp_path: Path) -> None:
     ],
 )
 def test_accuracy_is_read_from_a_file_name(name: str, claim: float | None) -> None:
-    found = claimed_top1({}, name)
-    assert found == (None if claim is None else pytest.approx(claim))
+    accuracy = claimed_top1({}, name)
+    assert accuracy == (None if claim is None else pytest.approx(claim))
 
 
 @pytest.mark.parametrize(
@@ -365,5 +365,5 @@ def test_accuracy_is_read_from_a_file_name(name: str, claim: float | None) -> No
     ],
 )
 def test_accuracy_is_read_from_a_checkpoint(content: dict[str, Any], claim: float | None) -> None:
-    found = claimed_top1(content, "in.pth")
-    assert found == (None if claim is None else pytest.approx(claim))
+    accuracy = claimed_top1(content, "in.pth")
+    assert accuracy == (None if claim is None else pytest.approx(claim))

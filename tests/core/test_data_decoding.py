@@ -34,8 +34,8 @@ def load() -> data.Dataset:
 
 
 def pack(pets: Path) -> Path:
-    [found] = (pets.parent / "packs").glob("*/pack.json")
-    return found
+    [pack_file] = (pets.parent / "packs").glob("*/pack.json")
+    return pack_file
 
 
 def noise(shape: tuple[int, ...] = (SIZE, SIZE, 3)) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -93,9 +93,9 @@ def content_of_commit_2ef2faf(pets: Path) -> str:
     """Return the content hash that this version wrote into ``pack.json`` and used to compare runs."""
     content = hashlib.sha256(json.dumps(["cat", "dog"]).encode())
     for split in ("train", "test"):
-        found = sorted((pets / split).rglob("*.png"))
-        content.update(f"{split} {len(found)}\n".encode())
-        for path in found:
+        paths = sorted((pets / split).rglob("*.png"))
+        content.update(f"{split} {len(paths)}\n".encode())
+        for path in paths:
             label = ["cat", "dog"].index(path.parent.name)
             content.update(f"{label} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return content.hexdigest()

@@ -52,19 +52,19 @@ def test_split_is_stratified_and_disjoint() -> None:
 
 
 def test_images_keep_their_labels() -> None:
-    whole, split = synthetic(), synthetic(val_fraction=0.25)
+    complete, split = synthetic(), synthetic(val_fraction=0.25)
     for part in (split.train, split.val):
         assert part
         assert part.indices is not None
-        assert torch.equal(part.labels, whole.train.labels[part.indices])
-        assert torch.equal(part.gather(torch.arange(len(part))), whole.train.images[part.indices])
-        assert torch.equal(torch.cat(list(part.chunks(7))), whole.train.images[part.indices])
+        assert torch.equal(part.labels, complete.train.labels[part.indices])
+        assert torch.equal(part.gather(torch.arange(len(part))), complete.train.images[part.indices])
+        assert torch.equal(torch.cat(list(part.chunks(7))), complete.train.images[part.indices])
 
 
 def test_batches_contain_only_remaining_training_images() -> None:
-    whole, split = synthetic(), synthetic(val_fraction=0.25)
+    complete, split = synthetic(), synthetic(val_fraction=0.25)
     seen = torch.cat([batch.images for batch in split.batches(64, 0, 0, augment="none")])
-    left = whole.normalise(whole.train.images[torch.tensor(sorted(rows(split.train)))])
+    left = complete.normalise(complete.train.images[torch.tensor(sorted(rows(split.train)))])
     assert len(seen) == 150
     assert sorted(image.numpy().tobytes() for image in seen) == sorted(image.numpy().tobytes() for image in left)
 

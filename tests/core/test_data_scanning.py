@@ -160,6 +160,6 @@ def test_core_run_prints_skipped_files(pets: Path, tmp_path: Path, capsys: pytes
         }
     )
     assert run_experiment(spec, tmp_path / "out") == 0
-    said = capsys.readouterr().err
-    assert said.count("1 .json file (not an image) (for example train/cat/notes.json)") == 1
-    assert "warning" in said
+    output = capsys.readouterr().err
+    assert output.count("1 .json file (not an image) (for example train/cat/notes.json)") == 1
+    assert "warning" in output

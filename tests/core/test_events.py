@@ -105,9 +105,9 @@ def test_events_are_buffered_while_the_disk_is_full(
         disk.left = 10**9
         journal.log("after")
         assert journal.settle(0.0) is True
-    said = messages(path)
-    assert said[:5] == ["before", "meanwhile 0", "meanwhile 1", "meanwhile 2", "after"]
-    assert said[5].startswith("the disk was full for ")
+    logged = messages(path)
+    assert logged[:5] == ["before", "meanwhile 0", "meanwhile 1", "meanwhile 2", "after"]
+    assert logged[5].startswith("the disk was full for ")
     assert [record.seq for record in reader.read()] == [2, 3, 4, 5, 6]
     assert [record.seq for record in read_journal(path)] == [1, 2, 3, 4, 5, 6]
 

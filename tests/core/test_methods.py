@@ -153,8 +153,8 @@ def test_every_logged_term_has_a_title(setting: str) -> None:
 def test_gradients_of_terms_add_up_to_the_total(setting: str) -> None:
     z, v, target = logits(8, 10)
     terms = loss(setting, (z, v, target), epoch=3)
-    (whole,) = torch.autograd.grad(terms.total, z)
-    assert torch.allclose(sum(terms.gradients.values()), whole, rtol=1e-12, atol=1e-14)  # type: ignore[arg-type]
+    (total_gradient,) = torch.autograd.grad(terms.total, z)
+    assert torch.allclose(sum(terms.gradients.values()), total_gradient, rtol=1e-12, atol=1e-14)  # type: ignore[arg-type]
 
 
 class _Counted(TorchDispatchMode):

@@ -79,8 +79,8 @@ class TestCounts:
         assert models.count_parameters(built(name, 1000, 224)) == IMAGENET[name]
 
     def test_parameter_count_of_every_catalog_model_is_tested(self) -> None:
-        known = {*CIFAR, *IMAGENET, "small_cnn", "timm:vit_small_patch16_224"}
-        assert {entry.name for entry in MODELS} == known
+        counted = {*CIFAR, *IMAGENET, "small_cnn", "timm:vit_small_patch16_224"}
+        assert {entry.name for entry in MODELS} == counted
 
 
 class TestFeaturesAndStages:
@@ -190,8 +190,10 @@ class TestLimits:
 
     def test_spec_warns_about_a_network_for_large_images(self) -> None:
         dataset = {"name": "synthetic", "params": {"image_size": 32}}
-        found = warnings_of(parse_experiment(spec(dataset=dataset, student={"model": "shufflenet_v2_x1_0"})))
-        assert [(p.path, "shufflenet_v2 is its form" in p.message) for p in found] == [("student.model", True)]
+        warnings = warnings_of(parse_experiment(spec(dataset=dataset, student={"model": "shufflenet_v2_x1_0"})))
+        assert [(warning.path, "shufflenet_v2 is its form" in warning.message) for warning in warnings] == [
+            ("student.model", True)
+        ]
 
 
 def spec(**changes: object) -> dict[str, object]:

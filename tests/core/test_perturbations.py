@@ -47,19 +47,19 @@ class TestPerturbations:
         images = photos(4, channels, size)
         before = images.clone()
         for given in (images, images.float() / 255):
-            found = perturbations()[kind](given, np.arange(4), 0)
-            assert (found.shape, found.dtype) == (given.shape, given.dtype)
-            assert found.max() <= (1 if given.is_floating_point() else 255)
-            assert found.min() >= 0
+            perturbed = perturbations()[kind](given, np.arange(4), 0)
+            assert (perturbed.shape, perturbed.dtype) == (given.shape, given.dtype)
+            assert perturbed.max() <= (1 if given.is_floating_point() else 255)
+            assert perturbed.min() >= 0
         assert torch.equal(images, before)
 
     @pytest.mark.parametrize("kind", [kind for kind in perturbations() if not kind.startswith("blur")])
     def test_perturbation_depends_only_on_sample_and_seed(self, kind: str) -> None:
         perturb, images = perturbations()[kind], photos(1).expand(6, -1, -1, -1)
-        whole = perturb(images, np.arange(6), 0)
-        assert torch.equal(perturb(images[:2], np.array([5, 3]), 0), whole[[5, 3]])
-        assert not torch.equal(whole[0], whole[1])
-        assert not torch.equal(perturb(images, np.arange(6), 1), whole)
+        perturbed_together = perturb(images, np.arange(6), 0)
+        assert torch.equal(perturb(images[:2], np.array([5, 3]), 0), perturbed_together[[5, 3]])
+        assert not torch.equal(perturbed_together[0], perturbed_together[1])
+        assert not torch.equal(perturb(images, np.arange(6), 1), perturbed_together)
 
     def test_bits_equal_those_of_the_published_generator(self) -> None:
         # A patch as large as allowed on a black image shows the bytes themselves.
@@ -85,19 +85,19 @@ class TestPerturbations:
 
     def test_scrambling_permutes_patches(self) -> None:
         images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
-        found = scramble_patches(images.expand(20, -1, -1, -1), np.arange(20), 0)
-        corners = found[:, 0, ::4, ::4]
-        assert torch.equal(found[:, 0], corners.repeat_interleave(4, 1).repeat_interleave(4, 2))
+        perturbed = scramble_patches(images.expand(20, -1, -1, -1), np.arange(20), 0)
+        corners = perturbed[:, 0, ::4, ::4]
+        assert torch.equal(perturbed[:, 0], corners.repeat_interleave(4, 1).repeat_interleave(4, 2))
         assert torch.equal(corners.flatten(1).sort(1).values, torch.arange(16, dtype=torch.uint8).expand(20, -1))
         assert len({tuple(row.tolist()) for row in corners.flatten(1)}) == 20
 
     def test_scrambling_keeps_incomplete_border_patches(self) -> None:
         images = photos(3, size=15)
-        found = scramble_patches(images, np.arange(3), 0)
+        perturbed = scramble_patches(images, np.arange(3), 0)
         for edge in (slice(0, 1), slice(13, 15)):  # 12 pixels are 4 patches of 3
-            assert torch.equal(found[:, :, edge], images[:, :, edge])
-            assert torch.equal(found[:, :, :, edge], images[:, :, :, edge])
-        assert not torch.equal(found, images)
+            assert torch.equal(perturbed[:, :, edge], images[:, :, edge])
+            assert torch.equal(perturbed[:, :, :, edge], images[:, :, :, edge])
+        assert not torch.equal(perturbed, images)
 
     def test_noise_has_the_documented_deviation(self) -> None:
         grey = torch.full((20, 3, 32, 32), 0.5, dtype=torch.float64)
@@ -119,9 +119,9 @@ class TestPerturbations:
         offsets = np.arange(-15, 16)
         density = np.exp(-0.5 * offsets**2)  # σ is 1 pixel at severity 5
         density = density / density.sum()
-        found = gaussian_blur(point, 5)
-        assert np.allclose(found[0, 1].numpy(), np.outer(density, density), atol=1e-4)
-        assert not found[0, 0].any()
+        perturbed = gaussian_blur(point, 5)
+        assert np.allclose(perturbed[0, 1].numpy(), np.outer(density, density), atol=1e-4)
+        assert not perturbed[0, 0].any()
 
     def test_blur_keeps_flat_images_and_increases_with_severity(self) -> None:
         flat = torch.full((1, 3, 8, 8), 77, dtype=torch.uint8)

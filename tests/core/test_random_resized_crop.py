@@ -116,8 +116,8 @@ def test_test_images_are_center_crops(photos: Path) -> None:
     assert torch.equal(torch.cat(list(dataset.test.chunks(4))), theirs)
     # As it is where nothing is augmented, for training images that are looked at, and for those held out.
     (batch,) = dataset.batches(20, 0, 0, "none")
-    whole = shown(dataset, dataset.train)
-    assert torch.equal(batch.images, whole[permutation(20, 0, 0)])
+    expected = shown(dataset, dataset.train)
+    assert torch.equal(batch.images, expected[permutation(20, 0, 0)])
     held_out = load(views="resized_crop", val_fraction=0.5)
     assert held_out.val
     assert torch.equal(

@@ -48,9 +48,9 @@ def network(name: str = "resnet8", classes: int = 5, size: int = 32) -> models.N
 def published(name: str) -> dict[str, Tensor]:
     """A checkpoint under the literature's own keys."""
     net = network(name)
-    own = net.state_dict()
+    state = net.state_dict()
     keys = PUBLISHED[name]["keys"]
-    return {key: wave(key, own[net.map_published_key(key)], number) for number, key in enumerate(keys)}
+    return {key: wave(key, state[net.map_published_key(key)], number) for number, key in enumerate(keys)}
 
 
 @pytest.fixture(autouse=True)
@@ -231,8 +231,8 @@ class TestTeacher:
             safetensors.torch.load_file(tmp_path / "out" / "weights.safetensors").keys()
             == network().state_dict().keys()
         )
-        kept = safetensors.torch.load_file(tmp_path / "out" / "weights.safetensors")
-        assert torch.equal(kept["classifier.weight"], network(size=8).state_dict()["classifier.weight"])
+        exported = safetensors.torch.load_file(tmp_path / "out" / "weights.safetensors")
+        assert torch.equal(exported["classifier.weight"], network(size=8).state_dict()["classifier.weight"])
 
     def test_file_of_other_classes_is_fine_tuned(self, tmp_path: Path) -> None:
         source = tmp_path / "data" / "nine.pth"
