@@ -41,7 +41,7 @@ cov: $(READY) ## run the tests with branch coverage (COV_TESTS="tests/core" for 
 	$(BIN)/pytest -q -n $(PROCESSES) --dist loadscope --cov --cov-report=term --cov-report=html $(COV_TESTS)
 
 docs: $(READY) ## build the documentation with its references into site/
-	$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 check: $(READY) ## lint and types
 	$(BIN)/ruff check .

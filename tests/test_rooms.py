@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "backend": (
         *("common", "core.specs", "core.catalog", "core.papers", "core.events", "core.protocol", "core.explain"),
     ),
-    "worker": ("common", "core.specs", "core.events", "core.protocol", "client"),
+    # A run's spec is opaque to the worker, so that no plugin has to be importable there.
+    "worker": ("common", "core.events", "core.protocol", "client"),
     # The catalog is imported for plugins alone: a spec that names a plugin's entry is validated before it is sent.
     "client": ("common", "core.specs", "core.catalog", "core.events", "core.protocol"),
     "dashboard": ("common", "client", "core.explain", "core.protocol"),

@@ -96,7 +96,7 @@ _BODIES: dict[str, dict[str, Any]] = {
         ],
     },
     "ClaimRequest": {"key": "0123456789", "free_gpus": 1},
-    "Outcome": {"attempt": 1, "outcome": "interrupted", "reason": "the worker was told to leave", "fault": False},
+    "Outcome": {"attempt": 1, "outcome": "interrupted", "reason": "the worker is shutting down", "fault": False},
 }
 """Examples of request bodies, by the name of their schema."""
 _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")

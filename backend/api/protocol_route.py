@@ -18,7 +18,7 @@ from backend.api.boundary import SMALL_BODY, BoundedRoute, Handler
 from backend.api.dependencies import admit
 from backend.api.strict_query import refuse_unknown
 from backend.db import Database
-from backend.queue.nudge_debouncer import Waker
+from backend.queue.nudge_debouncer import NudgeDebouncer
 from backend.settings import Settings
 from backend.tokens import Principal
 from common.input_bounds import first_problems
@@ -36,7 +36,7 @@ class ProtocolRequest(Request):
         self.principal = principal
         self.database: Database = self.app.state.database
         self.settings: Settings = self.app.state.settings
-        self.waker: Waker = self.app.state.waker
+        self.nudges: NudgeDebouncer = self.app.state.nudges
 
 
 class ProtocolRoute(BoundedRoute):

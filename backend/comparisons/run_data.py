@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.db import chunked, models
-from backend.metrics.point_store import decode, finite
+from backend.metrics.point_store import decode, replace_nonfinite
 from core.events import IMAGES_KEY, rank_count
 from core.protocol.base import TERMINAL, RunState
 from core.specs.labels import misnaming
@@ -288,7 +288,7 @@ def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None
         if names is not None:
             query = query.where(name.name.in_(names))
         for run_id, metric, epoch, value, kind in session.execute(query):
-            (finite_epoch,) = finite([epoch])
+            (finite_epoch,) = replace_nonfinite([epoch])
             points.setdefault(run_id, {})[metric] = Latest(finite_epoch, decode(value, kind))
     return points
 

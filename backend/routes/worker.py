@@ -45,7 +45,7 @@ async def register(request: ProtocolRequest, registration: Registration) -> Regi
             return worker_registry.register(session, registration, request.principal, request.settings)
 
     reply = await request.database.write_async(work)
-    request.waker.wake()
+    request.nudges.request()
     return reply
 
 
@@ -74,7 +74,7 @@ async def claim_run(request: ProtocolRequest, worker_id: Id, wanted: ClaimReques
 async def events(request: ProtocolRequest, worker_id: Id, run_id: Id, batch: EventBatch) -> EventReply:
     """Report events of a training. 409: the run is no longer this attempt's, and the worker ends its process."""
     seq = await request.database.write_async(
-        lambda connection: worker_reports.take_events(connection, worker_id, run_id, batch, request.principal)
+        lambda connection: worker_reports.ingest_events(connection, worker_id, run_id, batch, request.principal)
     )
     return EventReply(accepted_seq=seq)
 
@@ -85,9 +85,9 @@ async def finish(request: ProtocolRequest, worker_id: Id, run_id: Id, outcome: O
     await _write_as(
         request,
         worker_id,
-        lambda session: worker_reports.take_outcome(session, worker_id, run_id, outcome, request.settings),
+        lambda session: worker_reports.record_outcome(session, worker_id, run_id, outcome, request.settings),
     )
-    request.waker.wake()
+    request.nudges.request()
 
 
 async def _write_as(request: ProtocolRequest, worker_id: str, work: Callable[[Session], R]) -> R:

@@ -131,10 +131,11 @@ def claims(
     format: FormatOption = "text",
     as_json: JsonFlag = False,
 ) -> int:
-    """Test the five claims of Decoupled Gradient Knowledge Distillation (2025) on an experiment.
+    """Test the five claims of a paper on an experiment.
 
-    Each verdict is "holds", "does not hold" or "cannot tell", with the numbers, n and the reason. Two claims concern
-    the loss itself; three need DKD and DKD-Align trained on the same seeds.
+    The paper is Decoupled Gradient Knowledge Distillation (2025). Each verdict is "holds", "does not hold" or "cannot
+    tell", with the numbers, n and the reason. Two claims concern the loss itself; three need DKD and DKD-Align trained
+    on the same seeds.
     """
     output = _parse_format(format, as_json=as_json)
     query: Query = {

@@ -113,7 +113,10 @@ def tag(
     ] = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """Show, add or remove tags of an experiment (to remove, after --: `dkd tag NAME -- -old`)."""
+    """Show, add or remove tags of an experiment.
+
+    A tag to remove comes after --: `dkd tag NAME -- -old`.
+    """
     with Client() as client:
         if tags:
             removed = [item[1:] for item in tags if item.startswith("-")]

@@ -55,9 +55,9 @@ def submit(
 
 
 def preview(spec: SpecArgument, changes: SetOption = None, as_json: JsonFlag = False) -> int:
-    """Show the runs that a spec would create, and warnings about it.
+    """Show the runs that a spec would create.
 
-    Nothing is created.
+    Warnings about the spec are shown too. Nothing is created.
     """
     data = read_spec(spec, changes or [])
     with Client() as client:

@@ -81,9 +81,10 @@ def upload(
     name: Annotated[str | None, typer.Option(help="Name for specs; by default the file's name.")] = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """Upload a teacher's weights, which specs then name as weights: "upload:NAME".
+    """Upload a teacher's weights.
 
-    `python -m core convert` converts checkpoints of other formats to safetensors.
+    Specs then name them as weights: "upload:NAME". `python -m core convert` converts checkpoints of other formats to
+    safetensors.
     """
     upload_name = name if name is not None else file.stem
     _refuse_other_formats(file)

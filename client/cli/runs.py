@@ -67,7 +67,7 @@ def list_runs(
     limit: Annotated[int, typer.Option("--limit", "-n", help="Maximum number of runs.")] = 50,
     as_json: JsonFlag = False,
 ) -> int:
-    """List runs, newest first by default."""
+    """List runs, newest first."""
     for name in state or []:
         if name not in _STATES:
             raise exit_codes.CliExit(f"--state {name}: must be one of {', '.join(_STATES)}", exit_codes.BAD_INPUT)

@@ -79,9 +79,9 @@ def catalog(
     part: Annotated[str | None, typer.Argument(metavar="[PART]", help=f"Only one of {', '.join(_PARTS)}.")] = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """List what a spec can name: methods, models, data sets and metrics.
+    """List methods, models, data sets and metrics.
 
-    Parameters are shown with their defaults; --json prints their schemas.
+    Specs refer to them by these names. Parameters are shown with their defaults; --json prints their schemas.
     """
     if part is not None and part not in _PARTS:
         raise exit_codes.CliExit(f"{part}: must be one of {', '.join(_PARTS)}", exit_codes.BAD_INPUT)

@@ -24,7 +24,7 @@ from common.home import Home
 from common.http_clients import HttpSettingsError, open_client
 
 _REQUEST_SECONDS = 5.0
-# A claim's lease is measured by the backend's clock alone; what suffers are times in lists and one-time addresses.
+# Leases are measured by the backend's clock alone; a wrong clock distorts times in lists and one-time addresses.
 MAX_CLOCK_SECONDS = 30.0
 STACK_PORTS = {"backend": 8000, "dashboard": 8501}
 
@@ -176,10 +176,11 @@ def check_ports() -> Iterator[Finding]:
     own = {urlsplit(url).port for url in (holder.api_url, holder.dashboard_url) if url} if holder else set()
     free = []
     for name, port in STACK_PORTS.items():
-        if port in own:
-            yield Finding(check="ports", status="ok", message=f"{port} is used by the {name} of the stack on this home")
-        elif ports.is_free(port):
+        # Whether it is free comes first: the file of a stack that was killed still names its ports.
+        if ports.is_free(port):
             free.append(f"{port} ({name})")
+        elif port in own:
+            yield Finding(check="ports", status="ok", message=f"{port} is used by the {name} of the stack on this home")
         else:
             action = f"`dkd up` uses the next free port; {_port_option(name)} names another"
             message = f"{port} ({name}) is used by another program"
@@ -195,7 +196,8 @@ def address_text(url: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "the configured address"
-    return f"{parts.scheme}://{parts.hostname or ''}{port}"
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
 def _no_backend(url: str, error: httpx.HTTPError) -> Finding:

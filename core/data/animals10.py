@@ -21,8 +21,9 @@ _FOLDERS = ("animals10", "animals-10", "animals10/raw-img", "animals-10/raw-img"
 
 
 def load(params: ImageParams) -> Dataset:
-    """Read Animals-10, which has no official split: a fifth of each class is the test split, the same on every machine.
+    """Read Animals-10.
 
+    It has no official split: a fifth of each class is the test split, the same on every machine.
     Class numbers follow the sorted folder names (which are Italian in the archive). Mean and standard deviation are
     computed from the packed images.
     """

@@ -57,11 +57,6 @@ DECODING_VERSION = 3
 """Incremented when some files begin to give other pixels. Version 3 applies the EXIF orientation."""
 
 
-def decode(path: Path, image_size: int) -> NDArray[np.uint8]:
-    """Return only the pixels of ``decode_image``."""
-    return decode_image(path, image_size).pixels
-
-
 def load_upright_rgb(path: Path) -> tuple[Image, str, set[str]]:
     """Return the whole upright image in RGB, with ``treatment`` and ``notes`` as in ``DecodedImage``.
 
@@ -79,8 +74,9 @@ def load_upright_rgb(path: Path) -> tuple[Image, str, set[str]]:
 
 
 def decode_image(path: Path, image_size: int) -> DecodedImage:
-    """Decode an image to RGB, rotate it upright, resize its short side to ``image_size`` and crop the central square.
+    """Decode an image file to RGB pixels of a central square.
 
+    The image is rotated upright, its short side is resized to ``image_size``, and the central square is cropped.
     The pixels equal those of torchvision's ``Resize`` (bilinear, antialiased) and ``CenterCrop`` on a PIL image. As in
     torchvision's loaders, only the upper eight of 16 bits per channel are used, only the first of several frames, and
     the colour of transparent pixels. Memory is bounded by the size of the image, whatever its aspect ratio.

@@ -148,9 +148,10 @@ def _by_table(
     skipped: SkippedFiles,
     expected: tuple[str, ...],
 ) -> tuple[ImageFile, ...]:
-    """List images inside and outside of class folders, because common scripts move or copy some, all or none of them.
+    """List the images of a split whose classes are in a table.
 
-    An image that is both in a class folder and elsewhere counts once.
+    Images may be inside or outside of class folders, because common scripts move or copy some, all or none of them. An
+    image that is both in a class folder and elsewhere counts once.
 
     Raises:
         DatasetError: an image has no class, folder and table contradict each other, or a class has no image in a split

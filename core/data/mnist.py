@@ -88,7 +88,9 @@ def _split(files: list[Path]) -> Split:
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read an IDX file: two zero bytes, element type, number of dimensions, the dimensions (32 bit, big endian), data.
+    """Read an IDX file.
+
+    It has two zero bytes, the element type, the number of dimensions, the dimensions (32 bit, big endian) and the data.
 
     Raises:
         DatasetError: it is not an IDX file of bytes, or it is truncated.

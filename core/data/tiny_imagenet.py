@@ -21,10 +21,11 @@ _STATISTICS = Statistics((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))
 
 
 def load(params: ImageParams) -> Dataset:
-    """Read Tiny ImageNet; the validation images are the test split, as usual, because the test images have no labels.
+    """Read Tiny ImageNet.
 
-    The validation images may be in one folder with a table of their classes, as in the archive, in one folder per
-    class, as common scripts rearrange them, or partly in each. Class numbers follow the sorted WordNet ids.
+    The validation images are the test split, as usual, because the test images have no labels. The validation images
+    may be in one folder with a table of their classes, as in the archive, in one folder per class, as common scripts
+    rearrange them, or partly in each. Class numbers follow the sorted WordNet ids.
     """
     folders = list(candidate_folders(_FOLDERS))
     tree_and_table = _with_table(folders)

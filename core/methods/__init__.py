@@ -76,7 +76,7 @@ def tckd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, tempera
 
 
 def nckd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Return non-target-class distillation (NCKD): T²·KL(q̂ ‖ p̂) over the non-target classes, averaged over the batch.
+    """Return non-target-class distillation (NCKD): T²·KL(q̂ ‖ p̂) over the other classes, averaged over the batch.
 
     Zhao et al. 2022, equation 7. Arguments, result and errors are those of ``tckd``.
     """

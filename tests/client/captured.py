@@ -1,4 +1,4 @@
-"""What a command has printed."""
+"""The captured output of a command."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 Captured = pytest.CaptureFixture[str]
 
 
-def complaints(captured: Captured) -> list[str]:
-    """What stderr holds; nothing may be on stdout, and no traceback anywhere."""
+def error_lines(captured: Captured) -> list[str]:
+    """Return the lines on stderr, after checking that stdout is empty and there is no traceback."""
     out, err = captured.readouterr()
     assert out == ""
     assert "Traceback" not in err
@@ -18,5 +18,5 @@ def complaints(captured: Captured) -> list[str]:
 
 
 def stdin_of(text: str) -> io.TextIOWrapper:
-    """A stand-in for ``sys.stdin`` that holds a text in UTF-8."""
+    """Return a replacement for ``sys.stdin`` that contains a text in UTF-8."""
     return io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")

@@ -35,11 +35,11 @@ def client(url: str) -> Iterator[Client]:
 
 def test_submit_wait_and_read_metrics_as_a_data_frame(client: Client, url: str, tmp_path: Path) -> None:
     pytest.importorskip("pandas")
-    made = client.submit(spec("one", training={"epochs": 3}))
+    created = client.submit(spec("one", training={"epochs": 3}))
     with pytest.raises(TimeoutError, match="one has not ended"):
-        made.wait(timeout=0.1, interval=0.05)
+        created.wait(timeout=0.1, interval=0.05)
     with served.worker(url, tmp_path):
-        done = made.wait(progress=True, timeout=60)
+        done = created.wait(progress=True, timeout=60)
     assert done.state == "finished"
     run = next(run for run in done.runs if run.label == "kd")
     frame = run.metrics(["test/top1"]).to_pandas()
@@ -95,7 +95,7 @@ def test_upload_download_and_deletion_of_files(client: Client, url: str, tmp_pat
 
 def test_follow_reconnects_when_a_stream_breaks(client: Client, url: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("client.resources.events._RECONNECT_SECONDS", 0.01)
-    made = client.submit(plain())
+    created = client.submit(plain())
     seen: list[str] = []
     cut = [True]
     real = Runs.events
@@ -110,7 +110,7 @@ def test_follow_reconnects_when_a_stream_breaks(client: Client, url: str, tmp_pa
     monkeypatch.setattr(Runs, "events", breaking)
 
     def follow() -> None:
-        seen.extend(event.event for event in client.follow(made.runs[0].id))
+        seen.extend(event.event for event in client.follow(created.runs[0].id))
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -128,37 +128,39 @@ def test_commands_that_create_and_edit_experiments(
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump({"name": "s", "experiment": base, "grid": {"teacher.seed": "0..1"}}))
 
-    def said(*arguments: str, code: int = 0) -> str:
+    def run_dkd(*arguments: str, code: int = 0) -> str:
         assert dkd(list(arguments)) == code, capsys.readouterr()
         return capsys.readouterr().out
 
-    assert "2 experiment(s), 6 run(s)" in said("sweep", str(file), "--dry-run")
-    made = json.loads(said("sweep", str(file), "--json"))
-    assert [item["name"] for item in made["items"]] == ["s seed=0", "s seed=1"]
-    assert said("tag", "s seed=0", "paper", "x").strip() == "s seed=0: paper, x"
-    assert said("tag", "s seed=0", "--", "-x").strip() == "s seed=0: paper"
-    assert "s seed=0" in said("experiments", "--tag", "paper")
-    assert json.loads(said("runs", "--tag", "paper", "--sort", "created", "--json"))["items"][0]["label"] == "teacher"
-    said("note", "s seed=0", "look at this")
-    assert said("note", "s seed=0") == "look at this\n"
-    clone = json.loads(said("clone", "s seed=0", "--name", "c", "--set", "seeds=5..6", "--json"))
+    assert "2 experiment(s), 6 run(s)" in run_dkd("sweep", str(file), "--dry-run")
+    created = json.loads(run_dkd("sweep", str(file), "--json"))
+    assert [item["name"] for item in created["items"]] == ["s seed=0", "s seed=1"]
+    assert run_dkd("tag", "s seed=0", "paper", "x").strip() == "s seed=0: paper, x"
+    assert run_dkd("tag", "s seed=0", "--", "-x").strip() == "s seed=0: paper"
+    assert "s seed=0" in run_dkd("experiments", "--tag", "paper")
+    assert (
+        json.loads(run_dkd("runs", "--tag", "paper", "--sort", "created", "--json"))["items"][0]["label"] == "teacher"
+    )
+    run_dkd("note", "s seed=0", "look at this")
+    assert run_dkd("note", "s seed=0") == "look at this\n"
+    clone = json.loads(run_dkd("clone", "s seed=0", "--name", "c", "--set", "seeds=5..6", "--json"))
     assert clone["spec"]["seeds"] == [5, 6]
-    longer = said("clone", "s seed=0", "--set", "training.epochs=9", "--dry-run")
-    assert "it is used as it is, and none is trained" in " ".join(longer.split())
-    assert "the existing teacher is used: run" in said(
+    longer = run_dkd("clone", "s seed=0", "--set", "training.epochs=9", "--dry-run")
+    assert "it is used as it is, and no teacher is trained" in " ".join(longer.split())
+    assert "the existing teacher is used: run" in run_dkd(
         "clone", "s seed=0", "--name", "longer", "--set", "training.epochs=9"
     )
     other = ("--set", "training.epochs=9", "--set", "teacher.training=null")
-    assert "training.epochs (9 here, " in " ".join(said("clone", "s seed=0", *other, "--dry-run").split())
-    said("cancel", "longer")
-    said("delete", "longer", "--yes")
-    said("archive", "c")
-    assert [item["name"] for item in json.loads(said("experiments", "--json"))["items"]] == ["s seed=1", "s seed=0"]
-    said("delete", "c", "--yes", code=1)
-    said("cancel", "c")
-    said("delete", "c", code=2)
-    assert said("delete", "c", "--yes") == "c: deleted\n"
-    said("clone", "s seed=0", "--set", "training.epochs=0", code=2)
+    assert "training.epochs (9 here, " in " ".join(run_dkd("clone", "s seed=0", *other, "--dry-run").split())
+    run_dkd("cancel", "longer")
+    run_dkd("delete", "longer", "--yes")
+    run_dkd("archive", "c")
+    assert [item["name"] for item in json.loads(run_dkd("experiments", "--json"))["items"]] == ["s seed=1", "s seed=0"]
+    run_dkd("delete", "c", "--yes", code=1)
+    run_dkd("cancel", "c")
+    run_dkd("delete", "c", code=2)
+    assert run_dkd("delete", "c", "--yes") == "c: deleted\n"
+    run_dkd("clone", "s seed=0", "--set", "training.epochs=0", code=2)
     file.write_text(yaml.safe_dump({"name": "s", "experiment": base, "grid": {"training.epochs": [1, 0]}}))
     assert dkd(["sweep", str(file)]) == 2
     assert "grid.training.epochs.1" in capsys.readouterr().err
@@ -187,5 +189,5 @@ def test_labels_follow_the_methods_through_export_and_set(
     sweep.write_text(yaml.safe_dump({"name": "s", "experiment": base, "grid": {"teacher.seed": [4]}}))
     settings = [word for path, value in grid.items() for word in ("--set", f"{path}={value}")]
     assert dkd(["sweep", str(sweep), *settings, "--json"]) == 0
-    (made,) = json.loads(capsys.readouterr().out)["items"]
-    assert client.experiment(made["id"]).methods == ["dkd", "dkd_align (log)", "ours"]
+    (created,) = json.loads(capsys.readouterr().out)["items"]
+    assert client.experiment(created["id"]).methods == ["dkd", "dkd_align (log)", "ours"]

@@ -1,4 +1,4 @@
-"""The command line: what it prints, and its exit codes."""
+"""The command line: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from client.cli.app import app, run
 from common.home import Home
 from tests.client import fakes
-from tests.client.captured import Captured, complaints, stdin_of
+from tests.client.captured import Captured, error_lines, stdin_of
 from tests.client.fakes import SPEC, FakeBackend, page, problem, run_summary
 
 
@@ -54,7 +54,7 @@ def test_submit_from_stdin_as_json(backend: FakeBackend, capsys: Captured, monke
     assert json.loads(capsys.readouterr().out)["id"] == "exp-1"
     monkeypatch.setattr(sys, "stdin", stdin_of("name: ["))
     assert run(["submit", "-"]) == 2
-    assert complaints(capsys)[0].startswith("dkd: stdin: not YAML")
+    assert error_lines(capsys)[0].startswith("dkd: stdin: not YAML")
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,16 @@ def test_show_accepts_runs_and_experiments(backend: FakeBackend, capsys: Capture
     assert run(["show", "x/cancel"]) == 0
     assert "run-2" in capsys.readouterr().out
     assert run(["show", "nobody"]) == 1
-    assert "'nobody'" in complaints(capsys)[0]
+    assert "'nobody'" in error_lines(capsys)[0]
 
 
 def test_logs_prints_to_the_end_and_refuses_an_experiment(backend: FakeBackend, capsys: Captured) -> None:
     def lines(*numbers: int) -> dict[str, Any]:
-        made = [
+        lines = [
             {"number": n, "attempt": 1, "time": fakes.NOW.isoformat(), "level": "info", "message": f"line {n}"}
             for n in numbers
         ]
-        return {"run_id": "run-1", "lines": made}
+        return {"run_id": "run-1", "lines": lines}
 
     backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
     backend.answers["GET /api/v1/runs/run-1/logs"] = [lines(1, 2), lines(3), lines()]
@@ -145,7 +145,7 @@ def test_logs_prints_to_the_end_and_refuses_an_experiment(backend: FakeBackend, 
     assert [line[-6:] for line in capsys.readouterr().out.splitlines()] == ["line 1", "line 2", "line 3"]
     assert [request.url.params.get("after") for request in backend.requests[1:]] == ["0", "2", "3"]
     assert run(["logs", "small"]) == 1
-    assert "run-1 (dkd seed 0)" in complaints(capsys)[0]
+    assert "run-1 (dkd seed 0)" in error_lines(capsys)[0]
 
 
 def test_cancel_accepts_runs_and_experiments(backend: FakeBackend, capsys: Captured) -> None:
@@ -295,7 +295,7 @@ def test_pause_resume_and_priority_accept_runs_and_experiments(backend: FakeBack
 def test_a_server_that_is_no_backend_ends_with_code_3(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers["GET /api/v1/workers"] = {"hello": "world"}
     assert run(["workers"]) == 3
-    assert "WorkerList" in complaints(capsys)[0]
+    assert "WorkerList" in error_lines(capsys)[0]
 
 
 def test_an_internal_error_is_one_line(backend: FakeBackend, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +304,7 @@ def test_an_internal_error_is_one_line(backend: FakeBackend, capsys: Captured, m
 
     monkeypatch.setattr("client.resources.workers.Workers.list", broken)
     assert run(["workers"]) == 1
-    (line,) = complaints(capsys)
+    (line,) = error_lines(capsys)
     assert "KeyError" in line
     monkeypatch.setenv("DKD_DEBUG", "1")
     assert run(["workers"]) == 1

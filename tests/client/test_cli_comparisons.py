@@ -1,4 +1,4 @@
-"""dkd compare, claims and table: what they ask for, what they print, and what they refuse."""
+"""``dkd compare``, ``claims`` and ``table``: their requests, their output, and the input that they refuse."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_an_empty_table_is_reported(backend: FakeBackend, capsys: Captured) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["compare", "small", "--which", "best"], "--which best: must be one of last, best-val, oracle"),
         (["compare", "small", "--format", "pdf"], "--format pdf: must be one of text, json, csv, markdown, latex"),
@@ -200,11 +200,13 @@ def test_an_empty_table_is_reported(backend: FakeBackend, capsys: Captured) -> N
         (["table", "--seeds", "0-99999"], "at most 1,000"),
     ],
 )
-def test_bad_input_is_one_line_and_code_2(backend: FakeBackend, capsys: Captured, words: list[str], said: str) -> None:
+def test_bad_input_is_one_line_and_code_2(
+    backend: FakeBackend, capsys: Captured, words: list[str], message: str
+) -> None:
     assert run(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert said in err
+    assert message in err
     assert not backend.requests
 
 
@@ -219,7 +221,7 @@ def test_an_unknown_name_comes_with_similar_names(
 
 
 def test_an_unknown_metric_is_refused(backend: FakeBackend, capsys: Captured) -> None:
-    said = "unknown metric 'test/top'; did you mean test/top1?"
-    backend.answers[PATH] = problem(422, said, ("metric", said))
+    message = "unknown metric 'test/top'; did you mean test/top1?"
+    backend.answers[PATH] = problem(422, message, ("metric", message))
     assert run(["compare", "small", "--metric", "test/top"]) == 2
-    assert capsys.readouterr().err == f"dkd: metric: {said}\n"
+    assert capsys.readouterr().err == f"dkd: metric: {message}\n"

@@ -1,4 +1,4 @@
-"""``dkd doctor``: what it prints, its JSON, and its exit code."""
+"""``dkd doctor``: its output, its JSON, and its exit code."""
 
 from __future__ import annotations
 

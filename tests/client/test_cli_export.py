@@ -1,4 +1,4 @@
-"""dkd export: records, specs, TensorBoard's event files, MLflow's tracking server."""
+"""``dkd export``: records, specs, TensorBoard event files, MLflow tracking servers."""
 
 from __future__ import annotations
 
@@ -98,22 +98,22 @@ def test_event_files_contain_every_point(filled: FakeBackend, capsys: Captured, 
     folder = tmp_path / "dkd-log-seed0-run-1"
     assert capsys.readouterr().out.strip() == str(folder)
     (path,) = folder.glob("events.out.tfevents.*")
-    found: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
+    points: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
     raw = path.read_bytes()
     while raw:  # length, its checksum, the event, its checksum
         (length,) = struct.unpack("<Q", raw[:8])
         event = event_pb2.Event.FromString(raw[12 : 12 + length])
         raw = raw[16 + length :]
         for value in event.summary.value:
-            found[value.tag].append((event.step, value.simple_value, event.wall_time))
-    assert [(step, value) for step, value, _ in found["test/top1"] if value == value] == [(10, 90.0), (30, 92.0)]
-    assert len(found["test/top1"]) == 3  # NaN is there too
-    assert found["test/top1"][0][2] == NOW.timestamp() + 1.5
+            points[value.tag].append((event.step, value.simple_value, event.wall_time))
+    assert [(step, value) for step, value, _ in points["test/top1"] if value == value] == [(10, 90.0), (30, 92.0)]
+    assert len(points["test/top1"]) == 3  # NaN included
+    assert points["test/top1"][0][2] == NOW.timestamp() + 1.5
     assert json.loads((folder / "record.json").read_text())["fingerprint"] == _record().fingerprint
 
 
 class FakeMlflow:
-    """A tracking server that keeps what it is sent."""
+    """A tracking server that records its requests."""
 
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
@@ -179,7 +179,7 @@ def test_a_server_that_is_not_mlflow_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["small", "--format", "pdf"], 2, "--format pdf: must be one of json, csv, spec, tensorboard, mlflow"),
         (["small", "--format", "mlflow"], 2, "needs --to"),
@@ -193,12 +193,12 @@ def test_a_server_that_is_not_mlflow_is_named() -> None:
     ],
 )
 def test_invalid_export_options_are_refused(
-    filled: FakeBackend, capsys: Captured, words: list[str], code: int, said: str
+    filled: FakeBackend, capsys: Captured, words: list[str], code: int, message: str
 ) -> None:
     assert run(["export", *words]) == code
     out, err = capsys.readouterr()
     assert out == ""
-    assert said in err
+    assert message in err
 
 
 def test_a_downsampled_series_is_not_exported(filled: FakeBackend, capsys: Captured, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files of runs as they are downloaded."""
+"""Downloading files of runs, and refusing uploads of other formats."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.client import fakes
 from tests.client.fakes import FakeBackend, problem
 
 
-class Shelf:
-    """A backend with files that honours ranges, and can break off in the middle of one."""
+class FileBackend:
+    """A backend with files that supports ranges and can interrupt a response."""
 
     def __init__(self, **files: bytes) -> None:
         self.files = files
         self.etags = {name: f'"{name}-1"' for name in files}
-        self.breaks_after: int | None = None
+        self.interrupt_after: int | None = None
         self.sent: list[int] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -29,40 +29,40 @@ class Shelf:
         if key not in self.files:
             return problem(404, "no such file")
         content, etag = self.files[key], self.etags[key]
-        asked = request.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-        if asked and start >= len(content):
-            return problem(416, "behind its end")
-        held = asked is not None and request.headers.get("If-Range", etag) == etag
-        body = content[start:] if held else content
+        range_header = request.headers.get("Range")
+        start = int(range_header.removeprefix("bytes=").removesuffix("-")) if range_header else 0
+        if range_header and start >= len(content):
+            return problem(416, "beyond its end")
+        is_range = range_header is not None and request.headers.get("If-Range", etag) == etag
+        body = content[start:] if is_range else content
         self.sent.append(len(body))
         headers = {"ETag": etag} if etag else {}
-        return httpx.Response(206 if held else 200, headers=headers, content=self._blocks(body))
+        return httpx.Response(206 if is_range else 200, headers=headers, content=self._blocks(body))
 
     def _blocks(self, body: bytes) -> Iterator[bytes]:
-        if self.breaks_after is None:
+        if self.interrupt_after is None:
             yield body
             return
-        yield body[: self.breaks_after]
-        raise httpx.ReadError("broken off")
+        yield body[: self.interrupt_after]
+        raise httpx.ReadError("interrupted")
 
 
-def _download(shelf: Shelf, run_id: str, to: Path) -> int:
-    with Client("http://127.0.0.1:9", transport=httpx.MockTransport(shelf)) as client:
+def _download(files: FileBackend, run_id: str, to: Path) -> int:
+    with Client("http://127.0.0.1:9", transport=httpx.MockTransport(files)) as client:
         return client.download(run_id, "weights", to)
 
 
-def _break_off(shelf: Shelf, run_id: str, to: Path, after: int) -> None:
-    shelf.breaks_after = after
+def _interrupt(files: FileBackend, run_id: str, to: Path, after: int) -> None:
+    files.interrupt_after = after
     with pytest.raises(BackendUnreachable):
-        _download(shelf, run_id, to)
-    shelf.breaks_after = None
-    shelf.sent.clear()
+        _download(files, run_id, to)
+    files.interrupt_after = None
+    files.sent.clear()
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf(x=b"x" * 100, y=b"y" * 100)
+def files() -> FileBackend:
+    return FileBackend(x=b"x" * 100, y=b"y" * 100)
 
 
 @pytest.fixture
@@ -73,48 +73,48 @@ def to(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("after", [1, 60, 100])
-def test_an_interrupted_download_is_continued(shelf: Shelf, to: Path, after: int) -> None:
-    _break_off(shelf, "x", to, after)
+def test_an_interrupted_download_is_continued(files: FileBackend, to: Path, after: int) -> None:
+    _interrupt(files, "x", to, after)
     assert not to.exists()
-    assert _download(shelf, "x", to) == 100
-    assert to.read_bytes() == shelf.files["x"]
-    assert shelf.sent == [101 - after]
+    assert _download(files, "x", to) == 100
+    assert to.read_bytes() == files.files["x"]
+    assert files.sent == [101 - after]
     assert list(to.parent.iterdir()) == [to]
 
 
 @pytest.mark.parametrize("after", [60, 100])
-def test_a_partial_file_of_another_run_is_not_continued(shelf: Shelf, to: Path, after: int) -> None:
-    _break_off(shelf, "x", to, after)
-    assert _download(shelf, "y", to) == 100
-    assert to.read_bytes() == shelf.files["y"]
-    assert _download(shelf, "x", to) == 100
-    assert shelf.sent == [100, 101 - after]
-    assert to.read_bytes() == shelf.files["x"]
+def test_a_partial_file_of_another_run_is_not_continued(files: FileBackend, to: Path, after: int) -> None:
+    _interrupt(files, "x", to, after)
+    assert _download(files, "y", to) == 100
+    assert to.read_bytes() == files.files["y"]
+    assert _download(files, "x", to) == 100
+    assert files.sent == [100, 101 - after]
+    assert to.read_bytes() == files.files["x"]
 
 
-def test_a_part_file_of_another_program_is_kept(shelf: Shelf, to: Path) -> None:
+def test_a_part_file_of_another_program_is_kept(files: FileBackend, to: Path) -> None:
     other = to.with_name("weights.safetensors.part")
     other.write_bytes(b"x" * 100)
-    _download(shelf, "y", to)
-    assert to.read_bytes() == shelf.files["y"]
+    _download(files, "y", to)
+    assert to.read_bytes() == files.files["y"]
     assert other.read_bytes() == b"x" * 100
 
 
 @pytest.mark.parametrize("now", [b"z" * 100, b"z" * 200, b"z" * 30, b""])
-def test_a_file_replaced_meanwhile_is_downloaded_from_its_start(shelf: Shelf, to: Path, now: bytes) -> None:
-    _break_off(shelf, "x", to, 60)
-    shelf.files["x"], shelf.etags["x"] = now, '"x-2"'
-    assert _download(shelf, "x", to) == len(now)
+def test_a_file_replaced_meanwhile_is_downloaded_from_its_start(files: FileBackend, to: Path, now: bytes) -> None:
+    _interrupt(files, "x", to, 60)
+    files.files["x"], files.etags["x"] = now, '"x-2"'
+    assert _download(files, "x", to) == len(now)
     assert to.read_bytes() == now
     assert list(to.parent.iterdir()) == [to]
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"x-1"'])
-def test_without_a_strong_etag_a_download_starts_over(shelf: Shelf, to: Path, etag: str) -> None:
-    shelf.etags["x"] = etag
-    _break_off(shelf, "x", to, 60)
-    assert _download(shelf, "x", to) == 100
-    assert shelf.sent == [100]
+def test_without_a_strong_etag_a_download_starts_over(files: FileBackend, to: Path, etag: str) -> None:
+    files.etags["x"] = etag
+    _interrupt(files, "x", to, 60)
+    assert _download(files, "x", to) == 100
+    assert files.sent == [100]
     assert list(to.parent.iterdir()) == [to]
 
 
@@ -132,14 +132,14 @@ def test_a_missing_output_folder_is_bad_input(
     assert capsys.readouterr().err == f"dkd: --out {to}: No such file or directory\n"
 
 
-def test_a_refused_download_leaves_no_file(shelf: Shelf, to: Path) -> None:
+def test_a_refused_download_leaves_no_file(files: FileBackend, to: Path) -> None:
     with pytest.raises(ApiError):
-        _download(shelf, "nobody", to)
+        _download(files, "missing", to)
     assert list(to.parent.iterdir()) == []
 
 
 class TestUploadRefusals:
-    """What can be known before a long upload is said before it, with the way on."""
+    """Problems that are known before a long upload are reported before it, with a solution."""
 
     def test_a_pytorch_checkpoint_is_refused_with_the_convert_command(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: FakeBackend

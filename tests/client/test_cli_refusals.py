@@ -1,4 +1,4 @@
-"""What the command line refuses: one line for each mistake, and the exit code."""
+"""Bad input to the command line: one line per mistake, and the exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 from client.cli.app import run
 from tests.client import fakes
-from tests.client.captured import Captured, complaints
+from tests.client.captured import Captured, error_lines
 from tests.client.fakes import SPEC, FakeBackend, problem
 
 
@@ -29,7 +29,7 @@ def test_a_file_that_is_not_a_spec_is_refused(
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     assert run(["submit", str(path)]) == 2
-    (line,) = complaints(capsys)
+    (line,) = error_lines(capsys)
     assert line.startswith(f"dkd: {path}: ")
     assert expected in line
 
@@ -44,7 +44,7 @@ def test_an_unreadable_file_is_refused(
     elif isinstance(content, bytes):
         path.write_bytes(content)
     assert run(["preview", str(path)]) == 2
-    (line,) = complaints(capsys)
+    (line,) = error_lines(capsys)
     assert line.startswith(f"dkd: cannot read {path}: ")
 
 
@@ -67,7 +67,7 @@ def test_each_mistake_in_a_spec_is_one_line_with_its_field(
     spec_file: Path, capsys: Captured, no_backend: None, change: str, field: str, message: str
 ) -> None:
     assert run(["submit", str(spec_file), "--set", change]) == 2
-    line = complaints(capsys)[0]
+    line = error_lines(capsys)[0]
     assert line.startswith(f"dkd: {spec_file}: {field}: ")
     assert message in line
 
@@ -75,7 +75,7 @@ def test_each_mistake_in_a_spec_is_one_line_with_its_field(
 def test_several_mistakes_are_several_lines(spec_file: Path, capsys: Captured, no_backend: None) -> None:
     wrong = ["--set", "training.epochs=0", "--set", "methods.1.params.beta=-3", "--set", "extra=1"]
     assert run(["submit", str(spec_file), *wrong]) == 2
-    assert len(complaints(capsys)) == 3
+    assert len(error_lines(capsys)) == 3
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_set_option_with_a_wrong_path_is_refused(
     data = SPEC | {"priority": 3}
     spec_file.write_text(yaml.safe_dump(data))
     assert run(["submit", str(spec_file), "--set", change]) == 2
-    (line,) = complaints(capsys)
+    (line,) = error_lines(capsys)
     assert f"--set {change}" in line
     assert message in line
 
@@ -104,20 +104,20 @@ def test_each_field_that_the_api_refuses_is_one_line(spec_file: Path, backend: F
     refusal = problem(422, "invalid", ("student.model", "too small"), ("seeds", "too\nmany"))
     backend.answers["POST /api/v1/experiments"] = refusal
     assert run(["submit", str(spec_file)]) == 2
-    assert complaints(capsys) == ["dkd: student.model: too small", "dkd: seeds: too many"]
+    assert error_lines(capsys) == ["dkd: student.model: too small", "dkd: seeds: too many"]
 
 
 def test_a_taken_name_is_reported(spec_file: Path, backend: FakeBackend, capsys: Captured) -> None:
     refusal = problem(422, "an experiment is named 'small' already", ("name", "'small' is taken"))
     backend.answers["POST /api/v1/experiments"] = refusal
     assert run(["submit", str(spec_file)]) == 2
-    assert complaints(capsys) == ["dkd: name: 'small' is taken"]
+    assert error_lines(capsys) == ["dkd: name: 'small' is taken"]
 
 
 def test_a_refused_token_is_reported_with_its_possible_sources(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers["GET /api/v1/workers"] = problem(401, "no token")
     assert run(["workers"]) == 1
-    assert "DKD_API_TOKEN" in complaints(capsys)[0]
+    assert "DKD_API_TOKEN" in error_lines(capsys)[0]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_refused_token_is_reported_with_its_possible_sources(backend: FakeBack
 )
 def test_an_unreachable_backend_ends_with_code_3(capsys: Captured, no_backend: None, command: list[str]) -> None:
     assert run(command) == 3
-    (line,) = complaints(capsys)
+    (line,) = error_lines(capsys)
     assert "http://127.0.0.1:1" in line
     assert "dkd up" in line
 
@@ -133,7 +133,7 @@ def test_an_unreachable_backend_ends_with_code_3(capsys: Captured, no_backend: N
 def test_an_invalid_address_is_refused(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DKD_API_URL", "nonsense")
     assert run(["runs"]) == 2
-    assert len(complaints(capsys)) == 1
+    assert len(error_lines(capsys)) == 1
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_an_invalid_address_is_refused(capsys: Captured, monkeypatch: pytest.Mon
 )
 def test_wrong_usage_is_one_line(capsys: Captured, no_backend: None, command: list[str]) -> None:
     assert run(command) == 2
-    assert len(complaints(capsys)) == 1
+    assert len(error_lines(capsys)) == 1
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         (["clone", "exp-1", "--name", ""], "--name '': must be 1 to 100 characters"),
         (["clone", "exp-1", "--name", "x" * 101], "--name 'xxx"),
@@ -168,12 +168,12 @@ def test_wrong_usage_is_one_line(capsys: Captured, no_backend: None, command: li
     ],
 )
 def test_an_invalid_experiment_field_is_reported_by_its_option(
-    backend: FakeBackend, capsys: Captured, command: list[str], said: str
+    backend: FakeBackend, capsys: Captured, command: list[str], message: str
 ) -> None:
     backend.answers["GET /api/v1/experiments/exp-1"] = fakes.experiment()
     assert run(command) == 2
-    (line,) = complaints(capsys)
-    assert said in line
+    (line,) = error_lines(capsys)
+    assert message in line
     assert all(request.method == "GET" for request in backend.requests)
 
 
@@ -183,7 +183,7 @@ def test_an_invalid_token_is_refused(
 ) -> None:
     monkeypatch.setenv("DKD_API_TOKEN", token)
     assert run(["runs"]) == 2
-    (line,) = complaints(capsys)
+    (line,) = error_lines(capsys)
     assert "DKD_API_TOKEN" in line
     assert token not in line
 
@@ -193,4 +193,4 @@ def test_a_missing_plugin_is_named(
 ) -> None:
     monkeypatch.setenv("DKD_PLUGINS", "not_a_module")
     assert run(["submit", str(spec_file)]) == 2
-    assert "not_a_module" in complaints(capsys)[0]
+    assert "not_a_module" in error_lines(capsys)[0]

@@ -34,7 +34,7 @@ def test_revoke_by_name_revokes_the_active_token(backend: FakeBackend, capsys: p
 
 
 @pytest.mark.parametrize(
-    ("name", "days", "said"),
+    ("name", "days", "message"),
     [
         ("", "1", "NAME '': must be 1 to 100 characters on one line, without a space at either end"),
         (" ci", "1", "NAME ' ci': must be 1 to 100 characters"),
@@ -43,11 +43,11 @@ def test_revoke_by_name_revokes_the_active_token(backend: FakeBackend, capsys: p
     ],
 )
 def test_an_invalid_token_field_is_reported_by_its_option(
-    backend: FakeBackend, capsys: pytest.CaptureFixture[str], name: str, days: str, said: str
+    backend: FakeBackend, capsys: pytest.CaptureFixture[str], name: str, days: str, message: str
 ) -> None:
     assert run(["token", "create", name, "--scope", "read", "--days", days]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"dkd: {said}")
+    assert line.startswith(f"dkd: {message}")
     assert backend.requests == []
 
 

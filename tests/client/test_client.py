@@ -1,3 +1,5 @@
+"""The client's requests, retries and errors, and how it finds its address and token."""
+
 from __future__ import annotations
 
 import math
@@ -38,8 +40,8 @@ def make(backend: FakeBackend, token: str | None = None) -> Client:
 
 def test_submit_sends_the_spec_and_returns_the_experiment() -> None:
     backend = FakeBackend({"POST /api/v1/experiments": fakes.experiment()})
-    made = make(backend, "secret").submit(fakes.spec())
-    assert made.id == "exp-1"
+    experiment = make(backend, "secret").submit(fakes.spec())
+    assert experiment.id == "exp-1"
     assert backend.sent() == fakes.spec().model_dump(mode="json")
     assert backend.requests[0].headers["Authorization"] == "Bearer secret"
     assert backend.requests[0].headers["Content-Type"] == "application/json"
@@ -113,7 +115,7 @@ def test_another_program_at_the_address_is_not_a_backend(answer: httpx.Response)
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (httpx.Response(403, html="<html><title>Access\ndenied</title>"), "status 403, a page titled 'Access denied'"),
         (httpx.Response(200, html="<h1>Sign in</h1>"), "status 200, a page for a browser"),
@@ -122,10 +124,10 @@ def test_another_program_at_the_address_is_not_a_backend(answer: httpx.Response)
         (httpx.DecodingError("Error -3"), "its response cannot be read: Error -3"),
     ],
 )
-def test_responses_that_are_not_the_backends_are_described(answer: Any, said: str) -> None:
+def test_responses_that_are_not_the_backends_are_described(answer: Any, message: str) -> None:
     with pytest.raises(NotABackend) as caught:
         make(FakeBackend({"GET /api/v1/workers": answer})).workers()
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_an_html_page_is_not_returned_as_text() -> None:
@@ -154,7 +156,7 @@ def test_proxies_are_not_used_for_excepted_addresses(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("name", "proxy", "said"),
+    ("name", "proxy", "message"),
     [
         ("ALL_PROXY", "socks5://127.0.0.1:9", "ALL_PROXY names a SOCKS proxy"),
         ("all_proxy", "socks4://127.0.0.1:9", "all_proxy names a proxy of the kind 'socks4'"),
@@ -162,10 +164,10 @@ def test_proxies_are_not_used_for_excepted_addresses(monkeypatch: pytest.MonkeyP
         ("HTTP_PROXY", "http://", "HTTP_PROXY names no host"),
     ],
 )
-def test_an_unusable_proxy_is_named(monkeypatch: pytest.MonkeyPatch, name: str, proxy: str, said: str) -> None:
+def test_an_unusable_proxy_is_named(monkeypatch: pytest.MonkeyPatch, name: str, proxy: str, message: str) -> None:
     monkeypatch.setattr("common.http_clients.find_spec", lambda _: None)
     monkeypatch.setenv(name, proxy)
-    with pytest.raises(ClientSettingsError, match=said) as caught:
+    with pytest.raises(ClientSettingsError, match=message) as caught:
         Client("http://192.0.2.7:9")
     assert "or name 192.0.2.7 in NO_PROXY" in str(caught.value)
 
@@ -188,9 +190,9 @@ def test_an_unusable_proxy_is_named(monkeypatch: pytest.MonkeyPatch, name: str, 
 def test_no_proxy_patterns(monkeypatch: pytest.MonkeyPatch, url: str, listed: str, excepted: bool) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://user:secret@proxy:3128")
     monkeypatch.setenv("NO_PROXY", listed)
-    found = proxy_for(url)
-    assert (found is None) is excepted
-    assert excepted or str(found) == "http://proxy:3128 (HTTP_PROXY)"
+    proxy = proxy_for(url)
+    assert (proxy is None) is excepted
+    assert excepted or str(proxy) == "http://proxy:3128 (HTTP_PROXY)"
 
 
 def test_certificates_are_read_only_for_https(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +210,8 @@ def test_names_are_escaped_in_paths() -> None:
 
 def test_lists_are_sent_as_repeated_query_parameters() -> None:
     backend = FakeBackend({"GET /api/v1/runs": fakes.page(fakes.run_summary())})
-    found = make(backend).runs(state=["running", "queued"], experiment="small", limit=7)
-    assert [item.id for item in found.items] == ["run-1"]
+    page = make(backend).runs(state=["running", "queued"], experiment="small", limit=7)
+    assert [item.id for item in page.items] == ["run-1"]
     query = backend.requests[0].url.params
     assert query.get_list("state") == ["running", "queued"]
     assert set(query) == {"state", "experiment", "limit"}
@@ -254,8 +256,8 @@ def test_events_are_read_from_a_stream() -> None:
     backend = FakeBackend(
         {"GET /api/v1/runs/r/events": httpx.Response(200, text=text, headers={"Content-Type": "text/event-stream"})}
     )
-    found = list(make(backend).events("r", last_event_id="6"))
-    assert [(item.id, item.event, item.data) for item in found] == [
+    events = list(make(backend).events("r", last_event_id="6"))
+    assert [(item.id, item.event, item.data) for item in events] == [
         ("7", "metrics", '{"a":\n1}'),
         ("7", "state", "{}"),
     ]

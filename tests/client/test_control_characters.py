@@ -1,4 +1,4 @@
-"""No escape sequence reaches a terminal, whoever wrote it and in whichever field it stands."""
+"""No control character of any field reaches a terminal, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LINE = {"number": 1, "attempt": 1, "time": fakes.NOW.isoformat(), "level": "warn
 
 
 def poisoned(answer: BaseModel | dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """The answer with escape sequences in every text that the client takes, names in mappings included."""
+    """Return the reply with escape sequences in every text that the client accepts, keys of mappings included."""
     data: Any = json.loads(json.dumps(answer.model_dump(mode="json") if isinstance(answer, BaseModel) else answer))
 
     def still_read() -> bool:
@@ -181,9 +181,9 @@ def test_printable_keeps_visible_text_and_is_idempotent(text: str) -> None:
 
 @given(text=st.text())
 def test_printable_json_has_the_same_value(text: str) -> None:
-    made = printable_json(json.dumps({text: [text]}, ensure_ascii=False))
-    assert not RAW.findall(made)
-    assert json.loads(made) == {text: [text]}
+    printed = printable_json(json.dumps({text: [text]}, ensure_ascii=False))
+    assert not RAW.findall(printed)
+    assert json.loads(printed) == {text: [text]}
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_printable_escapes(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def _said(*command: str, **environment: str) -> str:
+def _output(*command: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, env={**os.environ, **environment}, check=False, timeout=120
     )
@@ -205,25 +205,25 @@ def test_core_prints_no_control_characters(tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(json.dumps({"name": "x", "dataset": "digits", "methods": [evil], evil: evil}))
     for words in (["run", str(spec), "--out", str(tmp_path / "out")], ["run", evil, "--out", "x"], [evil]):
-        said = _said("-m", "core", *words)
-        assert "owned" in said
-        assert not RAW.findall(said)
+        output = _output("-m", "core", *words)
+        assert "owned" in output
+        assert not RAW.findall(output)
 
 
 def test_startup_errors_of_worker_and_backend_are_printable() -> None:
     evil = EVIL.replace("\0", "")
     for module in ("worker", "backend"):
         words = ["serve"] if module == "backend" else []
-        said = _said("-m", module, *words, DKD_DATABASE_URL=evil, DKD_SLOTS=evil, DKD_PLUGINS=evil)
-        assert said
-        assert not RAW.findall(said)
+        output = _output("-m", module, *words, DKD_DATABASE_URL=evil, DKD_SLOTS=evil, DKD_PLUGINS=evil)
+        assert output
+        assert not RAW.findall(output)
 
 
 def test_a_traceback_is_printable() -> None:
     code = "from common.terminal import run_program\ndef main(): raise OSError('\\x1b[31m')\nrun_program(main)"
-    said = _said("-c", code)
-    assert "OSError: \\x1b[31m" in said
-    assert not RAW.findall(said)
+    output = _output("-c", code)
+    assert "OSError: \\x1b[31m" in output
+    assert not RAW.findall(output)
 
 
 def test_a_journal_contains_no_control_characters(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The demo's way from nothing to a result, on a stack of tiny services and a fake backend."""
+"""The demo, on a stack of tiny services and a fake backend."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.client.test_stack import free_port
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend]:
-    """A demo in an empty folder, whose stack is of tiny services and whose client asks a fake backend."""
+    """A demo in an empty folder, with a stack of tiny services and a client of a fake backend."""
     before = _children()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("client.demo.missing_packages", lambda dashboard: [])
@@ -59,7 +59,7 @@ def _children() -> set[str]:
 
 
 def go(*, exits_by_itself: bool = True) -> tuple[int, str]:
-    """The demo's exit code and what it printed."""
+    """Return the demo's exit code and its output."""
     file = io.StringIO()
     with StopSignals() as signals:
         code = demo.run(Console(file=file, width=200), signals, exits_by_itself=exits_by_itself)
@@ -116,7 +116,7 @@ def test_a_second_demo_uses_another_home(api: FakeBackend, tmp_path: Path) -> No
 
 
 def test_the_stack_keeps_running_until_ctrl_c(api: FakeBackend) -> None:
-    # Ctrl-C is pressed once the result has been asked for.
+    # Ctrl-C is pressed once the result has been requested.
     def pressed(request: object) -> object:
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         return httpx.Response(200, content=fakes.comparison().model_dump_json())

@@ -1,4 +1,4 @@
-"""Names, labels and reasons are shown as they were written, whatever rich would read in them."""
+"""Names, labels and reasons are printed literally, even if they contain markup of rich."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NOW = fakes.NOW.isoformat()
 
 
 def _odd(answer: BaseModel | dict[str, Any]) -> dict[str, Any]:
-    """The answer with every name and label that a person has chosen an odd one."""
+    """Return the reply with every chosen name and label replaced by one that contains markup."""
     text = json.dumps(answer.model_dump(mode="json") if isinstance(answer, BaseModel) else answer)
     for name in ("small", "dkd", "named"):
         text = text.replace(f'"{name}"', json.dumps(ODD))
-    made: dict[str, Any] = json.loads(text)
-    return made
+    replaced: dict[str, Any] = json.loads(text)
+    return replaced
 
 
 WORKER = {

@@ -1,4 +1,4 @@
-"""Following to the end, through the command line."""
+"""Watching experiments and runs to their end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXPERIMENT = "GET /api/v1/experiments/exp-1"
 
 
 def at(first: str, second: str, progress: float, **changes: Any) -> Experiment:
-    """The experiment with its two runs in these states."""
+    """Return the experiment with its two runs in these states."""
     done = {"step": 40, "epoch": 4.0}
     runs = [
         run_summary(1, state=first, **(done if first == "succeeded" else {})),
@@ -160,7 +160,7 @@ def test_ctrl_c_ends_watch_with_code_130(backend: FakeBackend) -> None:
     )
     assert process.stdout
     first = process.stdout.readline()
-    while process.poll() is None:  # as a person presses it again, should the first come in an unlucky moment
+    while process.poll() is None:  # repeated, since the first may arrive while Python starts
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)

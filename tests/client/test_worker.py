@@ -1,3 +1,5 @@
+"""The client of the worker protocol."""
+
 from __future__ import annotations
 
 import httpx
