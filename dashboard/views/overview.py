@@ -44,11 +44,11 @@ def show() -> None:
 
 def _body(window: str) -> None:
     hours = _HOURS[window]
-    known = session.fetch(f"activity {hours}", lambda: session.client().activity(hours=hours))
+    reply = session.fetch(f"activity {hours}", lambda: session.client().activity(hours=hours))
     # Each part has a container of its own, so that a line that appears or disappears moves no other part.
     with st.container():
-        session.show_outage(known.outage_since)
-    now = known.value
+        session.show_outage(reply.outage_since)
+    now = reply.value
     if not now.counts.total:
         _welcome(now)
         return

@@ -59,13 +59,13 @@ def show() -> None:
     @st.fragment(run_every=_REFRESH_SECONDS)
     def body() -> None:
         with session.error_boundary():
-            known = _fetch_table(wanted, which, test, baseline)
+            reply = _fetch_table(wanted, which, test, baseline)
             with st.container():
-                session.show_outage(known.outage_since)
+                session.show_outage(reply.outage_since)
             with st.container():
-                _table(known.value, wanted)
+                _table(reply.value, wanted)
             with st.container():
-                _published(known.value)
+                _published(reply.value)
 
     body()
     if st.session_state.get("results.any"):
