@@ -61,7 +61,7 @@ def test_the_environment_may_set_them_at_first_and_tokens_later(root: Path, monk
     ("values", "said"),
     [
         ({"DKD_ADMIN_TOKEN": "short"}, "DKD_ADMIN_TOKEN needs at least 20 ASCII characters"),
-        ({"DKD_BROKER_PASSWORD": "with spaces and 'quotes'"}, "DKD_BROKER_PASSWORD has"),
+        ({"DKD_BROKER_PASSWORD": "with spaces and 'quotes'"}, "DKD_BROKER_PASSWORD needs"),
         ({"DKD_ADMIN_TOKEN": CHOSEN, "DKD_WORKER_TOKEN": CHOSEN}, "two of the tokens are the same"),
         ({"DKD_DATABASE_PASSWORD": CHOSEN}, "DKD_DATABASE_PASSWORD differs from the password of the existing database"),
     ],
