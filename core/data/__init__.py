@@ -5,15 +5,18 @@ Images lie in memory or in a memory-mapped file. Messages about a long or unusua
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections.abc import Callable
 
 import torch
 
-from core.catalog import DATASETS
+from core.catalog import DATASETS, Params
 from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Batch, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.holdout import hold_out
+from core.settings import TrainingSettings
 from core.specs import DatasetChoice
 from core.undecodable import visible
 
@@ -22,15 +25,25 @@ __all__ = ["Augmentation", "Batch", "Dataset", "DatasetError", "Split", "load"]
 _log = logging.getLogger(__name__)
 
 
-def load(choice: DatasetChoice) -> Dataset:
+def load(choice: DatasetChoice, settings: TrainingSettings | None = None) -> Dataset:
     """Read the data set that a spec names, and hold out a validation split where it asks for one.
 
-    Raises DatasetError where it is missing, incomplete, damaged or not what the catalog says it is.
+    Args:
+        choice: The name of the data set and its parameters.
+        settings: The folders of this machine; None reads them from the environment.
+
+    Returns:
+        The data set, its images as uint8 in memory or memory-mapped.
+
+    Raises:
+        DatasetError: It is missing, incomplete, damaged or not what the catalog promises.
+        SettingsError: ``settings`` is None, and a variable of the environment cannot be used.
     """
+    settings = settings or TrainingSettings.from_environment()
     entry = DATASETS[choice.name]
     params = choice.typed_params
     try:
-        dataset: Dataset = entry.load()(params)
+        dataset = _call_loader(entry.load(), params, settings)
     except OSError as error:
         raise DatasetError(f"{choice.name} cannot be read: {visible(str(error))}") from error
     for name, split in (("training", dataset.train), ("test", dataset.test)):
@@ -50,6 +63,12 @@ def load(choice: DatasetChoice) -> Dataset:
                 *(choice.name, len(dataset.train), len(dataset.test), facts.train_size, facts.test_size),
             )
     return dataset
+
+
+def _call_loader(loader: Callable[..., Dataset], params: Params, settings: TrainingSettings) -> Dataset:
+    """Call a loader, which needs no second parameter if it reads no files."""
+    takes_settings = len(inspect.signature(loader).parameters) > 1
+    return loader(params, settings) if takes_settings else loader(params)
 
 
 def _check(name: str, split: Split, num_classes: int) -> None:

@@ -14,19 +14,21 @@ from core.data.image_files import ImageFile, Listing, list_tree
 from core.data.images import dataset_from_listing, photo_augmentation
 from core.data.layouts import candidate_folders, find_tree, not_found_error
 from core.data.scanning import SkippedFiles, count_stray_files, list_images, subfolders
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 TEST_SHARE = 0.2
 _FOLDERS = ("animals10", "animals-10", "animals10/raw-img", "animals-10/raw-img", "raw-img")
 
 
-def load(params: ImageParams) -> Dataset:
+def load(params: ImageParams, settings: TrainingSettings) -> Dataset:
     """It has no official split: a fifth of each class is the test split, the same one on every machine.
 
     Classes are numbered as their folders are sorted (the archive names them in Italian). Mean and standard deviation
     are the packed images' own.
     """
-    folders = [place for root in candidate_folders(_FOLDERS) for place in (root, root / "raw-img") if place.is_dir()]
+    roots = candidate_folders(_FOLDERS, settings.data_dir)
+    folders = [place for root in roots for place in (root, root / "raw-img") if place.is_dir()]
     tree = find_tree(folders)
     folder = next((place for place in folders if len(subfolders(place)) == 10), None)
     if tree:
@@ -38,10 +40,9 @@ def load(params: ImageParams) -> Dataset:
             "animals10/<class>/*.jpeg or animals10/raw-img/<class>/*.jpeg, as the archive unpacks, ten classes",
             "animals10/train/<class>/*.jpeg and animals10/test/<class>/*.jpeg",
         ]
-        raise not_found_error(
-            "animals10", _FOLDERS, layouts, "https://www.kaggle.com/datasets/alessiocorrado99/animals10"
-        )
-    return dataset_from_listing("animals10", listing, params.image_size, photo_augmentation(params))
+        source = "https://www.kaggle.com/datasets/alessiocorrado99/animals10"
+        raise not_found_error("animals10", _FOLDERS, layouts, source, settings)
+    return dataset_from_listing("animals10", listing, params.image_size, photo_augmentation(params), settings=settings)
 
 
 def _listing(folder: Path) -> Listing:

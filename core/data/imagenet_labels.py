@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core.data.errors import DatasetError
-from core.data.paths import data_dir
 from core.data.text_tables import read_lines
 from core.undecodable import visible
 
@@ -22,16 +21,17 @@ _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 NAMES = (KAGGLE, _SYNSETS[0], f"ILSVRC2012_devkit_t12/data/{_TRUTH} with meta.mat", "val.txt")
 
 
-def labels_beside(root: Path, split: str, classes: Sequence[str]) -> dict[str, str] | None:
+def labels_beside(root: Path, split: str, classes: Sequence[str], data_dir: Path) -> dict[str, str] | None:
     """The class (WordNet id) of each validation image, by its file's name with or without the ending.
 
     Args:
         root: the folder with the splits; the tables may also lie in a folder above it, or in the split's own.
         classes: WordNet ids in the order of their numbers.
+        data_dir: the folder of all data sets, above which no table is read.
 
     Returns None if there is no table. Raises DatasetError if there is one that cannot be used.
     """
-    above = [folder for folder in root.parents if folder == data_dir() or data_dir() in folder.parents]
+    above = [folder for folder in root.parents if folder == data_dir or data_dir in folder.parents]
     places = [root, root / split, *above]
     readers: list[tuple[Sequence[str], Callable[[Path], dict[str, str]]]] = [
         ((KAGGLE,), _of_kaggle),

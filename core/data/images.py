@@ -14,6 +14,7 @@ from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing
 from core.data.packing import load_or_pack
 from core.data.statistics import Statistics
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,13 @@ STORED, SEEN = 8, 7
 
 
 def dataset_from_listing(
-    name: str, listing: Listing, image_size: int, augmentation: Augmentation, published: Statistics | None = None
+    name: str,
+    listing: Listing,
+    image_size: int,
+    augmentation: Augmentation,
+    published: Statistics | None = None,
+    *,
+    settings: TrainingSettings,
 ) -> Dataset:
     """The data set that a listing describes, its images memory-mapped.
 
@@ -41,7 +48,8 @@ def dataset_from_listing(
         if not files:
             raise DatasetError(f"{visible(str(listing.root))} holds no {split} images of {name}")
     resized_crop = augmentation.resized_crop
-    pack = load_or_pack(name, listing, round(image_size * STORED / SEEN) if resized_crop else image_size)
+    stored_size = round(image_size * STORED / SEEN) if resized_crop else image_size
+    pack = load_or_pack(name, listing, stored_size, settings.pack_dir)
     for sentence in listing.skipped.sentences():
         _log.warning("%s: %s", visible(str(listing.root)), sentence)
     for sentence, warns in pack.notes.sentences():

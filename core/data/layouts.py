@@ -11,8 +11,9 @@ from pathlib import Path
 from core.data.class_folders import fold_name
 from core.data.errors import DatasetError
 from core.data.image_files import Tree
-from core.data.paths import data_dir, missing_dataset_error
+from core.data.paths import missing_dataset_error
 from core.data.scanning import subfolders
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 _log = logging.getLogger(__name__)
@@ -30,18 +31,18 @@ _BEHIND = re.compile("(images?|dataset|data|png|jpe?g|python|binary|format[12]|m
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
 
 
-def candidate_folders(names: Sequence[str]) -> Iterator[Path]:
+def candidate_folders(names: Sequence[str], data_dir: Path) -> Iterator[Path]:
     """Folders that may hold a data set: the names as given, then in other spellings, then what lies in each alone.
 
     ``tiny-imagenet-200/tiny-imagenet-200/`` is what unpacking an archive into a folder of its name leaves.
     """
-    exact = [folder for name in names if (folder := data_dir() / name).is_dir()]
+    exact = [folder for name in names if (folder := data_dir / name).is_dir()]
     simple = {simple_name(name) for name in names if name and "/" not in name}
-    there = subfolders(data_dir()) if data_dir().is_dir() else []
-    spelled = [data_dir() / name for name in there if _is_spelling(name, simple)]
+    there = subfolders(data_dir) if data_dir.is_dir() else []
+    spelled = [data_dir / name for name in there if _is_spelling(name, simple)]
     seen: set[Path] = set()
     for folder in (*exact, *spelled):
-        for found in (folder, *_inside(folder, simple)) if folder != data_dir() else (folder,):
+        for found in (folder, *_inside(folder, simple)) if folder != data_dir else (folder,):
             if found not in seen:
                 seen.add(found)
                 yield found
@@ -87,9 +88,9 @@ def unused_splits(tree: Tree) -> list[str]:
     return [name for name in others if set(map(fold_name, subfolders(tree.root / name))) & classes]
 
 
-def find_folder(path: str) -> Path | None:
+def find_folder(path: str, data_dir: Path) -> Path | None:
     r"""The folder below ``DATA_DIR`` that a spec names; ``\xNN`` is a byte that is no UTF-8, NFC as good as NFD."""
-    folder = data_dir()
+    folder = data_dir
     for part in path.split("/"):
         exact = folder / part
         if exact.is_dir():
@@ -133,16 +134,22 @@ def find_file(folder: Path, names: Sequence[str], *, deep: bool = True, apart_fr
 
 
 def not_found_error(
-    name: str, names: Sequence[str], layouts: Sequence[str], source: str, *, downloadable: bool = False
+    name: str,
+    names: Sequence[str],
+    layouts: Sequence[str],
+    source: str,
+    settings: TrainingSettings,
+    *,
+    downloadable: bool = False,
 ) -> DatasetError:
     """What to tell a person whose data set is not there, or is there in a form that is not read.
 
     Args:
         names: that its folder may have.
-        layouts, source, downloadable: see ``core.data.paths.missing_dataset_error``.
+        layouts, source, settings, downloadable: see ``core.data.paths.missing_dataset_error``.
     """
-    error = missing_dataset_error(name, layouts, source, downloadable=downloadable)
-    found = _resembling(names)
+    error = missing_dataset_error(name, layouts, source, settings, downloadable=downloadable)
+    found = _resembling(names, settings.data_dir)
     return DatasetError(f"{error} Found there: {'; '.join(found)}.") if found else error
 
 
@@ -153,10 +160,10 @@ def describe_folder(folder: Path) -> str:
     return f"{', '.join(map(visible, inside[:_SHOWN]))}{more}" if inside else "nothing"
 
 
-def _resembling(names: Sequence[str]) -> list[str]:
+def _resembling(names: Sequence[str], data_dir: Path) -> list[str]:
     simple = {simple_name(name.split("/")[0]) for name in names if name}
     found = []
-    for entry in sorted(data_dir().iterdir()) if data_dir().is_dir() else ():
+    for entry in sorted(data_dir.iterdir()) if data_dir.is_dir() else ():
         if entry.name.startswith(".") or not any(simple_name(entry.name).startswith(name) for name in simple):
             continue
         if entry.is_dir():

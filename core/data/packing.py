@@ -33,7 +33,7 @@ from core.data.decoding import DECODING_VERSION, DecodedImage, decode_image, dec
 from core.data.decoding_notes import DecodingNotes
 from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing
-from core.data.paths import locked, pack_dir
+from core.data.paths import locked
 from core.data.statistics import LevelCounts, Statistics
 from core.undecodable import visible
 
@@ -73,14 +73,14 @@ class Pack:
     decoding: int = DECODING_VERSION
 
 
-def load_or_pack(name: str, listing: Listing, image_size: int) -> Pack:
+def load_or_pack(name: str, listing: Listing, image_size: int, pack_dir: Path) -> Pack:
     """The images of a listing, resized and cropped to squares; decoded only where no pack of the same files is there.
 
     Raises DatasetError where an image is damaged (the message names it, and nothing is kept) or the pack cannot be
     written.
     """
     key = _key(listing, image_size)
-    plain = pack_dir() / f"{visible(name)}-{image_size}px-{key[:20]}"
+    plain = pack_dir / f"{visible(name)}-{image_size}px-{key[:20]}"
     places = _Places(plain, plain.with_name(f"{plain.name}-v{DECODING_VERSION}"), key)
     pack = _find(places, listing, image_size)
     if pack is None:

@@ -15,40 +15,15 @@ from pathlib import Path
 from typing import Literal
 
 from core.data.errors import DatasetError
+from core.settings import TrainingSettings
 from core.undecodable import visible
-
-
-def data_dir() -> Path:
-    """``DATA_DIR``, else ``~/.cache/dkd-lab/datasets``. Need not exist."""
-    given = os.environ.get("DATA_DIR")
-    return Path(given or "~/.cache/dkd-lab/datasets").expanduser().absolute()
-
-
-def pack_dir() -> Path:
-    """Where packed images are kept: ``DKD_PACK_DIR``, else ``.packed`` in ``DATA_DIR``."""
-    given = os.environ.get("DKD_PACK_DIR")
-    return Path(given).expanduser().absolute() if given else data_dir() / ".packed"
-
-
-def cache_dir() -> Path:
-    """Where trainings keep what they can make again: ``DKD_CACHE_DIR``, else ``~/.cache/dkd-lab``. Need not exist."""
-    given = os.environ.get("DKD_CACHE_DIR")
-    return Path(given or "~/.cache/dkd-lab").expanduser().absolute()
-
-
-def download_allowed() -> bool:
-    """Whether ``DKD_DOWNLOAD`` is 1. Raises DatasetError where it is neither 1, 0 nor empty."""
-    given = os.environ.get("DKD_DOWNLOAD", "")
-    if given not in ("", "0", "1"):
-        raise DatasetError(f"DKD_DOWNLOAD is {given!r}; it is 1 to allow downloads, 0 or empty to forbid them")
-    return given == "1"
 
 
 class PathRefusedError(ValueError):
     """A path named in a spec that leads nowhere, or to what a spec must not have read; the message says why."""
 
 
-def spec_path(text: str, kind: Literal["file", "folder"]) -> Path:
+def spec_path(text: str, kind: Literal["file", "folder"], settings: TrainingSettings) -> Path:
     """The file or folder that a spec names by its path, ``contained``.
 
     Args:
@@ -59,10 +34,10 @@ def spec_path(text: str, kind: Literal["file", "folder"]) -> Path:
     """
     if "\0" in text:
         raise PathRefusedError("a path holds no character of code 0")
-    return contained(data_dir() / Path(text).expanduser(), kind)
+    return contained(settings.data_dir / Path(text).expanduser(), kind, settings)
 
 
-def contained(path: Path, kind: Literal["file", "folder"]) -> Path:
+def contained(path: Path, kind: Literal["file", "folder"], settings: TrainingSettings) -> Path:
     """A path with every link followed, where it may be read for a spec.
 
     Whoever may submit a spec must not have a worker read its other files: the path, and where links on it lead, must be
@@ -74,7 +49,7 @@ def contained(path: Path, kind: Literal["file", "folder"]) -> Path:
     """
     named = Path(os.path.normpath(path))
     shown = visible(str(named))
-    roots = (data_dir(), *_more_roots())
+    roots = (settings.data_dir, *settings.data_roots)
     real = [root.resolve() for root in roots]
     if not any(named.is_relative_to(root) for root in (*roots, *real)):
         below = " or ".join(visible(str(root)) for root in roots)
@@ -98,14 +73,8 @@ def contained(path: Path, kind: Literal["file", "folder"]) -> Path:
     return found
 
 
-def _more_roots() -> tuple[Path, ...]:
-    """What ``DKD_DATA_ROOTS`` lists."""
-    given = os.environ.get("DKD_DATA_ROOTS", "")
-    return tuple(Path(name).expanduser().absolute() for name in given.split(os.pathsep) if name)
-
-
 def missing_dataset_error(
-    name: str, layouts: Iterable[str], source: str, *, downloadable: bool = False
+    name: str, layouts: Iterable[str], source: str, settings: TrainingSettings, *, downloadable: bool = False
 ) -> DatasetError:
     """What to tell a person whose data set is not there.
 
@@ -113,8 +82,8 @@ def missing_dataset_error(
         layouts: each form in which the data set is accepted, with paths that count from ``DATA_DIR``.
         source: where it can be had.
     """
-    root = data_dir()
-    set_by = "DATA_DIR" if os.environ.get("DATA_DIR") else "DATA_DIR is not set, so the default"
+    root = settings.data_dir
+    set_by = "DATA_DIR" if "data_dir" in settings.model_fields_set else "DATA_DIR is not set, so the default"
     hint = "; or set DKD_DOWNLOAD=1, and it is downloaded at the next start" if downloadable else ""
     return DatasetError(
         f"{name} is not on this machine. Put there, under {root} ({set_by}): {'; or '.join(layouts)}. "
@@ -122,7 +91,7 @@ def missing_dataset_error(
     )
 
 
-def fetch(name: str, download: Callable[[str], object]) -> None:
+def fetch(name: str, download: Callable[[str], object], settings: TrainingSettings) -> None:
     """Run one of torchvision's downloaders into ``DATA_DIR``, one process at a time.
 
     Args:
@@ -130,7 +99,7 @@ def fetch(name: str, download: Callable[[str], object]) -> None:
 
     Raises DatasetError where it fails.
     """
-    root = data_dir()
+    root = settings.data_dir
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / f".{name}.lock"):

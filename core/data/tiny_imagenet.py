@@ -12,6 +12,7 @@ from core.data.images import dataset_from_listing, photo_augmentation
 from core.data.layouts import VAL, candidate_folders, find_tree, not_found_error, split_folders
 from core.data.statistics import Statistics
 from core.data.text_tables import read_lines
+from core.settings import TrainingSettings
 
 _FOLDERS = ("tiny-imagenet-200", "tiny_imagenet", "tiny_imagenet/tiny-imagenet-200", "tiny-imagenet")
 _TABLE = "val_annotations.txt"
@@ -20,13 +21,13 @@ _OWN_FILES = ("_boxes.txt", _TABLE)
 _STATISTICS = Statistics((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))
 
 
-def load(params: ImageParams) -> Dataset:
+def load(params: ImageParams, settings: TrainingSettings) -> Dataset:
     """Its validation images are the test split, as everywhere: its test images have no labels.
 
     They may lie in one folder with a table of their classes, as the archive has them, or in a folder a class, as the
     field's scripts rearrange them, or some here and some there. Classes are numbered as their WordNet ids are sorted.
     """
-    folders = list(candidate_folders(_FOLDERS))
+    folders = list(candidate_folders(_FOLDERS, settings.data_dir))
     found = _with_table(folders)
     if found:
         tree, table = found
@@ -40,9 +41,12 @@ def load(params: ImageParams) -> Dataset:
             "as the archive unpacks",
             "tiny_imagenet/train/<id>/*.JPEG and tiny_imagenet/val/<id>/*.JPEG",
         ]
-        raise not_found_error("tiny_imagenet", _FOLDERS, layouts, "http://cs231n.stanford.edu/tiny-imagenet-200.zip")
+        source = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+        raise not_found_error("tiny_imagenet", _FOLDERS, layouts, source, settings)
     augmentation = photo_augmentation(params)
-    return dataset_from_listing("tiny_imagenet", listing, params.image_size, augmentation, _STATISTICS)
+    return dataset_from_listing(
+        "tiny_imagenet", listing, params.image_size, augmentation, _STATISTICS, settings=settings
+    )
 
 
 def _with_table(folders: Iterable[Path]) -> tuple[Tree, Path] | None:

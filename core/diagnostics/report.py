@@ -5,7 +5,7 @@ Every function leaves the network as it was and gives numbers by metric name, as
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +17,11 @@ from core.diagnostics.calibration import expected_calibration_error, negative_lo
 from core.diagnostics.collapse import Features, neural_collapse
 from core.diagnostics.fidelity import CONDITIONAL_METRICS, fidelity
 from core.diagnostics.inference import eval_mode, predict, predict_logits, to_floats
-from core.diagnostics.robustness import robustness, stylised_accuracy
+from core.diagnostics.robustness import RobustnessInputs, robustness, stylised_accuracy
 from core.models import Network
 
 _FEATURE_IMAGES = 50_000
 _FEATURE_NUMBERS = 2**26  # half a gigabyte in float64
-
-
-@dataclass(frozen=True)
-class RobustnessInputs:
-    """What the final report measures robustness on.
-
-    Attributes:
-        test_images: the perturbations of the test images.
-        stylised: a folder read by ``core.diagnostics.robustness.read_stylised``, or None.
-    """
-
-    test_images: bool = False
-    stylised: Split | None = None
 
 
 def epoch_report(model: nn.Module, dataset: Dataset, teacher_logits: Tensor | None = None) -> dict[str, float]:

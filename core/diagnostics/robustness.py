@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 
 from core.data import Dataset, Split
 from core.data.decoding import load_upright_rgb
-from core.data.paths import pack_dir
+from core.data.paths import spec_path
 from core.data.scanning import SkippedFiles, list_images, subfolders
 from core.diagnostics.inference import eval_mode, inference_batch_size, to_floats
 from core.diagnostics.perturbations import perturbations
+from core.settings import TrainingSettings
+from core.specs import Training
 from core.undecodable import visible
 
 _log = logging.getLogger("core.data")  # a training forwards it to its journal
@@ -26,6 +29,19 @@ SEED = 0
 """Of the perturbations. Not the run's own: every student and teacher is to be shown the same images."""
 
 _IN_MEMORY = 2**28  # bytes of stylised images; ImageNet's would take 7.5 GB
+
+
+@dataclass(frozen=True)
+class RobustnessInputs:
+    """What the final report measures robustness on.
+
+    Attributes:
+        test_images: the perturbations of the test images.
+        stylised: a folder read by ``read_stylised``, or None.
+    """
+
+    test_images: bool = False
+    stylised: Split | None = None
 
 
 def robustness(
@@ -82,7 +98,30 @@ def stylised_accuracy(
     }
 
 
-def read_stylised(folder: Path, dataset: Dataset) -> Split:
+def robustness_inputs(training: Training, dataset: Dataset, settings: TrainingSettings) -> RobustnessInputs:
+    """Read what the final report measures robustness on, before hours of training depend on it.
+
+    Args:
+        training: The training part of a run's spec.
+        dataset: The data set of the run.
+        settings: The folders of this machine.
+
+    Returns:
+        The inputs of ``core.diagnostics.report.final_report``.
+
+    Raises:
+        ValueError: The folder of stylised images cannot be used.
+    """
+    if not training.stylised:
+        return RobustnessInputs(training.robustness)
+    try:
+        folder = spec_path(training.stylised, "folder", settings)
+        return RobustnessInputs(training.robustness, read_stylised(folder, dataset, settings.pack_dir))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"the stylised images: {error}") from error
+
+
+def read_stylised(folder: Path, dataset: Dataset, scratch_dir: Path) -> Split:
     """Images of ``folder/<class>/*.png`` (or JPEG and the like), cut square and brought to the data set's size.
 
     Class folders in alphabetical order are the classes 0 to C−1, as the official labels of CIFAR-100 and ImageNet are.
@@ -91,7 +130,7 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
     memory need not hold.
 
     Raises ValueError where there is no such folder, where it does not hold one folder a class, or where an image
-    cannot be read, which is then named; OSError where ``DKD_PACK_DIR`` cannot hold many of them.
+    cannot be read, which is then named; OSError where ``scratch_dir`` cannot hold many of them.
     """
     from PIL import ImageOps  # needed for nothing else in a training
 
@@ -110,7 +149,7 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
     if not files:
         raise ValueError(f"{folder} holds no images")
     side = dataset.image_size
-    images = _room_for((len(files), dataset.channels, side, side))
+    images = _allocate((len(files), dataset.channels, side, side), scratch_dir)
     for row, (_, path) in enumerate(files):
         try:
             image, _, _ = load_upright_rgb(path)
@@ -123,12 +162,12 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
     return Split(torch.from_numpy(images), labels)
 
 
-def _room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Bytes in memory, or where they are many in a nameless file beside the packs, gone with the process."""
+def _allocate(shape: tuple[int, ...], scratch_dir: Path) -> NDArray[np.uint8]:
+    """Return bytes in memory, or if they are many, in a nameless file that disappears with the process."""
     if math.prod(shape) <= _IN_MEMORY:
         return np.empty(shape, dtype=np.uint8)
-    pack_dir().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=pack_dir()) as file:
+    scratch_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=scratch_dir) as file:
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 

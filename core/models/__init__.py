@@ -8,7 +8,7 @@ from torch import nn
 
 from core.catalog import MODELS
 from core.models.network import Network, WeightsError
-from core.models.weights import SuppliedWeights, load_source, load_supplied, read_source
+from core.models.weights import SuppliedWeights, load_supplied, read_source
 
 __all__ = [
     "Network",
@@ -16,7 +16,6 @@ __all__ = [
     "WeightsError",
     "build",
     "count_parameters",
-    "load_source",
     "load_supplied",
     "read_source",
 ]

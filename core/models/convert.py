@@ -49,7 +49,9 @@ class ConversionResult:
     notes: tuple[str, ...]
 
 
-def convert(source: Path, out: Path, shape: ModelShape, choices: ConvertOptions = ConvertOptions()) -> ConversionResult:
+def convert(
+    source: Path, out: Path, shape: ModelShape, choices: ConvertOptions = ConvertOptions(), *, max_bytes: int
+) -> ConversionResult:
     """Write the weights in ``source`` under the keys of the catalog's network.
 
     The names of the classes and the input that the source says it is for are kept as they are; an accuracy that it or
@@ -64,7 +66,7 @@ def convert(source: Path, out: Path, shape: ModelShape, choices: ConvertOptions 
         in_channels=shape.in_channels,
         **shape.params,
     )
-    given = read_weights(source, source.name)
+    given = read_weights(source, source.name, max_bytes)
     notes = load_content(network, given.content, container=choices.container, drop=choices.drop)
     metadata = replace(given.metadata, input=_input(shape, choices) or given.metadata.input)
     if metadata.classes and len(metadata.classes) != shape.num_classes:

@@ -35,10 +35,14 @@ class Network(nn.Module, ABC):
         """The network's own name for a key of the checkpoints that others publish of it."""
         return key
 
-    def load_pretrained(self) -> None:
-        """Take over the published weights, all but a last layer of another class count.
+    def load_pretrained(self, *, allow_download: bool = False) -> None:
+        """Load the published weights, except a last layer of another number of classes.
 
-        Raises WeightsError where there are none, or where they cannot be had on this machine.
+        Args:
+            allow_download: Whether weights that are not on this machine may be downloaded.
+
+        Raises:
+            WeightsError: There are no published weights, or they are not on this machine and cannot be downloaded.
         """
         raise WeightsError(
             "this network has no published weights; give a file, which `python -m core convert` makes from a checkpoint"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from core.data.paths import PathRefusedError, download_allowed, spec_path
+from core.data.paths import PathRefusedError, spec_path
 from core.models.metadata import Metadata, claimed_top1
 from core.models.network import Network, WeightsError
 from core.models.state_dicts import find_state_dicts, match_state_dict, strip_prefixes
-from core.models.weights_file import check_size, max_weights_bytes, read_file
+from core.models.weights_file import check_size, read_file
+from core.settings import TrainingSettings
 
 PRETRAINED = "pretrained"
 _UPLOAD = "upload:"  # and the SHA-256: what the backend makes of a name
@@ -42,9 +42,9 @@ class SuppliedWeights:
     metadata: Metadata = field(default_factory=Metadata)
 
 
-def read_weights(path: Path, source: str) -> SuppliedWeights:
+def read_weights(path: Path, source: str, max_bytes: int) -> SuppliedWeights:
     """Read a file of weights, with what it or its name says of their accuracy. Raises WeightsError."""
-    file = read_file(path)
+    file = read_file(path, max_bytes)
     metadata = Metadata.parse(file.metadata)
     if metadata.top1 is None:
         claims = {**file.metadata} if file.form == "safetensors" else file.content
@@ -166,7 +166,7 @@ def _listed(title: str, keys: list[str]) -> str:
     return f"{title}: {', '.join(keys[:_NAMED])}{more}"
 
 
-def read_source(source: str, sha256: str | None) -> SuppliedWeights:
+def read_source(source: str, sha256: str | None, settings: TrainingSettings) -> SuppliedWeights:
     """Read what ``teacher.weights`` names: a path, an upload, or an address of https, s3, gs or file.
 
     Of "pretrained" nothing is read: the network that is built knows its published weights.
@@ -175,28 +175,33 @@ def read_source(source: str, sha256: str | None) -> SuppliedWeights:
     """
     if source == PRETRAINED:
         return SuppliedWeights(source)
-    with _opened(source) as path:
+    with _opened(source, settings) as path:
         if sha256 is not None:
-            check_size(path.stat().st_size)
+            check_size(path.stat().st_size, settings.max_weights_bytes)
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != sha256:
                 raise WeightsError(f"{source} has the SHA-256 {found}, not {sha256}: it is another file than was meant")
         try:
-            return read_weights(path, source)
+            return read_weights(path, source, settings.max_weights_bytes)
         except WeightsError as error:
             raise WeightsError(f"{source}: {error}") from error
 
 
 def load_supplied(
-    network: Network, given: SuppliedWeights, *, any_classes: bool, fresh_last_layer: bool = False
+    network: Network,
+    given: SuppliedWeights,
+    *,
+    any_classes: bool,
+    allow_download: bool,
+    fresh_last_layer: bool = False,
 ) -> tuple[str, ...]:
     """Take over weights that were read, or the published ones. Returns what was chosen or left out.
 
     Raises WeightsError, with what to do.
     """
     if given.source == PRETRAINED:
-        network.load_pretrained()
+        network.load_pretrained(allow_download=allow_download)
         return ()
     try:
         return load_content(network, given.content, any_classes=any_classes, fresh_last_layer=fresh_last_layer)
@@ -204,34 +209,28 @@ def load_supplied(
         raise WeightsError(f"{given.source}: {error}") from error
 
 
-def load_source(network: Network, source: str, sha256: str | None, *, any_classes: bool) -> tuple[str, ...]:
-    """``read_source`` and ``load_supplied`` in one."""
-    return load_supplied(network, read_source(source, sha256), any_classes=any_classes)
-
-
 @contextmanager
-def _opened(source: str) -> Iterator[Path]:
+def _opened(source: str, settings: TrainingSettings) -> Iterator[Path]:
     """A file on this machine with what the source names; one that was fetched is removed afterwards."""
     if source.startswith(_UPLOAD):
-        yield _uploaded(source)
+        yield _uploaded(source, settings.uploads)
         return
     scheme, separator, rest = source.partition("://")
     if not separator or scheme == "file":
         try:
-            found = spec_path(rest if separator else source, "file")
+            found = spec_path(rest if separator else source, "file", settings)
         except PathRefusedError as error:
             raise WeightsError(f"{error}. That is where a teacher's weights are looked for") from None
         yield found
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "weights")
-        _fetch(source, path)
+        _fetch(source, path, settings)
         yield path
 
 
-def _uploaded(source: str) -> Path:
-    folder = os.environ.get("DKD_UPLOADS")
-    if not folder:
+def _uploaded(source: str, folder: Path | None) -> Path:
+    if folder is None:
         raise WeightsError(f"{source} is in a backend's store; without one, name the file itself")
     name = source.removeprefix(_UPLOAD)
     path = Path(folder, f"{name}.safetensors")
@@ -240,26 +239,26 @@ def _uploaded(source: str) -> Path:
     return path
 
 
-def _fetch(source: str, path: Path) -> None:
-    """Download at most ``max_weights_bytes``, whatever the other side says of the length."""
+def _fetch(source: str, path: Path, settings: TrainingSettings) -> None:
+    """Download at most ``settings.max_weights_bytes``, whatever the other side says of the length."""
     scheme = source.partition("://")[0]
     if scheme not in _SCHEMES or "::" in source:
         raise WeightsError(f"weights cannot be read from {source}: give a path, or {', '.join(_SCHEMES)}://…")
-    if scheme == "https" and not download_allowed():
+    if scheme == "https" and not settings.download:
         raise WeightsError(f"downloads are off; set DKD_DOWNLOAD=1, or fetch {source} and name the file")
     import fsspec
 
-    limit = max_weights_bytes()
+    limit = settings.max_weights_bytes
     # As a stream: of a file whose length it is told, fsspec would hold as much in memory as it is sent.
     options = {"block_size": 0} if scheme == "https" else {}
     try:
         with fsspec.open(source, "rb", **options) as remote, path.open("wb") as local:
-            check_size(getattr(remote, "size", None) or 0)
+            check_size(getattr(remote, "size", None) or 0, limit)
             room = limit
             while block := remote.read(_BLOCK):
                 room -= len(block)
                 if room < 0:
-                    check_size(limit + 1)
+                    check_size(limit + 1, limit)
                 local.write(block)
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import pickle
 import stat
 import tarfile
@@ -20,7 +18,6 @@ from core.models.inert_pickle import load_pickle, load_torch
 from core.models.network import WeightsError
 from core.undecodable import openable
 
-DEFAULT_MAX_GB = 16.0
 _MAGIC_OF_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number with which torch.save began before 1.6, pickled
 _OTHERS = (
     (b"\x1f\x8b", "a gzip file; unpack it first"),
@@ -49,22 +46,7 @@ class WeightsFile:
     form: str = "torch"
 
 
-def max_weights_bytes() -> int:
-    """The largest file of weights that is read or fetched: ``DKD_MAX_WEIGHTS_GB`` (16).
-
-    Raises WeightsError where that is no size.
-    """
-    given = os.environ.get("DKD_MAX_WEIGHTS_GB", "")
-    try:
-        gigabytes = float(given or DEFAULT_MAX_GB)
-    except ValueError:
-        gigabytes = math.nan
-    if not 0 < gigabytes < 1e9:
-        raise WeightsError(f"DKD_MAX_WEIGHTS_GB is {given!r}; it is a number of gigabytes above 0")
-    return int(gigabytes * 1e9)
-
-
-def read_file(path: Path) -> WeightsFile:
+def read_file(path: Path, max_bytes: int) -> WeightsFile:
     """Read a file of weights: safetensors, a checkpoint of ``torch.save`` in either form, or a plain pickle.
 
     Nothing in the file is run, see ``core.models.inert_pickle``.
@@ -78,13 +60,13 @@ def read_file(path: Path) -> WeightsFile:
         raise WeightsError(f"cannot be read: {reason}") from error
     if not stat.S_ISREG(status.st_mode):
         raise WeightsError("cannot be read: it is no regular file")
-    check_size(status.st_size)
+    check_size(status.st_size, max_bytes)
     if not status.st_size:
         raise WeightsError("no checkpoint: the file is empty")
     try:
         with path.open("rb") as file:
             head = file.read(64)
-        return _read(path, head, status.st_size)
+        return _read(path, head, status.st_size, max_bytes)
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
@@ -98,14 +80,13 @@ def read_file(path: Path) -> WeightsFile:
         raise WeightsError(f"cannot be read: {type(error).__name__}: {text}") from error
 
 
-def check_size(size: int) -> None:
-    """Raises WeightsError above ``max_weights_bytes``."""
-    limit = max_weights_bytes()
-    if size > limit:
-        raise WeightsError(f"larger than {limit / 1e9:g} GB, the most that is read; DKD_MAX_WEIGHTS_GB sets it")
+def check_size(size: int, max_bytes: int) -> None:
+    """Refuse a file of more than ``max_bytes`` (WeightsError)."""
+    if size > max_bytes:
+        raise WeightsError(f"larger than {max_bytes / 1e9:g} GB, the most that is read; DKD_MAX_WEIGHTS_GB sets it")
 
 
-def _read(path: Path, head: bytes, size: int) -> WeightsFile:
+def _read(path: Path, head: bytes, size: int, max_bytes: int) -> WeightsFile:
     length = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and 2 <= length <= size - 8:
         with openable(path) as name:
@@ -113,7 +94,7 @@ def _read(path: Path, head: bytes, size: int) -> WeightsFile:
                 metadata = dict(opened.metadata() or {})
             return WeightsFile(safetensors.torch.load_file(name), metadata, "safetensors")
     if head.startswith(b"PK\x03\x04"):
-        _refuse_other_archives(path)
+        _refuse_other_archives(path, max_bytes)
         with path.open("rb") as file:
             return WeightsFile(load_torch(file))
     for magic, what in _OTHERS:
@@ -128,11 +109,11 @@ def _read(path: Path, head: bytes, size: int) -> WeightsFile:
         return WeightsFile(load_pickle(file), form="pickle")
 
 
-def _refuse_other_archives(path: Path) -> None:
+def _refuse_other_archives(path: Path, max_bytes: int) -> None:
     """Raises WeightsError for an archive that ``torch.save`` did not write, with what it is."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-    check_size(sum(entry.file_size for entry in entries))
+    check_size(sum(entry.file_size for entry in entries), max_bytes)
     names = [entry.filename.partition("/")[2] for entry in entries]
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         raise WeightsError(
