@@ -14,7 +14,9 @@ from pydantic import Field
 from core.catalog import DATASETS, Params
 from core.catalog.datasets import DatasetEntry, DatasetFacts
 from core.data import Dataset, DatasetError, Split
+from core.data import load as load_dataset
 from core.data.holdout import held_out_indices
+from core.settings import TrainingSettings
 from core.specs import DatasetChoice
 
 
@@ -24,10 +26,10 @@ class PartParams(Params):
     test_images: int | None = Field(None, ge=1, description="Left out: all of them.")
 
 
-def load(params: PartParams) -> Dataset:
+def load(params: PartParams, settings: TrainingSettings) -> Dataset:
     """The first splits' images, fewer of them. Raises DatasetError where more are asked for than there are."""
     choice = DatasetChoice(name=params.of)
-    whole: Dataset = DATASETS[choice.name].load()(choice.typed_params)
+    whole = load_dataset(choice, settings)
     return replace(whole, train=_part(whole.train, params.train_images), test=_part(whole.test, params.test_images))
 
 

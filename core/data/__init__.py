@@ -66,9 +66,9 @@ def load(choice: DatasetChoice, settings: TrainingSettings | None = None) -> Dat
 
 
 def _call_loader(loader: Callable[..., Dataset], params: Params, settings: TrainingSettings) -> Dataset:
-    """Call a loader, which needs no second parameter if it reads no files."""
-    takes_settings = len(inspect.signature(loader).parameters) > 1
-    return loader(params, settings) if takes_settings else loader(params)
+    """Call the loader of a catalog entry, which has a parameter ``settings`` only if it reads files."""
+    takes_settings = "settings" in inspect.signature(loader).parameters
+    return loader(params, settings=settings) if takes_settings else loader(params)
 
 
 def _check(name: str, split: Split, num_classes: int) -> None:

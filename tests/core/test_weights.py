@@ -17,7 +17,8 @@ from torch import Tensor
 from core import models
 from core.cli import main
 from core.events import JOURNAL_NAME, Failed, Finished, Log, Metrics, read_journal
-from core.models.weights import load_state, unwrap
+from core.models.weights import load_state, read_source, unwrap
+from core.settings import TrainingSettings
 from core.specs import RunSpec, SpecError, parse_experiment
 from core.training import run_training
 
@@ -343,10 +344,11 @@ def test_uploaded_weights_are_found_by_their_hash(tmp_path: Path, monkeypatch: p
     sha256 = hashlib.sha256(content).hexdigest()
     source = f"upload:{sha256}"
     with pytest.raises(models.WeightsError, match="in a backend's store"):
-        models.load_source(fresh, source, sha256, any_classes=False)
+        read_source(source, sha256, TrainingSettings.from_environment())
     monkeypatch.setenv("DKD_UPLOADS", str(tmp_path))
     with pytest.raises(models.WeightsError, match="upload it again"):
-        models.load_source(fresh, source, sha256, any_classes=False)
+        read_source(source, sha256, TrainingSettings.from_environment())
     (tmp_path / f"{sha256}.safetensors").write_bytes(content)
-    models.load_source(fresh, source, sha256, any_classes=False)
+    supplied = read_source(source, sha256, TrainingSettings.from_environment())
+    models.load_supplied(fresh, supplied, any_classes=False, allow_download=False)
     assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in trained.state_dict().items())
