@@ -5,20 +5,22 @@ BIN := $(VENV)/bin
 PROCESSES ?= 2
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-compose check bench lock clean
+.PHONY: help setup demo up test test-compose cov docs check bench lock clean
+COV_TESTS ?= tests
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 setup: $(READY) ## make .venv with every pinned package
 
-# uv resolves nothing here, it installs what the lock says; the package itself is installed editable on top.
+# uv resolves nothing here: it installs what the lock says, if the hash of each file is one of the lock's. The package
+# itself is installed editable on top.
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; say which Python ≥ 3.11 to use: make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
@@ -35,6 +37,12 @@ test: check ## lint, types and every test (PROCESSES=1 for one after the other)
 test-compose: $(READY) ## build the images and use, kill and restart the stack in containers (needs Docker)
 	DKD_TESTS_COMPOSE=1 $(BIN)/pytest -q tests/compose
 
+cov: $(READY) ## run the tests with branch coverage (COV_TESTS="tests/core" for a part)
+	$(BIN)/pytest -q -n $(PROCESSES) --dist loadscope --cov --cov-report=term --cov-report=html $(COV_TESTS)
+
+docs: $(READY) ## build the documentation with its references into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 check: $(READY) ## lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,9 +51,9 @@ check: $(READY) ## lint and types
 bench: $(READY) ## measure: start-up times, cost of the losses, training speed against a plain loop
 	$(BIN)/python -m benchmarks
 
-lock: $(READY) ## pin the newest versions that pyproject.toml allows
+lock: $(READY) ## pin the newest versions that pyproject.toml allows, with the hashes of their files
 	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
-	  --all-extras --upgrade pyproject.toml -o requirements.lock
+	  --generate-hashes --all-extras --group dev --group docs --upgrade pyproject.toml -o requirements.lock
 
 clean: ## remove what was set up and what the demo left
-	rm -rf $(VENV) .dkd .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .coverage .coverage.* htmlcov site .dkd .mypy_cache .pytest_cache .ruff_cache

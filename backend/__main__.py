@@ -112,7 +112,7 @@ def copy_command(
     ] = None,
 ) -> None:
     """Copy the whole database into an empty one, for instance from SQLite to PostgreSQL. Stop the backend first."""
-    from backend.db.copying import CopyError, copy
+    from backend.db.copying import CopyError, copy_database
 
     settings = _settings()
     if not target:
@@ -120,7 +120,7 @@ def copy_command(
     source_settings = _settings(database_url=source) if source else settings
     with _opened(source_settings) as reading, _opened(_settings(database_url=target)) as writing:
         try:
-            counts = copy(reading, writing, typer.echo)
+            counts = copy_database(reading, writing, typer.echo)
         except CopyError as error:
             _fail(str(error))
     typer.echo(f"copied {sum(counts.values())} rows of {len(counts)} tables and compared them")
@@ -145,7 +145,7 @@ def serve(
 ) -> None:
     """Serve the API. The database must have been migrated; the first start makes the tokens."""
     from backend.api.connections import raise_descriptor_limit
-    from backend.db.single_owner import ServedError, sole_server
+    from backend.db.single_owner import DatabaseInUseError, single_owner
     from backend.logging import configure
 
     settings = _settings()
@@ -155,9 +155,9 @@ def serve(
     raise_descriptor_limit()
     address = (host or settings.host, port or settings.port)
     try:
-        with sole_server(settings.database_url, "http://{}:{}".format(*address)):
+        with single_owner(settings.database_url, "http://{}:{}".format(*address)):
             _serve(settings, *address)
-    except ServedError as error:
+    except DatabaseInUseError as error:
         _fail(str(error))
 
 

@@ -20,7 +20,7 @@ from backend.db import Database
 from backend.operations.prometheus_metrics import Monitor
 from backend.operations.webhooks import Webhooks
 from backend.queue.nudge import Nudger
-from backend.queue.nudge_debouncer import Waker
+from backend.queue.nudge_debouncer import NudgeDebouncer
 from backend.queue.reconciler import Reconciler
 from backend.settings import Settings
 from core.catalog import load_plugins
@@ -42,7 +42,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stop = asyncio.Event()
-        services = (app.state.reconciler, app.state.waker, app.state.webhooks)
+        services = (app.state.reconciler, app.state.nudges, app.state.webhooks)
         tasks = [asyncio.create_task(service.run_until(stop)) for service in services]
         yield
         app.state.stopping.set()
@@ -69,7 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.store = open_store(settings.artifacts)
     app.state.nudger = Nudger(settings)
     app.state.reconciler = Reconciler(app.state.database, app.state.nudger, settings)
-    app.state.waker = Waker(app.state.database, app.state.nudger)
+    app.state.nudges = NudgeDebouncer(app.state.database, app.state.nudger)
     app.state.webhooks = Webhooks(app.state.database, settings)
     app.state.monitor = Monitor(app.state.database)
     # The server's runner sets it as soon as the server has to stop: streams then end, and the server need not wait.

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
-from backend.db.engine import is_locked
+from backend.db.writer import is_locked
 from common.input_bounds import MAX_PROBLEMS
 from common.object_store import StoreError
 from core.events import is_full_disk

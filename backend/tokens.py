@@ -13,12 +13,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, inspect, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from backend.db import Database, db_now, new_id, now
 from backend.db.models import Token
-from backend.db.prepared import Prepared
 from backend.errors import ApiError, conflict, not_found
 from backend.settings import Settings
 from common.token_files import TokenFileError, read_token, weakness_of
@@ -65,7 +64,8 @@ def digest(token: str) -> str:
 def identify(database: Database, token: str) -> Principal | None:
     """Who holds this token; None where it is unknown, revoked or expired."""
     wanted = digest(token)
-    row = _BY_HASH.find(database, {"wanted": wanted})
+    with database.engine.connect() as connection:
+        row = connection.execute(_BY_HASH, {"wanted": wanted}).one_or_none()
     if row is None:
         return None
     token_id, name, scopes, known = row
@@ -169,13 +169,7 @@ def _info(token: Token, time_now: datetime) -> TokenInfo:
     )
 
 
-# Made once and not with every request: to make it takes longer than to carry it out.
-_TOKENS = inspect(Token).local_table.c
-_BY_HASH = Prepared(
-    select(_TOKENS.id, _TOKENS.name, _TOKENS.scopes, _TOKENS.sha256).where(
-        _TOKENS.sha256 == bindparam("wanted"), _live()
-    )
-)
+_BY_HASH = select(Token.id, Token.name, Token.scopes, Token.sha256).where(Token.sha256 == bindparam("wanted"), _live())
 
 
 def bootstrap(database: Database, settings: Settings) -> None:

@@ -1,1 +1,1 @@
-"""What is measured, each by ``python -m benchmarks.NAME``; ``make bench`` runs them all. Nothing here is a test."""
+"""Benchmarks, each run by ``python -m benchmarks.NAME``; ``make bench`` runs them all. They are not tests."""

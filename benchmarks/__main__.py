@@ -1,4 +1,4 @@
-"""Every benchmark in turn."""
+"""Runs every benchmark in turn."""
 
 from benchmarks import alignment, busy, losses, startup, train
 

@@ -1,7 +1,7 @@
-"""What the alignment term does to free logits: its share of the gradient, its direction, and where the student ends.
+"""Effect of the alignment term on free logits: its share of the gradient, its direction, and the final student.
 
-The student's logits themselves are the parameters, so nothing but the loss decides where they go: DKD-Align with α = 1,
-β = 8, T = 4, no cross-entropy, B = 64, teacher logits with standard deviation 3, targets the teacher's own classes.
+The student's logits are the parameters, so the loss alone determines their path: DKD-Align with α = 1, β = 8, T = 4, no
+cross-entropy, B = 64, teacher logits with standard deviation 3, and the teacher's own classes as targets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZE, TEMPERATURE, STEPS, SEEDS = 64, 4.0, 2000, 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """One optimisation: shares in %, cosines with TCKD + NCKD, final distillation loss and agreement in %."""
+    """The result of an optimisation: shares in %, cosine with TCKD + NCKD, final distillation loss, agreement in %."""
 
     share_early: float
     share_late: float
@@ -32,7 +32,10 @@ class Outcome:
 
 
 def optimise(classes: int, params: dict[str, Any], seed: int = 0) -> Outcome:
-    """Adam on the logits, from almost zero; early is the mean of the first 1 % of the steps, late of the last."""
+    """Optimise the logits with Adam, from almost zero.
+
+    Early values are means of the first 1 % of the steps, late values of the last 1 %.
+    """
     random = torch.Generator().manual_seed(seed)
     teacher = 3 * torch.randn(SIZE, classes, generator=random, dtype=torch.float64)
     target = teacher.argmax(1)
@@ -47,9 +50,9 @@ def optimise(classes: int, params: dict[str, Any], seed: int = 0) -> Outcome:
         terms = loss(batch, None)
         optimizer.zero_grad()
         terms.total.backward()  # type: ignore[no-untyped-call]
-        found = measure_gradients(terms, batch)
-        shares.append(found["grad/align_share"])
-        cosines.append(found["grad/align_cosine"])
+        metrics = measure_gradients(terms, batch)
+        shares.append(metrics["grad/align_share"])
+        cosines.append(metrics["grad/align_cosine"])
         optimizer.step()
         schedule.step()
     few = STEPS // 100
@@ -72,26 +75,26 @@ def main() -> None:
         "log, share 10 %": {"reduction": "log", "epsilon_share": 0.1},
     }
     print("\nThe alignment term on free logits (B = 64, T = 4, α = 1, β = 8, no cross-entropy)")
-    print(f"Mean over {SEEDS} seeds, and the least and the greatest where they differ.")
+    print(f"Mean over {SEEDS} seeds, with the smallest and the largest value if they differ.")
     print("| C | term | share early, % | share late, % | cosine late | α·TCKD + β·NCKD | agreement, % |")
     print("|---|---|---|---|---|---|---|")
     for classes in (10, 100, 1000):
         for name, params in cases.items():
-            found = [optimise(classes, params, seed) for seed in range(SEEDS)]
+            outcomes = [optimise(classes, params, seed) for seed in range(SEEDS)]
             cells = [
-                spread([outcome.share_early for outcome in found], ".2g"),
-                spread([outcome.share_late for outcome in found], ".2g"),
-                spread([outcome.cosine_late for outcome in found], ".2f"),
-                spread([outcome.distillation for outcome in found], ".2g"),
-                spread([outcome.agreement for outcome in found], ".0f"),
+                spread([outcome.share_early for outcome in outcomes], ".2g"),
+                spread([outcome.share_late for outcome in outcomes], ".2g"),
+                spread([outcome.cosine_late for outcome in outcomes], ".2f"),
+                spread([outcome.distillation for outcome in outcomes], ".2g"),
+                spread([outcome.agreement for outcome in outcomes], ".0f"),
             ]
             print(f"| {classes} | {name} | {' | '.join(cells)} |", flush=True)
 
 
 def spread(values: list[float], form: str) -> str:
-    """``mean (least to greatest)``, or the one number that all of them are when written in this form."""
-    mean, least, most = (format(number, form) for number in (statistics.mean(values), min(values), max(values)))
-    return (mean if least == most else f"{mean} ({least} to {most})").replace("-", "−")
+    """Return ``mean (smallest to largest)``, or one number if all are equal when formatted."""
+    mean, smallest, largest = (format(number, form) for number in (statistics.mean(values), min(values), max(values)))
+    return (mean if smallest == largest else f"{mean} ({smallest} to {largest})").replace("-", "−")
 
 
 if __name__ == "__main__":

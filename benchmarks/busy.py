@@ -1,9 +1,9 @@
-"""One small training alone and beside two busy processes: how much other work on the machine costs it.
+"""Duration of a small training alone and beside two busy processes.
 
     python -m benchmarks.busy [--rounds 3] [--epochs 3]
 
-Each round trains once alone and once beside, in turn, each in a process of its own as a worker would start it; medians
-are printed. On N cores, of which two are busy, a training of one thread takes at most about twice as long.
+Each round trains once alone and once beside the busy processes, each time in a process of its own, as a worker starts
+it; the output is the medians. If two of N cores are busy, a training with one thread takes at most about twice as long.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BUSY = 2
 
 @contextlib.contextmanager
 def busy(count: int) -> Iterator[None]:
-    """So many processes that compute without a pause, while the block lasts."""
+    """Run ``count`` processes that compute without a pause for the duration of the block."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -39,7 +39,7 @@ def busy(count: int) -> Iterator[None]:
 
 
 def seconds(run: Path) -> float:
-    """Wall time of one training, its process's start included."""
+    """Return the wall time of a training, with the start of its process."""
     with tempfile.TemporaryDirectory(prefix="dkd-busy-") as out:
         command = [sys.executable, "-m", "core", "train", "--run", str(run), "--out", out]
         start = time.perf_counter()
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3, help="of resnet20 on digits")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of resnet20 on digits")
     options = parser.parse_args(arguments)
     spec = {
         "name": "busy",
@@ -70,12 +70,14 @@ def main(arguments: list[str] | None = None) -> None:
             alone.append(seconds(run))
             with busy(BUSY):
                 beside.append(seconds(run))
-    one, other = statistics.median(alone), statistics.median(beside)
-    threads = os.environ.get("DKD_THREADS", "as it decides")
+    alone_median, beside_median = statistics.median(alone), statistics.median(beside)
+    threads = os.environ.get("DKD_THREADS", "chosen automatically")
     print(f"\n{options.epochs} epochs of resnet20 on digits, threads {threads}, median of {options.rounds} rounds")
     print(f"{machine.describe()}")
-    print(f"  alone                       {one:6.1f} s")
-    print(f"  beside {BUSY} busy processes     {other:6.1f} s  ({other / one:.1f} times as long)")
+    print(f"  alone                       {alone_median:6.1f} s")
+    print(
+        f"  beside {BUSY} busy processes     {beside_median:6.1f} s  ({beside_median / alone_median:.1f} times as long)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How long a dashboard's visitor waits, end to end: a real backend, Streamlit, Chromium.
+"""Waiting times of a visitor of the dashboard, end to end: a real backend, Streamlit and Chromium.
 
-``python -m benchmarks.dashboard`` measures, on a database with 1,000 runs that have ended and one that trains:
+``python -m benchmarks.dashboard`` measures, on a database with 1,000 finished runs and one that trains:
 
-- the first curves: from the start of a visit to the first drawn trace, in a browser that has nothing in its cache, and
-  in one that has been here before;
-- a metric: from the moment at which a worker begins to send it to the moment at which the chart in the page has it;
-- what Streamlit alone takes on the same machine: a script that shows a title, and one with its own line chart.
+- the first curves: from the start of a visit to the first drawn trace, in a browser with an empty cache, and in one
+  that has visited before;
+- a metric: from the time at which a worker begins to send it until the chart of the page shows it;
+- Streamlit alone on the same machine: a script that shows a title, and one with Streamlit's line chart.
 
 Results go to ``benchmarks/results/dashboard.{md,json}``.
 """
@@ -42,11 +42,11 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS = 1000
 EPOCHS = 100
-STEPS = 50  # an epoch
+STEPS = 50  # per epoch
 _BARS = {"First curves": 1.5, "A metric": 2.0}  # seconds
 _WORKER = "bench-worker"
 _DRAWN = "() => document.querySelectorAll('.js-plotly-plot .main-svg .trace').length > 0"
-_STREAMLIT = {  # a script of one line, and what is seen of it
+_STREAMLIT = {  # a script of one line, and the condition for its content to be visible
     "a title alone": ("st.title('x')", "() => !!document.querySelector('h1')"),
     "st.line_chart alone": (
         f"st.line_chart([number % 7 for number in range({EPOCHS})])",
@@ -56,15 +56,16 @@ _STREAMLIT = {  # a script of one line, and what is seen of it
 _SHOWN = "epoch => document.querySelector('.js-plotly-plot')?.data?.[0]?.x?.at(-1) === epoch"
 
 
-def values(epoch: int) -> dict[str, float]:
+def metric_values(epoch: int) -> dict[str, float]:
+    """Return plausible metrics of an epoch."""
     share = epoch / EPOCHS
     names = ("train/ce", "train/tckd", "train/nckd", "train/align", "grad/similarity", "grad/align_share", "lr")
-    found = {name: 1 - share * random.Random(f"{name} {epoch}").random() for name in names}
-    return found | {"test/top1": 50 + 40 * share, "train/top1": 55 + 40 * share, "train/loss": 2 - share}
+    metrics = {name: 1 - share * random.Random(f"{name} {epoch}").random() for name in names}
+    return metrics | {"test/top1": 50 + 40 * share, "train/top1": 55 + 40 * share, "train/loss": 2 - share}
 
 
-class Feeder:
-    """A worker that trains nothing."""
+class FakeWorker:
+    """A worker that sends events without training."""
 
     def __init__(self, client: WorkerClient) -> None:
         self.client = client
@@ -72,14 +73,14 @@ class Feeder:
         client.register(Registration(worker_id=_WORKER, name=_WORKER, host="bench", slots=64, device="cpu"))
 
     def claim(self) -> Claim:
-        found = self.client.claim(_WORKER)
-        assert found is not None
-        return found
+        claim = self.client.claim(_WORKER)
+        assert claim is not None
+        return claim
 
     def send(self, claim: Claim, *events: Any) -> None:
         start = self.sent.get(claim.run_id, 0)
         self.sent[claim.run_id] = start + len(events)
-        records = [Record(seq=start + at, time=time.time(), event=event) for at, event in enumerate(events, 1)]
+        records = [Record(seq=start + number, time=time.time(), event=event) for number, event in enumerate(events, 1)]
         self.client.send_events(_WORKER, claim.run_id, EventBatch(attempt=claim.attempt, records=records))
 
     def begin(self, claim: Claim) -> None:
@@ -97,8 +98,8 @@ class Feeder:
     def epochs(self, claim: Claim, first: int, last: int) -> None:
         events: list[Any] = []
         for epoch in range(first, last + 1):
-            measured = Metrics(step=STEPS * epoch, epoch=float(epoch), elapsed=float(epoch), values=values(epoch))
-            events += [measured, Log(message=f"epoch {epoch}/{EPOCHS}")]
+            metrics = Metrics(step=STEPS * epoch, epoch=float(epoch), elapsed=float(epoch), values=metric_values(epoch))
+            events += [metrics, Log(message=f"epoch {epoch}/{EPOCHS}")]
         self.send(claim, *events)
 
     def finish(self, claim: Claim) -> None:
@@ -117,35 +118,39 @@ def spec(name: str, seeds: int) -> dict[str, Any]:
     }
 
 
-def fill(client: Client, feeder: Feeder) -> tuple[str, str, Claim]:
-    """1,000 ended runs in 100 experiments, and one that trains; ids of an ended run and of its experiment."""
-    made = client.submit_many([spec(f"past {number}", 5) for number in range(RUNS // 10)])
+def fill(client: Client, worker: FakeWorker) -> tuple[str, str, Claim]:
+    """Make 1,000 finished runs in 100 experiments, and one that trains.
+
+    Returns:
+        The ids of a finished run and of its experiment, and the claim of the run that trains.
+    """
+    submitted = client.submit_many([spec(f"past {number}", 5) for number in range(RUNS // 10)])
     last = ""
     for _ in range(RUNS):
-        claim = feeder.claim()
-        feeder.begin(claim)
-        feeder.epochs(claim, 1, EPOCHS)
-        feeder.finish(claim)
+        claim = worker.claim()
+        worker.begin(claim)
+        worker.epochs(claim, 1, EPOCHS)
+        worker.finish(claim)
         last = claim.run_id
     client.submit(spec("now", 1))
-    running = feeder.claim()
-    feeder.begin(running)
-    feeder.epochs(running, 1, 5)
-    return last, made.items[-1].id, running
+    running = worker.claim()
+    worker.begin(running)
+    worker.epochs(running, 1, 5)
+    return last, submitted.items[-1].id, running
 
 
 @contextmanager
 def dashboard(url: str, folder: Path, script: Path = ROOT / "dashboard" / "app.py") -> Iterator[str]:
-    """Address of a Streamlit of our own, with the dashboard or another script."""
+    """Start Streamlit with the dashboard or another script, and yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", str(script)]
     command += ["--server.port", str(port), "--server.address", "127.0.0.1", "--server.headless", "true"]
-    command += ["--server.fileWatcherType", "none", "--browser.gatherUsageStats", "false"]  # as the dashboard's own
-    own = {"DKD_API_URL": url, "DKD_API_TOKEN": served.ADMIN_TOKEN, "DKD_HOME": str(folder)}
+    command += ["--server.fileWatcherType", "none", "--browser.gatherUsageStats", "false"]  # like the dashboard
+    changes = {"DKD_API_URL": url, "DKD_API_TOKEN": served.ADMIN_TOKEN, "DKD_HOME": str(folder)}
     process = subprocess.Popen(
-        command, env=os.environ | own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command, env=os.environ | changes, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -162,10 +167,14 @@ def dashboard(url: str, folder: Path, script: Path = ROOT / "dashboard" / "app.p
 
 
 def visit(chromium: Browser, address: str, until: str = _DRAWN, *, times: int = 1) -> list[float]:
-    """Seconds to the first trace, or what else is waited for, of visits one after the other in a new window, the first
-    of them without anything kept."""
+    """Visit a page in a new window, and return the seconds until a condition holds.
+
+    Args:
+        until: The condition in JavaScript; default: the first trace is drawn.
+        times: The number of visits; only the first has an empty cache.
+    """
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    found: list[float] = []
+    seconds: list[float] = []
     try:
         page = context.new_page()
         for _ in range(times):
@@ -173,16 +182,16 @@ def visit(chromium: Browser, address: str, until: str = _DRAWN, *, times: int = 
             began = time.perf_counter()
             page.goto(address, wait_until="commit")
             page.wait_for_function(until, timeout=60_000)
-            found.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - began)
     finally:
         context.close()
-    return found
+    return seconds
 
 
-def arrivals(chromium: Browser, address: str, feeder: Feeder, claim: Claim, rounds: int) -> list[float]:
-    """Seconds from sending an epoch's metrics to seeing them, at moments that know nothing of the page's ticks."""
+def arrivals(chromium: Browser, address: str, worker: FakeWorker, claim: Claim, rounds: int) -> list[float]:
+    """Return the seconds from sending the metrics of an epoch to seeing them, at random times between page ticks."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    found: list[float] = []
+    seconds: list[float] = []
     try:
         page = context.new_page()
         page.goto(f"{address}/run?id={claim.run_id}")
@@ -191,12 +200,12 @@ def arrivals(chromium: Browser, address: str, feeder: Feeder, claim: Claim, roun
         for epoch in range(6, 6 + rounds):
             time.sleep(0.5 + pause.random() * 1.5)
             began = time.perf_counter()
-            feeder.epochs(claim, epoch, epoch)
+            worker.epochs(claim, epoch, epoch)
             page.wait_for_function(_SHOWN, arg=epoch, timeout=60_000)
-            found.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - began)
     finally:
         context.close()
-    return found
+    return seconds
 
 
 def summary(times: Sequence[float]) -> dict[str, float]:
@@ -210,63 +219,64 @@ def summary(times: Sequence[float]) -> dict[str, float]:
 
 
 def streamlit_alone(chromium: Browser, url: str, folder: Path, visits: int) -> dict[str, dict[str, float]]:
-    """The same visits to scripts that ask nobody for anything."""
-    found: dict[str, dict[str, float]] = {}
-    for name, (line, seen) in _STREAMLIT.items():
-        script = folder / f"{len(found)}.py"
+    """Measure the same visits to scripts that use no backend."""
+    results: dict[str, dict[str, float]] = {}
+    for name, (line, condition) in _STREAMLIT.items():
+        script = folder / f"{len(results)}.py"
         script.write_text(f"import streamlit as st\n{line}\n", encoding="utf-8")
         with dashboard(url, folder, script) as address:
-            visit(chromium, address, seen)
-            found[f"Streamlit, {name}"] = summary([visit(chromium, address, seen)[0] for _ in range(visits)])
-    return found
+            visit(chromium, address, condition)
+            results[f"Streamlit, {name}"] = summary([visit(chromium, address, condition)[0] for _ in range(visits)])
+    return results
 
 
 def measure(visits: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Return the summary of every measurement by its title."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with (
             served.backend(folder) as url,
             Client(url, served.ADMIN_TOKEN) as client,
-            WorkerClient(url, served.WORKER_TOKEN) as worker,
+            WorkerClient(url, served.WORKER_TOKEN) as worker_client,
             dashboard(url, folder) as address,
             browser.browser() as chromium,
         ):
-            feeder = Feeder(worker)
-            ended, experiment, running = fill(client, feeder)
+            worker = FakeWorker(worker_client)
+            ended, experiment, running = fill(client, worker)
             pages = {
                 "Run, ended": f"run?id={ended}",
                 "Run, training": f"run?id={running.run_id}",
                 "Compare": f"compare?experiment={experiment}",
             }
-            for path in pages.values():  # modules are imported at the first visit of all
+            for path in pages.values():  # the very first visit imports the modules
                 visit(chromium, f"{address}/{path}")
-            found: dict[str, dict[str, float]] = {}
+            results: dict[str, dict[str, float]] = {}
             for page, path in pages.items():
                 pairs = [visit(chromium, f"{address}/{path}", times=2) for _ in range(visits)]
-                found[f"First curves: {page}"] = summary([first for first, _ in pairs])
-                found[f"First curves, been here before: {page}"] = summary([again for _, again in pairs])
-            found["A metric on the screen"] = summary(arrivals(chromium, address, feeder, running, rounds))
-            return found | streamlit_alone(chromium, url, folder, visits)
+                results[f"First curves: {page}"] = summary([first for first, _ in pairs])
+                results[f"First curves, been here before: {page}"] = summary([again for _, again in pairs])
+            results["A metric on the screen"] = summary(arrivals(chromium, address, worker, running, rounds))
+            return results | streamlit_alone(chromium, url, folder, visits)
 
 
-def report(found: dict[str, dict[str, float]]) -> str:
+def report(results: dict[str, dict[str, float]]) -> str:
     lines = [
         "# The dashboard, end to end",
         "",
         f"{machine.describe()}. A real backend on SQLite with {RUNS:,} runs of {EPOCHS} epochs, Streamlit and headless "
         "Chromium, all on this machine. First curves: from the start of a visit, in a new window with an empty cache, "
-        "to the first drawn trace; the server has been visited before. Been here before: the same once more, with the "
-        "files that the browser has kept. A metric: from the moment at which a worker begins to send it to the chart "
-        "that has it, at random moments between the page's ticks. Streamlit: the same visits to a script of one line "
-        "that asks no backend, until what it shows is there. Made by `python -m benchmarks.dashboard`.",
+        "to the first drawn trace; the server has been visited before. Been here before: a second visit, with the "
+        "cache of the browser. A metric: from the time at which a worker begins to send it until the chart shows it, "
+        "at random times between the page's ticks. Streamlit: the same visits to a script of one line that uses no "
+        "backend, until its content is visible. Written by `python -m benchmarks.dashboard --write`.",
         "",
         "| | n | p50 (s) | p95 (s) | max (s) | bar (s) |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for what, item in found.items():
-        bar = next((f"{bar:g}" for start, bar in _BARS.items() if what.startswith(start)), "–")
+    for title, item in results.items():
+        bar = next((f"{bar:g}" for start, bar in _BARS.items() if title.startswith(start)), "–")
         lines.append(
-            f"| {what} | {item['n']:.0f} | {item['p50']:.2f} | {item['p95']:.2f} | {item['max']:.2f} | {bar} |"
+            f"| {title} | {item['n']:.0f} | {item['p50']:.2f} | {item['p95']:.2f} | {item['max']:.2f} | {bar} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -275,13 +285,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--visits", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--write", action="store_true", help="into benchmarks/results")
-    given = parser.parse_args(arguments)
-    found = measure(given.visits, given.rounds)
-    print(report(found))
-    if given.write:
-        (RESULTS / "dashboard.md").write_text(report(found), encoding="utf-8")
-        content = {"machine": machine.describe(), "runs": RUNS, "epochs": EPOCHS, "seconds": found}
+    parser.add_argument("--write", action="store_true", help="write the tables to benchmarks/results")
+    options = parser.parse_args(arguments)
+    results = measure(options.visits, options.rounds)
+    print(report(results))
+    if options.write:
+        (RESULTS / "dashboard.md").write_text(report(results), encoding="utf-8")
+        content = {"machine": machine.describe(), "runs": RUNS, "epochs": EPOCHS, "seconds": results}
         (RESULTS / "dashboard.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
-"""Cost of the losses, forward and backward, against each other and against double backward, in turn; medians.
+"""Duration of the losses, forward and backward, and of autograd's double backward; medians of alternating rounds.
 
-With ``--author DIR``, a checkout of the author's repository, its own function is timed beside them; it also computes
-its diagnostics, as it does in training, so our ``dkd_align`` is timed with ours too.
+With ``--paper-code DIR``, a checkout of the code of "Decoupled Gradient Knowledge Distillation" (2025), the function of
+that code is timed too. It computes its diagnostics in every step, so ``dkd_align`` is also timed with diagnostics.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from core.methods import LogitBatch
 from core.specs import MethodChoice
 
 ROUNDS = 200
-AUTHORS_NAME = "decoupled_gradient_distillation"  # of DKD-Align, among the functions of the author's code
+PAPER_NAME = "decoupled_gradient_distillation"  # the name of DKD-Align in the code of the paper
 SHAPES = ((64, 100), (64, 300), (64, 1000), (128, 100), (256, 100), (512, 100), (512, 1000))
 
 
 def double_backward(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-    """DKD-Align as autograd gives it: both gradients with a graph, their distance differentiated again."""
+    """Compute DKD-Align with autograd: both gradients with a graph, and their distance differentiated again."""
     temperature = 4.0
     hit = F.one_hot(target, student.shape[1]).bool()
     log_p, log_q = F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)
@@ -52,13 +52,13 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def built(name: str, **params: Any) -> Loss:
-    """A method as the engine has it, its parameters bound once."""
+    """Return a method as the engine calls it, with its parameters bound."""
     method = methods.build(MethodChoice(name=name, params=params))
     return lambda *batch: method(LogitBatch(*batch), None).total
 
 
 def with_diagnostics() -> Loss:
-    """DKD-Align as the engine calls it: the loss and everything it measures of its gradients."""
+    """Return DKD-Align as the engine calls it, with the diagnostics of its gradients."""
     method = methods.build(MethodChoice(name="dkd_align", params={"reduction": "log", "epsilon": 6.0}))
 
     def loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
@@ -70,28 +70,31 @@ def with_diagnostics() -> Loss:
     return loss
 
 
-def authors(folder: Path) -> Loss:
-    """The author's function, from a checkout; its cross-entropy is added, as its training does."""
+def paper_loss(folder: Path) -> Loss:
+    """Return the function of the paper's code, from a checkout, plus cross-entropy, as that code trains."""
     sys.path.insert(0, str(folder))
     function = importlib.import_module("distillation.utils").dkd_loss
 
     def loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-        distilled: Tensor = function(student, teacher, target, 1.0, 8.0, 6.0, 4.0, AUTHORS_NAME)[0]
+        distilled: Tensor = function(student, teacher, target, 1.0, 8.0, 6.0, 4.0, PAPER_NAME)[0]
         return F.cross_entropy(student, target) + distilled
 
     return loss
 
 
 def milliseconds(loss: Loss, batch: tuple[Tensor, Tensor, Tensor]) -> float:
+    """Return the duration of one forward and backward pass."""
     began = time.perf_counter()
     loss(*batch).backward()  # type: ignore[no-untyped-call]
     return (time.perf_counter() - began) * 1000
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--author", type=Path, help="a checkout of the author's repository")
+    parser.add_argument(
+        "--paper-code", "--author", dest="paper_code", type=Path, help="a checkout of the code of the DKD-Align paper"
+    )
     options = parser.parse_args(arguments)
     losses: dict[str, Loss] = {
         "dkd": built("dkd"),
@@ -99,11 +102,11 @@ def main(arguments: list[str] | None = None) -> None:
         "double backward": double_backward,
         "with diagnostics": with_diagnostics(),
     }
-    if options.author:
-        losses["author's"] = authors(options.author)
+    if options.paper_code:
+        losses["paper's code"] = paper_loss(options.paper_code)
 
     print(f"\nForward and backward at the logits, ms, median of {ROUNDS} in turn; {machine.describe()}")
-    compared = ["dkd", *(["author's"] if options.author else [])]
+    compared = ["dkd", *(["paper's code"] if options.paper_code else [])]
     print("| B | C | " + " | ".join([*losses, *(f"dkd_align / {name}" for name in compared)]) + " |")
     print("|---|---|" + "---|" * (len(losses) + len(compared)))
     for size, classes in SHAPES:

@@ -1,8 +1,8 @@
-"""Reproduce a published pair on CIFAR-100: teacher, DKD, student alone, KD and DKD-Align by the published recipe.
+"""Reproduce a published pair on CIFAR-100: teacher, DKD, student alone, KD and DKD-Align with the published recipe.
 
-Each training is a process and a cell of the table. A finished cell is written at once; the same command goes on where
-it was interrupted, from the checkpoints of the trainings that were under way. Results are reproduce-PAIR.json and .md
-in benchmarks/results; anything shorter than the recipe goes into reproduce-PAIR-shortened and says so.
+Each training is a process and a cell of the table. A finished cell is stored at once. After an interruption, the same
+command continues from the checkpoints of the unfinished trainings. Results are reproduce-PAIR.json and .md in
+benchmarks/results; results of a shortened recipe are in reproduce-PAIR-shortened and are labelled so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.reproduction import part  # noqa: F401 (adds its entry to the catalog)
+from benchmarks.reproduction import subset  # noqa: F401 (adds its entry to the catalog)
 from benchmarks.reproduction.cells import BusyError, Cell, cells_of, write_json
 from benchmarks.reproduction.pairs import PAIRS, TEACHER, TITLES, Pair, Setting, plan
 from benchmarks.reproduction.table import Results, markdown
@@ -28,84 +28,89 @@ from core.specs import SpecError
 _ROOT = Path(__file__).resolve().parents[1]
 _POLL_SECONDS = 0.2
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass
 class Runner:
-    """Trains what is missing, ``parallel`` trainings at a time, and keeps each result as soon as it is there.
+    """Trains the missing cells, ``parallel`` at a time, and stores each result at once.
 
     Attributes:
-        results: grows as cells finish.
-        base: path of the results without its suffix.
+        results: the results so far.
+        base: path of the results without suffix.
     """
 
     results: Results
     cells: Sequence[Cell]
     base: Path
     parallel: int
-    say: Say
+    log: Log
     stop: threading.Event
 
     def run(self) -> int:
-        """0 when every cell is there, 1 where one failed, 130 where it was stopped."""
+        """Return 0 if every cell is finished, 1 if one failed, 130 if it was stopped."""
         teacher = next((cell for cell in self.cells if cell.planned.label == TEACHER), None)
-        waiting = [cell for cell in self.cells if not self._done(cell)]
-        taught = teacher is not None and teacher.outcome() is not None and teacher.weights.exists()
-        # A teacher whose result is kept but whose weights are gone is trained again if a student still needs it.
-        if teacher and not taught and teacher not in waiting and any(cell.planned.spec.teacher for cell in waiting):
+        waiting = [cell for cell in self.cells if not self._is_done(cell)]
+        teacher_done = teacher is not None and teacher.outcome() is not None and teacher.weights.exists()
+        # A teacher with a stored result but without weights is trained again if a student still needs it.
+        if (
+            teacher
+            and not teacher_done
+            and teacher not in waiting
+            and any(cell.planned.spec.teacher for cell in waiting)
+        ):
             waiting.insert(0, teacher)
         running: dict[Cell, subprocess.Popen[bytes]] = {}
         failed = False
-        self._keep()
+        self._store()
         while waiting or running:
             if self.stop.is_set():
                 return self._stopped(running)
-            ready = [cell for cell in waiting if taught or not cell.planned.spec.teacher]
+            ready = [cell for cell in waiting if teacher_done or not cell.planned.spec.teacher]
             for cell in ready[: self.parallel - len(running)]:
                 waiting.remove(cell)
                 try:
                     running[cell] = cell.start(teacher, max(1, (os.cpu_count() or 1) // self.parallel))
-                    self.say(f"{cell.name}: started, {len(waiting)} waiting")
+                    self.log(f"{cell.name}: started, {len(waiting)} waiting")
                 except BusyError as error:
-                    self.say(str(error))
+                    self.log(str(error))
                     failed = True
-            if not running and not any(taught or not cell.planned.spec.teacher for cell in waiting):
+            if not running and not any(teacher_done or not cell.planned.spec.teacher for cell in waiting):
                 for cell in waiting:
                     self.results.failures[cell.name] = "its teacher was not trained"
                 break
             for cell in [cell for cell, process in running.items() if process.poll() is not None]:
                 done = self._close(cell, running.pop(cell).returncode)
                 failed |= not done
-                taught |= done and cell is teacher
+                teacher_done |= done and cell is teacher
             self.stop.wait(_POLL_SECONDS)
-        self._keep()
+        self._store()
         return 1 if failed or waiting else 0
 
-    def _done(self, cell: Cell) -> bool:
-        """Whether its result is kept already, or lies finished in its folder."""
+    def _is_done(self, cell: Cell) -> bool:
+        """Return whether the result of a cell is stored, or finished in its folder."""
         key = (cell.planned.label, cell.planned.spec.seed)
-        kept = self.results.outcomes.get(key)
-        if kept and kept.fingerprint == cell.planned.spec.fingerprint():
+        stored = self.results.outcomes.get(key)
+        if stored and stored.fingerprint == cell.planned.spec.fingerprint():
             return True
         self.results.outcomes.pop(key, None)
-        if found := cell.outcome():
-            self.results.outcomes[key] = found
-        return found is not None
+        if outcome := cell.outcome():
+            self.results.outcomes[key] = outcome
+        return outcome is not None
 
     def _close(self, cell: Cell, code: int) -> bool:
         outcome = cell.outcome()
         if outcome:
             self.results.outcomes[outcome.method, outcome.seed] = outcome
             self.results.failures.pop(cell.name, None)
-            self.say(f"{cell.name}: {outcome.top1:.2f} % (oracle {outcome.oracle:.2f}), {outcome.seconds:.0f} s")
+            self.log(f"{cell.name}: {outcome.top1:.2f} % (oracle {outcome.oracle:.2f}), {outcome.seconds:.0f} s")
         else:
             self.results.failures[cell.name] = cell.reason(code)
-            self.say(f"{cell.name}: failed: {cell.reason(code)}")
-        self._keep()
+            self.log(f"{cell.name}: failed: {cell.reason(code)}")
+        self._store()
         return outcome is not None
 
-    def _keep(self) -> None:
+    def _store(self) -> None:
         write_json(self.base.with_suffix(".json"), self.results.to_json())
         self.base.with_suffix(".md").write_text(markdown(self.results))
 
@@ -114,15 +119,22 @@ class Runner:
             process.terminate()
         for cell, process in running.items():
             code = process.wait()
-            if cell.outcome():  # it was just about to end
+            if cell.outcome():  # it finished before the signal
                 self._close(cell, code)
-        self.say("stopped; the same command goes on from here")
+        self.log("stopped; the same command continues from here")
         return 130
 
 
-def reproduce(pair: Pair, options: argparse.Namespace, say: Say, stop: threading.Event) -> int:
-    """Train what is missing of a pair; see ``Runner.run``. Raises SpecError, and ValueError for results that are there
-    of another setting."""
+def reproduce(pair: Pair, options: argparse.Namespace, log: Log, stop: threading.Event) -> int:
+    """Train the missing cells of a pair.
+
+    Returns:
+        The exit code; see ``Runner.run``.
+
+    Raises:
+        SpecError: A spec is invalid.
+        ValueError: The stored results have another setting.
+    """
     setting = Setting(options.epochs, options.train_images, options.test_images)
     methods = [TEACHER, *(name for name in options.methods if name != TEACHER)]
     planned = plan(pair, setting, methods, options.seeds)
@@ -130,23 +142,25 @@ def reproduce(pair: Pair, options: argparse.Namespace, say: Say, stop: threading
     base = options.out / name
     labels = {run.label for run in planned}
     results = Results(pair, setting, [label for label in TITLES if label in labels], sorted(options.seeds))
-    if (kept := base.with_suffix(".json")).exists():
-        results.read(json.loads(kept.read_text()))
+    if (stored := base.with_suffix(".json")).exists():
+        results.read(json.loads(stored.read_text()))
     if options.table:
-        say("\n" + markdown(results))
+        log("\n" + markdown(results))
         return 0
     cells = cells_of(planned, (options.work or _ROOT / "data" / "reproduce") / name)
-    code = Runner(results, cells, base, options.parallel, say, stop).run()
-    say("\n" + base.with_suffix(".md").read_text())
+    code = Runner(results, cells, base, options.parallel, log, stop).run()
+    log("\n" + base.with_suffix(".md").read_text())
     return code
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    text = argparse.ArgumentParser(prog="python -m benchmarks.reproduce", description=__doc__)
-    text.add_argument("pair", choices=PAIRS, metavar="PAIR", help=", ".join(PAIRS))
-    text.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="of the students (0 … 4)")
-    text.add_argument(
+    """Return the parser of the command line."""
+    result = argparse.ArgumentParser(prog="python -m benchmarks.reproduce", description=__doc__)
+    result.add_argument("pair", choices=PAIRS, metavar="PAIR", help=", ".join(PAIRS))
+    result.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of the students (default: 0 … 4)"
+    )
+    result.add_argument(
         "--methods",
         nargs="+",
         choices=TITLES,
@@ -154,14 +168,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="METHOD",
         help=f"{', '.join(TITLES)}; trained in the order given, the teacher first",
     )
-    text.add_argument("--epochs", type=_positive, help="fewer than the recipe's: a shortened run, labelled so")
-    text.add_argument("--train-images", type=_positive, help="fewer than there are: a shortened run, labelled so")
-    text.add_argument("--test-images", type=_positive, help="fewer than there are: a shortened run, labelled so")
-    text.add_argument("--parallel", type=_positive, default=1, help="trainings at a time, on one GPU or on the CPU")
-    text.add_argument("--out", type=Path, default=_ROOT / "benchmarks" / "results", help="folder of the table")
-    text.add_argument("--work", type=Path, help="folder of weights, journals and checkpoints (data/reproduce)")
-    text.add_argument("--table", action="store_true", help="print the table of what is there, and train nothing")
-    return text
+    result.add_argument("--epochs", type=_positive, help="fewer epochs than the recipe: a shortened run, labelled so")
+    result.add_argument("--train-images", type=_positive, help="fewer images: a shortened run, labelled so")
+    result.add_argument("--test-images", type=_positive, help="fewer images: a shortened run, labelled so")
+    result.add_argument("--parallel", type=_positive, default=1, help="trainings at a time, on one GPU or on the CPU")
+    result.add_argument("--out", type=Path, default=_ROOT / "benchmarks" / "results", help="folder of the table")
+    result.add_argument("--work", type=Path, help="folder of weights, journals and checkpoints (data/reproduce)")
+    result.add_argument("--table", action="store_true", help="print the table of the stored results, and train nothing")
+    return result
 
 
 def _positive(text: str) -> int:
@@ -172,18 +186,18 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 when the whole table is there, 1 where a training failed, 2 for bad input, 130 where stopped."""
+    """Return the exit code: 0 if the table is complete, 1 if a training failed, 2 for bad input, 130 if stopped."""
     options = parser().parse_args(arguments)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     began = time.monotonic()
 
-    def say(message: str) -> None:
+    def log(message: str) -> None:
         print(message if message.startswith("\n") else f"[{time.monotonic() - began:7.0f} s] {message}", flush=True)
 
     try:
-        return reproduce(PAIRS[options.pair], options, say, stop)
+        return reproduce(PAIRS[options.pair], options, log, stop)
     except (SpecError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""CPU seconds to import what must start fast: a fresh process each, medians, the interpreter's own start included."""
+"""CPU seconds to import the modules that must start fast: medians of fresh processes, with the interpreter's start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BAR = 2.0
 
 
 def cpu_seconds(code: str) -> float:
-    """User and system time of one process that runs ``code``."""
+    """Return the user and system time of a process that runs ``code``."""
     before = os.times()
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     after = os.times()
@@ -24,7 +24,7 @@ def cpu_seconds(code: str) -> float:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     pages = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in sorted((ROOT / "dashboard").rglob("*.py"))
@@ -41,7 +41,7 @@ def main() -> None:
     }
     print(f"CPU seconds to import, median of {ROUNDS} fresh processes (bar: {BAR:g} s); {machine.describe()}")
     for name, code in cases.items():
-        cpu_seconds(code)  # the first one fills the disk cache
+        cpu_seconds(code)  # the first process fills the disk cache
         print(f"  {name:<20} {statistics.median(cpu_seconds(code) for _ in range(ROUNDS)):.2f}")
 
 

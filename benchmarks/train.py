@@ -1,15 +1,15 @@
-"""Images a second: an honest plain loop against the engine, same networks, batch and recipe, each in its own process.
+"""Images per second of a plain training loop and of the engine, with the same networks, batch and recipe.
 
-The plain loop is what distillation repositories have: PIL images through torchvision's transforms in DataLoader
-workers, float32, the teacher's forward pass on every step, DKD by autograd, and ``.item()`` on every step. The engine
-runs in ``auto`` (as a full run of 240 epochs would choose) and in float32, the teacher's logits not reused; ``reused``
-shows apart what their reuse gives. Loops alternate; medians of the rounds are reported, with their share of the
-measured peak of matrix products.
+The plain loop is that of common distillation repositories: PIL images through torchvision's transforms in DataLoader
+workers, float32, the teacher's forward pass in every step, DKD by autograd, and ``.item()`` in every step. The engine
+runs in ``auto`` (with the choices of a full run of 240 epochs) and in float32, without reuse of the teacher's logits;
+``reused`` shows the effect of their reuse. Each measurement has a process of its own, and the loops alternate. The
+output is the medians of the rounds, with their share of the measured peak of matrix products.
 
     python -m benchmarks.train [--rounds 3] [--case resnet20:resnet8] [--batch 64]
 
-The result is printed and written to ``benchmarks/results/train-DEVICE.json``. Images are CIFAR-100 where ``DATA_DIR``
-has it, else random bytes: no loop's speed depends on what is on them.
+The result is printed and written to ``benchmarks/results/train-DEVICE.json``. Images are from CIFAR-100
+if it is in ``DATA_DIR``, otherwise random bytes: the speed does not depend on the content of the images.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained: ``steps`` are measured after a warm-up."""
+    """A pair of networks and a batch size; ``steps`` are measured after a warm-up."""
 
     teacher: str
     student: str
@@ -65,7 +65,7 @@ class Case:
     steps: int
 
     def networks(self, device: torch.device) -> tuple[models.Network, models.Network]:
-        """Teacher and student, fresh: speed does not depend on what they have learnt."""
+        """Return an untrained teacher and student: the speed does not depend on their weights."""
         torch.manual_seed(0)
         teacher, student = (
             models.build(name, num_classes=100, image_size=32).to(device) for name in (self.teacher, self.student)
@@ -74,21 +74,21 @@ class Case:
 
 
 def images(count: int) -> Dataset:
-    """CIFAR-100's first training images, or random ones in their place; a few to test on."""
+    """Return the first training images of CIFAR-100, or random ones if it is absent, and a few test images."""
     try:
-        whole = data.load(DatasetChoice(name="cifar100"))
-        found, labels = whole.train.images[:count], whole.train.labels[:count]
+        cifar = data.load(DatasetChoice(name="cifar100"))
+        pixels, labels = cifar.train.images[:count], cifar.train.labels[:count]
     except DatasetError:
         random = torch.Generator().manual_seed(0)
-        found = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=random)
+        pixels = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=random)
         labels = torch.randint(100, (count,), generator=random)
     mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-    train, test = Split(found.clone(), labels.clone()), Split(found[:64].clone(), labels[:64].clone())
+    train, test = Split(pixels.clone(), labels.clone()), Split(pixels[:64].clone(), labels[:64].clone())
     return Dataset(train, test, 100, mean, std, Augmentation(pad=4, flip=True))
 
 
 class PILImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """As torchvision's CIFAR100: arrays turned into PIL images one by one, then transformed."""
+    """A data set like torchvision's CIFAR100: each array becomes a PIL image, which is then transformed."""
 
     def __init__(self, dataset: Dataset) -> None:
         from torchvision import transforms
@@ -114,27 +114,28 @@ class PILImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 def usual_dkd(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy and DKD at full strength with the catalog's weights, step by step as the paper has it.
+    """Compute cross-entropy plus DKD with the catalog's weights, without a ramp, step by step as in the paper.
 
     Args:
-        student, teacher: logits (B, C).
-        target: (B,).
+        student: Logits (B, C).
+        teacher: Logits (B, C).
+        target: Classes (B,).
     """
     params = MethodChoice(name="dkd").typed_params
     assert isinstance(params, DKDParams)
     temperature = params.temperature
-    own = functional.one_hot(target, student.shape[1]).bool()
+    is_target = functional.one_hot(target, student.shape[1]).bool()
     p, q = ((logits / temperature).softmax(1) for logits in (student, teacher))
-    p_two, q_two = (torch.stack([(each * own).sum(1), (each * ~own).sum(1)], 1) for each in (p, q))
+    p_two, q_two = (torch.stack([(rows * is_target).sum(1), (rows * ~is_target).sum(1)], 1) for rows in (p, q))
     tckd = functional.kl_div(p_two.log(), q_two, reduction="batchmean")
-    p_rest, q_rest = (logits / temperature - 1000.0 * own for logits in (student, teacher))
+    p_rest, q_rest = (logits / temperature - 1000.0 * is_target for logits in (student, teacher))
     nckd = functional.kl_div(p_rest.log_softmax(1), q_rest.softmax(1), reduction="batchmean")
     distilled = temperature**2 * (params.alpha * tckd + params.beta * nckd)
     return params.ce_weight * functional.cross_entropy(student, target) + distilled
 
 
 def plain(case: Case, device: torch.device) -> dict[str, float]:
-    """The usual loop; the warm-up hides the start of its workers, which comes with every epoch."""
+    """Measure the plain loop. The warm-up hides the start of its workers, which every epoch repeats."""
     warm_up = 10
     loader = torch.utils.data.DataLoader(
         PILImages(images((case.steps + warm_up) * case.batch)),
@@ -147,34 +148,34 @@ def plain(case: Case, device: torch.device) -> dict[str, float]:
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     student.train()
     began, waited = 0.0, 0.0
-    asked = time.perf_counter()
+    requested = time.perf_counter()
     for number, batch in enumerate(loader):
         if number == warm_up:
-            began, waited, asked = time.perf_counter(), 0.0, time.perf_counter()
-        waited += time.perf_counter() - asked
-        shown, target = (part.to(device, non_blocking=True) for part in batch)
+            began, waited, requested = time.perf_counter(), 0.0, time.perf_counter()
+        waited += time.perf_counter() - requested
+        inputs, target = (tensor.to(device, non_blocking=True) for tensor in batch)
         with torch.no_grad():
-            taught = teacher(shown)
-        logits = student(shown)
-        loss = usual_dkd(logits, taught, target)
+            teacher_logits = teacher(inputs)
+        logits = student(inputs)
+        loss = usual_dkd(logits, teacher_logits, target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         accuracies = top_accuracies(logits.detach(), target)
         f"loss {loss.item():.4f} top-1 {accuracies['top1'].item():.2f} top-5 {accuracies['top5'].item():.2f}"
-        asked = time.perf_counter()
-    seconds = asked - began
+        requested = time.perf_counter()
+    seconds = requested - began
     return {"images_per_second": case.steps * case.batch / seconds, "input_stall": 100 * waited / seconds}
 
 
 def plan_for(loop: str, device: torch.device) -> ExecutionPlan:
-    """What the engine uses: float32 is eager too, so that nothing but its loop differs from the plain one."""
+    """Return the engine's execution plan. In float32 it is eager, so that only its loop differs from the plain one."""
     speed = Speed(precision="float32", compile="off", cuda_graphs="off") if loop == "float32" else Speed()
     return plan_execution(speed, device, FULL)
 
 
 def engine(loop: str, case: Case, device: torch.device) -> dict[str, Any]:
-    """The engine's second epoch, as its own metrics have it; with ``reused`` that of a second run."""
+    """Return the engine's own metrics of its second epoch; with ``reused``, of the second of two runs."""
     plan = plan_for(loop, device)
     dataset = images(case.steps * case.batch).to(device)
     key = {"model": case.teacher, "sha256": "benchmark"} if loop == "reused" else None
@@ -186,8 +187,8 @@ def engine(loop: str, case: Case, device: torch.device) -> dict[str, Any]:
             Engine(job, dataset, student, plan, LoadedTeacher(teacher, key)).train()
             events = [record.event for record in read_journal(journal.path)]
         values = [event.values for event in events if isinstance(event, Metrics)][-1]
-    found = {name: values[f"speed/{name}"] for name in ("images_per_second", "input_stall")}
-    return found | {"chosen": plan.environment()}
+    metrics = {name: values[f"speed/{name}"] for name in ("images_per_second", "input_stall")}
+    return metrics | {"chosen": plan.environment()}
 
 
 def _spec(case: Case) -> RunSpec:
@@ -206,24 +207,24 @@ def _spec(case: Case) -> RunSpec:
 
 
 def operations(case: Case) -> float:
-    """Multiplications and additions an image: the student forward and backward, the teacher forward."""
+    """Return the multiplications and additions per image: student forward and backward, teacher forward."""
     from torch.utils.flop_counter import FlopCounterMode
 
     teacher, student = case.networks(torch.device("cpu"))
-    shown = torch.zeros(2, 3, 32, 32)
+    inputs = torch.zeros(2, 3, 32, 32)
     with FlopCounterMode(display=False) as counter:
         with torch.no_grad():
-            teacher(shown)
-        student(shown).sum().backward()
+            teacher(inputs)
+        student(inputs).sum().backward()
     total: int = counter.get_total_flops()
-    return total / len(shown)
+    return total / len(inputs)
 
 
 def peak(precision: str, device: torch.device) -> float:
-    """Operations a second of large matrix products, the best of several.
+    """Return the operations per second of large matrix products, the best of several.
 
-    Both as products and as 1 × 1 convolutions: on an AMD CPU the library that multiplies float32 matrices leaves half
-    of the arithmetic units idle, and the one that convolves does not.
+    They are computed as products and as 1 × 1 convolutions: on an AMD CPU, the library that multiplies float32 matrices
+    leaves half of the arithmetic units idle, and the library that convolves does not.
     """
     size, dtype = (2048, 8192)[device.type == "cuda"], getattr(torch, precision)
     one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
@@ -251,7 +252,7 @@ def _wait(device: torch.device) -> None:
 
 
 def profile(case: Case, device: torch.device) -> str:
-    """Where a GPU's time goes in ``auto``: its kernels by time, one line each."""
+    """Return a table of the GPU kernels of ``auto`` by time, one line each."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
@@ -262,7 +263,7 @@ def profile(case: Case, device: torch.device) -> str:
 
 
 def child(case: Case, loop: str) -> dict[str, Any]:
-    """One measurement in a process of its own; raises RuntimeError where it fails."""
+    """Run one measurement in a process of its own. Raises RuntimeError if it fails."""
     command = [sys.executable, "-m", "benchmarks.train", "--loop", loop, "--case", f"{case.teacher}:{case.student}"]
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
@@ -274,25 +275,28 @@ def child(case: Case, loop: str) -> dict[str, Any]:
         )
     if done.returncode:
         raise RuntimeError(f"{loop}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def measure(case: Case, rounds: int, device: torch.device, loops: tuple[str, ...] = LOOPS) -> dict[str, Any]:
-    """All loops of a case in turn, and what they come to."""
-    found: dict[str, list[dict[str, Any]]] = {loop: [] for loop in loops}
+    """Measure all loops of a case in turn, and return their medians and ratios."""
+    rounds_by_loop: dict[str, list[dict[str, Any]]] = {loop: [] for loop in loops}
     for number in range(rounds):
         for loop in loops:
-            found[loop].append(child(case, loop))
-            print(f"  round {number + 1} {loop:<8} {found[loop][-1]['images_per_second']:,.0f} images/s", flush=True)
-    each = operations(case)
-    medians = {loop: statistics.median(one["images_per_second"] for one in runs) for loop, runs in found.items()}
+            rounds_by_loop[loop].append(child(case, loop))
+            speed = rounds_by_loop[loop][-1]["images_per_second"]
+            print(f"  round {number + 1} {loop:<8} {speed:,.0f} images/s", flush=True)
+    per_image = operations(case)
+    medians = {
+        loop: statistics.median(one["images_per_second"] for one in runs) for loop, runs in rounds_by_loop.items()
+    }
     result: dict[str, Any] = {
         "case": f"{case.teacher} → {case.student}, batch {case.batch}",
-        "gigaflop_an_image": round(each / 1e9, 4),
+        "gigaflop_an_image": round(per_image / 1e9, 4),
         "loops": {},
     }
-    for loop, runs in found.items():
+    for loop, runs in rounds_by_loop.items():
         chosen = runs[-1].get("chosen", {"precision": "float32"})
         top = peak(chosen["precision"], device)
         result["loops"][loop] = {
@@ -301,35 +305,35 @@ def measure(case: Case, rounds: int, device: torch.device, loops: tuple[str, ...
             "input_stall_percent": round(statistics.median(one["input_stall"] for one in runs), 2),
             "times_plain": round(medians[loop] / medians["plain"], 2) if "plain" in medians else None,
             "matmul_peak_gigaflops": round(top / 1e9),
-            # A reused teacher does not run, so its operations are not done and the share would be of what is not done.
-            "share_of_peak_percent": None if loop == "reused" else round(100 * medians[loop] * each / top, 2),
+            # A reused teacher does not run, so the share would count operations that are not executed.
+            "share_of_peak_percent": None if loop == "reused" else round(100 * medians[loop] * per_image / top, 2),
             "chosen": chosen,
         }
     return result
 
 
 def best_batch(case: Case, device: torch.device) -> dict[str, Any]:
-    """The batch at which ``auto`` is fastest, with a profile of it."""
-    tried = {}
+    """Return the batch size at which ``auto`` is fastest, with a profile of it."""
+    speeds = {}
     for size in (64, 128, 256, 512, 1024, 2048):
         at = Case(case.teacher, case.student, size, max(50, 30_000 // size))
         try:
-            tried[size] = child(at, "auto")["images_per_second"]
+            speeds[size] = child(at, "auto")["images_per_second"]
         except RuntimeError as error:
             print(f"  batch {size}: {str(error).splitlines()[-1]}")
             break
-    best = max(tried, key=tried.__getitem__)
+    best = max(speeds, key=speeds.__getitem__)
     at = Case(case.teacher, case.student, best, 100)
-    return {"images_per_second_by_batch": tried, "best": best, "profile": profile(at, device).splitlines()}
+    return {"images_per_second_by_batch": speeds, "best": best, "profile": profile(at, device).splitlines()}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print and write down; with ``--loop`` one measurement, as a line of JSON."""
+    """Measure, print and store the results; with ``--loop``, print one measurement as a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--case", action="append", metavar="TEACHER:STUDENT", help="left out: those of the device")
+    parser.add_argument("--case", action="append", metavar="TEACHER:STUDENT", help="default: the cases of the device")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, help="measured in a round; left out: 60 on a CPU, 500 on a GPU")
+    parser.add_argument("--steps", type=int, help="measured steps per round; default: 60 on a CPU, 500 on a GPU")
     parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     apply_thread_limit(TrainingSettings.from_environment())

@@ -1,6 +1,9 @@
-"""The typed client of DKD Lab's backend, and the ``dkd`` command line on it."""
+"""The typed client of DKD Lab's backend, and the ``dkd`` command line built on it.
 
-from client.client import Client, ServerEvent
+Scripts import it as ``from dkd_lab import Client``.
+"""
+
+from client.client import Client
 from client.errors import (
     ApiError,
     BackendSilent,
@@ -9,8 +12,10 @@ from client.errors import (
     InsecureConnection,
     NotABackend,
 )
-from client.models import Experiment, Metrics, Run
+from client.models import Metrics
+from client.resources import ServerEvent
 from client.worker import WorkerClient
+from core.protocol.public import Experiment, Run
 from core.specs import SpecError, YamlDumper, load_text
 
 __all__ = [

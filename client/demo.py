@@ -1,8 +1,8 @@
-"""``python -m client.demo``: a whole comparison on real images, from nothing to a result table.
+"""``python -m client.demo``: a complete comparison on real images, from nothing to a result table.
 
 Starts an embedded stack of its own, submits ``examples/digits.yaml`` through the public API, shows the progress and the
-result, and leaves everything running until Ctrl-C. With ``DEMO_EXIT=1`` in the environment it ends by itself: 0 where
-every run succeeded, else 1 with a reason.
+result, and leaves everything running until Ctrl-C. With ``DEMO_EXIT=1`` in the environment it ends by itself, with exit
+code 0 if every run succeeded, else 1 and a reason.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from rich.console import Console
 
 from client.client import Client
 from client.errors import ApiError, BackendUnreachable
-from client.progress import Snapshot, of_experiment, watch
-from client.rendering.comparisons import comparison_view
+from client.progress import Snapshot
+from client.rendering.comparisons import render_comparison
 from client.rendering.tables import console_for, duration
-from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested, embedded
+from client.stack import HomeBusyError, Stack, StackError, StackOptions, StopRequested, StopSignals, embedded_plan
 from client.stack.services import connect, missing_packages
 from common.home import Home
 from common.terminal import run_program
 from core.protocol.public import Experiment
 from core.specs import ExperimentSpec, SpecError, read_experiment
 
-_MOST_HOMES = 100
-_MOST_NAMES = 1000
+_MAX_HOMES = 100
+_MAX_NAMES = 1000
 
 
 class DemoError(Exception):
-    """The demo cannot go on, and says why.
+    """The demo cannot continue.
 
     Attributes:
-        lines: details, the most telling last.
+        lines: Details, the most important last.
     """
 
     def __init__(self, message: str, lines: list[str] | None = None) -> None:
@@ -44,26 +44,26 @@ class DemoError(Exception):
 
 
 def main() -> int:
-    """The whole of ``python -m client.demo``; returns its exit code."""
+    """Run ``python -m client.demo`` and return its exit code."""
     console = console_for()
     exits = os.environ.get("DEMO_EXIT", "") not in ("", "0")
     try:
-        with Signals() as signals:
-            return run(console, signals, ends_by_itself=exits)
+        with StopSignals() as signals:
+            return run(console, signals, exits_by_itself=exits)
     except KeyboardInterrupt:
         return 130
 
 
-def run(console: Console, signals: Signals, *, ends_by_itself: bool) -> int:
-    """The demo, with its own stack. Returns the exit code; no process is left."""
+def run(console: Console, signals: StopSignals, *, exits_by_itself: bool) -> int:
+    """Run the demo on its own stack and return the exit code. No process is left behind."""
     try:
         spec = read_experiment(example())
         if missing := missing_packages(dashboard=True):
-            raise DemoError(f"not installed here: pip install 'dkd-lab[{','.join(missing)}]'")
+            raise DemoError(f"packages are missing: pip install 'dkd-lab[{','.join(missing)}]'")
         with start(console, signals) as stack:
-            return _with_stack(stack, spec, console, ends_by_itself=ends_by_itself)
+            return _run_on(stack, spec, console, exits_by_itself=exits_by_itself)
     except StopRequested:
-        _say(console, "stopped before the end")
+        _print(console, "stopped before the end")
         return 130
     except (DemoError, StackError) as error:
         for line in error.lines:
@@ -77,94 +77,97 @@ def run(console: Console, signals: Signals, *, ends_by_itself: bool) -> int:
     return 1
 
 
-def start(console: Console, signals: Signals) -> Stack:
-    """A started stack on the first home that no other demo holds: ``.dkd/demo``, ``.dkd/demo-2`` …"""
-    for number in range(1, _MOST_HOMES):
+def start(console: Console, signals: StopSignals) -> Stack:
+    """Return a started stack on the first home that no other demo uses: ``.dkd/demo``, ``.dkd/demo-2`` …"""
+    for number in range(1, _MAX_HOMES):
         home = Home(Path.cwd() / ".dkd" / ("demo" if number == 1 else f"demo-{number}"))
-        options = Options(home=home)
-        stack = Stack(options, embedded(options), signals, lambda text: _say(console, text))
+        options = StackOptions(home=home)
+        stack = Stack(options, embedded_plan(options), signals, lambda text: _print(console, text))
         try:
-            _say(console, f"starting the stack in {home.path} …")
+            _print(console, f"starting the stack in {home.path} …")
             stack.start()
         except HomeBusyError as error:
-            _say(console, f"{home.path} is in use by another demo{_address(error)}")
+            _print(console, f"{home.path} is in use by another demo{_dashboard_of(error)}")
             continue
         except BaseException:
             stack.stop()
             raise
         return stack
-    raise DemoError(f"{_MOST_HOMES} demos run in {Path.cwd()} already")
+    raise DemoError(f"{_MAX_HOMES} demos run in {Path.cwd()} already")
 
 
-def submit(api: Client, spec: ExperimentSpec) -> Experiment:
-    """Submit under the spec's name, or with -2, -3 … behind it where that is taken."""
-    for number in range(1, _MOST_NAMES):
+def submit(client: Client, spec: ExperimentSpec) -> Experiment:
+    """Submit under the spec's name, or with a suffix -2, -3 … if the name is taken."""
+    for number in range(1, _MAX_NAMES):
         name = spec.name if number == 1 else f"{spec.name}-{number}"
         try:
-            return api.submit(spec.model_copy(update={"name": name}))
+            return client.experiments.create(spec.model_copy(update={"name": name}))
         except ApiError as error:
             if [item.path for item in error.problem.errors] != ["name"]:
                 raise
-    raise DemoError(f"{_MOST_NAMES} experiments are named {spec.name} already; remove .dkd")
+    raise DemoError(f"{_MAX_NAMES} experiments are named {spec.name} already; remove .dkd")
 
 
 def example() -> Path:
-    """The demo's spec, in the checkout or in the current folder."""
-    places = (Path(__file__).resolve().parents[1], Path.cwd())
-    found = next((path for place in places if (path := place / "examples" / "digits.yaml").is_file()), None)
-    if found is None:
-        raise DemoError("examples/digits.yaml is not here: run the demo in a checkout of the repository")
-    return found
+    """Return the path of the demo's spec, in the checkout or in the current folder.
+
+    Raises:
+        DemoError: It is in neither.
+    """
+    for folder in (Path(__file__).resolve().parents[1], Path.cwd()):
+        if (path := folder / "examples" / "digits.yaml").is_file():
+            return path
+    raise DemoError("examples/digits.yaml was not found: run the demo in a checkout of the repository")
 
 
-def _with_stack(stack: Stack, spec: ExperimentSpec, console: Console, *, ends_by_itself: bool) -> int:
-    with connect(stack.home, stack.api_url) as api:
-        made = submit(api, spec)
-        link = stack.dashboard_address(f"compare?experiment={made.id}") if stack.dashboard_url else ""
-        count = len(made.runs)
-        _say(console, f"submitted {made.name}: {count} runs, {stack.options.slots} at once")
-        _say(console, f"API        {stack.api_url}  (documentation: {stack.api_url}/docs)")
+def _run_on(stack: Stack, spec: ExperimentSpec, console: Console, *, exits_by_itself: bool) -> int:
+    with connect(stack.home, stack.api_url) as client:
+        experiment = submit(client, spec)
+        link = stack.dashboard_address(f"compare?experiment={experiment.id}") if stack.dashboard_url else ""
+        count = len(experiment.runs)
+        _print(console, f"submitted {experiment.name}: {count} runs, {stack.options.slots} at the same time")
+        _print(console, f"API        {stack.api_url}  (documentation: {stack.api_url}/docs)")
         if link:
-            _say(console, f"dashboard  {link}")
-        begun = time.monotonic()
-        seen = watch(api, lambda: of_experiment(api, made.id), console, tick=stack.check)
-        _say(console, f"\ntraining took {duration(time.monotonic() - begun)}\n")
-        console.print(comparison_view(api.comparison(made.id)))
-        reason = _failure(api, seen)
+            _print(console, f"dashboard  {link}")
+        started = time.monotonic()
+        snapshot = client.experiments.watch(experiment.id, console, tick=stack.check)
+        _print(console, f"\ntraining took {duration(time.monotonic() - started)}\n")
+        console.print(render_comparison(client.comparisons.get(experiment.id)))
+        failure = _failure(client, snapshot)
     if link:
-        _say(console, f"\ndashboard  {link}")
-    if not ends_by_itself:
-        # Also after a failure: the dashboard shows what there is to see of it.
-        if reason:
-            _say(console, f"\n{reason}")
-        _say(console, "everything goes on running until Ctrl-C")
+        _print(console, f"\ndashboard  {link}")
+    if not exits_by_itself:
+        # Also after a failure, which the dashboard shows in detail.
+        if failure:
+            _print(console, f"\n{failure}")
+        _print(console, "everything keeps running until Ctrl-C")
         try:
             stack.wait()
         except StopRequested:
-            _say(console, "stopping …")
-    if reason:
-        raise reason
+            _print(console, "stopping …")
+    if failure:
+        raise failure
     return 0
 
 
-def _failure(api: Client, seen: Snapshot) -> DemoError | None:
-    others = [run for run in seen.runs if run.state != "succeeded"]
-    if not others:
+def _failure(client: Client, snapshot: Snapshot) -> DemoError | None:
+    failed = [run for run in snapshot.runs if run.state != "succeeded"]
+    if not failed:
         return None
+    first = failed[0]
     lines: list[str] = []
     with contextlib.suppress(ApiError, BackendUnreachable):
-        lines = api.run(others[0].id).log_tail
-    first = others[0]
+        lines = client.runs.get(first.id).log_tail
     text = f"{first.label} seed {first.seed} {first.state}: {first.reason or 'no reason given'}"
-    return DemoError(f"{len(others)} of {len(seen.runs)} runs did not succeed; {text}", lines)
+    return DemoError(f"{len(failed)} of {len(snapshot.runs)} runs did not succeed; {text}", lines)
 
 
-def _address(error: HomeBusyError) -> str:
+def _dashboard_of(error: HomeBusyError) -> str:
     return f", dashboard {error.holder.dashboard_url}" if error.holder and error.holder.dashboard_url else ""
 
 
-def _say(console: Console, text: str) -> None:
-    # soft_wrap: an address must stay in one piece. The terminal may be gone (SIGHUP); stopping goes on without it.
+def _print(console: Console, text: str) -> None:
+    # soft_wrap: an address must stay in one piece. The terminal may be gone (SIGHUP), which must not stop the stop.
     with contextlib.suppress(OSError):
         console.print(text, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""Following an experiment or a run to its end: one bar for the whole, a line for each run that trains now."""
+"""Progress of an experiment or a run on the terminal: one bar for all of it, and a line per run that trains now."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from client.client import Client
 from client.errors import ApiError, BackendUnreachable
-from client.rendering.tables import accuracy, duration, epochs, name_of
-from core.protocol.public import TERMINAL, RunSummary
+from client.rendering.tables import accuracy, duration, epochs, run_name
+from core.protocol.public import TERMINAL, Experiment, Run, RunSummary
 
-_SLICE_SECONDS = 0.2
-# A backend that is being restarted is back long before; one that stays away is worth an end with a reason.
+_TICK_SECONDS = 0.2
+# Longer than a restart of the backend takes; after that it is worth an end with a reason.
 _PATIENCE_SECONDS = 60.0
-_QUIET_LINE_SECONDS = 10.0
-_LONELY_SECONDS = 15.0
-_SHOWN_RUNS = 8
+_LINE_INTERVAL_SECONDS = 10.0
+_NO_WORKER_NOTICE_SECONDS = 15.0
+_MAX_RUNS_SHOWN = 8
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How far something is.
+    """The progress of an experiment or a run at one time.
 
     Attributes:
-        name: of the experiment or run.
-        share: of all steps done, 0 to 1.
-        runs: its runs.
-        ended: nothing of it will change any more.
+        name: Of the experiment or run.
+        share: The share of all steps that is done, 0 to 1.
+        runs: Its runs.
+        ended: Whether nothing will change any more.
     """
 
     name: str
@@ -41,97 +40,100 @@ class Snapshot:
     runs: list[RunSummary]
     ended: bool
 
+    @classmethod
+    def of_experiment(cls, experiment: Experiment) -> Snapshot:
+        """Return the progress of an experiment."""
+        return cls(experiment.name, experiment.progress, [*experiment.runs], experiment.state != "active")
 
-def of_experiment(client: Client, experiment: str) -> Snapshot:
-    found = client.experiment(experiment)
-    return Snapshot(found.name, found.progress, [*found.runs], found.state != "active")
-
-
-def of_run(client: Client, run_id: str) -> Snapshot:
-    run = client.run(run_id)
-    share = run.step / run.total_steps if run.total_steps else 0.0
-    return Snapshot(name_of(run), 1.0 if run.state == "succeeded" else share, [run], run.state in TERMINAL)
+    @classmethod
+    def of_run(cls, run: Run) -> Snapshot:
+        """Return the progress of a run."""
+        share = run.step / run.total_steps if run.total_steps else 0.0
+        return cls(run_name(run), 1.0 if run.state == "succeeded" else share, [run], run.state in TERMINAL)
 
 
 def watch(
-    client: Client,
-    look: Callable[[], Snapshot],
+    fetch: Callable[[], Snapshot],
     console: Console,
     *,
+    any_worker_online: Callable[[], bool],
     tick: Callable[[], None] | None = None,
     interval: float = 1.0,
 ) -> Snapshot:
-    """Show progress until the end, and return what was seen last.
+    """Show progress until the end and return the last snapshot.
 
-    On a terminal it is a live bar; elsewhere a line is printed when a run ends and every ten seconds between.
+    A terminal shows a live bar; a file or a pipe gets a line when a run ends, and one every ten seconds.
 
     Args:
-        look: asks for the newest state.
-        tick: called several times a second; what it raises ends the watching.
-        interval: seconds between two questions, more where an answer takes long.
+        fetch: Returns the newest snapshot.
+        console: Where progress is shown.
+        any_worker_online: Returns whether at least one worker is online; called when runs wait for long.
+        tick: Called several times a second; an exception that it raises ends the watching.
+        interval: Seconds between two snapshots; more if a snapshot takes long.
 
     Raises:
-        BackendUnreachable: nobody has answered for a minute.
+        BackendUnreachable: No response has come for a minute.
     """
-    show = _Live(console) if console.is_terminal else _Lines(console)
-    lonely = _Loneliness(client)
-    seen: set[str] | None = None
-    answered = time.monotonic()
-    with show.open():
+    display = _LiveDisplay(console) if console.is_terminal else _LineDisplay(console)
+    no_worker = _NoWorkerNotice(any_worker_online)
+    ended_before: set[str] | None = None
+    last_reply = time.monotonic()
+    with display.open():
         while True:
-            asked = time.monotonic()
+            requested = time.monotonic()
             try:
-                now = look()
+                snapshot = fetch()
             except BackendUnreachable as error:
-                if asked - answered > _PATIENCE_SECONDS:
+                if requested - last_reply > _PATIENCE_SECONDS:
                     raise
-                show.note(f"waiting for the backend: {error.reason}")
-                _pause(interval, tick)
+                display.show_note(f"waiting for the backend: {error.reason}")
+                _sleep(interval, tick)
                 continue
             except ApiError as error:
-                if error.status < 500 or asked - answered > _PATIENCE_SECONDS:
+                if error.status < 500 or requested - last_reply > _PATIENCE_SECONDS:
                     raise
-                _pause(interval, tick)
+                _sleep(interval, tick)
                 continue
-            answered = time.monotonic()
-            ended = {run.id for run in now.runs if run.state in TERMINAL}
-            # What had ended before the first look is no news.
-            for run in now.runs:
-                if seen is not None and run.id in ended - seen:
-                    show.ended(run)
-            seen = ended
-            show.update(now)
-            if now.ended:
-                return now
-            if note := lonely.notice(now):
-                show.note(note)
-            # A large experiment's answer costs the backend more; ask it less often.
-            _pause(max(interval, 5 * (answered - asked)), tick)
+            last_reply = time.monotonic()
+            ended = {run.id for run in snapshot.runs if run.state in TERMINAL}
+            # Runs that had ended before the first snapshot are not reported.
+            for run in snapshot.runs:
+                if ended_before is not None and run.id in ended - ended_before:
+                    display.show_ended(run)
+            ended_before = ended
+            display.update(snapshot)
+            if snapshot.ended:
+                return snapshot
+            if note := no_worker.check(snapshot):
+                display.show_note(note)
+            # The snapshot of a large experiment costs the backend more, so it is fetched less often.
+            _sleep(max(interval, 5 * (last_reply - requested)), tick)
 
 
-class _Loneliness:
-    """Notices when runs wait and nobody is there to take them."""
+class _NoWorkerNotice:
+    """Decides when to say that runs wait because no worker is free or online."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._since = time.monotonic()
-        self._told = False
+    def __init__(self, any_worker_online: Callable[[], bool]) -> None:
+        self._any_worker_online = any_worker_online
+        self._waiting_since = time.monotonic()
+        self._shown = False
 
-    def notice(self, now: Snapshot) -> str:
-        if any(run.state in ("running", "cancelling") for run in now.runs):
-            self._since, self._told = time.monotonic(), False
+    def check(self, snapshot: Snapshot) -> str:
+        """Return the notice, once per wait; else an empty text."""
+        if any(run.state in ("running", "cancelling") for run in snapshot.runs):
+            self._waiting_since, self._shown = time.monotonic(), False
             return ""
-        if self._told or time.monotonic() - self._since < _LONELY_SECONDS:
+        if self._shown or time.monotonic() - self._waiting_since < _NO_WORKER_NOTICE_SECONDS:
             return ""
         try:
-            online = any(worker.state == "online" for worker in self._client.workers().items)
+            online = self._any_worker_online()
         except (ApiError, BackendUnreachable):
             return ""
-        self._told = True
+        self._shown = True
         return "the runs wait for a free worker" if online else "no worker is online: the runs wait for one"
 
 
-class _Live:
+class _LiveDisplay:
     """A bar that moves in place, with a line for each run that trains."""
 
     def __init__(self, console: Console) -> None:
@@ -152,82 +154,84 @@ class _Live:
         with Live(self._bar, console=self._console, refresh_per_second=4) as self._live:
             yield
 
-    def note(self, text: str) -> None:
+    def show_note(self, text: str) -> None:
         self._console.print(Text(text, style="yellow"))
 
-    def ended(self, run: RunSummary) -> None:
-        self._console.print(ended_line(run))
+    def show_ended(self, run: RunSummary) -> None:
+        self._console.print(ended_text(run))
 
-    def update(self, now: Snapshot) -> None:
-        self._bar.update(self._task, completed=now.share, description=done_text(now))
-        running = [run for run in now.runs if run.state in ("running", "cancelling")]
-        lines = [Text("  " + current_text(run), style="cyan") for run in running[:_SHOWN_RUNS]]
-        if len(running) > _SHOWN_RUNS:
-            lines.append(Text(f"  and {len(running) - _SHOWN_RUNS} more", style="dim"))
+    def update(self, snapshot: Snapshot) -> None:
+        self._bar.update(self._task, completed=snapshot.share, description=done_text(snapshot))
+        running = [run for run in snapshot.runs if run.state in ("running", "cancelling")]
+        lines = [Text("  " + running_text(run), style="cyan") for run in running[:_MAX_RUNS_SHOWN]]
+        if len(running) > _MAX_RUNS_SHOWN:
+            lines.append(Text(f"  and {len(running) - _MAX_RUNS_SHOWN} more", style="dim"))
         if self._live:
             self._live.update(Group(self._bar, *lines))
 
 
-class _Lines:
-    """The same for a file or a pipe: whole lines, not too many."""
+class _LineDisplay:
+    """Complete lines for a file or a pipe, at intervals."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._next = 0.0
-        self._noted = ""
+        self._next_line = 0.0
+        self._last_note = ""
 
     @contextmanager
     def open(self) -> Iterator[None]:
         yield
 
-    def note(self, text: str) -> None:
-        if text != self._noted:
-            self._noted = text
+    def show_note(self, text: str) -> None:
+        if text != self._last_note:
+            self._last_note = text
             self._console.print(Text(text))
 
-    def ended(self, run: RunSummary) -> None:
-        self._console.print(ended_line(run))
+    def show_ended(self, run: RunSummary) -> None:
+        self._console.print(ended_text(run))
 
-    def update(self, now: Snapshot) -> None:
-        if time.monotonic() < self._next and not now.ended:
+    def update(self, snapshot: Snapshot) -> None:
+        if time.monotonic() < self._next_line and not snapshot.ended:
             return
-        self._next = time.monotonic() + _QUIET_LINE_SECONDS
-        running = [current_text(run) for run in now.runs if run.state in ("running", "cancelling")]
-        self._console.print(Text("  ".join([f"{now.share:4.0%}", done_text(now), *running[:_SHOWN_RUNS]])))
+        self._next_line = time.monotonic() + _LINE_INTERVAL_SECONDS
+        running = [running_text(run) for run in snapshot.runs if run.state in ("running", "cancelling")]
+        line = "  ".join([f"{snapshot.share:4.0%}", done_text(snapshot), *running[:_MAX_RUNS_SHOWN]])
+        self._console.print(Text(line))
 
 
-def done_text(now: Snapshot) -> str:
-    """As "digits: 3/10 runs"; of a single run, its name."""
-    if len(now.runs) == 1:
-        return now.name
-    return f"{now.name}: {sum(run.state in TERMINAL for run in now.runs)}/{len(now.runs)} runs"
+def done_text(snapshot: Snapshot) -> str:
+    """Return a text such as "digits: 3/10 runs"; for a single run, its name."""
+    if len(snapshot.runs) == 1:
+        return snapshot.name
+    ended = sum(run.state in TERMINAL for run in snapshot.runs)
+    return f"{snapshot.name}: {ended}/{len(snapshot.runs)} runs"
 
 
-def current_text(run: RunSummary) -> str:
-    """As "dkd seed 1, epoch 12/30, test 95.22 %"."""
-    parts = [name_of(run)]
-    # The epochs are known from the spec; that it really trains shows in its steps.
+def running_text(run: RunSummary) -> str:
+    """Return a text such as "dkd seed 1, epoch 12/30, test 95.22 %"."""
+    parts = [run_name(run)]
+    # The spec gives the number of epochs before training starts; the number of steps is known only after.
     parts.append(f"epoch {epochs(run)}" if run.total_steps else "starting")
     if test := accuracy(run):
         parts.append(f"test {test}")
     return ", ".join(parts)
 
 
-def ended_line(run: RunSummary) -> Text:
-    """As "✓ dkd seed 1: 95.22 % in 14 s"; of one that failed, its reason."""
+def ended_text(run: RunSummary) -> Text:
+    """Return a text such as "✓ dkd seed 1: test 95.22 % in 14 s", or the reason if the run did not succeed."""
     took = f" in {duration((run.ended_at - run.started_at).total_seconds())}" if run.started_at and run.ended_at else ""
     if run.state == "succeeded":
-        return Text(f"✓ {name_of(run)}: test {accuracy(run) or '–'}{took}", style="green")
+        return Text(f"✓ {run_name(run)}: test {accuracy(run) or '–'}{took}", style="green")
     reason = f": {' '.join(run.reason.split())}" if run.reason else ""
-    return Text(f"✗ {name_of(run)} {run.state}{reason}", style="red")
+    return Text(f"✗ {run_name(run)} {run.state}{reason}", style="red")
 
 
-def _pause(seconds: float, tick: Callable[[], None] | None) -> None:
+def _sleep(seconds: float, tick: Callable[[], None] | None) -> None:
     if tick is None:
         time.sleep(seconds)
         return
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         tick()
-        time.sleep(min(left, _SLICE_SECONDS))
+        time.sleep(min(left, _TICK_SECONDS))
     tick()

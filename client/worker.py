@@ -1,14 +1,16 @@
-"""The client of the worker's protocol."""
+"""The client of the worker protocol."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
-from client.connection import API, Connection, Reply, find_token, find_url
+from client.address import find_token, find_url
+from client.connection import API, Connection, Reply
 from client.errors import BackendUnreachable
 from common.home import Home
 from core.protocol.worker import (
@@ -24,23 +26,25 @@ from core.protocol.worker import (
     Registration,
 )
 
-# What a connection that the backend closed while it lay idle looks like at the next request.
-_DROPPED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+# How a request fails on a pooled connection that the backend closed while it was idle.
+_STALE_CONNECTION = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
+_Result = TypeVar("_Result")
 
 
 class WorkerClient:
-    """Registers, claims and reports. A context manager; safe to use from several threads.
+    """Registers a worker, claims runs and reports on them. A context manager; safe to use from several threads.
 
-    Nothing is repeated here but a request on a connection that had been closed while idle: when to try again, and
-    when to give a run up, is the supervisor's to decide. Every method raises ApiError where the backend refuses (409:
-    the attempt is no longer the run's own) and BackendUnreachable where nothing usable answers.
+    A request is repeated only if its pooled connection had been closed while idle: the supervisor decides when to try
+    again and when to give a run up. Every method raises ApiError if the backend refuses the request (409: the attempt
+    no longer owns the run), and BackendUnreachable if no usable response comes.
 
     Args:
-        url: the backend's address; left out, found as ``Client`` does.
-        token: the worker's; left out: DKD_WORKER_TOKEN, else the content of the file that DKD_WORKER_TOKEN_FILE names,
-            else, for a backend on this machine, the token that its stack has made in DKD_HOME.
-        timeout: seconds for each of connect, read and write.
-        transport: another way to send, for tests.
+        url: The backend's address; by default found as ``Client`` finds it.
+        token: The worker's token; by default DKD_WORKER_TOKEN, else the content of the file that DKD_WORKER_TOKEN_FILE
+            names, else, for a backend on this machine, the token that its stack has written to DKD_HOME.
+        timeout: Seconds for each of connect, read and write.
+        transport: Replaces the network in tests.
     """
 
     def __init__(
@@ -52,11 +56,11 @@ class WorkerClient:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = find_url(url)
-        found = find_token(token, self.url, variable="DKD_WORKER_TOKEN", local=Home.find().worker_token)
-        self._connection = Connection(self.url, found, timeout=timeout, transport=transport)
+        bearer = find_token(token, self.url, variable="DKD_WORKER_TOKEN", local=Home.find().worker_token)
+        self._connection = Connection(self.url, bearer, timeout=timeout, transport=transport)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the pooled connections."""
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -66,36 +70,40 @@ class WorkerClient:
         self.close()
 
     def register(self, registration: Registration) -> Registered:
-        """Say who this worker is. Runs that it still holds from an earlier life go back to the queue."""
+        """Register this worker. Runs that it still held before a restart return to the queue."""
         return self._send("register", registration, Registered)
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
-        """Renew the lease of each run named, and hear what to do with it."""
+        """Renew the lease of each run named, and return the orders for them."""
         return self._send(f"{worker_id}/heartbeat", heartbeat, HeartbeatReply)
 
     def claim(self, worker_id: str, request: ClaimRequest | None = None) -> Claim | None:
-        """Take the best eligible run; None where there is none. A request with a key gives the same run again."""
+        """Claim the best eligible run.
+
+        Returns:
+            The claim, or None if no run is eligible. A request with a key returns the same run when it is repeated.
+        """
         return self._send(f"{worker_id}/claim", request or ClaimRequest(), ClaimReply).claim
 
     def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int:
-        """Send records; returns the last seq taken in for the attempt."""
+        """Send event records and return the last sequence number stored for the attempt."""
         return self._send(f"{worker_id}/runs/{run_id}/events", batch, EventReply).accepted_seq
 
     def finish(self, worker_id: str, run_id: str, outcome: Outcome) -> None:
-        """Say how an attempt ended. Saying it twice changes nothing."""
+        """Report how an attempt ended. Repeating the call changes nothing."""
         path = f"{API}/worker/{worker_id}/runs/{run_id}/finish"
-        try:
-            self._connection.post(path, outcome)
-        except BackendUnreachable as error:
-            if not isinstance(error.__cause__, _DROPPED):
-                raise
-            self._connection.post(path, outcome)
+        self._with_fresh_connection(lambda: self._connection.send_empty("POST", path, body=outcome))
 
-    def _send(self, path: str, body: BaseModel | None, reply: type[Reply]) -> Reply:
+    def _send(self, path: str, body: BaseModel, reply: type[Reply]) -> Reply:
         path = f"{API}/worker/{path}"
+        return self._with_fresh_connection(lambda: self._connection.send("POST", path, reply, body=body))
+
+    @staticmethod
+    def _with_fresh_connection(request: Callable[[], _Result]) -> _Result:
+        """Make a request, and once more if its connection had been closed while idle."""
         try:
-            return self._connection.send("POST", path, reply, body=body)
+            return request()
         except BackendUnreachable as error:
-            if not isinstance(error.__cause__, _DROPPED):
+            if not isinstance(error.__cause__, _STALE_CONNECTION):
                 raise
-            return self._connection.send("POST", path, reply, body=body)
+            return request()

@@ -1,8 +1,8 @@
-"""What a training says of itself, and the journal it says it in. Free of torch.
+"""Events of a training, and the journal in which it records them. This module needs no torch.
 
-A training appends every event to ``events.jsonl`` in its own folder, one JSON object a line, before anybody reads it;
-the worker follows the file and sends what is new. ``seq`` counts from 1 within one attempt at one run, so that sending
-twice changes nothing. NaN and ±infinity travel as strings, since JSON has neither.
+A training appends every event to ``events.jsonl`` in its folder, one JSON object per line. The worker follows the file
+and sends new events. ``seq`` counts from 1 within one attempt of a run, so that sending an event twice has no effect.
+NaN and ±infinity are strings, because JSON has no such numbers.
 """
 
 from __future__ import annotations
@@ -41,43 +41,43 @@ _log = logging.getLogger(__name__)
 
 JOURNAL_NAME = "events.jsonl"
 RANKS_KEY = "ranks"
-"""In ``Started.environment``: how many processes train together, on a GPU each where there are GPUs."""
+"""Key in ``Started.environment``: number of processes that train together, each on one GPU if there are GPUs."""
 
 IMAGES_KEY = "images"
-"""In ``Started.environment``: the beginning of the SHA-256 of all images, training and test, with their labels."""
+"""Key in ``Started.environment``: first digits of the SHA-256 of all training and test images with their labels."""
 
 DECODING_KEY = "decoding"
-"""In ``Started.environment``: what decoded image files into pixels; absent where no files were decoded."""
+"""Key in ``Started.environment``: the decoder of the image files; absent if no files were decoded."""
 
 MOST_RANKS = 1024
 
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_KEPT_BYTES = 16 * 2**20
-_SETTLE_STEP_SECONDS = 0.5
+_BUFFER_BYTES = 16 * 2**20
+_RETRY_SECONDS = 0.5
 
 
 MACHINE_EXIT = 75
-"""Exit status of a training that its machine kept from going on, as by a full disk: BSD's EX_TEMPFAIL."""
+"""Exit status of a training that the machine prevented from continuing, such as by a full disk (EX_TEMPFAIL)."""
 
 
 THREADS, MOST_THREADS = "DKD_THREADS", "DKD_MOST_THREADS"
-"""CPU threads of a training: exactly so many, or at most so many, of which a small one takes one."""
+"""Variables with the exact or the largest number of CPU threads of a training; a small training uses one thread."""
 GPUS_GIVEN = "DKD_GPUS_GIVEN"
-"""Variable with the number of GPUs that a worker has given a training, which must not do without."""
+"""Variable with the number of GPUs that a worker assigned to a training, which must not run without them."""
 
 EXTERNAL_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
-"""Signals by which people and the system end a process; the others are faults of the program itself."""
+"""Signals by which a person or the system ends a process; other signals are faults of the program."""
 
 
 def rank_count(environment: Mapping[str, str]) -> int:
-    """How many processes a training says that it consists of; 1 where it says nothing that could be."""
+    """Return the number of processes of a training; 1 if its environment has no valid number."""
     count = environment.get(RANKS_KEY, "1")
-    # Not read as a number where it is longer: Python refuses one of thousands of digits.
+    # The length is checked first, because Python refuses to convert thousands of digits.
     return int(count) if len(count) <= 4 and count.isdecimal() and 1 <= int(count) <= MOST_RANKS else 1
 
 
 def is_full_disk(error: OSError) -> bool:
-    """Whether it says that no more can be written here, which may pass once somebody makes room."""
+    """Return whether the error means that the disk, the quota or the file size limit is exhausted."""
     return error.errno in _DISK_IS_FULL
 
 
@@ -85,14 +85,14 @@ _FROM_TEXT = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def encode_number(value: float) -> float | str:
-    """A float as JSON can hold it: itself, or "NaN", "Infinity", "-Infinity"."""
+    """Return a float in JSON form: the number, or "NaN", "Infinity" or "-Infinity"."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
 def decode_number(value: Any) -> Any:
-    """The inverse of ``encode_number``; anything else is returned as it came, to be judged by its type."""
+    """Invert ``encode_number``; other values are returned unchanged, for validation by type."""
     return _FROM_TEXT.get(value, value) if isinstance(value, str) else value
 
 
@@ -101,7 +101,7 @@ AnyFloat = Annotated[
     BeforeValidator(decode_number),
     PlainSerializer(encode_number, return_type=float | str, when_used="json"),
 ]
-"""A float in a JSON body, NaN and ±infinity included."""
+"""A float in JSON, including NaN and ±infinity."""
 
 MetricName = Annotated[str, fit(1000, lines=False), Field(min_length=1, max_length=200)]
 
@@ -111,7 +111,7 @@ class _Event(BaseModel):
 
 
 class Started(_Event):
-    """The training is about to take its first step (or its first since it was resumed)."""
+    """The training is about to take its first step, or the first step after it was resumed."""
 
     type: Literal["started"] = "started"
     total_steps: int = Field(ge=1, le=MOST_STEPS, description="Optimiser steps of the whole run.")
@@ -120,9 +120,9 @@ class Started(_Event):
     train_size: Images = Field(description="Training images.")
     test_size: Images = Field(description="Test images.")
     parameters: int = Field(ge=1, le=MOST_PARAMETERS, description="Trainable parameters of the network.")
-    device: Annotated[str, fit(200, lines=False)] = Field(description='As "cpu" or "cuda:0 NVIDIA H200".')
+    device: Annotated[str, fit(200, lines=False)] = Field(description='For example "cpu" or "cuda:0 NVIDIA H200".')
     environment: Annotated[dict[str, str], BeforeValidator(fit_environment)] = Field(
-        default_factory=dict, description="Versions and settings chosen for speed; long ones are cut."
+        default_factory=dict, description="Versions, and settings that affect speed; long values are truncated."
     )
 
 
@@ -133,12 +133,14 @@ class Metrics(_Event):
     step: Steps = Field(description="Optimiser steps done.")
     epoch: float = Field(ge=0, le=MOST_EPOCHS, allow_inf_nan=False, description="Passes over the training images done.")
     elapsed: float = Field(
-        ge=0, le=MOST_SECONDS, allow_inf_nan=False, description="Seconds of training, earlier attempts included."
+        ge=0, le=MOST_SECONDS, allow_inf_nan=False, description="Seconds of training, including earlier attempts."
     )
-    values: dict[MetricName, AnyFloat] = Field(max_length=1000, description="NaN and ±infinity as texts.")
+    values: dict[MetricName, AnyFloat] = Field(max_length=1000, description="NaN and ±infinity are strings.")
 
 
 class Log(_Event):
+    """A log line."""
+
     type: Literal["log"] = "log"
     level: Literal["debug", "info", "warning", "error"] = "info"
     message: Message
@@ -157,21 +159,21 @@ class Finished(_Event):
 
     type: Literal["finished"] = "finished"
     weights: RelativePath = Field(description="Relative to the attempt's folder.")
-    sha256: Sha256 = Field(description="Of the weights file.")
+    sha256: Sha256 = Field(description="SHA-256 of the weight file.")
     summary: dict[MetricName, AnyFloat] = Field(
         default_factory=dict, max_length=20_000, description="Last value of each metric."
     )
 
 
 class Stopped(_Event):
-    """Told to stop (SIGTERM); a checkpoint holds everything done."""
+    """The training was stopped by SIGTERM; a checkpoint contains all steps done."""
 
     type: Literal["stopped"] = "stopped"
     step: Steps
 
 
 class Failed(_Event):
-    """The training cannot go on, and says why."""
+    """The training cannot continue, for the given reason."""
 
     type: Literal["failed"] = "failed"
     kind: Literal["spec", "nan", "oom", "error"]
@@ -186,7 +188,8 @@ class Record(BaseModel):
 
     Attributes:
         seq: counts from 1 within one attempt, without gaps.
-        time: seconds since 1970 by the training machine's clock.
+        time: seconds since 1970 by the clock of the training machine.
+        event: the event.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -200,16 +203,17 @@ _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
 
 class Journal:
-    """Appends events to a file, each line on its way to the disk before ``append`` returns.
+    """Writer of a journal, which passes each event to the operating system before ``append`` returns.
 
-    A journal that exists is continued after its last complete line; a torn last line is cut off. While the disk is
-    full, lines wait in memory, in order, and are written as soon as there is room: a training goes on meanwhile.
+    An existing journal is continued after its last complete line; an incomplete last line is removed. While the disk
+    is full, lines are buffered in memory, in order, and written as soon as there is space. The training continues.
 
     Args:
-        kept_bytes: how much may wait in memory; beyond it ``append`` raises.
+        path: the file.
+        buffer_bytes: largest size of the buffer; ``append`` raises if it is exceeded.
     """
 
-    def __init__(self, path: Path, *, buffer_bytes: int = _KEPT_BYTES) -> None:
+    def __init__(self, path: Path, *, buffer_bytes: int = _BUFFER_BYTES) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.seq = 0
@@ -217,28 +221,29 @@ class Journal:
         if path.exists():
             for record, end in _records(path, 0):
                 self.seq, self._end = record.seq, end
-        self._kept_bytes = buffer_bytes
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
+        self._buffer_bytes = buffer_bytes
+        self._buffered: deque[bytes] = deque()
+        self._buffered_bytes = 0
         self._full_since: float | None = None
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.ftruncate(self._descriptor, self._end)
 
     def append(self, event: Event) -> Record:
-        """Write one event, or keep it while the disk is full.
+        """Write one event, or buffer it while the disk is full.
 
-        Raises OSError where the disk refuses it for another reason, or has been full for too many events.
+        Raises:
+            OSError: writing failed for another reason, or the buffer is full.
         """
         record = Record(seq=self.seq + 1, time=time.time(), event=event)
         try:
             line = record.model_dump_json().encode() + b"\n"
-        except PydanticSerializationError:  # a file name in it is no UTF-8
-            record = record.model_copy(update={"event": type(event).model_validate(_visible(event.model_dump()))})
+        except PydanticSerializationError:  # the event contains a file name that is not UTF-8
+            record = record.model_copy(update={"event": type(event).model_validate(_make_visible(event.model_dump()))})
             line = record.model_dump_json().encode() + b"\n"
-        if self._waiting_bytes + len(line) > self._kept_bytes:
-            raise OSError(errno.ENOSPC, f"the disk has been full for so long that {self.path.name} cannot go on")
-        self._waiting.append(line)
-        self._waiting_bytes += len(line)
+        if self._buffered_bytes + len(line) > self._buffer_bytes:
+            raise OSError(errno.ENOSPC, f"the disk is full, and so is the buffer of {self.path.name}")
+        self._buffered.append(line)
+        self._buffered_bytes += len(line)
         self.seq = record.seq
         self._write()
         return record
@@ -250,18 +255,29 @@ class Journal:
         return self.append(Log(message=message, level=level))
 
     def sync(self) -> None:
-        """Have the operating system put everything on the disk. Raises OSError, also where it is full."""
+        """Flush all events to the disk.
+
+        Raises:
+            OSError: flushing failed, or the disk is full.
+        """
         if not self._write():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         os.fsync(self._descriptor)
 
     def settle(self, seconds: float) -> bool:
-        """As ``sync``, at the end: where the disk is full, wait so long for room. False where there was none."""
+        """Flush all events at the end, waiting for space on a full disk.
+
+        Args:
+            seconds: how long to wait.
+
+        Returns:
+            False if the disk was full until the end.
+        """
         end = time.monotonic() + seconds
         while not self._write():
             if time.monotonic() > end:
                 return False
-            time.sleep(_SETTLE_STEP_SECONDS)
+            time.sleep(_RETRY_SECONDS)
         os.fsync(self._descriptor)
         return True
 
@@ -277,80 +293,84 @@ class Journal:
         self.close()
 
     def _write(self) -> bool:
-        """Write what waits; False where the disk is full."""
-        while self._waiting:
-            line = self._waiting[0]
+        """Write the buffered lines; return False if the disk is full."""
+        while self._buffered:
+            line = self._buffered[0]
             try:
                 _write_all(self._descriptor, line, self._end)
             except OSError as error:
-                # What went in of the line would be read as the beginning of the next.
+                # A partly written line would be read as the beginning of the next one.
                 os.ftruncate(self._descriptor, self._end)
                 if not is_full_disk(error):
                     raise
-                self._say_full(error)
+                self._log_disk_full(error)
                 return False
             self._end += len(line)
-            self._waiting_bytes -= len(line)
-            self._waiting.popleft()
-            if not self._waiting and self._full_since is not None:
+            self._buffered_bytes -= len(line)
+            self._buffered.popleft()
+            if not self._buffered and self._full_since is not None:
                 seconds, self._full_since = time.monotonic() - self._full_since, None
-                self.log(f"the disk was full for {seconds:.0f} s; events were kept in memory meanwhile", "warning")
+                self.log(
+                    f"the disk was full for {seconds:.0f} s; the events of that time were buffered in memory", "warning"
+                )
         return True
 
-    def _say_full(self, error: OSError) -> None:
+    def _log_disk_full(self, error: OSError) -> None:
         if self._full_since is None:
             self._full_since = time.monotonic()
-            # By the usual way to stderr: the journal itself cannot say it.
-            _log.error("%s: %s; the training goes on, and its events wait in memory", self.path, error.strerror)
+            # Logged to stderr, because the journal cannot be written.
+            _log.error(
+                "%s: %s; the training continues, and its events are buffered in memory", self.path, error.strerror
+            )
 
 
-def _visible(value: Any) -> Any:
-    """The same value with every text in it fit for UTF-8."""
+def _make_visible(value: Any) -> Any:
+    """Return the value with every string in it escaped so that it is valid UTF-8."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, dict):
-        return {_visible(key): _visible(item) for key, item in value.items()}
+        return {_make_visible(key): _make_visible(item) for key, item in value.items()}
     return value
 
 
 def _write_all(descriptor: int, content: bytes, offset: int) -> None:
-    rest = memoryview(content)
-    while rest:
-        written = os.pwrite(descriptor, rest, offset)
-        rest, offset = rest[written:], offset + written
+    remaining = memoryview(content)
+    while remaining:
+        written = os.pwrite(descriptor, remaining, offset)
+        remaining, offset = remaining[written:], offset + written
 
 
 def read_journal(path: Path) -> Iterable[Record]:
-    """Every complete record of a journal, in order; nothing where there is no file."""
+    """Return every complete record of a journal, in order; none if there is no file."""
     return (record for record, _ in _records(path, 0)) if path.exists() else ()
 
 
 class JournalReader:
-    """Follows a journal that somebody else is writing: each call of ``read`` returns what is new and complete."""
+    """Reader that follows a journal while another process writes it; each ``read`` returns the new complete records."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offset = 0
 
     def read(self, limit: int = 500) -> list[Record]:
-        """At most ``limit`` new records; an empty list where there are none yet."""
+        """Return at most ``limit`` new records; an empty list if there are none."""
         if not self.path.exists():
             return []
-        found: list[Record] = []
+        records: list[Record] = []
         for record, end in _records(self.path, self._offset):
-            found.append(record)
+            records.append(record)
             self._offset = end
-            if len(found) == limit:
+            if len(records) == limit:
                 break
-        return found
+        return records
 
 
 def _records(path: Path, offset: int) -> Iterator[tuple[Record, int]]:
-    """Complete records from a byte offset on, each with the offset behind it."""
+    """Yield the complete records from a byte offset on, each with the offset after it."""
     with path.open("rb") as file:
         file.seek(offset)
         for line in file:
-            if not line.endswith(b"\n"):  # still being written, or torn by a crash
+            if not line.endswith(b"\n"):  # still being written, or cut off by a crash
                 return
             offset += len(line)
             yield _RECORD.validate_json(line), offset

@@ -1,7 +1,7 @@
-"""The loss terms in numpy, for pictures: free of torch, tested equal to the torch ones.
+"""The loss terms in NumPy, for charts. They need no torch and are tested to equal the terms of ``core.methods``.
 
-``explain`` gives the terms of one batch, as ``core.methods`` has them. ``explain_uniform_batches`` gives the whole
-of DKD-Align for batches whose samples are all the same, many such batches at once: what a map over two probabilities is made of.
+``explain`` returns the terms of one batch. ``explain_uniform_batches`` returns the complete DKD-Align loss of many
+batches at once, each of identical samples: a map over two probabilities is made of these.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from core.catalog.methods import DKDAlignParams as DKDAlignParams
 
 Array = NDArray[np.float64]
 
-_LOG_LEAST = 1e-30
-"""As in ``core.methods``: below this the distance counts as zero."""
+_MIN_DISTANCE = 1e-30
+"""A distance below this counts as zero, as in ``core.methods.decoupled``."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,14 @@ class Explanation:
     """The terms of DKD and DKD-Align for one batch.
 
     Attributes:
-        tckd, nckd: averaged over the batch, T² included.
-        align_sample, align_batch, align_log: A in its three reductions.
-        tckd_gradient, nckd_gradient, align_gradient: (B, C), of ``tckd``, ``nckd`` and ``align_sample`` with respect to
-            the student's logits.
+        tckd: TCKD, averaged over the batch, with the factor T².
+        nckd: NCKD, averaged over the batch, with the factor T².
+        align_sample: A with the reduction ``sample``.
+        align_batch: A with the reduction ``batch``.
+        align_log: A with the reduction ``log``.
+        tckd_gradient: (B, C), of ``tckd`` with respect to the student's logits.
+        nckd_gradient: (B, C), of ``nckd`` with respect to the student's logits.
+        align_gradient: (B, C), of ``align_sample`` with respect to the student's logits.
     """
 
     tckd: float
@@ -43,17 +47,17 @@ class Explanation:
 
 @dataclass(frozen=True)
 class UniformBatches:
-    """DKD-Align for N batches, each of samples that are all alike.
+    """DKD-Align for N batches, each of identical samples.
 
     Attributes:
-        values: (N,) each, unweighted, T² included: ``ce``, ``tckd``, ``nckd``, ``align``.
-        weights: (N,) each, of the same names; that of ``align`` is −ε.
+        values: (N,) each, unweighted, with the factor T²: ``ce``, ``tckd``, ``nckd``, ``align``.
+        weights: (N,) each, by the same names; that of ``align`` is −ε.
         gradients: (N, C) each, weighted, with respect to the logits of *one* sample of the batch.
         total: (N,), the loss.
-        distance: (N,), s = Δ² + Σu², of which A in ``sample`` is T²/C times.
-        share: (N,), of ``align`` in the summed norms of the four gradients, 0 to 1.
-        cosine: (N,), of the alignment term's weighted gradient with that of TCKD and NCKD; NaN where one is zero.
-        similarity: (N,), cosine of the gradients of TCKD and NCKD; NaN where one is zero.
+        distance: (N,), s = Δ² + Σu²; A with the reduction ``sample`` is T²/C·s.
+        share: (N,), share of ``align`` in the sum of the norms of the four gradients, 0 to 1.
+        cosine: (N,), between the weighted gradients of the alignment term and of TCKD plus NCKD; NaN if one is zero.
+        similarity: (N,), cosine between the gradients of TCKD and NCKD; NaN if one is zero.
     """
 
     values: dict[str, Array]
@@ -68,7 +72,7 @@ class UniformBatches:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Per sample: values (B,) and gradients (B, C), T² not included in the values and T in no gradient."""
+    """Values (B,) and gradients (B, C) of each sample, without the factors T² and T."""
 
     tckd: Array
     nckd: Array
@@ -79,52 +83,71 @@ class _Samples:
 
 
 def explain(student_logits: ArrayLike, teacher_logits: ArrayLike, target: ArrayLike, temperature: float) -> Explanation:
-    """Every term and gradient for logits (B, C) and targets (B,). Raises ValueError with fewer than three classes."""
-    one = _samples(student_logits, teacher_logits, target, temperature)
-    batch, classes = one.tckd_gradient.shape
-    sample = temperature**2 * one.distance.mean() / classes
+    """Return every term and gradient of one batch.
+
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C).
+        target: (B,) class indices.
+        temperature: T > 0.
+
+    Raises:
+        ValueError: the shapes do not match, or there are fewer than three classes.
+    """
+    terms = _samples(student_logits, teacher_logits, target, temperature)
+    batch, classes = terms.tckd_gradient.shape
+    sample = temperature**2 * terms.distance.mean() / classes
     return Explanation(
-        tckd=float(temperature**2 * one.tckd.mean()),
-        nckd=float(temperature**2 * one.nckd.mean()),
+        tckd=float(temperature**2 * terms.tckd.mean()),
+        nckd=float(temperature**2 * terms.nckd.mean()),
         align_sample=float(sample),
         align_batch=float(sample / batch**2),
-        align_log=float(np.log(max(sample, _LOG_LEAST))),
-        tckd_gradient=temperature / batch * one.tckd_gradient,
-        nckd_gradient=temperature / batch * one.nckd_gradient,
-        align_gradient=temperature / (batch * classes) * one.distance_gradient,
+        align_log=float(np.log(max(sample, _MIN_DISTANCE))),
+        tckd_gradient=temperature / batch * terms.tckd_gradient,
+        nckd_gradient=temperature / batch * terms.nckd_gradient,
+        align_gradient=temperature / (batch * classes) * terms.distance_gradient,
     )
 
 
 def explain_uniform_batches(
     student_logits: ArrayLike, teacher_logits: ArrayLike, target: ArrayLike, params: DKDAlignParams, batch: int = 1
 ) -> UniformBatches:
-    """DKD-Align, its ramp over, for logits (N, C) and targets (N,), each row a batch of ``batch`` such samples.
+    """Return DKD-Align after its ramp for N batches, each of ``batch`` copies of one sample.
 
-    Raises ValueError with fewer than three classes, a batch below one, or standardised logits, which it does not know.
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C).
+        target: (N,) class indices.
+        params: parameters of the method.
+        batch: number of samples of each batch.
+
+    Raises:
+        ValueError: there are fewer than three classes, ``batch`` is below one, or the logits are standardised, which is
+            not supported.
     """
     if batch < 1:
         raise ValueError(f"a batch has at least one sample, not {batch}")
     if params.standardise:
-        raise ValueError("standardised logits are not explained")
-    one = _samples(student_logits, teacher_logits, target, params.temperature)
-    t, classes = params.temperature, one.tckd_gradient.shape[1]
+        raise ValueError("standardised logits are not supported")
+    terms = _samples(student_logits, teacher_logits, target, params.temperature)
+    t, classes = params.temperature, terms.tckd_gradient.shape[1]
     ce, ce_gradient = _cross_entropy(np.asarray(student_logits, dtype=np.float64), np.asarray(target, dtype=np.int64))
-    sample, align_gradient = t**2 / classes * one.distance, t / classes * one.distance_gradient
-    values = {"ce": ce, "tckd": t**2 * one.tckd, "nckd": t**2 * one.nckd, "align": sample}
+    sample, align_gradient = t**2 / classes * terms.distance, t / classes * terms.distance_gradient
+    values = {"ce": ce, "tckd": t**2 * terms.tckd, "nckd": t**2 * terms.nckd, "align": sample}
     if params.reduction == "batch":
         values["align"], align_gradient = sample / batch**2, align_gradient / batch**2
     elif params.reduction == "log":
-        floored = np.maximum(sample + params.log_floor * batch**2, _LOG_LEAST)
+        floored = np.maximum(sample + params.log_floor * batch**2, _MIN_DISTANCE)
         values["align"], align_gradient = np.log(floored), align_gradient / floored[:, None]
-    unweighted = {"ce": ce_gradient, "tckd": t * one.tckd_gradient, "nckd": t * one.nckd_gradient}
+    unweighted = {"ce": ce_gradient, "tckd": t * terms.tckd_gradient, "nckd": t * terms.nckd_gradient}
     factors = {"ce": params.ce_weight, "tckd": params.alpha, "nckd": params.beta}
     gradients = {name: factors[name] / batch * gradient for name, gradient in unweighted.items()}
     align_gradient = align_gradient / batch
     others = np.sum([_norm(gradient) for gradient in gradients.values()], axis=0)
     epsilon = np.full_like(ce, params.epsilon or 0.0)
     if params.epsilon_share is not None:
-        wanted = params.epsilon_share / (1 - params.epsilon_share) * others
-        epsilon = _ratio(wanted, _norm(align_gradient), 0.0)
+        target_norm = params.epsilon_share / (1 - params.epsilon_share) * others
+        epsilon = _ratio(target_norm, _norm(align_gradient), 0.0)
     gradients["align"] = -epsilon[:, None] * align_gradient
     weights = {name: np.full_like(ce, factor) for name, factor in factors.items()} | {"align": -epsilon}
     aligned = _norm(gradients["align"])
@@ -133,10 +156,10 @@ def explain_uniform_batches(
         weights=weights,
         gradients=gradients,
         total=np.sum([weights[name] * value for name, value in values.items()], axis=0),
-        distance=one.distance,
+        distance=terms.distance,
         share=_ratio(aligned, others + aligned, 0.0),
         cosine=_cosine(gradients["align"], gradients["tckd"] + gradients["nckd"]),
-        similarity=_cosine(one.tckd_gradient, one.nckd_gradient),
+        similarity=_cosine(terms.tckd_gradient, terms.nckd_gradient),
     )
 
 
@@ -189,9 +212,9 @@ def _cosine(one: Array, other: Array) -> Array:
     return _ratio((one * other).sum(1), _norm(one) * _norm(other), np.nan)
 
 
-def _ratio(above: Array, below: Array, otherwise: float) -> Array:
-    """Their quotient, and ``otherwise`` where ``below`` is zero."""
-    result: Array = np.divide(above, below, out=np.full_like(above, otherwise), where=below > 0)
+def _ratio(numerator: Array, denominator: Array, default: float) -> Array:
+    """Return ``numerator / denominator``, and ``default`` where the denominator is zero."""
+    result: Array = np.divide(numerator, denominator, out=np.full_like(numerator, default), where=denominator > 0)
     return result
 
 
@@ -202,7 +225,7 @@ def _log_softmax(logits: Array) -> Array:
 
 
 def _log_sum(log_p: Array, where: Any) -> Array:
-    """log Σ exp over the classes selected in each row."""
+    """Return log Σ exp over the selected classes of each row."""
     selected = np.where(where, log_p, -np.inf)
     top = selected.max(axis=1, keepdims=True)
     result: Array = (top + np.log(np.exp(selected - top).sum(axis=1, keepdims=True)))[:, 0]

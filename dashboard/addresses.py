@@ -1,50 +1,78 @@
-"""What a page's address says, checked before anybody is asked about it: anyone can make one for somebody else."""
+"""Query parameters of a page's address, validated before a request uses them: anybody can write a link."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import streamlit as st
 
-Kind = Literal["id", "name", "cursor"]
-MOST_CHARACTERS = 200
-"""Of a name, or of a word that is searched for."""
-_MOST = 1000
-_PATTERNS: dict[Kind, re.Pattern[str]] = {
+ValueKind = Literal["id", "name", "cursor"]
+MAX_CHARACTERS = 200
+"""Most characters of a name or of a search term."""
+_MAX_VALUES = 1000
+_PATTERNS: dict[ValueKind, re.Pattern[str]] = {
     "id": re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9])?"),
-    "name": re.compile(rf"(?=\S)[^\x00-\x1f\x7f-\x9f]{{1,{MOST_CHARACTERS}}}"),
+    "name": re.compile(rf"(?=\S)[^\x00-\x1f\x7f-\x9f]{{1,{MAX_CHARACTERS}}}"),
     "cursor": re.compile(r"[A-Za-z0-9_=.~+/-]{1,500}"),
 }
-_WORDS: dict[Kind, str] = {"id": "an id", "name": "a name", "cursor": "a place in a list"}
+_KIND_TITLES: dict[ValueKind, str] = {"id": "id", "name": "name", "cursor": "list position"}
 
 
 class AddressError(ValueError):
-    """The address says something that cannot be meant. The text is a sentence for a person."""
+    """A query parameter is invalid. The text is a sentence for people."""
 
 
-def one(name: str, kind: Kind) -> str:
-    """A parameter of the page's address; empty if it is not there. Raises AddressError."""
-    found = st.query_params.get(name, "")
-    return checked(found, name, kind) if found else ""
+def query_value(name: str, kind: ValueKind) -> str:
+    """Return a query parameter; empty if it is absent.
+
+    Raises:
+        AddressError: the value is not of that kind.
+    """
+    value = st.query_params.get(name, "")
+    return validated(value, name, kind) if value else ""
 
 
-def several(name: str, kind: Kind) -> list[str]:
-    """A parameter that may be there more than once. Raises AddressError."""
-    found = st.query_params.get_all(name)
-    if len(found) > _MOST:
-        raise AddressError(f"The address has {name!r} {len(found):,} times; {_MOST:,} are the most.")
-    return [checked(item, name, kind) for item in found]
+def query_values(name: str, kind: ValueKind) -> list[str]:
+    """Return every value of a query parameter that may be repeated.
+
+    Raises:
+        AddressError: a value is not of that kind, or there are too many values.
+    """
+    values = st.query_params.get_all(name)
+    if len(values) > _MAX_VALUES:
+        raise AddressError(f"The link has {len(values):,} values of {name!r}; at most {_MAX_VALUES:,} are allowed.")
+    return [validated(value, name, kind) for value in values]
 
 
-def checked(value: str, name: str, kind: Kind) -> str:
-    """The value as it is. Raises AddressError if it cannot be of that kind."""
+def validated(value: str, name: str, kind: ValueKind) -> str:
+    """Return the value unchanged.
+
+    Raises:
+        AddressError: the value is not of that kind.
+    """
     if not _PATTERNS[kind].fullmatch(value):
-        shown = value if len(value) <= 60 else f"{value[:60]}…"
-        raise AddressError(f"{shown!r} is not {_WORDS[kind]}, as which the address gives it ({name}).")
+        excerpt = value if len(value) <= 60 else f"{value[:60]}…"
+        raise AddressError(f"{excerpt!r} in the link ({name}) is not a valid {_KIND_TITLES[kind]}.")
     return value
 
 
-def short(values: list[str]) -> list[str]:
-    """Those that can be a name or a word to search for, as an address may have any."""
-    return [value for value in values[:_MOST] if _PATTERNS["name"].fullmatch(value)]
+def searchable(values: list[str]) -> list[str]:
+    """Return the values that can be a name or a search term; a link may contain anything."""
+    return [value for value in values[:_MAX_VALUES] if _PATTERNS["name"].fullmatch(value)]
+
+
+def accept_former_labels(key: str, values: Mapping[str, Any]) -> None:
+    """Make saved links work after the label of an option has changed.
+
+    Streamlit stores the visible label of an option in the address and ignores labels that it does not know. Call this
+    before the widget is drawn.
+
+    Args:
+        key: key of the widget, which is the name of the query parameter.
+        values: present options by their former labels.
+    """
+    label = st.query_params.get(key, "")
+    if label in values and key not in st.session_state:
+        st.session_state[key] = values[label]

@@ -13,10 +13,10 @@ from typing import Any
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard.server.asset_middleware import Front
+from dashboard.server.asset_middleware import AssetMiddleware
 from dashboard.server.gate import Gate
 
-# What the pages need and Streamlit has not imported yet takes a second, which the first visitor would wait.
+# Importing these takes a second, which the first visitor would otherwise wait.
 _WARM = ("plotly.graph_objects", "plotly.io", "dashboard.views.run", "dashboard.views.compare")
 
 
@@ -29,12 +29,14 @@ async def _lifespan(_: st.App) -> AsyncIterator[dict[str, Any]]:
 
 async def _warm() -> None:
     await asyncio.gather(*(asyncio.to_thread(import_module, name) for name in _WARM))
-    # Streamlit looks for garbage after each run of a script, through all that has been imported: a tenth of a second in
-    # which nobody else is served. What is here by now stays.
+    # Streamlit collects garbage after each run of a script. A scan of all imported modules takes a tenth of a second in
+    # which nobody else is served, so objects that exist by now are excluded from later collections.
     gc.collect()
     gc.freeze()
 
 
 app = st.App(
-    Path(__file__).with_name("script.py"), lifespan=_lifespan, middleware=[Middleware(Gate), Middleware(Front)]
+    Path(__file__).with_name("script.py"),
+    lifespan=_lifespan,
+    middleware=[Middleware(Gate), Middleware(AssetMiddleware)],
 )

@@ -1,4 +1,4 @@
-"""What runs for each person and each click: the pages, and who sees them."""
+"""The script that Streamlit runs for each interaction: it checks the sign-in and draws the selected page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ICON = Path(__file__).with_name("assets") / "icon.svg"
 
 
 def main() -> None:
-    # A file of ours: Streamlit has the browser fetch its named icons from a server of Google.
+    # A local file: the browser would fetch a named icon from a Google server.
     st.set_page_config(page_title="DKD Lab", page_icon=_ICON, layout="wide")
     listed = [
         st.Page(overview.show, title="Overview", icon=":material/dashboard:", default=True),
@@ -28,20 +28,20 @@ def main() -> None:
         st.Page(teachers.show, title="Teachers", icon=":material/school:", url_path="teachers"),
         st.Page(workers.show, title="Workers", icon=":material/dns:", url_path="workers"),
     ]
-    session.register({item.url_path or "overview": item for item in listed})
-    with session.guarded():
+    session.register_pages({item.url_path or "overview": item for item in listed})
+    with session.error_boundary():
         shown = [*listed]
-        if login.personal():
+        if login.requires_sign_in():
             shown.append(st.Page(login.sign_out, title="Sign out", icon=":material/logout:", url_path="sign-out"))
-        inside = login.inside()
-        # Also of those outside, so that their link still leads to its page once they have come in.
+        inside = login.is_signed_in()
+        # Also called before sign-in, so that a deep link still leads to its page afterwards.
         chosen = st.navigation(shown, position="top" if inside else "hidden")
-        chart_component.prepare()
+        chart_component.preload()
         if inside:
-            login.keep()
+            login.store_token()
             chosen.run()
         else:
-            login.ask()
+            login.show_sign_in()
 
 
 main()

@@ -1,4 +1,4 @@
-"""What every page needs: the client, the way to the other pages, and what is shown while no backend answers."""
+"""What all pages share: the client, links to other pages, cached replies and messages about backend errors."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from dashboard.addresses import AddressError
 from dashboard.curves.store import CurveStore
 from dashboard.markup import code, escape
 from dashboard.server import login
+from dashboard.wording import sentence
 
 REFRESH_SECONDS = 2.0
-"""Between two looks at what changes. A metric is then on the screen about as long after the backend has it."""
-# A reply that takes longer than this is shown as an outage; the page asks again by itself.
+"""Interval between two refreshes of a live page."""
+# A reply that takes longer is treated as an outage; the page tries again by itself.
 _TIMEOUT_SECONDS = 6.0
+_MAX_REPLIES = 200
 
 T = TypeVar("T")
 
@@ -33,8 +35,10 @@ def _client(settings: tuple[str | None, ...], token: str | None) -> Client:
 
 
 def client() -> Client:
-    """The client of this session: the address, and the token unless a person has come in with one, from the
-    environment, as ``Client`` reads them."""
+    """Return the client of this session.
+
+    ``Client`` reads the address and the token from the environment, unless a person has signed in with a token.
+    """
     names = ("DKD_API_URL", "DKD_API_TOKEN", "DKD_API_TOKEN_FILE", "DKD_HOME")
     return _client(tuple(os.environ.get(name) for name in names), login.token())
 
@@ -45,34 +49,34 @@ def _catalog(url: str) -> Catalog:
 
 
 def catalog() -> Catalog:
-    """The catalog, asked for at most once a minute."""
+    """Return the catalog, requested at most once a minute."""
     return _catalog(client().url)
 
 
-def curves() -> CurveStore:
-    """The curves that this browser session holds."""
+def curve_store() -> CurveStore:
+    """Return the curves that this browser session holds."""
     store: CurveStore = st.session_state.setdefault("curves", CurveStore())
     return store
 
 
-def register(pages: Mapping[str, Page]) -> None:
-    """Tell the views which pages there are, by url_path. They cannot import the list, which imports them."""
+def register_pages(pages: Mapping[str, Page]) -> None:
+    """Store the pages by url_path for links. The views cannot import the list, which imports them."""
     st.session_state["pages"] = dict(pages)
 
 
 def page(name: str) -> Page:
-    """A page by its url_path, for a link."""
-    found: Page = st.session_state["pages"][name]
-    return found
+    """Return a page by its url_path, for a link."""
+    result: Page = st.session_state["pages"][name]
+    return result
 
 
-def link(
+def action_link(
     name: str, label: str, icon: str, query: Mapping[str, str | Sequence[str]] | None, *, hint: str | None = None
 ) -> None:
-    """A link to another page beside buttons, which leads nowhere while ``query`` is None.
+    """Draw a link to another page among buttons; it is disabled while ``query`` is None.
 
-    Streamlit 1.67 puts an address of its own before the one that ``st.switch_page`` leads to, so that the back button
-    does not come back from there; from a link it does, with ``assets/history.js``.
+    Streamlit 1.67 adds a history entry of its own before the page that ``st.switch_page`` opens, so that the back
+    button does not return from there. From a link it does, with ``assets/history.js``.
     """
     st.page_link(
         page(name), label=label, icon=f":material/{icon}:", disabled=query is None, query_params=query, help=hint
@@ -80,72 +84,74 @@ def link(
 
 
 @dataclass(frozen=True)
-class Known(Generic[T]):
-    """The newest answer to a question.
+class Fetched(Generic[T]):
+    """The newest reply to a request.
 
     Attributes:
-        value: it.
-        lost: since when the backend has not answered; None while it does.
+        value: the reply.
+        outage_since: when the backend stopped answering, so that the reply may be out of date; None while it answers.
     """
 
     value: T
-    lost: datetime | None = None
+    outage_since: datetime | None = None
 
 
-def ask(key: str, question: Callable[[], T]) -> Known[T]:
-    """Ask the backend; where it does not answer, what it said last.
-
-    Raises BackendUnreachable where it has never answered this question, and ApiError as the client does.
+def fetch(key: str, request: Callable[[], T]) -> Fetched[T]:
+    """Send a request to the backend, or return the last reply if the backend does not answer.
 
     Args:
-        key: names the question in this session, with everything that the answer depends on.
+        key: identifies the request in this session; contains everything that the reply depends on.
+
+    Raises:
+        BackendUnreachable: the backend does not answer and has not answered this request before.
+        ApiError: the backend refused the request.
     """
-    answers: dict[str, T] = st.session_state.setdefault("answers", {})
+    replies: dict[str, T] = st.session_state.setdefault("replies", {})
     try:
-        # A backend known to be away is asked in the cheapest way first, without the client's repeated tries.
-        if "lost" in st.session_state and not client().ready():
+        # During an outage, a cheap request is tried first, without the client's retries.
+        if "outage_since" in st.session_state and not client().ready():
             raise BackendUnreachable(client().url, "it is not ready")
-        value = question()
+        value = request()
     except BackendUnreachable:
-        since: datetime = st.session_state.setdefault("lost", datetime.now(UTC))
-        _client.clear()  # a stack started anew may have another address or token
-        if key not in answers:
+        since: datetime = st.session_state.setdefault("outage_since", datetime.now(UTC))
+        _client.clear()  # a restarted stack may have another address or token
+        if key not in replies:
             raise
-        return Known(answers[key], since)
-    st.session_state.pop("lost", None)
-    if len(answers) > 200:
-        answers.pop(next(iter(answers)))
-    answers[key] = value
-    return Known(value)
+        return Fetched(replies[key], since)
+    st.session_state.pop("outage_since", None)
+    if len(replies) > _MAX_REPLIES:
+        replies.pop(next(iter(replies)))
+    replies[key] = value
+    return Fetched(value)
 
 
-def outage(since: datetime | None) -> None:
-    """A line above what may be out of date; nothing while the backend answers."""
+def show_outage(since: datetime | None) -> None:
+    """Warn that the page may be out of date; draw nothing if ``since`` is None."""
     if since:
         st.warning(
-            f"The backend has not answered since {since:%H:%M:%S} UTC. What you see is what it said last; "
-            "this page goes on by itself when it is back.",
+            f"The backend has not answered since {since:%H:%M:%S} UTC. This page shows the last data received and "
+            "updates when the backend is available again.",
             icon=":material/cloud_off:",
         )
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Show an error of the backend as a sentence, with what to do about it. Around every page."""
+def error_boundary() -> Iterator[None]:
+    """Show errors of the backend as messages with instructions. Wraps every page."""
     try:
         yield
     except BackendUnreachable as error:
-        st.session_state.setdefault("lost", datetime.now(UTC))
+        st.session_state.setdefault("outage_since", datetime.now(UTC))
         _client.clear()
         st.warning("The backend does not answer.", icon=":material/cloud_off:")
         st.markdown(
             f"Tried: {code(error.url)} ({escape(error.reason)}).\n\n"
-            "Start the local stack with `dkd up`, or set `DKD_API_URL` to where the backend is. "
-            "This page looks again every few seconds and goes on by itself."
+            "Start the local stack with `dkd up`, or set `DKD_API_URL` to the address of the backend. "
+            "This page retries every few seconds."
         )
         _wait_for_backend()
     except ApiError as error:
-        refused(error)
+        show_api_error(error)
     except AddressError as error:
         st.info(f"{escape(error)} The link may be old.", icon=":material/link_off:")
         st.page_link(page("runs"), label="All runs", icon=":material/list:")
@@ -155,29 +161,24 @@ def guarded() -> Iterator[None]:
         )
 
 
-def refused(error: ApiError) -> None:
-    """What the backend refused, with a hint where there is one."""
+def show_api_error(error: ApiError) -> None:
+    """Show why the backend refused a request, with a hint if there is one."""
     if error.status == 401 and login.token():
-        login.sign_out("This token is not known any more: it has expired or was revoked.")
+        login.sign_out("This token has expired or was revoked.")
     elif error.status == 403 and login.token():
-        st.error(escape(_sentence(error)), icon=":material/key_off:")
+        st.error(escape(sentence(str(error))), icon=":material/key_off:")
     elif error.status in (401, 403):
         st.error("The backend does not accept the dashboard's token.", icon=":material/key_off:")
-        st.markdown("Set `DKD_API_TOKEN`, or `DKD_API_TOKEN_FILE` to the file that holds it, and start it again.")
+        st.markdown("Set `DKD_API_TOKEN`, or set `DKD_API_TOKEN_FILE` to its file, and restart the dashboard.")
     elif error.status == 404:
-        st.info(f"{escape(_sentence(error))} The link may be old.", icon=":material/search_off:")
+        st.info(f"{escape(sentence(str(error)))} The link may be old.", icon=":material/search_off:")
         st.page_link(page("runs"), label="All runs", icon=":material/list:")
     else:
-        st.error(escape(_sentence(error)), icon=":material/error:")
-
-
-def _sentence(error: ApiError) -> str:
-    text = str(error)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+        st.error(escape(sentence(str(error))), icon=":material/error:")
 
 
 @st.fragment(run_every=3.0)
 def _wait_for_backend() -> None:
     if client().ready():
-        st.session_state.pop("lost", None)
+        st.session_state.pop("outage_since", None)
         st.rerun()

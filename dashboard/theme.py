@@ -1,7 +1,7 @@
-"""Colours that tell methods apart, also for the colour-blind, and the words and signs for states.
+"""Colours and markers of methods, and labels of states.
 
-The palette is Okabe and Ito's (2008) without black and yellow: the one is lost on a dark page, the other on a light
-one.
+The palette is that of Okabe and Ito (2008), which colour-blind people can distinguish, without black and yellow: black
+is invisible on a dark page and yellow on a light one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ ORANGE, PURPLE, SKY = "#E69F00", "#CC79A7", "#56B4E9"
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 GREY = "#8A8A8A"
-"""The teacher's, and that of whatever is not a method."""
+"""Colour of the teacher and of everything else that is not a method."""
 
-# The usual labels are given the colours that are furthest apart; any other takes what its name hashes to.
-_USUAL = {
+# Common labels have the most distinct colours; the colour of any other label depends on a hash of it.
+_COMMON_LABELS = {
     "dkd": BLUE,
     "dkd_align (sample)": VERMILLION,
     "dkd_align (log)": GREEN,
@@ -37,7 +37,7 @@ class Style:
 
     Attributes:
         colour: as ``#RRGGBB``.
-        symbol: Plotly's name of the marker; tells methods apart where there are more of them than colours.
+        symbol: Plotly's name of the marker, which distinguishes methods if there are more methods than colours.
     """
 
     colour: str
@@ -48,22 +48,22 @@ TEACHER = Style(GREY)
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
-    """A style for each label of an experiment, no two alike up to 36 labels.
+    """Return a style for each label of an experiment; up to 36 labels have distinct styles.
 
-    It depends on the label first and on the other labels only where two would collide, so that a method looks the same
-    on every page and, nearly always, in every experiment.
+    A style depends on the label alone unless two labels would collide, so that a method looks the same on every page
+    and almost always in every experiment.
     """
     wanted = list(dict.fromkeys(labels))
-    found: dict[str, Style] = {label: Style(_USUAL[label]) for label in wanted if label in _USUAL}
-    taken = set(found.values())
+    result: dict[str, Style] = {label: Style(_COMMON_LABELS[label]) for label in wanted if label in _COMMON_LABELS}
+    taken = set(result.values())
     free = [Style(colour, symbol) for symbol in SYMBOLS for colour in PALETTE]
     for label in wanted:
         if label == "teacher":
-            found[label] = TEACHER
-        elif label not in found:
-            found[label] = _next_free(label, free, taken)
-            taken.add(found[label])
-    return found
+            result[label] = TEACHER
+        elif label not in result:
+            result[label] = _next_free(label, free, taken)
+            taken.add(result[label])
+    return result
 
 
 def _next_free(label: str, free: list[Style], taken: set[Style]) -> Style:
@@ -77,8 +77,8 @@ def _next_free(label: str, free: list[Style], taken: set[Style]) -> Style:
     return free[zlib.crc32(label.encode()) % len(free)]
 
 
-def faint(colour: str, opacity: float) -> str:
-    """A ``#RRGGBB`` colour as rgba, for a band that lets the grid shine through on light and dark pages."""
+def translucent(colour: str, opacity: float) -> str:
+    """Return a ``#RRGGBB`` colour as rgba with this opacity, for bands through which the grid stays visible."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {opacity:g})"
 
@@ -105,10 +105,10 @@ _BADGE_COLOURS: dict[str, str] = {
 
 
 def state_text(state: RunState) -> str:
-    """A state as a table shows it: a sign of its own before the word, so that it does not rest on colour."""
+    """Return a state with a symbol before the word, so that states can be distinguished without colour."""
     return f"{_SIGNS[state]} {state}"
 
 
 def badge(state: str) -> str:
-    """A state as a coloured badge in Markdown."""
+    """Return a state as a coloured badge in Markdown."""
     return f":{_BADGE_COLOURS.get(state, 'gray')}-badge[{escape(state)}]"

@@ -24,7 +24,7 @@ from PIL import Image
 
 from client import Client
 from client.demo import example
-from client.stack import Options, Signals, Stack, embedded
+from client.stack import Stack, StackOptions, StopSignals, embedded_plan
 from client.stack.services import connect
 from common.home import Home
 from core.protocol.public import TERMINAL, Experiment
@@ -108,7 +108,7 @@ class Shot:
 
 def _demo_form(page: Page) -> None:
     page.get_by_role("button", name="Digits demo").click()
-    page.get_by_text("This makes").first.wait_for()
+    page.get_by_text("This experiment has").first.wait_for()
     browser.drawn(page)
 
 
@@ -119,7 +119,7 @@ def shots(done: Experiment, going: Experiment) -> list[Shot]:
     return [
         Shot("overview", "", dark=True),
         Shot("new", "new", before=_demo_form),
-        Shot("runs", "runs?sort=started+last", dark=True),
+        Shot("runs", "runs?sort=last+started", dark=True),
         Shot("experiments", "runs?view=Experiments"),
         Shot("run", f"run?id={student.id}", charts=4),
         Shot("run-live", f"run?id={running.id}", charts=2),
@@ -206,10 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     OUT.mkdir(exist_ok=True)
     os.environ["DATA_DIR"] = "/data"  # named in the reason of the one that fails
-    with contextlib.ExitStack() as cleared, Signals() as signals:
+    with contextlib.ExitStack() as cleared, StopSignals() as signals:
         home = Home(given.home or Path(cleared.enter_context(tempfile.TemporaryDirectory())))
-        options = Options(home=home, slots=2)
-        with Stack(options, embedded(options), signals, _say) as stack:
+        options = StackOptions(home=home, slots=2)
+        with Stack(options, embedded_plan(options), signals, _say) as stack:
             stack.start()
             with connect(home, stack.api_url) as api, content(api) as (done, going), browser.browser() as running:
                 for shot in shots(done, going):

@@ -1,10 +1,10 @@
-"""Optuna looks for DKD-Align's temperature, share and learning rate; every trial is an experiment of the lab.
+"""Search for the temperature, share and learning rate of DKD-Align with Optuna; every trial is an experiment.
 
     pip install optuna
     python examples/optuna_sweep.py [--trials 20] [--epochs 10] [--name search]
 
-A trial's value is the mean test accuracy over its seeds. Choosing by the accuracy on the test set is optimistic: what
-comes out is a setting to confirm on fresh seeds (the last line does), not a result.
+The value of a trial is the mean test accuracy over its seeds. A selection by test accuracy is optimistic: the best
+setting is not a result until it is confirmed on new seeds, as the last line does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from client import Client
+from dkd_lab import Client
 
 try:
     import optuna
@@ -52,8 +52,9 @@ def main() -> None:
     with Client() as client:
 
         def accuracy(trial: str, params: dict[str, float], seeds: str) -> float:
-            experiment = client.submit(spec(options.name, trial, options.epochs, params, seeds)).wait()
-            mean = experiment.comparison().groups[0].mean
+            experiment = client.experiments.create(spec(options.name, trial, options.epochs, params, seeds))
+            experiment = client.experiments.wait(experiment.id)
+            mean = client.comparisons.get(experiment.id).groups[0].mean
             if mean is None:
                 raise optuna.TrialPruned(f"{experiment.name}: {experiment.state}")
             return mean

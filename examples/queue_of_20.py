@@ -1,10 +1,10 @@
-"""Twenty experiments in one request, worked off by whoever has a slot free; a line for each as it ends.
+"""Submit twenty experiments in one request, and print a line for each as it finishes.
 
     python examples/queue_of_20.py [--epochs 10] [--name night]
 
-Every temperature with every student, DKD against DKD-Align, three seeds each. All of it is queued at once or nothing
-is, so that a mistake in one of them is told before anything trains. Stopping the script stops no training: started
-again with the same name, it goes on waiting where it was.
+The experiments compare DKD with DKD-Align for every temperature and every student, with three seeds each. Either all of
+them are queued or none, so that a mistake in one is reported before any training starts. Stopping the script does not
+stop the trainings; started again with the same name, it continues to wait for them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import time
 from typing import Any
 
-from client import Client
+from dkd_lab import Client
 
 TEMPERATURES = (1.0, 2.0, 4.0, 6.0, 8.0)
 WIDTHS = (4, 8, 12, 16)
@@ -48,21 +48,23 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     with Client() as client:
-        # The key makes a second start of this script the same request: nothing is queued twice.
-        made = client.submit_many(specs(options.name, options.epochs), idempotency_key=f"queue-{options.name}")
-        print(f"{len(made.items)} experiments, {made.runs} runs")
-        waiting = {item.id for item in made.items}
-        while waiting:
-            for item in client.experiments(tag=options.name, limit=500).items:
-                if item.id in waiting and item.state != "active":
-                    waiting.remove(item.id)
-                    print(f"{item.name}: {item.state}, {best_of(client, item.id)}", flush=True)
+        # With the same key, a second start of this script repeats the request, and nothing is queued twice.
+        created = client.experiments.create_many(
+            specs(options.name, options.epochs), idempotency_key=f"queue-{options.name}"
+        )
+        print(f"{len(created.items)} experiments, {created.runs} runs")
+        unfinished = {item.id for item in created.items}
+        while unfinished:
+            for item in client.experiments.list(tag=options.name, limit=500).items:
+                if item.id in unfinished and item.state != "active":
+                    unfinished.remove(item.id)
+                    print(f"{item.name}: {item.state}, {conclusion(client, item.id)}", flush=True)
             time.sleep(1.0)
 
 
-def best_of(client: Client, experiment: str) -> str:
-    """What the comparison allows one to say."""
-    return client.comparison(experiment).paired[0].sentence
+def conclusion(client: Client, experiment: str) -> str:
+    """Return the conclusion of the comparison in one sentence."""
+    return client.comparisons.get(experiment).paired[0].sentence
 
 
 if __name__ == "__main__":

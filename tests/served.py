@@ -19,6 +19,7 @@ from backend.tokens import ADMIN_SCOPES, WORKER_SCOPES, add_token
 from client import WorkerClient
 from core.events import Event, Log, Metrics, Record, Started
 from core.protocol.worker import ArtifactRef, Claim, EventBatch, Outcome, Registration
+from core.specs import RunSpec
 from tests.services import free_port
 
 ADMIN_TOKEN = "admin-token"
@@ -87,8 +88,9 @@ def _work(url: str, artifacts: Path, stop: threading.Event) -> None:
 
 
 def _train(client: WorkerClient, claim: Claim, artifacts: Path) -> None:
-    epochs = claim.spec.training.epochs
-    best = 80 + random.Random(claim.spec.fingerprint()).random() * 15
+    spec = RunSpec.model_validate(claim.spec)
+    epochs = spec.training.epochs
+    best = 80 + random.Random(spec.fingerprint()).random() * 15
     events: list[Event] = [
         Started(
             total_steps=10 * epochs,

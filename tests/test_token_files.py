@@ -13,7 +13,7 @@ import pytest
 from backend.db import Database, migrate
 from backend.settings import Settings
 from backend.tokens import bootstrap, identify
-from client.connection import find_token
+from client.address import find_token
 from common.token_files import TokenFileError, read_token, weakness_of
 
 GOOD = "dkd_abcdefghijklmnopqrstuvwxyz"

@@ -1,5 +1,5 @@
-"""The worker: claims runs, supervises one training process per slot, and reports what it says. Free of torch.
+"""The worker: claims runs, supervises a training process per slot and reports its events. Never imports torch.
 
-A Celery message only nudges it; what to run is the backend's to say. It starts ``python -m core train`` as a process
-and never trains by itself, so that a cancel can end a training for certain and a crash takes nothing else along.
+A Celery message only nudges the worker; the backend decides what it runs. The worker starts ``python -m core train`` as
+a process and never trains itself, so that a cancelled training ends for certain and a crash takes nothing else along.
 """

@@ -1,9 +1,8 @@
-"""``python -m worker``: start a worker and run until SIGTERM or Ctrl-C. Settings come from the environment."""
+"""``python -m worker``: start a worker and run until SIGTERM or Ctrl-C. Settings are read from the environment."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -13,48 +12,50 @@ from pydantic import ValidationError
 
 from common.service_settings import settings_problems
 from common.terminal import run_program
-from worker.app import Pruner, arguments, create_app, make_broker_folders
+from worker.app import MessagePruner, celery_arguments, create_app, make_broker_folders
 from worker.devices import DeviceError
-from worker.identity import Identity
+from worker.identity import WorkerIdentity
 from worker.service import WorkerService
 from worker.settings import WorkerSettings
 
-# Not taken from the docstring, which ``python -OO`` (PYTHONOPTIMIZE=2) removes.
+# A constant, since ``python -OO`` (PYTHONOPTIMIZE=2) removes docstrings.
 _DESCRIPTION = (
-    "Start a worker and run until SIGTERM or Ctrl-C. Settings come from the environment: DKD_API_URL, DKD_SLOTS."
+    "Start a worker and run until SIGTERM or Ctrl-C. Settings are read from the environment: DKD_API_URL, DKD_SLOTS, …"
 )
 
 
-def main(given: Sequence[str] = ()) -> int:
-    """Exit status 0 after an orderly leave, 2 where a setting is wrong, else Celery's."""
-    # It takes no arguments: one that is given is a mistake, or --help.
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run a worker.
+
+    Returns:
+        Exit status: 0 after an orderly shutdown, 2 if a setting is wrong, else Celery's.
+    """
+    # There are no arguments but --help; any other one is refused.
     parser = argparse.ArgumentParser(prog="python -m worker", description=_DESCRIPTION)
-    parser.parse_args(given)
+    parser.parse_args(arguments)
     _configure_logging()
     try:
         settings = WorkerSettings()
         for sentence in WorkerSettings.misspelt():
             sys.stderr.write(f"dkd worker: warning: {sentence}\n")
-        for plugin in settings.plugins:  # or a claim that names one of its entries could not be read
-            importlib.import_module(plugin)
         make_broker_folders(settings)
-        with Identity(settings.home, settings.worker_name) as identity:
-            service = WorkerService(settings, identity, chores=Pruner(settings.broker / "processed"))
+        with WorkerIdentity(settings.home, settings.worker_name) as identity:
+            service = WorkerService(settings, identity, chores=MessagePruner(settings.broker / "processed"))
             return _serve(settings, identity, service)
     except ValidationError as error:
         for problem in settings_problems(error):
             sys.stderr.write(f"dkd worker: {problem}\n")
-    except (DeviceError, ImportError, OSError) as error:
+    except (DeviceError, OSError) as error:
         sys.stderr.write(f"dkd worker: {error}\n")
     return 2
 
 
-def _serve(settings: WorkerSettings, identity: Identity, service: WorkerService) -> int:
+def _serve(settings: WorkerSettings, identity: WorkerIdentity, service: WorkerService) -> int:
     app = create_app(settings, service)
     try:
-        app.worker_main(arguments(service.slots, identity))
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else int(bool(leaving.code))
+        app.worker_main(celery_arguments(service.slots, identity))
+    except SystemExit as exit_request:
+        return exit_request.code if isinstance(exit_request.code, int) else int(bool(exit_request.code))
     finally:
         service.close()
     return 0
@@ -62,9 +63,9 @@ def _serve(settings: WorkerSettings, identity: Identity, service: WorkerService)
 
 def _configure_logging() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s [%(levelname)s] %(message)s")
-    for chatty in ("httpx", "httpcore", "kombu", "celery.utils.functional"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # It warns that filesystem:// names no host; that a broker is away, Celery says itself.
+    for name in ("httpx", "httpcore", "kombu", "celery.utils.functional"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns that filesystem:// has no host; Celery itself logs that a broker is unreachable.
     logging.getLogger("kombu.connection").setLevel(logging.ERROR)
     structlog.configure(
         processors=[

@@ -1,4 +1,4 @@
-"""The Celery side of the worker: a nudge comes in, ``run_next`` claims and supervises."""
+"""The worker's Celery application: a nudge starts ``run_next``, which claims and trains runs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 from celery import Celery, signals
 
 from common.celery_config import NUDGE_QUEUE, NUDGE_TASK, celery_settings
-from worker.identity import Identity
+from worker.identity import WorkerIdentity
 from worker.service import WorkerService
 from worker.settings import WorkerSettings
 
-_KEPT_SECONDS = 600.0
+_KEEP_SECONDS = 600.0
 _PRUNE_SECONDS = 60.0
 
 
 def create_app(settings: WorkerSettings, service: WorkerService) -> Celery:
-    """The Celery application of one worker, its task and its signals connected to the service."""
+    """Create the Celery application of one worker, with its task and signals connected to the service."""
     app = Celery("dkd", set_as_current=False)
     app.conf.update(celery_settings(settings.broker_url, settings.broker))
-    # Without end: the work comes over HTTP too, and a worker that gave the broker up would give its trainings up.
+    # No limit: work also arrives over HTTP, and a worker that gave up the broker would give up its trainings.
     app.conf.broker_connection_max_retries = None
     app.conf.worker_consumer = "worker.nudge_filter:Consumer"
 
@@ -33,19 +33,19 @@ def create_app(settings: WorkerSettings, service: WorkerService) -> Celery:
     def start(**_: Any) -> None:
         service.start()
 
-    def leave(**_: Any) -> None:
-        # In a thread: this is called inside a signal handler, which may have interrupted a holder of our locks.
-        threading.Thread(target=service.leave, name="leave", daemon=True).start()
+    def begin_shutdown(**_: Any) -> None:
+        # In a thread: Celery calls this in a signal handler, which may have interrupted a holder of our locks.
+        threading.Thread(target=service.begin_shutdown, name="shutdown", daemon=True).start()
 
     app.task(name=NUDGE_TASK)(run_next)
-    # worker_init comes before the broker is reached, worker_ready after it: without a broker that would be never.
+    # worker_init precedes the connection to the broker; worker_ready follows it and would never come without a broker.
     signals.worker_init.connect(start, weak=False)
-    signals.worker_shutting_down.connect(leave, weak=False)
+    signals.worker_shutting_down.connect(begin_shutdown, weak=False)
     return app
 
 
-def arguments(slots: int, identity: Identity) -> list[str]:
-    """Of ``celery worker``: as many threads as slots, and none of the talk between workers."""
+def celery_arguments(slots: int, identity: WorkerIdentity) -> list[str]:
+    """Return the arguments of ``celery worker``: one thread per slot, and no messages between workers."""
     return [
         "--quiet",
         "worker",
@@ -61,27 +61,35 @@ def arguments(slots: int, identity: Identity) -> list[str]:
 
 
 def make_broker_folders(settings: WorkerSettings) -> None:
-    """What the filesystem transport expects to find; nothing for another broker. Raises OSError."""
+    """Create the folders of the filesystem broker; nothing for other brokers.
+
+    Raises:
+        OSError: A folder cannot be created.
+    """
     if settings.broker_url.startswith("filesystem"):
         for name in ("messages", "processed", "control"):
             (settings.broker / name).mkdir(parents=True, exist_ok=True)
 
 
-class Pruner:
-    """Deletes messages that were taken long ago: the filesystem transport keeps every one of them."""
+class MessagePruner:
+    """Deletes old messages that were delivered long ago: the filesystem broker keeps all of them.
+
+    Args:
+        folder: The broker's folder of delivered messages.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._last = 0.0
+        self._pruned_at = 0.0
 
     def __call__(self) -> None:
         now = time.time()
-        if now - self._last < _PRUNE_SECONDS:
+        if now - self._pruned_at < _PRUNE_SECONDS:
             return
-        self._last = now
+        self._pruned_at = now
         with contextlib.suppress(FileNotFoundError):
             for path in self._folder.iterdir():
-                # Another worker on the same folder may be faster.
+                # Another worker on the same folder may have deleted it first.
                 with contextlib.suppress(OSError):
-                    if now - path.lstat().st_mtime > _KEPT_SECONDS:
+                    if now - path.lstat().st_mtime > _KEEP_SECONDS:
                         path.unlink()

@@ -1,4 +1,4 @@
-"""Between the folder that trainings write to and an artifact store that is no folder: what is fetched, what is put."""
+"""Transfers files between the local folder of a training and an artifact store that is not a folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import structlog
@@ -20,68 +20,79 @@ from core.protocol.worker import ArtifactRef, Claim
 log = structlog.get_logger()
 
 _UPLOAD = "upload:"
-_KEPT_SECONDS = 3 * 86_400.0
+_KEEP_SECONDS = 3 * 86_400.0
 _WEIGHTS = "weights.safetensors"
-# The store has the last checkpoint whole; the one before it is for damage on a disk.
-_NOT_SENT = frozenset({"checkpoint.before.safetensors"})
+# The previous checkpoint guards against damage on the local disk; the store has the latest one intact.
+_LOCAL_ONLY = frozenset({"checkpoint.before.safetensors"})
 
 
-class Transfer:
-    """The store, and the folder of this machine that stands for it: paths in both are the same.
+class ArtifactTransfer:
+    """Fetches what trainings read from the store, and starts the upload of what they write.
 
     Args:
-        root: what is in it is this worker's own, and may be fetched or made again.
+        store: The artifact store.
+        root: Local folder with the same relative paths as the store. The worker may delete files in it: they can be
+            fetched or created again.
     """
 
     def __init__(self, store: ObjectStore, root: Path) -> None:
         self._store = store
         self._root = root
 
-    def fetch(self, claim: Claim) -> None:
-        """Bring what the training will read: the teacher's weights, uploaded weights, the checkpoint.
+    def fetch_inputs(self, claim: Claim) -> None:
+        """Fetch what the training reads: the teacher's weights, uploaded weights and the checkpoint.
 
-        What the store does not have is left out; whoever looks for it in the folder says so. Raises StoreError where
-        the store cannot tell.
+        A file that the store does not have is skipped; the code that reads it from the folder reports that.
+
+        Raises:
+            StoreError: The store cannot be read.
         """
         self._prune(keep={claim.run_id})
-        source = claim.spec.weights.source if claim.spec.weights else ""
-        if source.startswith(_UPLOAD):
-            sha256 = source.removeprefix(_UPLOAD)
+        if claim.weights_source.startswith(_UPLOAD):
+            sha256 = claim.weights_source.removeprefix(_UPLOAD)
             local = self._root / upload_key(sha256)
-            if not _used_again(local):
+            if not _touch_if_present(local):
                 with contextlib.suppress(FileNotFoundError):
                     self._store.get(upload_key(sha256), local, None, sha256)
         for ref in (claim.teacher, claim.checkpoint):
             if ref is not None:
                 self._fetch(ref)
 
-    def begin(self, claim: Claim, folder: Path) -> Upload:
-        """Put what an attempt begins with: a store that cannot be written shows before hours of training, not after."""
-        upload = Upload(self._store, claim, folder)
+    def start_upload(self, claim: Claim, folder: Path) -> AttemptUpload:
+        """Upload the files with which an attempt begins, and return the upload for the following ones.
+
+        A store that cannot be written is thus noticed before hours of training and not after them.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        upload = AttemptUpload(self._store, claim, folder)
         upload.put_all()
         return upload
 
     def _fetch(self, ref: ArtifactRef) -> None:
-        # The backend's own words; a path that leads elsewhere is refused by ``worker.attempt_folder.inside``.
+        # The backend chose the path; ``worker.attempt_folder.resolve_inside`` refuses one outside the folder.
         local = self._root / ref.path
-        if local.resolve().is_relative_to(self._root.resolve()) and not _used_again(local):
+        if local.resolve().is_relative_to(self._root.resolve()) and not _touch_if_present(local):
             self._store.fetch(ref.path, local)
 
     def _prune(self, keep: Collection[str]) -> None:
-        """Remove what nobody has touched for days, as the weights of teachers that were fetched once."""
-        late = time.time() - _KEPT_SECONDS
+        """Delete files that were not used for days, such as the weights of teachers that were fetched once."""
+        oldest = time.time() - _KEEP_SECONDS
         for kind in ("runs", UPLOADS):
             with contextlib.suppress(OSError):
                 for path in (self._root / kind).iterdir():
-                    if path.name not in keep and _newest(path) < late:
+                    if path.name not in keep and _latest_mtime(path) < oldest:
                         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-class Upload:
-    """One attempt's files on their way to the store. Checkpoints go while it trains, in a thread of their own.
+class AttemptUpload:
+    """Uploads one attempt's files to the store; checkpoints during the training, in a thread of its own.
 
     Args:
-        folder: the attempt's, on this machine.
+        store: The artifact store.
+        claim: The run.
+        folder: The attempt's local folder.
     """
 
     def __init__(self, store: ObjectStore, claim: Claim, folder: Path) -> None:
@@ -89,129 +100,133 @@ class Upload:
         self._claim = claim
         self._folder = folder
         self._files: dict[str, Entry] = {}
-        self._sent: dict[str, tuple[int, int, int]] = {}
+        self._uploaded: dict[str, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
         self._changed = threading.Condition()
-        self._wanted: list[tuple[int, str]] = []
-        self._answers: dict[int, str] = {}
-        self._number = 0
+        self._submitted: list[tuple[int, str]] = []
+        self._errors: dict[int, str] = {}
+        self._last_ticket = 0
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def want(self, event: Checkpointed) -> int:
-        """Have a checkpoint put into the store; returns a number to ask after it by."""
+    def submit(self, event: Checkpointed) -> int:
+        """Upload a checkpoint in the background. Return a ticket for ``committed``."""
         with self._changed:
-            self._number += 1
-            self._wanted.append((self._number, event.path))
+            self._last_ticket += 1
+            self._submitted.append((self._last_ticket, event.path))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"store-{self._claim.run_id}", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
-            return self._number
+            return self._last_ticket
 
-    def settled(self, number: int, event: Checkpointed) -> Event | None:
-        """What to report of that checkpoint: that it is there, or why it is not; None while it is on its way."""
+    def committed(self, ticket: int, event: Checkpointed) -> Event | None:
+        """Return the event to report for a submitted checkpoint; None while it is on its way to the store.
+
+        Returns:
+            ``event`` itself once the store has the checkpoint, or a warning if the upload failed.
+        """
         with self._changed:
-            answer = self._answers.get(number)
-        if answer is None:
+            error = self._errors.get(ticket)
+        if error is None:
             return None
-        if not answer:
+        if not error:
             return event
-        text = f"the checkpoint at step {event.step} is on this worker alone: {answer}"
+        text = f"the checkpoint at step {event.step} exists only on this worker: {error}"
         return Log(message=text, level="warning")
 
     def put_all(self) -> None:
-        """Put every file that is new or has changed. Raises StoreError; what has arrived need not be put again."""
-        self._put([path for path in sorted(self._folder.rglob("*")) if path.name not in _NOT_SENT])
+        """Upload every new or changed file.
+
+        Raises:
+            StoreError: The store cannot be written. Files that were uploaded before the error are not repeated.
+        """
+        self._put([path for path in sorted(self._folder.rglob("*")) if path.name not in _LOCAL_ONLY])
 
     def close(self) -> None:
-        """Put no more checkpoints."""
+        """Upload no further checkpoint."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
-    def remove(self) -> None:
-        """Free the disk of what the store has. A teacher's weights stay for its students."""
-        teacher = self._claim.spec.role == "teacher" and (self._folder / _WEIGHTS).exists()
+    def remove_local_files(self) -> None:
+        """Delete local files that the store has, except a teacher's weights, which its students read."""
+        keep_weights = self._claim.role == "teacher" and (self._folder / _WEIGHTS).exists()
         for path in self._folder.iterdir():
-            if not (teacher and path.name == _WEIGHTS):
+            if not (keep_weights and path.name == _WEIGHTS):
                 with contextlib.suppress(OSError):
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         with contextlib.suppress(OSError):
-            self._folder.rmdir()  # not where weights stay
-            self._folder.parent.rmdir()  # not where other attempts are
+            self._folder.rmdir()  # fails if weights remain
+            self._folder.parent.rmdir()  # fails if other attempts remain
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._wanted or self._closed)
-                # Written over by each other: the last state of the file is what all of them ask for.
-                wanted, self._wanted = self._wanted, []
-                if self._closed and not wanted:
+                self._changed.wait_for(lambda: self._submitted or self._closed)
+                # Later checkpoints overwrite earlier ones: the present state of the file satisfies all tickets.
+                submitted, self._submitted = self._submitted, []
+                if self._closed and not submitted:
                     return
-            answer = ""
+            failure = ""
             try:
-                self._put([self._folder / name for name in {name for _, name in wanted}])
+                self._put([self._folder / name for name in {name for _, name in submitted}])
             except OSError as error:
-                answer = str(error)
-                log.warning("a checkpoint is not in the store", run=self._claim.run_id, reason=answer)
+                failure = str(error)
+                log.warning("a checkpoint was not uploaded", run=self._claim.run_id, reason=failure)
             with self._changed:
-                self._answers.update(dict.fromkeys((number for number, _ in wanted), answer))
+                self._errors.update(dict.fromkeys((ticket for ticket, _ in submitted), failure))
 
     def _put(self, paths: Collection[Path]) -> None:
         with self._lock:
-            gone: list[str] = []
+            replaced: list[str] = []
             changed = False
             top = self._folder.resolve()
             for path in paths:
                 if path.name.startswith(".") or path.suffix == ".partial" or path.is_symlink() or not path.is_file():
                     continue
                 if not path.resolve().is_relative_to(top):
-                    raise StoreError(f"{path} is not in the attempt's folder")
+                    raise StoreError(f"{path} is outside the attempt's folder")
                 name = path.relative_to(self._folder).as_posix()
-                state = _state(path)
-                if self._sent.get(name) == state:
+                version = _file_version(path)
+                if self._uploaded.get(name) == version:
                     continue
-                before = self._files.get(name)
-                with _pinned(path) as pinned:
-                    self._files[name] = entry = self._store.add(self._claim.folder, name, pinned)
-                self._sent[name] = state
+                previous = self._files.get(name)
+                with _snapshot(path) as snapshot:
+                    self._files[name] = entry = self._store.add(self._claim.folder, name, snapshot)
+                self._uploaded[name] = version
                 changed = True
-                if before is not None and before.object != entry.object:
-                    gone.append(f"{self._claim.folder}/{before.object}")
+                if previous is not None and previous.object != entry.object:
+                    replaced.append(f"{self._claim.folder}/{previous.object}")
             if changed:
                 self._store.write_manifest(self._claim.folder, self._files)
-            self._store.remove(gone)
+            self._store.remove(replaced)
 
 
-class _pinned:  # noqa: N801 (a context manager, used as one)
-    """A file as it is now under a second name, since a training replaces its checkpoint whenever it likes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._pin = path.with_name(f".sending-{uuid.uuid4().hex[:8]}")
-
-    def __enter__(self) -> Path:
-        if self._path.suffix == ".safetensors":
+@contextlib.contextmanager
+def _snapshot(path: Path) -> Iterator[Path]:
+    """Give a file's present content a second name: a training may replace its checkpoint at any time."""
+    snapshot = path.with_name(f".sending-{uuid.uuid4().hex[:8]}")
+    try:
+        if path.suffix == ".safetensors":
             try:
-                os.link(self._path, self._pin)
+                os.link(path, snapshot)
             except OSError:
-                shutil.copyfile(self._path, self._pin)
-        else:  # written to its end, and so the same file all the time: a journal, the output
-            shutil.copyfile(self._path, self._pin)
-        return self._pin
-
-    def __exit__(self, *_: object) -> None:
-        self._pin.unlink(missing_ok=True)
-
-
-def _state(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+                shutil.copyfile(path, snapshot)
+        else:  # a journal or an output, to which the training appends: a link would grow with it
+            shutil.copyfile(path, snapshot)
+        yield snapshot
+    finally:
+        snapshot.unlink(missing_ok=True)
 
 
-def _used_again(path: Path) -> bool:
-    """Whether a file is here already; it then counts as used just now."""
+def _file_version(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _touch_if_present(path: Path) -> bool:
+    """Return whether a file exists, and mark it as used just now."""
     try:
         os.utime(path)
     except OSError:
@@ -219,7 +234,7 @@ def _used_again(path: Path) -> bool:
     return True
 
 
-def _newest(path: Path) -> float:
+def _latest_mtime(path: Path) -> float:
     times = [path.stat().st_mtime]
     times += [file.stat().st_mtime for file in path.rglob("*")] if path.is_dir() else []
     return max(times)

@@ -1,7 +1,8 @@
-"""The folder of one attempt: where its files lie, and the command that starts its training."""
+"""The folder of one attempt: its files, and the arguments of the command that starts its training."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,131 +22,142 @@ _TAIL_LINES = 40
 
 
 class ClaimError(Exception):
-    """A run that cannot be trained as the backend described it. The text is the reason a person reads."""
+    """A run that cannot be trained as the backend described it. The message is the run's reason, for a person."""
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """Files of one attempt, all of them inside ``folder``.
+class AttemptFolder:
+    """Files of one attempt.
 
     Attributes:
-        arguments: of the training command.
+        path: The folder that contains all of them.
+        arguments: Arguments of the training command.
     """
 
-    folder: Path
+    path: Path
     arguments: tuple[str, ...]
 
     @property
     def journal(self) -> Path:
-        return self.folder / JOURNAL_NAME
+        """The training's journal of events."""
+        return self.path / JOURNAL_NAME
 
     @property
     def stdout(self) -> Path:
-        return self.folder / "stdout.txt"
+        """The training's standard output."""
+        return self.path / "stdout.txt"
 
     @property
     def stderr(self) -> Path:
-        return self.folder / "stderr.txt"
+        """The training's standard error."""
+        return self.path / "stderr.txt"
 
     def last_lines(self) -> list[str]:
-        """The end of what the training wrote to stderr, or to stdout where it wrote nothing there."""
+        """Return the last lines of the training's stderr, or of its stdout if stderr is empty."""
         return _tail(self.stderr) or _tail(self.stdout)
 
     def weights(self, finished: Finished, folder: str) -> ArtifactRef:
-        """Where the trained weights are in the artifact store.
+        """Return the reference to the trained weights in the artifact store.
 
         Args:
-            finished: what the training said.
-            folder: of this attempt, relative to the store's root.
+            finished: The training's final event.
+            folder: This attempt's folder relative to the store's root.
 
         Raises:
-            ClaimError: the file is not there, or not what the training says it is.
+            ClaimError: The file is missing or does not have the reported hash.
         """
-        path = inside(self.folder, finished.weights)
-        _check(path, finished.sha256, "the weights")
-        relative = path.relative_to(self.folder.resolve()).as_posix()
+        path = resolve_inside(self.path, finished.weights)
+        _check_hash(path, finished.sha256, "the weights")
+        relative = path.relative_to(self.path.resolve()).as_posix()
         return ArtifactRef(path=f"{folder}/{relative}", sha256=finished.sha256)
 
 
-def prepare(root: Path, claim: Claim) -> Attempt:
-    """Make the attempt's folder with what the training reads.
+def prepare_attempt(root: Path, claim: Claim) -> AttemptFolder:
+    """Create the attempt's folder with the files that the training reads.
 
     Args:
-        root: of the artifact store.
+        root: Root of the artifact store.
+        claim: The run.
 
     Raises:
-        ClaimError: the teacher's weights are missing or changed, or a path leads out of the store.
-        OSError: the disk refuses.
+        ClaimError: The teacher's weights are missing or changed, or a path is outside the store.
+        OSError: The folder cannot be written.
     """
-    folder = inside(root, claim.folder)
-    arguments = ["--out", str(folder), *_teacher_check(root, claim)]
+    path = resolve_inside(root, claim.folder)
+    arguments = ["--out", str(path), *_teacher_weights(root, claim)]
     checkpoint = _checkpoint(root, claim.checkpoint)
-    if folder.exists() and any(folder.iterdir()):
-        # From a life of the backend that its database has forgotten: events of another training would be continued.
-        folder.rename(folder.with_name(f"{folder.name}.old-{uuid.uuid4().hex[:8]}"))
-    folder.mkdir(parents=True, exist_ok=True)
-    run = folder / "run.json"
-    run.write_text(claim.spec.model_dump_json(indent=1), encoding="utf-8")
+    if path.exists() and any(path.iterdir()):
+        # Left from before the backend's database was recreated: the training would continue another training's events.
+        path.rename(path.with_name(f"{path.name}.old-{uuid.uuid4().hex[:8]}"))
+    path.mkdir(parents=True, exist_ok=True)
+    run = path / "run.json"
+    run.write_text(json.dumps(claim.spec, indent=1, ensure_ascii=False), encoding="utf-8")
     arguments += ["--run", str(run)]
     if claim.teacher_spec is not None and claim.teacher is not None:
-        teacher = folder / "teacher.json"
-        teacher.write_text(claim.teacher_spec.model_dump_json(indent=1), encoding="utf-8")
+        teacher = path / "teacher.json"
+        teacher.write_text(json.dumps(claim.teacher_spec, indent=1, ensure_ascii=False), encoding="utf-8")
         arguments += ["--teacher", str(teacher)]
     if checkpoint is not None:
         arguments += ["--resume", str(checkpoint)]
     if claim.gpus > 1:
         arguments += ["--ranks", str(claim.gpus)]
-    return Attempt(folder, tuple(arguments))
+    return AttemptFolder(path, tuple(arguments))
 
 
-def inside(root: Path, relative: str) -> Path:
-    """A path below ``root``, links followed; ClaimError where it leads out of it or names ``root`` itself."""
+def resolve_inside(root: Path, relative: str) -> Path:
+    """Return the path below ``root`` with links resolved.
+
+    Raises:
+        ClaimError: The path is outside ``root`` or is ``root`` itself.
+    """
     top = root.resolve()
     try:
         path = (top / relative).resolve()
     except (OSError, ValueError) as error:
         raise ClaimError(f"the path {relative!r} cannot be used: {error}") from None
     if path == top or not path.is_relative_to(top):
-        raise ClaimError(f"the path {relative!r} leads out of the artifact store")
+        raise ClaimError(f"the path {relative!r} is outside the artifact store")
     return path
 
 
-def _teacher_check(root: Path, claim: Claim) -> Sequence[str]:
+def _teacher_weights(root: Path, claim: Claim) -> Sequence[str]:
+    """Return the arguments that name the teacher's weights, after checking them."""
     if claim.teacher is None or claim.teacher_spec is None:
-        if claim.spec.teacher is not None:
+        if claim.needs_teacher:
             raise ClaimError("the run needs a teacher, and the backend named none")
         return ()
-    path = inside(root, claim.teacher.path)
-    _check(path, claim.teacher.sha256, "the teacher's weights")
+    path = resolve_inside(root, claim.teacher.path)
+    _check_hash(path, claim.teacher.sha256, "the teacher's weights")
     return ("--teacher-weights", str(path))
 
 
 def _checkpoint(root: Path, ref: ArtifactRef | None) -> Path | None:
-    """The checkpoint to go on from; None where there is none, or none that can be used: then from the beginning.
+    """Return the checkpoint to resume from; None if there is none or it is unusable.
 
-    A training is a function of its spec, so that beginning anew costs time and nothing else.
+    A training is a function of its spec, so that starting from the beginning costs only time.
     """
     if ref is None:
         return None
-    path = inside(root, ref.path)
+    path = resolve_inside(root, ref.path)
     try:
-        _check(path, ref.sha256, "the checkpoint")
+        _check_hash(path, ref.sha256, "the checkpoint")
     except ClaimError as error:
         log.warning("training from the beginning", reason=str(error))
         return None
     return path
 
 
-def _check(path: Path, sha256: str, what: str) -> None:
+def _check_hash(path: Path, sha256: str, description: str) -> None:
     try:
-        found = sha256_of(path)
+        actual = sha256_of(path)
     except FileNotFoundError:
-        raise ClaimError(f"{what} are not there: {path}") from None
+        raise ClaimError(f"{description}: file not found: {path}") from None
     except OSError as error:
-        raise ClaimError(f"{what} cannot be read: {path}: {error.strerror}") from None
-    if sha256 and found != sha256:
+        raise ClaimError(f"{description}: file cannot be read: {path}: {error.strerror}") from None
+    if sha256 and actual != sha256:
         raise ClaimError(
-            f"{what} have changed since they were reported: {path} has sha256 {found[:12]}…, expected {sha256[:12]}…"
+            f"{description}: file has changed since it was reported: {path} has sha256 {actual[:12]}…, "
+            f"expected {sha256[:12]}…"
         )
 
 

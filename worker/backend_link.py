@@ -1,4 +1,4 @@
-"""What the worker needs of the backend, and a link to it that finds address and token anew when they change."""
+"""The worker's interface to the backend, and a connection that reads address and token again after a failure."""
 
 from __future__ import annotations
 
@@ -20,37 +20,47 @@ from core.protocol.worker import (
 Reply = TypeVar("Reply")
 
 FENCED = 409
-UNKNOWN = 404
-_TO_BE_REPEATED = frozenset({401, 403, 408, 425, 429})
+"""Status of a report from an attempt that is no longer the run's current one."""
+NOT_FOUND = 404
+"""Status if the backend has no such worker or run."""
+_RETRYABLE = frozenset({401, 403, 408, 425, 429})
 
 
 class WorkerApi(Protocol):
-    """The worker's side of the protocol; ``client.WorkerClient`` speaks it over HTTP.
+    """The worker's side of the protocol; ``client.WorkerClient`` implements it over HTTP.
 
-    Every method raises ApiError where the backend refuses and BackendUnreachable where nothing usable answers.
+    Every method raises ApiError if the backend refuses the request, and BackendUnreachable without a usable reply.
     """
 
-    def register(self, registration: Registration) -> Registered: ...
+    def register(self, registration: Registration) -> Registered:
+        """Register the worker; its runs of an earlier life return to the queue."""
 
-    def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply: ...
+    def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
+        """Renew the leases of the runs in ``heartbeat``, and return an order for each."""
 
-    def claim(self, worker_id: str, request: ClaimRequest) -> Claim | None: ...
+    def claim(self, worker_id: str, request: ClaimRequest) -> Claim | None:
+        """Claim the best eligible run; None if there is none. A request with the same key returns the same run."""
 
-    def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int: ...
+    def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int:
+        """Report events of a training; return the last sequence number that the backend has stored."""
 
-    def finish(self, worker_id: str, run_id: str, outcome: Outcome) -> None: ...
-
-
-def is_passing(error: ApiError) -> bool:
-    """Whether the same request may be accepted later: the backend is in trouble, or does not know the token yet."""
-    return error.status >= 500 or error.status in _TO_BE_REPEATED
+    def finish(self, worker_id: str, run_id: str, outcome: Outcome) -> None:
+        """Report the end of an attempt."""
 
 
-class Link:
-    """A ``WorkerApi`` that is connected when it is first used, and again after it has failed.
+def is_transient(error: ApiError) -> bool:
+    """Return whether the same request may succeed later: a server error, or a token that is not valid yet."""
+    return error.status >= 500 or error.status in _RETRYABLE
 
-    The backend writes the token, and ``dkd up`` the address, on their first start, which may come after the worker's;
-    either may change while the worker lives on.
+
+class BackendLink:
+    """A ``WorkerApi`` that connects on first use and reconnects after a failure.
+
+    The backend writes the token, and ``dkd up`` the address, on their first start, which may come after the worker's.
+    Both may change during the worker's life.
+
+    Args:
+        connect: Creates a connection with the current address and token.
     """
 
     def __init__(self, connect: Callable[[], WorkerApi]) -> None:
@@ -73,7 +83,7 @@ class Link:
         self._call(lambda api: api.finish(worker_id, run_id, outcome))
 
     def _call(self, request: Callable[[WorkerApi], Reply]) -> Reply:
-        # A local name: another thread may let go of the connection meanwhile.
+        # A local variable: another thread may reset the attribute meanwhile.
         api = self._api
         if api is None:
             try:

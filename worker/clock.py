@@ -1,4 +1,4 @@
-"""The clock that leases are counted by."""
+"""The clock that measures leases."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 def now() -> float:
-    """Seconds that have passed, those in which the machine slept included: a lease runs out meanwhile."""
+    """Return monotonic seconds that include the time the machine was suspended: leases run out meanwhile."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()

@@ -1,4 +1,4 @@
-"""What a training gets of this machine: its device, its threads, its environment. Asks nothing of torch."""
+"""The machine's devices, and a training's environment: GPUs, threads, cache. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SECRETS = (
     "DKD_API_TOKEN",
     "DKD_API_TOKEN_FILE",
     "DKD_DATABASE_URL",
-    "DKD_BROKER_URL",  # has a password
+    "DKD_BROKER_URL",  # may contain a password
     "DKD_SECRETS",
 )
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class DeviceError(ValueError):
-    """The settings ask for a device that this machine does not have."""
+    """The settings require a device that this machine does not have."""
 
 
 @dataclass(frozen=True)
@@ -33,29 +33,35 @@ class Devices:
     """The devices of one worker.
 
     Attributes:
-        gpus: as CUDA_VISIBLE_DEVICES names them; empty on a CPU worker.
+        gpus: The GPUs as CUDA_VISIBLE_DEVICES names them; empty on a CPU worker.
     """
 
     gpus: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Literal["cpu", "gpu"]:
+        """Kind of worker that these devices make."""
         return "gpu" if self.gpus else "cpu"
 
     def environment(self, gpus: Sequence[int]) -> dict[str, str]:
-        """What binds a training to these of the GPUs, counted from 0, or keeps it from any."""
+        """Return the variables that bind a training to these GPUs, counted from 0, or to none."""
         return {_VISIBLE: ",".join(self.gpus[gpu] for gpu in gpus), GPUS_GIVEN: str(len(gpus))}
 
 
 def find_devices(wanted: Literal["auto", "cpu", "gpu"], environment: Mapping[str, str] = os.environ) -> Devices:
-    """The GPUs that CUDA_VISIBLE_DEVICES names, or else those that nvidia-smi lists; none for ``cpu``.
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names or, if it is not set, those that nvidia-smi lists.
 
-    Raises DeviceError where ``gpu`` is wanted and there is none.
+    Args:
+        wanted: ``cpu`` uses no GPU; ``gpu`` requires one.
+        environment: Environment of this process.
+
+    Raises:
+        DeviceError: ``wanted`` is ``gpu`` and there is none.
     """
     gpus = () if wanted == "cpu" else _gpus(environment.get(_VISIBLE))
     if wanted == "gpu" and not gpus:
         raise DeviceError(
-            "DKD_DEVICE is gpu, but no GPU is found: nvidia-smi lists none, or CUDA_VISIBLE_DEVICES is empty"
+            "DKD_DEVICE is gpu, but there is no GPU: nvidia-smi lists none, or CUDA_VISIBLE_DEVICES is empty"
         )
     return Devices(gpus)
 
@@ -70,27 +76,31 @@ def training_environment(
     cache: Path,
     environment: Mapping[str, str] = os.environ,
 ) -> dict[str, str]:
-    """The whole environment of a training: this worker's without its secrets, with its devices and threads.
+    """Return the complete environment of a training: this worker's without secrets, with devices and threads.
 
     Args:
-        threads: of the CPU that a training uses, as a person has set it; None: as it decides by its work.
-        share: then, how many it may use at most.
-        cache: for what trainings can make again, where the environment names no ``DKD_CACHE_DIR``.
+        devices: The worker's devices.
+        gpus: GPUs of the training, counted from 0.
+        threads: CPU threads that a person has set; None if the training chooses the number by its workload.
+        share: Maximum number of CPU threads if ``threads`` is None.
+        worker_id: Id of the worker, by which it finds its processes.
+        cache: Folder for files that trainings can create again, if the environment sets no ``DKD_CACHE_DIR``.
+        environment: Environment of this process.
     """
-    own = {name: value for name, value in environment.items() if name not in _SECRETS}
+    inherited = {name: value for name, value in environment.items() if name not in _SECRETS}
     number = str(threads or share)
     return {
         "DKD_CACHE_DIR": str(cache),
-        # Numbers of GPUs then mean the same to CUDA as to nvidia-smi and to the driver's own library.
+        # CUDA then numbers the GPUs as nvidia-smi and the driver's library do.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        **own,
+        **inherited,
         **devices.environment(gpus),
         WORKER_MARK: worker_id,
         **{THREADS if threads else MOST_THREADS: number},
         "OMP_NUM_THREADS": number,
         "MKL_NUM_THREADS": number,
         "PYTHONUNBUFFERED": "1",
-        # A crash in native code then leaves its Python stack in stderr, and so on the run.
+        # A crash in native code then writes its Python stack to stderr, from where it reaches the run's log.
         "PYTHONFAULTHANDLER": "1",
     }
 

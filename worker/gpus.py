@@ -1,4 +1,4 @@
-"""What the driver tells of the GPUs (NVML), and whose processes compute on them. Optional: without it nothing waits."""
+"""GPU readings from the driver (NVML), and detection of other people's processes. NVML is optional."""
 
 from __future__ import annotations
 
@@ -16,114 +16,125 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One GPU as the driver describes it; None for what it does not tell.
+class GpuReading:
+    """One GPU as the driver describes it. A value that the driver does not report is None.
 
     Attributes:
-        use: share of the last second or so in which it computed, %.
-        memory_used: bytes.
-        memory_total: bytes.
-        processes: ids of those that compute on it.
+        name: Name of the model.
+        use: Share of about the last second in which the GPU computed, %.
+        memory_used: Bytes.
+        memory_total: Bytes.
+        pids: Ids of the processes that compute on it.
     """
 
     name: str = ""
     use: float | None = None
     memory_used: int | None = None
     memory_total: int | None = None
-    processes: frozenset[int] | None = None
+    pids: frozenset[int] | None = None
 
 
-class Monitor(Protocol):
-    def read(self) -> list[Reading]:
-        """One reading for each GPU of the worker, in its order. Never raises."""
+class GpuMonitor(Protocol):
+    """Reads the worker's GPUs."""
+
+    def read(self) -> list[GpuReading]:
+        """Return one reading per GPU of the worker, in its order. Never raises."""
 
 
-class Nvml:
-    """NVIDIA's management library.
+class NvmlMonitor:
+    """Reads GPUs through NVIDIA's management library.
 
     Args:
-        library: the module ``pynvml``, initialised.
-        gpus: as CUDA_VISIBLE_DEVICES names them.
+        library: The initialised module ``pynvml``.
+        gpus: The GPUs as CUDA_VISIBLE_DEVICES names them.
     """
 
     def __init__(self, library: Any, gpus: Sequence[str]) -> None:
         self._library = library
         self._handles = [self._handle(name) for name in gpus]
 
-    def read(self) -> list[Reading]:
-        return [Reading() if handle is None else self._read(handle) for handle in self._handles]
+    def read(self) -> list[GpuReading]:
+        """Return one reading per GPU; an empty one for a GPU that the driver does not have."""
+        return [GpuReading() if handle is None else self._read(handle) for handle in self._handles]
 
     def _handle(self, name: str) -> Any:
         by_index = name.isdecimal()
-        look = self._library.nvmlDeviceGetHandleByIndex if by_index else self._library.nvmlDeviceGetHandleByUUID
+        look_up = self._library.nvmlDeviceGetHandleByIndex if by_index else self._library.nvmlDeviceGetHandleByUUID
         try:
-            return look(int(name) if by_index else name)
+            return look_up(int(name) if by_index else name)
         except self._library.NVMLError as error:
-            log.warning("the driver does not know a GPU", gpu=name, reason=str(error))
+            log.warning("the driver has no such GPU", gpu=name, reason=str(error))
             return None
 
-    def _read(self, handle: Any) -> Reading:
-        memory = self._ask(self._library.nvmlDeviceGetMemoryInfo, handle)
-        use = self._ask(self._library.nvmlDeviceGetUtilizationRates, handle)
-        processes = self._ask(self._library.nvmlDeviceGetComputeRunningProcesses, handle)
-        name = self._ask(self._library.nvmlDeviceGetName, handle) or ""
-        return Reading(
+    def _read(self, handle: Any) -> GpuReading:
+        memory = self._query(self._library.nvmlDeviceGetMemoryInfo, handle)
+        use = self._query(self._library.nvmlDeviceGetUtilizationRates, handle)
+        processes = self._query(self._library.nvmlDeviceGetComputeRunningProcesses, handle)
+        name = self._query(self._library.nvmlDeviceGetName, handle) or ""
+        return GpuReading(
             name=name.decode() if isinstance(name, bytes) else name,
             use=None if use is None else float(use.gpu),
             memory_used=None if memory is None else int(memory.used),
             memory_total=None if memory is None else int(memory.total),
-            processes=None if processes is None else frozenset(int(process.pid) for process in processes),
+            pids=None if processes is None else frozenset(int(process.pid) for process in processes),
         )
 
-    def _ask(self, question: Callable[[Any], Any], handle: Any) -> Any:
+    def _query(self, function: Callable[[Any], Any], handle: Any) -> Any:
         try:
-            return question(handle)
-        except self._library.NVMLError:  # not supported on this GPU, or it has been lost
+            return function(handle)
+        except self._library.NVMLError:  # not supported on this GPU, or the GPU has been lost
             return None
 
 
-def find_monitor(gpus: Sequence[str]) -> Monitor | None:
-    """The driver's, where there are GPUs, the library, and a driver that answers."""
+def find_gpu_monitor(gpus: Sequence[str]) -> GpuMonitor | None:
+    """Return a monitor of the GPUs; None without GPUs, without the library or if the driver does not respond."""
     if not gpus:
         return None
     try:
         import pynvml
     except ImportError:
-        log.warning("nvidia-ml-py is not installed: other people's processes on the GPUs are not seen")
+        log.warning("nvidia-ml-py is not installed: other people's processes on the GPUs are not detected")
         return None
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        log.warning("the GPUs' driver does not answer: other people's processes are not seen", reason=str(error))
+        log.warning("the GPU driver does not respond: other people's processes are not detected", reason=str(error))
         return None
-    return Nvml(pynvml, gpus)
+    return NvmlMonitor(pynvml, gpus)
 
 
-class Guard:
-    """Tells this worker's processes on the GPUs from other people's.
+class GpuGuard:
+    """Distinguishes this worker's processes on the GPUs from other people's.
 
-    A driver may name processes by numbers of another namespace, as in a container. Where a run of ours is on a GPU and
-    none of the numbers is one of ours, nobody can say whose they are, and nothing is made of them.
+    A driver may report process ids of another namespace, as in a container. If a run of this worker is on a GPU and
+    none of the reported processes belongs to the worker, the owners are unknown and no process counts as foreign.
 
     Args:
-        worker_id: by which the processes of this worker are marked.
+        monitor: Reads the GPUs.
+        worker_id: Id with which the worker's processes are marked.
     """
 
-    def __init__(self, monitor: Monitor, worker_id: str) -> None:
+    def __init__(self, monitor: GpuMonitor, worker_id: str) -> None:
         self._monitor = monitor
         self._worker_id = worker_id
 
-    def busy(self, occupied: Collection[int]) -> frozenset[int]:
-        """GPUs that somebody else computes on, counted from 0.
+    def in_foreign_use(self, occupied: Collection[int]) -> frozenset[int]:
+        """Return the GPUs, counted from 0, on which somebody else computes.
 
         Args:
-            occupied: those that a run of ours is on.
+            occupied: GPUs on which a run of this worker is.
         """
         readings = enumerate(self._monitor.read())
-        return frozenset(gpu for gpu, reading in readings if self._foreign(reading, gpu in occupied, leftovers=True))
+        return frozenset(
+            gpu for gpu, reading in readings if self._foreign_count(reading, gpu in occupied, leftovers=True)
+        )
 
-    def report(self, occupied: Collection[int]) -> list[GpuUse]:
-        """Each GPU for the backend."""
+    def usage(self, occupied: Collection[int]) -> list[GpuUse]:
+        """Return the usage of each GPU as the heartbeat reports it.
+
+        Args:
+            occupied: GPUs on which a run of this worker is.
+        """
         return [
             GpuUse(
                 index=gpu,
@@ -131,44 +142,45 @@ class Guard:
                 use=reading.use,
                 memory_used=reading.memory_used,
                 memory_total=reading.memory_total,
-                foreign=self._foreign(reading, gpu in occupied),
+                foreign=self._foreign_count(reading, gpu in occupied),
             )
             for gpu, reading in enumerate(self._monitor.read())
         ]
 
     def processes(self, gpus: Collection[int]) -> frozenset[int]:
-        """Ids of what computes on these GPUs, anybody's."""
+        """Return the ids of all processes that compute on these GPUs."""
         readings = self._monitor.read()
-        return frozenset().union(*(readings[gpu].processes or () for gpu in gpus))
+        return frozenset().union(*(readings[gpu].pids or () for gpu in gpus))
 
-    def left_behind(
-        self, gpus: Collection[int], before: Collection[int], known: Collection[int], *, alone: bool
+    def unfreed_processes(
+        self, gpus: Collection[int], pids_before: Collection[int], training_pids: Collection[int], *, exclusive: bool
     ) -> set[int]:
-        """What still has memory of these GPUs after a training of ours on them has ended.
+        """Return the processes of an ended training that still have memory of these GPUs.
 
         Args:
-            before: the processes there when it began.
-            known: processes that it had.
-            alone: no other run of ours may be on these GPUs.
+            gpus: GPUs of the training.
+            pids_before: Processes on them when the training began.
+            training_pids: Processes of the training.
+            exclusive: Whether no other run of this worker can be on these GPUs.
         """
-        # The driver lists a process until its memory is free, also when it has gone. One that lives is somebody's; a
-        # number that is nobody's here is the training's in another namespace.
+        # The driver lists a process until its memory is free, even after the process has ended. A living process
+        # belongs to somebody; an id without a process here is the training's in another namespace.
         return {
-            process
-            for process in self.processes(gpus).difference(before)
-            if process in known or (alone and not psutil.pid_exists(process))
+            pid
+            for pid in self.processes(gpus).difference(pids_before)
+            if pid in training_pids or (exclusive and not psutil.pid_exists(pid))
         }
 
-    def _foreign(self, reading: Reading, occupied: bool, *, leftovers: bool = False) -> int:
-        """How many processes are somebody else's; with ``leftovers`` also ours, where no run of ours is any more."""
-        processes = reading.processes or frozenset()
+    def _foreign_count(self, reading: GpuReading, occupied: bool, *, leftovers: bool = False) -> int:
+        """Count foreign processes; with ``leftovers`` also this worker's on a GPU on which none of its runs is left."""
+        pids = reading.pids or frozenset()
         if not occupied and leftovers:
-            return len(processes)
-        ours = sum(map(self._is_ours, processes))
-        return len(processes) - ours if ours or not occupied else 0
+            return len(pids)
+        own_count = sum(map(self._is_own, pids))
+        return len(pids) - own_count if own_count or not occupied else 0
 
-    def _is_ours(self, process: int) -> bool:
+    def _is_own(self, pid: int) -> bool:
         try:
-            return psutil.Process(process).environ().get(WORKER_MARK) == self._worker_id
+            return psutil.Process(pid).environ().get(WORKER_MARK) == self._worker_id
         except (psutil.Error, OSError):
             return False

@@ -1,4 +1,4 @@
-"""How the machine is: what every heartbeat carries besides the runs."""
+"""The machine's health: GPU usage, disk space and problems, sent with every heartbeat."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ _SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Condition:
-    """How the GPUs are, and what keeps the worker from working well, in sentences.
+class Health:
+    """Result of one health check.
 
     Attributes:
-        disk_full: that of the artifact store, so that a run begun now would come to nothing.
+        gpus: Usage of each GPU.
+        problems: Sentences for a person about what impairs the worker.
+        disk_full: Whether the artifact store's disk is full, so that a run started now would fail.
     """
 
     gpus: list[GpuUse] = field(default_factory=list)
@@ -31,50 +33,58 @@ class Condition:
     disk_full: bool = False
 
 
-def disk_problem(folder: Path) -> str:
-    """A sentence where the disk of a folder is full, or nearly; else empty."""
+def disk_space_problem(folder: Path) -> str:
+    """Return a sentence if the disk of ``folder`` is full or nearly full, else an empty string."""
     while not folder.exists():
         folder = folder.parent
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return f"takes no runs: the disk of {folder} cannot be used: {error.strerror}"
-    return f"takes no runs: the disk of {folder} is full, {free / 2**20:.0f} MiB are left" if free < _LOW_BYTES else ""
+        return f"does not claim runs: the disk of {folder} cannot be used: {error.strerror}"
+    if free >= _LOW_BYTES:
+        return ""
+    return f"does not claim runs: the disk of {folder} is full, {free / 2**20:.0f} MiB are left"
 
 
-class Observer:
-    """Looks in a thread of its own: a disk or a driver that does not answer must not hold a heartbeat up."""
+class HealthMonitor:
+    """Runs a health check periodically in its own thread: a disk or driver that hangs must not delay a heartbeat.
 
-    def __init__(self, look: Callable[[], Condition], seconds: float = _SECONDS) -> None:
-        self._look = look
+    Args:
+        check: The health check.
+        seconds: Interval between checks.
+    """
+
+    def __init__(self, check: Callable[[], Health], seconds: float = _SECONDS) -> None:
+        self._check = check
         self._seconds = seconds
         self._stopped = threading.Event()
-        self._latest = Condition()
-        self._thread = threading.Thread(target=self._run, name="condition", daemon=True)
+        self._latest = Health()
+        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
     @property
-    def latest(self) -> Condition:
+    def latest(self) -> Health:
+        """Result of the latest completed check."""
         return self._latest
 
     def start(self) -> None:
+        """Start the checks."""
         self._thread.start()
 
     def stop(self) -> None:
+        """Start no further check."""
         self._stopped.set()
 
     def _run(self) -> None:
-        before: list[str] = []
+        logged: list[str] = []
         while not self._stopped.is_set():
             try:
-                self._latest = self._look()
+                self._latest = self._check()
             except Exception:
-                # What a driver or a disk does is not ours to foresee, and the heartbeat must go on saying something.
-                log.exception("the machine's condition could not be read")
-                self._latest = Condition(
-                    problems=["the machine's condition could not be read; the worker's log says why"]
-                )
+                # Drivers and disks can fail in any way, and the heartbeat must continue to report something.
+                log.exception("health check failed")
+                self._latest = Health(problems=["the health check failed; see the worker's log"])
             for problem in self._latest.problems:
-                if problem not in before:
+                if problem not in logged:
                     log.warning("problem", reason=problem)
-            before = self._latest.problems
+            logged = self._latest.problems
             self._stopped.wait(self._seconds)

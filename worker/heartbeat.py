@@ -1,4 +1,4 @@
-"""The one thread that tells the backend what this worker holds, and hears what is to be done."""
+"""The heartbeat thread: registers the worker, renews the leases of its runs and applies the backend's orders."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import structlog
 from client import ApiError, BackendUnreachable
 from core.protocol.worker import Heartbeat, Registered, Registration
 from worker import clock
-from worker.backend_link import UNKNOWN, WorkerApi
-from worker.health import Condition
+from worker.backend_link import NOT_FOUND, WorkerApi
+from worker.health import Health
 from worker.supervisor import Supervisor
 
 log = structlog.get_logger()
@@ -21,16 +21,20 @@ _RETRY_SECONDS = 1.0
 
 
 class HeartbeatThread:
-    """Registers, as often as needed, and then sends a heartbeat every ``heartbeat_seconds``.
+    """Registers the worker whenever necessary and sends a heartbeat every ``heartbeat_seconds``.
 
-    A lease is counted from the *sending* of the heartbeat that renewed it: the backend cannot have counted from
-    earlier. What a lease's end means for a training is its supervisor's to enforce (``worker.training_monitor``), which
-    an unanswered request here does not hold up.
+    A lease is measured from the *sending* of the heartbeat that renewed it: the backend cannot have started it earlier.
+    The supervisor stops a training whose lease ends (``worker.training_monitor``); a request without a reply does not
+    delay that.
 
     Args:
-        chores: called on every beat, for what is to be tidied from time to time.
-        condition: how the machine is; must answer at once.
-        file: touched on every beat, answered or not: it says that the worker lives, not that the backend does.
+        api: The backend.
+        registration: The worker's registration.
+        supervisor: Source of the runs to report; receives the orders.
+        chores: Called with every heartbeat, for periodic cleaning.
+        health: Returns the machine's health without waiting.
+        heartbeat_file: Touched with every heartbeat, whether or not the backend replies: it shows that the worker is
+            alive, not that the backend is.
     """
 
     def __init__(
@@ -40,25 +44,26 @@ class HeartbeatThread:
         supervisor: Supervisor,
         *,
         chores: Callable[[], None] = lambda: None,
-        condition: Callable[[], Condition] = Condition,
-        file: Path | None = None,
+        health: Callable[[], Health] = Health,
+        heartbeat_file: Path | None = None,
     ) -> None:
         self._api = api
         self._registration = registration
         self._supervisor = supervisor
         self._chores = chores
-        self._condition = condition
-        self._file = file
-        self._terms: Registered | None = None
-        self._said = ""
+        self._health = health
+        self._heartbeat_file = heartbeat_file
+        self._registered: Registered | None = None
+        self._last_warning = ""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
+        """Start to send heartbeats."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Send nothing more; returns when the thread has ended or is left behind in a request."""
+        """Send no further heartbeat; wait at most a second for a request in progress."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(1.0)
@@ -71,50 +76,50 @@ class HeartbeatThread:
             self._stopped.wait(seconds)
 
     def _beat(self) -> float:
-        """One exchange. Returns the seconds until the next."""
+        """Exchange one heartbeat with the backend. Return the seconds until the next one."""
         try:
-            terms = self._terms or self._register()
-            self._exchange(terms)
+            registered = self._registered or self._register()
+            self._exchange(registered)
         except BackendUnreachable as error:
-            self._say(str(error))
+            self._warn(str(error))
         except ApiError as error:
-            self._say(str(error))
-            if error.status == UNKNOWN:  # its database was made anew
-                self._supervisor.set_known(False)
-                self._terms = None
+            self._warn(str(error))
+            if error.status == NOT_FOUND:  # the backend's database was recreated
+                self._supervisor.set_registered(False)
+                self._registered = None
         else:
-            self._said = ""
-            return terms.heartbeat_seconds
-        return min(_RETRY_SECONDS, self._terms.heartbeat_seconds) if self._terms else _RETRY_SECONDS
+            self._last_warning = ""
+            return registered.heartbeat_seconds
+        return min(_RETRY_SECONDS, self._registered.heartbeat_seconds) if self._registered else _RETRY_SECONDS
 
     def _register(self) -> Registered:
-        self._terms = self._api.register(self._registration)
-        self._supervisor.set_known(True)
+        self._registered = self._api.register(self._registration)
+        self._supervisor.set_registered(True)
         log.info("registered", worker=self._registration.name, id=self._registration.worker_id)
-        return self._terms
+        return self._registered
 
-    def _exchange(self, terms: Registered) -> None:
-        sent = clock.now()
-        condition = self._condition()
-        beat = Heartbeat(
-            holding=self._supervisor.holding(),
-            gpus=condition.gpus,
-            problems=[*self._supervisor.problems(), *condition.problems],
+    def _exchange(self, registered: Registered) -> None:
+        sent_at = clock.now()
+        health = self._health()
+        heartbeat = Heartbeat(
+            holding=self._supervisor.holdings(),
+            gpus=health.gpus,
+            problems=[*self._supervisor.problems(), *health.problems],
         )
-        reply = self._api.heartbeat(self._registration.worker_id, beat)
-        self._supervisor.obey(reply.orders, sent + terms.lease_seconds)
-        self._supervisor.start(reply.eligible)
+        reply = self._api.heartbeat(self._registration.worker_id, heartbeat)
+        self._supervisor.apply_orders(reply.orders, sent_at + registered.lease_seconds)
+        self._supervisor.start_claiming(reply.eligible)
 
     def _touch(self) -> None:
-        if self._file is not None:
+        if self._heartbeat_file is not None:
             try:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                self._file.touch()
+                self._heartbeat_file.parent.mkdir(parents=True, exist_ok=True)
+                self._heartbeat_file.touch()
             except OSError as error:
-                self._say(f"the heartbeat file cannot be written: {error}")
+                self._warn(f"the heartbeat file cannot be written: {error}")
 
-    def _say(self, text: str) -> None:
-        """Log it once, not on every beat of an outage."""
-        if text != self._said:
+    def _warn(self, text: str) -> None:
+        """Log a warning once, not with every heartbeat of an outage."""
+        if text != self._last_warning:
             log.warning("heartbeat", reason=text)
-            self._said = text
+            self._last_warning = text

@@ -1,4 +1,4 @@
-"""Who a worker is: an id that stays over restarts, so that it can hand back what it held when it died."""
+"""The worker's id. It survives restarts, so that a worker can return the runs that it held when it died."""
 
 from __future__ import annotations
 
@@ -12,29 +12,36 @@ from types import TracebackType
 from typing import Self
 
 
-class Identity:
-    """An id that no other living worker has, kept in ``home/workers``. A context manager; leaving it frees the id.
+class WorkerIdentity:
+    """An id that no other living worker has, stored in ``home/workers``. A context manager that frees it at exit.
 
-    Two workers of one name on one home get the ids of places 1 and 2; which of them comes first takes place 1. The
-    lock ends with the process that holds it, however that ends.
+    Workers of the same name and home get instance numbers from 1 in the order of their start. The lock on an instance
+    number ends with the process that holds it, however the process ends.
+
+    Args:
+        home: Folder of the embedded stack.
+        name: Name of the worker.
 
     Attributes:
-        id: 36 characters.
-        name: as given, with the place behind it from the second on.
+        id: The id, of 36 characters.
+        name: The given name; from the second instance on with the instance number appended.
+
+    Raises:
+        OSError: The folder cannot be written.
     """
 
     def __init__(self, home: Path, name: str) -> None:
         folder = home / "workers"
         folder.mkdir(parents=True, exist_ok=True)
-        place = 1
-        while (lock := _lock(folder / f"{_file_name(name)}.{place}")) is None:
-            place += 1
+        instance = 1
+        while (lock := _lock(folder / f"{_file_name(name)}.{instance}")) is None:
+            instance += 1
         self._lock: int | None = lock
-        self.id = _kept_id(lock)
-        self.name = name if place == 1 else f"{name}-{place}"
+        self.id = _read_or_create_id(lock)
+        self.name = name if instance == 1 else f"{name}-{instance}"
 
     def release(self) -> None:
-        """Let another worker have the id."""
+        """Free the id for another worker."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -47,7 +54,7 @@ class Identity:
 
 
 def _lock(path: Path) -> int | None:
-    """A file descriptor that holds the file's lock; None where another has it. Never inherited by a child."""
+    """Return a descriptor (not inherited by children) that holds the file's lock; None if it is taken."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,19 +64,19 @@ def _lock(path: Path) -> int | None:
     return descriptor
 
 
-def _kept_id(descriptor: int) -> str:
-    """The id in a locked file, made where there is none yet or the file was torn."""
+def _read_or_create_id(descriptor: int) -> str:
+    """Return the id in a locked file; write a new one if the file is empty or damaged."""
     text = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        made = str(uuid.uuid4())
+        new_id = str(uuid.uuid4())
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{made}\n".encode(), 0)
+        os.pwrite(descriptor, f"{new_id}\n".encode(), 0)
         os.fsync(descriptor)
-        return made
+        return new_id
 
 
 def _file_name(name: str) -> str:
-    # The digest keeps names apart that are equal once unfit characters are replaced.
+    # The digest distinguishes names that are equal after unsafe characters are replaced.
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

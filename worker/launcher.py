@@ -1,22 +1,22 @@
-"""Starts one training and makes sure that nothing of it is left behind.
+"""Starts one training and makes sure that none of its processes is left behind.
 
-A file of its own that imports only the standard library: it is run by its path (``python -I -S launcher.py``), so
-that it starts in milliseconds and stands between the worker and the training, which it outlives by a moment::
+A separate file that imports only the standard library: it is run by its path (``python -I -S launcher.py``), so that it
+starts in milliseconds. It stands between the worker and the training and ends shortly after the training::
 
-    worker ──stdin (control)──► launcher ──fork, exec──► training ──► whatever that starts
+    worker ──stdin (control)──► launcher ──fork, exec──► training ──► child processes
            ◄─stdout (status)──
 
-* The worker holds the other end of stdin. ``t`` asks the training to end (SIGTERM); ``k`` ends everything; the end of
-  the file means that the worker is gone, however it died, and ends everything too. The launcher is not simply killed
-  with the worker (PR_SET_PDEATHSIG = SIGKILL): it must live to end the others. It asks for SIGHUP instead, in case
-  somebody else came to hold the pipe.
-* The launcher is a child subreaper: what a dying parent leaves behind becomes the launcher's own child, also out of a
-  session of its own. Where it has no child left, nothing is left.
+* The worker holds the other end of stdin. ``t`` asks the training to end (SIGTERM); ``k`` kills everything; the end of
+  the file means that the worker is gone, however it died, and kills everything too. The launcher itself must not be
+  killed together with the worker (PR_SET_PDEATHSIG = SIGKILL): it has to live to kill the others. It requests SIGHUP
+  instead, in case another process has inherited the pipe.
+* The launcher is a child subreaper: the children of a process that dies become the launcher's children, even those in a
+  session of their own. When the launcher has no child left, nothing is left.
 * The training gets SIGKILL when the launcher dies (PR_SET_PDEATHSIG, set between fork and exec: the launcher has one
-  thread, so a fork is safe and its end is the process's end).
+  thread, so that a fork is safe and the thread's end is the process's end).
 
-Where prctl does not exist (macOS), the pipe and the walk over the children do what they can; the worker then finds
-orphans by the mark in their environment.
+Without prctl (macOS) the pipe and the search for child processes have to suffice; the worker then finds orphans by the
+mark in their environment.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _DEFAULTED = (*_HANDLED, signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Launcher:
-    """One training, from its start until nothing of it is left."""
+    """One training, from its start until none of its processes is left."""
 
     def __init__(self, command: list[str], stdout: str) -> None:
         self._command = command
@@ -53,32 +53,32 @@ class Launcher:
         os.set_blocking(self._wake_write, False)
 
     def run(self) -> int:
-        """Start it, follow it, end what is left. Returns the wait status, or None as 0 where it is not known."""
+        """Start the training, wait for its end and kill what is left. Return its wait status; 0 if it is unknown."""
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in _HANDLED:
             signal.signal(number, lambda *_: None)
         self._start()
-        self._follow()
-        self._end_all()
+        self._wait()
+        self._kill_all()
         return self._status or 0
 
     def _start(self) -> None:
         launcher = os.getpid()
-        # Held back until the child has the default handlers, or a SIGTERM in between would be swallowed.
+        # Blocked until the child has the default handlers: a SIGTERM in between would be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         self._child = os.fork()
         if self._child == 0:
-            self._become(launcher)
+            self._exec_training(launcher)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
-    def _become(self, launcher: int) -> None:
-        """In the child: turn into the training. Does not return."""
+    def _exec_training(self, launcher: int) -> None:
+        """Replace the child process with the training. Does not return."""
         try:
             signal.set_wakeup_fd(-1)
             for number in _DEFAULTED:
                 signal.signal(number, signal.SIG_DFL)
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != launcher:  # it died before the line above
+            if os.getppid() != launcher:  # the parent died before the line above
                 os._exit(CANNOT_START)
             os.setsid()
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -90,13 +90,13 @@ class Launcher:
         finally:
             os._exit(CANNOT_START)
 
-    def _follow(self) -> None:
-        """Return when the training has ended, or when everything is to end."""
+    def _wait(self) -> None:
+        """Wait until the training has ended or everything is to be killed."""
         while True:
             ready, _, _ = select.select([0, self._wake], [], [])
             if 0 in ready:
-                order = os.read(0, 64)
-                if not order or KILL in order:
+                command = os.read(0, 64)
+                if not command or KILL in command:
                     return
                 self._terminate()
             if self._wake in ready:
@@ -114,7 +114,7 @@ class Launcher:
             os.kill(self._child, signal.SIGTERM)
 
     def _reap(self) -> bool:
-        """Take leave of every child that has ended. False where there is no child left."""
+        """Reap every child that has ended. Return whether a child is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -125,8 +125,8 @@ class Launcher:
             if pid == self._child:
                 self._status = status
 
-    def _end_all(self) -> None:
-        # Again and again: one may fork while another is being killed.
+    def _kill_all(self) -> None:
+        # Repeated: a process may fork while another one is being killed.
         while self._reap():
             for pid in descendants():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -135,7 +135,7 @@ class Launcher:
 
 
 def prctl(option: int, value: int) -> None:
-    """Linux's prctl; nothing elsewhere. A failure is let pass: the pipe still does its part."""
+    """Call prctl on Linux; do nothing elsewhere. A failure is ignored: the pipe still works."""
     if sys.platform == "linux":
         import ctypes
 
@@ -143,42 +143,42 @@ def prctl(option: int, value: int) -> None:
 
 
 def descendants() -> list[int]:
-    """Process ids of everything below this process, nearest first."""
+    """Return the process ids of all descendants of this process, nearest first."""
     children: dict[int, list[int]] = {}
     for pid, parent in _processes():
         children.setdefault(parent, []).append(pid)
-    found = list(children.get(os.getpid(), ()))
-    for pid in found:
-        found.extend(children.get(pid, ()))
-    return found
+    pids = list(children.get(os.getpid(), ()))
+    for pid in pids:
+        pids.extend(children.get(pid, ()))
+    return pids
 
 
 def _processes() -> list[tuple[int, int]]:
-    """Every process with its parent."""
+    """Return the process id and parent id of every process."""
     if sys.platform != "linux":
         import subprocess
 
         lines = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
         return [(int(pid), int(parent)) for pid, parent in (line.split() for line in lines.splitlines())]
-    found = []
+    processes = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                # The command's name may hold spaces and brackets; what follows its last bracket is well formed.
-                found.append((int(name), int(file.read().rpartition(b")")[2].split()[1])))
-    return found
+                # The command's name may contain spaces and parentheses; the fields follow its last parenthesis.
+                processes.append((int(name), int(file.read().rpartition(b")")[2].split()[1])))
+    return processes
 
 
 def main(arguments: list[str]) -> int:
-    """``launcher.py PARENT STDOUT COMMAND…``: the worker's process id, the training's output file, what to start."""
+    """Run ``launcher.py PARENT STDOUT COMMAND…``: the worker's process id, the training's output file, its command."""
     parent, stdout, *command = arguments
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
-    if os.getppid() != int(parent):  # it died before the line above
+    if os.getppid() != int(parent):  # the parent died before the line above
         return CANNOT_START
     status = Launcher(command, stdout).run()
     code = os.waitstatus_to_exitcode(status)
-    with contextlib.suppress(OSError):  # nobody listens any more
+    with contextlib.suppress(OSError):  # the worker is gone
         os.write(1, json.dumps({"code": code}).encode())
     return code if code >= 0 else 128 - code
 

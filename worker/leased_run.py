@@ -1,4 +1,4 @@
-"""A run that this worker holds: what is wanted of it, and until when it is ours."""
+"""A run that this worker holds under a lease: when the lease ends, and whether the training is to stop."""
 
 from __future__ import annotations
 
@@ -9,66 +9,64 @@ from core.protocol.worker import Claim, Holding
 from worker import clock
 
 
-class Want(IntEnum):
-    """What is wanted of a training, the more pressing the greater. It never becomes less pressing."""
+class StopIntent(IntEnum):
+    """Whether and how a training is to stop, in order of urgency. The intent of a run never becomes less urgent."""
 
-    GO_ON = 0
-    HAND_BACK = 1
-    """Write a checkpoint, end, and go back to the queue: the worker leaves, or the lease cannot be renewed."""
-    GIVE_UP = 2
-    """End it: the backend refuses what it reports."""
+    CONTINUE = 0
+    REQUEUE = 1
+    """Write a checkpoint, stop, and return the run to the queue: shutdown, pause, or a lease that is not renewed."""
+    ABORT = 2
+    """Stop: the backend refuses the training's reports."""
     CANCEL = 3
-    """End it: a person asked for that."""
-    DROP = 4
-    """End it at once and say nothing: the run is no longer ours."""
+    """Stop: a person cancelled the run."""
+    DISCARD = 4
+    """Stop at once and report nothing: the run is no longer this worker's."""
 
 
-class HeldRun:
-    """Shared by the thread that supervises the training, the one that reports, and the heartbeat.
+class LeasedRun:
+    """State shared by the thread that supervises the training, its reporter and the heartbeat.
 
     Args:
-        claim: what the backend gave.
-        lease_end: by ``clock.now()``.
+        claim: The backend's reply to the claim.
+        lease_end: End of the lease on ``clock.now()``.
     """
 
     def __init__(self, claim: Claim, lease_end: float) -> None:
         self.claim = claim
-        self.token = Holding(run_id=claim.run_id, attempt=claim.attempt)
+        self.holding = Holding(run_id=claim.run_id, attempt=claim.attempt)
         self._lock = threading.Lock()
         self._changed = threading.Event()
-        self._want = Want.GO_ON
+        self._intent = StopIntent.CONTINUE
         self._reason = ""
         self._lease_end = lease_end
 
     @property
-    def want(self) -> Want:
-        return self._want
+    def intent(self) -> StopIntent:
+        """The most urgent intent requested so far."""
+        return self._intent
 
     @property
     def reason(self) -> str:
-        """Why it is to end; empty while it is not."""
+        """Reason of the intent; empty while the training is to continue."""
         return self._reason
 
-    @property
-    def lease_end(self) -> float:
-        return self._lease_end
-
-    def ask(self, want: Want, reason: str) -> None:
-        """Want something more pressing; a wish less pressing than the present one changes nothing."""
+    def request_stop(self, intent: StopIntent, reason: str) -> None:
+        """Set a more urgent intent. An intent that is not more urgent than the present one is ignored."""
         with self._lock:
-            if want > self._want:
-                self._want, self._reason = want, reason
+            if intent > self._intent:
+                self._intent, self._reason = intent, reason
                 self._changed.set()
 
     def renew(self, lease_end: float) -> None:
+        """Extend the lease; an earlier end than the present one is ignored."""
         with self._lock:
             self._lease_end = max(self._lease_end, lease_end)
 
-    def left(self) -> float:
-        """Seconds until the lease ends; negative after that."""
+    def lease_seconds_left(self) -> float:
+        """Return the seconds until the lease ends; negative after its end."""
         return self._lease_end - clock.now()
 
-    def wait(self, seconds: float) -> None:
-        """Until something new is wanted, but not longer than ``seconds``."""
+    def wait_for_request(self, seconds: float) -> None:
+        """Wait until ``request_stop`` sets a new intent, at most ``seconds``."""
         if self._changed.wait(seconds):
             self._changed.clear()

@@ -1,10 +1,10 @@
-"""What the broker delivers, looked at before Celery believes it.
+"""Checks the broker's messages before Celery processes them.
 
-Everybody who reaches the broker can put anything into the queue. Celery gives a worker up over a body that is no list,
-and finds the same message again when it is restarted, since it was never acknowledged. A nudge carries no work: one of
-ours is passed on as if it had just been made here; anything else is acknowledged and dropped, with a line in the log.
+Everybody who reaches the broker can put any message into the queue. Celery terminates a worker over a body that is not
+a list, and receives the same message again after a restart, since it was never acknowledged. A nudge carries no work: a
+valid nudge is passed on as if it had been created here; any other message is acknowledged, dropped and logged.
 
-Loaded by Celery, by its name in ``worker.app``.
+Celery loads this module by the name that ``worker.app`` gives it.
 """
 
 from __future__ import annotations
@@ -23,65 +23,66 @@ from common.celery_config import NUDGE_TASK
 
 log = structlog.get_logger()
 
-_MOST_BYTES = 4_096
-_SHOWN = 300
+_MAX_BYTES = 4_096
+_LOGGED_LENGTH = 300
 _EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
-    """Takes nudges, and nothing that a message says can end the worker."""
+    """Accepts nudges only; no message can terminate the worker."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # A message that cannot even be read as one raises whatever its reading raises, deep in the transport, which has
-        # taken it from the queue by then. As after a lost connection, the worker connects again and goes on.
+        # A message that cannot be decoded raises any exception deep in the transport, which has removed it from the
+        # queue by then. As after a lost connection, the worker reconnects and continues.
         self.connection_errors = (Exception,)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:
+        """Return Celery's handler of messages, preceded by the check of each message."""
         handle = super().create_task_handler(*args, **kwargs)
 
-        def take(message: Message) -> None:
+        def on_message(message: Message) -> None:
             try:
-                if problem := problem_of(message):
-                    log.warning("a message that is no nudge was dropped", problem=problem, message=_shown(message))
+                if problem := nudge_problem(message):
+                    log.warning("dropped a message that is not a nudge", problem=problem, message=_excerpt(message))
                 else:
-                    _make_ours(message)
+                    _sanitize(message)
                     handle(message)
                     return
             except Exception:
-                log.exception("a message that is no nudge was dropped", message=_shown(message))
-            # Or it would come again, also after a restart.
+                log.exception("dropped a message that is not a nudge", message=_excerpt(message))
+            # Otherwise it would be delivered again, even after a restart.
             message.ack_log_error(consumer.consumer.logger, self.connection_errors)
 
-        return take
+        return on_message
 
 
-def _shown(message: Message) -> str:
-    return repr(message)[:_SHOWN]
+def _excerpt(message: Message) -> str:
+    return repr(message)[:_LOGGED_LENGTH]
 
 
-def problem_of(message: Message) -> str:
-    """Why a message is no nudge; empty where it is one."""
+def nudge_problem(message: Message) -> str:
+    """Return why a message is not a nudge; empty if it is one."""
     headers, body = message.headers, message.body
     if not isinstance(headers, dict) or headers.get("task") != NUDGE_TASK:
-        return "it does not name our task"
-    if message.content_type != "application/json" or not isinstance(body, str | bytes) or len(body) > _MOST_BYTES:
-        return "its body is no short JSON"
+        return "its task is not the nudge task"
+    if message.content_type != "application/json" or not isinstance(body, str | bytes) or len(body) > _MAX_BYTES:
+        return "its body is not short JSON"
     try:
         args, kwargs, embedded = json.loads(body)
         expires = headers.get("expires")
-        known = expires is None or datetime.fromisoformat(expires).tzinfo is not None
+        valid_expiry = expires is None or datetime.fromisoformat(expires).tzinfo is not None
     except (ValueError, TypeError, RecursionError):
-        return "its body or its expiry is no nudge's"
+        return "its body or its expiry is not a nudge's"
     if args != [] or kwargs != {} or not isinstance(embedded, dict) or any(map(embedded.get, _EMBEDDED)):
         return "it carries arguments"
-    if not known or headers.get("eta") is not None or headers.get("timelimit") not in (None, [None, None]):
-        return "it asks for times of its own"
+    if not valid_expiry or headers.get("eta") is not None or headers.get("timelimit") not in (None, [None, None]):
+        return "it sets its own times"
     return ""
 
 
-def _make_ours(message: Message) -> None:
-    """Have a nudge say what ours do, whoever has sent it; only until when it is worth taking is its own."""
+def _sanitize(message: Message) -> None:
+    """Replace everything in a nudge but its expiry with the standard content, whatever the sender wrote."""
     identity = str(uuid.uuid4())
     message.headers = {
         "lang": "py",

@@ -1,4 +1,4 @@
-"""How an attempt ended, in the words of the protocol."""
+"""Derives the protocol's outcome of an attempt from how its process ended and what it reported."""
 
 from __future__ import annotations
 
@@ -8,74 +8,76 @@ from dataclasses import dataclass
 
 from core.events import EXTERNAL_SIGNALS, MACHINE_EXIT, Failed, Finished, Stopped
 from core.protocol.worker import Outcome
-from worker.attempt_folder import Attempt, ClaimError
-from worker.leased_run import HeldRun, Want
-from worker.training_process import Exit
+from worker.attempt_folder import AttemptFolder, ClaimError
+from worker.leased_run import LeasedRun, StopIntent
+from worker.training_process import ProcessExit
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What is known of an attempt once its process is gone.
+class AttemptEnd:
+    """The facts about an attempt after its process has ended.
 
     Attributes:
-        exit: of the process.
-        event: what the training said last; None where it said nothing of an end.
-        left: processes that could not be ended.
-        log_lines: last messages of the training's log.
-        on_gpu: processes whose GPU memory the driver has not freed.
+        exit: How the process ended.
+        final_event: The training's final event; None if it reported none.
+        surviving_pids: Processes that could not be killed.
+        log_lines: Last messages of the training's log.
+        gpu_pids: Processes whose GPU memory the driver has not freed.
     """
 
-    exit: Exit
-    event: Finished | Failed | Stopped | None
-    left: Collection[int]
+    exit: ProcessExit
+    final_event: Finished | Failed | Stopped | None
+    surviving_pids: Collection[int]
     log_lines: list[str]
-    on_gpu: Collection[int] = ()
+    gpu_pids: Collection[int] = ()
 
 
-def outcome_of(held: HeldRun, attempt: Attempt, ending: Ending) -> Outcome:
-    """What to report. A training that said it is finished is, even where it was to be handed back."""
-    number = held.claim.attempt
-    left = f"; processes {sorted(ending.left)} could not be ended" if ending.left else ""
-    if ending.on_gpu:
-        left += f"; the GPU memory of processes {sorted(ending.on_gpu)} was not freed"
-    if held.want is Want.CANCEL:
-        return Outcome(attempt=number, outcome="cancelled", reason=held.reason + left)
-    if held.want is Want.GIVE_UP:  # also where it finished: part of what it said is missing
-        return _failed(attempt, ending, number, held.reason + left)
-    if isinstance(ending.event, Finished):
+def build_outcome(run: LeasedRun, folder: AttemptFolder, end: AttemptEnd) -> Outcome:
+    """Return the outcome to report.
+
+    A training that reported ``Finished`` has succeeded, even if it was to return to the queue.
+    """
+    attempt = run.claim.attempt
+    leftovers = f"; processes {sorted(end.surviving_pids)} could not be killed" if end.surviving_pids else ""
+    if end.gpu_pids:
+        leftovers += f"; the GPU memory of processes {sorted(end.gpu_pids)} was not freed"
+    if run.intent is StopIntent.CANCEL:
+        return Outcome(attempt=attempt, outcome="cancelled", reason=run.reason + leftovers)
+    if run.intent is StopIntent.ABORT:  # even if it finished: part of its reports is missing
+        return _failed(folder, end, attempt, run.reason + leftovers)
+    if isinstance(end.final_event, Finished):
         try:
-            weights = attempt.weights(ending.event, held.claim.folder)
+            weights = folder.weights(end.final_event, run.claim.folder)
         except ClaimError as error:
-            return _failed(attempt, ending, number, str(error) + left)
-        return Outcome(attempt=number, outcome="succeeded", weights=weights)
-    if isinstance(ending.event, Failed):
-        return _failed(attempt, ending, number, ending.event.reason + left)
-    if held.want is Want.HAND_BACK:
-        return Outcome(attempt=number, outcome="interrupted", reason=held.reason + left, fault=False)
-    if ending.exit.code == MACHINE_EXIT:
-        lines = attempt.last_lines()
-        reason = f"the training could not go on: {lines[-1] if lines else 'the disk is full'}"
-        return Outcome(attempt=number, outcome="interrupted", reason=reason + left)
-    if _came_from_outside(ending):
-        reason = f"{ending.exit.sentence()} from outside"
-        if isinstance(ending.event, Stopped):
-            reason = "the training was told to stop from outside"
-        return Outcome(attempt=number, outcome="interrupted", reason=reason + left)
-    reason = ending.exit.sentence()
-    if ending.exit.code is not None:
-        lines = attempt.last_lines()
-        reason += f": {lines[-1]}" if ending.exit.code and lines else " and without a result"
-    return _failed(attempt, ending, number, reason + left)
+            return _failed(folder, end, attempt, str(error) + leftovers)
+        return Outcome(attempt=attempt, outcome="succeeded", weights=weights)
+    if isinstance(end.final_event, Failed):
+        return _failed(folder, end, attempt, end.final_event.reason + leftovers)
+    if run.intent is StopIntent.REQUEUE:
+        return Outcome(attempt=attempt, outcome="interrupted", reason=run.reason + leftovers, fault=False)
+    if end.exit.code == MACHINE_EXIT:
+        lines = folder.last_lines()
+        reason = f"the training could not continue: {lines[-1] if lines else 'the disk is full'}"
+        return Outcome(attempt=attempt, outcome="interrupted", reason=reason + leftovers)
+    if _stopped_from_outside(end):
+        reason = f"{end.exit.describe()} from outside"
+        if isinstance(end.final_event, Stopped):
+            reason = "the training was stopped from outside"
+        return Outcome(attempt=attempt, outcome="interrupted", reason=reason + leftovers)
+    reason = end.exit.describe()
+    if end.exit.code is not None:
+        lines = folder.last_lines()
+        reason += f": {lines[-1]}" if end.exit.code and lines else " and without a result"
+    return _failed(folder, end, attempt, reason + leftovers)
 
 
-def _came_from_outside(ending: Ending) -> bool:
-    end = ending.exit
-    if isinstance(ending.event, Stopped) or (end.code is None and end.signal is None):
+def _stopped_from_outside(end: AttemptEnd) -> bool:
+    if isinstance(end.final_event, Stopped) or (end.exit.code is None and end.exit.signal is None):
         return True
-    # Out of memory it would be again.
-    return end.signal in EXTERNAL_SIGNALS and not (end.signal == signal.SIGKILL and end.out_of_memory)
+    # Out of memory is the run's own fault: it would run out of memory again.
+    return end.exit.signal in EXTERNAL_SIGNALS and not (end.exit.signal == signal.SIGKILL and end.exit.out_of_memory)
 
 
-def _failed(attempt: Attempt, ending: Ending, number: int, reason: str) -> Outcome:
-    tail = [*ending.log_lines, *attempt.last_lines()]
-    return Outcome(attempt=number, outcome="failed", reason=reason, log_tail=tail)
+def _failed(folder: AttemptFolder, end: AttemptEnd, attempt: int, reason: str) -> Outcome:
+    tail = [*end.log_lines, *folder.last_lines()]
+    return Outcome(attempt=attempt, outcome="failed", reason=reason, log_tail=tail)

@@ -1,4 +1,4 @@
-"""Finding and ending every process that belongs to a training, wherever it has gone."""
+"""Finds and kills every process that belongs to a training, even in a session of its own or without its parent."""
 
 from __future__ import annotations
 
@@ -8,35 +8,60 @@ from collections.abc import Iterable, Set
 import psutil
 
 RUN_MARK = "DKD_RUN_TOKEN"
-"""Variable that marks every process of one attempt, inherited by whatever it starts."""
+"""Environment variable that marks every process of one attempt; child processes inherit it."""
 
 WORKER_MARK = "DKD_RUN_OWNER"
-"""Variable that marks every process of one worker."""
+"""Environment variable that marks every process of one worker."""
 
 
-def marked(variable: str, value: str) -> set[psutil.Process]:
-    """Living processes whose environment has ``variable`` = ``value``; not this process nor those above it."""
-    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+def marked_processes(variable: str, value: str) -> set[psutil.Process]:
+    """Return processes whose environment has ``variable`` = ``value``, except this process and its ancestors."""
+    excluded_pids = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     return {
-        process for process in psutil.process_iter() if process.pid not in spared and _has(process, variable, value)
+        process
+        for process in psutil.process_iter()
+        if process.pid not in excluded_pids and _has_variable(process, variable, value)
     }
 
 
-def below(pid: int) -> set[psutil.Process]:
-    """Living processes below one."""
+def descendants_of(pid: int) -> set[psutil.Process]:
+    """Return the living descendants of a process."""
     try:
         return set(psutil.Process(pid).children(recursive=True))
     except psutil.Error:
         return set()
 
 
-def alive(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
-    """Those that still run. A zombie does not: it waits for its parent to take notice."""
-    return {process for process in processes if _runs(process)}
+def running(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
+    """Return the processes that still run. A zombie does not: it only waits for its parent to reap it."""
+    return {process for process in processes if _is_running(process)}
 
 
-def kill(processes: Set[psutil.Process]) -> None:
-    """SIGKILL each of them."""
+def kill_marked(variable: str, value: str, seen: Iterable[psutil.Process] = (), *, seconds: float) -> set[int]:
+    """Kill the marked processes and those seen earlier until none of them runs.
+
+    Args:
+        variable: Name of the mark.
+        value: Value of the mark.
+        seen: Processes seen earlier: a process that overwrote its environment has lost the mark.
+        seconds: Time limit. A process in uninterruptible sleep cannot be killed.
+
+    Returns:
+        Ids of the processes that still run.
+    """
+    seen = set(seen)
+    remaining = running(marked_processes(variable, value) | seen)
+    for _ in range(max(1, round(seconds / 0.2))):
+        if not remaining:
+            break
+        _kill(remaining)
+        psutil.wait_procs(remaining, timeout=0.2)
+        # Searched again: a process may have started another one while it was being killed.
+        remaining = running(marked_processes(variable, value) | seen)
+    return {process.pid for process in remaining}
+
+
+def _kill(processes: Set[psutil.Process]) -> None:
     for process in processes:
         try:
             process.kill()
@@ -44,37 +69,14 @@ def kill(processes: Set[psutil.Process]) -> None:
             continue
 
 
-def end_marked(variable: str, value: str, known: Iterable[psutil.Process] = (), *, seconds: float) -> set[int]:
-    """Kill what carries a mark, and what is known from before, until none is left.
-
-    Args:
-        known: processes seen earlier: one that has overwritten its environment carries no mark.
-        seconds: how long to try. A process in uninterruptible sleep cannot be ended by anybody.
-
-    Returns:
-        Process ids of those that still live.
-    """
-    known = set(known)
-    rest = alive(marked(variable, value) | known)
-    tries = max(1, round(seconds / 0.2))
-    for _ in range(tries):
-        if not rest:
-            break
-        kill(rest)
-        psutil.wait_procs(rest, timeout=0.2)
-        # Looked for anew: one may have started another while it was being killed.
-        rest = alive(marked(variable, value) | known)
-    return {process.pid for process in rest}
-
-
-def _has(process: psutil.Process, variable: str, value: str) -> bool:
+def _has_variable(process: psutil.Process, variable: str, value: str) -> bool:
     try:
         return process.environ().get(variable) == value
     except (psutil.Error, OSError):
         return False
 
 
-def _runs(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""Sends one training's journal to the backend, in order, as often as it takes."""
+"""Sends one training's journal to the backend, in order, and repeats what the backend has not accepted."""
 
 from __future__ import annotations
 
@@ -14,75 +14,89 @@ from pydantic import ValidationError
 from client import ApiError, BackendUnreachable
 from core.events import Checkpointed, Event, Failed, Finished, JournalReader, Log, Metrics, Record, Started, Stopped
 from core.protocol.worker import EventBatch
-from worker.backend_link import FENCED, UNKNOWN, WorkerApi, is_passing
-from worker.leased_run import HeldRun, Want
+from worker.backend_link import FENCED, NOT_FOUND, WorkerApi, is_transient
+from worker.leased_run import LeasedRun, StopIntent
 
 log = structlog.get_logger()
 
 _POLL_SECONDS = 0.3
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 5.0
-# What is read ahead of what the backend has taken in: the rest of a long outage waits in the file.
+# Records read ahead of the backend's last reply; during a long outage the rest stays in the file.
 _READ_AHEAD = 2_000
 _BATCH_RECORDS = 500
 _BATCH_BYTES = 262_144
 _TAIL_LINES = 20
 
 
-class Keeper(Protocol):
-    """Brings checkpoints to where another machine finds them; ``worker.artifact_transfer.Upload`` is one."""
+class CheckpointSink(Protocol):
+    """Stores checkpoints where other machines find them; ``worker.artifact_transfer.AttemptUpload`` implements it."""
 
-    def want(self, event: Checkpointed) -> int: ...
+    def submit(self, event: Checkpointed) -> int:
+        """Store a checkpoint in the background. Return a ticket for ``committed``."""
 
-    def settled(self, number: int, event: Checkpointed) -> Event | None: ...
+    def committed(self, ticket: int, event: Checkpointed) -> Event | None:
+        """Return the event to report for a submitted checkpoint; None while it is being stored."""
 
 
 class Reporter:
-    """Follows a journal in a thread of its own, so that an outage never keeps a training from being ended.
+    """Follows a journal in its own thread, so that an outage of the backend never delays the end of a training.
 
-    The journal is on the disk before anything is sent, and every record has its number, so that sending one twice
-    changes nothing: after an outage the next batch begins where the backend's last answer ended.
+    The journal is on disk before anything is sent, and every record has a number, so that a repeated record changes
+    nothing: after an outage the next batch starts after the last number that the backend accepted.
 
     Args:
-        keeper: a checkpoint, and what comes after it, is not reported before this has it; None where the folder that
-            the training writes to is where other machines look.
+        api: The backend.
+        worker_id: Id of this worker.
+        run: The run; its intent is set if the backend refuses the reports.
+        journal: The training's journal.
+        checkpoint_sink: A checkpoint, and the records after it, are not reported before the sink has stored the
+            checkpoint. None if other machines read the folder to which the training writes.
 
     Attributes:
-        ending: the event the training ended with, once it has been read.
-        fault: why the journal cannot be reported to its end; empty where it can.
+        final_event: The event with which the training ended; None until it is read.
     """
 
     def __init__(
-        self, api: WorkerApi, worker_id: str, held: HeldRun, journal: Path, keeper: Keeper | None = None
+        self,
+        api: WorkerApi,
+        worker_id: str,
+        run: LeasedRun,
+        journal: Path,
+        checkpoint_sink: CheckpointSink | None = None,
     ) -> None:
-        self.ending: Finished | Failed | Stopped | None = None
-        self.fault = ""
+        self.final_event: Finished | Failed | Stopped | None = None
         self._api = api
         self._worker_id = worker_id
-        self._held = held
+        self._leased_run = run
         self._journal = journal
-        self._keeper = keeper
-        self._kept: dict[int, int] = {}
+        self._checkpoint_sink = checkpoint_sink
+        self._tickets: dict[int, int] = {}
         self._reader = JournalReader(journal)
         self._pending: deque[Record] = deque()
-        self._accepted = 0
+        self._accepted_seq = 0
         self._batch_records = _BATCH_RECORDS
         self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
         self._ended = threading.Event()
         self._abandoned = threading.Event()
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"report-{held.claim.run_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"report-{run.claim.run_id}", daemon=True)
 
     def start(self) -> None:
+        """Start to report."""
         self._thread.start()
 
     def training_ended(self) -> None:
-        """Nothing more will be written: read to the end, send it, and be done."""
+        """Read the journal to its end, send it and stop: the training writes nothing more."""
         self._ended.set()
         self._wake.set()
 
-    def done(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` for the end. Whether it has come: all is sent, or there is a fault, or all is lost."""
+    def wait(self, seconds: float) -> bool:
+        """Wait at most ``seconds`` for the reporter's end.
+
+        Returns:
+            Whether it has ended: everything is sent, the backend refuses the reports, or it was abandoned.
+        """
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -92,18 +106,18 @@ class Reporter:
         self._wake.set()
 
     def log_lines(self) -> list[str]:
-        """The last messages of the training's own log."""
+        """Return the last messages of the training's log."""
         return list(self._lines)
 
     def _run(self) -> None:
         wait = _FIRST_WAIT
         while not self._abandoned.is_set():
-            # Before reading: what was written before the end is then read after it is known.
+            # Before reading, so that everything written before the end is read.
             ended = self._ended.is_set()
             try:
                 self._read()
             except (OSError, ValidationError) as error:
-                self._give_up(f"the training's journal cannot be read: {_first_line(error)}")
+                self._abort(f"the training's journal cannot be read: {_first_line(error)}")
                 return
             if not self._pending:
                 if ended:
@@ -121,76 +135,79 @@ class Reporter:
             if not records:
                 return
             for record in records:
-                self._note(record.event)
-                if record.seq > self._accepted:
+                self._observe(record.event)
+                if record.seq > self._accepted_seq:
                     self._pending.append(record)
-                    if self._keeper and isinstance(record.event, Checkpointed) and record.seq not in self._kept:
-                        self._kept[record.seq] = self._keeper.want(record.event)
+                    if (
+                        self._checkpoint_sink
+                        and isinstance(record.event, Checkpointed)
+                        and record.seq not in self._tickets
+                    ):
+                        self._tickets[record.seq] = self._checkpoint_sink.submit(record.event)
 
-    def _note(self, event: Event) -> None:
+    def _observe(self, event: Event) -> None:
         if isinstance(event, Finished | Failed | Stopped):
-            self.ending = event
-        elif isinstance(event, Started):  # a resumed journal begins with what an earlier attempt said
-            self.ending = None
+            self.final_event = event
+        elif isinstance(event, Started):  # a resumed journal begins with the events of an earlier attempt
+            self.final_event = None
         elif isinstance(event, Log):
             self._lines.append(event.message)
 
     def _send(self) -> bool:
-        """Send one batch. False where it is to be tried again after a pause."""
-        batch = self._batch()
+        """Send one batch. Return False if the caller is to pause before the next one."""
+        batch = self._next_batch()
         if not batch:
             return False
-        claim = self._held.claim
+        claim = self._leased_run.claim
         try:
-            accepted = self._api.send_events(
+            accepted_seq = self._api.send_events(
                 self._worker_id, claim.run_id, EventBatch(attempt=claim.attempt, records=batch)
             )
         except BackendUnreachable:
             return False
         except ApiError as error:
-            if error.status in (FENCED, UNKNOWN):
-                self._held.ask(Want.DROP, str(error))
+            if error.status in (FENCED, NOT_FOUND):
+                self._leased_run.request_stop(StopIntent.DISCARD, str(error))
                 self.abandon()
             elif error.status == 413 and len(batch) > 1:
                 self._batch_records = len(batch) // 2
                 return True
-            elif not is_passing(error):
-                self._give_up(f"the backend refuses what the training reports: {error}")
+            elif not is_transient(error):
+                self._abort(f"the backend refuses the training's reports: {error}")
             return False
-        progress = accepted >= batch[0].seq
-        self._accepted = accepted
-        if accepted < batch[0].seq - 1:
-            # It has lost what it had taken in, as after a restored backup: from there once more.
+        progress = accepted_seq >= batch[0].seq
+        self._accepted_seq = accepted_seq
+        if accepted_seq < batch[0].seq - 1:
+            # The backend has lost records that it had accepted, as after a restored backup: send them again.
             self._reader = JournalReader(self._journal)
             self._pending.clear()
-        while self._pending and self._pending[0].seq <= accepted:
+        while self._pending and self._pending[0].seq <= accepted_seq:
             self._pending.popleft()
         return progress
 
-    def _batch(self) -> list[Record]:
+    def _next_batch(self) -> list[Record]:
         batch: list[Record] = []
         size = 0
         for record in self._pending:
-            size += _size(record.event)
+            size += _estimated_size(record.event)
             if batch and (len(batch) == self._batch_records or size > _BATCH_BYTES):
                 break
-            settled = self._settled(record)
-            if settled is None:
+            sendable = self._sendable(record)
+            if sendable is None:
                 break
-            batch.append(settled)
+            batch.append(sendable)
         return batch
 
-    def _settled(self, record: Record) -> Record | None:
-        """The record as it is to be sent; None while a checkpoint is on its way to the store."""
-        if self._keeper is None or not isinstance(record.event, Checkpointed):
+    def _sendable(self, record: Record) -> Record | None:
+        """Return the record as it is to be sent; None while its checkpoint is on its way to the store."""
+        if self._checkpoint_sink is None or not isinstance(record.event, Checkpointed):
             return record
-        event = self._keeper.settled(self._kept[record.seq], record.event)
+        event = self._checkpoint_sink.committed(self._tickets[record.seq], record.event)
         return None if event is None else record.model_copy(update={"event": event})
 
-    def _give_up(self, fault: str) -> None:
-        log.error("reporting given up", run=self._held.claim.run_id, reason=fault)
-        self.fault = fault
-        self._held.ask(Want.GIVE_UP, fault)
+    def _abort(self, reason: str) -> None:
+        log.error("reporting aborted", run=self._leased_run.claim.run_id, reason=reason)
+        self._leased_run.request_stop(StopIntent.ABORT, reason)
         self.abandon()
 
     def _pause(self, seconds: float) -> None:
@@ -198,11 +215,11 @@ class Reporter:
             self._wake.clear()
 
 
-def _size(event: Event) -> int:
-    """Bytes of an event as JSON, roughly."""
+def _estimated_size(event: Event) -> int:
+    """Return the approximate number of bytes of an event as JSON."""
     if isinstance(event, Metrics):
         return 150 + sum(len(name) + 25 for name in event.values)
-    if isinstance(event, Started | Log):  # long texts, of characters that may take several bytes each
+    if isinstance(event, Started | Log):  # long texts, whose characters may take several bytes each
         return 150 + len(event.model_dump_json())
     return 150
 

@@ -1,4 +1,4 @@
-"""One worker, put together: who it is, its link to the backend, its supervisor and its heartbeat."""
+"""One worker: its identity, its link to the backend, its supervisor and its heartbeat."""
 
 from __future__ import annotations
 
@@ -12,38 +12,45 @@ from client import WorkerClient
 from common.home import Home
 from common.object_store import ObjectStore
 from core.protocol.worker import Registration
-from worker.artifact_transfer import Transfer
-from worker.backend_link import Link, WorkerApi
+from worker.artifact_transfer import ArtifactTransfer
+from worker.attempt_runner import SupervisorConfig
+from worker.backend_link import BackendLink, WorkerApi
 from worker.devices import Devices, find_devices, training_environment
-from worker.gpus import Guard, find_monitor
-from worker.health import Condition, Observer, disk_problem
+from worker.gpus import GpuGuard, find_gpu_monitor
+from worker.health import Health, HealthMonitor, disk_space_problem
 from worker.heartbeat import HeartbeatThread
-from worker.identity import Identity
-from worker.process_tree import WORKER_MARK, end_marked
+from worker.identity import WorkerIdentity
+from worker.process_tree import WORKER_MARK, kill_marked
 from worker.settings import WorkerSettings
-from worker.supervisor import Plan, Supervisor
-from worker.training_monitor import Limits
+from worker.supervisor import Supervisor
+from worker.training_monitor import TimeLimits
 
 log = structlog.get_logger()
 
-_SWEEP_SECONDS = 10.0
+_KILL_SECONDS = 10.0
 
 
 class WorkerService:
-    """Runs trainings as long as it is started, whatever the broker does.
+    """Runs trainings from its start to its end, whatever the state of the broker.
 
     Args:
-        chores: called on every heartbeat.
-        connect: how the backend is reached; over HTTP unless given.
+        settings: The worker's settings.
+        identity: Its id and name.
+        chores: Called with every heartbeat, for periodic cleaning.
+        connect: Creates a connection to the backend; over HTTP unless given.
+
+    Attributes:
+        slots: Number of concurrent trainings.
+        supervisor: Claims and trains runs.
 
     Raises:
-        DeviceError: the settings ask for a GPU, and there is none.
+        DeviceError: The settings require a GPU, and there is none.
     """
 
     def __init__(
         self,
         settings: WorkerSettings,
-        identity: Identity,
+        identity: WorkerIdentity,
         *,
         chores: Callable[[], None] = lambda: None,
         connect: Callable[[], WorkerApi] | None = None,
@@ -53,59 +60,59 @@ class WorkerService:
         devices = find_devices(settings.device)
         self.slots = settings.slots_on(len(devices.gpus))
         self._gpus = min(self.slots, len(devices.gpus))
-        monitor = find_monitor(devices.gpus[: self._gpus])
-        self._guard = Guard(monitor, identity.id) if monitor else None
-        api = Link(connect or (lambda: WorkerClient(settings.api_url)))
-        self.supervisor = Supervisor(api, self._plan(devices))
-        self._observer = Observer(self._look)
+        monitor = find_gpu_monitor(devices.gpus[: self._gpus])
+        self._gpu_guard = GpuGuard(monitor, identity.id) if monitor else None
+        api = BackendLink(connect or (lambda: WorkerClient(settings.api_url)))
+        self.supervisor = Supervisor(api, self._supervisor_config(devices))
+        self._health_monitor = HealthMonitor(self._check_health)
         self._heartbeat = HeartbeatThread(
             api,
             self._registration(devices),
             self.supervisor,
             chores=chores,
-            condition=lambda: self._observer.latest,
-            file=settings.heartbeat_file,
+            health=lambda: self._health_monitor.latest,
+            heartbeat_file=settings.heartbeat_file,
         )
 
     def start(self) -> None:
-        """End what an earlier life of this worker left behind, then register and work. Returns at once."""
-        left = end_marked(WORKER_MARK, self._identity.id, seconds=_SWEEP_SECONDS)
-        if left:
-            log.error("processes of an earlier life could not be ended", pids=sorted(left))
-        self._observer.start()
+        """Kill processes that an earlier life of this worker left behind, then register and work. Does not wait."""
+        surviving_pids = kill_marked(WORKER_MARK, self._identity.id, seconds=_KILL_SECONDS)
+        if surviving_pids:
+            log.error("processes of an earlier life could not be killed", pids=sorted(surviving_pids))
+        self._health_monitor.start()
         self._heartbeat.start()
 
-    def leave(self) -> None:
-        """Begin to leave: nothing more is claimed, and every training writes its checkpoint. Returns at once."""
-        self.supervisor.leave()
+    def begin_shutdown(self) -> None:
+        """Claim nothing more, and have every training write its checkpoint and stop. Does not wait."""
+        self.supervisor.begin_shutdown()
 
     def close(self) -> bool:
-        """Leave, and wait until every run is handed back. False where that took longer than it may."""
-        self.leave()
+        """Shut down and wait until every run is returned to the queue. Return False if that took too long."""
+        self.begin_shutdown()
         settings = self._settings
-        # What a kill may take is added to what the settings allow.
+        # The settings' limits, and the time that killing a training may take.
         done = self.supervisor.wait(settings.grace_seconds + 2 * settings.report_limit + 30.0)
         self._heartbeat.stop()
-        self._observer.stop()
+        self._health_monitor.stop()
         return done
 
-    def _look(self) -> Condition:
-        occupied = self.supervisor.occupied()
-        gpus = self._guard.report(occupied) if self._guard else []
-        disk = disk_problem(self._settings.artifact_root)
+    def _check_health(self) -> Health:
+        occupied = self.supervisor.occupied_gpus()
+        gpus = self._gpu_guard.usage(occupied) if self._gpu_guard else []
+        disk = disk_space_problem(self._settings.artifact_root)
         problems = [disk]
         if not self._settings.share_gpus:
             problems += [
-                f"GPU {gpu.index} is left alone: {gpu.foreign} process(es) of somebody else compute on it"
+                f"GPU {gpu.index} is not used: {gpu.foreign} process(es) of somebody else compute on it"
                 for gpu in gpus
                 if gpu.foreign
             ]
-        return Condition(gpus, [problem for problem in problems if problem], disk_full=bool(disk))
+        return Health(gpus, [problem for problem in problems if problem], disk_full=bool(disk))
 
-    def _plan(self, devices: Devices) -> Plan:
+    def _supervisor_config(self, devices: Devices) -> SupervisorConfig:
         settings, worker_id = self._settings, self._identity.id
         url = settings.artifact_url
-        return Plan(
+        return SupervisorConfig(
             worker_id=worker_id,
             artifacts=settings.artifact_root,
             command=settings.training_command,
@@ -119,11 +126,11 @@ class WorkerService:
             ),
             slots=self.slots,
             gpus=self._gpus,
-            guard=self._guard,
+            gpu_guard=self._gpu_guard,
             share_gpus=settings.share_gpus,
-            disk_full=lambda: self._observer.latest.disk_full,
-            transfer=Transfer(ObjectStore(url), settings.artifact_root) if url else None,
-            limits=Limits(
+            disk_full=lambda: self._health_monitor.latest.disk_full,
+            transfer=ArtifactTransfer(ObjectStore(url), settings.artifact_root) if url else None,
+            limits=TimeLimits(
                 grace=settings.grace_seconds,
                 margin=settings.margin_seconds,
                 linger=settings.linger_seconds,

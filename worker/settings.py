@@ -1,4 +1,4 @@
-"""The worker's settings: ``DKD_…`` in the environment."""
+"""The worker's settings, read from ``DKD_…`` variables of the environment."""
 
 from __future__ import annotations
 
@@ -14,72 +14,88 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from common.home import Home
 from common.object_store import parse_artifacts
 from common.service_settings import ServiceSettings
-from core.protocol.worker import WorkerName
-from core.specs import WorkerLabel
+from core.protocol.worker import WorkerLabel, WorkerName
 
 
 def _home() -> Path:
     return Home.find().path
 
 
-def _processors() -> int:
-    if sys.platform == "linux":  # less than the machine has, in a container or under taskset
+def _processor_count() -> int:
+    if sys.platform == "linux":  # fewer than the machine has in a container or under taskset
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class WorkerSettings(ServiceSettings):
-    """Read once, when the worker starts.
+    """Settings that are read once, when the worker starts.
 
-    The address and the token of the backend (DKD_API_URL, DKD_WORKER_TOKEN, DKD_WORKER_TOKEN_FILE, else what the
-    stack on this home has written) are read by the client each time it connects, since a stack that is started
-    together with its worker writes them later.
+    The client reads the backend's address and token (DKD_API_URL, DKD_WORKER_TOKEN, DKD_WORKER_TOKEN_FILE, or else the
+    files of the stack in the home) each time it connects: a stack that starts together with its worker writes them
+    later.
     """
 
     model_config = SettingsConfigDict(env_prefix="DKD_", frozen=True, extra="ignore")
 
     api_url: str | None = Field(None, description="The backend's address.")
-    home: Path = Field(default_factory=_home, description="Folder of the embedded stack; ids of workers lie in it.")
+    home: Path = Field(
+        default_factory=_home, description="Folder of the embedded stack, which also contains the workers' ids."
+    )
     artifacts: Path | str | None = Field(
-        None, description="The artifact store: a folder, or s3://bucket/prefix; artifacts in the home otherwise."
+        None, description="The artifact store: a folder or s3://bucket/prefix; by default artifacts in the home."
     )
     scratch: Path | None = Field(
-        None, description="Where to train while the artifact store is no folder; scratch in the home otherwise."
+        None, description="Folder for trainings if the artifact store is not a folder; by default scratch in the home."
     )
-    broker_url: str = Field("filesystem://", description="Of Celery's broker.")
-    broker_folder: Path | None = Field(None, description="For filesystem://; broker in the home otherwise.")
-    worker_name: WorkerName = Field(default_factory=socket.gethostname)
+    broker_url: str = Field("filesystem://", description="Address of Celery's broker.")
+    broker_folder: Path | None = Field(
+        None, description="Folder of the filesystem:// broker; by default broker in the home."
+    )
+    worker_name: WorkerName = Field(
+        default_factory=socket.gethostname, description="Name of the worker; by default the host name."
+    )
     slots: int | None = Field(
-        None, ge=1, le=1024, description="Trainings at one time; otherwise runs_per_gpu on each GPU, or cpu_slots."
+        None, ge=1, le=1024, description="Concurrent trainings; by default runs_per_gpu on each GPU, or cpu_slots."
     )
-    cpu_slots: int = Field(1, ge=1, le=1024, description="Trainings at one time on a machine without GPUs.")
+    cpu_slots: int = Field(1, ge=1, le=1024, description="Concurrent trainings on a machine without GPUs.")
     runs_per_gpu: int = Field(1, ge=1, le=64, description="Trainings that share a GPU.")
-    share_gpus: bool = Field(False, description="Use a GPU also while somebody else's process computes on it.")
+    share_gpus: bool = Field(False, description="Use a GPU even if somebody else's process computes on it.")
     labels: Annotated[tuple[WorkerLabel, ...], NoDecode] = Field(
-        (), max_length=32, description="What runs may ask for in resources.labels."
+        (), max_length=32, description="Labels that runs can require in resources.labels."
     )
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="auto: the GPUs if there are any; cpu: no GPU; gpu: refuse to start without one."
+    )
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of a training; processors / slots otherwise, and one for a small one."
+        None, ge=1, description="CPU threads of a training; by default processors / slots, and one for a small one."
     )
-    grace_seconds: float = Field(30.0, gt=0, description="For a training to write a checkpoint, before it is killed.")
-    margin_seconds: float = Field(10.0, gt=0, description="Between a training's end and the end of its lease.")
-    linger_seconds: float = Field(20.0, gt=0, description="For a process to go after it said that it has finished.")
-    gpu_seconds: float = Field(15.0, ge=0, description="For the driver to free a GPU's memory once a training is gone.")
+    grace_seconds: float = Field(
+        30.0, gt=0, description="Time for a training to write a checkpoint before it is killed."
+    )
+    margin_seconds: float = Field(10.0, gt=0, description="Time between a training's end and the end of its lease.")
+    linger_seconds: float = Field(
+        20.0, gt=0, description="Time for a process to end after its training has reported its end."
+    )
+    gpu_seconds: float = Field(
+        15.0, ge=0, description="Time for the driver to free a GPU's memory after a training has ended."
+    )
     report_seconds: float | None = Field(
-        None, gt=0, description="For the last reports of a worker that leaves; 5, or 30 with a store that is no folder."
+        None,
+        gt=0,
+        description="Time for the last reports of a worker that shuts down; by default 5, or 30 if the artifact store "
+        "is not a folder.",
     )
     store_seconds: float = Field(
-        600.0, gt=0, description="To put a trained run's files into a store that is no folder, before it is given up."
+        600.0, gt=0, description="Time to upload a trained run's files to an artifact store that is not a folder."
     )
-    heartbeat_file: Path | None = Field(None, description="Touched while the worker lives, for health checks.")
+    heartbeat_file: Path | None = Field(
+        None, description="File that is touched while the worker is alive, for health checks."
+    )
     training_command: tuple[str, ...] = Field(
-        (sys.executable, "-m", "core", "train"), min_length=1, description="What trains; a JSON list."
+        (sys.executable, "-m", "core", "train"), min_length=1, description="The training command, a JSON list."
     )
 
-    plugins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Modules that add entries to the catalog.")
-
-    @field_validator("plugins", "labels", mode="before")
+    @field_validator("labels", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -93,29 +109,30 @@ class WorkerSettings(ServiceSettings):
 
     @property
     def artifact_url(self) -> str | None:
-        """The artifact store's address; None where it is a folder."""
+        """The artifact store's address; None if the store is a folder."""
         return self.artifacts if isinstance(self.artifacts, str) else None
 
     @property
     def artifact_root(self) -> Path:
-        """The folder that trainings write to: the artifact store itself, where that is a folder."""
+        """The folder to which trainings write: the artifact store itself if it is a folder."""
         if isinstance(self.artifacts, str):
             return (self.scratch or Home(self.home).scratch).absolute()
         return (self.artifacts or Home(self.home).artifacts).absolute()
 
     @property
     def report_limit(self) -> float:
-        """Seconds; a last checkpoint has to be in the store before it can be reported."""
+        """Seconds for the last reports: longer if the last checkpoint must be in a store before it is reported."""
         return self.report_seconds or (30.0 if self.artifact_url else 5.0)
 
     @property
     def broker(self) -> Path:
+        """Folder of the filesystem:// broker."""
         return (self.broker_folder or Home(self.home).broker).absolute()
 
     def slots_on(self, gpus: int) -> int:
-        """Trainings at one time on a machine with so many GPUs to use."""
+        """Return the number of concurrent trainings on a machine with ``gpus`` usable GPUs."""
         return self.slots or (gpus * self.runs_per_gpu if gpus else self.cpu_slots)
 
     def threads_share(self, slots: int) -> int:
-        """CPU threads that one training may use where so many run at one time."""
-        return max(1, _processors() // slots)
+        """Return the number of CPU threads that one of ``slots`` concurrent trainings may use."""
+        return max(1, _processor_count() // slots)

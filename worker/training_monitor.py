@@ -1,28 +1,28 @@
-"""Watches one training until it has ended: by itself, because it is to end, or because its lease does."""
+"""Monitors one training until it has ended: by itself, on a stop request, or before its lease ends."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from worker import clock
-from worker.leased_run import HeldRun, Want
+from worker.leased_run import LeasedRun, StopIntent
 from worker.reporter import Reporter
-from worker.training_process import Exit, TrainingProcess
+from worker.training_process import ProcessExit, TrainingProcess
 
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Seconds.
+class TimeLimits:
+    """Time limits of a training, in seconds.
 
     Attributes:
-        grace: for a training to write a checkpoint and end, before it is killed.
-        margin: between a training's end and the end of its lease.
-        linger: for a process to go after it has said that it is done.
-        report: for the last reports of a worker that leaves.
-        gpu: for the driver to free a GPU's memory once a training is gone.
-        store: to put what a training has left into a store that is no folder.
+        grace: From a stop request, for the training to write a checkpoint, until it is killed.
+        margin: Between the end of the training and the end of its lease.
+        linger: From the training's final event until its process is killed.
+        report: For the last reports of a worker that shuts down.
+        gpu: From the end of a training, for the driver to free its GPU memory.
+        store: For uploading a trained run's files to a store that is not a folder.
     """
 
     grace: float = 30.0
@@ -32,36 +32,43 @@ class Limits:
     gpu: float = 15.0
     store: float = 600.0
 
-    def within(self, lease: float) -> Limits:
-        """The same, shortened so that they fit into a short lease."""
+    def within(self, lease: float) -> TimeLimits:
+        """Return the limits with ``grace`` and ``margin`` shortened to fit a lease of ``lease`` seconds."""
         return replace(self, grace=min(self.grace, lease / 3), margin=min(self.margin, lease / 6))
 
 
-def watch(process: TrainingProcess, held: HeldRun, reporter: Reporter, limits: Limits) -> tuple[Exit, set[int]]:
-    """Return once nothing of the training is left: how it ended, and what could not be ended.
+def monitor_training(
+    process: TrainingProcess, run: LeasedRun, reporter: Reporter, limits: TimeLimits
+) -> tuple[ProcessExit, set[int]]:
+    """Wait until the training has ended, stop it if necessary, and kill whatever it leaves behind.
 
-    Nothing here waits for the backend: a lease that cannot be renewed ends a training in time.
+    Nothing here waits for the backend: a training whose lease cannot be renewed is stopped in time.
+
+    Returns:
+        How the training's process ended, and the ids of processes that could not be killed.
     """
-    limits = limits.within(held.claim.lease_seconds)
-    asked: float | None = None
-    said: float | None = None
-    while (end := process.poll()) is None:
-        moment = clock.now()
-        left = held.left()
-        if left <= limits.grace + limits.margin:
-            held.ask(Want.HAND_BACK, "the lease could not be renewed: the worker could not reach the backend")
-        if held.want > Want.GO_ON and asked is None:
+    limits = limits.within(run.claim.lease_seconds)
+    stop_sent_at: float | None = None
+    final_event_at: float | None = None
+    while (process_exit := process.poll()) is None:
+        now = clock.now()
+        lease_left = run.lease_seconds_left()
+        if lease_left <= limits.grace + limits.margin:
+            run.request_stop(
+                StopIntent.REQUEUE, "the lease could not be renewed: the worker could not reach the backend"
+            )
+        if run.intent > StopIntent.CONTINUE and stop_sent_at is None:
             process.terminate()
-            asked = moment
-        if reporter.ending is not None and said is None:
-            said = moment
+            stop_sent_at = now
+        if reporter.final_event is not None and final_event_at is None:
+            final_event_at = now
         if (
-            held.want is Want.DROP
-            or left <= limits.margin
-            or (asked is not None and moment - asked > limits.grace)
-            or (said is not None and moment - said > limits.linger)
+            run.intent is StopIntent.DISCARD
+            or lease_left <= limits.margin
+            or (stop_sent_at is not None and now - stop_sent_at > limits.grace)
+            or (final_event_at is not None and now - final_event_at > limits.linger)
         ):
             break
-        held.wait(_LOOK_SECONDS)
-    rest = process.end()
-    return end or process.poll() or Exit(), rest
+        run.wait_for_request(_POLL_SECONDS)
+    surviving_pids = process.kill()
+    return process_exit or process.poll() or ProcessExit(), surviving_pids

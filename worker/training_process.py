@@ -1,4 +1,4 @@
-"""One training as a process: started through the launcher, asked to end, ended for certain."""
+"""One training as a process: start it through the launcher, ask it to stop, kill everything it started."""
 
 from __future__ import annotations
 
@@ -18,122 +18,133 @@ import psutil
 
 from worker import clock
 from worker.launcher import KILL, TERMINATE
-from worker.process_tree import RUN_MARK, alive, below, end_marked
+from worker.process_tree import RUN_MARK, descendants_of, kill_marked, running
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
-# How often the processes below the launcher are written down, for the case that it is killed.
-_LOOK_SECONDS = 2.0
-# How long the launcher may take to end everything before the worker does it itself.
+# Interval at which the launcher's descendants are recorded, in case the launcher itself is killed.
+_SCAN_SECONDS = 2.0
+# Time for the launcher to kill everything before the worker does it itself.
 _LAUNCHER_SECONDS = 5.0
-_SWEEP_SECONDS = 10.0
+_KILL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Exit:
+class ProcessExit:
     """How a training's process ended.
 
     Attributes:
-        code: exit status; None where a signal ended it or nobody knows.
-        signal: the signal's number; None where there was none or nobody knows.
-        out_of_memory: the system has killed a process for want of memory meanwhile: a hint, not a proof.
+        code: Exit status; None if a signal ended it or the status is unknown.
+        signal: Number of the signal; None if no signal ended it or the signal is unknown.
+        out_of_memory: Whether the system killed some process for lack of memory meanwhile: a hint, not a proof.
     """
 
     code: int | None = None
     signal: int | None = None
     out_of_memory: bool = False
 
-    def sentence(self) -> str:
-        """As a person reads it."""
+    def describe(self) -> str:
+        """Return a sentence for a person."""
         if self.signal is not None:
-            text = f"the training was ended by {_name(self.signal)}"
-            return text + (": out of memory, by all signs" if self.out_of_memory else "")
+            text = f"the training was killed by {_signal_name(self.signal)}"
+            return text + (": probably out of memory" if self.out_of_memory else "")
         if self.code is None:
             return "the training's launcher was killed"
         return f"the training ended with exit code {self.code}"
 
 
 class TrainingProcess:
-    """A training that was started. The methods are called by one thread, that which supervises it."""
+    """A started training. Only the thread that supervises it calls the methods.
+
+    Attributes:
+        seen_pids: Ids of all its processes that were ever seen.
+
+    Args:
+        launcher: The launcher's process.
+        token: Value of ``RUN_MARK`` in the environment of the launcher and its descendants.
+    """
 
     def __init__(self, launcher: subprocess.Popen[bytes], token: str) -> None:
         self._launcher = launcher
         self._token = token
         self._seen: set[psutil.Process] = set()
-        self.known: set[int] = set()
-        """Ids of all processes of it that were ever seen."""
-        self._looked = clock.now()
-        self._oom_kills = _oom_kills()
-        self._exit: Exit | None = None
+        self.seen_pids: set[int] = set()
+        self._scanned_at = clock.now()
+        self._oom_kills_before = _oom_kills()
+        self._exit: ProcessExit | None = None
 
     @property
     def pid(self) -> int:
-        """Of the launcher."""
+        """Process id of the launcher."""
         return self._launcher.pid
 
-    def poll(self) -> Exit | None:
-        """How it ended; None while it runs."""
+    def poll(self) -> ProcessExit | None:
+        """Return how the training ended; None while it runs."""
         if self._exit is not None:
             return self._exit
         if self._launcher.poll() is None:
-            if clock.now() - self._looked > _LOOK_SECONDS:
-                self._look()
+            if clock.now() - self._scanned_at > _SCAN_SECONDS:
+                self._scan()
             return None
         self._exit = self._read_exit()
         return self._exit
 
     def terminate(self) -> None:
-        """Ask it to write a checkpoint and end."""
-        self._order(TERMINATE)
+        """Ask the training to write a checkpoint and end (SIGTERM)."""
+        self._send(TERMINATE)
 
-    def end(self) -> set[int]:
-        """End it and everything it has started, and look that nothing is left. Also to be called once it has ended.
+    def kill(self) -> set[int]:
+        """Kill the training and everything it started, and check that nothing is left.
+
+        Call it also after the training has ended by itself.
 
         Returns:
-            Ids of processes that could not be ended; empty but for uninterruptible sleep or another user's processes.
+            Ids of processes that could not be killed: those in uninterruptible sleep or of another user.
         """
         if self._launcher.poll() is None:
-            self._look()
-            self._order(KILL)
+            self._scan()
+            self._send(KILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._launcher.wait(_LAUNCHER_SECONDS)
-        # The launcher itself carries the mark too: one that hangs is ended here.
-        rest = end_marked(RUN_MARK, self._token, alive(self._seen), seconds=_SWEEP_SECONDS)
+        # The launcher has the mark too: a launcher that hangs is killed here.
+        surviving_pids = kill_marked(RUN_MARK, self._token, running(self._seen), seconds=_KILL_SECONDS)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._launcher.wait(_LAUNCHER_SECONDS)
         self.poll()
         if self._launcher.stdin is not None:
             with contextlib.suppress(OSError):
                 self._launcher.stdin.close()
-        return rest
+        return surviving_pids
 
-    def _look(self) -> None:
-        self._seen = alive(self._seen) | below(self._launcher.pid)
-        self.known.update(process.pid for process in self._seen)
-        self._looked = clock.now()
+    def _scan(self) -> None:
+        self._seen = running(self._seen) | descendants_of(self._launcher.pid)
+        self.seen_pids.update(process.pid for process in self._seen)
+        self._scanned_at = clock.now()
 
-    def _order(self, order: bytes) -> None:
+    def _send(self, command: bytes) -> None:
         if self._launcher.stdin is not None:
-            with contextlib.suppress(OSError, ValueError):  # it has ended
-                self._launcher.stdin.write(order)
+            with contextlib.suppress(OSError, ValueError):  # the launcher has ended
+                self._launcher.stdin.write(command)
                 self._launcher.stdin.flush()
 
-    def _read_exit(self) -> Exit:
-        oom = _oom_kills() > self._oom_kills
+    def _read_exit(self) -> ProcessExit:
+        out_of_memory = _oom_kills() > self._oom_kills_before
         assert self._launcher.stdout is not None
         with self._launcher.stdout as file:
-            said = file.read()
-        if not said:
-            return Exit(out_of_memory=oom)
-        code = int(json.loads(said)["code"])
-        return Exit(code=code, out_of_memory=oom) if code >= 0 else Exit(signal=-code, out_of_memory=oom)
+            status = file.read()
+        if not status:
+            return ProcessExit(out_of_memory=out_of_memory)
+        code = int(json.loads(status)["code"])
+        if code < 0:
+            return ProcessExit(signal=-code, out_of_memory=out_of_memory)
+        return ProcessExit(code=code, out_of_memory=out_of_memory)
 
 
-class Spawner:
-    """Starts trainings, every one from the same thread.
+class ProcessSpawner:
+    """Starts all trainings from one permanent thread.
 
-    A child's parent-death signal is sent when the *thread* that started it ends. Threads of Celery's pool and of the
-    heartbeat come and go; this one stays until the worker itself goes.
+    The kernel sends a child its parent-death signal when the *thread* that started it ends. Threads of Celery's pool
+    and of the heartbeat come and go; this thread lives as long as the worker.
     """
 
     def __init__(self) -> None:
@@ -145,13 +156,13 @@ class Spawner:
         """Start a training.
 
         Args:
-            command: the program and its arguments.
-            environment: the whole environment.
-            stdout: file its output is appended to.
-            stderr: file its errors, and the launcher's, are appended to.
+            command: The program and its arguments.
+            environment: The complete environment.
+            stdout: File to append the training's output to.
+            stderr: File to append the errors of the training and of the launcher to.
 
         Raises:
-            OSError: the launcher cannot be started, or a file not be opened.
+            OSError: The launcher cannot be started, or a file cannot be opened.
         """
         return self._thread.submit(self._start, command, environment, stdout, stderr).result()
 
@@ -160,19 +171,19 @@ class Spawner:
         token = uuid.uuid4().hex
         with stderr.open("ab") as errors:
             launcher = subprocess.Popen(
-                # -S saves the search for installed packages, of which the launcher needs none.
+                # -S skips the search for installed packages; the launcher needs none.
                 [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(stdout), *command],
                 env={**environment, RUN_MARK: token},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                # A Ctrl-C in the terminal reaches the worker alone, which then ends the training in order.
+                # Ctrl-C in the terminal then reaches the worker alone, which stops the training in order.
                 start_new_session=True,
             )
         return TrainingProcess(launcher, token)
 
 
-def _name(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -180,7 +191,7 @@ def _name(number: int) -> str:
 
 
 def _oom_kills() -> int:
-    """How many processes Linux has killed for want of memory; 0 where it does not say."""
+    """Return how many processes Linux has killed for lack of memory; 0 if the system does not count them."""
     try:
         with open("/proc/vmstat", encoding="ascii") as file:
             return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)

@@ -30,7 +30,7 @@ from core.protocol.public import ProblemField
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-_SMALL_BODY = 64 * 1024
+SMALL_BODY = 64 * 1024
 """Bytes. A smaller body is parsed on the event loop: handing it to a thread takes longer than parsing it."""
 _CLOSE = {"Connection": "close"}
 
@@ -191,7 +191,7 @@ async def _read(request: Request, limit: Limit) -> BoundedRequest:
             # Every value but the first follows a comma or opens a list or an object.
             if raw.count(b",") > limit.json.values:
                 raise BoundsError("", f"the body has more than {limit.json.values} values")
-        elif len(raw) <= _SMALL_BODY:
+        elif len(raw) <= SMALL_BODY:
             result.data = read_json(raw, limit.json)
         else:
             result.data = await run_in_threadpool(read_json, raw, limit.json)

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from backend.artifacts.run_files import Store
 from backend.db import Database
 from backend.errors import ApiError
-from backend.queue.nudge_debouncer import Waker
+from backend.queue.nudge_debouncer import NudgeDebouncer
 from backend.settings import Settings
 from backend.tokens import Principal, identify
 
@@ -38,9 +38,9 @@ async def _database(request: Request) -> Database:
     return database
 
 
-async def _waker(request: Request) -> Waker:
-    waker: Waker = request.app.state.waker
-    return waker
+async def _nudges(request: Request) -> NudgeDebouncer:
+    nudges: NudgeDebouncer = request.app.state.nudges
+    return nudges
 
 
 async def _store(request: Request) -> Store:
@@ -53,7 +53,7 @@ SettingsDep = Annotated[Settings, Depends(_settings)]
 # A route that writes opens ``with database.write() as session`` itself: a transaction that began in a dependency would
 # hold SQLite's one writer while the route waits for a thread, and the threads would all be waiting for the writer.
 DatabaseDep = Annotated[Database, Depends(_database)]
-WakerDep = Annotated[Waker, Depends(_waker)]
+NudgesDep = Annotated[NudgeDebouncer, Depends(_nudges)]
 
 
 async def _short_query(database: Database, query: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -118,7 +118,6 @@ async def authorize(
 
 SubmitterDep = Annotated[Principal, Security(authorize, scopes=["submit"])]
 AdminDep = Annotated[Principal, Security(authorize, scopes=["admin"])]
-WorkerDep = Annotated[Principal, Security(authorize, scopes=["worker"])]
 
 # For ``APIRouter(dependencies=…)``: the scope is required, and the route does not use the principal.
 reads = Security(authorize, scopes=["read"])

@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from backend.errors import MEDIA_TYPE
 from core.protocol.public import ProblemDetails
 from core.protocol.submissions import MAX_EXPERIMENTS
-from core.protocol.worker import EventBatch
 from core.specs import ExperimentSpec, SweepSpec
 
 _SCHEMAS = "#/components/schemas/"
@@ -58,19 +57,6 @@ BULK_BODY = _body(
     },
     {"experiments": [{"name": "one", **_SPEC}, {"name": "two", **_SPEC, "seeds": [3]}]},
 )
-EVENTS_BODY = _body(
-    {"$ref": f"{_SCHEMAS}{EventBatch.__name__}{_SENT}"},
-    {
-        "attempt": 1,
-        "records": [
-            {
-                "seq": 2,
-                "time": 1767225600.0,
-                "event": {"type": "metrics", "step": 100, "epoch": 1.0, "elapsed": 9.5, "values": {"test/top1": 61.2}},
-            }
-        ],
-    },
-)
 _PROBLEMS: dict[str, dict[str, Any]] = {
     "401": {"detail": "this token is unknown, was revoked, or has expired"},
     "403": {"detail": "this token does not have the scope submit"},
@@ -99,8 +85,18 @@ _BODIES: dict[str, dict[str, Any]] = {
     "TokenRequest": {"name": "nightly-sweep", "scopes": ["submit"], "expires_in_days": 90},
     "Registration": {"worker_id": "node-1-0123", "name": "node-1", "host": "node-1", "slots": 2, "device": "gpu"},
     "Heartbeat": {"holding": [{"run_id": "06h0c81ndwa9x6sd", "attempt": 1}]},
+    "EventBatch": {
+        "attempt": 1,
+        "records": [
+            {
+                "seq": 2,
+                "time": 1767225600.0,
+                "event": {"type": "metrics", "step": 100, "epoch": 1.0, "elapsed": 9.5, "values": {"test/top1": 61.2}},
+            }
+        ],
+    },
     "ClaimRequest": {"key": "0123456789", "free_gpus": 1},
-    "Outcome": {"attempt": 1, "outcome": "interrupted", "reason": "the worker was told to leave", "fault": False},
+    "Outcome": {"attempt": 1, "outcome": "interrupted", "reason": "the worker is shutting down", "fault": False},
 }
 """Examples of request bodies, by the name of their schema."""
 _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
@@ -131,7 +127,6 @@ def _with_problems(description: dict[str, Any]) -> dict[str, Any]:
     # The request forms, in which few fields are required; answers have every field.
     _add(schemas, ExperimentSpec, _SENT)
     _add(schemas, SweepSpec, _SENT)
-    _add(schemas, EventBatch, _SENT)
     for path, operations in description["paths"].items():
         for operation in operations.values():
             _describe(path, operation)

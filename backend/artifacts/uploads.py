@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from backend.artifacts.run_files import Store
 from backend.artifacts.safetensors_header import Contents, NotSafetensorsError, inspect
-from backend.db import Database, models, now, objects
-from backend.db.serialized import Turn, take_turn
+from backend.db import Database, models, now, session_on
+from backend.db.serialized import SerializedTask, serialize
 from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, invalid, not_found
 from core.protocol.artifacts import UPLOAD, Upload
@@ -102,7 +102,7 @@ def _exclusive(database: Database, store: Store) -> Iterator[None]:
             yield
             return
         with database.engine.begin() as connection:
-            take_turn(connection, Turn.UPLOADS)
+            serialize(connection, SerializedTask.UPLOADS)
             yield
 
 
@@ -197,7 +197,7 @@ def resolve_uploads(
 
     @cache  # many specs of one request name one teacher
     def upload_named(name: str) -> models.Upload | None:
-        with objects(connection) as session:
+        with session_on(connection) as session:
             return find(session, name, locked=True)
 
     problems: list[Problem] = []

@@ -1,18 +1,14 @@
-"""Methods side by side, from what their runs have measured: comparisons, claims, the paper's table, and their texts."""
+"""Comparisons of methods by what their runs have measured: comparison, overview, claims, table, and these as text."""
 
 from backend.comparisons.claims import judge
-from backend.comparisons.compare import Options, build, sample_of
-from backend.comparisons.overview import GROUPS, overview
-from backend.comparisons.run_data import ACCURACY
+from backend.comparisons.comparison import compare, sample_of
+from backend.comparisons.overview import overview
 from backend.comparisons.table import Filter, Layout, find, published, table
 
 __all__ = [
-    "ACCURACY",
-    "GROUPS",
     "Filter",
     "Layout",
-    "Options",
-    "build",
+    "compare",
     "find",
     "judge",
     "overview",

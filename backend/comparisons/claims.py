@@ -1,169 +1,229 @@
-"""The author's five claims: two about the loss itself, three that trainings have to answer."""
+"""The claims of a published paper, judged by the runs of an experiment. ``core.papers`` has the papers and claims."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from backend.comparisons import convergence, metric_selection, same_data, setting_differences, statistics, verdicts
-from backend.comparisons.compare import Options, condition, sample_of
-from backend.comparisons.groups import Method, Question, methods_of, paired, test_of
-from backend.comparisons.loss_claims import Setting, loss_claims
+from backend.comparisons.comparison import convergence_target, sample_of, teacher_summary
+from backend.comparisons.groups import ComparisonSpec, Method, methods_of, paired, test_of
 from backend.comparisons.run_data import ACCURACY, Sample, curves
 from backend.db import models
 from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text, point_text, span_text
 from core.catalog import DATASETS
+from core.papers import PAPERS, LossFinding, LossSetting, Paper, RunClaim, with_claims
+from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.comparisons import Claim, Claims, Interval, Paired, Verdict
 from core.protocol.public import ProblemField
 from core.specs import DatasetChoice
 
-COMPACT = "The features of a class get more compact: neural collapse is faster (NC1 is lower)."
-FASTER = "It converges faster: fewer epochs to the target accuracy."
-MOBILE = "It gains nothing on small mobile students."
-NC1 = "collapse/nc1"
-_SMALL_MOBILE = ("mobilenet", "shufflenet")
-_CLASSES = 100
-_TEMPERATURE = 4.0
-
+_DEFAULT_CLASSES = 100
+_DEFAULT_TEMPERATURE = 4.0
 
 _UNTESTED = verdicts.Test(0, None, None)
 
 
 @dataclass(frozen=True)
-class _Test:
-    """What the runs say of one claim, before the p is adjusted.
+class _JudgedClaim:
+    """A claim with the test that decides it, before p is adjusted for the other tests of the report.
 
     Attributes:
-        test: what decides; one of nothing where there is nothing to test.
-        towards: the claim's verdict where a difference is found, by its direction.
-        conclusion: what then is added to the reason.
+        claim: verdict "cannot tell" until the report's tests are decided.
+        test: the test; ``_UNTESTED`` if there is nothing to test.
+        verdict_if_different: the verdict if the test finds a difference, by its direction.
+        conclusion: appended to the reason then.
     """
 
     claim: Claim
     test: verdicts.Test = _UNTESTED
-    towards: Verdict = "cannot tell"
+    verdict_if_different: Verdict = "cannot tell"
     conclusion: str = ""
 
 
-def judge(session: Session, experiments: Sequence[models.Experiment], options: Options | None = None) -> Claims:
-    """The report, on values of the last epoch: of the options, baseline, target and difference are used.
+def judge(
+    session: Session,
+    experiments: Sequence[models.Experiment],
+    options: ComparisonOptions | None = None,
+    paper: str | None = None,
+) -> Claims:
+    """Judge the claims of a paper, by values of the last epoch.
 
-    Raises ApiError 422 where the experiments are not one, or the baseline is no method of theirs.
+    Args:
+        session: for reading.
+        experiments: read as one; they differ in their seeds alone.
+        options: of these, ``baseline``, the target and ``difference`` are used.
+        paper: name in ``core.papers``; by default the first paper that has claims.
+
+    Raises:
+        ApiError: 422 if the experiments are not one, the baseline is not one of their methods, or the paper is unknown.
     """
-    options = replace(options or Options(), which="last", metric=ACCURACY)
+    source = _paper(paper)
+    options = (options or ComparisonOptions()).model_copy(update={"which": "last", "metric": ACCURACY})
     sample = sample_of(session, experiments)
-    align = [label for label, name in sample.labels.items() if name == "dkd_align"]
-    baseline = _baseline(sample, options.baseline)
-    tests: list[_Test] = []
-    if align and baseline:
-        tests = _from_runs(session, sample, align, baseline, options)
+    labels = [label for label, name in sample.labels.items() if name == source.method]
+    baseline = _baseline(sample, options.baseline, source)
+    claims: list[_JudgedClaim] = []
+    if labels and baseline:
+        claims = _judge_by_runs(session, sample, source, labels, baseline, options)
     else:
-        lack = "a DKD-Align method" if not align else "a DKD method to compare it with"
-        tests = [
-            _Test(Claim(number=number, claim=text, verdict="cannot tell", reason=f"the experiment has no {lack[2:]}"))
-            for number, text in ((3, COMPACT), (4, FASTER), (5, MOBILE))
-        ]
-    decisions = verdicts.decide([test.test for test in tests])
+        lack = f"{source.baseline_title} method to compare it with" if labels else f"{source.method_title} method"
+        claims = [_JudgedClaim(_claim(claim, reason=f"the experiment has no {lack}")) for claim in source.run_claims]
+    decisions = verdicts.decide([claim.test for claim in claims])
     count = sum(decision.p_holm is not None for decision in decisions)
-    judged = [_judged(test, decision) for test, decision in zip(tests, decisions, strict=True)]
-    setting = _setting(sample)
+    decided = [_decided(claim, decision) for claim, decision in zip(claims, decisions, strict=True)]
+    setting = _loss_setting(sample, source)
+    findings = source.loss_claims(setting) if source.loss_claims else []
     return Claims(
+        paper=source.name,
+        paper_title=source.title,
         experiment=sample.experiments[0].name,
         experiments=[item.name for item in sample.experiments],
-        condition=condition(sample),
-        claims=[*loss_claims(setting), *sorted(judged, key=lambda claim: claim.number)],
-        notes=_notes(sample, setting, count),
+        condition=teacher_summary(sample),
+        claims=[*map(_of_loss, findings), *sorted(decided, key=lambda claim: claim.number)],
+        notes=_notes(sample, source.notes(setting) if source.notes else [], count),
     )
 
 
-def _from_runs(session: Session, sample: Sample, align: Sequence[str], baseline: str, options: Options) -> list[_Test]:
-    done = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
-    series = curves(session, done, [ACCURACY])  # claim 4 counts epochs, so nothing is asked of times
-    collapse = methods_of(sample, metric_selection.pick(session, sample, NC1, "last"), {}, options.goal)
-    accuracy = methods_of(sample, metric_selection.pick(session, sample, ACCURACY, "last"), series, options.goal)
-    tests = []
-    for label in align:
-        tests += [
-            _compact(collapse[label], collapse[baseline], sample),
-            _faster(accuracy[label], accuracy[baseline], options),
-            _mobile(accuracy[label], accuracy[baseline], sample, options),
-        ]
-    return tests
+def _paper(name: str | None) -> Paper:
+    available = with_claims()
+    if name is None:
+        return available[0]
+    if name not in PAPERS or PAPERS[name] not in available:
+        text = f"there are no claims of {name!r}; there are those of {', '.join(paper.name for paper in available)}"
+        raise invalid(text, ProblemField(path="paper", message=text))
+    return PAPERS[name]
 
 
-def _compact(method: Method, base: Method, sample: Sample) -> _Test:
-    found = paired(method, base, sample, Question(NC1))
-    claim = Claim(
-        number=3, claim=COMPACT, label=method.label, baseline=base.label, verdict="cannot tell", reason="", n=found.n
+def _claim(claim: RunClaim, method: str = "", baseline: str = "", reason: str = "", n: int = 0) -> Claim:
+    return Claim(
+        number=claim.number,
+        claim=claim.text,
+        label=method,
+        baseline=baseline,
+        verdict="cannot tell",
+        reason=reason,
+        n=n,
     )
-    if found.mean_difference is None:
-        return _Test(claim.model_copy(update={"reason": "no pair has measured NC1 yet"}))
-    numbers = {"mean_difference": found.mean_difference} | _bounds(found.interval)
-    towards: Verdict = "holds" if found.mean_difference < 0 else "does not hold"
-    text = f"NC1 differs by {point_text(found.mean_difference, found.interval)}{_interval_text(found)}"
-    claim = claim.model_copy(update={"reason": text, "p": found.sign_flip_p, "numbers": numbers})
-    return _Test(claim, test_of(found, None), towards)
 
 
-def _faster(method: Method, base: Method, options: Options) -> _Test:
-    claim = Claim(number=4, claim=FASTER, label=method.label, baseline=base.label, verdict="cannot tell", reason="")
-    found = convergence.compare(method.reached, base.reached)
-    if found is None:
-        return _Test(claim.model_copy(update={"reason": "no pair has both a target and an end yet"}))
-    goal = (
+def _of_loss(finding: LossFinding) -> Claim:
+    return Claim(
+        number=finding.number,
+        claim=finding.text,
+        case=finding.case,
+        verdict="holds" if finding.holds else "does not hold",
+        reason=finding.reason,
+        numbers=finding.numbers,
+    )
+
+
+def _judge_by_runs(
+    session: Session, sample: Sample, paper: Paper, labels: Sequence[str], baseline: str, options: ComparisonOptions
+) -> list[_JudgedClaim]:
+    ended = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
+    series = curves(session, ended, [ACCURACY])  # "earlier" counts epochs, so no metric of time is read
+    methods = {
+        metric: methods_of(
+            sample,
+            metric_selection.pick(session, sample, metric, "last"),
+            series if metric == ACCURACY else {},
+            convergence_target(options),
+        )
+        for metric in dict.fromkeys(claim.metric for claim in paper.run_claims)
+    }
+    return [
+        _JUDGES[claim.kind](claim, methods[claim.metric][label], methods[claim.metric][baseline], sample, options)
+        for label in labels
+        for claim in paper.run_claims
+    ]
+
+
+def _judge_lower(
+    claim: RunClaim, method: Method, base: Method, sample: Sample, options: ComparisonOptions
+) -> _JudgedClaim:
+    pair = paired(method, base, sample, ComparisonSpec(claim.metric))
+    result = _claim(claim, method.label, base.label, n=pair.n)
+    if pair.mean_difference is None:
+        return _JudgedClaim(result.model_copy(update={"reason": f"no pair has measured {claim.title} yet"}))
+    numbers = {"mean_difference": pair.mean_difference} | _bounds(pair.interval)
+    verdict: Verdict = "holds" if pair.mean_difference < 0 else "does not hold"
+    text = f"{claim.title} differs by {point_text(pair.mean_difference, pair.interval)}{_interval_text(pair)}"
+    result = result.model_copy(update={"reason": text, "p": pair.sign_flip_p, "numbers": numbers})
+    return _JudgedClaim(result, test_of(pair, None), verdict)
+
+
+def _judge_earlier(
+    claim: RunClaim, method: Method, base: Method, sample: Sample, options: ComparisonOptions
+) -> _JudgedClaim:
+    result = _claim(claim, method.label, base.label)
+    pairs = convergence.compare(method.reached, base.reached)
+    if pairs is None:
+        return _JudgedClaim(result.model_copy(update={"reason": "no pair has both a target and an end yet"}))
+    target = (
         f"{options.target:g} %" if options.target is not None else f"{100 * options.target_share:g} % of the teacher's"
     )
-    numbers: dict[str, float] = {"earlier": found.earlier, "later": found.later, "equal": found.equal}
-    if found.speed_up is not None:
-        numbers["speed_up"] = found.speed_up
-    if found.area_difference is not None:
-        numbers["area_difference"] = found.area_difference
-    text = f"to {goal}: earlier in {found.earlier}, later in {found.later}, equal in {found.equal} of {found.n} pairs"
-    if found.units != found.n:
-        text += f" (of {found.units} teachers, earlier with {found.units_earlier}, later with {found.units_later})"
-    if found.speed_up is not None:
-        text += f"; {found.speed_up:.2f} times as fast in epochs where both got there ({found.both_reached})"
-    if found.earlier + found.later == 0 and not found.both_reached:
-        text += "; no run got there"
-    towards: Verdict = "holds" if found.units_earlier > found.units_later else "does not hold"
-    claim = claim.model_copy(update={"reason": text, "n": found.n, "p": found.sign_p, "numbers": numbers})
-    # By signs alone: a run that never got there has no number of epochs, so there is no interval.
-    lead = float(found.units_later - found.units_earlier)
-    least = statistics.sign_test_p(found.units, 0)
-    return _Test(claim, verdicts.Test(found.units, lead, found.sign_p, least), towards)
+    numbers: dict[str, float] = {"earlier": pairs.earlier, "later": pairs.later, "equal": pairs.equal}
+    if pairs.speed_up is not None:
+        numbers["speed_up"] = pairs.speed_up
+    if pairs.area_difference is not None:
+        numbers["area_difference"] = pairs.area_difference
+    text = f"to {target}: earlier in {pairs.earlier}, later in {pairs.later}, equal in {pairs.equal} of {pairs.n} pairs"
+    if pairs.units != pairs.n:
+        text += f" (of {pairs.units} teachers, earlier with {pairs.units_earlier}, later with {pairs.units_later})"
+    if pairs.speed_up is not None:
+        text += f"; {pairs.speed_up:.2f} times as fast in epochs if both reached it ({pairs.both_reached})"
+    if pairs.earlier + pairs.later == 0 and not pairs.both_reached:
+        text += "; no run reached it"
+    verdict: Verdict = "holds" if pairs.units_earlier > pairs.units_later else "does not hold"
+    result = result.model_copy(update={"reason": text, "n": pairs.n, "p": pairs.sign_p, "numbers": numbers})
+    # Tested by signs alone: a run that never reached the target has no number of epochs, so there is no interval.
+    direction = float(pairs.units_later - pairs.units_earlier)
+    smallest = statistics.sign_test_p(pairs.units, 0)
+    return _JudgedClaim(result, verdicts.Test(pairs.units, direction, pairs.sign_p, smallest), verdict)
 
 
-def _mobile(method: Method, base: Method, sample: Sample, options: Options) -> _Test:
+def _judge_no_gain(
+    claim: RunClaim, method: Method, base: Method, sample: Sample, options: ComparisonOptions
+) -> _JudgedClaim:
     student = sample.spec["student"]["model"]["name"]
-    claim = Claim(number=5, claim=MOBILE, label=method.label, baseline=base.label, verdict="cannot tell", reason="")
-    if not any(name in student for name in _SMALL_MOBILE):
-        return _Test(claim.model_copy(update={"reason": f"{student} is no small mobile network"}))
-    found = paired(method, base, sample, Question(ACCURACY))
-    if found.mean_difference is None:
-        return _Test(claim.model_copy(update={"reason": "no pair has ended yet", "n": found.n}))
-    numbers = {"mean_difference": found.mean_difference} | _bounds(found.interval)
-    shown = f"{point_text(found.mean_difference, found.interval)} percentage points"
-    text = f"the gain is {shown}{_interval_text(found)}"
-    claim = claim.model_copy(update={"n": found.n, "numbers": numbers})
+    result = _claim(claim, method.label, base.label)
+    if claim.students and not any(name in student for name in claim.students):
+        return _JudgedClaim(result.model_copy(update={"reason": f"{student} is not a {claim.students_title}"}))
+    pair = paired(method, base, sample, ComparisonSpec(claim.metric))
+    if pair.mean_difference is None:
+        return _JudgedClaim(result.model_copy(update={"reason": "no pair has ended yet", "n": pair.n}))
+    numbers = {"mean_difference": pair.mean_difference} | _bounds(pair.interval)
+    unit = ComparisonSpec(claim.metric).difference_unit
+    text = f"the gain is {point_text(pair.mean_difference, pair.interval)} {unit}".rstrip() + _interval_text(pair)
+    result = result.model_copy(update={"n": pair.n, "numbers": numbers})
     margin = options.difference
-    if margin is not None and found.units >= 4 and found.interval and found.interval.high < margin:
-        # The gain is tested against the margin, not against zero: one more test of the report, as every other is.
-        p = statistics.t_p(found.mean_difference, found.sd, found.units, limit=margin)
-        text += f", tested by t against a gain of {margin:g}, as if the differences were normally distributed"
-        claim = claim.model_copy(update={"reason": text, "p": p})
-        apart = Interval(low=found.interval.low - margin, high=found.interval.high - margin)
-        test = verdicts.Test(found.units, found.mean_difference - margin, p, None, apart)
-        return _Test(claim, test, "holds", f"a gain of {margin:g} or more is excluded")
-    towards: Verdict = "holds" if found.mean_difference < 0 else "does not hold"
-    claim = claim.model_copy(update={"reason": text, "p": found.sign_flip_p})
-    return _Test(claim, test_of(found, None), towards)
+    if margin is not None and pair.units >= 4 and pair.interval and pair.interval.high < margin:
+        # The gain is tested against the margin, not against zero: one more test of the report, like every other.
+        p = statistics.t_p(pair.mean_difference, pair.sd, pair.units, limit=margin)
+        text += f", tested by t against a gain of {margin:g}, assuming normally distributed differences"
+        result = result.model_copy(update={"reason": text, "p": p})
+        shifted = Interval(low=pair.interval.low - margin, high=pair.interval.high - margin)
+        test = verdicts.Test(pair.units, pair.mean_difference - margin, p, None, shifted)
+        return _JudgedClaim(result, test, "holds", f"a gain of {margin:g} or more is excluded")
+    verdict: Verdict = "holds" if pair.mean_difference < 0 else "does not hold"
+    result = result.model_copy(update={"reason": text, "p": pair.sign_flip_p})
+    return _JudgedClaim(result, test_of(pair, None), verdict)
 
 
-def _judged(judged: _Test, decision: verdicts.Decision) -> Claim:
+_JUDGES: dict[str, Callable[[RunClaim, Method, Method, Sample, ComparisonOptions], _JudgedClaim]] = {
+    "lower": _judge_lower,
+    "earlier": _judge_earlier,
+    "no_gain": _judge_no_gain,
+}
+
+
+def _decided(judged: _JudgedClaim, decision: verdicts.Decision) -> Claim:
+    """Return the claim with its verdict and its adjusted p."""
     claim, test, tests = judged.claim, judged.test, decision.tests
     if claim.p is None or decision.p_holm is None:
         return claim
@@ -171,7 +231,7 @@ def _judged(judged: _Test, decision: verdicts.Decision) -> Claim:
     text = f"{claim.reason}; p = {p_holm} after Holm over {tests} tests ({p} for this one alone)"
     if tests == 1:
         text = f"{claim.reason}; p = {p}"
-    verdict = judged.towards if decision.verdict in ("higher", "lower") else claim.verdict
+    verdict = judged.verdict_if_different if decision.verdict in ("higher", "lower") else claim.verdict
     if verdict != "cannot tell":
         text += f": {judged.conclusion}" if judged.conclusion else ""
     else:
@@ -183,50 +243,42 @@ def _judged(judged: _Test, decision: verdicts.Decision) -> Claim:
     return claim.model_copy(update={"reason": text, "verdict": verdict, "p_holm": decision.p_holm})
 
 
-def _baseline(sample: Sample, wanted: str | None) -> str | None:
-    if wanted is not None:
-        if wanted not in sample.labels:
-            text = f"there is no method {wanted!r} in {sample.experiments[0].name}; it has {', '.join(sample.labels)}"
+def _baseline(sample: Sample, label: str | None, paper: Paper) -> str | None:
+    if label is not None:
+        if label not in sample.labels:
+            text = f"there is no method {label!r} in {sample.experiments[0].name}; it has {', '.join(sample.labels)}"
             raise invalid(text, ProblemField(path="baseline", message=text))
-        return wanted
-    return next((label for label, name in sample.labels.items() if name == "dkd"), None)
+        return label
+    return next((other for other, name in sample.labels.items() if name == paper.baseline), None)
 
 
-def _setting(sample: Sample) -> Setting:
-    """The classes and the temperature of the experiment; CIFAR-100's and the usual ones where it does not say."""
+def _loss_setting(sample: Sample, paper: Paper) -> LossSetting:
+    """Return the classes and the temperature of the experiment; those of CIFAR-100 and 4 if it does not give them."""
     try:
         dataset = DatasetChoice.model_validate(sample.spec["dataset"])
-    except ValidationError:  # of a plugin that is away
+    except ValidationError:  # a plugin's data set, and the plugin is not installed
         facts = None
     else:
         facts = DATASETS[dataset.name].facts(dataset.typed_params)
-    params = [choice["params"] for choice in sample.spec["methods"] if choice["name"] == "dkd_align"]
-    temperature = params[0]["temperature"] if params else _TEMPERATURE
-    return Setting(facts.num_classes if facts and facts.num_classes > 2 else _CLASSES, temperature)
+    params = [choice["params"] for choice in sample.spec["methods"] if choice["name"] == paper.method]
+    temperature = params[0]["temperature"] if params else _DEFAULT_TEMPERATURE
+    return LossSetting(facts.num_classes if facts and facts.num_classes > 2 else _DEFAULT_CLASSES, temperature)
 
 
-def _notes(sample: Sample, setting: Setting, tests: int) -> list[str]:
-    found = [
-        *same_data.notes(sample),
-        *setting_differences.pooled(sample),
-        f"Claims 1 and 2 are of the loss itself, computed for {setting.classes} classes and T = "
-        f"{setting.temperature:g}; nearly the same means within 5 %.",
-        "Claims 3 to 5 are judged by pairs: a verdict needs p < 0.05 after Holm, and for 3 and 5 an interval without "
-        "zero. Claim 4 is tested by signs, since a run that never got there is later than any.",
-    ]
-    found[:0] = sample.misnamed
+def _notes(sample: Sample, of_paper: Sequence[str], tests: int) -> list[str]:
+    notes = [*sample.misnamed, *same_data.notes(sample), *setting_differences.pooled(sample), *of_paper]
     if tests > 1:
-        found.append(f"Holm is over the {tests} tests of this report.")
+        notes.append(f"Holm's correction is over the {tests} tests of this report.")
     if sample.teachers and not sample.teachers_vary:
-        found.append("Conditional on this teacher.")
+        notes.append("The results are conditional on this teacher.")
     if not sample.complete:
-        found.append("Not every run has ended: verdicts may change.")
-    return found
+        notes.append("Not every run has ended: verdicts may change.")
+    return notes
 
 
 def _bounds(interval: Interval | None) -> dict[str, float]:
     return {"low": interval.low, "high": interval.high} if interval else {}
 
 
-def _interval_text(found: Paired) -> str:
-    return f" (95 % interval {span_text(found.interval, '', found.mean_difference)})" if found.interval else ""
+def _interval_text(pair: Paired) -> str:
+    return f" (95 % interval {span_text(pair.interval, '', pair.mean_difference)})" if pair.interval else ""

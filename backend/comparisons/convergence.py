@@ -1,4 +1,4 @@
-"""How fast runs come to a target accuracy: epochs, seconds, GPU-seconds, and the area under the accuracy curve."""
+"""How fast runs reach a target accuracy: epochs, seconds, GPU-seconds, and the area under the accuracy curve."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from core.protocol.comparisons import Convergence, NotCounted, PairedConvergence
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What accuracy is to be reached, %.
+class ConvergenceTarget:
+    """The accuracy that a run has to reach.
 
     Attributes:
-        share: of the teacher's accuracy after its last epoch; unused where ``absolute`` is given.
+        share: share of the teacher's accuracy after its last epoch; not used if ``absolute`` is given.
+        absolute: accuracy in %.
     """
 
     share: float
     absolute: float | None = None
 
     def of(self, student: Student) -> float | None:
-        """The student's own target; None while its teacher's accuracy is not known."""
+        """Return the student's target in %; None until its teacher's accuracy is known."""
         if self.absolute is not None:
             return self.absolute
         top1 = student.teacher.top1 if student.teacher else None
@@ -32,18 +33,20 @@ class Goal:
 
 
 def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Curve] | None = None) -> Reached:
-    """When this run's test accuracy came to the target.
+    """Return when a run's test accuracy reached the target.
 
     Args:
-        curve: the test accuracy.
-        others: the run's other curves by metric, for what its teacher's logits took.
+        student: the run.
+        curve: its test accuracy.
+        target: accuracy in %.
+        others: its other curves by metric, for the time that its teacher's logits took.
     """
     others = others or {}
     epochs = statistics.epochs_to_target(curve.epoch, curve.value, target)
     index = None if epochs is None else curve.epoch.index(epochs)
     seconds, step = (None, None) if index is None else (curve.elapsed[index], curve.step[index])
     gpus = student.gpus
-    found = Reached(
+    reached = Reached(
         run_id=student.run_id,
         seed=student.seed,
         teacher_seed=student.teacher_seed,
@@ -53,23 +56,25 @@ def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Cu
         gpu_seconds=None if seconds is None or gpus is None else seconds * gpus,
         area=statistics.area_under(curve.epoch, curve.value) if student.state == "succeeded" else None,
     )
-    return timing.teacher_part(found, others.get(timing.TEACHER_SECONDS), others.get(timing.REUSED), step)
+    return timing.teacher_part(reached, others.get(timing.TEACHER_SECONDS), others.get(timing.REUSED), step)
 
 
-def reached_by(students: Iterable[Student], series: Curves, goal: Goal) -> dict[Key, Reached]:
-    """Of every run that succeeded, or failed after a first measurement, by pair."""
-    found: dict[Key, Reached] = {}
+def reached_by(students: Iterable[Student], series: Curves, goal: ConvergenceTarget) -> dict[Key, Reached]:
+    """Return, by pair, when each run reached its target: runs that succeeded, or failed after a measurement."""
+    reached: dict[Key, Reached] = {}
     for student in students:
         measured = series.get(student.run_id, {})
         target = goal.of(student)
         ended = student.state in ("succeeded", "failed") and not student.set_aside
         if ACCURACY in measured and target is not None and ended:
-            found[student.key] = reach(student, measured[ACCURACY], target, measured)
-    return found
+            reached[student.key] = reach(student, measured[ACCURACY], target, measured)
+    return reached
 
 
-def summarize(students: Sequence[Student], reached: Mapping[Key, Reached], goal: Goal) -> Convergence | None:
-    """One method's convergence; None while no target is known for any of its runs."""
+def summarize(
+    students: Sequence[Student], reached: Mapping[Key, Reached], goal: ConvergenceTarget
+) -> Convergence | None:
+    """Summarize one method's convergence; None until a target is known for one of its runs."""
     targets = [target for student in students if not student.set_aside and (target := goal.of(student)) is not None]
     if not targets:
         return None
@@ -105,21 +110,29 @@ def summarize(students: Sequence[Student], reached: Mapping[Key, Reached], goal:
 def compare(
     method: Mapping[Key, Reached], base: Mapping[Key, Reached], *, timed: bool = True
 ) -> PairedConvergence | None:
-    """Pair by pair; without a ratio of times unless ``timed``. None where no pair is known to its end.
+    """Compare the convergence of two methods pair by pair.
 
     A run that never reached the target is later than any that did, so the sign of every difference is known and the
-    sign test is exact; its size is known only where both reached it. Where teachers vary, a teacher is the unit of the
-    test: it counts as earlier where more of its pairs are earlier than later.
+    sign test is exact; the size of a difference is known only if both runs reached the target. If teachers vary, a
+    teacher is the unit of the test: it counts as earlier if more of its pairs are earlier than later.
+
+    Args:
+        method: by pair, when the method's runs reached the target.
+        base: the same of the baseline.
+        timed: whether times may be compared; otherwise there is no ratio of times.
+
+    Returns:
+        None if no pair has ended.
     """
     keys = [key for key in method if key in base]
     if not keys:
         return None
-    signs = {key: _sign(_late(method[key].epochs), _late(base[key].epochs)) for key in keys}
+    signs = {key: _sign(_epochs_or_inf(method[key]), _epochs_or_inf(base[key])) for key in keys}
     earlier, later = _counts(signs.values())
     units = statistics.by_block(signs)
     units_earlier, units_later = _counts(units)
     both = [key for key in keys if method[key].epochs is not None and base[key].epochs is not None]
-    # The area is taken of whole curves, and averaged by teacher where these vary, as every mean is.
+    # The area is of whole curves; if teachers vary it is averaged by teacher, like every other mean.
     areas = {key: (method[key].area, base[key].area) for key in keys}
     differences = statistics.by_block(
         {key: one - other for key, (one, other) in areas.items() if one is not None and other is not None}
@@ -148,21 +161,22 @@ def compare(
 
 
 def _sign(one: float, other: float) -> float:
-    """-1 where ``one`` is earlier, 1 where it is later."""
+    """Return -1 if ``one`` is earlier, 1 if it is later, 0 if both are equal."""
     return float((one > other) - (one < other))
 
 
 def _counts(signs: Iterable[float]) -> tuple[int, int]:
-    """How many are earlier and how many later."""
-    known = list(signs)
-    return sum(sign < 0 for sign in known), sum(sign > 0 for sign in known)
+    """Return the number of earlier and of later units."""
+    values = list(signs)
+    return sum(sign < 0 for sign in values), sum(sign > 0 for sign in values)
 
 
-def _late(epochs: float | None) -> float:
-    return math.inf if epochs is None else epochs
+def _epochs_or_inf(run: Reached) -> float:
+    return math.inf if run.epochs is None else run.epochs
 
 
-def _ratio(above: Sequence[float | None], below: Sequence[float | None]) -> float | None:
-    """Of the medians; None for no values and where the lower one is 0."""
-    over, under = [value for value in above if value is not None], [value for value in below if value is not None]
-    return median(over) / median(under) if over and under and median(under) > 0 else None
+def _ratio(numerators: Sequence[float | None], denominators: Sequence[float | None]) -> float | None:
+    """Return the ratio of the medians; None without values, or if the denominator's median is 0."""
+    upper = [value for value in numerators if value is not None]
+    lower = [value for value in denominators if value is not None]
+    return median(upper) / median(lower) if upper and lower and median(lower) > 0 else None

@@ -1,4 +1,4 @@
-"""Which experiments are one: the same data set, teacher, student and training, whatever their seeds."""
+"""Which experiments are repetitions of each other: equal data set, teacher, student and training; seeds may differ."""
 
 from __future__ import annotations
 
@@ -12,67 +12,68 @@ from core.specs import stored_experiment
 
 
 def setting(spec: dict[str, Any]) -> dict[str, Any]:
-    """What decides a row of the table. Filled in, so that a spec stored before a field existed is equal to one after.
+    """Return the part of a spec that decides its row of the table.
 
-    The teacher's seed is not in it: that is repeated over, as the students' are.
+    Defaults are filled in, so that a spec stored before a field existed equals one stored after. The teacher's seed is
+    left out: it is a repetition, like the students' seeds.
     """
-    whole = _filled_in(spec)
-    teacher = whole.get("teacher")
+    complete = _with_defaults(spec)
+    teacher = complete.get("teacher")
     return {
-        "dataset": whole["dataset"],
-        "training": whole["training"],  # before the teacher, which may only follow it
+        "dataset": complete["dataset"],
+        "training": complete["training"],  # before the teacher, whose training may follow it
         "teacher": teacher and {key: value for key, value in teacher.items() if key != "seed"},
-        "student": whole["student"],
+        "student": complete["student"],
     }
 
 
-def _filled_in(spec: dict[str, Any]) -> dict[str, Any]:
-    """As it was stored where this backend cannot read it: a plugin is away, or it is of a newer version.
+def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec with defaults; unchanged if this backend cannot read it (a missing plugin, a newer version).
 
-    The teacher's training is written out: a teacher trained "as the students are" is the same as one of which a clone
-    says so in so many words.
+    The teacher's training is written out: a teacher trained like the students equals one whose spec repeats their
+    training.
     """
     try:
-        found = stored_experiment(spec)
+        experiment = stored_experiment(spec)
     except ValidationError:
         return spec
-    whole, training = found.model_dump(mode="json"), found.teacher_training()
+    complete, training = experiment.model_dump(mode="json"), experiment.teacher_training()
     if training:
-        whole["teacher"]["training"] = training.model_dump(mode="json")
-    return whole
+        complete["teacher"]["training"] = training.model_dump(mode="json")
+    return complete
 
 
 def methods(spec: dict[str, Any]) -> dict[str, Any]:
-    """Name and parameters by label."""
+    """Return name and parameters of each method by its label."""
     return {item["label"]: {"name": item["name"], "params": item["params"]} for item in spec["methods"]}
 
 
 def difference(first: dict[str, Any], second: dict[str, Any]) -> str | None:
-    """What keeps two specs from being read as one, as "training"; None where only seeds and labels differ."""
+    """Return the part in which two specs differ, such as "training"; None if only seeds and labels differ."""
     one, other = setting(first), setting(second)
-    apart = next((name for name, value in one.items() if value != other[name]), None)
-    return apart or _other_method(methods(first), methods(second))
+    part = next((name for name, value in one.items() if value != other[name]), None)
+    return part or _method_difference(methods(first), methods(second))
 
 
-def grouped(samples: list[Sample]) -> list[list[Sample]]:
-    """The samples that are one row, in the order in which the rows appear."""
-    found: list[list[Sample]] = []
-    # By setting, so that each spec is read once: comparing each with each took a minute for some hundred.
+def group_rows(samples: list[Sample]) -> list[list[Sample]]:
+    """Group samples that form one row of the table, in the order in which the rows appear."""
+    rows: list[list[Sample]] = []
+    # Keyed by setting, so that each spec is read once: comparing each with each took a minute for a few hundred.
     by_setting: dict[str, list[list[Sample]]] = {}
     for sample in samples:
-        alike = by_setting.setdefault(json.dumps(setting(sample.spec), sort_keys=True), [])
-        mine = methods(sample.spec)
-        for row in alike:
-            if all(_other_method(methods(other.spec), mine) is None for other in row):
+        same_setting = by_setting.setdefault(json.dumps(setting(sample.spec), sort_keys=True), [])
+        own_methods = methods(sample.spec)
+        for row in same_setting:
+            if all(_method_difference(methods(other.spec), own_methods) is None for other in row):
                 row.append(sample)
                 break
         else:
-            alike.append([sample])
-            found.append(alike[-1])
-    return found
+            same_setting.append([sample])
+            rows.append(same_setting[-1])
+    return rows
 
 
-def _other_method(mine: dict[str, Any], theirs: dict[str, Any]) -> str | None:
-    """A label that means one thing here and another there."""
-    labels = (label for label in mine if label in theirs and mine[label] != theirs[label])
+def _method_difference(first: dict[str, Any], second: dict[str, Any]) -> str | None:
+    """Return the first label that stands for different methods or parameters in the two specs."""
+    labels = (label for label in first if label in second and first[label] != second[label])
     return next((f"the parameters of {label}" for label in labels), None)

@@ -1,4 +1,4 @@
-"""The commands that would fill the holes of a table."""
+"""Missing cells of a table, and the commands that would fill them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from core.catalog import METHODS
 from core.protocol.comparisons import MissingPair
 
 
-def holes(method: Method, sample: Sample, keys: Iterable[Key]) -> list[MissingPair]:
-    """Every pair that the method has no value for, and why."""
+def gaps(method: Method, sample: Sample, keys: Iterable[Key]) -> list[MissingPair]:
+    """Return every pair that the method has no value for, with the reason."""
     return [item for key in keys for item in missing_pair(key, (method,), sample)]
 
 
 def commands(methods: Mapping[str, Method], sample: Sample, keys: Iterable[Key]) -> list[str]:
-    """What a person would type: a retry for each run that did not succeed, new experiments for what was never planned.
+    """Return shell commands: a retry for each run that did not succeed, a new experiment for pairs never planned.
 
-    Methods that lack the same seeds under the same teacher are queued together. Nothing for a run that is still to
-    end, and nothing for one that succeeded without a value: another try would end the same way.
+    Methods that lack the same seeds under the same teacher are queued together. There is no command for a run that has
+    not ended, and none for a run that succeeded without a value, because a retry would end in the same way.
     """
-    found: list[str] = []
+    retries: list[str] = []
     unplanned: dict[tuple[str, str], list[int]] = {}
     for key in keys:
         for label, method in methods.items():
@@ -32,45 +32,45 @@ def commands(methods: Mapping[str, Method], sample: Sample, keys: Iterable[Key])
             if run is None:
                 unplanned.setdefault((label, key[0]), []).append(key[1])
             elif run.state in ("failed", "cancelled"):
-                found.append(f"dkd retry {run.run_id}")
+                retries.append(f"dkd retry {run.run_id}")
     together: dict[tuple[int, str, tuple[int, ...]], list[str]] = {}
     for (label, block), seeds in unplanned.items():
         together.setdefault((_source(label, sample), block, tuple(sorted(seeds))), []).append(label)
-    found += [_submit(sample, place, block, seeds, labels) for (place, block, seeds), labels in together.items()]
-    return found
+    return retries + [
+        _submit(sample, index, block, seeds, labels) for (index, block, seeds), labels in together.items()
+    ]
 
 
 def _source(label: str, sample: Sample) -> int:
-    """Which of the experiments has the method."""
-    having = (
+    """Return the index of the first experiment that has the method."""
+    return next(
         index
         for index, item in enumerate(sample.experiments)
         if any(choice["label"] == label for choice in item.spec["methods"])
     )
-    return next(having)
 
 
-def _submit(sample: Sample, place: int, block: str, seeds: tuple[int, ...], labels: list[str]) -> str:
-    source = sample.experiments[place]
+def _submit(sample: Sample, index: int, block: str, seeds: tuple[int, ...], labels: list[str]) -> str:
+    source = sample.experiments[index]
     spec = source.spec
     choices = [item for item in spec["methods"] if item["label"] in labels]
     which = "" if len(choices) == len(spec["methods"]) else f" {','.join(labels)[:25]}"
     teacher = next((item for item in sample.teachers if item.fingerprint == block), None)
-    under = f" teacher {teacher.seed}" if teacher is not None and sample.teachers_vary else ""
-    name = f"{source.name[:35]}{which}{under} seeds {_ranges(seeds)}"[:100].rstrip()  # as long as a name may be
+    of_teacher = f" teacher {teacher.seed}" if teacher is not None and sample.teachers_vary else ""
+    name = f"{source.name[:35]}{which}{of_teacher} seeds {_ranges(seeds)}"[:100].rstrip()  # the limit of a name
     changes = [f"name={_quoted(name)}", f"seeds={list(seeds)}"]
     if which:
-        changes.append(f"methods={json.dumps([_short(choice) for choice in choices], ensure_ascii=False)}")
+        changes.append(f"methods={json.dumps([_without_defaults(choice) for choice in choices], ensure_ascii=False)}")
     if teacher is not None and spec.get("teacher") and spec["teacher"]["seed"] != teacher.seed:
         changes.append(f"teacher.seed={teacher.seed}")
     sets = " ".join(f"--set {shlex.quote(change)}" for change in changes)
-    # A name that begins like an option would be taken for one.
-    asked = source.id if source.name.startswith("-") else shlex.quote(source.name)
-    return f"dkd export {asked} --format spec | dkd submit - {sets}"
+    # A name that begins with a dash would be read as an option.
+    key = source.id if source.name.startswith("-") else shlex.quote(source.name)
+    return f"dkd export {key} --format spec | dkd submit - {sets}"
 
 
-def _short(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """A method without what its catalog entry fills in by itself."""
+def _without_defaults(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method without the parameters that have the default of its catalog entry."""
     fields = METHODS[choice["name"]].params.model_fields if choice["name"] in METHODS else {}
     params = {
         key: value
@@ -81,12 +81,12 @@ def _short(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _quoted(text: str) -> str:
-    """As YAML reads it back unchanged."""
+    """Return the text quoted, so that YAML reads it back unchanged."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def _ranges(seeds: Sequence[int]) -> str:
-    """As "0-2,5"."""
+    """Return seeds as text, such as "0-2,5"."""
     parts: list[list[int]] = []
     for seed in seeds:
         if parts and seed == parts[-1][-1] + 1:

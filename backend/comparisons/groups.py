@@ -1,4 +1,4 @@
-"""A method over its seeds, and against the baseline pair by pair."""
+"""Methods summarized over their seeds, and compared with the baseline pair by pair."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.comparisons import convergence, power, setting_differences, statistics, timing, verdicts
-from backend.comparisons.convergence import Goal
-from backend.comparisons.metric_selection import Picked
+from backend.comparisons.convergence import ConvergenceTarget
+from backend.comparisons.metric_selection import SelectedValue
 from backend.comparisons.run_data import Curves, Key, Sample, Student
 from common.formatting import signed, spread_text
 from core.catalog import METRICS
@@ -25,13 +25,14 @@ from core.protocol.comparisons import (
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of a comparison.
+class ComparisonSpec:
+    """What is compared.
 
     Attributes:
-        metric: whose value is compared.
-        which: at which epoch.
-        difference: that a person wants to be able to see, in the metric's unit (points of a percentage).
+        metric: name of the metric.
+        which: epoch of the values.
+        difference: a difference that the comparison should be able to show, in the metric's unit (percentage points of
+            a percentage).
     """
 
     metric: str
@@ -40,51 +41,56 @@ class Question:
 
     @property
     def tested(self) -> bool:
-        """Whether anything may be inferred: what the test images chose is shown, never tested."""
+        """Return whether values are tested: those of an epoch chosen by the test images are only shown."""
         return self.which != "oracle" and not self.metric.startswith("oracle/")
 
     @property
     def unit(self) -> str:
-        known = METRICS.get(self.metric)
-        return known.unit if known else ""
+        metric = METRICS.get(self.metric)
+        return metric.unit if metric else ""
 
     @property
     def better(self) -> Better | None:
-        known = METRICS.get(self.metric)
-        return known.better if known else None
+        metric = METRICS.get(self.metric)
+        return metric.better if metric else None
 
     @property
-    def apart(self) -> str:
-        """Unit of a difference: of two percentages it is not a percentage of either."""
+    def difference_unit(self) -> str:
+        """Return the unit of a difference: that of two percentages is percentage points."""
         return "percentage points" if self.unit == "%" else self.unit
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method's runs by pair, with what was picked of each and how fast it converged.
+    """One method's runs by pair, with their values and their convergence.
 
     Attributes:
-        timing: what the times of all methods may be compared by.
+        picked: values by run id.
+        reached: convergence by pair.
+        timing: the part of the times that may be compared between methods.
     """
 
     label: str
     name: str
     runs: Mapping[Key, Student]
-    picked: Mapping[str, Picked]
+    picked: Mapping[str, SelectedValue]
     reached: Mapping[Key, Reached]
     timing: Timing = "whole"
 
     @property
     def values(self) -> dict[Key, float]:
-        found = {key: self.picked[run.run_id].value for key, run in self.runs.items()}
-        return {key: value for key, value in found.items() if value is not None}
+        """Return the values that exist, by pair."""
+        values = {key: self.picked[run.run_id].value for key, run in self.runs.items()}
+        return {key: value for key, value in values.items() if value is not None}
 
 
-def methods_of(sample: Sample, picked: Mapping[str, Picked], series: Curves, goal: Goal) -> dict[str, Method]:
-    """Every method of the sample by its label."""
+def methods_of(
+    sample: Sample, picked: Mapping[str, SelectedValue], series: Curves, target: ConvergenceTarget
+) -> dict[str, Method]:
+    """Return every method of the sample by its label."""
     valued = {run_id for run_id, item in picked.items() if item.value is not None}
     chosen = sample.by_label(dict.fromkeys(valued))
-    reached = {label: convergence.reached_by(chosen[label].values(), series, goal) for label in sample.labels}
+    reached = {label: convergence.reached_by(chosen[label].values(), series, target) for label in sample.labels}
     basis = timing.basis_of(
         (run, series[run.run_id], reached[label].get(key))
         for label in reached
@@ -104,8 +110,8 @@ def methods_of(sample: Sample, picked: Mapping[str, Picked], series: Curves, goa
     }
 
 
-def group(method: Method, sample: Sample, goal: Goal | None = None) -> Group:
-    """Mean, spread and interval of one method, with what every run gave; convergence where there is a goal."""
+def group(method: Method, sample: Sample, target: ConvergenceTarget | None = None) -> Group:
+    """Return mean, spread and interval of one method, the values of its runs, and its convergence if given a target."""
     values = method.values
     summary = statistics.summarize(statistics.by_block(values))
     keys = [key for key in sample.keys if key in values]
@@ -122,24 +128,25 @@ def group(method: Method, sample: Sample, goal: Goal | None = None) -> Group:
         values={} if sample.teachers_vary else {key[1]: values[key] for key in keys},
         missing=sorted({key[1] for key in sample.keys if key not in values}),
         runs=[_run_value(run, method.picked[run.run_id]) for run in runs],
-        convergence=convergence.summarize(runs, method.reached, goal) if goal else None,
+        convergence=convergence.summarize(runs, method.reached, target) if target else None,
     )
 
 
-def paired(method: Method, base: Method, sample: Sample, question: Question) -> Paired:
-    """The method against the baseline; its verdict and its sentence need all comparisons of the report: ``judged``."""
+def paired(method: Method, base: Method, sample: Sample, spec: ComparisonSpec) -> Paired:
+    """Compare a method with the baseline pair by pair.
+
+    Verdict and sentence are missing: they need all comparisons of the report (see ``decide_all``).
+    """
     mine, theirs = method.values, base.values
     shared = [key for key in sample.keys if key in mine and key in theirs]
     by_pair = {key: mine[key] - theirs[key] for key in shared}
     differences = statistics.by_block(by_pair)
     summary = statistics.summarize(differences)
     vary = sample.teachers_vary
-    unlike = setting_differences.unlike((method.runs[key], base.runs[key]) for key in shared)
-    tested = question.tested
+    differing = setting_differences.differing_settings((method.runs[key], base.runs[key]) for key in shared)
+    tested = spec.tested
     needed = (
-        power.seeds_needed(question.difference, summary.sd, summary.n)
-        if tested and question.difference is not None
-        else None
+        power.seeds_needed(spec.difference, summary.sd, summary.n) if tested and spec.difference is not None else None
     )
     return Paired(
         label=method.label,
@@ -157,48 +164,48 @@ def paired(method: Method, base: Method, sample: Sample, question: Question) -> 
             statistics.by_block({key: mine[key] for key in shared}),
             statistics.by_block({key: theirs[key] for key in shared}),
         ),
-        # Of all runs, not only the paired ones: it does not need the pairs.
+        # Of all runs, not only of the paired ones: Welch's interval does not need pairs.
         welch_interval=statistics.welch_interval(statistics.by_block(mine), statistics.by_block(theirs))
         if tested
         else None,
         teachers=_by_teacher(by_pair, sample) if vary else [],
         missing=[item for key in sample.keys for item in missing_pair(key, (method, base), sample)],
-        unlike=unlike,
+        unlike=differing,
         needed=needed,
         convergence=convergence.compare(method.reached, base.reached, timed=method.timing != "unlike"),
         sentence="",
     )
 
 
-def judged(pairs: Sequence[Paired], question: Question) -> list[Paired]:
-    """All comparisons of one report, each with its verdict over them and its sentence."""
-    tests = [test_of(pair, question.better) for pair in pairs]
-    found = []
+def decide_all(pairs: Sequence[Paired], spec: ComparisonSpec) -> list[Paired]:
+    """Return all comparisons of one report, each with its verdict, corrected over the report, and its sentence."""
+    tests = [test_of(pair, spec.better) for pair in pairs]
+    decided = []
     for pair, test, decision in zip(pairs, tests, verdicts.decide(tests), strict=True):
-        said = (
-            _sentence(pair, test, decision, question),
+        sentences = (
+            _sentence(pair, test, decision, spec),
             *setting_differences.sentences(pair.unlike, pair.n),
-            *_seeds_sentence(pair, question),
+            *_seeds_sentence(pair, spec),
         )
-        changes = {"sign_flip_p_holm": decision.p_holm, "verdict": decision.verdict, "sentence": " ".join(said)}
-        found.append(pair.model_copy(update=changes))
-    return found
+        changes = {"sign_flip_p_holm": decision.p_holm, "verdict": decision.verdict, "sentence": " ".join(sentences)}
+        decided.append(pair.model_copy(update=changes))
+    return decided
 
 
 def test_of(pair: Paired, better: Better | None) -> verdicts.Test:
-    """What of a comparison decides on its verdict."""
+    """Return the test that decides on the verdict of a comparison."""
     return verdicts.Test(pair.units, pair.mean_difference, pair.sign_flip_p, pair.smallest_p, pair.interval, better)
 
 
 def missing_pair(key: Key, sides: Sequence[Method], sample: Sample) -> list[MissingPair]:
-    """Which of these methods have no value for a pair, and why."""
+    """Return which of these methods have no value for a pair, with the reason."""
     seeds = {teacher.fingerprint: teacher.seed for teacher in sample.teachers}
-    found = []
+    missing = []
     for side in sides:
         run = side.runs.get(key)
         picked = side.picked.get(run.run_id) if run else None
         if picked is None or picked.value is None:
-            found.append(
+            missing.append(
                 MissingPair(
                     seed=key[1],
                     teacher_seed=seeds.get(key[0]),
@@ -208,17 +215,17 @@ def missing_pair(key: Key, sides: Sequence[Method], sample: Sample) -> list[Miss
                     reason=picked.reason if picked else "",
                 )
             )
-    return found
+    return missing
 
 
-def _sentence(pair: Paired, test: verdicts.Test, decision: verdicts.Decision, question: Question) -> str:
-    if question.tested:
+def _sentence(pair: Paired, test: verdicts.Test, decision: verdicts.Decision, spec: ComparisonSpec) -> str:
+    if spec.tested:
         return verdicts.sentence(
-            test, decision, label=pair.label, baseline=pair.baseline, unit=question.apart, noun=_noun(pair)
+            test, decision, label=pair.label, baseline=pair.baseline, unit=spec.difference_unit, noun=_noun(pair)
         )
     if pair.mean_difference is None:
         return "No seed has a value for both methods yet, so there is nothing to compare."
-    mean = signed(pair.mean_difference, question.apart)
+    mean = signed(pair.mean_difference, spec.difference_unit)
     return f"The mean difference is {mean}; the test images chose these epochs, so it is not tested."
 
 
@@ -226,44 +233,44 @@ def _noun(pair: Paired) -> str:
     return "teacher" if pair.unit == "teacher" else "pair"
 
 
-def _seeds_sentence(pair: Paired, question: Question) -> list[str]:
-    """How many seeds would show the difference that the person named, as a range."""
-    if question.difference is None or not question.tested or pair.units < 2:
+def _seeds_sentence(pair: Paired, spec: ComparisonSpec) -> list[str]:
+    """Return a sentence with the range of seeds that would show the requested difference."""
+    if spec.difference is None or not spec.tested or pair.units < 2:
         return []
     noun = "teachers" if pair.unit == "teacher" else "seeds"
     if pair.units < power.LEAST_PAIRS:
         return [
-            f"{pair.units} {_noun(pair)}s say too little about their own spread to name a number "
-            f"of {noun}; {power.LEAST_PAIRS} are the least."
+            f"The spread of {pair.units} {_noun(pair)}s is too uncertain to estimate a number of {noun}; it takes at "
+            f"least {power.LEAST_PAIRS}."
         ]
     needed = pair.needed
     if needed is None:
         return []
-    shown = spread_text(needed.difference, question.apart)
+    shown = spread_text(needed.difference, spec.difference_unit)
     high = f"{needed.high:,}" if needed.high is not None else "more than 1,000"
     range_ = high if needed.low in (needed.high, power.MOST) else f"between {needed.low:,} and {high}"
     return [
-        f"To see a difference of {shown} in one comparison alone (80 % power, 5 % two-sided) would take {range_} "
-        f"{noun} in all: the sd of the differences, {spread_text(pair.sd)}, is known from {pair.units} only as "
+        f"Showing a difference of {shown} in one comparison alone (80 % power, 5 % two-sided) would take {range_} "
+        f"{noun} in total: {pair.units} {_noun(pair)}s give the sd of the differences, {spread_text(pair.sd)}, only as "
         f"{spread_text(needed.sd_low)} to {spread_text(needed.sd_high)}."
     ]
 
 
 def _by_teacher(by_pair: Mapping[Key, float], sample: Sample) -> list[TeacherDifference]:
-    found = []
+    differences = []
     for teacher in sample.teachers:
         values = [value for (block, _), value in by_pair.items() if block == teacher.fingerprint]
         if values:
             mean = sum(values) / len(values)
-            found.append(
+            differences.append(
                 TeacherDifference(
                     teacher_seed=teacher.seed, fingerprint=teacher.fingerprint, n=len(values), mean_difference=mean
                 )
             )
-    return found
+    return differences
 
 
-def _run_value(run: Student, picked: Picked) -> RunValue:
+def _run_value(run: Student, picked: SelectedValue) -> RunValue:
     return RunValue(
         run_id=run.run_id,
         experiment=run.experiment,

@@ -1,4 +1,4 @@
-"""The one number that a run gives to a comparison, or the reason why it gives none."""
+"""The value that a run contributes to a comparison, or the reason why it contributes none."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from core.protocol.comparisons import Which
 
 
 @dataclass(frozen=True)
-class Picked:
-    """A run's value and the epoch it is of; or None and why."""
+class SelectedValue:
+    """A run's value with its epoch; or None with the reason."""
 
     value: float | None = None
     epoch: float | None = None
     reason: str = ""
 
 
-def pick(session: Session, sample: Sample, metric: str, which: Which) -> dict[str, Picked]:
-    """The value of every student, by run.
+def pick(session: Session, sample: Sample, metric: str, which: Which) -> dict[str, SelectedValue]:
+    """Return the value of every student, by run.
 
-    Only runs that succeeded give one: an accuracy in the middle of a training is not its result. One of other data
-    than what is compared gives none.
+    Only runs that succeeded contribute one, because an accuracy in the middle of a training is not its result. Runs of
+    other data than the compared ones contribute none.
     """
     done = [student.run_id for student in sample.students if _counts(student)]
     if which == "last":
@@ -38,12 +38,15 @@ def pick(session: Session, sample: Sample, metric: str, which: Which) -> dict[st
         series = curves(session, done, list({metric, chooser}))
         found = {run_id: _at_best(series.get(run_id, {}), metric, chooser) for run_id in done}
     return {
-        student.run_id: found.get(student.run_id) or Picked(reason=not_done(student)) for student in sample.students
+        student.run_id: found.get(student.run_id) or SelectedValue(reason=not_done(student))
+        for student in sample.students
     }
 
 
-def pick_all(session: Session, sample: Sample, metrics: Sequence[str], which: Which) -> dict[str, dict[str, Picked]]:
-    """The same of several metrics at once, by metric and run, in the same number of queries."""
+def pick_all(
+    session: Session, sample: Sample, metrics: Sequence[str], which: Which
+) -> dict[str, dict[str, SelectedValue]]:
+    """Return the values of several metrics, by metric and run, in the same number of queries as ``pick``."""
     done = [student.run_id for student in sample.students if _counts(student)]
     if which == "last":
         newest = latest(session, done, metrics)
@@ -56,7 +59,7 @@ def pick_all(session: Session, sample: Sample, metrics: Sequence[str], which: Wh
 
 
 def title_of(session: Session, sample: Sample, metrics: Sequence[str]) -> dict[str, str]:
-    """How each metric is called, with the number of its images where these are not all."""
+    """Return the title of each metric, with the number of its images if it is not measured on all."""
     needed = {name: METRICS[name].of for name in metrics if name in METRICS and METRICS[name].of}
     done = [student.run_id for student in sample.students if _counts(student)]
     newest = latest(session, done, sorted({*needed, *needed.values()})) if needed else {}
@@ -66,14 +69,14 @@ def title_of(session: Session, sample: Sample, metrics: Sequence[str]) -> dict[s
         title = known.title if known else metric
         runs = [points for points in newest.values() if metric in points]
         if known and metric in needed and runs:
-            found = [points.get(known.of) for points in runs]
-            title = counted(title, [point.value if point else None for point in found])
+            counts = [points.get(known.of) for points in runs]
+            title = counted(title, [point.value if point else None for point in counts])
         titles[metric] = title
     return titles
 
 
-def finite(picked: Mapping[str, Picked]) -> dict[str, float]:
-    """Those that have a value, by run."""
+def finite(picked: Mapping[str, SelectedValue]) -> dict[str, float]:
+    """Return the values that exist, by run."""
     return {run_id: item.value for run_id, item in picked.items() if item.value is not None}
 
 
@@ -89,27 +92,27 @@ def not_done(student: Student) -> str:
     return f"{student.state}, not ended yet" if student.state != "succeeded" else "not measured"
 
 
-def _last(point: Latest | None) -> Picked:
+def _last(point: Latest | None) -> SelectedValue:
     if point is None:
-        return Picked(reason="not measured")
+        return SelectedValue(reason="not measured")
     if not math.isfinite(point.value):  # a mean with NaN or infinity in it says nothing
-        return Picked(epoch=point.epoch, reason=f"it is {_odd(point.value)} after epoch {point.epoch:g}")
-    return Picked(point.value, point.epoch)
+        return SelectedValue(epoch=point.epoch, reason=f"it is {_odd(point.value)} after epoch {point.epoch:g}")
+    return SelectedValue(point.value, point.epoch)
 
 
-def _at_best(series: Mapping[str, Curve], metric: str, chooser: str) -> Picked:
+def _at_best(series: Mapping[str, Curve], metric: str, chooser: str) -> SelectedValue:
     chosen = series.get(chooser)
     index = chosen.best() if chosen else None
     if chosen is None or index is None:
         what = "no validation split" if chooser == VALIDATION else "no test accuracy"
-        return Picked(reason=f"{what}: {chooser} was never measured")
+        return SelectedValue(reason=f"{what}: {chooser} was never measured")
     epoch = chosen.epoch[index]
     value = series[metric].at_step(chosen.step[index]) if metric in series else None
     if value is None:
-        return Picked(epoch=epoch, reason=f"not measured at epoch {epoch:g}, its best by {chooser}")
+        return SelectedValue(epoch=epoch, reason=f"not measured at epoch {epoch:g}, its best by {chooser}")
     if not math.isfinite(value):
-        return Picked(epoch=epoch, reason=f"it is {_odd(value)} at epoch {epoch:g}")
-    return Picked(value, epoch)
+        return SelectedValue(epoch=epoch, reason=f"it is {_odd(value)} at epoch {epoch:g}")
+    return SelectedValue(value, epoch)
 
 
 def _odd(value: float) -> str:

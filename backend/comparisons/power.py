@@ -1,4 +1,4 @@
-"""How many more seeds a difference would take: a range, since few pairs know their own spread poorly."""
+"""The number of seeds that a difference would take: a range, because few pairs give an uncertain spread."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from core.protocol.comparisons import SeedsNeeded
 
 POWER = 0.8
 LEAST_PAIRS = 4
-"""Below this the 95 % interval of the sd spans more than a factor of twelve, and nothing is said."""
+"""With fewer pairs the 95 % interval of the sd spans more than a factor of twelve, so no range is given."""
 MOST = 1000
 _SIGNIFICANCE = 0.05
-# 5 pairs cannot give a sign-flip p below 0.0625, whatever they show.
+# 5 pairs cannot give a sign-flip p below 0.0625, whatever their differences.
 _LEAST_SEEDS = 6
 
 
 def sd_interval(sd: float, n: int) -> tuple[float, float]:
-    """95 % interval of a standard deviation, by χ² with n − 1 degrees of freedom; for normally distributed values."""
+    """Return the 95 % interval of a standard deviation, by χ² with n − 1 degrees of freedom, for normal values."""
     from scipy.special import chdtri
 
     df = n - 1
@@ -26,20 +26,20 @@ def sd_interval(sd: float, n: int) -> tuple[float, float]:
 
 
 def power_of(n: int, effect: float) -> float:
-    """Chance that a two-sided paired t test at 5 % sees a difference of ``effect`` sd in n pairs (noncentral t)."""
+    """Return the power of a two-sided paired t test at 5 %, for a difference of ``effect`` sd, by noncentral t."""
     from scipy.special import nctdtr, stdtrit
 
     df = n - 1
     critical = stdtrit(df, 1 - _SIGNIFICANCE / 2)
     shift = effect * math.sqrt(n)
-    # Far above the critical value the noncentral t's lower tail is 0, which the library may give as NaN.
+    # Far above the critical value the lower tail of the noncentral t is 0, for which scipy may return NaN.
     below = nctdtr(df, shift, critical)
     far_side = nctdtr(df, shift, -critical)
     return float(1 - (0.0 if math.isnan(below) else below) + (0.0 if math.isnan(far_side) else far_side))
 
 
 def seeds_for(difference: float, sd: float) -> int | None:
-    """The fewest pairs that show ``difference`` with 80 % power; at least 6, and None above 1,000."""
+    """Return the fewest pairs that show ``difference`` with 80 % power: at least 6; None above 1,000."""
     effect = abs(difference) / sd
     if power_of(MOST, effect) < POWER:
         return None
@@ -54,9 +54,15 @@ def seeds_for(difference: float, sd: float) -> int | None:
 
 
 def seeds_needed(difference: float, sd: float | None, n: int) -> SeedsNeeded | None:
-    """The range of seeds that n pairs with this sd of their differences allow to name.
+    """Return the range of seeds that would show a difference.
 
-    None below 4 pairs, without spread, and for no difference.
+    Args:
+        difference: in the metric's unit.
+        sd: standard deviation of the differences of n pairs.
+        n: number of pairs.
+
+    Returns:
+        None below 4 pairs, without spread, and for a difference of 0.
     """
     if n < LEAST_PAIRS or not sd or difference == 0:
         return None

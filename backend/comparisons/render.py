@@ -1,4 +1,4 @@
-"""Comparisons, overviews, claims and the paper's table as sheets, and as records for CSV."""
+"""Comparisons, overviews, claims and the table as sheets (for Markdown and LaTeX) and as records (for CSV)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from core.protocol.comparisons import (
 
 
 def comparison_sheet(found: Comparison) -> Sheet:
-    """A row a method."""
+    """Return a comparison as a sheet with one row per method."""
     pairs = {pair.label: pair for pair in found.paired}
     unit = f" ({found.unit})" if found.unit else ""
-    apart = " (points)" if found.unit == "%" else unit
+    difference_unit = " (points)" if found.unit == "%" else unit
     share = f"{found.target:g} %" if found.absolute_target else f"{100 * found.target_share:g} % of the teacher"
     header = [
         "Method",
         f"{found.title}{unit}",
         "n",
         "95 % interval",
-        f"Difference to {found.baseline}{apart}",
+        f"Difference to {found.baseline}{difference_unit}",
         "95 % interval",
         "p of this comparison alone",
         "p after Holm",
@@ -95,7 +95,7 @@ def comparison_records(found: Comparison) -> list[dict[str, Any]]:
 
 
 def overview_sheet(found: Overview) -> Sheet:
-    """A row a metric, two columns a method: its mean, and what it differs by."""
+    """Return an overview as a sheet: one row per metric, and per method a column of means and one of differences."""
     labels = [cell.label for cell in found.rows[0].cells] if found.rows else []
     others = [label for label in labels if label != found.baseline]
     header = ["Metric", *labels, *(f"{label} − {found.baseline}" for label in others)]
@@ -127,7 +127,7 @@ def overview_records(found: Overview) -> list[dict[str, Any]]:
 
 
 def claims_sheet(found: Claims) -> Sheet:
-    """A row a claim and case."""
+    """Return the claims as a sheet with one row per claim and case."""
     rows = [
         [
             Text(f"{claim.number}. {claim.claim}"),
@@ -138,8 +138,8 @@ def claims_sheet(found: Claims) -> Sheet:
         ]
         for claim in found.claims
     ]
-    header = ["Claim", "Of", "Verdict", "Pairs", "Why"]
-    return Sheet(f"The author's claims in {found.experiment}", header, rows, frozenset({3}), found.notes)
+    header = ["Claim", "Case", "Verdict", "Pairs", "Reason"]
+    return Sheet(f"Claims of {found.paper_title} in {found.experiment}", header, rows, frozenset({3}), found.notes)
 
 
 def claims_records(found: Claims) -> list[dict[str, Any]]:
@@ -147,16 +147,16 @@ def claims_records(found: Claims) -> list[dict[str, Any]]:
 
 
 def table_sheet(found: Table) -> Sheet:
-    """A row a setting, a column a method; published numbers in brackets behind one's own."""
+    """Return the table as a sheet: one row per setting, one column per method, published values in brackets."""
     header = ["Setting", "Teacher", *found.methods]
     rows = []
     for row in found.rows:
         cells = {cell.label: cell for cell in row.cells}
-        own = value_text(row.teacher_top1, decimals=2)
+        top1 = value_text(row.teacher_top1, decimals=2)
         rows.append(
             [
                 Text(row.title),
-                Text(f"{own}{_brackets(row.published)}"),
+                Text(f"{top1}{_brackets(row.published)}"),
                 *(_table_cell(cells.get(label)) for label in found.methods),
             ]
         )

@@ -1,4 +1,4 @@
-"""What comparisons are made of, read in a fixed number of queries whatever the number of runs."""
+"""The runs, values and curves of a comparison. The number of queries does not depend on the number of runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.db import chunked, models
-from backend.metrics.point_store import decode, finite
+from backend.metrics.point_store import decode, replace_nonfinite
 from core.events import IMAGES_KEY, rank_count
 from core.protocol.base import TERMINAL, RunState
 from core.specs.labels import misnaming
@@ -21,16 +21,17 @@ ACCURACY = "test/top1"
 VALIDATION = "val/top1"
 
 Key = tuple[str, int]
-"""A pair's name: the fingerprint of the experiment's teacher ("" without one), and the seed."""
+"""The key of a pair: the fingerprint of the experiment's teacher ("" without one), and the seed."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a run was trained and tested on, as far as it was recorded.
+    """The images that a run was trained and tested on, as far as the run recorded them.
 
     Attributes:
-        images: the beginning of the SHA-256 of all images with their labels; "" where it was not recorded.
-        train, test: images in each split; 0 until the run has started.
+        images: beginning of the SHA-256 of all images with their labels; "" if it was not recorded.
+        train: number of training images; 0 until the run has started.
+        test: number of test images; 0 until the run has started.
     """
 
     images: str = ""
@@ -39,7 +40,7 @@ class Data:
 
     @classmethod
     def of(cls, row: Any) -> Data:
-        """Of a run's row."""
+        """Return the data of a run's row."""
         return cls((row.environment or {}).get(IMAGES_KEY, ""), row.train_size or 0, row.test_size or 0)
 
 
@@ -49,7 +50,7 @@ class Teacher:
 
     Attributes:
         top1: test accuracy after its last epoch, %; None until it has succeeded.
-        other_data: it was tested on other images than the students that are compared, and ``top1`` is left out.
+        other_data: the teacher was tested on other images than the compared students; ``top1`` is then None.
     """
 
     run_id: str
@@ -66,10 +67,10 @@ class Student:
     """A run that is compared.
 
     Attributes:
-        teacher: of its experiment, also where its own method reads none: what was trained together is a pair.
-        devices: of its attempts, as "cpu" or "cuda NVIDIA H200".
-        set_aside: why it is not compared with the others although it succeeded; empty where it is.
-        other_data: which data it is of, where that is why it is set aside.
+        teacher: teacher of its experiment, even if its own method reads none: runs of one experiment form pairs.
+        devices: devices of its attempts, such as "cpu" or "cuda NVIDIA H200".
+        set_aside: reason why it is not compared although it succeeded; empty if it is compared.
+        other_data: its data, if they are the reason.
     """
 
     run_id: str
@@ -98,7 +99,7 @@ class Student:
 
     @property
     def gpus(self) -> int | None:
-        """GPUs that it was trained on; None for a CPU, and where attempts differ."""
+        """Return the number of GPUs that it was trained on; None for a CPU, and if its attempts differ."""
         if not self.devices or any(not device.startswith("cuda") for device in self.devices):
             return None
         return rank_count(self.environment)
@@ -106,7 +107,7 @@ class Student:
 
 @dataclass
 class Curve:
-    """One metric of one run, a point a measurement, by step."""
+    """One metric of one run, one point per measurement, ordered by step."""
 
     step: list[int] = field(default_factory=list)
     epoch: list[float] = field(default_factory=list)
@@ -114,9 +115,9 @@ class Curve:
     value: list[float] = field(default_factory=list)
 
     def best(self) -> int | None:
-        """Index of the greatest finite value, the earliest of equal ones; None where there is none."""
-        finite = [index for index, value in enumerate(self.value) if math.isfinite(value)]
-        return max(finite, key=self.value.__getitem__) if finite else None
+        """Return the index of the greatest finite value, the earliest of equal ones; None if there is none."""
+        indices = [index for index, value in enumerate(self.value) if math.isfinite(value)]
+        return max(indices, key=self.value.__getitem__) if indices else None
 
     def at_step(self, step: int) -> float | None:
         return self.value[self.step.index(step)] if step in self.step else None
@@ -131,7 +132,7 @@ class Latest:
 
 
 Curves = dict[str, dict[str, Curve]]
-"""By run, by metric."""
+"""Curves by run id and metric."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Sample:
     """The runs of one experiment, or of several that are read as one.
 
     Attributes:
-        data: that everything is of, where runs of other data were set aside or split off.
+        data: the data that are compared, if runs of other data were set aside or split off.
     """
 
     experiments: tuple[models.Experiment, ...]
@@ -149,17 +150,17 @@ class Sample:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Of the first experiment."""
+        """Return the spec of the first experiment."""
         return self.experiments[0].spec
 
     @property
     def labels(self) -> dict[str, str]:
-        """Method names by label, in the order of the specs."""
+        """Return the names of the methods by label, in the order of the specs."""
         return {choice["label"]: choice["name"] for item in self.experiments for choice in item.spec["methods"]}
 
     @property
     def misnamed(self) -> list[str]:
-        """Of every label that names another method or reduction than it stands for: a sentence that says so."""
+        """Return a sentence for each label that names another method or reduction than its run has."""
         return [
             f"In {item.name} {text}."
             for item in self.experiments
@@ -178,18 +179,18 @@ class Sample:
 
     @property
     def keys(self) -> list[Key]:
-        """Every pair's name, in the order of the specs."""
+        """Return the key of every pair, in the order of the specs."""
         return list(dict.fromkeys(student.key for student in self.students))
 
     def by_label(self, values: Mapping[str, Any]) -> dict[str, dict[Key, Student]]:
-        """The run that stands for each method and pair: the first that has a value, else the first that succeeded."""
-        found: dict[str, dict[Key, Student]] = {label: {} for label in self.labels}
+        """Return one run per method and pair: the first that has a value, else the first that succeeded."""
+        by_label: dict[str, dict[Key, Student]] = {label: {} for label in self.labels}
         for student in self.students:
-            runs = found[student.label]
-            known = runs.get(student.key)
-            if known is None or _rank(student, values) < _rank(known, values):
+            runs = by_label[student.label]
+            other = runs.get(student.key)
+            if other is None or _rank(student, values) < _rank(other, values):
                 runs[student.key] = student
-        return found
+        return by_label
 
 
 def _rank(student: Student, values: Mapping[str, Any]) -> int:
@@ -199,7 +200,7 @@ def _rank(student: Student, values: Mapping[str, Any]) -> int:
 
 
 def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str, Sample]:
-    """The runs of each experiment, by the experiment's id."""
+    """Read the runs of each experiment, by the experiment's id."""
     run, used = models.Run, models.ExperimentRun
     names = {item.id: item.name for item in experiments}
     rows: list[Any] = []
@@ -226,8 +227,8 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
             .where(linked)
             .order_by(used.experiment_id, used.position)
         )
-        tried = select(models.Attempt.run_id, models.Attempt.device).join(used, used.run_id == models.Attempt.run_id)
-        for run_id, device in session.execute(tried.where(linked).distinct()):
+        attempts = select(models.Attempt.run_id, models.Attempt.device).join(used, used.run_id == models.Attempt.run_id)
+        for run_id, device in session.execute(attempts.where(linked).distinct()):
             if device:
                 devices.setdefault(run_id, []).append(plain_device(device))
     succeeded = [row.id for row in rows if row.role == "teacher" and row.state == "succeeded"]
@@ -264,20 +265,20 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
     }
 
 
-def merged(samples: Sequence[Sample]) -> Sample:
-    """Several samples as one. They must differ in their seeds alone (see ``rows.difference``)."""
+def merge(samples: Sequence[Sample]) -> Sample:
+    """Return several samples as one. They must differ in their seeds alone (see ``experiment_keys.difference``)."""
     teachers = tuple({teacher.fingerprint: teacher for sample in samples for teacher in sample.teachers}.values())
     students = [student for sample in samples for student in sample.students]
     if len(teachers) == 1:
-        # An experiment of cross-entropy alone trains no teacher; its runs pair with those of the only one there is.
+        # An experiment with cross-entropy alone trains no teacher; its runs form pairs with those of the only teacher.
         students = [student if student.teacher else replace(student, teacher=teachers[0]) for student in students]
     return Sample(tuple(item for sample in samples for item in sample.experiments), tuple(students), teachers)
 
 
 def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None) -> dict[str, dict[str, Latest]]:
-    """The newest point of each metric, by run and name; of all metrics for ``names=None``."""
+    """Read the newest point of each metric, by run and name; of all metrics for ``names=None``."""
     table, name = models.MetricLatest, models.MetricName
-    found: dict[str, dict[str, Latest]] = {}
+    points: dict[str, dict[str, Latest]] = {}
     for part in chunked(run_ids):
         query = (
             select(table.run_id, name.name, table.epoch, table.value, table.kind)
@@ -287,16 +288,16 @@ def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None
         if names is not None:
             query = query.where(name.name.in_(names))
         for run_id, metric, epoch, value, kind in session.execute(query):
-            (shown,) = finite([epoch])
-            found.setdefault(run_id, {})[metric] = Latest(shown, decode(value, kind))
-    return found
+            (finite_epoch,) = replace_nonfinite([epoch])
+            points.setdefault(run_id, {})[metric] = Latest(finite_epoch, decode(value, kind))
+    return points
 
 
 def curves(session: Session, run_ids: Iterable[str], names: Sequence[str]) -> Curves:
-    """Whole series, by run and metric. Meant for what is measured once an epoch."""
+    """Read whole series, by run and metric. Use it for metrics that are measured once per epoch."""
     point, name = models.MetricPoint, models.MetricName
     by_id = {key: text for text, key in session.execute(select(name.name, name.id).where(name.name.in_(names)))}
-    found: Curves = {}
+    series: Curves = {}
     for part in chunked(run_ids) if by_id else ():
         query = (
             select(point.run_id, point.name_id, point.step, point.epoch, point.elapsed, point.value, point.kind)
@@ -304,14 +305,14 @@ def curves(session: Session, run_ids: Iterable[str], names: Sequence[str]) -> Cu
             .order_by(point.run_id, point.name_id, point.step)
         )
         for run_id, name_id, step, epoch, elapsed, value, kind in session.execute(query):
-            if not (math.isfinite(epoch) and math.isfinite(elapsed)):  # taken in by an older version
+            if not (math.isfinite(epoch) and math.isfinite(elapsed)):  # stored by an older version
                 continue
-            curve = found.setdefault(run_id, {}).setdefault(by_id[name_id], Curve())
+            curve = series.setdefault(run_id, {}).setdefault(by_id[name_id], Curve())
             curve.step.append(step)
             curve.epoch.append(epoch)
             curve.elapsed.append(elapsed)
             curve.value.append(decode(value, kind))
-    return found
+    return series
 
 
 def _finite(point: Latest | None) -> float | None:
@@ -319,5 +320,5 @@ def _finite(point: Latest | None) -> float | None:
 
 
 def plain_device(device: str) -> str:
-    """Without the number of the card: the next one in the same machine is no other device."""
+    """Return a device without the number of its card: two cards of one machine count as the same device."""
     return re.sub(r"^cuda:\d+", "cuda", device)

@@ -1,4 +1,4 @@
-"""A table as text: Markdown, LaTeX (booktabs) and CSV. What is in it is decided elsewhere."""
+"""Tables as text: Markdown, LaTeX (booktabs) and CSV."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # What pdfLaTeX without further packages does not know as a character.
+    # Characters that pdfLaTeX without further packages does not support.
     "±": r"$\pm$",
     "−": "$-$",
     "–": "--",
@@ -44,8 +44,8 @@ _LATEX = {
     "μ": r"$\mu$",
     "τ": r"$\tau$",
 }
-# Also behind spaces, which some programs take off, and in the full width of East Asian keyboards. A per-cent sign alone
-# is a unit.
+# Also after spaces, which some programs strip, and in the full-width forms of East Asian keyboards. A single per-cent
+# sign is a unit.
 _FORMULA = re.compile(r"\s*([=+\-@\uff1d\uff0b\uff0d\uff20|]|%(?!\Z))|[\t\n]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _HAT = re.compile("(.)\u0302")
@@ -54,7 +54,7 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#])")
 
 @dataclass(frozen=True)
 class Text:
-    """What stands in a cell."""
+    """The text of a cell."""
 
     text: str
     bold: bool = False
@@ -62,12 +62,15 @@ class Text:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table with what is to be known of it.
+    """A table with its title and notes.
 
     Attributes:
-        numbers: columns, by index, that are aligned to the right.
-        notes: sentences below it.
-        commented: lines that only LaTeX's reader of the source sees, and Markdown's below the notes.
+        title: caption.
+        header: texts of the header row.
+        rows: cells.
+        numbers: indices of the columns that are aligned to the right.
+        notes: sentences below the table.
+        commented: lines that become comments in LaTeX's source, and a block below the notes in Markdown.
     """
 
     title: str
@@ -79,7 +82,7 @@ class Sheet:
 
 
 def markdown(sheet: Sheet) -> str:
-    """GitHub's Markdown."""
+    """Return the sheet as GitHub's Markdown."""
     rule = ["---:" if index in sheet.numbers else "---" for index in range(len(sheet.header))]
     lines = [f"**{_marked(sheet.title)}**", "", _row(map(_marked, sheet.header)), _row(rule)]
     lines += [
@@ -92,7 +95,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    """A table environment for ``\\usepackage{booktabs}``; every text escaped."""
+    """Return the sheet as a table environment for ``\\usepackage{booktabs}``, every text escaped."""
     columns = "".join("r" if index in sheet.numbers else "l" for index in range(len(sheet.header)))
     lines = [
         "% \\usepackage{booktabs}",
@@ -108,14 +111,14 @@ def latex(sheet: Sheet) -> str:
     for cells in sheet.rows:
         parts = (f"\\textbf{{{tex(cell.text)}}}" if cell.bold else tex(cell.text) for cell in cells)
         line = " & ".join(parts)
-        # At its beginning these would be taken for an argument of the command that ends the line before.
+        # At the start of a line LaTeX would read these as an argument of the command that ends the line before.
         lines.append(f"    {'{}' if line.startswith(('[', '*')) else ''}{line} \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}"]
     return "\n".join(lines) + "\n"
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """One line a record under the names of all their fields; numbers whole, None empty, texts never a formula."""
+    """Return records as CSV: one line each under the names of all fields; full numbers, None empty, no formulas."""
     names = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -125,18 +128,18 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _inert(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: an apostrophe stands before a text that begins like one.
+    """Prefix a text that a spreadsheet would read as a formula with an apostrophe.
 
-    Source: OWASP, "CSV Injection". A text that is a number is one for a spreadsheet too, and stays as it is.
+    Source: OWASP, "CSV Injection". A text that is a number is also a number for a spreadsheet, and stays unchanged.
     """
     if not isinstance(value, str):
         return value
-    text = printable(value)  # a carriage return is not quoted, and would begin a line of its own
+    text = printable(value)  # a carriage return is not quoted, and would begin a new line
     return text if not _FORMULA.match(text) or _NUMBER.fullmatch(text) else f"'{text}"
 
 
 def tex(text: str) -> str:
-    """Text as LaTeX shows it."""
+    """Escape a text for LaTeX."""
     shown = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
     return _HAT.sub(r"$\\hat{\1}$", shown)
 

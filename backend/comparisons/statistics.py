@@ -1,7 +1,7 @@
 """Statistics of few seeds: t intervals, the exact sign-flip test, Holm, Welch, epochs to a target. Pure functions.
 
-Intervals are Student's t, never the bootstrap: at n = 3, 5, 8 the percentile bootstrap covers 0.75, 0.84, 0.88 where
-0.95 is asked for. Everything is defined for any n; what cannot be computed is None, never a guess.
+Intervals are Student's t, never the bootstrap: at n = 3, 5, 8 the percentile bootstrap covers 0.75, 0.84, 0.88 instead
+of 0.95. Every function is defined for any n; a value that cannot be computed is None.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from core.protocol.comparisons import Interval
 
 LEVEL = 0.95
 EXACT_PAIRS = 20
-"""Up to here all 2^(n−1) sign patterns are counted (half a million); above it they are drawn."""
+"""Up to this number of pairs all 2^(n−1) sign patterns are counted (half a million); above it they are drawn."""
 _DRAWS = 99_999
 _SEED = 20_220_316
-# Sums of the same numbers in another order differ by rounding; such patterns are ties and must count as such.
+# Sums of the same numbers in another order differ by rounding; such patterns are ties and have to count as ties.
 _TIE = 1e-9
 
 Better = Literal["higher", "lower"] | None
@@ -32,8 +32,8 @@ class Summary:
     Attributes:
         sd: sample standard deviation; None below n = 2.
         se: standard error of the mean, sd/√n.
-        interval: 95 % t interval of the mean; None below n = 2 and where nothing varies, since a spread of exactly
-            zero in a few values bounds nothing.
+        interval: 95 % t interval of the mean; None below n = 2, and if all values are equal: a spread of exactly zero
+            in a few values gives no bound.
     """
 
     n: int
@@ -43,25 +43,8 @@ class Summary:
     interval: Interval | None = None
 
 
-@dataclass(frozen=True)
-class PairedSummary:
-    """Differences between pairs.
-
-    Attributes:
-        differences: their summary.
-        sign_flip_p: two-sided; exact up to ``EXACT_PAIRS`` pairs, then by seeded random sign patterns. None for n = 0.
-        smallest_p: the smallest that n pairs can give, 2^(1−n). None for n = 0.
-        correlation: Pearson's, between the two sides; None below n = 3 or without variance.
-    """
-
-    differences: Summary
-    sign_flip_p: float | None = None
-    smallest_p: float | None = None
-    correlation: float | None = None
-
-
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation, standard error and 95 % t interval of finite numbers."""
+    """Return mean, standard deviation, standard error and 95 % t interval of finite numbers."""
     n = len(values)
     if n == 0:
         return Summary(n=0)
@@ -74,53 +57,50 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(n=n, mean=mean, sd=sd, se=se, interval=interval)
 
 
-def paired(values: Sequence[float], baseline: Sequence[float]) -> PairedSummary:
-    """Differences ``values[i] − baseline[i]``. Raises ValueError where the lengths differ."""
-    differences = [value - other for value, other in zip(values, baseline, strict=True)]
-    return PairedSummary(
-        differences=summarize(differences),
-        sign_flip_p=sign_flip_p(differences),
-        smallest_p=smallest_p(len(differences)),
-        correlation=correlation(values, baseline),
-    )
-
-
 def by_block(values: Mapping[tuple[str, int], float]) -> list[float]:
-    """What may be taken as independent: the values of one block, or the mean of each of several.
+    """Return independent values: the values of a single block, or the mean of each of several blocks.
+
+    Runs of one teacher share what that teacher has learned, so over several teachers a teacher is the unit, and its
+    runs are averaged first.
 
     Args:
-        values: by block (a teacher's fingerprint) and seed. Runs of one teacher share what that teacher happened to
-            learn, so over several teachers a teacher is the unit, and its runs are averaged first.
+        values: by block (a teacher's fingerprint) and seed.
     """
     blocks: dict[str, list[float]] = {}
     for (block, _), value in values.items():
         blocks.setdefault(block, []).append(value)
     if len(blocks) <= 1:
         return list(values.values())
-    return [math.fsum(found) / len(found) for found in blocks.values()]
+    return [math.fsum(block) / len(block) for block in blocks.values()]
 
 
 def smallest_p(n: int) -> float | None:
-    """The smallest two-sided sign-flip p that n pairs can give: 2^(1−n)."""
+    """Return the smallest two-sided sign-flip p that n pairs can give: 2^(1−n); None for n = 0."""
     return 2.0 ** (1 - n) if n else None
 
 
 def sign_flip_p(differences: Sequence[float]) -> float | None:
-    """Two-sided p of the mean difference if each sign were a coin's: the share of patterns at least as extreme.
+    """Return the two-sided p of the mean difference under random signs: the share of sign patterns as extreme or more.
 
-    Exact up to ``EXACT_PAIRS``. Above it, (k + 1)/(m + 1) over m = 99,999 random patterns from a fixed seed, which is
-    a valid p and the same at every call.
+    Exact up to ``EXACT_PAIRS`` pairs. Above, (k + 1)/(m + 1) over m = 99,999 random patterns from a fixed seed, which
+    is a valid p and the same at every call.
+
+    Args:
+        differences: one per pair.
+
+    Returns:
+        None without pairs.
     """
     n = len(differences)
     if n == 0:
         return None
-    # Here and not above, since it is slow to import and the backend must be up at once.
+    # Imported here because numpy is slow to import, and the backend has to start at once.
     import numpy as np
 
     observed = abs(math.fsum(differences))
     threshold = observed - _TIE * math.fsum(map(abs, differences))
     if n <= EXACT_PAIRS:
-        # |sum| is the same for a pattern and its mirror image, so the first sign stays fixed.
+        # |sum| is the same for a pattern and its mirror image, so the first sign is fixed.
         sums = np.array([differences[0]], dtype=np.float64)
         for difference in differences[1:]:
             sums = np.concatenate((sums + difference, sums - difference))
@@ -133,7 +113,7 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
 
 
 def sign_test_p(earlier: int, later: int) -> float | None:
-    """Two-sided exact p of a coin that falls ``earlier`` times one way and ``later`` the other; None for no throw."""
+    """Return the two-sided exact p of the sign test for these numbers of signs; None without any."""
     n = earlier + later
     if n == 0:
         return None
@@ -142,15 +122,22 @@ def sign_test_p(earlier: int, later: int) -> float | None:
 
 
 def paired_t_p(differences: Sequence[float]) -> float | None:
-    """Two-sided p of the paired t test, for normally distributed differences; None without spread or below n = 2."""
-    found = summarize(differences)
-    return None if found.mean is None else t_p(found.mean, found.sd, found.n)
+    """Return the two-sided p of the paired t test, for normal differences; None without spread or below n = 2."""
+    summary = summarize(differences)
+    return None if summary.mean is None else t_p(summary.mean, summary.sd, summary.n)
 
 
 def t_p(mean: float, sd: float | None, n: int, limit: float = 0.0) -> float | None:
-    """Two-sided p of n normally distributed values with this mean and spread, if their true mean were ``limit``.
+    """Return the two-sided p of the t test that n normally distributed values have the mean ``limit``.
 
-    None without spread or below n = 2.
+    Args:
+        mean: their mean.
+        sd: their sample standard deviation.
+        n: their number.
+        limit: the mean under the null hypothesis.
+
+    Returns:
+        None without spread or below n = 2.
     """
     if n < 2 or not sd:
         return None
@@ -160,9 +147,12 @@ def t_p(mean: float, sd: float | None, n: int, limit: float = 0.0) -> float | No
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Adjusted p of each test, in the given order (Holm 1979); None, for no test, stays None and counts for nothing.
+    """Return the adjusted p of each test, in the given order (Holm 1979).
 
-    Rejecting where the result is at most α keeps the chance of any false rejection among them below α.
+    Rejecting every test whose adjusted p is at most α keeps the chance of any false rejection below α.
+
+    Args:
+        ps: None stands for no test; it stays None and is not counted.
     """
     order = sorted((p, index) for index, p in enumerate(ps) if p is not None)
     adjusted: list[float | None] = [None] * len(ps)
@@ -174,7 +164,7 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Pearson's correlation; None below n = 3 or where a side does not vary."""
+    """Return Pearson's correlation; None below n = 3, or if one side does not vary."""
     if len(first) < 3:
         return None
     if min(first) == max(first) or min(second) == max(second):
@@ -186,9 +176,10 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def welch_interval(values: Sequence[float], baseline: Sequence[float]) -> Interval | None:
-    """95 % interval of the difference of the means, the samples taken as independent (Welch 1947).
+    """Return the 95 % interval of the difference of the means of independent samples (Welch 1947).
 
-    None where a side has fewer than two values or neither varies.
+    Returns:
+        None if a side has fewer than two values, or neither varies.
     """
     first, second = summarize(values), summarize(baseline)
     if first.mean is None or second.mean is None or first.se is None or second.se is None:
@@ -201,14 +192,18 @@ def welch_interval(values: Sequence[float], baseline: Sequence[float]) -> Interv
 
 
 def epochs_to_target(epochs: Sequence[float], values: Sequence[float], target: float) -> float | None:
-    """The first of two consecutive measurements at or above the target; None where there is no such pair.
+    """Return the epoch of the first of two consecutive measurements at or above the target.
 
-    A single peak does not count, and so the last measurement counts only as the second of a pair. NaN is below
-    every target.
+    A single peak does not count, so the last measurement counts only as the second of a pair. NaN is below every
+    target.
 
     Args:
-        epochs: when each value was measured, increasing.
-        values: of the same length.
+        epochs: epoch of each measurement, increasing.
+        values: the measurements, of the same length.
+        target: in the unit of the values.
+
+    Returns:
+        None if there are no two such measurements.
     """
     for index in range(len(values) - 1):
         if values[index] >= target and values[index + 1] >= target:
@@ -217,21 +212,22 @@ def epochs_to_target(epochs: Sequence[float], values: Sequence[float], target: f
 
 
 def area_under(epochs: Sequence[float], values: Sequence[float]) -> float | None:
-    """Mean of the curve between its first and its last measurement, by trapezoids, in the values' unit.
+    """Return the mean of the curve between its first and last measurement, by trapezoids, in the unit of the values.
 
-    None where a value is not finite, and for an empty curve.
+    Returns:
+        None for an empty curve, and if a value is not finite.
     """
     if not values or not all(map(math.isfinite, values)):
         return None
     span = epochs[-1] - epochs[0]
     if span <= 0:
         return values[-1]
-    parts = ((epochs[i + 1] - epochs[i]) * (values[i] + values[i + 1]) / 2 for i in range(len(values) - 1))
-    return math.fsum(parts) / span
+    areas = ((epochs[i + 1] - epochs[i]) * (values[i] + values[i + 1]) / 2 for i in range(len(values) - 1))
+    return math.fsum(areas) / span
 
 
 def median_epochs(reached: Sequence[float | None]) -> float | None:
-    """The median, None in the sample counting as later than any number; None where the median itself is that."""
+    """Return the median, where None counts as later than any number; None if the median itself is None."""
     if not reached:
         return None
     ordered = sorted(math.inf if epoch is None else epoch for epoch in reached)
@@ -244,7 +240,7 @@ def _sd(values: Sequence[float], mean: float) -> float:
     if max(values) == min(values):
         return 0.0
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    # 90.3 − 90.1 and 80.3 − 80.1 differ in the last bit: equal differences must not get an interval made of rounding.
+    # 90.3 − 90.1 and 80.3 − 80.1 differ in the last bit: rounding alone must not give equal differences an interval.
     return sd if sd > _TIE * max(map(abs, values)) else 0.0
 
 

@@ -1,4 +1,4 @@
-"""The paper's table over many experiments: a row a setting, a column a method, bold only where a test supports it."""
+"""The table over many experiments: one row per setting, one column per method, bold only if a test supports it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.comparisons import experiment_keys, gaps, metric_selection, same_data, statistics, verdicts
-from backend.comparisons.compare import Options, condition, refuse_unknown
-from backend.comparisons.convergence import Goal
-from backend.comparisons.groups import Method, Question, group, methods_of
-from backend.comparisons.run_data import Data, Key, Sample, load, merged
+from backend.comparisons.comparison import refuse_unknown, teacher_summary
+from backend.comparisons.convergence import ConvergenceTarget
+from backend.comparisons.groups import ComparisonSpec, Method, group, methods_of
+from backend.comparisons.run_data import Data, Key, Sample, load, merge
 from backend.comparisons.setting_differences import pooled
 from backend.db import models
 from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text
-from core.catalog.published import PUBLISHED, PublishedRow, published_for
-from core.protocol import comparisons as wire
+from core.papers import PUBLISHED, PublishedRow, published_for
+from core.protocol import comparisons as protocol
+from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.comparisons import WHICH, Cell, Published, PublishedTable, Table, TableRow, Which
 from core.protocol.public import ProblemField
 
 Test = Literal["sign_flip", "t"]
-MOST_EXPERIMENTS = 500
+MAX_EXPERIMENTS = 500
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which experiments are in the table; a filter that is left out keeps all.
+    """Selects the experiments of the table; a filter that is None or empty selects all.
 
     Attributes:
-        tags: an experiment needs every one of them now, whatever its spec came with.
-        dataset, student, teacher: names in the catalog.
+        tags: present tags; an experiment needs every one of them.
+        dataset: name in the catalog.
+        student: name in the catalog.
+        teacher: name in the catalog.
     """
 
     tags: Sequence[str] = ()
@@ -49,8 +52,11 @@ class Layout:
     """What the table shows.
 
     Attributes:
-        baseline: label of the column that others are tested against; None where all experiments begin with one method.
-        seeds: that every cell should have; () for those that the row's experiments plan.
+        metric: name of the metric.
+        which: epoch of the values.
+        baseline: label of the column that the others are tested against; None for the method that the rows begin with.
+        test: the test that decides on bold.
+        seeds: seeds that every cell should have; empty for those that the row's experiments plan.
     """
 
     metric: str
@@ -60,62 +66,71 @@ class Layout:
     seeds: Sequence[int] = ()
 
     @property
-    def question(self) -> Question:
-        return Question(self.metric, self.which)
+    def spec(self) -> ComparisonSpec:
+        return ComparisonSpec(self.metric, self.which)
 
 
-def find(session: Session, wanted: Filter, named: Sequence[models.Experiment] | None = None) -> list[models.Experiment]:
-    """The experiments that the filter keeps, of all that are not archived or of those that are named.
+def find(
+    session: Session, selection: Filter, named: Sequence[models.Experiment] | None = None
+) -> list[models.Experiment]:
+    """Return the experiments that the filter selects.
 
-    All are in the order in which they were made; those that are named stay in theirs. Raises ApiError 422 where they
-    are too many for a table.
+    Args:
+        session: for reading.
+        selection: the filter.
+        named: experiments to select from, whose order is kept; None for all that are not archived, oldest first.
+
+    Raises:
+        ApiError: 422 if there are too many for one table.
     """
     query = select(models.Experiment).order_by(models.Experiment.id)
     if named is None:
         query = query.where(models.Experiment.archived_at.is_(None))
-    for tag in wanted.tags:  # as they are now: the spec keeps those that it came with
+    for tag in selection.tags:  # present tags; the spec has those that it was submitted with
         tagged = select(models.ExperimentTag.experiment_id).where(models.ExperimentTag.tag == tag)
         query = query.where(models.Experiment.id.in_(tagged))
-    found = [item for item in session.scalars(query) if _kept(item.spec, wanted)]
+    experiments = [item for item in session.scalars(query) if _matches(item.spec, selection)]
     if named is not None:
-        keys = {item.id for item in found}
-        found = [item for item in named if item.id in keys]
-    if len(found) > MOST_EXPERIMENTS:
-        text = f"{len(found)} experiments are more than the {MOST_EXPERIMENTS} of one table; keep fewer by tag or name"
+        ids = {item.id for item in experiments}
+        experiments = [item for item in named if item.id in ids]
+    if len(experiments) > MAX_EXPERIMENTS:
+        text = f"a table has at most {MAX_EXPERIMENTS} experiments, and {len(experiments)} match; select by tag or name"
         raise invalid(text, ProblemField(path="tag", message=text))
-    return found
+    return experiments
 
 
 def table(session: Session, experiments: Sequence[models.Experiment], layout: Layout) -> Table:
-    """The table of these experiments; those that differ in their seeds alone are one row.
+    """Return the table of these experiments; those that differ in their seeds alone form one row.
 
-    Where no baseline is named and the rows do not begin with the same method, it is the one that most rows have.
-    Raises ApiError 422 for a baseline that is in none of them, and for an unknown metric.
+    If no baseline is named and the rows do not begin with the same method, the baseline is the method of most rows.
+
+    Raises:
+        ApiError: 422 if no experiment has the baseline, or the metric is unknown.
     """
     loaded = list(load(session, list(dict.fromkeys(experiments))).values())
-    samples = [part for row in experiment_keys.grouped(loaded) for part in same_data.split(merged(row))]
+    samples = [part for row in experiment_keys.group_rows(loaded) for part in same_data.split(merge(row))]
     labels = list(dict.fromkeys(label for sample in samples for label in sample.labels))
     baseline = _baseline(samples, labels, layout.baseline)
-    every = merged(loaded) if loaded else Sample((), (), ())
-    picked = metric_selection.pick(session, every, layout.metric, layout.which)
+    pooled_sample = merge(loaded) if loaded else Sample((), (), ())
+    picked = metric_selection.pick(session, pooled_sample, layout.metric, layout.which)
     if loaded:
-        refuse_unknown(session, every, Options(metric=layout.metric, which=layout.which), picked)
-    made = [_Row.of(sample, picked, layout) for sample in samples]
-    cells = [row.cells(baseline, labels, layout) for row in made]
+        refuse_unknown(session, pooled_sample, ComparisonOptions(metric=layout.metric, which=layout.which), picked)
+    rows = [_Row.of(sample, picked, layout) for sample in samples]
+    cells = [row.cells(baseline, labels, layout) for row in rows]
     _decide(cells, layout)
-    titles = [row.title for row in made]
+    titles = [row.title for row in rows]
     return Table(
         metric=layout.metric,
-        title=metric_selection.title_of(session, every, [layout.metric])[layout.metric],
-        unit=layout.question.unit,
-        better=layout.question.better,
+        title=metric_selection.title_of(session, pooled_sample, [layout.metric])[layout.metric],
+        unit=layout.spec.unit,
+        better=layout.spec.better,
         epoch=layout.which,
         test=layout.test,
         baseline=baseline,
         methods=labels,
-        rows=[row.wire(found, titles) for row, found in zip(made, cells, strict=True)],
-        tests=sum(cell.p is not None for found in cells for cell in found),
-        notes=_notes(samples, cells, layout, baseline) + _of_rows(made, titles),
+        rows=[row.to_protocol(of_row, titles) for row, of_row in zip(rows, cells, strict=True)],
+        tests=sum(cell.p is not None for of_row in cells for cell in of_row),
+        notes=_notes(samples, cells, layout, baseline) + _row_notes(rows, titles),
     )
 
 
@@ -127,17 +142,17 @@ class _Row:
     published: Sequence[PublishedRow]
 
     @classmethod
-    def of(cls, sample: Sample, picked: Mapping[str, metric_selection.Picked], layout: Layout) -> _Row:
+    def of(cls, sample: Sample, picked: Mapping[str, metric_selection.SelectedValue], layout: Layout) -> _Row:
         spec = sample.spec
         blocks = dict.fromkeys(key[0] for key in sample.keys)
-        wanted = [(block, seed) for block in blocks for seed in layout.seeds]
+        requested = [(block, seed) for block in blocks for seed in layout.seeds]
         teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else ""
         student = spec["student"]["model"]["name"]
         dataset = spec["dataset"]
         return cls(
             sample,
-            methods_of(sample, picked, {}, Goal(1.0)),
-            list(dict.fromkeys([*sample.keys, *wanted])),
+            methods_of(sample, picked, {}, ConvergenceTarget(1.0)),
+            list(dict.fromkeys([*sample.keys, *requested])),
             published_for(dataset["name"], dataset["params"], teacher, student) if layout.metric == "test/top1" else (),
         )
 
@@ -148,15 +163,15 @@ class _Row:
         teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else None
         return f"{spec['dataset']['name']} {f'{teacher}→' if teacher else ''}{student}"
 
-    def told_apart(self, titles: Sequence[str]) -> str:
-        """The title, with what tells the row from others of the same title.
+    def unique_title(self, titles: Sequence[str]) -> str:
+        """Return the title, with a distinguishing mark if other rows have the same title.
 
         Args:
-            titles: of all rows, this one among them.
+            titles: titles of all rows, this one included.
         """
-        marks = [_named(self.sample)] if titles.count(self.title) > 1 else []
+        marks = [_experiment_names(self.sample)] if titles.count(self.title) > 1 else []
         if self.sample.data != Data():
-            marks.append(same_data.words(self.sample.data))
+            marks.append(same_data.describe(self.sample.data))
         return f"{self.title} ({'; '.join(marks)})" if marks else self.title
 
     def cells(self, baseline: str, labels: Sequence[str], layout: Layout) -> list[Cell]:
@@ -166,7 +181,7 @@ class _Row:
         method = self.methods[label]
         summary = group(method, self.sample)
         mine = method.values
-        lacking = [key for key in self.keys if key not in mine]
+        missing = [key for key in self.keys if key not in mine]
         cell = Cell(
             label=label,
             n=summary.n,
@@ -174,7 +189,7 @@ class _Row:
             sd=summary.sd,
             interval=summary.interval,
             run_ids=[method.runs[key].run_id for key in self.keys if key in mine],
-            missing=gaps.holes(method, self.sample, lacking),
+            missing=gaps.gaps(method, self.sample, missing),
             published=_published(self.published, method.name),
         )
         base = self.methods.get(baseline)
@@ -183,25 +198,29 @@ class _Row:
         theirs = base.values
         by_pair = {key: mine[key] - theirs[key] for key in mine if key in theirs}
         differences = statistics.by_block(by_pair)
-        found = statistics.summarize(differences)
-        changes: dict[str, Any] = {"pairs": len(by_pair), "units": found.n, "mean_difference": found.mean}
-        if layout.question.tested and found.n:
+        summary_of_differences = statistics.summarize(differences)
+        changes: dict[str, Any] = {
+            "pairs": len(by_pair),
+            "units": summary_of_differences.n,
+            "mean_difference": summary_of_differences.mean,
+        }
+        if layout.spec.tested and summary_of_differences.n:
             test = statistics.sign_flip_p if layout.test == "sign_flip" else statistics.paired_t_p
-            changes |= {"difference_interval": found.interval, "p": test(differences)}
+            changes |= {"difference_interval": summary_of_differences.interval, "p": test(differences)}
         return cell.model_copy(update=changes)
 
-    def wire(self, cells: list[Cell], titles: Sequence[str]) -> TableRow:
+    def to_protocol(self, cells: list[Cell], titles: Sequence[str]) -> TableRow:
         spec = self.sample.spec
         tops = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
         return TableRow(
-            title=self.told_apart(titles),
-            images=same_data.words(self.sample.data) if self.sample.data != Data() else "",
+            title=self.unique_title(titles),
+            images=same_data.describe(self.sample.data) if self.sample.data != Data() else "",
             dataset=spec["dataset"]["name"],
             teacher=spec["teacher"]["model"]["name"] if spec.get("teacher") else "",
             student=spec["student"]["model"]["name"],
             teacher_top1=math.fsum(tops) / len(tops) if tops else None,
             published=_published(self.published, "teacher"),
-            condition=condition(self.sample),
+            condition=teacher_summary(self.sample),
             experiments=[item.name for item in self.sample.experiments],
             seeds=sorted({seed for _, seed in self.keys}),
             teacher_seeds=[teacher.seed for teacher in self.sample.teachers],
@@ -211,10 +230,10 @@ class _Row:
 
 
 def _decide(cells: list[list[Cell]], layout: Layout) -> None:
-    """Adjust every p of the table at once, in place, and say of each cell what remains."""
-    places = [(row, column) for row, found in enumerate(cells) for column in range(len(found))]
-    tests = [_test_of(cells[row][column], layout) for row, column in places]
-    for (row, column), decision in zip(places, verdicts.decide(tests), strict=True):
+    """Adjust every p of the table at once, and set the verdict of each cell; in place."""
+    indices = [(row, column) for row, of_row in enumerate(cells) for column in range(len(of_row))]
+    tests = [_test_of(cells[row][column], layout) for row, column in indices]
+    for (row, column), decision in zip(indices, verdicts.decide(tests), strict=True):
         if decision.verdict is not None:
             verdict = decision.verdict if decision.verdict in ("better", "worse") else "unclear"
             changes = {"p_holm": decision.p_holm, "verdict": verdict}
@@ -222,28 +241,28 @@ def _decide(cells: list[list[Cell]], layout: Layout) -> None:
 
 
 def _test_of(cell: Cell, layout: Layout) -> verdicts.Test:
-    least = statistics.smallest_p(cell.units) if layout.test == "sign_flip" else None
+    smallest_p = statistics.smallest_p(cell.units) if layout.test == "sign_flip" else None
     interval = cell.difference_interval
-    return verdicts.Test(cell.units, cell.mean_difference, cell.p, least, interval, layout.question.better)
+    return verdicts.Test(cell.units, cell.mean_difference, cell.p, smallest_p, interval, layout.spec.better)
 
 
-def _baseline(samples: Sequence[Sample], labels: Sequence[str], wanted: str | None) -> str:
-    if wanted is not None and wanted not in labels and labels:
-        text = f"no experiment has a method {wanted!r}; there are {', '.join(labels)}"
+def _baseline(samples: Sequence[Sample], labels: Sequence[str], label: str | None) -> str:
+    if label is not None and label not in labels and labels:
+        text = f"no experiment has a method {label!r}; there are {', '.join(labels)}"
         raise invalid(text, ProblemField(path="baseline", message=text))
-    if wanted is not None:
-        return wanted
+    if label is not None:
+        return label
     first = list(dict.fromkeys(next(iter(sample.labels)) for sample in samples))
     if len(first) < 2:
         return first[0] if first else ""
     rows_with = Counter(label for sample in samples for label in sample.labels)
-    return max(labels, key=lambda label: rows_with[label])  # of several, the first column
+    return max(labels, key=lambda label: rows_with[label])  # the first column of several
 
 
 def published() -> PublishedTable:
-    """All that others have published, as printed."""
+    """Return the rows of published tables, as printed."""
     rows = [
-        wire.PublishedRow(
+        protocol.PublishedRow(
             source=row.source,
             dataset=row.dataset,
             teacher=row.teacher,
@@ -255,7 +274,7 @@ def published() -> PublishedTable:
     return PublishedTable(rows=rows)
 
 
-def _published(found: Sequence[PublishedRow], method: str) -> list[Published]:
+def _published(rows: Sequence[PublishedRow], method: str) -> list[Published]:
     return [
         Published(
             source=row.source,
@@ -264,75 +283,74 @@ def _published(found: Sequence[PublishedRow], method: str) -> list[Published]:
             repeats=row.repeats.get(method),
             epoch=row.epoch.get(method),
         )
-        for row in found
+        for row in rows
         if method in row.values
     ]
 
 
-def _kept(spec: Mapping[str, Any], wanted: Filter) -> bool:
+def _matches(spec: Mapping[str, Any], selection: Filter) -> bool:
     teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else None
-    named = (
-        (wanted.dataset, spec["dataset"]["name"]),
-        (wanted.student, spec["student"]["model"]["name"]),
-        (wanted.teacher, teacher),
+    conditions = (
+        (selection.dataset, spec["dataset"]["name"]),
+        (selection.student, spec["student"]["model"]["name"]),
+        (selection.teacher, teacher),
     )
-    return all(want is None or want == have for want, have in named)
+    return all(name is None or name == value for name, value in conditions)
 
 
 def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: Layout, baseline: str) -> list[str]:
-    question = layout.question
-    found = [f"Mean ± sample standard deviation (n), {WHICH[layout.which]}."]
-    found += dict.fromkeys(text for sample in samples for text in sample.misnamed)
+    notes = [f"Mean ± sample standard deviation (n), {WHICH[layout.which]}."]
+    notes += dict.fromkeys(text for sample in samples for text in sample.misnamed)
     tested = [cell for row in cells for cell in row if cell.p is not None]
-    if not question.tested:
-        found.append("Nothing is tested, so nothing is bold.")
+    if not layout.spec.tested:
+        notes.append("Nothing is tested, so nothing is bold.")
     elif tested:
         name = "exact sign-flip test" if layout.test == "sign_flip" else "paired t test, for normal differences"
-        found.append(
+        notes.append(
             f"Bold: better than {baseline} over the same seeds ({name}, p < 0.05 after Holm over the {len(tested)} "
             "comparisons of this table); ↓: worse by the same test."
         )
-        if question.better is None:
-            found.append("Neither way is better for this metric, so nothing is bold.")
+        if layout.spec.better is None:
+            notes.append("Neither direction is better for this metric, so nothing is bold.")
         elif layout.test == "sign_flip":
-            found += _out_of_reach(tested)
+            notes += _no_bold_possible(tested)
     if layout.baseline is None and len({next(iter(sample.labels)) for sample in samples}) > 1:
-        found.append(f"No baseline was named: {baseline} is what most rows have.")
+        notes.append(f"No baseline was named: {baseline} is the method of most rows.")
     if any(cell.missing for row in cells for cell in row):
-        found.append("Seeds are missing: see the commands that would queue them.")
+        notes.append("Seeds are missing: see the commands that would queue them.")
     if any(sample.data != Data() for sample in samples):
-        found.append("The data of a setting changed between its runs: each data set is a row of its own, named by it.")
+        notes.append("The data of a setting changed between its runs: each data set is a separate row, named by it.")
     if any(sample.teachers_vary for sample in samples):
-        found.append("Where teachers vary, mean and spread are of the teachers' means.")
+        notes.append("If teachers vary, mean and spread are those of the teachers' means.")
     conditional = [sample for sample in samples if sample.teachers and not sample.teachers_vary]
     if conditional:
-        found.append("Each row with one teacher is conditional on that teacher.")
+        notes.append("Each row with one teacher is conditional on that teacher.")
     if not all(sample.complete for sample in samples):
-        found.append("Not every run has ended: these numbers will change.")
+        notes.append("Not every run has ended: these numbers will change.")
     if any(cell.published for row in cells for cell in row):
-        found.append(
-            "Published numbers stand as printed; DKD's own are means of 5 best test epochs, which lie above last ones."
+        notes.append(
+            "Published numbers are as printed; those of DKD are means of 5 best test epochs, which lie above those of "
+            "last epochs."
         )
-    return found
+    return notes
 
 
-def _of_rows(made: Sequence[_Row], titles: Sequence[str]) -> list[str]:
-    """What a reader must know of single rows, each named as the table names it."""
+def _row_notes(rows: Sequence[_Row], titles: Sequence[str]) -> list[str]:
+    """Return notes on single rows, each with the title of its row."""
     return [
-        f"{row.told_apart(titles)}: {note}"
-        for row in made
+        f"{row.unique_title(titles)}: {note}"
+        for row in rows
         for note in (*same_data.notes(row.sample), *pooled(row.sample))
     ]
 
 
-def _named(sample: Sample) -> str:
-    """Which experiments a row is of."""
+def _experiment_names(sample: Sample) -> str:
     first, *others = [item.name for item in sample.experiments]
     return f"{first} and {len(others)} more" if others else first
 
 
-def _out_of_reach(tested: Sequence[Cell]) -> list[str]:
-    """Where no cell could be bold whatever the numbers: which n it would take."""
+def _no_bold_possible(tested: Sequence[Cell]) -> list[str]:
+    """Return a note with the n that it would take, if no cell can be bold whatever its values."""
     most = max(cell.units for cell in tested)
     vary = any(cell.units != cell.pairs for cell in tested)
     noun, more = ("pairs or teachers", "seeds or teachers") if vary else ("pairs", "seeds")
@@ -344,5 +362,5 @@ def _out_of_reach(tested: Sequence[Cell]) -> list[str]:
         needed += 1
     return [
         f"No cell can be bold yet: {most} {noun} cannot show p < {p_text(least, 3)}, and Holm over {len(tested)} "
-        f"comparisons asks for less than {p_text(SIGNIFICANCE / len(tested))} of the first; {needed} {more} could."
+        f"comparisons requires less than {p_text(SIGNIFICANCE / len(tested))} for the first; {needed} {more} could."
     ]

@@ -1,9 +1,9 @@
-"""The database: its tables, its transactions, its clock."""
+"""The database: tables, transactions, and the clock."""
 
 from backend.db.chunks import chunked
 from backend.db.clock import now
-from backend.db.engine import Database, objects
+from backend.db.engine import Database, session_on
 from backend.db.ids import new_id, new_ids
 from backend.db.types import UtcDateTime, db_now
 
-__all__ = ["Database", "UtcDateTime", "chunked", "db_now", "new_id", "new_ids", "now", "objects"]
+__all__ = ["Database", "UtcDateTime", "chunked", "db_now", "new_id", "new_ids", "now", "session_on"]

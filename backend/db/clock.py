@@ -1,4 +1,4 @@
-"""The one clock that leases and records are measured by."""
+"""The clock that all leases and records are measured by."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from backend.db.types import db_now
 _NOW = select(db_now())
 
 
-def now(asked: Session | Connection) -> datetime:
-    """The time by the database's clock, in UTC; SQLite's is this machine's."""
-    connection = asked if isinstance(asked, Connection) else asked.connection()
-    if connection.dialect.name == "sqlite":  # which runs in this process and has milliseconds
-        moment = datetime.now(UTC)
-        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+def now(database: Session | Connection) -> datetime:
+    """Return the time of the database's clock in UTC; SQLite's clock is this machine's."""
+    connection = database if isinstance(database, Connection) else database.connection()
+    if connection.dialect.name == "sqlite":  # SQLite runs in this process and has milliseconds
+        time = datetime.now(UTC)
+        return time.replace(microsecond=time.microsecond // 1000 * 1000)
     return connection.execute(_NOW).scalar_one()

@@ -1,103 +1,110 @@
-"""Connections and transactions. Readers see one snapshot; writers are serialised on SQLite."""
+"""Engines, connections and transactions. Readers see one snapshot; on SQLite one thread writes."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+import anyio.to_thread
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from backend.db.group_commit import GroupCommit
 from backend.db.types import to_json
+from backend.db.writer import WriterThread
+
+R = TypeVar("R")
 
 _POOL_SIZE = 10
-# FastAPI runs 40 requests at once in threads, the short way 32 more; each may hold one connection, and so may the
-# reconciler, the waker and the webhooks.
-_OVERFLOW_SQLITE = 70
-_OVERFLOW_POSTGRESQL = 40  # a server lets some 100 in, of all replicas together; who finds none free waits for one
-# For another program to let go of SQLite's lock: shorter than a client waits for its answer, which then says why.
+# A PostgreSQL server accepts about 100 connections from all replicas; a request waits if the pool is exhausted.
+_OVERFLOW_POSTGRESQL = 40
+# How long to wait for another program that holds SQLite's lock: less than a client waits for its answer, which then
+# contains the reason.
 _BUSY_SECONDS = 5
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
     f"busy_timeout={_BUSY_SECONDS}000",
-    # Pages, 16 MB: what is written again and again goes to the file once, and whoever commits then waits for it.
+    # In pages, 16 MB: a page that is written often goes to the database file once per checkpoint, and a commit waits
+    # for its checkpoint.
     "wal_autocheckpoint=4000",
 )
-_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-SQLITE = sqlite.dialect(json_serializer=to_json)
 
 
 class Database:
     """An engine with two kinds of transaction.
 
-    ``read()`` never waits for a writer. ``write()`` commits at the end of the block and rolls back on an exception.
-    On SQLite a writer begins with BEGIN IMMEDIATE: a deferred transaction that turns into a writer half-way is
-    refused with "database is locked" whatever the timeout. Writers of this process queue here, since SQLite's lock is a
-    polling one, and share commits.
+    ``read()`` never waits for a writer. ``write()`` commits at the end of the block and rolls back on an exception. On
+    SQLite all writing transactions pass through one thread (``WriterThread``), where they share commits and must not be
+    nested; on PostgreSQL they are ordinary transactions.
+
+    Args:
+        url: The address of the database as SQLAlchemy writes it. A SQLite file is made, private to its user, if absent.
     """
 
     def __init__(self, url: str | URL) -> None:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
-        self._writers = GroupCommit(self.engine) if self.is_sqlite else None
+        self._writer = WriterThread(self.engine) if self.is_sqlite else None
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for reading; nothing it changes is kept."""
+        """Open a session for reading; its changes are not stored."""
         with self.session() as session:
             yield session
 
     def session(self) -> Session:
-        """As of ``read``, for who closes it in another place. Takes a connection at its first question."""
+        """Return a session for reading that the caller closes. It takes a connection with its first query."""
         return Session(self.engine, expire_on_commit=False, autoflush=False)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session in a writing transaction. Do not nest: SQLite has one writer."""
-        with self.writing() as connection, objects(connection) as session:
+        """Open a session in a writing transaction."""
+        with self.write_connection() as connection, session_on(connection) as session:
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """As of ``write``, for who needs no objects: a session takes as long as writing a few rows."""
-        with self._writers.connection() if self._writers else self.engine.begin() as connection:
+    def write_connection(self) -> Iterator[Connection]:
+        """Open a writing transaction without a session, which costs as much as inserting a few rows."""
+        with self._writer.transaction() if self._writer else self.engine.begin() as connection:
             yield connection
 
-    @contextmanager
-    def driver(self) -> Iterator[Any]:
-        """SQLite's own connection, outside any transaction, for a question that takes no time."""
-        assert self._writers is not None
-        with self._writers.at_rest() as connection:
-            if connection is not None:
-                yield connection.connection.driver_connection
-                return
-        borrowed = self.engine.raw_connection()
-        try:
-            yield borrowed.driver_connection
-        finally:
-            borrowed.close()
+    async def write_async(self, work: Callable[[Connection], R]) -> R:
+        """Run ``work`` in a writing transaction without blocking the event loop.
+
+        Args:
+            work: Called with the connection, in the writer thread (SQLite) or in a thread of the pool (PostgreSQL).
+
+        Returns:
+            What ``work`` returns, once it is committed.
+        """
+        if self._writer is None:
+            return await anyio.to_thread.run_sync(self._run, work)
+        return await asyncio.wrap_future(self._writer.submit(work))
 
     def dispose(self) -> None:
-        if self._writers:
-            self._writers.close()
+        """Wait for the writing transactions that have been asked for, then close all connections."""
+        if self._writer:
+            self._writer.close()
         self.engine.dispose()
+
+    def _run(self, work: Callable[[Connection], R]) -> R:
+        with self.engine.begin() as connection:
+            return work(connection)
 
 
 @contextmanager
-def objects(connection: Connection) -> Iterator[Session]:
-    """A session within the connection's transaction, for what is easier said of objects than of rows."""
+def session_on(connection: Connection) -> Iterator[Session]:
+    """Open a session within the transaction of a connection, and flush it at the end of the block."""
     with Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session:
         yield session
         session.flush()
@@ -109,7 +116,7 @@ def _postgresql_engine(url: str | URL) -> Engine:
         pool_size=_POOL_SIZE,
         max_overflow=_OVERFLOW_POSTGRESQL,
         json_serializer=to_json,
-        pool_pre_ping=True,  # a connection that the server has closed is replaced, not handed to a request
+        pool_pre_ping=True,  # replaces a connection that the server has closed before a request gets it
         connect_args={"connect_timeout": 10},
     )
 
@@ -118,15 +125,15 @@ def _sqlite_engine(url: str | URL) -> Engine:
     file = make_url(url).database
     if file and file != ":memory:":
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-        # Hashes of tokens are in it. Its companions (-wal, -shm) get the mode that it has.
+        # The database holds hashes of tokens. SQLite gives its companion files (-wal, -shm) the same mode.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     engine = create_engine(
         url,
         json_serializer=to_json,
         pool_size=_POOL_SIZE,
-        max_overflow=_OVERFLOW_SQLITE,
-        pool_use_lifo=True,  # the one that asked last has the newest pages at hand; others would read them again
+        max_overflow=-1,  # as many as there are threads that read: a connection is a file handle
+        pool_use_lifo=True,  # the connection used last has the newest pages in its cache
         connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
     )
 
@@ -136,6 +143,8 @@ def _sqlite_engine(url: str | URL) -> Engine:
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}").close()
 
+    # A writer begins with BEGIN IMMEDIATE: SQLite refuses with "database is locked", without waiting, a transaction
+    # that has read and then begins to write while another one writes.
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         begin = connection.get_execution_options().get("dkd_begin", "BEGIN")
@@ -143,16 +152,6 @@ def _sqlite_engine(url: str | URL) -> Engine:
         try:
             driver.execute(begin)
         except sqlite3.Error as error:
-            raise refusal(begin, [], error) from error
+            raise DBAPIError.instance(begin, [], error, sqlite3.Error, dialect=engine.dialect) from error
 
     return engine
-
-
-def is_locked(error: BaseException | None) -> bool:
-    """Whether SQLite's driver refused something because another program holds the database's lock."""
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
-
-
-def refusal(sql: str, values: Any, error: sqlite3.Error) -> Exception:
-    """What SQLAlchemy raises where SQLite's driver raised this, for who asks the driver without SQLAlchemy."""
-    return DBAPIError.instance(sql, values, error, sqlite3.Error, dialect=SQLITE)

@@ -1,4 +1,4 @@
-"""Ids: 16 characters, sortable by the time they were made, safe in a URL and in a file name."""
+"""Identifiers of 16 characters that sort by the time of their creation and are safe in URLs and file names."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ _RANDOM_BITS = 32
 
 
 def new_ids(count: int) -> list[str]:
-    """Ids that sort in the order of the list. Milliseconds since 1970 (48 bits), then 32 random bits."""
-    start = secrets.randbits(_RANDOM_BITS - 1)  # the top bit is left free, so that counting up never carries
-    moment = (time.time_ns() // 1_000_000) & ((1 << _TIME_BITS) - 1)
-    return [_encode((moment << _RANDOM_BITS) + start + index) for index in range(count)]
+    """Return ids that sort in the order of the list: milliseconds since 1970 (48 bits), then 32 random bits."""
+    start = secrets.randbits(_RANDOM_BITS - 1)  # the top bit is free, so that counting up never carries
+    milliseconds = (time.time_ns() // 1_000_000) & ((1 << _TIME_BITS) - 1)
+    return [_encode((milliseconds << _RANDOM_BITS) + start + index) for index in range(count)]
 
 
 def new_id() -> str:
+    """Return one id; see ``new_ids``."""
     return new_ids(1)[0]
 
 

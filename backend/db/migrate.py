@@ -1,4 +1,4 @@
-"""Brings a database to this version's schema. Never run by importing; alembic is loaded only when it is needed."""
+"""Migrates a database to the schema of this version. Importing runs nothing; Alembic is imported when needed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ _SCRIPTS = Path(__file__).parent.parent / "migrations"
 
 
 class LaterVersionError(Exception):
-    """The database was made by a later version of this program."""
+    """A later version of this program made the database."""
 
 
 def upgrade(database: Database) -> None:
-    """Apply every migration that is missing. Does nothing where the schema is this version's.
+    """Apply the missing migrations, if any.
 
-    Raises LaterVersionError for a database that this version does not know.
+    Raises:
+        LaterVersionError: A later version of this program made the database.
     """
     from alembic import command
 
-    if (found := current_revision(database)) and not _is_known(found):
-        raise LaterVersionError(_later(found))
+    if (revision := current_revision(database)) and not _is_known(revision):
+        raise LaterVersionError(_later(revision))
 
     with database.engine.connect() as connection:
         config = _config()
@@ -37,7 +38,7 @@ def upgrade(database: Database) -> None:
 
 
 def current_revision(database: Database) -> str:
-    """The schema's version; empty where there is none yet."""
+    """Return the version of the schema; empty if there is no schema yet."""
     with database.engine.connect() as connection:
         if not inspect(connection).has_table("alembic_version"):
             return ""
@@ -45,20 +46,20 @@ def current_revision(database: Database) -> str:
 
 
 def mismatch(database: Database) -> str:
-    """Why this version cannot use the database, and what to do; empty where it can."""
-    found = current_revision(database)
-    if found == head_revision():
+    """Return why this version cannot use the database, and what to do; empty if it can."""
+    revision = current_revision(database)
+    if revision == head_revision():
         return ""
-    if found and not _is_known(found):
-        return _later(found)
-    was = f"is at version {found}" if found else "has no tables yet"
-    return f"the database {was}, and this program needs version {head_revision()}; run `python -m backend migrate`"
+    if revision and not _is_known(revision):
+        return _later(revision)
+    state = f"is at version {revision}" if revision else "has no tables yet"
+    return f"the database {state}, and this program needs version {head_revision()}; run `python -m backend migrate`"
 
 
-def _later(found: str) -> str:
+def _later(revision: str) -> str:
     return (
-        f"the database is at version {found}, which a later version of this program has made; this one knows versions "
-        f"up to {head_revision()}: install the later program again, or put the backup from before the upgrade in place"
+        f"the database is at version {revision}, which a later version of this program has made; this one supports "
+        f"versions up to {head_revision()}: install the later program again, or restore the backup made before it"
     )
 
 
@@ -71,7 +72,7 @@ def _is_known(revision: str) -> bool:
 
 @cache
 def head_revision() -> str:
-    """The version that this code needs."""
+    """Return the version that this code needs."""
     from alembic.script import ScriptDirectory
 
     return ScriptDirectory.from_config(_config()).get_current_head() or ""

@@ -1,4 +1,4 @@
-"""The tables. Changed only together with a migration; a test holds the two equal."""
+"""The tables. Every change comes with a migration; a test checks that both agree."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from backend.db.types import BigInt, Json, UtcDateTime
 _ID = String(16)
 
 LIVE_TEACHER_CONDITION = text("role = 'teacher' AND state NOT IN ('failed','cancelled')")
-"""Of the partial index; an INSERT that means that index repeats it word for word."""
+"""The condition of the partial index, which an INSERT with ON CONFLICT on that index repeats word for word."""
 
 
 class Base(DeclarativeBase):
@@ -44,7 +44,7 @@ class Base(DeclarativeBase):
 
 
 class Experiment(Base):
-    """What a person submitted, as it was resolved."""
+    """A submitted experiment, with its resolved spec."""
 
     __tablename__ = "experiments"
 
@@ -53,19 +53,23 @@ class Experiment(Base):
     spec: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     submitted_by: Mapped[str] = mapped_column(
-        String(100), default="", server_default="", doc="Name of the token, as it was then."
+        String(100), default="", server_default="", doc="Name of the token at the time of submission."
     )
-    sweep: Mapped[str] = mapped_column(String(100), default="", server_default="", doc="Name of the sweep it is of.")
+    sweep: Mapped[str] = mapped_column(String(100), default="", server_default="", doc="Name of its sweep.")
     notes: Mapped[str] = mapped_column(Text, default="", server_default="")
     archived_at: Mapped[datetime | None]
-    webhook: Mapped[str | None] = mapped_column(Text, doc="Whom to tell; NULL: nobody.")
+    webhook: Mapped[str | None] = mapped_column(Text, doc="Address to notify; NULL: none.")
     webhook_state: Mapped[str] = mapped_column(
-        String(12), default="active", server_default="active", index=True, doc="What was told last, or active."
+        String(12),
+        default="active",
+        server_default="active",
+        index=True,
+        doc="The last state notified, or active.",
     )
 
 
 class ExperimentTag(Base):
-    """A tag of an experiment. The spec's at first; what a person changes is changed here, the spec stays as it was."""
+    """A tag of an experiment: at first those of the spec. Later changes are made here and not in the spec."""
 
     __tablename__ = "experiment_tags"
     __table_args__ = ({"sqlite_with_rowid": False},)
@@ -75,7 +79,7 @@ class ExperimentTag(Base):
 
 
 class ExperimentRun(Base):
-    """Which runs an experiment uses. A teacher may be used by many."""
+    """A run that an experiment uses. Several experiments may use one teacher."""
 
     __tablename__ = "experiment_runs"
 
@@ -86,7 +90,7 @@ class ExperimentRun(Base):
 
 
 class Run(Base):
-    """One training and where it stands."""
+    """One training and its state."""
 
     __tablename__ = "runs"
     __table_args__ = (
@@ -104,9 +108,9 @@ class Run(Base):
             sqlite_where=LIVE_TEACHER_CONDITION,
             postgresql_where=LIVE_TEACHER_CONDITION,
         ),
-        # What a claim reads, in its order.
+        # Read by a claim, in this order.
         Index("ix_runs_claim", "state", text("priority DESC"), "id"),
-        # What a list is ordered and kept by: it is found here alone, since the rows are long.
+        # The columns that lists are sorted and filtered by: an index alone answers, since the rows are long.
         Index("ix_runs_order", "priority", "id", "started_at", "ended_at", "experiment_id"),
         Index("ix_runs_worker_id", "worker_id"),
         Index("ix_runs_teacher_run_id", "teacher_run_id"),
@@ -114,7 +118,9 @@ class Run(Base):
 
     id: Mapped[str] = mapped_column(_ID, primary_key=True)
     experiment_id: Mapped[str | None] = mapped_column(
-        ForeignKey("experiments.id", ondelete="SET NULL"), index=True, doc="The one that first asked for it."
+        ForeignKey("experiments.id", ondelete="SET NULL"),
+        index=True,
+        doc="The first experiment that used it.",
     )
     fingerprint: Mapped[str] = mapped_column(String(48))
     role: Mapped[str] = mapped_column(String(8))
@@ -130,14 +136,14 @@ class Run(Base):
     log_tail: Mapped[list[str]] = mapped_column(default=list)
     priority: Mapped[int] = mapped_column(default=0)
     device: Mapped[str] = mapped_column(String(8), default="any")
-    gpus: Mapped[int] = mapped_column(default=1, server_default="1", doc="That it needs of a GPU worker.")
+    gpus: Mapped[int] = mapped_column(default=1, server_default="1", doc="GPUs that it needs on a GPU worker.")
     labels: Mapped[str] = mapped_column(
-        Text, default=",", server_default=",", doc="That its worker must have, as ``,a,b,``: see eligibility."
+        Text, default=",", server_default=",", doc="Labels that its worker must have, as ``,a,b,``: see eligibility."
     )
     pausing: Mapped[bool] = mapped_column(
-        default=False, server_default=false(), doc="Its worker is to hand it back, and then it is paused."
+        default=False, server_default=false(), doc="Its worker is to return it, after which it is paused."
     )
-    queued_at: Mapped[datetime | None] = mapped_column(doc="Since when it has been queued.")
+    queued_at: Mapped[datetime | None] = mapped_column(doc="Time at which it was queued.")
     not_before: Mapped[datetime | None]
     teacher_run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
     teacher_failed: Mapped[bool] = mapped_column(
@@ -161,25 +167,25 @@ class Run(Base):
     test_size: Mapped[int] = mapped_column(default=0)
     parameters: Mapped[int] = mapped_column(BigInt, default=0)
     environment: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    ingest: Mapped[int] = mapped_column(BigInt, default=0, doc="Batches of metrics taken in, under the row's lock.")
+    ingest: Mapped[int] = mapped_column(BigInt, default=0, doc="Batches of metrics stored so far.")
 
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-    reported_at: Mapped[datetime | None] = mapped_column(doc="When its training was last heard of.")
+    reported_at: Mapped[datetime | None] = mapped_column(doc="Time of the last report of its training.")
 
 
 class Attempt(Base):
     """One try at a run by one worker."""
 
     __tablename__ = "attempts"
-    # A claim that is sent again, since its answer was lost, meets the attempt that it has made.
+    # A claim that is repeated because its answer was lost finds the attempt that it has made.
     __table_args__ = (Index("uq_attempts_claim", "worker_id", "claim_key", unique=True),)
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
-    worker_name: Mapped[str] = mapped_column(String(120), doc="As it was then; a worker may be renamed.")
+    worker_name: Mapped[str] = mapped_column(String(120), doc="The name at that time; a worker may be renamed.")
     host: Mapped[str] = mapped_column(String(200))
     device: Mapped[str] = mapped_column(Text, default="")
     started_at: Mapped[datetime]
@@ -187,12 +193,12 @@ class Attempt(Base):
     outcome: Mapped[str] = mapped_column(String(12), default="")
     reason: Mapped[str] = mapped_column(Text, default="")
     accepted_seq: Mapped[int] = mapped_column(BigInt, default=0)
-    claim_key: Mapped[str | None] = mapped_column(String(64), doc="Of the request that made it.")
-    waited: Mapped[float | None] = mapped_column(doc="Seconds that the run had been ready to be taken.")
+    claim_key: Mapped[str | None] = mapped_column(String(64), doc="Key of the claim request that made it.")
+    waited: Mapped[float | None] = mapped_column(doc="Seconds for which the run had been ready.")
 
 
 class Worker(Base):
-    """A worker, known by the id that it keeps over restarts."""
+    """A worker, identified by the id that it keeps over restarts."""
 
     __tablename__ = "workers"
     __table_args__ = (CheckConstraint("state IN ('online','offline')", name="state"),)
@@ -210,18 +216,18 @@ class Worker(Base):
         default=False, server_default=false(), doc="It takes no new runs, also after a restart."
     )
     report: Mapped[dict[str, Any]] = mapped_column(
-        default=dict, server_default="{}", doc="What its last heartbeat said of GPUs and problems."
+        default=dict, server_default="{}", doc="GPUs and problems in its last heartbeat."
     )
-    # No foreign key: the two tables would refer to each other. Looked at again with every claim.
-    reserved_run_id: Mapped[str | None] = mapped_column(_ID, doc="The run over several GPUs that it keeps GPUs for.")
-    # No foreign key, which SQLite cannot add in place as the models have it. A token that is gone holds nothing.
-    token_id: Mapped[str | None] = mapped_column(_ID, doc="That it registered with; no other token speaks for it.")
+    # No foreign key: the two tables would refer to each other. Every claim checks it.
+    reserved_run_id: Mapped[str | None] = mapped_column(_ID, doc="The run over several GPUs that it reserves GPUs for.")
+    # No foreign key: SQLite cannot add one in place as the models define it. A deleted token restricts nothing.
+    token_id: Mapped[str | None] = mapped_column(_ID, doc="Token of its registration; no other may act for it.")
     registered_at: Mapped[datetime]
     last_heartbeat: Mapped[datetime]
 
 
 class MetricName(Base):
-    """Names apart, so that a point holds a small number instead of a text."""
+    """The name of a metric. It has a table of its own, so that a point stores a small number instead of a text."""
 
     __tablename__ = "metric_names"
 
@@ -233,12 +239,12 @@ class MetricPoint(Base):
     """One value of one metric at one step.
 
     ``kind``: 0 a finite value, 1 NaN, 2 +infinity, 3 -infinity; ``value`` is null for 1 to 3, since SQLite stores NaN
-    as NULL anyhow. ``ingest`` is the run's counter when it was taken in.
+    as NULL. ``ingest`` is the run's counter at the time of storing.
     """
 
     __tablename__ = "metric_points"
     __table_args__ = (
-        # A bucketed read of one series is answered from this index alone (20 times faster than with a plain one).
+        # This index alone answers a bucketed read of one series (20 times faster than with a plain one).
         PrimaryKeyConstraint(
             "run_id", "name_id", "step", postgresql_include=["epoch", "elapsed", "value", "kind", "ingest"]
         ),
@@ -257,7 +263,7 @@ class MetricPoint(Base):
 
 
 class MetricLatest(Base):
-    """The newest point of each metric of each run: what lists show without reading a series."""
+    """The newest point of a metric of a run, which lists show without reading the series."""
 
     __tablename__ = "metric_latest"
     __table_args__ = ({"sqlite_with_rowid": False},)
@@ -285,7 +291,7 @@ class LogLine(Base):
 
 
 class Token(Base):
-    """A bearer token, of which only the hash is kept."""
+    """A bearer token, of which only the hash is stored."""
 
     __tablename__ = "tokens"
 
@@ -300,7 +306,7 @@ class Token(Base):
 
 
 class Upload(Base):
-    """Weights that a person has sent; the file is named by their hash."""
+    """Uploaded weights; the hash is the name of the file."""
 
     __tablename__ = "uploads"
 
@@ -314,7 +320,7 @@ class Upload(Base):
 
 
 class WebhookDelivery(Base):
-    """A message about an experiment that is to be sent, or was. Kept for a week."""
+    """A message about an experiment that is to be sent or has been sent. It is kept for a week."""
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (Index("ix_webhook_deliveries_due", "done", "not_before"),)
@@ -332,7 +338,7 @@ class WebhookDelivery(Base):
 
 
 class IdempotencyKey(Base):
-    """A POST that was carried out, so that sending it again gives the same answer."""
+    """A completed POST request, so that a repetition gets the same answer."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (UniqueConstraint("token_id", "key"),)

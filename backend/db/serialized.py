@@ -1,4 +1,4 @@
-"""Transactions of one kind that run one after another, in any replica of the backend."""
+"""Transactions that run one after another, in all replicas of the backend together."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from enum import IntEnum
 from sqlalchemy import Connection, func, select
 
 
-class Turn(IntEnum):
-    """Numbers of PostgreSQL's advisory locks: any that nothing else of ours uses."""
+class SerializedTask(IntEnum):
+    """Transactions that must not overlap. The values are PostgreSQL's advisory locks, unique to this program."""
 
     UPLOADS = 0x646B642D75706C64
     REGISTRATIONS = 0x646B642D72656773
 
 
-def take_turn(connection: Connection, turn: Turn) -> None:
-    """Wait until no other transaction has this turn; the end of this transaction gives it to the next.
+def serialize(connection: Connection, task: SerializedTask) -> None:
+    """Wait for every other transaction of the task to end, and keep others waiting until this transaction ends.
 
-    SQLite needs none: it has one writer at a time, in one process.
+    SQLite needs no lock: it has one writer at a time, in one process.
     """
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(int(turn))))
+        connection.execute(select(func.pg_advisory_xact_lock(int(task))))

@@ -1,4 +1,4 @@
-"""One backend a SQLite file: two would each believe that they alone give out its runs and write to it."""
+"""One backend per SQLite file: two would each hand out the runs, and both write to the file."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from pathlib import Path
 from sqlalchemy import URL, make_url
 
 
-class ServedError(Exception):
+class DatabaseInUseError(Exception):
     """Another backend serves this database."""
 
 
 @contextmanager
-def sole_server(database_url: str | URL, address: str) -> Iterator[None]:
-    """Hold the database's file while it is served; PostgreSQL takes any number of backends.
+def single_owner(database_url: str | URL, address: str) -> Iterator[None]:
+    """Hold a lock on a SQLite database while it is served. PostgreSQL accepts any number of backends.
 
-    The lock is the kernel's, on a file beside the database, and ends with the process however that ends. Not on the
-    database itself: to close a descriptor of it would drop SQLite's own locks.
+    The lock is the kernel's, so it ends with the process in every case. It is on a file beside the database: closing a
+    descriptor of the database itself would release SQLite's own locks.
 
     Args:
-        address: that is named to a second backend.
+        address: The address of this backend, which the error of a second one contains.
 
     Raises:
-        ServedError: with who serves it.
+        DatabaseInUseError: Another backend serves the database.
     """
     url = make_url(database_url)
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
         yield
         return
-    # By its real path: a link to the file is the same file.
-    path = Path(url.database).resolve()
+    path = Path(url.database).resolve()  # links to one file share one lock
     lock = path.with_name(f"{path.name}.served")
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -41,10 +40,10 @@ def sole_server(database_url: str | URL, address: str) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 500, 0).decode("utf-8", "replace").strip() or "a process that is starting"
-            raise ServedError(
-                f"{path} is served already, by {holder}; stop that one, or give this one a database of its own"
+            raise DatabaseInUseError(
+                f"{path} is already served by {holder}; stop that backend, or give this one another database"
             ) from None
-        except OSError:  # a file system without locks
+        except OSError:  # the file system has no locks
             yield
             return
         os.ftruncate(descriptor, 0)

@@ -1,4 +1,4 @@
-"""Column types and SQL that SQLite and PostgreSQL write differently."""
+"""Column types, and SQL that SQLite and PostgreSQL write differently."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ BigInt = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def to_json(value: Any) -> str:
-    """JSON of plain data, as ``json.dumps`` has it, in a quarter of the time."""
+    """Return the JSON of plain data as ``json.dumps`` writes it, in a quarter of the time."""
     try:
         return pydantic_core.to_json(value, inf_nan_mode="constants").decode()
-    except ValueError:  # as of half a character, which UTF-8 has no bytes for
+    except ValueError:  # for example half of a surrogate pair, which UTF-8 cannot encode
         return json.dumps(value)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite keeps no zone, so it is taken off on the way in and put back on the way out."""
+    """A time in UTC. SQLite stores no time zone, so it is removed before writing and added after reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -37,7 +37,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a moment needs its time zone")
+            raise ValueError("a time needs a time zone")
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
@@ -47,8 +47,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class db_now(FunctionElement[datetime]):  # noqa: N801 (a SQL function, written as one)
-    """The database's clock at this statement: leases of every backend and worker are measured by this one clock."""
+class db_now(FunctionElement[datetime]):  # noqa: N801 (a SQL function, named like one)
+    """The time of the database's clock at this statement. All backends and workers measure leases by this clock."""
 
     type = UtcDateTime()
     inherit_cache = True
@@ -57,10 +57,10 @@ class db_now(FunctionElement[datetime]):  # noqa: N801 (a SQL function, written 
 
 @compiles(db_now, "sqlite")
 def _sqlite_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
-    # The text form in which SQLAlchemy stores a DateTime, so that both compare as text.
+    # The text form in which SQLAlchemy stores a DateTime, so that the two can be compared as text.
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
 @compiles(db_now, "postgresql")
 def _postgresql_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
-    return "clock_timestamp()"  # now() stands still within a transaction, also while it waits for a lock
+    return "clock_timestamp()"  # now() is the start of the transaction, also after waiting for a lock

@@ -1,4 +1,4 @@
-"""INSERT … ON CONFLICT DO NOTHING, which both databases have under different names."""
+"""INSERT … ON CONFLICT DO NOTHING, which the dialects of both databases name differently."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from sqlalchemy import Connection, TextClause, inspect, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase
 
-from backend.db.prepared import Prepared
-
 
 def insert_if_absent(
     connection: Connection,
@@ -20,31 +18,47 @@ def insert_if_absent(
     unique: Sequence[str],
     where: TextClause | None = None,
 ) -> bool:
-    """Insert one row unless the unique index has one like it. Waits for a transaction that is just inserting it.
+    """Insert a row unless the unique index has an equal one. Waits for a transaction that is just inserting it.
 
     Args:
-        unique: the columns of that index.
-        where: its condition, where it is a partial one.
+        unique: The columns of the index.
+        where: The condition of the index, if it is a partial one.
 
     Returns:
-        whether the row was inserted.
+        Whether the row was inserted.
     """
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(inspect(table).local_table).values(**values)
+    statement = _insert(connection, table).values(**values)
     statement = statement.on_conflict_do_nothing(index_elements=list(unique), index_where=where)
-    # Asked for, since a driver's row count is not reliable after an INSERT.
+    # RETURNING, since a driver's row count is not reliable after an INSERT.
     return connection.execute(statement.returning(literal_column("1"))).first() is not None
 
 
-def new_rows(table: type[DeclarativeBase], *, unique: Sequence[str], returning: str) -> Prepared:
-    """Inserts the rows that the unique index has none like, also among themselves. Waits as ``insert_if_absent`` does.
+def insert_new(
+    connection: Connection,
+    table: type[DeclarativeBase],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    unique: Sequence[str],
+    returning: str,
+) -> list[Any]:
+    """Insert those rows that the unique index, and the rows before them, have no equal of.
+
+    Waits as ``insert_if_absent`` does.
 
     Args:
-        returning: the column whose values, of the rows inserted, it returns.
+        rows: At least one; all have the same keys.
+        unique: The columns of the index.
+        returning: A column.
+
+    Returns:
+        The values of that column in the rows inserted.
     """
-    target = inspect(table).local_table
-    postgres, lite = (
-        dialect.insert(target).on_conflict_do_nothing(index_elements=list(unique)).returning(target.c[returning])
-        for dialect in (postgresql, sqlite)
-    )
-    return Prepared(postgres, sqlite=lite)
+    statement = _insert(connection, table).on_conflict_do_nothing(index_elements=list(unique))
+    column = inspect(table).local_table.c[returning]
+    return list(connection.scalars(statement.returning(column), rows))
+
+
+def _insert(connection: Connection, table: type[DeclarativeBase]) -> Any:
+    """Return the dialect's own INSERT: the two have the same methods, but no common type."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(inspect(table).local_table)

@@ -1,1 +1,1 @@
-"""Experiments: from a submitted spec to rows, and from rows to answers."""
+"""Experiments: creation from specs, lists, changes, and conversion of rows to the API's models."""

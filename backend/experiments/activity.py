@@ -1,4 +1,4 @@
-"""What goes on now, gathered in a few queries whose answers do not grow with the number of runs."""
+"""The present activity, from a few queries whose results do not grow with the number of runs."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from sqlalchemy.orm import Session, aliased
 from backend.db import models, now
 from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricPoint, Run
 from backend.experiments import serializers
-from backend.metrics.point_store import KNOWN
+from backend.metrics.point_store import HAS_VALUE
 from backend.queue import worker_queries
-from backend.queue.eligibility import Offer, offers, what_is_missing
-from backend.queue.lifecycle import HELD
+from backend.queue.eligibility import WorkerCapacity, explain_wait, online_capacities
+from backend.queue.lifecycle import LEASED_STATES
 from core.protocol.activity import Activity, FailedRuns, RunningRun, WaitingRuns
 from core.protocol.public import ExperimentSummary, StateCounts
 
-_MOST_RUNNING, _MOST_WAITING, _MOST_FAILED, _MOST_COMPARED = 50, 50, 20, 6
-_WAITS = ("waiting", "queued", "paused")
-_PACE = "train/loss"
-"""Every training logs it from its first steps on, with the seconds that it has trained."""
+_MAX_RUNNING, _MAX_WAITING, _MAX_FAILED, _MAX_COMPARED = 50, 50, 20, 6
+_WAITING_STATES = ("waiting", "queued", "paused")
+_TIMED_METRIC = "train/loss"
+"""Every training reports it from its first steps on, with its training time in seconds."""
 
 
 def activity(session: Session, hours: float) -> Activity:
-    """The whole answer.
+    """Return running and waiting runs, recent failures, online workers and experiments to compare.
 
     Args:
-        hours: how far back what has failed is looked for.
+        session: A read transaction.
+        hours: Age limit of failed runs.
     """
-    moment = now(session)
-    since = moment - timedelta(hours=hours)
-    waiting, waiting_groups = _waiting(session, moment)
+    timestamp = now(session)
+    since = timestamp - timedelta(hours=hours)
+    waiting, waiting_groups = _waiting(session, timestamp)
     failed, failed_groups, failed_runs = _failed(session, since)
     return Activity(
-        time=moment,
+        time=timestamp,
         counts=_counts(session),
         running=_running(session),
         waiting=waiting,
@@ -46,8 +47,8 @@ def activity(session: Session, hours: float) -> Activity:
         failed=failed,
         failed_groups=failed_groups,
         failed_runs=failed_runs,
-        workers=[worker for worker in worker_queries.workers(session) if worker.state == "online"],
-        compared=_compared(session),
+        workers=[worker for worker in worker_queries.list_workers(session) if worker.state == "online"],
+        compared=_comparable(session),
     )
 
 
@@ -57,36 +58,38 @@ def _counts(session: Session) -> StateCounts:
 
 
 def _running(session: Session) -> list[RunningRun]:
-    first = serializers.RUN_QUERY.where(Run.state.in_(HELD)).order_by(Run.started_at, Run.id).limit(_MOST_RUNNING)
+    first = (
+        serializers.RUN_QUERY.where(Run.state.in_(LEASED_STATES)).order_by(Run.started_at, Run.id).limit(_MAX_RUNNING)
+    )
     connection = session.connection()
     runs = serializers.run_summaries(connection, connection.execute(first).all())
-    pace = _seconds_a_step(session, [run.id for run in runs])
-    found = []
+    seconds_per_step = _seconds_per_step(session, [run.id for run in runs])
+    running = []
     for run in runs:
         left = None
-        if run.state == "running" and run.id in pace and run.total_steps:
-            left = max(run.total_steps - run.step, 0) * pace[run.id]
-        found.append(RunningRun.model_construct(run=run, seconds_left=left))
-    return found
+        if run.state == "running" and run.id in seconds_per_step and run.total_steps:
+            left = max(run.total_steps - run.step, 0) * seconds_per_step[run.id]
+        running.append(RunningRun.model_construct(run=run, seconds_left=left))
+    return running
 
 
-def _seconds_a_step(session: Session, run_ids: Sequence[str]) -> dict[str, float]:
-    """Training seconds a step, earlier attempts included, so that waiting does not count."""
+def _seconds_per_step(session: Session, run_ids: Sequence[str]) -> dict[str, float]:
+    """Return training seconds per step over all attempts, without the time in the queue."""
     latest, point = MetricLatest, MetricPoint
     same = and_(point.run_id == latest.run_id, point.name_id == latest.name_id, point.step == latest.step)
-    name = select(models.MetricName.id).where(models.MetricName.name == _PACE).scalar_subquery()
+    name = select(models.MetricName.id).where(models.MetricName.name == _TIMED_METRIC).scalar_subquery()
     query = (
         select(point.run_id, point.elapsed, point.step)
         .join(latest, same)
-        .where(latest.run_id.in_(run_ids), latest.name_id == name, KNOWN)
+        .where(latest.run_id.in_(run_ids), latest.name_id == name, HAS_VALUE)
     )
     rows = session.execute(query)
     return {run_id: elapsed / step for run_id, elapsed, step in rows if step > 0 and math.isfinite(elapsed)}
 
 
-def _waiting(session: Session, moment: datetime) -> tuple[list[WaitingRuns], int]:
-    """The groups to show, and how many there are."""
-    one = (
+def _waiting(session: Session, timestamp: datetime) -> tuple[list[WaitingRuns], int]:
+    """Return groups of waiting runs, at most ``_MAX_WAITING``, and the number of groups."""
+    waiting_run = (
         select(
             Run.experiment_id,
             Run.state,
@@ -94,25 +97,34 @@ def _waiting(session: Session, moment: datetime) -> tuple[list[WaitingRuns], int
             Run.device,
             Run.gpus,
             Run.labels,
-            func.coalesce(Run.not_before > moment, false()).label("held_back"),
-            # A queued run may say why it was put back; what others say is said by the group.
+            func.coalesce(Run.not_before > timestamp, false()).label("held_back"),
+            # Only a queued run's own reason (why it was requeued) matters; the group states the reason of others.
             case((Run.state == "queued", Run.reason), else_="").label("reason"),
             Run.priority,
             Run.created_at,
             Run.not_before,
         )
-        .where(Run.state.in_(_WAITS))
+        .where(Run.state.in_(_WAITING_STATES))
         .subquery()
         .c
     )
-    keys = (one.experiment_id, one.state, one.teacher, one.device, one.gpus, one.labels, one.held_back, one.reason)
+    keys = (
+        waiting_run.experiment_id,
+        waiting_run.state,
+        waiting_run.teacher,
+        waiting_run.device,
+        waiting_run.gpus,
+        waiting_run.labels,
+        waiting_run.held_back,
+        waiting_run.reason,
+    )
     grouped = (
         select(
             *keys,
             func.count().label("runs"),
-            func.max(one.priority).label("priority"),
-            func.min(one.created_at).label("since"),
-            func.min(one.not_before).label("not_before"),
+            func.max(waiting_run.priority).label("priority"),
+            func.min(waiting_run.created_at).label("since"),
+            func.min(waiting_run.not_before).label("not_before"),
         )
         .group_by(*keys)
         .subquery()
@@ -131,46 +143,46 @@ def _waiting(session: Session, moment: datetime) -> tuple[list[WaitingRuns], int
         .outerjoin(Experiment, Experiment.id == groups.experiment_id)
         .outerjoin(teacher, teacher.id == groups.teacher)
         .order_by(groups.priority.desc(), groups.since, groups.state)
-        .limit(_MOST_WAITING)
+        .limit(_MAX_WAITING)
     )
-    known = offers(session.connection())
-    found = [
+    capacities = online_capacities(session.connection())
+    shown = [
         WaitingRuns(
             experiment_id=row.experiment_id or "",
             experiment=row.experiment or "",
             state=row.state,
             runs=row.runs,
-            reason=_waits_for(row, known),
+            reason=_waiting_reason(row, capacities),
             teacher_run_id=row.teacher,
             priority=row.priority,
             since=row.since,
         )
         for row in session.execute(query)
     ]
-    if len(found) < _MOST_WAITING:
-        return found, len(found)
-    return found, session.scalars(select(func.count()).select_from(grouped)).one()
+    if len(shown) < _MAX_WAITING:
+        return shown, len(shown)
+    return shown, session.scalars(select(func.count()).select_from(grouped)).one()
 
 
-def _waits_for(row: Row[Any], known: Sequence[Offer]) -> str:
+def _waiting_reason(row: Row[Any], capacities: Sequence[WorkerCapacity]) -> str:
     if row.state == "paused":
-        return "paused until somebody resumes it"
+        return "paused until it is resumed"
     if row.state == "waiting":
-        how_far = f", epoch {row.teacher_epoch:.0f} of {row.teacher_epochs}" if row.teacher_state == "running" else ""
-        return f"waits for its teacher {row.teacher_model}, which is {row.teacher_state}{how_far}"
-    said = [row.reason] if row.reason else []
-    missing = what_is_missing(row, known)
+        progress = f", epoch {row.teacher_epoch:.0f} of {row.teacher_epochs}" if row.teacher_state == "running" else ""
+        return f"waits for its teacher {row.teacher_model}, which is {row.teacher_state}{progress}"
+    reasons = [row.reason] if row.reason else []
+    missing = explain_wait(row, capacities)
     if missing:
-        said.append(missing)
+        reasons.append(missing)
     elif row.held_back:
-        said.append(f"is tried again at {row.not_before:%H:%M} UTC")
+        reasons.append(f"is retried at {row.not_before:%H:%M} UTC")
     else:
-        said.append("waits for a free slot")
-    return "; ".join(said)
+        reasons.append("waits for a free slot")
+    return "; ".join(reasons)
 
 
 def _failed(session: Session, since: datetime) -> tuple[list[FailedRuns], int, int]:
-    """The groups to show, how many there are, and of how many runs."""
+    """Return groups of failed runs, at most ``_MAX_FAILED``, the number of groups, and the number of runs in them."""
     shown = or_(Experiment.archived_at.is_(None), Experiment.id.is_(None))
     grouped = (
         select(Run.experiment_id, Run.reason, func.count().label("runs"), func.max(Run.ended_at).label("newest"))
@@ -180,7 +192,7 @@ def _failed(session: Session, since: datetime) -> tuple[list[FailedRuns], int, i
         .subquery()
     )
     groups, runs = session.execute(select(func.count(), func.sum(grouped.c.runs)).select_from(grouped)).one()
-    one = (
+    newest_run = (
         select(func.max(Run.id))
         .where(
             Run.state == "failed",
@@ -192,12 +204,14 @@ def _failed(session: Session, since: datetime) -> tuple[list[FailedRuns], int, i
         .scalar_subquery()
     )
     rows = session.execute(
-        select(one.label("run_id"), grouped.c.runs).order_by(grouped.c.newest.desc()).limit(_MOST_FAILED)
+        select(newest_run.label("run_id"), grouped.c.runs).order_by(grouped.c.newest.desc()).limit(_MAX_FAILED)
     ).all()
     counts = {row.run_id: row.runs for row in rows}
     connection = session.connection()
-    summaries = {run.id: run for run in serializers.run_summaries(connection, serializers.of_ids(connection, counts))}
-    found = [
+    summaries = {
+        run.id: run for run in serializers.run_summaries(connection, serializers.rows_of_runs(connection, counts))
+    }
+    failed = [
         FailedRuns(
             experiment_id=summaries[run_id].experiment_id,
             experiment=summaries[run_id].experiment,
@@ -208,10 +222,10 @@ def _failed(session: Session, since: datetime) -> tuple[list[FailedRuns], int, i
         for run_id in counts
         if run_id in summaries
     ]
-    return found, groups, int(runs or 0)
+    return failed, groups, int(runs or 0)
 
 
-def _compared(session: Session) -> list[ExperimentSummary]:
+def _comparable(session: Session) -> list[ExperimentSummary]:
     newest = func.max(Run.ended_at).label("newest")
     query = (
         select(Experiment, newest)
@@ -221,6 +235,6 @@ def _compared(session: Session) -> list[ExperimentSummary]:
         .group_by(Experiment.id)
         .having(func.count(Run.label.distinct()) > 1)
         .order_by(newest.desc())
-        .limit(_MOST_COMPARED)
+        .limit(_MAX_COMPARED)
     )
     return serializers.experiment_summaries(session, [experiment for experiment, _ in session.execute(query)])

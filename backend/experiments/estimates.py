@@ -1,4 +1,4 @@
-"""What planned runs would cost, judged by past runs of the same kind."""
+"""Estimates of the training time of planned runs, from past runs of the same kind."""
 
 from __future__ import annotations
 
@@ -16,59 +16,66 @@ from core.events import rank_count
 from core.protocol.public import DeviceTime, Estimate
 from core.specs import ExperimentSpec, RunSpec
 
-_NEWEST = 50  # past runs of a kind that are looked at
-_TIMED = "train/loss"  # every training reports it, also after its last step
+_MAX_PAST_RUNS = 50  # past runs of a kind that are considered
+_TIMED_METRIC = "train/loss"  # every training reports it, even after its last step
 
 
 @dataclass(frozen=True)
-class _Past:
-    """A past run: GPU-seconds (seconds, on a CPU) that an epoch took, and where."""
+class _PastRun:
+    """A past run.
+
+    Attributes:
+        device: The kind of device on which it was trained.
+        epoch_seconds: GPU-seconds per epoch; on a CPU seconds.
+    """
 
     device: str
     epoch_seconds: float
 
 
 def estimate(session: Session, spec: ExperimentSpec, planned: Sequence[RunSpec]) -> Estimate:
-    """Time that these runs would take, from the median seconds a step of past runs of the same kind.
+    """Estimate the time of planned runs from the median epoch time of past runs of the same kind.
 
-    Of the same kind are succeeded runs of the same data set, network and method with the same batch size. Where they
-    ran on several devices, those of the device that most of them ran on count.
+    Succeeded runs with the same data set, network, method and batch size are of the same kind. If they were trained on
+    several kinds of devices, only those on the most frequent one count.
 
     Args:
-        planned: what would be trained; of shared teachers nothing.
+        session: A read transaction.
+        spec: The experiment.
+        planned: The runs that would be trained, without shared teachers.
     """
     devices: dict[str, DeviceTime] = {}
-    known: dict[str, list[_Past]] = {}
-    unknown = 0
+    past_by_kind: dict[str, list[_PastRun]] = {}
+    without_past = 0
     for run in planned:
         kind = "\n".join((run.dataset.model_dump_json(), run.model.model_dump_json(), run.method.name, _batch(run)))
-        new = kind not in known
+        new = kind not in past_by_kind
         if new:
-            known[kind] = _most(_past(session, run, spec.resources.device))
-        if not known[kind]:
-            unknown += 1
+            past_by_kind[kind] = _on_most_used_device(_past_runs(session, run, spec.resources.device))
+        if not past_by_kind[kind]:
+            without_past += 1
             continue
-        device = known[kind][0].device
-        seconds = statistics.median(past.epoch_seconds for past in known[kind]) * run.training.epochs
-        before = devices.get(device, DeviceTime(device=device, seconds=0.0, runs=0, based_on=0))
+        device = past_by_kind[kind][0].device
+        seconds = statistics.median(past.epoch_seconds for past in past_by_kind[kind]) * run.training.epochs
+        previous = devices.get(device, DeviceTime(device=device, seconds=0.0, runs=0, based_on=0))
         devices[device] = DeviceTime(
             device=device,
-            seconds=before.seconds + seconds,
-            runs=before.runs + 1,
-            based_on=before.based_on + (len(known[kind]) if new else 0),
+            seconds=previous.seconds + seconds,
+            runs=previous.runs + 1,
+            based_on=previous.based_on + (len(past_by_kind[kind]) if new else 0),
         )
-    return Estimate(times=sorted(devices.values(), key=lambda item: -item.seconds), unknown=unknown)
+    return Estimate(times=sorted(devices.values(), key=lambda item: -item.seconds), unknown=without_past)
 
 
 def _batch(run: RunSpec) -> str:
     return str(run.training.batch_size)
 
 
-def _past(session: Session, like: RunSpec, device: str) -> list[_Past]:
-    """The newest succeeded runs of this kind that have a time."""
+def _past_runs(session: Session, planned_run: RunSpec, device: str) -> list[_PastRun]:
+    """Return the newest succeeded runs of the same kind as ``planned_run`` whose training time is known."""
     newest = (Attempt.run_id == Run.id) & (Attempt.number == Run.attempt)
     latest = (MetricLatest.run_id == Run.id) & (
-        MetricLatest.name_id == select(MetricName.id).where(MetricName.name == _TIMED).scalar_subquery()
+        MetricLatest.name_id == select(MetricName.id).where(MetricName.name == _TIMED_METRIC).scalar_subquery()
     )
     point = (
         (MetricPoint.run_id == MetricLatest.run_id)
@@ -81,32 +88,36 @@ def _past(session: Session, like: RunSpec, device: str) -> list[_Past]:
         .join(MetricLatest, latest)
         .join(MetricPoint, point)
         .where(Run.state == "succeeded", Run.total_steps > 0, Run.total_epochs > 0, MetricPoint.step > 0)
-        .where(Run.dataset == like.dataset.name, Run.model == like.model.name, Run.method == like.method.name)
-        .where(Run.spec["training"]["batch_size"].as_integer() == like.training.batch_size)
+        .where(
+            Run.dataset == planned_run.dataset.name,
+            Run.model == planned_run.model.name,
+            Run.method == planned_run.method.name,
+        )
+        .where(Run.spec["training"]["batch_size"].as_integer() == planned_run.training.batch_size)
         .order_by(Run.id.desc())
-        .limit(_NEWEST)
+        .limit(_MAX_PAST_RUNS)
     )
     if device != "any":
         on_gpu = Attempt.device.startswith("cuda")
         query = query.where(on_gpu if device == "gpu" else ~on_gpu)
-    dataset, model = like.dataset.model_dump(mode="json"), like.model.model_dump(mode="json")
+    dataset, model = planned_run.dataset.model_dump(mode="json"), planned_run.model.model_dump(mode="json")
     return [
-        _Past(
-            plain_device(where),
-            point.elapsed / point.step * steps / epochs * _ranks(environment, where),
+        _PastRun(
+            plain_device(device_name),
+            point.elapsed / point.step * steps / epochs * _ranks(environment, device_name),
         )
-        for spec, environment, steps, epochs, where, point in session.execute(query)
+        for spec, environment, steps, epochs, device_name, point in session.execute(query)
         if (spec["dataset"], spec["model"]) == (dataset, model) and 0 < point.elapsed < math.inf
     ]
 
 
 def _ranks(environment: dict[str, str], device: str) -> int:
-    """GPUs that trained together; processes on a CPU share it."""
+    """Return the number of GPUs that trained together; 1 on a CPU, which processes share."""
     return rank_count(environment) if device.startswith("cuda") else 1
 
 
-def _most(past: Sequence[_Past]) -> list[_Past]:
-    """Those of the device that most of them ran on."""
+def _on_most_used_device(past: Sequence[_PastRun]) -> list[_PastRun]:
+    """Return the runs on the most frequent device."""
     if not past:
         return []
     device = statistics.mode(item.device for item in past)

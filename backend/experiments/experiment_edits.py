@@ -1,4 +1,4 @@
-"""What a person does with experiments that are there: tags, notes, and the end of them."""
+"""Changes to existing experiments: tags, notes and deletion."""
 
 from __future__ import annotations
 
@@ -10,67 +10,86 @@ from sqlalchemy.orm import Session
 from backend.db import chunked
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.errors import conflict, invalid
-from backend.queue.lifecycle import lock, lock_one
+from backend.queue.lifecycle import lock_run, lock_runs
 from core.protocol.public import TERMINAL, ProblemField
 from core.protocol.submissions import MAX_TAGS, ExperimentChange
 
 
-def change(session: Session, experiment: Experiment, wanted: ExperimentChange) -> None:
-    """Set what is given; the rest stays. Raises ApiError 422 for more tags than an experiment may have."""
-    if wanted.notes is not None:
-        experiment.notes = wanted.notes
-    if wanted.tags is not None or wanted.add_tags or wanted.remove_tags:
-        _tag(session, experiment, wanted)
+def change(session: Session, experiment: Experiment, requested: ExperimentChange) -> None:
+    """Change the given fields of an experiment; the others stay as they are.
+
+    Raises:
+        ApiError: 422 for more tags than an experiment may have.
+    """
+    if requested.notes is not None:
+        experiment.notes = requested.notes
+    if requested.tags is not None or requested.add_tags or requested.remove_tags:
+        _change_tags(session, experiment, requested)
 
 
-def _tag(session: Session, experiment: Experiment, wanted: ExperimentChange) -> None:
-    # Locked, so that of two who add a tag at once neither overwrites the other's.
+def _change_tags(session: Session, experiment: Experiment, requested: ExperimentChange) -> None:
+    # Locked, so that concurrent additions do not overwrite each other.
     session.execute(select(Experiment.id).where(Experiment.id == experiment.id).with_for_update())
-    own = ExperimentTag.experiment_id == experiment.id
-    known = session.scalars(select(ExperimentTag.tag).where(own)) if wanted.tags is None else wanted.tags
-    off = set(wanted.remove_tags)
-    tags = list(dict.fromkeys(tag for tag in (*known, *wanted.add_tags) if tag not in off))
+    of_experiment = ExperimentTag.experiment_id == experiment.id
+    current = (
+        session.scalars(select(ExperimentTag.tag).where(of_experiment)) if requested.tags is None else requested.tags
+    )
+    removed = set(requested.remove_tags)
+    tags = list(dict.fromkeys(tag for tag in (*current, *requested.add_tags) if tag not in removed))
     if len(tags) > MAX_TAGS:
         message = f"an experiment has at most {MAX_TAGS} tags; it would have {len(tags)}"
         raise invalid(message, ProblemField(path="add_tags", message=message))
-    session.execute(delete(ExperimentTag).where(own))
+    session.execute(delete(ExperimentTag).where(of_experiment))
     if tags:
         session.execute(insert(ExperimentTag), [{"experiment_id": experiment.id, "tag": tag} for tag in tags])
 
 
 def delete_experiment(session: Session, experiment: Experiment) -> list[str]:
-    """Delete it with the runs that nothing else uses; returns their ids, whose files are then to be removed.
+    """Delete an experiment with the runs that nothing else uses.
 
-    Raises ApiError 409 while one of those runs has not ended.
+    Returns:
+        Ids of the deleted runs, whose files the caller then removes.
+
+    Raises:
+        ApiError: 409 if one of these runs has not ended.
     """
     other = (ExperimentRun.run_id == Run.id) & (ExperimentRun.experiment_id != experiment.id)
     linked = select(ExperimentRun.run_id).where(ExperimentRun.experiment_id == experiment.id)
     shared = select(ExperimentRun.run_id).where(other).exists()
-    own = lock(session, Run.id.in_(linked) & ~shared)
-    ids = [run.id for run in own]
-    teachers = {run.id for run in own if run.role == "teacher"}
+    exclusive = lock_runs(session, Run.id.in_(linked) & ~shared)
+    ids = [run.id for run in exclusive]
+    teachers = {run.id for run in exclusive if run.role == "teacher"}
     # A student of another experiment may have moved to this teacher when its own had failed.
-    kept = _used_from_outside(session, teachers, ids)
-    going = [run for run in own if run.id not in kept]
-    alive = [run for run in going if run.state not in TERMINAL]
-    if alive:
-        count = "1 of its runs has" if len(alive) == 1 else f"{len(alive)} of its runs have"
-        raise conflict(f"{count} not ended, as {alive[0].id} ({alive[0].state}); cancel the experiment first")
-    _hand_over(session, experiment.id)
+    used_elsewhere = _used_from_outside(session, teachers, ids)
+    to_delete = [run for run in exclusive if run.id not in used_elsewhere]
+    unfinished = [run for run in to_delete if run.state not in TERMINAL]
+    if unfinished:
+        count = "1 of its runs has" if len(unfinished) == 1 else f"{len(unfinished)} of its runs have"
+        raise conflict(
+            f"{count} not ended, e.g. {unfinished[0].id} ({unfinished[0].state}); cancel the experiment first"
+        )
+    _reassign_owner(session, experiment.id)
     session.execute(delete(Experiment).where(Experiment.id == experiment.id))
-    _delete_runs(session, going)
-    return [run.id for run in going]
+    _delete_runs(session, to_delete)
+    return [run.id for run in to_delete]
 
 
 def delete_run(session: Session, run_id: str) -> list[str]:
-    """Delete one run; returns its id in a list. Raises ApiError 404, or 409 while it lives or students use it."""
-    run = lock_one(session, run_id)
+    """Delete one run.
+
+    Returns:
+        Its id, in a list.
+
+    Raises:
+        ApiError: 404 if there is no such run, or 409 if it has not ended or students use it.
+    """
+    run = lock_run(session, run_id)
     if run.state not in TERMINAL:
-        raise conflict(f"this run has not ended, it is {run.state}; cancel it first")
+        raise conflict(f"this run has not ended: it is {run.state}; cancel it first")
     if run.role == "teacher":
         students = session.scalars(select(Run.id).where(Run.teacher_run_id == run.id).limit(1)).all()
         if students:
-            raise conflict(f"this teacher is in use by its students, as run {students[0]}; delete those first")
+            raise conflict(f"students use this teacher, e.g. run {students[0]}; delete them first")
     session.execute(delete(ExperimentRun).where(ExperimentRun.run_id == run.id))
     _delete_runs(session, [run])
     return [run_id]
@@ -80,27 +99,27 @@ def _used_from_outside(session: Session, teachers: set[str], ids: Sequence[str])
     if not teachers:
         return set()
     students = session.execute(select(Run.id, Run.teacher_run_id).where(Run.teacher_run_id.in_(teachers)))
-    inside = set(ids)
-    return {str(teacher) for student, teacher in students if student not in inside}
+    deleted_ids = set(ids)
+    return {str(teacher) for student, teacher in students if student not in deleted_ids}
 
 
-def _hand_over(session: Session, experiment_id: str) -> None:
-    """Runs that stay are from now on those of the first other experiment that uses them."""
+def _reassign_owner(session: Session, experiment_id: str) -> None:
+    """Assign the runs that remain to the first other experiment that uses them."""
     used = select(ExperimentRun.experiment_id).where(
         ExperimentRun.run_id == Run.id, ExperimentRun.experiment_id != experiment_id
     )
-    heir = used.order_by(ExperimentRun.experiment_id).limit(1).scalar_subquery()
+    new_owner = used.order_by(ExperimentRun.experiment_id).limit(1).scalar_subquery()
     session.execute(
         update(Run)
         .where(Run.experiment_id == experiment_id)
-        .values(experiment_id=heir)
+        .values(experiment_id=new_owner)
         .execution_options(synchronize_session=False)
     )
 
 
 def _delete_runs(session: Session, runs: Sequence[Run]) -> None:
-    # Students first: they refer to their teacher.
+    # Students first: they reference their teacher.
     for role in ("student", "teacher"):
         ids = [run.id for run in runs if run.role == role]
-        for some in chunked(ids):
-            session.execute(delete(Run).where(Run.id.in_(some)).execution_options(synchronize_session=False))
+        for chunk in chunked(ids):
+            session.execute(delete(Run).where(Run.id.in_(chunk)).execution_options(synchronize_session=False))

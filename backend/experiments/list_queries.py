@@ -1,4 +1,4 @@
-"""Which experiments and runs a list shows, and in which order."""
+"""Queries for lists of experiments and runs: filters, order and pages."""
 
 from __future__ import annotations
 
@@ -28,212 +28,223 @@ ExperimentSort = Literal["-created", "created", "name", "-name"]
 ExperimentState = Literal["active", "finished", "failed", "cancelled"]
 
 
-def _utc(moment: datetime) -> datetime:
-    """A moment without a zone is in UTC. Raises ValueError for one beyond the calendar in UTC."""
+def _as_utc(time: datetime) -> datetime:
+    """Convert a time to UTC; a time without a zone is in UTC."""
     try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except OverflowError:
         raise ValueError("is beyond the calendar") from None
 
 
 Names = Annotated[list[Annotated[str, Field(max_length=100)]] | None, Field(max_length=50)]
-Moment = Annotated[datetime, AfterValidator(_utc)]
+UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
 
 
-class _Query(BaseModel):
-    """What both lists are kept by and ordered. Every field narrows; the values of one field widen, but for tags."""
+class _ListQuery(BaseModel):
+    """Filters and order of both lists. Items must match every field, and any value of a field; tags must all match."""
 
     model_config = ConfigDict(frozen=True)
 
-    method: Names = Field(None, description="The method's name. Any of these.")
-    dataset: Names = Field(None, description="The data set's name. Any of these.")
-    model: Names = Field(None, description="The network's name, a teacher's too. Any of these.")
+    method: Names = Field(None, description="Names of methods: any of these.")
+    dataset: Names = Field(None, description="Names of data sets: any of these.")
+    model: Names = Field(None, description="Names of networks, also of teachers: any of these.")
     tag: Names = Field(None, description="Tags of the experiment: all of these.")
     text: str | None = Field(
         None,
         max_length=100,
-        description="Part of a name, whatever its case; of a run, also of its label, model, data set or reason.",
+        description="Part of the name, ignoring case; for runs also of the label, model, data set or reason.",
     )
-    submitted_by: str | None = Field(None, max_length=100, description="Name of the token.")
+    submitted_by: str | None = Field(
+        None, max_length=100, description="Name of the token that submitted the experiment."
+    )
     sweep: str | None = Field(None, max_length=100, description="Name of the sweep.")
-    created_after: Moment | None = Field(None, description="That moment or later.")
-    created_before: Moment | None = Field(None, description="Before that moment.")
-    archived: Archived = Field("exclude", description="What was archived is left out of lists.")
-    count: bool = Field(False, description="Say how many there are on all pages together, as `total`.")
-    cursor: str | None = Field(None, max_length=2000, description="`next_cursor` of the page before.")
-    limit: int = Field(50, ge=1, le=500, description="How many to a page.")
+    created_after: UtcTime | None = Field(None, description="Created at this time or later.")
+    created_before: UtcTime | None = Field(None, description="Created before this time.")
+    archived: Archived = Field("exclude", description="Whether archived experiments are listed.")
+    count: bool = Field(False, description="Return the number of items on all pages as `total`.")
+    cursor: str | None = Field(None, max_length=2000, description="`next_cursor` of the previous page.")
+    limit: int = Field(50, ge=1, le=500, description="Items per page.")
 
 
-class RunQuery(_Query):
-    """Which runs, in which order."""
+class RunQuery(_ListQuery):
+    """Filters and order of a list of runs."""
 
     state: list[RunState] | None = Field(None, max_length=20, description="Any of these.")
-    role: Literal["teacher", "student"] | None = Field(None, description="Left out, both.")
+    role: Literal["teacher", "student"] | None = Field(None, description="By default both.")
     id: list[Annotated[str, Field(max_length=16)]] | None = Field(None, max_length=500, description="Any of these.")
-    teacher: str | None = Field(None, max_length=16, description="Run id of a teacher: its students.")
-    experiment: str | None = Field(None, max_length=100, description="Id or name; also an archived one.")
-    sort: RunSort = Field("-created", description="With - the greatest or newest first.")
+    teacher: str | None = Field(None, max_length=16, description="Run id of a teacher, to list its students.")
+    experiment: str | None = Field(
+        None, max_length=100, description="Id or name of an experiment, which may be archived."
+    )
+    sort: RunSort = Field("-created", description="With - in descending order: the greatest or newest first.")
 
 
-class ExperimentQuery(_Query):
-    """Which experiments, in which order."""
+class ExperimentQuery(_ListQuery):
+    """Filters and order of a list of experiments."""
 
     state: list[ExperimentState] | None = Field(None, max_length=20, description="Any of these.")
-    sort: ExperimentSort = Field("-created", description="With - the greatest or newest first.")
+    sort: ExperimentSort = Field("-created", description="With - in descending order: the greatest or newest first.")
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A sort key of runs."""
+class _SortKey:
+    """A sort key of runs.
 
-    by: ColumnElement[Any] | None
+    Attributes:
+        expression: The expression to sort by; None for the id.
+        kind: Type of its values.
+    """
+
+    expression: ColumnElement[Any] | None
     kind: type[str | int | float | datetime] = field(default=str)
 
 
-def run_page(session: Session, kept: RunQuery, experiment: Experiment | None) -> RunPage:
-    """A page of runs, of that experiment where one is given."""
-    sort, limit = kept.sort, kept.limit
-    place = _run_place(sort.removeprefix("-"))
-    order = SortOrder(sort, place.by, Run.id.expression, place.kind, sort.startswith("-"))
-    # First the ids alone, which an index has in it with all that runs are ordered by; then the rows of this page.
-    query = select(Run.id, literal(None) if place.by is None else place.by).select_from(Run)
+def run_page(session: Session, filters: RunQuery, experiment: Experiment | None) -> RunPage:
+    """Return a page of runs; only those of ``experiment`` if it is given."""
+    sort, limit = filters.sort, filters.limit
+    key = _run_sort_key(sort.removeprefix("-"))
+    order = SortOrder(sort, key.expression, Run.id.expression, key.kind, sort.startswith("-"))
+    # First only the ids, from indexes that include the sort keys; then the rows of this page.
+    query = select(Run.id, literal(None) if key.expression is None else key.expression).select_from(Run)
     query = query.outerjoin(Experiment, Experiment.id == Run.experiment_id)
     if sort.endswith("top1"):
         name_id = select(MetricName.id).where(MetricName.name == _TOP1).scalar_subquery()
         query = query.outerjoin(MetricLatest, and_(MetricLatest.run_id == Run.id, MetricLatest.name_id == name_id))
-    conditions = _run_conditions(kept)
+    conditions = _run_conditions(filters)
     if experiment is not None:
         linked = select(ExperimentRun.run_id).where(ExperimentRun.experiment_id == experiment.id)
         conditions.append(Run.id.in_(linked))
     else:
-        conditions += _archived(kept.archived)
+        conditions += _archive_conditions(filters.archived)
     total = None
-    if kept.count:
+    if filters.count:
         matching = select(func.count()).select_from(Run).outerjoin(Experiment, Experiment.id == Run.experiment_id)
         total = session.scalars(matching.where(*conditions)).one()
     connection = session.connection()
-    found = connection.execute(order.apply(query.where(*conditions), kept.cursor).limit(limit + 1)).all()
-    shown = [run_id for run_id, _ in found[:limit]]
-    items = {item.id: item for item in serializers.run_summaries(connection, serializers.of_ids(connection, shown))}
-    more = len(found) > limit
+    rows = connection.execute(order.apply(query.where(*conditions), filters.cursor).limit(limit + 1)).all()
+    page_ids = [run_id for run_id, _ in rows[:limit]]
+    items = {
+        item.id: item for item in serializers.run_summaries(connection, serializers.rows_of_runs(connection, page_ids))
+    }
+    more = len(rows) > limit
     return RunPage(
-        items=[items[run_id] for run_id in shown if run_id in items],  # one may have been deleted just now
-        next_cursor=order.cursor(*reversed(found[limit - 1])) if more else None,
+        items=[items[run_id] for run_id in page_ids if run_id in items],  # a run may have been deleted meanwhile
+        next_cursor=order.cursor(*reversed(rows[limit - 1])) if more else None,
         total=total,
     )
 
 
-def experiment_page(session: Session, kept: ExperimentQuery) -> ExperimentPage:
-    """A page of experiments."""
-    sort, limit = kept.sort, kept.limit
-    by = Experiment.name.expression if sort.endswith("name") else None
-    order = SortOrder(sort, by, Experiment.id.expression, str, sort.startswith("-"))
-    conditions = _experiment_conditions(kept) + _archived(kept.archived)
-    rows = list(session.scalars(order.apply(select(Experiment).where(*conditions), kept.cursor).limit(limit + 1)))
+def experiment_page(session: Session, filters: ExperimentQuery) -> ExperimentPage:
+    """Return a page of experiments."""
+    sort, limit = filters.sort, filters.limit
+    sort_expression = Experiment.name.expression if sort.endswith("name") else None
+    order = SortOrder(sort, sort_expression, Experiment.id.expression, str, sort.startswith("-"))
+    conditions = _experiment_conditions(filters) + _archive_conditions(filters.archived)
+    rows = list(session.scalars(order.apply(select(Experiment).where(*conditions), filters.cursor).limit(limit + 1)))
     more = len(rows) > limit
     last = rows[limit - 1] if more else None
     total = None
-    if kept.count:
+    if filters.count:
         total = session.scalars(select(func.count()).select_from(Experiment).where(*conditions)).one()
     return ExperimentPage(
         items=serializers.experiment_summaries(session, rows[:limit]),
-        next_cursor=order.cursor(last.name if by is not None else None, last.id) if last else None,
+        next_cursor=order.cursor(last.name if sort_expression is not None else None, last.id) if last else None,
         total=total,
     )
 
 
-def _run_place(name: str) -> _Place:
+def _run_sort_key(name: str) -> _SortKey:
     if name == "created":
-        return _Place(None)  # ids are in the order of their making
+        return _SortKey(None)  # ids are in the order of creation
     if name == "priority":
-        return _Place(Run.priority.expression, int)
-    if name == "top1":  # without a value yet: below every accuracy
-        return _Place(func.coalesce(MetricLatest.value, -1.0), float)
+        return _SortKey(Run.priority.expression, int)
+    if name == "top1":  # runs without a value are below every accuracy
+        return _SortKey(func.coalesce(MetricLatest.value, -1.0), float)
     column = Run.started_at if name == "started" else Run.ended_at
-    return _Place(func.coalesce(column, literal(_EARLIEST, UtcDateTime()), type_=UtcDateTime()), datetime)
+    return _SortKey(func.coalesce(column, literal(_EARLIEST, UtcDateTime()), type_=UtcDateTime()), datetime)
 
 
-def _archived(which: Archived) -> list[ColumnElement[bool]]:
-    if which == "include":
+def _archive_conditions(archived: Archived) -> list[ColumnElement[bool]]:
+    if archived == "include":
         return []
-    return [Experiment.archived_at.is_(None) if which == "exclude" else Experiment.archived_at.is_not(None)]
+    return [Experiment.archived_at.is_(None) if archived == "exclude" else Experiment.archived_at.is_not(None)]
 
 
-def _run_conditions(kept: RunQuery) -> list[ColumnElement[bool]]:
-    found = _of_runs(kept)
-    if kept.state:
-        found.append(Run.state.in_(kept.state))
-    if kept.id:
-        found.append(Run.id.in_(kept.id))
-    if kept.teacher:
-        found.append(Run.teacher_run_id == kept.teacher)
-    if kept.role:
-        found.append(Run.role == kept.role)
-    if kept.text:
-        text = kept.text
+def _run_conditions(filters: RunQuery) -> list[ColumnElement[bool]]:
+    conditions = _spec_conditions(filters)
+    if filters.state:
+        conditions.append(Run.state.in_(filters.state))
+    if filters.id:
+        conditions.append(Run.id.in_(filters.id))
+    if filters.teacher:
+        conditions.append(Run.teacher_run_id == filters.teacher)
+    if filters.role:
+        conditions.append(Run.role == filters.role)
+    if filters.text:
+        text = filters.text
         columns = (Experiment.name, Run.label, Run.model, Run.dataset, Run.reason)
-        found.append(or_(*(column.icontains(text, autoescape=True) for column in columns)))
-    for tag in kept.tag or ():
+        conditions.append(or_(*(column.icontains(text, autoescape=True) for column in columns)))
+    for tag in filters.tag or ():
         tagged = select(ExperimentRun.run_id).join(
             ExperimentTag, ExperimentTag.experiment_id == ExperimentRun.experiment_id
         )
-        found.append(Run.id.in_(tagged.where(ExperimentTag.tag == tag)))
-    if kept.submitted_by:
-        found.append(Experiment.submitted_by == kept.submitted_by)
-    if kept.sweep:
-        found.append(Experiment.sweep == kept.sweep)
-    return found + _created(kept, Run.created_at.expression)
+        conditions.append(Run.id.in_(tagged.where(ExperimentTag.tag == tag)))
+    if filters.submitted_by:
+        conditions.append(Experiment.submitted_by == filters.submitted_by)
+    if filters.sweep:
+        conditions.append(Experiment.sweep == filters.sweep)
+    return conditions + _creation_conditions(filters, Run.created_at.expression)
 
 
-def _experiment_conditions(kept: ExperimentQuery) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = [_some_run(condition) for condition in _of_runs(kept)]
-    if kept.state:
-        has = {
-            name: _some_run(condition)
+def _experiment_conditions(filters: ExperimentQuery) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [_has_run(condition) for condition in _spec_conditions(filters)]
+    if filters.state:
+        has_run = {
+            name: _has_run(condition)
             for name, condition in (
                 ("live", Run.state.not_in(TERMINAL)),
                 ("failed", Run.state == "failed"),
                 ("cancelled", Run.state == "cancelled"),
             )
         }
-        ended = not_(has["live"])
-        meant = {
-            "active": has["live"],
-            "failed": and_(ended, has["failed"]),
-            "cancelled": and_(ended, not_(has["failed"]), has["cancelled"]),
-            "finished": and_(ended, not_(has["failed"]), not_(has["cancelled"])),
+        ended = not_(has_run["live"])
+        conditions_by_state = {
+            "active": has_run["live"],
+            "failed": and_(ended, has_run["failed"]),
+            "cancelled": and_(ended, not_(has_run["failed"]), has_run["cancelled"]),
+            "finished": and_(ended, not_(has_run["failed"]), not_(has_run["cancelled"])),
         }
-        found.append(or_(*(meant[state] for state in kept.state)))
-    if kept.text:
-        found.append(Experiment.name.icontains(kept.text, autoescape=True))
-    for tag in kept.tag or ():
+        conditions.append(or_(*(conditions_by_state[state] for state in filters.state)))
+    if filters.text:
+        conditions.append(Experiment.name.icontains(filters.text, autoescape=True))
+    for tag in filters.tag or ():
         tagged = select(ExperimentTag.experiment_id).where(ExperimentTag.tag == tag)
-        found.append(Experiment.id.in_(tagged))
-    if kept.submitted_by:
-        found.append(Experiment.submitted_by == kept.submitted_by)
-    if kept.sweep:
-        found.append(Experiment.sweep == kept.sweep)
-    return found + _created(kept, Experiment.created_at.expression)
+        conditions.append(Experiment.id.in_(tagged))
+    if filters.submitted_by:
+        conditions.append(Experiment.submitted_by == filters.submitted_by)
+    if filters.sweep:
+        conditions.append(Experiment.sweep == filters.sweep)
+    return conditions + _creation_conditions(filters, Experiment.created_at.expression)
 
 
-def _some_run(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether a run that the experiment uses is so."""
+def _has_run(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return whether a run that the experiment uses satisfies the condition."""
     return exists().where(ExperimentRun.experiment_id == Experiment.id, Run.id == ExperimentRun.run_id, condition)
 
 
-def _of_runs(kept: _Query) -> list[ColumnElement[bool]]:
+def _spec_conditions(filters: _ListQuery) -> list[ColumnElement[bool]]:
     columns: Sequence[tuple[Any, list[str] | None]] = (
-        (Run.method, kept.method),
-        (Run.dataset, kept.dataset),
-        (Run.model, kept.model),
+        (Run.method, filters.method),
+        (Run.dataset, filters.dataset),
+        (Run.model, filters.model),
     )
     return [column.in_(names) for column, names in columns if names]
 
 
-def _created(kept: _Query, column: ColumnElement[datetime]) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = []
-    if kept.created_after:
-        found.append(column >= kept.created_after)
-    if kept.created_before:
-        found.append(column < kept.created_before)
-    return found
+def _creation_conditions(filters: _ListQuery, column: ColumnElement[datetime]) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if filters.created_after:
+        conditions.append(column >= filters.created_after)
+    if filters.created_before:
+        conditions.append(column < filters.created_before)
+    return conditions

@@ -1,4 +1,4 @@
-"""Which teacher a spec asks for: one that exists, or a new one, and in which fields it differs from the nearest."""
+"""The teacher that a spec needs: an existing one, or a new one and how it differs from the most similar teacher."""
 
 from __future__ import annotations
 
@@ -11,48 +11,59 @@ from sqlalchemy.orm import Session
 
 from backend.db import chunked
 from backend.db.models import MetricLatest, MetricName, Run
-from backend.metrics.point_store import KNOWN, decode
-from backend.queue.teachers import LIVE
+from backend.metrics.point_store import HAS_VALUE, decode
+from backend.queue.teachers import LIVE_TEACHER
 from core.protocol.public import FieldDifference, PlannedTeacher, ProblemField
 from core.specs import ExperimentSpec, RunSpec
 
-MOST_SHOWN = 20
-"""Teachers that the preview of a sweep lists."""
-_LOOKED_AT = 200
-"""Newest teachers of a data set among which the nearest one is looked for."""
-_NAMED = 6
-"""Differences that the sentence names; the list has all of them."""
+MAX_PREVIEWED = 20
+"""Maximum number of teachers in the preview of a sweep."""
+_MAX_CANDIDATES = 200
+"""Number of newest teachers of a data set among which the most similar one is searched."""
+_MAX_NAMED = 6
+"""Maximum number of differences that the sentence names; the list has all of them."""
 _TOP1 = "test/top1"
 
 
-def of(session: Session, spec: ExperimentSpec) -> PlannedTeacher | None:
-    """The teacher of one spec; None where no method needs one."""
-    found = of_many(session, [spec], MOST_SHOWN)[0]
-    return found[0] if found else None
+def plan_teacher(session: Session, spec: ExperimentSpec) -> PlannedTeacher | None:
+    """Return the teacher of one spec; None if no method needs one."""
+    teachers = plan_teachers(session, [spec], MAX_PREVIEWED)[0]
+    return teachers[0] if teachers else None
 
 
-def of_many(session: Session, specs: Iterable[ExperimentSpec], most: int) -> tuple[list[PlannedTeacher], int, int]:
-    """The teachers of several specs, each once: the first ``most`` of them, how many there are, how many are new."""
-    wanted: dict[str, tuple[ExperimentSpec, RunSpec]] = {}
+def plan_teachers(
+    session: Session, specs: Iterable[ExperimentSpec], limit: int
+) -> tuple[list[PlannedTeacher], int, int]:
+    """Return the distinct teachers of several specs.
+
+    Args:
+        session: A read transaction.
+        specs: The specs.
+        limit: Maximum number of teachers to return.
+
+    Returns:
+        The first ``limit`` teachers, the number of all teachers, and the number of new ones.
+    """
+    requested: dict[str, tuple[ExperimentSpec, RunSpec]] = {}
     for spec in specs:
         if run := spec.teacher_run():
-            wanted.setdefault(run.fingerprint(), (spec, run))
-    known = _live(session, list(wanted))
+            requested.setdefault(run.fingerprint(), (spec, run))
+    live = _live_teachers(session, list(requested))
     candidates: dict[str, Sequence[Any]] = {}
-    shown = []
-    for fingerprint, (spec, run) in list(wanted.items())[:most]:
-        if fingerprint in known:
-            shown.append(_existing(session, run, fingerprint, known[fingerprint]))
+    planned = []
+    for fingerprint, (spec, run) in list(requested.items())[:limit]:
+        if fingerprint in live:
+            planned.append(_existing(session, run, fingerprint, live[fingerprint]))
             continue
         name = run.dataset.name
         if name not in candidates:
-            candidates[name] = _of_data_set(session, name)
-        shown.append(_new(spec, run, fingerprint, candidates[name], _failed(session, fingerprint)))
-    return shown, len(wanted), len(wanted) - len(known)
+            candidates[name] = _candidates(session, name)
+        planned.append(_new(spec, run, fingerprint, candidates[name], _last_failed(session, fingerprint)))
+    return planned, len(requested), len(requested) - len(live)
 
 
-def several(specs: Sequence[ExperimentSpec]) -> list[ProblemField]:
-    """Said of a sweep whose experiments train a teacher each because the students' training varies."""
+def varied_teacher_warnings(specs: Sequence[ExperimentSpec]) -> list[ProblemField]:
+    """Return a warning for a sweep that trains a teacher per experiment because the students' training varies."""
     trainings: dict[str, set[str]] = {}
     for spec in specs:
         run = spec.teacher_run()
@@ -60,72 +71,81 @@ def several(specs: Sequence[ExperimentSpec]) -> list[ProblemField]:
             content = run.model_dump(mode="json")
             training = content.pop("training")
             trainings.setdefault(repr(sorted(content.items())), set()).add(repr(training))
-    most = max(map(len, trainings.values()), default=0)
-    if most < 2:
+    count = max(map(len, trainings.values()), default=0)
+    if count < 2:
         return []
     text = (
-        f"the teacher is trained as the students are, so that {most} different trainings of theirs make {most} "
-        "teachers; give the sweep's experiment a complete training, or teacher.training, to compare under one"
+        f"the teacher is trained like the students, so that their {count} different trainings need {count} teachers; "
+        "give the sweep's experiment a complete training, or teacher.training, to compare them under one teacher"
     )
     return [ProblemField(path="teacher.training", message=text)]
 
 
-def _live(session: Session, fingerprints: Sequence[str]) -> dict[str, Any]:
-    query = select(Run.id, Run.fingerprint, Run.state).where(LIVE)
+def _live_teachers(session: Session, fingerprints: Sequence[str]) -> dict[str, Any]:
+    query = select(Run.id, Run.fingerprint, Run.state).where(LIVE_TEACHER)
     return {
         row.fingerprint: row
-        for some in chunked(fingerprints)
-        for row in session.execute(query.where(Run.fingerprint.in_(some)))
+        for chunk in chunked(fingerprints)
+        for row in session.execute(query.where(Run.fingerprint.in_(chunk)))
     }
 
 
-def _of_data_set(session: Session, dataset: str) -> Sequence[Any]:
-    query = select(Run.id, Run.model, Run.spec).where(LIVE, Run.dataset == dataset)
-    return session.execute(query.order_by(Run.id.desc()).limit(_LOOKED_AT)).all()
+def _candidates(session: Session, dataset: str) -> Sequence[Any]:
+    query = select(Run.id, Run.model, Run.spec).where(LIVE_TEACHER, Run.dataset == dataset)
+    return session.execute(query.order_by(Run.id.desc()).limit(_MAX_CANDIDATES)).all()
 
 
-def _failed(session: Session, fingerprint: str) -> Any:
-    """The newest try at the same teacher that did not succeed."""
-    query = select(Run.id, Run.state).where(Run.role == "teacher", Run.fingerprint == fingerprint, ~LIVE)
+def _last_failed(session: Session, fingerprint: str) -> Any:
+    """Return the newest run of the same teacher that failed or was cancelled."""
+    query = select(Run.id, Run.state).where(Run.role == "teacher", Run.fingerprint == fingerprint, ~LIVE_TEACHER)
     return session.execute(query.order_by(Run.id.desc()).limit(1)).first()
 
 
-def _existing(session: Session, run: RunSpec, fingerprint: str, there: Any) -> PlannedTeacher:
-    top1 = _accuracy(session, there.id)
-    state = there.state
-    how = f"{state}, {top1:.2f} %" if state == "succeeded" and top1 is not None else state
-    text = f"The teacher is run {there.id} ({_described(run)}; {how}): it is used as it is, and none is trained."
-    return _planned(run, fingerprint, text, run_id=there.id, state=state, top1=top1)
+def _existing(session: Session, run: RunSpec, fingerprint: str, candidate: Any) -> PlannedTeacher:
+    top1 = _accuracy(session, candidate.id)
+    state = candidate.state
+    description = f"{state}, {top1:.2f} %" if state == "succeeded" and top1 is not None else state
+    text = (
+        f"The teacher is run {candidate.id} ({_describe(run)}; {description}): it is used as it is, and no teacher is "
+        "trained."
+    )
+    return _planned(run, fingerprint, text, run_id=candidate.id, state=state, top1=top1)
 
 
 def _new(
     spec: ExperimentSpec, run: RunSpec, fingerprint: str, candidates: Sequence[Any], failed: Any
 ) -> PlannedTeacher:
-    how = f"A new teacher is made ({_described(run)})"
+    description = f"A new teacher is trained ({_describe(run)})"
     if failed is not None:
-        text = f"{how}: the same one, run {failed.id}, {failed.state}."
+        ending = "was cancelled" if failed.state == "cancelled" else "failed"
+        text = f"{description}: the previous one, run {failed.id}, {ending}."
         return _planned(run, fingerprint, text)
-    wanted = run.model_dump(mode="json")
-    compared = [(there, _differences(wanted, there.spec)) for there in candidates]
-    if not compared:
-        return _planned(run, fingerprint, f"{how}: there is none on {run.dataset.name} yet.")
-    # One of another network is no substitute, however few its other differences.
-    there, apart = min(compared, key=lambda item: (item[0].model != run.model.name, len(item[1])))
+    requested = run.model_dump(mode="json")
+    candidates_with_differences = [(candidate, _differences(requested, candidate.spec)) for candidate in candidates]
+    if not candidates_with_differences:
+        return _planned(run, fingerprint, f"{description}: there is no teacher on {run.dataset.name} yet.")
+    # A teacher with another network is no substitute, however few its other differences.
+    candidate, differing = min(
+        candidates_with_differences, key=lambda item: (item[0].model != run.model.name, len(item[1]))
+    )
     fields = [
-        FieldDifference(path=_in_spec(path, spec), here=here, there=other) for path, (here, other) in apart.items()
+        FieldDifference(path=_path_in_spec(path, spec), here=requested_value, there=other)
+        for path, (requested_value, other) in differing.items()
     ]
-    if there.model != run.model.name:
-        text = f"{how}: there is no {run.model.name} on {run.dataset.name} yet."
-        return _planned(run, fingerprint, text, nearest=there.id, differences=fields)
-    named = ", ".join(f"{item.path} ({_value(item.here)} here, {_value(item.there)} there)" for item in fields[:_NAMED])
-    more = f" and {len(fields) - _NAMED} more fields" if len(fields) > _NAMED else ""
-    text = f"{how}: the nearest there is, run {there.id}, differs in {named}{more}."
+    if candidate.model != run.model.name:
+        text = f"{description}: there is no {run.model.name} on {run.dataset.name} yet."
+        return _planned(run, fingerprint, text, nearest=candidate.id, differences=fields)
+    named = ", ".join(
+        f"{item.path} ({_value_text(item.here)} here, {_value_text(item.there)} there)" for item in fields[:_MAX_NAMED]
+    )
+    more = f" and {len(fields) - _MAX_NAMED} more fields" if len(fields) > _MAX_NAMED else ""
+    text = f"{description}: the most similar one, run {candidate.id}, differs in {named}{more}."
     if any(item.path.startswith("training") for item in fields):
         text += (
-            " It is trained as the students are, since the spec has no teacher.training; write that out to keep the "
-            "teacher while the students' training changes."
+            " It is trained like the students, since the spec has no teacher.training; set teacher.training to keep "
+            "the teacher when the students' training changes."
         )
-    return _planned(run, fingerprint, text, nearest=there.id, differences=fields)
+    return _planned(run, fingerprint, text, nearest=candidate.id, differences=fields)
 
 
 def _planned(run: RunSpec, fingerprint: str, sentence: str, **more: Any) -> PlannedTeacher:
@@ -140,11 +160,13 @@ def _planned(run: RunSpec, fingerprint: str, sentence: str, **more: Any) -> Plan
     )
 
 
-def _described(run: RunSpec) -> str:
-    how = f"{run.training.epochs} epochs" if run.training.epochs != 1 else "1 epoch"
+def _describe(run: RunSpec) -> str:
+    description = f"{run.training.epochs} epochs" if run.training.epochs != 1 else "1 epoch"
     if run.weights:
-        how = f"{how} from {run.weights.source}" if run.weights.fine_tune else f"weights of {run.weights.source}"
-    return f"{run.model.name} on {run.dataset.name}, seed {run.seed}, {how}"
+        description = (
+            f"{description} from {run.weights.source}" if run.weights.fine_tune else f"weights of {run.weights.source}"
+        )
+    return f"{run.model.name} on {run.dataset.name}, seed {run.seed}, {description}"
 
 
 def _trains(run: RunSpec) -> bool:
@@ -154,36 +176,38 @@ def _trains(run: RunSpec) -> bool:
 def _accuracy(session: Session, run_id: str) -> float | None:
     name = select(MetricName.id).where(MetricName.name == _TOP1).scalar_subquery()
     query = select(MetricLatest.value, MetricLatest.kind)
-    found = session.execute(query.where(MetricLatest.run_id == run_id, MetricLatest.name_id == name, KNOWN)).first()
-    value = decode(*found) if found else None
+    row = session.execute(query.where(MetricLatest.run_id == run_id, MetricLatest.name_id == name, HAS_VALUE)).first()
+    value = decode(*row) if row else None
     return value if value is not None and math.isfinite(value) else None
 
 
-def _differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Fields of two runs' specs that differ, by path, each with its two values. The method's label is none."""
+def _differences(requested_value: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the differing fields of two runs' specs as path → (requested value, candidate's value)."""
     try:
-        # A spec that was stored before a field existed has its default.
-        filled = RunSpec.model_validate(there).model_dump(mode="json")
+        # A spec that was stored before a field existed gets the default.
+        completed = RunSpec.model_validate(candidate).model_dump(mode="json")
     except ValueError:
-        filled = dict(there)
+        completed = dict(candidate)
     return {
         path: values
-        for path, values in _apart(here, filled, "").items()
+        for path, values in _differing_fields(requested_value, completed, "").items()
         if not path.startswith("method.") and path != "data_seed"
     }
 
 
-def _apart(here: Any, there: Any, path: str) -> dict[str, tuple[Any, Any]]:
-    if isinstance(here, Mapping) and isinstance(there, Mapping):
-        found: dict[str, tuple[Any, Any]] = {}
-        for key in dict.fromkeys([*here, *there]):
-            found |= _apart(here.get(key), there.get(key), f"{path}.{key}" if path else str(key))
-        return found
-    return {} if here == there else {path: (here, there)}
+def _differing_fields(requested_value: Any, candidate: Any, path: str) -> dict[str, tuple[Any, Any]]:
+    if isinstance(requested_value, Mapping) and isinstance(candidate, Mapping):
+        differing: dict[str, tuple[Any, Any]] = {}
+        for key in dict.fromkeys([*requested_value, *candidate]):
+            differing |= _differing_fields(
+                requested_value.get(key), candidate.get(key), f"{path}.{key}" if path else str(key)
+            )
+        return differing
+    return {} if requested_value == candidate else {path: (requested_value, candidate)}
 
 
-def _in_spec(path: str, spec: ExperimentSpec) -> str:
-    """Where an experiment's spec has what its teacher's run has at this path."""
+def _path_in_spec(path: str, spec: ExperimentSpec) -> str:
+    """Return the path in an experiment's spec of the field at ``path`` of its teacher's run."""
     part = path.partition(".")[0]
     if part == "dataset":
         return path
@@ -192,5 +216,5 @@ def _in_spec(path: str, spec: ExperimentSpec) -> str:
     return f"teacher.{path}"
 
 
-def _value(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return "none" if value is None else str(value)

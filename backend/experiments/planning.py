@@ -1,4 +1,4 @@
-"""From an experiment's spec to its rows: the experiment, its runs, and the teacher they share with others."""
+"""Creates an experiment's rows from its spec: the experiment, its runs and the teacher that they share."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.orm import Session
 
-from backend.db import chunked, models, new_ids, now, objects
+from backend.db import chunked, models, new_ids, now, session_on
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
-from backend.db.prepared import Prepared
-from backend.db.upsert import insert_if_absent, new_rows
+from backend.db.upsert import insert_if_absent, insert_new
 from backend.errors import invalid
 from backend.experiments import planned_teachers
 from backend.experiments.estimates import estimate
-from backend.queue.eligibility import as_column, from_column
-from backend.queue.teachers import inherit_priority, live_teacher, need_again
+from backend.queue.eligibility import decode_labels, encode_labels
+from backend.queue.teachers import inherit_priority, live_teacher, reactivate
 from core.protocol.public import PlannedRunInfo, Preview, ProblemField
 from core.specs import ExperimentSpec, PlannedRun, Problem, RunSpec, warnings_of
-
-_EXPERIMENTS = new_rows(Experiment, unique=["name"], returning="id")
-_RUNS = Prepared(insert(Run))
-_LINKS = Prepared(insert(ExperimentRun))
 
 
 def create(
@@ -35,32 +30,38 @@ def create(
     sweep: str = "",
     webhook: str | None = None,
 ) -> list[str]:
-    """Store experiments with all their runs in a few statements; their ids, in the order of the specs.
+    """Store experiments with all their runs in a few statements.
 
-    A teacher that is being trained, or has been, is used again; students wait for it. The caller's transaction makes
-    it all or nothing.
+    A teacher that has been or is being trained is shared; students wait for it. The caller's transaction creates all
+    of them or none.
 
     Args:
-        specs: each with what its path in the request begins with, as ``experiments.3.``.
-        webhook: who is told where a spec names nobody itself.
+        connection: A write transaction.
+        specs: Pairs of the prefix of the spec's path in the request, such as ``experiments.3.``, and the spec.
+        submitted_by: Name of the token that submits them.
+        sweep: Name of the sweep; empty if they are not from a sweep.
+        webhook: Webhook of specs that have none.
+
+    Returns:
+        Ids of the experiments in the order of the specs.
 
     Raises:
-        ApiError: 422 with the path of every name that is taken, also by another one of the specs.
+        ApiError: 422 with the path of every name that another experiment, or another of the specs, has.
     """
-    moment = now(connection)
+    timestamp = now(connection)
     ids = new_ids(len(specs))
-    shared = {"created_at": moment, "submitted_by": submitted_by, "sweep": sweep}
+    shared = {"created_at": timestamp, "submitted_by": submitted_by, "sweep": sweep}
     _insert_experiments(connection, ids, specs, shared, webhook)
     planned: list[tuple[str, PlannedRun, dict[str, Any]]] = []
     for experiment_id, (_, spec) in zip(ids, specs, strict=True):
         plan = spec.plan()
-        planned += [(experiment_id, run, _row(run, "", experiment_id, spec, moment)) for run in plan]
+        planned += [(experiment_id, run, _run_row(run, "", experiment_id, spec, timestamp)) for run in plan]
     for (_, _, row), run_id in zip(planned, new_ids(len(planned)), strict=True):
         row["id"] = run_id
-    wanted = [row for _, _, row in planned if row["role"] == "teacher"]
-    if wanted:
-        with objects(connection) as session:
-            teachers = _share_teachers(session, wanted, moment)
+    teacher_rows = [row for _, _, row in planned if row["role"] == "teacher"]
+    if teacher_rows:
+        with session_on(connection) as session:
+            teachers = _get_or_create_teachers(session, teacher_rows, timestamp)
             _insert_runs(connection, planned, teachers)
             for teacher in teachers.values():
                 inherit_priority(session, teacher)
@@ -72,7 +73,7 @@ def create(
 def _insert_runs(
     connection: Connection, planned: Sequence[tuple[str, PlannedRun, dict[str, Any]]], teachers: Mapping[str, Run]
 ) -> None:
-    """Enter the students, and of every experiment which runs are its own, in the order of its plan."""
+    """Insert the students, and link each experiment with its runs in the order of its plan."""
     students: list[dict[str, Any]] = []
     links: list[dict[str, Any]] = []
     positions: Counter[str] = Counter()
@@ -89,8 +90,8 @@ def _insert_runs(
         position = positions[experiment_id]
         positions[experiment_id] += 1
         links.append({"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position})
-    _RUNS.run(connection, *students)
-    _LINKS.run(connection, *links)
+    connection.execute(insert(Run), students)
+    connection.execute(insert(ExperimentRun), links)
 
 
 def _insert_experiments(
@@ -111,15 +112,15 @@ def _insert_experiments(
         }
         for key, (_, spec) in zip(ids, specs, strict=True)
     ]
-    entered = {row.id for row in _EXPERIMENTS.each(connection, rows)}
-    refused = [(prefix, spec.name) for key, (prefix, spec) in zip(ids, specs, strict=True) if key not in entered]
+    inserted = set(insert_new(connection, Experiment, rows, unique=["name"], returning="id"))
+    refused = [(prefix, spec.name) for key, (prefix, spec) in zip(ids, specs, strict=True) if key not in inserted]
     if refused:
-        first = {spec.name for key, (_, spec) in zip(ids, specs, strict=True) if key in entered}
+        inserted_names = {spec.name for key, (_, spec) in zip(ids, specs, strict=True) if key in inserted}
         fields = [
             ProblemField(
                 path=f"{prefix}name",
-                message=f"{name!r} is given twice in this request"
-                if name in first
+                message=f"{name!r} is used twice in this request"
+                if name in inserted_names
                 else f"an experiment named {name!r} exists already",
             )
             for prefix, name in refused
@@ -136,24 +137,26 @@ def _insert_experiments(
 
 
 def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, draft: Mapping[str, Any]) -> Preview:
-    """What ``create`` would make, and what a person should know before.
+    """Return what ``create`` would create, with warnings and an estimate.
 
     Args:
-        resolved: the spec with its uploads named by their content, as it would be stored.
-        draft: what a person goes on writing from.
+        session: A read transaction.
+        spec: The spec.
+        resolved: The spec as it would be stored, with uploads named by their hash.
+        draft: The spec for further editing.
     """
     plan = resolved.plan()
-    teacher = planned_teachers.of(session, resolved)
+    teacher = planned_teachers.plan_teacher(session, resolved)
     shared = [item.spec.role == "teacher" and teacher is not None and teacher.run_id is not None for item in plan]
     runs = [
         PlannedRunInfo(
-            label=item.label, role=item.spec.role, model=item.spec.model.name, seed=item.spec.seed, shared=known
+            label=item.label, role=item.spec.role, model=item.spec.model.name, seed=item.spec.seed, shared=is_shared
         )
-        for item, known in zip(plan, shared, strict=True)
+        for item, is_shared in zip(plan, shared, strict=True)
     ]
     warnings = warnings_as_fields(warnings_of(spec))
-    warnings[:0] = map(name_taken, taken(session, [spec.name]))
-    trained = [item.spec for item, known in zip(plan, shared, strict=True) if not known and _trains(item.spec)]
+    warnings[:0] = map(name_taken_warning, existing_names(session, [spec.name]))
+    trained = [item.spec for item, is_shared in zip(plan, shared, strict=True) if not is_shared and _trains(item.spec)]
     return Preview(
         spec=spec.model_dump(mode="json"),
         draft=dict(draft),
@@ -165,29 +168,31 @@ def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, dr
 
 
 def _trains(run: RunSpec) -> bool:
-    """Whether it takes a step: weights from elsewhere may be used as they are."""
+    """Return whether the run trains at all: given weights may be used as they are."""
     return run.weights is None or run.weights.fine_tune
 
 
-def taken(session: Session, names: Sequence[str]) -> list[str]:
-    """Those of the names that experiments have already."""
+def existing_names(session: Session, names: Sequence[str]) -> list[str]:
+    """Return the given names that experiments already have."""
     return [
         name
-        for some in chunked(names)
-        for name in session.scalars(select(Experiment.name).where(Experiment.name.in_(some)).order_by(Experiment.name))
+        for chunk in chunked(names)
+        for name in session.scalars(select(Experiment.name).where(Experiment.name.in_(chunk)).order_by(Experiment.name))
     ]
 
 
-def name_taken(name: str) -> ProblemField:
+def name_taken_warning(name: str) -> ProblemField:
+    """Return the warning for a name that another experiment has."""
     return ProblemField(path="name", message=f"{name!r} is taken")
 
 
 def warnings_as_fields(problems: list[Problem]) -> list[ProblemField]:
+    """Convert a spec's problems to fields of a reply."""
     return [ProblemField(path=problem.path, message=problem.message) for problem in problems]
 
 
-def _row(
-    planned: PlannedRun, run_id: str, experiment_id: str, spec: ExperimentSpec, moment: datetime
+def _run_row(
+    planned: PlannedRun, run_id: str, experiment_id: str, spec: ExperimentSpec, timestamp: datetime
 ) -> dict[str, Any]:
     run = planned.spec
     return {
@@ -205,47 +210,55 @@ def _row(
         "priority": spec.priority,
         "device": spec.resources.device,
         "gpus": spec.resources.gpus,
-        "labels": as_column(spec.resources.labels),
+        "labels": encode_labels(spec.resources.labels),
         "teacher_run_id": None,
         "total_epochs": run.training.epochs,
-        "queued_at": moment,
-        "created_at": moment,
+        "queued_at": timestamp,
+        "created_at": timestamp,
     }
 
 
-def _share_teachers(session: Session, rows: Sequence[dict[str, Any]], moment: datetime) -> dict[str, Run]:
-    """The live teacher of each fingerprint, locked, in the order of the fingerprints: two requests that share several
-    then never wait for each other."""
-    wanted: dict[str, dict[str, Any]] = {}
+def _get_or_create_teachers(session: Session, rows: Sequence[dict[str, Any]], timestamp: datetime) -> dict[str, Run]:
+    """Lock the live teacher of each fingerprint, creating missing ones.
+
+    The order by fingerprint prevents deadlocks of requests that share several teachers.
+    """
+    teacher_rows: dict[str, dict[str, Any]] = {}
     for row in rows:
-        known = wanted.setdefault(row["fingerprint"], row)
-        known["priority"] = max(known["priority"], row["priority"])
-        known["device"] = _either(known["device"], row["device"])
-        known["labels"] = _common(known["labels"], row["labels"])
-        known["gpus"] = min(known["gpus"], row["gpus"])
-    return {fingerprint: _share_teacher(session, wanted[fingerprint], moment) for fingerprint in sorted(wanted)}
+        shared_row = teacher_rows.setdefault(row["fingerprint"], row)
+        shared_row["priority"] = max(shared_row["priority"], row["priority"])
+        shared_row["device"] = _common_device(shared_row["device"], row["device"])
+        shared_row["labels"] = _common_labels(shared_row["labels"], row["labels"])
+        shared_row["gpus"] = min(shared_row["gpus"], row["gpus"])
+    return {
+        fingerprint: _get_or_create_teacher(session, teacher_rows[fingerprint], timestamp)
+        for fingerprint in sorted(teacher_rows)
+    }
 
 
-def _either(device: str, other: str) -> str:
-    """Where a teacher may run that both ask for: neither may wait for a machine that only the other one has."""
+def _common_device(device: str, other: str) -> str:
+    """Return the device of a teacher that two experiments share.
+
+    Neither may wait for a machine that only the other requires.
+    """
     return "any" if {device, other} == {"cpu", "gpu"} else device
 
 
-def _common(labels: str, other: str) -> str:
-    """What its worker must be labelled with, for the same reason."""
-    return as_column(set(from_column(labels)).intersection(from_column(other)))
+def _common_labels(labels: str, other: str) -> str:
+    """Return the labels that both experiments require, for the same reason."""
+    return encode_labels(set(decode_labels(labels)).intersection(decode_labels(other)))
 
 
-def _share_teacher(session: Session, row: dict[str, Any], moment: datetime) -> Run:
-    """The live teacher like this one, locked; made where there is none."""
+def _get_or_create_teacher(session: Session, row: dict[str, Any], timestamp: datetime) -> Run:
+    """Lock the live teacher with the row's fingerprint; insert the row if there is none."""
     teacher: Run | None = None
-    while teacher is None:  # between the two statements it may fail, and then ours can be inserted
+    while teacher is None:  # it may fail between the two statements; then the row can be inserted
         insert_if_absent(session.connection(), Run, row, unique=["fingerprint"], where=models.LIVE_TEACHER_CONDITION)
         teacher = live_teacher(session, row["fingerprint"], lock=True)
-    teacher.device = _either(teacher.device, row["device"])
-    teacher.labels = _common(teacher.labels, row["labels"])
-    if teacher.attempt == 0:  # how many GPUs share a batch is not changed under way
+    teacher.device = _common_device(teacher.device, row["device"])
+    teacher.labels = _common_labels(teacher.labels, row["labels"])
+    if teacher.attempt == 0:  # the number of GPUs that share a batch must not change during training
         teacher.gpus = min(teacher.gpus, row["gpus"])
-    need_again(teacher, moment)
+    reactivate(teacher, timestamp)
     session.flush()
     return teacher

@@ -1,4 +1,4 @@
-"""Runs and experiments as records: whole, for repeating them and for other programs."""
+"""Complete records of runs and experiments, for reproduction and for other programs."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from sqlalchemy.orm import Session
 from backend.comparisons import run_data
 from backend.db import chunked, models
 from backend.errors import not_found
-from backend.experiments.serializers import KEPT_APART, attempt_shape
+from backend.experiments.serializers import RECORD_ONLY_KEYS, attempt_shape
 from common.report_bounds import fit_environment
 from core.protocol.records import ExperimentRecord, RunRecord, TeacherRecord
 from core.specs import starting_point
 
 
 def run_record(session: Session, run_id: str) -> RunRecord:
-    """Raises ApiError 404."""
+    """Return the record of a run.
+
+    Raises:
+        ApiError: 404 if there is no such run.
+    """
     run = session.get(models.Run, run_id)
     if run is None:
         raise not_found("run", run_id)
-    used, experiment = models.ExperimentRun, models.Experiment
-    query = select(experiment, used.label).join(used, used.experiment_id == experiment.id)
-    found = session.execute(query.where(used.run_id == run.id).order_by(experiment.id)).first()
-    return _records(session, [(run, found[1] if found else run.label)], found[0] if found else None)[0]
+    link, experiment = models.ExperimentRun, models.Experiment
+    query = select(experiment, link.label).join(link, link.experiment_id == experiment.id)
+    row = session.execute(query.where(link.run_id == run.id).order_by(experiment.id)).first()
+    return _records(session, [(run, row[1] if row else run.label)], row[0] if row else None)[0]
 
 
 def experiment_record(session: Session, experiment: models.Experiment) -> ExperimentRecord:
-    """With every run of it, in the order of its plan."""
-    used = models.ExperimentRun
-    query = select(models.Run, used.label).join(used, used.run_id == models.Run.id)
-    rows = session.execute(query.where(used.experiment_id == experiment.id).order_by(used.position)).all()
+    """Return the record of an experiment with all its runs, in the order of its plan."""
+    link = models.ExperimentRun
+    query = select(models.Run, link.label).join(link, link.run_id == models.Run.id)
+    rows = session.execute(query.where(link.experiment_id == experiment.id).order_by(link.position)).all()
     return ExperimentRecord(
         experiment_id=experiment.id,
         name=experiment.name,
@@ -43,7 +47,7 @@ def experiment_record(session: Session, experiment: models.Experiment) -> Experi
 
 
 def run_rows(record: ExperimentRecord) -> list[dict[str, Any]]:
-    """A row a run for CSV: what it is, how it ended, and the last value of every metric."""
+    """Return one CSV row per run: its identity, state, and the last value of every metric."""
     return [
         {
             "experiment": record.name,
@@ -71,15 +75,15 @@ def _records(
     session: Session, runs: Sequence[tuple[models.Run, str]], experiment: models.Experiment | None
 ) -> list[RunRecord]:
     ids = [run.id for run, _ in runs]
-    last = run_data.latest(session, ids, None)
+    latest_values = run_data.latest(session, ids, None)
     attempts: dict[str, list[models.Attempt]] = {}
-    for part in chunked(ids):
-        query = select(models.Attempt).where(models.Attempt.run_id.in_(part)).order_by(models.Attempt.number)
+    for chunk in chunked(ids):
+        query = select(models.Attempt).where(models.Attempt.run_id.in_(chunk)).order_by(models.Attempt.number)
         for attempt in session.scalars(query):
             attempts.setdefault(attempt.run_id, []).append(attempt)
     teachers: dict[str, models.Run] = {}
-    for part in chunked({run.teacher_run_id for run, _ in runs if run.teacher_run_id}):
-        teachers |= {run.id: run for run in session.scalars(select(models.Run).where(models.Run.id.in_(part)))}
+    for chunk in chunked({run.teacher_run_id for run, _ in runs if run.teacher_run_id}):
+        teachers |= {run.id: run for run in session.scalars(select(models.Run).where(models.Run.id.in_(chunk)))}
     return [
         _record(
             run,
@@ -87,7 +91,7 @@ def _records(
             experiment,
             teachers.get(run.teacher_run_id or ""),
             attempts.get(run.id, []),
-            {name: point.value for name, point in last.get(run.id, {}).items()},
+            {name: point.value for name, point in latest_values.get(run.id, {}).items()},
         )
         for run, label in runs
     ]
@@ -111,9 +115,9 @@ def _record(
         spec=run.spec,
         fingerprint=run.fingerprint,
         repeat=_repeat(run, label, experiment) if experiment else None,
-        teacher=_teacher(teacher) if teacher else None,
+        teacher=_teacher_record(teacher) if teacher else None,
         environment=fit_environment(
-            {key: value for key, value in environment.items() if key not in (*KEPT_APART, "commit")}
+            {key: value for key, value in environment.items() if key not in (*RECORD_ONLY_KEYS, "commit")}
         ),
         packages=environment.get("packages", "").splitlines(),
         commit=environment.get("commit", ""),
@@ -132,7 +136,7 @@ def _record(
 
 
 def _repeat(run: models.Run, label: str, experiment: models.Experiment) -> dict[str, Any] | None:
-    """The experiment cut down to this run; None for a teacher, which its students bring with them."""
+    """Return the experiment's spec reduced to this run; None for a teacher, which its students need anyway."""
     if run.role == "teacher":
         return None
     choices = [choice for choice in experiment.spec["methods"] if choice["label"] == label]
@@ -140,7 +144,7 @@ def _repeat(run: models.Run, label: str, experiment: models.Experiment) -> dict[
     return starting_point(experiment.spec | {"name": name, "methods": choices, "seeds": [run.seed]})
 
 
-def _teacher(run: models.Run) -> TeacherRecord:
+def _teacher_record(run: models.Run) -> TeacherRecord:
     return TeacherRecord(
         run_id=run.id,
         fingerprint=run.fingerprint,

@@ -1,4 +1,4 @@
-"""Rows as the shapes that travel: runs and experiments."""
+"""Converts rows of runs and experiments to the API's models."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from sqlalchemy.orm import Session
 
 from backend.db import models
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
-from backend.db.prepared import Prepared
 from backend.errors import not_found
 from backend.experiments.planning import warnings_as_fields
 from backend.metrics import log_store, point_store
-from backend.queue.eligibility import Offer, offers, what_is_missing
+from backend.queue.eligibility import WorkerCapacity, explain_wait, online_capacities
 from common.report_bounds import LINE, fit_environment, fitted
 from core.protocol import public
 from core.protocol.public import TERMINAL
 from core.specs import ExperimentSpec, problems_of, stored_experiment, warnings_of
 from core.specs.labels import misnaming
 
-KEPT_APART = ("packages", "diff")
-"""Parts of a run's environment that are too long for what shows a run; they are in its record."""
-HEADLINES = ("test/top1", "train/loss")
+RECORD_ONLY_KEYS = ("packages", "diff")
+"""Keys of a run's environment that are too long for the run itself; they are in its record."""
+HEADLINE_METRICS = ("test/top1", "train/loss")
 _TAIL_LINES = 40
 
 
-# Rows, not objects: a page of runs is read in a third of the time, and nobody changes them.
+# Rows instead of objects: reading a page of runs takes a third of the time.
 _SHOWN = (
     *(Run.id, Run.label, Run.role, Run.experiment_id, Run.state, Run.reason, Run.dataset, Run.model, Run.method),
     *(Run.seed, Run.teacher_run_id, Run.priority, Run.pausing, Run.attempt, Run.step, Run.total_steps, Run.epoch),
@@ -44,17 +43,14 @@ RUN_QUERY = (
     .outerjoin(Experiment, Experiment.id == Run.experiment_id)
     .outerjoin(models.Attempt, (models.Attempt.run_id == Run.id) & (models.Attempt.number == Run.attempt))
 )
-"""What is shown of a run, with its experiment's name and its newest attempt's worker.
-
-It and the statements below are made once: making one takes longer than it takes to find a few rows.
-"""
-_OF_IDS = Prepared.among(RUN_QUERY, Run.id.expression, "runs")
-_PLANNED = Prepared(
+"""The columns of a run summary, with the experiment's name and the worker of the newest attempt."""
+_OF_IDS = RUN_QUERY.where(Run.id.in_(bindparam("runs", expanding=True)))
+_PLANNED = (
     RUN_QUERY.join(ExperimentRun, ExperimentRun.run_id == Run.id)
     .where(ExperimentRun.experiment_id == bindparam("experiment"))
     .order_by(ExperimentRun.position)
 )
-_HEADLINES_OF = Prepared.among(
+_HEADLINES_OF = (
     select(
         MetricLatest.run_id,
         MetricName.name,
@@ -64,48 +60,49 @@ _HEADLINES_OF = Prepared.among(
         MetricLatest.epoch,
     )
     .join(MetricName, MetricName.id == MetricLatest.name_id)
-    .where(or_(*(MetricName.name == name for name in HEADLINES)))
-    .where(point_store.KNOWN),
-    MetricLatest.run_id.expression,
-    "runs",
+    .where(MetricLatest.run_id.in_(bindparam("runs", expanding=True)))
+    .where(or_(*(MetricName.name == name for name in HEADLINE_METRICS)))
+    .where(point_store.HAS_VALUE)
 )
-_EXPERIMENT = Prepared(select(inspect(Experiment).local_table).where(Experiment.id == bindparam("experiment")))
-_TAGS_OF = Prepared.among(
-    select(ExperimentTag.experiment_id, ExperimentTag.tag).order_by(ExperimentTag.tag),
-    ExperimentTag.experiment_id.expression,
-    "experiments",
+_EXPERIMENT = select(inspect(Experiment).local_table).where(Experiment.id == bindparam("experiment"))
+_TAGS_OF = (
+    select(ExperimentTag.experiment_id, ExperimentTag.tag)
+    .where(ExperimentTag.experiment_id.in_(bindparam("experiments", expanding=True)))
+    .order_by(ExperimentTag.tag)
 )
 
 
-def of_ids(connection: Connection, run_ids: Iterable[str]) -> Sequence[Any]:
-    """The rows of these runs, in any order."""
-    return _OF_IDS.rows(connection, {"runs": [*run_ids]})
+def rows_of_runs(connection: Connection, run_ids: Iterable[str]) -> Sequence[Any]:
+    """Return the rows of these runs, in any order."""
+    return connection.execute(_OF_IDS, {"runs": [*run_ids]}).all()
 
 
 def run_summaries(connection: Connection, rows: Sequence[Any]) -> list[public.RunSummary]:
-    """What ``RUN_QUERY`` has found, in its order."""
-    latest = _latest(connection, [row.id for row in rows if row.attempt])  # one that was never begun has said nothing
-    known = offers(connection)
-    return [public.RunSummary(**_summary(row, latest.get(row.id, {}), known)) for row in rows]
+    """Return summaries of rows of ``RUN_QUERY``, in their order."""
+    latest = _latest(connection, [row.id for row in rows if row.attempt])  # runs without an attempt have no metrics
+    capacities = online_capacities(connection)
+    return [public.RunSummary(**_summary(row, latest.get(row.id, {}), capacities)) for row in rows]
 
 
-def whole_run(session: Session, run_id: str) -> public.Run | None:
-    """One run with everything; None where there is none."""
+def full_run(session: Session, run_id: str) -> public.Run | None:
+    """Return one run with all details; None if there is no such run."""
     connection = session.connection()
-    run, found = session.get(Run, run_id), run_summaries(connection, of_ids(connection, [run_id]))
-    if run is None or not found:
+    run, summaries = session.get(Run, run_id), run_summaries(connection, rows_of_runs(connection, [run_id]))
+    if run is None or not summaries:
         return None
     attempts = session.scalars(
         select(models.Attempt).where(models.Attempt.run_id == run_id).order_by(models.Attempt.number)
     )
     links = select(ExperimentRun.experiment_id).where(ExperimentRun.run_id == run_id)
     return public.Run(
-        **dict(found[0]),
+        **dict(summaries[0]),
         spec=run.spec,
         fingerprint=run.fingerprint,
         experiments=list(session.scalars(links.order_by(ExperimentRun.experiment_id))),
         attempts=[attempt_shape(attempt) for attempt in attempts],
-        environment=fit_environment({key: run.environment[key] for key in run.environment if key not in KEPT_APART}),
+        environment=fit_environment(
+            {key: run.environment[key] for key in run.environment if key not in RECORD_ONLY_KEYS}
+        ),
         parameters=run.parameters,
         train_size=run.train_size,
         test_size=run.test_size,
@@ -122,6 +119,7 @@ def _run_warnings(run: Run) -> list[public.ProblemField]:
 
 
 def attempt_shape(attempt: models.Attempt) -> public.Attempt:
+    """Convert an attempt's row."""
     return public.Attempt(
         number=attempt.number,
         worker=attempt.worker_name,
@@ -135,14 +133,14 @@ def attempt_shape(attempt: models.Attempt) -> public.Attempt:
 
 
 def _log_tail(session: Session, run: Run) -> list[str]:
-    """What the worker sent when the run failed; of one that was given up after lost attempts, its last log lines."""
+    """Return the lines that the worker sent with the failure; after lost attempts the last log lines."""
     if run.log_tail or run.state != "failed":
         return [fitted(line, LINE) for line in run.log_tail]
     return [line.message for line in log_store.read(session, run.id, 0, _TAIL_LINES, _TAIL_LINES).lines]
 
 
 def experiment_summaries(session: Session, experiments: Sequence[Experiment]) -> list[public.ExperimentSummary]:
-    """With the counts of their runs, for the whole list at once."""
+    """Return summaries of experiments with the counts of their runs, from a few queries for all of them."""
     counts = _counts(session, [experiment.id for experiment in experiments])
     tags = _tags(session.connection(), list(counts))
     return [
@@ -151,20 +149,30 @@ def experiment_summaries(session: Session, experiments: Sequence[Experiment]) ->
     ]
 
 
-def experiment_of_id(connection: Connection, experiment_id: str) -> Any:
-    """The row of an experiment, as ``whole_experiment`` takes it. Raises ApiError 404: it may just be gone."""
-    found = _EXPERIMENT.rows(connection, {"experiment": experiment_id})
-    if not found:
+def experiment_row(connection: Connection, experiment_id: str) -> Any:
+    """Return the row of an experiment for ``full_experiment``.
+
+    Raises:
+        ApiError: 404 if there is no such experiment.
+    """
+    row = connection.execute(_EXPERIMENT, {"experiment": experiment_id}).one_or_none()
+    if row is None:
         raise not_found("experiment", experiment_id)
-    return found[0]
+    return row
 
 
-def whole_experiment(connection: Connection, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:
-    """An experiment with its runs, in the order of its plan; ``spec`` is its own, where that has been read already."""
-    runs = run_summaries(connection, _PLANNED.rows(connection, {"experiment": experiment.id}))
+def full_experiment(connection: Connection, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:
+    """Return an experiment with its runs, in the order of its plan.
+
+    Args:
+        connection: A transaction.
+        experiment: The experiment's row.
+        spec: Its parsed spec, if the caller has it.
+    """
+    runs = run_summaries(connection, connection.execute(_PLANNED, {"experiment": experiment.id}).all())
     tags = _tags(connection, [experiment.id])
     return public.Experiment(
-        **_experiment(experiment, _counted(runs), tags.get(experiment.id, [])),
+        **_experiment(experiment, _counts_of_runs(runs), tags.get(experiment.id, [])),
         spec=experiment.spec,
         runs=runs,
         warnings=warnings_as_fields(warnings_of(spec)) if spec else _stored_warnings(experiment.spec),
@@ -174,23 +182,23 @@ def whole_experiment(connection: Connection, experiment: Any, spec: ExperimentSp
 def _stored_warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
     try:
         return warnings_as_fields(warnings_of(stored_experiment(spec)))
-    except ValidationError as error:  # as when it names an entry of a plugin that is no longer loaded
-        text = "this backend cannot read the stored spec; it is shown as it is"
+    except ValidationError as error:  # such as an entry of a plugin that is no longer loaded
+        text = "this backend cannot parse the stored spec; it is shown unchanged"
         return [public.ProblemField(path=item.path, message=f"{text}: {item.message}") for item in problems_of(error)]
 
 
-def _reason(run: Any, known: Sequence[Offer]) -> str:
-    """Why it failed, was put back, or does not go on."""
+def _reason(run: Any, capacities: Sequence[WorkerCapacity]) -> str:
+    """Return why a run failed, was requeued or does not start."""
     if run.state == "waiting":
         return f"waits for its teacher (run {run.teacher_run_id})"
     if run.pausing:
-        return "is being paused: its worker is to hand it back with a checkpoint"
+        return "is being paused: its worker writes a checkpoint and returns it to the queue"
     if run.state == "queued":
-        return "; ".join(filter(None, (run.reason, what_is_missing(run, known))))
+        return "; ".join(filter(None, (run.reason, explain_wait(run, capacities))))
     return str(run.reason)
 
 
-def _summary(run: Any, latest: dict[str, public.MetricValue], known: Sequence[Offer]) -> dict[str, Any]:
+def _summary(run: Any, latest: dict[str, public.MetricValue], capacities: Sequence[WorkerCapacity]) -> dict[str, Any]:
     return {
         "id": run.id,
         "label": run.label,
@@ -198,7 +206,7 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], known: Sequence[Of
         "experiment_id": run.experiment_id or "",
         "experiment": run.experiment or "",
         "state": run.state,
-        "reason": _reason(run, known),
+        "reason": _reason(run, capacities),
         "dataset": run.dataset,
         "model": run.model,
         "method": run.method,
@@ -220,18 +228,18 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], known: Sequence[Of
 
 
 def _latest(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, public.MetricValue]]:
-    found: dict[str, dict[str, public.MetricValue]] = {}
-    rows = _HEADLINES_OF.rows(connection, {"runs": run_ids}) if run_ids else ()
+    latest: dict[str, dict[str, public.MetricValue]] = {}
+    rows = connection.execute(_HEADLINES_OF, {"runs": run_ids}) if run_ids else ()
     for run_id, name, value, kind, step, epoch in rows:
         number = point_store.decode(value, kind)
-        shown = epoch if math.isfinite(epoch) else 0.0
-        point = public.MetricValue.model_construct(value=number, step=step, epoch=shown)
-        found.setdefault(run_id, {})[name] = point
-    return found
+        finite_epoch = epoch if math.isfinite(epoch) else 0.0
+        point = public.MetricValue.model_construct(value=number, step=step, epoch=finite_epoch)
+        latest.setdefault(run_id, {})[name] = point
+    return latest
 
 
-def _counted(runs: Sequence[public.RunSummary]) -> dict[str, Any]:
-    """What ``_counts`` finds for an experiment of these runs, without asking the database again."""
+def _counts_of_runs(runs: Sequence[public.RunSummary]) -> dict[str, Any]:
+    """Return the same as ``_counts`` for an experiment with these runs, without another query."""
     return {
         "states": dict(Counter(run.state for run in runs)),
         "done": float(sum(run.total_epochs if run.state == "succeeded" else run.epoch for run in runs)),
@@ -241,11 +249,11 @@ def _counted(runs: Sequence[public.RunSummary]) -> dict[str, Any]:
 
 
 def _counts(session: Session, experiment_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Per experiment: states, the share of epochs done, and when the last run ended."""
-    found: dict[str, dict[str, Any]] = {
+    """Return for each experiment its runs' states, its completed and planned epochs, and the end of its last run."""
+    counts: dict[str, dict[str, Any]] = {
         key: {"states": {}, "done": 0.0, "all": 0.0, "ended_at": None} for key in experiment_ids
     }
-    # Weighted by epochs, which are known before a run has started; steps are not.
+    # Weighted by epochs, which are known before a run starts; steps are not.
     done: ColumnElement[float] = case((Run.state == "succeeded", Run.total_epochs), else_=Run.epoch)
     query = (
         select(
@@ -257,24 +265,24 @@ def _counts(session: Session, experiment_ids: Iterable[str]) -> dict[str, dict[s
             func.max(Run.ended_at),
         )
         .join(Run, Run.id == ExperimentRun.run_id)
-        .where(ExperimentRun.experiment_id.in_(found))
+        .where(ExperimentRun.experiment_id.in_(counts))
         .group_by(ExperimentRun.experiment_id, Run.state)
     )
     for key, state, count, epochs, total, ended_at in session.execute(query):
-        entry = found[key]
+        entry = counts[key]
         entry["states"][state] = count
         entry["done"] += float(epochs)
         entry["all"] += float(total)
         if ended_at is not None and (entry["ended_at"] is None or ended_at > entry["ended_at"]):
             entry["ended_at"] = ended_at
-    return found
+    return counts
 
 
 def _tags(connection: Connection, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for key, tag in _TAGS_OF.rows(connection, {"experiments": experiment_ids}):
-        found.setdefault(key, []).append(tag)
-    return found
+    tags: dict[str, list[str]] = {}
+    for key, tag in connection.execute(_TAGS_OF, {"experiments": experiment_ids}):
+        tags.setdefault(key, []).append(tag)
+    return tags
 
 
 def _experiment(experiment: Any, counts: dict[str, Any], tags: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Making experiments out of a request: one, many, the points of a sweep, or an old one with changes."""
+"""Creates experiments from a request: one, several, the points of a sweep, or a changed copy of another."""
 
 from __future__ import annotations
 
@@ -25,29 +25,40 @@ from core.specs.experiment import NAME_LENGTH
 from core.specs.sweep import renamed
 
 
-def once(connection: Connection, request: idempotency.KeyedRequest | None, make: Callable[[], list[str]]) -> list[str]:
-    """Ids of the experiments that ``make`` makes, or that the same request made before.
+def create_once(
+    connection: Connection, request: idempotency.KeyedRequest | None, create_experiments: Callable[[], list[str]]
+) -> list[str]:
+    """Create experiments, or return those that the same request created before.
 
-    Raises ApiError 409 where those have been deleted since, 422 where the key came with another body.
+    Args:
+        connection: A write transaction.
+        request: The request's idempotency key; None if it has none.
+        create_experiments: Creates the experiments and returns their ids.
+
+    Returns:
+        Ids of the experiments.
+
+    Raises:
+        ApiError: 409 if the experiments have been deleted since, 422 if the key was used with another body.
     """
     if request is None:
-        return make()
-    known = idempotency.find(connection, request)
-    if known is None:
+        return create_experiments()
+    existing = idempotency.find(connection, request)
+    if existing is None:
         try:
-            made = make()
+            created = create_experiments()
         except ApiError:
-            # The same request, sent to another replica at the same moment, may have taken the name.
-            known = idempotency.find(connection, request)
-            if known is None:
+            # The same request, sent to another replica at the same time, may have used the name.
+            existing = idempotency.find(connection, request)
+            if existing is None:
                 raise
         else:
-            if not idempotency.remember(connection, request, made):
+            if not idempotency.remember(connection, request, created):
                 raise idempotency.key_reused()
-            return made
-    if set(connection.scalars(select(Experiment.id).where(Experiment.id.in_(known[:1])))) != set(known[:1]):
-        raise conflict("what this request made has been deleted since; send it with a new Idempotency-Key")
-    return known
+            return created
+    if set(connection.scalars(select(Experiment.id).where(Experiment.id.in_(existing[:1])))) != set(existing[:1]):
+        raise conflict("the experiments of this request have been deleted since; send it with a new Idempotency-Key")
+    return existing
 
 
 def create(
@@ -58,7 +69,22 @@ def create(
     submitted_by: str,
     sweep: str = "",
 ) -> list[str]:
-    """Make the experiments, with what they name of this backend's own looked up. Raises SpecError, ApiError 422."""
+    """Create experiments, after resolving the uploads that they name.
+
+    Args:
+        connection: A write transaction.
+        specs: Pairs of the prefix of the spec's path in the request and the spec.
+        settings: The backend's settings.
+        submitted_by: Name of the token that submits them.
+        sweep: Name of the sweep; empty if they are not from a sweep.
+
+    Returns:
+        Ids of the experiments in the order of the specs.
+
+    Raises:
+        SpecError: A spec names an upload that does not exist or a webhook that is not allowed.
+        ApiError: 422 if a name is taken.
+    """
     refuse_webhooks(specs, settings)
     return planning.create(
         connection,
@@ -70,30 +96,42 @@ def create(
 
 
 def preview(session: Session, spec: ExperimentSpec, settings: Settings, *, draft: Mapping[str, Any]) -> Preview:
-    """What ``create`` would make of a spec. Raises SpecError as it does, but for a name that is taken."""
+    """Return what ``create`` would create.
+
+    Raises:
+        SpecError: As ``create``; a name that is taken is only a warning.
+    """
     refuse_webhooks([("", spec)], settings)
     ((_, stored),) = uploads.resolve_uploads(session.connection(), [("", spec)])
     return planning.preview(session, spec, stored, draft)
 
 
-def request_of(principal: Principal, key: str | None, body_sha256: str) -> idempotency.KeyedRequest | None:
+def idempotency_request(principal: Principal, key: str | None, body_sha256: str) -> idempotency.KeyedRequest | None:
+    """Return the request's identity for ``create_once``; None without an idempotency key."""
     return idempotency.KeyedRequest(principal.token_id, key, body_sha256) if key else None
 
 
 def parse_many(data: Any) -> list[tuple[str, ExperimentSpec]]:
-    """The specs of ``{"experiments": […]}``, each with its path. Raises SpecError with every problem of all of them."""
+    """Parse the specs of ``{"experiments": […]}``.
+
+    Returns:
+        Pairs of the prefix of the spec's path in the request and the spec.
+
+    Raises:
+        SpecError: Contains the problems of all specs.
+    """
     if not isinstance(data, dict) or not isinstance(data.get("experiments"), list):
         raise SpecError([Problem("experiments", "give a list of specs")])
     if unknown := [name for name in data if name != "experiments"]:
         raise SpecError([Problem(unknown[0], "unknown field")])
-    given = data["experiments"]
-    if not 1 <= len(given) <= MAX_EXPERIMENTS:
-        text = f"give 1 to {MAX_EXPERIMENTS} specs in one request, not {len(given)}"
+    items = data["experiments"]
+    if not 1 <= len(items) <= MAX_EXPERIMENTS:
+        text = f"give 1 to {MAX_EXPERIMENTS} specs in one request, not {len(items)}"
         raise SpecError([Problem("experiments", text)])
     specs: list[tuple[str, ExperimentSpec]] = []
     problems: list[Problem] = []
     refused = 0
-    for index, item in enumerate(given):
+    for index, item in enumerate(items):
         check_client_waits()
         prefix = f"experiments.{index}"
         try:
@@ -108,19 +146,23 @@ def parse_many(data: Any) -> list[tuple[str, ExperimentSpec]]:
                 break
     if problems:
         raise SpecError(problems)
-    refuse_too_many([spec for _, spec in specs], "experiments")
+    refuse_too_many_runs([spec for _, spec in specs], "experiments")
     return specs
 
 
-def refuse_too_many(specs: Sequence[ExperimentSpec], path: str) -> None:
-    """Raises SpecError where there would be more runs than one request may make."""
+def refuse_too_many_runs(specs: Sequence[ExperimentSpec], path: str) -> None:
+    """Refuse more runs than one request may create.
+
+    Raises:
+        SpecError: With ``path``.
+    """
     count = sum(len(spec.seeds) * len(spec.methods) for spec in specs)
     if count > MAX_RUNS:
-        raise SpecError([Problem(path, f"{count} runs are more than the {MAX_RUNS} of one request")])
+        raise SpecError([Problem(path, f"{count} runs are more than the {MAX_RUNS} that one request may create")])
 
 
-def counted(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedList:
-    """The answer to a bulk or a sweep; nothing is read for it."""
+def submitted_list(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedList:
+    """Return the reply to a bulk submission or a sweep, without reading the database."""
     items = [
         Submitted(id=key, name=spec.name, runs=len(spec.seeds) * len(spec.methods) + (spec.teacher_run() is not None))
         for key, spec in zip(ids, specs, strict=True)
@@ -129,20 +171,29 @@ def counted(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedLis
 
 
 def count_runs(specs: Sequence[ExperimentSpec]) -> int:
-    """Over all of them, shared teachers counted once."""
+    """Return the number of runs of all specs; shared teachers are counted once."""
     teachers = {teacher.fingerprint() for spec in specs if (teacher := spec.teacher_run())}
     return len(teachers) + sum(len(spec.seeds) * len(spec.methods) for spec in specs)
 
 
-def cloned(session: Session, experiment: Experiment, name: str | None, changes: Mapping[str, Any]) -> ExperimentSpec:
-    """The spec of an experiment under another name, with fields changed.
+def cloned_spec(
+    session: Session, experiment: Experiment, name: str | None, changes: Mapping[str, Any]
+) -> ExperimentSpec:
+    """Return the spec of an experiment with another name and changed fields.
 
-    Raises SpecError with the path of each problem, the changed fields' own.
+    Args:
+        session: A transaction.
+        experiment: The experiment.
+        name: The new name; None for the next free one.
+        changes: New values by path.
+
+    Raises:
+        SpecError: With the path of each problem, ``changes.…`` for a changed field.
     """
     tags = select(ExperimentTag.tag).where(ExperimentTag.experiment_id == experiment.id).order_by(ExperimentTag.tag)
-    # Notes and tags as they are by now, which may not be as they were submitted.
-    known = {**experiment.spec, "notes": experiment.notes, "tags": list(session.scalars(tags))}
-    data = released(known, changes)
+    # Notes and tags may have changed since the submission.
+    current = {**experiment.spec, "notes": experiment.notes, "tags": list(session.scalars(tags))}
+    data = released(current, changes)
     problems: list[Problem] = []
     for path, value in changes.items():
         try:
@@ -157,7 +208,7 @@ def cloned(session: Session, experiment: Experiment, name: str | None, changes: 
 
 
 def _changed_name(experiment: Experiment, changes: Mapping[str, Any]) -> str:
-    """The name with what a sweep wrote into it of the fields that change: ``search epochs=5`` says so of 5 epochs."""
+    """Return the name with the new values of fields that a sweep wrote into it, as in ``search epochs=5``."""
     name = experiment.name
     if experiment.sweep:
         for path, value in changes.items():
@@ -166,14 +217,14 @@ def _changed_name(experiment: Experiment, changes: Mapping[str, Any]) -> str:
 
 
 def _free_name(session: Session, name: str) -> str:
-    """The name, with the first number that is free behind it where it is taken."""
+    """Return the name, with the first free number appended if the name is taken."""
     taken = set(session.scalars(select(Experiment.name).where(Experiment.name.startswith(name[:90], autoescape=True))))
     if name not in taken:
         return name
     number = 2
     while True:
         end = f" ({number})"
-        found = name[: NAME_LENGTH - len(end)].rstrip() + end
-        if found not in taken:
-            return found
+        candidate = name[: NAME_LENGTH - len(end)].rstrip() + end
+        if candidate not in taken:
+            return candidate
         number += 1

@@ -1,4 +1,4 @@
-"""Log lines in and out of the database, numbered from 1 within a run over all its attempts."""
+"""Writes and reads log lines, numbered from 1 within a run over all its attempts."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from backend.db import models
 from core.events import Log, Record
 from core.protocol.public import LogLine, LogsReply
 
-_LATEST_TIME = 253_402_300_799.0  # the last second of the year 9999, beyond which no datetime goes
+_MAX_TIMESTAMP = 253_402_300_799.0  # the last second of the year 9999, the maximum of datetime
 
 
 def insert(connection: Connection, run_id: str, attempt: int, records: Iterable[Record]) -> None:
-    """Take in the log lines among the records, in the caller's transaction, which holds the run's row lock.
+    """Insert the log lines among the records, in the caller's transaction, which holds the run's row lock.
 
-    A resumed attempt repeats the journal of the one before it up to the checkpoint: lines that an earlier attempt has
-    said at the same time in the same words are passed over.
+    A resumed attempt repeats the journal of the previous one up to the checkpoint: lines with the same time and text
+    as a line of an earlier attempt are skipped.
     """
-    lines = [(_moment(record.time), record.event) for record in records if isinstance(record.event, Log)]
+    lines = [(_to_datetime(record.time), record.event) for record in records if isinstance(record.event, Log)]
     if not lines:
         return
     times = [time for time, _ in lines]
     table = models.LogLine
-    said = set(
+    known_lines = set(
         connection.execute(
             select(table.time, table.message).where(
                 table.run_id == run_id, table.attempt < attempt, table.time.between(min(times), max(times))
@@ -39,7 +39,7 @@ def insert(connection: Connection, run_id: str, attempt: int, records: Iterable[
     rows = []
     for time, event in lines:
         message = event.message
-        if (time, message) in said:
+        if (time, message) in known_lines:
             continue
         number += 1
         rows.append(
@@ -57,7 +57,15 @@ def insert(connection: Connection, run_id: str, attempt: int, records: Iterable[
 
 
 def read(session: Session, run_id: str, after: int, limit: int, tail: int | None) -> LogsReply:
-    """At most ``limit`` lines with a number above ``after``; with ``tail`` the last that many of them instead."""
+    """Return log lines of a run.
+
+    Args:
+        session: A read transaction.
+        run_id: The run.
+        after: Return only lines with a greater number.
+        limit: Maximum number of lines.
+        tail: Return only the last ``tail`` of these lines; None for the first ``limit``.
+    """
     table = models.LogLine
     query = select(table.number, table.attempt, table.time, table.level, table.message).where(
         table.run_id == run_id, table.number > after
@@ -73,6 +81,6 @@ def read(session: Session, run_id: str, after: int, limit: int, tail: int | None
     return LogsReply(run_id=run_id, lines=lines)
 
 
-def _moment(seconds: float) -> datetime:
+def _to_datetime(seconds: float) -> datetime:
     seconds = seconds if math.isfinite(seconds) else 0.0
-    return datetime.fromtimestamp(min(max(seconds, 0.0), _LATEST_TIME), UTC)
+    return datetime.fromtimestamp(min(max(seconds, 0.0), _MAX_TIMESTAMP), UTC)

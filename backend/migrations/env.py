@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that ``backend.db.migrate`` hands over."""
+"""Entry point of Alembic: runs the migrations on the connection that ``backend.db.migrate`` passes in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backend.db.types import BigInt, Json, UtcDateTime
 
 
 def _render(kind: str, item: Any, _: Any) -> str | Literal[False]:
-    """Our column types by their names, for ``alembic revision --autogenerate``."""
+    """Return the names of our column types for ``alembic revision --autogenerate``."""
     if kind == "type":
         if isinstance(item, UtcDateTime):
             return "UtcDateTime()"
@@ -26,7 +26,7 @@ connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     target_metadata=Base.metadata,
-    # SQLite alters a table by copying it.
+    # SQLite changes a table by copying it.
     render_as_batch=connection.dialect.name == "sqlite",
     render_item=_render,
 )

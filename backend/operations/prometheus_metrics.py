@@ -15,7 +15,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from backend.db import Database, db_now, models
-from backend.queue.reconciler import LEASE_RAN_OUT
+from backend.queue.reconciler import LEASE_EXPIRED
 from core.protocol.public import RunState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -73,7 +73,7 @@ def _attempts(session: Session) -> Iterator[Metric]:
     for outcome in _OUTCOMES:
         ended.add_metric([outcome], counts.get(outcome, 0))
     yield ended
-    expired = select(func.count()).where(attempt.outcome == "lost", attempt.reason == LEASE_RAN_OUT)
+    expired = select(func.count()).where(attempt.outcome == "lost", attempt.reason == LEASE_EXPIRED)
     yield CounterMetricFamily("dkd_lease_expiries", "Attempts whose lease expired.", session.scalars(expired).one())
     yield _queue_waits(session)
 

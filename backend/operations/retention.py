@@ -17,7 +17,7 @@ from backend.artifacts import uploads
 from backend.artifacts.run_files import Store, StoredItem
 from backend.db import Database, now
 from backend.db.models import Attempt, IdempotencyKey, LogLine, Run, Token, Upload
-from backend.queue.claim import folder_of
+from backend.queue.claim import attempt_folder
 from core.protocol.public import TERMINAL
 
 _log = structlog.get_logger(__name__)
@@ -153,7 +153,7 @@ def _removable(session: Session, items: list[StoredItem], policy: RetentionPolic
         needed_path = run.weights_path if run.state == "succeeded" else run.checkpoint_path
         if current or attempt.ended_at is None or attempt.outcome == "succeeded":
             continue
-        if attempt.ended_at < attempt_limit and not needed_path.startswith(folder_of(*key) + "/"):
+        if attempt.ended_at < attempt_limit and not needed_path.startswith(attempt_folder(*key) + "/"):
             yield RemovableItem(item, f"of an attempt that was {attempt.outcome or 'lost'}")
 
 

@@ -1,1 +1,1 @@
-"""The queue's truth: states of runs, claims, leases, workers, nudges."""
+"""The queue, whose state is in the database: states of runs, claims, leases, workers and nudges."""

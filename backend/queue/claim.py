@@ -1,4 +1,4 @@
-"""Who takes which run: the claim, the GPUs kept free for a large run, and what a claim hands to the worker."""
+"""Claims: the choice of a run for a worker, GPUs reserved for large runs, and the reply to the worker."""
 
 from __future__ import annotations
 
@@ -12,29 +12,36 @@ from sqlalchemy.orm import Session
 from backend.db import now
 from backend.db.models import Attempt, Run, Worker
 from backend.errors import not_found
-from backend.queue.eligibility import Offer, ready, suits
-from backend.queue.lifecycle import HELD, end, lock
+from backend.queue.eligibility import WorkerCapacity, eligible_for, is_ready
+from backend.queue.lifecycle import LEASED_STATES, end_run, lock_runs
 from backend.settings import Settings
 from core.protocol.worker import ArtifactRef, Claim, ClaimRequest
 from core.specs import RunSpec, problems_of
 
 
-def count_eligible(session: Session, worker: Worker, moment: datetime) -> int:
-    """Runs that the worker could take now, were all its slots free; none while it is draining."""
+def count_eligible(session: Session, worker: Worker, timestamp: datetime) -> int:
+    """Return the number of runs that the worker could claim if all its slots were free; 0 while it is draining."""
     if worker.draining:
         return 0
-    wanted = and_(ready(moment), suits(Offer.of(worker)))
-    return session.scalars(select(func.count()).select_from(Run).where(wanted)).one()
+    condition = and_(is_ready(timestamp), eligible_for(WorkerCapacity.of(worker)))
+    return session.scalars(select(func.count()).select_from(Run).where(condition)).one()
 
 
-def folder_of(run_id: str, attempt: int) -> str:
-    """Where an attempt's files are in the artifact store. An old attempt's late writes cannot meet a new one's."""
+def attempt_folder(run_id: str, attempt: int) -> str:
+    """Return the folder of an attempt's files in the artifact store.
+
+    Each attempt has its own, so that late writes of an old attempt cannot collide with those of a new one.
+    """
     return f"runs/{run_id}/attempt-{attempt}"
 
 
-def find_worker(session: Session, worker_id: str) -> Worker:
-    """The worker, locked. Raises ApiError 404: it is then to register."""
-    # A key-share lock lets runs that refer to it be written meanwhile.
+def lock_worker(session: Session, worker_id: str) -> Worker:
+    """Lock a worker's row.
+
+    Raises:
+        ApiError: 404 if there is no such worker; it then has to register.
+    """
+    # A key-share lock permits writes to runs that refer to the worker.
     worker = session.get(Worker, worker_id, with_for_update={"key_share": True}, populate_existing=True)
     if worker is None:
         raise not_found("worker", worker_id)
@@ -42,25 +49,37 @@ def find_worker(session: Session, worker_id: str) -> Worker:
 
 
 def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Settings) -> Claim | None:
-    """Give the worker the best eligible run, under a lease and a new attempt number; None where there is none.
+    """Lease the best eligible run to the worker and start a new attempt.
 
-    Highest priority first, then the oldest. On PostgreSQL claims pass over rows that another claim has locked; on
-    SQLite the transaction is the only writer. The worker's own claims wait for each other, so that one that is sent
-    twice, since its answer was lost, meets what it has made.
+    The order is by priority, then by age. On PostgreSQL a claim skips rows that another claim has locked; on SQLite the
+    transaction is the only writer. Claims of one worker wait for each other, so that a repeated request (the first
+    reply was lost) finds the attempt that it has started.
+
+    Args:
+        session: A write transaction.
+        worker_id: The worker.
+        request: Its free GPUs, and a key that identifies the request.
+        settings: The backend's settings.
+
+    Returns:
+        The claim, or None if no run is eligible.
+
+    Raises:
+        ApiError: 404 if there is no such worker.
     """
-    worker = find_worker(session, worker_id)
-    moment = now(session)
+    worker = lock_worker(session, worker_id)
+    timestamp = now(session)
     if request.key is not None:
-        made = session.scalars(
+        previous = session.scalars(
             select(Attempt).where(Attempt.worker_id == worker_id, Attempt.claim_key == request.key)
         ).one_or_none()
-        if made is not None:
-            return _again(session, made, settings, moment)
-    if worker.draining or worker.slots <= _slots_taken(session, worker):
+        if previous is not None:
+            return _repeat_claim(session, previous, settings, timestamp)
+    if worker.draining or worker.slots <= _leased_slots(session, worker):
         return None
     query = (
         select(Run)
-        .where(_takeable(session, worker, request, settings, moment))
+        .where(_claimable(session, worker, request, settings, timestamp))
         .order_by(Run.priority.desc(), Run.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -71,19 +90,19 @@ def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Set
             return None
         try:
             spec = RunSpec.model_validate(run.spec)
-            teacher = _teacher(session, run)
+            teacher = _teacher_fields(session, run)
             break
-        except ValidationError as error:  # as when it names an entry of a plugin that is no longer loaded
+        except ValidationError as error:  # such as an entry of a plugin that is no longer loaded
             text = "; ".join(map(str, problems_of(error)))
-            end(session, run, "failed", f"this backend cannot read the run's spec: {text}", moment)
+            end_run(session, run, "failed", f"this backend cannot read the run's spec: {text}", timestamp)
             session.flush()
     ready_since = max(run.queued_at or run.created_at, run.not_before or run.created_at)
     run.state, run.reason = "running", ""
     run.attempt += 1
     run.worker_id = worker.id
-    run.lease_expires_at = moment + timedelta(seconds=settings.lease_seconds)
+    run.lease_expires_at = timestamp + timedelta(seconds=settings.lease_seconds)
     run.not_before = None
-    run.started_at = run.started_at or moment
+    run.started_at = run.started_at or timestamp
     if worker.reserved_run_id == run.id:
         worker.reserved_run_id = None
     session.add(
@@ -93,102 +112,113 @@ def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Set
             worker_id=worker.id,
             worker_name=worker.name,
             host=worker.host,
-            started_at=moment,
+            started_at=timestamp,
             claim_key=request.key,
-            waited=max((moment - ready_since).total_seconds(), 0.0),
+            waited=max((timestamp - ready_since).total_seconds(), 0.0),
         )
     )
-    return _handed_over(run, spec, teacher, settings)
+    return _claim_reply(run, spec, teacher, settings)
 
 
-def _slots_taken(session: Session, worker: Worker) -> int:
-    """Slots of the runs that the worker holds. It counts them itself too; a worker that lies gets no more than it has.
+def _leased_slots(session: Session, worker: Worker) -> int:
+    """Return the number of slots that the worker's runs occupy.
 
-    A slot is free again once the end of its run has been reported, has been taken away, or its lease has ended.
+    The worker counts them too, but a worker that miscounts must not get more runs than it has slots. A slot is free
+    after the run's end was reported, the run was taken away or its lease has expired.
     """
-    held = select(func.coalesce(func.sum(Run.gpus), 0)).where(Run.worker_id == worker.id, Run.state.in_(HELD))
-    return int(session.scalars(held).one())
+    leased_gpus = select(func.coalesce(func.sum(Run.gpus), 0)).where(
+        Run.worker_id == worker.id, Run.state.in_(LEASED_STATES)
+    )
+    return int(session.scalars(leased_gpus).one())
 
 
-def _again(session: Session, made: Attempt, settings: Settings, moment: datetime) -> Claim | None:
-    """What this request was given before; None where that is over, since a late copy of it must not take another."""
-    run = lock(session, Run.id == made.run_id)[0]
-    if run.attempt != made.number or run.worker_id != made.worker_id or run.state not in HELD:
+def _repeat_claim(session: Session, previous: Attempt, settings: Settings, timestamp: datetime) -> Claim | None:
+    """Return the claim that this request got before; None if that attempt is over.
+
+    A late copy of the request must not claim another run.
+    """
+    run = lock_runs(session, Run.id == previous.run_id)[0]
+    if run.attempt != previous.number or run.worker_id != previous.worker_id or run.state not in LEASED_STATES:
         return None
-    # The worker counts its lease from the sending of the request that was answered.
-    run.lease_expires_at = moment + timedelta(seconds=settings.lease_seconds)
-    return _handed_over(run, RunSpec.model_validate(run.spec), _teacher(session, run), settings)
+    # The worker measures its lease from the sending of the request that got a reply.
+    run.lease_expires_at = timestamp + timedelta(seconds=settings.lease_seconds)
+    return _claim_reply(run, RunSpec.model_validate(run.spec), _teacher_fields(session, run), settings)
 
 
-def _takeable(
-    session: Session, worker: Worker, request: ClaimRequest, settings: Settings, moment: datetime
+def _claimable(
+    session: Session, worker: Worker, request: ClaimRequest, settings: Settings, timestamp: datetime
 ) -> ColumnElement[bool]:
-    """Runs that the worker may take now, with the GPUs that it has free."""
-    wanted = and_(ready(moment), suits(Offer.of(worker)))
+    """Return the condition for runs that the worker may claim now, with its free GPUs."""
+    condition = and_(is_ready(timestamp), eligible_for(WorkerCapacity.of(worker)))
     if worker.device != "gpu":
-        return wanted
-    free = min(1 if request.free_gpus is None else request.free_gpus, worker.slots - _slots_taken(session, worker))
+        return condition
+    free = min(1 if request.free_gpus is None else request.free_gpus, worker.slots - _leased_slots(session, worker))
     usable = worker.gpus if request.usable_gpus is None else request.usable_gpus
-    kept_for = _reservation(session, worker, and_(wanted, Run.gpus <= usable), free, settings, moment)
-    wanted = and_(wanted, Run.gpus <= free)
-    if kept_for is None:
-        return wanted
-    # What is urgent to people goes before what has waited long.
-    return and_(wanted, or_(Run.id == kept_for.id, Run.priority > kept_for.priority))
+    reserved = _reservation(session, worker, and_(condition, Run.gpus <= usable), free, settings, timestamp)
+    condition = and_(condition, Run.gpus <= free)
+    if reserved is None:
+        return condition
+    # Priority, which people set, goes before waiting time.
+    return and_(condition, or_(Run.id == reserved.id, Run.priority > reserved.priority))
 
 
 def _reservation(
-    session: Session, worker: Worker, wanted: ColumnElement[bool], free: int, settings: Settings, moment: datetime
+    session: Session, worker: Worker, condition: ColumnElement[bool], free: int, settings: Settings, timestamp: datetime
 ) -> Run | None:
-    """The run that the worker keeps its GPUs for as they become free; None where any run may have them.
+    """Return the run for which the worker reserves its GPUs; None if any run may use them.
 
-    A run over several GPUs would never find them free at once on a worker that smaller ones keep busy. Once it has
-    waited ``reserve_after_seconds``, the first worker that asks for work and is large enough gives nothing else out,
-    until it is claimed. A worker keeps GPUs for one run at a time, and a run has them kept by one worker, so that two
-    such runs cannot hold a part each and wait for the other's.
+    On a worker that small runs keep busy, a run over several GPUs would never find enough of them free. After it has
+    waited ``reserve_after_seconds``, the first large enough worker that claims reserves its GPUs for it and gets no
+    other run until then. A worker reserves for one run at a time, and a run is reserved by one worker, so that two
+    such runs cannot each hold a part of the GPUs and wait for the other's.
 
     Args:
-        wanted: what the worker could take if all GPUs that it can use were free.
+        session: A write transaction.
+        worker: The worker, locked.
+        condition: Runs that the worker could claim if all its usable GPUs were free.
+        free: Number of its free GPUs.
+        settings: The backend's settings.
+        timestamp: The database's time.
     """
     if worker.reserved_run_id is not None:
-        kept_for = session.scalars(select(Run).where(wanted, Run.id == worker.reserved_run_id)).one_or_none()
-        if kept_for is not None:
-            return kept_for
+        reserved = session.scalars(select(Run).where(condition, Run.id == worker.reserved_run_id)).one_or_none()
+        if reserved is not None:
+            return reserved
         worker.reserved_run_id = None
-    elsewhere = select(Worker.reserved_run_id).where(
+    reserved_by_others = select(Worker.reserved_run_id).where(
         Worker.reserved_run_id.is_not(None), Worker.state == "online", ~Worker.draining, Worker.id != worker.id
     )
-    long_ago = moment - timedelta(seconds=settings.reserve_after_seconds)
+    waiting_since = timestamp - timedelta(seconds=settings.reserve_after_seconds)
     query = (
         select(Run)
-        .where(wanted, Run.gpus > max(free, 1), Run.queued_at <= long_ago, Run.id.not_in(elsewhere))
+        .where(condition, Run.gpus > max(free, 1), Run.queued_at <= waiting_since, Run.id.not_in(reserved_by_others))
         .order_by(Run.priority.desc(), Run.id)
         .limit(1)
     )
-    kept_for = session.scalars(query).one_or_none()
-    if kept_for is not None:
-        worker.reserved_run_id = kept_for.id
-    return kept_for
+    reserved = session.scalars(query).one_or_none()
+    if reserved is not None:
+        worker.reserved_run_id = reserved.id
+    return reserved
 
 
-def _handed_over(run: Run, spec: RunSpec, teacher: dict[str, Any], settings: Settings) -> Claim:
+def _claim_reply(run: Run, spec: RunSpec, teacher: dict[str, Any], settings: Settings) -> Claim:
     return Claim(
         run_id=run.id,
         attempt=run.attempt,
-        spec=spec,
+        spec=spec.model_dump(mode="json"),
         lease_seconds=settings.lease_seconds,
-        folder=folder_of(run.id, run.attempt),
+        folder=attempt_folder(run.id, run.attempt),
         gpus=run.gpus,
         checkpoint=ArtifactRef(path=run.checkpoint_path) if run.checkpoint_path else None,
         **teacher,
     )
 
 
-def _teacher(session: Session, run: Run) -> dict[str, Any]:
+def _teacher_fields(session: Session, run: Run) -> dict[str, Any]:
     if run.teacher_run_id is None:
         return {}
     teacher = session.get_one(Run, run.teacher_run_id)
     return {
         "teacher": ArtifactRef(path=teacher.weights_path, sha256=teacher.weights_sha256),
-        "teacher_spec": RunSpec.model_validate(teacher.spec),
+        "teacher_spec": RunSpec.model_validate(teacher.spec).model_dump(mode="json"),
     }

@@ -1,4 +1,4 @@
-"""Which worker may take which run: devices, GPUs, labels. One rule, as SQL for the queue and in words for people."""
+"""Eligibility of runs for workers by device, GPUs and labels: as SQL for the queue and as text for people."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from typing import Any, Protocol
 from sqlalchemy import BindParameter, ColumnElement, Connection, Row, and_, func, or_, select
 
 from backend.db.models import Run, Worker
-from backend.db.prepared import Prepared
 
 NO_LABELS = ","
 
 
 @dataclass(frozen=True)
-class Offer:
-    """What a worker has for runs.
+class WorkerCapacity:
+    """The capacity of a worker.
 
     Attributes:
-        device: cpu or gpu.
-        gpus: all of them, free or not; 0 on a CPU worker.
-        labels: what it is labelled with.
-        draining: it takes no new runs for now.
+        device: ``cpu`` or ``gpu``.
+        gpus: All GPUs, free or occupied; 0 on a CPU worker.
+        labels: The worker's labels.
+        draining: Whether it currently accepts no new runs.
     """
 
     device: str
@@ -32,54 +31,55 @@ class Offer:
     draining: bool = False
 
     @classmethod
-    def of(cls, worker: Worker | Row[*tuple[Any, ...]]) -> Offer:
+    def of(cls, worker: Worker | Row[*tuple[Any, ...]]) -> WorkerCapacity:
+        """Return the capacity of a worker's row."""
         return cls(worker.device, worker.gpus, frozenset(worker.labels), worker.draining)
 
-    def could_take(self, device: str, gpus: int, labels: Collection[str]) -> bool:
-        """Whether it could ever take a run with these needs, once it has nothing else to do."""
+    def can_run(self, device: str, gpus: int, labels: Collection[str]) -> bool:
+        """Return whether the worker, once idle, can run a run with these requirements."""
         enough = gpus <= self.gpus if self.device == "gpu" else gpus == 1
         return device in ("any", self.device) and enough and self.labels.issuperset(labels)
 
 
-def as_column(labels: Iterable[str]) -> str:
-    """Labels as ``Run.labels`` holds them: sorted, a comma before and behind each."""
+def encode_labels(labels: Iterable[str]) -> str:
+    """Return labels in the form of the column ``Run.labels``: sorted, with a comma before and after each."""
     return "".join(f",{label}" for label in sorted(set(labels))) + ","
 
 
-def from_column(text: str) -> list[str]:
-    """The inverse of ``as_column``."""
+def decode_labels(text: str) -> list[str]:
+    """Return the labels of the column ``Run.labels``; the inverse of ``encode_labels``."""
     return [label for label in text.split(",") if label]
 
 
-def suits(offer: Offer) -> ColumnElement[bool]:
-    """Runs that such a worker could ever take: ``Offer.could_take`` as SQL."""
-    # Each of the worker's labels is taken out of the run's; where a comma is left, none is missing. Both databases
-    # know replace(); neither knows the other's operators on lists.
+def eligible_for(capacity: WorkerCapacity) -> ColumnElement[bool]:
+    """Return the condition for runs that such a worker can run: ``WorkerCapacity.can_run`` as SQL."""
+    # Remove each of the worker's labels from the run's; if a single comma is left, none is missing. Both databases have
+    # replace(); neither has the other's list operators.
     missing: ColumnElement[str] = Run.labels.expression
-    for label in sorted(offer.labels):
+    for label in sorted(capacity.labels):
         missing = func.replace(missing, f",{label},", ",")
     labelled = Run.labels == NO_LABELS
-    if offer.labels:
+    if capacity.labels:
         labelled = or_(labelled, missing == NO_LABELS)
-    enough = Run.gpus <= offer.gpus if offer.device == "gpu" else Run.gpus == 1
-    return and_(or_(Run.device == "any", Run.device == offer.device), enough, labelled)
+    enough = Run.gpus <= capacity.gpus if capacity.device == "gpu" else Run.gpus == 1
+    return and_(or_(Run.device == "any", Run.device == capacity.device), enough, labelled)
 
 
-def ready(moment: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
-    """Runs that wait for nothing but a worker."""
-    return and_(Run.state == "queued", or_(Run.not_before.is_(None), Run.not_before <= moment))
+def is_ready(timestamp: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
+    """Return the condition for queued runs that wait only for a worker."""
+    return and_(Run.state == "queued", or_(Run.not_before.is_(None), Run.not_before <= timestamp))
 
 
-_ONLINE = Prepared(select(Worker.device, Worker.gpus, Worker.labels, Worker.draining).where(Worker.state == "online"))
+_ONLINE_WORKERS = select(Worker.device, Worker.gpus, Worker.labels, Worker.draining).where(Worker.state == "online")
 
 
-def offers(connection: Connection) -> list[Offer]:
-    """Of the workers that live, each kind once."""
-    return list(dict.fromkeys(map(Offer.of, _ONLINE.rows(connection, {}))))
+def online_capacities(connection: Connection) -> list[WorkerCapacity]:
+    """Return the distinct capacities of the workers that are online."""
+    return list(dict.fromkeys(map(WorkerCapacity.of, connection.execute(_ONLINE_WORKERS))))
 
 
-class Needs(Protocol):
-    """What a run needs of its worker, as the columns of its row have it."""
+class RunRequirements(Protocol):
+    """What a run requires of its worker, as columns of its row."""
 
     @property
     def device(self) -> str: ...
@@ -89,11 +89,16 @@ class Needs(Protocol):
     def labels(self) -> str: ...
 
 
-def what_is_missing(run: Needs, known: Sequence[Offer]) -> str:
-    """Why no worker of those known will take a run, in words; empty where one will."""
-    labels = from_column(run.labels)
-    suitable = [offer for offer in known if offer.could_take(run.device, run.gpus, labels)]
-    if any(not offer.draining for offer in suitable):
+def explain_wait(run: RunRequirements, capacities: Sequence[WorkerCapacity]) -> str:
+    """Return why no worker will claim a run, as text for people; empty if one will.
+
+    Args:
+        run: The run's requirements.
+        capacities: Capacities of the workers that are online.
+    """
+    labels = decode_labels(run.labels)
+    suitable = [capacity for capacity in capacities if capacity.can_run(run.device, run.gpus, labels)]
+    if any(not capacity.draining for capacity in suitable):
         return ""
     if run.gpus > 1:
         kind = f"a worker with {run.gpus} GPUs"

@@ -1,9 +1,8 @@
-"""A run's states and how it moves between them. Every function wants the run's row locked by the caller.
+"""A run's states and the transitions between them. Functions with a run as argument expect its row to be locked.
 
 ``waiting`` (for its teacher) → ``queued`` → ``running`` → ``cancelling`` → ``succeeded`` | ``failed`` | ``cancelled``;
-a lost or interrupted run goes back to ``queued``, or to ``paused`` where a person has asked for that meanwhile.
-Teachers are locked before students, and runs of one role in the order of their ids, so that no two transactions wait
-for each other.
+a lost or interrupted run returns to ``queued``, or to ``paused`` if a person has paused it meanwhile. Teachers are
+locked before students, and runs of one role in the order of their ids, so that two transactions never deadlock.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from sqlalchemy.orm import Session, defer
 
 from backend.db.models import Attempt, ExperimentRun, Run
 from backend.errors import conflict, not_found
-from backend.queue.teachers import inherit_priority, live_teacher, need_again, refuse_while_needed
+from backend.queue.teachers import inherit_priority, live_teacher, reactivate, refuse_if_students_wait
 from backend.settings import Settings
 from core.protocol.public import TERMINAL
 
 _UNSTARTED = frozenset({"waiting", "queued", "paused"})
-HELD = ("running", "cancelling")
-"""States in which a worker has the run."""
+LEASED_STATES = ("running", "cancelling")
+"""States in which a worker holds a lease on the run."""
 
 
-def _locking(which: ColumnElement[bool]) -> Select[Run]:
+def _lock_query(condition: ColumnElement[bool]) -> Select[Run]:
     return (
         select(Run)
-        .where(which)
+        .where(condition)
         .order_by(Run.role.desc(), Run.id)
         .options(defer(Run.spec), defer(Run.environment), defer(Run.log_tail))
         .with_for_update()
@@ -36,64 +35,76 @@ def _locking(which: ColumnElement[bool]) -> Select[Run]:
     )
 
 
-_LOCKING_ONE = _locking(Run.id == bindparam("wanted"))
-"""Made once: every post of a training begins with it."""
+_LOCK_ONE = _lock_query(Run.id == bindparam("run_id"))
+"""Built once: every report of a training's outcome starts with it."""
 
 
-def lock(session: Session, which: ColumnElement[bool]) -> list[Run]:
-    """The runs that the condition selects, locked, teachers first, as they are now."""
-    return list(session.scalars(_locking(which)))
+def lock_runs(session: Session, condition: ColumnElement[bool]) -> list[Run]:
+    """Lock the runs that the condition selects, teachers first, and return them with their current values."""
+    return list(session.scalars(_lock_query(condition)))
 
 
-def lock_one(session: Session, run_id: str) -> Run:
-    """One run, locked. Raises ApiError 404."""
-    found = session.scalars(_LOCKING_ONE, {"wanted": run_id}).one_or_none()
-    if found is None:
+def lock_run(session: Session, run_id: str) -> Run:
+    """Lock one run.
+
+    Raises:
+        ApiError: 404 if there is no such run.
+    """
+    run = session.scalars(_LOCK_ONE, {"run_id": run_id}).one_or_none()
+    if run is None:
         raise not_found("run", run_id)
-    return found
+    return run
 
 
-def lock_with_teacher(session: Session, run_id: str) -> tuple[Run, Run | None]:
-    """One run and the teacher it refers to, both locked. Raises ApiError 404."""
+def lock_run_and_teacher(session: Session, run_id: str) -> tuple[Run, Run | None]:
+    """Lock one run and the teacher to which it refers, if any.
+
+    Raises:
+        ApiError: 404 if there is no such run.
+    """
     teacher_id = session.scalars(select(Run.teacher_run_id).where(Run.id == run_id)).one_or_none()
-    found = {run.id: run for run in lock(session, Run.id.in_([run_id, teacher_id] if teacher_id else [run_id]))}
-    if run_id not in found:
+    runs = {run.id: run for run in lock_runs(session, Run.id.in_([run_id, teacher_id] if teacher_id else [run_id]))}
+    if run_id not in runs:
         raise not_found("run", run_id)
-    return found[run_id], found.get(teacher_id or "")
+    return runs[run_id], runs.get(teacher_id or "")
 
 
-def lock_experiment(session: Session, experiment_id: str) -> list[Run]:
-    """The runs of an experiment that have not ended and the teachers they wait for, locked, teachers first."""
+def lock_experiment_runs(session: Session, experiment_id: str) -> list[Run]:
+    """Lock the unfinished runs of an experiment and the teachers for which they wait, teachers first."""
     linked = select(ExperimentRun.run_id).where(ExperimentRun.experiment_id == experiment_id)
-    # A student that was retried may have moved to a teacher that another experiment has asked for.
+    # A student that was retried may have moved to a teacher of another experiment.
     teachers = select(Run.teacher_run_id).where(Run.id.in_(linked), Run.teacher_run_id.is_not(None))
-    return lock(session, or_(Run.id.in_(linked), Run.id.in_(teachers)) & Run.state.not_in(TERMINAL))
+    return lock_runs(session, or_(Run.id.in_(linked), Run.id.in_(teachers)) & Run.state.not_in(TERMINAL))
 
 
-def cancel_one(session: Session, run_id: str, moment: datetime) -> None:
-    """Cancel one run. Raises ApiError 404, or 409 for a teacher that students wait for."""
-    run, teacher = lock_with_teacher(session, run_id)
+def cancel_run(session: Session, run_id: str, timestamp: datetime) -> None:
+    """Cancel one run.
+
+    Raises:
+        ApiError: 404 if there is no such run, or 409 for a teacher for which students wait.
+    """
+    run, teacher = lock_run_and_teacher(session, run_id)
     if run.role == "teacher" and run.state not in (*TERMINAL, "cancelling"):
-        refuse_while_needed(session, run)
-    cancel(session, run, moment)
+        refuse_if_students_wait(session, run)
+    cancel(session, run, timestamp)
     if teacher is not None:
         inherit_priority(session, teacher)
 
 
-def cancel(session: Session, run: Run, moment: datetime) -> None:
-    """Cancel a run that has not ended. One that a worker has is ``cancelling`` until the worker says it is gone."""
+def cancel(session: Session, run: Run, timestamp: datetime) -> None:
+    """Cancel an unfinished run. A leased run stays ``cancelling`` until its worker reports the end."""
     if run.state in _UNSTARTED:
-        end(session, run, "cancelled", "", moment)
+        end_run(session, run, "cancelled", "", timestamp)
     elif run.state == "running":
         run.state, run.pausing = "cancelling", False
 
 
-def cancel_experiment(session: Session, experiment_id: str, moment: datetime) -> None:
-    """Cancel what an experiment has left, but a teacher only where no student of another experiment needs it."""
-    runs = lock_experiment(session, experiment_id)
+def cancel_experiment(session: Session, experiment_id: str, timestamp: datetime) -> None:
+    """Cancel the unfinished runs of an experiment; a teacher only if no student of another experiment waits for it."""
+    runs = lock_experiment_runs(session, experiment_id)
     for run in runs:
         if run.role == "student":
-            cancel(session, run, moment)
+            cancel(session, run, timestamp)
     session.flush()
     for run in runs:
         if run.role == "teacher":
@@ -101,17 +112,18 @@ def cancel_experiment(session: Session, experiment_id: str, moment: datetime) ->
             if session.scalars(needed).one():
                 inherit_priority(session, run)
             else:
-                cancel(session, run, moment)
+                cancel(session, run, timestamp)
 
 
 def set_priority(session: Session, run_id: str, priority: int) -> None:
-    """Change the priority of a run that has not ended, and its teacher's with it.
+    """Change the priority of an unfinished run and, if necessary, of its teacher.
 
-    Raises ApiError 404, or 409 for a run that has ended or a teacher that has its students' priority.
+    Raises:
+        ApiError: 404 if there is no such run, or 409 for a run that has ended or a teacher with its students' priority.
     """
-    run, teacher = lock_with_teacher(session, run_id)
+    run, teacher = lock_run_and_teacher(session, run_id)
     if run.state in TERMINAL:
-        raise conflict(f"this run has {run.state}; a priority means nothing to it any more")
+        raise conflict(f"this run has ended ({run.state}); its priority has no effect")
     run.priority = priority
     if teacher is not None:
         inherit_priority(session, teacher)
@@ -122,8 +134,8 @@ def set_priority(session: Session, run_id: str, priority: int) -> None:
 
 
 def set_experiment_priority(session: Session, experiment_id: str, priority: int) -> None:
-    """Change the priority of all runs of an experiment that have not ended; shared teachers inherit the highest."""
-    runs = lock_experiment(session, experiment_id)
+    """Change the priority of an experiment's unfinished runs; shared teachers inherit the highest of their students."""
+    runs = lock_experiment_runs(session, experiment_id)
     for run in runs:
         run.priority = priority
     for run in runs:
@@ -131,114 +143,134 @@ def set_experiment_priority(session: Session, experiment_id: str, priority: int)
             inherit_priority(session, run)
 
 
-def retry(session: Session, run_id: str, moment: datetime) -> Run:
-    """Put a failed or cancelled run back in the queue; nothing changes where it is there or running already.
+def retry(session: Session, run_id: str, timestamp: datetime) -> Run:
+    """Queue a failed or cancelled run again; a run that is queued or running stays as it is.
 
-    A student whose teacher failed or was cancelled revives the teacher, and with it every student that failed for it.
-    Raises ApiError 404, or 409 where the run succeeded or is still being cancelled.
+    Retrying a student whose teacher failed or was cancelled retries the teacher too, and with it every student that
+    failed because of it.
+
+    Raises:
+        ApiError: 404 if there is no such run, or 409 if it has succeeded or is still being cancelled.
     """
-    found = session.get(Run, run_id)
-    if found is None:
+    unlocked = session.get(Run, run_id)
+    if unlocked is None:
         raise not_found("run", run_id)
-    teacher = session.get(Run, found.teacher_run_id) if found.teacher_run_id else None
+    teacher = session.get(Run, unlocked.teacher_run_id) if unlocked.teacher_run_id else None
     if teacher is not None and teacher.state in ("failed", "cancelled"):
-        # Meanwhile the same teacher may have been asked for again, under another id.
+        # The same teacher may have been created again since, under another id.
         teacher = live_teacher(session, teacher.fingerprint) or teacher
-    wanted = [run_id, teacher.id] if teacher else [run_id]
-    run = next(row for row in lock(session, Run.id.in_(wanted)) if row.id == run_id)
+    ids = [run_id, teacher.id] if teacher else [run_id]
+    run = next(row for row in lock_runs(session, Run.id.in_(ids)) if row.id == run_id)
     if run.state == "succeeded":
         raise conflict("this run has succeeded; submit an experiment to train it again")
     if run.state == "cancelling":
-        raise conflict("this run is still being cancelled; retry it when it is")
+        raise conflict("this run is still being cancelled; retry it after that")
     if run.state not in TERMINAL:
         return run
     if run.role == "teacher":
-        _revive_teacher(session, run, moment)
+        _retry_teacher(session, run, timestamp)
         inherit_priority(session, run)
         return run
-    _reset(run, moment)
+    _reset_for_retry(run, timestamp)
     if teacher is not None:
         run.teacher_run_id = teacher.id
         if teacher.state in ("failed", "cancelled"):
-            _revive_teacher(session, teacher, moment)
+            _retry_teacher(session, teacher, timestamp)
         else:
-            need_again(teacher, moment)
+            reactivate(teacher, timestamp)
         if teacher.state != "succeeded":
             run.state, run.queued_at = "waiting", None
             inherit_priority(session, teacher)
     return run
 
 
-def end(session: Session, run: Run, state: str, reason: str, moment: datetime) -> None:
-    """The run has ended. Students that wait for it are queued, or fail with its reason."""
-    run.state, run.reason, run.ended_at = state, reason, moment
+def end_run(session: Session, run: Run, state: str, reason: str, timestamp: datetime) -> None:
+    """Set a run's terminal state. Students that wait for a teacher are queued, or fail with its reason.
+
+    Args:
+        session: A write transaction.
+        run: The run.
+        state: ``succeeded``, ``failed`` or ``cancelled``.
+        reason: Reason of the state, for people.
+        timestamp: Time of the end.
+    """
+    run.state, run.reason, run.ended_at = state, reason, timestamp
     run.pausing = False
-    _release(run)
+    _clear_lease(run)
     if run.role == "teacher":
-        _tell_students(session, run, moment)
+        _update_students(session, run, timestamp)
 
 
-def put_back(session: Session, run: Run, settings: Settings, reason: str, moment: datetime, *, wait: bool) -> None:
-    """The attempt ended for a reason that is not the training's own: queue the run again, with its checkpoint.
+def requeue_with_backoff(
+    session: Session, run: Run, settings: Settings, reason: str, timestamp: datetime, *, wait: bool
+) -> None:
+    """Queue a run again, with its checkpoint, after an attempt that did not end because of the training.
 
-    After ``max_attempts`` such attempts in a row without a new checkpoint it fails with that reason instead. Each
-    further one is delayed twice as long: with ``wait`` from the first on, without it from the second on. A run that
-    was being cancelled is cancelled by this, one that was to be paused is.
+    After ``max_attempts`` such attempts in a row without a new checkpoint the run fails instead. The delay doubles with
+    each attempt. A run that is being cancelled becomes cancelled, and a run that is to be paused becomes paused.
+
+    Args:
+        session: A write transaction.
+        run: The run.
+        settings: The backend's settings.
+        reason: Reason of the attempt's end.
+        timestamp: Time of the end.
+        wait: Whether the first such attempt is delayed already, or only the second.
     """
     if run.state == "cancelling":
-        end(session, run, "cancelled", "", moment)
+        end_run(session, run, "cancelled", "", timestamp)
         return
     run.faults += 1
     if run.faults >= settings.max_attempts:
-        text = f"{reason}; given up after {run.faults} attempts in a row without a new checkpoint"
-        end(session, run, "failed", text, moment)
+        text = f"{reason}; failed after {run.faults} attempts in a row without a new checkpoint"
+        end_run(session, run, "failed", text, timestamp)
         return
-    enqueue(run, reason, moment)
+    requeue(run, reason, timestamp)
     doublings = run.faults - (1 if wait else 2)
     if doublings >= 0:
         delay = min(settings.retry_delay_seconds * 2.0**doublings, settings.max_retry_delay_seconds)
-        run.not_before = moment + timedelta(seconds=delay)
+        run.not_before = timestamp + timedelta(seconds=delay)
 
 
-def enqueue(run: Run, reason: str, moment: datetime) -> None:
-    """Queue a run that a worker had, as nobody's fault; pause it where that was asked for."""
-    _release(run)
+def requeue(run: Run, reason: str, timestamp: datetime) -> None:
+    """Queue a leased run again without counting a fault; pause it if a person has requested that."""
+    _clear_lease(run)
     run.state = "paused" if run.pausing else "queued"
-    run.reason, run.queued_at, run.pausing = reason, moment, False
+    run.reason, run.queued_at, run.pausing = reason, timestamp, False
 
 
-def close_attempt(session: Session, run: Run, outcome: str, reason: str, moment: datetime) -> None:
-    """Record how the run's current attempt ended. Call it before the run itself is moved on."""
+def close_attempt(session: Session, run: Run, outcome: str, reason: str, timestamp: datetime) -> None:
+    """Record how the run's current attempt ended. Call it before changing the run's state."""
     attempt = session.get(Attempt, (run.id, run.attempt))
     if attempt is not None and not attempt.outcome:
-        attempt.outcome, attempt.reason, attempt.ended_at = outcome, reason, moment
+        attempt.outcome, attempt.reason, attempt.ended_at = outcome, reason, timestamp
 
 
-def take_away(session: Session, runs: Iterable[Run], settings: Settings, reason: str, moment: datetime) -> None:
-    """Put back runs whose worker has lost them: the first time at once, since a run is seldom why a worker is lost."""
+def requeue_lost(session: Session, runs: Iterable[Run], settings: Settings, reason: str, timestamp: datetime) -> None:
+    """Requeue runs that their worker has lost. The first time without delay: a run is rarely the cause of the loss."""
     for run in runs:
-        close_attempt(session, run, "lost", reason, moment)
-        put_back(session, run, settings, reason, moment, wait=False)
+        close_attempt(session, run, "lost", reason, timestamp)
+        requeue_with_backoff(session, run, settings, reason, timestamp, wait=False)
 
 
-def _release(run: Run) -> None:
+def _clear_lease(run: Run) -> None:
     run.worker_id = None
     run.lease_expires_at = None
     run.not_before = None
 
 
-def _reset(run: Run, moment: datetime) -> None:
+def _reset_for_retry(run: Run, timestamp: datetime) -> None:
     run.state, run.reason, run.log_tail = "queued", "", []
-    run.queued_at = moment
+    run.queued_at = timestamp
     run.faults, run.teacher_failed = 0, False
     run.not_before, run.ended_at = None, None
 
 
-def _revive_teacher(session: Session, teacher: Run, moment: datetime) -> None:
-    other = live_teacher(session, teacher.fingerprint)
-    if other is not None and other.id != teacher.id:
-        raise conflict(f"the same teacher is there again as run {other.id}; retry the students instead")
-    _reset(teacher, moment)
+def _retry_teacher(session: Session, teacher: Run, timestamp: datetime) -> None:
+    live = live_teacher(session, teacher.fingerprint)
+    if live is not None and live.id != teacher.id:
+        raise conflict(f"run {live.id} trains the same teacher; retry the students instead")
+    _reset_for_retry(teacher, timestamp)
     session.flush()
     session.execute(
         update(Run)
@@ -248,18 +280,18 @@ def _revive_teacher(session: Session, teacher: Run, moment: datetime) -> None:
     )
 
 
-def _tell_students(session: Session, teacher: Run, moment: datetime) -> None:
-    values: dict[str, object] = {"state": "queued", "queued_at": moment}
-    told = ["waiting"]
+def _update_students(session: Session, teacher: Run, timestamp: datetime) -> None:
+    values: dict[str, object] = {"state": "queued", "queued_at": timestamp}
+    states = ["waiting"]
     if teacher.state != "succeeded":
-        said = f"failed: {teacher.reason}" if teacher.state == "failed" else "was cancelled"
-        reason = f"its teacher (run {teacher.id}) {said}"
-        values = {"state": "failed", "reason": reason, "teacher_failed": True, "ended_at": moment}
-        told.append("paused")
+        ending = f"failed: {teacher.reason}" if teacher.state == "failed" else "was cancelled"
+        reason = f"its teacher (run {teacher.id}) {ending}"
+        values = {"state": "failed", "reason": reason, "teacher_failed": True, "ended_at": timestamp}
+        states.append("paused")
     session.flush()
     session.execute(
         update(Run)
-        .where(Run.teacher_run_id == teacher.id, Run.state.in_(told))
+        .where(Run.teacher_run_id == teacher.id, Run.state.in_(states))
         .values(values)
         .execution_options(synchronize_session=False)
     )

@@ -1,4 +1,4 @@
-"""Tells the workers at once that something has become ready, and tells them once where many ask within a moment."""
+"""Nudges the workers as soon as runs become eligible, and combines requests that come in quick succession."""
 
 from __future__ import annotations
 
@@ -14,41 +14,45 @@ from backend.queue.reconciler import send_nudges
 
 _log = structlog.get_logger(__name__)
 
-_PAUSE_SECONDS = 0.1
+_INTERVAL_SECONDS = 0.1
 
 
-class Waker:
-    """Counts what is ready and sends the nudges, apart from the requests that ask for it.
+class NudgeDebouncer:
+    """Counts eligible runs and sends nudges outside the requests that make runs eligible.
 
-    A queue that is filled request by request would otherwise be counted anew by each of them.
+    Otherwise each of many consecutive submissions would count the whole queue again.
+
+    Args:
+        database: The database.
+        nudger: Sends the nudges.
     """
 
     def __init__(self, database: Database, nudger: Nudger) -> None:
         self._database = database
         self._nudger = nudger
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def wake(self) -> None:
-        """Have what is committed by now be told, from any thread. What a stop loses, the reconciler repeats."""
-        if self._loop is not None and not self._asked.is_set():  # else it has yet to look at what is ready
-            self._loop.call_soon_threadsafe(self._asked.set)
+    def request(self) -> None:
+        """Request nudges for the runs committed so far. Thread-safe. The reconciler makes up for lost requests."""
+        if self._loop is not None and not self._requested.is_set():  # otherwise a request is pending
+            self._loop.call_soon_threadsafe(self._requested.set)
 
     async def run_until(self, stop: asyncio.Event) -> None:
-        """To be stopped, not cancelled: it asks the database in a thread."""
+        """Send nudges until ``stop`` is set. Stop it, do not cancel it: it uses the database in a thread."""
         self._loop = asyncio.get_running_loop()
         stopped = asyncio.create_task(stop.wait())
         while not stop.is_set():
-            asked = asyncio.create_task(self._asked.wait())
-            await asyncio.wait({asked, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not asked.done():
-                asked.cancel()
+            requested = asyncio.create_task(self._requested.wait())
+            await asyncio.wait({requested, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not requested.done():
+                requested.cancel()
                 break
-            self._asked.clear()
+            self._requested.clear()
             try:
                 await asyncio.to_thread(send_nudges, self._database, self._nudger)
             except SQLAlchemyError as error:
-                _log.error("the workers could not be told; they find runs by their heartbeats", error=str(error))
+                _log.error("nudges could not be sent; workers learn of runs by their heartbeats", error=str(error))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), _PAUSE_SECONDS)
+                await asyncio.wait_for(stop.wait(), _INTERVAL_SECONDS)
         self._loop = None

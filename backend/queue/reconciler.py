@@ -1,4 +1,4 @@
-"""Sets right what nobody reports: leases that ran out, workers that fell silent, nudges that were lost."""
+"""The reconciler: expired leases, workers that are silent, and lost nudges."""
 
 from __future__ import annotations
 
@@ -8,56 +8,54 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 
 import structlog
-from sqlalchemy import Connection, Integer, bindparam, delete, func, or_, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from backend.db import Database, UtcDateTime, db_now, now
+from backend.db import Database, db_now, now
 from backend.db.models import IdempotencyKey, Run, Worker
-from backend.db.prepared import Prepared
-from backend.queue.eligibility import Offer, offers, ready, suits
-from backend.queue.lifecycle import HELD, lock, take_away
+from backend.queue.eligibility import eligible_for, is_ready, online_capacities
+from backend.queue.lifecycle import LEASED_STATES, lock_runs, requeue_lost
 from backend.queue.nudge import Nudger
 from backend.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-# Heartbeats that a worker may miss before it is shown as offline; its runs stay its own until their leases end.
+# Heartbeats that a worker may miss before it is shown as offline; it keeps its runs until their leases expire.
 _MISSED_HEARTBEATS = 3
 
-# One would do, but that the broker hands several to the same worker.
-_NUDGES_EACH = 4
+# One would suffice if the broker did not deliver several to the same worker.
+_NUDGES_PER_WORKER = 4
 
-# A clock that is only being set right is moved by less than this; a lease has more room.
+# Ordinary clock adjustments are smaller; a lease has more slack.
 _JUMP_SECONDS = 5.0
 
-_TAKING = (Worker.state == "online") & ~Worker.draining
-_SLOTS = Prepared(
-    select(
-        func.count().label("workers"),
-        func.sum(Worker.slots).label("slots"),
-        select(func.sum(Run.gpus))
-        .where(or_(*(Run.state == state for state in HELD)), Run.worker_id.in_(select(Worker.id).where(_TAKING)))
-        .scalar_subquery()
-        .label("held"),
-    ).where(_TAKING)
-)
+_ACCEPTING = (Worker.state == "online") & ~Worker.draining
+_SLOT_COUNTS = select(
+    func.count().label("workers"),
+    func.sum(Worker.slots).label("slots"),
+    select(func.sum(Run.gpus))
+    .where(
+        or_(*(Run.state == state for state in LEASED_STATES)), Run.worker_id.in_(select(Worker.id).where(_ACCEPTING))
+    )
+    .scalar_subquery()
+    .label("held"),
+).where(_ACCEPTING)
 
-LEASE_RAN_OUT = "its worker fell silent and the lease ran out"
-"""Reason of an attempt that was taken away for it."""
+LEASE_EXPIRED = "its worker fell silent and the lease ran out"
+"""Reason of an attempt whose lease has expired."""
 
 
 @dataclass(frozen=True)
-class Reconciled:
-    """What one pass did.
+class ReconcileResult:
+    """Result of one pass.
 
     Attributes:
-        requeued: runs whose lease had run out.
-        offline: workers that have become silent.
-        nudges: how many were sent.
+        requeued: Number of runs whose lease had expired.
+        offline: Number of workers that have become silent.
+        nudges: Number of nudges sent.
     """
 
     requeued: int
@@ -66,7 +64,14 @@ class Reconciled:
 
 
 class Reconciler:
-    """One pass every few seconds. Replicas may run it side by side."""
+    """Runs one pass every few seconds. Replicas of the backend may run it concurrently.
+
+    Args:
+        database: The database.
+        nudger: Sends nudges.
+        settings: The backend's settings.
+        monotonic: The process's monotonic clock.
+    """
 
     def __init__(
         self, database: Database, nudger: Nudger, settings: Settings, monotonic: Callable[[], float] = time.monotonic
@@ -75,73 +80,74 @@ class Reconciler:
         self._nudger = nudger
         self._settings = settings
         self._monotonic = monotonic
-        self._began: float | None = None
-        self._last: tuple[datetime, float] | None = None
+        self._started_at: float | None = None
+        self._previous: tuple[datetime, float] | None = None
 
-    def run_once(self) -> Reconciled:
-        """One pass. No run is taken away before one lease has passed since the first, or since the clock has jumped.
+    def run_once(self) -> ReconcileResult:
+        """Run one pass.
 
-        While the backend was down no worker could renew a lease, so leases that ran out then mean nothing; nor do
-        those that ended because the database's clock was put forward. Where it was put back, what it said before
-        would hold for too long, and is brought down to what could have been said now.
+        No run is requeued before one lease has passed since the first pass, or since a jump of the clock: workers could
+        not renew leases while the backend was down, so that a lease that expired then means nothing; nor does one that
+        expired because the database's clock was set forward. If the clock was set back, times that it gave before
+        would be valid for too long, and are reduced to the latest time that could be set now.
         """
         requeued = 0
         with self._database.read() as session:
-            moment = now(session)
-        beat = self._monotonic()
-        jump = self._jump(moment, beat)
+            timestamp = now(session)
+        monotonic_now = self._monotonic()
+        jump = self._clock_jump(timestamp, monotonic_now)
         if jump:
-            _log.warning("the database's clock has jumped", seconds=round(jump, 1))
-        if self._began is None or jump < 0:
-            self._bring_down()
-        if self._began is None or jump > 0:
-            self._began = beat
-        if beat >= self._began + self._settings.lease_seconds:
+            _log.warning("the database's clock jumped", seconds=round(jump, 1))
+        if self._started_at is None or jump < 0:
+            self._clamp_future_times()
+        if self._started_at is None or jump > 0:
+            self._started_at = monotonic_now
+        if monotonic_now >= self._started_at + self._settings.lease_seconds:
             with self._database.write() as session:
                 requeued = _requeue_expired(session, self._settings)
-        # Apart: a heartbeat locks its worker before its runs, so holding runs here while asking for workers could
-        # leave each waiting for the other.
+        # In a separate transaction: a heartbeat locks its worker before its runs, so that locking workers after runs
+        # could deadlock with it.
         with self._database.write() as session:
             silent = timedelta(seconds=_MISSED_HEARTBEATS * self._settings.heartbeat_seconds)
             offline = _mark_offline(session, now(session) - silent)
-            kept = timedelta(hours=self._settings.idempotency_hours)
-            session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < moment - kept))
+            max_age = timedelta(hours=self._settings.idempotency_hours)
+            session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < timestamp - max_age))
         self._nudger.prune()
-        return Reconciled(requeued, offline, send_nudges(self._database, self._nudger))
+        return ReconcileResult(requeued, offline, send_nudges(self._database, self._nudger))
 
-    def _jump(self, moment: datetime, beat: float) -> float:
-        """Seconds that the database's clock has gone more than ours since the pass before; 0 for what is no jump."""
-        before, self._last = self._last, (moment, beat)
-        if before is None:
+    def _clock_jump(self, timestamp: datetime, monotonic_now: float) -> float:
+        """Return by how many seconds the database's clock jumped since the previous pass; 0 if it did not."""
+        previous, self._previous = self._previous, (timestamp, monotonic_now)
+        if previous is None:
             return 0.0
-        jump = (moment - before[0]).total_seconds() - (beat - before[1])
+        jump = (timestamp - previous[0]).total_seconds() - (monotonic_now - previous[1])
         return jump if abs(jump) > _JUMP_SECONDS else 0.0
 
-    def _bring_down(self) -> None:
-        """Moments further in the future than can be set now are of a clock that has been put back since."""
+    def _clamp_future_times(self) -> None:
+        """Reduce times too far in the future: a clock that was later set back has written them."""
         settings = self._settings
         with self._database.write() as session:
             lease = now(session) + timedelta(seconds=settings.lease_seconds)
-            for run in lock(session, Run.state.in_(HELD) & (Run.lease_expires_at > lease)):
+            for run in lock_runs(session, Run.state.in_(LEASED_STATES) & (Run.lease_expires_at > lease)):
                 run.lease_expires_at = lease
         with self._database.write() as session:
             delay = now(session) + timedelta(seconds=settings.max_retry_delay_seconds)
-            for run in lock(session, (Run.state == "queued") & (Run.not_before > delay)):
+            for run in lock_runs(session, (Run.state == "queued") & (Run.not_before > delay)):
                 run.not_before = delay
         with self._database.write() as session:
             late = update(Worker).where(Worker.last_heartbeat > db_now()).values(last_heartbeat=db_now())
             session.execute(late.execution_options(synchronize_session=False))
 
     async def run_until(self, stop: asyncio.Event) -> None:
-        """A pass every ``reconcile_seconds``. One that fails is logged, and the next is tried.
+        """Run a pass every ``reconcile_seconds`` until ``stop`` is set. A pass that fails is logged.
 
-        To be stopped, not cancelled: a pass runs in a thread, which would go on using a database that is closed.
+        Stop it, do not cancel it: a pass runs in a thread, which would continue to use a closed database.
         """
         while not stop.is_set():
             try:
-                done = await asyncio.to_thread(self.run_once)
-                if done.requeued or done.offline:
-                    _log.info("reconciled", requeued=done.requeued, offline=done.offline)
+                result = await asyncio.to_thread(self.run_once)
+                if result.requeued or result.offline:
+                    _log.info("reconciled", requeued=result.requeued, offline=result.offline)
             except SQLAlchemyError as error:
                 _log.error("reconciler cannot use the database", error=str(error))
             with contextlib.suppress(TimeoutError):
@@ -149,10 +155,13 @@ class Reconciler:
 
 
 def send_nudges(database: Database, nudger: Nudger) -> int:
-    """One nudge for each eligible run that a live worker has a free slot for, up to a few a worker; returns how many.
+    """Send one nudge for each eligible run for which an online worker has a free slot, up to a few per worker.
 
-    No more than that: a worker that is nudged takes all that it has slots for, and where none listens, messages would
-    pile up in the broker.
+    A nudged worker claims as many runs as it has slots for, and messages that nobody consumes would pile up in the
+    broker.
+
+    Returns:
+        The number of nudges.
     """
     with database.read() as session:
         count = _wanted_nudges(session.connection())
@@ -161,28 +170,22 @@ def send_nudges(database: Database, nudger: Nudger) -> int:
 
 
 def _wanted_nudges(connection: Connection) -> int:
-    known = tuple(offer for offer in offers(connection) if not offer.draining)
-    if not known:
+    capacities = [capacity for capacity in online_capacities(connection) if not capacity.draining]
+    if not capacities:
         return 0
-    ((workers, slots, held),) = _SLOTS.rows(connection, {})
-    free = (slots or 0) - (held or 0)
+    workers, slots, leased_gpus = connection.execute(_SLOT_COUNTS).one()
+    free = (slots or 0) - (leased_gpus or 0)
     if free < 1:
         return 0
-    most = min(free, _NUDGES_EACH * workers)
-    return len(_fitting(known).rows(connection, {"moment": now(connection), "most": most}))
-
-
-@lru_cache(64)
-def _fitting(known: tuple[Offer, ...]) -> Prepared:
-    """Runs that one of the workers known could take, ``most`` of them: the queue may be long."""
-    moment, most = bindparam("moment", type_=UtcDateTime()), bindparam("most", type_=Integer())
-    return Prepared(select(Run.id).where(ready(moment), or_(*map(suits, known))).limit(most))
+    limit = min(free, _NUDGES_PER_WORKER * workers)
+    eligible = select(Run.id).where(is_ready(now(connection)), or_(*map(eligible_for, capacities))).limit(limit)
+    return len(connection.scalars(eligible).all())
 
 
 def _requeue_expired(session: Session, settings: Settings) -> int:
-    moment = now(session)
-    expired = lock(session, Run.state.in_(HELD) & (Run.lease_expires_at < moment))
-    take_away(session, expired, settings, LEASE_RAN_OUT, moment)
+    timestamp = now(session)
+    expired = lock_runs(session, Run.state.in_(LEASED_STATES) & (Run.lease_expires_at < timestamp))
+    requeue_lost(session, expired, settings, LEASE_EXPIRED, timestamp)
     return len(expired)
 
 

@@ -1,6 +1,6 @@
-"""What a teacher's run has beyond other runs: it is one of its kind, it is needed by others, and it has their priority.
+"""Teachers: runs that are unique by fingerprint, awaited by students, and inherit the students' priority.
 
-Every function wants the teacher's row locked by the caller, but for ``live_teacher`` and ``listed``.
+The caller has locked the teacher's row, except for ``live_teacher`` and ``list_teachers``.
 """
 
 from __future__ import annotations
@@ -12,38 +12,43 @@ from sqlalchemy.orm import Session, aliased, defer
 
 from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricName, Run
 from backend.errors import conflict
-from backend.metrics.point_store import KNOWN, decode
-from backend.queue.eligibility import offers, what_is_missing
+from backend.metrics.point_store import HAS_VALUE, decode
+from backend.queue.eligibility import explain_wait, online_capacities
 from core.protocol.public import TERMINAL, TeacherInfo
 
-LIVE = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
-"""A teacher that is trained or will be."""
-_NAMED = 5
-_MOST_LISTED = 1000
+LIVE_TEACHER = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
+"""Condition for teachers that are trained or will be."""
+_MAX_NAMED = 5
+_MAX_LISTED = 1000
 _TOP1 = "test/top1"
 
 
 def live_teacher(session: Session, fingerprint: str, *, lock: bool = False) -> Run | None:
-    """The teacher of that fingerprint that is trained or will be; there is at most one."""
-    query = select(Run).where(LIVE, Run.fingerprint == fingerprint)
+    """Return the teacher of that fingerprint that is trained or will be, of which there is at most one.
+
+    Args:
+        session: A transaction.
+        fingerprint: Fingerprint of the run's spec.
+        lock: Whether to lock its row.
+    """
+    query = select(Run).where(LIVE_TEACHER, Run.fingerprint == fingerprint)
     if lock:
         query = query.with_for_update().execution_options(populate_existing=True)
     return session.scalars(query).one_or_none()
 
 
-def need_again(teacher: Run, moment: datetime) -> None:
-    """A student has come that needs this teacher: it goes on where it was paused or being cancelled."""
+def reactivate(teacher: Run, timestamp: datetime) -> None:
+    """Resume a teacher that is paused or being cancelled, because a student waits for it again."""
     teacher.pausing = False
     if teacher.state == "paused":
-        teacher.state, teacher.reason, teacher.queued_at = "queued", "", moment
+        teacher.state, teacher.reason, teacher.queued_at = "queued", "", timestamp
     elif teacher.state == "cancelling":
-        # Where the worker has been told already, it says "cancelled", and since nobody wants that any more the run
-        # goes back to the queue.
+        # If its worker already has the order, it will report "cancelled"; the run then returns to the queue.
         teacher.state = "running"
 
 
 def inherit_priority(session: Session, teacher: Run) -> None:
-    """Give a teacher the highest priority among the students that wait for it; nothing changes where none does."""
+    """Set a teacher's priority to the highest of the students that wait for it; without students it stays."""
     session.flush()
     students = select(func.max(Run.priority)).where(Run.teacher_run_id == teacher.id, Run.state.not_in(TERMINAL))
     highest = session.scalars(students).one()
@@ -51,8 +56,12 @@ def inherit_priority(session: Session, teacher: Run) -> None:
         teacher.priority = highest
 
 
-def refuse_while_needed(session: Session, teacher: Run) -> None:
-    """Raises ApiError 409 that says who waits for the teacher, where anybody does."""
+def refuse_if_students_wait(session: Session, teacher: Run) -> None:
+    """Refuse a change while students wait for the teacher.
+
+    Raises:
+        ApiError: 409 with the experiments of these students.
+    """
     query = (
         select(Experiment.name, func.count())
         .select_from(Run)
@@ -61,17 +70,17 @@ def refuse_while_needed(session: Session, teacher: Run) -> None:
         .group_by(Experiment.name)
         .order_by(Experiment.name)
     )
-    found = session.execute(query).all()
-    if not found:
+    waiting = session.execute(query).all()
+    if not waiting:
         return
-    named = ", ".join(f"{count} of {name!r}" for name, count in found[:_NAMED])
-    more = f" and {len(found) - _NAMED} more experiments" if len(found) > _NAMED else ""
-    total = sum(count for _, count in found)
-    raise conflict(f"{total} run(s) wait for this teacher: {named}{more}; cancel those, or their experiments, first")
+    named = ", ".join(f"{count} of {name!r}" for name, count in waiting[:_MAX_NAMED])
+    more = f" and {len(waiting) - _MAX_NAMED} more experiments" if len(waiting) > _MAX_NAMED else ""
+    total = sum(count for _, count in waiting)
+    raise conflict(f"{total} run(s) wait for this teacher: {named}{more}; cancel them or their experiments first")
 
 
-def listed(session: Session) -> list[TeacherInfo]:
-    """The newest thousand, newest first, with what they were made of and who uses them."""
+def list_teachers(session: Session) -> list[TeacherInfo]:
+    """Return the newest 1,000 teachers, newest first, with the students and experiments that use them."""
     latest, name, used, student = MetricLatest, MetricName, ExperimentRun, aliased(Run)
     students = select(func.count()).where(student.teacher_run_id == Run.id).correlate(Run).scalar_subquery()
     of_it = select(used.experiment_id).where(used.run_id == Run.id).correlate(Run)
@@ -88,13 +97,13 @@ def listed(session: Session) -> list[TeacherInfo]:
             source.label("source"),
             fine_tune.label("fine_tune"),
         )
-        .outerjoin(latest, and_(latest.run_id == Run.id, latest.name_id == top1, KNOWN))
+        .outerjoin(latest, and_(latest.run_id == Run.id, latest.name_id == top1, HAS_VALUE))
         .where(Run.role == "teacher")
         .order_by(Run.id.desc())
-        .limit(_MOST_LISTED)
+        .limit(_MAX_LISTED)
         .options(defer(Run.spec), defer(Run.environment), defer(Run.log_tail))
     )
-    known = offers(session.connection())
+    capacities = online_capacities(session.connection())
     return [
         TeacherInfo(
             run_id=run.id,
@@ -103,7 +112,9 @@ def listed(session: Session) -> list[TeacherInfo]:
             dataset=run.dataset,
             seed=run.seed,
             state=run.state,
-            reason="; ".join(filter(None, (run.reason, what_is_missing(run, known) if run.state == "queued" else ""))),
+            reason="; ".join(
+                filter(None, (run.reason, explain_wait(run, capacities) if run.state == "queued" else ""))
+            ),
             epoch=run.epoch,
             total_epochs=run.total_epochs,
             created_at=run.created_at,

@@ -1,4 +1,4 @@
-"""The workers as people see them: their slots, what runs there, their GPUs."""
+"""Queries for the list of workers: their slots, runs and GPUs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.db.models import Experiment, Run
-from backend.db.models import Worker as Row
-from backend.queue.lifecycle import HELD
+from backend.db.models import Worker as WorkerRow
+from backend.queue.lifecycle import LEASED_STATES
 from core.protocol.public import Worker, WorkerRun
 
 
-def workers(session: Session) -> list[Worker]:
-    """Every worker that has ever registered, by name, those online first."""
+def list_workers(session: Session) -> list[Worker]:
+    """Return every worker that has ever registered: online workers first, then by name."""
     running = _running(session)
-    rows = session.scalars(select(Row).order_by(Row.state.desc(), Row.name, Row.id))
+    rows = session.scalars(select(WorkerRow).order_by(WorkerRow.state.desc(), WorkerRow.name, WorkerRow.id))
     return [_worker(row, running[row.id]) for row in rows]
 
 
@@ -34,12 +34,12 @@ def _running(session: Session) -> dict[str, list[WorkerRun]]:
             Run.total_epochs,
         )
         .outerjoin(Experiment, Experiment.id == Run.experiment_id)
-        .where(Run.state.in_(HELD))
+        .where(Run.state.in_(LEASED_STATES))
         .order_by(Run.id)
     )
-    found: dict[str, list[WorkerRun]] = defaultdict(list)
+    runs_by_worker: dict[str, list[WorkerRun]] = defaultdict(list)
     for worker_id, run_id, label, seed, experiment, state, gpus, epoch, total_epochs in session.execute(query):
-        found[worker_id or ""].append(
+        runs_by_worker[worker_id or ""].append(
             WorkerRun(
                 run_id=run_id,
                 label=label,
@@ -51,10 +51,10 @@ def _running(session: Session) -> dict[str, list[WorkerRun]]:
                 total_epochs=total_epochs,
             )
         )
-    return found
+    return runs_by_worker
 
 
-def _worker(row: Row, runs: list[WorkerRun]) -> Worker:
+def _worker(row: WorkerRow, runs: list[WorkerRun]) -> Worker:
     online = row.state == "online"
     return Worker.model_validate(
         {
@@ -69,7 +69,7 @@ def _worker(row: Row, runs: list[WorkerRun]) -> Worker:
             "running": [run.run_id for run in runs],
             "runs": runs,
             "busy": sum(run.gpus for run in runs),
-            # What a worker said before it fell silent is not how its GPUs are now.
+            # The last report of a silent worker does not describe its GPUs now.
             "gpus": row.report.get("gpus", []) if online else [],
             "problems": row.report.get("problems", []) if online else [],
             "reserved_for": row.reserved_run_id,

@@ -1,4 +1,4 @@
-"""What a worker reports of a run: the events of its training, and how it ended. Only the current attempt is heard."""
+"""A worker's reports about a run: its training's events and its outcome. Old attempts are refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from sqlalchemy.orm import Session
 
 from backend.db import db_now, now
 from backend.db.models import Attempt, Run, Worker
-from backend.db.prepared import Prepared
 from backend.errors import ApiError, conflict, invalid, not_found
 from backend.metrics import log_store, point_store
-from backend.queue.claim import folder_of
-from backend.queue.lifecycle import HELD, close_attempt, end, enqueue, lock_one, put_back
+from backend.queue.claim import attempt_folder
+from backend.queue.lifecycle import LEASED_STATES, close_attempt, end_run, lock_run, requeue, requeue_with_backoff
 from backend.settings import Settings
 from backend.tokens import Principal, refuse_other
 from common.terminal import printable
@@ -27,9 +26,8 @@ from core.protocol.worker import EventBatch, Outcome
 _RUNS: Table = Run.__table__  # type: ignore[assignment]
 _ATTEMPTS: Table = Attempt.__table__  # type: ignore[assignment]
 _WORKERS: Table = Worker.__table__  # type: ignore[assignment]
-# Rows, not objects, and statements that are made once: a training posts a few times a second, and of its run it needs
-# neither the spec nor the environment.
-_STANDING = Prepared(
+# Rows instead of objects: a training reports a few times a second, and a report needs neither spec nor environment.
+_CURRENT_STATE = (
     select(
         *(_RUNS.c[name] for name in ("id", "state", "worker_id", "attempt", "ingest", "checkpoint_step")),
         _ATTEMPTS.c.accepted_seq,
@@ -40,89 +38,96 @@ _STANDING = Prepared(
     .where(_RUNS.c.id == bindparam("run"))
     .with_for_update(of=_RUNS)
 )
-# By the database's clock, within the same statement.
-_REPORTED = Prepared(update(_RUNS).where(_RUNS.c.id == bindparam("run")).values(reported_at=db_now()))
-_HEARD = Prepared(
-    update(_ATTEMPTS).where(_ATTEMPTS.c.run_id == bindparam("run"), _ATTEMPTS.c.number == bindparam("attempt"))
+# The database's time, in the same statement.
+_UPDATE_RUN = update(_RUNS).where(_RUNS.c.id == bindparam("run")).values(reported_at=db_now())
+_UPDATE_ATTEMPT = update(_ATTEMPTS).where(
+    _ATTEMPTS.c.run_id == bindparam("run"), _ATTEMPTS.c.number == bindparam("attempt")
 )
 
 
-def take_events(connection: Connection, worker_id: str, run_id: str, batch: EventBatch, principal: Principal) -> int:
-    """Take in a batch; returns the last seq taken for the attempt.
+def ingest_events(connection: Connection, worker_id: str, run_id: str, batch: EventBatch, principal: Principal) -> int:
+    """Store a batch of events.
 
-    Records that were taken before are passed over. After a gap nothing is taken: the answer tells the worker from
-    where to send again. Raises ApiError 404, 403 where the worker registered with another token, which is in use, or
-    409 where the run is no longer this attempt's.
+    Records that were stored before are skipped. Records after a gap are not stored: the returned number shows the
+    worker where to resume.
+
+    Returns:
+        The last sequence number stored for the attempt.
+
+    Raises:
+        ApiError: 404 if there is no such run, 403 if the worker registered with another token that is still in use, or
+            409 if the attempt is no longer the run's current one.
     """
-    wanted = {"run": run_id, "number": batch.attempt, "worker": worker_id}
-    found = _STANDING.rows(connection, wanted)
-    if not found:
+    key = {"run": run_id, "number": batch.attempt, "worker": worker_id}
+    current = connection.execute(_CURRENT_STATE, key).one_or_none()
+    if current is None:
         raise not_found("run", run_id)
-    (standing,) = found
-    refuse_other(connection, standing.token_id, principal)
-    _fence(standing, batch.attempt if standing.accepted_seq is not None else None, worker_id)
-    fresh: list[Record] = []
-    seq: int = standing.accepted_seq
+    refuse_other(connection, current.token_id, principal)
+    _require_current_attempt(current, batch.attempt if current.accepted_seq is not None else None, worker_id)
+    new_records: list[Record] = []
+    seq: int = current.accepted_seq
     for record in sorted(batch.records, key=attrgetter("seq")):
         if record.seq == seq + 1:
-            fresh.append(record)
+            new_records.append(record)
             seq = record.seq
-    if not fresh:
+    if not new_records:
         return seq
-    of_run: dict[str, Any] = {"checkpoint_step": standing.checkpoint_step}
-    of_attempt: dict[str, Any] = {"accepted_seq": seq}
-    for record in fresh:
-        _apply(of_run, of_attempt, record, folder_of(run_id, batch.attempt))
-    of_run["ingest"] = point_store.insert(connection, run_id, standing.ingest, fresh)
-    if any(isinstance(record.event, Started) for record in fresh):
-        point_store.rewind(connection, run_id, of_run["step"])
-    log_store.insert(connection, run_id, batch.attempt, fresh)
-    _HEARD.run(connection, {"run": run_id, "attempt": batch.attempt, **of_attempt})
-    _REPORTED.run(connection, {"run": run_id, **of_run})
+    run_changes: dict[str, Any] = {"checkpoint_step": current.checkpoint_step}
+    attempt_changes: dict[str, Any] = {"accepted_seq": seq}
+    for record in new_records:
+        _collect_changes(run_changes, attempt_changes, record, attempt_folder(run_id, batch.attempt))
+    run_changes["ingest"] = point_store.insert(connection, run_id, current.ingest, new_records)
+    if any(isinstance(record.event, Started) for record in new_records):
+        point_store.rewind(connection, run_id, run_changes["step"])
+    log_store.insert(connection, run_id, batch.attempt, new_records)
+    connection.execute(_UPDATE_ATTEMPT, {"run": run_id, "attempt": batch.attempt, **attempt_changes})
+    connection.execute(_UPDATE_RUN, {"run": run_id, **run_changes})
     return seq
 
 
-def take_outcome(session: Session, worker_id: str, run_id: str, outcome: Outcome, settings: Settings) -> None:
-    """The attempt has ended. The same again changes nothing.
+def record_outcome(session: Session, worker_id: str, run_id: str, outcome: Outcome, settings: Settings) -> None:
+    """Record the end of an attempt. Idempotent.
 
-    Raises ApiError 404, 409 where the run is no longer this attempt's, or 422 where weights are missing or misplaced.
+    Raises:
+        ApiError: 404 if there is no such run, 409 if the attempt is no longer the run's current one, or 422 if weights
+            are missing or outside the attempt's folder.
     """
-    run = lock_one(session, run_id)
+    run = lock_run(session, run_id)
     attempt = session.get(Attempt, (run_id, outcome.attempt))
     if attempt is not None and attempt.worker_id == worker_id and attempt.outcome == outcome.outcome:
         return
-    _fence(run, outcome.attempt if attempt is not None else None, worker_id)
-    moment = now(session)
+    _require_current_attempt(run, outcome.attempt if attempt is not None else None, worker_id)
+    timestamp = now(session)
     reason = outcome.reason
     if outcome.outcome == "succeeded":
         _accept_weights(run, outcome)
-    close_attempt(session, run, outcome.outcome, reason, moment)
+    close_attempt(session, run, outcome.outcome, reason, timestamp)
     if outcome.outcome == "succeeded":
         run.step, run.epoch = run.total_steps or run.step, float(run.total_epochs)
-        end(session, run, "succeeded", "", moment)
+        end_run(session, run, "succeeded", "", timestamp)
     elif outcome.outcome == "failed":
         run.log_tail = outcome.log_tail
-        end(session, run, "cancelled" if run.state == "cancelling" else "failed", reason, moment)
+        end_run(session, run, "cancelled" if run.state == "cancelling" else "failed", reason, timestamp)
     elif outcome.outcome == "cancelled":
-        _cancelled(session, run, reason, moment)
+        _end_cancelled(session, run, reason, timestamp)
     else:
         run.log_tail = outcome.log_tail
         if not outcome.fault and run.state == "running":
-            enqueue(run, reason, moment)
+            requeue(run, reason, timestamp)
         else:
-            put_back(session, run, settings, reason or "interrupted", moment, wait=True)
+            requeue_with_backoff(session, run, settings, reason or "interrupted", timestamp, wait=True)
 
 
-def _cancelled(session: Session, run: Run, reason: str, moment: datetime) -> None:
+def _end_cancelled(session: Session, run: Run, reason: str, timestamp: datetime) -> None:
     if run.state == "cancelling":
-        end(session, run, "cancelled", reason, moment)
+        end_run(session, run, "cancelled", reason, timestamp)
         return
-    # It was cancelled and then, before the worker was done with it, needed again.
-    enqueue(run, "", moment)
+    # It was needed again after it was cancelled and before the worker had stopped it.
+    requeue(run, "", timestamp)
 
 
-class _Holder(Protocol):
-    """A run, as a row or an object."""
+class _RunState(Protocol):
+    """State of a run, as a row or an object."""
 
     id: Any
     state: Any
@@ -130,14 +135,25 @@ class _Holder(Protocol):
     attempt: Any
 
 
-def _fence(run: _Holder, number: int | None, worker_id: str) -> None:
-    """Raises ApiError 409 where that attempt (None: there is no such one) is not the run's, in that worker's hands."""
-    if run.state not in HELD or run.worker_id != worker_id or run.attempt != number:
-        raise conflict(f"run {run.id} is no longer this attempt's: it is {run.state}, attempt {run.attempt}")
+def _require_current_attempt(run: _RunState, number: int | None, worker_id: str) -> None:
+    """Refuse a report from an attempt that is not the run's current one on that worker.
+
+    Args:
+        run: The run.
+        number: Number of the attempt; None if it does not exist.
+        worker_id: The worker.
+
+    Raises:
+        ApiError: 409.
+    """
+    if run.state not in LEASED_STATES or run.worker_id != worker_id or run.attempt != number:
+        raise conflict(
+            f"this is no longer the current attempt of run {run.id}, which is {run.state}, attempt {run.attempt}"
+        )
 
 
-def _apply(run: dict[str, Any], attempt: dict[str, Any], record: Record, folder: str) -> None:
-    """Enter what a record says into the columns of its run and its attempt that are to be changed."""
+def _collect_changes(run: dict[str, Any], attempt: dict[str, Any], record: Record, folder: str) -> None:
+    """Add a record's content to the changed columns of its run and its attempt."""
     event = record.event
     if isinstance(event, Metrics):
         run |= {"step": event.step, "epoch": event.epoch}
@@ -154,24 +170,28 @@ def _apply(run: dict[str, Any], attempt: dict[str, Any], record: Record, folder:
             "epoch": event.total_epochs * min(event.start_step / event.total_steps, 1.0),
         }
     elif isinstance(event, Checkpointed) and event.step > run["checkpoint_step"]:
-        # A resumed attempt repeats the journal up to its checkpoint; only what goes beyond is a new one.
-        run |= {"checkpoint_path": _inside(folder, event.path), "checkpoint_step": event.step, "faults": 0}
+        # A resumed attempt repeats the journal up to its checkpoint; only a later checkpoint is new.
+        run |= {"checkpoint_path": _path_in_folder(folder, event.path), "checkpoint_step": event.step, "faults": 0}
 
 
 def _accept_weights(run: Run, outcome: Outcome) -> None:
     weights = outcome.weights
     if weights is None:
-        raise invalid("a run that succeeded has weights", ProblemField(path="weights", message="missing"))
-    folder = folder_of(run.id, run.attempt) + "/"
+        raise invalid("a run that succeeded must have weights", ProblemField(path="weights", message="missing"))
+    folder = attempt_folder(run.id, run.attempt) + "/"
     if not weights.path.startswith(folder):
         message = f"must be in {folder}"
         raise invalid(f"weights: {message}", ProblemField(path="weights.path", message=message))
-    run.weights_path = _inside(folder, weights.path.removeprefix(folder))
+    run.weights_path = _path_in_folder(folder, weights.path.removeprefix(folder))
     run.weights_sha256 = weights.sha256
 
 
-def _inside(folder: str, relative: str) -> str:
-    """A path in the attempt's folder. Raises ApiError 422 for one that leads out of it."""
+def _path_in_folder(folder: str, relative: str) -> str:
+    """Return a path in the attempt's folder.
+
+    Raises:
+        ApiError: 422 if the path is outside the folder.
+    """
     path = PurePosixPath(relative)
     if not relative or path.is_absolute() or ".." in path.parts or printable(relative, lines=False) != relative:
         raise ApiError(422, f"{relative!r} is not a path in the attempt's folder")

@@ -173,7 +173,7 @@ def _news(
         if run is None:
             raise not_found("run", run_id)
         progress = _progress(run)
-        metrics = point_store.reply(session, run, None, cursor.ingest, max_points)
+        metrics = point_store.metrics_reply(session, run, None, cursor.ingest, max_points)
         lines = log_store.read(session, run_id, cursor.line, _MAX_LINES, None if start else tail).lines
     after = StreamCursor(metrics.cursor, lines[-1].number if lines else cursor.line)
     return RunNews(
@@ -202,7 +202,7 @@ def _read_update(
         if run is None:
             return None
         progress = _progress(run)
-        metrics = point_store.reply(session, run, None, cursor.ingest, max_points)
+        metrics = point_store.metrics_reply(session, run, None, cursor.ingest, max_points)
         lines = log_store.read(session, run_id, cursor.line, _MAX_LINES, None).lines
     full = len(lines) == _MAX_LINES
     events: list[ServerSentEvent] = []

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.api.boundary import BoundedRoute
-from backend.api.dependencies import DatabaseDep, SessionDep, StoreDep, WakerDep, reads, submits
+from backend.api.dependencies import DatabaseDep, NudgesDep, SessionDep, StoreDep, reads, submits
 from backend.db import Database, now
 from backend.db.models import Experiment
 from backend.errors import not_found
@@ -32,7 +32,7 @@ def experiments(session: SessionDep, query: Annotated[list_queries.ExperimentQue
 @router.get("/{key:path}", dependencies=[reads])
 def experiment(key: str, session: SessionDep) -> public.Experiment:
     """Read an experiment with its runs, by its id or its name."""
-    return serializers.whole_experiment(session.connection(), find(session, key))
+    return serializers.full_experiment(session.connection(), find(session, key))
 
 
 @router.post("/{key:path}/cancel", dependencies=[submits])
@@ -57,12 +57,12 @@ def pause(key: str, database: DatabaseDep) -> public.Experiment:
 
 
 @router.post("/{key:path}/resume", dependencies=[submits])
-def resume(key: str, database: DatabaseDep, waker: WakerDep) -> public.Experiment:
+def resume(key: str, database: DatabaseDep, nudges: NudgesDep) -> public.Experiment:
     """Resume every paused run from its checkpoint. Repeating is harmless."""
     with database.write() as session:
         experiment_id = find(session, key).id
         pausing.resume_experiment(session, experiment_id, now(session))
-    waker.wake()
+    nudges.request()
     return whole(database, experiment_id)
 
 
@@ -126,7 +126,7 @@ def whole(database: Database, experiment_id: str) -> public.Experiment:
     # After the commit: reading thousands of runs would block SQLite's one writer.
     with database.read() as session:
         connection = session.connection()
-        return serializers.whole_experiment(connection, serializers.experiment_of_id(connection, experiment_id))
+        return serializers.full_experiment(connection, serializers.experiment_row(connection, experiment_id))
 
 
 def find(session: Session, key: str) -> Experiment:

@@ -33,7 +33,7 @@ def read_metrics(
 
     A metric without new points has no series in the answer.
     """
-    reply = point_store.reply(session, _run(session, run_id), names, since, max_points)
+    reply = point_store.metrics_reply(session, _run(session, run_id), names, since, max_points)
     return Response(reply.model_dump_json(), media_type="application/json")  # FastAPI would validate it again
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks, Query, Response
 
 from backend.api.boundary import BoundedRoute
-from backend.api.dependencies import DatabaseDep, SessionDep, StoreDep, WakerDep, reads, submits
+from backend.api.dependencies import DatabaseDep, NudgesDep, SessionDep, StoreDep, reads, submits
 from backend.db import Database, now
 from backend.errors import not_found
 from backend.experiments import experiment_edits, list_queries, serializers
@@ -33,7 +33,7 @@ def runs(session: SessionDep, query: Annotated[list_queries.RunQuery, Query()]) 
 @router.get("/{run_id}", dependencies=[reads])
 def run(run_id: str, session: SessionDep) -> public.Run:
     """Read a run with its spec, attempts and environment."""
-    found = serializers.whole_run(session, run_id)
+    found = serializers.full_run(session, run_id)
     if found is None:
         raise not_found("run", run_id)
     return found
@@ -50,7 +50,7 @@ def cancel(run_id: str, database: DatabaseDep) -> public.Run:
     Nothing changes if the run has ended. 409 for a teacher that runs wait for; the answer names them.
     """
     with database.write() as session:
-        lifecycle.cancel_one(session, run_id, now(session))
+        lifecycle.cancel_run(session, run_id, now(session))
     return _whole(database, run_id)
 
 
@@ -66,11 +66,11 @@ def pause(run_id: str, database: DatabaseDep) -> public.Run:
 
 
 @router.post("/{run_id}/resume", dependencies=[submits])
-def resume(run_id: str, database: DatabaseDep, waker: WakerDep) -> public.Run:
+def resume(run_id: str, database: DatabaseDep, nudges: NudgesDep) -> public.Run:
     """Resume a paused run from its checkpoint, and its teacher too. Nothing changes if the run is not paused."""
     with database.write() as session:
         pausing.resume(session, run_id, now(session))
-    waker.wake()
+    nudges.request()
     return _whole(database, run_id)
 
 
@@ -94,14 +94,14 @@ def priority(run_id: str, change: public.PriorityChange, database: DatabaseDep) 
     dependencies=[submits],
     responses={409: {"description": "The run has succeeded, or is being cancelled"}},
 )
-def retry(run_id: str, database: DatabaseDep, waker: WakerDep) -> public.Run:
+def retry(run_id: str, database: DatabaseDep, nudges: NudgesDep) -> public.Run:
     """Queue a failed or cancelled run again with its last checkpoint, and its teacher too if that has not succeeded.
 
     Nothing changes if the run is queued or running; 409 if it has succeeded or is being cancelled.
     """
     with database.write() as session:
         lifecycle.retry(session, run_id, now(session))
-    waker.wake()
+    nudges.request()
     return _whole(database, run_id)
 
 
@@ -123,7 +123,7 @@ def delete(run_id: str, database: DatabaseDep, store: StoreDep, tasks: Backgroun
 
 def _whole(database: Database, run_id: str) -> public.Run:
     with database.read() as session:
-        found = serializers.whole_run(session, run_id)
+        found = serializers.full_run(session, run_id)
     if found is None:
         raise not_found("run", run_id)
     return found

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from backend.api.boundary import BoundedRoute, check_client_waits
-from backend.api.dependencies import DatabaseDep, SessionDep, SettingsDep, SubmitterDep, WakerDep, submits
+from backend.api.dependencies import DatabaseDep, NudgesDep, SessionDep, SettingsDep, SubmitterDep, submits
 from backend.api.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
-from backend.api.request_bodies import KEY_LENGTH, BodyDep, KeyDep, read_body
-from backend.api.short_way import short_way
+from backend.api.request_bodies import BodyDep, KeyDep
 from backend.artifacts import uploads
 from backend.experiments import planned_teachers, planning, serializers, submission
 from backend.operations.webhooks import refuse_webhooks
 from backend.routes.experiments import find, whole
-from backend.tokens import Principal
 from core.protocol import public
 from core.protocol.submissions import CloneRequest, SubmittedList, SweepPoint, SweepPreview
 from core.specs import ExperimentSpec, Problem, parse_experiment, parse_sweep, starting_point, warnings_of
@@ -29,12 +27,15 @@ _AT_ONCE: dict[int | str, dict[str, Any]] = {
 }
 
 
+@router.post(
+    "/experiments", status_code=201, response_model=public.Experiment, openapi_extra=SPEC_BODY, responses=_AT_ONCE
+)
 def submit(
     body: BodyDep,
     principal: SubmitterDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    waker: WakerDep,
+    nudges: NudgesDep,
     key: KeyDep = None,
 ) -> Response:
     """Submit an experiment: all of its runs are made, or nothing is.
@@ -42,38 +43,18 @@ def submit(
     422 with the path of every refused field; a name that is taken is one.
     """
     spec = parse_experiment(body.data)
-    with database.writing() as connection:
-        request = submission.request_of(principal, key, body.sha256)
-        (experiment_id,) = submission.once(
+    with database.write_connection() as connection:
+        request = submission.idempotency_request(principal, key, body.sha256)
+        (experiment_id,) = submission.create_once(
             connection,
             request,
             lambda: submission.create(connection, [("", spec)], settings, submitted_by=principal.name),
         )
         # Within the transaction: for a few runs another look at the file costs as much as all that was written to it,
         # and to read thousands takes a part of the time that it took to write them.
-        made = serializers.whole_experiment(connection, serializers.experiment_of_id(connection, experiment_id), spec)
-    waker.wake()
+        made = serializers.full_experiment(connection, serializers.experiment_row(connection, experiment_id), spec)
+    nudges.request()
     return Response(made.model_dump_json(), 201, media_type="application/json")  # the framework would validate it again
-
-
-async def _submission_of(request: Request, principal: Principal) -> dict[str, Any] | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= KEY_LENGTH:
-        return None
-    parts = {name: getattr(request.app.state, name) for name in ("database", "settings", "waker")}
-    return {"body": await read_body(request, principal), "principal": principal, "key": key, **parts}
-
-
-router.add_api_route(
-    "/experiments",
-    submit,
-    methods=["POST"],
-    status_code=201,
-    response_model=public.Experiment,
-    openapi_extra=SPEC_BODY,
-    responses=_AT_ONCE,
-    route_class_override=short_way("submit", _submission_of),
-)
 
 
 @router.post("/experiments/preview", dependencies=[submits], openapi_extra=SPEC_BODY)
@@ -92,7 +73,7 @@ def submit_many(
     principal: SubmitterDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    waker: WakerDep,
+    nudges: NudgesDep,
     key: KeyDep = None,
 ) -> SubmittedList:
     """Submit up to 1,000 experiments of up to 10,000 runs: all of them are made, or none is.
@@ -100,13 +81,13 @@ def submit_many(
     422 with the path of every refused field, as `experiments.3.methods.0.name`.
     """
     specs = submission.parse_many(body.data)
-    with database.writing() as connection:
-        request = submission.request_of(principal, key, body.sha256)
-        ids = submission.once(
+    with database.write_connection() as connection:
+        request = submission.idempotency_request(principal, key, body.sha256)
+        ids = submission.create_once(
             connection, request, lambda: submission.create(connection, specs, settings, submitted_by=principal.name)
         )
-    waker.wake()
-    return submission.counted(ids, [spec for _, spec in specs])
+    nudges.request()
+    return submission.submitted_list(ids, [spec for _, spec in specs])
 
 
 @router.post("/experiments/{key:path}/clone", status_code=201, responses=_AT_ONCE)
@@ -116,7 +97,7 @@ def clone(
     principal: SubmitterDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    waker: WakerDep,
+    nudges: NudgesDep,
 ) -> public.Experiment:
     """Submit an experiment again under another name, with fields changed: edit and resubmit.
 
@@ -126,9 +107,9 @@ def clone(
     one; with a name, a second request is refused with 422.
     """
     with database.write() as session:
-        spec = submission.cloned(session, find(session, key), request.name, request.changes)
+        spec = submission.cloned_spec(session, find(session, key), request.name, request.changes)
         (experiment_id,) = submission.create(session.connection(), [("", spec)], settings, submitted_by=principal.name)
-    waker.wake()
+    nudges.request()
     return whole(database, experiment_id)
 
 
@@ -138,7 +119,7 @@ def preview_clone(key: str, request: CloneRequest, session: SessionDep, settings
 
     Its `draft` is what to go on from by hand: with the teacher's training written out, so that it stays the same.
     """
-    spec = submission.cloned(session, find(session, key), request.name, request.changes)
+    spec = submission.cloned_spec(session, find(session, key), request.name, request.changes)
     return submission.preview(session, spec, settings, draft=starting_point(spec.model_dump(mode="json")))
 
 
@@ -148,7 +129,7 @@ def sweep(
     principal: SubmitterDep,
     database: DatabaseDep,
     settings: SettingsDep,
-    waker: WakerDep,
+    nudges: NudgesDep,
     key: KeyDep = None,
 ) -> SubmittedList:
     """Submit a sweep: one experiment for each combination, all of them or none.
@@ -160,17 +141,17 @@ def sweep(
     """
     parsed = parse_sweep(body.data)
     specs = expand(parsed, check_client_waits)
-    submission.refuse_too_many(specs, "max_runs")
-    with database.writing() as connection:
-        request = submission.request_of(principal, key, body.sha256)
+    submission.refuse_too_many_runs(specs, "max_runs")
+    with database.write_connection() as connection:
+        request = submission.idempotency_request(principal, key, body.sha256)
         named = [("", spec) for spec in specs]
-        ids = submission.once(
+        ids = submission.create_once(
             connection,
             request,
             lambda: submission.create(connection, named, settings, submitted_by=principal.name, sweep=parsed.name),
         )
-    waker.wake()
-    return submission.counted(ids, specs)
+    nudges.request()
+    return submission.submitted_list(ids, specs)
 
 
 @router.post("/sweeps/preview", dependencies=[submits], openapi_extra=SWEEP_BODY, tags=["sweeps"])
@@ -183,20 +164,22 @@ def preview_sweep(body: BodyDep, session: SessionDep, settings: SettingsDep) -> 
     specs = expand(parsed, check_client_waits)
     refuse_webhooks([("", spec) for spec in specs], settings)
     stored = [spec for _, spec in uploads.resolve_uploads(session.connection(), [("", spec) for spec in specs])]
-    teachers, count, new = planned_teachers.of_many(session, stored, planned_teachers.MOST_SHOWN)
-    taken = planning.taken(session, [spec.name for spec in specs])
+    teachers, count, new = planned_teachers.plan_teachers(session, stored, planned_teachers.MAX_PREVIEWED)
+    taken = planning.existing_names(session, [spec.name for spec in specs])
     found = [problem for spec in specs for problem in _warnings(spec)]
     warnings = {
         (item.path, item.message): item
         for item in (
-            *map(planning.name_taken, taken),
-            *planned_teachers.several(specs),
+            *map(planning.name_taken_warning, taken),
+            *planned_teachers.varied_teacher_warnings(specs),
             *planning.warnings_as_fields(found),
         )
     }
     items = [
         SweepPoint(name=item.name, runs=item.runs, changes=changes)
-        for item, changes in zip(submission.counted([""] * len(specs), specs).items, changes_of(parsed), strict=True)
+        for item, changes in zip(
+            submission.submitted_list([""] * len(specs), specs).items, changes_of(parsed), strict=True
+        )
     ]
     return SweepPreview(
         items=items,

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from backend.api.boundary import BoundedRoute
-from backend.api.dependencies import DatabaseDep, SessionDep, WakerDep, administers, reads
+from backend.api.dependencies import DatabaseDep, NudgesDep, SessionDep, administers, reads
 from backend.queue import teachers, worker_queries
 from backend.queue.worker_registry import drain as drain_worker
 from core.protocol.public import DrainChange, TeacherList, WorkerList
@@ -18,7 +18,7 @@ router = APIRouter(route_class=BoundedRoute)
 @router.get("/workers", tags=["workers"], dependencies=[reads])
 def list_workers(session: SessionDep) -> WorkerList:
     """List every worker that has ever registered and what it runs; online workers first, then by name."""
-    return WorkerList(items=worker_queries.workers(session))
+    return WorkerList(items=worker_queries.list_workers(session))
 
 
 @router.post(
@@ -30,7 +30,7 @@ def list_workers(session: SessionDep) -> WorkerList:
 def drain(
     key: Annotated[str, Path(max_length=120, description="Its name or id.")],
     database: DatabaseDep,
-    waker: WakerDep,
+    nudges: NudgesDep,
     change: DrainChange | None = None,
 ) -> WorkerList:
     """Stop a worker from taking new runs, or let it take them again. Its present runs continue.
@@ -39,12 +39,12 @@ def drain(
     """
     with database.write() as session:
         drain_worker(session, key, (change or DrainChange()).draining)
-    waker.wake()
+    nudges.request()
     with database.read() as session:
-        return WorkerList(items=worker_queries.workers(session))
+        return WorkerList(items=worker_queries.list_workers(session))
 
 
 @router.get("/teachers", tags=["teachers"], dependencies=[reads])
 def list_teachers(session: SessionDep) -> TeacherList:
     """List the newest 1,000 teachers with the number of their students, newest first."""
-    return TeacherList(items=teachers.listed(session))
+    return TeacherList(items=teachers.list_teachers(session))

@@ -1,1 +1,1 @@
-"""Faults at random against a whole stack, and an account of what came of the runs: ``python -m benchmarks.chaos``."""
+"""Injects random faults into a whole stack and checks the runs afterwards: ``python -m benchmarks.chaos``."""

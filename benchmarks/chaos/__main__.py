@@ -1,4 +1,4 @@
-"""``python -m benchmarks.chaos --stack embedded|services --minutes N --seed S``; exit status 1 if anything is wrong."""
+"""``python -m benchmarks.chaos --stack embedded|services --minutes N --seed S``; exit status 1 on any violation."""
 
 from __future__ import annotations
 
@@ -10,44 +10,56 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.chaos.play import Options, play
+from benchmarks.chaos.scenario import ScenarioOptions, run_scenario
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table, and write it where ``--out`` says."""
+    """Run the benchmark, print the table, and write it to the folder of ``--out``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("--stack", choices=("embedded", "services"), required=True)
-    parser.add_argument("--minutes", type=float, default=Options.minutes, help="of faults; the runs' ends come on top")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--every", type=float, default=Options.every, help="seconds between two faults, on average")
-    parser.add_argument("--real", type=int, default=Options.real, help="experiments that core trains, at most")
     parser.add_argument(
-        "--resumed", type=int, default=Options.resumed, help="go on, up to twice as long, until so many have resumed"
+        "--minutes",
+        type=float,
+        default=ScenarioOptions.minutes,
+        help="minutes of faults, without the time in which the runs end",
     )
-    parser.add_argument("--claimed", type=int, default=Options.claimed, help="runs for the eight claimers; 0 for none")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=float, default=ScenarioOptions.every, help="mean seconds between two faults")
+    parser.add_argument("--real", type=int, default=ScenarioOptions.real, help="most experiments that core trains")
+    parser.add_argument(
+        "--resumed",
+        type=int,
+        default=ScenarioOptions.resumed,
+        help="continue, up to twice as long, until this many have resumed",
+    )
+    parser.add_argument(
+        "--claimed", type=int, default=ScenarioOptions.claimed, help="number of runs for the eight claimers; 0 for none"
+    )
     parser.add_argument("--out", type=Path, help="folder for chaos-STACK.md and chaos-STACK.json")
-    parser.add_argument("--root", type=Path, help="an empty folder that is kept, with all logs")
-    given = parser.parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):  # nothing is left behind, also where it runs in the background
+    parser.add_argument("--root", type=Path, help="an empty folder, kept with all logs afterwards")
+    parsed = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also a run in the background leaves nothing behind
         signal.signal(number, signal.default_int_handler)
-    options = Options(
-        kind=given.stack,
-        seed=given.seed,
-        minutes=given.minutes,
-        every=given.every,
-        real=given.real,
-        resumed=given.resumed,
-        claimed=given.claimed,
+    options = ScenarioOptions(
+        kind=parsed.stack,
+        seed=parsed.seed,
+        minutes=parsed.minutes,
+        every=parsed.every,
+        real=parsed.real,
+        resumed=parsed.resumed,
+        claimed=parsed.claimed,
     )
     with tempfile.TemporaryDirectory(prefix="dkd-chaos-") as temporary:
-        root = given.root or Path(temporary)
-        report = play(options, root, lambda text: print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True))
+        root = parsed.root or Path(temporary)
+        report = run_scenario(
+            options, root, lambda text: print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+        )
     table = report.as_markdown()
     print(table)
-    if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / f"chaos-{given.stack}.md").write_text(table)
-        (given.out / f"chaos-{given.stack}.json").write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    if parsed.out:
+        parsed.out.mkdir(parents=True, exist_ok=True)
+        (parsed.out / f"chaos-{parsed.stack}.md").write_text(table)
+        (parsed.out / f"chaos-{parsed.stack}.json").write_text(json.dumps(report.as_json(), indent=1) + "\n")
     return 0 if report.passed else 1
 
 

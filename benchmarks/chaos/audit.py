@@ -1,4 +1,4 @@
-"""What came of the runs, counted from the answers of the API, the files and the trainings' own records."""
+"""Checks the runs at the end, from the answers of the API, the files, and the records of the trainings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.chaos import chain, records
-from benchmarks.chaos.claimers import CLAIMED
-from benchmarks.chaos.load import Asked, Load, insist
+from benchmarks.chaos import digest_chain, liveness
+from benchmarks.chaos.claimers import CLAIMED_EXPERIMENT
 from benchmarks.chaos.stack import Stack
-from benchmarks.chaos.standin import is_played, ranks_of
+from benchmarks.chaos.standin import is_standin_run, ranks_of
+from benchmarks.chaos.submissions import SubmittedRun, Submitter, retry_until_answered
 from client import ApiError, Client
 from core.events import JOURNAL_NAME, Event, Log, Metrics, Started, read_journal
 from core.protocol.public import Run
@@ -25,23 +25,23 @@ Point = tuple[str, int, float]
 
 @dataclass
 class Audit:
-    """Each list says what is wrong, a line each; all of them are to be empty.
+    """The counts of a check, and the violations, one line each; the lists of violations should be empty.
 
     Attributes:
         submitted: runs that the backend accepted.
-        states: of them, in the end.
-        attempts: at all of them together.
-        real: real trainings that came to their end.
-        resumed: played runs of which an attempt went on from a checkpoint.
-        expiries: attempts whose lease ran out, for a fault or because the machine was busy.
+        states: number of runs by final state.
+        attempts: attempts of all runs together.
+        real: real trainings that finished.
+        resumed: stand-in runs with an attempt that continued from a checkpoint.
+        expiries: attempts whose lease expired, because of a fault or of a busy machine.
         points: metric points that were checked.
-        lost: runs that did not come to their end, or to a wrong one, or are not known any more.
+        lost: runs that did not end, ended in a wrong state, or are unknown to the backend.
         twice: runs that were trained twice at the same time.
-        points_lost: not served, or with another value.
-        points_doubled: served twice, or of no training; also log lines.
-        left: processes that should be gone.
-        wrong: other things that must not be: weights of a played run, an experiment made twice.
-        trained: real trainings that resumed, by run id, with the digest of their weights.
+        points_lost: points that are absent, or have another value; also log lines.
+        points_doubled: points that are served twice, or belong to no training; also log lines.
+        left: processes that should have ended.
+        wrong: other violations: wrong weights of a stand-in run, an experiment made twice.
+        trained: digests of the weights of the real trainings that resumed, by run id.
     """
 
     submitted: int = 0
@@ -60,148 +60,152 @@ class Audit:
     trained: dict[str, str] = field(default_factory=dict)
 
 
-def audit(stack: Stack, load: Load) -> Audit:
-    """Look at everything, while the backend runs and nothing else does any more."""
-    found = Audit(submitted=len(load.runs))
-    found.twice = [
-        f"run {overlap.run}: attempts {overlap.attempts[0]} and {overlap.attempts[1]} ({overlap.seen})"
-        for overlap in records.overlaps(records.read(stack.records))
+def check_runs(stack: Stack, submitter: Submitter) -> Audit:
+    """Check everything. The backend must run, and nothing else."""
+    audit = Audit(submitted=len(submitter.runs))
+    audit.twice = [
+        f"run {overlap.run}: attempts {overlap.attempts[0]} and {overlap.attempts[1]} ({overlap.evidence})"
+        for overlap in liveness.overlaps(liveness.read_records(stack.records))
     ]
     with stack.client() as client:
         claimed = (
-            _succeeded(client, CLAIMED) if CLAIMED in load.keys else set()
-        )  # by claimers that train nothing: there is no more to see
-        found.states["succeeded"] = found.attempts = len(claimed)
-        for asked in load.runs.values():
-            if asked.run_id not in claimed:
-                _look_at(found, stack, client, asked)
-        made = _experiments(client)
-    found.wrong += [f"the experiment {name} was made {count} times" for name, count in made.items() if count > 1]
-    found.lost += [f"the experiment {name} is gone" for name in load.keys - set(made)]
-    return found
+            _succeeded(client, CLAIMED_EXPERIMENT) if CLAIMED_EXPERIMENT in submitter.keys else set()
+        )  # the claimers train nothing, so there is no more to check
+        audit.states["succeeded"] = audit.attempts = len(claimed)
+        for submitted in submitter.runs.values():
+            if submitted.run_id not in claimed:
+                _check_run(audit, stack, client, submitted)
+        names = _experiment_names(client)
+    audit.wrong += [f"the experiment {name} was made {count} times" for name, count in names.items() if count > 1]
+    audit.lost += [f"the experiment {name} is gone" for name in submitter.keys - set(names)]
+    return audit
 
 
-def _look_at(found: Audit, stack: Stack, client: Client, asked: Asked) -> None:
+def _check_run(audit: Audit, stack: Stack, client: Client, submitted: SubmittedRun) -> None:
     try:
-        run = insist(lambda: client.run(asked.run_id))
+        run = retry_until_answered(lambda: client.run(submitted.run_id))
     except ApiError as error:
-        found.lost.append(f"run {asked.run_id}: {error}")
+        audit.lost.append(f"run {submitted.run_id}: {error}")
         return
-    found.states[run.state] = found.states.get(run.state, 0) + 1
-    found.attempts += run.attempt
-    found.expiries += sum(each.outcome == "lost" and "lease" in each.reason for each in run.attempts)
-    expected = {"cancelled", "succeeded"} if asked.cancelled else {"succeeded"}
+    audit.states[run.state] = audit.states.get(run.state, 0) + 1
+    audit.attempts += run.attempt
+    audit.expiries += sum(each.outcome == "lost" and "lease" in each.reason for each in run.attempts)
+    expected = {"cancelled", "succeeded"} if submitted.cancelled else {"succeeded"}
     if run.state not in expected and not _orphaned(client, run):
-        found.lost.append(f"run {run.id} ({run.label}) is {run.state} after {run.attempt} attempts: {run.reason}")
-    if run.state != "succeeded" or run.experiment == CLAIMED:
+        audit.lost.append(f"run {run.id} ({run.label}) is {run.state} after {run.attempt} attempts: {run.reason}")
+    if run.state != "succeeded" or run.experiment == CLAIMED_EXPERIMENT:
         return
     folder = (stack.artifacts / run.weights).parent
     journal = [record.event for record in read_journal(folder / JOURNAL_NAME)]
-    went_on = _went_on(journal)
+    resumed = _has_resumed(journal)
     content = (stack.artifacts / run.weights).read_bytes()
     if run.dataset == "synthetic":
-        found.resumed += went_on
+        audit.resumed += resumed
         states = _states(stack, client, run)
-        if content != chain.weights(states[-1]):
-            found.wrong.append(f"run {run.id}: its weights are not those of an undisturbed training")
+        if content != digest_chain.weights_content(states[-1]):
+            audit.wrong.append(f"run {run.id}: its weights are not those of an undisturbed training")
         expected_points = {
-            (name, step, value) for step, state in enumerate(states, 1) for name, value in chain.values(state).items()
+            (name, step, value)
+            for step, state in enumerate(states, 1)
+            for name, value in digest_chain.metric_values(state).items()
         }
     else:
-        found.real += 1
-        if went_on:
-            found.trained[run.id] = hashlib.sha256(content).hexdigest()
+        audit.real += 1
+        if resumed:
+            audit.trained[run.id] = hashlib.sha256(content).hexdigest()
         metrics = [event for event in journal if isinstance(event, Metrics)]
         expected_points = {(name, event.step, value) for event in metrics for name, value in event.values.items()}
-    _compare_points(found, client, run, expected_points)
-    _compare_logs(found, client, run, folder / JOURNAL_NAME)
+    _compare_points(audit, client, run, expected_points)
+    _compare_logs(audit, client, run, folder / JOURNAL_NAME)
 
 
-def real_resumed(artifacts: Path) -> int:
-    """Real trainings that have resumed and come to their end by now, counted from their folders alone."""
-    found = set()
+def count_resumed_trainings(artifacts: Path) -> int:
+    """Return the number of real trainings that have resumed and finished, counted from their folders alone."""
+    run_ids = set()
     for weights in artifacts.glob("runs/*/attempt-*/weights.safetensors"):
         spec = json.loads((weights.parent / "run.json").read_text())
-        if not is_played(spec) and _went_on(record.event for record in read_journal(weights.parent / JOURNAL_NAME)):
-            found.add(weights.parents[1].name)
-    return len(found)
+        if not is_standin_run(spec) and _has_resumed(
+            record.event for record in read_journal(weights.parent / JOURNAL_NAME)
+        ):
+            run_ids.add(weights.parents[1].name)
+    return len(run_ids)
 
 
-def _went_on(journal: Iterable[Event]) -> bool:
-    """Whether an attempt of it began at a checkpoint."""
+def _has_resumed(journal: Iterable[Event]) -> bool:
+    """Return whether an attempt began at a checkpoint."""
     return any(isinstance(event, Started) and event.start_step > 0 for event in journal)
 
 
 def _succeeded(client: Client, experiment: str) -> set[str]:
-    """Ids of an experiment's runs that have succeeded; none where there is no such experiment."""
-    found: set[str] = set()
+    """Return the ids of the runs of an experiment that have succeeded; none if there is no such experiment."""
+    run_ids: set[str] = set()
     cursor = None
     while True:
-        page = insist(
+        page = retry_until_answered(
             lambda cursor=cursor: client.runs(experiment=experiment, state="succeeded", cursor=cursor, limit=200)  # type: ignore[misc]
         )
-        found.update(run.id for run in page.items)
+        run_ids.update(run.id for run in page.items)
         cursor = page.next_cursor
         if cursor is None:
-            return found
+            return run_ids
 
 
 def _orphaned(client: Client, run: Run) -> bool:
-    """Whether it failed for want of a teacher that a person had cancelled, as it should."""
+    """Return whether a run failed because a user had cancelled its teacher, as it should."""
     if run.state != "failed" or run.teacher_run_id is None:
         return False
-    return insist(lambda: client.run(str(run.teacher_run_id))).state == "cancelled"
+    return retry_until_answered(lambda: client.run(str(run.teacher_run_id))).state == "cancelled"
 
 
 def _states(stack: Stack, client: Client, run: Run) -> list[str]:
     teacher = b""
     if run.teacher_run_id is not None:
-        made_by = insist(lambda: client.run(str(run.teacher_run_id)))
-        teacher = (stack.artifacts / made_by.weights).read_bytes()
+        teacher_run = retry_until_answered(lambda: client.run(str(run.teacher_run_id)))
+        teacher = (stack.artifacts / teacher_run.weights).read_bytes()
     spec = RunSpec.model_validate(run.spec)
-    return chain.states(spec.seed, spec.training.epochs, ranks_of(spec.seed, stack.terms.ranks), teacher)
+    return digest_chain.states(spec.seed, spec.training.epochs, ranks_of(spec.seed, stack.timing.ranks), teacher)
 
 
-def _compare_points(found: Audit, client: Client, run: Run, expected: set[Point]) -> None:
-    series = insist(lambda: client.metrics(run.id, max_points=20_000)).series
+def _compare_points(audit: Audit, client: Client, run: Run, expected: set[Point]) -> None:
+    series = retry_until_answered(lambda: client.metrics(run.id, max_points=20_000)).series
     served = Counter(
         (each.name, step, value) for each in series for step, value in zip(each.step, each.value, strict=True)
     )
-    found.points += len(expected)
+    audit.points += len(expected)
     missing = {_comparable(point) for point in expected} - {_comparable(point) for point in served}
     extra = {_comparable(point) for point in served} - {_comparable(point) for point in expected}
     doubled = [point for point, count in served.items() if count > 1]
-    found.points_lost += [f"run {run.id}: {point}" for point in sorted(missing)]
-    found.points_doubled += [f"run {run.id}: {point}" for point in [*sorted(extra), *map(_comparable, doubled)]]
+    audit.points_lost += [f"run {run.id}: {point}" for point in sorted(missing)]
+    audit.points_doubled += [f"run {run.id}: {point}" for point in [*sorted(extra), *map(_comparable, doubled)]]
 
 
 def _comparable(point: Point) -> tuple[str, int, str]:
-    """NaN is not equal to itself."""
+    """Return the point with its value as text, since NaN is not equal to itself."""
     return (point[0], point[1], repr(point[2]))
 
 
-def _compare_logs(found: Audit, client: Client, run: Run, journal: Path) -> None:
-    """Each line of the last journal is served once. Lines of attempts that were lost may be there beside them."""
-    said = Counter(
+def _compare_logs(audit: Audit, client: Client, run: Run, journal: Path) -> None:
+    """Check that each line of the last journal is served once. Lines of lost attempts may be served in addition."""
+    logged = Counter(
         (datetime.fromtimestamp(record.time, UTC), record.event.message)
         for record in read_journal(journal)
         if isinstance(record.event, Log)
     )
-    lines = insist(lambda: client.logs(run.id, limit=5000)).lines
+    lines = retry_until_answered(lambda: client.logs(run.id, limit=5000)).lines
     served = Counter((line.time, line.message) for line in lines)
-    for (time, message), count in said.items():
+    for (time, message), count in logged.items():
         text = f"run {run.id}: the log line {message!r} of {time:%H:%M:%S.%f}"
         if served[time, message] < count:
-            found.points_lost.append(text)
+            audit.points_lost.append(text)
         if served[time, message] > count:
-            found.points_doubled.append(text)
+            audit.points_doubled.append(text)
 
 
-def _experiments(client: Client) -> Counter[str]:
+def _experiment_names(client: Client) -> Counter[str]:
     names: Counter[str] = Counter()
     cursor = None
     while True:
-        page = insist(lambda cursor=cursor: client.experiments(cursor=cursor))  # type: ignore[misc]
+        page = retry_until_answered(lambda cursor=cursor: client.experiments(cursor=cursor))  # type: ignore[misc]
         names.update(item.name for item in page.items)
         cursor = page.next_cursor
         if cursor is None:

@@ -1,4 +1,4 @@
-"""Eight claimers at once on a long queue, while the backend is killed under them."""
+"""Eight concurrent claimers on a long queue, while the backend is killed."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.chaos.load import Load, insist, played
 from benchmarks.chaos.stack import Stack
+from benchmarks.chaos.submissions import Submitter, retry_until_answered, standin_experiment
 from client import ApiError, BackendUnreachable, WorkerClient
 from core.protocol.worker import ArtifactRef, Claim, Outcome, Registration
 
 CLAIMERS = 8
-CLAIMED = "claimed"
-"""Name of their experiment."""
+CLAIMED_EXPERIMENT = "claimed"
+"""Name of the experiment of the claimers."""
 _ANY_DIGEST = "0" * 64
 
 
 @dataclass(frozen=True)
-class Claimed:
-    """What eight claimers did.
+class ClaimResult:
+    """The outcome of the claimers.
 
     Attributes:
-        runs: submitted.
-        finished: that a claimer finished.
-        twice: runs that two claimers had at the same time, or one attempt that was given to two.
+        runs: number of submitted runs.
+        finished: number of runs that a claimer finished.
+        twice: runs that two claimers held at the same time, or with one attempt number given to two claimers.
     """
 
     runs: int
@@ -37,8 +37,8 @@ class Claimed:
 
 
 @dataclass(frozen=True)
-class _Hold:
-    """One claim, from the answer until its end is reported."""
+class _ClaimInterval:
+    """The time of a claim, from its answer until its end is reported."""
 
     worker: str
     attempt: int
@@ -47,38 +47,38 @@ class _Hold:
 
 
 class Claimers:
-    """Each claims a run, holds it for a moment and finishes it, until none is left."""
+    """Eight threads that each claim a run and finish it, until none is left."""
 
-    def __init__(self, stack: Stack, load: Load, runs: int) -> None:
+    def __init__(self, stack: Stack, submitter: Submitter, runs: int) -> None:
         self._stack = stack
         self._lock = threading.Lock()
-        self._held: defaultdict[str, list[_Hold]] = defaultdict(list)
+        self._intervals: defaultdict[str, list[_ClaimInterval]] = defaultdict(list)
         self._finished: set[str] = set()
         with stack.client() as client:
-            made = load.submit(client, played(CLAIMED, list(range(runs)), 1))
-        self._wanted = {run.id for run in made.runs}
+            experiment = submitter.submit(client, standin_experiment(CLAIMED_EXPERIMENT, list(range(runs)), 1))
+        self._run_ids = {run.id for run in experiment.runs}
 
-    def run(self, disturb: Callable[[], None], seconds: float) -> Claimed:
-        """``disturb`` is called while they claim."""
+    def run(self, disturb: Callable[[], None], seconds: float) -> ClaimResult:
+        """Run the claimers, and call ``disturb`` meanwhile."""
         end = time.monotonic() + seconds
         with ThreadPoolExecutor(CLAIMERS) as pool:
             work = [pool.submit(self._claim_all, index, end) for index in range(CLAIMERS)]
             disturb()
-            for each in work:
-                each.result()
-        return Claimed(len(self._wanted), len(self._finished & self._wanted), self._twice())
+            for future in work:
+                future.result()
+        return ClaimResult(len(self._run_ids), len(self._finished & self._run_ids), self._count_conflicts())
 
     def _claim_all(self, index: int, end: float) -> None:
         worker_id = f"claimer-{index}"
         registration = Registration(worker_id=worker_id, name=worker_id, host="here", slots=1, device="cpu")
         with self._stack.worker_client() as api:
-            insist(lambda: api.register(registration))
-            while time.monotonic() < end and not self._wanted <= self._finished:
+            retry_until_answered(lambda: api.register(registration))
+            while time.monotonic() < end and not self._run_ids <= self._finished:
                 try:
                     claim = api.claim(worker_id)
                 except (BackendUnreachable, ApiError):
                     claim = None
-                if claim is None:  # none is left, or some wait for the leases of claims whose answers were lost
+                if claim is None:  # none is left, or the rest waits for the leases of claims whose answers were lost
                     time.sleep(0.2)
                     continue
                 self._finish(api, worker_id, claim)
@@ -90,24 +90,24 @@ class Claimers:
         finished = True
         try:
             ended = time.monotonic()
-            insist(lambda: api.finish(worker_id, claim.run_id, outcome), self._stack.terms.lease / 2)
+            retry_until_answered(lambda: api.finish(worker_id, claim.run_id, outcome), self._stack.timing.lease / 2)
         except BackendUnreachable:
             finished = False
         except ApiError as error:
             if error.status != 409:
                 raise
-            finished = False  # its lease ran out meanwhile
+            finished = False  # its lease has expired
         with self._lock:
-            self._held[claim.run_id].append(_Hold(worker_id, claim.attempt, began, ended))
+            self._intervals[claim.run_id].append(_ClaimInterval(worker_id, claim.attempt, began, ended))
             if finished:
                 self._finished.add(claim.run_id)
 
-    def _twice(self) -> int:
-        twice = 0
-        for those in self._held.values():
-            those.sort(key=lambda hold: hold.began)
-            twice += any(
+    def _count_conflicts(self) -> int:
+        conflicts = 0
+        for intervals in self._intervals.values():
+            intervals.sort(key=lambda interval: interval.began)
+            conflicts += any(
                 second.began < first.ended or (second.attempt == first.attempt and second.worker != first.worker)
-                for first, second in itertools.pairwise(those)
+                for first, second in itertools.pairwise(intervals)
             )
-        return twice
+        return conflicts

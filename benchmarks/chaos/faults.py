@@ -1,4 +1,4 @@
-"""The faults."""
+"""The kinds of faults."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.chaos.load import Load
-from benchmarks.chaos.people import People
+from benchmarks.chaos.running_attempts import RunningAttempt, running_attempts
 from benchmarks.chaos.stack import Stack, Worker
-from benchmarks.chaos.victims import Victim, victims
+from benchmarks.chaos.submissions import Submitter
+from benchmarks.chaos.users import Users
 from tests.services import Server
 
-_VICTIM_SECONDS = 2.0
-# A real training imports torch before its first checkpoint, which takes long on a machine that is broken all the time.
+_PICK_SECONDS = 2.0
+# A real training imports torch before its first checkpoint, which takes long while faults are injected.
 _REAL_SECONDS = 20.0
-_REAL_MORE_SECONDS = 3.0
+_REAL_DELAY_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind.
+    """A kind of fault.
 
     Attributes:
-        inject: does it, to its end; False where nothing was there to be hit.
-        cards: how many of it are in a deck.
-        target: only one fault of a target lasts at a time; empty where it needs none, ``worker`` where it takes any.
+        inject: injects the fault and returns after its end; False if there was nothing to hit.
+        cards: number of its cards in a deck.
+        target: at most one fault at a time per target; empty for none, ``worker`` for any worker.
     """
 
     name: str
@@ -43,32 +43,40 @@ class Fault:
 
 
 class Faults:
-    """Every kind, for one stack.
+    """All kinds of faults for a stack.
 
     Attributes:
-        people: what they ask for, in the midst of it.
+        users: requests of users during the faults.
     """
 
-    def __init__(self, stack: Stack, load: Load, seed: int) -> None:
-        self.stack, self.load = stack, load
+    def __init__(self, stack: Stack, submitter: Submitter, seed: int) -> None:
+        self.stack, self.submitter = stack, submitter
         self.random = random.Random(seed)
-        self.people = People(stack, load, self.random)
+        self.users = Users(stack, submitter, self.random)
 
     def kinds(self) -> list[Fault]:
         short, long = self._short, self._long
-        found = [
+        faults = [
             Fault("training killed", lambda _: self._kill(lambda v: len(v.processes) == 1), 5),
             Fault("one rank of two killed", lambda _: self._kill(lambda v: len(v.processes) > 1), 4),
             Fault("launcher killed", lambda _: self._kill_launcher(), 3),
-            Fault("worker killed", lambda w: self._end(w, signal.SIGKILL, self.random.uniform(0, 3)), 4, "worker"),
             Fault(
-                "worker killed, gone longer than a lease", lambda w: self._end(w, signal.SIGKILL, long()), 1, "worker"
+                "worker killed", lambda w: self._stop_worker(w, signal.SIGKILL, self.random.uniform(0, 3)), 4, "worker"
             ),
             Fault(
-                "worker told to stop", lambda w: self._end(w, signal.SIGTERM, self.random.uniform(2, 5)), 2, "worker"
+                "worker killed, gone longer than a lease",
+                lambda w: self._stop_worker(w, signal.SIGKILL, long()),
+                1,
+                "worker",
+            ),
+            Fault(
+                "worker told to stop",
+                lambda w: self._stop_worker(w, signal.SIGTERM, self.random.uniform(2, 5)),
+                2,
+                "worker",
             ),
             Fault("worker frozen, shorter than a lease", self._freeze_worker, 1, "worker"),
-            Fault("another worker of the same name", lambda _: self._twin(), 1, "twin"),
+            Fault("another worker of the same name", lambda _: self._duplicate_worker(), 1, "twin"),
             Fault("connection cut, shorter than a lease", lambda w: self._cut(w, short()), 2, "worker"),
             Fault("connection cut, longer than a lease", lambda w: self._cut(w, long()), 1, "worker"),
             Fault("answers lost on their way", self._lose_answers, 2, "worker"),
@@ -77,23 +85,23 @@ class Faults:
             Fault("every nudge sent 20 times", lambda _: self._nudges(20), 1, "nudges"),
             Fault("no nudge sent at all", lambda _: self._nudges(0), 1, "nudges"),
             Fault("worker deaf to the broker", self._deafen, 2, "worker"),
-            Fault("run cancelled, half of them retried", lambda _: self.people.cancel(), 3, "people"),
-            Fault("experiment paused and resumed", lambda _: self.people.pause(), 1, "people"),
-            Fault("worker drained for a while", lambda _: self.people.drain(), 1, "people"),
+            Fault("run cancelled, half of them retried", lambda _: self.users.cancel(), 3, "people"),
+            Fault("experiment paused and resumed", lambda _: self.users.pause(), 1, "people"),
+            Fault("worker drained for a while", lambda _: self.users.drain(), 1, "people"),
         ]
-        if self.load.trains:  # else each would be waited for in vain
-            found.append(
+        if self.submitter.trains:  # otherwise this fault would wait in vain
+            faults.append(
                 Fault("real training killed after a checkpoint", lambda _: self._kill_real(), 4, "real training")
             )
-        return found + (self._of_services() if self.stack.kind == "services" else self._of_embedded())
+        return faults + (self._service_faults() if self.stack.kind == "services" else self._embedded_faults())
 
     def rare(self) -> list[Fault]:
-        """What holds everything up, so that it comes once every other deck."""
+        """Return faults that delay everything, so that they are only in every other deck."""
         return [
             Fault("backend frozen, longer than a lease", lambda _: self._freeze_backend(self._long()), 1, "backend")
         ]
 
-    def _of_services(self) -> list[Fault]:
+    def _service_faults(self) -> list[Fault]:
         stack = self.stack
         assert stack.redis
         assert stack.postgres
@@ -113,7 +121,7 @@ class Faults:
             Fault("PostgreSQL restarted", lambda _: stop(postgres, signal.SIGQUIT, 0), 1, "backend"),
         ]
 
-    def _of_embedded(self) -> list[Fault]:
+    def _embedded_faults(self) -> list[Fault]:
         return [
             Fault("broker's folder emptied", lambda _: self._empty_broker(), 1, "broker"),
             Fault("broker's folder taken away", lambda _: self._move_broker(), 1, "broker"),
@@ -121,59 +129,59 @@ class Faults:
         ]
 
     def _short(self) -> float:
-        return self.random.uniform(0.5, self.stack.terms.lease / 5)
+        return self.random.uniform(0.5, self.stack.timing.lease / 5)
 
     def _long(self) -> float:
-        return self.stack.terms.lease + self.random.uniform(1, 4)
+        return self.stack.timing.lease + self.random.uniform(1, 4)
 
-    def _pick(self, fits: Callable[[Victim], bool], seconds: float = _VICTIM_SECONDS) -> Victim | None:
-        """An attempt, waited for; a real training that can be resumed and was not yet comes first."""
+    def _pick(self, fits: Callable[[RunningAttempt], bool], seconds: float = _PICK_SECONDS) -> RunningAttempt | None:
+        """Wait for a fitting attempt and return it; real trainings that could resume, and have not yet, come first."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            found = [victim for victim in victims(self.stack) if fits(victim)]
-            # A real one that has no checkpoint yet would be killed again and again while it imports torch.
-            usable = list(filter(_resumable, found)) or [victim for victim in found if not victim.real]
+            attempts = [attempt for attempt in running_attempts(self.stack) if fits(attempt)]
+            # A real training without a checkpoint would be killed again and again while it imports torch.
+            usable = list(filter(_resumable, attempts)) or [attempt for attempt in attempts if not attempt.real]
             if usable:
                 return self.random.choice(usable)
             time.sleep(0.2)
         return None
 
-    def _kill(self, fits: Callable[[Victim], bool]) -> bool:
-        victim = self._pick(fits)
-        return victim is not None and _killed(self.random.choice(victim.processes))
+    def _kill(self, fits: Callable[[RunningAttempt], bool]) -> bool:
+        attempt = self._pick(fits)
+        return attempt is not None and _kill_process(self.random.choice(attempt.processes))
 
     def _kill_real(self) -> bool:
-        victim = self._pick(_resumable, _REAL_SECONDS)
-        if victim is None:
+        attempt = self._pick(_resumable, _REAL_SECONDS)
+        if attempt is None:
             return False
-        time.sleep(self.random.uniform(0, _REAL_MORE_SECONDS))  # not always right behind the first checkpoint
-        return _killed(self.random.choice((*victim.processes, victim.launcher)))
+        time.sleep(self.random.uniform(0, _REAL_DELAY_SECONDS))  # not always just after the first checkpoint
+        return _kill_process(self.random.choice((*attempt.processes, attempt.launcher)))
 
     def _kill_launcher(self) -> bool:
-        victim = self._pick(lambda _: True)
-        return victim is not None and _killed(victim.launcher)
+        attempt = self._pick(lambda _: True)
+        return attempt is not None and _kill_process(attempt.launcher)
 
-    def _end(self, worker: Worker | None, number: signal.Signals, down: float) -> bool:
+    def _stop_worker(self, worker: Worker | None, number: signal.Signals, down: float) -> bool:
         assert worker is not None
-        if not worker.daemon.send(number, down):
+        if not worker.process.send(number, down):
             return False
         time.sleep(down)
         return True
 
     def _freeze_worker(self, worker: Worker | None) -> bool:
         assert worker is not None
-        seconds = self.random.uniform(0.5, self.stack.terms.lease / 10)
-        if not worker.daemon.send(signal.SIGSTOP):
+        seconds = self.random.uniform(0.5, self.stack.timing.lease / 10)
+        if not worker.process.send(signal.SIGSTOP):
             return False
         time.sleep(seconds)
-        return worker.daemon.send(signal.SIGCONT)
+        return worker.process.send(signal.SIGCONT)
 
-    def _twin(self) -> bool:
+    def _duplicate_worker(self) -> bool:
         twin = self.stack.make_worker(self.random.choice(("home", "other")))
         self.stack.workers.append(twin)
-        twin.daemon.start()
+        twin.process.start()
         time.sleep(self.random.uniform(4, 8))
-        twin.daemon.stop(self.random.choice((signal.SIGKILL, signal.SIGTERM)))
+        twin.process.stop(self.random.choice((signal.SIGKILL, signal.SIGTERM)))
         self.stack.workers.remove(twin)
         return True
 
@@ -211,7 +219,7 @@ class Faults:
         return True
 
     def _deafen(self, worker: Worker | None) -> bool:
-        """The connection to Redis stays open and nothing comes; on files, the worker watches another folder."""
+        """Keep the connection to Redis open without data; with files, let the worker watch another folder."""
         assert worker is not None
         seconds = self.random.uniform(4, 10)
         if worker.broker is not None:
@@ -219,12 +227,12 @@ class Faults:
             time.sleep(seconds)
             worker.broker.set("open")
             return True
-        worker.daemon.more["DKD_BROKER_FOLDER"] = str(self.stack.root / "nowhere")
-        if not worker.daemon.send(signal.SIGKILL, 0.0):
+        worker.process.extra_environment["DKD_BROKER_FOLDER"] = str(self.stack.root / "nowhere")
+        if not worker.process.send(signal.SIGKILL, 0.0):
             return False
         time.sleep(seconds)
-        del worker.daemon.more["DKD_BROKER_FOLDER"]
-        return worker.daemon.send(signal.SIGKILL, 0.0)
+        del worker.process.extra_environment["DKD_BROKER_FOLDER"]
+        return worker.process.send(signal.SIGKILL, 0.0)
 
     def _flush(self, url: str) -> bool:
         import redis
@@ -245,7 +253,7 @@ class Faults:
             return False
         self.stack.broker.rename(aside)
         time.sleep(self._short())
-        if self.stack.broker.exists():  # somebody has made it anew
+        if self.stack.broker.exists():  # a process has made it again
             shutil.rmtree(self.stack.broker, ignore_errors=True)
         aside.rename(self.stack.broker)
         return True
@@ -262,12 +270,12 @@ class Faults:
         return True
 
 
-def _resumable(victim: Victim) -> bool:
-    """Whether it is a real training that would go on from a checkpoint, and has not done so before."""
-    return victim.real and victim.checkpoint and not victim.resumed
+def _resumable(attempt: RunningAttempt) -> bool:
+    """Return whether this is a real training that could resume from a checkpoint, and has not resumed yet."""
+    return attempt.real and attempt.checkpoint and not attempt.resumed
 
 
-def _killed(process: psutil.Process) -> bool:
+def _kill_process(process: psutil.Process) -> bool:
     try:
         process.kill()
     except psutil.Error:
@@ -276,7 +284,7 @@ def _killed(process: psutil.Process) -> bool:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replaced as a whole: the backend reads it at any moment."""
+    """Replace the file atomically, since the backend reads it at any time."""
     fresh = file.with_suffix(".new")
     fresh.write_text(text)
     fresh.replace(file)

@@ -1,4 +1,4 @@
-"""The deck from which the faults are drawn."""
+"""Injects faults, drawn from a shuffled deck."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from benchmarks.chaos.faults import Fault, Faults
 from benchmarks.chaos.stack import Worker
 
 _ODDS = (4, 4, 4, 1)
-"""Of the workers, to be hit; the last is the one for real trainings."""
+"""Relative probabilities of the workers to be hit; the last one is the worker for real trainings."""
 
 
 class Injector:
-    """Draws a fault every so often and injects it in a thread of its own.
+    """Draws faults at random intervals and injects each in a thread of its own.
 
     Attributes:
-        injected: how often each kind was.
-        errors: what went wrong in the injecting itself.
+        injected: number of injected faults by kind.
+        errors: errors of the injection itself.
     """
 
     def __init__(self, faults: Faults, every: float, seed: int) -> None:
@@ -29,13 +29,13 @@ class Injector:
         self._faults, self._every = faults, every
         self._random = random.Random(seed + 1)
         self._lock = threading.Lock()
-        self._busy: set[str] = set()
+        self._busy_targets: set[str] = set()
         self._threads: list[threading.Thread] = []
         self._decks = 0
         self._deck: list[Fault] = []
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Until that says so; returns once every fault has come to its end."""
+        """Inject faults until ``until`` returns True; return once every fault has ended."""
         while not until():
             began = time.monotonic()
             self._draw()
@@ -49,13 +49,13 @@ class Injector:
             self._deck += self._faults.rare() if self._decks % 2 == 0 else []
             self._decks += 1
             self._random.shuffle(self._deck)
-        for place, fault in enumerate(self._deck):
+        for index, fault in enumerate(self._deck):
             with self._lock:
                 target, worker = self._target(fault)
-                if target in self._busy:
+                if target in self._busy_targets:
                     continue
-                self._busy |= {target} - {""}
-            del self._deck[place]
+                self._busy_targets |= {target} - {""}
+            del self._deck[index]
             thread = threading.Thread(target=self._inject, args=(fault, target, worker), name=fault.name, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -64,9 +64,9 @@ class Injector:
     def _target(self, fault: Fault) -> tuple[str, Worker | None]:
         if fault.target != "worker":
             return fault.target, None
-        # Not the twin, which comes and goes by itself: the first four are there always.
+        # The first four workers always exist; a duplicate worker comes and goes by itself.
         [worker] = self._random.choices(self._faults.stack.workers[:4], _ODDS)
-        return worker.daemon.name, worker
+        return worker.process.name, worker
 
     def _inject(self, fault: Fault, target: str, worker: Worker | None) -> None:
         try:
@@ -77,4 +77,4 @@ class Injector:
             self.errors.append(error)
         finally:
             with self._lock:
-                self._busy.discard(target)
+                self._busy_targets.discard(target)

@@ -1,4 +1,4 @@
-"""A connection that can be broken: TCP between a worker and the backend or the broker."""
+"""A TCP proxy between a worker and the backend or the broker, whose connections can be broken."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Coroutine
 from typing import Any, Literal
 
 Mode = Literal["open", "refused", "frozen", "mute"]
-"""open: all passes. refused: connections are ended. frozen: they stay, and nothing passes. mute: answers are lost."""
+"""open: forward everything. refused: end connections. frozen: keep them and forward nothing. mute: drop answers."""
 
 
-class Loop:
-    """An event loop in a thread of its own, shared by all proxies. A context manager."""
+class ProxyLoop:
+    """An event loop in a thread of its own, shared by all proxies."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -25,7 +25,7 @@ class Loop:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     def add(self, server: asyncio.Server) -> None:
-        """To be closed with the loop."""
+        """Register a server, which is closed with the loop."""
         self._servers.append(server)
 
     def close(self) -> None:
@@ -44,9 +44,9 @@ class Loop:
 
 
 class Proxy:
-    """Listens on a port of its own and passes on to another."""
+    """Listens on a port of its own and forwards to another one."""
 
-    def __init__(self, loop: Loop, upstream: int) -> None:
+    def __init__(self, loop: ProxyLoop, upstream: int) -> None:
         self._loop = loop
         self._upstream = upstream
         self._mode: Mode = "open"
@@ -71,7 +71,7 @@ class Proxy:
             self._thawed.clear()
         else:
             self._thawed.set()
-        if mode == "refused" or before == "mute":  # a stream with a hole in it is of no use any more
+        if mode == "refused" or before == "mute":  # a stream with a gap is of no use
             for writer in list(self._writers):
                 writer.transport.abort()
 
@@ -94,13 +94,13 @@ class Proxy:
                 for pump in pumps:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
-        except OSError:  # nobody listens there now
+        except OSError:  # the other side does not listen now
             pass
         finally:
-            for each in (writer, other):
-                if each is not None:
-                    self._writers.discard(each)
-                    each.transport.abort()
+            for stream in (writer, other):
+                if stream is not None:
+                    self._writers.discard(stream)
+                    stream.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answer: bool) -> None:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The table that a run of the benchmark ends with."""
+"""The report of a run of the benchmark."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.chaos.audit import Audit
-from benchmarks.chaos.claimers import Claimed
+from benchmarks.chaos.claimers import ClaimResult
 
 _SHOWN = 20
 
 
 @dataclass
 class Report:
-    """Everything that was done and found.
+    """The settings of a run, its faults and the results of its checks.
 
     Attributes:
-        equal: resumed real trainings whose weights are those of an undisturbed one, bit for bit.
+        equal: resumed real trainings whose weights equal those of an undisturbed training, bit for bit.
         compared: resumed real trainings.
-        exits: processes of ours that ended although nothing had been done to them.
-        followed: points that a reader saw live.
-        lasted: minutes for which there were faults.
-        resumed: real trainings that were to have resumed by then.
-        every: seconds between two faults, on average.
-        errors: of the benchmark itself.
+        exits: unexpected exits of the backend and the workers.
+        followed: points that a live reader received.
+        lasted: minutes of faults.
+        resumed: real trainings that should resume.
+        every: mean seconds between two faults.
+        errors: errors of the benchmark itself.
     """
 
     stack: str
@@ -33,7 +33,7 @@ class Report:
     commit: str
     terms: dict[str, float]
     faults: dict[str, int]
-    claimed: Claimed
+    claimed: ClaimResult
     audit: Audit
     equal: int = 0
     compared: int = 0
@@ -45,7 +45,7 @@ class Report:
     errors: list[str] = field(default_factory=list)
 
     def must_be_zero(self) -> dict[str, int]:
-        """What an honest queue has none of."""
+        """Return the number of violations by kind."""
         audit = self.audit
         return {
             "runs lost": len(audit.lost),
@@ -53,7 +53,7 @@ class Report:
             "metric points (and log lines) lost": len(audit.points_lost),
             "metric points (and log lines) doubled": len(audit.points_doubled),
             "processes left": len(audit.left),
-            "other wrongs (weights, experiments made twice, claims not finished)": len(audit.wrong)
+            "other violations (weights, experiments made twice, claims not finished)": len(audit.wrong)
             + self.claimed.runs
             - self.claimed.finished,
             "resumed real trainings with other weights": self.compared - self.equal,
@@ -65,10 +65,10 @@ class Report:
         return not any(self.must_be_zero().values())
 
     def details(self) -> list[str]:
-        """What is wrong, a line each."""
+        """Return the violations, one line each."""
         audit = self.audit
         lists = (audit.lost, audit.twice, audit.points_lost, audit.points_doubled, audit.left, audit.wrong, self.errors)
-        return [line for each in lists for line in each[:_SHOWN]]
+        return [line for violations in lists for line in violations[:_SHOWN]]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"passed": self.passed, "must_be_zero": self.must_be_zero()}
@@ -78,17 +78,17 @@ class Report:
         zero = self.must_be_zero()
         rows = {
             "faults injected": total,
-            "in so many minutes": f"{self.lasted:.1f}",
+            "minutes of faults": f"{self.lasted:.1f}",
             "runs submitted": audit.submitted,
-            "of them for eight claimers at once": self.claimed.runs,
-            "of them real trainings": audit.real,
+            "of these for eight concurrent claimers": self.claimed.runs,
+            "of these real trainings": audit.real,
             "real trainings that resumed from a checkpoint": self.compared,
             "attempts": audit.attempts,
-            "played runs that resumed from a checkpoint": audit.resumed,
-            "attempts whose lease ran out": audit.expiries,
+            "stand-in runs that resumed from a checkpoint": audit.resumed,
+            "attempts whose lease expired": audit.expiries,
             "metric points checked": audit.points,
-            "points that a reader followed live": self.followed,
-            "processes that ended by themselves": self.exits,
+            "points that a live reader received": self.followed,
+            "unexpected exits of processes": self.exits,
             **{f"**{name}**": f"**{count}**" for name, count in zero.items()},
             "resumed real trainings with the weights of an undisturbed one": f"{self.equal} of {self.compared}",
         }
@@ -116,5 +116,5 @@ class Report:
             "",
         ]
         if not self.passed:
-            lines += ["What is wrong:", "", *(f"- {line}" for line in self.details()), ""]
+            lines += ["Violations:", "", *(f"- {line}" for line in self.details()), ""]
         return "\n".join(lines)

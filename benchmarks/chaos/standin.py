@@ -1,8 +1,8 @@
-"""What the workers of the chaos benchmark start in the place of ``python -m core train``.
+"""The command that workers of the chaos benchmark start instead of ``python -m core train``.
 
-A run on the data set ``synthetic`` is played without torch: the same arguments, events, checkpoints, answer to SIGTERM
-and weights file, one step an epoch, and a result that a resumed run reaches only where nothing was lost or done twice.
-Any other run is trained by ``core`` itself, in this process, between the same start and stop records.
+A run on the data set ``synthetic`` is simulated without torch: same arguments, events, checkpoints, reaction to SIGTERM
+and weights file, one step per epoch, and a result that a resumed run reaches only if no step was lost or done twice.
+``core`` itself trains any other run, in this process, between the same records of start and end.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos import chain
-from benchmarks.chaos.rank import GOODBYE
-from benchmarks.chaos.records import presence_of
+from benchmarks.chaos import digest_chain
+from benchmarks.chaos.liveness import recorder_for
+from benchmarks.chaos.standin_rank import END_MESSAGE
 from core.events import JOURNAL_NAME, Checkpointed, Finished, Journal, Started, Stopped
 
 STEP_SECONDS = "CHAOS_STEP_SECONDS"
-"""Variable with the length of a step."""
+"""Environment variable with the duration of a step."""
 
 CHECKPOINT_NAME = "checkpoint.json"
 CHECKPOINT_STEPS = 4
 LOG_STEPS = 5
 
 
-def is_played(spec: dict[str, Any]) -> bool:
-    """Whether a run, as JSON, is one for the stand-in."""
+def is_standin_run(spec: dict[str, Any]) -> bool:
+    """Return whether a run, as JSON, is simulated."""
     return bool(spec["dataset"]["name"] == "synthetic")
 
 
 def ranks_of(seed: int, ranks: int) -> int:
-    """Every third run has several ranks."""
+    """Return the number of ranks of a run: every third run has several."""
     return ranks if seed % 3 == 0 else 1
 
 
 class Ranks:
-    """The further ranks of one training."""
+    """The other ranks of a training."""
 
     def __init__(self, processes: Sequence[subprocess.Popen[str]]) -> None:
         self._processes = processes
 
     def shares(self, step: int) -> list[str]:
-        """What each adds to a step. Where one was killed, so is this one: the ranks train together or not at all."""
-        found = []
+        """Return the contribution of each rank to a step. If one was killed, kill this process too."""
+        shares = []
         for process in self._processes:
             assert process.stdin
             assert process.stdout
@@ -63,18 +63,18 @@ class Ranks:
                 line = ""
             if not line:
                 os.kill(os.getpid(), signal.SIGKILL)
-            found.append(line.strip())
-        return found
+            shares.append(line.strip())
+        return shares
 
-    def dismiss(self) -> None:
+    def end(self) -> None:
         for process in self._processes:
-            process.communicate(f"{GOODBYE}\n")
+            process.communicate(f"{END_MESSAGE}\n")
 
 
 @contextmanager
-def further_ranks(folder: Path, seed: int, ranks: int) -> Iterator[Ranks]:
-    """Processes 1 … ranks - 1 of a training, each in a session of its own."""
-    command = [sys.executable, "-m", "benchmarks.chaos.rank", str(folder)]
+def start_ranks(folder: Path, seed: int, ranks: int) -> Iterator[Ranks]:
+    """Start the processes 1 … ranks - 1 of a training, each in a session of its own."""
+    command = [sys.executable, "-m", "benchmarks.chaos.standin_rank", str(folder)]
     processes = [
         subprocess.Popen(
             [*command, str(rank), str(seed)],
@@ -85,9 +85,9 @@ def further_ranks(folder: Path, seed: int, ranks: int) -> Iterator[Ranks]:
         )
         for rank in range(1, ranks)
     ]
-    found = Ranks(processes)
-    yield found
-    found.dismiss()
+    started = Ranks(processes)
+    yield started
+    started.end()
 
 
 class Training:
@@ -98,17 +98,17 @@ class Training:
         self.steps = int(spec["training"]["epochs"])
         self.out = out
         self.step = 0
-        self.state = chain.beginning(self.seed, teacher)
+        self.state = digest_chain.initial_state(self.seed, teacher)
         self._stop = threading.Event()
         self._step_seconds = float(os.environ[STEP_SECONDS])
         signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
         if resume is not None:
-            kept = json.loads(resume.read_text())
-            self.step, self.state = kept["step"], kept["state"]
-            (out / JOURNAL_NAME).write_text(kept["journal"])
+            checkpoint = json.loads(resume.read_text())
+            self.step, self.state = checkpoint["step"], checkpoint["state"]
+            (out / JOURNAL_NAME).write_text(checkpoint["journal"])
 
     def run(self, ranks: Ranks, count: int) -> None:
-        """To its end, or until it is told to stop."""
+        """Train to the end, or until SIGTERM."""
         with Journal(self.out / JOURNAL_NAME) as journal:
             journal.append(self._started(count))
             while self.step < self.steps:
@@ -117,17 +117,21 @@ class Training:
                     journal.append(Stopped(step=self.step))
                     return
                 self.step += 1
-                self.state = chain.advance(self.state, self.step, ranks.shares(self.step))
-                elapsed = self.step / 10  # not the clock's: a step that is done again says the same
-                journal.metrics(step=self.step, epoch=self.step, elapsed=elapsed, values=chain.values(self.state))
+                self.state = digest_chain.advance(self.state, self.step, ranks.shares(self.step))
+                elapsed = self.step / 10  # not the time of a clock, so that a repeated step has the same value
+                journal.metrics(
+                    step=self.step, epoch=self.step, elapsed=elapsed, values=digest_chain.metric_values(self.state)
+                )
                 if self.step % LOG_STEPS == 0:
                     journal.log(f"step {self.step} of {self.steps}")
                 if self.step % CHECKPOINT_STEPS == 0:
                     self._save(journal)
-            content = chain.weights(self.state)
+            content = digest_chain.weights_content(self.state)
             (self.out / "weights.safetensors").write_bytes(content)
             digest = hashlib.sha256(content).hexdigest()
-            journal.append(Finished(weights="weights.safetensors", sha256=digest, summary=chain.values(self.state)))
+            journal.append(
+                Finished(weights="weights.safetensors", sha256=digest, summary=digest_chain.metric_values(self.state))
+            )
             journal.sync()
 
     def _started(self, ranks: int) -> Started:
@@ -142,31 +146,31 @@ class Training:
         )
 
     def _save(self, journal: Journal) -> None:
-        kept = {"step": self.step, "state": self.state, "journal": journal.path.read_text()}
+        checkpoint = {"step": self.step, "state": self.state, "journal": journal.path.read_text()}
         temporary = self.out / f"{CHECKPOINT_NAME}.partial"
-        temporary.write_text(json.dumps(kept))
+        temporary.write_text(json.dumps(checkpoint))
         temporary.replace(self.out / CHECKPOINT_NAME)
         journal.append(Checkpointed(step=self.step, path=CHECKPOINT_NAME))
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``--ranks N`` and then the arguments of ``core train``."""
+    """Train; the arguments are ``--ranks N`` and those of ``core train``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ranks", type=int, default=1)
     for name in ("--run", "--out", "--teacher", "--teacher-weights", "--resume"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args(arguments)
     spec = json.loads(options.run.read_text())
-    with presence_of(options.out):
-        if not is_played(spec):
+    with recorder_for(options.out):
+        if not is_standin_run(spec):
             from core.cli import main as core
 
-            own = [part for part in arguments if part not in ("--ranks", str(options.ranks))]
-            return core(["train", *own])
+            core_arguments = [part for part in arguments if part not in ("--ranks", str(options.ranks))]
+            return core(["train", *core_arguments])
         teacher = options.teacher_weights.read_bytes() if options.teacher_weights else b""
         training = Training(spec, options.out, teacher, options.resume)
         count = ranks_of(training.seed, options.ranks)
-        with further_ranks(options.out, training.seed, count) as ranks:
+        with start_ranks(options.out, training.seed, count) as ranks:
             training.run(ranks, count)
     return 0
 

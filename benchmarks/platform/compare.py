@@ -1,4 +1,4 @@
-"""MLflow's server and the backend in turn on one machine: every measure of a round, and the table of the medians."""
+"""MLflow's server and the backend in turn on one machine: the measures of a round, and their medians."""
 
 from __future__ import annotations
 
@@ -12,128 +12,137 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.platform.servers import Started, mlflow, ours
-from benchmarks.platform.sides import FIVE, SERIES, Mlflow, Ours, Side
-from benchmarks.platform.wire import Call, Connection
+from benchmarks.platform import load
+from benchmarks.platform.raw_http import Call, Connection
+from benchmarks.platform.servers import RunningServer, start_backend, start_mlflow
+from benchmarks.platform.workloads import FIVE_METRICS, SERIES, BackendWorkload, MlflowWorkload, Workload
 
-BAR = 5.0
 POSTS = 200
 WRITERS, WRITES = 8, 60
 RUNS, POINTS, BATCH = 50, 2_000, 1_000
 LISTED = 200
 REPEATS = 3
+LOAD = "load"
+"""Key of the p95 of a report under load, which is measured on the backend alone."""
 
 Round = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What a row of the table is.
+    """A row of the table.
 
     Attributes:
-        more: more is better.
-        against: the other server's figure that ours is held against, where it has none of this name.
+        bar: how many times as good as MLflow's server the backend is to be.
+        more_is_better: as for points per second.
+        mlflow_key: MLflow's measure that the backend's is compared with, if it has another key.
     """
 
     key: str
     title: str
     unit: str
-    more: bool = False
-    against: str = ""
+    bar: float
+    more_is_better: bool = False
+    mlflow_key: str = ""
 
-    def ratio(self, theirs: float, own: float) -> float:
-        """How many times as good ours is."""
-        return own / theirs if self.more else theirs / own
+    def ratio(self, mlflow: Round, backend: Round) -> float:
+        """Return how many times as good the backend is."""
+        other, own = mlflow[self.mlflow_key or self.key], backend[self.key]
+        return own / other if self.more_is_better else other / own
 
 
 MEASURES = (
-    Measure("post", "Post of five metrics, p50", "ms"),
-    Measure("batch", "1,000-point batches", "points/s", more=True),
-    Measure("writers", f"{WRITERS} writers at once, five metrics a post", "points/s", more=True),
-    Measure("read", f"Read {RUNS} runs × {POINTS:,} points", "s"),
-    Measure("list", f"List {LISTED} runs", "ms"),
-    Measure("create", f"Create {LISTED} runs, one by one", "s"),
-    Measure("bulk", f"Create {LISTED} runs in bulk", "s", against="create"),
-    Measure("cold", "Cold start, on a new database", "s"),
+    Measure("post", "Post of five metrics, p50", "ms", 4),
+    Measure("batch", "1,000-point batches", "points/s", 12, more_is_better=True),
+    Measure("writers", f"{WRITERS} writers at once, five metrics a post", "points/s", 4, more_is_better=True),
+    Measure("read", f"Read {RUNS} runs × {POINTS:,} points", "s", 12),
+    Measure("list", f"List {LISTED} runs", "ms", 12),
+    Measure("create", f"Create {LISTED} runs, one by one", "s", 3),
+    Measure("bulk", f"Create {LISTED} runs in bulk", "s", 12, mlflow_key="create"),
+    Measure("cold", "Cold start, on a new database", "s", 4),
 )
 
 
-def round_of(start: Callable[[Path], AbstractContextManager[Started]], side: Callable[[Started], Side]) -> Round:
-    """All measures of one server on a new database."""
-    with tempfile.TemporaryDirectory(prefix="dkd-platform-") as folder, start(Path(folder)) as started:
-        return {"cold": started.seconds} | _measured(side(started))
+def measure_server(
+    start: Callable[[Path], AbstractContextManager[RunningServer]], workload: Callable[[RunningServer], Workload]
+) -> Round:
+    """Return all measures of one server on a new database."""
+    with tempfile.TemporaryDirectory(prefix="dkd-platform-") as folder, start(Path(folder)) as server:
+        return {"cold": server.start_seconds} | _measure(workload(server))
 
 
-def both(program: Path) -> tuple[Round, Round]:
-    """A round of MLflow's, then one of ours."""
-    theirs = round_of(lambda folder: mlflow(program, folder), Mlflow)
-    return theirs, round_of(ours, Ours)
+def measure_both(mlflow_program: Path) -> tuple[Round, Round]:
+    """Return the measures of a round: MLflow's server, then the backend, also under load."""
+    mlflow = measure_server(lambda folder: start_mlflow(mlflow_program, folder), MlflowWorkload)
+    backend = measure_server(start_backend, BackendWorkload)
+    return mlflow, backend | {LOAD: load.percentile_95(load.report_latencies())}
 
 
 def medians(rounds: Sequence[Round]) -> Round:
     return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
 
 
-def _measured(side: Side) -> Round:
-    found: Round = {}
-    runs = side.ready_runs(RUNS + WRITERS + 1)
-    found["batch"] = RUNS * POINTS / sum(_times(side.writer(), _batches(side, runs[:RUNS])))
-    found["read"] = statistics.median(_read(side, runs[:RUNS]) for _ in range(REPEATS))
-    posts = [side.post(runs[RUNS], [step], FIVE, step) for step in range(POSTS)]
-    found["post"] = 1000 * statistics.median(_times(side.writer(), posts))
-    found["writers"] = WRITERS * WRITES * len(FIVE) / _at_once(side, runs[RUNS + 1 :])
-    found["create"] = sum(_times(side.started.connect(), [side.create(number) for number in range(LISTED)]))
-    bulk = side.create_in_bulk(LISTED)
+def _measure(workload: Workload) -> Round:
+    measures: Round = {}
+    runs = workload.make_runs(RUNS + WRITERS + 1)
+    measures["batch"] = RUNS * POINTS / sum(_seconds(workload.connect_writer(), _batches(workload, runs[:RUNS])))
+    measures["read"] = statistics.median(_read_seconds(workload, runs[:RUNS]) for _ in range(REPEATS))
+    posts = [workload.post(runs[RUNS], [step], FIVE_METRICS, step) for step in range(POSTS)]
+    measures["post"] = 1000 * statistics.median(_seconds(workload.connect_writer(), posts))
+    measures["writers"] = WRITERS * WRITES * len(FIVE_METRICS) / _concurrent_seconds(workload, runs[RUNS + 1 :])
+    creations = [workload.create_run(number) for number in range(LISTED)]
+    measures["create"] = sum(_seconds(workload.server.connect(), creations))
+    bulk = workload.create_in_bulk(LISTED)
     if bulk is not None:
-        found["bulk"] = sum(_times(side.started.connect(), [bulk]))
-    found["list"] = 1000 * statistics.median(_times(side.started.connect(), [side.listing(LISTED)] * (3 * REPEATS)))
-    return found
+        measures["bulk"] = sum(_seconds(workload.server.connect(), [bulk]))
+    lists = [workload.list_runs(LISTED)] * (3 * REPEATS)
+    measures["list"] = 1000 * statistics.median(_seconds(workload.server.connect(), lists))
+    return measures
 
 
-def _times(connection: Connection, calls: Sequence[Call]) -> list[float]:
-    """Seconds of each, from the sending to the last byte of the answer. Closes the connection."""
-    found = []
+def _seconds(connection: Connection, calls: Sequence[Call]) -> list[float]:
+    """Return the time of each request, up to the last byte of its answer, and close the connection."""
+    seconds = []
     with closing(connection):
         for call in calls:
             began = time.perf_counter()
             connection.send(call)
-            found.append(time.perf_counter() - began)
-    return found
+            seconds.append(time.perf_counter() - began)
+    return seconds
 
 
-def _batches(side: Side, runs: Sequence[str]) -> list[Call]:
-    """Every run's series."""
-    numbers = range(POINTS // BATCH)
+def _batches(workload: Workload, runs: Sequence[str]) -> list[Call]:
+    """Return the requests that store the full series of every run."""
     return [
-        side.post(run, range(number * BATCH, (number + 1) * BATCH), [SERIES], number)
-        for number in numbers
+        workload.post(run, range(number * BATCH, (number + 1) * BATCH), [SERIES], number)
+        for number in range(POINTS // BATCH)
         for run in runs
     ]
 
 
-def _read(side: Side, runs: Sequence[str]) -> float:
-    """Seconds to have every run's series whole, a request each; what came is counted once the clock has stopped."""
-    with closing(side.started.connect()) as connection:
+def _read_seconds(workload: Workload, runs: Sequence[str]) -> float:
+    """Return the time to read the full series of every run, one request per run. Points are counted afterwards."""
+    with closing(workload.server.connect()) as connection:
         began = time.perf_counter()
-        answers = [connection.send(side.read(run, SERIES)) for run in runs]
+        answers = [connection.send(workload.read(run, SERIES)) for run in runs]
         seconds = time.perf_counter() - began
-    assert all(side.count(json.loads(answer)) == POINTS for answer in answers), "not every point came back"
+    assert all(workload.count_points(json.loads(answer)) == POINTS for answer in answers), "points are missing"
     return seconds
 
 
-def _at_once(side: Side, runs: Sequence[str]) -> float:
-    """Seconds until as many writers as there are runs have sent all they have. Raises what any of them met."""
+def _concurrent_seconds(workload: Workload, runs: Sequence[str]) -> float:
+    """Return the time until one writer per run has sent all its posts. Raises the first error of any writer."""
     gate = threading.Barrier(len(runs) + 1)
-    failed: list[Exception] = []
+    errors: list[Exception] = []
 
     def write(run: str) -> None:
-        calls = [side.post(run, [step], FIVE, step) for step in range(WRITES)]
-        connection = side.writer()
+        calls = [workload.post(run, [step], FIVE_METRICS, step) for step in range(WRITES)]
+        connection = workload.connect_writer()
         gate.wait()
         try:
-            _times(connection, calls)
-        except Exception as error:  # noqa: BLE001 (raised below, in the thread that asked)
-            failed.append(error)
+            _seconds(connection, calls)
+        except Exception as error:  # noqa: BLE001 (raised below, in the calling thread)
+            errors.append(error)
 
     threads = [threading.Thread(target=write, args=(run,)) for run in runs]
     for thread in threads:
@@ -143,6 +152,6 @@ def _at_once(side: Side, runs: Sequence[str]) -> float:
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - began
-    if failed:
-        raise failed[0]
+    if errors:
+        raise errors[0]
     return seconds

@@ -1,6 +1,6 @@
-"""A database of finished experiments, filled through the project's own tables: the plan by its own code, then in bulk.
+"""Fills a database with finished experiments: planned by the project's own code, then inserted in bulk.
 
-Every run has the same number of points, whatever the number of runs: what is to be flat is the time to show one run.
+Every run has the same number of points, whatever the number of runs, since the time to show one run is to be constant.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ METHODS = (
     "rld",
 )
 SEEDS = 7
-RUNS_EACH = len(METHODS) * SEEDS + 1
-"""Of an experiment: its students and one teacher of its own."""
+RUNS_PER_EXPERIMENT = len(METHODS) * SEEDS + 1
+"""Its students and one teacher."""
 NAMES = ("train/loss", "train/top1", "test/loss", "test/top1", "lr")
-POINTS_EACH = 1_000
+POINTS_PER_RUN = 1_000
 LONG_POINTS = 100_000
-"""Of one series of the first run, as a loss that was logged at every step."""
+"""Points of one series of the first run, like a loss that is logged at every step."""
 LOG_LINES = 200
 _CHUNK = 20_000
 _WORKER = "filled-worker"
 
 
 def fill(database: Database, runs: int) -> None:
-    """Make the runs with 1,000 points each. Of every 20 students one has failed and one is still queued."""
-    experiments = runs // RUNS_EACH
+    """Make ``runs`` runs with 1,000 points each. Of every 20 students one has failed and one is queued."""
+    experiments = runs // RUNS_PER_EXPERIMENT
     for start in range(0, experiments, 20):
-        with database.writing() as connection:
+        with database.write_connection() as connection:
             specs = [("", parse_experiment(_spec(number))) for number in range(start, min(start + 20, experiments))]
             create(connection, specs, submitted_by="benchmark")
     _finish(database)
@@ -55,7 +55,7 @@ def fill(database: Database, runs: int) -> None:
     _copy(database, models.MetricPoint, _points(run_ids, names))
     _copy(database, models.MetricPoint, _series(run_ids[0], ids["train/step_loss"], LONG_POINTS))
     _copy(database, models.MetricLatest, _latest([*run_ids], names, ids["train/step_loss"]))
-    if not database.is_sqlite:  # as its own autovacuum would within a minute or so; SQLite has nothing of the kind
+    if not database.is_sqlite:  # as autovacuum would within about a minute; SQLite has no such thing
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
 
@@ -74,24 +74,23 @@ def _spec(number: int) -> dict[str, Any]:
 
 
 def _finish(database: Database) -> None:
-    """Give every run its state, an attempt, log lines, and the metrics their names."""
+    """Insert the worker and the names of the metrics, and give every run its state, an attempt and log lines."""
     with database.write() as session:
         moment = now(session)
         worker = {"name": "filled", "host": "here", "slots": 4, "device": "cpu", "state": "offline"}
         times = {"registered_at": moment, "last_heartbeat": moment}
         session.execute(insert(models.Worker).values(id=_WORKER, **worker, **times))
         session.execute(insert(models.MetricName), [{"name": name} for name in (*NAMES, "train/step_loss")])
-        found = session.execute(select(models.Run.id, models.Run.role).order_by(models.Run.id)).all()
+        rows = session.execute(select(models.Run.id, models.Run.role).order_by(models.Run.id)).all()
         states = {}
-        for number, (run_id, role) in enumerate(found):
-            other = {7: "failed", 13: "queued"}.get(number % 20) if role == "student" else None
-            states[run_id] = other or "succeeded"
+        for number, (run_id, role) in enumerate(rows):
+            unusual = {7: "failed", 13: "queued"}.get(number % 20) if role == "student" else None
+            states[run_id] = unusual or "succeeded"
         for state in ("succeeded", "failed", "queued"):
-            having = [run_id for run_id, known in states.items() if known == state]
-            for part in _parts(having):
-                ended = state != "queued"
+            same_state = [run_id for run_id, run_state in states.items() if run_state == state]
+            for chunk in _chunks(same_state):
                 values: dict[str, Any] = {"state": state, "teacher_failed": False}
-                if ended:
+                if state != "queued":
                     values |= {
                         "attempt": 1,
                         "epoch": 200.0,
@@ -102,13 +101,13 @@ def _finish(database: Database) -> None:
                         "ended_at": moment,
                         "environment": {"torch": "2.14.0", "packages": "numpy==2.4.0\n" * 120, "diff": ""},
                     }
-                session.execute(update(models.Run).where(models.Run.id.in_(part)).values(**values))
-    done = [run_id for run_id, state in states.items() if state != "queued"]
+                session.execute(update(models.Run).where(models.Run.id.in_(chunk)).values(**values))
+    started = [run_id for run_id, state in states.items() if state != "queued"]
     base = {"number": 1, "worker_id": _WORKER, "worker_name": "filled", "host": "here", "device": "cpu"}
     _copy(
         database,
         models.Attempt,
-        ({"run_id": run_id, **base, "started_at": moment, "outcome": "succeeded"} for run_id in done),
+        ({"run_id": run_id, **base, "started_at": moment, "outcome": "succeeded"} for run_id in started),
     )
     line = {"attempt": 1, "time": moment, "level": "info"}
     _copy(
@@ -116,17 +115,17 @@ def _finish(database: Database) -> None:
         models.LogLine,
         (
             {"run_id": run_id, "number": number, "message": f"epoch {number} of {LOG_LINES} has ended", **line}
-            for run_id in done
+            for run_id in started
             for number in range(1, LOG_LINES + 1)
         ),
     )
 
 
 def _points(run_ids: Sequence[str], names: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Run by run and series by series: in the order of the primary key, in which both databases take them fastest."""
+    """Yield points in the order of the primary key, in which both databases insert them fastest."""
     for run_id in run_ids:
         for name in names:
-            yield from _series(run_id, name, POINTS_EACH // len(names))
+            yield from _series(run_id, name, POINTS_PER_RUN // len(names))
 
 
 def _series(run_id: str, name: int, count: int) -> Iterator[dict[str, Any]]:
@@ -146,7 +145,7 @@ def _series(run_id: str, name: int, count: int) -> Iterator[dict[str, Any]]:
 def _latest(run_ids: Sequence[str], names: Sequence[int], long: int) -> Iterator[dict[str, Any]]:
     rows = [(run_id, name) for run_id in run_ids for name in names] + [(run_ids[0], long)]
     for number, (run_id, name) in enumerate(rows):
-        last = LONG_POINTS if name == long else POINTS_EACH // len(names)
+        last = LONG_POINTS if name == long else POINTS_PER_RUN // len(names)
         yield {
             "run_id": run_id,
             "name_id": name,
@@ -158,12 +157,12 @@ def _latest(run_ids: Sequence[str], names: Sequence[int], long: int) -> Iterator
 
 
 def _copy(database: Database, model: type[models.Base], rows: Iterable[dict[str, Any]]) -> None:
-    """Rows into a table, by COPY on PostgreSQL; what a row does not name gets the column's default."""
+    """Insert rows, with COPY on PostgreSQL. A column without a value gets its default."""
     table: Table = model.__table__  # type: ignore[assignment]
     if database.is_sqlite:
         with database.write() as session:
-            for part in _parts(rows):
-                session.connection().execute(table.insert(), part)
+            for chunk in _chunks(rows):
+                session.connection().execute(table.insert(), chunk)
         return
     rows = iter(rows)
     first = next(rows)
@@ -184,7 +183,7 @@ def _copy(database: Database, model: type[models.Base], rows: Iterable[dict[str,
         raw.close()
 
 
-def _parts(rows: Iterable[Any]) -> Iterator[list[Any]]:
+def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
     rows = iter(rows)
-    while part := list(islice(rows, _CHUNK)):
-        yield part
+    while chunk := list(islice(rows, _CHUNK)):
+        yield chunk

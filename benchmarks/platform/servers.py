@@ -1,4 +1,4 @@
-"""Both servers as they are meant to be run, each as processes of its own on a port of loopback."""
+"""Starts MLflow's server and the backend, each as in ordinary use, as processes on a free port of loopback."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.platform.wire import Call, Connection, Refused
+from benchmarks.platform.raw_http import Call, Connection, ErrorStatus
 from tests.services import free_port
 
 ROOT = Path(__file__).parents[2]
-_PATIENCE = 300
-_GRACE = 15
+_START_SECONDS = 300
+_STOP_SECONDS = 15
 
 
 @dataclass(frozen=True)
-class Started:
+class RunningServer:
     """A server that answers.
 
     Attributes:
-        seconds: from the first command to the first answered list of runs, on a new and empty database.
-        token: for everything but a worker's own routes; None where the server has none.
+        start_seconds: from the first command to the first answered list of runs, on a new and empty database.
+        token: for all routes but those of workers; None if the server has no tokens.
     """
 
     url: str
-    seconds: float
+    start_seconds: float
     token: str | None = None
     worker_token: str | None = None
 
@@ -42,8 +42,8 @@ class Started:
 
 
 @contextmanager
-def mlflow(program: Path, folder: Path) -> Iterator[Started]:
-    """``mlflow server`` with its defaults (four processes), on SQLite in the folder."""
+def start_mlflow(program: Path, folder: Path) -> Iterator[RunningServer]:
+    """Run ``mlflow server`` with its defaults (four processes) on SQLite in a folder."""
     port = free_port()
     command = [str(program), "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--default-artifact-root", f"{folder}/artifacts", "--host", "127.0.0.1", "--port", str(port)]
@@ -52,16 +52,17 @@ def mlflow(program: Path, folder: Path) -> Iterator[Started]:
     first = Call.post("/api/2.0/mlflow/runs/search", {"experiment_ids": ["0"], "max_results": 1})
     began = time.perf_counter()
     with _process(command, folder, environment):
-        _until_answered(lambda: Connection(url), first)
-        yield Started(url, time.perf_counter() - began)
+        _wait_for_answer(lambda: Connection(url), first)
+        yield RunningServer(url, time.perf_counter() - began)
 
 
 @contextmanager
-def ours(folder: Path, database_url: str | None = None) -> Iterator[Started]:
-    """The backend as ``dkd up`` starts it: migrate, then serve; tokens made by itself.
+def start_backend(folder: Path, database_url: str | None = None) -> Iterator[RunningServer]:
+    """Run the backend as ``dkd up`` does: migrate, then serve, with the tokens that it makes.
 
     Args:
-        database_url: another database than SQLite in the folder, as one that has been filled.
+        folder: The home of the backend.
+        database_url: A database in place of SQLite in the folder, for example one that has been filled.
     """
     port = free_port()
     environment = {"DKD_HOME": str(folder), "DKD_BROKER_URL": "filesystem://", "PYTHONPATH": str(ROOT)}
@@ -73,9 +74,9 @@ def ours(folder: Path, database_url: str | None = None) -> Iterator[Started]:
     began = time.perf_counter()
     subprocess.run([*python, "migrate"], env=_environment(environment), cwd=folder, check=True, capture_output=True)
     with _process([*python, "serve", "--host", "127.0.0.1", "--port", str(port)], folder, environment):
-        _until_answered(lambda: Connection(url, _read(tokens / "admin")), Call.get("/api/v1/runs", limit=1))
+        _wait_for_answer(lambda: Connection(url, _read(tokens / "admin")), Call.get("/api/v1/runs", limit=1))
         seconds = time.perf_counter() - began
-        yield Started(url, seconds, _read(tokens / "admin"), _read(tokens / "worker"))
+        yield RunningServer(url, seconds, _read(tokens / "admin"), _read(tokens / "worker"))
 
 
 def _read(file: Path) -> str:
@@ -89,7 +90,7 @@ def _environment(changes: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def _process(command: Sequence[str], folder: Path, changes: Mapping[str, str]) -> Iterator[None]:
-    """A server and all its children, ended with the block."""
+    """Run a server and its children for the duration of the block."""
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=_environment(changes), stdout=log, stderr=log, start_new_session=True
@@ -99,14 +100,14 @@ def _process(command: Sequence[str], folder: Path, changes: Mapping[str, str]) -
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(_GRACE)
+            process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def _until_answered(connect: Callable[[], Connection], call: Call) -> None:
-    end = time.monotonic() + _PATIENCE
+def _wait_for_answer(connect: Callable[[], Connection], call: Call) -> None:
+    end = time.monotonic() + _START_SECONDS
     while True:
         try:
             connection = connect()
@@ -115,7 +116,7 @@ def _until_answered(connect: Callable[[], Connection], call: Call) -> None:
                 return
             finally:
                 connection.close()
-        except (OSError, Refused) as error:
+        except (OSError, ErrorStatus) as error:
             if time.monotonic() > end:
-                raise TimeoutError(f"no server answered within {_PATIENCE} s: {error}") from None
+                raise TimeoutError(f"no server answered within {_START_SECONDS} s: {error}") from None
             time.sleep(0.02)

@@ -1,1 +1,1 @@
-"""The parts of ``benchmarks/reproduce.py``."""
+"""Modules of ``benchmarks/reproduce.py``."""

@@ -1,4 +1,4 @@
-"""One cell of the table: a training as a process of its own, started, followed and read."""
+"""A cell of the table: a training in a process of its own, and its outcome."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from core.specs import PlannedRun
 from core.training.checkpoint import CHECKPOINT_NAME
 
 _ROOT = Path(__file__).resolve().parents[2]
-PLUGIN = "benchmarks.reproduction.part"
+PLUGIN = "benchmarks.reproduction.subset"
 
 
 class BusyError(RuntimeError):
-    """Another process trains in this cell's folder."""
+    """Another process is training in the folder of this cell."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished training, as it is kept.
+    """The stored result of a finished training.
 
     Attributes:
-        top1, oracle: test accuracy after the last epoch, and the best of any epoch, %.
-        seconds: of training, every attempt counted.
-        images_per_second: mean over its epochs, evaluation left out.
-        starts: how often it was started: more than once where it was interrupted and went on.
-        teacher_reused: share of the images whose teacher logits came from the disk, %; None without a teacher.
+        top1: test accuracy after the last epoch in %.
+        oracle: best test accuracy of all epochs in %.
+        seconds: duration of the training, all attempts together.
+        images_per_second: mean over the epochs, without evaluation.
+        starts: number of starts, more than one after an interruption.
+        teacher_reused: share of the images in % whose teacher logits came from the disk; None without a teacher.
     """
 
     method: str
@@ -77,9 +78,11 @@ class Cell:
         return self.folder / "weights.safetensors"
 
     def start(self, teacher: Cell | None, threads: int) -> subprocess.Popen[bytes]:
-        """Train it, from its last checkpoint where there is one of the same training.
+        """Start the training, from its last checkpoint if there is one of the same training.
 
-        Raises BusyError where another process does: one that outlived whoever started it still holds the folder's lock.
+        Raises:
+            BusyError: Another process is training in the folder: it holds the lock of the folder, also if it outlived
+                the process that started it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         fingerprint = self.planned.spec.fingerprint()
@@ -88,9 +91,9 @@ class Cell:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BusyError(f"another process is training {self.name} in {self.folder}") from None
-            checkpoint, of = self.folder / CHECKPOINT_NAME, self.folder / "fingerprint"
-            resume = checkpoint.exists() and of.exists() and of.read_text() == fingerprint
-            of.write_text(fingerprint)
+            checkpoint, marker = self.folder / CHECKPOINT_NAME, self.folder / "fingerprint"
+            resume = checkpoint.exists() and marker.exists() and marker.read_text() == fingerprint
+            marker.write_text(fingerprint)
             (self.folder / "run.json").write_text(self.planned.spec.model_dump_json(indent=1))
             command = [sys.executable, "-m", "core", "--plugin", PLUGIN, "train"]
             command += ["--run", str(self.folder / "run.json"), "--out", str(self.folder)]
@@ -106,15 +109,15 @@ class Cell:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=(lock.fileno(),),  # the training holds the lock as long as it lives
-                start_new_session=True,  # a Ctrl-C reaches this process alone, which then stops the training in order
+                pass_fds=(lock.fileno(),),  # the training holds the lock until it ends
+                start_new_session=True,  # Ctrl-C then reaches this process alone, which stops the trainings cleanly
             )
 
     def outcome(self) -> Outcome | None:
-        """What it came to; None while it has not finished."""
+        """Return the result, or None if the training has not finished."""
         events = self._events()
         last = events[-1] if events else None
-        if not isinstance(last, Finished) or not self._same():
+        if not isinstance(last, Finished) or not self._is_same_training():
             return None
         points = [event for event in events if isinstance(event, Metrics)]
         started = [event for event in events if isinstance(event, Started)]
@@ -137,14 +140,14 @@ class Cell:
         )
 
     def reason(self, code: int | None) -> str:
-        """Why it has not finished, for people."""
+        """Return a sentence on why the training has not finished."""
         failures = [event.reason for event in self._events() if isinstance(event, Failed)]
         if failures:
             return failures[-1]
         ended = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
         return f"{ended}, see {self.folder / 'output.log'}"
 
-    def _same(self) -> bool:
+    def _is_same_training(self) -> bool:
         path = self.folder / "fingerprint"
         return path.exists() and path.read_text() == self.planned.spec.fingerprint()
 
@@ -153,8 +156,8 @@ class Cell:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
 
 
 def cells_of(plan: Sequence[PlannedRun], folder: Path) -> list[Cell]:
@@ -162,7 +165,7 @@ def cells_of(plan: Sequence[PlannedRun], folder: Path) -> list[Cell]:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Whole or not at all: an interruption in the middle loses nothing that was there."""
+    """Write a file atomically, so that an interruption keeps the old content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")

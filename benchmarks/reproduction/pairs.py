@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalog.published import published_for
-from core.specs import ExperimentSpec, PlannedRun, parse_experiment, read_experiment
+from core.papers import published_for
+from core.specs import PlannedRun, parse_experiment, read_experiment
 
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "cifar100"
 
@@ -22,17 +22,17 @@ TITLES = {
     "align-sample": "DKD-Align, sample, ε = 6",
     "align-log": "DKD-Align, log, 10 % of the gradient",
 }
-"""What is trained, in the order in which it is: what a reader asks for first comes first."""
+"""Titles of the trainings, in their order: the most interesting ones come first."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A teacher and a student with what is published of them.
+    """A teacher and a student with their published accuracies.
 
     Attributes:
-        example: the spec with their recipe.
-        published: top-1 accuracies in % by method, and the teacher's: means of the best test epoch, but for the
-            teacher, which is one checkpoint.
+        example: file of the spec with their recipe.
+        published: top-1 accuracies in % by method: means of the best test epoch, except the teacher's, which is that of
+            one checkpoint.
     """
 
     name: str
@@ -66,11 +66,12 @@ PAIRS: Mapping[str, Pair] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """How far a run departs from the published recipe.
+    """The deviations of a run from the published recipe.
 
     Attributes:
-        epochs: None for the recipe's own. Fewer: the schedule's milestones and the ramp shrink with them.
-        train_images, test_images: as many of each split, in equal shares of the classes; None for all.
+        epochs: None for those of the recipe; if fewer, the milestones of the schedule and the ramp are scaled.
+        train_images: number of training images, in equal shares of the classes; None for all.
+        test_images: the same for test images.
     """
 
     epochs: int | None = None
@@ -79,11 +80,11 @@ class Setting:
 
     @property
     def shortened(self) -> bool:
-        """Whether it is anything less than the recipe, and so no reproduction."""
+        """Whether the run deviates from the recipe, so that it is no reproduction."""
         return any(value is not None for value in (self.epochs, self.train_images, self.test_images))
 
     def sentence(self) -> str:
-        """What was left out, for people."""
+        """Return the deviations as text."""
         parts = [
             f"{self.epochs} epochs" if self.epochs is not None else "",
             f"{self.train_images:,} training images" if self.train_images is not None else "",
@@ -93,29 +94,27 @@ class Setting:
 
 
 def plan(pair: Pair, setting: Setting, methods: Sequence[str], seeds: Sequence[int]) -> list[PlannedRun]:
-    """The trainings in the order of ``methods``, all seeds of one before the next, each labelled as in ``TITLES``.
+    """Return the trainings in the order of ``methods``, all seeds of a method together.
 
-    The teacher is there, first, where a method needs one.
+    Their labels are the keys of ``TITLES``.
+
+    The teacher is the first one if a method needs it.
     """
     recipe = read_experiment(pair.example).model_dump(mode="json")
     full = int(recipe["training"]["epochs"])
-    of_teacher = recipe["teacher"].get("training") or recipe["training"]
+    teacher_training = recipe["teacher"].get("training") or recipe["training"]
     data = recipe | {
         "dataset": _dataset(recipe["dataset"], setting),
         "methods": [_method(name, recipe["methods"], setting, full) for name in methods if name != TEACHER],
         "seeds": list(seeds),
-        "teacher": recipe["teacher"] | {"training": _shortened(of_teacher, setting, full)},
+        "teacher": recipe["teacher"] | {"training": _shortened(teacher_training, setting, full)},
         "training": _shortened(recipe["training"], setting, full),
     }
-    if not data["methods"]:  # the teacher alone: planned through a student that needs it, who is then left out
+    if not data["methods"]:  # the teacher alone: planned through a student that needs it, which is then removed
         data["methods"] = [_method("dkd", recipe["methods"], setting, full)]
-    planned = _parsed(data).plan()
+    planned = parse_experiment(data).plan()
     order = [TEACHER, *(name for name in methods if name != TEACHER)]
     return sorted((run for run in planned if run.label in order), key=lambda run: order.index(run.label))
-
-
-def _parsed(data: dict[str, Any]) -> ExperimentSpec:
-    return parse_experiment(data)
 
 
 def _dataset(choice: dict[str, Any], setting: Setting) -> dict[str, Any]:
@@ -126,16 +125,16 @@ def _dataset(choice: dict[str, Any], setting: Setting) -> dict[str, Any]:
 
 
 def _method(name: str, recipes: list[dict[str, Any]], setting: Setting, full: int) -> dict[str, Any]:
-    """A method of the table, with the recipe's own parameters."""
+    """Return a method of the table with the parameters of the recipe."""
     kind, _, reduction = name.partition("-")
-    of_recipe = next(each for each in recipes if each["name"] == ("dkd_align" if kind == "align" else kind))
-    params = dict(of_recipe["params"])
+    recipe = next(item for item in recipes if item["name"] == ("dkd_align" if kind == "align" else kind))
+    params = dict(recipe["params"])
     if reduction:
         weight = {"epsilon": None, "epsilon_share": 0.1} if reduction == "log" else {"epsilon": 6.0}
         params |= {"reduction": reduction, "epsilon_share": None, **weight}
     if setting.epochs is not None and "ramp_epochs" in params:
         params["ramp_epochs"] = _scaled(params["ramp_epochs"], setting.epochs, full)
-    return {"name": of_recipe["name"], "label": name, "params": params}
+    return {"name": recipe["name"], "label": name, "params": params}
 
 
 def _shortened(training: dict[str, Any], setting: Setting, full: int) -> dict[str, Any]:
@@ -149,5 +148,5 @@ def _shortened(training: dict[str, Any], setting: Setting, full: int) -> dict[st
     return training | {"epochs": setting.epochs, "schedule": schedule}
 
 
-def _scaled(epochs: int, now: int, full: int) -> int:
-    return max(1, round(epochs * now / full))
+def _scaled(epochs: int, shortened: int, full: int) -> int:
+    return max(1, round(epochs * shortened / full))

@@ -1,4 +1,4 @@
-"""The table: what was measured beside what is published, and what is missing."""
+"""The table of measured and published accuracies, and of missing trainings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from benchmarks.reproduction.pairs import TEACHER, TITLES, Pair, Setting
 
 @dataclass
 class Results:
-    """Everything known of a pair under one setting.
+    """The results of a pair under one setting.
 
     Attributes:
-        methods, seeds: what the table is to hold; what of it has no outcome is missing.
-        failures: why a training failed, by its name; it is tried again the next time.
+        methods: methods of the table; a cell without an outcome is missing.
+        seeds: seeds of the table.
+        failures: reasons of failed trainings by name; the next run repeats them.
     """
 
     pair: Pair
@@ -40,11 +41,11 @@ class Results:
         }
 
     def read(self, data: dict[str, Any]) -> None:
-        """Take over what was kept earlier. Raises ValueError where it is of another pair or setting."""
+        """Add stored results. Raises ValueError if they have another pair or setting."""
         setting = Setting(**data["setting"])
         if (data["pair"], setting) != (self.pair.name, self.setting):
-            there = f"{data['pair']} ({setting.sentence() or 'the whole recipe'})"
-            raise ValueError(f"the results there are of {there}; another --out keeps the two apart")
+            stored = f"{data['pair']} ({setting.sentence() or 'the whole recipe'})"
+            raise ValueError(f"the stored results are of {stored}; choose another --out")
         self.methods = [name for name in TITLES if name in {*data["methods"], *self.methods}]
         self.seeds = sorted({*data["seeds"], *self.seeds})
         self.outcomes = {
@@ -53,7 +54,7 @@ class Results:
 
 
 def markdown(results: Results) -> str:
-    """The whole page."""
+    """Return the page."""
     pair, setting = results.pair, results.setting
     outcomes = list(results.outcomes.values())
     lines = []
@@ -62,10 +63,10 @@ def markdown(results: Results) -> str:
             f"# {pair.name}, shortened: not a reproduction",
             "",
             f"**Shortened to {setting.sentence()}.** It shows that the script works from end to end; its accuracies "
-            "are comparable with nothing published.",
+            "are not comparable with published ones.",
         ]
     else:
-        lines += [f"# {pair.name}, by the published recipe"]
+        lines += [f"# {pair.name}, with the published recipe"]
     lines += ["", f"`{_command(results)}`; top-1 on the test images in %, mean ± sd over seeds.", ""]
     published = "published (240 epochs, all images)" if setting.shortened else "published"
     difference = "" if setting.shortened else " oracle − published |"
@@ -76,54 +77,54 @@ def markdown(results: Results) -> str:
     lines += [_row(results, method) for method in results.methods]
     lines += [
         "",
-        "Published: means of the best *test* epoch (the teacher: one checkpoint), so they stand beside the oracle, "
-        "which is chosen by the test images and used for nothing. The headline is the last epoch.",
+        "Published: means of the best *test* epoch (the teacher: one checkpoint), so they compare with the oracle, "
+        "which is selected on the test images and not used otherwise. The main result is the last epoch.",
     ]
-    for key, what in (("machine", "Machine"), ("device", "Device"), ("torch", "torch"), ("precision", "Precision")):
+    for key, title in (("machine", "Machine"), ("device", "Device"), ("torch", "torch"), ("precision", "Precision")):
         values = sorted({str(getattr(outcome, key)) for outcome in outcomes})
-        lines += ["", f"{what}: {', '.join(values)}."] if values else []
+        lines += ["", f"{title}: {', '.join(values)}."] if values else []
     if outcomes:
         minutes = sum(outcome.seconds for outcome in outcomes) / 60
         resumed = [f"{outcome.method} seed {outcome.seed}" for outcome in outcomes if outcome.starts > 1]
-        lines += ["", f"{len(outcomes)} trainings, {minutes:.1f} minutes of training in all."]
+        lines += ["", f"{len(outcomes)} trainings, {minutes:.1f} minutes of training in total."]
         if resumed:
-            lines[-1] += f" Interrupted, and gone on from a checkpoint: {', '.join(resumed)}."
+            lines[-1] += f" Resumed from a checkpoint after an interruption: {', '.join(resumed)}."
     lines += ["", *(f"Failed: {name}: {reason}." for name, reason in results.failures.items())]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _command(results: Results) -> str:
-    """What makes this table."""
+    """Return the command that makes this table."""
     setting = results.setting
     flags = {"--epochs": setting.epochs, "--train-images": setting.train_images, "--test-images": setting.test_images}
-    given = [f"{flag} {value}" for flag, value in flags.items() if value is not None]
+    options = [f"{flag} {value}" for flag, value in flags.items() if value is not None]
     seeds = f"--seeds {' '.join(map(str, results.seeds))}"
-    return " ".join(["python -m benchmarks.reproduce", results.pair.name, *given, seeds])
+    return " ".join(["python -m benchmarks.reproduce", results.pair.name, *options, seeds])
 
 
 def _row(results: Results, method: str) -> str:
     # One teacher serves all seeds of its students.
     expected = None if method == TEACHER else results.seeds
-    found = [outcome for (name, _), outcome in results.outcomes.items() if name == method]
+    outcomes = [outcome for (name, _), outcome in results.outcomes.items() if name == method]
     missing = "–"
     if expected is None:
-        missing = "–" if found else "all"
+        missing = "–" if outcomes else "all"
     elif absent := [seed for seed in expected if (method, seed) not in results.outcomes]:
-        missing = "all" if not found else "seed " + ", ".join(map(str, absent))
+        missing = "all" if not outcomes else "seed " + ", ".join(map(str, absent))
     published = results.pair.published.get(method)
-    oracle = [outcome.oracle for outcome in found]
+    oracle = [outcome.oracle for outcome in outcomes]
     cells = [
         TITLES[method],
-        _mean_sd([outcome.top1 for outcome in found]),
+        _mean_sd([outcome.top1 for outcome in outcomes]),
         _mean_sd(oracle),
-        f"{len(found)} of {1 if expected is None else len(expected)}",
+        f"{len(outcomes)} of {1 if expected is None else len(expected)}",
         missing,
         "–" if published is None else f"{published:.2f}",
     ]
     if not results.setting.shortened:
-        there = published is not None and oracle
-        cells.append(f"{statistics.mean(oracle) - (published or 0):+.2f}" if there else "–")
-    cells.append(f"{statistics.mean(outcome.seconds for outcome in found) / 60:.1f}" if found else "–")
+        comparable = published is not None and oracle
+        cells.append(f"{statistics.mean(oracle) - (published or 0):+.2f}" if comparable else "–")
+    cells.append(f"{statistics.mean(outcome.seconds for outcome in outcomes) / 60:.1f}" if outcomes else "–")
     return "| " + " | ".join(cells) + " |"
 
 

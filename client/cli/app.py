@@ -1,4 +1,4 @@
-"""The command line's frame: its commands, and the one place where errors become exit codes."""
+"""The ``dkd`` application: its commands, and the one place where errors become exit codes."""
 
 from __future__ import annotations
 
@@ -9,36 +9,41 @@ from typing import Annotated
 
 import typer
 
-from client.cli import arguments as typed
-from client.cli import comparisons, exit_codes, experiment_edits, experiments, export, files, runs, system, tokens, up
-from client.cli.options import plugins
+from client.cli import (
+    arguments,
+    comparisons,
+    doctor,
+    exit_codes,
+    experiment_edits,
+    experiments,
+    export,
+    files,
+    runs,
+    system,
+    tokens,
+    up,
+)
+from client.cli.options import plugin_names
 from common import output_streams
 from common.terminal import safe_output
 
 app = typer.Typer(
     name="dkd",
     help="Run knowledge-distillation experiments and compare methods, paired and with intervals.",
-    epilog=f"{exit_codes.HELP}\n\nDKD_API_URL and DKD_API_TOKEN (or DKD_API_TOKEN_FILE) name another backend than the "
-    "one on this machine; DKD_HOME its folder; DKD_PLUGINS modules that add to the catalog.",
+    epilog=f"{exit_codes.HELP}\n\nDKD_API_URL and DKD_API_TOKEN (or DKD_API_TOKEN_FILE) select another backend than "
+    "the one on this machine; DKD_HOME is the folder of the stack; DKD_PLUGINS lists modules that add to the catalog.",
     add_completion=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-up.add_to(app)
-experiments.add_to(app)
-runs.add_to(app)
-experiment_edits.add_to(app)
-comparisons.add_to(app)
-export.add_to(app)
-files.add_to(app)
-system.add_to(app)
-tokens.add_to(app)
+for _commands in (up, experiments, runs, experiment_edits, comparisons, export, files, system, doctor, tokens):
+    _commands.register(app)
 
 
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if show_version:
         typer.echo(f"dkd {version('dkd-lab')}")
@@ -48,35 +53,43 @@ def root(
         raise typer.Exit
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code. What went wrong is said on stderr."""
+def run(words: Sequence[str]) -> int:
+    """Run one command and return its exit code. Errors are printed to stderr.
+
+    Args:
+        words: The command and its arguments.
+    """
     with safe_output():
-        return _run(arguments)
+        return _run(words)
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(words: Sequence[str]) -> int:
     try:
-        if names := plugins():
-            load(names)
-        result = typer.main.get_command(app).main(list(arguments), prog_name="dkd", standalone_mode=False)
+        if names := plugin_names():
+            import_plugins(names)
+        result = typer.main.get_command(app).main(list(words), prog_name="dkd", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return exit_codes.INTERRUPTED
     except Exception as error:  # noqa: BLE001 (a person at a command line gets a sentence, whatever happened)
-        return exit_codes.explain(error)
+        return exit_codes.report_error(error)
     return result if isinstance(result, int) else exit_codes.OK
 
 
-def load(names: Sequence[str]) -> None:
-    """Import plugins. Raises Stop with the name of one that cannot be."""
+def import_plugins(names: Sequence[str]) -> None:
+    """Import plug-ins.
+
+    Raises:
+        CliExit: One cannot be imported; its name is in the message.
+    """
     from core.catalog import load_plugins
 
     try:
         load_plugins(names)
     except ImportError as error:
-        raise exit_codes.Stop(f"DKD_PLUGINS={','.join(names)}: {error}", exit_codes.BAD_INPUT) from None
+        raise exit_codes.CliExit(f"DKD_PLUGINS={','.join(names)}: {error}", exit_codes.BAD_INPUT) from None
 
 
 def main() -> None:
     """Entry point of ``dkd``."""
     outputs = output_streams.install()
-    raise SystemExit(output_streams.settled(outputs, run(typed.as_text(sys.argv[1:])), "dkd"))
+    raise SystemExit(output_streams.settled(outputs, run(arguments.as_text(sys.argv[1:])), "dkd"))

@@ -1,4 +1,4 @@
-"""Arguments where the locale's encoding is not UTF-8: names are UTF-8 text, paths are the bytes that were typed."""
+"""Command-line arguments in a locale whose encoding is not UTF-8: names are UTF-8 text, paths are the bytes typed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 
 def as_text(arguments: Sequence[str]) -> list[str]:
-    """The arguments as UTF-8 reads them; one that is not UTF-8 as the locale reads it."""
+    """Decode the arguments as UTF-8; one that is not valid UTF-8 stays as the locale decodes it."""
     return [*arguments] if _is_utf8() else [_as_text(argument) for argument in arguments]
 
 
 def path_of(text: str | Path) -> Path:
-    """The file that an argument of ``as_text`` names."""
+    """Return the path that an argument decoded by ``as_text`` names."""
     if _is_utf8():
         return Path(text)
     typed = Path(os.fsdecode(str(text).encode("utf-8", "surrogateescape")))
     try:
-        read = Path(os.fsdecode(os.fsencode(text)))
-    except UnicodeEncodeError:  # it has a character that the locale does not have, so UTF-8 was typed
+        in_locale = Path(os.fsdecode(os.fsencode(text)))
+    except UnicodeEncodeError:  # the locale lacks one of its characters, so UTF-8 was typed
         return typed
-    return read if read.exists() and not typed.exists() else typed
+    return in_locale if in_locale.exists() and not typed.exists() else typed
 
 
 def _as_text(argument: str) -> str:

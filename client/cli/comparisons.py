@@ -1,4 +1,4 @@
-"""Commands that put methods side by side: compare, claims, table."""
+"""Commands that compare methods: compare, claims, table."""
 
 from __future__ import annotations
 
@@ -10,39 +10,55 @@ from pydantic import BaseModel
 from rich.console import RenderableType
 
 from client.cli import exit_codes
-from client.cli.options import JsonFlag, connected, write_json
-from client.client import Client, TextFormat
+from client.cli.options import JsonFlag, write_json
+from client.client import Client
 from client.connection import Query
 from client.errors import ApiError
-from client.rendering.comparisons import claims_view, commands_of, comparison_view, overview_view, table_view
+from client.rendering.comparisons import (
+    missing_run_commands,
+    render_claims,
+    render_comparison,
+    render_overview,
+    render_table,
+)
 from client.rendering.tables import console_for
+from client.resources import TextFormat
 from core.protocol.comparisons import Which
 
 _FORMATS = ("text", "json", "csv", "markdown", "latex")
 _WHICH: dict[str, Which] = {"last": "last", "best-val": "best_val", "oracle": "oracle"}
 _TESTS: dict[str, Literal["sign_flip", "t"]] = {"sign-flip": "sign_flip", "t": "t"}
+_MAX_SEEDS = 1000
 
 Experiments = Annotated[
     list[str],
     typer.Argument(
         metavar="EXPERIMENT...",
-        help="Its name or id. Several are read as one: they may differ in their seeds, and their teachers', alone.",
+        help="Names or ids. Several are analysed as one: they may differ only in their seeds and teachers' seeds.",
     ),
 ]
-BaselineOption = Annotated[str | None, typer.Option(help="Label of the method to compare with; else the spec's first.")]
-MetricOption = Annotated[str, typer.Option(help="What is compared; `dkd catalog metrics` lists them.")]
+BaselineOption = Annotated[
+    str | None, typer.Option(help="Label of the method to compare with; by default the spec's first.")
+]
+MetricOption = Annotated[str, typer.Option(help="The metric to compare; `dkd catalog metrics` lists them.")]
 WhichOption = Annotated[
     str,
     typer.Option(
-        help="At which epoch: last; best-val, by validation; oracle, the best test epoch, shown and never tested."
+        help="The epoch to compare: last; best-val, the best by validation; oracle, the best by test accuracy, which "
+        "is shown but never tested."
     ),
 ]
-ShareOption = Annotated[float, typer.Option(help="Of the teacher's accuracy, that convergence is measured to.")]
-TargetOption = Annotated[float | None, typer.Option(help="Instead: an accuracy in %.")]
+ShareOption = Annotated[
+    float, typer.Option(help="Share of the teacher's accuracy that counts as convergence, such as 0.95.")
+]
+TargetOption = Annotated[
+    float | None, typer.Option(help="Accuracy in % that counts as convergence, instead of --target-share.")
+]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of {', '.join(_FORMATS)}.")]
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
     app.command(epilog=exit_codes.HELP)(compare)
     app.command(epilog=exit_codes.HELP)(claims)
     app.command(epilog=exit_codes.HELP)(table)
@@ -57,22 +73,22 @@ def compare(
     target: TargetOption = None,
     difference: Annotated[
         float | None,
-        typer.Option(help="That you want to be able to see, in the metric's unit: how many seeds would it take?"),
+        typer.Option(help="A difference of interest, in the metric's unit: prints how many seeds would detect it."),
     ] = None,
     every: Annotated[
         bool,
-        typer.Option("--all", help="Every metric instead: accuracy, fidelity, calibration, collapse, robustness."),
+        typer.Option("--all", help="Compare every metric: accuracy, fidelity, calibration, collapse, robustness."),
     ] = False,
     format: FormatOption = "text",
     as_json: JsonFlag = False,
 ) -> int:
     """Print the result table of an experiment.
 
-    A row a method: mean ± sd over the seeds, epochs to a share of the teacher's accuracy, paired difference to the
-    baseline with its 95 % t interval and exact sign-flip p. Below it, what the numbers hold for and what they allow
-    one to say.
+    One row per method: mean ± sd over the seeds, epochs to a share of the teacher's accuracy, and the paired difference
+    to the baseline with its 95 % t interval and exact sign-flip p. The notes below the table state the conditions, and
+    what the numbers support.
     """
-    kind, epoch = _format(format, as_json=as_json), _which(which)
+    output, epoch = _parse_format(format, as_json=as_json), _parse_which(which)
     query: Query = {
         "experiment": experiment,
         "baseline": baseline,
@@ -82,14 +98,14 @@ def compare(
         "target": target,
         "difference": difference,
     }
-    with connected() as client:
+    with Client() as client:
         try:
-            if kind != "text" and kind != "json":
-                return _write(client.comparison_text("overview" if every else "comparison", kind, query))
+            if output != "text" and output != "json":
+                return _print_text(client.comparisons.text("overview" if every else "comparison", output, query))
             if every:
-                overview = client.overview(experiment, baseline=baseline, which=epoch)
-                return _show(overview, overview_view(overview), kind)
-            found = client.comparison(
+                overview = client.comparisons.overview(experiment, baseline=baseline, which=epoch)
+                return _print(overview, render_overview(overview), output)
+            comparison = client.comparisons.get(
                 experiment,
                 baseline=baseline,
                 metric=metric,
@@ -99,28 +115,29 @@ def compare(
                 difference=difference,
             )
         except ApiError as error:
-            raise _nearest(client, error, experiment) from None
-    return _show(found, comparison_view(found), kind)
+            raise _with_similar_names(client, error, experiment) from None
+    return _print(comparison, render_comparison(comparison), output)
 
 
 def claims(
     experiment: Experiments,
-    baseline: Annotated[str | None, typer.Option(help="Label of the DKD method; else the first one.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Label of the DKD method; by default the first one.")] = None,
     target_share: ShareOption = 0.95,
     target: TargetOption = None,
     difference: Annotated[
         float | None,
-        typer.Option(help="For claim 5: the gain, in points, that would count as one. It is then excluded or not."),
+        typer.Option(help="For claim 5, the gain in points that matters: prints whether the data exclude it."),
     ] = None,
     format: FormatOption = "text",
     as_json: JsonFlag = False,
 ) -> int:
-    """Judge the author's five claims by an experiment.
+    """Test the five claims of a paper on an experiment.
 
-    Each holds, does not hold, or cannot be told, with the numbers, n and the reason. Two are about the loss itself;
-    three need DKD and DKD-Align trained on the same seeds.
+    The paper is Decoupled Gradient Knowledge Distillation (2025). Each verdict is "holds", "does not hold" or "cannot
+    tell", with the numbers, n and the reason. Two claims concern the loss itself; three need DKD and DKD-Align trained
+    on the same seeds.
     """
-    kind = _format(format, as_json=as_json)
+    output = _parse_format(format, as_json=as_json)
     query: Query = {
         "experiment": experiment,
         "baseline": baseline,
@@ -128,53 +145,61 @@ def claims(
         "target": target,
         "difference": difference,
     }
-    with connected() as client:
+    with Client() as client:
         try:
-            if kind != "text" and kind != "json":
-                return _write(client.comparison_text("claims", kind, query))
-            found = client.claims(
+            if output != "text" and output != "json":
+                return _print_text(client.comparisons.text("claims", output, query))
+            reply = client.comparisons.claims(
                 experiment, baseline=baseline, target_share=target_share, target=target, difference=difference
             )
         except ApiError as error:
-            raise _nearest(client, error, experiment) from None
-    return _show(found, claims_view(found), kind)
+            raise _with_similar_names(client, error, experiment) from None
+    return _print(reply, render_claims(reply), output)
 
 
 def table(
     experiment: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[EXPERIMENT]...", help="Names or ids; left out, all that the filters keep."),
+        typer.Argument(metavar="[EXPERIMENT]...", help="Names or ids; by default all that match the filters."),
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="An experiment needs every one that is given.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="The data set's name.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="The teacher's model.")] = None,
-    student: Annotated[str | None, typer.Option(help="The student's model.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="A tag of the experiments. Can be repeated: all must match.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Model of the teacher.")] = None,
+    student: Annotated[str | None, typer.Option(help="Model of the student.")] = None,
     metric: MetricOption = "test/top1",
     which: WhichOption = "last",
     baseline: Annotated[
         str | None,
         typer.Option(
-            help="Label of the column that others are tested against; else every row's first, or the most frequent."
+            help="Label of the column that the others are tested against; by default each row's first method, or the "
+            "most frequent one."
         ),
     ] = None,
     test: Annotated[
-        str, typer.Option(help="What decides on bold: sign-flip, exact; or t, which assumes normal differences.")
+        str,
+        typer.Option(
+            help="The test that decides which cells are bold: sign-flip, which is exact, or t, which assumes normally "
+            "distributed differences."
+        ),
     ] = "sign-flip",
     seeds: Annotated[
-        str | None, typer.Option(help="That every cell should have, as 0-4 or 0,1,2: the missing are listed.")
+        str | None, typer.Option(help="Seeds that every cell should have, such as 0-4 or 0,1,2: lists those missing.")
     ] = None,
     format: FormatOption = "text",
     as_json: JsonFlag = False,
 ) -> int:
-    """Print the paper's table over many experiments.
+    """Print a table over many experiments, as for a paper.
 
-    Rows dataset teacher→student, columns methods, cells mean ± sd (n). Bold only where the paired test supports it
-    after Holm over the whole table. Missing seeds are listed with the command that would queue them.
+    One row per data set and teacher→student pair, one column per method, cells mean ± sd (n). A cell is bold only if
+    the paired test supports it after Holm's correction over the whole table. Missing seeds are listed with the commands
+    that queue them.
     """
-    kind, epoch = _format(format, as_json=as_json), _which(which)
+    output, epoch = _parse_format(format, as_json=as_json), _parse_which(which)
     if test not in _TESTS:
-        raise exit_codes.Stop(f"--test {test}: one of {', '.join(_TESTS)}", exit_codes.BAD_INPUT)
-    wanted = _seeds(seeds) if seeds is not None else []
+        raise exit_codes.CliExit(f"--test {test}: must be one of {', '.join(_TESTS)}", exit_codes.BAD_INPUT)
+    seed_numbers = _parse_seeds(seeds) if seeds is not None else []
     query: Query = {
         "experiment": experiment or [],
         "tag": tag or [],
@@ -185,13 +210,13 @@ def table(
         "which": epoch,
         "baseline": baseline,
         "test": _TESTS[test],
-        "seed": wanted,
+        "seed": seed_numbers,
     }
-    with connected() as client:
+    with Client() as client:
         try:
-            if kind != "text" and kind != "json":
-                return _write(client.comparison_text("table", kind, query))
-            found = client.table(
+            if output != "text" and output != "json":
+                return _print_text(client.comparisons.text("table", output, query))
+            reply = client.comparisons.table(
                 experiment or [],
                 tags=tag or [],
                 dataset=dataset,
@@ -201,71 +226,79 @@ def table(
                 which=epoch,
                 baseline=baseline,
                 test=_TESTS[test],
-                seeds=wanted,
+                seeds=seed_numbers,
             )
         except ApiError as error:
-            raise _nearest(client, error, experiment or []) from None
-    if not found.rows and kind == "text":
-        typer.echo("no experiment is kept by these filters; `dkd experiments` lists all", err=True)
+            raise _with_similar_names(client, error, experiment or []) from None
+    if not reply.rows and output == "text":
+        typer.echo("no experiment matches these filters; `dkd experiments` lists all", err=True)
         return exit_codes.OK
-    _show(found, table_view(found), kind)
-    commands = commands_of(found)
-    if kind == "text" and commands:
-        typer.echo("\nTo queue what is missing:")
+    _print(reply, render_table(reply), output)
+    commands = missing_run_commands(reply)
+    if output == "text" and commands:
+        typer.echo("\nTo queue the missing runs:")
         for command in commands:
             typer.echo(command)
     return exit_codes.OK
 
 
-def _show(found: BaseModel, view: RenderableType, kind: str) -> int:
-    if kind == "json":
-        write_json(found)
+def _print(reply: BaseModel, view: RenderableType, output: str) -> int:
+    if output == "json":
+        write_json(reply)
     else:
         console_for().print(view)
     return exit_codes.OK
 
 
-def _write(text: str) -> int:
+def _print_text(text: str) -> int:
     typer.echo(text, nl=False)
     return exit_codes.OK
 
 
-def _format(format: str, *, as_json: bool) -> Literal["text", "json"] | TextFormat:
-    """The format that is asked for. Raises Stop for another, and where --json says otherwise."""
+def _parse_format(format: str, *, as_json: bool) -> Literal["text", "json"] | TextFormat:
+    """Return the format that the options select.
+
+    Raises:
+        CliExit: It is none of the formats, or --json contradicts it.
+    """
     if as_json and format not in ("text", "json"):
-        raise exit_codes.Stop(f"--json and --format {format} say different things", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit(f"--json and --format {format} contradict each other", exit_codes.BAD_INPUT)
     match "json" if as_json else format:
-        case "text" | "json" | "csv" | "markdown" | "latex" as known:
-            return known
-    raise exit_codes.Stop(f"--format {format}: one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
+        case "text" | "json" | "csv" | "markdown" | "latex" as valid:
+            return valid
+    raise exit_codes.CliExit(f"--format {format}: must be one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
 
 
-def _which(which: str) -> Which:
+def _parse_which(which: str) -> Which:
     try:
         return _WHICH[which.replace("_", "-")]
     except KeyError:
-        raise exit_codes.Stop(f"--which {which}: one of {', '.join(_WHICH)}", exit_codes.BAD_INPUT) from None
+        raise exit_codes.CliExit(f"--which {which}: must be one of {', '.join(_WHICH)}", exit_codes.BAD_INPUT) from None
 
 
-def _seeds(text: str) -> list[int]:
-    """As "0-2,5". Raises Stop where it is no such list."""
-    found: list[int] = []
+def _parse_seeds(text: str) -> list[int]:
+    """Parse a list of seeds such as "0-2,5".
+
+    Raises:
+        CliExit: The text has another form, or lists too many.
+    """
+    seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise exit_codes.Stop(f"--seeds {text}: as 0-4 or 0,1,2", exit_codes.BAD_INPUT)
-        found += range(int(first), int(last or first) + 1)
-        if len(found) > 1000:
-            raise exit_codes.Stop(f"--seeds {text}: at most 1,000", exit_codes.BAD_INPUT)
-    return list(dict.fromkeys(found))
+            raise exit_codes.CliExit(f"--seeds {text}: expected a list such as 0-4 or 0,1,2", exit_codes.BAD_INPUT)
+        seeds += range(int(first), int(last or first) + 1)
+        if len(seeds) > _MAX_SEEDS:
+            raise exit_codes.CliExit(f"--seeds {text}: at most {_MAX_SEEDS:,}", exit_codes.BAD_INPUT)
+    return list(dict.fromkeys(seeds))
 
 
-def _nearest(client: Client, error: ApiError, named: list[str]) -> Exception:
-    """For a name that is nobody's, the same refusal with names like it."""
+def _with_similar_names(client: Client, error: ApiError, names: list[str]) -> Exception:
+    """Return the error for an experiment that does not exist, extended by similar names; other errors unchanged."""
     if error.status != 404:
         return error
-    known = [item.name for item in client.experiments(limit=200).items]
-    lost = next((name for name in named if repr(name) in str(error)), "")
-    close = difflib.get_close_matches(lost, known, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else "`dkd experiments` lists them"
-    return exit_codes.Stop(f"{error}; {hint}", exit_codes.FAILED)
+    existing = [item.name for item in client.experiments.list(limit=200).items]
+    unknown = next((name for name in names if repr(name) in str(error)), "")
+    similar = difflib.get_close_matches(unknown, existing, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(similar)}?" if similar else "`dkd experiments` lists them"
+    return exit_codes.CliExit(f"{error}; {hint}", exit_codes.FAILED)

@@ -1,4 +1,4 @@
-"""Exit codes, and what is said on stderr with each: one line a problem, never a traceback."""
+"""Exit codes, and the message on stderr for each: one line per problem, never a traceback."""
 
 from __future__ import annotations
 
@@ -17,50 +17,55 @@ FAILED = 1
 BAD_INPUT = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
-UNREAD = 141
+READER_GONE = 141
 
 HELP = (
-    "Exit codes: 0 done; 1 the backend refused, or a run that was waited for did not succeed; 2 bad input, "
-    "one line a problem on stderr; 3 no backend answers; 130 Ctrl-C; 141 nobody reads what is shown."
+    "Exit codes: 0 success; 1 the backend refused the request, or a watched run did not succeed; "
+    "2 bad input, one line per problem on stderr; 3 no backend answers; 130 Ctrl-C; 141 the output's reader is gone."
 )
 
 
-class Stop(Exception):  # noqa: N818 (not always an error)
-    """Ends the command with a code and a sentence."""
+class CliExit(Exception):  # noqa: N818 (not always an error)
+    """Ends the command with an exit code and a sentence for stderr."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
         self.code = code
 
 
-def end_unread() -> None:
-    """Ends a command that only shows, once its output has lost its reader, as SIGPIPE would. Raises Stop."""
+def check_reader() -> None:
+    """End a command that only shows something once the reader of its output is gone, as SIGPIPE would.
+
+    Raises:
+        CliExit: The reader is gone.
+    """
     if output_streams.reader_gone():
-        raise Stop("", UNREAD)
+        raise CliExit("", READER_GONE)
 
 
-def unwritable(where: str, error: OSError) -> Stop:
-    """That something could not be written there: bad input where there is no such place, or not for this user."""
-    misplaced = isinstance(
+def unwritable(destination: str, error: OSError) -> CliExit:
+    """Return the exit for output that cannot be written: bad input if the path is wrong or not permitted."""
+    bad_path = isinstance(
         error, FileExistsError | FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError
     )
     reason = "it is a file, and should be a folder" if isinstance(error, FileExistsError) else error.strerror or error
-    return Stop(f"{where}: {reason}", BAD_INPUT if misplaced else FAILED)
+    return CliExit(f"{destination}: {reason}", BAD_INPUT if bad_path else FAILED)
 
 
-def explain(error: Exception) -> int:
-    """Say what went wrong on stderr, and return the exit code for it."""
+def report_error(error: Exception) -> int:
+    """Print an error to stderr and return its exit code."""
     lines, code = _lines(error)
     for line in lines:
         sys.stderr.write(f"dkd: {' '.join(line.split())}\n")
-    if code == FAILED and not isinstance(error, ApiError | Stop | typer.TyperException) and os.environ.get("DKD_DEBUG"):
+    expected = isinstance(error, ApiError | CliExit | typer.TyperException)
+    if code == FAILED and not expected and os.environ.get("DKD_DEBUG"):
         traceback.print_exception(error)
     return code
 
 
 def _lines(error: Exception) -> tuple[list[str], int]:
     match error:
-        case Stop():
+        case CliExit():
             return [str(error)] if str(error) else [], error.code
         case SpecError():
             return [str(problem) for problem in error.problems], BAD_INPUT
@@ -77,11 +82,11 @@ def _lines(error: Exception) -> tuple[list[str], int]:
         case ApiError():
             return [str(error)], FAILED
         case UnicodeEncodeError():
-            return [f"{error.object!r} is not text in UTF-8, as names and specs are"], BAD_INPUT
+            return [f"{error.object!r} is not valid UTF-8, which names and specs must be"], BAD_INPUT
         case typer.TyperException():
             context = getattr(error, "ctx", None)
-            where = f"see `{context.command_path} --help`" if context else "see `dkd --help`"
-            return [f"{error.format_message().rstrip('.')}; {where}"], error.exit_code
+            help_command = f"see `{context.command_path} --help`" if context else "see `dkd --help`"
+            return [f"{error.format_message().rstrip('.')}; {help_command}"], error.exit_code
         case _:
-            hint = "" if os.environ.get("DKD_DEBUG") else " (DKD_DEBUG=1 shows where)"
+            hint = "" if os.environ.get("DKD_DEBUG") else " (DKD_DEBUG=1 prints the traceback)"
             return [f"unexpected {type(error).__name__}: {error}{hint}"], FAILED

@@ -1,4 +1,4 @@
-"""Commands that make and keep experiments: sweep, clone, tag, note, archive, delete."""
+"""Commands that create experiments from others and edit them: sweep, clone, tag, note, archive, delete."""
 
 from __future__ import annotations
 
@@ -9,185 +9,203 @@ import typer
 from rich.table import Table
 
 from client.cli import exit_codes
-from client.cli.options import JsonFlag, SetOption, connected, parse_change, read_plain, read_stdin, told_as, write_json
-from client.rendering.tables import console_for, preview_view
+from client.cli.options import (
+    JsonFlag,
+    SetOption,
+    map_field_errors,
+    parse_change,
+    read_document,
+    read_stdin,
+    write_json,
+)
+from client.client import Client
+from client.rendering.tables import console_for, render_preview
 from core.protocol.submissions import SweepPreview
 from core.specs import parse_sweep
 from core.specs.loading import text_of
 from core.specs.sweep import expand
 
-_TEACHERS_NAMED = 3
-Named = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name or id.")]
+_MAX_TEACHERS_SHOWN = 3
+ExperimentArgument = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="The experiment's name or id.")]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would be created.")]
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
     for command in (sweep, clone, tag, note, archive, unarchive, delete):
         app.command(epilog=exit_codes.HELP)(command)
 
 
 def sweep(
-    source: Annotated[str, typer.Argument(metavar="SWEEP", help="A YAML or JSON file; - reads stdin.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what it would make.")] = False,
+    source: Annotated[str, typer.Argument(metavar="SWEEP", help="A YAML or JSON file, or - for stdin.")],
+    dry_run: DryRunFlag = False,
     changes: SetOption = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """Submit many experiments written as one.
+    """Submit many experiments from one file.
 
-    The file has a name, the spec under experiment, and what varies: grid (lists, or 0..4), points, or random with
-    draws. All of it is made, or nothing.
+    The file has a name, a spec under experiment, and the varied fields: grid (lists, or 0..4), points, or random with
+    draws. All experiments are created, or none.
     """
-    data = read_plain(source, changes or [], lambda found: expand(parse_sweep(found)))
-    with connected() as client:
+    data = read_document(source, changes or [], lambda content: expand(parse_sweep(content)))
+    with Client() as client:
         if dry_run:
-            shown = client.preview_sweep(data)
+            reply = client.experiments.preview_sweep(data)
             if as_json:
-                write_json(shown)
+                write_json(reply)
             else:
-                for warning in shown.warnings:
+                for warning in reply.warnings:
                     typer.echo(f"note: {warning.path}: {warning.message}", err=True)
-                console_for().print(_table([(item.name, "", item.runs) for item in shown.items]))
-                for sentence in teacher_lines(shown):
-                    typer.echo(sentence)
-                typer.echo(f"{len(shown.items)} experiment(s), {shown.runs} run(s)")
+                console_for().print(_table([(item.name, "", item.runs) for item in reply.items]))
+                for line in teacher_lines(reply):
+                    typer.echo(line)
+                typer.echo(f"{len(reply.items)} experiment(s), {reply.runs} run(s)")
             return exit_codes.OK
-        made = client.sweep(data)
+        submitted = client.experiments.create_sweep(data)
     if as_json:
-        write_json(made)
+        write_json(submitted)
     else:
-        console_for().print(_table([(item.name, item.id, item.runs) for item in made.items]))
-        typer.echo(f"{len(made.items)} experiment(s), {made.runs} run(s) queued")
+        console_for().print(_table([(item.name, item.id, item.runs) for item in submitted.items]))
+        typer.echo(f"{len(submitted.items)} experiment(s), {submitted.runs} run(s) queued")
     return exit_codes.OK
 
 
 def clone(
-    experiment: Named,
-    name: Annotated[str | None, typer.Option(help="Of the new one; else the old one with a number.")] = None,
+    experiment: ExperimentArgument,
+    name: Annotated[str | None, typer.Option(help="Name of the clone; by default the old name with a number.")] = None,
     changes: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what it would make.")] = False,
+    dry_run: DryRunFlag = False,
     as_json: JsonFlag = False,
 ) -> int:
     """Submit an experiment again, with fields changed by --set.
 
-    Its teacher stays the one that it is, whatever changes in training, unless teacher changes
-    (--set teacher.training=null trains one as the students are). Labels that nobody typed follow the methods.
+    The clone uses the same teacher, even if training changes, unless a field of teacher changes
+    (--set teacher.training=null trains one with the students' settings). Automatic labels are derived again.
     """
-    wanted: dict[str, Any] = dict(parse_change(change) for change in changes or [])
-    with connected() as client, told_as(name=f"--name {name!r}: 1 to 100 characters"):
+    new_values: dict[str, Any] = dict(parse_change(change) for change in changes or [])
+    with Client() as client, map_field_errors(name=f"--name {name!r}: must be 1 to 100 characters"):
         if dry_run:
-            shown = client.preview_clone(experiment, name=name, changes=wanted)
+            reply = client.experiments.preview_clone(experiment, name=name, changes=new_values)
             if as_json:
-                write_json(shown)
+                write_json(reply)
             else:
-                console_for().print(preview_view(shown))
+                console_for().print(render_preview(reply))
             return exit_codes.OK
-        made = client.clone(experiment, name=name, changes=wanted)
-    for note in made.warnings:
-        typer.echo(f"note: {note.path}: {note.message}", err=True)
+        created = client.experiments.clone(experiment, name=name, changes=new_values)
+    for warning in created.warnings:
+        typer.echo(f"note: {warning.path}: {warning.message}", err=True)
     if as_json:
-        write_json(made)
+        write_json(created)
     else:
-        for teacher in (run for run in made.runs if run.role == "teacher"):
-            new = teacher.experiment_id == made.id
-            how = "a new teacher is made" if new else "the teacher is there"
-            typer.echo(f"{how}: run {teacher.id}, {teacher.state}")
-        typer.echo(f"{made.name}: {len(made.runs)} run(s), id {made.id}; follow with `dkd watch {made.id}`")
+        for teacher in (run for run in created.runs if run.role == "teacher"):
+            is_new = teacher.experiment_id == created.id
+            text = "a new teacher will be trained" if is_new else "the existing teacher is used"
+            typer.echo(f"{text}: run {teacher.id}, {teacher.state}")
+        follow = f"follow with `dkd watch {created.id}`"
+        typer.echo(f"{created.name}: {len(created.runs)} run(s), id {created.id}; {follow}")
     return exit_codes.OK
 
 
 def tag(
-    experiment: Named,
+    experiment: ExperimentArgument,
     tags: Annotated[
-        list[str] | None, typer.Argument(metavar="[TAG]...", help="Added; with - in front taken off.")
+        list[str] | None, typer.Argument(metavar="[TAG]...", help="Tags to add; with a leading - to remove.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """Add tags to an experiment, or take them off (after --: `dkd tag NAME -- -old`)."""
-    with connected() as client:
+    """Show, add or remove tags of an experiment.
+
+    A tag to remove comes after --: `dkd tag NAME -- -old`.
+    """
+    with Client() as client:
         if tags:
-            off = [item[1:] for item in tags if item.startswith("-")]
-            more = [item for item in tags if not item.startswith("-")]
-            text = "TAG: 1 to 40 characters each, no space or comma; an experiment has at most 20"
-            with told_as(tags=text, add_tags=text, remove_tags=text):
-                found = client.change_experiment(experiment, add_tags=more, remove_tags=off)
+            removed = [item[1:] for item in tags if item.startswith("-")]
+            added = [item for item in tags if not item.startswith("-")]
+            message = "TAG: must be 1 to 40 characters, no space or comma; an experiment has at most 20"
+            with map_field_errors(tags=message, add_tags=message, remove_tags=message):
+                updated = client.experiments.update(experiment, add_tags=added, remove_tags=removed)
         else:
-            found = client.experiment(experiment)
+            updated = client.experiments.get(experiment)
     if as_json:
-        write_json(found)
+        write_json(updated)
     else:
-        typer.echo(f"{found.name}: {', '.join(found.tags) or 'no tags'}")
+        typer.echo(f"{updated.name}: {', '.join(updated.tags) or 'no tags'}")
     return exit_codes.OK
 
 
 def note(
-    experiment: Named,
+    experiment: ExperimentArgument,
     text: Annotated[
-        str | None, typer.Argument(help="The notes from now on; - reads stdin. Left out, they are shown.")
+        str | None, typer.Argument(help="The new notes, or - for stdin. Without it, the notes are shown.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """Show or change an experiment's notes."""
-    with connected() as client, told_as(notes="TEXT: at most 10,000 characters, none of them NUL"):
+    """Show or replace the notes of an experiment."""
+    message = "TEXT: must be at most 10,000 characters, none of them NUL"
+    with Client() as client, map_field_errors(notes=message):
         if text is None:
-            found = client.experiment(experiment)
+            updated = client.experiments.get(experiment)
         else:
-            found = client.change_experiment(experiment, notes=text_of(read_stdin()) if text == "-" else text)
+            notes = text_of(read_stdin()) if text == "-" else text
+            updated = client.experiments.update(experiment, notes=notes)
     if as_json:
-        write_json(found)
+        write_json(updated)
     elif text is None:
-        typer.echo(found.notes)
+        typer.echo(updated.notes)
     return exit_codes.OK
 
 
-def archive(experiment: Named, as_json: JsonFlag = False) -> int:
-    """Leave an experiment out of lists. Nothing is lost."""
+def archive(experiment: ExperimentArgument, as_json: JsonFlag = False) -> int:
+    """Hide an experiment from lists. Nothing is deleted."""
     return _archive(experiment, True, as_json)
 
 
-def unarchive(experiment: Named, as_json: JsonFlag = False) -> int:
+def unarchive(experiment: ExperimentArgument, as_json: JsonFlag = False) -> int:
     """Show an archived experiment in lists again."""
     return _archive(experiment, False, as_json)
 
 
 def delete(
-    experiment: Named,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    experiment: ExperimentArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonFlag = False,
 ) -> int:
     """Delete an experiment with its runs, metrics, logs and files.
 
-    Refused while one of its runs lives; a teacher that other experiments use stays.
+    Refused while one of its runs has not ended. A teacher that another experiment uses is kept.
     """
-    with connected() as client:
-        found = client.experiment(experiment)
+    with Client() as client:
+        target = client.experiments.get(experiment)
         if not yes:
             if not sys.stdin.isatty():
-                raise exit_codes.Stop(f"{found.name} would be gone for good; say --yes", exit_codes.BAD_INPUT)
-            typer.confirm(f"delete {found.name} with {len(found.runs)} run(s) and their files?", abort=True)
-        client.delete_experiment(found.id)
+                message = f"{target.name} would be deleted for good; confirm with --yes"
+                raise exit_codes.CliExit(message, exit_codes.BAD_INPUT)
+            typer.confirm(f"delete {target.name} with {len(target.runs)} run(s) and their files?", abort=True)
+        client.experiments.delete(target.id)
     if as_json:
-        write_json(found)
+        write_json(target)
     else:
-        typer.echo(f"{found.name}: deleted")
+        typer.echo(f"{target.name}: deleted")
     return exit_codes.OK
 
 
 def _archive(experiment: str, archived: bool, as_json: bool) -> int:
-    with connected() as client:
-        found = client.archive_experiment(experiment, archived=archived)
+    with Client() as client:
+        updated = client.experiments.archive(experiment, archived=archived)
     if as_json:
-        write_json(found)
+        write_json(updated)
     else:
-        typer.echo(f"{found.name}: {'archived' if archived else 'shown in lists'}")
+        typer.echo(f"{updated.name}: {'archived' if archived else 'shown in lists'}")
     return exit_codes.OK
 
 
-def teacher_lines(shown: SweepPreview) -> list[str]:
-    """How many teachers a sweep has, and of the first few which they are."""
-    if not shown.teacher_count:
+def teacher_lines(preview: SweepPreview) -> list[str]:
+    """Return the number of teachers of a sweep, and the first few of them."""
+    if not preview.teacher_count:
         return []
-    lines = [f"{shown.teacher_count} teacher(s), {shown.new_teachers} to make"]
-    lines += [f"  {teacher.sentence}" for teacher in shown.teachers[:_TEACHERS_NAMED]]
-    more = shown.teacher_count - _TEACHERS_NAMED
+    lines = [f"{preview.teacher_count} teacher(s), {preview.new_teachers} to train"]
+    lines += [f"  {teacher.sentence}" for teacher in preview.teachers[:_MAX_TEACHERS_SHOWN]]
+    more = preview.teacher_count - _MAX_TEACHERS_SHOWN
     return [*lines, f"  and {more} more"] if more > 0 else lines
 
 

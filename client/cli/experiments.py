@@ -1,4 +1,4 @@
-"""Commands about experiments: preview, submit, watch, compare, and the list of them."""
+"""Commands about experiments: preview, submit, watch, and the list of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Annotated
 import typer
 
 from client.cli import exit_codes
-from client.cli.options import JsonFlag, SetOption, SpecArgument, at_least_one, connected, read_spec, write_json
-from client.cli.targets import find
+from client.cli.options import JsonFlag, SetOption, SpecArgument, positive_limit, read_spec, write_json
+from client.cli.targets import resolve_target
 from client.client import Client
 from client.errors import ApiError
-from client.progress import Snapshot, ended_line, of_experiment, of_run, watch
-from client.rendering.comparisons import comparison_view
-from client.rendering.tables import console_for, experiments_table, preview_view
+from client.progress import Snapshot, ended_text
+from client.rendering.comparisons import render_comparison
+from client.rendering.tables import console_for, experiments_table, render_preview
 from core.protocol.public import Experiment
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
     app.command(epilog=exit_codes.HELP)(submit)
     app.command(epilog=exit_codes.HELP)(preview)
     app.command(name="watch", epilog=exit_codes.HELP)(watch_command)
@@ -27,42 +28,44 @@ def add_to(app: typer.Typer) -> None:
 
 def submit(
     spec: SpecArgument,
-    follow: Annotated[bool, typer.Option("--watch", "-w", help="Show progress to the end, then the result.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show the progress to the end, then the result.")
+    ] = False,
     changes: SetOption = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """Make an experiment of a spec and queue its runs.
+    """Create an experiment from a spec and queue its runs.
 
-    The spec is validated here first, so that a mistake is named at once, with no backend needed.
+    The spec is validated before it is sent, so that mistakes are reported even without a backend.
     """
-    made = read_spec(spec, changes or [])
-    with connected() as client:
-        experiment = client.submit(made)
+    data = read_spec(spec, changes or [])
+    with Client() as client:
+        experiment = client.experiments.create(data)
         for note in experiment.warnings:
             typer.echo(f"note: {note.path}: {note.message}", err=True)
         if not follow:
             if as_json:
                 write_json(experiment)
             else:
-                say_submitted(experiment)
+                print_submitted(experiment)
             return exit_codes.OK
         if not as_json:
-            say_submitted(experiment)
+            print_submitted(experiment)
         return follow_experiment(client, experiment.id, as_json=as_json)
 
 
 def preview(spec: SpecArgument, changes: SetOption = None, as_json: JsonFlag = False) -> int:
-    """Show the runs that a spec would make.
+    """Show the runs that a spec would create.
 
-    Nothing is made. What one should know before running it is shown too.
+    Warnings about the spec are shown too. Nothing is created.
     """
-    made = read_spec(spec, changes or [])
-    with connected() as client:
-        found = client.preview(made)
+    data = read_spec(spec, changes or [])
+    with Client() as client:
+        reply = client.experiments.preview(data)
     if as_json:
-        write_json(found)
+        write_json(reply)
     else:
-        console_for().print(preview_view(found))
+        console_for().print(render_preview(reply))
     return exit_codes.OK
 
 
@@ -70,38 +73,41 @@ def watch_command(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="An experiment's name or id, or a run's id.")],
     as_json: JsonFlag = False,
 ) -> int:
-    """Follow an experiment or a run to its end. Ctrl-C ends the watching, not the training.
+    """Follow an experiment or a run to its end. Ctrl-C stops watching; the training continues.
 
-    Exit code 0 where every run succeeded, else 1.
+    Exit code 0 if every run succeeded, else 1.
     """
-    with connected() as client:
-        found = find(client, target)
-        if isinstance(found, Experiment):
-            return follow_experiment(client, found.id, as_json=as_json)
-        progress = console_for(sys.stderr) if as_json else console_for()
-        seen = watch(client, lambda: of_run(client, found.id), progress, tick=exit_codes.end_unread)
+    with Client() as client:
+        resolved = resolve_target(client, target)
+        if isinstance(resolved, Experiment):
+            return follow_experiment(client, resolved.id, as_json=as_json)
+        console = console_for(sys.stderr) if as_json else console_for()
+        snapshot = client.runs.watch(resolved.id, console, tick=exit_codes.check_reader)
         if as_json:
-            write_json(client.run(found.id))
+            write_json(client.runs.get(resolved.id))
         else:
-            console_for().print(ended_line(seen.runs[0]))
-    return verdict(seen)
+            console_for().print(ended_text(snapshot.runs[0]))
+    return report_failures(snapshot)
 
 
 def list_experiments(
-    text: Annotated[str | None, typer.Argument(help="Keep those whose name contains it.")] = None,
+    text: Annotated[str | None, typer.Argument(help="Part of the name.")] = None,
     state: Annotated[
-        list[str] | None, typer.Option("--state", "-s", help="active, finished, failed or cancelled.")
+        list[str] | None,
+        typer.Option("--state", "-s", help="active, finished, failed or cancelled. Can be repeated."),
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", "-t", help="One that it must have.")] = None,
-    by: Annotated[str | None, typer.Option(help="Name of the token that it was submitted with.")] = None,
-    archived: Annotated[bool, typer.Option("--archived", help="Only what was archived.")] = False,
-    limit: Annotated[int, typer.Option(help="How many at most, newest first.")] = 50,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", "-t", help="A tag. Can be repeated: all must match.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Name of the token that submitted it.")] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Only archived experiments.")] = False,
+    limit: Annotated[int, typer.Option(help="Maximum number of experiments.")] = 50,
     as_json: JsonFlag = False,
 ) -> int:
     """List experiments, newest first."""
-    with connected() as client:
-        page = client.experiments(
-            limit=at_least_one(limit),
+    with Client() as client:
+        page = client.experiments.list(
+            limit=positive_limit(limit),
             text=text,
             state=state,
             tag=tag,
@@ -113,35 +119,39 @@ def list_experiments(
     elif page.items:
         console_for().print(experiments_table(page.items))
     else:
-        typer.echo("no experiments yet" if text is None else f"no experiment contains {text!r}")
+        typer.echo("no experiments yet" if text is None else f"no experiment's name contains {text!r}")
     return exit_codes.OK
 
 
-def say_submitted(experiment: Experiment) -> None:
-    """One line: what was made, and how to follow it."""
+def print_submitted(experiment: Experiment) -> None:
+    """Print what was created, and how to follow it."""
     count = len(experiment.runs)
     typer.echo(f"{experiment.name}: {count} run(s) queued, id {experiment.id}; follow with `dkd watch {experiment.id}`")
 
 
 def follow_experiment(client: Client, experiment: str, *, as_json: bool) -> int:
-    """Watch to the end, then print the result. With JSON, progress goes to stderr and the experiment to stdout."""
-    progress = console_for(sys.stderr) if as_json else console_for()
+    """Show the progress to the end, then the result; return the exit code.
+
+    With JSON, the progress goes to stderr and the experiment to stdout.
+    """
+    console = console_for(sys.stderr) if as_json else console_for()
     try:
-        seen = watch(client, lambda: of_experiment(client, experiment), progress, tick=exit_codes.end_unread)
+        snapshot = client.experiments.watch(experiment, console, tick=exit_codes.check_reader)
     except KeyboardInterrupt:
-        typer.echo(f"the runs go on; `dkd watch {experiment}` follows, `dkd cancel {experiment}` ends them", err=True)
+        commands = f"`dkd watch {experiment}` follows them, `dkd cancel {experiment}` cancels them"
+        typer.echo(f"the runs continue; {commands}", err=True)
         raise
     if as_json:
-        write_json(client.experiment(experiment))
+        write_json(client.experiments.get(experiment))
     else:
-        show_result(client, experiment)
-    return verdict(seen)
+        print_comparison(client, experiment)
+    return report_failures(snapshot)
 
 
-def show_result(client: Client, experiment: str) -> None:
-    """The result table, where there is anything to compare."""
+def print_comparison(client: Client, experiment: str) -> None:
+    """Print the result table, or why there is none."""
     try:
-        found = client.comparison(experiment)
+        comparison = client.comparisons.get(experiment)
     except ApiError as error:
         if error.status >= 500:
             raise
@@ -149,12 +159,12 @@ def show_result(client: Client, experiment: str) -> None:
         return
     console = console_for()
     console.print()
-    console.print(comparison_view(found))
+    console.print(render_comparison(comparison))
 
 
-def verdict(seen: Snapshot) -> int:
-    """0 where every run succeeded; else 1, each other run named on stderr."""
-    others = [run for run in seen.runs if run.state != "succeeded"]
-    for run in others:
-        typer.echo(f"dkd: {ended_line(run).plain.removeprefix('✗ ')}; `dkd show {run.id}` says more", err=True)
-    return exit_codes.FAILED if others else exit_codes.OK
+def report_failures(snapshot: Snapshot) -> int:
+    """Print each run that did not succeed to stderr, and return the exit code."""
+    failed = [run for run in snapshot.runs if run.state != "succeeded"]
+    for run in failed:
+        typer.echo(f"dkd: {ended_text(run).plain.removeprefix('✗ ')}; see `dkd show {run.id}`", err=True)
+    return exit_codes.FAILED if failed else exit_codes.OK

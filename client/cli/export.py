@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
+from client.address import normalize_url
 from client.cli import exit_codes
 from client.cli.arguments import path_of
-from client.cli.options import connected
-from client.cli.targets import find
+from client.cli.targets import resolve_target
 from client.client import Client
-from client.connection import usable_url
 from client.errors import ClientSettingsError
 from client.exporters import mlflow, tensorboard
 from client.exporters.series import DownsampledError
@@ -24,7 +23,8 @@ from core.specs import dump_text, starting_point
 _FORMATS = ("json", "csv", "spec", "tensorboard", "mlflow")
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
     app.command(epilog=exit_codes.HELP)(export)
 
 
@@ -34,81 +34,89 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", parser=path_of, metavar="PATH", help="A file, instead of stdout; for tensorboard a folder."
+            "--out",
+            "-o",
+            parser=path_of,
+            metavar="PATH",
+            help="Output file, instead of stdout; for tensorboard, the output folder.",
         ),
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", help="For mlflow: the tracking server's address.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="For mlflow, the tracking server's address.")] = None,
 ) -> int:
-    """Write an experiment or a run for other programs.
+    """Export an experiment or a run for other programs.
 
     json: everything needed to repeat each run: spec, fingerprint, package versions, commit with its uncommitted
-    changes, hardware, and its last metrics. csv: a row a run. spec: the YAML that makes the same again, for
-    `dkd submit -`. tensorboard: event files, a folder a run. mlflow: runs on a tracking server, each sent once.
+    changes, hardware, and the last metrics. csv: one row per run. spec: the YAML that creates the same again, for
+    `dkd submit -`. tensorboard: event files, one folder per run. mlflow: runs on a tracking server, each sent once.
     """
     if format not in _FORMATS:
-        raise exit_codes.Stop(f"--format {format}: one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit(f"--format {format}: must be one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
     if format == "mlflow" and to is None:
-        raise exit_codes.Stop("--format mlflow needs --to, as http://127.0.0.1:5000", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit("--format mlflow needs --to, such as http://127.0.0.1:5000", exit_codes.BAD_INPUT)
     if to is not None:
         _check_server(format, to)
     if format == "tensorboard" and out is None:
-        raise exit_codes.Stop("--format tensorboard needs --out, a folder", exit_codes.BAD_INPUT)
-    with connected() as client:
-        found = find(client, target)
+        raise exit_codes.CliExit("--format tensorboard needs --out with a folder", exit_codes.BAD_INPUT)
+    with Client() as client:
+        resolved = resolve_target(client, target)
         try:
             if format == "tensorboard" and out is not None:
-                for run in _records(client, found)[1]:
+                for run in _records(client, resolved)[1]:
                     typer.echo(str(tensorboard.write(client, run, out)))
             elif format == "mlflow" and to is not None:
-                record, runs = _records(client, found)
-                with mlflow.Tracking(to) as tracking:
-                    for line in mlflow.send_all(client, tracking, record, runs):
+                record, runs = _records(client, resolved)
+                with mlflow.TrackingServer(to) as server:
+                    for line in mlflow.send_all(client, server, record, runs):
                         typer.echo(line)
             else:
-                _write(_text(client, found, format), out)
+                _write(_to_text(client, resolved, format), out)
         except OSError as error:
             raise exit_codes.unwritable(f"--out {out}" if out else "stdout", error) from None
         except (tensorboard.MissingPackageError, mlflow.MlflowError, DownsampledError) as error:
-            raise exit_codes.Stop(str(error), exit_codes.FAILED) from None
+            raise exit_codes.CliExit(str(error), exit_codes.FAILED) from None
     return exit_codes.OK
 
 
 def _check_server(format: str, to: str) -> None:
-    """Raises Stop where --to has nothing to say, or is no address."""
+    """Check the value of --to.
+
+    Raises:
+        CliExit: The format does not use it, or it is no address.
+    """
     if format != "mlflow":
-        raise exit_codes.Stop(f"--to {to}: only with --format mlflow", exit_codes.BAD_INPUT)
+        raise exit_codes.CliExit(f"--to {to}: only with --format mlflow", exit_codes.BAD_INPUT)
     try:
-        usable_url(to)
+        normalize_url(to)
     except ClientSettingsError as error:
-        raise exit_codes.Stop(f"--to {error}", exit_codes.BAD_INPUT) from None
+        raise exit_codes.CliExit(f"--to {error}", exit_codes.BAD_INPUT) from None
 
 
-def _text(client: Client, found: Experiment | Run, format: str) -> str:
+def _to_text(client: Client, resolved: Experiment | Run, format: str) -> str:
     if format == "csv":
-        if isinstance(found, Run):
-            raise exit_codes.Stop("csv is of an experiment, a row a run; name one", exit_codes.BAD_INPUT)
-        return client.experiment_csv(found.id)
+        if isinstance(resolved, Run):
+            message = "csv has one row per run of an experiment; name an experiment"
+            raise exit_codes.CliExit(message, exit_codes.BAD_INPUT)
+        return client.experiments.csv(resolved.id)
     if format == "json":
-        record = client.run_record(found.id) if isinstance(found, Run) else client.experiment_record(found.id)
-        return printable_json(record.model_dump_json(indent=2)) + "\n"
-    if isinstance(found, Run):
-        spec = client.run_record(found.id).repeat
+        group = client.runs if isinstance(resolved, Run) else client.experiments
+        return printable_json(group.record(resolved.id).model_dump_json(indent=2)) + "\n"
+    if isinstance(resolved, Run):
+        spec = client.runs.record(resolved.id).repeat
         if spec is None:
-            raise exit_codes.Stop(
-                "a teacher has no spec of its own; its students bring it with them", exit_codes.BAD_INPUT
-            )
+            message = "a teacher has no spec of its own; export one of its students, whose spec contains it"
+            raise exit_codes.CliExit(message, exit_codes.BAD_INPUT)
     else:
-        spec = starting_point(found.spec)
+        spec = starting_point(resolved.spec)
     return dump_text(spec, width=100)
 
 
-def _records(client: Client, found: Experiment | Run) -> tuple[ExperimentRecord, list[RunRecord]]:
-    """The experiment's record, and those of its runs that were named."""
-    if isinstance(found, Experiment):
-        record = client.experiment_record(found.id)
+def _records(client: Client, resolved: Experiment | Run) -> tuple[ExperimentRecord, list[RunRecord]]:
+    """Return the experiment's record and the records of its selected runs."""
+    if isinstance(resolved, Experiment):
+        record = client.experiments.record(resolved.id)
         return record, record.runs
-    record = client.experiment_record(found.experiment_id)
-    return record, [run for run in record.runs if run.run_id == found.id]
+    record = client.experiments.record(resolved.experiment_id)
+    return record, [run for run in record.runs if run.run_id == resolved.id]
 
 
 def _write(text: str, out: Path | None) -> None:

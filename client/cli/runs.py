@@ -1,4 +1,4 @@
-"""Commands about runs: list, show, logs, and what is done to them, of which most may name an experiment instead."""
+"""Commands about runs: listing, showing, logs, and changes, most of which also accept experiments."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ import typer
 from pydantic import BaseModel, Field
 
 from client.cli import exit_codes
-from client.cli.options import JsonFlag, at_least_one, connected, write_json
-from client.cli.targets import find, one_run
+from client.cli.options import JsonFlag, positive_limit, write_json
+from client.cli.targets import resolve_run, resolve_target
 from client.client import Client
-from client.rendering.tables import console_for, experiment_view, run_view, runs_table
+from client.rendering.tables import console_for, render_experiment, render_run, runs_table
 from common.terminal import printable_json
 from core.protocol.public import TERMINAL, Experiment, LogLine, Run, RunPage, RunSummary
 
-_PAGE = 200
+_PAGE_SIZE = 200
 _PAUSING = "being paused"
 _STATES = ("waiting", "queued", "paused", "running", "cancelling", "succeeded", "failed", "cancelled")
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="A run's id, or an experiment's name or id.")]
 
-Targets = Annotated[list[str], typer.Argument(metavar="TARGET...", help="Runs' ids, or experiments' names or ids.")]
+Targets = Annotated[list[str], typer.Argument(metavar="TARGET...", help="Ids of runs, or names or ids of experiments.")]
 
 
-class Changed(BaseModel):
-    """What a command on several runs has done, for ``--json``."""
+class ChangedRuns(BaseModel):
+    """The runs that a command changed, for ``--json``."""
 
     runs: list[RunSummary] = Field(default_factory=list)
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
     app.command(name="runs", epilog=exit_codes.HELP)(list_runs)
     app.command(epilog=exit_codes.HELP)(show)
     app.command(epilog=exit_codes.HELP)(logs)
@@ -47,33 +48,35 @@ def add_to(app: typer.Typer) -> None:
 def list_runs(
     state: Annotated[
         list[str] | None,
-        typer.Option("--state", "-s", help=f"One of {', '.join(_STATES)}. May be given several times."),
+        typer.Option("--state", "-s", help=f"One of {', '.join(_STATES)}. Can be repeated."),
     ] = None,
-    experiment: Annotated[str | None, typer.Option("--experiment", "-e", help="Its name or id.")] = None,
-    method: Annotated[str | None, typer.Option("--method", "-m", help="The method's name, as dkd_align.")] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="The data set's name.")] = None,
-    model: Annotated[str | None, typer.Option(help="The network's name.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", "-t", help="A tag of its experiment.")] = None,
-    text: Annotated[str | None, typer.Option(help="Part of a name or reason.")] = None,
-    sweep: Annotated[str | None, typer.Option(help="Name of the sweep that it is of.")] = None,
-    after: Annotated[str | None, typer.Option(help="Made then or later, as 2025-03-01.")] = None,
+    experiment: Annotated[str | None, typer.Option("--experiment", "-e", help="Name or id of the experiment.")] = None,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="Name of the method, such as dkd_align.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Name of the data set.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", "-t", help="A tag of the experiment. Can be repeated: all must match.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Part of a name or of a reason.")] = None,
+    sweep: Annotated[str | None, typer.Option(help="Name of the sweep.")] = None,
+    after: Annotated[str | None, typer.Option(help="Created at this time or later, such as 2025-03-01.")] = None,
     sort: Annotated[
-        str | None, typer.Option(help="created, started, ended, priority or top1; -top1 has the best first.")
+        str | None,
+        typer.Option(help="created, started, ended, priority or top1, in descending order with a leading -."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Maximum number of runs.")] = 50,
     as_json: JsonFlag = False,
 ) -> int:
-    """List runs, newest first unless sorted otherwise."""
+    """List runs, newest first."""
     for name in state or []:
         if name not in _STATES:
-            raise exit_codes.Stop(f"--state {name}: one of {', '.join(_STATES)}", exit_codes.BAD_INPUT)
-    wanted = at_least_one(limit)
-    found: list[RunSummary] = []
+            raise exit_codes.CliExit(f"--state {name}: must be one of {', '.join(_STATES)}", exit_codes.BAD_INPUT)
+    count = positive_limit(limit)
+    runs: list[RunSummary] = []
     cursor: str | None = None
-    with connected() as client:
+    with Client() as client:
         while True:
-            size = min(_PAGE, wanted - len(found))
-            page = client.runs(
+            page = client.runs.list(
                 state=state,
                 experiment=experiment,
                 method=method,
@@ -85,114 +88,138 @@ def list_runs(
                 created_after=after,
                 sort=sort,
                 cursor=cursor,
-                limit=size,
+                limit=min(_PAGE_SIZE, count - len(runs)),
             )
-            found.extend(page.items)
+            runs.extend(page.items)
             cursor = page.next_cursor
-            if cursor is None or len(found) >= wanted:
+            if cursor is None or len(runs) >= count:
                 break
     if as_json:
-        write_json(RunPage(items=found, next_cursor=cursor))
-    elif found:
-        console_for().print(runs_table(found, with_experiment=experiment is None))
+        write_json(RunPage(items=runs, next_cursor=cursor))
+    elif runs:
+        console_for().print(runs_table(runs, with_experiment=experiment is None))
         if cursor is not None:
-            typer.echo(f"the newest {len(found)}; --limit shows more", err=True)
+            typer.echo(f"only the first {len(runs)}; --limit shows more", err=True)
+    elif any((state, experiment, method, dataset, model, tag, text, sweep, after)):
+        typer.echo("no run matches")
     else:
-        typer.echo(
-            "no runs"
-            if any((state, experiment, method, dataset, model, tag, text, sweep, after))
-            else "no runs yet; `dkd submit SPEC.yaml` makes some"
-        )
+        typer.echo("no runs yet; `dkd submit SPEC.yaml` creates some")
     return exit_codes.OK
 
 
 def show(target: Target, as_json: JsonFlag = False) -> int:
     """Show a run or an experiment.
 
-    Of a run: what it trains, its tries, why it failed. Of an experiment: its runs.
+    A run is shown with its settings, its attempts and the reason if it failed; an experiment with its runs.
     """
-    with connected() as client:
-        found = find(client, target)
+    with Client() as client:
+        resolved = resolve_target(client, target)
     if as_json:
-        write_json(found)
+        write_json(resolved)
     else:
-        console_for().print(experiment_view(found) if isinstance(found, Experiment) else run_view(found))
+        view = render_experiment(resolved) if isinstance(resolved, Experiment) else render_run(resolved)
+        console_for().print(view)
     return exit_codes.OK
 
 
 def logs(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
-    tail: Annotated[int | None, typer.Option("--tail", "-n", min=1, help="Only the last lines.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", min=1, help="Only this number of last lines.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")] = False,
     as_json: JsonFlag = False,
 ) -> int:
-    """Print a run's log. With --json, one JSON object a line."""
-    with connected() as client:
-        found = one_run(client, run)
+    """Print a run's log. With --json, one JSON object per line."""
+    with Client() as client:
+        run_id = resolve_run(client, run).id
         after = 0
         if tail is not None:
-            lines = client.logs(found.id, tail=tail).lines
-            _write(lines, as_json)
+            lines = client.runs.logs(run_id, tail=tail).lines
+            _print_lines(lines, as_json)
             after = lines[-1].number if lines else 0
             if not follow:
                 return exit_codes.OK
         while True:
-            # The state is asked for before the lines: what is written after a run's last state is then not missed.
-            ended = not follow or client.run(found.id).state in TERMINAL
-            after = _write_from(client, found.id, after, as_json)
+            # The state is read before the lines, so that lines written after the run's last state are not missed.
+            ended = not follow or client.runs.get(run_id).state in TERMINAL
+            after = _print_lines_after(client, run_id, after, as_json)
             if ended:
                 return exit_codes.OK
-            exit_codes.end_unread()
+            exit_codes.check_reader()
             time.sleep(1.0)
 
 
 def cancel(targets: Targets, as_json: JsonFlag = False) -> int:
-    """End runs, or all runs of an experiment.
+    """Cancel runs, or all runs of an experiment.
 
-    What has ended already stays as it is; doing it twice is harmless.
+    Runs that have ended are not changed; repeating the command changes nothing.
     """
-    with connected() as client:
-        return _change(client, targets, as_json, client.cancel, client.cancel_experiment)
+    with Client() as client:
+        return _change(client, targets, as_json, client.runs.cancel, client.experiments.cancel)
 
 
 def pause(targets: Targets, as_json: JsonFlag = False) -> int:
     """Pause runs, or all runs of an experiment.
 
-    What trains writes a checkpoint and leaves its slot; what has ended stays as it is. A teacher goes on where another
-    experiment waits for it.
+    A run that trains writes a checkpoint and frees its slot; runs that have ended are not changed. A teacher continues
+    if another experiment waits for it.
     """
-    with connected() as client:
-        return _change(client, targets, as_json, client.pause, client.pause_experiment)
+    with Client() as client:
+        return _change(client, targets, as_json, client.runs.pause, client.experiments.pause)
 
 
 def resume(targets: Targets, as_json: JsonFlag = False) -> int:
-    """Let paused runs go on, or all paused runs of an experiment.
+    """Resume paused runs, or all paused runs of an experiment.
 
-    Each goes on from its checkpoint.
+    Each continues from its checkpoint.
     """
-    with connected() as client:
-        return _change(client, targets, as_json, client.resume, client.resume_experiment)
+    with Client() as client:
+        return _change(client, targets, as_json, client.runs.resume, client.experiments.resume)
 
 
 def priority(
     number: Annotated[
-        int, typer.Argument(metavar="PRIORITY", min=-100, max=100, help="Higher runs first; 0 is usual.")
+        int, typer.Argument(metavar="PRIORITY", min=-100, max=100, help="Higher runs first; the default is 0.")
     ],
     targets: Targets,
     as_json: JsonFlag = False,
 ) -> int:
     """Change the priority of runs, or of all runs of an experiment.
 
-    It decides who is taken next; what trains goes on. A teacher has the highest priority of the runs that wait for it.
+    The priority decides which run is claimed next; runs that train continue. A teacher has the highest priority of the
+    runs that wait for it.
     """
-    with connected() as client:
+    with Client() as client:
         return _change(
             client,
             targets,
             as_json,
-            lambda run: client.prioritise(run, number),
-            lambda experiment: client.prioritise_experiment(experiment, number),
+            lambda run_id: client.runs.set_priority(run_id, number),
+            lambda experiment_id: client.experiments.set_priority(experiment_id, number),
         )
+
+
+def retry(targets: Targets, as_json: JsonFlag = False) -> int:
+    """Queue failed or cancelled runs again.
+
+    For an experiment, all its failed and cancelled runs.
+    """
+    changed: list[Run] = []
+    with Client() as client:
+        for target in targets:
+            resolved = resolve_target(client, target)
+            if isinstance(resolved, Run):
+                changed.append(client.runs.retry(resolved.id))
+            else:
+                # The teacher is first in the list: retrying it also revives the students that failed with it.
+                ended = [run for run in resolved.runs if run.state in ("failed", "cancelled")]
+                if not ended:
+                    _print_unless_json(as_json, f"{resolved.name}: no run has failed or been cancelled")
+                changed.extend(client.runs.retry(run.id) for run in ended)
+    for run in changed:
+        _print_unless_json(as_json, f"{run.id} ({run.label} seed {run.seed}): {run.state}")
+    if as_json:
+        write_json(ChangedRuns(runs=list(changed)))
+    return exit_codes.OK
 
 
 def _change(
@@ -204,70 +231,46 @@ def _change(
 ) -> int:
     changed: list[RunSummary] = []
     for target in targets:
-        found = find(client, target)
-        if isinstance(found, Experiment):
-            after = change_experiment(found.id)
-            changed.extend(after.runs)
-            _say(as_json, f"{after.name}: {_counts(after.runs)}")
+        resolved = resolve_target(client, target)
+        if isinstance(resolved, Experiment):
+            experiment = change_experiment(resolved.id)
+            changed.extend(experiment.runs)
+            _print_unless_json(as_json, f"{experiment.name}: {_state_counts(experiment.runs)}")
         else:
-            run = change_run(found.id)
+            run = change_run(resolved.id)
             changed.append(run)
-            _say(as_json, f"{run.id} ({run.label} seed {run.seed}): {_state(run)}")
+            _print_unless_json(as_json, f"{run.id} ({run.label} seed {run.seed}): {_state(run)}")
     if as_json:
-        write_json(Changed(runs=changed))
+        write_json(ChangedRuns(runs=changed))
     return exit_codes.OK
 
 
-def retry(targets: Targets, as_json: JsonFlag = False) -> int:
-    """Queue failed or cancelled runs again.
-
-    Of an experiment, all such runs.
-    """
-    changed: list[Run] = []
-    with connected() as client:
-        for target in targets:
-            found = find(client, target)
-            if isinstance(found, Run):
-                changed.append(client.retry(found.id))
-            else:
-                # The teacher comes first in the list: reviving it revives the students that failed with it.
-                again = [run for run in found.runs if run.state in ("failed", "cancelled")]
-                if not again:
-                    _say(as_json, f"{found.name}: nothing has failed or been cancelled")
-                changed.extend(client.retry(run.id) for run in again)
-    for run in changed:
-        _say(as_json, f"{run.id} ({run.label} seed {run.seed}): {run.state}")
-    if as_json:
-        write_json(Changed(runs=list(changed)))
-    return exit_codes.OK
-
-
-def _write_from(client: Client, run_id: str, after: int, as_json: bool) -> int:
-    while lines := client.logs(run_id, after=after).lines:
-        _write(lines, as_json)
+def _print_lines_after(client: Client, run_id: str, after: int, as_json: bool) -> int:
+    while lines := client.runs.logs(run_id, after=after).lines:
+        _print_lines(lines, as_json)
         after = lines[-1].number
     return after
 
 
-def _write(lines: list[LogLine], as_json: bool) -> None:
+def _print_lines(lines: list[LogLine], as_json: bool) -> None:
     for line in lines:
         if as_json:
             typer.echo(printable_json(line.model_dump_json()))
         else:
-            stamp = line.time.astimezone().strftime("%H:%M:%S")
+            time_of_day = line.time.astimezone().strftime("%H:%M:%S")
             level = "" if line.level == "info" else f"{line.level}: "
-            typer.echo(f"{stamp}  {level}{line.message}")
+            typer.echo(f"{time_of_day}  {level}{line.message}")
 
 
-def _counts(runs: list[RunSummary]) -> str:
-    states = Counter(map(_state, runs))
-    return ", ".join(f"{states[state]} {state}" for state in (*_STATES, _PAUSING) if states[state])
+def _state_counts(runs: list[RunSummary]) -> str:
+    counts = Counter(map(_state, runs))
+    return ", ".join(f"{counts[state]} {state}" for state in (*_STATES, _PAUSING) if counts[state])
 
 
 def _state(run: RunSummary) -> str:
     return _PAUSING if run.pausing else run.state
 
 
-def _say(as_json: bool, text: str) -> None:
+def _print_unless_json(as_json: bool, text: str) -> None:
     if not as_json:
         typer.echo(text)

@@ -1,4 +1,4 @@
-"""Commands about what there is: workers, teachers, the catalog."""
+"""Commands about workers, teachers and the catalog."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 from client.cli import exit_codes
-from client.cli.options import JsonFlag, connected, write_json
-from client.rendering.tables import catalog_table, console_for, teachers_table, workers_view
+from client.cli.options import JsonFlag, write_json
+from client.client import Client
+from client.rendering.tables import catalog_table, console_for, render_workers, teachers_table
 
 _PARTS = ("methods", "models", "datasets", "metrics")
 
 
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
     group = typer.Typer(invoke_without_command=True, epilog=exit_codes.HELP, rich_markup_mode=None)
     group.callback()(workers)
     group.command(epilog=exit_codes.HELP)(drain)
@@ -23,51 +25,51 @@ def add_to(app: typer.Typer) -> None:
 
 
 def workers(context: typer.Context, as_json: JsonFlag = False) -> None:
-    """List workers: their slots, what runs there, their GPUs. `dkd workers drain NAME` lets one take no new runs."""
+    """List workers with their slots, runs and GPUs. `dkd workers drain NAME` stops one from taking new runs."""
     if context.invoked_subcommand is not None:
         return
-    with connected() as client:
-        found = client.workers()
+    with Client() as client:
+        reply = client.workers.list()
     if as_json:
-        write_json(found)
-    elif found.items:
-        console_for().print(workers_view(found.items))
+        write_json(reply)
+    elif reply.items:
+        console_for().print(render_workers(reply.items))
     else:
         typer.echo("no worker has registered yet")
 
 
 def drain(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The worker's name or id.")],
-    off: Annotated[bool, typer.Option("--off", help="Let it take runs again.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Let the worker take runs again.")] = False,
     as_json: JsonFlag = False,
 ) -> int:
-    """Have a worker take no new runs.
+    """Stop a worker from taking new runs.
 
-    What it has goes on to its end. It is remembered over restarts of the worker, until --off.
+    Its current runs continue to their end. The setting persists over restarts of the worker, until --off.
     """
-    with connected() as client:
-        found = client.drain_worker(name, draining=not off)
+    with Client() as client:
+        reply = client.workers.drain(name, draining=not off)
     if as_json:
-        write_json(found)
+        write_json(reply)
         return exit_codes.OK
-    for worker in found.items:
+    for worker in reply.items:
         if name in (worker.id, worker.name) and worker.draining is not off:
-            left = f"; {len(worker.runs)} run(s) go on" if worker.runs and not off else ""
-            typer.echo(f"{worker.name}: {'takes runs again' if off else 'takes no new runs'}{left}")
+            current = f"; {len(worker.runs)} run(s) continue" if worker.runs and not off else ""
+            typer.echo(f"{worker.name}: {'takes runs again' if off else 'takes no new runs'}{current}")
     return exit_codes.OK
 
 
 def teachers(as_json: JsonFlag = False) -> int:
-    """List teachers, with how many runs use each.
+    """List teachers with the number of runs that use each.
 
-    A teacher is trained once and shared by every experiment that asks for the same.
+    A teacher is trained once and shared by all experiments that need the same one.
     """
-    with connected() as client:
-        found = client.teachers()
+    with Client() as client:
+        reply = client.teachers.list()
     if as_json:
-        write_json(found)
-    elif found.items:
-        console_for().print(teachers_table(found.items))
+        write_json(reply)
+    elif reply.items:
+        console_for().print(teachers_table(reply.items))
     else:
         typer.echo("no teachers yet")
     return exit_codes.OK
@@ -77,19 +79,19 @@ def catalog(
     part: Annotated[str | None, typer.Argument(metavar="[PART]", help=f"Only one of {', '.join(_PARTS)}.")] = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """List what a spec may name.
+    """List methods, models, data sets and metrics.
 
-    Methods, models and data sets with their parameters, and the metrics; --json has the schemas.
+    Specs refer to them by these names. Parameters are shown with their defaults; --json prints their schemas.
     """
     if part is not None and part not in _PARTS:
-        raise exit_codes.Stop(f"{part}: one of {', '.join(_PARTS)}", exit_codes.BAD_INPUT)
-    with connected() as client:
-        found = client.catalog()
+        raise exit_codes.CliExit(f"{part}: must be one of {', '.join(_PARTS)}", exit_codes.BAD_INPUT)
+    with Client() as client:
+        reply = client.catalog()
     if as_json:
-        write_json(found)
+        write_json(reply)
         return exit_codes.OK
     console = console_for()
     for name in [part] if part else _PARTS:
-        console.print(catalog_table(name, getattr(found, name)))
+        console.print(catalog_table(name, getattr(reply, name)))
         console.print()
     return exit_codes.OK

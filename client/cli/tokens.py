@@ -1,4 +1,4 @@
-"""``dkd token create|list|revoke``: who may do what. For admins."""
+"""``dkd token create|list|revoke``: access tokens, for admins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import typer
 from rich.table import Table
 
 from client.cli import exit_codes
-from client.cli.options import JsonFlag, connected, told_as, write_json
+from client.cli.options import JsonFlag, map_field_errors, write_json
+from client.client import Client
 from client.rendering.tables import console_for
 from core.protocol.access import Scope, TokenInfo
 
@@ -17,66 +18,69 @@ _SCOPES: tuple[Scope, ...] = get_args(Scope)
 group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
-def add_to(app: typer.Typer) -> None:
-    app.add_typer(group, name="token", help="Make, list and revoke tokens. For admins.", epilog=exit_codes.HELP)
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(group, name="token", help="Create, list and revoke tokens. For admins.", epilog=exit_codes.HELP)
 
 
 @group.command(epilog=exit_codes.HELP)
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of a person or a script: who submitted what.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A person or a script; shown as the submitter of experiments.")
+    ],
     scope: Annotated[
         list[str],
-        typer.Option("--scope", "-s", help=f"One of {', '.join(_SCOPES)}. May be given several times."),
+        typer.Option("--scope", "-s", help=f"One of {', '.join(_SCOPES)}. Can be repeated."),
     ],
-    days: Annotated[float | None, typer.Option(help="Until it expires; left out, it does not.")] = None,
+    days: Annotated[float | None, typer.Option(help="Days until the token expires; never by default.")] = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """Make a token and print it, once.
+    """Create a token and print it, once.
 
     read: see everything. submit: read, and submit, change, cancel and delete. worker: claim runs and report on them.
-    admin: submit, and make and revoke tokens.
+    admin: submit, and create, list and revoke tokens.
     """
-    scopes = [known for known in _SCOPES if known in scope]
-    if unknown := [name for name in scope if name not in _SCOPES]:
-        raise exit_codes.Stop(f"--scope {unknown[0]}: one of {', '.join(_SCOPES)}", exit_codes.BAD_INPUT)
-    words = {
-        "name": f"NAME {name!r}: 1 to 100 characters on one line, no space at either end",
-        "expires_in_days": f"--days {days}: more than 0, at most 3650",
+    scopes = [item for item in _SCOPES if item in scope]
+    if unknown := [item for item in scope if item not in _SCOPES]:
+        raise exit_codes.CliExit(f"--scope {unknown[0]}: must be one of {', '.join(_SCOPES)}", exit_codes.BAD_INPUT)
+    messages = {
+        "name": f"NAME {name!r}: must be 1 to 100 characters on one line, without a space at either end",
+        "expires_in_days": f"--days {days}: must be more than 0 and at most 3650",
     }
-    with connected() as client, told_as(**words):
-        made = client.create_token(name, scopes, expires_in_days=days)
+    with Client() as client, map_field_errors(**messages):
+        token = client.tokens.create(name, scopes, expires_in_days=days)
     if as_json:
-        write_json(made)
+        write_json(token)
     else:
-        typer.echo(made.token)
-        typer.echo(f"{made.name} ({', '.join(made.scopes)}), id {made.id}; it is not shown again", err=True)
+        typer.echo(token.token)
+        typer.echo(f"{token.name} ({', '.join(token.scopes)}), id {token.id}; it is not shown again", err=True)
     return exit_codes.OK
 
 
 @group.command("list", epilog=exit_codes.HELP)
 def list_tokens(as_json: JsonFlag = False) -> int:
     """List tokens, newest first, without the tokens themselves."""
-    with connected() as client:
-        found = client.tokens()
+    with Client() as client:
+        reply = client.tokens.list()
     if as_json:
-        write_json(found)
+        write_json(reply)
     else:
-        console_for().print(_table(found.items))
+        console_for().print(_table(reply.items))
     return exit_codes.OK
 
 
 @group.command(epilog=exit_codes.HELP)
 def revoke(
-    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token's id, or its name.")],
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token's id or name.")],
     as_json: JsonFlag = False,
 ) -> int:
-    """Shut a token out, from the next request on. Doing it twice is harmless."""
-    with connected() as client:
-        named = [item for item in client.tokens().items if token in (item.id, item.name)]
-        live = [item for item in named if item.state == "active"] or named
-        if not live:
-            raise exit_codes.Stop(f"there is no token {token!r}; `dkd token list` lists them")
-        revoked = client.revoke_token(live[0].id)
+    """Revoke a token: the backend refuses it from the next request on. Repeating the command changes nothing."""
+    with Client() as client:
+        matches = [item for item in client.tokens.list().items if token in (item.id, item.name)]
+        candidates = [item for item in matches if item.state == "active"] or matches
+        if not candidates:
+            raise exit_codes.CliExit(f"there is no token {token!r}; `dkd token list` lists them")
+        revoked = client.tokens.revoke(candidates[0].id)
     if as_json:
         write_json(revoked)
     else:
@@ -86,7 +90,7 @@ def revoke(
 
 def _table(items: list[TokenInfo]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("id", "name", "scopes", "state", "made by", "expires"):
+    for title in ("id", "name", "scopes", "state", "created by", "expires"):
         table.add_column(title)
     for item in items:
         expires = f"{item.expires_at:%Y-%m-%d %H:%M} UTC" if item.expires_at else "never"

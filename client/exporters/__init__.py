@@ -1,1 +1,1 @@
-"""A run's metrics and record handed to other programs: TensorBoard's event files, MLflow's tracking server."""
+"""Export of a run's metrics and record to other programs: TensorBoard event files, an MLflow tracking server."""

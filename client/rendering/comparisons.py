@@ -1,4 +1,4 @@
-"""How comparisons look in a terminal: the result table, convergence, overview, claims, and the paper's table."""
+"""Comparisons in a terminal: the result table, convergence, overview, claims, and the table of a paper."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from client.rendering.tables import duration, table
+from client.rendering.tables import duration, new_table
 from common.formatting import NOTHING, difference_text, mean_text, p_text, signed, span_text, spread_text, value_text
 from core.protocol.comparisons import (
     TIMING,
@@ -28,18 +28,18 @@ _VERDICTS = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
 _STYLES = {"better": "bold green", "worse": "red"}
 
 
-def comparison_view(comparison: Comparison) -> RenderableType:
-    """The result: a row a method, convergence, then what the numbers hold for and what they allow one to say."""
+def render_comparison(comparison: Comparison) -> RenderableType:
+    """Return the result: one row per method, convergence, then the conditions and what the numbers support."""
     unit = f" ({comparison.unit})" if comparison.unit else ""
     value = f"{comparison.title or comparison.metric}{unit}"
-    reach = f"epochs to {_goal(comparison)}"
+    reach = f"epochs to {_target_text(comparison)}"
     against = f"difference to {comparison.baseline}, 95 % t interval"
     alone, holm = "p of this comparison alone", "p after Holm"
-    made = table("method", value, "n", reach, against, alone, holm, numbers=("n", reach, value, alone, holm))
+    table = new_table("method", value, "n", reach, against, alone, holm, numbers=("n", reach, value, alone, holm))
     paired = {item.label: item for item in comparison.paired}
     for group in comparison.groups:
         pair = paired.get(group.label)
-        made.add_row(
+        table.add_row(
             group.label,
             mean_text(group.mean, group.sd),
             str(group.n),
@@ -48,14 +48,14 @@ def comparison_view(comparison: Comparison) -> RenderableType:
             p_text(pair.sign_flip_p if pair else None),
             p_text(pair.sign_flip_p_holm if pair else None),
         )
-    parts: list[RenderableType] = [made]
+    parts: list[RenderableType] = [table]
     if any(group.convergence and group.convergence.reached for group in comparison.groups):
         parts += [Text(), _convergence_table(comparison)]
     return Group(*parts, Text(), *(Text(line) for line in comparison_notes(comparison)))
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
-    """The sentences under the table."""
+    """Return the sentences below the table."""
     lines: list[str] = []
     if comparison.test_size and comparison.resolution is not None:
         one = spread_text(comparison.resolution, "%")
@@ -85,16 +85,16 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     return lines
 
 
-def overview_view(overview: Overview) -> RenderableType:
-    """A row a metric: each method's mean, and its difference to the baseline."""
+def render_overview(overview: Overview) -> RenderableType:
+    """Return one row per metric: each method's mean, and its difference to the baseline."""
     labels = [cell.label for cell in overview.rows[0].cells] if overview.rows else []
     others = [label for label in labels if label != overview.baseline]
     columns = [f"{label} − {overview.baseline}" for label in others]
-    made = table("metric", *labels, *columns, numbers=(*labels, *columns))
+    table = new_table("metric", *labels, *columns, numbers=(*labels, *columns))
     for row in overview.rows:
         cells = {cell.label: cell for cell in row.cells}
         arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.better]
-        made.add_row(
+        table.add_row(
             f"{row.title}{f' ({row.unit})' if row.unit else ''}{arrow}",
             *(mean_text(cells[label].mean, cells[label].sd) for label in labels),
             *(_difference(cells[label]) for label in others),
@@ -104,56 +104,56 @@ def overview_view(overview: Overview) -> RenderableType:
         f"Holds for {overview.condition}.",
         *overview.notes,
     ]
-    return Group(made, Text(), *(Text(note) for note in notes))
+    return Group(table, Text(), *(Text(note) for note in notes))
 
 
-def claims_view(claims: Claims) -> RenderableType:
-    """A block a claim: the verdict first, then the numbers and the reason."""
+def render_claims(claims: Claims) -> RenderableType:
+    """Return one block per claim: the verdict first, then the numbers and the reason."""
     parts: list[RenderableType] = []
-    said = 0
+    printed_number = 0
     for claim in claims.claims:
-        if claim.number != said:
-            parts += [*([Text()] if said else []), Text(f"{claim.number}. {claim.claim}", style="bold")]
-            said = claim.number
-        about = claim.case or (f"{claim.label} against {claim.baseline}" if claim.label else "")
+        if claim.number != printed_number:
+            parts += [*([Text()] if printed_number else []), Text(f"{claim.number}. {claim.claim}", style="bold")]
+            printed_number = claim.number
+        subject = claim.case or (f"{claim.label} against {claim.baseline}" if claim.label else "")
         pairs = f" ({claim.n} pair{'s' if claim.n != 1 else ''})" if claim.n else ""
-        head = f"{about}{pairs}: " if about else ""
+        head = f"{subject}{pairs}: " if subject else ""
         verdict = Text(f"   {claim.verdict}", style=_VERDICTS[claim.verdict])
         parts.append(Text.assemble(verdict, f"  {head}{claim.reason}."))
     notes = [f"Holds for {claims.condition}.", *claims.notes]
     return Group(*parts, Text(), *(Text(note) for note in notes))
 
 
-def table_view(found: Table) -> RenderableType:
-    """The paper's table, what is missing from it, and its notes."""
-    unit = f" ({found.unit})" if found.unit else ""
-    made = table("setting", "teacher", *found.methods, numbers=("teacher", *found.methods))
-    for row in found.rows:
+def render_table(reply: Table) -> RenderableType:
+    """Return the table over many experiments, its missing seeds, and its notes."""
+    unit = f" ({reply.unit})" if reply.unit else ""
+    table = new_table("setting", "teacher", *reply.methods, numbers=("teacher", *reply.methods))
+    for row in reply.rows:
         cells = {cell.label: cell for cell in row.cells}
-        own = value_text(row.teacher_top1, decimals=2)
-        made.add_row(
+        teacher = value_text(row.teacher_top1, decimals=2)
+        table.add_row(
             row.title,
-            f"{own}{_published(row.published)}",
-            *(_cell(cells.get(label)) for label in found.methods),
+            f"{teacher}{_published(row.published)}",
+            *(_cell(cells.get(label)) for label in reply.methods),
         )
-    lines = [f"{found.title}{unit}."]
-    sources = dict.fromkeys(item.source for row in found.rows for cell in row.cells for item in cell.published)
+    lines = [f"{reply.title}{unit}."]
+    sources = dict.fromkeys(item.source for row in reply.rows for cell in row.cells for item in cell.published)
     if sources:
         lines.append(f"In brackets, as published: {'; '.join(sources)}.")
-    lines += found.notes
-    for row in found.rows:
+    lines += reply.notes
+    for row in reply.rows:
         for cell in row.cells:
             lines += _missing(row.title, cell)
-    return Group(made, Text(), *(Text(line) for line in lines))
+    return Group(table, Text(), *(Text(line) for line in lines))
 
 
-def commands_of(found: Table) -> list[str]:
-    """What would queue the missing seeds; to be printed unbroken, so that a line can be pasted."""
-    return [command for row in found.rows for command in row.commands]
+def missing_run_commands(reply: Table) -> list[str]:
+    """Return the commands that queue the missing seeds; print them unbroken, so that a line can be pasted."""
+    return [command for row in reply.rows for command in row.commands]
 
 
 def convergence_text(convergence: Convergence | None) -> str:
-    """Median epochs, or "> E", with how many reached the target; a dash while no target is known."""
+    """Return the median epochs, or "> E", with how many runs reached the target; a dash without a target."""
     if convergence is None or convergence.of == 0:
         return NOTHING
     median = convergence.median_epochs
@@ -162,51 +162,51 @@ def convergence_text(convergence: Convergence | None) -> str:
 
 
 def paired_text(paired: Paired | None) -> str:
-    """Mean difference with its t interval."""
+    """Return the mean difference with its t interval."""
     if paired is None or paired.mean_difference is None:
         return NOTHING
     return difference_text(paired.mean_difference, paired.interval)
 
 
-def _goal(comparison: Comparison) -> str:
+def _target_text(comparison: Comparison) -> str:
     if comparison.absolute_target:
         return f"{comparison.target:g} %"
     return f"{100 * comparison.target_share:g} % of the teacher"
 
 
 def _convergence_table(comparison: Comparison) -> RenderableType:
-    found = [(group.label, group.convergence) for group in comparison.groups if group.convergence]
+    reached = [(group.label, group.convergence) for group in comparison.groups if group.convergence]
     time = f"median time{TIMING[comparison.timing]}"
-    on_gpus = any(item.median_gpu_seconds is not None for _, item in found)
+    on_gpus = any(item.median_gpu_seconds is not None for _, item in reached)
     numbers = (
         "reached",
         "median epochs",
         time,
         *((f"GPU-seconds{TIMING[comparison.timing]}",) if on_gpus else ()),
-        "mean over the epochs",
+        "mean over epochs",
     )
-    first = f"first to it against {comparison.baseline}"
+    first = f"first to reach it, against {comparison.baseline}"
     fast = "times as fast in epochs"
-    made = table(f"to {_goal(comparison)}", *numbers, first, fast, numbers=numbers)
+    table = new_table(f"to {_target_text(comparison)}", *numbers, first, fast, numbers=numbers)
     pairs = {pair.label: pair.convergence for pair in comparison.paired}
-    for label, item in found:
+    for label, item in reached:
         pair = pairs.get(label)
         seconds = f"{item.median_gpu_seconds:.0f}" if item.median_gpu_seconds is not None else NOTHING
-        made.add_row(
+        table.add_row(
             label,
             f"{item.reached}/{item.of}",
             f"{item.median_epochs:g}" if item.median_epochs is not None else f"> {item.max_epochs}",
             duration(item.median_seconds) if item.median_seconds is not None else NOTHING,
             *((seconds,) if on_gpus else ()),
             mean_text(item.area, item.area_sd),
-            _first_to_it(pair),
+            _first_to_reach(pair),
             f"{pair.speed_up:.2f} (n = {pair.both_reached})" if pair and pair.speed_up is not None else "",
         )
-    return made
+    return table
 
 
-def _first_to_it(pair: PairedConvergence | None) -> str:
-    """Counts of pairs and their p; no verdict is drawn from one of them alone."""
+def _first_to_reach(pair: PairedConvergence | None) -> str:
+    """Return the counts of pairs and their p value, which alone supports no verdict."""
     if pair is None:
         return ""
     p = f"p of this comparison alone {p_text(pair.sign_p)}"
@@ -214,7 +214,7 @@ def _first_to_it(pair: PairedConvergence | None) -> str:
 
 
 def _pair_details(pair: Paired) -> list[str]:
-    """The numbers beside the sentence, indented under it."""
+    """Return the numbers that belong to the sentence, indented below it."""
     facts = []
     if pair.correlation is not None:
         facts.append(f"correlation of the pairs {signed(pair.correlation, decimals=2)}")

@@ -1,4 +1,4 @@
-"""One stack a home: a lock that the kernel lets go of when its holder dies, however it dies."""
+"""One stack per home: a file lock that the kernel releases when its holder dies, however it dies."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 
-class Holder(BaseModel):
-    """Who runs on a home.
+class LockHolder(BaseModel):
+    """The stack that runs on a home.
 
     Attributes:
-        api_url: empty while it is still starting.
-        dashboard_url: empty without a dashboard.
+        pid: Its process.
+        api_url: Address of its backend; empty while it starts.
+        dashboard_url: Address of its dashboard; empty without one.
     """
 
     pid: int
@@ -26,27 +27,32 @@ class Holder(BaseModel):
 class HomeBusyError(Exception):
     """Another stack runs on this home."""
 
-    def __init__(self, home: Path, holder: Holder | None) -> None:
+    def __init__(self, home: Path, holder: LockHolder | None) -> None:
         self.home = home
         self.holder = holder
-        where = "is being started already"
+        state = "is being started already"
         if holder and holder.api_url:
             dashboard = f", dashboard {holder.dashboard_url}" if holder.dashboard_url else ""
-            where = f"already runs at {holder.api_url}{dashboard}"
+            state = f"already runs at {holder.api_url}{dashboard}"
         process = f" (process {holder.pid})" if holder else ""
-        super().__init__(f"a stack on {home} {where}{process}; use it, stop it with Ctrl-C, or give another --home")
+        super().__init__(f"a stack on {home} {state}{process}; use it, stop it with Ctrl-C, or choose another --home")
 
 
 class HomeLock:
-    """Holds a home from ``take`` to ``release``."""
+    """Locks a home from ``acquire`` to ``release``. The lock file also contains the addresses of the stack."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.path = home / "stack.lock"
         self._descriptor: int | None = None
 
-    def take(self) -> None:
-        """Make the home where it is not there, and hold it. Raises HomeBusyError, or OSError where that fails."""
+    def acquire(self) -> None:
+        """Create the home if it does not exist, and lock it.
+
+        Raises:
+            HomeBusyError: Another stack holds it.
+            OSError: The home or the lock file cannot be created.
+        """
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -58,27 +64,27 @@ class HomeLock:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
-        self.tell()
+        self.publish()
 
-    def tell(self, api_url: str = "", dashboard_url: str = "") -> None:
-        """Write down where the stack answers, for whoever comes second."""
+    def publish(self, api_url: str = "", dashboard_url: str = "") -> None:
+        """Write the addresses of the stack to the lock file, for others that try to lock the home."""
         if self._descriptor is None:
             return
-        text = Holder(pid=os.getpid(), api_url=api_url, dashboard_url=dashboard_url).model_dump_json()
+        text = LockHolder(pid=os.getpid(), api_url=api_url, dashboard_url=dashboard_url).model_dump_json()
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, text.encode(), 0)
 
     def release(self) -> None:
-        """Let go. The file stays: removing it would let two holders lock two files of one name."""
+        """Release the lock. The file is kept: without it, two holders could lock two files of the same name."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
 
-    def holder(self) -> Holder | None:
-        """Who says that it runs on the home; None if nobody does."""
+    def holder(self) -> LockHolder | None:
+        """Return the stack that the lock file names; None if it names none."""
         try:
-            return Holder.model_validate_json(self.path.read_bytes())
+            return LockHolder.model_validate_json(self.path.read_bytes())
         except (OSError, ValidationError):
             return None

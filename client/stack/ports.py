@@ -6,12 +6,12 @@ import socket
 from collections.abc import Collection
 
 LOOPBACK = "127.0.0.1"
-# Next to the wished one a person still recognises it; beyond, any will do.
+# A person still recognises a port near the preferred one; farther away, any port will do.
 _NEARBY = 50
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port now."""
+    """Return whether a server could listen on this port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: a port whose last connections are still closing is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -23,15 +23,19 @@ def is_free(port: int) -> bool:
     return True
 
 
-def choose(wished: int, avoid: Collection[int] = ()) -> int:
-    """The wished port where it is free, else one shortly above it, else any free one.
+def choose(preferred: int, avoid: Collection[int] = ()) -> int:
+    """Return the preferred port if it is free, else one shortly above it, else any free one.
 
-    Another program may take it before it is used; who uses it must be ready to choose again.
+    Another program may take the port before the caller uses it, so the caller must be ready to choose again.
+
+    Args:
+        preferred: The port to try first.
+        avoid: Ports that must not be returned.
     """
-    for near in range(wished, min(wished + _NEARBY, 65_535) + 1):
-        if near not in avoid and is_free(near):
-            return near
+    for port in range(preferred, min(preferred + _NEARBY, 65_535) + 1):
+        if port not in avoid and is_free(port):
+            return port
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        free_port: int = probe.getsockname()[1]
+        return free_port

@@ -1,4 +1,4 @@
-"""One service as a process: its output in a file, its end certain."""
+"""A service as a process: its output goes to a file, and its end is certain."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from common import parent_death
 
 _PARENT_DEATH = Path(parent_death.__file__)
 MARK = "DKD_STACK_MARK"
-"""Variable that marks every process of one stack, inherited by whatever its services start."""
+"""Environment variable that marks every process of one stack; whatever its services start inherits it."""
 
 _TAIL_BYTES = 64 * 1024
 
 
 class ServiceProcess:
-    """A started service.
+    """A running service.
 
     Args:
-        command: what runs.
-        environment: its whole environment.
-        log: file that takes its output; what an earlier process wrote is kept beside it as ``NAME.log.1``.
-        keep: go on in the file as it is: for a service that is started again within one life of the stack.
+        name: The service's name.
+        command: The command line.
+        environment: The complete environment.
+        log: File for the output. The output of an earlier process is kept beside it as ``NAME.log.1``.
+        append: Append to the file instead: for a service that is restarted by the same stack.
     """
 
     def __init__(
-        self, name: str, command: list[str], environment: Mapping[str, str], log: Path, *, keep: bool = False
+        self, name: str, command: list[str], environment: Mapping[str, str], log: Path, *, append: bool = False
     ) -> None:
         self.name = name
         self.log = log
         self.started = time.monotonic()
         log.parent.mkdir(parents=True, exist_ok=True)
-        if not keep and log.exists():
+        if not append and log.exists():
             log.replace(log.with_name(log.name + ".1"))
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -47,7 +48,7 @@ class ServiceProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
-                # Ctrl-C in the terminal reaches only us; we say in which order they stop.
+                # Ctrl-C in the terminal reaches only the stack, which stops its services in order.
                 start_new_session=True,
             )
 
@@ -55,23 +56,24 @@ class ServiceProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def ended(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs."""
+    def exit_code(self) -> int | None:
+        """Return the exit code, negative for a signal; None while the process runs."""
         return self._process.poll()
 
     def terminate(self) -> None:
-        if self.ended() is None:
+        """Ask the process to stop."""
+        if self.exit_code() is None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End its whole process group at once."""
+        """End the process group at once."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
-    def how_it_ended(self) -> str:
-        """As "exit code 1" or "SIGKILL"."""
-        code = self.ended()
+    def exit_text(self) -> str:
+        """Return a text such as "exit code 1" or "SIGKILL"."""
+        code = self.exit_code()
         if code is None:
             return "still running"
         if code >= 0:
@@ -82,7 +84,7 @@ class ServiceProcess:
             return f"signal {-code}"
 
     def last_lines(self, count: int = 15) -> list[str]:
-        """The end of its output."""
+        """Return the last lines of the output."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -91,26 +93,26 @@ class ServiceProcess:
             return []
 
 
-def marked(mark: str) -> list[int]:
-    """Process ids of every process that carries the mark; nothing where there is no /proc. Never this process."""
-    wanted = f"{MARK}={mark}".encode()
-    found: list[int] = []
+def marked_processes(mark: str) -> list[int]:
+    """Return the ids of all processes that carry the mark, without this one; none on systems without /proc."""
+    entry_of_mark = f"{MARK}={mark}".encode()
+    pids: list[int] = []
     if not sys.platform.startswith("linux"):
-        return found
+        return pids
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-    return found
+                if entry_of_mark in (entry / "environ").read_bytes().split(b"\0"):
+                    pids.append(int(entry.name))
+    return pids
 
 
-def end_marked(mark: str, *, seconds: float = 5.0) -> list[int]:
-    """Kill what carries the mark until nothing is left; returns those that still live after ``seconds``."""
+def kill_marked(mark: str, *, seconds: float = 5.0) -> list[int]:
+    """Kill all processes that carry the mark, and return those that are still alive after ``seconds``."""
     end = time.monotonic() + seconds
-    while (left := marked(mark)) and time.monotonic() < end:
-        for pid in left:
+    while (alive := marked_processes(mark)) and time.monotonic() < end:
+        for pid in alive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
-    return left
+    return alive

@@ -1,4 +1,4 @@
-"""What the embedded stack consists of: the commands, their settings, and how each shows that it is ready."""
+"""The services of the embedded stack: their commands, their settings, and how each shows that it is ready."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from client.errors import ApiError, BackendUnreachable, ClientSettingsError
 from client.stack.ports import LOOPBACK
 from common.home import Home
 
-_MOST_SLOTS = 4
-# They name another database, broker, backend or token than this home's own; inherited, they would split the stack.
+_MAX_DEFAULT_SLOTS = 4
+# They name another database, broker, backend or token than those of this home; inherited, they would split the stack.
 _NOT_INHERITED = (
     "DKD_API_TOKEN",
     "DKD_API_TOKEN_FILE",
@@ -37,8 +37,8 @@ _NOT_INHERITED = (
 )
 
 
-def cores() -> int:
-    """CPU cores that this process may use, a container's quota included."""
+def available_cores() -> int:
+    """Return the number of CPU cores that this process may use, limited by a container's quota."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -48,36 +48,36 @@ def cores() -> int:
 
 
 def default_slots() -> int:
-    """A training a core, up to four: small networks gain little from a second thread, and each costs its memory."""
-    return min(cores(), _MOST_SLOTS)
+    """Return one slot per core, at most four: a small network gains little from a second thread and costs memory."""
+    return min(available_cores(), _MAX_DEFAULT_SLOTS)
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a stack is to run.
+class StackOptions:
+    """How a stack runs.
 
     Attributes:
-        home: its folder.
-        port: wished for the backend.
-        dashboard_port: wished for the dashboard.
-        slots: trainings at once.
-        slots_asked: a person has asked for so many; otherwise a machine with GPUs has one on each instead.
-        threads: CPU threads of each training.
-        dashboard: whether there is one.
+        home: Its folder.
+        port: Preferred port of the backend.
+        dashboard_port: Preferred port of the dashboard.
+        slots: Trainings at the same time.
+        explicit_slots: Whether a person has chosen ``slots``; if not, a machine with GPUs has one slot per GPU.
+        threads: CPU threads of each training; 0 for the default.
+        dashboard: Whether a dashboard is started.
     """
 
     home: Home
     port: int = 8000
     dashboard_port: int = 8501
     slots: int = field(default_factory=default_slots)
-    slots_asked: bool = False
+    explicit_slots: bool = False
     threads: int = 0
     dashboard: bool = True
 
     @property
     def threads_each(self) -> int:
-        """CPU threads of each training: as given, else the cores shared out."""
-        return self.threads or max(1, cores() // self.slots)
+        """CPU threads of each training: ``threads``, else the cores divided by the slots."""
+        return self.threads or max(1, available_cores() // self.slots)
 
 
 @dataclass(frozen=True)
@@ -85,28 +85,29 @@ class Service:
     """A process of the stack.
 
     Attributes:
-        command: what runs.
-        ready: whether it does its work now; asked again and again from its start.
-        grace: seconds it is given to stop by itself.
-        patience: seconds it is given to become ready.
+        name: Its name in messages and of its log file.
+        command: The command line.
+        ready: Returns whether the service works now; called repeatedly from its start.
+        stop_seconds: Time to stop by itself, before it is killed.
+        start_seconds: Time to become ready.
     """
 
     name: str
     command: list[str]
     ready: Callable[[], bool]
-    grace: float = 10.0
-    patience: float = 120.0
+    stop_seconds: float = 10.0
+    start_seconds: float = 120.0
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The services of a stack, made for the ports that were chosen.
+class StackPlan:
+    """The services of a stack, as functions of what is known only while it starts.
 
     Attributes:
-        prepare: commands that run to their end first, by name.
-        backend: made for a port.
-        worker: made once the backend is ready.
-        dashboard: made for a port; None where there is none.
+        prepare: Commands that run to their end first, by name.
+        backend: Returns the backend for a port.
+        worker: Returns the worker for the backend's address.
+        dashboard: Returns the dashboard for a port; None without a dashboard.
     """
 
     prepare: Mapping[str, list[str]]
@@ -115,105 +116,107 @@ class Plan:
     dashboard: Callable[[int], Service] | None
 
 
-def environment(options: Options, api_url: str) -> dict[str, str]:
-    """Settings of every service, from this process's environment and the stack's own."""
-    made = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-    made |= {
+def environment(options: StackOptions, api_url: str) -> dict[str, str]:
+    """Return the environment of every service: this process's environment with the stack's settings."""
+    variables = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    variables |= {
         "DKD_HOME": str(options.home.path),
         "DKD_BROKER_URL": "filesystem://",
-        "DKD_SLOTS" if options.slots_asked else "DKD_CPU_SLOTS": str(options.slots),
+        "DKD_SLOTS" if options.explicit_slots else "DKD_CPU_SLOTS": str(options.slots),
         "PYTHONUNBUFFERED": "1",
-        # A folder named worker where the person happens to stand must not be taken for ours.
+        # A folder named worker in the current folder must not be imported in place of the package.
         "PYTHONSAFEPATH": "1",
     }
-    if options.threads:  # else the worker shares its cores out, and a small training takes one
-        made["DKD_THREADS"] = str(options.threads)
-    made["DKD_DASHBOARD_LOGIN"] = dashboard_login()
+    if options.threads:  # without it the worker divides its cores, and a small training takes one
+        variables["DKD_THREADS"] = str(options.threads)
+    variables["DKD_DASHBOARD_LOGIN"] = dashboard_login()
     if api_url:
-        made["DKD_API_URL"] = api_url
+        variables["DKD_API_URL"] = api_url
     root = Path(__file__).resolve().parents[2]
     if root.name not in ("site-packages", "dist-packages"):  # a checkout that may not be installed
-        made["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    return made
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    return variables
 
 
 def dashboard_login() -> str:
-    """How people come into the stack's dashboard, by ``DKD_DASHBOARD_LOGIN``; else by a one-time address.
+    """Return how people log in to the stack's dashboard: ``DKD_DASHBOARD_LOGIN``, else by a one-time address.
 
-    Every account of the machine reaches the port, and the dashboard has the rights of the home's admin.
+    Every account of the machine reaches the port, and the dashboard has the rights of the home's admin token.
     """
     return os.environ.get("DKD_DASHBOARD_LOGIN", "").strip().lower() or "address"
 
 
 def missing_packages(*, dashboard: bool) -> list[str]:
-    """Extras of which a package is not installed."""
-    wanted = {"serve": ("fastapi", "sqlalchemy", "uvicorn"), "train": ("torch", "celery")}
+    """Return the extras that the stack needs and that are not installed completely."""
+    required = {"serve": ("fastapi", "sqlalchemy", "uvicorn"), "train": ("torch", "celery")}
     if dashboard:
-        wanted["dashboard"] = ("streamlit",)
-    return [extra for extra, modules in wanted.items() if any(find_spec(module) is None for module in modules)]
+        required["dashboard"] = ("streamlit",)
+    return [extra for extra, modules in required.items() if any(find_spec(module) is None for module in modules)]
 
 
-def embedded(options: Options) -> Plan:
-    """The real services."""
+def embedded_plan(options: StackOptions) -> StackPlan:
+    """Return the plan with the real services."""
     python = sys.executable
     home = options.home
-    app = _dashboard_app() if options.dashboard else None
+    dashboard_script = _dashboard_script() if options.dashboard else None
 
     def backend(port: int) -> Service:
         url = f"http://{LOOPBACK}:{port}"
         command = [python, "-m", "backend", "serve", "--host", LOOPBACK, "--port", str(port)]
-        return Service("backend", command, lambda: _is_ours(home, url))
+        return Service("backend", command, lambda: _is_backend_of(home, url))
 
     def worker(url: str) -> Service:
         since = datetime.now(UTC)
-        # It gets time to have its trainings write a checkpoint and to hand its runs back.
-        return Service("worker", [python, "-m", "worker"], lambda: _has_worker(home, url, since), grace=45.0)
+        # Longer: its trainings write a checkpoint, and it returns its runs to the queue.
+        command = [python, "-m", "worker"]
+        return Service("worker", command, lambda: _has_online_worker(home, url, since), stop_seconds=45.0)
 
     def dashboard(port: int) -> Service:
-        command = [python, "-m", "streamlit", "run", str(app), "--server.port", str(port)]
+        command = [python, "-m", "streamlit", "run", str(dashboard_script), "--server.port", str(port)]
         command += ["--server.address", LOOPBACK, "--server.headless", "true", "--server.fileWatcherType", "none"]
         command += ["--browser.gatherUsageStats", "false", "--browser.serverAddress", LOOPBACK]
-        return Service("dashboard", command, lambda: _answers(f"http://{LOOPBACK}:{port}/_stcore/health"))
+        return Service("dashboard", command, lambda: _responds(f"http://{LOOPBACK}:{port}/_stcore/health"))
 
-    return Plan(
+    return StackPlan(
         prepare={"migrate": [python, "-m", "backend", "migrate"]},
         backend=backend,
         worker=worker,
-        dashboard=dashboard if app else None,
+        dashboard=dashboard if dashboard_script else None,
     )
 
 
 def connect(home: Home, url: str) -> Client:
-    """A client of the stack on this home, whatever the environment says."""
+    """Return a client of the stack on this home, whatever the environment configures."""
     return Client(url, home.admin_token.read_text(encoding="utf-8").strip(), timeout=10.0)
 
 
-def _is_ours(home: Home, url: str) -> bool:
-    """Whether the backend of this home answers, and not another one that has taken the port: ours knows our token."""
+def _is_backend_of(home: Home, url: str) -> bool:
+    """Return whether the backend of this home is ready: it accepts the home's token, and another one would not."""
     try:
-        with connect(home, url) as found:
-            return found.ready() and found.workers() is not None
+        with connect(home, url) as client:
+            return client.ready() and client.workers.list() is not None
     except (ApiError, BackendUnreachable, ClientSettingsError, OSError):
         return False
 
 
-def _has_worker(home: Home, url: str, since: datetime) -> bool:
+def _has_online_worker(home: Home, url: str, since: datetime) -> bool:
     try:
-        with connect(home, url) as found:
-            return any(item.state == "online" and item.last_heartbeat >= since for item in found.workers().items)
+        with connect(home, url) as client:
+            workers = client.workers.list().items
+            return any(worker.state == "online" and worker.last_heartbeat >= since for worker in workers)
     except (ApiError, BackendUnreachable, ClientSettingsError, OSError):
         return False
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5.0, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
 
 
-def _dashboard_app() -> Path | None:
-    # Found without importing it: that would import all of Streamlit.
-    spec = find_spec("dashboard")
-    places = spec.submodule_search_locations if spec else None
-    return next((app for place in places or () if (app := Path(place) / "app.py").is_file()), None)
+def _dashboard_script() -> Path | None:
+    # Located without importing the package: that would import all of Streamlit.
+    package = find_spec("dashboard")
+    folders = package.submodule_search_locations if package else None
+    return next((script for folder in folders or () if (script := Path(folder) / "app.py").is_file()), None)

@@ -1,4 +1,4 @@
-"""Being told to stop, in a way that never interrupts the start of a process half-way."""
+"""Stop signals that never interrupt the start of a process half-way."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequested(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM or a closed terminal. Like Ctrl-C itself it is no Exception, so that nothing swallows it.
+    """Ctrl-C, SIGTERM or a closed terminal. Like KeyboardInterrupt it is no Exception, so that no handler swallows it.
 
     Attributes:
-        number: of the signal.
+        number: The signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -22,33 +22,40 @@ class StopRequested(KeyboardInterrupt):
         self.number = number
 
 
-class Signals:
-    """While open, remembers signals; ``check`` raises StopRequested. Must be used in the main thread.
+class StopSignals:
+    """Records stop signals while it is open; ``check`` raises StopRequested for them. Only for the main thread.
 
-    A handler that raised would do so between a process's start and its being written down, and leave it behind.
+    A signal handler that raised could do so between a process's start and its registration, and leave it behind.
+
+    Attributes:
+        count: Number of signals received.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self._number = 0
-        self._before: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in _HANDLED:
-                self._before[number] = signal.signal(number, self._remember)
+                self._previous[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._before.clear()
+        self._previous.clear()
 
     def check(self) -> None:
-        """Raise StopRequested where a signal has come."""
+        """Check for signals.
+
+        Raises:
+            StopRequested: One has been received.
+        """
         if self.count:
             raise StopRequested(self._number)
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         self._number = number

@@ -12,7 +12,11 @@ from typing import Any
 
 import yaml
 
-_GROUPS = {"": "On one machine", "cifar100": "CIFAR-100 pairs", "author-2025": "Author's rows, 2025"}
+_GROUPS = {
+    "": "On one machine",
+    "cifar100": "CIFAR-100 pairs",
+    "decoupled-gradient-kd-2025": "Decoupled Gradient KD, 2025",
+}
 """Folders, in the order in which they are shown."""
 _TITLES = {
     "digits": "Digits demo",

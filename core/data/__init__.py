@@ -1,6 +1,6 @@
-"""Data sets by name, as uint8 images, and the batches drawn from them.
+"""Data sets as uint8 images, and the batches drawn from them.
 
-Images lie in memory or in a memory-mapped file. Messages about a long or unusual read go to the logger ``core.data``.
+Images are in memory or in a memory-mapped file. Messages about a slow or unusual read go to the logger ``core.data``.
 """
 
 from __future__ import annotations
@@ -26,18 +26,15 @@ _log = logging.getLogger(__name__)
 
 
 def load(choice: DatasetChoice, settings: TrainingSettings | None = None) -> Dataset:
-    """Read the data set that a spec names, and hold out a validation split where it asks for one.
+    """Read the data set that a spec names, and hold out a validation split if the spec requests one.
 
     Args:
-        choice: The name of the data set and its parameters.
-        settings: The folders of this machine; None reads them from the environment.
-
-    Returns:
-        The data set, its images as uint8 in memory or memory-mapped.
+        choice: name and parameters of the data set.
+        settings: the folders of this machine; None reads them from the environment.
 
     Raises:
-        DatasetError: It is missing, incomplete, damaged or not what the catalog promises.
-        SettingsError: ``settings`` is None, and a variable of the environment cannot be used.
+        DatasetError: the data set is missing, incomplete, damaged, or differs from its catalog entry.
+        SettingsError: ``settings`` is None, and an environment variable has an invalid value.
     """
     settings = settings or TrainingSettings.from_environment()
     entry = DATASETS[choice.name]
@@ -47,15 +44,15 @@ def load(choice: DatasetChoice, settings: TrainingSettings | None = None) -> Dat
     except OSError as error:
         raise DatasetError(f"{choice.name} cannot be read: {visible(str(error))}") from error
     for name, split in (("training", dataset.train), ("test", dataset.test)):
-        _check(f"{choice.name}'s {name} split", split, dataset.num_classes)
+        _check_split(f"{choice.name}'s {name} split", split, dataset.num_classes)
     if isinstance(params, SplitParams) and params.val_fraction:
         dataset = hold_out(dataset, params.val_fraction, params.val_seed)
     facts = entry.facts(params)
     if facts:
-        promised = (facts.num_classes, facts.channels, facts.image_size)
-        found = (dataset.num_classes, dataset.channels, dataset.image_size)
-        if found != promised:
-            text = f"{choice.name} has (classes, channels, image size) {found}, where the catalog promises {promised}"
+        expected = (facts.num_classes, facts.channels, facts.image_size)
+        actual = (dataset.num_classes, dataset.channels, dataset.image_size)
+        if actual != expected:
+            text = f"{choice.name} has (classes, channels, image size) {actual}, but the catalog says {expected}"
             raise DatasetError(text)
         if (len(dataset.train), len(dataset.test)) != (facts.train_size, facts.test_size):
             _log.warning(
@@ -71,12 +68,12 @@ def _call_loader(loader: Callable[..., Dataset], params: Params, settings: Train
     return loader(params, settings=settings) if takes_settings else loader(params)
 
 
-def _check(name: str, split: Split, num_classes: int) -> None:
-    """Raises DatasetError for what a training would stumble over long after, or not at all."""
+def _check_split(name: str, split: Split, num_classes: int) -> None:
+    """Raise DatasetError for a fault that a training would meet much later, or never notice."""
     images, labels = split.images, split.labels
     if not len(labels):
         raise DatasetError(f"{name} is empty")
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3]:
-        raise DatasetError(f"{name} has images {tuple(images.shape)} of {images.dtype}, not square ones of bytes")
+        raise DatasetError(f"{name} has images {tuple(images.shape)} of {images.dtype}, not square images of uint8")
     if labels.dtype != torch.int64 or not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise DatasetError(f"{name} has labels that are none of the {num_classes} classes 0 to {num_classes - 1}")
+        raise DatasetError(f"{name} has labels outside the {num_classes} classes 0 to {num_classes - 1}")

@@ -22,22 +22,23 @@ _FOLDERS = ("animals10", "animals-10", "animals10/raw-img", "animals-10/raw-img"
 
 
 def load(params: ImageParams, settings: TrainingSettings) -> Dataset:
-    """It has no official split: a fifth of each class is the test split, the same one on every machine.
+    """Read Animals-10.
 
-    Classes are numbered as their folders are sorted (the archive names them in Italian). Mean and standard deviation
-    are the packed images' own.
+    It has no official split: a fifth of each class is the test split, the same on every machine.
+    Class numbers follow the sorted folder names (which are Italian in the archive). Mean and standard deviation are
+    computed from the packed images.
     """
     roots = candidate_folders(_FOLDERS, settings.data_dir)
-    folders = [place for root in roots for place in (root, root / "raw-img") if place.is_dir()]
+    folders = [folder for root in roots for folder in (root, root / "raw-img") if folder.is_dir()]
     tree = find_tree(folders)
-    folder = next((place for place in folders if len(subfolders(place)) == 10), None)
+    folder = next((folder for folder in folders if len(subfolders(folder)) == 10), None)
     if tree:
         listing = list_tree(tree)
     elif folder:
         listing = _listing(folder)
     else:
         layouts = [
-            "animals10/<class>/*.jpeg or animals10/raw-img/<class>/*.jpeg, as the archive unpacks, ten classes",
+            "animals10/<class>/*.jpeg or animals10/raw-img/<class>/*.jpeg, as the archive unpacks, with ten classes",
             "animals10/train/<class>/*.jpeg and animals10/test/<class>/*.jpeg",
         ]
         source = "https://www.kaggle.com/datasets/alessiocorrado99/animals10"
@@ -46,7 +47,7 @@ def load(params: ImageParams, settings: TrainingSettings) -> Dataset:
 
 
 def _listing(folder: Path) -> Listing:
-    """A fifth of each class held out by a hash of its place among the sorted names."""
+    """List the images; a hash of each image's position among the sorted names selects the fifth that is held out."""
     skipped = SkippedFiles()
     classes = subfolders(folder, skipped)
     count_stray_files(folder, skipped)
@@ -58,11 +59,11 @@ def _listing(folder: Path) -> Listing:
     labels = np.array([file.label for file in files], dtype=np.int64)
     test = set(held_out_indices(labels, TEST_SHARE, seed=0).tolist()) if files else set()
     if not test:
-        raise DatasetError(f"{visible(str(folder))} holds too few images to hold a fifth of them out")
+        raise DatasetError(f"{visible(str(folder))} has too few images to hold out a fifth of them")
     return Listing(
         folder,
         tuple(map(visible, classes)),
-        train=tuple(file for row, file in enumerate(files) if row not in test),
-        test=tuple(file for row, file in enumerate(files) if row in test),
+        train=tuple(file for index, file in enumerate(files) if index not in test),
+        test=tuple(file for index, file in enumerate(files) if index in test),
         skipped=skipped,
     )

@@ -1,4 +1,4 @@
-"""Names of the classes, also where a data set's files have none: what weights carry, to be told apart by."""
+"""Class names, which weight files store so that weights of other classes are recognised."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _OFFICIAL = {
 
 
 def class_names(choice: DatasetChoice, dataset: Dataset) -> tuple[str, ...]:
-    """In the order of their numbers; empty where nobody has named them (a data set of a plug-in)."""
+    """Return the class names in the order of their numbers; empty if unknown, as for a data set of a plug-in."""
     if dataset.classes:
         return dataset.classes
     params = choice.typed_params
     if choice.name == "synthetic" and isinstance(params, SyntheticParams):
-        # Another count, size or number of channels draws other prototypes.
+        # The prototypes depend on the number of classes, the image size and the number of channels.
         problem = f"{params.num_classes}x{params.channels}x{params.image_size}"
         return tuple(f"prototype {number} of {problem}" for number in range(params.num_classes))
     names = _OFFICIAL.get(choice.name, ())

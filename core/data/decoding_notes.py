@@ -1,4 +1,4 @@
-"""What a person should know of the images of a data set, found out as they are decoded."""
+"""Notes about the images of a data set, collected while they are decoded."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from core.data.decoding import ALPHA, DARK, FRAMES, UPRIGHT
 from core.undecodable import visible
 
 _SENTENCES = {
-    FRAMES: ("have several frames, of which only the first is shown", True),
-    ALPHA: ("are partly transparent; the colours beneath are shown, as torchvision's loaders do", True),
+    FRAMES: ("have several frames, of which only the first is used", True),
+    ALPHA: ("are partly transparent; the colours without the transparency are used, as by torchvision's loaders", True),
     DARK: (
-        "use at most 12 of their 16 bits, of which the upper 8 are kept: they are almost black",
+        "use at most 12 of their 16 bits, of which only the upper 8 are used: they are almost black",
         True,
     ),
-    UPRIGHT: ("are turned upright as their EXIF orientation says", False),
+    UPRIGHT: ("are rotated upright according to their EXIF orientation", False),
 }
 
 
 @dataclass(frozen=True)
 class DecodingNotes:
-    """How many images each note is about, with the path of one of them."""
+    """For each note, the number of images and the path of one of them.
+
+    Attributes:
+        counts: (note, number of images, path of an example).
+    """
 
     counts: tuple[tuple[str, int, str], ...] = ()
 
     @classmethod
     def of(cls, kinds: Iterable[str], path: str) -> DecodingNotes:
-        """The notes of one image."""
+        """Return the notes of one image."""
         return cls(tuple((kind, 1, path) for kind in sorted(kinds)))
 
     @classmethod
@@ -41,15 +45,15 @@ class DecodingNotes:
     def __add__(self, other: DecodingNotes) -> DecodingNotes:
         if not other.counts:
             return self
-        found = {kind: (count, example) for kind, count, example in self.counts}
+        totals = {kind: (count, example) for kind, count, example in self.counts}
         for kind, count, example in other.counts:
-            before, first = found.get(kind, (0, example))
-            found[kind] = before + count, first
-        return DecodingNotes(tuple((kind, *found[kind]) for kind in sorted(found)))
+            previous, first_example = totals.get(kind, (0, example))
+            totals[kind] = previous + count, first_example
+        return DecodingNotes(tuple((kind, *totals[kind]) for kind in sorted(totals)))
 
     def sentences(self) -> Iterator[tuple[str, bool]]:
-        """A sentence for each, and whether it is a warning."""
+        """Yield a sentence for each note, and whether it is a warning."""
         for kind, count, example in self.counts:
             if kind in _SENTENCES:
-                text, warns = _SENTENCES[kind]
-                yield f"{count} images {text} (as {visible(example)})", warns
+                text, is_warning = _SENTENCES[kind]
+                yield f"{count} images {text} (for example {visible(example)})", is_warning

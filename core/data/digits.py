@@ -11,11 +11,11 @@ from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.statistics import channel_statistics
 
-TEST_SIZE = 901  # half, and 896 training images are left: 14 full batches of 64
+TEST_SIZE = 901  # half; the remaining 896 training images are 14 full batches of 64
 
 
 def load(params: SplitParams) -> Dataset:
-    """The images, split once and for all, by class in equal shares. Grey levels 0–16 become 0–255."""
+    """Read the images with a fixed split, stratified by class. Grey levels 0–16 become 0–255."""
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     train_x, test_x, train_y, test_y = train_test_split(
@@ -24,5 +24,5 @@ def load(params: SplitParams) -> Dataset:
     train = Split(torch.from_numpy(train_x), torch.from_numpy(train_y.astype(np.int64)))
     test = Split(torch.from_numpy(test_x), torch.from_numpy(test_y.astype(np.int64)))
     mean, std = channel_statistics(train.images)
-    # A mirrored digit is another sign, so shifts only.
+    # Shifts only, because a mirrored digit is a different symbol.
     return Dataset(train, test, 10, mean, std, Augmentation(pad=1))

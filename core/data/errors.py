@@ -1,7 +1,7 @@
-"""Why a data set cannot be read."""
+"""The error for data sets that cannot be read."""
 
 from __future__ import annotations
 
 
 class DatasetError(ValueError):
-    """A data set that is missing, incomplete or damaged; the message says what to put where."""
+    """A data set is missing, incomplete or damaged. The message says which files are needed and where."""

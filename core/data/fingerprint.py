@@ -1,4 +1,4 @@
-"""What a data set's training images are, in one word: two that share it show a network the same views."""
+"""Description of a data set's training images, equal only for data sets that give a network the same images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from core.data.dataset import AUGMENTATION_VERSION, Dataset
 
 
 def describe_training_images(dataset: Dataset) -> dict[str, Any]:
-    """All that decides the training images as a network sees them, but the seed and the spec's ``augment``.
+    """Return all that determines the images that a network receives, except the seed and the spec's ``augment``.
 
-    The images count by their content: by the key of their pack (which has every file's size and time of change), else
-    by their bytes, which takes a second for a gigabyte.
+    Images are identified by the key of their pack, which depends on the size and modification time of every file, or
+    else by a hash of their bytes, which takes about a second per gigabyte.
     """
     train = dataset.train
     return {
@@ -33,6 +33,6 @@ def describe_training_images(dataset: Dataset) -> dict[str, Any]:
 
 
 def digest(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's bytes, wherever it lies."""
+    """Return the SHA-256 of a tensor's bytes, from any device."""
     content = tensor.cpu().contiguous().flatten().view(torch.uint8)
     return hashlib.sha256(content.numpy().data).hexdigest()

@@ -1,4 +1,4 @@
-"""Any images sorted into a folder a class."""
+"""Images sorted into one folder per class."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from core.undecodable import visible
 
 
 def load(params: FolderParams, settings: TrainingSettings) -> Dataset:
-    """``PATH/train/<class>/`` and ``PATH/test/<class>/`` below ``DATA_DIR``, or other names of splits in use.
+    """Read ``PATH/train/<class>/`` and ``PATH/test/<class>/`` below ``DATA_DIR``; other usual split names work too.
 
-    Classes are numbered as their names are sorted. Mean and standard deviation are the packed images' own.
+    Class numbers follow the sorted names. Mean and standard deviation are computed from the packed images.
+
+    Raises:
+        DatasetError: the folder or its splits are missing, or it has fewer than two classes.
     """
     folder = find_folder(params.path, settings.data_dir)
     tree = find_tree(unwrap_single_folder(folder)) if folder else None
@@ -30,16 +33,18 @@ def load(params: FolderParams, settings: TrainingSettings) -> Dataset:
             raise DatasetError(str(error)) from None
     if tree is None:
         root = visible(str(settings.data_dir / params.path))
-        found = f" It holds {describe_folder(folder)}." if folder else ""
+        content = f" It contains {describe_folder(folder)}." if folder else ""
         raise DatasetError(
             f"there is no image folder {root}: it needs {root}/train/<class>/*.png and {root}/test/<class>/*.png, "
-            "or JPEG and the like (training; testing, val, valid, validation are read too); DATA_DIR names the folder "
-            f"from which the path counts.{found} If it has "
-            "class folders and no splits, move a part of each class into train/<class>/ and the rest into test/<class>/"
+            "or another image format (split folders may be named training, testing, val, valid or validation too). The "
+            f"path is relative to DATA_DIR.{content} If it has "
+            "class folders and no splits, move a part of each class to train/<class>/ and the rest to test/<class>/"
         )
     listing = list_tree(tree)
     if len(listing.classes) < 2:
-        raise DatasetError(f"{visible(str(tree.root))} has one class, {listing.classes[0]}; a classifier needs two")
+        raise DatasetError(
+            f"{visible(str(tree.root))} has one class, {listing.classes[0]}; a classifier needs at least two"
+        )
     augmentation = replace(photo_augmentation(params), flip=params.flip)
     name = params.path.rpartition("/")[2][:60]
     return dataset_from_listing(f"folder-{name}", listing, params.image_size, augmentation, settings=settings)

@@ -1,4 +1,4 @@
-"""Food-101 (Bossard et al., ECCV 2014): 101 dishes, 750 training and 250 test photographs each."""
+"""Food-101 (Bossard et al., ECCV 2014): 101 dishes with 750 training and 250 test photographs each."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from core.settings import TrainingSettings
 from core.undecodable import visible
 
 _FOLDERS = ("food-101", "food101", "food101/food-101")
-_NEEDED = ("images", "meta/train.txt", "meta/test.txt")
+_REQUIRED_FILES = ("images", "meta/train.txt", "meta/test.txt")
 
 
 def load(params: CroppedParams, settings: TrainingSettings) -> Dataset:
-    """The official split, classes numbered by the alphabet. Mean and standard deviation are the packed images' own."""
+    """Read Food-101 with the official split and alphabetical class numbers.
+
+    Mean and standard deviation are computed from the packed images.
+    """
     folders = list(candidate_folders(_FOLDERS, settings.data_dir))
     folder, tree = _find(folders), find_tree(folders)
     if folder is None and tree is None and settings.download:
@@ -46,7 +49,7 @@ def _find(folders: Iterable[Path]) -> Path | None:
 
 
 def _is_archive(root: Path) -> bool:
-    return (root / _NEEDED[0]).is_dir() and all((root / name).is_file() for name in _NEEDED[1:])
+    return (root / _REQUIRED_FILES[0]).is_dir() and all((root / name).is_file() for name in _REQUIRED_FILES[1:])
 
 
 def _download(root: str) -> None:
@@ -56,7 +59,7 @@ def _download(root: str) -> None:
 
 
 def _listing(folder: Path) -> Listing:
-    """From the official lists, whose lines are ``class/number``."""
+    """List the images of the official lists, whose lines are ``class/number``."""
     names = {split: "\n".join(read_lines(folder / "meta" / f"{split}.txt")).split() for split in ("train", "test")}
     classes = sorted({line.partition("/")[0] for line in names["train"]})
     number = {name: label for label, name in enumerate(classes)}
@@ -66,7 +69,7 @@ def _listing(folder: Path) -> Listing:
             return tuple(ImageFile(f"images/{line}.jpg", number[line.partition("/")[0]]) for line in names[split])
         except KeyError as error:
             raise DatasetError(
-                f"{visible(str(folder))}/meta/{split}.txt names the class {error}, of which none is trained on"
+                f"{visible(str(folder))}/meta/{split}.txt names the class {error}, which has no training image"
             ) from None
 
     return Listing(folder, tuple(classes), files("train"), files("test"))

@@ -1,4 +1,4 @@
-"""A validation split, held out of the training images."""
+"""A validation split held out of the training images."""
 
 from __future__ import annotations
 
@@ -14,41 +14,52 @@ from core.data.hashing import hashed_bits
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
-    """The data set with ``round(fraction · N)`` of its training images as ``val``, each class in its share.
+    """Return the data set with ``round(fraction · N)`` of its training images as ``val``, stratified by class.
 
-    Which images those are depends on the labels, the fraction and the seed alone, so every run of an experiment holds
-    out the same ones. Mean and standard deviation stay those of all training images, as the published constants do.
+    The selection depends only on the labels, the fraction and the seed, so every run of an experiment holds out the
+    same images. Mean and standard deviation stay those of all training images, like the published constants.
 
-    Raises DatasetError where fraction and N leave one of the splits empty.
+    Args:
+        dataset: a data set with N training images and no validation split.
+        fraction: share of the training images to hold out, between 0 and 1.
+        seed: seed of the selection.
+
+    Raises:
+        DatasetError: one of the splits would be empty, or a validation split was held out before.
     """
     train = dataset.train
     if train.indices is not None:
-        raise DatasetError("the training images are held out of already")
+        raise DatasetError("a validation split was held out of the training images before")
     labels = train.labels.numpy()
-    held = held_out_indices(labels, fraction, seed)
-    if not 0 < len(held) < len(labels):
+    held_out = held_out_indices(labels, fraction, seed)
+    if not 0 < len(held_out) < len(labels):
         raise DatasetError(f"val_fraction {fraction} of {len(labels)} training images leaves a split empty")
-    kept = np.setdiff1d(np.arange(len(labels)), held)
+    remaining = np.setdiff1d(np.arange(len(labels)), held_out)
 
-    def part(rows: NDArray[np.int64]) -> Split:
-        there = torch.from_numpy(rows)
-        return replace(train, labels=train.labels[there], indices=there)
+    def subset(rows: NDArray[np.int64]) -> Split:
+        indices = torch.from_numpy(rows)
+        return replace(train, labels=train.labels[indices], indices=indices)
 
-    return replace(dataset, train=part(kept), val=part(held))
+    return replace(dataset, train=subset(remaining), val=subset(held_out))
 
 
 def held_out_indices(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
-    """Which samples to hold out, in increasing order.
+    """Return the samples to hold out, in increasing order.
 
-    The total is ``round(fraction · N)``, known before anything is read; classes share it by largest remainder. Within a
-    class those of the smallest hash are taken. A class always keeps one image to train on.
+    The total is ``round(fraction · N)``, distributed over the classes by largest remainder. Within a class the samples
+    with the smallest hashes are chosen. Each class keeps at least one training image.
+
+    Args:
+        labels: (N,) labels of the training images.
+        fraction: share to hold out, between 0 and 1.
+        seed: seed of the hashes.
     """
     names, counts = np.unique(labels, return_counts=True)
     quotas = fraction * counts
     takes = np.floor(quotas).astype(np.int64)
-    short = round(fraction * len(labels)) - int(takes.sum())
+    missing = round(fraction * len(labels)) - int(takes.sum())
     remainder = np.where(counts > 1, quotas - takes, -1.0)
-    takes[np.argsort(-remainder, kind="stable")[:short]] += 1
+    takes[np.argsort(-remainder, kind="stable")[:missing]] += 1
     takes = np.minimum(takes, counts - 1)
     rank = hashed_bits(len(labels), seed, 0, "validation")
     chosen = []

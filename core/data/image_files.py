@@ -1,4 +1,4 @@
-"""Image files on the disk: which ones make a data set, and of which class each is."""
+"""Listing of the image files of a data set and their classes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image.
+    """One image file.
 
     Attributes:
-        path: from the listing's root, with forward slashes.
-        label: its class's number.
+        path: relative to the root of the listing, with forward slashes.
+        label: number of the class.
     """
 
     path: str
@@ -40,9 +40,11 @@ class Listing:
     """The images of both splits, each in a fixed order.
 
     Attributes:
-        root: the folder from which paths count.
-        classes: their names; a label is an index into them.
-        left_out: what else lies in the folders that were read.
+        root: folder to which the paths are relative.
+        classes: class names; a label is an index into them.
+        train: training images.
+        test: test images.
+        skipped: the other files in the folders that were read.
     """
 
     root: Path
@@ -54,10 +56,12 @@ class Listing:
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder with one folder a split.
+    """A folder with one folder per split.
 
     Attributes:
-        train, test: names of the splits' folders, as they are on the disk.
+        root: the folder.
+        train: name of the training split's folder, as on the disk.
+        test: name of the test split's folder, as on the disk.
     """
 
     root: Path
@@ -68,104 +72,110 @@ class Tree:
 def list_tree(
     tree: Tree,
     official: Sequence[str] | None = None,
-    of_test: Mapping[str, str] | None = None,
+    test_classes: Mapping[str, str] | None = None,
     expected: tuple[str, ...] = (),
 ) -> Listing:
-    """The images in ``root/<train>/<class>/`` and ``root/<test>/<class>/``.
+    """List the images in ``root/<train>/<class>/`` and ``root/<test>/<class>/``.
 
     Args:
-        official: the classes in the order of their numbers, all of which must be there; in the folders' names a space
-            or a hyphen may stand for an underscore, and all may be named by their numbers. Without it, classes are
-            numbered as their names are sorted.
-        of_test: class of each test image by its file's name; those images need lie in no class folder.
+        tree: the folders of the splits.
+        official: the classes in the order of their numbers, all of which are required. In the names of the folders a
+            space or a hyphen may replace an underscore, and all folders may be named by class numbers instead. Without
+            it, class numbers follow the sorted names.
+        test_classes: class of each test image by file name; these images need not be in class folders.
         expected: see ``list_images``.
 
-    Raises DatasetError if classes or images are missing.
+    Raises:
+        DatasetError: classes or images are missing.
     """
     skipped = SkippedFiles()
     count_stray_files(tree.root, skipped, images_only=True)
     names = class_names(tree.root / tree.train, official)
-    wanted = index_by_folded_name(names, tree.root / tree.train)
+    class_keys = index_by_folded_name(names, tree.root / tree.train)
     for one, other in find_look_alikes(names):
         _log.warning(
-            "%s: the class folders %s and %s differ only in case or in characters that are not seen; they are two "
-            "classes",
+            "%s: the class folders %s and %s differ only in case or in invisible characters; they are two classes",
             *(visible(str(tree.root / tree.train)), escape_non_ascii(one), escape_non_ascii(other)),
         )
-    train = _by_folder(tree.root, tree.train, wanted, skipped, expected)
+    train = _by_folder(tree.root, tree.train, class_keys, skipped, expected)
     test = (
-        _by_folder(tree.root, tree.test, wanted, skipped, expected)
-        if of_test is None
-        else _by_table(tree.root, tree.test, wanted, of_test, skipped, expected)
+        _by_folder(tree.root, tree.test, class_keys, skipped, expected)
+        if test_classes is None
+        else _by_table(tree.root, tree.test, class_keys, test_classes, skipped, expected)
     )
-    shown = tuple(official) if official else tuple(map(visible, names))
-    return Listing(tree.root, shown, train, test, skipped)
+    classes = tuple(official) if official else tuple(map(visible, names))
+    return Listing(tree.root, classes, train, test, skipped)
 
 
 def class_names(train: Path, official: Sequence[str] | None) -> list[str]:
-    """Names that class folders have, in the order of the classes' numbers."""
-    found = subfolders(train)
-    if official and sorted(found) == sorted(map(str, range(len(official)))):
+    """Return the expected names of the class folders, in the order of the class numbers."""
+    folders = subfolders(train)
+    if official and sorted(folders) == sorted(map(str, range(len(official)))):
         return [str(number) for number in range(len(official))]
-    return list(official) if official else found
+    return list(official) if official else folders
 
 
 def _by_folder(
-    root: Path, split: str, wanted: Mapping[str, str], skipped: SkippedFiles, expected: tuple[str, ...]
+    root: Path, split: str, classes: Mapping[str, str], skipped: SkippedFiles, expected: tuple[str, ...]
 ) -> tuple[ImageFile, ...]:
     folder = root / split
-    found = index_by_folded_name(subfolders(folder, skipped), folder)
-    if not found.keys() & wanted.keys():
-        found = _in_groups(folder, wanted) or found
-    check_class_folders(found, wanted, folder)
+    folders = index_by_folded_name(subfolders(folder, skipped), folder)
+    if not folders.keys() & classes.keys():
+        folders = _in_groups(folder, classes) or folders
+    check_class_folders(folders, classes, folder)
     count_stray_files(folder, skipped)
     files: list[ImageFile] = []
-    for label, key in enumerate(wanted):
-        below = list_images(folder / found[key], skipped, expected=expected)
-        if not below:
-            raise _no_image(folder / found[key], skipped)
-        files.extend(ImageFile(f"{split}/{found[key]}/{path}", label) for path in below)
+    for label, key in enumerate(classes):
+        paths = list_images(folder / folders[key], skipped, expected=expected)
+        if not paths:
+            raise _no_image(folder / folders[key], skipped)
+        files.extend(ImageFile(f"{split}/{folders[key]}/{path}", label) for path in paths)
     return tuple(files)
 
 
-def _in_groups(folder: Path, wanted: Mapping[str, str]) -> dict[str, str] | None:
-    """Class folders one level deeper, as in CIFAR-100's superclasses; None unless they are the classes."""
+def _in_groups(folder: Path, classes: Mapping[str, str]) -> dict[str, str] | None:
+    """Return class folders one level deeper, as in CIFAR-100's superclasses; None unless they are all the classes."""
     paths = [f"{group}/{name}" for group in subfolders(folder) for name in subfolders(folder / group)]
-    found = {fold_name(path.partition("/")[2]): path for path in paths}
-    return found if found.keys() == wanted.keys() and len(paths) == len(found) else None
+    folders = {fold_name(path.partition("/")[2]): path for path in paths}
+    return folders if folders.keys() == classes.keys() and len(paths) == len(folders) else None
 
 
 def _by_table(
     root: Path,
     split: str,
-    wanted: Mapping[str, str],
-    of_image: Mapping[str, str],
+    classes: Mapping[str, str],
+    image_classes: Mapping[str, str],
     skipped: SkippedFiles,
     expected: tuple[str, ...],
 ) -> tuple[ImageFile, ...]:
-    """Images in class folders and beside them: the field's scripts move or copy some, all or none into class folders.
+    """List the images of a split whose classes are in a table.
 
-    An image that lies in a class folder and elsewhere too counts once.
+    Images may be inside or outside of class folders, because common scripts move or copy some, all or none of them. An
+    image that is both in a class folder and elsewhere counts once.
 
-    Raises DatasetError if an image has no class, if folder and table contradict each other, or if a class has no image
-    in a split that has class folders.
+    Raises:
+        DatasetError: an image has no class, folder and table contradict each other, or a class has no image in a split
+            that has class folders.
     """
     folder = root / split
-    number = {name: label for label, name in enumerate(wanted.values())}
+    number = {name: label for label, name in enumerate(classes.values())}
     sorted_in: dict[str, ImageFile] = {}
     others: dict[str, ImageFile] = {}
     unlabelled: list[str] = []
     for path in list_images(folder, skipped, expected=expected):
-        *above, name = path.split("/")
-        of_table = of_image.get(name) or of_image.get(name.rpartition(".")[0])
-        own = next((part for part in above if part in number), None)
-        if own is None and of_table not in number:
+        *parents, name = path.split("/")
+        table_class = image_classes.get(name) or image_classes.get(name.rpartition(".")[0])
+        folder_class = next((part for part in parents if part in number), None)
+        if folder_class is None and table_class not in number:
             unlabelled.append(path)
             continue
-        if own and of_table in number and of_table != own:
-            raise DatasetError(f"{visible(str(folder / path))} lies in {own}, and the table says that it is {of_table}")
-        file = ImageFile(f"{split}/{path}", number[own or str(of_table)])
-        if own:
+        if folder_class and table_class in number and table_class != folder_class:
+            raise DatasetError(
+                f"{visible(str(folder / path))} is in the folder {folder_class}, but the table gives it the class "
+                f"{table_class}"
+            )
+        file = ImageFile(f"{split}/{path}", number[folder_class or str(table_class)])
+        if folder_class:
             sorted_in[path] = file
         else:
             others[name] = file
@@ -175,30 +185,31 @@ def _by_table(
     for path in unlabelled:
         if path.rpartition("/")[2] not in in_folders:
             raise DatasetError(
-                f"no table and no folder gives {visible(str(folder / path))} a class that is trained on; it is one of "
+                f"no table and no folder gives {visible(str(folder / path))} a class of the training split; there are "
                 f"{len(unlabelled)} such images"
             )
         skipped.add("copy of an image in a class folder", f"{split}/{path}")
     if sorted_in:
-        there = {file.label for file in (*sorted_in.values(), *others.values())}
-        empty = [name for name, label in number.items() if label not in there]
+        present = {file.label for file in (*sorted_in.values(), *others.values())}
+        empty = [name for name, label in number.items() if label not in present]
         if empty:
             raise DatasetError(f"{visible(str(folder))} has no image of {len(empty)} classes: {preview(empty)}")
     elif not others:
-        own_folders = [name for name in subfolders(folder) if name in number]
-        if own_folders:
-            raise _no_image(folder / own_folders[0], skipped)
+        class_folders = [name for name in subfolders(folder) if name in number]
+        if class_folders:
+            raise _no_image(folder / class_folders[0], skipped)
     by_class = sorted(sorted_in.values(), key=lambda file: (file.label, file.path))
     return (*by_class, *others.values())
 
 
 def _no_image(folder: Path, skipped: SkippedFiles) -> DatasetError:
+    """Return the error for a class folder without images, with the files that were skipped in it."""
     inside = {
         what: example
         for what, (_, example) in skipped.counts.items()
         if example.startswith(f"{folder.name}/") or f"/{folder.name}/" in example
     }
-    holds = f"; it holds {', '.join(list(inside)[:5])}" if inside else ""
+    content = f"; it contains {', '.join(list(inside)[:5])}" if inside else ""
     return DatasetError(
-        f"{visible(str(folder))} holds no image{holds}; put images there, or remove it from every split"
+        f"{visible(str(folder))} contains no image{content}; put images there, or remove the class from every split"
     )

@@ -1,4 +1,4 @@
-"""A data set from a listing of image files, packed."""
+"""Data sets made of image files, which are packed once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from core.undecodable import visible
 
 _log = logging.getLogger(__name__)
 
-STORED, SEEN = 8, 7
-"""How the side of stored images stands to that of seen ones, for resized crops: 256 to 224."""
+_STORED_SIDE, _INPUT_SIDE = 8, 7
+"""Ratio of the side of stored images to that of a network's input, for resized crops: 256 to 224."""
 
 
 def dataset_from_listing(
@@ -32,33 +32,39 @@ def dataset_from_listing(
     *,
     settings: TrainingSettings,
 ) -> Dataset:
-    """The data set that a listing describes, its images memory-mapped.
+    """Return the data set of a listing, with memory-mapped images.
 
-    For resized crops the images are stored a seventh of their side larger than a network sees them (256 for 224), and
-    the middle is what is tested on: the published recipes' ``Resize(256)`` and ``CenterCrop(224)``.
+    For resized crops the stored images are larger than a network's input by a seventh of its side (256 for 224), and
+    the central square is used for tests: ``Resize(256)`` and ``CenterCrop(224)`` of the published recipes.
 
-    Files that are left out, and images in which something is not shown, are told in the log.
+    Skipped files and notes about the decoding are logged.
 
     Args:
-        published: mean and standard deviation as the field uses them; without it, those of the training images.
+        name: name of the data set, for the pack and messages.
+        listing: the image files.
+        image_size: side in pixels of the images that a network receives.
+        augmentation: the random augmentation of training images.
+        published: published mean and standard deviation; if None, those of the training images are computed.
+        settings: the folders of this machine.
 
-    Raises DatasetError where a split has no image, one is damaged or the pack cannot be written.
+    Raises:
+        DatasetError: a split has no image, an image is damaged, or the pack cannot be written.
     """
     for split, files in (("training", listing.train), ("test", listing.test)):
         if not files:
-            raise DatasetError(f"{visible(str(listing.root))} holds no {split} images of {name}")
+            raise DatasetError(f"{visible(str(listing.root))} contains no {split} images of {name}")
     resized_crop = augmentation.resized_crop
-    stored_size = round(image_size * STORED / SEEN) if resized_crop else image_size
+    stored_size = round(image_size * _STORED_SIDE / _INPUT_SIDE) if resized_crop else image_size
     pack = load_or_pack(name, listing, stored_size, settings.pack_dir)
     for sentence in listing.skipped.sentences():
         _log.warning("%s: %s", visible(str(listing.root)), sentence)
-    for sentence, warns in pack.notes.sentences():
-        _log.log(logging.WARNING if warns else logging.INFO, "%s: %s", visible(str(listing.root)), sentence)
-    middle = image_size if resized_crop else None
+    for sentence, is_warning in pack.notes.sentences():
+        _log.log(logging.WARNING if is_warning else logging.INFO, "%s: %s", visible(str(listing.root)), sentence)
+    center_crop = image_size if resized_crop else None
     statistics = published or pack.statistics
     return Dataset(
-        train=Split(pack.train, _labels(listing.train), center_crop=middle, memory_mapped=True),
-        test=Split(pack.test, _labels(listing.test), center_crop=middle, memory_mapped=True),
+        train=Split(pack.train, _labels(listing.train), center_crop=center_crop, memory_mapped=True),
+        test=Split(pack.test, _labels(listing.test), center_crop=center_crop, memory_mapped=True),
         num_classes=len(listing.classes),
         mean=statistics.mean,
         std=statistics.std,
@@ -70,7 +76,7 @@ def dataset_from_listing(
 
 
 def photo_augmentation(params: ImageParams) -> Augmentation:
-    """Flips, with resized crops, or shifts by up to an eighth of the side: what pad 4 is to CIFAR's 32 pixels."""
+    """Return flips with resized crops, or flips with shifts by up to an eighth of the side (4 px for CIFAR's 32 px)."""
     if params.views == "resized_crop":
         return Augmentation(flip=True, resized_crop=True)
     return Augmentation(pad=params.image_size // 8, flip=True)

@@ -1,4 +1,4 @@
-"""Where a data set lies under ``DATA_DIR``, in the forms in which archives and the field's scripts leave it."""
+"""Search for a data set under ``DATA_DIR``, in the layouts that archives and common scripts produce."""
 
 from __future__ import annotations
 
@@ -21,50 +21,59 @@ _log = logging.getLogger(__name__)
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")
 VAL = ("val", "valid", "validation", "test", "testing")
-"""Of data sets whose validation images are what everybody tests on."""
+"""Names of the test split of data sets whose validation images are the usual test images, best first."""
 
 _SPLITS = frozenset((*TRAIN, *TEST))
-_DEEP = 3
-_SHOWN = 6
-_BEHIND = re.compile("(images?|dataset|data|png|jpe?g|python|binary|format[12]|master|main)+")
-"""What a repository's or an archive's name has behind a data set's own, without separators."""
+_MAX_NESTED = 3
+_MAX_SHOWN = 6
+_NAME_SUFFIX = re.compile("(images?|dataset|data|png|jpe?g|python|binary|format[12]|master|main)+")
+"""Suffixes of a data set's name in the names of repositories and archives, without separators."""
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
 
 
 def candidate_folders(names: Sequence[str], data_dir: Path) -> Iterator[Path]:
-    """Folders that may hold a data set: the names as given, then in other spellings, then what lies in each alone.
+    """Yield the folders that may contain a data set: first the exact names, then other spellings of them.
 
-    ``tiny-imagenet-200/tiny-imagenet-200/`` is what unpacking an archive into a folder of its name leaves.
+    After each folder come the folders in it that are its only content or have one of the names: unpacking an archive
+    into a folder of its name gives ``tiny-imagenet-200/tiny-imagenet-200/``.
+
+    Args:
+        names: usual names of the data set's folder, relative to ``DATA_DIR``; "" stands for ``DATA_DIR`` itself.
     """
     exact = [folder for name in names if (folder := data_dir / name).is_dir()]
-    simple = {simple_name(name) for name in names if name and "/" not in name}
-    there = subfolders(data_dir) if data_dir.is_dir() else []
-    spelled = [data_dir / name for name in there if _is_spelling(name, simple)]
+    normalised = {normalise_name(name) for name in names if name and "/" not in name}
+    present = subfolders(data_dir) if data_dir.is_dir() else []
+    variants = [data_dir / name for name in present if _is_spelling(name, normalised)]
     seen: set[Path] = set()
-    for folder in (*exact, *spelled):
-        for found in (folder, *_inside(folder, simple)) if folder != data_dir else (folder,):
-            if found not in seen:
-                seen.add(found)
-                yield found
+    for folder in (*exact, *variants):
+        for candidate in (folder, *_inside(folder, normalised)) if folder != data_dir else (folder,):
+            if candidate not in seen:
+                seen.add(candidate)
+                yield candidate
 
 
 def find_tree(folders: Iterable[Path], tests: Sequence[str] = TEST) -> Tree | None:
-    """The first folder with class folders below a training split and below one of ``tests``, the first that fits.
+    """Return the first folder with class folders in a training split and in a test split; None if there is none.
 
-    A test split whose class folders are those of the training split goes before one whose are others. What lies in
-    splits that are not used is told.
+    A test split with the same class folders as the training split is preferred. Splits that are not used are logged.
+
+    Args:
+        folders: candidates, best first.
+        tests: possible names of the test split, best first.
     """
     for root in folders:
         train, candidates = split_folders(root, tests)
-        found = [name for name in candidates if subfolders(root / name)]
-        if train is None or not found:
+        with_classes = [name for name in candidates if subfolders(root / name)]
+        if train is None or not with_classes:
             continue
         classes = set(map(fold_name, subfolders(root / train)))
-        test = next((name for name in found if set(map(fold_name, subfolders(root / name))) == classes), found[0])
+        test = next(
+            (name for name in with_classes if set(map(fold_name, subfolders(root / name))) == classes), with_classes[0]
+        )
         tree = Tree(root, train, test)
         for name in unused_splits(tree):
             _log.warning(
-                "%s is not used: training images are those of %s, test images those of %s; val_fraction holds a "
+                "%s is not used: the training images are in %s, the test images in %s; val_fraction holds a "
                 "validation split out of the training images",
                 *map(visible, (str(root / name), train, test)),
             )
@@ -73,14 +82,14 @@ def find_tree(folders: Iterable[Path], tests: Sequence[str] = TEST) -> Tree | No
 
 
 def split_folders(root: Path, tests: Sequence[str] = TEST) -> tuple[str | None, list[str]]:
-    """The training split's folder, if it has class folders, and those that may be the test split, best first."""
-    there = subfolders(root)
-    train = next((name for name in _in_order(there, TRAIN) if subfolders(root / name)), None)
-    return train, _in_order(there, tests)
+    """Return the training split's folder, if it has class folders, and the possible test splits, best first."""
+    present = subfolders(root)
+    train = next((name for name in _in_order(present, TRAIN) if subfolders(root / name)), None)
+    return train, _in_order(present, tests)
 
 
 def unused_splits(tree: Tree) -> list[str]:
-    """Split folders beside the two of a tree that hold class folders of the same names."""
+    """Return the other split folders of a tree that contain class folders of the same names."""
     classes = set(map(fold_name, subfolders(tree.root / tree.train)))
     others = [
         name for name in subfolders(tree.root) if name.casefold() in _SPLITS and name not in (tree.train, tree.test)
@@ -89,16 +98,19 @@ def unused_splits(tree: Tree) -> list[str]:
 
 
 def find_folder(path: str, data_dir: Path) -> Path | None:
-    r"""The folder below ``DATA_DIR`` that a spec names; ``\xNN`` is a byte that is no UTF-8, NFC as good as NFD."""
+    r"""Return the folder below ``DATA_DIR`` that a spec names; None if there is none.
+
+    ``\xNN`` stands for a byte that is not UTF-8, and the Unicode forms NFC and NFD are equivalent.
+    """
     folder = data_dir
     for part in path.split("/"):
         exact = folder / part
         if exact.is_dir():
             folder = exact
             continue
-        wanted = unicodedata.normalize("NFC", part)
-        there = subfolders(folder) if folder.is_dir() else []
-        names = [name for name in there if unicodedata.normalize("NFC", visible(name)) == wanted]
+        normalised = unicodedata.normalize("NFC", part)
+        present = subfolders(folder) if folder.is_dir() else []
+        names = [name for name in present if unicodedata.normalize("NFC", visible(name)) == normalised]
         if len(names) != 1:
             return None
         folder = folder / names[0]
@@ -106,8 +118,8 @@ def find_folder(path: str, data_dir: Path) -> Path | None:
 
 
 def unwrap_single_folder(folder: Path) -> Iterator[Path]:
-    """A folder, and the one it holds if it holds no other: an archive's top folder."""
-    for _ in range(_DEEP):
+    """Yield a folder and then, as long as a folder contains exactly one folder, that one."""
+    for _ in range(_MAX_NESTED):
         yield folder
         inside = subfolders(folder)
         if len(inside) != 1 or inside[0].casefold() in _SPLITS:
@@ -115,21 +127,29 @@ def unwrap_single_folder(folder: Path) -> Iterator[Path]:
         folder = folder / inside[0]
 
 
-def find_file(folder: Path, names: Sequence[str], *, deep: bool = True, apart_from: Iterable[str] = ()) -> Path | None:
-    """The first regular file of these names in a folder or up to two folders below it.
+def find_file(folder: Path, names: Sequence[str], *, deep: bool = True, excluded: Iterable[str] = ()) -> Path | None:
+    """Return the first regular file with one of the names in a folder or up to two levels below it; None if absent.
 
     Args:
-        deep: look below the folder too.
-        apart_from: names of folders, in any spelling, that are not looked into.
+        folder: the folder.
+        names: names of the file, best first.
+        deep: whether to search below the folder too.
+        excluded: names of folders, in any spelling, that are not searched.
     """
-    barred = set(map(simple_name, apart_from))
+    excluded_names = set(map(normalise_name, excluded))
     level = [folder]
     for _ in range(3 if deep else 1):
-        for place in level:
-            found = next((place / name for name in names if (place / name).is_file()), None)
-            if found:
-                return found
-        level = [place / name for place in level for name in subfolders(place) if simple_name(name) not in barred][:200]
+        for parent in level:
+            file = next((parent / name for name in names if (parent / name).is_file()), None)
+            if file:
+                return file
+        level = [
+            parent / name
+            for parent in level
+            for name in subfolders(parent)
+            if normalise_name(name) not in excluded_names
+        ]
+        level = level[:200]
     return None
 
 
@@ -142,59 +162,66 @@ def not_found_error(
     *,
     downloadable: bool = False,
 ) -> DatasetError:
-    """What to tell a person whose data set is not there, or is there in a form that is not read.
+    """Return the error for a data set that is missing, or present in a layout that is not supported.
 
     Args:
-        names: that its folder may have.
-        layouts, source, settings, downloadable: see ``core.data.paths.missing_dataset_error``.
+        name: name of the data set.
+        names: usual names of its folder.
+        layouts: see ``core.data.paths.missing_dataset_error``.
+        source: see ``core.data.paths.missing_dataset_error``.
+        settings: the folders of this machine.
+        downloadable: see ``core.data.paths.missing_dataset_error``.
     """
     error = missing_dataset_error(name, layouts, source, settings, downloadable=downloadable)
-    found = _resembling(names, settings.data_dir)
-    return DatasetError(f"{error} Found there: {'; '.join(found)}.") if found else error
+    similar = _similar_entries(names, settings.data_dir)
+    return DatasetError(f"{error} Found there: {'; '.join(similar)}.") if similar else error
 
 
 def describe_folder(folder: Path) -> str:
-    """What a folder holds, in a few words."""
+    """Return the names of the first entries of a folder, for messages."""
     inside = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
-    more = f" and {len(inside) - _SHOWN} more" if len(inside) > _SHOWN else ""
-    return f"{', '.join(map(visible, inside[:_SHOWN]))}{more}" if inside else "nothing"
+    more = f" and {len(inside) - _MAX_SHOWN} more" if len(inside) > _MAX_SHOWN else ""
+    return f"{', '.join(map(visible, inside[:_MAX_SHOWN]))}{more}" if inside else "nothing"
 
 
-def _resembling(names: Sequence[str], data_dir: Path) -> list[str]:
-    simple = {simple_name(name.split("/")[0]) for name in names if name}
-    found = []
+def _similar_entries(names: Sequence[str], data_dir: Path) -> list[str]:
+    """Return descriptions of the entries of ``DATA_DIR`` whose names begin with one of the names."""
+    normalised = {normalise_name(name.split("/")[0]) for name in names if name}
+    descriptions = []
     for entry in sorted(data_dir.iterdir()) if data_dir.is_dir() else ():
-        if entry.name.startswith(".") or not any(simple_name(entry.name).startswith(name) for name in simple):
+        if entry.name.startswith(".") or not any(normalise_name(entry.name).startswith(name) for name in normalised):
             continue
         if entry.is_dir():
-            found.append(f"{visible(entry.name)}/ with {describe_folder(entry)}")
+            descriptions.append(f"{visible(entry.name)}/ with {describe_folder(entry)}")
         elif entry.name.lower().endswith(_ARCHIVES):
-            found.append(f"{visible(entry.name)}, an archive, which has to be unpacked there")
+            descriptions.append(f"{visible(entry.name)}, an archive that has to be unpacked there")
         else:
-            found.append(f"{visible(entry.name)}, which is no folder")
-    return found
+            descriptions.append(f"{visible(entry.name)}, which is not a folder")
+    return descriptions
 
 
-def _in_order(there: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Those of the names wanted that are there, as they are spelled there."""
+def _in_order(present: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Return the wanted names that are present, in the wanted order and as they are spelled on the disk."""
     return [
         name
         for want in wanted
-        for name in sorted((n for n in there if n.casefold() == want), key=lambda n: (n != want, n))
+        for name in sorted((n for n in present if n.casefold() == want), key=lambda n: (n != want, n))
     ]
 
 
-def _inside(folder: Path, simple: set[str]) -> Iterator[Path]:
-    yield from (found for found in unwrap_single_folder(folder) if found != folder)
-    yield from (folder / name for name in subfolders(folder) if _is_spelling(name, simple))
+def _inside(folder: Path, normalised: set[str]) -> Iterator[Path]:
+    yield from (inner for inner in unwrap_single_folder(folder) if inner != folder)
+    yield from (folder / name for name in subfolders(folder) if _is_spelling(name, normalised))
 
 
-def _is_spelling(name: str, simple: set[str]) -> bool:
-    """Whether a folder has one of the names, or one with an archive's words behind: ``CIFAR-10-images-master``."""
-    found = simple_name(name)
-    return found in simple or any(found.startswith(one) and _BEHIND.fullmatch(found, len(one)) for one in simple)
+def _is_spelling(name: str, normalised: set[str]) -> bool:
+    """Return whether a folder has one of the names, or one with a usual suffix: ``CIFAR-10-images-master``."""
+    folder = normalise_name(name)
+    return folder in normalised or any(
+        folder.startswith(one) and _NAME_SUFFIX.fullmatch(folder, len(one)) for one in normalised
+    )
 
 
-def simple_name(name: str) -> str:
-    """A folder's name without case and separators: ``Tiny-ImageNet_200`` is ``tinyimagenet200``."""
+def normalise_name(name: str) -> str:
+    """Return a folder's name without case and separators: ``Tiny-ImageNet_200`` becomes ``tinyimagenet200``."""
     return re.sub(r"[\s_.-]", "", name.casefold())

@@ -1,12 +1,12 @@
-"""Image files decoded once into one memory-mapped file a split, keyed by what they were decoded from.
+"""Packs: the decoded images of a data set in one memory-mapped file per split.
 
-Decoding 60,000 small files takes tens of seconds and ImageNet hours; mapping the pack takes as long as asking the
-file system for each file's size and time. A pack is a folder ``NAME-SIZEpx-KEY`` with ``train.bin`` and ``test.bin``
-(bytes, images × channels × height × width) and ``pack.json``; it may be deleted at any time and is then made again.
+Decoding 60,000 small files takes tens of seconds and ImageNet hours; opening a pack takes as long as reading the size
+and modification time of each file. A pack is a folder ``NAME-SIZEpx-KEY`` with ``train.bin`` and ``test.bin`` (bytes,
+images × channels × height × width) and ``pack.json``. It may be deleted at any time and is then created again.
 
-``pack.json`` says by which version the images were decoded. A pack of an earlier version is read if that version gave
-the same pixels of all its images, which is looked up once in the files themselves. A pack in which some images differ
-from what earlier versions made of them has a name and a key of its own.
+``pack.json`` stores the decoding version. A pack of an earlier version is used if that version gave the same pixels of
+all its images, which is checked once in the files themselves. A pack in which the pixels of some images differ from
+those of earlier versions has another name and another key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,39 +28,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.data.decoding import DECODING_VERSION, DecodedImage, decode_image, decoder_version, decodes_differently
+from core.data.decoding import DECODING_VERSION, decoder_version, decodes_differently
 from core.data.decoding_notes import DecodingNotes
 from core.data.errors import DatasetError
-from core.data.image_files import ImageFile, Listing
+from core.data.image_files import Listing
 from core.data.paths import locked
-from core.data.statistics import LevelCounts, Statistics
+from core.data.split_writer import CHANNELS, write_split
+from core.data.statistics import Statistics
 from core.undecodable import visible
 
 FORMAT = 2
-"""Raised when the same files begin to give other bytes; old packs are then not read."""
+"""Incremented when the same files begin to give other bytes; packs of earlier formats are not read."""
 
 _log = logging.getLogger(__name__)
-_CHANNELS = 3
-_CHUNK = 512  # images handed to the threads at once
-_NAMED = 10  # damaged images after which looking for more is no use
-_REPORT_SECONDS = 30.0
-# Without it Linux counts a private map as memory to be had, and refuses one that is larger than the machine's.
-# Python names the flag from 3.13 on.
+# Without this flag Linux reserves memory for a private map, and refuses a map larger than the machine's memory.
+# Python has the constant from version 3.13.
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Both splits' images (N, 3, H, W) uint8, mapped from the disk.
+    """The images of both splits (N, 3, H, W) uint8, mapped from the disk.
 
     Attributes:
-        statistics: of the training images.
-        key: of the files that it was made of and how: other images, another key.
-        content_hash: SHA-256 of the files' bytes with their labels and the classes' names: the same wherever the same
-            images are, whenever they were copied there. Of an image that earlier versions gave other pixels of, what was done
-            to it is hashed too.
-        notes: what a person should know of the images.
-        decoding: the version by which they were decoded.
+        train: training images.
+        test: test images.
+        statistics: mean and standard deviation of the training images.
+        key: hash of the names, sizes and modification times of the files and of the decoder.
+        content_hash: SHA-256 of the files' bytes with their labels and the class names, equal for copies of the images
+            on other machines. For an image that earlier versions decoded to other pixels, its treatment is hashed too.
+        notes: notes about the decoding.
+        decoding: the decoding version.
     """
 
     train: Tensor
@@ -74,27 +71,32 @@ class Pack:
 
 
 def load_or_pack(name: str, listing: Listing, image_size: int, pack_dir: Path) -> Pack:
-    """The images of a listing, resized and cropped to squares; decoded only where no pack of the same files is there.
+    """Return the images of a listing, resized and cropped to squares; decode them only if there is no pack of them.
 
-    Raises DatasetError where an image is damaged (the message names it, and nothing is kept) or the pack cannot be
-    written.
+    Args:
+        name: name of the data set, used in the name of the pack.
+        listing: the image files.
+        image_size: side of the stored images in pixels.
+
+    Raises:
+        DatasetError: an image is damaged (the message names it, and no pack is kept), or the pack cannot be written.
     """
-    key = _key(listing, image_size)
+    key = _pack_key(listing, image_size)
     plain = pack_dir / f"{visible(name)}-{image_size}px-{key[:20]}"
-    places = _Places(plain, plain.with_name(f"{plain.name}-v{DECODING_VERSION}"), key)
-    pack = _find(places, listing, image_size)
+    folders = _PackFolders(plain, plain.with_name(f"{plain.name}-v{DECODING_VERSION}"), key)
+    pack = _find_current_pack(folders, listing, image_size)
     if pack is None:
         try:
             plain.parent.mkdir(parents=True, exist_ok=True)
-            # Two trainings that start together need one pack; the second one waits for it.
+            # Two trainings that start together need one pack: the second one waits for the first.
             with locked(plain.with_name(f"{plain.name}.lock")):
                 pack = (
-                    _find(places, listing, image_size)
-                    or _adopted(places, name, listing, image_size)
-                    or _make(places, name, listing, image_size)
+                    _find_current_pack(folders, listing, image_size)
+                    or _adopt_earlier_pack(folders, name, listing, image_size)
+                    or _create_pack(folders, name, listing, image_size)
                 )
         except OSError as error:
-            needed = (len(listing.train) + len(listing.test)) * _CHANNELS * image_size**2 / 2**30
+            needed = (len(listing.train) + len(listing.test)) * CHANNELS * image_size**2 / 2**30
             raise DatasetError(
                 f"{name} cannot be packed into {plain.parent}, which takes {needed:.2g} GiB: {error}; "
                 "DKD_PACK_DIR names another folder"
@@ -102,14 +104,19 @@ def load_or_pack(name: str, listing: Listing, image_size: int, pack_dir: Path) -
     return pack
 
 
+def decoder_description() -> str:
+    """Return a text that identifies the decoder: packs of the same files may differ if it differs."""
+    return f"format {FORMAT}, {decoder_version()}"
+
+
 @dataclass(frozen=True)
-class _Places:
-    """Where a pack may lie.
+class _PackFolders:
+    """The possible folders of a pack.
 
     Attributes:
-        plain: if every version gives the same pixels.
-        treated: if this version's pixels are others than an earlier one's.
-        key: of the first; the second has one that is derived from it.
+        plain: used if all decoding versions give the same pixels.
+        treated: used if the pixels of this version differ from those of an earlier one.
+        key: key of ``plain``; the key of ``treated`` is derived from it.
     """
 
     plain: Path
@@ -117,58 +124,57 @@ class _Places:
     key: str
 
     def key_of(self, folder: Path) -> str:
-        return (
-            self.key if folder == self.plain else hashlib.sha256(f"{self.key} {DECODING_VERSION}".encode()).hexdigest()
-        )
+        if folder == self.plain:
+            return self.key
+        return hashlib.sha256(f"{self.key} {DECODING_VERSION}".encode()).hexdigest()
 
 
-def _find(places: _Places, listing: Listing, image_size: int) -> Pack | None:
-    """A pack that is there, whole and decoded by this version."""
-    for folder in (places.plain, places.treated):
-        pack = _open(folder, listing, image_size)
+def _find_current_pack(folders: _PackFolders, listing: Listing, image_size: int) -> Pack | None:
+    """Return a complete pack of this decoding version, if there is one."""
+    for folder in (folders.plain, folders.treated):
+        pack = _open_pack(folder, listing, image_size)
         if pack and pack.decoding == DECODING_VERSION:
-            return replace(pack, key=places.key_of(folder))
+            return replace(pack, key=folders.key_of(folder))
     return None
 
 
-def _adopted(places: _Places, name: str, listing: Listing, image_size: int) -> Pack | None:
-    """A pack of an earlier version, if this one would make the same of every file."""
-    pack = _open(places.plain, listing, image_size)
+def _adopt_earlier_pack(folders: _PackFolders, name: str, listing: Listing, image_size: int) -> Pack | None:
+    """Return a pack of an earlier version, marked as current, if this version decodes every file to the same pixels."""
+    pack = _open_pack(folders.plain, listing, image_size)
     if pack is None:
         return None
     total = len(listing.train) + len(listing.test)
-    _log.info("%s: looking through %d images for what the pack of an earlier version shows otherwise", name, total)
+    _log.info("%s: checking whether this version decodes the %d images of an earlier pack differently", name, total)
     paths = [listing.root / file.path for split in (listing.train, listing.test) for file in split]
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        others = sum(threads.map(lambda path: _differs(path, image_size), paths))
-    if others:
+        differing = sum(threads.map(lambda path: _must_decode_again(path, image_size), paths))
+    if differing:
         _log.warning(
-            "%s: %d images are shown otherwise than in the pack of an earlier version, which did not turn images as "
-            "their EXIF orientation says; they are packed anew, and trainings on the earlier pack are not comparable",
-            *(name, others),
+            "%s: %d images differ from those in the pack of an earlier version, which ignored the EXIF orientation; "
+            "they are packed again, and trainings on the earlier pack are not comparable",
+            *(name, differing),
         )
         return None
-    written = json.loads((places.plain / "pack.json").read_text(encoding="utf-8")) | {"decoding": DECODING_VERSION}
-    _write_json(places.plain / "pack.json.partial", written)
-    (places.plain / "pack.json.partial").replace(places.plain / "pack.json")
-    return replace(pack, key=places.key, decoding=DECODING_VERSION)
+    metadata = json.loads((folders.plain / "pack.json").read_text(encoding="utf-8")) | {"decoding": DECODING_VERSION}
+    _write_json(folders.plain / "pack.json.partial", metadata)
+    (folders.plain / "pack.json.partial").replace(folders.plain / "pack.json")
+    return replace(pack, key=folders.key, decoding=DECODING_VERSION)
 
 
-def _differs(path: Path, image_size: int) -> bool:
-    """Whether a file has to be decoded again. One that cannot be read is: packing then says what is wrong with it."""
+def _must_decode_again(path: Path, image_size: int) -> bool:
+    """Return whether a file has to be decoded again; True for an unreadable file, so that packing reports it."""
     try:
         return decodes_differently(path, image_size)
-    except Exception:  # noqa: BLE001 (a damaged file makes the decoders raise whatever they come upon)
+    except Exception:  # noqa: BLE001 (the decoders raise any exception for a damaged file)
         return True
 
 
-def decoder_description() -> str:
-    """What turned files into the bytes of a pack: two packs of the same files may differ where this does."""
-    return f"format {FORMAT}, {decoder_version()}"
+def _pack_key(listing: Listing, image_size: int) -> str:
+    """Return a hash of every file's path, label, size and modification time, and of the decoder and its settings.
 
-
-def _key(listing: Listing, image_size: int) -> str:
-    """Of every file's path, label, size and time of change, and of all that decides how they are decoded."""
+    Raises:
+        DatasetError: a file cannot be read, or is not a regular file.
+    """
     digest = hashlib.sha256(
         f"{FORMAT} {decoder_version()} {image_size} {listing.root.name}\n".encode(errors="surrogateescape")
     )
@@ -177,56 +183,61 @@ def _key(listing: Listing, image_size: int) -> str:
             try:
                 status = os.stat(listing.root / file.path)
             except OSError as error:
-                where = visible(str(listing.root / file.path))
-                raise DatasetError(f"{where} cannot be read: {error.strerror}") from error
-            if not stat.S_ISREG(status.st_mode):  # to open a FIFO would wait for ever
-                raise DatasetError(f"{visible(str(listing.root / file.path))} is no regular file")
+                shown_path = visible(str(listing.root / file.path))
+                raise DatasetError(f"{shown_path} cannot be read: {error.strerror}") from error
+            if not stat.S_ISREG(status.st_mode):  # opening a FIFO would block
+                raise DatasetError(f"{visible(str(listing.root / file.path))} is not a regular file")
             line = f"{file.path}\0{file.label}\0{status.st_size}\0{status.st_mtime_ns}\n"
             digest.update(line.encode(errors="surrogateescape"))
         digest.update(b"\n")
     return digest.hexdigest()
 
 
-def _open(folder: Path, listing: Listing, image_size: int) -> Pack | None:
-    """A pack that is there and whole."""
+def _open_pack(folder: Path, listing: Listing, image_size: int) -> Pack | None:
+    """Return the pack in a folder; None if it is missing or incomplete."""
     try:
-        written = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
-        statistics = Statistics(tuple(written["mean"]), tuple(written["std"]))
-        train = _mapped(folder / "train.bin", len(listing.train), image_size)
-        test = _mapped(folder / "test.bin", len(listing.test), image_size)
-        content, notes = str(written["content"]), DecodingNotes.from_json(written.get("notes", {}))
-        decoding = int(written.get("decoding", 2))
+        metadata = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
+        statistics = Statistics(tuple(metadata["mean"]), tuple(metadata["std"]))
+        train = _map_images(folder / "train.bin", len(listing.train), image_size)
+        test = _map_images(folder / "test.bin", len(listing.test), image_size)
+        content_hash, notes = str(metadata["content"]), DecodingNotes.from_json(metadata.get("notes", {}))
+        decoding = int(metadata.get("decoding", 2))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Pack(train, test, statistics, content_hash=content, notes=notes, decoding=decoding)
+    return Pack(train, test, statistics, content_hash=content_hash, notes=notes, decoding=decoding)
 
 
-def _mapped(path: Path, count: int, image_size: int) -> Tensor:
-    """Images (count, 3, H, W) mapped from a file. Raises OSError, or ValueError where the file has another length."""
-    shape = (count, _CHANNELS, image_size, image_size)
+def _map_images(path: Path, count: int, image_size: int) -> Tensor:
+    """Map images (count, 3, H, W) from a file.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: the file has another length.
+    """
+    shape = (count, CHANNELS, image_size, image_size)
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size != np.prod(shape, dtype=np.int64):
-            raise ValueError(f"{path} has not the length of {count} images")
-        # Private and writable: a tensor on read-only memory would end the process at the first write.
+            raise ValueError(f"{path} does not have the length of {count} images")
+        # Private and writable: a write to a tensor on read-only memory would end the process.
         flags = mmap.MAP_PRIVATE | _NO_RESERVE
         area = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     return torch.frombuffer(area, dtype=torch.uint8).view(shape)
 
 
-def _make(places: _Places, name: str, listing: Listing, image_size: int) -> Pack:
-    """Decode everything into a folder beside, which gets its name only when it is whole."""
-    partial = places.plain.with_name(f"{places.plain.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed; the lock says it is nobody's
+def _create_pack(folders: _PackFolders, name: str, listing: Listing, image_size: int) -> Pack:
+    """Decode all images into a temporary folder, which gets its final name when it is complete."""
+    partial = folders.plain.with_name(f"{folders.plain.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process; the lock shows that no other process uses it
     partial.mkdir()
     total = len(listing.train) + len(listing.test)
-    _log.info("packing %d images of %s into %s; the next start finds them there", total, name, partial.parent)
+    _log.info("packing %d images of %s into %s for this and later starts", total, name, partial.parent)
     try:
-        since = time.monotonic()
+        start = time.monotonic()
         content = hashlib.sha256(json.dumps(listing.classes).encode())
-        train = _write(partial / "train.bin", name, listing.root, listing.train, image_size, content)
-        test = _write(partial / "test.bin", name, listing.root, listing.test, image_size, content)
+        train = write_split(partial / "train.bin", name, listing.root, listing.train, image_size, content)
+        test = write_split(partial / "test.bin", name, listing.root, listing.test, image_size, content)
         notes = train.notes + test.notes
-        written = {
+        metadata = {
             "name": visible(name),
             "classes": listing.classes,
             "content": content.hexdigest(),
@@ -234,17 +245,17 @@ def _make(places: _Places, name: str, listing: Listing, image_size: int) -> Pack
             "notes": notes.as_json(),
             **asdict(train.statistics),
         }
-        _write_json(partial / "pack.json", written)
-        folder = places.treated if train.treated or test.treated else places.plain
-        shutil.rmtree(folder, ignore_errors=True)  # there, but damaged
+        _write_json(partial / "pack.json", metadata)
+        folder = folders.treated if train.treated or test.treated else folders.plain
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged pack
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    _log.info("packed %d images of %s in %.0f s", total, name, time.monotonic() - since)
-    pack = _open(folder, listing, image_size)
+    _log.info("packed %d images of %s in %.0f s", total, name, time.monotonic() - start)
+    pack = _open_pack(folder, listing, image_size)
     if pack is None:
-        raise DatasetError(f"{folder} was written and cannot be read again; look at the disk it is on")
-    return replace(pack, key=places.key_of(folder))
+        raise DatasetError(f"{folder} was written but cannot be read again; check its disk")
+    return replace(pack, key=folders.key_of(folder))
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:
@@ -252,81 +263,3 @@ def _write_json(path: Path, content: dict[str, object]) -> None:
         json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-
-
-@dataclass(frozen=True)
-class _Written:
-    """What one split's images are.
-
-    Attributes:
-        treated: whether an earlier version gave other pixels of some of them.
-    """
-
-    statistics: Statistics
-    notes: DecodingNotes
-    treated: bool
-
-
-def _write(
-    path: Path, name: str, root: Path, files: Sequence[ImageFile], image_size: int, content: hashlib._Hash
-) -> _Written:
-    """Decode files one after another into ``path``, and add what they are to ``content``.
-
-    Raises DatasetError that names the damaged ones.
-    """
-    content.update(f"{path.stem} {len(files)}\n".encode())
-    counts = LevelCounts(_CHANNELS)
-    damaged: list[str] = []
-    notes = DecodingNotes()
-    treated = False
-    reported = time.monotonic()
-    with path.open("wb") as out:
-        for number, result in enumerate(_decoded(root, files, image_size)):
-            if isinstance(result, str):
-                damaged.append(f"{visible(str(root / files[number].path))} ({visible(result)})")
-                if len(damaged) == _NAMED:
-                    break
-            elif not damaged:
-                image = result.image
-                counts.add(image.pixels[None])
-                out.write(image.pixels.tobytes())
-                done = f" {image.treated}" if image.treated else ""
-                content.update(f"{files[number].label} {result.digest}{done}\n".encode())
-                treated = treated or bool(done)
-                notes += DecodingNotes.of(image.notes, files[number].path)
-            if time.monotonic() - reported > _REPORT_SECONDS:
-                reported = time.monotonic()
-                _log.info("%s: %d of %d images of %s", name, number + 1, len(files), path.stem)
-        out.flush()
-        os.fsync(out.fileno())
-    if damaged:
-        count = f"at least {_NAMED} images" if len(damaged) == _NAMED else f"{len(damaged)} image(s)"
-        raise DatasetError(
-            f"{name} is not packed: {count} cannot be read: {'; '.join(damaged)}. Replace or remove what is damaged."
-        )
-    return _Written(counts.statistics(), notes, treated)
-
-
-@dataclass(frozen=True)
-class _Image:
-    """A file's image, and the SHA-256 of the file."""
-
-    image: DecodedImage
-    digest: str
-
-
-def _decoded(root: Path, files: Sequence[ImageFile], image_size: int) -> Iterator[_Image | str]:
-    """Each file's image, or what is wrong with it, in order."""
-
-    def one(file: ImageFile) -> _Image | str:
-        try:
-            path = root / file.path
-            with path.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            return _Image(decode_image(path, image_size), digest)
-        except Exception as error:  # noqa: BLE001 (a damaged file makes the decoders raise whatever they come upon)
-            return f"{type(error).__name__}: {error}"
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for first in range(0, len(files), _CHUNK):
-            yield from threads.map(one, files[first : first + _CHUNK])

@@ -1,4 +1,4 @@
-"""Items made ahead in a thread, so that reading a disk and training overlap."""
+"""Items computed ahead by a thread, so that disk reads and training overlap."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 DEPTH = 4
-"""Batches ahead: enough for a slow read now and then, and little memory (50 MB at 64 images of 256 × 256 pixels)."""
+"""Batches read ahead: enough to hide an occasional slow read, in little memory (50 MB for 64 images of 256² px)."""
 
 
-def prefetch(make: Callable[[Given], Made], given: Iterable[Given], depth: int = DEPTH) -> Generator[Made]:
-    """``map(make, given)``, up to ``depth`` items ahead of whoever reads.
+def prefetch(function: Callable[[Item], Result], items: Iterable[Item], depth: int = DEPTH) -> Generator[Result]:
+    """Yield ``map(function, items)``, computed in a thread up to ``depth`` items ahead of the reader.
 
-    What ``make`` raises comes out at its item. The thread ends with the iterator: read to its end, closed or dropped.
+    An exception of ``function`` is raised at its item. The thread ends when the iterator is exhausted, closed or
+    garbage-collected.
     """
     thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-    waiting: deque[Future[Made]] = deque()
+    pending: deque[Future[Result]] = deque()
     try:
-        for item in given:
-            waiting.append(thread.submit(make, item))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        for item in items:
+            pending.append(thread.submit(function, item))
+            if len(pending) > depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         thread.shutdown(cancel_futures=True)

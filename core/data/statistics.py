@@ -1,4 +1,4 @@
-"""Mean and standard deviation of images, for data sets that bring none of their own."""
+"""Mean and standard deviation of images, for data sets without published values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-_CHUNK = 1 << 24  # bytes counted at once, so that images need not fit into memory
+_CHUNK = 1 << 24  # bytes counted at once; the images need not fit into memory
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Statistics:
 
 
 class LevelCounts:
-    """How often each of the 256 levels occurs in each channel, image by image.
+    """Histogram of the 256 levels in each channel, updated image by image.
 
-    So the statistics are exact up to the last division, and the same in whatever order the images come.
+    The statistics computed from it are exact up to the last division and do not depend on the order of the images.
     """
 
     def __init__(self, channels: int) -> None:
@@ -35,11 +35,11 @@ class LevelCounts:
             self._counts[channel] += np.bincount(images[:, channel].ravel(), minlength=256)
 
     def statistics(self) -> Statistics:
-        """Of all images added, of which there is at least one."""
+        """Return the statistics of all images added so far; at least one is required."""
         levels = np.arange(256)
         means, stds = [], []
         for counts in self._counts:
-            # Python's integers: the square of a sum over ImageNet does not fit into 64 bits.
+            # Python integers, because the square of a sum over ImageNet exceeds 64 bits.
             total, first, second = int(counts.sum()), int(counts @ levels), int(counts @ levels**2)
             means.append(first / (255 * total))
             variance = (total * second - first**2) / (255 * total) ** 2
@@ -48,10 +48,10 @@ class LevelCounts:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images (N, channels, H, W) scaled to 0–1."""
+    """Return mean and standard deviation per channel of uint8 images (N, channels, H, W) scaled to 0–1."""
     counts = LevelCounts(images.shape[1])
     size = max(1, _CHUNK // images[0].numel())
     for first in range(0, len(images), size):
         counts.add(images[first : first + size].numpy())
-    found = counts.statistics()
-    return found.mean, found.std
+    statistics = counts.statistics()
+    return statistics.mean, statistics.std

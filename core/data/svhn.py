@@ -1,4 +1,4 @@
-"""Street View House Numbers, cropped digits (Netzer et al., 2011), from its MATLAB files."""
+"""Street View House Numbers, cropped digits (Netzer et al. 2011), from its MATLAB files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.data.paths import fetch
 from core.settings import TrainingSettings
 from core.undecodable import visible
 
-# Of the training images, scaled to 0–1, as commonly used.
+# Commonly used mean and standard deviation of the training images, scaled to 0–1.
 _MEAN = (0.4377, 0.4438, 0.4728)
 _STD = (0.1980, 0.2010, 0.1970)
 _FILES = ("train_32x32.mat", "test_32x32.mat")
@@ -23,7 +23,7 @@ _NAMES = ("svhn", "SVHN", "")
 
 
 def load(params: SplitParams, settings: TrainingSettings) -> Dataset:
-    """The 73,257 training and 26,032 test images; the 531,131 easier extra ones are not used."""
+    """Read the 73,257 training and 26,032 test images; the 531,131 easier extra images are not used."""
     files = _find(settings.data_dir)
     if files is None and settings.download:
         fetch("svhn", _download, settings)
@@ -33,15 +33,15 @@ def load(params: SplitParams, settings: TrainingSettings) -> Dataset:
         source = "http://ufldl.stanford.edu/housenumbers"
         raise not_found_error("svhn", _NAMES[:2], [layout], source, settings, downloadable=True)
     train, test = map(_split, files)
-    # A mirrored digit is another sign, so shifts only.
+    # Shifts only, because a mirrored digit is a different symbol.
     return Dataset(train, test, 10, _MEAN, _STD, Augmentation(pad=4))
 
 
 def _find(data_dir: Path) -> list[Path] | None:
     for root in candidate_folders(_NAMES, data_dir):
-        found = [path for name in _FILES if (path := find_file(root, [name], deep=root != data_dir))]
-        if len(found) == len(_FILES):
-            return found
+        paths = [path for name in _FILES if (path := find_file(root, [name], deep=root != data_dir))]
+        if len(paths) == len(_FILES):
+            return paths
     return None
 
 
@@ -62,5 +62,5 @@ def _split(path: Path) -> Split:
             raise ValueError(f"images {images.shape} and labels {labels.shape}")
     except Exception as error:
         raise DatasetError(f"{visible(str(path))} cannot be read: {type(error).__name__}: {error}") from error
-    # The files count the digit 0 as class 10.
+    # The files give the digit 0 the class 10.
     return Split(torch.from_numpy(np.ascontiguousarray(images.transpose(3, 2, 0, 1))), torch.from_numpy(labels % 10))

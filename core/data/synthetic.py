@@ -1,4 +1,4 @@
-"""A made-up classification problem: one smooth random prototype a class, plus noise."""
+"""A synthetic classification problem: one smooth random prototype per class, plus noise."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from core.catalog.datasets import SyntheticParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.statistics import channel_statistics
 
-_SEED = 20_220_316  # of the problem itself; runs differ by their own seeds
+_SEED = 20_220_316  # fixes the problem; the seeds of runs do not change it
 
 
 def load(params: SyntheticParams) -> Dataset:
-    """The same images for the same parameters, classes in equal shares."""
+    """Generate the images: equal parameters give equal images, with balanced classes."""
     random = np.random.default_rng(_SEED)
     shape = (params.num_classes, params.channels, params.image_size, params.image_size)
-    prototypes = _smoothed(random.standard_normal(shape))
+    prototypes = _smooth(random.standard_normal(shape))
 
     def split(size: int) -> Split:
         labels = np.arange(size) % params.num_classes
         images = prototypes[labels] + params.noise * random.standard_normal((size, *shape[1:]))
-        # ±4 standard deviations of prototype and noise together fill the range of a byte.
+        # ±4 standard deviations of prototype plus noise fill the range of a byte.
         scaled = 127.5 + images * (127.5 / (4 * np.sqrt(1 + params.noise**2)))
         pixels = np.clip(np.round(scaled), 0, 255).astype(np.uint8)
         return Split(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))
@@ -32,9 +32,9 @@ def load(params: SyntheticParams) -> Dataset:
     return Dataset(train, test, params.num_classes, mean, std, Augmentation(pad=1, flip=False))
 
 
-def _smoothed(images: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Neighbouring pixels averaged, so that a convolution has something to find; then standard deviation 1 an image."""
+def _smooth(images: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average neighbouring pixels, so that convolutions can detect patterns, and scale each image to std 1."""
     around = sum(np.roll(images, (dy, dx), (-2, -1)) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
-    smooth = np.asarray(around)
-    normed: NDArray[np.float64] = smooth / smooth.std(axis=(-3, -2, -1), keepdims=True)
+    averaged = np.asarray(around)
+    normed: NDArray[np.float64] = averaged / averaged.std(axis=(-3, -2, -1), keepdims=True)
     return normed

@@ -1,4 +1,4 @@
-"""Text files beside the images, whatever bytes the names in them are of."""
+"""Text files that come with a data set, in any encoding."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import Path
 from core.data.errors import DatasetError
 from core.undecodable import visible
 
-_MOST_BYTES = 64 * 2**20
+_MAX_BYTES = 64 * 2**20
 
 
 def read_lines(path: Path) -> list[str]:
-    """Its lines without what ends them; names in them that are no UTF-8 are as Python holds file names.
+    """Return the lines of a text file without line endings; bytes that are not UTF-8 become surrogate escapes.
 
-    Raises DatasetError if it is no regular file or larger than any table of a data set.
+    Raises:
+        DatasetError: it is not a regular file, or it is larger than 64 MiB.
     """
-    if not path.is_file() or path.stat().st_size > _MOST_BYTES:
-        raise DatasetError(f"{visible(str(path))} is no table of a data set: no regular file, or above 64 MiB")
+    if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+        raise DatasetError(
+            f"{visible(str(path))} is not a table of a data set: it is not a regular file, or larger than 64 MiB"
+        )
     return path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()

@@ -1,4 +1,4 @@
-"""Tiny ImageNet (Stanford CS231n): 200 of ImageNet's classes at 64 px, 500 training images each."""
+"""Tiny ImageNet (Stanford CS231n): 200 of ImageNet's classes at 64 px with 500 training images each."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from core.settings import TrainingSettings
 
 _FOLDERS = ("tiny-imagenet-200", "tiny_imagenet", "tiny_imagenet/tiny-imagenet-200", "tiny-imagenet")
 _TABLE = "val_annotations.txt"
-_OWN_FILES = ("_boxes.txt", _TABLE)
-# Of the training images at 64 px, scaled to 0–1, as commonly used.
+_ARCHIVE_FILES = ("_boxes.txt", _TABLE)
+# Commonly used mean and standard deviation of the training images at 64 px, scaled to 0–1.
 _STATISTICS = Statistics((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))
 
 
 def load(params: ImageParams, settings: TrainingSettings) -> Dataset:
-    """Its validation images are the test split, as everywhere: its test images have no labels.
+    """Read Tiny ImageNet.
 
-    They may lie in one folder with a table of their classes, as the archive has them, or in a folder a class, as the
-    field's scripts rearrange them, or some here and some there. Classes are numbered as their WordNet ids are sorted.
+    The validation images are the test split, as usual, because the test images have no labels. The validation images
+    may be in one folder with a table of their classes, as in the archive, in one folder per class, as common scripts
+    rearrange them, or partly in each. Class numbers follow the sorted WordNet ids.
     """
     folders = list(candidate_folders(_FOLDERS, settings.data_dir))
-    found = _with_table(folders)
-    if found:
-        tree, table = found
-        of_test = {fields[0]: fields[1] for line in read_lines(table) if len(fields := line.split()) > 1}
-        listing = list_tree(tree, of_test=of_test, expected=_OWN_FILES)
-    elif tree_of_ids := find_tree(folders, VAL):
-        listing = list_tree(tree_of_ids, of_test={}, expected=_OWN_FILES)
+    tree_and_table = _with_table(folders)
+    if tree_and_table:
+        tree, table = tree_and_table
+        test_classes = {fields[0]: fields[1] for line in read_lines(table) if len(fields := line.split()) > 1}
+        listing = list_tree(tree, test_classes=test_classes, expected=_ARCHIVE_FILES)
+    elif class_tree := find_tree(folders, VAL):
+        listing = list_tree(class_tree, test_classes={}, expected=_ARCHIVE_FILES)
     else:
         layouts = [
             "tiny-imagenet-200/ with train/<id>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt, "
@@ -50,6 +51,7 @@ def load(params: ImageParams, settings: TrainingSettings) -> Dataset:
 
 
 def _with_table(folders: Iterable[Path]) -> tuple[Tree, Path] | None:
+    """Return the first folder with a table of the test classes, and the path of the table."""
     for root in folders:
         train, tests = split_folders(root, VAL)
         for test in tests if train else ():

@@ -1,1 +1,1 @@
-"""What a training measures beside its loss."""
+"""Measurements of networks and trainings in addition to the loss."""

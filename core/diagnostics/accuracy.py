@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-TOP = 5
+TOP_K = 5
 
 
 def top_accuracies(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """``top1`` and ``top5``, %: images whose class is the largest logit, or among the min(5, C) largest.
+    """Return ``top1`` and ``top5`` in %: images whose class has the largest, or one of the min(5, C) largest logits.
 
     With five classes or fewer ``top5`` is 100 by definition.
 
@@ -16,6 +16,6 @@ def top_accuracies(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits: (N, C).
         labels: (N,).
     """
-    hit = logits.topk(min(TOP, logits.shape[1]), 1).indices == labels.unsqueeze(1)
-    # Top-1 is by argmax, as everywhere else: of equal logits the first, where top-k may take any.
+    hit = logits.topk(min(TOP_K, logits.shape[1]), 1).indices == labels.unsqueeze(1)
+    # Top-1 uses argmax, as in the rest of the program: of equal logits it takes the first, while topk may take any.
     return {"top1": 100 * (logits.argmax(1) == labels).double().mean(), "top5": 100 * hit.any(1).double().mean()}

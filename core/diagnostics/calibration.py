@@ -1,4 +1,4 @@
-"""Whether a network is right as often as it says it is, and what a wrong answer costs."""
+"""Calibration error and negative log-likelihood."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BINS = 15  # as in Guo et al. 2017 and most that followed
+BINS = 15  # as in Guo et al. 2017 and most later papers
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
-    """ECE (Guo et al. 2017, arXiv 1706.04599, equation 3): Σ_b n_b/N · |accuracy(b) − confidence(b)|, in %.
+    """Return the expected calibration error in %: Σ_b n_b/N · |accuracy(b) − confidence(b)|.
 
-    The confidence is the largest probability; bins are of equal width, (0, 1/bins], (1/bins, 2/bins] ….
+    Guo et al. 2017, arXiv 1706.04599, equation 3.
+
+    The confidence is the largest probability. The bins have equal width: (0, 1/bins], (1/bins, 2/bins] ….
 
     Args:
         logits: (N, C).
@@ -22,11 +24,11 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS)
     confidence, classes = F.softmax(logits.double(), 1).max(1)
     gap = (classes == labels).double() - confidence
     bin_of = (torch.ceil(confidence * bins) - 1).nan_to_num().clamp(0, bins - 1).long()
-    # n_b·|accuracy − confidence| is the magnitude of the summed gaps. Where one is NaN, so is the error.
+    # n_b·|accuracy − confidence| is the magnitude of the summed gaps. If one gap is NaN, the error is NaN.
     sums = torch.zeros(bins, dtype=gap.dtype, device=gap.device).index_add_(0, bin_of, gap)
     return 100 * sums.abs().sum() / len(labels)
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
-    """NLL: mean −log p of the true class at T = 1, nats; (N, C) and (N,) to a scalar."""
+    """Return the mean −log p of the true class at T = 1, in nats, for logits (N, C) and labels (N,)."""
     return F.cross_entropy(logits.float(), labels)

@@ -1,4 +1,4 @@
-"""How closely a student follows its teacher, whether the teacher is right or not (Stanton et al. 2021, 2106.05945)."""
+"""Agreement of a student with its teacher (Stanton et al. 2021, arXiv 2106.05945)."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CONDITIONAL_METRICS = ("fidelity/agreement_right", "fidelity/agreement_wrong", "fidelity/kl_right", "fidelity/kl_wrong")
-"""Measured on a part of the images, which may be empty: a teacher that is never wrong has no wrong answers."""
+"""Metrics of a part of the images, which is empty if the teacher is always right or always wrong."""
 
 
 def fidelity(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Detached scalars by metric name.
+    """Return detached scalars by metric name.
 
-    - ``fidelity/agreement``: images that both put in the same class, %.
-    - ``fidelity/kl``: KL(q ‖ p) at T = 1, q the teacher's probabilities and p the student's, mean over images, nats.
+    - ``fidelity/agreement``: images for which both predict the same class, in %.
+    - ``fidelity/kl``: KL(q ‖ p) at T = 1 with the teacher's probabilities q and the student's p; mean, in nats.
     - ``…_right``, ``…_wrong``: the same over the images on which the teacher is right, or wrong; NaN without any.
-    - ``fidelity/images_right``, ``fidelity/images_wrong``: how many these are. A good teacher is wrong on few, and a
-      share of ten images moves by ten points with one of them.
+    - ``fidelity/images_right``, ``fidelity/images_wrong``: the numbers of these images. A good teacher is wrong on few
+      images, and one of ten images changes a share by ten percentage points.
 
     Args:
-        student_logits, teacher_logits: (N, C).
+        student_logits: (N, C).
+        teacher_logits: (N, C).
         labels: (N,).
     """
     log_p, log_q = F.log_softmax(student_logits.float(), 1), F.log_softmax(teacher_logits.float(), 1)
     classes = teacher_logits.argmax(1)
     per_image = {
         "agreement": 100 * (student_logits.argmax(1) == classes).double(),
-        # Where q is 0 the class adds nothing, whatever the student says of it.
+        # A class with q = 0 adds nothing, whatever its p.
         "kl": F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(1).double(),
     }
     right = classes == labels
-    found: dict[str, Tensor] = {}
+    metrics: dict[str, Tensor] = {}
     for name, values in per_image.items():
-        found[f"fidelity/{name}"] = values.mean()
-        found[f"fidelity/{name}_right"] = _mean_of(values, right)
-        found[f"fidelity/{name}_wrong"] = _mean_of(values, ~right)
-    found["fidelity/images_right"], found["fidelity/images_wrong"] = right.sum(), (~right).sum()
-    return found
+        metrics[f"fidelity/{name}"] = values.mean()
+        metrics[f"fidelity/{name}_right"] = _masked_mean(values, right)
+        metrics[f"fidelity/{name}_wrong"] = _masked_mean(values, ~right)
+    metrics["fidelity/images_right"], metrics["fidelity/images_wrong"] = right.sum(), (~right).sum()
+    return metrics
 
 
-def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of the chosen values, both (N,); NaN where none is. By a sum, since picking them would wait for the GPU."""
-    return torch.where(chosen, values, torch.zeros_like(values)).sum() / chosen.sum()
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of the masked values, both (N,); NaN if none is. Indexing instead would synchronise the GPU."""
+    return torch.where(mask, values, torch.zeros_like(values)).sum() / mask.sum()

@@ -1,7 +1,7 @@
-"""What the terms of a loss pull at, and how large the logits are: measured on every step, at the logits.
+"""Gradients of the loss terms and norms of the logits, measured on every step at the logits.
 
-Everything comes from the closed-form gradients that the loss has computed already: no extra backward pass, and no read
-from the device.
+All metrics come from the closed-form gradients that the loss has computed: there is no additional backward pass and no
+synchronisation with the device.
 """
 
 from __future__ import annotations
@@ -13,46 +13,47 @@ from core.methods import LogitBatch, LossTerms
 
 
 def measure_gradients(terms: LossTerms, batch: LogitBatch) -> dict[str, Tensor]:
-    """Detached scalars by metric name, independent of the batch size; NaN where a step has nothing to measure.
+    """Return detached scalars by metric name, independent of the batch size; NaN if a step has nothing to measure.
 
-    With logit standardisation a term has two gradients. The similarity is defined by the standardised logits, which
-    are what TCKD and NCKD see, and is measured there. Norms, covariance, share and cosine are of the gradients that
-    reach the network, at its raw logits: only there do they compare with cross-entropy's, which sees no others.
+    With logit standardisation a term has two gradients. The similarity is defined and measured at the standardised
+    logits, which TCKD and NCKD read. Norms, covariance, share and cosine are those of the gradients at the raw logits,
+    which reach the network: only there are they comparable with the gradient of cross-entropy.
 
-    - ``grad/similarity``: mean over samples of the cosine between their TCKD and NCKD gradients, zero norms skipped.
-    - ``grad/skipped``: samples that were skipped there, since one of their two gradients is zero, in %. NaN while
-      their weight is zero, which says nothing of the samples.
-    - ``grad/tckd_norm``, ``grad/nckd_norm``: root mean square over samples of the gradient's norm, weights and ramp
-      included.
-    - ``grad/covariance``: cos(Σ_i g_TCKD,i , Σ_i g_NCKD,i), the sums over the batch: the author's "normalised
-      covariance". It is NaN, not 0, where a sum vanishes.
+    - ``grad/similarity``: mean over samples of the cosine between their TCKD and NCKD gradients; samples with a zero
+      gradient are skipped.
+    - ``grad/skipped``: samples that were skipped because one of their two gradients is zero, in %. NaN while a
+      weight is zero, because then all gradients are.
+    - ``grad/tckd_norm``, ``grad/nckd_norm``: root mean square over samples of the norm of the gradient, with
+      weights and ramp.
+    - ``grad/covariance``: cos(Σ_i g_TCKD,i , Σ_i g_NCKD,i), with sums over the batch: the "normalised
+      covariance" of Decoupled Gradient Knowledge Distillation (2025). It is NaN, not 0, if a sum is zero.
     - ``grad/align_share``: ‖g_A‖ / Σ‖g‖ over all terms, Frobenius over (B, C), in %.
-    - ``grad/align_cosine``: cos(g_A, g_TCKD + g_NCKD); −1 means that the term pulls straight against distillation.
-    - ``logits/student_target``, ``logits/student_others``: mean over samples of |z_t| and of ‖(z_k)_{k≠t}‖, raw logits
-      as the network gives them; ``logits/teacher_target``, ``logits/teacher_others`` likewise.
+    - ``grad/align_cosine``: cos(g_A, g_TCKD + g_NCKD); −1 means that the term is directly opposed to distillation.
+    - ``logits/student_target``, ``logits/student_others``: mean over samples of |z_t| and of ‖(z_k)_{k≠t}‖, at the raw
+      logits of the network; ``logits/teacher_target``, ``logits/teacher_others`` likewise.
     """
-    found = _logit_norms("student", batch.student32, batch.target)
+    metrics = _logit_norms("student", batch.student32, batch.target)
     if batch.teacher is not None:
-        found |= _logit_norms("teacher", batch.teacher32, batch.target)
+        metrics |= _logit_norms("teacher", batch.teacher32, batch.target)
     gradients = terms.gradients
     if terms.similarity is not None:
-        found["grad/similarity"] = terms.similarity()
+        metrics["grad/similarity"] = terms.similarity()
     norms = {name: gradient.norm() for name, gradient in gradients.items()}
     for name in ("tckd", "nckd"):
         if name in gradients:
-            # A term's gradient is of a batch mean, so its Frobenius norm falls as 1/√B; this takes that out.
-            found[f"grad/{name}_norm"] = norms[name] * len(gradients[name]) ** 0.5
+            # The gradient of a batch mean has a Frobenius norm proportional to 1/√B; the factor removes that.
+            metrics[f"grad/{name}_norm"] = norms[name] * len(gradients[name]) ** 0.5
     if "tckd" in gradients and "nckd" in gradients:
-        found |= _between(gradients["tckd"], gradients["nckd"])
+        metrics |= _compare_gradients(gradients["tckd"], gradients["nckd"])
     if "align" in gradients:
         rest = gradients["tckd"] + gradients["nckd"]
-        found["grad/align_share"] = 100 * norms["align"] / torch.stack(list(norms.values())).sum()
-        found["grad/align_cosine"] = (gradients["align"] * rest).sum() / (norms["align"] * rest.norm())
-    return found
+        metrics["grad/align_share"] = 100 * norms["align"] / torch.stack(list(norms.values())).sum()
+        metrics["grad/align_cosine"] = (gradients["align"] * rest).sum() / (norms["align"] * rest.norm())
+    return metrics
 
 
-def _between(tckd: Tensor, nckd: Tensor) -> dict[str, Tensor]:
-    """How the two gradients (B, C) lie to each other, their positive weights cancelling out."""
+def _compare_gradients(tckd: Tensor, nckd: Tensor) -> dict[str, Tensor]:
+    """Return the metrics of two gradients (B, C) that do not depend on their positive weights."""
     sums = torch.stack((tckd, nckd)).sum(1)
     norms = sums.norm(dim=1)
     used = (tckd.any(1) & nckd.any(1)).double().mean()
@@ -63,9 +64,9 @@ def _between(tckd: Tensor, nckd: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _logit_norms(whose: str, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+def _logit_norms(network: str, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
     index = target.unsqueeze(1)
     return {
-        f"logits/{whose}_target": logits.gather(1, index).abs().mean(),
-        f"logits/{whose}_others": logits.scatter(1, index, 0.0).norm(dim=1).mean(),
+        f"logits/{network}_target": logits.gather(1, index).abs().mean(),
+        f"logits/{network}_others": logits.scatter(1, index, 0.0).norm(dim=1).mean(),
     }

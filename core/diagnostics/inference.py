@@ -1,4 +1,4 @@
-"""A network's answers to images, and scalars brought from the device all at once."""
+"""Inference of networks on whole splits, and transfer of scalars from the device."""
 
 from __future__ import annotations
 
@@ -10,50 +10,53 @@ from torch import Tensor, nn
 
 from core.data import Dataset, Split
 
-_BATCH = 1024  # no gradients are kept, so this fits wherever the training does, for the small images of most data sets
-_PIXELS = 1024 * 64 * 64  # of larger images a batch holds fewer
+_BATCH = 1024  # images; without gradients this fits wherever the training fits, for small images
+_PIXELS = 1024 * 64 * 64  # limit per batch for larger images
 
 
 def inference_batch_size(image_size: int) -> int:
-    """Images that a network is shown at once when nothing is learnt: 1,024 up to 64 px, 83 at 224 px."""
+    """Return the number of images per batch without training: 1,024 up to 64 px, 83 at 224 px."""
     return max(1, min(_BATCH, _PIXELS // image_size**2))
 
 
 @contextmanager
 def eval_mode(*networks: nn.Module) -> Iterator[None]:
-    """Networks in eval mode and without gradients; each module back in its own mode after, a frozen batch norm too."""
-    before = [(module, module.training) for network in networks for module in network.modules()]
+    """Set networks to eval mode without gradients; afterwards every module, even a frozen one, gets its mode back."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
     for network in networks:
         network.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for module, mode in before:
+        for module, mode in modes:
             module.training = mode
 
 
 def predict(network: Callable[[Tensor], Tensor], dataset: Dataset, split: Split) -> Tensor:
-    """What a network makes of every image of a split (N, …), in float32; call it inside ``eval_mode``.
+    """Return the output of a network for every image of a split (N, …), in float32. Call it within ``eval_mode``.
 
     Args:
-        network: takes normalised images: a module for its logits, its ``features`` for those.
+        network: a function of normalised images: a module returns its logits, its ``features`` the features.
+        dataset: the data set, for the normalisation.
+        split: the images.
     """
-    parts = split.chunks(inference_batch_size(dataset.image_size))
-    return torch.cat([network(dataset.normalise(images)).float() for images in parts])
+    chunks = split.chunks(inference_batch_size(dataset.image_size))
+    return torch.cat([network(dataset.normalise(images)).float() for images in chunks])
 
 
 def predict_logits(model: nn.Module, dataset: Dataset, split: Split) -> Tensor:
-    """Logits of every image of a split (N, C), the network in eval mode."""
+    """Return the logits of every image of a split (N, C), with the network in eval mode."""
     with eval_mode(model):
         return predict(model, dataset, split)
 
 
 def to_floats(values: Mapping[str, Tensor], may_miss: Collection[str] = ()) -> dict[str, float]:
-    """Scalars as numbers, with one wait for the device.
+    """Convert scalars to numbers with one synchronisation.
 
     Args:
-        may_miss: names whose NaN means that there was nothing to measure; they are then left out.
+        values: scalar tensors by name.
+        may_miss: names that are omitted if their value is NaN, which means that there was nothing to measure.
     """
     if not values:
         return {}
@@ -61,5 +64,5 @@ def to_floats(values: Mapping[str, Tensor], may_miss: Collection[str] = ()) -> d
     return {
         name: number
         for name, number in zip(values, numbers, strict=True)
-        if name not in may_miss or number == number  # only NaN differs from itself
+        if name not in may_miss or number == number  # only NaN is not equal to itself
     }

@@ -1,6 +1,6 @@
-"""What is measured of a network after an epoch, and once more at the end: the engine's way into the diagnostics.
+"""The measurements of a network after each epoch and at the end of a training, as the training engine calls them.
 
-Every function leaves the network as it was and gives numbers by metric name, as ``core.catalog.metrics`` lists them.
+No function changes the network. Results are numbers by metric name, as listed in ``core.catalog.metrics``.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from core.diagnostics.robustness import RobustnessInputs, robustness, stylised_a
 from core.models import Network
 
 _FEATURE_IMAGES = 50_000
-_FEATURE_NUMBERS = 2**26  # half a gigabyte in float64
+_FEATURE_VALUES = 2**26  # half a gigabyte in float64
 
 
 def epoch_report(model: nn.Module, dataset: Dataset, teacher_logits: Tensor | None = None) -> dict[str, float]:
-    """What every epoch is worth knowing, at the price of one forward pass over the test and validation images.
+    """Measure a network with one forward pass over the test and validation images.
 
-    ``test/top1``, ``test/top5``, ``test/loss`` (which is the NLL), ``calibration/ece``; with a teacher ``fidelity/*``;
-    with a validation split ``val/top1``, ``val/top5``, ``val/loss``.
+    The metrics are ``test/top1``, ``test/top5``, ``test/loss`` (the NLL) and ``calibration/ece``; with a teacher also
+    ``fidelity/*``, and with a validation split ``val/top1``, ``val/top5`` and ``val/loss``.
 
     Args:
-        teacher_logits: the teacher's on the test images (N, C); they never change, so they are made once, by
+        model: the network.
+        dataset: the data set.
+        teacher_logits: the teacher's logits of the test images (N, C), which never change and are computed once by
             ``core.diagnostics.inference.predict_logits``.
     """
     logits, labels = predict_logits(model, dataset, dataset.test), dataset.test.labels
@@ -45,18 +47,17 @@ def epoch_report(model: nn.Module, dataset: Dataset, teacher_logits: Tensor | No
 
 
 def collapse_report(model: Network, dataset: Dataset) -> dict[str, float]:
-    """``collapse/*`` on training images without augmentation, as the paper has it.
+    """Measure ``collapse/*`` on training images without augmentation, as in the paper.
 
-    Of more than 50,000 images (fewer where features are long: 32,768 at D = 2,048) that many are taken, the same ones
-    each time.
+    At most 50,000 images are used (fewer for long features: 32,768 at D = 2,048), the same ones each time.
     """
-    most = min(_FEATURE_IMAGES, _FEATURE_NUMBERS // model.linear.in_features)
+    limit = min(_FEATURE_IMAGES, _FEATURE_VALUES // model.linear.in_features)
     split = dataset.train
-    if len(split) > most:
-        split = subset(split, torch.from_numpy(permutation(len(split), seed=0, epoch=0)[:most]).sort().values)
+    if len(split) > limit:
+        split = subset(split, torch.from_numpy(permutation(len(split), seed=0, epoch=0)[:limit]).sort().values)
     with eval_mode(model):
         features = predict(model.features, dataset, split)
-        # What stands between the features and the logits is the linear layer alone (dropout is off).
+        # In eval mode only the linear layer is between the features and the logits (dropout is off).
         classes = model.linear(features.to(model.linear.weight.dtype)).argmax(1)
     return to_floats(neural_collapse(Features(features, classes, split.labels), model.linear.weight))
 
@@ -64,12 +65,14 @@ def collapse_report(model: Network, dataset: Dataset) -> dict[str, float]:
 def final_report(
     model: Network, teacher: nn.Module | None, dataset: Dataset, perturbed: RobustnessInputs | None = None
 ) -> dict[str, float]:
-    """What is measured once, of the finished network: ``collapse/*`` always, ``robustness/*`` where it is asked for.
+    """Measure the finished network: ``collapse/*`` always, ``robustness/*`` if requested.
 
     Args:
-        teacher: measured on the same perturbed images; None for a network that has none.
-        perturbed: what robustness is measured on; 13 forward passes over the test images for each network, and one
-            over the stylised ones.
+        model: the network.
+        teacher: is measured on the same perturbed images; None for a network without a teacher.
+        dataset: the data set.
+        perturbed: the images of the robustness measurements. They take 13 forward passes over the test images for each
+            network, and one over the stylised images.
     """
     values = collapse_report(model, dataset)
     if perturbed and perturbed.test_images:
@@ -85,7 +88,7 @@ def _scores(split: str, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def subset(split: Split, index: Tensor) -> Split:
-    """The samples ``index`` (N,) of a split, without a copy of its images."""
-    rows = index if split.indices is None else split.indices[index.to(split.indices.device)]
+    """Return the samples ``index`` (N,) of a split, without a copy of its images."""
+    indices = index if split.indices is None else split.indices[index.to(split.indices.device)]
     labels = split.labels[index.to(split.labels.device)]
-    return replace(split, labels=labels, indices=rows.to(split.images.device))
+    return replace(split, labels=labels, indices=indices.to(split.images.device))

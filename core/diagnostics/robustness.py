@@ -1,4 +1,4 @@
-"""How much accuracy is left on perturbed test images, or on stylised ones. Nothing is trained on them."""
+"""Accuracy on perturbed and on stylised test images, which are never used for training."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from core.undecodable import visible
 _log = logging.getLogger("core.data")  # a training forwards it to its journal
 
 SEED = 0
-"""Of the perturbations. Not the run's own: every student and teacher is to be shown the same images."""
+"""Seed of the perturbations. It does not depend on the run, so that all networks receive the same images."""
 
-_IN_MEMORY = 2**28  # bytes of stylised images; ImageNet's would take 7.5 GB
+_IN_MEMORY = 2**28  # bytes of stylised images; those of ImageNet would take 7.5 GB
 
 
 @dataclass(frozen=True)
 class RobustnessInputs:
-    """What the final report measures robustness on.
+    """The images of the robustness measurements in the final report.
 
     Attributes:
-        test_images: the perturbations of the test images.
-        stylised: a folder read by ``read_stylised``, or None.
+        test_images: whether perturbed test images are used.
+        stylised: images read by ``read_stylised``, or None.
     """
 
     test_images: bool = False
@@ -47,13 +47,21 @@ class RobustnessInputs:
 def robustness(
     student: nn.Module, teacher: nn.Module | None, dataset: Dataset, split: Split, seed: int = SEED
 ) -> dict[str, float]:
-    """Accuracy on every perturbation of a split, %, and its drop from the clean images, percentage points.
+    """Measure the accuracy on perturbed images in %, and its drop from the clean images in percentage points.
 
-    ``robustness/KIND`` and ``robustness/KIND_drop`` are the student's, with ``_teacher`` before ``_drop`` the
-    teacher's; KIND is a key of ``core.diagnostics.perturbations.perturbations()``.
+    ``robustness/KIND`` and ``robustness/KIND_drop`` are those of the student, ``robustness/KIND_teacher`` and
+    ``robustness/KIND_teacher_drop`` those of the teacher. KIND is a key of
+    ``core.diagnostics.perturbations.perturbations()``.
+
+    Args:
+        student: the student.
+        teacher: the teacher, or None.
+        dataset: the data set, for the normalisation.
+        split: the images to perturb.
+        seed: seed of the perturbations.
     """
     networks = _networks(student, teacher)
-    hits = {f"{kind}{who}": _zero(dataset) for kind in ("clean", *perturbations()) for who in networks}
+    hits = {f"{kind}{suffix}": _zero(dataset) for kind in ("clean", *perturbations()) for suffix in networks}
     size = inference_batch_size(dataset.image_size)
     first = 0
     with eval_mode(*networks.values()):
@@ -61,15 +69,19 @@ def robustness(
             samples = np.arange(first, first + len(images))
             labels = split.labels[first : first + len(images)]
             first += len(images)
-            shown = {"clean": images} | {kind: by(images, samples, seed) for kind, by in perturbations().items()}
-            for kind, perturbed in shown.items():
-                for who, network in networks.items():
-                    hits[f"{kind}{who}"] += _hits(network, dataset, perturbed, labels)
-    found = to_floats({name: 100 * count / len(split) for name, count in hits.items()})
+            versions = {"clean": images} | {
+                kind: perturb(images, samples, seed) for kind, perturb in perturbations().items()
+            }
+            for kind, perturbed in versions.items():
+                for suffix, network in networks.items():
+                    hits[f"{kind}{suffix}"] += _count_correct(network, dataset, perturbed, labels)
+    rates = to_floats({name: 100 * count / len(split) for name, count in hits.items()})
     return {
-        f"robustness/{kind}{who}{drop}": found[f"clean{who}"] - found[f"{kind}{who}"] if drop else found[f"{kind}{who}"]
+        f"robustness/{kind}{suffix}{drop}": rates[f"clean{suffix}"] - rates[f"{kind}{suffix}"]
+        if drop
+        else rates[f"{kind}{suffix}"]
         for kind in perturbations()
-        for who in networks
+        for suffix in networks
         for drop in ("", "_drop")
     }
 
@@ -77,40 +89,37 @@ def robustness(
 def stylised_accuracy(
     student: nn.Module, teacher: nn.Module | None, dataset: Dataset, stylised: Split
 ) -> dict[str, float]:
-    """Accuracy on stylised images, %, and its drop from the clean test images, percentage points.
+    """Measure the accuracy on stylised images in %, and its drop from the clean test images in percentage points.
 
-    ``robustness/stylised`` and its ``_drop``, ``_teacher`` and ``_teacher_drop``; the images need not be the test
-    images in another style, nor as many.
+    The metrics are ``robustness/stylised`` and ``robustness/stylised_drop`` of the student, and the same with
+    ``_teacher`` of the teacher. The stylised images need not correspond to the test images.
     """
     networks = _networks(student, teacher)
-    rates: dict[str, Tensor] = {}
+    measured: dict[str, Tensor] = {}
     with eval_mode(*networks.values()):
         for name, split in (("clean", dataset.test), ("stylised", stylised)):
-            for who, network in networks.items():
+            for suffix, network in networks.items():
                 hits, first = _zero(dataset), 0
                 for images in split.chunks(inference_batch_size(dataset.image_size)):
-                    hits += _hits(network, dataset, images, split.labels[first : first + len(images)])
+                    hits += _count_correct(network, dataset, images, split.labels[first : first + len(images)])
                     first += len(images)
-                rates[f"{name}{who}"] = 100 * hits / len(split)
-    found = to_floats(rates)
-    return {f"robustness/stylised{who}": found[f"stylised{who}"] for who in networks} | {
-        f"robustness/stylised{who}_drop": found[f"clean{who}"] - found[f"stylised{who}"] for who in networks
+                measured[f"{name}{suffix}"] = 100 * hits / len(split)
+    rates = to_floats(measured)
+    return {f"robustness/stylised{suffix}": rates[f"stylised{suffix}"] for suffix in networks} | {
+        f"robustness/stylised{suffix}_drop": rates[f"clean{suffix}"] - rates[f"stylised{suffix}"] for suffix in networks
     }
 
 
 def robustness_inputs(training: Training, dataset: Dataset, settings: TrainingSettings) -> RobustnessInputs:
-    """Read what the final report measures robustness on, before hours of training depend on it.
+    """Read the images of the robustness measurements, before hours of training depend on them.
 
     Args:
-        training: The training part of a run's spec.
-        dataset: The data set of the run.
-        settings: The folders of this machine.
-
-    Returns:
-        The inputs of ``core.diagnostics.report.final_report``.
+        training: the training section of a run's spec.
+        dataset: the data set of the run.
+        settings: the folders of this machine.
 
     Raises:
-        ValueError: The folder of stylised images cannot be used.
+        ValueError: the folder of stylised images cannot be used.
     """
     if not training.stylised:
         return RobustnessInputs(training.robustness)
@@ -122,23 +131,29 @@ def robustness_inputs(training: Training, dataset: Dataset, settings: TrainingSe
 
 
 def read_stylised(folder: Path, dataset: Dataset, scratch_dir: Path) -> Split:
-    """Images of ``folder/<class>/*.png`` (or JPEG and the like), cut square and brought to the data set's size.
+    """Read images of ``folder/<class>/*.png`` (or another format), cropped and resized to the data set's size.
 
-    Class folders in alphabetical order are the classes 0 to C−1, as the official labels of CIFAR-100 and ImageNet are.
+    The class folders in alphabetical order are the classes 0 to C−1, like the official labels of CIFAR-100 and
+    ImageNet. All images are read immediately, so that a damaged one is reported before hours of training. Large sets
+    are stored in a temporary file instead of memory.
 
-    All are read at once, so that a damaged one is known before hours of training; many of them into a file, which
-    memory need not hold.
+    Args:
+        folder: the folder of the class folders.
+        dataset: the data set whose classes and image size the images must have.
+        scratch_dir: the folder of the temporary file.
 
-    Raises ValueError where there is no such folder, where it does not hold one folder a class, or where an image
-    cannot be read, which is then named; OSError where ``scratch_dir`` cannot hold many of them.
+    Raises:
+        ValueError: there is no such folder, it does not have one folder per class, or an image cannot be read (the
+            message names it).
+        OSError: ``scratch_dir`` has no room for a large set.
     """
-    from PIL import ImageOps  # needed for nothing else in a training
+    from PIL import ImageOps  # not needed by other trainings
 
     skipped = SkippedFiles()
     folders = subfolders(folder, skipped) if folder.is_dir() else []
     if len(folders) != dataset.num_classes:
-        have = f"holds {len(folders)} class folders" if folder.is_dir() else "is no folder"
-        raise ValueError(f"{folder} {have}; one for each of the {dataset.num_classes} classes is needed")
+        problem = f"has {len(folders)} class folders" if folder.is_dir() else "is not a folder"
+        raise ValueError(f"{folder} {problem}; a class folder is needed for each of the {dataset.num_classes} classes")
     files = [
         (label, folder / name / path)
         for label, name in enumerate(folders)
@@ -147,14 +162,14 @@ def read_stylised(folder: Path, dataset: Dataset, scratch_dir: Path) -> Split:
     for sentence in skipped.sentences():
         _log.warning("%s: %s", visible(str(folder)), sentence)
     if not files:
-        raise ValueError(f"{folder} holds no images")
+        raise ValueError(f"{folder} contains no images")
     side = dataset.image_size
     images = _allocate((len(files), dataset.channels, side, side), scratch_dir)
     for row, (_, path) in enumerate(files):
         try:
             image, _, _ = load_upright_rgb(path)
             fitted = ImageOps.fit(image.convert("L") if dataset.channels == 1 else image, (side, side))
-        except Exception as error:  # a damaged file makes the decoders raise whatever they come upon
+        except Exception as error:  # the decoders raise any exception for a damaged file
             raise ValueError(f"{visible(str(path))} cannot be read as an image: {error}") from error
         pixels = np.asarray(fitted, dtype=np.uint8)
         images[row] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -163,7 +178,7 @@ def read_stylised(folder: Path, dataset: Dataset, scratch_dir: Path) -> Split:
 
 
 def _allocate(shape: tuple[int, ...], scratch_dir: Path) -> NDArray[np.uint8]:
-    """Return bytes in memory, or if they are many, in a nameless file that disappears with the process."""
+    """Return an array in memory, or, if it is large, in an unnamed file in ``scratch_dir``."""
     if math.prod(shape) <= _IN_MEMORY:
         return np.empty(shape, dtype=np.uint8)
     scratch_dir.mkdir(parents=True, exist_ok=True)
@@ -172,7 +187,7 @@ def _allocate(shape: tuple[int, ...], scratch_dir: Path) -> NDArray[np.uint8]:
 
 
 def _networks(student: nn.Module, teacher: nn.Module | None) -> dict[str, nn.Module]:
-    """By what stands behind a metric's name."""
+    """Return the networks by the suffix of their metric names."""
     return {"": student} | ({"_teacher": teacher} if teacher else {})
 
 
@@ -180,6 +195,6 @@ def _zero(dataset: Dataset) -> Tensor:
     return torch.zeros((), dtype=torch.int64, device=dataset.device)
 
 
-def _hits(network: nn.Module, dataset: Dataset, images: Tensor, labels: Tensor) -> Tensor:
+def _count_correct(network: nn.Module, dataset: Dataset, images: Tensor, labels: Tensor) -> Tensor:
     hits: Tensor = (network(dataset.normalise(images)).argmax(1) == labels).sum()
     return hits

@@ -1,7 +1,8 @@
-"""The losses, one private module a method (a public one would hide the function of its name). All are pure functions.
+"""The distillation losses, all pure functions of tensors.
 
-``tckd``, ``nckd`` and ``alignment`` are the parts; ``ce``, ``kd``, ``dkd`` and ``dkd_align`` the whole losses, with the
-parameters of the catalog as keywords and its defaults. The engine calls what ``build`` gives it.
+``tckd``, ``nckd`` and ``alignment`` are single terms. ``ce``, ``kd``, ``dkd``, ``dkd_align`` and the others are
+complete losses, whose keywords are the parameters of the catalog with its defaults. The training engine uses ``build``.
+Each method has a private module, because a public module would hide the function of the same name.
 """
 
 from __future__ import annotations
@@ -38,39 +39,48 @@ __all__ = [
 ]
 
 Loss = Callable[[LogitBatch, int | None], LossTerms]
-"""A method with its parameters: (batch, epoch counted from 0 or None for full strength) -> terms."""
+"""A method with its parameters: (batch, epoch) -> terms. Epochs count from 0; None means full strength."""
 
 
 def build(method: MethodChoice) -> Loss:
-    """The loss that a spec names, its parameters bound."""
-    code = METHODS[method.name].load()
+    """Return the loss that a spec names, with its parameters bound."""
+    method_loss = METHODS[method.name].load()
     params = method.typed_params
 
     def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
         with autocast_disabled(batch):
-            terms: LossTerms = code(batch, params, epoch)
+            terms: LossTerms = method_loss(batch, params, epoch)
         return terms
 
     return loss
 
 
 def tckd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """T²·KL([q_t, 1−q_t] ‖ [p_t, 1−p_t]), averaged over the batch.
+    """Return target-class distillation (TCKD): T²·KL([q_t, 1−q_t] ‖ [p_t, 1−p_t]), averaged over the batch.
+
+    Zhao et al. 2022, equation 7; p is the student's softmax at temperature T, q the teacher's.
 
     Args:
-        student_logits, teacher_logits: (B, C); the teacher is a constant.
+        student_logits: (B, C).
+        teacher_logits: (B, C), a constant.
         target: (B,) class indices.
         temperature: T > 0.
 
     Returns:
-        Scalar. Raises ValueError for shapes that do not fit or fewer than 3 classes.
+        Scalar.
+
+    Raises:
+        ValueError: the shapes do not match, or there are fewer than 3 classes.
     """
-    return _part(student_logits, teacher_logits, target, temperature, Decoupled.tckd)
+    return _single_term(student_logits, teacher_logits, target, temperature, Decoupled.tckd)
 
 
 def nckd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """T²·KL(q̂ ‖ p̂) over the non-target classes, averaged over the batch; arguments as for ``tckd``."""
-    return _part(student_logits, teacher_logits, target, temperature, Decoupled.nckd)
+    """Return non-target-class distillation (NCKD): T²·KL(q̂ ‖ p̂) over the other classes, averaged over the batch.
+
+    Zhao et al. 2022, equation 7. Arguments, result and errors are those of ``tckd``.
+    """
+    return _single_term(student_logits, teacher_logits, target, temperature, Decoupled.nckd)
 
 
 def alignment(
@@ -81,22 +91,29 @@ def alignment(
     reduction: Reduction,
     log_floor: float = 0.0,
 ) -> Tensor:
-    """A, the mean squared difference between the gradients of TCKD and NCKD with respect to the student's logits.
+    """Return A, the mean squared difference between the gradients of TCKD and NCKD at the student's logits.
 
     Args:
-        reduction: ``batch``: gradients of the batch means, the literal formula; ``sample``: gradients of each sample's
-            own loss (B² times larger); ``log``: the logarithm of ``sample``.
-        log_floor: for ``log``, added to the ``batch`` value inside the logarithm.
+        student_logits: (B, C).
+        teacher_logits: (B, C), a constant.
+        target: (B,) class indices.
+        temperature: T > 0.
+        reduction: ``batch`` takes the gradients of the batch means, which is the literal formula; ``sample`` takes the
+            gradients of the loss of each sample (B² times larger); ``log`` is the logarithm of ``sample``.
+        log_floor: added to the ``batch`` value inside the logarithm if the reduction is ``log``.
 
     Returns:
-        Scalar; other arguments and errors as for ``tckd``.
+        Scalar.
+
+    Raises:
+        ValueError: the shapes do not match, there are fewer than 3 classes, or the reduction is unknown.
     """
-    return _part(
+    return _single_term(
         student_logits, teacher_logits, target, temperature, lambda parts: parts.alignment(reduction, log_floor)
     )
 
 
-def _part(
+def _single_term(
     student: Tensor, teacher: Tensor, target: Tensor, temperature: float, choose: Callable[[Decoupled], Term]
 ) -> Tensor:
     batch = LogitBatch(student, teacher, target)
@@ -106,60 +123,71 @@ def _part(
 
 
 def ce(student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor) -> Tensor:
-    """Mean cross-entropy with the labels; the teacher's logits are not read."""
-    return _whole("ce", student_logits, teacher_logits, target, None, {})
+    """Return the mean cross-entropy with the labels. The teacher's logits are ignored."""
+    return _complete_loss("ce", student_logits, teacher_logits, target, None, {})
 
 
 def kd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, **params: Any) -> Tensor:
-    """Hinton's KD with its cross-entropy; parameters of ``core.catalog.methods.KDParams``."""
-    return _whole("kd", student_logits, teacher_logits, target, None, params)
+    """Return KD (Hinton et al. 2015) with cross-entropy; keywords are those of ``core.catalog.methods.KDParams``."""
+    return _complete_loss("kd", student_logits, teacher_logits, target, None, params)
 
 
 def dkd(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, epoch: int | None = None, **params: Any
 ) -> Tensor:
-    """w_CE·CE + r(e)·[α·TCKD + β·NCKD]; parameters of ``core.catalog.methods.DKDParams``.
+    """Return DKD (Zhao et al. 2022): w_CE·CE + r(e)·[α·TCKD + β·NCKD].
 
-    ``epoch`` counts from 0 and moves the ramp; None means full strength. ``ce_weight=0`` leaves the distillation alone.
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C), a constant.
+        target: (B,) class indices.
+        epoch: counts from 0 and sets the ramp r(e); None means full strength.
+        params: see ``core.catalog.methods.DKDParams``. ``ce_weight=0`` returns the distillation alone.
     """
-    return _whole("dkd", student_logits, teacher_logits, target, epoch, params)
+    return _complete_loss("dkd", student_logits, teacher_logits, target, epoch, params)
 
 
 def dkd_align(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, epoch: int | None = None, **params: Any
 ) -> Tensor:
-    """w_CE·CE + r(e)·[α·TCKD + β·NCKD − ε·d(e)·A]; parameters of ``core.catalog.methods.DKDAlignParams``.
+    """Return DKD-Align: w_CE·CE + r(e)·[α·TCKD + β·NCKD − ε·d(e)·A].
 
-    ``reduction`` and one of ``epsilon`` and ``epsilon_share`` must be given; ``epoch`` as for ``dkd``.
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C), a constant.
+        target: (B,) class indices.
+        epoch: counts from 0 and sets the ramp r(e) and the decay d(e); None means full strength.
+        params: see ``core.catalog.methods.DKDAlignParams``. ``reduction`` and one of ``epsilon`` and ``epsilon_share``
+            are required.
     """
-    return _whole("dkd_align", student_logits, teacher_logits, target, epoch, params)
+    return _complete_loss("dkd_align", student_logits, teacher_logits, target, epoch, params)
 
 
 def dkd_divergence(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, epoch: int | None = None, **params: Any
 ) -> Tensor:
-    """DKD plus μ·MSE(p_t, q_t) + ε·MSE(p − p_t, q − q_t); parameters of ``DKDDivergenceParams``."""
-    return _whole("dkd_divergence", student_logits, teacher_logits, target, epoch, params)
+    """Return DKD plus μ·MSE(p_t, q_t) + ε·MSE(p − p_t, q − q_t); keywords are those of ``DKDDivergenceParams``."""
+    return _complete_loss("dkd_divergence", student_logits, teacher_logits, target, epoch, params)
 
 
 def dist(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, **params: Any) -> Tensor:
-    """DIST with its cross-entropy; parameters of ``core.catalog.methods.DISTParams``."""
-    return _whole("dist", student_logits, teacher_logits, target, None, params)
+    """Return DIST with cross-entropy; keywords are those of ``core.catalog.methods.DISTParams``."""
+    return _complete_loss("dist", student_logits, teacher_logits, target, None, params)
 
 
 def nkd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, **params: Any) -> Tensor:
-    """NKD with its cross-entropy; parameters of ``core.catalog.methods.NKDParams``."""
-    return _whole("nkd", student_logits, teacher_logits, target, None, params)
+    """Return NKD with cross-entropy; keywords are those of ``core.catalog.methods.NKDParams``."""
+    return _complete_loss("nkd", student_logits, teacher_logits, target, None, params)
 
 
 def rld(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, epoch: int | None = None, **params: Any
 ) -> Tensor:
-    """RLD with its cross-entropy; parameters of ``core.catalog.methods.RLDParams``, ``epoch`` as for ``dkd``."""
-    return _whole("rld", student_logits, teacher_logits, target, epoch, params)
+    """Return RLD with cross-entropy; keywords as in ``core.catalog.methods.RLDParams``, ``epoch`` as in ``dkd``."""
+    return _complete_loss("rld", student_logits, teacher_logits, target, epoch, params)
 
 
-def _whole(
+def _complete_loss(
     name: str, student: Tensor, teacher: Tensor | None, target: Tensor, epoch: int | None, params: dict[str, Any]
 ) -> Tensor:
     return build(MethodChoice(name=name, params=params))(LogitBatch(student, teacher, target), epoch).total

@@ -1,4 +1,4 @@
-"""Cross-entropy with the labels alone."""
+"""Cross-entropy with the labels, without distillation."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from core.methods.terms import LogitBatch, LossTerms, compose, cross_entropy
 
 
 def ce_loss(batch: LogitBatch, params: Params, epoch: int | None) -> LossTerms:
-    """Mean cross-entropy; no parameters, no schedule."""
+    """Return the mean cross-entropy. It has no parameters and no schedule."""
     return compose(batch, {}, {"ce": (1.0, cross_entropy(batch.student32, batch.target))})

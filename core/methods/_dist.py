@@ -8,11 +8,12 @@ from torch import Tensor
 from core.catalog.methods import DISTParams
 from core.methods.terms import LogitBatch, LossTerms, Term, autograd_term, compose, cross_entropy
 
-_LEAST_NORM = 1e-8  # a row without variance correlates with nothing
+_NORM_EPSILON = 1e-8
+"""Lower bound of a norm, so that a row without variance has the correlation 0."""
 
 
 def dist_loss(batch: LogitBatch, params: DISTParams, epoch: int | None) -> LossTerms:
-    """DIST with its cross-entropy; no schedule."""
+    """Return DIST with its cross-entropy. It has no schedule."""
     weighted = {
         "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
         "inter": (params.beta, _relation(batch, params.temperature, over=1)),
@@ -22,13 +23,13 @@ def dist_loss(batch: LogitBatch, params: DISTParams, epoch: int | None) -> LossT
 
 
 def _relation(batch: LogitBatch, temperature: float, over: int) -> Term:
-    """τ²·(1 − mean Pearson correlation), over the classes of each sample (1) or the samples of each class (0)."""
+    """Return τ²·(1 − mean Pearson correlation) over the classes of each sample (1) or the samples of each class (0)."""
     q = F.softmax(batch.teacher32 / temperature, dim=1)
 
     def value(student: Tensor) -> Tensor:
         p = F.softmax(student / temperature, dim=1)
-        p, centred = p - p.mean(over, keepdim=True), q - q.mean(over, keepdim=True)
-        correlation = F.cosine_similarity(p, centred, dim=over, eps=_LEAST_NORM)
+        centred_p, centred_q = p - p.mean(over, keepdim=True), q - q.mean(over, keepdim=True)
+        correlation = F.cosine_similarity(centred_p, centred_q, dim=over, eps=_NORM_EPSILON)
         return temperature**2 * (1 - correlation.mean())
 
     return autograd_term(value, batch.student32)

@@ -15,7 +15,7 @@ from core.methods.terms import LogitBatch, LossTerms, Term, compose
 
 
 def dkd_divergence_loss(batch: LogitBatch, params: DKDDivergenceParams, epoch: int | None) -> LossTerms:
-    """DKD with the two squared differences, its cross-entropy and its ramp."""
+    """Return DKD with the two squared differences, its cross-entropy and its ramp."""
     parts = Decoupled(batch, params.temperature)
     r = ramp(params, epoch)
     target, divergence = squared_differences(batch, params.temperature)
@@ -27,24 +27,24 @@ def dkd_divergence_loss(batch: LogitBatch, params: DKDDivergenceParams, epoch: i
 
 
 def squared_differences(batch: LogitBatch, temperature: float) -> tuple[Term, Term]:
-    """MSE(p_t, q_t) over the batch, and MSE(p − p_t, q − q_t) over the batch and all classes."""
+    """Return MSE(p_t, q_t) over the batch, and MSE(p − p_t, q − q_t) over the batch and all classes."""
     p, q = (F.softmax(logits / temperature, dim=1) for logits in (batch.student32, batch.teacher32))
     size, classes = p.shape
     index = batch.target.unsqueeze(1)
-    apart = p - q
-    at_target = apart.gather(1, index)
-    relative = apart - at_target
+    difference = p - q
+    at_target = difference.gather(1, index)
+    relative = difference - at_target
 
-    # ∂/∂p of each; at the target the second is minus the sum over the others, since every difference holds p_t.
-    toward_target = (2 / size * at_target).new_zeros(p.shape).scatter(1, index, 2 / size * at_target)
+    # ∂/∂p of each. At the target the second is minus the sum over the others, because every difference contains p_t.
+    target_gradient = (2 / size * at_target).new_zeros(p.shape).scatter(1, index, 2 / size * at_target)
     slope = 2 / (size * classes) * relative
-    toward_all = slope.scatter_add(1, index, -slope.sum(1, keepdim=True))
+    divergence_gradient = slope.scatter_add(1, index, -slope.sum(1, keepdim=True))
     return (
-        Term(at_target.square().mean(), _through_softmax(toward_target, p, temperature)),
-        Term(relative.square().mean(), _through_softmax(toward_all, p, temperature)),
+        Term(at_target.square().mean(), _through_softmax(target_gradient, p, temperature)),
+        Term(relative.square().mean(), _through_softmax(divergence_gradient, p, temperature)),
     )
 
 
 def _through_softmax(gradient: Tensor, p: Tensor, temperature: float) -> Tensor:
-    """From ∂/∂p to ∂/∂z, p = softmax(z/T)."""
+    """Map ∂/∂p to ∂/∂z, where p = softmax(z/T)."""
     return p * (gradient - (gradient * p).sum(1, keepdim=True)) / temperature

@@ -10,7 +10,7 @@ from core.methods.terms import LogitBatch, LossTerms, Term, compose, cross_entro
 
 
 def kd_loss(batch: LogitBatch, params: KDParams, epoch: int | None) -> LossTerms:
-    """KD with its cross-entropy; no schedule."""
+    """Return KD with its cross-entropy. It has no schedule."""
     if params.standardise:
         standardised = StandardisedLogits(batch)
         divergence = standardised.pull_back(softened_divergence(standardised.batch, params.temperature))
@@ -24,7 +24,7 @@ def kd_loss(batch: LogitBatch, params: KDParams, epoch: int | None) -> LossTerms
 
 
 def softened_divergence(batch: LogitBatch, temperature: float) -> Term:
-    """T²·KL(q ‖ p) averaged over the batch: gradient T·(p − q)/B."""
+    """Return T²·KL(q ‖ p) averaged over the batch: gradient T·(p − q)/B."""
     log_p = F.log_softmax(batch.student32 / temperature, dim=1)
     log_q = F.log_softmax(batch.teacher32 / temperature, dim=1)
     value = temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)

@@ -1,6 +1,6 @@
 """NKD (Yang et al. 2023): w_CE·CE − q_t·log p_t + γ·T²·CE(q̂, p̂).
 
-The second term is at temperature 1, the third over the non-target classes at T.
+The second term has temperature 1. The third has temperature T and covers the non-target classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from core.methods.terms import LogitBatch, LossTerms, Term, compose, cross_entro
 
 
 def nkd_loss(batch: LogitBatch, params: NKDParams, epoch: int | None) -> LossTerms:
-    """NKD with its cross-entropy; no schedule."""
+    """Return NKD with its cross-entropy. It has no schedule."""
     weighted = {
         "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
         "target": (1.0, soft_target(batch)),
@@ -23,7 +23,7 @@ def nkd_loss(batch: LogitBatch, params: NKDParams, epoch: int | None) -> LossTer
 
 
 def soft_target(batch: LogitBatch) -> Term:
-    """−q_t·log p_t, averaged over the batch: gradient q_t·(p − onehot)/B."""
+    """Return −q_t·log p_t, averaged over the batch: gradient q_t·(p − onehot)/B."""
     log_p = F.log_softmax(batch.student32, dim=1)
     index = batch.target.unsqueeze(1)
     q_t = F.softmax(batch.teacher32, dim=1).gather(1, index)
@@ -32,7 +32,7 @@ def soft_target(batch: LogitBatch) -> Term:
 
 
 def _non_target(batch: LogitBatch, temperature: float) -> Term:
-    """T²·CE(q̂, p̂): NCKD plus the teacher's entropy, which is a constant, so NCKD's gradient."""
+    """Return T²·CE(q̂, p̂): NCKD plus the teacher's entropy, a constant, so the gradient is that of NCKD."""
     parts = Decoupled(batch, temperature)
     term = parts.nckd()
     return Term(term.value + temperature**2 * parts.teacher_entropy(), term.direction, term.scale)

@@ -1,4 +1,4 @@
-"""The networks, by name: logits, penultimate features by ``features(images)``, stages by ``stages(images)``."""
+"""The networks of the catalog, which return logits, penultimate features and the outputs of their stages."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ __all__ = [
 
 
 def build(name: str, *, num_classes: int, image_size: int, in_channels: int = 3, **params: Any) -> Network:
-    """Build a network with fresh weights from torch's current random state.
+    """Build a network with new weights from torch's current random state.
 
     Args:
-        name: from the catalog; ``params`` are that entry's own.
-        num_classes: C, width of the logits.
-        image_size: side of the square images, pixels.
-        in_channels: of an image.
+        name: name of the catalog entry.
+        num_classes: number of classes C, the width of the logits.
+        image_size: side of the square images in pixels.
+        in_channels: number of channels of an image.
+        params: parameters of the catalog entry.
 
     Raises:
-        UnknownNameError: no such model; the message offers the nearest names.
-        ValueError: it cannot read such images, or a parameter is refused (a pydantic ValidationError).
+        UnknownNameError: there is no such model; the message suggests similar names.
+        ValueError: the network does not accept such images, or a parameter is invalid (a pydantic ValidationError).
     """
     entry = MODELS[name]
     if refusal := entry.refusal(image_size, in_channels):
@@ -43,5 +44,5 @@ def build(name: str, *, num_classes: int, image_size: int, in_channels: int = 3,
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trainable parameters."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""``python -m core convert``: a published checkpoint as a safetensors file for ``teacher.weights``."""
+"""Conversion of a published checkpoint to a safetensors file for ``teacher.weights`` (``python -m core convert``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from core.models.weights import load_content, read_weights
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Which network the weights are of; ``params`` are the catalog entry's own."""
+    """The network of the weights.
+
+    Attributes:
+        name: name of the catalog entry.
+        num_classes: number of classes.
+        image_size: side of the images in pixels.
+        in_channels: number of channels of an image.
+        params: parameters of the catalog entry.
+    """
 
     name: str
     num_classes: int
@@ -26,12 +34,13 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """What a person says of a checkpoint.
+    """Options of a conversion.
 
     Attributes:
-        container: the place of the weights in it; "" to look for them.
-        drop: patterns of keys that are no weights.
-        mean, std: per channel, of the images that the network expects; empty where they are not known.
+        container: location of the weights in the checkpoint; "" to search for them.
+        drop: patterns of keys that are not weights.
+        mean: per channel, of the images that the network expects; empty if unknown.
+        std: standard deviation per channel, likewise.
     """
 
     container: str = ""
@@ -42,7 +51,13 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class ConversionResult:
-    """What was written: the network's parameters, what the file says of them, and what was chosen or left out."""
+    """The result of a conversion.
+
+    Attributes:
+        parameters: number of trainable parameters.
+        metadata: metadata of the written file.
+        notes: choices and omissions, one sentence each.
+    """
 
     parameters: int
     metadata: Metadata
@@ -50,14 +65,23 @@ class ConversionResult:
 
 
 def convert(
-    source: Path, out: Path, shape: ModelShape, choices: ConvertOptions = ConvertOptions(), *, max_bytes: int
+    source: Path, out: Path, shape: ModelShape, options: ConvertOptions = ConvertOptions(), *, max_bytes: int
 ) -> ConversionResult:
-    """Write the weights in ``source`` under the keys of the catalog's network.
+    """Write the weights in ``source`` with the keys of the catalog's network.
 
-    The names of the classes and the input that the source says it is for are kept as they are; an accuracy that it or
-    its name claims is kept too, for a run to compare with what it measures.
+    Class names and the input format in the metadata of the source are kept. An accuracy that the checkpoint or its
+    file name claims is kept too, so that a run compares it with the measured one.
 
-    Raises WeightsError where the file cannot be read or its keys do not fit, ValueError where there is no such network.
+    Args:
+        source: the checkpoint.
+        out: the safetensors file to write.
+        shape: the network.
+        options: options of the conversion.
+        max_bytes: the largest size of the source.
+
+    Raises:
+        WeightsError: the file cannot be read, or its keys do not match the network.
+        ValueError: there is no such network.
     """
     network = build(
         shape.name,
@@ -66,27 +90,27 @@ def convert(
         in_channels=shape.in_channels,
         **shape.params,
     )
-    given = read_weights(source, source.name, max_bytes)
-    notes = load_content(network, given.content, container=choices.container, drop=choices.drop)
-    metadata = replace(given.metadata, input=_input(shape, choices) or given.metadata.input)
+    supplied = read_weights(source, source.name, max_bytes)
+    notes = load_content(network, supplied.content, container=options.container, drop=options.drop)
+    metadata = replace(supplied.metadata, input=_input_format(shape, options) or supplied.metadata.input)
     if metadata.classes and len(metadata.classes) != shape.num_classes:
-        text = f"the file names {len(metadata.classes)} classes and has {shape.num_classes} logits"
+        text = f"the file names {len(metadata.classes)} classes but has {shape.num_classes} logits"
         raise WeightsError(text)
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
     _write(out, serialise(tensors, metadata))
     return ConversionResult(count_parameters(network), metadata, notes)
 
 
-def _input(shape: ModelShape, choices: ConvertOptions) -> InputFormat | None:
-    if not choices.mean and not choices.std:
+def _input_format(shape: ModelShape, options: ConvertOptions) -> InputFormat | None:
+    if not options.mean and not options.std:
         return None
-    if {len(choices.mean), len(choices.std)} != {shape.in_channels}:
-        raise ValueError(f"give --mean and --std with {shape.in_channels} number(s) each, one a channel")
-    return InputFormat(choices.mean, choices.std, shape.image_size, known_from="given")
+    if {len(options.mean), len(options.std)} != {shape.in_channels}:
+        raise ValueError(f"--mean and --std need {shape.in_channels} number(s) each, one per channel")
+    return InputFormat(options.mean, options.std, shape.image_size, known_from="given")
 
 
 def _write(out: Path, data: bytes) -> None:
-    """Atomically, so that a converted file is there as a whole or not at all. Raises OSError."""
+    """Write a file atomically."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name[:100]}.{os.getpid()}.partial")
     try:

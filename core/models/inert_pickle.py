@@ -1,8 +1,8 @@
-"""Pickles read as data: tensors, numbers and containers are made, every other object becomes a placeholder.
+"""Pickles read as data: tensors, numbers and containers are restored, every other object becomes a placeholder.
 
-A pickle is a program that may call any function it can name. The unpickler here hands out a short list of functions
-that only build tensors, arrays and sets; whatever else a file names is an ``Inert`` placeholder, which keeps the state
-that was stored with the object and does nothing. No module named by the file is imported.
+A pickle is a program that may call any function it names. The unpickler in this module provides a short list of
+functions that only build tensors, arrays and sets. Everything else that a file names becomes an ``Inert`` placeholder,
+which keeps the stored state of the object and does nothing. No module named by the file is imported.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torch import Tensor
 
 from core.models.network import WeightsError
 
-_MAX_NESTED = 2  # storages that were pickled inside a pickle, see ``_storage_from_bytes``
+_MAX_NESTED = 2  # levels of storages pickled inside a pickle, see ``_storage_from_bytes``
 
-# Modules of which a checkpoint needs no function: a file that names one would run code, so it is refused by name.
+# Modules whose functions no checkpoint needs: a file that names one would run code, so it is refused.
 _REFUSED = frozenset((
     "builtins", "os", "posix", "nt", "sys", "subprocess", "shutil", "importlib", "runpy", "ctypes", "pty", "socket",
     "code", "codecs", "io", "_io", "inspect", "webbrowser", "timeit", "pdb",
     "bdb", "marshal",
 ))  # fmt: skip
-# Types of Python 2, constants, and functions that a file names for a setting or an iterator in it. They become
-# placeholders as any other name does; none of them is called.
+# Types of Python 2, constants, and functions that files name for a setting or an iterator. They become placeholders
+# like any other name; none of them is called.
 _HARMLESS_BUILTINS = frozenset((
     "long", "unicode", "xrange", "basestring", "Ellipsis", "NotImplemented", "iter", "reversed", "len",
     "abs", "all", "any", "divmod", "hash", "id", "max", "min", "pow", "print", "repr", "round", "sorted", "sum",
@@ -38,17 +38,18 @@ _HARMLESS_BUILTINS = frozenset((
 
 
 class Inert(dict[Any, Any]):
-    """Stands for an object whose class is not known here. Items and attributes are kept as data.
+    """Placeholder of an object of an unknown class. Items and attributes are kept as data.
 
     Attributes:
-        state: what was stored as the object's state, such as an ``argparse.Namespace``'s attributes.
-        args: what its constructor would have been called with.
+        state: the stored state of the object, such as the attributes of an ``argparse.Namespace``.
+        args: the arguments of its constructor.
+        items_added: the items that the pickle appends or adds to it.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
-        made = super().__new__(cls)
-        made.state, made.args, made.items_added = None, args, []
-        return made
+        placeholder = super().__new__(cls)
+        placeholder.state, placeholder.args, placeholder.items_added = None, args, []
+        return placeholder
 
     state: Any
     args: tuple[Any, ...]
@@ -79,8 +80,8 @@ class Inert(dict[Any, Any]):
         return self is other
 
 
-class _Allowed:
-    """A function that a pickle may call. Without attributes, so that a pickle cannot change the function itself."""
+class _AllowedFunction:
+    """A function that a pickle may call. It has no attributes, so that a pickle cannot change the function."""
 
     __slots__ = ("_function",)
 
@@ -99,10 +100,10 @@ class _Allowed:
         raise pickle.UnpicklingError("it changes a function")
 
 
-def _rebuilt_from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
-    """A tensor of a subclass, or with attributes of its own, as a plain one."""
-    if not isinstance(function, _Allowed):
-        raise pickle.UnpicklingError("it rebuilds a tensor by an unknown function")
+def _rebuild_from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
+    """Return a tensor of a subclass, or one with additional attributes, as a plain tensor."""
+    if not isinstance(function, _AllowedFunction):
+        raise pickle.UnpicklingError("it rebuilds a tensor with an unknown function")
     return function(*args)
 
 
@@ -114,26 +115,26 @@ def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Any:
     return data
 
 
-def _encoded(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes in protocol 2."""
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """Return bytes from the text by which Python 3 represents them in protocol 2."""
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it encodes a text by {encoding!r}")
+        raise pickle.UnpicklingError(f"it encodes a text with {encoding!r}")
     return text.encode("latin1")
 
 
 def _array(kind: Any, shape: Any, code: Any) -> Any:
     if kind is not np.ndarray:
-        raise pickle.UnpicklingError("it makes an array of another kind")
+        raise pickle.UnpicklingError("it creates an array of another type")
     return np._core.multiarray._reconstruct(np.ndarray, (0,), b"b")  # type: ignore[attr-defined]
 
 
 def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None) -> Any:
-    found = np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order if order in ("C", "F") else "C")
-    return found if axis_order is None else found.transpose(axis_order)
+    array = np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order if order in ("C", "F") else "C")
+    return array if axis_order is None else array.transpose(axis_order)
 
 
 def _scalar(dtype: Any, content: Any = None) -> Any:
-    """A NumPy number as Python's own."""
+    """Return a NumPy scalar as a Python number."""
     if not isinstance(dtype, np.dtype) or dtype.hasobject or dtype.kind not in "biufc":
         return Inert(dtype)
     data = content.encode("latin1") if isinstance(content, str) else content  # written by Python 2
@@ -146,17 +147,17 @@ def _set(items: Any = ()) -> Any:
 
 def _bytearray(content: Any = b"", encoding: str = "latin1") -> bytearray:
     if isinstance(content, str):
-        content = _encoded(content, encoding)
+        content = _encode(content, encoding)
     return bytearray(content) if isinstance(content, bytes | bytearray) else bytearray()
 
 
 def _mapping(*_: Any) -> dict[Any, Any]:
-    """In place of a ``defaultdict`` or ``Counter``: its items are set afterwards."""
+    """Return a dict in place of a ``defaultdict``; the pickle sets its items afterwards."""
     return {}
 
 
-# What a storage of bytes is told by; not the class itself, whose attributes a pickle could set.
-_BYTES = SimpleNamespace(dtype=torch.uint8)
+# Marks a storage of bytes. It is not the class itself, whose attributes a pickle could set.
+_BYTE_STORAGE = SimpleNamespace(dtype=torch.uint8)
 _UTILS = torch._utils
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor"): _UTILS._rebuild_tensor,
@@ -164,11 +165,11 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor_v3"): _UTILS._rebuild_tensor_v3,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _parameter_with_state,
-    ("torch._tensor", "_rebuild_from_type_v2"): _rebuilt_from_type,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
     ("torch", "Size"): torch.Size,
     ("torch", "device"): lambda *_: torch.device("cpu"),
     ("collections", "defaultdict"): _mapping,
-    ("_codecs", "encode"): _encoded,
+    ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): np.dtype,
     ("builtins", "set"): _set,
     ("builtins", "frozenset"): _set,
@@ -182,46 +183,51 @@ for _module in ("numpy.core", "numpy._core"):
 
 
 class InertUnpickler(pickle.Unpickler):
-    """Reads a pickle of any protocol. Raises UnpicklingError where it names a function that would run code."""
+    """Unpickler for any protocol that raises UnpicklingError if the file names a function that would run code."""
 
     nested = 0
 
     def find_class(self, module: str, name: str) -> Any:
         module = "builtins" if module == "__builtin__" else module
         if (module, name) == ("torch.storage", "_load_from_bytes"):
-            return _Allowed(lambda data: _storage_from_bytes(data, self.nested + 1))
+            return _AllowedFunction(lambda data: _storage_from_bytes(data, self.nested + 1))
         if function := _FUNCTIONS.get((module, name)):
-            return _Allowed(function)
+            return _AllowedFunction(function)
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("numpy", "ndarray"):
             return np.ndarray
-        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
-            return found
+        if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
+            return dtype
         if (module, name) == ("torch.storage", "UntypedStorage"):
-            return _BYTES
+            return _BYTE_STORAGE
         root = module.partition(".")[0]
         if {module, root} & _REFUSED and not (module == "builtins" and _is_harmless(name)):
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
         return type(name.rpartition(".")[2] or "Inert", (Inert,), {"__module__": module})
 
 
 def _is_harmless(name: str) -> bool:
-    """Whether a built-in name is a type, a constant or a harmless function, and none such as ``eval``."""
+    """Return whether a built-in name is a type, a constant or a harmless function, and not one such as ``eval``."""
     return name in _HARMLESS_BUILTINS or isinstance(getattr(builtins, name, None), type)
 
 
 def _storage_from_bytes(data: Any, depth: int) -> Any:
-    """A storage as a plain pickle of a tensor holds it: a file of torch's inside the file."""
+    """Load a storage from a plain pickle of a tensor, in which it is a nested file of ``torch.save``."""
     if depth > _MAX_NESTED or not isinstance(data, bytes):
         raise pickle.UnpicklingError("storages are nested too deeply")
     return load_torch(io.BytesIO(data), depth)
 
 
 def load_torch(file: Any, nested: int = 0) -> Any:
-    """What ``torch.save`` wrote into a file, in its present or in its older form (before 1.6), on the CPU.
+    """Load a file of ``torch.save``, in the current or the older format (before 1.6), on the CPU.
 
-    Raises whatever the reader comes upon in a damaged file.
+    Args:
+        file: a path or a binary file.
+        nested: level of nesting of the file in other pickles.
+
+    Raises:
+        Exception: of any type, if the file is damaged.
     """
     unpickler = type("Unpickler", (InertUnpickler,), {"nested": nested})
     module = SimpleNamespace(
@@ -229,24 +235,29 @@ def load_torch(file: Any, nested: int = 0) -> Any:
         Unpickler=unpickler,
         load=lambda stream, **options: unpickler(stream, **options).load(),
     )
-    # Texts of Python 2 are bytes, which latin1 turns into texts and back without loss.
+    # Strings of Python 2 are bytes, which latin1 decodes and encodes without loss.
     return torch.load(file, map_location="cpu", pickle_module=module, weights_only=False, encoding="latin1")
 
 
 def load_pickle(file: Any) -> Any:
-    """What ``pickle.dump`` wrote into a file. Raises as ``load_torch``."""
+    """Load a file of ``pickle.dump``.
+
+    Raises:
+        Exception: of any type, if the file is damaged.
+    """
     return InertUnpickler(file, encoding="latin1").load()
 
 
 def as_tensor(value: Any) -> Tensor | None:
-    """A tensor of plain numbers, or a NumPy array of numbers as one; None for anything else.
+    """Return a dense tensor of numbers from a tensor or a NumPy array; None for other values.
 
-    Raises WeightsError for a quantised tensor, whose integers are no weights.
+    Raises:
+        WeightsError: the tensor is quantised, so that its integers are not weights.
     """
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
     if not isinstance(value, Tensor):
         return None
     if value.is_quantized:
-        raise WeightsError("it holds quantised tensors; save the weights of the network before it was quantised")
+        raise WeightsError("it contains quantised tensors; save the weights of the network before its quantisation")
     return value.detach() if value.layout is torch.strided and not value.is_meta else None

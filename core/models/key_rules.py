@@ -1,4 +1,4 @@
-"""Names of weights in the checkpoints that others publish, as rules."""
+"""Rules that map the keys of published checkpoints to those of the networks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 
 def key_renamer(*rules: Rule) -> KeyMap:
-    """The first rule whose pattern matches the beginning of a key is applied; then ``inner`` parts may follow.
+    """Return a function that applies the first rule whose pattern matches the beginning of a key.
 
-    A rule is (pattern, replacement), as ``re.sub`` takes them.
+    Args:
+        rules: pairs (pattern, replacement) as for ``re.sub``.
     """
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
 

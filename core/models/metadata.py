@@ -1,7 +1,7 @@
-"""What a file of weights says of itself: the classes of its logits, the input that it expects, how good it was.
+"""Metadata of weight files: the classes of the logits, the expected input and the accuracy.
 
-The facts are in the metadata of a safetensors file, under keys that begin with ``dkd_``. Weights from elsewhere have
-none of them.
+It is stored in the metadata of a safetensors file under keys that begin with ``dkd_``. Weights from other sources have
+none of it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ class InputFormat:
     """The images that a network expects.
 
     Attributes:
-        mean, std: per channel, of images scaled to 0–1.
-        image_size: side of the square, pixels.
-        interpolation: how images of another size are brought to it.
-        known_from: "training" (ours), "given" (in a spec or to ``convert``), "published" (by torchvision or timm), or
-            "assumed" (the data set's own, since nobody knows).
+        mean: per channel, of images scaled to 0–1.
+        std: standard deviation per channel, of images scaled to 0–1.
+        image_size: side of the square images in pixels.
+        interpolation: method by which images of another size are resized.
+        known_from: "training" (a run of this program), "given" (in a spec or to ``convert``), "published" (by
+            torchvision or timm), or "assumed" (taken from the data set, because it is unknown).
     """
 
     mean: tuple[float, ...]
@@ -51,12 +52,12 @@ class InputFormat:
     def __post_init__(self) -> None:
         numbers = (*self.mean, *self.std)
         if not self.mean or len(self.mean) != len(self.std) or not all(math.isfinite(n) for n in numbers):
-            raise ValueError("mean and std need one finite number for each channel")
+            raise ValueError("mean and std need one finite number per channel")
         if min(self.std) <= 0 or self.image_size < 1:
             raise ValueError("std and image size must be above 0")
 
     def same_images(self, other: InputFormat) -> bool:
-        """Whether both show a network the same numbers."""
+        """Return whether both give a network the same pixel values."""
         return (self.mean, self.std, self.image_size) == (other.mean, other.std, other.image_size)
 
     def __str__(self) -> str:
@@ -66,16 +67,16 @@ class InputFormat:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says of its weights; each field is empty where it says nothing.
+    """Metadata of a weight file; a field is empty if the file does not contain it.
 
     Attributes:
-        classes: names of the logits, in their order.
-        content_hash: SHA-256 of the images of training and test, see ``core.data.packing.Pack``.
+        classes: class names of the logits, in order.
+        content_hash: SHA-256 of the training and test images, see ``core.data.packing.Pack``.
         dataset: name of the data set in the catalog.
-        input: the images it expects.
-        top1: its accuracy on its own test images, or as the file claims it, %.
-        taken_for: classes that a run took the logits of weights without names for. Nobody knows whether that is right.
-        notes: warnings of the run that wrote the file, for those who use the weights.
+        input: the expected images.
+        top1: accuracy in %, measured on the test images of the training, or claimed by the file.
+        assumed_classes: classes that a run assigned to the logits of weights without class names, without proof.
+        notes: warnings of the run that wrote the file, for users of the weights.
     """
 
     classes: tuple[str, ...] = ()
@@ -88,46 +89,50 @@ class Metadata:
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> Metadata:
-        """From a file's metadata. Raises WeightsError where what it says makes no sense."""
+        """Parse the metadata of a file.
+
+        Raises:
+            WeightsError: the metadata is invalid.
+        """
         try:
-            told = json.loads(texts[_INPUT]) if _INPUT in texts else None
+            input_fields = json.loads(texts[_INPUT]) if _INPUT in texts else None
             top1 = float(texts[_TOP1]) if _TOP1 in texts else None
             return cls(
-                classes=_names(texts.get(_CLASSES)),
+                classes=_parse_names(texts.get(_CLASSES)),
                 content_hash=texts.get(_CONTENT, ""),
                 dataset=texts.get(_DATASET, ""),
-                input=_input(told) if told else None,
+                input=_parse_input(input_fields) if input_fields else None,
                 top1=top1 if top1 is None or math.isfinite(top1) else None,
-                assumed_classes=_names(texts.get(_TAKEN_FOR)),
-                notes=_names(texts.get(_NOTES)),
+                assumed_classes=_parse_names(texts.get(_TAKEN_FOR)),
+                notes=_parse_names(texts.get(_NOTES)),
             )
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise WeightsError(f"what the file says of itself (dkd_…) cannot be read: {error}") from error
+            raise WeightsError(f"the metadata of the file (dkd_…) is invalid: {error}") from error
 
     def texts(self) -> dict[str, str]:
-        """As a safetensors file keeps it."""
+        """Return the metadata as a safetensors file stores it."""
         lists = {_CLASSES: self.classes, _TAKEN_FOR: self.assumed_classes, _NOTES: self.notes}
-        found = {key: json.dumps(names) for key, names in lists.items() if names}
-        found |= {key: text for key, text in ((_CONTENT, self.content_hash), (_DATASET, self.dataset)) if text}
+        texts = {key: json.dumps(names) for key, names in lists.items() if names}
+        texts |= {key: text for key, text in ((_CONTENT, self.content_hash), (_DATASET, self.dataset)) if text}
         if self.input:
-            found[_INPUT] = json.dumps(asdict(self.input))
+            texts[_INPUT] = json.dumps(asdict(self.input))
         if self.top1 is not None:
-            found[_TOP1] = repr(self.top1)
-        return found
+            texts[_TOP1] = repr(self.top1)
+        return texts
 
 
 def serialise(tensors: Mapping[str, Tensor], metadata: Metadata) -> bytes:
-    """A safetensors file with its metadata: equal content, equal bytes, which the library's own order does not give."""
+    """Return the bytes of a safetensors file; equal content gives equal bytes, unlike the library's own function."""
     data = safetensors.torch.save(dict(tensors))
     length = int.from_bytes(data[:8], "little")
     header = {"__metadata__": metadata.texts(), **json.loads(data[8 : 8 + length])}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight bytes
     return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[8 + length :]))
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Of a safetensors file, without reading its tensors; nothing where it cannot be read, which its reader says."""
+    """Read the metadata of a safetensors file without its tensors; it is empty if the file cannot be read."""
     try:
         with openable(path) as name, safetensors.safe_open(name, framework="pt") as file:
             return Metadata.parse(file.metadata() or {})
@@ -135,73 +140,83 @@ def read_metadata(path: Path) -> Metadata:
         return Metadata()
 
 
-def _names(text: str | None) -> tuple[str, ...]:
+def _parse_names(text: str | None) -> tuple[str, ...]:
     if text is None:
         return ()
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("a list of texts is expected")
+        raise ValueError("a list of strings is expected")
     return tuple(names)
 
 
 def interpolation(name: str | None) -> Interpolation:
-    """A known way to resize by its name; bilinear for None. Raises ValueError."""
-    found: dict[str, Interpolation] = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest"}
-    if name is not None and name not in found:
+    """Return a supported interpolation by name; bilinear for None.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    supported: dict[str, Interpolation] = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest"}
+    if name is not None and name not in supported:
         raise ValueError(f"unknown interpolation {name!r}")
-    return found[name or "bilinear"]
+    return supported[name or "bilinear"]
 
 
-def _input(told: Any) -> InputFormat:
-    mean, std = (tuple(float(number) for number in told[name]) for name in ("mean", "std"))
+def _parse_input(fields: Any) -> InputFormat:
+    mean, std = (tuple(float(number) for number in fields[name]) for name in ("mean", "std"))
     return InputFormat(
         mean,
         std,
-        int(told["image_size"]),
-        interpolation(told.get("interpolation")),
-        str(told.get("known_from", "given")),
+        int(fields["image_size"]),
+        interpolation(fields.get("interpolation")),
+        str(fields.get("known_from", "given")),
     )
 
 
 def describe_class_differences(theirs: Sequence[str], ours: Sequence[str]) -> str:
-    """How the classes of weights differ from a data set's, with the first that do; "" where they are the same.
+    """Return how the classes of weights differ from those of a data set, with examples; "" if they are equal.
 
-    A space, a hyphen and an underscore are one, as in the names of class folders, and so are the two ways in which
-    Unicode spells an accented letter.
+    As in the names of class folders, space, hyphen and underscore are equivalent, and so are the Unicode forms NFC and
+    NFD.
+
+    Args:
+        theirs: class names of the weights.
+        ours: class names of the data set.
     """
-    one, other = ([_plain(name) for name in names] for names in (theirs, ours))
+    one, other = ([_normalise(name) for name in names] for names in (theirs, ours))
     if one == other:
         return ""
     if not ours:
-        return f"the weights are of {len(theirs)} classes, {_some(theirs)}; this data set's classes have no names"
+        return f"the weights have {len(theirs)} classes, {_preview(theirs)}; the classes of this data set have no names"
     parts = [f"{len(theirs)} classes, not {len(ours)}"] if len(theirs) != len(ours) else []
     if sorted(one) == sorted(other):
         parts.append("the same classes in another order")
-    places = [number for number, (name, our) in enumerate(zip(one, other, strict=False)) if name != our]
-    parts += [f"class {number} is {theirs[number]!r} there and {ours[number]!r} here" for number in places[:3]]
+    differing = [number for number, (name, our) in enumerate(zip(one, other, strict=False)) if name != our]
+    parts += [
+        f"class {number} is {theirs[number]!r} in the weights and {ours[number]!r} in the data set"
+        for number in differing[:3]
+    ]
     missing = [name for name, key in zip(theirs, one, strict=True) if key not in set(other)]
     new = [name for name, key in zip(ours, other, strict=True) if key not in set(one)]
-    changes = [f"{word} {_some(names)}" for word, names in (("without", missing), ("with", new)) if names]
-    if changes:
-        parts.append(f"these are {' and '.join(changes)}")
+    groups = (("in the weights", missing), ("in the data set", new))
+    parts += [f"only {where}: {_preview(names)}" for where, names in groups if names]
     return "; ".join(parts)
 
 
-def _plain(name: str) -> str:
+def _normalise(name: str) -> str:
     return re.sub(r"[ -]", "_", unicodedata.normalize("NFC", name))
 
 
-def _some(names: Sequence[str]) -> str:
+def _preview(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (" …" if len(names) > 10 else "")
 
 
-# Names under which training scripts keep a top-1 accuracy beside the weights.
-_CLAIMS = re.compile(
+# Keys under which training scripts store a top-1 accuracy in the checkpoint.
+_ACCURACY_KEYS = re.compile(
     r"(best|test|val|valid|eval)?_?(acc|accuracy|acc1|acc_1|acc@1|top1|top_1|top1_acc|acc_top1|prec1|prec@1)(_best)?"
 )
-_TIMMS = "metric"
+_TIMM_METRIC = "metric"
 _NUMBER = r"\d{2,3}(?:\.\d+)?|\d?\.\d+"
-_IN_NAME = re.compile(
+_ACCURACY_IN_NAME = re.compile(
     r"(?<![a-z])(?:acc(?:uracy)?(?:[@_-]?1(?![\d.]))?|(?:top|prec)[@_-]?1(?![\d.]))(?:[_-]?acc)?[_=@:-]{0,2}"
     rf"(?P<a>{_NUMBER})(?!\d)|(?<![\d.])(?P<b>{_NUMBER})(?:%|pct|percent)",
     re.IGNORECASE,
@@ -209,9 +224,13 @@ _IN_NAME = re.compile(
 
 
 def claimed_top1(content: Any, name: str) -> float | None:
-    """The top-1 accuracy, %, that a checkpoint or its file's name claims; None where neither does.
+    """Return the top-1 accuracy in % that a checkpoint or its file name claims; None if neither does.
 
-    Shares of 1 count as such. Of several numbers in a checkpoint the best accuracy is taken.
+    Numbers up to 1 are taken as fractions. Of several numbers in a checkpoint the best accuracy is returned.
+
+    Args:
+        content: the checkpoint.
+        name: name or path of the file.
     """
     claims: dict[str, float] = {}
     if isinstance(content, Mapping):
@@ -219,19 +238,20 @@ def claimed_top1(content: Any, name: str) -> float | None:
             number = _number(value)
             if number is None or not isinstance(key, str):
                 continue
-            if _CLAIMS.fullmatch(key.lower()) and (0 < number <= 100):
+            if _ACCURACY_KEYS.fullmatch(key.lower()) and (0 < number <= 100):
                 claims[key.lower()] = number if number > 1 else 100 * number
-            elif key.lower() == _TIMMS and 1 < number <= 100:  # below, it may be a loss
-                claims[_TIMMS] = number
+            elif key.lower() == _TIMM_METRIC and 1 < number <= 100:  # below, it may be a loss
+                claims[_TIMM_METRIC] = number
     if claims:
         best = [number for key, number in claims.items() if "best" in key]
         return max(best or claims.values())
-    found = [match["a"] or match["b"] for match in _IN_NAME.finditer(Path(name).name)]
-    numbers = [float(text) if float(text) > 1 else 100 * float(text) for text in found if 0 < float(text) <= 100]
+    texts = [match["a"] or match["b"] for match in _ACCURACY_IN_NAME.finditer(Path(name).name)]
+    numbers = [float(text) if float(text) > 1 else 100 * float(text) for text in texts if 0 < float(text) <= 100]
     return max(numbers, default=None)
 
 
 def _number(value: Any) -> float | None:
+    """Return a finite number from a number, a tensor with one element, or the first item of a list; else None."""
     if isinstance(value, Tensor):
         value = value.item() if value.numel() == 1 else None
     if isinstance(value, list | tuple) and value and not isinstance(value, Inert):  # (top1, top5)

@@ -1,4 +1,4 @@
-"""MobileNets: V1 for ImageNet (Howard et al. 2017); V2 at half width, the literature's CIFAR form."""
+"""MobileNets: V1 for ImageNet (Howard et al. 2017), and V2 at half width, the CIFAR form of the literature."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from core.models.network import StagedNetwork, conv_bn_relu, initialise_convolut
 
 
 class InvertedResidual(nn.Module):
-    """1×1 up, depthwise 3×3, 1×1 down without ReLU; the input is added where the shape is kept."""
+    """1×1 expansion, depthwise 3×3, 1×1 projection without ReLU; the input is added if the shape is unchanged."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, expansion: int) -> None:
         super().__init__()
         inner = in_channels * expansion
-        self.adds = stride == 1 and in_channels == channels
+        self.has_shortcut = stride == 1 and in_channels == channels
         self.conv = nn.Sequential(
             *conv_bn_relu(in_channels, inner, 1),
             *conv_bn_relu(inner, inner, 3, stride, groups=inner),
@@ -26,10 +26,10 @@ class InvertedResidual(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         inner: Tensor = self.conv(maps)
-        return maps + inner if self.adds else inner
+        return maps + inner if self.has_shortcut else inner
 
 
-# (stage, expansion, channels at full width, units, stride); the CIFAR form halves the image four times, not five.
+# (stage, expansion, channels at full width, units, stride). The CIFAR form halves the image four times, not five.
 _V2_GROUPS = (
     (1, 1, 16, 1, 1),
     (1, 6, 24, 2, 1),
@@ -42,24 +42,24 @@ _V2_GROUPS = (
 
 
 def mobilenet_v2_half(num_classes: int, in_channels: int, image_size: int) -> StagedNetwork:
-    """MobileNetV2 at half width; features (N, 1280): the last convolution is not made narrower."""
+    """Build MobileNetV2 at half width; features (N, 1280), because the last convolution keeps its full width."""
     units: dict[int, list[nn.Module]] = {1: [], 2: [], 3: [], 4: []}
     offsets: list[tuple[int, int]] = []
-    before = 16
+    current_channels = 16
     for stage, expansion, full, count, stride in _V2_GROUPS:
         offsets.append((stage, len(units[stage])))
         for number in range(count):
-            units[stage].append(InvertedResidual(before, full // 2, 1 if number else stride, expansion))
-            before = full // 2
+            units[stage].append(InvertedResidual(current_channels, full // 2, 1 if number else stride, expansion))
+            current_channels = full // 2
 
-    def unit(found: re.Match[str]) -> str:
-        stage, offset = offsets[int(found[1])]
-        return f"layers.stage{stage}.{offset + int(found[2])}."
+    def unit(match: re.Match[str]) -> str:
+        stage, offset = offsets[int(match[1])]
+        return f"layers.stage{stage}.{offset + int(match[2])}."
 
     network = StagedNetwork(
         nn.Sequential(*conv_bn_relu(in_channels, 16, 3, 2)),
         [nn.Sequential(*stage_units) for stage_units in units.values()],
-        nn.Sequential(*conv_bn_relu(before, 1280, 1), *pool_to_features()),
+        nn.Sequential(*conv_bn_relu(current_channels, 1280, 1), *pool_to_features()),
         nn.Linear(1280, num_classes),
         key_renamer(
             (r"conv1\.", "stem."),
@@ -84,26 +84,26 @@ _V1_STAGES = (
 
 
 def mobilenet_v1(num_classes: int, in_channels: int, image_size: int) -> StagedNetwork:
-    """MobileNetV1, full width; features (N, 1024). Torch's own initialisation, as the distillation code has it."""
+    """Build MobileNetV1 at full width with torch's initialisation, like distillation code; features (N, 1024)."""
     stages: list[nn.Module] = []
-    before = 32
+    current_channels = 32
     for stage in _V1_STAGES:
         units: list[nn.Module] = []
         for channels, stride in stage:
-            depthwise = conv_bn_relu(before, before, 3, stride, groups=before)
-            units.append(nn.Sequential(*depthwise, *conv_bn_relu(before, channels, 1)))
-            before = channels
+            depthwise = conv_bn_relu(current_channels, current_channels, 3, stride, groups=current_channels)
+            units.append(nn.Sequential(*depthwise, *conv_bn_relu(current_channels, channels, 1)))
+            current_channels = channels
         stages.append(nn.Sequential(*units))
     starts = [1]
     for stage in _V1_STAGES:
         starts.append(starts[-1] + len(stage))
 
-    def unit(found: re.Match[str]) -> str:
-        number = int(found[1])
+    def unit(match: re.Match[str]) -> str:
+        number = int(match[1])
         for index, (start, end) in enumerate(pairwise(starts), start=1):
             if start <= number < end:
                 return f"layers.stage{index}.{number - start}."
-        return found[0]
+        return match[0]
 
     return StagedNetwork(
         nn.Sequential(*conv_bn_relu(in_channels, 32, 3, 2)),

@@ -1,4 +1,4 @@
-"""What every network of the catalog offers beside its logits."""
+"""The interface of the networks of the catalog, and its common implementation."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 
 KeyMap = Callable[[str], str]
-"""From a key of a published checkpoint to the network's own."""
+"""Maps a key of a published checkpoint to the key of the network."""
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be used, with what to do about it or the keys that do not fit."""
+    """Weights cannot be used. The message says what to do, or names the keys that do not match."""
 
 
 class Network(nn.Module, ABC):
-    """Images (N, channels, H, W) in, logits (N, num_classes) out."""
+    """A classifier that maps images (N, channels, H, W) to logits (N, num_classes)."""
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """Penultimate features (N, D): what the last linear layer reads."""
+        """Return the penultimate features (N, D), which are the input of the last linear layer."""
 
     @abstractmethod
     def stages(self, images: Tensor) -> dict[str, Tensor]:
-        """The output of each stage by name, in order; maps (N, channels, height, width) wherever it has maps."""
+        """Return the output of each stage by name, in order; feature maps are (N, channels, height, width)."""
 
     @property
     @abstractmethod
@@ -32,20 +32,21 @@ class Network(nn.Module, ABC):
         """The last linear layer, from features to logits."""
 
     def map_published_key(self, key: str) -> str:
-        """The network's own name for a key of the checkpoints that others publish of it."""
+        """Return the network's key for a key of published checkpoints of it."""
         return key
 
     def load_pretrained(self, *, allow_download: bool = False) -> None:
-        """Load the published weights, except a last layer of another number of classes.
+        """Load the published weights, except a last layer with another number of classes.
 
         Args:
-            allow_download: Whether weights that are not on this machine may be downloaded.
+            allow_download: download weights that are not on this machine.
 
         Raises:
-            WeightsError: There are no published weights, or they are not on this machine and cannot be downloaded.
+            WeightsError: there are none, or they are not available on this machine.
         """
         raise WeightsError(
-            "this network has no published weights; give a file, which `python -m core convert` makes from a checkpoint"
+            "this network has no published weights; give a file, for example one "
+            "that `python -m core convert` made of a checkpoint"
         )
 
 
@@ -53,11 +54,11 @@ class StagedNetwork(Network):
     """A stem, stages, a head that ends in penultimate features, and a linear classifier.
 
     Args:
-        stem: images to the first maps.
-        stages: one module each; they are named stage1, stage2, …
-        head: the last stage's output to features (N, D).
-        classifier: ends in a linear layer, with dropout before it or nothing.
-        keys: names in published checkpoints, see ``Network.map_published_key``.
+        stem: maps images to the first feature maps.
+        stages: the stages, which are named stage1, stage2, …
+        head: maps the output of the last stage to features (N, D).
+        classifier: a linear layer, or a sequence that ends in one.
+        keys: maps keys of published checkpoints, see ``Network.map_published_key``.
     """
 
     def __init__(
@@ -76,20 +77,20 @@ class StagedNetwork(Network):
         self._keys = keys
 
     def stages(self, images: Tensor) -> dict[str, Tensor]:
-        """The output of the stem, where there is one, and of each stage by name, in order."""
+        """Return the output of the stem, if there is one, and of each stage by name, in order."""
         outputs: dict[str, Tensor] = {}
-        last = self.stem(images)
+        maps = self.stem(images)
         if not isinstance(self.stem, nn.Identity):
-            outputs["stem"] = last
+            outputs["stem"] = maps
         for name, layer in self.layers.items():
-            last = outputs[name] = layer(last)
+            maps = outputs[name] = layer(maps)
         return outputs
 
     def features(self, images: Tensor) -> Tensor:
-        last = self.stem(images)
+        maps = self.stem(images)
         for layer in self.layers.values():
-            last = layer(last)
-        features: Tensor = self.head(last)
+            maps = layer(maps)
+        features: Tensor = self.head(maps)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
@@ -107,14 +108,14 @@ class StagedNetwork(Network):
 
 
 def pool_to_features() -> nn.Sequential:
-    """Global average pooling: maps (N, D, H, W) to features (N, D)."""
+    """Return global average pooling, which maps (N, D, H, W) to features (N, D)."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def conv_bn_relu(
     in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True
 ) -> list[nn.Module]:
-    """A convolution without bias that keeps the image's size (stride aside), batch norm, and ReLU."""
+    """Return a convolution without bias and with 'same' padding, batch norm, and optionally ReLU."""
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(channels),
@@ -123,7 +124,7 @@ def conv_bn_relu(
 
 
 def initialise_convolutions(network: nn.Module) -> None:
-    """He initialisation by fan-out, N(0, 2 / (k²·out)), biases zero: what the distillation literature uses."""
+    """Apply He initialisation by fan-out, N(0, 2 / (k²·out)) with zero biases, as in the distillation literature."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

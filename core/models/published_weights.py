@@ -1,4 +1,4 @@
-"""What torchvision and timm say of the weights that they publish: the input they expect, and their classes."""
+"""Input format and classes of the weights that torchvision and timm publish."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _IMAGENET_CLASSES = 1000
 
 
 def published_input(model: str) -> InputFormat | None:
-    """The images that the published weights of a model expect; None where it has none, or their library is not here.
+    """Return the input format of a model's published weights; None without such weights or without their library.
 
     Sources: ``transforms()`` of torchvision's weights, and timm's ``pretrained_cfg``.
     """
     try:
         if model.startswith(TIMM):
-            return _of_timm(model.removeprefix(TIMM))
-        return _of_torchvision(model) if MODELS[model].pretrained_classes else None
+            return _timm_input(model.removeprefix(TIMM))
+        return _torchvision_input(model) if MODELS[model].pretrained_classes else None
     except (ImportError, LookupError, AttributeError):
         return None
 
 
 def published_classes(model: str) -> int | None:
-    """How many classes the published weights of a model have; None where that is not known."""
+    """Return the number of classes of a model's published weights; None if unknown."""
     if not model.startswith(TIMM):
         return MODELS[model].pretrained_classes
     config = _timm_config(model.removeprefix(TIMM))
@@ -34,24 +34,24 @@ def published_classes(model: str) -> int | None:
 
 
 def imagenet_class_names() -> tuple[tuple[str, ...], ...]:
-    """ImageNet's 1000 classes in the order of the published weights: WordNet ids, and torchvision's English names."""
-    found: list[tuple[str, ...]] = []
+    """Return ImageNet's 1000 classes in the order of the published weights: WordNet ids, and English names."""
+    naming_schemes: list[tuple[str, ...]] = []
     try:
         from timm.data import ImageNetInfo
 
-        found.append(tuple(ImageNetInfo("imagenet-1k").label_names()))
+        naming_schemes.append(tuple(ImageNetInfo("imagenet-1k").label_names()))
     except (ImportError, OSError, AssertionError):
-        pass  # named by the other library then
+        pass  # the other library may name them
     try:
         import torchvision
 
-        found.append(tuple(torchvision.models.get_model_weights("resnet18")[WEIGHTS].meta["categories"]))
+        naming_schemes.append(tuple(torchvision.models.get_model_weights("resnet18")[WEIGHTS].meta["categories"]))
     except (ImportError, LookupError):
         pass
-    return tuple(names for names in found if len(names) == _IMAGENET_CLASSES)
+    return tuple(names for names in naming_schemes if len(names) == _IMAGENET_CLASSES)
 
 
-def _of_torchvision(name: str) -> InputFormat:
+def _torchvision_input(name: str) -> InputFormat:
     import torchvision
 
     transforms = torchvision.models.get_model_weights(name)[WEIGHTS].transforms()
@@ -61,7 +61,7 @@ def _of_torchvision(name: str) -> InputFormat:
     )
 
 
-def _of_timm(name: str) -> InputFormat | None:
+def _timm_input(name: str) -> InputFormat | None:
     config = _timm_config(name)
     if config is None or not config.has_weights:
         return None
@@ -79,7 +79,7 @@ def _timm_config(name: str) -> Any:
 
     try:
         return timm.get_pretrained_cfg(name)
-    except RuntimeError:  # a tag that it does not know, which whoever builds the network says
+    except RuntimeError:  # an unknown tag, which building the network reports
         return None
 
 

@@ -1,8 +1,8 @@
 """ResNets for small images (He et al. 2016).
 
-The CIFAR form (section 4.2) has 6n+2 layers in three stages. Where a stage halves the image, the shortcut is a strided
-1×1 convolution with batch norm, as in the distillation literature (option B), not the paper's padding with zeros.
-The ``_cifar`` networks are the ImageNet form with a 3×3 stem and no pooling after it.
+The CIFAR form (section 4.2) has 6n+2 layers in three stages. If a stage halves the image, the shortcut is a strided 1×1
+convolution with batch norm, as in the distillation literature (option B), not the zero padding of the paper. The
+``_cifar`` networks have the ImageNet form with a 3×3 stem and no pooling after it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
+    """Residual block of two 3×3 convolutions."""
+
     expansion = 1
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -39,6 +41,8 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
+    """Residual block of 1×1, 3×3 and 1×1 convolutions; the last one has four times the channels."""
+
     expansion = 4
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -58,13 +62,15 @@ class Bottleneck(nn.Module):
 
 
 class CIFARResNet(StagedNetwork):
-    """A 3×3 stem, then stages of residual blocks, each but the first halving the image.
+    """A 3×3 stem followed by stages of residual blocks; each stage except the first halves the image.
 
     Args:
         block: the residual block.
-        stem: channels of the stem.
-        channels: of each stage, before the block's expansion.
-        blocks: in each stage.
+        stem: number of channels of the stem.
+        channels: number of channels of each stage, before the expansion of the block.
+        blocks: number of blocks of each stage.
+        num_classes: number of classes.
+        in_channels: number of channels of an image.
     """
 
     def __init__(
@@ -78,14 +84,14 @@ class CIFARResNet(StagedNetwork):
     ) -> None:
         first = nn.Sequential(*conv_bn_relu(in_channels, stem, 3))
         stages: list[nn.Module] = []
-        before = stem
+        current_channels = stem
         for index, (width, count) in enumerate(zip(channels, blocks, strict=True)):
             units: list[nn.Module] = []
             for number in range(count):
-                units.append(block(before, width, 2 if index and not number else 1))
-                before = width * block.expansion
+                units.append(block(current_channels, width, 2 if index and not number else 1))
+                current_channels = width * block.expansion
             stages.append(nn.Sequential(*units))
-        super().__init__(first, stages, pool_to_features(), nn.Linear(before, num_classes), _KEYS)
+        super().__init__(first, stages, pool_to_features(), nn.Linear(current_channels, num_classes), _KEYS)
         initialise_convolutions(self)
 
 
@@ -99,7 +105,10 @@ _KEYS = key_renamer(
 
 
 def _of_depth(depth: int, factor: int = 1) -> Callable[..., CIFARResNet]:
-    """6n+2 layers. The wide ones (factor 4) double their stem only, as in Tian et al. 2020."""
+    """Return a constructor of a network with 6n+2 layers.
+
+    The wide networks (factor 4) only double the stem, as in Tian et al. 2020.
+    """
     blocks = (depth - 2) // 6
     stem = 16 if factor == 1 else 32
 

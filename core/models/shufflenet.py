@@ -1,7 +1,7 @@
 """ShuffleNets for small images: a 1×1 stem without pooling, then three stages that each halve the image.
 
-V1 (Zhang et al. 2018) with 3 groups, V2 (Ma et al. 2018) of size 1×, in the forms of the CIFAR literature.
-Their weights keep torch's own initialisation there, so here too.
+V1 (Zhang et al. 2018) has 3 groups, V2 (Ma et al. 2018) the size 1×, in the forms of the CIFAR literature, which keeps
+torch's initialisation.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _BLOCKS = (4, 8, 4)
 
 
 def shuffle_channels(maps: Tensor, groups: int) -> Tensor:
-    """Deal the channels of (N, C, H, W) out, so that the next grouped convolution sees every group."""
+    """Interleave the channels of (N, C, H, W), so that the next grouped convolution reads every group."""
     count, channels, height, width = maps.shape
     grouped = maps.reshape(count, groups, channels // groups, height, width)
     return grouped.transpose(1, 2).reshape(count, channels, height, width)
 
 
 class GroupedUnit(nn.Module):
-    """V1's unit. With stride 2 the pooled input is put beside the result, else it is added to it."""
+    """The unit of V1. With stride 2 the pooled input is concatenated to the result, otherwise the input is added."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, groups: int) -> None:
         super().__init__()
         added = channels - in_channels if stride == 2 else channels
         inner = added // 4
-        # The stem has too few channels to be split into groups, as in the paper.
+        # The stem has too few channels for groups, as in the paper.
         self.groups = 1 if in_channels == _STEM else groups
         self.stride = stride
         self.reduce = nn.Sequential(*conv_bn_relu(in_channels, inner, 1, groups=self.groups))
@@ -47,7 +47,7 @@ class GroupedUnit(nn.Module):
 
 
 class SplitUnit(nn.Module):
-    """V2's unit. With stride 1 half of the channels pass untouched; with stride 2 both branches see all of them."""
+    """The unit of V2. With stride 1 half of the channels pass unchanged; with stride 2 both branches read all."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -68,11 +68,11 @@ class SplitUnit(nn.Module):
         return shuffle_channels(torch.cat([self.left(left), self.right(right)], dim=1), 2)
 
 
-_ENDS = ((r"conv1\.", "stem.0."), (r"bn1\.", "stem.1."), (r"linear\.", "classifier."))
+_STEM_AND_CLASSIFIER_RULES = ((r"conv1\.", "stem.0."), (r"bn1\.", "stem.1."), (r"linear\.", "classifier."))
 
 
-def _parts(first: bool, names: dict[str, str]) -> list[tuple[str, str]]:
-    """Rules for a stage's first unit or for the later ones."""
+def _unit_rules(first: bool, names: dict[str, str]) -> list[tuple[str, str]]:
+    """Return the rules for the first unit of each stage or for the later ones."""
     number = "0" if first else r"[1-9]\d*"
     return [(rf"layer(\d)\.({number})\.{theirs}\.", rf"layers.stage\1.\2.{ours}.") for theirs, ours in names.items()]
 
@@ -93,31 +93,35 @@ _V2_FIRST = {"conv1": "left.0", "bn1": "left.1", "conv2": "left.2", "bn2": "left
 
 
 def shufflenet_v1(num_classes: int, in_channels: int, image_size: int) -> StagedNetwork:
-    """V1, 3 groups; features (N, 960)."""
+    """Build ShuffleNetV1 with 3 groups; features (N, 960)."""
     stages: list[nn.Module] = []
-    before = _STEM
+    current_channels = _STEM
     for channels, count in zip((240, 480, 960), _BLOCKS, strict=True):
-        units = [GroupedUnit(before, channels, 2, groups=3)]
+        units = [GroupedUnit(current_channels, channels, 2, groups=3)]
         units += [GroupedUnit(channels, channels, 1, groups=3) for _ in range(count - 1)]
         stages.append(nn.Sequential(*units))
-        before = channels
+        current_channels = channels
     stem = nn.Sequential(*conv_bn_relu(in_channels, _STEM, 1))
-    keys = key_renamer(*_ENDS, *_parts(True, _V1_UNIT), *_parts(False, _V1_UNIT))
-    return StagedNetwork(stem, stages, pool_to_features(), nn.Linear(before, num_classes), keys)
+    keys = key_renamer(*_STEM_AND_CLASSIFIER_RULES, *_unit_rules(True, _V1_UNIT), *_unit_rules(False, _V1_UNIT))
+    return StagedNetwork(stem, stages, pool_to_features(), nn.Linear(current_channels, num_classes), keys)
 
 
 def shufflenet_v2(num_classes: int, in_channels: int, image_size: int) -> StagedNetwork:
-    """V2, size 1×; features (N, 1024)."""
+    """Build ShuffleNetV2 of size 1×; features (N, 1024)."""
     stages: list[nn.Module] = []
-    before = _STEM
+    current_channels = _STEM
     for channels, count in zip((116, 232, 464), _BLOCKS, strict=True):
-        units = [SplitUnit(before, channels, 2)]
+        units = [SplitUnit(current_channels, channels, 2)]
         units += [SplitUnit(channels, channels, 1) for _ in range(count - 1)]
         stages.append(nn.Sequential(*units))
-        before = channels
+        current_channels = channels
     stem = nn.Sequential(*conv_bn_relu(in_channels, _STEM, 1))
-    head = nn.Sequential(*conv_bn_relu(before, 1024, 1), *pool_to_features())
+    head = nn.Sequential(*conv_bn_relu(current_channels, 1024, 1), *pool_to_features())
     keys = key_renamer(
-        *_ENDS, (r"conv2\.", "head.0."), (r"bn2\.", "head.1."), *_parts(True, _V2_FIRST), *_parts(False, _V2_LATER)
+        *_STEM_AND_CLASSIFIER_RULES,
+        (r"conv2\.", "head.0."),
+        (r"bn2\.", "head.1."),
+        *_unit_rules(True, _V2_FIRST),
+        *_unit_rules(False, _V2_LATER),
     )
     return StagedNetwork(stem, stages, head, nn.Linear(1024, num_classes), keys)

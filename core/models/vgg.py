@@ -1,4 +1,4 @@
-"""VGG with batch norm and a single linear layer (Simonyan and Zisserman 2015, as the CIFAR literature has it)."""
+"""VGG with batch norm and one linear layer (Simonyan and Zisserman 2015, in the form of the CIFAR literature)."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ class VGG(StagedNetwork):
     """Five stages of 3×3 convolutions; features (N, 512).
 
     Args:
-        depths: convolutions in each stage.
-        image_size: below 64 px the last two stages share one resolution, as in the CIFAR form.
+        depths: number of convolutions of each stage.
+        num_classes: number of classes.
+        in_channels: number of channels of an image.
+        image_size: side of the images in pixels; below 64 px the last two stages have the same
+            resolution, as in the CIFAR form.
     """
 
     def __init__(self, depths: tuple[int, ...], num_classes: int, in_channels: int, image_size: int) -> None:
         stages: list[nn.Module] = []
-        before = in_channels
+        current_channels = in_channels
         for index, (channels, depth) in enumerate(zip(_CHANNELS, depths, strict=True)):
             layers: list[nn.Module] = []
             for _ in range(depth):
-                layers += [nn.Conv2d(before, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
-                before = channels
+                layers += [nn.Conv2d(current_channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+                current_channels = channels
             pooled = 0 < index < 4 or (index == 4 and image_size >= 64)
-            # The pooling comes first, so that a stage's output is what its convolutions made of it.
+            # Pooling is first, so that the output of a stage is that of its convolutions.
             stages.append(nn.Sequential(nn.MaxPool2d(2) if pooled else nn.Identity(), nn.Sequential(*layers)))
-        super().__init__(nn.Identity(), stages, pool_to_features(), nn.Linear(before, num_classes), _KEYS)
+        super().__init__(nn.Identity(), stages, pool_to_features(), nn.Linear(current_channels, num_classes), _KEYS)
         initialise_convolutions(self)
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
 
-_KEYS = key_renamer((r"block(\d)\.", lambda found: f"layers.stage{int(found[1]) + 1}.1."))
+_KEYS = key_renamer((r"block(\d)\.", lambda match: f"layers.stage{int(match[1]) + 1}.1."))
 
 
 def _of_depths(*depths: int) -> Callable[..., VGG]:

@@ -1,4 +1,4 @@
-"""Wide ResNets for small images (Zagoruyko and Komodakis 2016): 6n+4 layers, batch norm first."""
+"""Wide ResNets for small images (Zagoruyko and Komodakis 2016) with 6n+4 layers and pre-activation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.models.network import StagedNetwork, initialise_convolutions, pool_to_
 
 
 class PreactivationBlock(nn.Module):
-    """Where the channels change, the shortcut reads the activated input; elsewhere it is the input itself."""
+    """Residual block whose shortcut reads the activated input if the channels change, and else is the identity."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -36,14 +36,14 @@ class WideResNet(StagedNetwork):
         count = (depth - 4) // 6
         stem = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         stages: list[nn.Module] = []
-        before = 16
+        current_channels = 16
         for channels, stride in ((16 * width, 1), (32 * width, 2), (64 * width, 2)):
-            units = [PreactivationBlock(before, channels, stride)]
+            units = [PreactivationBlock(current_channels, channels, stride)]
             units += [PreactivationBlock(channels, channels, 1) for _ in range(count - 1)]
             stages.append(nn.Sequential(*units))
-            before = channels
-        head = nn.Sequential(nn.BatchNorm2d(before), nn.ReLU(), *pool_to_features())
-        super().__init__(stem, stages, head, nn.Linear(before, num_classes), _KEYS)
+            current_channels = channels
+        head = nn.Sequential(nn.BatchNorm2d(current_channels), nn.ReLU(), *pool_to_features())
+        super().__init__(stem, stages, head, nn.Linear(current_channels, num_classes), _KEYS)
         initialise_convolutions(self)
         nn.init.zeros_(self.linear.bias)
 

@@ -323,7 +323,7 @@ Verdict = Literal["holds", "does not hold", "cannot tell"]
 
 
 class Claim(Wire):
-    """One of the author's claims, for one DKD-Align method, or for the loss itself."""
+    """A claim of a paper, judged for one method of the experiment, or for the loss itself."""
 
     number: int
     claim: str
@@ -339,8 +339,10 @@ class Claim(Wire):
 
 
 class Claims(Wire):
-    """The author's five claims, judged by one experiment, or by several that differ in their seeds alone."""
+    """The claims of a paper, judged by one experiment, or by several that differ in their seeds alone."""
 
+    paper: str = Field("", description="Name of the paper.")
+    paper_title: str = Field("", description="Title and year of the paper.")
     experiment: str
     experiments: list[str]
     condition: str

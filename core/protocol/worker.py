@@ -7,15 +7,16 @@ them. Every report names its attempt; one from an attempt that is no longer the 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from common.input_bounds import SHA256_PATTERN
 from common.report_bounds import MOST_PATH, AttemptNumber, Line, Reason, RunName, first, fit, last
 from core.events import Record
 from core.protocol.public import GpuUse, Wire
-from core.specs import RunSpec, WorkerLabel
+from core.specs import WorkerLabel as WorkerLabel  # re-exported: the worker's settings use it
 from core.specs.text_rules import visible
 
 Problem = Annotated[str, fit(500)]
@@ -109,17 +110,43 @@ class ClaimRequest(Wire):
 
 
 class Claim(Wire):
-    """A run that is now this worker's, until its lease ends."""
+    """A run that is leased to this worker.
+
+    The specs are opaque to the worker: it writes them to files for the training, which validates them and may load
+    plugins for that. The fields that the worker itself reads are listed beside the spec.
+    """
 
     run_id: str
     attempt: int
-    spec: RunSpec
+    spec: dict[str, Any] = Field(description="The run's spec (RunSpec), for the training.")
     lease_seconds: float
-    folder: str = Field(description="Where this attempt's files go in the artifact store: runs/ID/attempt-N.")
-    gpus: int = Field(1, ge=1, description="On a GPU worker: how many it trains on.")
+    folder: str = Field(description="Folder of this attempt's files in the artifact store: runs/ID/attempt-N.")
+    gpus: int = Field(1, ge=1, description="On a GPU worker: the number of GPUs to train on.")
     teacher: ArtifactRef | None = Field(None, description="The teacher's weights.")
-    teacher_spec: RunSpec | None = Field(None, description="How the teacher was made: its model is built from this.")
-    checkpoint: ArtifactRef | None = Field(None, description="Where an earlier attempt can be resumed from.")
+    teacher_spec: dict[str, Any] | None = Field(
+        None, description="The spec of the teacher's run (RunSpec), from which the training builds its network."
+    )
+    checkpoint: ArtifactRef | None = Field(None, description="Checkpoint of an earlier attempt to resume from.")
+    label: str = Field("", description="The method's label, for the worker's log.")
+    role: str = Field("", description="teacher or student.")
+    weights_source: str = Field("", description="Source of the initial weights, if the spec names one: upload:SHA256 …")
+    needs_teacher: bool = Field(False, description="Whether the run cannot be trained without a teacher.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_spec(cls, values: Any) -> Any:
+        """Fill the plain fields from the spec: a backend of the previous version does not send them."""
+        spec = values.get("spec") if isinstance(values, Mapping) else None
+        if not isinstance(spec, Mapping):
+            return values
+        method, weights = spec.get("method"), spec.get("weights")
+        return {
+            "label": str(method.get("label", "")) if isinstance(method, Mapping) else "",
+            "role": str(spec.get("role") or ""),
+            "weights_source": str(weights.get("source", "")) if isinstance(weights, Mapping) else "",
+            "needs_teacher": spec.get("teacher") is not None,
+            **values,
+        }
 
 
 class ClaimReply(Wire):

@@ -1,8 +1,8 @@
-// Draws a Plotly figure in the page, and draws new data into the same chart: what a person has zoomed into, hidden or
-// is pointing at stays as it is.
+// Draws a Plotly figure in the page and updates the same chart with new data, so that zoom, hidden traces and tooltips
+// stay as they are.
 
-// Plotly by the address of its file. Each chart has a copy of this module, and the page may have begun to read the file
-// before any of them came (dashboard/front.py): what they share is the element that reads it.
+// Loads Plotly from its address. Each chart has its own copy of this module, and the page may have started to load the
+// file earlier (dashboard/server/asset_middleware.py), so the script element is what all of them share.
 function plotly(address) {
   const source = new URL(address, document.baseURI).href;
   let script = [...document.scripts].find((one) => one.src === source);
@@ -16,12 +16,12 @@ function plotly(address) {
     script.addEventListener("load", () => resolve((script.plotly ??= window.Plotly)));
     script.addEventListener("error", () => {
       script.remove(); // the next chart tries again
-      reject(new Error("the drawing library could not be read"));
+      reject(new Error("the chart library could not be loaded"));
     });
   });
 }
 
-// One chart after the other on the whole page, and what is drawn is shown before the next begins.
+// Draws the charts of a page one after the other and lets the browser paint each before the next begins.
 function inTurn(task) {
   const shown = () => new Promise((resolve) => setTimeout(resolve));
   const turn = (window.dkdTurn ?? Promise.resolve()).then(task);
@@ -29,7 +29,7 @@ function inTurn(task) {
   return turn;
 }
 
-// The page's own colours, so that a chart follows its light and dark mode.
+// Applies the colours of the page, so that a chart follows its light or dark mode.
 function themed(layout, element) {
   const style = getComputedStyle(element);
   const read = (name, otherwise) => style.getPropertyValue(name).trim() || otherwise;
@@ -52,7 +52,7 @@ function coloured(layout, colours) {
   return drawn;
 }
 
-// A picture is for paper, whatever the page looks like.
+// A downloaded image is always dark on white, for print.
 function save(plot, format) {
   const { layout, filename } = plot.dkd;
   const printed = { ...coloured(layout, PRINT), paper_bgcolor: PRINT.background };
@@ -84,11 +84,11 @@ function config(Plotly) {
 
 async function draw(plot, Plotly) {
   if (!plot.isConnected) return;
-  if (plot.dkdPlotly && plot.dkdPlotly !== Plotly) plot.dkdPlotly.purge(plot); // what one has drawn the other cannot change
+  if (plot.dkdPlotly && plot.dkdPlotly !== Plotly) plot.dkdPlotly.purge(plot); // one bundle cannot update a chart of the other
   plot.dkdPlotly = Plotly;
   const layout = themed(plot.dkd.layout, plot);
   if (window.matchMedia("(hover: none)").matches) layout.dragmode = false; // a finger scrolls the page
-  // The same object each time: another one, with buttons of its own, would have Plotly begin anew and forget the zoom.
+  // The same object each time: a new one, with new buttons, would make Plotly rebuild the chart and lose the zoom.
   plot.dkdConfig ??= config(Plotly);
   await Plotly.react(plot, plot.dkd.data, layout, plot.dkdConfig);
 }
@@ -101,16 +101,16 @@ export default function ({ data, parentElement }) {
     plot.className = "dkd-chart";
     plot.setAttribute("role", "img");
     parentElement.append(plot);
-    // Also when a hidden tab is opened, where a chart had no width before.
+    // Resizes also when a hidden tab is opened, in which the chart had no width.
     new ResizeObserver(() => {
       if (plot.data && plot.offsetWidth) plot.dkdPlotly.Plots.resize(plot);
     }).observe(plot);
-    // The page says nothing when its colours change; a transition of one of them does.
+    // The page sends no event when its colours change, but a CSS transition of a colour does (chart.css).
     plot.addEventListener("transitionend", (event) => {
       if (event.target === plot && event.propertyName === "outline-color") show(plot);
     });
   }
-  if (plot.dkd?.figure === data.figure) return; // a refresh that brings nothing new
+  if (plot.dkd?.figure === data.figure) return; // a refresh without new data
   const { data: traces, layout } = JSON.parse(data.figure);
   plot.dkd = { figure: data.figure, data: traces, layout, library: data.library, filename: data.filename };
   plot.setAttribute("aria-label", data.alt);
@@ -118,7 +118,7 @@ export default function ({ data, parentElement }) {
   show(plot);
 }
 
-// One drawing after the other: two at once would leave the older one on the screen.
+// Draws one figure at a time: with two at once, the older one could stay on the screen.
 function show(plot) {
   plot.drawing = (plot.drawing ?? Promise.resolve())
     .then(() => plotly(plot.dkd.library))

@@ -1,6 +1,6 @@
-// Streamlit 1.67 makes two entries of the browser's history where one is meant; the second takes the first one's place.
-// - A link to another page with a query: first the page that is left with the new query, which nobody has seen.
-// - A button that sets two values which the address keeps: an entry for each.
+// Streamlit 1.67 adds two entries to the browser's history in two cases; here the second replaces the first.
+// - A link to another page with a query: the first entry is the old page with the new query, which was never shown.
+// - A button that sets two values kept in the address: there is one entry per value.
 (() => {
   const push = history.pushState.bind(history);
   let last = { time: 0, left: "" };

@@ -1,4 +1,4 @@
-// Keeps a person's token in this browser, so that a reload or a link in the same tab does not ask for it again.
+// Stores a person's token in this browser, so that a reload or a link in the same tab needs no new sign-in.
 const KEY = "dkd-lab-token";
 
 export default function ({ data, setStateValue }) {

@@ -1,8 +1,8 @@
-"""Charts that stand still while their data grow.
+"""A chart component that keeps its zoom while its data grow.
 
-``st.plotly_chart`` makes a chart's id from its data (Streamlit 1.67, also where it has a key), so that a new point is
-another chart to the browser and what a person has zoomed into is lost. This component is known by its key alone, and
-draws new data into the chart that is there.
+``st.plotly_chart`` derives the id of a chart from its data (Streamlit 1.67, even with a key), so that every new point
+creates a new chart in the browser and the zoom is lost. This component is identified by its key alone and updates the
+existing chart.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 _NAME = "dkd_chart"
 
 
-def prepare() -> None:
-    """Have the browser load what every component needs, by one that shows nothing; before a page asks for its data.
+def preload() -> None:
+    """Make the browser load the component frontend early, with an invisible component.
 
-    React (Streamlit 1.67 has 19) holds back what has loaded late for 0.3 s, so that a page does not flicker; the first
-    chart would be held back.
+    React 19, which Streamlit 1.67 uses, delays content that was loaded late by 0.3 s to prevent flicker. Without this
+    call the first chart would be delayed.
     """
     with st.container(key="dkd-prepare"):
         _empty()(key="prepare")
 
 
 def chart(figure: go.Figure, *, key: str, alt: str, filename: str = "dkd-lab") -> None:
-    """Draw a figure, as wide as there is room and as high as its layout says.
+    """Draw a figure over the full width, with the height of its layout.
 
-    Two buttons at its corner download what is in sight as PNG and SVG, dark on white.
+    Two buttons in its corner download the visible part as PNG and SVG, dark on white.
 
     Args:
-        figure: its ``layout.height`` is in pixels; a constant ``uirevision`` keeps the zoom.
-        key: names the chart on its page: the same key is the same chart, whatever is drawn.
-        alt: what it shows, for those who cannot see it.
-        filename: of a downloaded picture, without its ending.
+        figure: ``layout.height`` is in pixels; a constant ``uirevision`` keeps the zoom.
+        key: identifies the chart on its page. A figure with the same key replaces the previous one.
+        alt: description for screen readers.
+        filename: name of a downloaded image, without its extension.
     """
-    drawn = figure.to_plotly_json()
-    # The page's theme is laid over the figure in the browser, so Plotly's own would only make the message longer.
-    drawn["layout"].pop("template", None)
+    plotly_json = figure.to_plotly_json()
+    # The browser applies the theme of the page, so Plotly's template would only make the message longer.
+    plotly_json["layout"].pop("template", None)
     _component()(
         key=key,
         data={
-            "figure": _compact(drawn),
+            "figure": _to_json(plotly_json),
             "alt": alt,
             "filename": filename,
-            "library": plotly_assets.address(trace["type"] for trace in drawn["data"]),
+            "library": plotly_assets.bundle_for(trace["type"] for trace in plotly_json["data"]),
         },
         height="content",
     )
 
 
-def _compact(figure: dict[str, Any]) -> str:
-    """As text, which the browser compares with what it has drawn before it parses it."""
+def _to_json(figure: dict[str, Any]) -> str:
+    """Serialize a figure. The browser compares the text with that of the drawn figure before it parses it."""
     import plotly.io
 
-    # validate: the figure has been validated when it was made.
+    # No validation: the figure was validated when it was created.
     text: str = plotly.io.to_json(figure, validate=False)
     return text
 

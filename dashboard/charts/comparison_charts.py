@@ -1,4 +1,4 @@
-"""Methods side by side, as figures: curves averaged over seeds, and differences with their intervals."""
+"""Figures that compare methods: curves averaged over seeds, and differences with their intervals."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from common.formatting import difference_text, value_text
 from core.protocol.public import Paired
 from dashboard import theme
 from dashboard.charts import figures
-from dashboard.curves.store import Curve
+from dashboard.curves.curve import Curve
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-X = Literal["epochs", "steps", "time", "GPU-seconds"]
-XS: dict[X, str] = {
+XAxis = Literal["epochs", "steps", "time", "GPU-seconds"]
+X_AXIS_TITLES: dict[XAxis, str] = {
     "epochs": "Epoch",
     "steps": "Step",
     "time": "Training time (s)",
     "GPU-seconds": "GPU time (GPU-seconds)",
 }
-"""What curves are drawn over, and the title of that axis."""
+"""Titles of the x axis by what it shows."""
 Band = Literal["range", "sd"]
 
 
 @dataclass(frozen=True)
-class View:
+class ChartSettings:
     """How curves are drawn.
 
     Attributes:
-        band: ``range``: least to greatest value; ``sd``: mean ± one sample standard deviation, no width where n = 1.
-        smoothing: 0 (none) to below 1: of each run's moving average, how much of the past stays from point to point.
-        log: the left axis is logarithmic; values that are not positive are gaps.
-        gpus: of each run, for GPU-seconds.
+        x: what the x axis shows.
+        band: ``range`` for minimum to maximum, ``sd`` for mean ± one sample standard deviation (no width if n = 1).
+        smoothing: weight of the past in each run's exponential moving average, from 0 (none) to below 1.
+        log: whether the left axis is logarithmic; values that are not positive are gaps.
+        gpus: number of GPUs of each run, for GPU-seconds.
     """
 
-    x: X = "epochs"
+    x: XAxis = "epochs"
     band: Band = "range"
     smoothing: float = 0.0
     log: bool = False
@@ -46,8 +47,8 @@ class View:
 
 
 @dataclass(frozen=True)
-class Point:
-    """A method at one epoch, over its seeds. ``x`` is the mean over them, in the unit of the axis."""
+class SeedAverage:
+    """Mean and band of a method's seeds at one epoch. ``x`` is the mean over the seeds, in the unit of the axis."""
 
     x: float
     mean: float
@@ -58,15 +59,15 @@ class Point:
 
 @dataclass(frozen=True)
 class MethodCurves:
-    """What is drawn of one method: its runs' curves for the left axis, and those for the right one."""
+    """Curves of the runs of one method: those for the left axis and those for the right one."""
 
     label: str
     main: Sequence[Curve]
     second: Sequence[Curve] = ()
 
 
-def smoothed(values: Iterable[float], weight: float) -> list[float]:
-    """Exponential moving average without the pull of a start at zero; values that are not finite stay as they are."""
+def smooth(values: Iterable[float], weight: float) -> list[float]:
+    """Return the bias-corrected exponential moving average; values that are not finite are returned unchanged."""
     average, counted = 0.0, 0.0
     result: list[float] = []
     for value in values:
@@ -79,91 +80,91 @@ def smoothed(values: Iterable[float], weight: float) -> list[float]:
     return result
 
 
-def over_seeds(curves: Sequence[Curve], view: View | None = None) -> list[Point]:
-    """Mean and band of several runs, epoch by epoch, of the finite values."""
-    view = view or View()
+def average_over_seeds(curves: Sequence[Curve], settings: ChartSettings | None = None) -> list[SeedAverage]:
+    """Return the mean and the band of several runs for each epoch, over the finite values."""
+    settings = settings or ChartSettings()
     by_epoch: dict[float, list[tuple[float, float]]] = {}
     for curve in curves:
         for epoch, x, value in zip(
-            curve.epoch, _along(curve, view), smoothed(curve.value, view.smoothing), strict=True
+            curve.epoch, _x_values(curve, settings), smooth(curve.value, settings.smoothing), strict=True
         ):
             if math.isfinite(value):
                 by_epoch.setdefault(round(epoch, 3), []).append((x, value))
-    return [_point(pairs, view.band) for _, pairs in sorted(by_epoch.items())]
+    return [_average(pairs, settings.band) for _, pairs in sorted(by_epoch.items())]
 
 
-def without_teacher(curve: Curve, spent: Curve | None) -> Curve:
-    """The curve over the time that the run did not spend on its teacher's logits.
+def subtract_teacher_time(curve: Curve, spent: Curve | None) -> Curve:
+    """Return the curve with the time spent on the teacher's logits subtracted from its elapsed times.
 
     Args:
-        spent: seconds spent on them since the run began, by step; None where that was not recorded.
+        spent: seconds spent on the teacher's logits since the start of the run, by step; None if not recorded.
     """
     if spent is None:
         return curve
     seconds = dict(zip(spent.step, spent.value, strict=True))
-    less, elapsed = 0.0, []
+    teacher_seconds, elapsed = 0.0, []
     for step, time in zip(curve.step, curve.elapsed, strict=True):
-        less = seconds.get(step, less)  # a coarser curve may lack a step: what was spent before it is known
-        elapsed.append(max(0.0, time - less))
+        teacher_seconds = seconds.get(step, teacher_seconds)  # a coarser curve may lack a step: the last value is used
+        elapsed.append(max(0.0, time - teacher_seconds))
     return replace(curve, elapsed=elapsed)
 
 
-def _along(curve: Curve, view: View) -> Sequence[float]:
-    if view.x == "epochs":
+def _x_values(curve: Curve, settings: ChartSettings) -> Sequence[float]:
+    if settings.x == "epochs":
         return curve.epoch
-    if view.x == "steps":
+    if settings.x == "steps":
         return curve.step
-    factor = view.gpus if view.x == "GPU-seconds" else 1
+    factor = settings.gpus if settings.x == "GPU-seconds" else 1
     return [factor * seconds for seconds in curve.elapsed]
 
 
-def _point(pairs: list[tuple[float, float]], band: Band) -> Point:
+def _average(pairs: list[tuple[float, float]], band: Band) -> SeedAverage:
     n = len(pairs)
     x, values = math.fsum(x for x, _ in pairs) / n, [value for _, value in pairs]
     mean = math.fsum(values) / n
     if band == "sd":
         sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
-        return Point(x, mean, mean - sd, mean + sd, n)
-    return Point(x, mean, min(values), max(values), n)
+        return SeedAverage(x, mean, mean - sd, mean + sd, n)
+    return SeedAverage(x, mean, min(values), max(values), n)
 
 
 def curves_figure(
     methods: Sequence[MethodCurves],
     titles: tuple[str, str],
-    view: View,
+    settings: ChartSettings,
     *,
     teacher: float | None = None,
     epochs: int = 0,
 ) -> go.Figure:
-    """Means over seeds with a band, a colour a method: the left axis solid, the right one dashed.
+    """Draw the mean over seeds of each method with a band: solid on the left axis, dashed on the right one.
 
     Args:
-        titles: of the two axes, with units.
-        teacher: its test accuracy, %, as a dotted line; only where the left axis is test accuracy.
-        epochs: how far an axis of epochs goes from the start, so that it stands still while runs go on; 0: as the data.
+        titles: titles of the two axes, with units.
+        teacher: the teacher's test accuracy in %, drawn as a dotted line; only if the left axis is test accuracy.
+        epochs: upper end of an axis of epochs, so that it does not move while runs train; 0 to fit the data.
     """
-    figure = figures.plain_figure(titles[0], XS[view.x], height=480)
+    figure = figures.plain_figure(titles[0], X_AXIS_TITLES[settings.x], height=480)
     styles = theme.styles(method.label for method in methods)
     second, last = False, 0.0
     for method in methods:
         style = styles[method.label]
-        points = over_seeds(method.main, view)
+        points = average_over_seeds(method.main, settings)
         if points:
             last = max(last, points[-1].x)
             if any(point.high > point.low for point in points):
                 x, low, high = zip(*((point.x, point.low, point.high) for point in points), strict=True)
-                figures.band(figure, x, low, high, style.colour, figures.shown(method.label))
+                figures.band(figure, x, low, high, style.colour, figures.label_text(method.label))
             _mean_line(figure, points, method.label, style, second=False)
-        other = over_seeds(method.second, view)
+        other = average_over_seeds(method.second, settings)
         if other:
             second = True
             _mean_line(figure, other, method.label, style, second=True)
     if second:
         figures.second_axis(figure, titles[1])
     if teacher is not None and math.isfinite(teacher):
-        # A trace and not a line of the layout: its words then stand in the legend, where no curve crosses them.
+        # A trace instead of a line of the layout, so that the legend names it and no curve crosses the text.
         figure.add_scatter(
-            x=[0, epochs if epochs and view.x == "epochs" else last],
+            x=[0, epochs if epochs and settings.x == "epochs" else last],
             y=[teacher, teacher],
             name=f"teacher, {value_text(teacher, '%', 2)}",
             mode="lines",
@@ -171,17 +172,19 @@ def curves_figure(
             hoverinfo="skip",
         )
     figure.update_xaxes(rangemode="tozero")
-    if epochs and view.x == "epochs":
+    if epochs and settings.x == "epochs":
         figure.update_xaxes(range=[0, epochs * 1.02])
-    if view.log:
+    if settings.log:
         figure.update_layout(yaxis={"type": "log"})
-    # Below the plot: at phone width the entries take several lines, which would push the plot down from above.
+    # Below the plot: on a phone the entries take several lines, which would push the plot down if they were above it.
     figure.update_layout(legend={"y": -0.16, "yanchor": "top"})
     return figure
 
 
-def _mean_line(figure: go.Figure, points: Sequence[Point], label: str, style: theme.Style, *, second: bool) -> None:
-    name = figures.shown(f"{label}, right axis" if second else label)
+def _mean_line(
+    figure: go.Figure, points: Sequence[SeedAverage], label: str, style: theme.Style, *, second: bool
+) -> None:
+    name = figures.label_text(f"{label}, right axis" if second else label)
     figure.add_scatter(
         x=[point.x for point in points],
         y=[point.mean for point in points],
@@ -190,7 +193,7 @@ def _mean_line(figure: go.Figure, points: Sequence[Point], label: str, style: th
         legendgroup=name,
         showlegend=not second,
         mode="lines" if second else "lines+markers",
-        # Enough to tell methods apart by; one at each of a hundred epochs runs together, and is slow to draw.
+        # Enough to distinguish methods; a marker at each of a hundred epochs would overlap and be slow to draw.
         marker={"size": 6, "symbol": style.symbol, "maxdisplayed": 20},
         line={"color": style.colour, "width": 1.5 if second else 2.5, "dash": "dash" if second else "solid"},
         opacity=0.75 if second else 1,
@@ -200,10 +203,10 @@ def _mean_line(figure: go.Figure, points: Sequence[Point], label: str, style: th
 
 
 def forest_figure(paired: Sequence[Paired], axis: str) -> go.Figure | None:
-    """Each method's mean difference to the baseline with its 95 % interval; None where there is no pair yet.
+    """Draw the mean difference of each method to the baseline with its 95 % interval; None without any pair.
 
     Args:
-        axis: title, with the unit of a difference.
+        axis: title of the x axis, with the unit of a difference.
     """
     drawn = [pair for pair in paired if pair.mean_difference is not None]
     if not drawn:
@@ -212,10 +215,10 @@ def forest_figure(paired: Sequence[Paired], axis: str) -> go.Figure | None:
     figure = figures.plain_figure("", axis, height=110 + 52 * len(drawn))
     for pair in reversed(drawn):
         mean, bounds = pair.mean_difference or 0.0, pair.interval
-        words = difference_text(mean, bounds) + ("" if bounds else ", no interval")
+        text = difference_text(mean, bounds) + ("" if bounds else ", no interval")
         figure.add_scatter(
             x=[mean],
-            y=[figures.shown(f"{pair.label} (n = {pair.n})")],
+            y=[figures.label_text(f"{pair.label} (n = {pair.n})")],
             mode="markers",
             marker={"size": 11, "color": styles[pair.label].colour, "symbol": styles[pair.label].symbol},
             error_x={
@@ -227,8 +230,8 @@ def forest_figure(paired: Sequence[Paired], axis: str) -> go.Figure | None:
                 "width": 7,
                 "color": styles[pair.label].colour,
             },
-            name=figures.shown(pair.label),
-            hovertemplate=f"{words}<extra></extra>",
+            name=figures.label_text(pair.label),
+            hovertemplate=f"{text}<extra></extra>",
         )
     figure.add_vline(x=0, line={"color": theme.GREY, "width": 1.5, "dash": "dot"})
     figure.update_layout(showlegend=False, hovermode="closest")

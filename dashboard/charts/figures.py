@@ -1,8 +1,8 @@
-"""Figures from curves: pure functions, data in, Plotly figure out.
+"""Plotly figures of curves, as pure functions.
 
-Every axis carries its unit. ``uirevision`` is constant, so that zoom and hidden traces survive a refresh that brings
-nothing new. Only the colours of traces are set here: ``dashboard.charts.chart_component`` sets grid, text and
-background, which follow the light or dark mode of the page.
+Every axis title contains its unit. ``uirevision`` is constant, so that zoom and hidden traces survive a refresh. Only
+the colours of traces are set here: the browser sets grid, text and background by the light or dark mode of the page
+(``dashboard.charts.chart_component``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from common.formatting import mean_text
 from core.protocol.public import Group
 from dashboard import theme
 from dashboard.charts.panels import Panel
-from dashboard.curves.store import Curve
+from dashboard.curves.curve import Curve
 from dashboard.markup import figure_text
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ EPOCH = "Epoch"
 
 
 def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
-    """One chart of a run, over epochs; None where the run has none of its metrics."""
+    """Draw one panel of a run over epochs; None if the run has none of its metrics."""
     traces = [(trace, curves[trace.metric]) for trace in panel.traces if len(curves.get(trace.metric, ()))]
     if not traces:
         return None
@@ -37,7 +37,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
         figure.add_scatter(
             x=curve.epoch,
             y=_drawable(curve.value),
-            name=shown(trace.legend(curves)),
+            name=label_text(trace.legend(curves)),
             legendgroup=trace.metric,
             mode="lines+markers" if len(curve) <= 40 else "lines",
             marker={"size": 5},
@@ -54,12 +54,12 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
 
 
 def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
-    """The final values seed by seed, pairs joined, beside mean ± sd; None below two methods with a value."""
+    """Draw the final values of each seed, pairs joined, with mean ± sd; None if fewer than two methods have values."""
     drawn = [group for group in groups if group.values]
     if len(drawn) < 2:
         return None
     styles = theme.styles(group.label for group in groups)
-    labels = [shown(group.label) for group in drawn]
+    labels = [label_text(group.label) for group in drawn]
     colours = [styles[group.label].colour for group in drawn]
     figure = _figure(f"Test accuracy after the last epoch ({unit})" if unit else "Last value", height=360)
     for seed in sorted({seed for group in drawn for seed in group.values}):
@@ -68,7 +68,7 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
             x=labels,
             y=[None if value is None or not math.isfinite(value) else value for value in values],
             mode="lines+markers",
-            line={"color": theme.faint(theme.GREY, 0.5), "width": 1},
+            line={"color": theme.translucent(theme.GREY, 0.5), "width": 1},
             marker={"color": colours, "size": 7, "opacity": 0.75},
             name=f"seed {seed}",
             hovertemplate="%{y:.6~g}",
@@ -77,7 +77,7 @@ def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
         if group.mean is None:
             continue
         figure.add_scatter(
-            x=[shown(group.label)],
+            x=[label_text(group.label)],
             y=[group.mean],
             mode="markers",
             marker={"symbol": "line-ew-open", "size": 26, "color": styles[group.label].colour, "line": {"width": 3}},
@@ -100,12 +100,12 @@ def band(
     *,
     second: bool = False,
 ) -> None:
-    """A faint area between ``low`` and ``high``, hidden and shown with the traces of ``group``."""
+    """Draw a translucent area between ``low`` and ``high`` that is shown and hidden with the traces of ``group``."""
     figure.add_scatter(
         x=[*x, *reversed(x)],
         y=_drawable([*high, *reversed(low)]),
         fill="toself",
-        fillcolor=theme.faint(colour, 0.18),
+        fillcolor=theme.translucent(colour, 0.18),
         line={"width": 0},
         mode="lines",
         legendgroup=group,
@@ -115,15 +115,15 @@ def band(
     )
 
 
-def shown(label: str) -> str:
-    """A label as Plotly shows it as it is."""
+def label_text(label: str) -> str:
+    """Escape a label, so that Plotly shows it literally."""
     return figure_text(label)
 
 
 def plain_figure(axis: str, x_axis: str, *, height: int) -> go.Figure:
-    """An empty figure as all of them are: titles of its axes, legend above, zoom kept."""
+    """Return an empty figure with the common layout: axis titles, legend above the plot, zoom kept."""
     figure = _figure(axis, height=height)
-    figure.update_xaxes(title_text=shown(x_axis), rangemode="normal")
+    figure.update_xaxes(title_text=label_text(x_axis), rangemode="normal")
     return figure
 
 
@@ -138,22 +138,22 @@ def _figure(axis: str, *, height: int) -> go.Figure:
             "uirevision": "constant",
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "title": {"text": ""}},
             "xaxis": {"title": {"text": EPOCH}, "automargin": True, "rangemode": "tozero"},
-            "yaxis": {"title": {"text": shown(axis)}, "automargin": True},
+            "yaxis": {"title": {"text": label_text(axis)}, "automargin": True},
         }
     )
 
 
 def second_axis(figure: go.Figure, title: str) -> None:
-    """Give the figure a right axis, for traces on ``y2``."""
+    """Add a right axis for traces on ``y2``."""
     figure.update_layout(
         yaxis2={
-            "title": {"text": shown(title)},
+            "title": {"text": label_text(title)},
             "overlaying": "y",
             "side": "right",
             "showgrid": False,
             "zeroline": False,
             "automargin": True,
-            # In step with the left axis, the theme's way, its ticks would be numbers such as 0.08297.
+            # The theme would align the ticks with those of the left axis, at numbers such as 0.08297.
             "tickmode": "auto",
             "nticks": 7,
         }
@@ -161,5 +161,5 @@ def second_axis(figure: go.Figure, title: str) -> None:
 
 
 def _drawable(values: Sequence[float]) -> list[float | None]:
-    """A gap where a value is NaN or infinite."""
+    """Replace NaN and infinities by None, which Plotly draws as gaps."""
     return [value if math.isfinite(value) else None for value in values]

@@ -1,4 +1,4 @@
-"""The loss explorer's figures: pure functions."""
+"""Figures of the loss explorer, as pure functions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from core.explain import Array, UniformBatches
 from dashboard import theme
 from dashboard.charts import figures
-from dashboard.charts.loss_functions import QUANTITIES, SWAPPED, Line, Network, Quantity, Surface
+from dashboard.charts.loss_functions import QUANTITIES, SCENARIOS, LossCurve, LossSurface, Prediction, Quantity
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# The colours that the Run page gives the terms.
+# Titles and colours of the terms, as on the Run page.
 TERMS: dict[str, tuple[str, str]] = {
     "ce": ("CE", theme.GREEN),
     "tckd": ("TCKD", theme.VERMILLION),
@@ -27,12 +27,12 @@ _STUDENT = theme.BLUE
 
 
 def class_names(classes: Sequence[int]) -> list[str]:
-    """The target and these other classes, numbered from 1."""
+    """Return names of the target class and of these non-target classes, numbered from 1."""
     return ["target", *(str(index + 1) for index in classes)]
 
 
-def probabilities(student: Network, teacher: Network, classes: Sequence[int]) -> go.Figure:
-    """Both distributions, class by class."""
+def probability_figure(student: Prediction, teacher: Prediction, classes: Sequence[int]) -> go.Figure:
+    """Draw the distributions of student and teacher over the classes."""
     figure = figures.plain_figure("Probability (softened by T)", "Class", height=300)
     for name, network, colour in (("student", student, _STUDENT), ("teacher", teacher, theme.GREY)):
         values = [network.target, *((1 - network.target) * network.others[list(classes)])]
@@ -42,8 +42,8 @@ def probabilities(student: Network, teacher: Network, classes: Sequence[int]) ->
     return figure
 
 
-def gradients(found: UniformBatches, classes: Sequence[int]) -> go.Figure:
-    """The weighted gradients of the terms with respect to one sample's logits, class by class, and their sum."""
+def gradient_figure(found: UniformBatches, classes: Sequence[int]) -> go.Figure:
+    """Draw the weighted gradients of the terms with respect to one sample's logits, and their sum, for each class."""
     figure = figures.plain_figure("Gradient with respect to the logit", "Class", height=340)
     at = [0, *(index + 1 for index in classes)]
     names = class_names(classes)
@@ -67,8 +67,8 @@ def gradients(found: UniformBatches, classes: Sequence[int]) -> go.Figure:
     return figure
 
 
-def along(found: Line, student: float, teacher: float) -> go.Figure:
-    """The weighted terms along the student's probability of the target class."""
+def loss_curve_figure(found: LossCurve, student: float, teacher: float) -> go.Figure:
+    """Draw the weighted terms over the student's probability of the target class."""
     figure = figures.plain_figure("Weighted term (nats)", "Student's probability of the target class", height=360)
     for term, values in found.parts.items():
         title, colour = TERMS[term]
@@ -91,11 +91,11 @@ def along(found: Line, student: float, teacher: float) -> go.Figure:
     return figure
 
 
-def surface_figure(found: Surface, quantity: Quantity, student: float, teacher: float, *, solid: bool) -> go.Figure:
-    """The map, with the point that is chosen and the scenarios A and B on it."""
+def surface_figure(found: LossSurface, quantity: Quantity, student: float, teacher: float, *, solid: bool) -> go.Figure:
+    """Draw a quantity over both target probabilities, with the selected point and the scenarios A and B."""
     title, unit = QUANTITIES[quantity]
     label = f"{title} ({unit})" if unit else title
-    # The unit of a share is not SI's, and a cosine has a middle.
+    # A cosine has a centre, so its colour scale is diverging.
     signed = quantity in ("cosine", "similarity")
     colours: dict[str, Any] = (
         {"colorscale": "RdBu", "cmin" if solid else "zmin": -1, "cmax" if solid else "zmax": 1}
@@ -103,8 +103,8 @@ def surface_figure(found: Surface, quantity: Quantity, student: float, teacher: 
         else {"colorscale": "Viridis"}
     )
     axes = ("Student's probability of the target class", "Teacher's probability of the target class")
-    # What is chosen comes last, so that it is seen where it is one of the scenarios.
-    marks = [*((name, *at) for name, at in zip("AB", SWAPPED, strict=True)), ("you", student, teacher)]
+    # The selected point comes last, so that it is visible if it coincides with a scenario.
+    marks = [*((name, *at) for name, at in zip("AB", SCENARIOS, strict=True)), ("you", student, teacher)]
     if solid:
         return _solid(found, label, colours, marks)
     figure = figures.plain_figure(axes[1], axes[0], height=440)
@@ -120,19 +120,19 @@ def surface_figure(found: Surface, quantity: Quantity, student: float, teacher: 
         **colours,
     )
     for name, x, y in marks:
-        mine = name == "you"
+        selected = name == "you"
         figure.add_scatter(
             x=[x],
             y=[y],
-            mode="markers" if mine else "markers+text",
-            text=None if mine else [name],
+            mode="markers" if selected else "markers+text",
+            text=None if selected else [name],
             textposition="top center",
             textfont={"color": "#FFFFFF", "size": 15},
             marker={
-                "symbol": "x" if mine else "circle",
-                "size": 9 if mine else 14,
-                "color": theme.VERMILLION if mine else "#FFFFFF",
-                "line": {"color": "#FFFFFF" if mine else "#000000", "width": 1.5},
+                "symbol": "x" if selected else "circle",
+                "size": 9 if selected else 14,
+                "color": theme.VERMILLION if selected else "#FFFFFF",
+                "line": {"color": "#FFFFFF" if selected else "#000000", "width": 1.5},
             },
             name=name,
             hovertemplate=f"{name}: student {x:.2f}, teacher {y:.2f}<extra></extra>",
@@ -143,7 +143,7 @@ def surface_figure(found: Surface, quantity: Quantity, student: float, teacher: 
     return figure
 
 
-def _solid(found: Surface, label: str, colours: dict[str, Any], marks: list[tuple[str, float, float]]) -> go.Figure:
+def _solid(found: LossSurface, label: str, colours: dict[str, Any], marks: list[tuple[str, float, float]]) -> go.Figure:
     figure = figures.plain_figure("", "", height=520)
     figure.add_surface(
         x=found.student,
@@ -155,18 +155,26 @@ def _solid(found: Surface, label: str, colours: dict[str, Any], marks: list[tupl
     )
     for name, x, y in marks:
         row, column = (int(np.abs(grid - value).argmin()) for grid, value in ((found.teacher, y), (found.student, x)))
-        mine = name == "you"
+        selected = name == "you"
         figure.add_scatter3d(
             x=[x],
             y=[y],
             z=[float(found.height[row, column])],
             mode="markers+text",
             text=[name],
-            marker={"size": 6, "symbol": "x" if mine else "circle", "color": theme.VERMILLION if mine else theme.GREY},
+            marker={
+                "size": 6,
+                "symbol": "x" if selected else "circle",
+                "color": theme.VERMILLION if selected else theme.GREY,
+            },
             hoverinfo="skip",
         )
-    # A font's colour of the page is not used inside a scene, so grey, which is legible on both pages.
-    axis: dict[str, Any] = {"color": theme.GREY, "gridcolor": theme.faint(theme.GREY, 0.4), "showbackground": False}
+    # The page's text colour is not applied inside a scene. Grey is legible on light and dark pages.
+    axis: dict[str, Any] = {
+        "color": theme.GREY,
+        "gridcolor": theme.translucent(theme.GREY, 0.4),
+        "showbackground": False,
+    }
     figure.update_layout(
         showlegend=False,
         hovermode="closest",

@@ -1,4 +1,4 @@
-"""What the loss explorer computes: distributions from a few numbers, the claim about swapped probabilities, the map."""
+"""Calculations of the loss explorer: class distributions, the comparison of two scenarios, loss curves and surfaces."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from core.explain import Array, DKDAlignParams, UniformBatches, explain_uniform_batches
 
-Shape = Literal["even", "one", "falling", "own"]
-SHAPES: dict[Shape, str] = {
+DistributionShape = Literal["even", "one", "falling", "own"]
+SHAPES: dict[DistributionShape, str] = {
     "even": "all equal",
     "one": "one class stands out",
-    "falling": "each less than the last",
-    "own": "weights of your own",
+    "falling": "decreasing",
+    "own": "custom weights",
 }
 Quantity = Literal["total", "align", "tckd", "nckd", "share", "cosine", "similarity"]
 QUANTITIES: dict[Quantity, tuple[str, str]] = {
@@ -27,43 +27,49 @@ QUANTITIES: dict[Quantity, tuple[str, str]] = {
     "cosine": ("Cosine of the alignment term with TCKD + NCKD", ""),
     "similarity": ("Cosine of TCKD with NCKD", ""),
 }
-"""What the map can show: its name and unit."""
-SWAPPED = ((0.6, 0.8), (0.8, 0.6))
-"""Scenarios A and B of the author's claim: (student, teacher) probabilities of the target class."""
-NEARLY = 0.05
-"""What counts as nearly the same, as in the report on the claims: within 5 % of the larger."""
-# A class of probability 0 has no logit.
+"""Title and unit of each quantity that the surface can show."""
+SCENARIOS = ((0.6, 0.8), (0.8, 0.6))
+"""Scenarios A and B: (student, teacher) probabilities of the target class.
+
+Decoupled Gradient Knowledge Distillation (2025) claims that the loss is nearly the same in both.
+"""
+TOLERANCE = 0.05
+"""Relative difference up to which two values count as nearly equal, as in the report on the claims."""
+# Smallest probability of a class; probability 0 has no logit.
 _LEAST = 1e-9
 
 
 @dataclass(frozen=True)
-class Network:
-    """What a network gives, softened by T.
+class Prediction:
+    """Class probabilities of a network, softened by T.
 
     Attributes:
         target: probability of the target class, between 0 and 1.
-        others: (C−1,), the distribution over the other classes, p̂ or q̂.
+        others: (C−1,), distribution over the non-target classes, p̂ or q̂.
     """
 
     target: float
     others: Array
 
     def logits(self, temperature: float) -> Array:
-        """(C,), the target first, with these probabilities at this temperature."""
+        """Return logits (C,), target class first, that have these probabilities at this temperature."""
         at = temperature * np.log(np.concatenate(([self.target], (1 - self.target) * self.others)))
         return np.asarray(at, dtype=np.float64)
 
 
-def others(shape: Shape, count: int, *, strength: float = 0.5, first: int = 1, own: str = "") -> Array:
-    """A distribution (count,) over the non-target classes.
+def class_distribution(
+    shape: DistributionShape, count: int, *, strength: float = 0.5, first: int = 1, own: str = ""
+) -> Array:
+    """Return a distribution (count,) over the non-target classes.
 
     Args:
-        strength: 0 to 1. ``one``: from equal shares to all of it on one class; ``falling``: how much each class has
-            less than the one before.
-        first: the class that has most, counted from 1; ``falling`` goes on from it and begins again at the first.
-        own: weights as text; the last of them stands for all classes that follow.
+        strength: 0 to 1. ``one``: from equal probabilities to all probability on one class; ``falling``: relative
+            decrease from each class to the next.
+        first: the most probable class, counted from 1; ``falling`` wraps around to class 1.
+        own: custom weights as text; the last one is repeated for all remaining classes.
 
-    Raises ValueError, with what to write instead, where the weights cannot be used.
+    Raises:
+        ValueError: the weights cannot be used; the text says why.
     """
     if shape == "even":
         weights = np.ones(count)
@@ -86,29 +92,29 @@ def _own(text: str, count: int) -> Array:
     except ValueError:
         raise ValueError(f"{text!r} is not a list of numbers, such as 5, 2, 1") from None
     if not given:
-        raise ValueError("write at least one weight, such as 5, 2, 1; the last stands for all that follow")
+        raise ValueError("enter at least one weight, such as 5, 2, 1; the last one is repeated")
     if len(given) > count:
         raise ValueError(f"{len(given)} weights for {count} non-target classes")
     if any(not math.isfinite(value) or value < 0 for value in given) or sum(given) <= 0:
-        raise ValueError("weights are finite, not below 0, and not all 0")
+        raise ValueError("weights must be finite, not below 0, and not all 0")
     return np.array(given + [given[-1]] * (count - len(given)))
 
 
-def at(student: Network, teacher: Network, params: DKDAlignParams, batch: int) -> UniformBatches:
-    """The loss at one point."""
+def evaluate(student: Prediction, teacher: Prediction, params: DKDAlignParams, batch: int) -> UniformBatches:
+    """Evaluate the loss at one point."""
     return explain_uniform_batches(
         student.logits(params.temperature)[None], teacher.logits(params.temperature)[None], [0], params, batch
     )
 
 
 @dataclass(frozen=True)
-class Swapped:
-    """Scenario A against B, the distributions over the other classes as they are.
+class ScenarioComparison:
+    """Comparison of scenarios A and B with the same distributions over the non-target classes.
 
     Attributes:
-        tckd: TCKD in A and in B, T² included, nats.
-        distance: s = Δ² + Σu² in A and in B; A in ``sample`` is T²/C times.
-        formula: −4|Δ|·p̂·(p̂−q̂), which s_A − s_B equals.
+        tckd: TCKD in scenarios A and B, in nats, T² included.
+        distance: s = Δ² + Σu² in scenarios A and B; the term A with reduction ``sample`` is T²/C·s.
+        formula: −4|Δ|·p̂·(p̂−q̂), which equals s_A − s_B.
     """
 
     tckd: tuple[float, float]
@@ -116,32 +122,32 @@ class Swapped:
     formula: float
 
     @property
-    def apart(self) -> float:
-        """Of the alignment term: the difference as a share of the larger."""
+    def relative_difference(self) -> float:
+        """Difference of the alignment terms, relative to the larger."""
         return abs(self.distance[0] - self.distance[1]) / max(self.distance)
 
     @property
-    def tckd_apart(self) -> float:
+    def tckd_relative_difference(self) -> float:
         return abs(self.tckd[0] - self.tckd[1]) / max(self.tckd)
 
     @property
     def holds(self) -> bool:
-        """Whether the alignment term is nearly the same in both."""
-        return self.apart <= NEARLY
+        """Whether the alignment term is nearly equal in both scenarios."""
+        return self.relative_difference <= TOLERANCE
 
 
-def swapped(student: Array, teacher: Array, params: DKDAlignParams) -> Swapped:
-    """The author's claim for these distributions (C−1,) over the other classes."""
-    one, two = (at(Network(p, student), Network(q, teacher), params, 1) for p, q in SWAPPED)
-    return Swapped(
+def compare_scenarios(student: Array, teacher: Array, params: DKDAlignParams) -> ScenarioComparison:
+    """Compare scenarios A and B for these distributions (C−1,) over the non-target classes."""
+    one, two = (evaluate(Prediction(p, student), Prediction(q, teacher), params, 1) for p, q in SCENARIOS)
+    return ScenarioComparison(
         tckd=(float(one.values["tckd"][0]), float(two.values["tckd"][0])),
         distance=(float(one.distance[0]), float(two.distance[0])),
-        formula=float(-4 * abs(SWAPPED[0][0] - SWAPPED[0][1]) * (student @ (student - teacher))),
+        formula=float(-4 * abs(SCENARIOS[0][0] - SCENARIOS[0][1]) * (student @ (student - teacher))),
     )
 
 
-def claim_sentence(found: Swapped, student: Array, teacher: Array) -> str:
-    """Where the claim holds, and whether it does here."""
+def scenario_sentence(found: ScenarioComparison, student: Array, teacher: Array) -> str:
+    """Return Markdown that says whether the claim holds for these distributions, and when it holds in general."""
     if np.allclose(student, teacher):
         why = "here p̂ = q̂"
     elif np.allclose(student, student[0]):
@@ -152,10 +158,11 @@ def claim_sentence(found: Swapped, student: Array, teacher: Array) -> str:
     one, two = found.distance
     return (
         f"The claim **{verdict}** for the alignment term with these distributions: s is {one:.4g} in A and {two:.4g} "
-        f"in B, {100 * found.apart:.1f} % apart. They differ by exactly s_A − s_B = −4|Δ|·p̂·(p̂−q̂), {why}: "
-        "equal when p̂ = q̂ or p̂ is uniform, far apart when the student is sure of one wrong class. "
-        f"It **never holds exactly for TCKD**, whatever the other classes do: {found.tckd[0]:.4g} against "
-        f"{found.tckd[1]:.4g} nats, {100 * found.tckd_apart:.1f} % apart."
+        f"in B, a difference of {100 * found.relative_difference:.1f} %. In general s_A − s_B = −4|Δ|·p̂·(p̂−q̂), {why}: "
+        "the values are equal if p̂ = q̂ or p̂ is uniform, and differ most if the student is confident in one wrong "
+        f"class. The claim **never holds exactly for TCKD**, which does not depend on the other classes: "
+        f"{found.tckd[0]:.4g} and {found.tckd[1]:.4g} nats, a difference of "
+        f"{100 * found.tckd_relative_difference:.1f} %."
     )
 
 
@@ -164,52 +171,55 @@ def _signed(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Line:
-    """The loss along the student's probability of the target class, everything else as it is.
+class LossCurve:
+    """The loss as a function of the student's probability of the target class.
 
     Attributes:
-        student: (N,).
-        parts: (N,) each, weighted, by the term's name; ``total`` is their sum.
+        student: probabilities (N,).
+        parts: weighted terms (N,) by name; ``total`` is their sum.
     """
 
     student: Array
     parts: dict[str, Array]
 
 
-def line(student: Network, teacher: Network, params: DKDAlignParams, batch: int) -> Line:
-    """The weighted terms for a student's probability from 0.01 to 0.99."""
+def loss_curve(student: Prediction, teacher: Prediction, params: DKDAlignParams, batch: int) -> LossCurve:
+    """Evaluate the weighted terms for student probabilities from 0.01 to 0.99."""
     grid = np.linspace(0.01, 0.99, 99)
     z = np.stack([replace(student, target=float(p)).logits(params.temperature) for p in grid])
     v = np.broadcast_to(teacher.logits(params.temperature), z.shape)
     found = explain_uniform_batches(z, v, np.zeros(len(grid), dtype=np.int64), params, batch)
     parts = {name: found.weights[name] * value for name, value in found.values.items()}
-    return Line(grid, parts | {"total": found.total})
+    return LossCurve(grid, parts | {"total": found.total})
 
 
 @dataclass(frozen=True)
-class Surface:
-    """A quantity over both probabilities of the target class; ``height[i, j]`` is at ``teacher[i]``, ``student[j]``."""
+class LossSurface:
+    """A quantity over both target probabilities; ``height[i, j]`` belongs to ``teacher[i]`` and ``student[j]``."""
 
     student: Array
     teacher: Array
     height: Array
 
 
-def surface(quantity: Quantity, student: Array, teacher: Array, params: DKDAlignParams, batch: int) -> Surface:
-    """The map for these distributions (C−1,) over the other classes. NaN where a direction does not exist."""
-    # 1,000 classes at every point of the finer grid would take half a second at each touch of a slider.
+def loss_surface(quantity: Quantity, student: Array, teacher: Array, params: DKDAlignParams, batch: int) -> LossSurface:
+    """Evaluate a quantity over both target probabilities, for these distributions (C−1,) over the non-target classes.
+
+    The height is NaN if a gradient is zero and has no direction.
+    """
+    # With 1,000 classes, the finer grid would take half a second for each movement of a slider.
     steps = 41 if len(student) < 200 else 21
     grid = np.linspace(0.02, 0.98, steps)
-    z = np.stack([Network(float(p), student).logits(params.temperature) for p in grid])
-    v = np.stack([Network(float(q), teacher).logits(params.temperature) for q in grid])
+    z = np.stack([Prediction(float(p), student).logits(params.temperature) for p in grid])
+    v = np.stack([Prediction(float(q), teacher).logits(params.temperature) for q in grid])
     both = explain_uniform_batches(
         np.tile(z, (steps, 1)), np.repeat(v, steps, axis=0), np.zeros(steps**2, dtype=np.int64), params, batch
     )
-    return Surface(grid, grid, shown(both, quantity).reshape(steps, steps))
+    return LossSurface(grid, grid, quantity_values(both, quantity).reshape(steps, steps))
 
 
-def shown(found: UniformBatches, quantity: Quantity) -> Array:
-    """A quantity (N,) in the unit that QUANTITIES names."""
+def quantity_values(found: UniformBatches, quantity: Quantity) -> Array:
+    """Return a quantity (N,) in its unit in ``QUANTITIES``."""
     if quantity in ("align", "tckd", "nckd"):
         return found.values[quantity]
     if quantity == "share":
@@ -217,8 +227,8 @@ def shown(found: UniformBatches, quantity: Quantity) -> Array:
     return {"total": found.total, "cosine": found.cosine, "similarity": found.similarity}[quantity]
 
 
-def drawn_classes(student: Array, teacher: Array, most: int = 16) -> list[int]:
-    """Which of the other classes a chart shows, in order: all of them, or those with most probability in either."""
+def most_probable_classes(student: Array, teacher: Array, most: int = 16) -> list[int]:
+    """Return the non-target classes that a chart shows, in order: at most ``most``, by the larger probability."""
     if len(student) <= most:
         return list(range(len(student)))
     return sorted(np.argsort(-np.maximum(student, teacher), kind="stable")[:most].tolist())

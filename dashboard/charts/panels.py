@@ -1,7 +1,7 @@
-"""Which metrics stand together on a chart of the Run page.
+"""Panels of the Run page: which metrics share a chart.
 
-The usual ones are arranged by hand. Whatever else the catalog lists is put together by its group and unit, so that a
-new method's terms, and new diagnostics, appear by themselves.
+The standard panels are arranged by hand. All other metrics of the catalog are grouped by the prefix of their name and
+by unit, so that the terms of a new method and new diagnostics appear without a change here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from common.formatting import counted, value_text
 from dashboard import theme
-from dashboard.curves.store import Curve
+from dashboard.curves.curve import Curve
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,12 @@ class Trace:
     """A metric on a chart.
 
     Attributes:
-        metric: its name in the catalog.
-        title: in the legend.
-        second: on the right-hand axis.
+        metric: name of the metric in the catalog.
+        title: title in the legend.
+        colour: colour of the line.
+        second: whether the metric is on the right-hand axis.
         dash: Plotly's line style.
-        of: the metric that counts the images that it is of, where these are not all.
+        count_metric: name of the metric with the number of images that this one covers; empty if it covers all images.
     """
 
     metric: str
@@ -33,13 +34,13 @@ class Trace:
     colour: str
     second: bool = False
     dash: str = "solid"
-    of: str = ""
+    count_metric: str = ""
 
     def legend(self, curves: Mapping[str, Curve]) -> str:
-        """The title, with the number of images that it is of where these are not all."""
-        if not self.of:
+        """Return the title, with the number of images if the metric does not cover all of them."""
+        if not self.count_metric:
             return self.title
-        counts = curves.get(self.of)
+        counts = curves.get(self.count_metric)
         return counted(self.title, [counts.value[-1] if counts is not None and len(counts) else None])
 
 
@@ -48,12 +49,13 @@ class Panel:
     """A chart of the Run page.
 
     Attributes:
-        key: tells it apart in the page; part of the element's key.
-        title: above the chart.
-        axis: of the left-hand axis, with its unit.
-        second_axis: of the right-hand axis; empty where there is none.
-        from_zero: the left-hand axis begins at 0 or below.
-        help: what a reader must know of it, below the title.
+        key: identifies the panel on the page.
+        title: title above the chart.
+        axis: title of the left-hand axis, with its unit.
+        traces: the metrics of the panel.
+        second_axis: title of the right-hand axis; empty if there is none.
+        from_zero: whether the left-hand axis includes 0.
+        help: explanation beside the title.
     """
 
     key: str
@@ -66,13 +68,13 @@ class Panel:
 
 
 _UNWEIGHTED = (
-    "Terms are drawn as they are measured, before their weights, ramp and decay: the training loss is not their sum. "
-    "KD's terms are with their T²."
+    "Terms are shown as measured, before their weights, ramp and decay are applied, so the training loss is not their "
+    "sum. The KD terms include the factor T²."
 )
 
 RIGHT, WRONG = "fidelity/images_right", "fidelity/images_wrong"
 
-USUAL = (
+STANDARD_PANELS = (
     Panel(
         "accuracy",
         "Accuracy",
@@ -146,42 +148,52 @@ USUAL = (
         "Agreement (%)",
         (
             Trace("fidelity/agreement", "all test images", theme.BLUE),
-            Trace("fidelity/agreement_right", "where the teacher is right", theme.GREEN, dash="dot", of=RIGHT),
-            Trace("fidelity/agreement_wrong", "where the teacher is wrong", theme.VERMILLION, dash="dot", of=WRONG),
+            Trace(
+                "fidelity/agreement_right", "where the teacher is right", theme.GREEN, dash="dot", count_metric=RIGHT
+            ),
+            Trace(
+                "fidelity/agreement_wrong",
+                "where the teacher is wrong",
+                theme.VERMILLION,
+                dash="dot",
+                count_metric=WRONG,
+            ),
         ),
     ),
     Panel("lr", "Learning rate", "Learning rate", (Trace("lr", "learning rate", theme.BLUE),)),
 )
-"""The charts that every run shows, in their order; those without data are left out."""
+"""Panels of every run, in order; panels without data are not drawn."""
 
 _DERIVED = frozenset({"train/epsilon"})
-"""Metrics that follow from the spec alone and are not drawn."""
+"""Metrics that are determined by the spec and are not drawn."""
 
 _GROUPS = {"grad": "Gradients", "nc": "Neural collapse", "speed": "Training speed", "test": "Test", "val": "Validation"}
 
 
-def usual_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
-    """The charts that every run shows, the loss with whatever terms the catalog lists.
+def standard_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
+    """Return the standard panels; the loss panel also has the other loss terms in the catalog.
 
     Args:
-        metrics: the catalog's entries: name, title, unit, label.
+        metrics: entries of the catalog: name, title, unit, label.
     """
-    known = _known()
+    arranged = _arranged_metrics()
     colours = itertools.cycle(theme.PALETTE)
     terms = tuple(
         Trace(metric["name"], metric["title"].removesuffix(" term"), next(colours), dash="dashdot")
         for metric in metrics
-        if metric["name"] not in known and _is_term(metric)
+        if metric["name"] not in arranged and _is_term(metric)
     )
-    return tuple(replace(panel, traces=panel.traces + terms) if panel.key == "loss" else panel for panel in USUAL)
+    return tuple(
+        replace(panel, traces=panel.traces + terms) if panel.key == "loss" else panel for panel in STANDARD_PANELS
+    )
 
 
-def more_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
-    """Charts of everything else in the catalog: a chart a group and unit, at most six curves on each."""
-    known = _known()
+def additional_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
+    """Return panels of all other metrics in the catalog: one per group and unit, with at most six curves each."""
+    arranged = _arranged_metrics()
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for metric in metrics:
-        if metric["name"] not in known and not _is_term(metric):
+        if metric["name"] not in arranged and not _is_term(metric):
             groups.setdefault((metric["name"].partition("/")[0], metric["unit"]), []).append(metric)
     most = len(theme.PALETTE)
     return tuple(
@@ -196,29 +208,29 @@ def _panel(group: str, unit: str, members: Sequence[Mapping[str, Any]], start: i
     title = members[0]["title"] if len(members) == 1 else name
     axis = unit.capitalize() if unit and unit != "%" else (f"{name} (%)" if unit else "Value (no unit)")
     traces = tuple(
-        Trace(metric["name"], metric["title"], colour, of=metric.get("of", ""))
+        Trace(metric["name"], metric["title"], colour, count_metric=metric.get("of", ""))
         for metric, colour in zip(members, theme.PALETTE, strict=False)
     )
     return Panel(f"{group}.{unit}.{start}", title, axis, traces, from_zero=group == "speed")
 
 
-def _known() -> frozenset[str]:
-    return frozenset(trace.metric for panel in USUAL for trace in panel.traces) | _DERIVED
+def _arranged_metrics() -> frozenset[str]:
+    return frozenset(trace.metric for panel in STANDARD_PANELS for trace in panel.traces) | _DERIVED
 
 
 def _is_term(metric: Mapping[str, Any]) -> bool:
     return bool(metric["name"].startswith("train/") and metric["unit"] == "nats")
 
 
-def measured_once(curves: Mapping[str, Curve], metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Metrics with a single value, as a training reports at its end, as rows of a table.
+def final_measurements(curves: Mapping[str, Curve], metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return the metrics that a training reports once at its end, as rows of a table.
 
-    None in a run that is no further than its first epoch, where every metric has a single value.
+    The result is empty during the first epoch, when every metric has a single value.
     """
     if max((len(curve) for curve in curves.values()), default=0) < 2:
         return []
-    once = [(metric, curves[metric["name"]]) for metric in metrics if len(curves.get(metric["name"], ())) == 1]
+    final = [(metric, curves[metric["name"]]) for metric in metrics if len(curves.get(metric["name"], ())) == 1]
     return [
-        {"Measured at the end": metric["title"], "Value": value_text(curve.value[-1], metric["unit"])}
-        for metric, curve in once
+        {"Final measurement": metric["title"], "Value": value_text(curve.value[-1], metric["unit"])}
+        for metric, curve in final
     ]

@@ -1,1 +1,1 @@
-"""Curves of runs: what a page holds of them, and how it reads only what is new."""
+"""Curves of runs: the points that a browser session holds, and incremental updates of them."""

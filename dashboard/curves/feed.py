@@ -1,72 +1,79 @@
-"""A run as its page follows it: read once, then only what is new, with one small request a tick."""
+"""A run as its page follows it: one small request per refresh brings state, new points and new log lines."""
 
 from __future__ import annotations
 
 from client import Client
 from core.protocol.artifacts import RunNews
-from core.protocol.public import TERMINAL, LogLine, MetricValue, Run
-from dashboard.curves.store import RunCurves
+from core.protocol.public import TERMINAL, LogLine, MetricsReply, MetricValue, Run
+from dashboard.curves.curve import RunCurves
+from dashboard.curves.store import CurveStore
 
 LOG_LINES = 200
-"""The end of the log that is kept and shown."""
+"""Newest lines of the log that are kept and shown."""
 _HEADLINES = ("test/top1", "train/loss")
 
 
 class RunFeed:
-    """What a browser session holds of the run that its page shows.
+    """The run that the Run page shows.
 
     Attributes:
-        run: as of the newest answer.
-        curves: of all its metrics.
-        lines: the end of its log.
+        run: the run at the newest reply.
+        curves: the curves of all its metrics, held by the store.
+        lines: newest lines of its log.
     """
 
     run: Run
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, store: CurveStore) -> None:
         self.run_id = run_id
-        self.curves = RunCurves()
+        self.curves: RunCurves = store.get(run_id)
         self.lines: list[LogLine] = []
         self._cursor = ""
 
+    @property
+    def ended(self) -> bool:
+        return self.run.state in TERMINAL
+
     def update(self, client: Client) -> RunFeed:
-        """Ask for what is new, and take it in. Raises ApiError and BackendUnreachable; what is held stays."""
-        known = self.run if self._cursor else None
-        news = client.news(self.run_id, self._cursor, wait=0, tail=LOG_LINES)
+        """Request what is new and merge it.
+
+        Raises:
+            ApiError: the backend refused the request.
+            BackendUnreachable: the backend did not answer. Run, curves and log stay as they were.
+        """
+        previous = self.run if self._cursor else None
+        news = self._news(client, self._cursor)
         progress = news.progress
-        if known is None or (known.state, known.attempt, known.pausing) != (
+        if previous is None or (previous.state, previous.attempt, previous.pausing) != (
             news.state,
             progress.attempt,
             progress.pausing,
         ):
             self.run = client.run(self.run_id)
-        if known is not None and known.attempt != progress.attempt:
-            # A new attempt may begin before what is held; its points replace the old ones.
-            news = self._from_start(client)
-        if not self.curves.take(news.metrics):
-            news = self._from_start(client)
-            self.curves.take(news.metrics)
+
+        def fetch_since(cursor: int) -> MetricsReply:
+            nonlocal news
+            if not cursor and self._cursor:
+                self.lines = []
+                news = self._news(client, "")
+            return news.metrics
+
+        self.curves.update(progress.attempt, fetch_since)
         if news.lines:
             self.lines = [*self.lines, *news.lines][-LOG_LINES:]
         self._cursor = news.cursor
-        self._follow(news)
+        self._apply_progress(news)
         return self
 
-    def _from_start(self, client: Client) -> RunNews:
-        self.curves.forget()
-        self.lines = []
-        return client.news(self.run_id, wait=0, tail=LOG_LINES)
+    def _news(self, client: Client, cursor: str) -> RunNews:
+        return client.news(self.run_id, cursor, wait=0, tail=LOG_LINES)
 
-    def _follow(self, news: RunNews) -> None:
-        """The run as the progress and the curves have it, without asking for all of it."""
-        moved = news.progress.model_dump(include={"step", "total_steps", "epoch", "total_epochs"})
+    def _apply_progress(self, news: RunNews) -> None:
+        """Update the run's progress and newest values from the reply, which saves a request for the whole run."""
+        progress = news.progress.model_dump(include={"step", "total_steps", "epoch", "total_epochs"})
         latest = dict(self.run.latest)
         for name in _HEADLINES:
             curve = self.curves.curves.get(name)
             if curve is not None and len(curve) and curve.resolution == 1:
                 latest[name] = MetricValue(value=curve.value[-1], step=curve.step[-1], epoch=curve.epoch[-1])
-        self.run = self.run.model_copy(update={**moved, "latest": latest})
-
-    @property
-    def ended(self) -> bool:
-        return self.run.state in TERMINAL
+        self.run = self.run.model_copy(update={**progress, "latest": latest})

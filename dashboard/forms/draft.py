@@ -1,4 +1,4 @@
-"""The New experiment page's draft: what the form holds, in one place for the three parts of the page."""
+"""State of the New experiment page, shared by its form, preview and templates."""
 
 from __future__ import annotations
 
@@ -18,71 +18,72 @@ _KEY = "new.state"
 
 
 @dataclass
-class State:
-    """What a browser session holds of the page.
+class FormState:
+    """State of the page in one browser session.
 
     Attributes:
-        draft: as ``forms.to_draft`` makes it.
-        generation: part of every widget's key. Widgets of another generation are other widgets, which take their
-            values from the draft.
-        made: the spec that was submitted last, as text, and what came of it.
-        pending: YAML that could not be taken over, and what is wrong with it: nothing typed is thrown away.
-        written: the spec, as text, that the YAML in its field is of.
-        link: the query parameters that the draft was begun from.
-        said: about what the form was begun from.
-        kept: of a copy: the teacher of what it was copied from, as the draft holds one, and what is known of it.
-        train_one: the copy is to have another teacher.
+        draft: the form's values, as ``schema_fields.to_draft`` returns them.
+        generation: part of every widget's key. A new generation creates new widgets, which take their values from the
+            draft.
+        submitted: the last submitted spec as text, and the experiment that it created.
+        rejected_yaml: edited YAML that the form cannot show, and its errors, so that no input is lost.
+        yaml_source: the spec, as text, from which the content of the YAML field was generated.
+        start_query: the query parameters from which the draft was started.
+        message: says what the draft was started from.
+        copied_teacher: teacher of a cloned experiment in the draft's form, and the backend's description of it.
+        train_new_teacher: whether the copy is to train a new teacher.
     """
 
     draft: dict[str, Any]
     generation: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
-    made: tuple[str, Experiment] | None = None
-    pending: tuple[str, list[tuple[str, str]]] | None = None
-    written: str = ""
-    link: dict[str, str] = field(default_factory=dict)
-    said: str = ""
-    kept: tuple[dict[str, Any], PlannedTeacher] | None = None
-    train_one: bool = False
+    submitted: tuple[str, Experiment] | None = None
+    rejected_yaml: tuple[str, list[tuple[str, str]]] | None = None
+    yaml_source: str = ""
+    start_query: dict[str, str] = field(default_factory=dict)
+    message: str = ""
+    copied_teacher: tuple[dict[str, Any], PlannedTeacher] | None = None
+    train_new_teacher: bool = False
 
 
-def state(catalog: Catalog) -> State:
-    """The session's, begun with an empty form."""
+def form_state(catalog: Catalog) -> FormState:
+    """Return the session's state, initially with an empty form."""
     if _KEY not in st.session_state:
-        st.session_state[_KEY] = State(blank(catalog))
-    found: State = st.session_state[_KEY]
-    return found
+        st.session_state[_KEY] = FormState(blank(catalog))
+    state: FormState = st.session_state[_KEY]
+    return state
 
 
 def blank(catalog: Catalog) -> dict[str, Any]:
+    """Return the draft of an empty form."""
     listed = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
     return schema_fields.blank_draft(listed, catalog.experiment_schema)
 
 
-def load(held: State, draft: dict[str, Any], teacher: PlannedTeacher | None = None) -> None:
+def load(state: FormState, draft: dict[str, Any], teacher: PlannedTeacher | None = None) -> None:
     """Show another draft in the form.
 
     Args:
-        teacher: of a copy: what is known of the draft's teacher, which the form then offers to keep.
+        teacher: the backend's description of the draft's teacher, if the draft is a copy; the form offers to keep it.
     """
-    redraw(held, draft)
-    held.said = ""
-    held.kept = (deepcopy(draft["teacher"]), teacher) if teacher and draft["teacher"] else None
-    held.train_one = False
+    redraw(state, draft)
+    state.message = ""
+    state.copied_teacher = (deepcopy(draft["teacher"]), teacher) if teacher and draft["teacher"] else None
+    state.train_new_teacher = False
 
 
-def redraw(held: State, draft: dict[str, Any]) -> None:
-    """Show the draft as it was changed by a button of the form itself."""
-    held.draft = draft
-    held.generation = uuid.uuid4().hex[:8]
-    held.made = held.pending = None
-    held.written = ""
+def redraw(state: FormState, draft: dict[str, Any]) -> None:
+    """Show a draft that a button of the form has changed."""
+    state.draft = draft
+    state.generation = uuid.uuid4().hex[:8]
+    state.submitted = state.rejected_yaml = None
+    state.yaml_source = ""
 
 
 def free_name(name: str) -> str:
-    """The name, with -2, -3 … behind it where that is taken: what one begins with must not begin with an error."""
+    """Return the name, or the name with a suffix -2, -3 … if it is taken, so that a template does not start invalid."""
     try:
         taken = {item.name for item in session.client().experiments(text=name, limit=100).items}
     except (ApiError, BackendUnreachable):
-        return name  # the page itself says what is wrong
+        return name  # the page shows the error
     numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
     return next(free for free in numbered if free not in taken)

@@ -1,30 +1,32 @@
-"""What a preview's estimate says, in words."""
+"""The time estimate of a preview as sentences."""
 
 from __future__ import annotations
 
 from core.protocol.public import DeviceTime, Estimate
-from dashboard.lists.row_text import counted, duration
+from dashboard.lists.row_text import duration
 from dashboard.markup import escape
+from dashboard.wording import counted
 
 
-def sentences(estimate: Estimate) -> list[str]:
-    """One a device that past runs were on, and one for the runs that nothing is known of."""
-    found = [_time(item) for item in estimate.times]
+def estimate_sentences(estimate: Estimate) -> list[str]:
+    """Return one sentence per device of past runs, and one about the runs without an estimate."""
+    sentences = [_time(item) for item in estimate.times]
     if estimate.unknown and estimate.times:
-        found.append(f"Of {counted(estimate.unknown, 'more run')} it is not known: none of the kind has succeeded yet.")
-    elif estimate.unknown:
-        found.append(
-            "How long it takes is not known: no run of the same data set, network, method and batch size has "
-            "succeeded yet."
+        sentences.append(
+            f"{counted(estimate.unknown, 'more run')}: no estimate, because no similar run has succeeded yet."
         )
-    return found
+    elif estimate.unknown:
+        sentences.append(
+            "No time estimate: no run with the same data set, network, method and batch size has succeeded yet."
+        )
+    return sentences
 
 
 def _time(item: DeviceTime) -> str:
     on_gpu = item.device.startswith("cuda")
     device = item.device.removeprefix("cuda").strip() or "a GPU" if on_gpu else "a CPU"
-    what = " of GPU time" if on_gpu else (" one after the other" if item.runs > 1 else "")
+    detail = " of GPU time" if on_gpu else (" if run one after the other" if item.runs > 1 else "")
     return (
-        f"{counted(item.runs, 'run')}: about **{duration(item.seconds)}**{what} on {escape(device)}, "
-        f"by {counted(item.based_on, 'past run')} of the same kind."
+        f"{counted(item.runs, 'run')}: about **{duration(item.seconds)}**{detail} on {escape(device)}, "
+        f"based on {counted(item.based_on, 'similar run')}."
     )

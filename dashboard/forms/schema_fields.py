@@ -1,7 +1,7 @@
-"""From the catalog's JSON schemas to form fields, and from the form to a spec: pure functions.
+"""Conversion of the catalog's JSON schemas to form fields and of the form to a spec, as pure functions.
 
-The form knows no method, model or data set by name. Whatever the catalog lists appears with its parameters, their
-defaults and their descriptions; what is allowed is decided by the backend alone, whose answers name the field.
+No method, model or data set is named here: every entry of the catalog appears with its parameters, their defaults and
+descriptions. Only the backend validates a spec; its errors name the field.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import yaml
 
 from client import YamlDumper
 
-Kind = Literal["integer", "number", "boolean", "choice", "text", "integers"]
-MOST_SEEDS = 1000
+FieldKind = Literal["integer", "number", "boolean", "choice", "text", "integers"]
+MAX_SEEDS = 1000
 
 _WORDS = {
     "ce": "CE",
@@ -33,18 +33,23 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class FormField:
-    """One parameter as a form shows it.
+    """One parameter in a form.
 
     Attributes:
-        path: below the object whose schema it is from, as ``optimizer.lr``.
-        group: title of the nested object it is in; empty at the top.
-        nullable: may be left empty.
-        step: of the arrows at a number.
+        path: dotted path relative to the object of the schema, such as ``optimizer.lr``.
+        label: label of the field.
+        kind: selects the widget.
+        default: initial value.
+        group: title of the nested object that contains the field; empty at the top level.
+        nullable: whether the field may be left empty.
+        choices: the options of a choice.
+        help: description of the parameter.
+        step: increment of the arrows of a number field.
     """
 
     path: str
     label: str
-    kind: Kind
+    kind: FieldKind
     default: Any
     group: str = ""
     nullable: bool = False
@@ -53,11 +58,11 @@ class FormField:
     step: float = 1.0
 
 
-def fields_of(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> list[FormField]:
-    """The fields of a JSON schema of an object, nested objects included, in the schema's order.
+def schema_to_fields(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> list[FormField]:
+    """Return the fields of the JSON schema of an object, including nested objects, in the schema's order.
 
     Args:
-        root: where ``$ref`` is looked up; left out, the schema itself.
+        root: the schema in which ``$ref`` is resolved; by default ``schema`` itself.
     """
     return _fields(schema, root or schema, "", "")
 
@@ -95,7 +100,7 @@ def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, gro
 
 
 def _resolve(item: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The schema itself, behind ``$ref`` and ``anyOf [X, null]``; and whether null is allowed."""
+    """Resolve ``$ref`` and ``anyOf [X, null]``; return the schema and whether null is allowed."""
     nullable = False
     merged = dict(item)
     options = [option for option in merged.get("anyOf", ()) if option.get("type") != "null"]
@@ -108,8 +113,8 @@ def _resolve(item: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[dict[str
     return merged, nullable
 
 
-def _kind(item: Mapping[str, Any]) -> Kind | None:
-    """Which widget; None for what a form cannot hold (free mappings, lists of anything but integers)."""
+def _kind(item: Mapping[str, Any]) -> FieldKind | None:
+    """Return the kind of widget; None if a form has none (free mappings, lists of other things than integers)."""
     if item.get("enum"):
         return "choice"
     match item.get("type"):
@@ -126,8 +131,8 @@ def _kind(item: Mapping[str, Any]) -> Kind | None:
     return None
 
 
-def _step(kind: Kind, value: Any) -> float:
-    """One unit of the value's first digit, so that 0.05 moves by 0.01 and 4 by 1."""
+def _step(kind: FieldKind, value: Any) -> float:
+    """Return one unit of the value's first digit: 0.01 for 0.05, 1 for 4."""
     if kind != "number":
         return 1.0
     if not isinstance(value, int | float) or value == 0:
@@ -136,32 +141,32 @@ def _step(kind: Kind, value: Any) -> float:
 
 
 def humanise(name: str) -> str:
-    """``ce_weight`` as ``CE weight``."""
+    """Return a field name as a label: ``CE weight`` for ``ce_weight``."""
     text = " ".join(_WORDS.get(word, word) for word in name.split("_"))
     return text[:1].upper() + text[1:]
 
 
-def defaults_of(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The object that the form shows when nothing has been entered yet."""
+def schema_defaults(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the object with the default of every field that has one."""
     found: dict[str, Any] = {}
-    for item in fields_of(schema, root):
+    for item in schema_to_fields(schema, root):
         if item.default is not None:
-            put(found, item.path, item.default)
+            set_path(found, item.path, item.default)
     return found
 
 
-def completed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with the defaults of what they leave out, nested objects included."""
+def with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with missing ones filled in from the defaults, including nested objects."""
     found = deepcopy(dict(defaults))
     for name, value in values.items():
         inner = found.get(name)
         both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        found[name] = completed(value, inner or {}) if both else deepcopy(value)
+        found[name] = with_defaults(value, inner or {}) if both else deepcopy(value)
     return found
 
 
-def put(target: dict[str, Any], path: str, value: Any) -> None:
-    """Set a value at a dotted path, making the objects on the way. None removes it."""
+def set_path(target: dict[str, Any], path: str, value: Any) -> None:
+    """Set a value at a dotted path and create the objects on the way; None removes the value."""
     *parents, last = path.split(".")
     for parent in parents:
         target = target.setdefault(parent, {})
@@ -171,8 +176,8 @@ def put(target: dict[str, Any], path: str, value: Any) -> None:
         target[last] = value
 
 
-def get(source: Any, path: str, default: Any = None) -> Any:
-    """The value at a dotted path, or the default."""
+def get_path(source: Any, path: str, default: Any = None) -> Any:
+    """Return the value at a dotted path, or the default."""
     for part in path.split("."):
         if not isinstance(source, Mapping) or part not in source:
             return default
@@ -185,7 +190,11 @@ _DASH = re.compile(r"\s*(?:-|–|\.\.)\s*")
 
 
 def parse_integers(text: str) -> list[int]:
-    """``0-2, 7`` as [0, 1, 2, 7]. Raises ValueError with a sentence for a person."""
+    """Parse integers and ranges: ``0-2, 7`` is [0, 1, 2, 7].
+
+    Raises:
+        ValueError: the text cannot be parsed; the message is a sentence for people.
+    """
     found: list[int] = []
     for part in re.split(r"[,;\s]+", _DASH.sub("-", text.strip())):
         if not part:
@@ -196,15 +205,15 @@ def parse_integers(text: str) -> list[int]:
         first = int(match[1])
         last = int(match[2]) if match[2] else first
         if last < first:
-            raise ValueError(f"the range {part!r} runs backwards")
-        if len(found) + last - first >= MOST_SEEDS:
-            raise ValueError(f"more than {MOST_SEEDS} numbers")
+            raise ValueError(f"the range {part!r} is backwards")
+        if len(found) + last - first >= MAX_SEEDS:
+            raise ValueError(f"more than {MAX_SEEDS} numbers")
         found.extend(range(first, last + 1))
     return found
 
 
 def join_integers(values: Iterable[int]) -> str:
-    """[0, 1, 2, 7] as ``0-2, 7``: what ``parse_integers`` reads back."""
+    """Format integers for ``parse_integers``: [0, 1, 2, 7] is ``0-2, 7``."""
     parts: list[tuple[int, int]] = []
     for value in values:
         if parts and value == parts[-1][1] + 1:
@@ -214,15 +223,15 @@ def join_integers(values: Iterable[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
-def _choice(value: Any) -> dict[str, Any]:
-    """A named choice written out: a bare string is short for a name without parameters."""
+def _named_choice(value: Any) -> dict[str, Any]:
+    """Return the long form of a catalog entry in a spec; a bare string is a name without parameters."""
     if isinstance(value, str):
         return {"name": value, "params": {}}
     return {"params": {}, **deepcopy(dict(value))} if isinstance(value, Mapping) else {"name": "", "params": {}}
 
 
 def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec as a person writes it, as the form holds it: short forms written out, every part there."""
+    """Return a spec in the form's representation: short forms expanded and every section present."""
     draft: dict[str, Any] = {
         "name": "",
         "notes": "",
@@ -233,14 +242,14 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
         "resources": {},
         **deepcopy(dict(spec)),
     }
-    draft["dataset"] = _choice(draft.get("dataset"))
+    draft["dataset"] = _named_choice(draft.get("dataset"))
     student = draft.get("student")
-    draft["student"] = {"model": _choice(student.get("model") if isinstance(student, Mapping) else student)}
-    draft["methods"] = [{"label": "", **_choice(method)} for method in draft.get("methods") or ()]
+    draft["student"] = {"model": _named_choice(student.get("model") if isinstance(student, Mapping) else student)}
+    draft["methods"] = [{"label": "", **_named_choice(method)} for method in draft.get("methods") or ()]
     teacher = draft.get("teacher")
     if isinstance(teacher, Mapping):
         draft["teacher"] = {"seed": 0, "training": None, "weights": None, **teacher}
-        draft["teacher"]["model"] = _choice(teacher.get("model"))
+        draft["teacher"]["model"] = _named_choice(teacher.get("model"))
         weights = draft["teacher"]["weights"]
         if isinstance(weights, str):
             draft["teacher"]["weights"] = {"source": weights}
@@ -249,36 +258,36 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
     return draft
 
 
-_DRAWN = frozenset(
+_FORM_FIELDS = frozenset(
     ("name", "notes", "tags", "priority", "dataset", "teacher", "student", "methods", "seeds", "training", "resources")
 )
 _ANY_WORKER = {"device": "any", "gpus": 1}
 
 
 def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
-    """What is sent: the draft without what was left empty."""
+    """Return the spec of a draft, without empty values."""
     spec: dict[str, Any] = {"name": str(draft["name"]).strip()}
     for name in ("notes", "tags", "priority"):
         if draft.get(name):
             spec[name] = deepcopy(draft[name])
-    spec["dataset"] = _lean(draft["dataset"])
-    # What the form has no field for goes through as it was written.
-    spec |= {name: deepcopy(value) for name, value in draft.items() if name not in _DRAWN and value}
+    spec["dataset"] = _compact(draft["dataset"])
+    # Fields that the form does not show are passed through unchanged.
+    spec |= {name: deepcopy(value) for name, value in draft.items() if name not in _FORM_FIELDS and value}
     if draft.get("teacher"):
         teacher = draft["teacher"]
-        drawn = ("model", "weights", "training", "seed")
-        more = {name: value for name, value in teacher.items() if name not in drawn and value}
-        spec["teacher"] = {"model": _lean(teacher["model"]), **deepcopy(more)}
+        shown = ("model", "weights", "training", "seed")
+        more = {name: value for name, value in teacher.items() if name not in shown and value}
+        spec["teacher"] = {"model": _compact(teacher["model"]), **deepcopy(more)}
         if teacher.get("weights") is not None:
             spec["teacher"]["weights"] = {name: value for name, value in teacher["weights"].items() if value}
-        if teacher.get("training") or spec.get("preset"):  # null: not the preset's
+        if teacher.get("training") or spec.get("preset"):  # null overrides the preset's training
             spec["teacher"]["training"] = deepcopy(teacher.get("training"))
         if teacher.get("seed"):
             spec["teacher"]["seed"] = teacher["seed"]
     elif spec.get("preset"):
         spec["teacher"] = None
-    spec["student"] = {"model": _lean(draft["student"]["model"])}
-    spec["methods"] = [_lean(method) for method in draft["methods"]]
+    spec["student"] = {"model": _compact(draft["student"]["model"])}
+    spec["methods"] = [_compact(method) for method in draft["methods"]]
     spec["seeds"] = list(draft["seeds"])
     spec["training"] = deepcopy(draft["training"])
     resources = {
@@ -289,39 +298,42 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
     return spec
 
 
-def _lean(choice: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": choice["name"]}
+def _compact(choice: Mapping[str, Any]) -> dict[str, Any]:
+    compact: dict[str, Any] = {"name": choice["name"]}
     if str(choice.get("label") or "").strip():
-        found["label"] = str(choice["label"]).strip()
+        compact["label"] = str(choice["label"]).strip()
     if choice.get("params"):
-        found["params"] = deepcopy(choice["params"])
-    return found
+        compact["params"] = deepcopy(choice["params"])
+    return compact
 
 
 def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """What a new form begins with: the catalog's first data set and model, and its first method with a teacher.
+    """Return the draft of a new form: the catalog's first data set and model, and its first method with a teacher.
 
     Args:
-        schema: of a whole spec; its ``Training`` gives the training settings.
+        catalog: entries by kind: methods, models and datasets.
+        schema: JSON schema of an experiment spec, whose ``Training`` defines the training settings.
     """
     training = schema.get("$defs", {}).get("Training", {})
-    model = {"name": catalog["models"][0]["name"], "params": defaults_of(catalog["models"][0]["params"])}
+    model = {"name": catalog["models"][0]["name"], "params": schema_defaults(catalog["models"][0]["params"])}
     dataset = catalog["datasets"][0]
     method = next((item for item in catalog["methods"] if item.get("needs_teacher")), catalog["methods"][0])
     return to_draft(
         {
-            "dataset": {"name": dataset["name"], "params": defaults_of(dataset["params"])},
+            "dataset": {"name": dataset["name"], "params": schema_defaults(dataset["params"])},
             "teacher": {"model": deepcopy(model)},
             "student": {"model": model},
-            "methods": [{"name": method["name"], "params": defaults_of(method["params"])}],
-            "training": defaults_of(training, schema),
+            "methods": [{"name": method["name"], "params": schema_defaults(method["params"])}],
+            "training": schema_defaults(training, schema),
         }
     )
 
 
 def yaml_of(spec: Mapping[str, Any]) -> str:
-    """A spec as YAML in the order of its fields; lists of numbers on one line, as a person writes."""
-    return yaml.dump(_flow(deepcopy(dict(spec))), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    """Return a spec as YAML in the order of its fields, with lists of scalars on one line."""
+    return yaml.dump(
+        _inline_lists(deepcopy(dict(spec))), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+    )
 
 
 class _InlineList(list[Any]):
@@ -337,32 +349,32 @@ _Dumper.add_representer(
 )
 
 
-def _flow(value: Any) -> Any:
+def _inline_lists(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _flow(item) for key, item in value.items()}
+        return {key: _inline_lists(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         plain = all(not isinstance(item, dict | list | tuple) for item in value)
-        return _InlineList(value) if plain else [_flow(item) for item in value]
+        return _InlineList(value) if plain else [_inline_lists(item) for item in value]
     return value
 
 
-def place(path: str, slots: Iterable[str]) -> str | None:
-    """The form's field that an error belongs to: the one of that path, else the nearest around it; None: none is.
+def nearest_field(path: str, slots: Iterable[str]) -> str | None:
+    """Return the path at which the form shows an error: the error's own or the nearest enclosing one; None if none.
 
     Args:
-        path: as the backend gives it, ``methods.1.params.alpha``.
-        slots: the paths at which the form can show an error.
+        path: path of the error from the backend, such as ``methods.1.params.alpha``.
+        slots: paths at which the form can show errors.
     """
-    known = set(slots)
+    available = set(slots)
     while path:
-        if path in known:
+        if path in available:
             return path
         path = path.rpartition(".")[0]
     return None
 
 
-def spoken(path: str, draft: Mapping[str, Any]) -> str:
-    """A path as a person reads it: ``methods.1.params.alpha`` as ``Method 2 (dkd): Alpha``."""
+def describe_path(path: str, draft: Mapping[str, Any]) -> str:
+    """Return a path as text for people: ``Method 2 (dkd): Alpha`` for ``methods.1.params.alpha``."""
     parts = path.split(".")
     if parts[0] == "methods" and len(parts) > 1 and parts[1].isdigit():
         index = int(parts[1])

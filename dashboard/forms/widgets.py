@@ -1,4 +1,4 @@
-"""Form fields as Streamlit widgets, each with a place below it for what the backend says about it."""
+"""Form fields as Streamlit widgets with slots for error messages, and other elements that several pages draw."""
 
 from __future__ import annotations
 
@@ -18,52 +18,62 @@ _FIELD_WIDTH = 148  # pixels: four beside each other on a screen, two on a phone
 
 
 @dataclass
-class Slots:
-    """Where errors can be shown, by the path of the field; and those found before anything is sent."""
+class ErrorSlots:
+    """Placeholders for error messages in a form.
 
-    places: dict[str, DeltaGenerator] = field(default_factory=dict)
-    found: list[tuple[str, str]] = field(default_factory=list)
+    Attributes:
+        slots: placeholders by the path of the field.
+        local_errors: path and message of errors that were found without the backend.
+    """
 
-    def open(self, path: str) -> None:
-        """Make a place for errors here."""
-        self.places[path] = st.empty()
+    slots: dict[str, DeltaGenerator] = field(default_factory=dict)
+    local_errors: list[tuple[str, str]] = field(default_factory=list)
 
-    def refuse(self, path: str, message: str) -> None:
-        """Note an error that needs no backend to be seen."""
-        self.found.append((path, message))
+    def add(self, path: str) -> None:
+        """Add a placeholder for errors of a field at the current position."""
+        self.slots[path] = st.empty()
+
+    def add_error(self, path: str, message: str) -> None:
+        """Add an error that was found without the backend."""
+        self.local_errors.append((path, message))
 
     def show(self, problems: list[tuple[str, str]], colour: str, icon: str) -> None:
-        """Write each message at its field. Those without a field are left to the summary."""
-        by_place: dict[str, list[str]] = {}
+        """Show each message at its field. Messages without a field appear in the summary only."""
+        by_field: dict[str, list[str]] = {}
         for path, message in problems:
-            at = schema_fields.place(path, self.places)
-            if at is not None:
-                by_place.setdefault(at, []).append(message)
-        for at, messages in by_place.items():
+            slot = schema_fields.nearest_field(path, self.slots)
+            if slot is not None:
+                by_field.setdefault(slot, []).append(message)
+        for slot, messages in by_field.items():
             text = "  \n".join(f":small[:{colour}[{icon} {escape(message)}]]" for message in messages)
-            self.places[at].markdown(text)
+            self.slots[slot].markdown(text)
 
 
-def object_fields(
+def draw_object(
     fields: list[schema_fields.FormField],
     values: dict[str, Any],
     *,
     path: str,
     key: str,
-    slots: Slots,
+    slots: ErrorSlots,
     folded: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Draw the fields of an object side by side, a heading a group, and return what they hold.
+    """Draw the fields of an object side by side, with a heading per group, and return their values.
 
     Args:
-        folded: groups that are seldom needed: they open at a click.
+        fields: the fields of the object.
+        values: the values of the draft.
+        path: path of the object in the spec.
+        key: prefix of the widgets' keys.
+        slots: receives the placeholders for errors.
+        folded: rarely used groups, which are drawn as closed expanders.
     """
     result: dict[str, Any] = {}
     groups: dict[str, list[schema_fields.FormField]] = {}
     for item in fields:
         groups.setdefault(item.group, []).append(item)
     for group, members in groups.items():
-        # Switches have no label above them and stand apart, so that rows stay level.
+        # Switches have no label above them and get a row of their own, so that the fields of a row are aligned.
         switches = [item for item in members if item.kind == "boolean"]
         with st.expander(escape(group)) if group in folded else st.container():
             if group and group not in folded:
@@ -72,25 +82,24 @@ def object_fields(
                 with st.container(horizontal=True):
                     for item in row:
                         with st.container(width=_FIELD_WIDTH):
-                            value = one_field(
-                                item, schema_fields.get(values, item.path), f"{path}.{item.path}", key, slots
+                            value = draw_field(
+                                item, schema_fields.get_path(values, item.path), f"{path}.{item.path}", key, slots
                             )
-                        schema_fields.put(result, item.path, value)
+                        schema_fields.set_path(result, item.path, value)
     return result
 
 
-def one_field(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
-    """Draw one field, a place for its errors below it, and return its value; None where it is left empty."""
-    drawn = _DRAWN[item.kind](item, value, path, f"{key}.{path}", slots)
-    slots.open(path)
-    return drawn
+def draw_field(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+    """Draw one field with a placeholder for its errors below it; return its value, None if it is empty."""
+    entered = _WIDGETS[item.kind](item, value, path, f"{key}.{path}", slots)
+    slots.add(path)
+    return entered
 
 
-def _number(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+def _number(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
     number = None if value is None or isinstance(value, str) else value
-    # No least or greatest value is given to the widget: it would correct what a person types without a word, while
-    # the backend says what is wrong with it.
-    placeholder = "not set" if item.nullable else "needed"
+    # The widget gets no minimum or maximum: it would silently correct the input, while the backend explains the error.
+    placeholder = "not set" if item.nullable else "required"
     hint = escape(item.help) or None
     if item.kind == "integer":
         start = None if number is None else int(number)
@@ -103,37 +112,41 @@ def _number(item: schema_fields.FormField, value: Any, path: str, key: str, slot
     )
 
 
-def _boolean(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+def _boolean(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
     return st.toggle(escape(item.label), value=bool(value), help=escape(item.help) or None, key=key)
 
 
-def _choice(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+def _choice(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
     options = list(item.choices)
     index = options.index(value) if value in options else 0
     return st.selectbox(escape(item.label), options, index=index, help=escape(item.help) or None, key=key)
 
 
-def _text(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
+def _text(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
     return st.text_input(escape(item.label), value=str(value or ""), help=escape(item.help) or None, key=key) or None
 
 
-def _integers(item: schema_fields.FormField, value: Any, path: str, key: str, slots: Slots) -> Any:
-    return integers(escape(item.label), list(value or ()), path=path, key=key, slots=slots, hint=escape(item.help))
+def _integers(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+    return draw_integers(escape(item.label), list(value or ()), path=path, key=key, slots=slots, hint=escape(item.help))
 
 
-def integers(label: str, value: list[int], *, path: str, key: str, slots: Slots, hint: str) -> list[int]:
-    """A list of whole numbers as text, ranges allowed; the last good list where the text cannot be read."""
+def draw_integers(label: str, value: list[int], *, path: str, key: str, slots: ErrorSlots, hint: str) -> list[int]:
+    """Draw a text field for a list of integers and ranges; return the last valid list if the text is invalid."""
     text = st.text_input(
-        label, value=schema_fields.join_integers(value), help=f"{hint} As 0-4 or 0, 3, 7.", key=key, placeholder="none"
+        label,
+        value=schema_fields.join_integers(value),
+        help=f"{hint} For example 0-4, or 0, 3, 7.",
+        key=key,
+        placeholder="none",
     )
     try:
         return schema_fields.parse_integers(text)
     except ValueError as error:
-        slots.refuse(path, str(error))
+        slots.add_error(path, str(error))
         return value
 
 
-_DRAWN: Mapping[schema_fields.Kind, Callable[[schema_fields.FormField, Any, str, str, Slots], Any]] = {
+_WIDGETS: Mapping[schema_fields.FieldKind, Callable[[schema_fields.FormField, Any, str, str, ErrorSlots], Any]] = {
     "integer": _number,
     "number": _number,
     "boolean": _boolean,
@@ -144,13 +157,14 @@ _DRAWN: Mapping[schema_fields.Kind, Callable[[schema_fields.FormField, Any, str,
 
 
 def table(rows: Sequence[Mapping[str, str]], *, wrap: bool = False) -> None:
-    """A table that holds still, on pages that begin with curves; wider than the page, it is moved sideways.
+    """Draw a static HTML table that scrolls sideways if it is wider than the page.
 
-    Not ``st.table``: Streamlit takes its cells for Markdown, and draws it with 1.3 MB of its frontend, which a browser
-    would prepare before the curves.
+    ``st.table`` renders its cells as Markdown, and it needs 1.3 MB of Streamlit's frontend, which a browser would load
+    before the curves.
 
     Args:
-        wrap: long cells take several lines.
+        rows: cells by column title, in the order of the columns.
+        wrap: whether long cells are broken into several lines.
     """
     if not rows:
         return
@@ -160,7 +174,7 @@ def table(rows: Sequence[Mapping[str, str]], *, wrap: bool = False) -> None:
     st.html(f'<div class="{style}"><table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>')
 
 
-def nothing_yet(text: str) -> None:
-    """What a page says before the first experiment, with the way to it."""
+def empty_state(text: str) -> None:
+    """Show that a page has no data yet, with a link to the form of a new experiment."""
     st.info(text, icon=":material/science:")
-    st.page_link(session.page("new"), label="Make the first experiment", icon=":material/add_circle:")
+    st.page_link(session.page("new"), label="Create an experiment", icon=":material/add_circle:")

@@ -1,4 +1,4 @@
-"""From YAML that a person has edited to the form: pure functions."""
+"""Import of edited YAML into the form, as pure functions."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ from typing import Any
 from client import SpecError, load_text
 from dashboard.forms import schema_fields
 
-Listed = Mapping[str, Sequence[Mapping[str, Any]]]
-"""The catalog's methods, models and datasets."""
+CatalogEntries = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Entries of the catalog by kind: methods, models and datasets."""
 
 
-def read(text: str) -> dict[str, Any]:
-    """The fields that the text gives. Raises ValueError with a sentence for a person."""
+def parse(text: str) -> dict[str, Any]:
+    """Return the fields of a spec in YAML.
+
+    Raises:
+        ValueError: the text is not a YAML mapping; the message is a sentence for people.
+    """
     try:
-        found = load_text(text)
+        fields = load_text(text)
     except SpecError as error:
         raise ValueError(f"this is {error}") from None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError("a spec is a mapping of fields, as name: …")
-    return found
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise ValueError("a spec must be a mapping of fields, such as name: …")
+    return fields
 
 
-def fits(data: Mapping[str, Any], catalog: Listed, schema: Mapping[str, Any]) -> bool:
-    """Whether the form can show a spec that the backend refuses, so that each error is told at its field.
+def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapping[str, Any]) -> bool:
+    """Return whether the form can show a spec that the backend has refused, with each error at its field.
 
-    It cannot where a name is unknown, a value is of another type than its field, or a preset is to fill something in.
+    It cannot if a name is unknown, a value has another type than its field, or a preset would have to fill in fields.
     """
     if data.get("preset") or not isinstance(data.get("name", ""), str):
         return False
@@ -63,7 +67,7 @@ def _integers(value: Any) -> bool:
     return isinstance(value, list) and all(_whole(item) and item >= 0 for item in value)
 
 
-_OF_KIND: Mapping[schema_fields.Kind, Callable[[Any], bool]] = {
+_OF_KIND: Mapping[schema_fields.FieldKind, Callable[[Any], bool]] = {
     "integer": _whole,
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "boolean": lambda value: isinstance(value, bool),
@@ -72,7 +76,7 @@ _OF_KIND: Mapping[schema_fields.Kind, Callable[[Any], bool]] = {
 }
 
 
-def _teacher(teacher: Any, catalog: Listed, schema: Mapping[str, Any]) -> bool:
+def _teacher(teacher: Any, catalog: CatalogEntries, schema: Mapping[str, Any]) -> bool:
     if not isinstance(teacher, Mapping) or not _chosen(teacher.get("model"), catalog["models"]):
         return False
     weights, training = teacher.get("weights"), teacher.get("training")
@@ -94,10 +98,10 @@ def _chosen(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _object(values: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> bool:
-    """Whether each value is of its field's kind and no other value is there."""
+    """Return whether every value belongs to a field and has the type of that field."""
     if not isinstance(values, Mapping):
         return False
-    fields = {item.path: item for item in schema_fields.fields_of(schema, root)}
+    fields = {item.path: item for item in schema_fields.schema_to_fields(schema, root)}
     return all(
         path in fields and ((value is None and fields[path].nullable) or _held(fields[path], value))
         for path, value in _leaves(values, "")

@@ -1,4 +1,4 @@
-"""One action on many things: carried out side by side, and told in one sentence."""
+"""Actions on many items: requests in parallel, and one message about all of them."""
 
 from __future__ import annotations
 
@@ -10,56 +10,65 @@ from typing import TypeVar
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
-from dashboard.lists import row_text
+from dashboard import wording
 from dashboard.markup import escape
 
-_AT_ONCE = 8
+_PARALLEL_REQUESTS = 8
 T = TypeVar("T")
-_SAID = "bulk.said"
-_REFUSALS = 5
+_MESSAGE = "bulk.message"
+_MAX_ERRORS = 5
 
 
-def each(keys: Sequence[str], action: Callable[[str], T], noun: str, done: str) -> list[T]:
-    """Do it to each, and keep what to say of it for the next time the page is drawn. Returns the answers.
+def run_each(keys: Sequence[str], action: Callable[[str], T], noun: str, done: str) -> list[T]:
+    """Run an action on every item and store a message for the next time the page is drawn.
 
     Args:
-        noun: what one of them is called, as ``run``.
-        done: what they are then, as ``cancelled``.
-    """
+        keys: ids of the items.
+        action: request for one item.
+        noun: name of an item in the message, such as ``run``.
+        done: past participle of the action, such as ``cancelled``.
 
-    answers: list[T] = []
-    refused: Counter[str] = Counter()
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    Returns:
+        The replies of the requests that succeeded.
+    """
+    replies: list[T] = []
+    errors: Counter[str] = Counter()
+    with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
         for future in [pool.submit(action, key) for key in keys]:
             try:
-                answers.append(future.result())
+                replies.append(future.result())
             except (ApiError, BackendUnreachable) as error:
-                refused[in_words(error)] += 1
-    say(f"{row_text.counted(len(answers), noun)} {done}." if answers else "", refused)
-    return answers
+                errors[error_sentence(error)] += 1
+    set_message(f"{wording.counted(len(replies), noun)} {done}." if replies else "", errors)
+    return replies
 
 
-def act(keys: Sequence[str], action: Callable[[str], object], noun: str, done: str) -> None:
-    """``each`` for a button, to which nothing is given back."""
-    each(keys, action, noun, done)
+def on_click(keys: Sequence[str], action: Callable[[str], object], noun: str, done: str) -> None:
+    """Callback of a button: ``run_each`` without a result."""
+    run_each(keys, action, noun, done)
 
 
-def in_words(error: ApiError | BackendUnreachable) -> str:
-    """What went wrong, as a sentence."""
-    return row_text.sentence((error.problem.detail if isinstance(error, ApiError) else "") or str(error))
+def error_sentence(error: ApiError | BackendUnreachable) -> str:
+    """Return an error as a sentence."""
+    return wording.sentence((error.problem.detail if isinstance(error, ApiError) else "") or str(error))
 
 
-def say(done: str, refused: Counter[str] | None = None) -> None:
-    """Keep a sentence, and refusals with how often each came, for the next time the page is drawn."""
-    st.session_state[_SAID] = (done, refused or Counter())
+def set_message(done: str, errors: Counter[str] | None = None) -> None:
+    """Store a message for the next time the page is drawn.
+
+    Args:
+        done: sentence about what succeeded; empty if nothing did.
+        errors: number of occurrences of each error.
+    """
+    st.session_state[_MESSAGE] = (done, errors or Counter())
 
 
-def said() -> None:
-    """Show what the last action did, once."""
-    done, refused = st.session_state.pop(_SAID, ("", Counter()))
+def show_message() -> None:
+    """Show the message of the last action once."""
+    done, errors = st.session_state.pop(_MESSAGE, ("", Counter()))
     if done:
         st.toast(escape(done), icon=":material/check:")
-    for text, times in refused.most_common(_REFUSALS):
+    for text, times in errors.most_common(_MAX_ERRORS):
         st.error(escape(text if times == 1 else f"{text} ({times} times)"), icon=":material/error:")
-    if len(refused) > _REFUSALS:
-        st.error(f"And {len(refused) - _REFUSALS:,} more refusals.", icon=":material/error:")
+    if len(errors) > _MAX_ERRORS:
+        st.error(f"{len(errors) - _MAX_ERRORS:,} more errors.", icon=":material/error:")

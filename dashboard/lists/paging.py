@@ -1,4 +1,4 @@
-"""Pages of a list that the backend hands out by cursors, and the look for changes in what is shown."""
+"""Pages of a list that the backend returns by cursor, and a check for changes of the page shown."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from typing import Any
 import streamlit as st
 
 from core.protocol.public import ExperimentPage, RunPage
-from dashboard import addresses, session
-from dashboard.lists import row_text
+from dashboard import addresses, session, wording
 
 
-def cursor(name: str, query: Mapping[str, Any]) -> str | None:
-    """Where the page begins. Another filter or order begins at the start."""
-    key = f"{name}.asked"
+def page_cursor(name: str, query: Mapping[str, Any]) -> str | None:
+    """Return the cursor at which the page starts; None for the first page, also after a change of filter or order."""
+    key = f"{name}.query"
     if st.session_state.get(key, query) != query:
         st.query_params.pop("cursor", None)
     st.session_state[key] = dict(query)
-    return addresses.one("cursor", "cursor") or None
+    return addresses.query_value("cursor", "cursor") or None
 
 
-def turn_pages(name: str, page: RunPage | ExperimentPage, size: int, noun: str) -> None:
-    """Buttons to the next page and back, with how many there are. The page's place is in the address."""
+def page_controls(name: str, page: RunPage | ExperimentPage, size: int, noun: str) -> None:
+    """Draw the buttons to other pages and the total. The cursor of the page is kept in the address."""
     trail: list[str] = st.session_state.setdefault(f"{name}.trail", [])
     cursor = st.query_params.get("cursor", "")
     if not cursor:
         trail.clear()
     number = trail.index(cursor) + 2 if cursor in trail else None
-    total = row_text.counted(page.total or len(page.items), noun)
+    total = wording.counted(page.total or len(page.items), noun)
     if not cursor and not page.next_cursor:
         st.caption(total)
         return
@@ -45,39 +44,50 @@ def turn_pages(name: str, page: RunPage | ExperimentPage, size: int, noun: str) 
             args=(page.next_cursor or "", trail, cursor),
             key=f"{name}.next",
         )
-        where = f"Page {number or 1:,} of {pages:,}, " if number or not cursor else ""
-        st.caption(f"{where}{total}")
+        position = f"Page {number or 1:,} of {pages:,}, " if number or not cursor else ""
+        st.caption(f"{position}{total}")
 
 
-def _turn(cursor: str, trail: list[str] | None = None, here: str = "") -> None:
+def _turn(cursor: str, trail: list[str] | None = None, current: str = "") -> None:
     if trail is not None:
-        # A page reached by a link has no known way back but to the first.
-        trail[:] = [*(trail[: trail.index(here) + 1] if here in trail else ()), cursor]
+        # From a page opened by a link, the only way back is to the first page.
+        trail[:] = [*(trail[: trail.index(current) + 1] if current in trail else ()), cursor]
     if cursor:
         st.query_params["cursor"] = cursor
     else:
         st.query_params.pop("cursor", None)
 
 
-def watch(
+def rerun_on_change(
     key: str,
-    fetch: Callable[[], Any],
+    request: Callable[[], Any],
     signature: Callable[[Any], int],
     drawn: Any,
     *,
-    lost: datetime | None,
+    outage_since: datetime | None,
     every: float = session.REFRESH_SECONDS,
 ) -> None:
-    """Look for changes in the background, and draw the page anew only where there are some."""
+    """Request the data repeatedly in the background, and draw the page again only if they have changed.
+
+    Args:
+        key: identifies the request in this session.
+        request: requests the data.
+        signature: changes whenever the page would look different.
+        drawn: the data that the page shows.
+        outage_since: as of the data shown; a change of it redraws the page too.
+        every: interval in seconds.
+    """
     before = signature(drawn)
 
     @st.fragment(run_every=every)
-    def look(first: list[bool]) -> None:
-        if first:
-            first.clear()
+    def check(first_run: list[bool]) -> None:
+        if first_run:
+            first_run.clear()
             return
-        known = session.ask(f"{key} watched", fetch)
-        if (known.lost is None) != (lost is None) or (known.lost is None and signature(known.value) != before):
+        newest = session.fetch(f"{key} watched", request)
+        if (newest.outage_since is None) != (outage_since is None) or (
+            newest.outage_since is None and signature(newest.value) != before
+        ):
             st.rerun()
 
-    look([True])
+    check([True])

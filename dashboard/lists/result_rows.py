@@ -1,4 +1,4 @@
-"""Rows of the Results page: the paper's table, the published numbers beside one's own, the claims. Pure functions."""
+"""Rows of the Results page, as pure functions: the result table, published numbers beside own results, and claims."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from core.protocol.comparisons import Cell, Claim, Published, PublishedRow, Tabl
 from dashboard.markup import escape
 
 _MARKS = {"holds": ":green-badge[✓ holds]", "does not hold": ":red-badge[✕ does not hold]"}
-_GLUE = "\u00a0"
+_NO_BREAK_SPACE = "\u00a0"
 
 
-def result_rows(table: Table) -> list[dict[str, str]]:
-    """A row a setting, a column a method, in Markdown. Bold where the backend says better, ↓ where it says worse."""
+def table_rows(table: Table) -> list[dict[str, str]]:
+    """Return one row per setting and one column per method, in Markdown.
+
+    A value is bold if the backend's verdict is better than the baseline, and marked ↓ if it is worse.
+    """
     rows = []
     for row in table.rows:
         cells = {cell.label: cell for cell in row.cells}
@@ -25,15 +28,15 @@ def result_rows(table: Table) -> list[dict[str, str]]:
 
 
 def cell_text(cell: Cell) -> str:
-    """``mean ± sd (n)`` as a link to the runs it is of, then what is missing and what others have published."""
-    missing = f" · {len(cell.missing)}{_GLUE}missing" if cell.missing else ""
+    """Return ``mean ± sd (n)`` with a link to the runs, the number of missing runs and published values."""
+    missing = f" · {len(cell.missing)}{_NO_BREAK_SPACE}missing" if cell.missing else ""
     if cell.mean is None:
         return NOTHING + missing + brackets(cell.published)
-    text = f"{mean_text(cell.mean, cell.sd)} ({cell.n})".replace(" ", _GLUE)
+    text = f"{mean_text(cell.mean, cell.sd)} ({cell.n})".replace(" ", _NO_BREAK_SPACE)
     if cell.verdict == "better":
         text = f"**{text}**"
     elif cell.verdict == "worse":
-        text += f"{_GLUE}↓"
+        text += f"{_NO_BREAK_SPACE}↓"
     linked = f"[{text}](compare?{urlencode([('run', run) for run in cell.run_ids])})" if cell.run_ids else text
     return linked + missing + brackets(cell.published)
 
@@ -43,7 +46,7 @@ def brackets(published: Sequence[Published]) -> str:
 
 
 def missing_lines(row: TableRow) -> list[str]:
-    """What each cell of a row lacks, as sentences in Markdown."""
+    """Return the missing seeds of a row by method and reason, as lines of Markdown."""
     lines = []
     for cell in row.cells:
         by_reason: dict[str, list[int]] = {}
@@ -55,18 +58,23 @@ def missing_lines(row: TableRow) -> list[str]:
     return lines
 
 
-def sources(rows: Iterable[PublishedRow]) -> dict[str, list[PublishedRow]]:
-    """Published rows by who published them, in their order."""
-    found: dict[str, list[PublishedRow]] = {}
+def by_source(rows: Iterable[PublishedRow]) -> dict[str, list[PublishedRow]]:
+    """Group published rows by source, in their order."""
+    groups: dict[str, list[PublishedRow]] = {}
     for row in rows:
-        found.setdefault(row.source, []).append(row)
-    return found
+        groups.setdefault(row.source, []).append(row)
+    return groups
 
 
-def published_rows(rows: Sequence[PublishedRow], own: Table) -> list[dict[str, str]]:
-    """Published numbers as printed, a column a method, and one's own means of the same networks behind them."""
+def published_rows(rows: Sequence[PublishedRow], table: Table) -> list[dict[str, str]]:
+    """Return published values, one column per method, followed by the means of this lab for the same networks.
+
+    Args:
+        rows: rows of one source.
+        table: the result table of this lab.
+    """
     methods = [name for name in ("teacher", "ce", "kd", "dkd", "dkd_align") if any(_value(row, name) for row in rows)]
-    found = []
+    cells = []
     for row in rows:
         networks = escape(f"{row.teacher} → {row.student}")
         shown: dict[str, str] = {"Data set": escape(row.dataset), "Teacher → student": networks}
@@ -77,45 +85,45 @@ def published_rows(rows: Sequence[PublishedRow], own: Table) -> list[dict[str, s
         if align and dkd:
             difference = align.value - dkd.value
             shown["dkd_align − dkd"] = signed(difference, decimals=2)
-        shown["Here"] = _own(row, own)
-        found.append(shown)
-    return found
+        shown["This lab"] = _results_here(row, table)
+        cells.append(shown)
+    return cells
 
 
 def _value(row: PublishedRow, method: str) -> Published | None:
     return next((item for item in row.values if item.method == method), None)
 
 
-def _own(row: PublishedRow, own: Table) -> str:
-    """Own cells of these networks on this data set, whatever their training."""
+def _results_here(row: PublishedRow, table: Table) -> str:
+    """Return the means of this lab for these networks on this data set, with any training settings."""
     setting = (row.dataset, row.teacher, row.student)
     shown = [
-        f"{escape(cell.label)} {mean_text(cell.mean)} ({cell.n}){f', {escape(mine.images)}' if mine.images else ''}"
-        for mine in own.rows
-        if (mine.dataset, mine.teacher, mine.student) == setting
-        for cell in mine.cells
+        f"{escape(cell.label)} {mean_text(cell.mean)} ({cell.n}){f', {escape(ours.images)}' if ours.images else ''}"
+        for ours in table.rows
+        if (ours.dataset, ours.teacher, ours.student) == setting
+        for cell in ours.cells
         if cell.mean is not None
     ]
     return ", ".join(shown) or NOTHING
 
 
-def about(rows: Sequence[PublishedRow]) -> str:
-    """What the numbers are means of, and of which epoch, as far as it is known."""
-    known = {
+def repeats_caption(rows: Sequence[PublishedRow]) -> str:
+    """Return how many repeats the published values are means of and which epoch they are from, as far as stated."""
+    stated = {
         (item.method, item.repeats, item.epoch) for row in rows for item in row.values if item.repeats or item.epoch
     }
     parts = []
-    for method, repeats, epoch in sorted(known, key=str):
-        of = f"mean of {repeats} runs" if repeats and repeats > 1 else "one run" if repeats == 1 else "repeats not said"
-        when = ", best test epoch" if epoch == "oracle" else ", last epoch" if epoch else ", epoch not said"
-        parts.append(f"{escape(method)}: {of}{when}")
-    return "; ".join(parts) + "." if parts else "Repeats and epoch are not said."
+    for method, repeats, epoch in sorted(stated, key=str):
+        mean = f"mean of {repeats} runs" if repeats and repeats > 1 else "one run" if repeats else "repeats not stated"
+        when = ", best test epoch" if epoch == "oracle" else ", last epoch" if epoch else ", epoch not stated"
+        parts.append(f"{escape(method)}: {mean}{when}")
+    return "; ".join(parts) + "." if parts else "Repeats and epoch are not stated."
 
 
-def claims(found: Sequence[Claim]) -> list[tuple[str, list[str]]]:
-    """The claims in order, each with the judgements of its cases as Markdown."""
+def claim_lines(claims: Sequence[Claim]) -> list[tuple[str, list[str]]]:
+    """Return the title of each claim in order, with the verdicts on its cases as lines of Markdown."""
     grouped: dict[int, tuple[str, list[str]]] = {}
-    for claim in found:
+    for claim in claims:
         _, lines = grouped.setdefault(claim.number, (f"{claim.number}. {escape(claim.claim)}", []))
         pairs = f" ({claim.n} pair{'' if claim.n == 1 else 's'})" if claim.n else ""
         against = f"{claim.label} against {claim.baseline}{pairs}" if claim.label else ""

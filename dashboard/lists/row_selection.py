@@ -1,8 +1,8 @@
-"""Rows of a table that a person has chosen, known by what they show and not by where they stand.
+"""Selection of table rows by id.
 
-Streamlit names chosen rows by position. Here they are kept by id: a choice survives refreshes, other pages and other
-filters. While rows of a page are chosen, the page holds still and newer rows wait beside it, so that nothing moves
-under the person's hand.
+Streamlit identifies selected rows by position. Here they are stored by id, so that a selection survives refreshes and
+changes of page or filter. While rows of the page are selected, the page is frozen: newer rows do not appear, so that
+rows do not move while a person selects them.
 """
 
 from __future__ import annotations
@@ -13,61 +13,61 @@ from typing import Any
 import streamlit as st
 
 
-class Choice:
-    """What is chosen in one table of this browser session.
+class RowSelection:
+    """The selected rows of one table in this browser session.
 
     Args:
-        name: of the table, unique in the session.
+        name: name of the table, unique in the session.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         state: dict[str, Any] = st.session_state.setdefault(
-            f"{name}.choice", {"chosen": [], "shown": [], "query": None, "generation": 0, "default": []}
+            f"{name}.selection", {"selected": [], "shown": [], "query": None, "generation": 0, "default": []}
         )
         self._state = state
         self._read()
 
     @property
     def ids(self) -> list[str]:
-        """Everything chosen, in the order of choosing."""
-        return list(self._state["chosen"])
+        """All selected ids, in the order of selection."""
+        return list(self._state["selected"])
 
     @property
     def key(self) -> str:
-        """Of the table as it is drawn now."""
+        """Widget key of the table as it is drawn now."""
         return f"{self._name}.table.{self._state['generation']}"
 
     def _read(self) -> None:
-        """Take in what the browser says of the rows that it shows."""
+        """Merge the selection that the browser reports for the rows shown."""
         table = st.session_state.get(self.key)
         if table is not None:
             rows = list(table["selection"]["rows"])
-            self._state["chosen"] = taken(self._state["chosen"], self._state["shown"], rows)
+            self._state["selected"] = merge_selection(self._state["selected"], self._state["shown"], rows)
 
-    def holds(self, query: object) -> list[str]:
-        """The ids to go on showing, in their order; none where the rows may change."""
+    def frozen_ids(self, query: object) -> list[str]:
+        """Return the ids that must stay on the page, in order; empty if the rows may change."""
         state = self._state
-        if state["query"] != query or not set(state["chosen"]) & set(state["shown"]):
+        if state["query"] != query or not set(state["selected"]) & set(state["shown"]):
             return []
         return list(state["shown"])
 
     def release(self) -> None:
-        """Let the rows change once, the choice staying."""
+        """Let the rows change once and keep the selection."""
         self._state["query"] = None
 
-    def show(self, ids: Sequence[str], query: object) -> None:
-        """These are the rows from now on. To be called before they are drawn."""
+    def set_rows(self, ids: Sequence[str], query: object) -> None:
+        """Set the rows that are drawn next."""
         state = self._state
-        chosen = set(state["chosen"])
-        if list(ids) != state["shown"] and chosen & {*ids, *state["shown"]}:
-            # The browser keeps chosen positions for as long as the table has the same key.
+        selected = set(state["selected"])
+        if list(ids) != state["shown"] and selected & {*ids, *state["shown"]}:
+            # The browser keeps selected positions as long as the key of the table stays the same.
             state["generation"] += 1
-            state["default"] = [row for row, item in enumerate(ids) if item in chosen]
+            state["default"] = [row for row, item in enumerate(ids) if item in selected]
         state["shown"], state["query"] = list(ids), query
 
-    def table(self, rows: Sequence[Mapping[str, Any]], **how: Any) -> None:
-        """Draw the rows, their boxes at the left edge."""
+    def table(self, rows: Sequence[Mapping[str, Any]], **options: Any) -> None:
+        """Draw the rows with check boxes; ``options`` are those of ``st.dataframe``."""
         default: Any = {"selection": {"rows": self._state["default"]}}
         st.dataframe(
             rows,
@@ -76,22 +76,29 @@ class Choice:
             selection_mode="multi-row",
             selection_default=default,
             hide_index=True,
-            **how,
+            **options,
         )
 
     def replace(self, ids: Sequence[str]) -> None:
-        """Choose these and nothing else, whether they are shown or not."""
+        """Select these ids and nothing else, whether they are shown or not."""
         state = self._state
-        state["chosen"] = list(ids)
+        state["selected"] = list(ids)
         state["generation"] += 1
         state["default"] = [row for row, item in enumerate(state["shown"]) if item in set(ids)]
 
     def clear(self) -> None:
+        """Deselect all rows."""
         self.replace([])
 
 
-def taken(chosen: Sequence[str], shown: Sequence[str], rows: Sequence[int]) -> list[str]:
-    """What is chosen once these rows of those shown are; what is not shown stays as it was."""
-    here = [shown[row] for row in rows if row < len(shown)]
-    kept = [item for item in chosen if item in set(here) or item not in set(shown)]
-    return [*kept, *(item for item in here if item not in set(kept))]
+def merge_selection(selected: Sequence[str], shown: Sequence[str], rows: Sequence[int]) -> list[str]:
+    """Return the selected ids after a change on the page; ids that are not shown stay as they were.
+
+    Args:
+        selected: ids selected before.
+        shown: ids on the page, in order.
+        rows: selected positions on the page.
+    """
+    on_page = [shown[row] for row in rows if row < len(shown)]
+    unchanged = [item for item in selected if item in set(on_page) or item not in set(shown)]
+    return [*unchanged, *(item for item in on_page if item not in set(unchanged))]

@@ -1,4 +1,4 @@
-"""Rows of tables and the words in them, from the backend's answers: pure functions."""
+"""Table rows and texts made of the backend's replies, as pure functions."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from core.protocol.public import (
 )
 from dashboard.theme import state_text
 
-_GLUE = "\u00a0"
-"""A space at which a narrow column does not break a number."""
+_NO_BREAK_SPACE = "\u00a0"
+"""Space at which a narrow column does not break a number."""
 
 
 def duration(seconds: float | None) -> str:
@@ -70,44 +70,33 @@ def ago(time: datetime, now: datetime) -> str:
     return f"{seconds / 3600:.0f} h ago" if seconds < 172_800 else f"{seconds / 86_400:.0f} d ago"
 
 
-def sentence(text: str) -> str:
-    """With a capital letter at its start and a full stop at its end."""
-    text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 run``, ``3 runs``."""
-    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def progress(run: RunSummary) -> float:
-    """Share of the steps done, 0 to 1."""
+    """Return the fraction of the steps that are done, 0 to 1."""
     if run.state == "succeeded":
         return 1.0
     return min(run.step / run.total_steps, 1.0) if run.total_steps else 0.0
 
 
-def seconds_of(run: RunSummary | Attempt, now: datetime) -> float | None:
-    """From start to end, or to now where it has not ended; None before it has started."""
+def elapsed_seconds(run: RunSummary | Attempt, now: datetime) -> float | None:
+    """Return the seconds from start to end, or to now if it has not ended; None before the start."""
     if run.started_at is None:
         return None
     return ((run.ended_at or now) - run.started_at).total_seconds()
 
 
 def run_title(run: RunSummary) -> str:
-    """How a run is called in a sentence."""
+    """Return the name of a run in texts."""
     return f"{run.label} · seed {run.seed}"
 
 
 def latest_accuracy(run: RunSummary) -> float | None:
-    """Newest test accuracy, %; None before the first."""
+    """Return the newest test accuracy in %; None before the first."""
     newest = run.latest.get("test/top1")
     return newest.value if newest else None
 
 
 def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
-    """The Runs page's table, a row a run, in the order given."""
+    """Return the table of the Runs page, one row per run, in the order given."""
     return [
         {
             "State": state_text(run.state),
@@ -118,8 +107,8 @@ def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
             "Test accuracy (%)": latest_accuracy(run),
             "Priority": run.priority,
             "Started": run.started_at,
-            # A clock that ticks would redraw the table at every poll, so a run that goes on shows whole minutes.
-            "Duration": duration(_settled(seconds_of(run, now), run.state in TERMINAL)),
+            # Seconds would redraw the table at every refresh, so a running run shows whole minutes.
+            "Duration": duration(_whole_minutes(elapsed_seconds(run, now), run.state in TERMINAL)),
             "Model": run.model,
             "Data set": run.dataset,
             "Reason": run.reason,
@@ -129,7 +118,7 @@ def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
 
 
 def experiment_rows(experiments: Iterable[ExperimentSummary]) -> list[dict[str, Any]]:
-    """The table of experiments, a row each, in the order given."""
+    """Return the table of experiments, one row each, in the order given."""
     return [
         {
             "State": f"{item.state}, archived" if item.archived_at else item.state,
@@ -145,7 +134,7 @@ def experiment_rows(experiments: Iterable[ExperimentSummary]) -> list[dict[str, 
             if item.teacher_model
             else item.student_model,
             "Methods": item.methods,
-            "Made": item.created_at,
+            "Created": item.created_at,
             "By": item.submitted_by,
             "Notes": item.notes,
         }
@@ -153,7 +142,7 @@ def experiment_rows(experiments: Iterable[ExperimentSummary]) -> list[dict[str, 
     ]
 
 
-def _settled(seconds: float | None, ended: bool) -> float | None:
+def _whole_minutes(seconds: float | None, ended: bool) -> float | None:
     return seconds if seconds is None or ended or seconds < 60 else seconds // 60 * 60
 
 
@@ -164,8 +153,8 @@ def attempt_rows(attempts: Iterable[Attempt], now: datetime) -> list[dict[str, s
             "Worker": attempt.worker,
             "Host": attempt.host,
             "Device": attempt.device or NOTHING,
-            "Started (UTC)": moment(attempt.started_at),
-            "Duration": duration(_settled(seconds_of(attempt, now), attempt.ended_at is not None)),
+            "Started (UTC)": timestamp(attempt.started_at),
+            "Duration": duration(_whole_minutes(elapsed_seconds(attempt, now), attempt.ended_at is not None)),
             "Outcome": attempt.outcome or "running",
             "Reason": attempt.reason or NOTHING,
         }
@@ -173,17 +162,17 @@ def attempt_rows(attempts: Iterable[Attempt], now: datetime) -> list[dict[str, s
     ]
 
 
-def moment(time: datetime | None) -> str:
-    """Date and time to the second, as given (the backend's times are UTC)."""
+def timestamp(time: datetime | None) -> str:
+    """Return date and time to the second; the backend's times are UTC."""
     return f"{time:%Y-%m-%d %H:%M:%S}" if time else NOTHING
 
 
-def result_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """The result table, a row a method: mean ± sd, n, epochs to the target, paired difference with its interval."""
+def comparison_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """Return the result table, one row per method: mean ± sd, n, epochs to the target, paired difference, p values."""
     paired = {pair.label: pair for pair in comparison.paired}
     unit = f" ({comparison.unit})" if comparison.unit else ""
     # Two percentages differ by percentage points, not by per cent.
-    apart = " (points)" if comparison.unit == "%" else unit
+    difference_unit = " (points)" if comparison.unit == "%" else unit
     share = f"{comparison.target_share:.0%} of the teacher".replace("%", " %")
     target = percent(comparison.target) if comparison.absolute_target else share
     rows = []
@@ -195,36 +184,36 @@ def result_rows(comparison: Comparison) -> list[dict[str, str]]:
                 f"Mean ± sd{unit}": mean_sd(group),
                 "n": str(group.n),
                 f"Epochs to {target}": epochs_to(group.convergence),
-                f"Difference to {comparison.baseline}{apart}": difference(group, pair, comparison),
-                f"95 % t interval{apart}": glued(interval_text(pair.interval, pair.mean_difference))
+                f"Difference to {comparison.baseline}{difference_unit}": difference_cell(group, pair, comparison),
+                f"95 % CI{difference_unit}": no_break(interval_text(pair.interval, pair.mean_difference))
                 if pair
                 else NOTHING,
-                "p of this comparison alone": sign_flip(pair),
-                "p after Holm": p_text(pair.sign_flip_p_holm if pair else None),
+                "p (uncorrected)": sign_flip_text(pair),
+                "p (Holm)": p_text(pair.sign_flip_p_holm if pair else None),
             }
         )
     return rows
 
 
-def glued(text: str) -> str:
-    """A number that a narrow column does not break."""
-    return text.replace(" ", _GLUE)
+def no_break(text: str) -> str:
+    """Replace spaces, so that a narrow column does not break a number."""
+    return text.replace(" ", _NO_BREAK_SPACE)
 
 
 def mean_sd(group: Group) -> str:
-    return glued(mean_text(group.mean, group.sd))
+    return no_break(mean_text(group.mean, group.sd))
 
 
 def epochs_to(convergence: Convergence | None) -> str:
-    """The median with how many runs reached it: ``12 (3 of 3)``, or ``> 30 (1 of 3)``."""
+    """Return the median number of epochs and how many runs reached the target: ``12 (3 of 3)``, ``> 30 (1 of 3)``."""
     if convergence is None or convergence.of == 0:
         return NOTHING
     median = convergence.median_epochs
     shown = f"> {convergence.max_epochs}" if median is None else f"{median:g}"
-    return f"{shown} ({convergence.reached} of {convergence.of})".replace(" ", _GLUE)
+    return f"{shown} ({convergence.reached} of {convergence.of})".replace(" ", _NO_BREAK_SPACE)
 
 
-def difference(group: Group, pair: Paired | None, comparison: Comparison) -> str:
+def difference_cell(group: Group, pair: Paired | None, comparison: Comparison) -> str:
     if group.label == comparison.baseline:
         return "baseline"
     if pair is None or pair.mean_difference is None:
@@ -232,16 +221,16 @@ def difference(group: Group, pair: Paired | None, comparison: Comparison) -> str
     return point_text(pair.mean_difference, pair.interval)
 
 
-def sign_flip(pair: Paired | None) -> str:
-    """The exact p beside the smallest that so few pairs can give."""
+def sign_flip_text(pair: Paired | None) -> str:
+    """Return the exact p and the smallest p that this number of pairs can give."""
     if pair is None or pair.sign_flip_p is None:
         return NOTHING
-    least = f" (least possible {p_text(pair.smallest_p)})" if pair.smallest_p is not None else ""
-    return f"{p_text(pair.sign_flip_p)}{least}"
+    smallest = f" (min. possible {p_text(pair.smallest_p)})" if pair.smallest_p is not None else ""
+    return f"{p_text(pair.sign_flip_p)}{smallest}"
 
 
 def state_rows(experiment: Experiment) -> list[dict[str, str]]:
-    """How far each method of an experiment is: a row a method, the teacher first."""
+    """Return the progress of an experiment, one row per method, the teacher first."""
     groups: dict[str, list[RunSummary]] = {}
     for run in experiment.runs:
         groups.setdefault(run.label, []).append(run)
@@ -249,13 +238,13 @@ def state_rows(experiment: Experiment) -> list[dict[str, str]]:
     for label, runs in groups.items():
         counts = {state: sum(run.state == state for run in runs) for state in ("running", "failed", "cancelled")}
         done = sum(run.state == "succeeded" for run in runs)
-        waits = len(runs) - done - sum(counts.values())
+        not_started = len(runs) - done - sum(counts.values())
         rows.append(
             {
                 "Method": label,
-                "Done": f"{done} of {len(runs)}".replace(" ", _GLUE),
+                "Done": f"{done} of {len(runs)}".replace(" ", _NO_BREAK_SPACE),
                 **{state.capitalize(): str(count or NOTHING) for state, count in counts.items()},
-                "Still to start": str(waits or NOTHING),
+                "Pending": str(not_started or NOTHING),
                 "Progress": f"{sum(map(progress, runs)) / len(runs):.0%}".replace("%", " %"),
             }
         )
@@ -263,30 +252,30 @@ def state_rows(experiment: Experiment) -> list[dict[str, str]]:
 
 
 def planned_rows(preview: Preview) -> list[dict[str, str]]:
-    """What a spec would make: a row a method, with how many runs of it."""
+    """Return the runs that a spec would create, one row per method."""
     counts: dict[tuple[str, str, bool], int] = {}
     for run in preview.runs:
         key = (run.label, run.model, run.shared)
         counts[key] = counts.get(key, 0) + 1
     return [
-        {"Method": label, "Model": model, "Runs": "exists already" if shared else str(count)}
+        {"Method": label, "Model": model, "Runs": "reused" if shared else str(count)}
         for (label, model, shared), count in counts.items()
     ]
 
 
 def planned_count(preview: Preview) -> int:
-    """Runs that would be trained."""
+    """Return the number of runs that would be trained."""
     return sum(not run.shared for run in preview.runs)
 
 
 def gpu_rows(gpus: Iterable[GpuUse]) -> list[dict[str, str]]:
-    """A row a GPU: how busy it is, its memory, and who else computes on it."""
+    """Return one row per GPU: utilization, memory and processes that are not of this worker."""
     return [
         {
             "GPU": f"{gpu.index} · {gpu.name}" if gpu.name else str(gpu.index),
-            "In use": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
+            "Utilization": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
             "Memory": memory(gpu),
-            "Others' processes": str(gpu.foreign),
+            "Other processes": str(gpu.foreign),
         }
         for gpu in gpus
     ]
@@ -299,17 +288,18 @@ def memory(gpu: GpuUse) -> str:
 
 
 def device_rows(worker: Worker) -> list[dict[str, str]]:
-    """What a worker computes on: a row a GPU, or one for a worker without."""
+    """Return the devices of a worker: one row per GPU, or one row for a worker without GPUs."""
     slots = f"{worker.busy} of {worker.slots}"
     if not worker.gpus:
         device = "GPUs" if worker.device == "gpu" else "CPU"
-        return [{"Worker": worker.name, "On": device, "Slots in use": slots, "Load": NOTHING, "Memory": NOTHING}]
+        row = {"Worker": worker.name, "Device": device, "Slots in use": slots}
+        return [row | {"Utilization": NOTHING, "Memory": NOTHING}]
     return [
         {
             "Worker": worker.name if first else "",
-            "On": f"GPU {gpu.index}" + (f" · {gpu.name}" if gpu.name else ""),
+            "Device": f"GPU {gpu.index}" + (f" · {gpu.name}" if gpu.name else ""),
             "Slots in use": slots if first else "",
-            "Load": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
+            "Utilization": NOTHING if gpu.use is None else f"{gpu.use:.0f} %",
             "Memory": memory(gpu),
         }
         for first, gpu in zip([True, *[False] * len(worker.gpus)], worker.gpus, strict=False)
@@ -317,10 +307,10 @@ def device_rows(worker: Worker) -> list[dict[str, str]]:
 
 
 def teacher_rows(teachers: Iterable[TeacherInfo], sources: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The table of teachers, a row each.
+    """Return the table of teachers, one row each.
 
     Args:
-        sources: where the weights of each come from, by run id.
+        sources: origin of each teacher's weights, by run id.
     """
     return [
         {
@@ -332,7 +322,7 @@ def teacher_rows(teachers: Iterable[TeacherInfo], sources: Mapping[str, str]) ->
             "Students (runs)": item.students,
             "Experiments": item.experiments,
             "Weights": sources[item.run_id],
-            "Made": item.created_at,
+            "Created": item.created_at,
             "Reason": item.reason,
         }
         for item in teachers
@@ -340,7 +330,7 @@ def teacher_rows(teachers: Iterable[TeacherInfo], sources: Mapping[str, str]) ->
 
 
 def upload_rows(uploads: Iterable[Upload]) -> list[dict[str, str]]:
-    """The table of uploaded weights, a row each."""
+    """Return the table of uploaded weights, one row each."""
     return [
         {
             "Name": item.name,
@@ -348,7 +338,7 @@ def upload_rows(uploads: Iterable[Upload]) -> list[dict[str, str]]:
             "Tensors": f"{item.tensors:,}",
             "Parameters": f"{item.parameters:,}",
             "By": item.submitted_by,
-            "Uploaded (UTC)": moment(item.created_at),
+            "Uploaded (UTC)": timestamp(item.created_at),
             "SHA-256": f"{item.sha256[:12]}…",
         }
         for item in uploads

@@ -1,10 +1,12 @@
-"""What a browser gets before any page's script runs, made quick: a first visit waits for sixty files.
+"""Fast delivery of static files and of the HTML page: a first visit loads sixty files before any script runs.
 
-Streamlit opens a file anew for each request and sends it as it is, and its page names only the files that every app
-needs. Here its files are compressed once and kept; the page also names what a chart needs, so that the browser reads
-and prepares that while it waits for the page's script; and it says where the server is, which Streamlit's own code
-would find out by asking in the wrong place first. What all pages have in common of ours, style and the mended history
-of the browser, is in its head too.
+Streamlit reads a file from disk for each request and sends it uncompressed, and its HTML names only the files that
+every app needs. This middleware
+
+- compresses each file once and keeps the response in memory,
+- adds the files that a chart needs to the HTML, so that the browser loads them while it waits for the page's script,
+- adds the server's address to the HTML, which Streamlit's frontend would otherwise find by trying a wrong one first,
+- adds the dashboard's style and its fix of the browser history.
 """
 
 from __future__ import annotations
@@ -32,15 +34,15 @@ _FILES = ("static/", plotly_assets.PREFIX)
 _OWN = ("_stcore/", "component/", "media/", "app/static/", "oauth2callback", "auth/")
 _FOREVER = "public, immutable, max-age=31536000"
 _TEXT = ("text/", "application/javascript", "application/json", "image/svg")
-# Pages that begin with charts. The others have the library brought when nothing else is to be done.
+# Pages that start with charts. On other pages the browser prefetches the library when it is idle.
 _CHARTS = ("run", "compare")
-# The part of Streamlit's frontend that draws a component, by the beginning of its file's name.
+# Prefix of the file of Streamlit's frontend that draws components.
 _COMPONENTS = "BidiComponent"
 _BASE_URL = 'window.__streamlit = { BACKEND_BASE_URL: new URL(".", location.href).href };'
 _ASSETS = Path(__file__).parents[1] / "assets"
-# dashboard/assets/chart.js looks for it there. Listeners and not attributes of the element: the page's policy lets only
-# those scripts run whose text it names.
-_BEGUN = """{
+# dashboard/assets/chart.js reads ``script.plotly``. Listeners instead of attributes of the element: the content
+# security policy allows only scripts whose hash it contains.
+_LOAD_LISTENERS = """{
   const begun = (what, then) =>
     document.addEventListener(what, ({ target }) => { if (target.id === "dkd-drawing") then(target); }, true);
   begun("load", (script) => { script.plotly = window.Plotly; });
@@ -49,24 +51,24 @@ _BEGUN = """{
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A response as it is sent again and again."""
+class _StoredResponse:
+    """A response that is sent many times."""
 
     start: Message
     body: bytes
 
     def etag(self) -> str:
-        """What a browser names that has it already."""
+        """Return the entity tag, with which a browser asks whether its copy is current."""
         return Headers(raw=self.start["headers"]).get("etag", "")
 
-    def unchanged(self) -> _Kept:
-        """The answer to a browser that has it."""
-        left = (b"content-length", b"content-encoding", b"content-type")
-        headers = [item for item in self.start["headers"] if item[0] not in left]
-        return _Kept({**self.start, "status": 304, "headers": headers}, b"")
+    def unchanged(self) -> _StoredResponse:
+        """Return the 304 response for a browser whose copy is current."""
+        omitted = (b"content-length", b"content-encoding", b"content-type")
+        headers = [item for item in self.start["headers"] if item[0] not in omitted]
+        return _StoredResponse({**self.start, "status": 304, "headers": headers}, b"")
 
 
-class Front:
+class AssetMiddleware:
     """ASGI middleware around Streamlit."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -74,13 +76,13 @@ class Front:
         self._app = app
         self._root = f"/{base}/" if base else "/"
         self._static = _static_files()
-        self._kept: dict[str, _Kept] = {}
+        self._responses: dict[str, _StoredResponse] = {}
         self._preloads = "".join(f'<link rel="modulepreload" href="./static/js/{name}">' for name in _modules())
         style, history = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "history.js"))
         self._common = f"<script>{_BASE_URL}\n{history}</script><style>{style}</style>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request for a file or a page; everything else is Streamlit's."""
+        """Answer a request for a file or a page; pass every other request to Streamlit."""
         path = scope.get("path", "").removeprefix(self._root)
         if scope["type"] != "http" or scope["method"] != "GET" or path.startswith(_OWN):
             await self._app(scope, receive, send)
@@ -90,49 +92,50 @@ class Front:
             await self._page(path, scope, receive, send)
 
     async def _file(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = Headers(scope=scope)
-        found = plotly_assets.files().get(path)
-        # Kept by the one name that a file has. Streamlit answers many spellings of it, without end.
-        plain = "gzip" in asked.get("accept-encoding", "") and "range" not in asked
-        plain = plain and (found is not None or path in self._static)
-        if plain and (kept := self._kept.get(path)):
-            await _send(send, kept if asked.get("if-none-match") != kept.etag() else kept.unchanged())
+        headers = Headers(scope=scope)
+        bundle = plotly_assets.files().get(path)
+        # Stored under the canonical name only: Streamlit answers an unlimited number of spellings of it.
+        cacheable = "gzip" in headers.get("accept-encoding", "") and "range" not in headers
+        cacheable = cacheable and (bundle is not None or path in self._static)
+        if cacheable and (stored := self._responses.get(path)):
+            await _send(send, stored if headers.get("if-none-match") != stored.etag() else stored.unchanged())
             return
-        app = FileResponse(found, headers={"Cache-Control": _FOREVER}) if found else self._app
-        if not plain:
+        app = FileResponse(bundle, headers={"Cache-Control": _FOREVER}) if bundle else self._app
+        if not cacheable:
             await app(scope, receive, send)
             return
-        answer = _Answer(send)
-        await app(scope, receive, answer.pass_on)
-        # After the answer is out: whoever asks first does not wait for the compression.
-        if answer.lasting() and path not in self._kept:
-            self._kept[path] = await asyncio.to_thread(_packed, answer)
+        capture = _ResponseCapture(send)
+        await app(scope, receive, capture.forward)
+        # Compressed after the response has been sent, so that the first request does not wait for it.
+        if capture.immutable() and path not in self._responses:
+            self._responses[path] = await asyncio.to_thread(_compressed, capture)
 
     async def _page(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Streamlit's page, with more in its head. It is a few kilobytes and never kept by a browser."""
-        left = (b"accept-encoding", b"if-none-match", b"if-modified-since", b"range")
-        asked = {**scope, "headers": [item for item in scope["headers"] if item[0] not in left]}
-        answer = _Answer(send)
-        await self._app(asked, receive, answer.hold_page)
-        if answer.held is not None:
-            body = answer.body.replace(b"<head>", f"<head>{self._head(path)}".encode(), 1)
-            headers = MutableHeaders(raw=[*answer.held["headers"]])
+        """Send Streamlit's HTML with additions to its head. It is a few kilobytes and no browser caches it."""
+        omitted = (b"accept-encoding", b"if-none-match", b"if-modified-since", b"range")
+        page_scope = {**scope, "headers": [item for item in scope["headers"] if item[0] not in omitted]}
+        capture = _ResponseCapture(send)
+        await self._app(page_scope, receive, capture.hold_html)
+        if capture.held is not None:
+            body = capture.body.replace(b"<head>", f"<head>{self._head(path)}".encode(), 1)
+            headers = MutableHeaders(raw=[*capture.held["headers"]])
             headers["content-length"] = str(len(body))
             headers["content-security-policy"] = policy(body)
-            for name in ("etag", "last-modified"):  # those of Streamlit's file
+            for name in ("etag", "last-modified"):  # they describe the file without the additions
                 del headers[name]
-            await _send(send, _Kept({**answer.held, "headers": headers.raw}, body))
+            await _send(send, _StoredResponse({**capture.held, "headers": headers.raw}, body))
 
     def _head(self, path: str) -> str:
-        drawing = plotly_assets.basic()
+        library = plotly_assets.basic_bundle()
         if path in _CHARTS:
-            begun = f"<script>{_BEGUN}</script>"
-            return f'{self._common}{begun}<script async src="./{drawing}" id="dkd-drawing"></script>{self._preloads}'
-        return f'{self._common}<link rel="prefetch" href="./{drawing}" as="script">'
+            listeners = f"<script>{_LOAD_LISTENERS}</script>"
+            library_script = f'<script async src="./{library}" id="dkd-drawing"></script>'
+            return f"{self._common}{listeners}{library_script}{self._preloads}"
+        return f'{self._common}<link rel="prefetch" href="./{library}" as="script">'
 
 
-class _Answer:
-    """What an application sends."""
+class _ResponseCapture:
+    """The response that an application sends, captured while it is forwarded or held back."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -140,23 +143,23 @@ class _Answer:
         self.held: Message | None = None
         self.body = b""
 
-    async def pass_on(self, message: Message) -> None:
-        """Send it on, and remember it."""
-        self._take(message)
+    async def forward(self, message: Message) -> None:
+        """Forward a message and record it."""
+        self._record(message)
         await self._send(message)
 
-    async def hold_page(self, message: Message) -> None:
-        """Hold a page back; send on whatever else it is."""
+    async def hold_html(self, message: Message) -> None:
+        """Hold back an HTML page; forward any other response."""
         if message["type"] == "http.response.start":
-            kind = Headers(raw=message["headers"]).get("content-type", "")
-            if message["status"] == 200 and kind.startswith("text/html"):
+            media_type = Headers(raw=message["headers"]).get("content-type", "")
+            if message["status"] == 200 and media_type.startswith("text/html"):
                 self.held = message
         if self.held is None:
             await self._send(message)
         else:
-            self._take(message)
+            self._record(message)
 
-    def _take(self, message: Message) -> None:
+    def _record(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._start = message
         elif message["type"] == "http.response.body":
@@ -167,50 +170,50 @@ class _Answer:
         assert self._start is not None
         return self._start
 
-    def lasting(self) -> bool:
-        """Whether it is whole, the same for everybody, and stays so."""
+    def immutable(self) -> bool:
+        """Return whether the response is complete, the same for everybody and declared immutable."""
         if self._start is None or self._start["status"] != 200:
             return False
         headers = Headers(raw=self._start["headers"])
-        whole = headers.get("content-length") == str(len(self.body))
-        return whole and "immutable" in headers.get("cache-control", "") and "set-cookie" not in headers
+        complete = headers.get("content-length") == str(len(self.body))
+        return complete and "immutable" in headers.get("cache-control", "") and "set-cookie" not in headers
 
 
-def _packed(answer: _Answer) -> _Kept:
-    headers = MutableHeaders(raw=[*answer.start["headers"]])
-    body = answer.body
+def _compressed(capture: _ResponseCapture) -> _StoredResponse:
+    headers = MutableHeaders(raw=[*capture.start["headers"]])
+    body = capture.body
     if headers.get("content-type", "").startswith(_TEXT):
         body = gzip.compress(body, 6, mtime=0)
         headers["content-encoding"] = "gzip"
         headers["content-length"] = str(len(body))
         headers.add_vary_header("Accept-Encoding")
-    return _Kept({**answer.start, "headers": headers.raw}, body)
+    return _StoredResponse({**capture.start, "headers": headers.raw}, body)
 
 
-async def _send(send: Send, kept: _Kept) -> None:
-    await send(kept.start)
-    await send({"type": "http.response.body", "body": kept.body})
+async def _send(send: Send, stored: _StoredResponse) -> None:
+    await send(stored.start)
+    await send({"type": "http.response.body", "body": stored.body})
 
 
 def _static_files() -> frozenset[str]:
-    """Streamlit's files by their addresses, each once."""
+    """Return the canonical addresses of Streamlit's files."""
     folder = Path(get_static_dir())
     return frozenset(path.relative_to(folder).as_posix() for path in (folder / "static").rglob("*") if path.is_file())
 
 
 def _modules() -> list[str]:
-    """Files of the frontend's parts that a page with charts needs, and what those import in turn."""
+    """Return the frontend's modules that a page with charts needs, with their imports, unless the HTML names them."""
     folder = Path(get_static_dir()) / "static" / "js"
-    found: dict[str, None] = {}
-    waiting = [path.name for path in folder.glob(f"{_COMPONENTS}.*.js")]
+    modules: dict[str, None] = {}
+    pending = [path.name for path in folder.glob(f"{_COMPONENTS}.*.js")]
     page = Path(get_static_dir()) / "index.html"
-    named = page.read_text(encoding="utf-8") if page.is_file() else ""
-    while waiting:
-        name = waiting.pop()
-        if name not in found and name not in named:
-            found[name] = None
-            waiting += _imports(folder / name)
-    return [*found]
+    html = page.read_text(encoding="utf-8") if page.is_file() else ""
+    while pending:
+        name = pending.pop()
+        if name not in modules and name not in html:
+            modules[name] = None
+            pending += _imports(folder / name)
+    return [*modules]
 
 
 def _imports(path: Path) -> Iterator[str]:

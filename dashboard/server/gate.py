@@ -1,8 +1,8 @@
-"""What every request to the dashboard passes first, pages, files and the socket alike.
+"""Access checks that every request to the dashboard passes first: pages, files and the WebSocket.
 
-It is addressed to a name of this server, it comes from no page of another origin, and with the login ``address`` it
-carries the cookie of a browser that was opened by a one-time address (``common.one_time_address``). Every
-answer tells the browser that nothing of it runs, loads or frames what is not the dashboard's own.
+A request must be addressed to a host name of this server and must not come from a page of another origin. With the
+login mode ``address`` it must also carry the cookie that a one-time address sets (``common.one_time_address``). Every
+response has security headers that forbid loading, running or framing content of other origins.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-# Streamlit makes its styles in the page, and modules of components from text (blob:).
+# Streamlit creates inline styles, and modules of components from text (blob:).
 _POLICY = (
     "default-src 'self'; script-src 'self' blob:{scripts}; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' data: blob:; connect-src 'self'; "
@@ -45,23 +45,24 @@ _POLICY = (
 )
 _INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _HEALTH = "_stcore/health"
-_CLOSED = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>DKD Lab</title>
+_REFUSAL_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>DKD Lab</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>body {{ font: 16px/1.5 sans-serif; max-width: 40em; margin: 10vh auto; color-scheme: light dark }}
 code {{ background: #8883; padding: 0.1em 0.3em; border-radius: 0.2em }}</style></head>
 <body><h1>{title}</h1><p>{text}</p></body></html>"""
-_HOW = (
-    "This dashboard opens by a one-time address. The account that runs DKD Lab gets a new one with "
+_INSTRUCTIONS = (
+    "This dashboard is opened with a one-time address. The account that runs DKD Lab gets a new one with "
     "<code>dkd open</code> on the machine (<code>dkd up</code> prints the first). Open it in this browser; afterwards "
-    'every link works here. If you were here before and followed a link from elsewhere: <a href="">try again</a>.'
+    "every link works here. If you have opened the dashboard before and followed a link from another site, "
+    '<a href="">try again</a>.'
 )
 
 
 def policy(page: bytes = b"") -> str:
-    """The content security policy, which lets the scripts in the page's own text run and no other text.
+    """Return the content security policy, which allows the inline scripts of a page and no others.
 
     Args:
-        page: HTML as it is sent.
+        page: the HTML as it is sent.
     """
     return _POLICY.format(scripts="".join(f" 'sha256-{_digest(script)}'" for script in _INLINE.findall(page)))
 
@@ -72,7 +73,7 @@ def _digest(script: bytes) -> str:
 
 
 class Gate:
-    """ASGI middleware around all of the dashboard."""
+    """ASGI middleware that checks every request to the dashboard."""
 
     def __init__(self, app: ASGIApp) -> None:
         base = str(st.get_option("server.baseUrlPath") or "").strip("/")
@@ -82,81 +83,81 @@ class Gate:
         self._origins = tuple(_listed("server.corsAllowedOrigins"))
         try:
             by_address = login.mode() == "address"
-        except ClientSettingsError:  # the pages say so, and show nothing else
+        except ClientSettingsError:  # the pages show this error and nothing else
             by_address = False
         self._door = Door(Home.find()) if by_address else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that may not pass; hand every other one on."""
+        """Answer a request that is refused; pass every other request to the dashboard."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        answer = self._refusal(scope) or self._ask(scope)
-        if answer is None:
-            await self._app(scope, receive, _guarded(send) if scope["type"] == "http" else send)
+        response = self._check_origin(scope) or self._check_cookie(scope)
+        if response is None:
+            await self._app(scope, receive, _with_security_headers(send) if scope["type"] == "http" else send)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: status 403
+            await send({"type": "websocket.close", "code": 1008})  # before acceptance: the browser gets status 403
         else:
-            await answer(scope, receive, _guarded(send))
+            await response(scope, receive, _with_security_headers(send))
 
-    def _refusal(self, scope: Scope) -> Response | None:
-        """What a request is answered that is for another server, or from another server's page."""
+    def _check_origin(self, scope: Scope) -> Response | None:
+        """Return a refusal for a request to another host name or from a page of another origin."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        found = address(host, scope["scheme"])
-        if found is None or (self._hosts and not host_allowed(found.host, self._hosts)):
-            return _closed(403, "Not this server", "The dashboard does not answer to this name.")
+        requested = address(host, scope["scheme"])
+        if requested is None or (self._hosts and not host_allowed(requested.host, self._hosts)):
+            return _refusal(403, "Not this server", "The dashboard does not answer to this host name.")
         if not origin_allowed(headers.get("origin", ""), host, scope["scheme"], self._origins):
-            return _closed(403, "Another page's request", "Pages of other origins may not use the dashboard.")
-        # Without an Origin header: what a page of another origin embeds, as a script or a picture. Links may lead here.
+            return _refusal(403, "Cross-origin request", "Pages of other origins may not use the dashboard.")
+        # Scripts and images embedded in a page of another origin are requested without Origin. Links are allowed.
         foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
         link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         if foreign and not link:
-            return _closed(403, "Another page's request", "Pages of other origins may not use the dashboard.")
+            return _refusal(403, "Cross-origin request", "Pages of other origins may not use the dashboard.")
         return None
 
-    def _ask(self, scope: Scope) -> Response | None:
-        """With the login ``address``: what a request without the cookie is answered, or one that brings a ticket."""
+    def _check_cookie(self, scope: Scope) -> Response | None:
+        """With the login mode ``address``, redeem a one-time address and refuse requests without its cookie."""
         if self._door is None:
             return None
         path = scope["path"].removeprefix(self._root)
-        known = any(self._door.admits(value) for value in _values(scope, self._cookie_name(scope)))
+        admitted = any(self._door.admits(value) for value in _cookie_values(scope, self._cookie_name(scope)))
         if scope["type"] == "http" and scope["method"] == "GET" and path.startswith(PREFIX):
             ticket, _, page = path.removeprefix(PREFIX).partition("/")
-            if not self._door.redeem(ticket) and not known:
-                return _closed(401, "This address has been used", _HOW)
-            return self._let_in(scope, page, self._door.cookie())
-        if known or (scope["type"] == "http" and path == _HEALTH):
+            if not self._door.redeem(ticket) and not admitted:
+                return _refusal(401, "This address has already been used", _INSTRUCTIONS)
+            return self._redirect_with_cookie(scope, page, self._door.cookie())
+        if admitted or (scope["type"] == "http" and path == _HEALTH):
             return None
-        return _closed(401, "Not opened yet", _HOW)
+        return _refusal(401, "Not opened yet", _INSTRUCTIONS)
 
-    def _let_in(self, scope: Scope, page: str, cookie: str) -> Response:
-        # One slash at its beginning: with two it would be the address of another server.
+    def _redirect_with_cookie(self, scope: Scope, page: str, cookie: str) -> Response:
+        # One leading slash: an address with two would lead to another server.
         query = scope.get("query_string", b"").decode("latin-1")
         target = self._root + quote(page.lstrip("/\\")) + (f"?{query}" if query else "")
-        answer = RedirectResponse(target, HTTPStatus.SEE_OTHER, headers={"cache-control": "no-store"})
+        response = RedirectResponse(target, HTTPStatus.SEE_OTHER, headers={"cache-control": "no-store"})
         host = Headers(scope=scope).get("host", "")
         secure = scope["scheme"] == "https" or any(
             item.startswith("https://") and origin_allowed(item, host, "https") for item in self._origins
         )
-        answer.headers["set-cookie"] = (
+        response.headers["set-cookie"] = (
             f"{self._cookie_name(scope)}={cookie}; Max-Age={COOKIE_SECONDS}; Path={self._root}; HttpOnly; "
             f"SameSite=Strict{'; Secure' if secure else ''}"
         )
-        return answer
+        return response
 
     def _cookie_name(self, scope: Scope) -> str:
-        """Browsers send a cookie to every port of a name, so the port is in its own name, as the browser sees it."""
-        found = address(Headers(scope=scope).get("host", ""), scope["scheme"])
-        return f"dkd-dashboard-{found.port if found else 0}"
+        """Return the cookie's name. It contains the port as browsers see it, because they share cookies among ports."""
+        requested = address(Headers(scope=scope).get("host", ""), scope["scheme"])
+        return f"dkd-dashboard-{requested.port if requested else 0}"
 
 
 def _listed(option: str) -> Iterable[str]:
     return [str(item) for item in st.get_option(option) or () if item]
 
 
-def _values(scope: Scope, name: str) -> Iterable[str]:
-    """Every cookie of that name: a page on another port may have set one of the same name beside ours."""
+def _cookie_values(scope: Scope, name: str) -> Iterable[str]:
+    """Yield every cookie of that name: a page on another port may have set a second one."""
     for header in Headers(scope=scope).getlist("cookie"):
         for part in header.split(";"):
             key, _, value = part.strip().partition("=")
@@ -164,14 +165,14 @@ def _values(scope: Scope, name: str) -> Iterable[str]:
                 yield value
 
 
-def _closed(status: int, title: str, text: str) -> Response:
-    return HTMLResponse(_CLOSED.format(title=title, text=text), status, headers={"cache-control": "no-store"})
+def _refusal(status: int, title: str, text: str) -> Response:
+    return HTMLResponse(_REFUSAL_PAGE.format(title=title, text=text), status, headers={"cache-control": "no-store"})
 
 
-def _guarded(send: Send) -> Send:
-    """Sends an answer with what browsers are to make of it."""
+def _with_security_headers(send: Send) -> Send:
+    """Wrap ``send`` so that responses carry the security headers."""
 
-    async def with_headers(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(raw=[*message["headers"]])
             for name, value in _HEADERS.items():
@@ -180,4 +181,4 @@ def _guarded(send: Send) -> Send:
             message = {**message, "headers": headers.raw}
         await send(message)
 
-    return with_headers
+    return send_with_headers

@@ -1,10 +1,12 @@
-"""Who sees the pages, by ``DKD_DASHBOARD_LOGIN``.
+"""Sign-in to the dashboard, selected by ``DKD_DASHBOARD_LOGIN``.
 
-``none``: whoever reaches the dashboard, which speaks with its own token. ``address``: browsers that were opened by a
-one-time address of the home (``dashboard.server.gate``); the pages then use the dashboard's own token. ``token``: each
-person with a token of their own, which is what the backend is then asked with. ``oidc``: whom the identity provider of
-Streamlit's ``[auth]`` secrets knows and ``DKD_DASHBOARD_ALLOW`` lists; the backend is asked with the dashboard's own
-token.
+- ``none``: everybody who can reach the dashboard sees the pages.
+- ``address``: only browsers that have opened a one-time address see the pages (``dashboard.server.gate``).
+- ``token``: each person signs in with a token of their own, which the requests to the backend then carry.
+- ``oidc``: each person signs in with the identity provider in Streamlit's ``[auth]`` secrets and must be listed in
+  ``DKD_DASHBOARD_ALLOW``.
+
+In all modes but ``token`` the requests to the backend carry the dashboard's own token.
 """
 
 from __future__ import annotations
@@ -22,118 +24,136 @@ from client import ApiError, BackendUnreachable, Client, ClientSettingsError
 from dashboard.markup import escape
 
 Mode = Literal["none", "address", "token", "oidc"]
-_TOKEN, _SAID, _STAY = "login.token", "login.said", "login.stay"
+_TOKEN, _MESSAGE, _REMEMBER = "login.token", "login.message", "login.remember"
 _NO_KEY = ":material/key_off:"
 
 
 def mode() -> Mode:
-    """What the setting says. Raises ClientSettingsError if it is none of the four."""
-    given = os.environ.get("DKD_DASHBOARD_LOGIN", "").strip().lower() or "none"
-    if given not in get_args(Mode):
-        raise ClientSettingsError(f"DKD_DASHBOARD_LOGIN is {given!r}; it can be none, token or oidc, or address")
-    return cast(Mode, given)
+    """Return the login mode.
+
+    Raises:
+        ClientSettingsError: the setting is not one of the four modes.
+    """
+    setting = os.environ.get("DKD_DASHBOARD_LOGIN", "").strip().lower() or "none"
+    if setting not in get_args(Mode):
+        raise ClientSettingsError(f"DKD_DASHBOARD_LOGIN is {setting!r}; it can be none, token or oidc, or address")
+    return cast(Mode, setting)
 
 
-def personal() -> bool:
-    """Whether each person signs in. Raises ClientSettingsError as ``mode`` does."""
+def requires_sign_in() -> bool:
+    """Return whether each person signs in.
+
+    Raises:
+        ClientSettingsError: the setting is not a login mode.
+    """
     return mode() in ("token", "oidc")
 
 
 def token() -> str | None:
-    """The token of the person at this browser; None where the dashboard uses its own."""
-    found: str | None = st.session_state.get(_TOKEN)
-    return found if mode() == "token" else None
+    """Return the token of the person at this browser; None if the dashboard uses its own token."""
+    stored: str | None = st.session_state.get(_TOKEN)
+    return stored if mode() == "token" else None
 
 
-def inside() -> bool:
-    """Whether this person may see the pages. Raises ClientSettingsError where the setting cannot work."""
+def is_signed_in() -> bool:
+    """Return whether this person may see the pages.
+
+    Raises:
+        ClientSettingsError: the setting cannot work.
+    """
     if mode() == "oidc":
-        return _known_to_provider() and _allowed(_address())
-    return not personal() or token() is not None
+        return _authenticated() and _allowed(_email())
+    return not requires_sign_in() or token() is not None
 
 
-def ask() -> None:
-    """Draw the way in, for a person who is not inside.
+def show_sign_in() -> None:
+    """Draw the sign-in form.
 
-    After ``st.navigation``: the browser answers for what it has kept, and that answer has to name the page.
+    Call this after ``st.navigation``: the browser replies with the token that it has stored, and that reply has to name
+    the page.
     """
     st.title("Sign in")
     if mode() == "token":
-        _ask_for_token()
+        _token_form()
     elif not st.user.is_logged_in:
         st.button("Sign in", type="primary", icon=":material/login:", on_click=_login)
     else:
-        st.error(f"{escape(_address() or 'This account')} is not among those who may use this DKD Lab.", icon=_NO_KEY)
-        st.button("Sign in as somebody else", on_click=_logout)
+        st.error(f"{escape(_email() or 'This account')} does not have access to this DKD Lab.", icon=_NO_KEY)
+        st.button("Sign in with another account", on_click=_logout)
 
 
-def keep() -> None:
-    """Have the browser keep the token that somebody has just come in with, until it says that it has.
+def store_token() -> None:
+    """Store the token of a new sign-in in the browser; repeated until the browser confirms it.
 
-    In a place of its own, so that what follows on the page stands where it stood when that is done.
+    The component has a container of its own, so that the elements below it keep their place when it disappears.
     """
     with st.container(key="dkd-keep"):
-        if (stay := st.session_state.get(_STAY)) is not None:
-            _keeper()(key="login.keep", data={"token": token(), "stay": stay}, height=1, on_kept_change=_kept)
+        if (remember := st.session_state.get(_REMEMBER)) is not None:
+            data = {"token": token(), "stay": remember}
+            _browser_storage()(key="login.keep", data=data, height=1, on_kept_change=_on_stored)
 
 
-def sign_out(why: str = "") -> None:
-    """Forget who this is, here and in the browser; ``why`` is said on the page that follows."""
+def sign_out(message: str = "") -> None:
+    """Remove the sign-in from the session and from the browser.
+
+    Args:
+        message: shown above the sign-in form.
+    """
     st.session_state.clear()
     if mode() == "oidc":
         st.logout()
         return
-    st.session_state[_SAID] = why
+    st.session_state[_MESSAGE] = message
     st.session_state["login.forget"] = True
     st.rerun()
 
 
-def _ask_for_token() -> None:
+def _token_form() -> None:
     forget = st.session_state.pop("login.forget", False)
-    kept = _keeper()(
-        key="login.forget" if forget else "login.find", data={"forget": forget}, height=1, on_token_change=_nothing
+    stored = _browser_storage()(
+        key="login.forget" if forget else "login.find", data={"forget": forget}, height=1, on_token_change=_ignore
     )
-    if not forget and kept.get("token") and _SAID not in st.session_state:
-        _try(str(kept["token"]), stay=None)
+    if not forget and stored.get("token") and _MESSAGE not in st.session_state:
+        _sign_in(str(stored["token"]), remember=None)
     with st.form("login", width=480):
-        given = st.text_input("Token", type="password", placeholder="dkd_…", autocomplete="current-password")
-        stay = st.checkbox("Stay signed in on this browser", help="Else until this tab is closed.")
+        entered = st.text_input("Token", type="password", placeholder="dkd_…", autocomplete="current-password")
+        remember = st.checkbox("Stay signed in on this browser", help="Otherwise you are signed out with this tab.")
         if st.form_submit_button("Sign in", type="primary"):
-            _try(given.strip(), stay=stay)
-    if said := st.session_state.get(_SAID):
-        st.error(escape(said), icon=_NO_KEY)
-    st.caption("Whoever runs this DKD Lab makes tokens: `dkd token create NAME --scope submit`.")
+            _sign_in(entered.strip(), remember=remember)
+    if message := st.session_state.get(_MESSAGE):
+        st.error(escape(message), icon=_NO_KEY)
+    st.caption("The administrator of this DKD Lab creates tokens: `dkd token create NAME --scope submit`.")
 
 
-def _try(given: str, *, stay: bool | None) -> None:
-    """Come in by a token that the backend knows; else say why not."""
-    if why := _refusal(given):
-        st.session_state[_SAID] = why
+def _sign_in(candidate: str, *, remember: bool | None) -> None:
+    """Sign in with a token that the backend accepts; otherwise store the reason for the form."""
+    if reason := _token_problem(candidate):
+        st.session_state[_MESSAGE] = reason
         return
-    st.session_state.pop(_SAID, None)
-    st.session_state[_TOKEN] = given
-    if stay is not None:
-        st.session_state[_STAY] = stay
+    st.session_state.pop(_MESSAGE, None)
+    st.session_state[_TOKEN] = candidate
+    if remember is not None:
+        st.session_state[_REMEMBER] = remember
     st.rerun()
 
 
-def _refusal(given: str) -> str:
-    if not given:
-        return "A token is needed."
+def _token_problem(candidate: str) -> str:
+    if not candidate:
+        return "Enter a token."
     try:
-        with Client(token=given, timeout=6.0) as asked:
-            asked.catalog()
+        with Client(token=candidate, timeout=6.0) as client:
+            client.catalog()
     except ApiError as error:
         return {
-            401: "The backend does not know this token, or it has expired or was revoked.",
-            403: "This token does not let anybody read: it needs the scope read, submit or admin.",
+            401: "This token is not valid, has expired or was revoked.",
+            403: "This token has no read access: it needs the scope read, submit or admin.",
         }.get(error.status, str(error))
     except (BackendUnreachable, ClientSettingsError) as error:
         return str(error)
     return ""
 
 
-def _known_to_provider() -> bool:
+def _authenticated() -> bool:
     if not _oidc_configured():
         raise ClientSettingsError(
             "DKD_DASHBOARD_LOGIN is oidc, and Streamlit's secrets.toml has no [auth] section that names the provider"
@@ -141,7 +161,7 @@ def _known_to_provider() -> bool:
     return bool(st.user.is_logged_in) and st.user.get("email_verified") is not False
 
 
-def _address() -> str:
+def _email() -> str:
     return str(st.user.get("email") or "")
 
 
@@ -161,20 +181,23 @@ def _oidc_configured() -> bool:
 
 
 def _allowed(address: str) -> bool:
-    """Whether ``DKD_DASHBOARD_ALLOW`` lists an address: ``ann@lab.example, *@physics.example``. Empty: nobody."""
+    """Return whether ``DKD_DASHBOARD_ALLOW`` lists an email address; an empty list allows nobody.
+
+    Entries are patterns, separated by commas: ``ann@lab.example, *@physics.example``.
+    """
     patterns = os.environ.get("DKD_DASHBOARD_ALLOW", "").replace(",", " ").split()
     return bool(address) and any(fnmatchcase(address.lower(), pattern.lower()) for pattern in patterns)
 
 
-def _kept() -> None:
-    st.session_state.pop(_STAY, None)
+def _on_stored() -> None:
+    st.session_state.pop(_REMEMBER, None)
 
 
-def _nothing() -> None:
-    """A component's state is kept only where somebody listens to it."""
+def _ignore() -> None:
+    """Do nothing. Streamlit keeps the state of a component only if a callback is registered for it."""
 
 
 @cache
-def _keeper() -> Callable[..., Any]:
+def _browser_storage() -> Callable[..., Any]:
     script = Path(__file__).parents[1] / "assets" / "keep.js"
     return st.components.v2.component("dkd_keep", js=script.read_text(encoding="utf-8"))

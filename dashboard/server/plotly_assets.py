@@ -1,8 +1,8 @@
-"""plotly.js, which draws the charts in the browser: the whole of it, and the quarter that most charts need.
+"""The two bundles of plotly.js, which draws the charts in the browser: the full one and a basic one.
 
-The whole lies in the plotly package: 4.8 MB, of which a browser makes 1.2 s of work before the first line is drawn.
-``assets/plotly-basic.min.js`` is the same release with lines, bars and pies alone, as its makers publish it (npm:
-``plotly.js-basic-dist-min``): a fifth of that work. Nothing is fetched from elsewhere.
+The full bundle comes with the plotly package. It has 4.8 MB, and a browser spends 1.2 s on it before the first line is
+drawn. ``assets/plotly-basic.min.js`` is the official bundle of the same release with scatter, bar and pie traces alone
+(npm: ``plotly.js-basic-dist-min``) and takes a fifth of that time. Nothing is loaded from other servers.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from functools import cache
 from pathlib import Path
 
 PREFIX = "drawing/"
-"""Of the addresses, below the dashboard's root."""
+"""Prefix of the bundles' addresses, relative to the dashboard's root."""
 _BASIC_TRACES = frozenset({"scatter", "bar", "pie"})
 
 
 @cache
 def files() -> dict[str, Path]:
-    """Every file by its address, which names the version: what is at an address never changes."""
+    """Return the bundles by address. An address contains the version, so its content never changes."""
     import plotly
 
     assert plotly.__file__
-    whole = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    full = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
     basic = Path(__file__).parents[1] / "assets" / "plotly-basic.min.js"
-    return {f"{PREFIX}{plotly.__version__}/{path.name}": path for path in (basic, whole)}
+    return {f"{PREFIX}{plotly.__version__}/{path.name}": path for path in (basic, full)}
 
 
-def basic() -> str:
-    """Address of the small one, relative to any page."""
+def basic_bundle() -> str:
+    """Return the address of the basic bundle, relative to any page."""
     return next(iter(files()))
 
 
-def address(traces: Iterable[str]) -> str:
-    """Of the smallest file that draws traces of these types, relative to any page."""
-    small, whole = files()
-    return small if _BASIC_TRACES.issuperset(traces) else whole
+def bundle_for(traces: Iterable[str]) -> str:
+    """Return the address of the smallest bundle that can draw traces of these types, relative to any page."""
+    basic, full = files()
+    return basic if _BASIC_TRACES.issuperset(traces) else full

@@ -1,5 +1,5 @@
-"""One module a page, each with a function ``show``.
+"""The pages, one module each with a function ``show``.
 
-Not called ``pages``: Streamlit takes a folder of that name beside its script as pages of its own, and a first visit by
-a deep link would then run the module instead of ``script.py``.
+The folder is not named ``pages``: Streamlit treats a folder of that name beside its script as pages, and a first visit
+by a deep link would then run the module instead of ``script.py``.
 """

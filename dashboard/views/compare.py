@@ -1,255 +1,198 @@
 """The Compare page, ``/compare?experiment=…`` or ``/compare?run=…&run=…``: methods side by side.
 
-Several experiments that differ in their seeds alone are read as one. Of others, and of single runs, the curves are
-drawn and nothing is tested.
+Several experiments that differ only in their seeds are combined. For other experiments and for single runs, the page
+draws the curves without any tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
-from common.formatting import counted
-from core.protocol.public import TERMINAL, Comparison, Experiment, Run, RunSummary
-from dashboard import addresses, session, theme
-from dashboard.charts import chart_component
-from dashboard.charts.comparison_charts import XS, Band, MethodCurves, View, X, curves_figure, without_teacher
-from dashboard.curves.store import Curve, RunCurves
+from core.protocol.comparison_queries import ComparisonOptions
+from core.protocol.public import TERMINAL, Comparison, Experiment, RunSummary
+from dashboard import addresses, session, theme, wording
+from dashboard.curves.curve import RunCurves
 from dashboard.forms import schema_fields
-from dashboard.forms.widgets import escape, nothing_yet, table
+from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
-from dashboard.views import comparison_results
+from dashboard.markup import escape
+from dashboard.views import compare_curves, comparison_results
 
-_ACCURACY, _SIMILARITY = "test/top1", "grad/similarity"
-_SPENT = "speed/teacher_seconds"
-_AXES = ("metric", "author's two axes")
-# Requests for curves in one tick, so that an experiment of many runs does not keep the page waiting.
-_BUDGET = 40
-_BANDS: dict[Band, str] = {"range": "least to greatest", "sd": "± 1 sd"}
-_BAND_WORDS: dict[Band, str] = {
-    "range": "from the least to the greatest value",
-    "sd": "one sample standard deviation to each side",
-}
+# Requests for curves per refresh, so that an experiment of many runs does not keep the page waiting.
+_CURVE_REQUESTS = 40
 
 
 @dataclass(frozen=True)
-class _Drawing:
-    """What the chart shows: metrics of the two axes with their titles, and how."""
+class _Selected:
+    """What the page shows, as of one refresh.
 
-    metrics: tuple[str, str]
-    titles: tuple[str, str]
-    view: View
+    Attributes:
+        experiments: the selected experiments; empty if single runs are selected.
+        runs: the selected runs, or all runs of the experiments.
+        outage_since: when the backend stopped answering; None while it answers.
+    """
+
+    experiments: list[Experiment]
+    runs: list[RunSummary]
+    outage_since: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        return all(run.state in TERMINAL for run in self.runs)
 
 
 def show() -> None:
     """Draw the page."""
     st.title("Compare")
-    runs = addresses.several("run", "id")
-    chosen = [] if runs else _choose()
-    if chosen is None:
-        nothing_yet("There is nothing to compare yet. An experiment trains the methods.")
+    run_ids = addresses.query_values("run", "id")
+    experiment_ids = [] if run_ids else _select_experiments()
+    if experiment_ids is None:
+        empty_state("There is nothing to compare yet. Create an experiment to train and compare methods.")
         return
-    if not chosen and not runs:
-        st.info("Choose an experiment, or several that differ in their seeds.", icon=":material/stacked_line_chart:")
-        return
-    if runs:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**{row_text.counted(len(runs), 'run')}** chosen by the address")
-            st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
-    read = _read(chosen, runs)
-    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    drawing = _controls(read.experiments, row)
-    with row:
-        taught = any(experiment.teacher_model for experiment in read.experiments)
-        asked = comparison_results.question(_methods(read.experiments), teacher=taught) if chosen else None
-    _live(chosen, runs, drawing, asked, read)
-
-
-def _experiment(id_or_name: str) -> session.Known[Experiment]:
-    return session.ask(f"experiment {id_or_name}", lambda: session.client().experiment(id_or_name))
-
-
-def _choose() -> list[str] | None:
-    """The experiments in the address, else the newest; a list to choose others from. None where there are none."""
-    given = addresses.several("experiment", "name")
-    found: dict[str, str] = {
-        item.id: item.name
-        for item in session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
-    }
-    for at, name in enumerate(given):
-        if name not in found:  # a name, or one that is older than the list
-            item = _experiment(name).value
-            found.setdefault(item.id, item.name)
-            given[at] = item.id
-    if not found:
-        return None
-    chosen = st.multiselect(
-        "Experiments",
-        list(found),
-        default=given or [next(iter(found))],
-        format_func=lambda key: found.get(key, key),
-        # The address decides where it names some; a key of its own a link keeps an older choice from winning.
-        key=f"compare.choice.{','.join(given)}",
-        help="Several that differ in their seeds alone are read as one.",
-    )
-    if chosen and chosen != given:
-        st.query_params["experiment"] = chosen
-    return chosen
-
-
-def _controls(experiments: list[Experiment], row: DeltaGenerator) -> _Drawing:
-    titles = {metric["name"]: metric["label"] for metric in session.catalog().metrics}
-    with row:
-        axes = st.segmented_control(
-            "Figure",
-            _AXES,
-            default=_AXES[0],
-            required=True,
-            key="figure",
-            bind="query-params",
-            help="The author's: left, the mean cosine similarity of the TCKD and NCKD gradients, solid; right, test "
-            "accuracy, dashed.",
-        )
-        metric = st.selectbox(
-            "Metric",
-            list(titles),
-            index=list(titles).index(_ACCURACY),
-            format_func=titles.__getitem__,
-            key="metric",
-            bind="query-params",
-            disabled=axes != _AXES[0],
-            width=260,
-        )
-        x: X = st.segmented_control("Over", list(XS), default="epochs", required=True, key="x", bind="query-params")
-        band: Band = st.segmented_control(
-            "Band over seeds",
-            list(_BANDS),
-            default="range",
-            required=True,
-            format_func=_BANDS.__getitem__,
-            key="band",
-            bind="query-params",
-            help="Around the mean of a method's seeds: least to greatest value, or one sample standard deviation.",
-        )
-        smoothing = st.slider(
-            "Smoothing",
-            0.0,
-            0.95,
-            0.0,
-            0.05,
-            key="smoothing",
-            bind="query-params",
-            width=170,
-            help="Of each run's moving average, how much of the past stays from point to point. 0: none.",
-        )
-        log = st.toggle("Log scale", key="log", bind="query-params")
-    gpus = _gpus(experiments) if x == "GPU-seconds" else 1
-    if gpus is None:
+    if not experiment_ids and not run_ids:
         st.info(
-            "These runs did not ask for GPUs and have no GPU-seconds. Training time is drawn.",
-            icon=":material/memory:",
+            "Select an experiment, or several that differ only in their seeds.", icon=":material/stacked_line_chart:"
         )
-        x = "time"
-    view = View(x=x, band=band, smoothing=smoothing, log=bool(log), gpus=gpus or 1)
-    if axes == _AXES[1]:
-        return _Drawing((_SIMILARITY, _ACCURACY), ("Gradient similarity (cosine)", "Test accuracy (%), dashed"), view)
-    second = _SIMILARITY if metric == _ACCURACY else ""
-    return _Drawing((metric, second), (titles[metric], "Gradient similarity (cosine, dashed)"), view)
+        return
+    if run_ids:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"Comparing **{wording.counted(len(run_ids), 'run')}** selected by the link")
+            st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
+    selected = _fetch_selected(experiment_ids, run_ids)
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    chart = compare_curves.chart_controls(selected.experiments, row)
+    with row:
+        has_teacher = any(experiment.teacher_model for experiment in selected.experiments)
+        methods = _common_methods(selected.experiments)
+        options = comparison_results.option_controls(methods, teacher=has_teacher) if experiment_ids else None
+    _live(experiment_ids, run_ids, chart, options, selected)
 
 
-def _gpus(experiments: list[Experiment]) -> int | None:
-    """GPUs that each run asked for; None where they asked for none, or are chosen one by one."""
-    asked = {
-        resources.get("gpus", 1) if resources.get("device") == "gpu" else 0
-        for resources in (experiment.spec.get("resources", {}) for experiment in experiments)
-    }
-    return asked.pop() or None if len(asked) == 1 else None
+def _fetch_experiment(id_or_name: str) -> session.Fetched[Experiment]:
+    return session.fetch(f"experiment {id_or_name}", lambda: session.client().experiment(id_or_name))
 
 
-def _methods(experiments: list[Experiment]) -> list[str]:
-    """Labels of the methods that every experiment has, in the first one's order."""
+def _select_experiments() -> list[str] | None:
+    """Draw the selection of experiments; return their ids, None if there are no experiments.
+
+    The initial selection is that of the address, or else the newest experiment.
+    """
+    linked = addresses.query_values("experiment", "name")
+    newest = session.fetch("experiments", lambda: session.client().experiments(limit=200)).value.items
+    names: dict[str, str] = {item.id: item.name for item in newest}
+    for index, name in enumerate(linked):
+        if name not in names:  # it is a name, or the experiment is older than the list
+            experiment = _fetch_experiment(name).value
+            names.setdefault(experiment.id, experiment.name)
+            linked[index] = experiment.id
+    if not names:
+        return None
+    selected = st.multiselect(
+        "Experiments",
+        list(names),
+        default=linked or [next(iter(names))],
+        format_func=lambda key: names.get(key, key),
+        # A link decides the selection: the key depends on it, so that an older selection does not take precedence.
+        key=f"compare.choice.{','.join(linked)}",
+        help="Experiments that differ only in their seeds are combined.",
+    )
+    if selected and selected != linked:
+        st.query_params["experiment"] = selected
+    return selected
+
+
+def _common_methods(experiments: list[Experiment]) -> list[str]:
+    """Return the labels of the methods that every experiment has, in the order of the first."""
+    if not experiments:
+        return []
     labels = [experiment.methods for experiment in experiments]
     return [label for label in labels[0] if all(label in others for others in labels)]
 
 
+def _fetch_selected(experiment_ids: list[str], run_ids: list[str]) -> _Selected:
+    experiments = [_fetch_experiment(item) for item in experiment_ids]
+    single = [session.fetch(f"run {item}", partial(session.client().run, item)) for item in run_ids]
+    runs: list[RunSummary] = [run for item in experiments for run in item.value.runs]
+    runs += [item.value for item in single]
+    outages = (*(item.outage_since for item in experiments), *(item.outage_since for item in single))
+    return _Selected(
+        [item.value for item in experiments],
+        list({run.id: run for run in runs}.values()),
+        next(filter(None, outages), None),
+    )
+
+
+def _all_loaded(runs: list[RunSummary], names: tuple[str, ...]) -> bool:
+    """Return whether the curves of every run that has any are stored in the session."""
+    return all(session.curve_store().get(run.id, names).cursor or not run.step for run in runs)
+
+
 def _live(
-    chosen: list[str],
+    experiment_ids: list[str],
     run_ids: list[str],
-    drawing: _Drawing,
-    asked: comparison_results.Question | None,
-    first_read: _Read,
+    chart: compare_curves.ComparisonChart,
+    options: ComparisonOptions | None,
+    selected: _Selected,
 ) -> None:
-    beside = (_SPENT if _over_time(drawing) else "", _count_of(drawing))
-    names = tuple(name for name in (*drawing.metrics, *beside) if name)
+    """Draw everything below the controls, repeatedly until all runs have ended and all curves are loaded."""
+    names = chart.metrics_to_load()
 
-    def look(read: _Read | None = None) -> tuple[_Read, dict[str, RunCurves]]:
-        read = read or _read(chosen, run_ids)
-        curves = session.ask(
-            f"curves of {chosen} {run_ids} {names}",
-            lambda: session.curves().update_some(session.client(), read.runs, names, _BUDGET),
-        )
-        return read, curves.value
+    def load_curves(runs: list[RunSummary]) -> dict[str, RunCurves]:
+        return session.fetch(
+            f"curves of {experiment_ids} {run_ids} {names}",
+            lambda: session.curve_store().update_some(session.client(), runs, names, _CURVE_REQUESTS),
+        ).value
 
-    first = look(first_read)
-    ended, held = _ended(first[0].runs), _all_held(first[0].runs, names)
-    fresh: tuple[_Read, dict[str, RunCurves]] | None = first  # what the page has just asked for is drawn first
+    first: tuple[_Selected, dict[str, RunCurves]] | None = (selected, load_curves(selected.runs))
+    ended, loaded = selected.ended, _all_loaded(selected.runs, names)
 
-    @st.fragment(run_every=session.REFRESH_SECONDS if not (ended and held) else None)
+    @st.fragment(run_every=session.REFRESH_SECONDS if not (ended and loaded) else None)
     def body() -> None:
-        nonlocal fresh
-        with session.guarded():
-            (read, curves), fresh = fresh or look(), None
-            # In containers, so that a line that comes or goes above a chart does not make the browser draw it anew.
-            with st.container():
-                session.outage(read.lost)
-            comparison, refused = comparison_results.comparison(read.experiments, asked) if asked else (None, "")
-            with st.container():
-                for experiment in read.experiments:
-                    _summary(experiment, comparison)
-            with st.container():
-                others = _other_data(read, comparison, asked)
-                _figure(read, comparison, curves, drawing, others, apart=bool(refused) or not asked)
-            with st.container():
-                if comparison and asked:
-                    comparison_results.results(read.experiments, comparison, asked)
-                elif refused:
-                    st.info(f"These are not tested against each other: {escape(refused)}", icon=":material/balance:")
-                _states(read)
-            if _ended(read.runs) != ended or (ended and not held and _all_held(read.runs, names)):
-                st.rerun()  # what is above changes with the state, and one that has ended is not asked about again
+        nonlocal first
+        with session.error_boundary():
+            if first:  # the page has just requested these
+                (current, curves), first = first, None
+            else:
+                current = _fetch_selected(experiment_ids, run_ids)
+                curves = load_curves(current.runs)
+            _draw(current, curves, chart, options)
+            if current.ended != ended or (ended and not loaded and _all_loaded(current.runs, names)):
+                st.rerun()  # the part above the fragment depends on the state, and the refresh may end
 
     body()
 
 
-@dataclass(frozen=True)
-class _Read:
-    experiments: list[Experiment]
-    runs: list[RunSummary]
-    lost: datetime | None
-
-
-def _read(chosen: list[str], run_ids: list[str]) -> _Read:
-    """The students' runs, of experiments or by their ids."""
-    known = [_experiment(item) for item in chosen]
-    single = [session.ask(f"run {item}", partial(session.client().run, item)) for item in run_ids]
-    runs: list[RunSummary] = [run for item in known for run in item.value.runs]
-    runs += [item.value for item in single]
-    lost = next((since for since in (*(item.lost for item in known), *(item.lost for item in single)) if since), None)
-    return _Read([item.value for item in known], list({run.id: run for run in runs}.values()), lost)
-
-
-def _ended(runs: list[RunSummary]) -> bool:
-    return all(run.state in TERMINAL for run in runs)
-
-
-def _all_held(runs: list[RunSummary], names: tuple[str, ...]) -> bool:
-    """Whether the curves of every run that has any are here already."""
-    return all(session.curves().of(run.id, names).cursor or not run.step for run in runs)
+def _draw(
+    selected: _Selected,
+    curves: dict[str, RunCurves],
+    chart: compare_curves.ComparisonChart,
+    options: ComparisonOptions | None,
+) -> None:
+    # Each part has a container of its own: a line that appears above a chart would make the browser redraw the chart.
+    with st.container():
+        session.show_outage(selected.outage_since)
+    comparison, refusal = comparison_results.comparison(selected.experiments, options) if options else (None, "")
+    with st.container():
+        for experiment in selected.experiments:
+            _summary(experiment, comparison)
+    with st.container():
+        other_data = compare_curves.other_data(selected.experiments, selected.runs, comparison, options)
+        labelled = compare_curves.runs_by_label(
+            selected.experiments, selected.runs, other_data, by_experiment=bool(refusal) or not options
+        )
+        compare_curves.draw(
+            chart, labelled, curves, comparison, key=".".join(item.id for item in selected.experiments) or "runs"
+        )
+    with st.container():
+        if comparison and options:
+            comparison_results.results(selected.experiments, comparison, options)
+        elif refusal:
+            st.info(f"These experiments cannot be tested together: {escape(refusal)}", icon=":material/balance:")
+        _states(selected)
 
 
 def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
@@ -272,145 +215,14 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     if experiment.state == "active":
         st.progress(min(max(experiment.progress, 0.0), 1.0))
     for warning in experiment.warnings:
-        where = schema_fields.spoken(warning.path, experiment.spec)
-        st.caption(f":material/warning: {escape(f'{where}: {warning.message}')}")
+        field = schema_fields.describe_path(warning.path, experiment.spec)
+        st.caption(f":material/warning: {escape(f'{field}: {warning.message}')}")
 
 
-def _figure(
-    read: _Read,
-    comparison: Comparison | None,
-    curves: dict[str, RunCurves],
-    drawing: _Drawing,
-    others: Mapping[str, str],
-    *,
-    apart: bool,
-) -> None:
-    apart = apart and len({run.experiment_id for run in read.runs}) > 1
-    students: dict[str, list[RunSummary]] = {}
-    wanted = {label for experiment in read.experiments for label in experiment.methods}
-    for run in read.runs:
-        # A teacher is drawn where it was chosen itself; an older one's students may bear its label.
-        if not read.experiments or (run.role == "student" and run.label in wanted):
-            label = f"{run.label} · {run.experiment}" if apart else run.label
-            label += f" · {others[run.id]}" if run.id in others else ""
-            students.setdefault(label, []).append(run)
-
-    own_time = _over_time(drawing) and comparison is not None and comparison.timing == "student"
-
-    def of(label: str, metric: str) -> list[Curve]:
-        found = []
-        for run in students[label]:
-            held = curves[run.id].curves if run.id in curves else {}
-            curve = held.get(metric)
-            if curve is not None and len(curve):
-                found.append(without_teacher(curve, held.get(_SPENT)) if own_time else curve)
-        return found
-
-    methods = [MethodCurves(label, *(of(label, metric) for metric in drawing.metrics)) for label in students]
-    if not any(method.main for method in methods):
-        _nothing_drawn(read, drawing)
-        return
-    accuracy = drawing.metrics[0] == _ACCURACY
-    figure = curves_figure(
-        methods,
-        drawing.titles,
-        drawing.view,
-        teacher=comparison.teacher_top1 if comparison and accuracy else None,
-        epochs=max((run.total_epochs for run in read.runs if run.role == "student"), default=0),
-    )
-    chart_component.chart(
-        figure,
-        key=f"compare.{'.'.join(experiment.id for experiment in read.experiments) or 'runs'}",
-        alt=f"{drawing.titles[0]} of each method over {drawing.view.x}",
-        filename="dkd-lab-compare",
-    )
-    about = _about(drawing, max(len(runs) for runs in students.values()), comparison)
-    st.caption(escape(about + _about_images(drawing, curves)))
-
-
-def _other_data(
-    read: _Read, comparison: Comparison | None, asked: comparison_results.Question | None
-) -> dict[str, str]:
-    """What tells runs from others of their label that were trained on other images, by id: they are not averaged."""
-    if asked:
-        # Experiments that are not compared with each other are drawn apart, and each may be of several data sets.
-        alone = (
-            [comparison_results.comparison([item], asked)[0] for item in read.experiments] if comparison is None else []
-        )
-        return {run: data for found in (comparison, *alone) if found for run, data in found.set_aside_data.items()}
-    names = {run.id: _data_of(run) for run in read.runs if isinstance(run, Run) and run.test_size}
-    return names if len(set(names.values())) > 1 else {}
-
-
-def _data_of(run: Run) -> str:
-    counts = f"{run.train_size:,} for training and {run.test_size:,} for the test"
-    return f"images {run.images[:8]}" if run.images else f"images not recorded, {counts}"
-
-
-def _nothing_drawn(read: _Read, drawing: _Drawing) -> None:
-    if drawing.metrics[0] == _ACCURACY or not any(run.step for run in read.runs if run.role == "student"):
-        st.info("No student has finished an epoch yet; curves appear by themselves.", icon=":material/hourglass_empty:")
-    else:
-        st.info(f"No run has reported this: {escape(drawing.titles[0])}.", icon=":material/query_stats:")
-
-
-def _about(drawing: _Drawing, n: int, comparison: Comparison | None) -> str:
-    view = drawing.view
-    parts = [
-        f"Line: mean over seeds (n = {n} when all are there; the tooltip gives n at each epoch). "
-        f"Band: {_BAND_WORDS[view.band]}."
-    ]
-    if drawing.metrics[1]:
-        parts.append(f"Dashed, right axis: {drawing.titles[1].removesuffix(', dashed')}.".replace(", dashed)", ")"))
-    if view.x in ("time", "GPU-seconds"):
-        parts.append("Each epoch stands at the mean time of its seeds, evaluation included.")
-        parts.append(_about_time(comparison))
-    if view.smoothing:
-        parts.append(f"Smoothed: each run's moving average, weight {view.smoothing:g}. Numbers below are not.")
-    return " ".join(parts)
-
-
-def _count_of(drawing: _Drawing) -> str:
-    """The metric that says of how many images the one on the left axis is; empty where it is of all."""
-    known = {metric["name"]: metric.get("of", "") for metric in session.catalog().metrics}
-    return str(known.get(drawing.metrics[0], ""))
-
-
-def _about_images(drawing: _Drawing, curves: Mapping[str, RunCurves]) -> str:
-    name = _count_of(drawing)
-    if not name:
-        return ""
-    drawn = [held.curves for held in curves.values() if len(held.curves.get(drawing.metrics[0], ()))]
-    found = [held[name].value[-1] if name in held and len(held[name]) else None for held in drawn]
-    return f" {counted('Each point', found)}." if found else ""
-
-
-def _over_time(drawing: _Drawing) -> bool:
-    return drawing.view.x in ("time", "GPU-seconds")
-
-
-def _about_time(comparison: Comparison | None) -> str:
-    """Whether methods may be compared along an axis of time."""
-    # While runs go on, what they spend on the teacher is not in the comparison yet.
-    if comparison is None or (comparison.timing == "whole" and not comparison.complete):
-        return (
-            "Whole times: one run of a seed computes the teacher's logits and the others may read them from the disk, "
-            "so a difference in time need not be the method's."
-        )
-    of = {
-        "whole": "Whole times.",
-        "student": "Times are without what was spent on the teacher's logits, which some runs computed and others "
-        "read from the disk.",
-        "unlike": "Not comparable between methods: some runs computed the teacher's logits and others read them "
-        "from the disk, and how long that took was not recorded.",
-    }
-    return of[comparison.timing]
-
-
-def _states(read: _Read) -> None:
+def _states(selected: _Selected) -> None:
     st.subheader("Runs")
-    for experiment in read.experiments:
-        if len(read.experiments) > 1:
+    for experiment in selected.experiments:
+        if len(selected.experiments) > 1:
             st.markdown(f"**{escape(experiment.name)}**")
         table(row_text.state_rows(experiment))
         st.page_link(
@@ -419,8 +231,8 @@ def _states(read: _Read) -> None:
             icon=":material/list:",
             query_params={"experiment": experiment.name},
         )
-    if not read.experiments:
-        for run in read.runs:
+    if not selected.experiments:
+        for run in selected.runs:
             st.page_link(
                 session.page("run"),
                 label=escape(f"{row_text.run_title(run)} · {run.experiment}")

@@ -1,4 +1,4 @@
-"""The experiments, as the Runs page lists them: how far each is, its tags; several can be chosen and acted on."""
+"""The list of experiments on the Runs page, with actions on the selected ones."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import streamlit as st
 from client import Client
 from common.formatting import NOTHING
 from core.protocol.public import ExperimentPage, ExperimentSummary
-from dashboard import session
-from dashboard.forms.widgets import nothing_yet
+from dashboard import session, wording
+from dashboard.forms.widgets import empty_state
 from dashboard.lists import bulk, filters, paging, row_text
-from dashboard.lists.row_selection import Choice
+from dashboard.lists.row_selection import RowSelection
 from dashboard.markup import escape
 
 
 def show() -> None:
     """Draw the list."""
     query = filters.draw("experiments")
-    query["cursor"] = paging.cursor("experiments", query)
-    known = session.ask(f"experiments {query}", lambda: _page(query))
+    query["cursor"] = paging.page_cursor("experiments", query)
+    known = session.fetch(f"experiments {query}", lambda: _page(query))
     page = known.value
-    session.outage(known.lost)
-    choice = Choice("experiments")
-    rows, newer = _settled(choice, page.items, query)
+    session.show_outage(known.outage_since)
+    selection = RowSelection("experiments")
+    rows, newer = _settled(selection, page.items, query)
     if not rows and not query["cursor"]:
         _empty(query)
     else:
-        _actions(choice, _chosen(choice, rows))
-        _table(choice, rows)
+        _actions(selection, _chosen(selection, rows))
+        _table(selection, rows)
         if newer:
-            st.caption(f"{row_text.counted(newer, 'newer experiment')} will appear when nothing is chosen.")
-        paging.turn_pages("experiments", page, query["limit"], "experiment")
-    paging.watch("experiments", lambda: _page(query), _signature, page, lost=known.lost)
+            st.caption(f"{wording.counted(newer, 'newer experiment')} will appear when nothing is selected.")
+        paging.page_controls("experiments", page, query["limit"], "experiment")
+    paging.rerun_on_change("experiments", lambda: _page(query), _signature, page, outage_since=known.outage_since)
 
 
 def _page(query: Mapping[str, Any]) -> ExperimentPage:
@@ -42,36 +42,38 @@ def _page(query: Mapping[str, Any]) -> ExperimentPage:
 
 
 def _empty(query: Mapping[str, Any]) -> None:
-    if filters.narrowed(query):
+    if filters.is_filtered(query):
         st.info("No experiment matches these filters.", icon=":material/filter_alt_off:")
         st.page_link(
             session.page("runs"), label="All experiments", icon=":material/list:", query_params={"view": "Experiments"}
         )
     else:
-        nothing_yet("There are no experiments yet.")
+        empty_state("There are no experiments yet.")
 
 
-def _settled(choice: Choice, items: Sequence[ExperimentSummary], query: object) -> tuple[list[ExperimentSummary], int]:
-    """The rows to draw, and how many wait because the page holds still while rows of it are chosen."""
+def _settled(
+    selection: RowSelection, items: Sequence[ExperimentSummary], query: object
+) -> tuple[list[ExperimentSummary], int]:
+    """Return the rows to draw, and the number of newer ones that wait because the page is frozen."""
     rows, newer = list(items), 0
-    held = choice.holds(query)
+    frozen = selection.frozen_ids(query)
     by_id = {item.id: item for item in items}
-    # One that has left the filter cannot be asked for alone, and goes.
-    if held and set(held) & set(by_id):
-        rows = [by_id[key] for key in held if key in by_id]
-        newer = len(set(by_id) - set(held))
-    choice.show([item.id for item in rows], query)
+    # Experiments cannot be requested by id, so one that no longer matches the filters disappears.
+    if frozen and set(frozen) & set(by_id):
+        rows = [by_id[key] for key in frozen if key in by_id]
+        newer = len(set(by_id) - set(frozen))
+    selection.set_rows([item.id for item in rows], query)
     return rows, newer
 
 
-def _chosen(choice: Choice, rows: Sequence[ExperimentSummary]) -> list[ExperimentSummary]:
+def _chosen(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> list[ExperimentSummary]:
     known: dict[str, ExperimentSummary] = st.session_state.setdefault("experiments.known", {})
     known |= {item.id: item for item in rows}
-    return [known[key] for key in choice.ids if key in known]
+    return [known[key] for key in selection.ids if key in known]
 
 
-def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
-    """What can be done with the chosen experiments. Always drawn, so that the table does not jump."""
+def _actions(selection: RowSelection, chosen: Sequence[ExperimentSummary]) -> None:
+    """Draw the actions on the selected experiments; they are always drawn, so that the table does not move."""
     client = session.client()
     keys = [item.id for item in chosen]
     live = [item.id for item in chosen if item.state == "active"]
@@ -79,9 +81,9 @@ def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
     failed = [item.id for item in chosen if item.counts.failed or item.counts.cancelled]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         one = chosen[0] if len(chosen) == 1 else None
-        session.link("compare", "Compare", "stacked_line_chart", {"experiment": keys} if keys else None)
-        session.link("runs", "Its runs", "list", {"experiment": one.name} if one else None)
-        session.link("new", "Clone", "content_copy", {"clone": one.id} if one else None)
+        session.action_link("compare", "Compare", "stacked_line_chart", {"experiment": keys} if keys else None)
+        session.action_link("runs", "Its runs", "list", {"experiment": one.name} if one else None)
+        session.action_link("new", "Clone", "content_copy", {"clone": one.id} if one else None)
         actions: Sequence[tuple[str, str, str, Callable[[str], object], list[str]]] = (
             ("Cancel", "cancel", "cancelled", client.cancel_experiment, live),
             ("Retry", "replay", "queued again", retry_failed, failed),
@@ -93,7 +95,7 @@ def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
                 f"{escape(name)} {len(ids):,}" if len(ids) > 1 else escape(name),
                 icon=f":material/{icon}:",
                 disabled=not ids,
-                on_click=bulk.act,
+                on_click=bulk.on_click,
                 args=(ids, action, "experiment", done),
                 key=f"experiments.{name.lower()}",
             )
@@ -102,13 +104,15 @@ def _actions(choice: Choice, chosen: Sequence[ExperimentSummary]) -> None:
             tag_and_archive(keys)
             _delete([item for item in chosen if item.state != "active"])
         names = ", ".join(item.name for item in chosen[:3]) + (" …" if len(chosen) > 3 else "")
-        st.caption(f"Chosen: {escape(names)}" if chosen else "Choose rows at their left edge.")
+        st.caption(f"Selected: {escape(names)}" if chosen else "Select rows with the check boxes on the left.")
         if chosen:
-            st.button("Clear", on_click=choice.clear, type="tertiary", icon=":material/close:", key="experiments.clear")
+            st.button(
+                "Clear", on_click=selection.clear, type="tertiary", icon=":material/close:", key="experiments.clear"
+            )
 
 
 def retry_failed(key: str) -> None:
-    """Retry every run of an experiment that failed or was cancelled; its teacher first, which revives students."""
+    """Retry every failed or cancelled run of an experiment, the teacher first, which also requeues its students."""
     client = session.client()
     runs = client.all_runs(experiment=key, state=["failed", "cancelled"])
     for run in sorted(runs, key=lambda run: run.role == "student"):
@@ -116,25 +120,27 @@ def retry_failed(key: str) -> None:
 
 
 def _priority(keys: Sequence[str]) -> None:
-    priority = st.number_input("Priority", -100, 100, value=0, help="Higher ones first.", key="experiments.priority")
+    priority = st.number_input(
+        "Priority", -100, 100, value=0, help="Runs with a higher priority start first.", key="experiments.priority"
+    )
     st.button(
-        f"Set it for {row_text.counted(len(keys), 'experiment')}",
+        f"Set priority of {wording.counted(len(keys), 'experiment')}",
         icon=":material/low_priority:",
         disabled=not keys,
-        on_click=bulk.act,
+        on_click=bulk.on_click,
         args=(
             keys,
             lambda key: session.client().prioritise_experiment(key, priority),
             "experiment",
-            f"have priority {priority}",
+            f"set to priority {priority}",
         ),
         key="experiments.prioritise",
     )
 
 
 def tag_and_archive(keys: Sequence[str]) -> None:
-    """Fields and buttons that change the tags of these experiments, and whether lists show them."""
-    text = st.text_input("Tags, with commas between", key="bulk.tags", placeholder="paper, seed check")
+    """Draw the fields and buttons that change the tags of these experiments and archive them."""
+    text = st.text_input("Tags (comma-separated)", key="bulk.tags", placeholder="paper, seed check")
     tags = list(dict.fromkeys(tag for part in text.split(",") if (tag := part.strip())))
     with st.container(horizontal=True):
         for name, icon, done in (("Add", "new_label", "tagged"), ("Remove", "label_off", "untagged")):
@@ -142,7 +148,7 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 f"{name} tags",
                 icon=f":material/{icon}:",
                 disabled=not keys or not tags,
-                on_click=bulk.act,
+                on_click=bulk.on_click,
                 args=(keys, _tagging(session.client(), tags, add=name == "Add"), "experiment", done),
                 key=f"bulk.tags.{name.lower()}",
             )
@@ -152,9 +158,9 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 name,
                 icon=f":material/{icon}:",
                 disabled=not keys,
-                on_click=bulk.act,
+                on_click=bulk.on_click,
                 args=(keys, _archiving(session.client(), archived), "experiment", f"{name.lower()}d"),
-                help="Archived ones are kept with all they have, and left out of lists." if archived else None,
+                help="Archived experiments keep all their data and are hidden in lists." if archived else None,
                 key=f"bulk.{name.lower()}",
             )
 
@@ -175,30 +181,30 @@ def _delete(ended: Sequence[ExperimentSummary]) -> None:
         _ask_to_delete(ended)
 
 
-@st.dialog("Delete for good?")
+@st.dialog("Delete permanently?")
 def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
     runs = sum(item.counts.total for item in ended)
-    counted = f"{row_text.counted(len(ended), 'experiment')} with {row_text.counted(runs, 'run')}"
+    counted = f"{wording.counted(len(ended), 'experiment')} with {wording.counted(runs, 'run')}"
     st.markdown(
-        f"{counted}, their metrics, logs and files: "
+        f"This deletes {counted}, including metrics, logs and files: "
         + ", ".join(f"**{escape(item.name)}**" for item in ended[:10])
         + (" …" if len(ended) > 10 else "")
-        + ". They cannot be had back. A teacher that other experiments use stays."
+        + ". This cannot be undone. Teachers that other experiments use are kept."
     )
-    # A callback, and a button only to close the dialog: Streamlit runs the one before it draws anything.
+    # The action is a callback, which Streamlit runs before it draws the page; the rerun closes the dialog.
     if st.button(
         "Delete",
         type="primary",
-        on_click=bulk.act,
+        on_click=bulk.on_click,
         args=([item.id for item in ended], session.client().delete_experiment, "experiment", "deleted"),
         key="experiments.delete.sure",
     ):
         st.rerun()
 
 
-def _table(choice: Choice, rows: Sequence[ExperimentSummary]) -> None:
+def _table(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> None:
     column = st.column_config
-    choice.table(
+    selection.table(
         row_text.experiment_rows(rows),
         placeholder=NOTHING,
         height=min(36 * len(rows) + 40, 680),
@@ -214,7 +220,7 @@ def _table(choice: Choice, rows: Sequence[ExperimentSummary]) -> None:
             "Methods": column.ListColumn(width=260),
             "Data set": column.TextColumn(width=90),
             "Teacher → student": column.TextColumn(width=190),
-            "Made": column.DatetimeColumn(format="distance", width=120),
+            "Created": column.DatetimeColumn(format="distance", width=120),
             "By": column.TextColumn(width=90),
             "Notes": column.TextColumn(width=260),
         },

@@ -1,6 +1,6 @@
-"""The loss explorer, ``/loss?p=…&q=…``: DKD-Align's terms and gradients for two distributions. Needs no backend.
+"""The loss explorer, ``/loss?p=…&q=…``: terms and gradients of DKD-Align for two distributions. Needs no backend.
 
-Every setting is in the address, under its widget's key, and left out there where it is what the page begins with.
+The address contains every setting that differs from its default, under the key of its widget.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import streamlit as st
 
 from common.formatting import NOTHING
 from core.explain import DKDAlignParams, UniformBatches
+from dashboard import addresses
 from dashboard.charts import chart_component, loss_charts, loss_functions
-from dashboard.charts.loss_functions import QUANTITIES, SHAPES, SWAPPED, Network, Quantity, Shape
+from dashboard.charts.loss_functions import QUANTITIES, SCENARIOS, SHAPES, DistributionShape, Prediction, Quantity
 from dashboard.markup import escape
 
 _REDUCTIONS = ("sample", "batch", "log")
 _WEIGHTS = ("ε", "share")
 _START = DKDAlignParams(reduction="sample", epsilon=6.0)
+_FORMER_SHAPES: dict[str, DistributionShape] = {"each less than the last": "falling", "weights of your own": "own"}
 _KEYS = (
     *("p", "q", "p_shape", "p_strength", "p_first", "p_own", "q_shape", "q_strength", "q_first", "q_own"),
     *("C", "T", "B", "ce", "alpha", "beta", "epsilon", "share", "weight", "reduction", "map", "solid"),
@@ -26,11 +28,11 @@ _KEYS = (
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """What the page shows."""
+class _Settings:
+    """Settings of the page."""
 
-    student: Network
-    teacher: Network
+    student: Prediction
+    teacher: Prediction
     params: DKDAlignParams
     batch: int
 
@@ -39,33 +41,34 @@ def show() -> None:
     """Draw the page."""
     st.title("Loss explorer")
     st.markdown(
-        "What DKD-Align, **w·CE + α·TCKD + β·NCKD − ε·A**, is for one sample: *A* is the distance between the "
-        "gradients of TCKD and NCKD, and it is subtracted, so training makes it larger."
+        "The loss of DKD-Align, **w·CE + α·TCKD + β·NCKD − ε·A**, for one sample. *A* is the distance between the "
+        "gradients of TCKD and NCKD. It is subtracted, so training increases it."
     )
     _scenarios()
     left, right = st.columns([2, 5], gap="large")
     with left:
-        chosen = _controls()
-    if chosen is None:
+        settings = _controls()
+    if settings is None:
         return
     with right:
-        _point(chosen)
-    _claim(chosen)
-    _along(chosen)
-    _map(chosen)
+        _point(settings)
+    _claim(settings)
+    _along(settings)
+    _map(settings)
 
 
 def _scenarios() -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        for name, (student, teacher) in zip("AB", SWAPPED, strict=True):
+        for name, (student, teacher) in zip("AB", SCENARIOS, strict=True):
             st.button(
                 f"{escape(name)}: student {student:g}, teacher {teacher:g}",
                 key=f"loss.scenario.{name}",
                 on_click=_set,
                 args=({"p": student, "q": teacher},),
-                help="The author's claim: the loss is nearly the same in A and in B.",
+                help="Decoupled Gradient Knowledge Distillation (2025) claims that the loss is nearly the same in A "
+                "and B.",
             )
-        st.button("Start again", key="loss.reset", icon=":material/restart_alt:", on_click=_reset, type="tertiary")
+        st.button("Reset", key="loss.reset", icon=":material/restart_alt:", on_click=_reset, type="tertiary")
 
 
 def _set(values: dict[str, float]) -> None:
@@ -79,10 +82,10 @@ def _reset() -> None:
         st.query_params.pop(key, None)
 
 
-def _controls() -> _Chosen | None:
-    """The settings; None where one of them cannot be used, which is then said at its place."""
+def _controls() -> _Settings | None:
+    """Draw the settings; return None if one of them is invalid, with an error at its field."""
     with st.container(border=True):
-        classes = _whole("Classes, C", "C", 10, 3, 1000, "The target class and C − 1 others.")
+        classes = _whole("Classes, C", "C", 10, 3, 1000, "The target class and C − 1 other classes.")
         student = _network("Student", "p", "p̂", 0.6, "one", classes)
         teacher = _network("Teacher", "q", "q̂", 0.8, "even", classes)
     with st.container(border=True):
@@ -93,11 +96,11 @@ def _controls() -> _Chosen | None:
             64,
             1,
             4096,
-            "All samples of the batch are alike. Only the reduction batch divides A by B².",
+            "All samples of the batch are identical. Only the reduction “batch” divides A by B².",
         )
     if student is None or teacher is None:
         return None
-    return _Chosen(student, teacher, params, batch)
+    return _Settings(student, teacher, params, batch)
 
 
 def _whole(label: str, key: str, value: int, least: int, most: int, hint: str) -> int:
@@ -133,17 +136,17 @@ def _params() -> DKDAlignParams:
         required=True,
         key="reduction",
         bind="query-params",
-        help="sample: of each sample's own gradients. batch: of the batch means, the literal formula: sample / B². "
-        "log: the logarithm of sample.",
+        help="sample: distance between the gradients of each sample. batch: distance between the gradients of the "
+        "batch means, the literal formula (sample / B²). log: logarithm of sample.",
     )
     weight = st.segmented_control(
-        "Weight of A by",
+        "Set the weight of A by",
         _WEIGHTS,
         default="ε",
         required=True,
         key="weight",
         bind="query-params",
-        help="Share: ε is chosen so that the term has this share of the summed gradient norms.",
+        help="share: ε is set such that the term has this share of the summed gradient norms.",
     )
     left, right = st.columns(2)
     with left:
@@ -160,24 +163,25 @@ def _params() -> DKDAlignParams:
             weighted = {"epsilon_share": float(share)}
         else:
             weighted = {"epsilon": _real("ε", "epsilon", 6.0, 0.0, 1e6, "Weight of A, which is subtracted.")}
-        alpha = _real("α", "alpha", _START.alpha, 0.0, 1000.0, "Weight of TCKD: the target against the rest.")
+        alpha = _real("α", "alpha", _START.alpha, 0.0, 1000.0, "Weight of TCKD: target class versus the rest.")
     with right:
-        temperature = _real("T", "T", _START.temperature, 0.1, 100.0, "Temperature; terms carry T².")
-        beta = _real("β", "beta", _START.beta, 0.0, 1000.0, "Weight of NCKD: the other classes among themselves.")
+        temperature = _real("T", "T", _START.temperature, 0.1, 100.0, "Temperature; the terms include the factor T².")
+        beta = _real("β", "beta", _START.beta, 0.0, 1000.0, "Weight of NCKD: distribution over the other classes.")
     ce = _real("Weight of CE", "ce", _START.ce_weight, 0.0, 1000.0, "Cross-entropy with the label, at T = 1.")
     return DKDAlignParams(
         reduction=reduction or "sample", alpha=alpha, beta=beta, temperature=temperature, ce_weight=ce, **weighted
     )
 
 
-def _network(title: str, key: str, hat: str, value: float, shape: Shape, classes: int) -> Network | None:
+def _network(title: str, key: str, hat: str, value: float, shape: DistributionShape, classes: int) -> Prediction | None:
     st.markdown(f"**{escape(title)}**")
     target = st.slider(
         f"Probability of the target class, {escape(key)}ₜ", 0.01, 0.99, value, 0.01, key=key, bind="query-params"
     )
+    addresses.accept_former_labels(f"{key}_shape", _FORMER_SHAPES)
     options = list(SHAPES)
-    chosen = st.selectbox(
-        f"Over the other classes, {escape(hat)}",
+    settings = st.selectbox(
+        f"Distribution over the other classes, {escape(hat)}",
         options,
         index=options.index(shape),
         format_func=SHAPES.__getitem__,
@@ -185,49 +189,53 @@ def _network(title: str, key: str, hat: str, value: float, shape: Shape, classes
         bind="query-params",
     )
     strength, first, own = 0.5, 1, ""
-    if chosen == "own":
+    if settings == "own":
         own = st.text_input(
             "Weights",
             "5, 2, 1",
             key=f"{key}_own",
             bind="query-params",
-            help="Need not add up to 1. The last stands for all that follow.",
+            help="The weights need not add up to 1. The last one is repeated for the remaining classes.",
         )
-    elif chosen != "even":
-        strength = st.slider("How much", 0.05, 0.99, 0.6, 0.01, key=f"{key}_strength", bind="query-params")
-        first = _whole("Most on class", f"{key}_first", 1, 1, classes - 1, "Of the other classes, counted from 1.")
+    elif settings != "even":
+        strength = st.slider("Strength", 0.05, 0.99, 0.6, 0.01, key=f"{key}_strength", bind="query-params")
+        first = _whole(
+            "Most probable class", f"{key}_first", 1, 1, classes - 1, "Number of the non-target class, from 1."
+        )
     try:
-        return Network(target, loss_functions.others(chosen, classes - 1, strength=strength, first=first, own=own))
+        return Prediction(
+            target, loss_functions.class_distribution(settings, classes - 1, strength=strength, first=first, own=own)
+        )
     except ValueError as error:
         st.error(f"{escape(title)}: {escape(error)}.", icon=":material/error:")
         return None
 
 
-def _point(chosen: _Chosen) -> None:
-    found = loss_functions.at(chosen.student, chosen.teacher, chosen.params, chosen.batch)
+def _point(settings: _Settings) -> None:
+    found = loss_functions.evaluate(settings.student, settings.teacher, settings.params, settings.batch)
     share, cosine = float(found.share[0]), float(found.cosine[0])
     with st.container(horizontal=True, gap="medium"):
         st.metric("Loss", f"{_number(found.total[0])} nats", width="content")
         st.metric("Alignment term's share of the gradient", f"{_number(100 * share)} %", width="content")
-        st.metric("Its cosine with TCKD + NCKD", _cosine(cosine), width="content")
+        st.metric("Cosine of A with TCKD + NCKD", _cosine(cosine), width="content")
         st.metric("Cosine of TCKD with NCKD", _cosine(float(found.similarity[0])), width="content")
     st.caption(_direction(share, cosine))
     st.table(_terms(found))
-    classes = loss_functions.drawn_classes(chosen.student.others, chosen.teacher.others)
+    classes = loss_functions.most_probable_classes(settings.student.others, settings.teacher.others)
     chart_component.chart(
-        loss_charts.gradients(found, classes),
+        loss_charts.gradient_figure(found, classes),
         key="loss.gradients",
         alt="Gradient of each weighted term with respect to the logit of each class, and their sum",
         filename="loss-gradients",
     )
-    left_out = len(chosen.student.others) - len(classes)
-    more = f" The {left_out:,} classes of least probability are not drawn." if left_out else ""
+    left_out = len(settings.student.others) - len(classes)
+    more = f" The {left_out:,} least probable classes are not shown." if left_out else ""
     st.caption(
-        f"For one of B = {chosen.batch:,} samples, all alike; weights included. "
-        f"Descent moves a logit against its bar.{more}"
+        f"Weighted gradients for one of B = {settings.batch:,} identical samples. "
+        f"Gradient descent moves each logit in the opposite direction of its bar.{more}"
     )
     chart_component.chart(
-        loss_charts.probabilities(chosen.student, chosen.teacher, classes),
+        loss_charts.probability_figure(settings.student, settings.teacher, classes),
         key="loss.probabilities",
         alt="Probabilities of student and teacher for the target class and the others",
         filename="loss-probabilities",
@@ -237,7 +245,7 @@ def _point(chosen: _Chosen) -> None:
 def _terms(found: UniformBatches) -> list[dict[str, str]]:
     rows = []
     norms = {name: float(np.linalg.norm(gradient)) for name, gradient in found.gradients.items()}
-    whole = sum(norms.values())
+    norm_sum = sum(norms.values())
     units = {"align": ""}
     for name, value in found.values.items():
         weight = float(found.weights[name][0])
@@ -248,7 +256,7 @@ def _terms(found: UniformBatches) -> list[dict[str, str]]:
                 "Weight": _number(weight),
                 "Weighted": _number(weight * value[0]),
                 "‖gradient‖": _number(norms[name]),
-                "Share of the norms": f"{_number(100 * norms[name] / whole)} %" if whole else NOTHING,
+                "Share of the norms": f"{_number(100 * norms[name] / norm_sum)} %" if norm_sum else NOTHING,
             }
         )
     return rows
@@ -256,22 +264,22 @@ def _terms(found: UniformBatches) -> list[dict[str, str]]:
 
 def _direction(share: float, cosine: float) -> str:
     if not np.isfinite(cosine):
-        return "The alignment term has no direction here: its gradient, or that of TCKD and NCKD, is zero."
+        return "The direction of the alignment term is undefined here: its gradient or that of TCKD + NCKD is zero."
     if share < 1e-3:
-        return f"The alignment term does next to nothing here: {_number(100 * share)} % of the summed gradient norms."
+        return f"The alignment term is negligible here: {_number(100 * share)} % of the summed gradient norms."
     if cosine < -0.1:
-        return "The alignment term pulls against distillation here: it pushes the student away from the teacher."
+        return "The alignment term opposes distillation here: it moves the student away from the teacher."
     if cosine > 0.1:
-        return "The alignment term pulls the same way as distillation here."
-    return "The alignment term pulls across distillation here: neither with it nor against it."
+        return "The alignment term supports distillation here: both move the student in a similar direction."
+    return "The alignment term is nearly orthogonal to distillation here."
 
 
-def _claim(chosen: _Chosen) -> None:
-    st.subheader("Scenarios A and B: is the loss nearly the same?")
-    student, teacher = chosen.student.others, chosen.teacher.others
-    found = loss_functions.swapped(student, teacher, chosen.params)
-    st.markdown(loss_functions.claim_sentence(found, student, teacher))
-    scale = chosen.params.temperature**2 / (len(student) + 1)
+def _claim(settings: _Settings) -> None:
+    st.subheader("Is the loss nearly the same in scenarios A and B?")
+    student, teacher = settings.student.others, settings.teacher.others
+    found = loss_functions.compare_scenarios(student, teacher, settings.params)
+    st.markdown(loss_functions.scenario_sentence(found, student, teacher))
+    scale = settings.params.temperature**2 / (len(student) + 1)
     rows = [
         {
             "": f"{escape(name)}: student {p:g}, teacher {q:g}",
@@ -279,7 +287,7 @@ def _claim(chosen: _Chosen) -> None:
             "s = Δ² + Σu²": _number(found.distance[index]),
             "A, sample (T²/C·s)": _number(scale * found.distance[index]),
         }
-        for index, (name, (p, q)) in enumerate(zip("AB", SWAPPED, strict=True))
+        for index, (name, (p, q)) in enumerate(zip("AB", SCENARIOS, strict=True))
     ]
     difference = {
         "": "A − B",
@@ -289,42 +297,46 @@ def _claim(chosen: _Chosen) -> None:
     }
     st.table([*rows, difference])
     st.caption(
-        f"For the chosen p̂ and q̂, C = {len(student) + 1:,}, T = {chosen.params.temperature:g}. "
-        f"−4|Δ|·p̂·(p̂−q̂) = {_number(found.formula)}. NCKD is the same in A and B: it sees only p̂ and q̂."
+        f"For the selected p̂ and q̂, C = {len(student) + 1:,}, T = {settings.params.temperature:g}. "
+        f"−4|Δ|·p̂·(p̂−q̂) = {_number(found.formula)}. NCKD is the same in A and B, because it depends only on p̂ and q̂."
     )
 
 
-def _along(chosen: _Chosen) -> None:
-    st.subheader("Along the student's probability")
+def _along(settings: _Settings) -> None:
+    st.subheader("Loss over the student's target probability")
     chart_component.chart(
-        loss_charts.along(
-            loss_functions.line(chosen.student, chosen.teacher, chosen.params, chosen.batch),
-            chosen.student.target,
-            chosen.teacher.target,
+        loss_charts.loss_curve_figure(
+            loss_functions.loss_curve(settings.student, settings.teacher, settings.params, settings.batch),
+            settings.student.target,
+            settings.teacher.target,
         ),
         key="loss.along",
         alt="Weighted terms and the loss over the student's probability of the target class",
         filename="loss-along",
     )
-    if chosen.params.epsilon_share is not None:
-        st.caption("With a share, ε is another one at every point: the line is what is reported, not a fixed function.")
+    if settings.params.epsilon_share is not None:
+        st.caption("With a fixed share, ε differs at every point: the curve shows reported values, not one function.")
 
 
-def _map(chosen: _Chosen) -> None:
-    st.subheader("Over both probabilities")
+def _map(settings: _Settings) -> None:
+    st.subheader("Loss over both target probabilities")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         quantity: Quantity = st.selectbox(
-            "Show",
+            "Quantity",
             list(QUANTITIES),
             format_func=lambda key: QUANTITIES[key][0],
             key="map",
             bind="query-params",
             width=340,
         )
-        solid = st.toggle("Surface in three dimensions", key="solid", bind="query-params")
-    found = loss_functions.surface(quantity, chosen.student.others, chosen.teacher.others, chosen.params, chosen.batch)
+        solid = st.toggle("3D surface", key="solid", bind="query-params")
+    found = loss_functions.loss_surface(
+        quantity, settings.student.others, settings.teacher.others, settings.params, settings.batch
+    )
     chart_component.chart(
-        loss_charts.surface_figure(found, quantity, chosen.student.target, chosen.teacher.target, solid=bool(solid)),
+        loss_charts.surface_figure(
+            found, quantity, settings.student.target, settings.teacher.target, solid=bool(solid)
+        ),
         key=f"loss.map.{quantity}.{bool(solid)}",
         alt=f"{QUANTITIES[quantity][0]} over the student's and the teacher's probability of the target class",
         filename=f"loss-{quantity}",
@@ -332,12 +344,12 @@ def _map(chosen: _Chosen) -> None:
     unit = QUANTITIES[quantity][1]
     st.caption(
         f"{QUANTITIES[quantity][0]}{f', in {unit}' if unit else ''}. "
-        "Cross: what is chosen above; A and B: the two scenarios. The distributions over the other classes stay."
+        "Cross: the settings above. A and B: the two scenarios. The distributions over the other classes are fixed."
     )
 
 
 def _number(value: float) -> str:
-    """Four digits, a true minus."""
+    """Return a number with four significant digits and a typographic minus."""
     text = f"{float(value):.4g}"
     return text.replace("-", "−")
 

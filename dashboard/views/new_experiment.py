@@ -1,4 +1,4 @@
-"""The New experiment page: a form made from the catalog, beside it what it would make."""
+"""The New experiment page: a form generated from the catalog, with a preview beside it."""
 
 from __future__ import annotations
 
@@ -11,82 +11,82 @@ from core.protocol.public import Catalog
 from dashboard import session
 from dashboard.forms import draft as drafts
 from dashboard.forms import schema_fields
-from dashboard.forms.draft import State
-from dashboard.forms.widgets import Slots, escape, integers, object_fields
+from dashboard.forms.draft import FormState
+from dashboard.forms.widgets import ErrorSlots, draw_integers, draw_object, escape
 from dashboard.views import new_preview, new_templates
 
 _FOLDED = ("Speed",)
-_USE, _TRAIN = "Use this one", "Train one"
+_USE, _TRAIN = "Keep", "Train a new one"
 
 
 def show() -> None:
     """Draw the page."""
     st.title("New experiment")
     catalog = session.catalog()
-    held = drafts.state(catalog)
-    new_templates.follow_link(catalog, held)
-    new_templates.choices(catalog, held)
+    state = drafts.form_state(catalog)
+    new_templates.follow_link(catalog, state)
+    new_templates.template_controls(catalog, state)
     left, right = st.columns([3, 2], gap="large")
-    slots = Slots()
+    slots = ErrorSlots()
     with left:
-        held.draft = _form(catalog, held, slots)
+        state.draft = _form(catalog, state, slots)
     with right, st.container(key="beside"):
-        new_preview.show(catalog, held, slots)
+        new_preview.show(catalog, state, slots)
 
 
-def _form(catalog: Catalog, held: State, slots: Slots) -> dict[str, Any]:
-    """Draw every field with the draft's value and return the draft as it is now."""
-    draft, key = held.draft, f"new.{held.generation}"
+def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, Any]:
+    """Draw every field with the draft's value and return the draft with the current input."""
+    draft, key = state.draft, f"new.{state.generation}"
     found = deepcopy(draft)
     found["name"] = st.text_input(
         "Name",
         value=draft["name"],
         key=f"{key}.name",
         placeholder="digits-dkd-vs-dkd-align",
-        help="Unique; how tables name it.",
+        help="A unique name, which identifies the experiment in tables and links.",
     )
-    slots.open("name")
+    slots.add("name")
     schema = catalog.experiment_schema
-    training = schema_fields.fields_of(schema["$defs"]["Training"], schema)
+    training = schema_fields.schema_to_fields(schema["$defs"]["Training"], schema)
 
     st.subheader("Data and networks")
-    found["dataset"] = _choice("Dataset", catalog.datasets, draft["dataset"], "dataset", key, slots)
+    found["dataset"] = _choice("Data set", catalog.datasets, draft["dataset"], "dataset", key, slots)
     found["student"] = {
         "model": _choice("Student", catalog.models, draft["student"]["model"], "student.model", key, slots)
     }
-    found["teacher"] = _teacher(catalog, held, training, key, slots)
+    found["teacher"] = _teacher(catalog, state, training, key, slots)
 
     st.subheader("Methods")
-    st.caption("The first is the baseline. The same method may come twice with other parameters and its own label.")
-    found["methods"] = [_method(catalog, held, index, key, slots) for index in range(len(draft["methods"]))]
-    slots.open("methods")
-    st.button("Add a method", icon=":material/add:", on_click=_add_method, args=(catalog, held), key=f"{key}.add")
+    st.caption("The first method is the baseline. A method can be added several times with different parameters.")
+    found["methods"] = [_method(catalog, state, index, key, slots) for index in range(len(draft["methods"]))]
+    slots.add("methods")
+    st.button("Add a method", icon=":material/add:", on_click=_add_method, args=(catalog, state), key=f"{key}.add")
 
     st.subheader("Seeds and training")
-    found["seeds"] = integers(
+    found["seeds"] = draw_integers(
         "Seeds",
         list(draft["seeds"]),
         path="seeds",
         key=f"{key}.seeds",
         slots=slots,
-        hint="Every method is trained once with each; equal seeds make pairs.",
+        hint="Each method is trained once per seed. Runs with the same seed are compared in pairs.",
     )
-    slots.open("seeds")
-    settings = schema_fields.completed(
-        draft["training"], schema_fields.defaults_of(schema["$defs"]["Training"], schema)
+    slots.add("seeds")
+    settings = schema_fields.with_defaults(
+        draft["training"], schema_fields.schema_defaults(schema["$defs"]["Training"], schema)
     )
-    found["training"] = object_fields(training, settings, path="training", key=key, slots=slots, folded=_FOLDED)
+    found["training"] = draw_object(training, settings, path="training", key=key, slots=slots, folded=_FOLDED)
     with st.expander("Notes, tags, priority, device"):
         _extras(draft, found, schema, key, slots)
     return found
 
 
 def _choice(
-    label: str, entries: list[dict[str, Any]], value: dict[str, Any], path: str, key: str, slots: Slots
+    label: str, entries: list[dict[str, Any]], value: dict[str, Any], path: str, key: str, slots: ErrorSlots
 ) -> dict[str, Any]:
-    """A name from the catalog and its parameters."""
+    """Draw the selection of a catalog entry and the fields of its parameters."""
     titles = {entry["name"]: entry["title"] for entry in entries}
-    # The catalog does not list everything that it takes: of timm's hundreds of models a spec names the one it wants.
+    # Some valid names are not in the catalog, such as those of timm's hundreds of models.
     names = list(titles) if value["name"] in titles else [*titles, value["name"]]
     name = st.selectbox(
         escape(label),
@@ -95,95 +95,99 @@ def _choice(
         format_func=lambda one: titles.get(one, one),
         key=f"{key}.{path}.name",
     )
-    slots.open(f"{path}.name")
+    slots.add(f"{path}.name")
     if name not in titles:
-        slots.open(path)
+        slots.add(path)
         return deepcopy(value)
     entry = next(item for item in entries if item["name"] == name)
     st.caption(escape(entry["summary"]))
-    slots.open(path)
-    fields = schema_fields.fields_of(entry["params"])
-    values = schema_fields.completed(
-        value["params"] if name == value["name"] else {}, schema_fields.defaults_of(entry["params"])
+    slots.add(path)
+    fields = schema_fields.schema_to_fields(entry["params"])
+    values = schema_fields.with_defaults(
+        value["params"] if name == value["name"] else {}, schema_fields.schema_defaults(entry["params"])
     )
-    params = object_fields(fields, values, path=f"{path}.params", key=f"{key}.{name}", slots=slots)
-    slots.open(f"{path}.params")
+    params = draw_object(fields, values, path=f"{path}.params", key=f"{key}.{name}", slots=slots)
+    slots.add(f"{path}.params")
     return {"name": name, "params": params}
 
 
 def _teacher(
-    catalog: Catalog, held: State, training: list[schema_fields.FormField], key: str, slots: Slots
+    catalog: Catalog, state: FormState, training: list[schema_fields.FormField], key: str, slots: ErrorSlots
 ) -> dict[str, Any] | None:
-    draft = held.draft
+    draft = state.draft
     given = draft["teacher"]
-    wanted = st.toggle("With a teacher", value=given is not None, key=f"{key}.teacher")
-    slots.open("teacher")
-    if not wanted:
+    with_teacher = st.toggle("With a teacher", value=given is not None, key=f"{key}.teacher")
+    slots.add("teacher")
+    if not with_teacher:
         return None
     given = given or schema_fields.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]
     schema = catalog.experiment_schema
     with st.container(border=True):
-        if held.kept and _keeps(held, key):
-            teacher, known = held.kept
-            st.caption(escape(known.sentence))
+        if state.copied_teacher and _keeps(state, key):
+            teacher, description = state.copied_teacher
+            st.caption(escape(description.sentence))
             return deepcopy(teacher)
         model = _choice("Teacher", catalog.models, given["model"], "teacher.model", key, slots)
         weights = _weights(schema, given["weights"], key, slots)
-        own = st.toggle(
-            "Trained in its own way",
+        separate = st.toggle(
+            "Separate training settings",
             value=given["training"] is not None,
             key=f"{key}.teacher.own",
-            help="Otherwise as the students are, by cross-entropy. Weights from elsewhere: with fine-tune only.",
+            help="By default the teacher is trained with the students' settings and cross-entropy. For external "
+            "weights, these settings are used only with fine-tuning.",
         )
         settings = None
-        if own:
-            defaults = schema_fields.defaults_of(schema["$defs"]["Training"], schema)
-            values = schema_fields.completed(given["training"] or draft["training"], defaults)
-            settings = object_fields(training, values, path="teacher.training", key=key, slots=slots, folded=_FOLDED)
+        if separate:
+            defaults = schema_fields.schema_defaults(schema["$defs"]["Training"], schema)
+            values = schema_fields.with_defaults(given["training"] or draft["training"], defaults)
+            settings = draw_object(training, values, path="teacher.training", key=key, slots=slots, folded=_FOLDED)
         seed = st.number_input(
-            "Teacher's seed", value=int(given["seed"]), step=1, format="%d", key=f"{key}.teacher.seed"
+            "Seed of the teacher", value=int(given["seed"]), step=1, format="%d", key=f"{key}.teacher.seed"
         )
-        slots.open("teacher.seed")
+        slots.add("teacher.seed")
     return {**given, "model": model, "weights": weights, "training": settings, "seed": int(seed or 0)}
 
 
-def _keeps(held: State, key: str) -> bool:
-    """Whether a copy keeps the teacher of what it was copied from."""
+def _keeps(state: FormState, key: str) -> bool:
+    """Draw the choice of a copy's teacher; return whether it keeps the original's teacher."""
     chosen = st.segmented_control(
-        "The copy's teacher",
+        "Teacher of the copy",
         [_USE, _TRAIN],
-        default=_TRAIN if held.train_one else _USE,
+        default=_TRAIN if state.train_new_teacher else _USE,
         required=True,
         key=f"{key}.teacher.keep",
-        help="A teacher of other settings is another one: it is trained first, and accuracies under the two cannot be "
-        "compared.",
+        help="A teacher with other settings is trained first, and accuracies of students of different teachers cannot "
+        "be compared.",
     )
-    held.train_one = chosen == _TRAIN
-    return not held.train_one
+    state.train_new_teacher = chosen == _TRAIN
+    return not state.train_new_teacher
 
 
-def _weights(schema: dict[str, Any], given: dict[str, Any] | None, key: str, slots: Slots) -> dict[str, Any] | None:
-    """Where the teacher's weights come from, if it is not trained here."""
-    wanted = st.toggle(
-        "Weights from elsewhere",
+def _weights(
+    schema: dict[str, Any], given: dict[str, Any] | None, key: str, slots: ErrorSlots
+) -> dict[str, Any] | None:
+    """Draw the fields of the teacher's weights, if it is not trained from scratch."""
+    external = st.toggle(
+        "External weights",
         value=given is not None,
         key=f"{key}.teacher.elsewhere",
-        help="Published ones, or a file: the teacher is not trained, or trained on.",
+        help="Use published weights or a file instead of training the teacher, or fine-tune them.",
     )
     weights = None
-    if wanted:
-        whole = schema["$defs"]["Weights"]
-        values = schema_fields.completed(given or {}, {} if given else schema_fields.defaults_of(whole, schema))
-        weights = object_fields(
-            schema_fields.fields_of(whole, schema), values, path="teacher.weights", key=key, slots=slots
+    if external:
+        weights_schema = schema["$defs"]["Weights"]
+        defaults = {} if given else schema_fields.schema_defaults(weights_schema, schema)
+        values = schema_fields.with_defaults(given or {}, defaults)
+        weights = draw_object(
+            schema_fields.schema_to_fields(weights_schema, schema), values, path="teacher.weights", key=key, slots=slots
         )
-    slots.open("teacher.weights")
+    slots.add("teacher.weights")
     return weights
 
 
-def _method(catalog: Catalog, held: State, index: int, key: str, slots: Slots) -> dict[str, Any]:
+def _method(catalog: Catalog, state: FormState, index: int, key: str, slots: ErrorSlots) -> dict[str, Any]:
     path = f"methods.{index}"
-    given = held.draft["methods"][index]
+    given = state.draft["methods"][index]
     with st.container(border=True):
         chosen = _choice(f"Method {index + 1}", catalog.methods, given, path, key, slots)
         with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -191,43 +195,42 @@ def _method(catalog: Catalog, held: State, index: int, key: str, slots: Slots) -
                 "Label",
                 value=given["label"],
                 key=f"{key}.{path}.label",
-                placeholder="by itself",
-                help="In tables and curves. Left empty, it follows the method: its name, with the reduction if it has "
-                "one.",
+                placeholder="automatic",
+                help="Name in tables and curves. By default the name of the method, with its reduction if it has one.",
             )
-            if len(held.draft["methods"]) > 1:
+            if len(state.draft["methods"]) > 1:
                 st.button(
                     "Remove",
                     icon=":material/delete:",
                     on_click=_remove_method,
-                    args=(held, index),
+                    args=(state, index),
                     key=f"{key}.{path}.x",
                 )
-        slots.open(f"{path}.label")
+        slots.add(f"{path}.label")
     return {**chosen, "label": label}
 
 
-def _add_method(catalog: Catalog, held: State) -> None:
-    draft = deepcopy(held.draft)
-    # Most comparisons set the last method against a variant of itself.
+def _add_method(catalog: Catalog, state: FormState) -> None:
+    draft = deepcopy(state.draft)
+    # The new method starts as a copy of the last one: most comparisons contain variants of a method.
     entry = next((item for item in catalog.methods if item["name"] == draft["methods"][-1]["name"]), catalog.methods[0])
     params = deepcopy(draft["methods"][-1]["params"])
     draft["methods"].append({"name": entry["name"], "params": params, "label": ""})
-    drafts.redraw(held, draft)
+    drafts.redraw(state, draft)
 
 
-def _remove_method(held: State, index: int) -> None:
-    draft = deepcopy(held.draft)
+def _remove_method(state: FormState, index: int) -> None:
+    draft = deepcopy(state.draft)
     del draft["methods"][index]
-    drafts.redraw(held, draft)
+    drafts.redraw(state, draft)
 
 
-def _extras(draft: dict[str, Any], found: dict[str, Any], schema: dict[str, Any], key: str, slots: Slots) -> None:
+def _extras(draft: dict[str, Any], found: dict[str, Any], schema: dict[str, Any], key: str, slots: ErrorSlots) -> None:
     found["notes"] = st.text_area("Notes", value=draft["notes"], key=f"{key}.notes")
-    slots.open("notes")
+    slots.add("notes")
     tags = st.text_input("Tags", value=", ".join(draft["tags"]), key=f"{key}.tags", help="Separated by commas.")
     found["tags"] = [tag.strip() for tag in tags.split(",") if tag.strip()]
-    slots.open("tags")
+    slots.add("tags")
     found["priority"] = int(
         st.number_input(
             "Priority",
@@ -235,10 +238,10 @@ def _extras(draft: dict[str, Any], found: dict[str, Any], schema: dict[str, Any]
             step=1,
             format="%d",
             key=f"{key}.priority",
-            help="Higher runs first.",
+            help="Runs with a higher priority start first.",
         )
         or 0
     )
-    slots.open("priority")
-    fields = schema_fields.fields_of(schema["$defs"]["Resources"], schema)
-    found["resources"] = object_fields(fields, draft["resources"], path="resources", key=key, slots=slots)
+    slots.add("priority")
+    fields = schema_fields.schema_to_fields(schema["$defs"]["Resources"], schema)
+    found["resources"] = draw_object(fields, draft["resources"], path="resources", key=key, slots=slots)

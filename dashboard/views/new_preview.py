@@ -1,4 +1,4 @@
-"""Beside the form of a new experiment: what it would make, the button that makes it, and the same as YAML."""
+"""The column beside the form of a new experiment: preview, Start button, and the spec as YAML."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import streamlit as st
 
 from client import ApiError, BackendUnreachable
 from core.protocol.public import Catalog, Experiment, Preview
-from dashboard import session
+from dashboard import session, wording
 from dashboard.forms import draft as drafts
 from dashboard.forms import estimates, schema_fields, yaml_import
-from dashboard.forms.draft import State
-from dashboard.forms.widgets import Slots, table
+from dashboard.forms.draft import FormState
+from dashboard.forms.widgets import ErrorSlots, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
 
@@ -23,62 +23,62 @@ _YAML = "new.yaml"
 _MOST_CHARACTERS = 100_000
 
 
-def show(catalog: Catalog, held: State, slots: Slots) -> None:
-    """Draw it, and the errors at the form's fields."""
-    spec = schema_fields.to_spec(held.draft)
+def show(catalog: Catalog, state: FormState, slots: ErrorSlots) -> None:
+    """Draw the column, and the errors at the form's fields."""
+    spec = schema_fields.to_spec(state.draft)
     text = json.dumps(spec, sort_keys=True)
-    if held.made and held.made[0] == text:
-        _done(held.made[1])
+    if state.submitted and state.submitted[0] == text:
+        _done(state.submitted[1])
     else:
-        _judged(held, spec, text, slots)
-    _as_yaml(catalog, held, spec, text)
+        _preview_and_start(state, spec, text, slots)
+    _as_yaml(catalog, state, spec, text)
 
 
-def _judged(held: State, spec: dict[str, Any], text: str, slots: Slots) -> None:
+def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, slots: ErrorSlots) -> None:
     preview, problems = _preview(spec, text)
-    problems = [*slots.found, *problems]
-    # A taken name is a warning of the preview, which makes nothing; starting the experiment is refused for it.
+    problems = [*slots.local_errors, *problems]
+    # A taken name is only a warning of the preview, but the experiment could not be started.
     notes = [(item.path, item.message) for item in preview.warnings] if preview else []
     problems += [note for note in notes if note[0] == "name"]
     slots.show(problems, "red", ":material/error:")
     if problems:
-        _summary(problems, held.draft)
+        _summary(problems, state.draft)
     elif preview:
         slots.show(notes, "orange", ":material/warning:")
-        _planned(preview, notes, held.draft)
+        _planned(preview, notes, state.draft)
         if not spec["name"]:
-            st.info("Give it a name at the top of the form; tables and links use it.", icon=":material/edit:")
-    good = preview is not None and not problems
+            st.info("Enter a name at the top of the form to start the experiment.", icon=":material/edit:")
+    valid = preview is not None and not problems
     pressed = st.button(
-        f"Start {row_text.counted(row_text.planned_count(preview), 'run')}" if preview and good else "Start",
+        f"Start {wording.counted(row_text.planned_count(preview), 'run')}" if preview and valid else "Start",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=not good or not spec["name"] or held.pending is not None,
+        disabled=not valid or not spec["name"] or state.rejected_yaml is not None,
         key="new.submit",
     )
-    # Asked here and not in the button's callback: a value that is still being typed when it is pressed arrives with
-    # the same message, and the callback would know the form as it was before.
-    if pressed and good and spec["name"]:
-        _submit(held, spec, text)
-    said = st.session_state.pop("new.said", "")
-    if said:
-        st.error(escape(said), icon=":material/error:")
+    # Submitted here instead of in the button's callback: a value that is still being typed when the button is pressed
+    # arrives with the same message, and the callback would see the form without it.
+    if pressed and valid and spec["name"]:
+        _submit(state, spec, text)
+    message = st.session_state.pop("new.message", "")
+    if message:
+        st.error(escape(message), icon=":material/error:")
 
 
 def _preview(spec: dict[str, Any], text: str) -> tuple[Preview | None, list[tuple[str, str]]]:
-    """The runs, or what is wrong. Asked again only when the form has changed."""
+    """Return the preview, or the errors of the spec. It is requested again only if the form has changed."""
     refusal: tuple[str, list[tuple[str, str]]] | None = st.session_state.get("new.refused")
     if refusal and refusal[0] == text:
         return None, refusal[1]
-    known: tuple[str, Preview | None, list[tuple[str, str]]] | None = st.session_state.get("new.preview")
-    if known is None or known[0] != text:
+    stored: tuple[str, Preview | None, list[tuple[str, str]]] | None = st.session_state.get("new.preview")
+    if stored is None or stored[0] != text:
         try:
-            # A form that nobody has named yet is no error; what it would make can be shown all the same.
-            known = (text, session.client().preview({**spec, "name": spec["name"] or _UNNAMED}), [])
+            # A form without a name is not an error, and its preview can be shown with a placeholder.
+            stored = (text, session.client().preview({**spec, "name": spec["name"] or _UNNAMED}), [])
         except ApiError as error:
-            known = (text, None, _problems(error))
-        st.session_state["new.preview"] = known
-    return known[1], known[2]
+            stored = (text, None, _problems(error))
+        st.session_state["new.preview"] = stored
+    return stored[1], stored[2]
 
 
 def _problems(error: ApiError) -> list[tuple[str, str]]:
@@ -88,16 +88,16 @@ def _problems(error: ApiError) -> list[tuple[str, str]]:
     return found or [("", error.problem.detail or error.problem.title)]
 
 
-def _submit(held: State, spec: dict[str, Any], text: str) -> None:
-    """Make the experiment. One key a draft: a double click, or a try after a lost answer, makes one experiment."""
+def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
+    """Create the experiment. The idempotency key belongs to the spec, so a double click or a retry creates only one."""
     key: tuple[str, str] = st.session_state.get("new.key", ("", ""))
     if key[0] != text:
         key = (text, str(uuid.uuid4()))
         st.session_state["new.key"] = key
     try:
-        held.made = (text, session.client().submit(spec, idempotency_key=key[1]))
+        state.submitted = (text, session.client().submit(spec, idempotency_key=key[1]))
     except BackendUnreachable as error:
-        st.session_state["new.said"] = f"{error}; nothing has been made. Press it again when the backend is back."
+        st.session_state["new.message"] = f"{error}; the experiment was not created. Try again later."
         return
     except ApiError as error:
         problems = _problems(error) if error.status == 422 else [("", str(error))]
@@ -106,9 +106,9 @@ def _submit(held: State, spec: dict[str, Any], text: str) -> None:
 
 
 def _done(experiment: Experiment) -> None:
-    there = experiment.counts.succeeded
-    queued = row_text.counted(experiment.counts.total - there, "run")
-    more = f"; {row_text.counted(there, 'run')} of it had been trained before" if there else ""
+    reused = experiment.counts.succeeded
+    queued = wording.counted(experiment.counts.total - reused, "run")
+    more = f"; {wording.counted(reused, 'run')} already trained" if reused else ""
     st.success(
         f"**{escape(experiment.name)}** is queued: {queued}{more}.",
         icon=":material/check_circle:",
@@ -120,56 +120,59 @@ def _done(experiment: Experiment) -> None:
         query_params={"experiment": experiment.id},
     )
     st.page_link(
-        session.page("runs"), label="Its runs", icon=":material/list:", query_params={"experiment": experiment.name}
+        session.page("runs"),
+        label="Runs of this experiment",
+        icon=":material/list:",
+        query_params={"experiment": experiment.name},
     )
 
 
 def _summary(problems: list[tuple[str, str]], draft: dict[str, Any]) -> None:
-    number = "One thing needs" if len(problems) == 1 else f"{len(problems)} things need"
-    text = f"{number} to change before this can start:\n\n" + _lines(problems, draft)
+    errors = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
+    text = f"{errors} to fix before this experiment can start:\n\n" + _lines(problems, draft)
     st.error(text, icon=":material/error:")
 
 
 def _lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
     lines = []
     for path, message in problems:
-        where = schema_fields.spoken(path, draft)
+        where = schema_fields.describe_path(path, draft)
         lines.append(f"- **{escape(where)}:** {escape(message)}" if where else f"- {escape(message)}")
     return "\n".join(lines)
 
 
 def _planned(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str, Any]) -> None:
     count = row_text.planned_count(preview)
-    st.markdown(f"**This makes {row_text.counted(count, 'run')}.**")
+    st.markdown(f"**This experiment has {wording.counted(count, 'run')}.**")
     table(row_text.planned_rows(preview))
     if preview.teacher:
         st.markdown(f":material/school: {escape(preview.teacher.sentence)}")
-    for sentence in estimates.sentences(preview.estimate):
+    for sentence in estimates.estimate_sentences(preview.estimate):
         st.markdown(f":material/schedule: {sentence}")
     if warnings:
-        st.warning("Allowed, but worth knowing:\n\n" + _lines(warnings, draft), icon=":material/warning:")
+        st.warning("Warnings:\n\n" + _lines(warnings, draft), icon=":material/warning:")
 
 
-def _as_yaml(catalog: Catalog, held: State, spec: dict[str, Any], text: str) -> None:
-    """The spec as YAML, to read, to copy, and to edit: what is changed here changes the form."""
-    if held.pending is not None:
-        st.session_state.setdefault(_YAML, held.pending[0])
-    elif held.written != text or _YAML not in st.session_state:
+def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str) -> None:
+    """Draw the spec as editable YAML; changes are applied to the form."""
+    if state.rejected_yaml is not None:
+        st.session_state.setdefault(_YAML, state.rejected_yaml[0])
+    elif state.yaml_source != text or _YAML not in st.session_state:
         st.session_state[_YAML] = schema_fields.yaml_of(spec)
-        held.written = text
+        state.yaml_source = text
     st.text_area(
-        "As YAML",
+        "Spec as YAML",
         key=_YAML,
         height=420,
         max_chars=_MOST_CHARACTERS,
-        on_change=_take_yaml,
-        args=(catalog, held),
-        help="Edit it, or paste a spec: the form follows when you leave the field (or press Ctrl and Enter).",
+        on_change=_apply_yaml,
+        args=(catalog, state),
+        help="Edit the spec or paste one. The form is updated when you leave the field or press Ctrl+Enter.",
     )
-    if held.pending is not None:
-        lines = _lines(held.pending[1], {})
-        st.error(f"The form does not have this YAML yet:\n\n{lines}", icon=":material/error:", width="stretch")
-        st.button("Drop these changes", icon=":material/undo:", on_click=_drop, args=(held,), key="new.yaml.drop")
+    if state.rejected_yaml is not None:
+        lines = _lines(state.rejected_yaml[1], {})
+        st.error(f"This YAML cannot be applied to the form:\n\n{lines}", icon=":material/error:", width="stretch")
+        st.button("Discard changes", icon=":material/undo:", on_click=_drop, args=(state,), key="new.yaml.drop")
     else:
         st.download_button(
             "Download",
@@ -182,30 +185,30 @@ def _as_yaml(catalog: Catalog, held: State, spec: dict[str, Any], text: str) -> 
         )
 
 
-def _drop(held: State) -> None:
-    held.pending = None
-    held.written = ""
+def _drop(state: FormState) -> None:
+    state.rejected_yaml = None
+    state.yaml_source = ""
 
 
-def _take_yaml(catalog: Catalog, held: State) -> None:
-    """Show in the form what has been written; keep the text where the form cannot show it."""
+def _apply_yaml(catalog: Catalog, state: FormState) -> None:
+    """Apply the edited YAML to the form; keep the text if the form cannot show it."""
     text: str = st.session_state[_YAML]
     try:
-        data = yaml_import.read(text)
+        data = yaml_import.parse(text)
     except ValueError as error:
-        held.pending = (text, [("", str(error))])
+        state.rejected_yaml = (text, [("", str(error))])
         return
     name = data.get("name") or ""
     try:
         filled = session.client().preview({**data, "name": name or _UNNAMED}).draft
     except BackendUnreachable as error:
-        held.pending = (text, [("", f"{error}. Change it again when the backend is back.")])
+        state.rejected_yaml = (text, [("", f"{error}. Try again later.")])
     except ApiError as error:
         listed = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
-        if error.status == 422 and yaml_import.fits(data, listed, catalog.experiment_schema):
-            drafts.load(held, schema_fields.to_draft(data))
+        if error.status == 422 and yaml_import.form_can_show(data, listed, catalog.experiment_schema):
+            drafts.load(state, schema_fields.to_draft(data))
         else:
             problems = [(item.path, item.message) for item in error.problem.errors]
-            held.pending = (text, problems or [("", str(error))])
+            state.rejected_yaml = (text, problems or [("", str(error))])
     else:
-        drafts.load(held, schema_fields.to_draft({**filled, "name": name}))
+        drafts.load(state, schema_fields.to_draft({**filled, "name": name}))

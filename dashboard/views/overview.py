@@ -1,4 +1,4 @@
-"""The Overview, ``/``: what runs, what waits and for what, what has failed, the GPUs, and the newest comparisons."""
+"""The Overview page, ``/``: running, waiting and failed runs, workers, and the newest comparisons."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from client import ApiError
 from common.formatting import signed
 from core.protocol.activity import Activity, FailedRuns, RunningRun, WaitingRuns
 from core.protocol.public import Comparison, ExperimentSummary, Worker
-from dashboard import session, theme
-from dashboard.forms.widgets import nothing_yet, table
+from dashboard import session, theme, wording
+from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
 
-# What stands below a link is set in under its words.
+# Captions below a link are indented to align with its text.
 _STYLE = """<style>
 [class*="st-key-item-"] [data-testid="stCaptionContainer"] { padding-left: 2.1rem; }
 </style>"""
 _HOURS = {"24 hours": 24, "7 days": 24 * 7, "30 days": 24 * 30}
 _SHOWN = 4
-"""Comparisons with their sentences; each is one request, and one more whenever a run of it has succeeded."""
+"""Comparisons shown with their results. Each needs a request whenever one of its runs has succeeded."""
 _ROWS = 8
 
 
 def show() -> None:
-    """Draw the page. ``/?failures=7 days`` looks a week back for what has failed."""
+    """Draw the page. ``/?failures=7 days`` lists the failures of the last week."""
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
         st.title("Overview", width="content")
         window = st.selectbox("Failures of the last", [*_HOURS], key="failures", bind="query-params", width=160)
@@ -35,7 +35,7 @@ def show() -> None:
 
     @st.fragment(run_every=session.REFRESH_SECONDS)
     def body() -> None:
-        with session.guarded():
+        with session.error_boundary():
             _body(window)
 
     body()
@@ -43,10 +43,10 @@ def show() -> None:
 
 def _body(window: str) -> None:
     hours = _HOURS[window]
-    known = session.ask(f"activity {hours}", lambda: session.client().activity(hours=hours))
-    # Each part in a container of its own, so that a line that comes or goes moves no other part.
+    known = session.fetch(f"activity {hours}", lambda: session.client().activity(hours=hours))
+    # Each part has a container of its own, so that a line that appears or disappears moves no other part.
     with st.container():
-        session.outage(known.lost)
+        session.show_outage(known.outage_since)
     now = known.value
     if not now.counts.total:
         _welcome(now)
@@ -68,10 +68,10 @@ def _body(window: str) -> None:
 
 
 def _welcome(now: Activity) -> None:
-    """Before the first experiment."""
-    nothing_yet("Nothing has been submitted yet. An experiment makes runs, and this page then follows them.")
+    """Draw the page before the first experiment."""
+    empty_state("There are no experiments yet. Create one, and this page shows the progress of its runs.")
     if not now.workers:
-        st.caption("No worker is online either: runs would wait for one. `dkd up` starts one on this machine.")
+        st.caption("No worker is online, so runs would wait for one. `dkd up` starts a worker on this machine.")
 
 
 def _figures(now: Activity) -> None:
@@ -80,35 +80,35 @@ def _figures(now: Activity) -> None:
     slots, busy = sum(worker.slots for worker in now.workers), sum(worker.busy for worker in now.workers)
     of_gpus = [worker for worker in now.workers if worker.device == "gpu"]
     figures = [
-        ("Running", f"{counts.running + counts.cancelling:,}", "runs that train now"),
-        ("Waiting", f"{waits:,}", "runs that wait for their teacher, for a slot, or are paused"),
-        ("Failed", f"{now.failed_runs:,}", f"runs since {row_text.moment(now.failed_since)} UTC"),
-        ("Succeeded", f"{counts.succeeded:,}", "runs, ever"),
+        ("Running", f"{counts.running + counts.cancelling:,}", "Runs that are training now."),
+        ("Waiting", f"{waits:,}", "Runs that wait for their teacher or for a slot, or that are paused."),
+        ("Failed", f"{now.failed_runs:,}", f"Runs that failed since {row_text.timestamp(now.failed_since)} UTC."),
+        ("Succeeded", f"{counts.succeeded:,}", "All runs that have succeeded."),
         (
             "Slots in use",
             f"{busy:,} of {slots:,}",
-            "of the workers that are online; a run over several GPUs takes several",
+            "Slots of the online workers. A run on several GPUs uses several slots.",
         ),
     ]
     if of_gpus:
         gpus = sum(len(worker.gpus) or worker.slots for worker in of_gpus)
         used = sum(worker.busy for worker in of_gpus)
-        figures.append(("GPUs in use", f"{min(used, gpus):,} of {gpus:,}", "by runs of the workers that are online"))
+        figures.append(("GPUs in use", f"{min(used, gpus):,} of {gpus:,}", "GPUs of the online workers."))
     with st.container(horizontal=True, key="figures"):
         for label, value, hint in figures:
             st.metric(label, value, border=True, help=hint)
 
 
 def _running(now: Activity) -> None:
-    st.subheader("Running now")
+    st.subheader("Running")
     if not now.running:
-        st.caption("Nothing trains at the moment.")
+        st.caption("No run is training.")
     for item in now.running[:_ROWS]:
         _running_one(item)
     more = now.counts.running + now.counts.cancelling - _ROWS
     if more > 0:
         link = {"state": ["running", "cancelling"]}
-        st.page_link(session.page("runs"), label=f"{more:,} more that run", icon=":material/list:", query_params=link)
+        st.page_link(session.page("runs"), label=f"{more:,} more running", icon=":material/list:", query_params=link)
 
 
 def _running_one(item: RunningRun) -> None:
@@ -138,14 +138,14 @@ def _running_one(item: RunningRun) -> None:
 def _waiting(now: Activity) -> None:
     st.subheader("Waiting")
     if not now.waiting:
-        st.caption("Nothing waits.")
+        st.caption("No run is waiting.")
         return
     for number, item in enumerate(now.waiting[:_ROWS]):
         _waiting_one(item, f"item-waiting-{number}")
     more = now.waiting_groups - _ROWS
     if more > 0:
         link = {"state": ["waiting", "queued", "paused"], "sort": "highest priority"}
-        label = f"All that wait ({row_text.counted(more, 'group')} more)"
+        label = f"All waiting runs ({wording.counted(more, 'group')} more)"
         st.page_link(session.page("runs"), label=label, icon=":material/list:", query_params=link)
 
 
@@ -153,57 +153,58 @@ def _waiting_one(item: WaitingRuns, key: str) -> None:
     with st.container(gap=None, key=key):
         st.page_link(
             session.page("runs"),
-            label=f"**{row_text.counted(item.runs, 'run')}** · {escape(item.experiment) or 'of a deleted experiment'}",
+            label=f"**{wording.counted(item.runs, 'run')}** · {escape(item.experiment) or 'of a deleted experiment'}",
             icon={"waiting": ":material/school:", "paused": ":material/pause:"}.get(item.state, ":material/schedule:"),
             query_params={"state": item.state, "experiment": item.experiment},
         )
         priority = f", priority {signed(item.priority, decimals=0)}" if item.priority else ""
-        st.caption(f"{escape(row_text.sentence(item.reason))[:-1]}{priority}.")
+        st.caption(f"{escape(wording.sentence(item.reason))[:-1]}{priority}.")
 
 
 def _failed(now: Activity, window: str) -> None:
     st.subheader("Failed")
     if not now.failed:
-        st.caption(f"Nothing has failed in the last {escape(window)}.")
+        st.caption(f"No run has failed in the last {escape(window)}.")
     for number, item in enumerate(now.failed[:_ROWS]):
         _failed_one(item, f"item-failed-{number}")
     if now.failed_groups > _ROWS:
         st.page_link(
             session.page("runs"),
-            label=f"All {now.failed_runs:,} that failed",
+            label=f"All {now.failed_runs:,} failed runs",
             icon=":material/list:",
-            query_params={"state": "failed", "sort": "ended last"},
+            query_params={"state": "failed", "sort": "last ended"},
         )
 
 
 def _failed_one(item: FailedRuns, key: str) -> None:
     run = item.newest
-    what = row_text.run_title(run) if item.runs == 1 else row_text.counted(item.runs, "run")
+    what = row_text.run_title(run) if item.runs == 1 else wording.counted(item.runs, "run")
     with st.container(gap=None, key=key):
         page, link = ("run", {"id": run.id})
         if item.runs > 1:
             page, link = ("runs", {"state": "failed", "experiment": item.experiment})
         st.page_link(
             session.page(page),
-            label=f"**{escape(what)}** · {escape(item.experiment)} · {row_text.moment(run.ended_at)[:-3]} UTC",
+            label=f"**{escape(what)}** · {escape(item.experiment)} · {row_text.timestamp(run.ended_at)[:-3]} UTC",
             icon=":material/error:",
             query_params=link,
         )
-        st.caption(escape(row_text.sentence(item.reason or "no reason was given")))
+        st.caption(escape(wording.sentence(item.reason or "no reason was reported")))
 
 
 def _gpus(workers: Sequence[Worker]) -> None:
     st.subheader("Workers")
     if not workers:
         st.warning(
-            "No worker is online: nothing can run. `dkd up` starts one on this machine.", icon=":material/power_off:"
+            "No worker is online, so no run can start. `dkd up` starts a worker on this machine.",
+            icon=":material/power_off:",
         )
         return
     rows = [row for worker in workers for row in row_text.device_rows(worker)]
     table(rows)
     draining = [worker.name for worker in workers if worker.draining]
     if draining:
-        st.caption(f"Draining, takes no new runs: {escape(', '.join(draining))}.")
+        st.caption(f"Draining (no new runs): {escape(', '.join(draining))}.")
     for worker in workers:
         for problem in worker.problems:
             st.warning(f"{escape(worker.name)}: {escape(problem)}", icon=":material/warning:")
@@ -213,7 +214,7 @@ def _gpus(workers: Sequence[Worker]) -> None:
 def _compared(experiments: Sequence[ExperimentSummary]) -> None:
     st.subheader("Latest comparisons")
     if not experiments:
-        st.caption("None yet: a comparison needs two methods with a run that has succeeded.")
+        st.caption("There are none yet: a comparison needs two methods with a successful run each.")
         return
     columns = st.columns(2, gap="large")
     for index, experiment in enumerate(experiments[:_SHOWN]):
@@ -234,7 +235,7 @@ def _cached(url: str, experiment_id: str, counts: str) -> Comparison:
 
 
 def _comparison(experiment: ExperimentSummary) -> None:
-    """One experiment in a frame: its methods' means and what so many pairs can tell."""
+    """Draw a card of one experiment: the mean of each method, notes, and a sentence about each paired difference."""
     counts = experiment.counts.model_dump_json()
     key = f"comparison {experiment.id} {experiment.counts.succeeded}"
     with st.container(border=True, gap="small"):
@@ -245,12 +246,12 @@ def _comparison(experiment: ExperimentSummary) -> None:
             query_params={"experiment": experiment.id},
         )
         models = " → ".join(filter(None, (experiment.teacher_model, experiment.student_model)))
-        done = f"{experiment.counts.succeeded:,} of {row_text.counted(experiment.counts.total, 'run')}"
+        done = f"{experiment.counts.succeeded:,} of {wording.counted(experiment.counts.total, 'run')}"
         st.caption(f"{escape(experiment.dataset)} · {escape(models)} · {theme.badge(experiment.state)} {done}")
         try:
-            found = session.ask(key, lambda: _cached(session.client().url, experiment.id, counts)).value
+            found = session.fetch(key, lambda: _cached(session.client().url, experiment.id, counts)).value
         except ApiError as error:
-            st.caption(escape(row_text.sentence(str(error))))
+            st.caption(escape(wording.sentence(str(error))))
             return
         table(
             [
@@ -262,7 +263,7 @@ def _comparison(experiment: ExperimentSummary) -> None:
                 for group in found.groups
             ]
         )
-        for note in found.notes:  # among them labels that name another method, and runs of other data
+        for note in found.notes:  # for example about labels that name another method, or runs on other data
             st.caption(escape(note))
         for pair in found.paired:
             st.markdown(f":small[**{escape(pair.label)}**: {escape(pair.sentence)}]")

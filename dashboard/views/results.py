@@ -1,4 +1,4 @@
-"""The Results page, ``/results``: the paper's table over all experiments, published numbers, the author's claims."""
+"""The Results page, ``/results``: the result table over all experiments, published numbers, and claims of the paper."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import streamlit as st
 from client import ApiError
 from core.protocol.comparisons import PublishedTable, Table, Which
 from dashboard import addresses, session
-from dashboard.forms.widgets import nothing_yet
+from dashboard.forms.widgets import empty_state
 from dashboard.lists import result_rows
 from dashboard.markup import escape
 from dashboard.views.comparison_results import EPOCHS, downloads
 
 _REFRESH_SECONDS = 15.0
-"""The table changes when a run ends, which is seldom, and costs the backend more than a live page's question."""
+"""The table only changes when a run ends, and costs the backend more than the request of a live page."""
 Test = Literal["sign_flip", "t"]
 _TESTS: dict[Test, str] = {"sign_flip": "exact sign-flip", "t": "paired t"}
 
@@ -29,38 +29,39 @@ def show() -> None:
             key="tags",
             bind="query-params",
             placeholder="all experiments",
-            help="Only experiments with every one of these, separated by commas.",
+            help="Only experiments with all of these tags, separated by commas.",
             width=240,
         )
         which: Which = st.selectbox(
             "Epoch", list(EPOCHS), format_func=EPOCHS.__getitem__, key="epoch", bind="query-params", width=200
         )
         test: Test = st.segmented_control(
-            "Bold by",
+            "Significance test",
             list(_TESTS),
             default="sign_flip",
             required=True,
             format_func=_TESTS.__getitem__,
             key="test",
             bind="query-params",
-            help="Better than the baseline after Holm over the whole table. The t test assumes normal differences.",
+            help="A value is bold if it is better than the baseline after Holm's correction over the whole table. "
+            "The t test assumes normally distributed differences.",
         )
-        place = st.container(width=200)
-    wanted = addresses.short([tag.strip() for tag in tags.split(",") if tag.strip()])
+        baseline_slot = st.container(width=200)
+    wanted = addresses.searchable([tag.strip() for tag in tags.split(",") if tag.strip()])
 
-    # Asked once outside: while no backend answers, the whole page says so and nothing else.
-    plain = _ask_table(wanted, which, test, "").value
+    # Requested once outside the fragment, so that during an outage the page shows the outage alone.
+    default_table = _fetch_table(wanted, which, test, "").value
     baseline = ""
-    if len(plain.methods) > 1:
-        with place:
-            baseline = _baseline(plain)
+    if len(default_table.methods) > 1:
+        with baseline_slot:
+            baseline = _select_baseline(default_table)
 
     @st.fragment(run_every=_REFRESH_SECONDS)
     def body() -> None:
-        with session.guarded():
-            known = _ask_table(wanted, which, test, baseline)
+        with session.error_boundary():
+            known = _fetch_table(wanted, which, test, baseline)
             with st.container():
-                session.outage(known.lost)
+                session.show_outage(known.outage_since)
             with st.container():
                 _table(known.value, wanted)
             with st.container():
@@ -73,8 +74,8 @@ def show() -> None:
     _claims()
 
 
-def _baseline(table: Table) -> str:
-    """The column that the others are tested against; empty for the one that the backend takes by itself."""
+def _select_baseline(table: Table) -> str:
+    """Draw the selection of the baseline; return its label, empty for the backend's default."""
     options = ["", *table.methods]
     return st.selectbox(
         "Baseline",
@@ -82,12 +83,12 @@ def _baseline(table: Table) -> str:
         format_func=lambda label: label or f"automatic ({table.baseline})",
         key="baseline",
         bind="query-params",
-        help="Every other method of a row is tested against this one, seed by seed.",
+        help="Every other method of a row is tested against the baseline, paired by seed.",
     )
 
 
-def _ask_table(wanted: list[str], which: Which, test: Test, baseline: str) -> session.Known[Table]:
-    return session.ask(
+def _fetch_table(wanted: list[str], which: Which, test: Test, baseline: str) -> session.Fetched[Table]:
+    return session.fetch(
         f"table {wanted} {which} {test} {baseline}",
         lambda: session.client().table(tags=wanted, which=which, test=test, baseline=baseline or None),
     )
@@ -99,11 +100,11 @@ def _table(table: Table, wanted: list[str]) -> None:
         if wanted:
             st.info(f"No experiment has the tags {escape(', '.join(wanted))}.", icon=":material/filter_alt_off:")
         else:
-            nothing_yet("There are no results yet. A row appears with the first experiment.")
+            empty_state("There are no results yet. The first experiment adds a row.")
         return
     unit = f" ({escape(table.unit)})" if table.unit else ""
-    st.markdown(f"**{escape(table.title)}{unit}**, mean ± sample sd (n seeds). A number leads to its runs.")
-    st.table(result_rows.result_rows(table))
+    st.markdown(f"**{escape(table.title)}{unit}**, mean ± sample sd (n seeds). Each value links to its runs.")
+    st.table(result_rows.table_rows(table))
     for note in table.notes:
         st.caption(escape(note))
     _missing(table)
@@ -114,8 +115,8 @@ def _missing(table: Table) -> None:
     if not lacking:
         return
     seeds = sum(len(cell.missing) for row in lacking for cell in row.cells)
-    word = "value is" if seeds == 1 else "values are"
-    with st.expander(f"{seeds:,} {word} missing; what would queue them", icon=":material/playlist_add:"):
+    runs = "missing run" if seeds == 1 else "missing runs"
+    with st.expander(f"{seeds:,} {runs}, and the commands that queue them", icon=":material/playlist_add:"):
         for row in lacking:
             st.markdown(
                 f"**{escape(row.title)}**\n\n" + "\n".join(f"- {line}" for line in result_rows.missing_lines(row))
@@ -125,52 +126,53 @@ def _missing(table: Table) -> None:
 
 
 def _published(table: Table) -> None:
-    found: PublishedTable = session.ask("published", lambda: session.client().published()).value
+    found: PublishedTable = session.fetch("published", lambda: session.client().published()).value
     st.subheader("Published numbers")
     st.caption(
-        "Test accuracy (%), as printed. Here: means of the same networks on the same data set in this lab, whatever "
-        "their training; in the table above only numbers of the same setting stand in brackets. Nothing is bold: one "
-        "cannot tell from a mean alone."
+        "Test accuracy (%), as printed. “This lab” shows the means of the same networks on the same data set here, "
+        "with any training settings; brackets in the table above contain only published numbers of the same setting. "
+        "Nothing is bold, because a mean alone does not show significance."
     )
-    for source, rows in result_rows.sources(found.rows).items():
+    for source, rows in result_rows.by_source(found.rows).items():
         with st.expander(escape(source[:1].upper() + source[1:]), expanded=True):
             st.table(result_rows.published_rows(rows, table))
-            st.caption(result_rows.about(rows))
+            st.caption(result_rows.repeats_caption(rows))
 
 
 def _claims() -> None:
-    st.subheader("The author's five claims")
-    given = addresses.one("claims", "name")
-    known = session.ask("experiments", lambda: session.client().experiments(limit=200)).value.items
-    names = {item.id: item.name for item in known}
+    st.subheader("Claims of the paper")
+    st.caption("Decoupled Gradient Knowledge Distillation (2025): each claim, judged by the runs of one experiment.")
+    linked = addresses.query_value("claims", "name")
+    newest = session.fetch("experiments", lambda: session.client().experiments(limit=200)).value.items
+    names = {item.id: item.name for item in newest}
     if not names:
-        st.caption("Claims 1 and 2 are of the loss itself: see the loss explorer. 3 to 5 need an experiment.")
+        st.caption("Claims 1 and 2 are about the loss: see the loss explorer. Claims 3 to 5 need an experiment.")
         st.page_link(session.page("loss"), label="Loss explorer", icon=":material/functions:")
         return
     by_name = {name: key for key, name in names.items()}
-    given = by_name.get(given, given)
-    # The newest that has the author's method in it; any other cannot tell.
-    telling = next((item.id for item in known if any("align" in label for label in item.methods)), known[0].id)
+    linked = by_name.get(linked, linked)
+    # The newest experiment with an alignment method; others cannot confirm or refute the claims.
+    suitable = next((item.id for item in newest if any("align" in label for label in item.methods)), newest[0].id)
     options = list(names)
-    chosen = st.selectbox(
-        "Judged by the experiment",
+    selected = st.selectbox(
+        "Experiment",
         options,
-        index=options.index(given if given in names else telling),
+        index=options.index(linked if linked in names else suitable),
         format_func=names.__getitem__,
-        key=f"results.claims.{given}",
+        key=f"results.claims.{linked}",
         width=420,
     )
-    if chosen != given:
-        st.query_params["claims"] = chosen
+    if selected != linked:
+        st.query_params["claims"] = selected
     try:
-        report = session.ask(f"claims {chosen}", lambda: session.client().claims(chosen))
+        report = session.fetch(f"claims {selected}", lambda: session.client().claims(selected))
     except ApiError as error:
-        st.info(f"No report: {escape(str(error))}", icon=":material/balance:")
+        st.info(f"The claims cannot be judged: {escape(str(error))}", icon=":material/balance:")
         return
-    session.outage(report.lost)
-    for title, lines in result_rows.claims(report.value.claims):
+    session.show_outage(report.outage_since)
+    for title, lines in result_rows.claim_lines(report.value.claims):
         st.markdown(f"**{title}**\n\n" + "\n".join(f"- {line}" for line in lines))
-    for note in (f"Holds for {report.value.condition}." if report.value.condition else "", *report.value.notes):
+    for note in (f"Valid for {report.value.condition}." if report.value.condition else "", *report.value.notes):
         if note:
             st.caption(escape(note))
-    downloads("claims", "Claims", {"experiment": chosen})
+    downloads("claims", "Claims", {"experiment": selected})

@@ -1,4 +1,4 @@
-"""The Run page, ``/run?id=…``: what one run does now, its curves, log, attempts, spec and files."""
+"""The Run page, ``/run?id=…``: state, curves, log, attempts, spec and files of one run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from streamlit.delta_generator import DeltaGenerator
 from client import ApiError, BackendUnreachable
 from common.formatting import NOTHING, value_text
 from core.protocol.public import TERMINAL, LogLine, Run
-from dashboard import addresses, session, theme
+from dashboard import addresses, session, theme, wording
 from dashboard.charts import chart_component, figures, panels
+from dashboard.curves.curve import RunCurves, seconds_left
 from dashboard.curves.feed import RunFeed
-from dashboard.curves.store import RunCurves, seconds_left
-from dashboard.forms.widgets import nothing_yet, table
+from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import code, escape, html
 from dashboard.views import run_details, run_machine
 
 REFRESH_SECONDS = 1.0
-"""Between two looks. A look costs some 300 bytes while nothing is new, so that a metric is seen within two seconds."""
+"""Interval between two refreshes. A reply without news has about 300 bytes; a metric appears within two seconds."""
 _TAIL = 8  # lines of the log below the curves
-_VIEWS = ("Curves", "More measurements", "Log", "Attempts", "Spec", "Environment", "Files")
+_TABS = ("Curves", "More measurements", "Log", "Attempts", "Spec", "Environment", "Files")
 
 
 def show() -> None:
     """Draw the page."""
     try:
-        run_id = addresses.one("id", "id")
+        run_id = addresses.query_value("id", "id")
     except addresses.AddressError:
         st.title("Run")
         raise
@@ -38,34 +38,37 @@ def show() -> None:
         return
     feed = _feed(run_id)
     try:
-        known = _ask(feed)
+        first = _fetch(feed)
     except ApiError:
         st.title("Run")
         raise
     _head(feed.run)
-    _live(feed, known)
+    _live(feed, first)
 
 
-def _ask(feed: RunFeed) -> session.Known[RunFeed]:
-    return session.ask(f"run {feed.run_id}", lambda: feed.update(session.client()))
+def _fetch(feed: RunFeed) -> session.Fetched[RunFeed]:
+    return session.fetch(f"run {feed.run_id}", lambda: feed.update(session.client()))
 
 
 def _feed(run_id: str) -> RunFeed:
-    """The session's feed of this run; that of the run looked at before is let go."""
-    held: RunFeed | None = st.session_state.get("run.feed")
-    if held is None or held.run_id != run_id:
-        held = RunFeed(run_id)
-        st.session_state["run.feed"] = held
-    return held
+    """Return the session's feed of this run. The curves of the run that was shown before are discarded."""
+    feed: RunFeed | None = st.session_state.get("run.feed")
+    if feed is None or feed.run_id != run_id:
+        store = session.curve_store()
+        if feed is not None:
+            store.drop(feed.run_id)
+        feed = RunFeed(run_id, store)
+        st.session_state["run.feed"] = feed
+    return feed
 
 
 def _choose() -> None:
     st.title("Run")
-    newest = session.ask("newest runs", lambda: session.client().runs(limit=10)).value.items
+    newest = session.fetch("newest runs", lambda: session.client().runs(limit=10)).value.items
     if not newest:
-        nothing_yet("There are no runs yet. An experiment makes them.")
+        empty_state("There are no runs yet. Create an experiment to start some.")
         return
-    st.markdown("Choose a run; these are the newest.")
+    st.markdown("Select a run. These are the newest:")
     for run in newest:
         st.page_link(
             session.page("run"),
@@ -76,14 +79,14 @@ def _choose() -> None:
 
 
 def _head(run: Run) -> None:
-    """Title, links and buttons."""
+    """Draw the title, the links and the buttons."""
     st.title(escape(row_text.run_title(run)))
     with st.container(horizontal=True, vertical_alignment="center"):
         if run.experiment_id:
             _link("compare", escape(run.experiment), "stacked_line_chart", experiment=run.experiment_id)
-            _link("new", "Clone the experiment", "content_copy", clone=run.experiment_id)
+            _link("new", "Clone experiment", "content_copy", clone=run.experiment_id)
         if run.teacher_run_id:
-            _link("run", "Its teacher", "school", id=run.teacher_run_id)
+            _link("run", "Teacher", "school", id=run.teacher_run_id)
         client = session.client()
         if run.state in ("waiting", "queued", "running") and not run.pausing:
             _button("Pause", "pause", client.pause, run.id)
@@ -95,9 +98,9 @@ def _head(run: Run) -> None:
             _button("Retry", "replay", client.retry, run.id)
     for warning in run.warnings:
         st.caption(f":material/warning: {escape(warning.message)}")
-    said = st.session_state.pop("run.said", "")
-    if said:
-        st.error(escape(said), icon=":material/error:")
+    message = st.session_state.pop("run.message", "")
+    if message:
+        st.error(escape(message), icon=":material/error:")
 
 
 def _link(page: str, label: str, icon: str, **query: str) -> None:
@@ -113,45 +116,45 @@ def _act(action: Callable[[str], Run], run_id: str) -> None:
     try:
         action(run_id)
     except (ApiError, BackendUnreachable) as error:
-        st.session_state["run.said"] = str(error)
+        st.session_state["run.message"] = str(error)
 
 
-def _live(feed: RunFeed, asked: session.Known[RunFeed]) -> None:
-    """What changes while the run goes on, drawn again every second until it has ended."""
+def _live(feed: RunFeed, first: session.Fetched[RunFeed]) -> None:
+    """Draw everything that changes while the run trains, every second until it has ended."""
     drawn = feed.run
-    fresh: session.Known[RunFeed] | None = asked  # the first time, what the page has just asked for is drawn
+    fresh: session.Fetched[RunFeed] | None = first  # the first time, the reply that the page has just received is drawn
 
     @st.fragment(run_every=None if feed.ended else REFRESH_SECONDS)
     def body() -> None:
         nonlocal fresh
-        known, fresh = fresh or _ask(feed), None
+        reply, fresh = fresh or _fetch(feed), None
         run = feed.run
         if (run.state, run.attempt, run.pausing) != (drawn.state, drawn.attempt, drawn.pausing):
             st.rerun()  # the buttons above change with the state
-        # Each part in a container of its own: a line that comes or goes would otherwise move the charts to other
-        # places in the page's tree, where the browser draws them anew and forgets the zoom.
+        # Each part has a container of its own: a line that appears or disappears would otherwise move the charts to
+        # other positions in the page's tree, where the browser would redraw them without their zoom.
         with st.container():
-            session.outage(known.lost)
+            session.show_outage(reply.outage_since)
         with st.container():
             _figures(run, feed.curves)
-        view = st.segmented_control(
+        tab = st.segmented_control(
             "Show",
-            _VIEWS,
+            _TABS,
             default="Curves",
             required=True,
             label_visibility="collapsed",
             key="part",
             bind="query-params",
         )
-        with st.container(key=f"run.view.{_VIEWS.index(str(view))}"):
-            _view(str(view), feed)
+        with st.container(key=f"run.tab.{_TABS.index(str(tab))}"):
+            _draw_tab(str(tab), feed)
 
     body()
 
 
-def _view(view: str, feed: RunFeed) -> None:
+def _draw_tab(tab: str, feed: RunFeed) -> None:
     run, metrics = feed.run, session.catalog().metrics
-    match view:
+    match tab:
         case "Curves":
             _curves(run, feed.curves)
             if feed.lines or run.log_tail:
@@ -171,15 +174,15 @@ def _view(view: str, feed: RunFeed) -> None:
             run_details.files(run)
 
 
-def _figures(run: Run, held: RunCurves) -> None:
+def _figures(run: Run, stored: RunCurves) -> None:
     pausing = f" {theme.badge('pausing')}" if run.pausing else ""
-    what = escape(f"{run.method} · {run.model} on {run.dataset}")
+    training = escape(f"{run.method} · {run.model} on {run.dataset}")
     st.markdown(
-        f"{theme.badge(run.state)}{pausing} {what} · run {code(run.id)}"
+        f"{theme.badge(run.state)}{pausing} {training} · run {code(run.id)}"
         + (f" · on {escape(run.worker)}" if run.worker and run.state not in TERMINAL else "")
     )
     if run.state == "failed":
-        st.error(f"Failed: {escape(run.reason or 'no reason was given')}", icon=":material/error:")
+        st.error(f"Failed: {escape(run.reason or 'no reason was reported')}", icon=":material/error:")
     elif run.reason:
         st.info(escape(run.reason[:1].upper() + run.reason[1:]), icon=":material/info:")
     share = row_text.progress(run)
@@ -190,13 +193,13 @@ def _figures(run: Run, held: RunCurves) -> None:
         )
     now = datetime.now(UTC)
     newest = run.latest.get("train/loss")
-    speed = held.curves.get("speed/images_per_second")
+    speed = stored.curves.get("speed/images_per_second")
     figures = [
         ("Test accuracy", row_text.percent(row_text.latest_accuracy(run))),
         ("Training loss", value_text(newest.value if newest else None, "nats")),
-        ("Time left", row_text.duration(seconds_left(run, held.curves.values())))
+        ("Time left", row_text.duration(seconds_left(run, stored.curves.values())))
         if run.state not in TERMINAL
-        else ("Took", row_text.duration(row_text.seconds_of(run, now))),
+        else ("Duration", row_text.duration(row_text.elapsed_seconds(run, now))),
         ("Speed", f"{speed.value[-1]:,.0f} images/s" if speed and len(speed) else NOTHING),
     ]
     with st.container(horizontal=True):
@@ -206,35 +209,35 @@ def _figures(run: Run, held: RunCurves) -> None:
         run_machine.show(run)
 
 
-def _curves(run: Run, held: RunCurves) -> None:
-    if not any(len(curve) for curve in held.curves.values()):
+def _curves(run: Run, stored: RunCurves) -> None:
+    if not any(len(curve) for curve in stored.curves.values()):
         text = {
-            "waiting": "It waits for its teacher; curves appear when it trains.",
-            "queued": "It waits for a free worker; curves appear when it trains.",
-            "paused": "It is paused; curves appear when it trains.",
-        }.get(run.state, "No metrics yet; the first come with the first epoch." if run.state not in TERMINAL else "")
-        st.info(text or "This run ended before it had any metrics.", icon=":material/hourglass_empty:")
+            "waiting": "This run waits for its teacher. Curves appear when training starts.",
+            "queued": "This run waits for a free worker. Curves appear when training starts.",
+            "paused": "This run is paused. Curves appear when training starts.",
+        }.get(run.state, "No metrics yet. They appear after the first epoch." if run.state not in TERMINAL else "")
+        st.info(text or "This run ended before it reported any metrics.", icon=":material/hourglass_empty:")
         return
-    _grid(panels.usual_panels(session.catalog().metrics), held)
+    _grid(panels.standard_panels(session.catalog().metrics), stored)
 
 
-def _more(held: RunCurves, metrics: list[dict[str, object]]) -> None:
-    once = panels.measured_once(held.curves, metrics)
-    single = {name for name, curve in held.curves.items() if once and len(curve) == 1}
-    several = RunCurves({name: curve for name, curve in held.curves.items() if name not in single})
-    drawn = _grid(panels.more_panels(metrics), several)
-    if once:
-        table(once)
-    if not drawn and not once:
-        st.info("Nothing else has been measured yet.", icon=":material/hourglass_empty:")
+def _more(stored: RunCurves, metrics: list[dict[str, object]]) -> None:
+    final = panels.final_measurements(stored.curves, metrics)
+    single = {name for name, curve in stored.curves.items() if final and len(curve) == 1}
+    curves = RunCurves({name: curve for name, curve in stored.curves.items() if name not in single})
+    drawn = _grid(panels.additional_panels(metrics), curves)
+    if final:
+        table(final)
+    if not drawn and not final:
+        st.info("There are no other measurements yet.", icon=":material/hourglass_empty:")
 
 
-def _grid(listed: Sequence[panels.Panel], held: RunCurves) -> int:
-    """Draw the charts that have data, two beside each other; how many there are."""
+def _grid(listed: Sequence[panels.Panel], stored: RunCurves) -> int:
+    """Draw the panels that have data, two per row; return their number."""
     drawn = 0
     columns: Sequence[DeltaGenerator] = ()
     for panel in listed:
-        figure = figures.run_figure(panel, held.curves)
+        figure = figures.run_figure(panel, stored.curves)
         if figure is None:
             continue
         if drawn % 2 == 0:
@@ -250,21 +253,21 @@ def _grid(listed: Sequence[panels.Panel], held: RunCurves) -> int:
 
 def _log(run: Run, lines: Sequence[LogLine]) -> None:
     if not lines and not run.log_tail:
-        st.caption("Nothing has been logged yet." if run.state not in TERMINAL else "Nothing was logged.")
+        st.caption("The log is empty so far." if run.state not in TERMINAL else "The log is empty.")
         return
     if lines:
-        st.caption(f"The last {row_text.counted(len(lines), 'line')}; {code(f'dkd logs {run.id}')} shows all.")
+        st.caption(f"The last {wording.counted(len(lines), 'line')}; {code(f'dkd logs {run.id}')} shows all.")
     with st.container(height=480, autoscroll=True):
         st.code(_lines(run, lines), language=None, wrap_lines=True)
 
 
 def _lines(run: Run, lines: Sequence[LogLine]) -> str:
-    """What the log says; of a run whose log is not here, what its worker sent when it failed."""
+    """Return the log; without one, the lines that the worker reported with the failure."""
     return "\n".join([_line(line) for line in lines] or run.log_tail)
 
 
 def _tail(run: Run, lines: Sequence[LogLine]) -> None:
-    """The end of the log. Not as ``st.code``, whose highlighter is 1.5 MB that a browser prepares before the curves."""
+    """Draw the end of the log. ``st.code`` would load 1.5 MB of syntax highlighting before the curves."""
     st.html(f'<pre class="dkd-tail">{html(_lines(run, lines))}</pre>')
 
 

@@ -1,4 +1,4 @@
-"""The Run page's quiet parts: attempts, spec, environment, files."""
+"""The static tabs of the Run page: attempts, spec, environment, files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dashboard.lists import row_text
 from dashboard.markup import escape
 
 _MOST_BYTES = 512 * 2**20
-"""A larger file would have to pass through the dashboard's memory; the command line writes it to the disk."""
+"""Largest file that the page downloads, through the dashboard's memory; the command line writes larger ones to disk."""
 
 
 def attempts(run: Run) -> None:
@@ -27,7 +27,7 @@ def attempts(run: Run) -> None:
     if rows:
         table(rows, wrap=True)
     else:
-        st.caption("No worker has taken it yet.")
+        st.caption("No worker has started this run yet.")
 
 
 def spec(run: Run) -> None:
@@ -39,27 +39,27 @@ def environment(run: Run) -> None:
         "Trainable parameters": f"{run.parameters:,}" if run.parameters else "",
         "Training images": f"{run.train_size:,}" if run.train_size else "",
         "Test images": f"{run.test_size:,}" if run.test_size else "",
-        "Created (UTC)": row_text.moment(run.created_at),
-        "Started (UTC)": row_text.moment(run.started_at),
-        "Ended (UTC)": row_text.moment(run.ended_at),
+        "Created (UTC)": row_text.timestamp(run.created_at),
+        "Started (UTC)": row_text.timestamp(run.started_at),
+        "Ended (UTC)": row_text.timestamp(run.ended_at),
         "Fingerprint": run.fingerprint,
         "Weights": run.weights,
         **run.environment,
     }
-    table([{"What": name, "Value": str(value)} for name, value in facts.items() if value], wrap=True)
+    table([{"Property": name, "Value": str(value)} for name, value in facts.items() if value], wrap=True)
 
 
 def files(run: Run) -> None:
-    """What its attempts have left. Asked for when somebody looks, and again when its state changes."""
-    known: tuple[tuple[str, str, int], list[Artifact]] | None = st.session_state.get("run.files")
+    """Draw the files of all attempts. They are requested when the tab is opened and when the state has changed."""
+    stored: tuple[tuple[str, str, int], list[Artifact]] | None = st.session_state.get("run.files")
     key = (run.id, run.state, run.attempt)
-    if known is None or known[0] != key:
-        known = (key, session.client().artifacts(run.id).items)
-        st.session_state["run.files"] = known
-    if not known[1]:
-        st.caption("It has left no files yet.")
+    if stored is None or stored[0] != key:
+        stored = (key, session.client().artifacts(run.id).items)
+        st.session_state["run.files"] = stored
+    if not stored[1]:
+        st.caption("This run has no files yet.")
         return
-    for item in known[1]:
+    for item in stored[1]:
         with st.container(horizontal=True, vertical_alignment="center"):
             if item.size <= _MOST_BYTES:
                 st.download_button(
@@ -77,13 +77,13 @@ def files(run: Run) -> None:
 
 
 def _content(run_id: str, artifact_id: str) -> Callable[[], BinaryIO]:
-    """Fetched when it is asked for, and not with the page."""
+    """Return a function that downloads the file, for a download button that calls it when it is pressed."""
 
     def fetch() -> BinaryIO:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "file"
             session.client().download(run_id, artifact_id, path)
-            return path.open("rb")  # it can be read although its name is gone with the folder
+            return path.open("rb")  # an open file stays readable after its folder has been deleted
 
     return fetch
 

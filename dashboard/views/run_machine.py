@@ -1,4 +1,4 @@
-"""What the Run page says of the machine that trains: its GPUs as of the last heartbeat, and whether it drains."""
+"""The machine of a running run on the Run page: GPUs at the last heartbeat, and whether the worker is draining."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ from core.protocol.public import GpuUse, Run, Worker
 from dashboard import session
 from dashboard.markup import escape
 
-_PERIOD = 10.0  # seconds; a worker says it as often
+_PERIOD = 10.0  # seconds; the interval of a worker's heartbeats
 
 
 def show(run: Run) -> None:
-    """A line a GPU, and a mark on a worker that takes no new runs."""
+    """Draw one line per GPU, and a message if the worker takes no new runs."""
     worker = _worker(run) if run.state in ("running", "cancelling") else None
     if worker is None:
         return
     if worker.draining:
-        st.info(f"{escape(worker.name)} takes no new runs; this one goes on to its end.", icon=":material/logout:")
+        st.info(
+            f"{escape(worker.name)} is draining: this run continues, no new ones start there.", icon=":material/logout:"
+        )
     for gpu in worker.gpus:
         st.caption(f":material/memory: {_line(gpu)}")
 
 
 def _worker(run: Run) -> Worker | None:
-    """The worker that has the run, asked for once a heartbeat; None where the backend does not say."""
-    known: tuple[str, float, Worker | None] | None = st.session_state.get("run.worker")
-    if known is None or known[0] != run.id or time.monotonic() - known[1] > _PERIOD:
+    """Return the worker of the run, requested once per heartbeat; None if the backend does not name it."""
+    stored: tuple[str, float, Worker | None] | None = st.session_state.get("run.worker")
+    if stored is None or stored[0] != run.id or time.monotonic() - stored[1] > _PERIOD:
         try:
             items = session.client().workers().items
         except (ApiError, BackendUnreachable):
-            items = []  # the page itself says that the backend is away
-        found = next((item for item in items if run.id in item.running), None)
-        known = (run.id, time.monotonic(), found)
-        st.session_state["run.worker"] = known
-    return known[2]
+            items = []  # the page shows the outage
+        worker = next((item for item in items if run.id in item.running), None)
+        stored = (run.id, time.monotonic(), worker)
+        st.session_state["run.worker"] = stored
+    return stored[2]
 
 
 def _line(gpu: GpuUse) -> str:
@@ -44,5 +46,5 @@ def _line(gpu: GpuUse) -> str:
     if gpu.memory_used is not None and gpu.memory_total:
         parts.append(f"{gpu.memory_used / 2**30:.1f} of {gpu.memory_total / 2**30:.1f} GiB")
     if gpu.foreign:
-        parts.append(f"{gpu.foreign:,} process(es) of somebody else")
+        parts.append(f"{gpu.foreign:,} other process(es)")
     return f"GPU {gpu.index} {escape(gpu.name)}: {', '.join(parts) or 'not measured'}"

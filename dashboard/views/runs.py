@@ -1,6 +1,6 @@
-"""The Runs page: every run, or every experiment, filtered and ordered by the backend and fetched by pages.
+"""The Runs page: all runs or all experiments, filtered, ordered and paged by the backend.
 
-Everything it shows is in the address: ``/runs?state=failed&sort=best accuracy``, ``/runs?view=Experiments``.
+The address contains the filters: ``/runs?state=failed&sort=best accuracy``, ``/runs?view=Experiments``.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import streamlit as st
 
 from common.formatting import NOTHING
 from core.protocol.public import TERMINAL, Run, RunPage, RunSummary
-from dashboard import session
-from dashboard.forms.widgets import nothing_yet
+from dashboard import session, wording
+from dashboard.forms.widgets import empty_state
 from dashboard.lists import bulk, filters, paging, row_text
-from dashboard.lists.row_selection import Choice
+from dashboard.lists.row_selection import RowSelection
 from dashboard.markup import escape
 from dashboard.views import experiment_list
 
-_MOST_CHOSEN = 1000
-_ASK_FIRST = 10
-"""So many runs are not cancelled by a slip of the hand."""
+_MAX_SELECTED = 1000
+_CONFIRM_ABOVE = 10
+"""Cancelling more runs than this needs a confirmation."""
 _FRESH_SECONDS = 1.0
 
 
 def show() -> None:
     """Draw the page."""
     st.title("Runs")
-    bulk.said()
+    bulk.show_message()
     view = st.segmented_control(
-        "Of",
+        "List",
         ["Runs", "Experiments"],
         default="Runs",
         required=True,
@@ -44,29 +44,29 @@ def show() -> None:
         experiment_list.show()
         return
     query = filters.draw("runs")
-    query["cursor"] = paging.cursor("runs", query)
-    known = session.ask(f"runs {query}", lambda: _page(query))
+    query["cursor"] = paging.page_cursor("runs", query)
+    known = session.fetch(f"runs {query}", lambda: _page(query))
     page = known.value
-    session.outage(known.lost)
-    choice = Choice("runs")
+    session.show_outage(known.outage_since)
+    selection = RowSelection("runs")
     if not page.items and not query["cursor"]:
         _empty(query)
-        _remember(choice, page.items)
-        _actions(choice, page)
+        _remember(selection, page.items)
+        _actions(selection, page)
     else:
-        runs, newer = _settled(choice, page.items, query)
-        _remember(choice, runs)
-        _actions(choice, page, query)
-        _table(choice, runs)
-        _below(choice, page, newer, query)
-    paging.watch("runs", lambda: _watched(query), _signature, page, lost=known.lost)
+        runs, newer = _settled(selection, page.items, query)
+        _remember(selection, runs)
+        _actions(selection, page, query)
+        _table(selection, runs)
+        _below(selection, page, newer, query)
+    paging.rerun_on_change("runs", lambda: _watched(query), _signature, page, outage_since=known.outage_since)
 
 
 def _page(query: Mapping[str, Any]) -> RunPage:
-    """The page asked for. What the watch has just fetched, and drawn the page anew for, is not fetched again."""
-    kept: tuple[Mapping[str, Any], RunPage, float] | None = st.session_state.pop("runs.fresh", None)
-    if kept and kept[0] == query and time.monotonic() - kept[2] < _FRESH_SECONDS:
-        return kept[1]
+    """Return the page of the list; reuse the reply of the background check that has just caused a redraw."""
+    fresh: tuple[Mapping[str, Any], RunPage, float] | None = st.session_state.pop("runs.fresh", None)
+    if fresh and fresh[0] == query and time.monotonic() - fresh[2] < _FRESH_SECONDS:
+        return fresh[1]
     return session.client().runs(**query, count="true")
 
 
@@ -77,47 +77,47 @@ def _watched(query: Mapping[str, Any]) -> RunPage:
 
 
 def _empty(query: Mapping[str, Any]) -> None:
-    if filters.narrowed(query):
+    if filters.is_filtered(query):
         st.info("No run matches these filters.", icon=":material/filter_alt_off:")
         st.page_link(session.page("runs"), label="All runs", icon=":material/list:")
     else:
-        nothing_yet("There are no runs yet. An experiment makes them.")
+        empty_state("There are no runs yet. Create an experiment to start some.")
 
 
-def _settled(choice: Choice, items: Sequence[RunSummary], query: object) -> tuple[list[RunSummary], int]:
-    """The rows to draw, and how many wait because the page holds still."""
+def _settled(selection: RowSelection, items: Sequence[RunSummary], query: object) -> tuple[list[RunSummary], int]:
+    """Return the rows to draw, and the number of newer ones that wait because the page is frozen."""
     runs, newer = list(items), 0
-    held = choice.holds(query)
-    if held:
+    frozen = selection.frozen_ids(query)
+    if frozen:
         by_id = {run.id: run for run in items}
-        gone = [run_id for run_id in held if run_id not in by_id]
-        if gone:  # as one that has ended, where only those that run are shown
-            asked = session.ask(
-                f"runs {gone}", lambda: session.client().runs(id=gone, archived="include", limit=len(gone))
+        missing = [run_id for run_id in frozen if run_id not in by_id]
+        if missing:  # they no longer match the filters, such as a run that has ended in a list of running ones
+            reply = session.fetch(
+                f"runs {missing}", lambda: session.client().runs(id=missing, archived="include", limit=len(missing))
             )
-            by_id |= {run.id: run for run in asked.value.items}
-        newer = len([run for run in items if run.id not in set(held)])
-        runs = [by_id[run_id] for run_id in held if run_id in by_id]
-    choice.show([run.id for run in runs], query)
+            by_id |= {run.id: run for run in reply.value.items}
+        newer = len([run for run in items if run.id not in set(frozen)])
+        runs = [by_id[run_id] for run_id in frozen if run_id in by_id]
+    selection.set_rows([run.id for run in runs], query)
     return runs, newer
 
 
-def _remember(choice: Choice, runs: Sequence[RunSummary]) -> None:
-    """What is known of the chosen runs, also of those on other pages."""
+def _remember(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
+    """Store the newest summaries of the selected runs; those of other pages stay as they were."""
     known: dict[str, RunSummary] = st.session_state.setdefault("runs.known", {})
-    chosen = set(choice.ids)
+    chosen = set(selection.ids)
     known |= {run.id: run for run in runs if run.id in chosen}
     for run_id in [run_id for run_id in known if run_id not in chosen]:
         del known[run_id]
 
 
-def _actions(choice: Choice, page: RunPage, query: Mapping[str, Any] | None = None) -> None:
-    """What can be done with the chosen runs. Always drawn, so that the table does not jump."""
+def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | None = None) -> None:
+    """Draw the actions on the selected runs; they are always drawn, so that the table does not move."""
     known: dict[str, RunSummary] = st.session_state["runs.known"]
-    chosen = [known[run_id] for run_id in choice.ids if run_id in known]
+    chosen = [known[run_id] for run_id in selection.ids if run_id in known]
     client = session.client()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        session.link("run", "Open", "show_chart", {"id": chosen[0].id} if len(chosen) == 1 else None)
+        session.action_link("run", "Open", "show_chart", {"id": chosen[0].id} if len(chosen) == 1 else None)
         live = [run.id for run in chosen if run.state not in TERMINAL and run.state != "cancelling"]
         if st.button(_label("Cancel", live), icon=":material/cancel:", disabled=not live, key="runs.cancel"):
             _cancel(live)
@@ -154,7 +154,7 @@ def _actions(choice: Choice, page: RunPage, query: Mapping[str, Any] | None = No
             )
         with st.popover("More", icon=":material/more_horiz:", disabled=not chosen):
             _more(chosen)
-        _chosen_line(choice, chosen, page, query)
+        _chosen_line(selection, chosen, page, query)
 
 
 def _label(name: str, ids: Sequence[str]) -> str:
@@ -163,20 +163,20 @@ def _label(name: str, ids: Sequence[str]) -> str:
 
 def _do(ids: Sequence[str], action: Callable[[str], Run], done: str) -> None:
     known: dict[str, RunSummary] = st.session_state["runs.known"]
-    # Also those of other pages, which no refresh brings.
-    known |= {run.id: run for run in bulk.each(ids, action, "run", done)}
+    # The replies also update selected runs of other pages, which a refresh does not include.
+    known |= {run.id: run for run in bulk.run_each(ids, action, "run", done)}
 
 
 def _cancel(ids: Sequence[str]) -> None:
-    if len(ids) <= _ASK_FIRST:
+    if len(ids) <= _CONFIRM_ABOVE:
         _do(ids, session.client().cancel, "cancelled")
         st.rerun()
 
-    @st.dialog("Cancel so many runs?")
-    def ask() -> None:
+    @st.dialog("Cancel these runs?")
+    def confirm() -> None:
         st.markdown(
-            f"{row_text.counted(len(ids), 'run')} will be cancelled. Those that train write a checkpoint first, "
-            "and each can be retried."
+            f"{wording.counted(len(ids), 'run')} will be cancelled. Running ones write a checkpoint first. "
+            "Cancelled runs can be retried."
         )
         if st.button(
             f"Cancel {len(ids):,} runs",
@@ -187,7 +187,7 @@ def _cancel(ids: Sequence[str]) -> None:
         ):
             st.rerun()
 
-    ask()
+    confirm()
 
 
 def _more(chosen: Sequence[RunSummary]) -> None:
@@ -197,54 +197,57 @@ def _more(chosen: Sequence[RunSummary]) -> None:
         -100,
         100,
         value=max((run.priority for run in chosen), default=0),
-        help="Higher ones first. A teacher has the highest of its students.",
+        help="Runs with a higher priority start first. A teacher has the highest priority of its students.",
         key="runs.priority",
     )
     st.button(
-        f"Set it for {row_text.counted(len(live), 'run')}",
+        f"Set priority of {wording.counted(len(live), 'run')}",
         icon=":material/low_priority:",
         disabled=not live,
         on_click=_do,
-        args=(live, lambda run_id: session.client().prioritise(run_id, priority), f"have priority {priority}"),
+        args=(live, lambda run_id: session.client().prioritise(run_id, priority), f"set to priority {priority}"),
         key="runs.prioritise",
     )
     names = list(dict.fromkeys(run.experiment for run in chosen if run.experiment))
     st.markdown(
-        f"Tags and the archive belong to experiments: **{row_text.counted(len(names), 'experiment')}** of the chosen."
+        "Tags and archiving apply to whole experiments: the selected runs belong to "
+        f"**{wording.counted(len(names), 'experiment')}**."
     )
     experiment_list.tag_and_archive(list(dict.fromkeys(run.experiment_id for run in chosen if run.experiment_id)))
 
 
-def _chosen_line(choice: Choice, chosen: Sequence[RunSummary], page: RunPage, query: Mapping[str, Any] | None) -> None:
+def _chosen_line(
+    selection: RowSelection, chosen: Sequence[RunSummary], page: RunPage, query: Mapping[str, Any] | None
+) -> None:
     names = ", ".join(row_text.run_title(run) for run in chosen[:3]) + (" …" if len(chosen) > 3 else "")
     if not chosen:
-        st.caption("Choose rows at their left edge.")
+        st.caption("Select rows with the check boxes on the left.")
     else:
-        count = f"{len(chosen):,} chosen: " if len(chosen) > 1 else "Chosen: "
+        count = f"{len(chosen):,} selected: " if len(chosen) > 1 else "Selected: "
         st.caption(f"{count}{escape(names)}")
-        st.button("Clear", on_click=choice.clear, type="tertiary", icon=":material/close:", key="runs.clear")
+        st.button("Clear", on_click=selection.clear, type="tertiary", icon=":material/close:", key="runs.clear")
     total = page.total or 0
-    if query is not None and len(page.items) < total <= _MOST_CHOSEN and len(chosen) < total:
+    if query is not None and len(page.items) < total <= _MAX_SELECTED and len(chosen) < total:
         st.button(
-            f"Choose all {total:,}",
-            on_click=_choose_all,
-            args=(choice, query),
+            f"Select all {total:,}",
+            on_click=_select_all,
+            args=(selection, query),
             type="tertiary",
             icon=":material/select_all:",
             key="runs.all",
         )
 
 
-def _choose_all(choice: Choice, query: Mapping[str, Any]) -> None:
-    kept = {name: value for name, value in query.items() if name not in ("cursor", "limit")}
-    runs = {run.id: run for run in session.client().all_runs(**kept)}
-    choice.replace(list(runs))
+def _select_all(selection: RowSelection, query: Mapping[str, Any]) -> None:
+    filters_only = {name: value for name, value in query.items() if name not in ("cursor", "limit")}
+    runs = {run.id: run for run in session.client().all_runs(**filters_only)}
+    selection.replace(list(runs))
     st.session_state["runs.known"] = runs
 
 
-def _table(choice: Choice, runs: Sequence[RunSummary]) -> None:
+def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
     column = st.column_config
-    choice.table(
+    selection.table(
         row_text.run_rows(runs, datetime.now(UTC)),
         placeholder=NOTHING,
         height=min(36 * len(runs) + 40, 680),
@@ -265,16 +268,16 @@ def _table(choice: Choice, runs: Sequence[RunSummary]) -> None:
     )
 
 
-def _below(choice: Choice, page: RunPage, newer: int, query: Mapping[str, Any]) -> None:
+def _below(selection: RowSelection, page: RunPage, newer: int, query: Mapping[str, Any]) -> None:
     if newer:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f"{row_text.counted(newer, 'newer run')} will appear when nothing is chosen.")
-            st.button("Show them now", on_click=choice.release, type="tertiary", key="runs.release")
-    paging.turn_pages("runs", page, query["limit"], "run")
+            st.caption(f"{wording.counted(newer, 'newer run')} will appear when nothing is selected.")
+            st.button("Show them now", on_click=selection.release, type="tertiary", key="runs.release")
+    paging.page_controls("runs", page, query["limit"], "run")
 
 
 def _signature(page: RunPage) -> int:
-    """Changes when something that the table shows has changed."""
+    """Return a value that changes whenever the table would look different."""
     minute = datetime.now(UTC).minute if any(run.state not in TERMINAL for run in page.items) else 0
     shown = ((run.id, run.state, run.step, run.attempt, run.priority, run.reason) for run in page.items)
     return hash((minute, page.total, *shown))

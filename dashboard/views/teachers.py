@@ -1,4 +1,4 @@
-"""The Teachers page: who there is, how good, who uses it, where its weights come from; uploads of one's own."""
+"""The Teachers page: all teachers with accuracy, users and origin of their weights, and uploaded weights."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from client import ApiError, BackendUnreachable
 from common.formatting import NOTHING
 from core.protocol.artifacts import UPLOAD, Upload, UploadList
 from core.protocol.public import TeacherInfo
-from dashboard import session, theme
-from dashboard.forms.widgets import nothing_yet, table
+from dashboard import session, theme, wording
+from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import bulk, paging, row_text
 from dashboard.markup import escape
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FORM_MOST = 1 << 30
-"""Bytes. The browser's file goes through this process's memory; a larger one goes by the command line."""
+"""Largest upload in the browser, in bytes, through this process's memory; the command line uploads larger files."""
 _MEGABYTE = 1 << 20
 _ROWS = 200
 
 
 def show() -> None:
-    """Draw the page. ``/teachers?id=RUN`` has a teacher chosen, ``?find=cifar`` keeps those that match."""
+    """Draw the page. ``/teachers?id=RUN`` selects a teacher, ``?find=cifar`` searches."""
     st.title("Teachers")
-    bulk.said()
-    known = session.ask("teachers", lambda: session.client().teachers().items)
-    session.outage(known.lost)
-    teachers = known.value
-    held = session.ask("uploads", lambda: session.client().uploads()).value
+    bulk.show_message()
+    reply = session.fetch("teachers", lambda: session.client().teachers().items)
+    session.show_outage(reply.outage_since)
+    teachers = reply.value
+    uploads = session.fetch("uploads", lambda: session.client().uploads()).value
     if not teachers:
-        nothing_yet("There are no teachers yet. An experiment with one trains it, and later ones share it.")
+        empty_state("There are no teachers yet. An experiment trains its teacher, and later experiments reuse it.")
     else:
-        _list(teachers, held.items)
-    _uploads(held)
-    paging.watch(
-        "teachers", lambda: session.client().teachers().items, _signature, teachers, lost=known.lost, every=5.0
+        _list(teachers, uploads.items)
+    _uploads(uploads)
+    paging.rerun_on_change(
+        "teachers",
+        lambda: session.client().teachers().items,
+        _signature,
+        teachers,
+        outage_since=reply.outage_since,
+        every=5.0,
     )
 
 
@@ -65,16 +70,16 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
             width=260,
         )
     names = {upload.sha256: upload.name for upload in uploads}
-    kept = [
+    matching = [
         item
         for item in teachers
         if (not states or item.state in states)
         and text.lower() in f"{item.model} {item.dataset} {source(item, names)} {item.run_id}".lower()
     ]
-    if not kept:
+    if not matching:
         st.info("No teacher matches these filters.", icon=":material/filter_alt_off:")
         return
-    shown = kept[:_ROWS]
+    shown = matching[:_ROWS]
     chosen = _chosen(shown)
     _actions(chosen, names)
     column = st.column_config
@@ -96,25 +101,25 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
             "Students (runs)": column.NumberColumn(format="%d", width=110),
             "Experiments": column.NumberColumn(format="%d", width=100),
             "Weights": column.TextColumn(width=240),
-            "Made": column.DatetimeColumn(format="distance", width=120),
+            "Created": column.DatetimeColumn(format="distance", width=120),
             "Reason": column.TextColumn(width=260),
         },
     )
-    more = f", the newest {_ROWS} of them shown: search to find others" if len(kept) > _ROWS else ""
-    st.caption(f"{row_text.counted(len(kept), 'teacher')}{more}")
+    more = f" (showing the newest {_ROWS}; search to find others)" if len(matching) > _ROWS else ""
+    st.caption(f"{wording.counted(len(matching), 'teacher')}{more}")
 
 
 def source(item: TeacherInfo, uploads: Mapping[str, str]) -> str:
-    """Where a teacher's weights come from, in words."""
+    """Return the origin of a teacher's weights as text."""
     if item.weights is None:
         return f"trained here, {item.total_epochs} epochs"
     name = item.weights
     if name.startswith(UPLOAD):
         sha256 = name.removeprefix(UPLOAD)
-        name = f"upload {uploads[sha256]}" if sha256 in uploads else f"an upload that was deleted ({sha256[:8]}…)"
+        name = f"upload {uploads[sha256]}" if sha256 in uploads else f"deleted upload ({sha256[:8]}…)"
     elif name == "pretrained":
         name = "published weights"
-    return f"{name}, trained on" if item.fine_tuned else name
+    return f"{name}, fine-tuned" if item.fine_tuned else name
 
 
 def _table_key(shown: Sequence[TeacherInfo]) -> str:
@@ -127,7 +132,7 @@ def _default(shown: Sequence[TeacherInfo]) -> Any:
 
 
 def _chosen(shown: Sequence[TeacherInfo]) -> TeacherInfo | None:
-    """The chosen teacher, whose run is in the address."""
+    """Return the selected teacher, whose run id is in the address."""
     table = st.session_state.get(_table_key(shown))
     if table is not None:
         rows = table["selection"]["rows"]
@@ -140,51 +145,52 @@ def _chosen(shown: Sequence[TeacherInfo]) -> TeacherInfo | None:
 
 
 def _actions(chosen: TeacherInfo | None, names: Mapping[str, str]) -> None:
-    """What can be done with the chosen one. Always drawn, so that the table does not jump."""
+    """Draw the actions on the selected teacher; they are always drawn, so that the table does not move."""
     run, example = (chosen.run_id, chosen.example) if chosen else (None, None)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        session.link("run", "Its run", "show_chart", {"id": run} if run else None)
-        session.link("runs", "Its students", "list", {"teacher": run} if run else None)
-        session.link(
+        session.action_link("run", "Open run", "show_chart", {"id": run} if run else None)
+        session.action_link("runs", "Students", "list", {"teacher": run} if run else None)
+        session.action_link(
             "new",
             "Use in a new experiment",
             "add_circle",
             {"clone": example} if example else None,
-            hint="The form opens with the newest experiment that uses it, and keeps the teacher until you choose to "
-            "train one.",
+            hint="Opens the form with a copy of the newest experiment that uses this teacher. The copy keeps the "
+            "teacher unless you choose to train a new one.",
         )
         if chosen is None:
-            st.caption("Choose a row at its left edge.")
+            st.caption("Select a row with the check box on the left.")
         else:
-            what = escape(f"{chosen.model} on {chosen.dataset}")
+            network = escape(f"{chosen.model} on {chosen.dataset}")
             st.caption(
-                f"Chosen: {what}, seed {chosen.seed:d} {theme.badge(chosen.state)} " + escape(source(chosen, names))
+                f"Selected: {network}, seed {chosen.seed:d} {theme.badge(chosen.state)} "
+                + escape(source(chosen, names))
             )
 
 
-def _uploads(held: UploadList) -> None:
+def _uploads(uploads: UploadList) -> None:
     st.subheader("Uploaded weights")
-    _form(held.max_bytes)
-    if not held.items:
-        st.caption("Nothing has been uploaded yet. A spec names an upload as `weights: upload:NAME`.")
+    _form(uploads.max_bytes)
+    if not uploads.items:
+        st.caption("There are no uploads yet. A spec refers to an upload as `weights: upload:NAME`.")
         return
-    table(row_text.upload_rows(held.items), wrap=True)
+    table(row_text.upload_rows(uploads.items), wrap=True)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.selectbox("Upload", [item.name for item in held.items], key="teachers.upload", width=300)
-        session.link("new", "Use in a new experiment", "add_circle", {"teacher": name})
+        name = st.selectbox("Upload", [item.name for item in uploads.items], key="teachers.upload", width=300)
+        session.action_link("new", "Use in a new experiment", "add_circle", {"teacher": name})
         if st.button("Delete …", icon=":material/delete:", key="teachers.delete"):
             _ask_to_delete(name)
-    st.caption("In the spec of an experiment; the model is the one that these weights are of:")
+    st.caption("Use in a spec; MODEL must be the model of these weights:")
     st.code(f'teacher: {{model: MODEL, weights: "{UPLOAD}{name}"}}', language="yaml")
 
 
 @st.dialog("Delete these weights?")
 def _ask_to_delete(name: str) -> None:
-    st.markdown(f"**{escape(name)}** is gone then. Teachers that were made of it keep their own copy.")
+    st.markdown(f"This deletes **{escape(name)}**. Teachers that use these weights keep their own copy.")
     if st.button(
         "Delete",
         type="primary",
-        on_click=bulk.act,
+        on_click=bulk.on_click,
         args=([name], session.client().delete_upload, "upload", "deleted"),
         key="teachers.delete.sure",
     ):
@@ -195,31 +201,29 @@ def _form(max_bytes: int) -> None:
     most = min(max_bytes, _FORM_MOST)
     with st.expander("Upload weights", icon=":material/upload:"):
         file = st.file_uploader(
-            "A safetensors file",
+            "Safetensors file",
             type="safetensors",
             max_upload_size=max(most // _MEGABYTE, 1),
             key=f"teachers.file.{st.session_state.get('teachers.uploaded', 0)}",
         )
-        larger = "" if most == max_bytes else f" Larger ones, up to {row_text.size(max_bytes)}: `dkd upload FILE`."
-        st.caption(
-            f"Up to {row_text.size(most)} here.{larger} `python -m core convert` makes one of a PyTorch checkpoint."
-        )
+        larger = "" if most == max_bytes else f" For files up to {row_text.size(max_bytes)}, use `dkd upload FILE`."
+        st.caption(f"At most {row_text.size(most)}.{larger} `python -m core convert` converts a PyTorch checkpoint.")
         suggested = _suggested(file.name) if file else ""
         name = st.text_input(
-            "Name", placeholder=suggested or "resnet56-cifar", key="teachers.name", help="How specs name it."
+            "Name", placeholder=suggested or "resnet56-cifar", key="teachers.name", help="Name of the upload in specs."
         )
         name = (name or suggested).strip()
-        wrong = bool(name) and not _NAME.fullmatch(name)
-        if wrong:
-            text = "Letters, digits and . _ - only, beginning with one of the first two; at most 100."
+        invalid = bool(name) and not _NAME.fullmatch(name)
+        if invalid:
+            text = "Use letters, digits and . _ -, starting with a letter or digit, at most 100 characters."
             st.markdown(f":small[:red[:material/error: {text}]]")
-        ready = file is not None and bool(name) and not wrong
+        ready = file is not None and bool(name) and not invalid
         if st.button("Upload", type="primary", disabled=not ready, key="teachers.send") and file is not None:
-            with st.spinner("The backend checks the file …"):
+            with st.spinner("Uploading and checking the file …"):
                 _send(file, name)
-        said = st.session_state.pop("teachers.said", "")
-        if said:
-            st.error(escape(said), icon=":material/error:")
+        message = st.session_state.pop("teachers.message", "")
+        if message:
+            st.error(escape(message), icon=":material/error:")
 
 
 def _suggested(file_name: str) -> str:
@@ -228,10 +232,11 @@ def _suggested(file_name: str) -> str:
 
 def _send(file: Any, name: str) -> None:
     try:
-        made = session.client().upload_teacher(file, name=name)
+        upload = session.client().upload_teacher(file, name=name)
     except (ApiError, BackendUnreachable) as error:
-        st.session_state["teachers.said"] = bulk.in_words(error)
+        st.session_state["teachers.message"] = bulk.error_sentence(error)
         return
     st.session_state["teachers.uploaded"] = st.session_state.get("teachers.uploaded", 0) + 1
-    bulk.say(f"{made.name} is here: {made.parameters:,} numbers in {row_text.counted(made.tensors, 'tensor')}.")
+    tensors = wording.counted(upload.tensors, "tensor")
+    bulk.set_message(f"{upload.name} uploaded: {upload.parameters:,} parameters in {tensors}.")
     st.rerun()

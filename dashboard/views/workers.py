@@ -1,4 +1,4 @@
-"""The Workers page: who trains, on what, how busy its GPUs are, what is wrong with it; drain and undo."""
+"""The Workers page: runs, devices, utilization and problems of each worker, and a button to drain it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import streamlit as st
 
 from client import ApiError, BackendUnreachable
 from core.protocol.public import Worker
-from dashboard import session, theme
+from dashboard import session, theme, wording
 from dashboard.forms.widgets import table
 from dashboard.lists import bulk, row_text
 from dashboard.markup import escape
@@ -18,36 +18,36 @@ _STATES = ("All", "Online", "Offline")
 
 
 def show() -> None:
-    """Draw the page. ``/workers?show=Offline`` and ``?label=h200`` are links to a part of it."""
+    """Draw the page. ``/workers?show=Offline`` and ``?label=h200`` filter the workers."""
     st.title("Workers")
 
     @st.fragment(run_every=session.REFRESH_SECONDS)
     def body() -> None:
-        with session.guarded():
+        with session.error_boundary():
             _body()
 
     body()
 
 
 def _body() -> None:
-    known = session.ask("workers", lambda: session.client().workers())
+    reply = session.fetch("workers", lambda: session.client().workers())
     with st.container():
-        session.outage(known.lost)
-    workers = known.value.items
+        session.show_outage(reply.outage_since)
+    workers = reply.value.items
     if not workers:
         st.info(
-            "No worker has ever registered here. `dkd up` starts one on this machine; on another, "
-            "`python -m worker` with `DKD_API_URL` and `DKD_WORKER_TOKEN`.",
+            "No worker has registered yet. `dkd up` starts one on this machine; on another machine, run "
+            "`python -m worker` with `DKD_API_URL` and `DKD_WORKER_TOKEN` set.",
             icon=":material/dns:",
         )
         return
-    said = st.session_state.pop("workers.said", "")
-    if said:
-        st.error(escape(said), icon=":material/error:")
-    _list(_kept(workers))
+    message = st.session_state.pop("workers.message", "")
+    if message:
+        st.error(escape(message), icon=":material/error:")
+    _list(_filtered(workers))
 
 
-def _kept(workers: Sequence[Worker]) -> list[Worker]:
+def _filtered(workers: Sequence[Worker]) -> list[Worker]:
     labels = sorted({label for worker in workers for label in worker.labels})
     with st.container(horizontal=True, vertical_alignment="bottom"):
         which = st.segmented_control("Show", _STATES, default="All", required=True, key="show", bind="query-params")
@@ -58,8 +58,8 @@ def _kept(workers: Sequence[Worker]) -> list[Worker]:
             )
     online = [worker for worker in workers if worker.state == "online"]
     slots, busy = sum(worker.slots for worker in online), sum(worker.busy for worker in online)
-    all_of_them, of_slots = row_text.counted(len(workers), "worker"), row_text.counted(slots, "slot")
-    st.caption(f"{len(online):,} of {all_of_them} online, {busy:,} of {of_slots} in use")
+    total, total_slots = wording.counted(len(workers), "worker"), wording.counted(slots, "slot")
+    st.caption(f"{len(online):,} of {total} online, {busy:,} of {total_slots} in use")
     states = ("online", "offline") if which == "All" else (which.lower(),)
     return [worker for worker in workers if worker.state in states and (wanted is None or wanted in worker.labels)]
 
@@ -70,44 +70,44 @@ def _list(workers: Sequence[Worker]) -> None:
     for start in range(0, len(online), 2):
         for column, worker in zip(st.columns(2), online[start : start + 2], strict=False):
             with column:
-                _one(worker)
+                _online(worker)
     if not workers:
-        st.info("No worker is so.", icon=":material/filter_alt_off:")
+        st.info("No worker matches these filters.", icon=":material/filter_alt_off:")
     if offline:
         st.subheader("Offline")
-        st.caption("They have not been heard of for longer than a lease; what they had was given to others.")
+        st.caption("No heartbeat for longer than a lease. Their runs have been queued again.")
         for worker in offline:
-            _gone(worker)
+            _offline(worker)
 
 
-def _one(worker: Worker) -> None:
+def _online(worker: Worker) -> None:
     with st.container(border=True, gap="small"):
         with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
             badge = ":orange-badge[draining]" if worker.draining else ":green-badge[online]"
             labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
             st.markdown(f"**{escape(worker.name)}** {badge} {labels}", width="content")
             _drain(worker)
-        heard = row_text.ago(worker.last_heartbeat, datetime.now(UTC))
+        heartbeat = row_text.ago(worker.last_heartbeat, datetime.now(UTC))
         device = "GPU" if worker.device == "gpu" else "CPU"
         version = f" · version {worker.version}" if worker.version else ""
-        st.caption(escape(f"{device} worker on {worker.host} · heard of {heard}{version}"))
+        st.caption(escape(f"{device} worker on {worker.host} · last heartbeat {heartbeat}{version}"))
         for problem in worker.problems:
             st.warning(escape(problem), icon=":material/warning:")
         st.progress(
             min(worker.busy / worker.slots, 1.0) if worker.slots else 0.0,
-            text=f":small[{worker.busy:,} of {row_text.counted(worker.slots, 'slot')} in use]",
+            text=f":small[{worker.busy:,} of {wording.counted(worker.slots, 'slot')} in use]",
         )
         if worker.reserved_for:
             st.page_link(
                 session.page("run"),
-                label="It keeps freed GPUs for a run that needs several",
+                label="Reserves free GPUs for a run that needs several",
                 icon=":material/lock_clock:",
                 query_params={"id": worker.reserved_for},
             )
         if worker.gpus:
             table(row_text.gpu_rows(worker.gpus))
         elif worker.device == "gpu":
-            st.caption("It has not said how its GPUs are.")
+            st.caption("This worker has not reported its GPUs.")
         for run in worker.runs:
             share = min(run.epoch / run.total_epochs, 1.0) if run.total_epochs else 0.0
             percent = f"{share:.0%}".replace("%", " %")
@@ -119,14 +119,18 @@ def _one(worker: Worker) -> None:
                 query_params={"id": run.run_id},
             )
         if not worker.runs:
-            st.caption("It takes no new runs." if worker.draining else "It waits for runs.")
+            st.caption("No new runs start here." if worker.draining else "Idle.")
 
 
 def _drain(worker: Worker) -> None:
     if worker.draining:
-        label, hint, icon = "Let it take runs", "It takes runs again.", "play_arrow"
+        label, hint, icon = "Undrain", "Let this worker start new runs again.", "play_arrow"
     else:
-        label, hint, icon = "Drain", "What it has goes on; it takes no new runs until somebody lets it again.", "block"
+        label, hint, icon = (
+            "Drain",
+            "Running runs continue; the worker starts no new ones until it is undrained.",
+            "block",
+        )
     st.button(
         label,
         icon=f":material/{icon}:",
@@ -142,17 +146,18 @@ def _set(worker_id: str, draining: bool) -> None:
         session.client().drain_worker(worker_id, draining=draining)
     except (ApiError, BackendUnreachable) as error:
         refused = isinstance(error, ApiError) and error.status == 403
-        st.session_state["workers.said"] = bulk.in_words(error) + (" Draining is for admins." if refused else "")
+        hint = " Draining needs an admin token." if refused else ""
+        st.session_state["workers.message"] = bulk.error_sentence(error) + hint
 
 
-def _gone(worker: Worker) -> None:
+def _offline(worker: Worker) -> None:
     labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
     drained = " :orange-badge[draining]" if worker.draining else ""
-    heard = row_text.ago(worker.last_heartbeat, datetime.now(UTC))
+    heartbeat = row_text.ago(worker.last_heartbeat, datetime.now(UTC))
     with st.container(border=True, horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         st.markdown(
             f"**{escape(worker.name)}** {theme.badge('offline')}{drained} {labels}  \n"
-            f":small[{row_text.counted(worker.slots, 'slot')} on {escape(worker.host)} · last heard of {heard}]",
+            f":small[{wording.counted(worker.slots, 'slot')} on {escape(worker.host)} · last heartbeat {heartbeat}]",
             width="content",
         )
         if worker.draining:

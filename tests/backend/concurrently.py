@@ -1,4 +1,4 @@
-"""Requests that really run at the same time."""
+"""Concurrent requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def concurrently(lab: Lab, count: int, work: Callable[[Lab, int], T]) -> list[T]:
-    """What ``work(lab, index)`` returns in each of ``count`` threads that begin together, each with its own clients."""
+    """Return the results of ``work(lab, index)`` in ``count`` threads that start together, each with own clients."""
     barrier = threading.Barrier(count)
 
     def one(index: int) -> T:

@@ -1,4 +1,4 @@
-"""A database with something in every table, made through the API and the modules that write."""
+"""A database with rows in every table, created through the API and the writing modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.backend.test_files import UPLOADS, safetensors
 
 
 def fill(lab: Lab, database: Database) -> dict[str, str]:
-    """Ids of runs: ``done`` has succeeded, ``broken`` failed at its second attempt, ``held`` is being trained."""
+    """Ids of runs: ``done`` succeeded, ``broken`` failed in its second attempt, ``held`` is running."""
     lab.register(labels=["cellar"])
     lab.submit(spec(tags=["a", "ä"], notes="two\nlines"))
     lab.admin.post("/api/v1/experiments", json=plain("keyed"), headers={"Idempotency-Key": "k"})
@@ -42,7 +42,7 @@ def fill(lab: Lab, database: Database) -> dict[str, str]:
                 event="succeeded",
                 url="https://hooks.example/x",
                 body={"text": "done"},
-                not_before=moment + timedelta(days=1),  # or it would be sent
+                not_before=moment + timedelta(days=1),  # otherwise it would be sent
                 created_at=moment - timedelta(hours=1),
             )
         )

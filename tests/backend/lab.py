@@ -1,4 +1,4 @@
-"""A backend as a person and a worker see it, over HTTP, for tests."""
+"""A backend for tests, used over HTTP like a person and a worker do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEACHER_WEIGHTS = "a" * 64
 
 
 def spec(name: str = "first", **changes: Any) -> Json:
-    """An experiment of one teacher and two distilled students (dkd, kd), one seed."""
+    """Return an experiment with one teacher and two distilled students (dkd, kd), one seed."""
     return {
         "name": name,
         "dataset": "digits",
@@ -27,7 +27,7 @@ def spec(name: str = "first", **changes: Any) -> Json:
 
 
 def plain(name: str = "plain", runs: int = 1, **changes: Any) -> Json:
-    """An experiment without a teacher: that many students that may be claimed at once."""
+    """Return an experiment without a teacher, whose ``runs`` students can be claimed at once."""
     return spec(name, teacher=None, methods=["ce"], seeds=list(range(runs)), **changes)
 
 
@@ -61,7 +61,7 @@ def checkpoint(seq: int, step: int, path: str = "checkpoint.pt") -> Json:
 
 @dataclass
 class Lab:
-    """Every method asserts that the backend accepts what it sends, and returns the answer."""
+    """Methods for the API's requests. Each asserts that the backend accepts the request, and returns the reply."""
 
     app: FastAPI
     admin: httpx.Client
@@ -78,7 +78,7 @@ class Lab:
         return items
 
     def states(self, key: str) -> dict[str, str]:
-        """State by label; for one seed."""
+        """Return the state of each label of an experiment with one seed."""
         return {run["label"]: run["state"] for run in self.experiment(key)["runs"]}
 
     def run(self, run_id: str) -> Json:
@@ -109,7 +109,7 @@ class Lab:
         return _ok(self.admin.post(f"/api/v1/experiments/{key}/priority", json={"priority": priority}))
 
     def drain(self, key: str, draining: bool = True) -> Json:
-        """The worker of that id or name, after the change."""
+        """Change a worker and return it. ``key`` is its id or name."""
         workers = _ok(self.admin.post(f"/api/v1/workers/{key}/drain", json={"draining": draining}))["items"]
         return next(worker for worker in workers if key in (worker["id"], worker["name"]))
 

@@ -1,4 +1,4 @@
-"""Rows for the tests of what is read: an experiment with its runs, as planning makes them, and what they report."""
+"""Rows for tests of queries: experiments with runs as ``planning`` creates them, and their reports."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SPEC: dict[str, Any] = {
 
 
 def experiment(database: Database, **changes: Any) -> str:
-    """The id of a new experiment."""
+    """Create an experiment; return its id."""
     with database.write() as session:
         return planning.create(session.connection(), [("", parse_experiment(SPEC | changes))], submitted_by="")[0]
 
 
 def run_ids(database: Database, experiment_id: str) -> dict[tuple[str, int], str]:
-    """Its runs by label and seed."""
+    """Return an experiment's run ids by label and seed."""
     run, used = models.Run, models.ExperimentRun
     query = select(used.label, run.seed, run.id).join(run, run.id == used.run_id)
     with database.read() as session:
@@ -39,12 +39,12 @@ def run_ids(database: Database, experiment_id: str) -> dict[tuple[str, int], str
 
 
 def one_run(database: Database, **changes: Any) -> str:
-    """The id of a student's run of a new experiment."""
+    """Create an experiment; return the id of a student's run."""
     return run_ids(database, experiment(database, **changes))["kd", 0]
 
 
 def metrics(step: int, seq: int = 1, epoch: float | None = None, **values: float) -> Record:
-    """A record; a metric's name is written with two underscores for the slash."""
+    """Return a record of metrics; two underscores in a name stand for a slash."""
     named = {name.replace("__", "/"): value for name, value in values.items()}
     event = Metrics(step=step, epoch=step / 10 if epoch is None else epoch, elapsed=step / 100, values=named)
     return Record(seq=seq, time=1_700_000_000.0 + seq, event=event)
@@ -55,7 +55,7 @@ def log(message: str, seq: int = 1, time: float = 1_700_000_000.0) -> Record:
 
 
 def take(database: Database, run_id: str, *records: Record, attempt: int = 1) -> None:
-    """Have one batch of a run's records taken in."""
+    """Insert one batch of a run's records."""
     with database.write() as session:
         run = session.get_one(models.Run, run_id, with_for_update=True)
         run.ingest = point_store.insert(session.connection(), run.id, run.ingest, records)
@@ -72,6 +72,6 @@ def change(database: Database, run_id: str, **columns: Any) -> None:
 
 
 def succeed(database: Database, run_id: str, curve: list[float], **columns: Any) -> None:
-    """A run that measured one test accuracy an epoch and succeeded."""
+    """Let a run report one test accuracy per epoch and succeed."""
     take(database, run_id, *(metrics(epoch * 10, epoch=epoch, test__top1=top1) for epoch, top1 in enumerate(curve, 1)))
     change(database, run_id, state="succeeded", test_size=899, **columns)

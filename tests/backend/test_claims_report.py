@@ -1,4 +1,4 @@
-"""The author's five claims, judged."""
+"""The claims of Decoupled Gradient Knowledge Distillation (2025), judged."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from backend.comparisons.loss_claims import Setting, loss_claims
 from backend.db import Database
+from core.papers import LossSetting
+from core.papers.decoupled_gradient_kd.loss_claims import judge_loss_claims
 from core.protocol.comparisons import Claim, Claims
 from tests.backend import rows
 
@@ -58,7 +59,7 @@ def test_five_pairs_cannot_tell_however_clear(database: Database, api: TestClien
     found = _report(api, _trained(database, 5, nc1=-0.3, earlier=True))
     assert {found[number].verdict for number in (3, 4)} == {"cannot tell"}
     assert "5 pairs cannot show p < 0.0625" in found[3].reason
-    assert (found[5].verdict, found[5].reason) == ("cannot tell", "small_cnn is no small mobile network")
+    assert (found[5].verdict, found[5].reason) == ("cannot tell", "small_cnn is not a small mobile network")
 
 
 def test_no_gain_by_a_difference_that_a_person_names(database: Database, api: TestClient) -> None:
@@ -86,14 +87,13 @@ def test_before_anything_has_ended(database: Database, api: TestClient) -> None:
 
 
 def test_the_claims_of_the_loss_are_computed_for_its_classes_and_temperature() -> None:
-    found = loss_claims(Setting(classes=10, temperature=4.0))
-    verdicts = [(claim.number, claim.verdict) for claim in found]
-    assert verdicts == [
-        (1, "holds"),
-        (1, "does not hold"),
-        (1, "does not hold"),
-        (2, "holds"),
-        (2, "does not hold"),
+    found = judge_loss_claims(LossSetting(classes=10, temperature=4.0))
+    assert [(claim.number, claim.holds) for claim in found] == [
+        (1, True),
+        (1, False),
+        (1, False),
+        (2, True),
+        (2, False),
     ]
     tckd = found[2].numbers
     assert (round(tckd["student_0.6"], 3), round(tckd["student_0.8"], 3)) == (1.464, 1.674)
@@ -109,3 +109,19 @@ def test_as_a_text(database: Database, api: TestClient, kind: str) -> None:
     text = api.get("/api/v1/comparisons/claims", params={"experiment": experiment, "format": kind}).text
     assert "cannot tell" in text
     assert "does not hold" in text
+
+
+def test_the_report_names_the_paper_and_refuses_an_unknown_one(database: Database, api: TestClient) -> None:
+    query = {"experiment": rows.experiment(database, methods=METHODS)}
+    report = api.get("/api/v1/comparisons/claims", params=query).json()
+    assert (report["paper"], report["paper_title"]) == (
+        "decoupled-gradient-kd-2025",
+        "Decoupled Gradient Knowledge Distillation (2025)",
+    )
+    assert api.get("/api/v1/comparisons/claims", params=query | {"paper": report["paper"]}).json() == report
+    # A paper that is known, but of which no claims are known, is refused too.
+    for name in ("no-such-paper", "decoupled-kd-2022"):
+        answer = api.get("/api/v1/comparisons/claims", params=query | {"paper": name})
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["path"] == "paper"
+        assert report["paper"] in answer.json()["detail"]

@@ -65,7 +65,7 @@ def test_pairs_against_the_baseline(database: Database, api: TestClient) -> None
     assert paired.welch_interval == statistics.welch_interval([81.0, 83.5, 86.0], [80.0, 82.0, 84.0])
     assert paired.sentence == (
         "The interval +0.26 to +2.74 percentage points, of this comparison alone, excludes zero, but 3 pairs cannot "
-        "show p < 0.25, so this does not tell which is better."
+        "show p < 0.25, so this does not show which is better."
     )
     (turned,) = _compare(api, experiment, baseline="DKD").paired
     assert (turned.label, turned.baseline, turned.mean_difference) == ("kd", "DKD", -1.5)
@@ -230,7 +230,7 @@ def test_asks_the_database_equally_often_for_one_seed_and_for_many(database: Dat
         with database.read() as session:
             found = session.get_one(models.Experiment, experiment)
             event.listen(database.engine, "before_cursor_execute", lambda *call, to=statements: to.append(call[2]))
-            comparisons.build(session, [found])
+            comparisons.compare(session, [found])
         counts.append(len(statements))
     assert counts[0] == counts[1] <= 6
 
@@ -314,12 +314,12 @@ def test_seeds_for_a_difference_from_four_pairs_on(database: Database, api: Test
     (pair,) = _compare(api, four, difference=0.5).paired
     assert pair.needed is not None
     assert pair.needed.low < (pair.needed.high or 0)
-    assert f"between {pair.needed.low} and {pair.needed.high} seeds in all" in pair.sentence
+    assert f"between {pair.needed.low} and {pair.needed.high} seeds in total" in pair.sentence
     (silent,) = _compare(api, four).paired
     assert silent.needed is None
     (few,) = _compare(api, _finished(database, last(3), name="three"), difference=0.5).paired
     assert few.needed is None
-    assert "4 are the least" in few.sentence
+    assert "at least 4" in few.sentence
 
 
 def test_more_seeds_in_another_experiment_are_the_same_comparison(database: Database, api: TestClient) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from backend.__main__ import cli
 from backend.db import Database, migrate, models
-from backend.db.copying import content, copy
+from backend.db.copying import copy_database, digest_of
 from backend.db.models import Base
 from tests import services
 from tests.backend import filled, rows
@@ -27,7 +27,7 @@ TABLES = Base.metadata.sorted_tables
 
 def contents(database: Database) -> dict[str, Any]:
     with database.engine.connect() as connection:
-        return {table.name: content(connection, table) for table in TABLES}
+        return {table.name: digest_of(connection, table) for table in TABLES}
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_target_that_holds_rows_is_left_as_it_is(
             before = contents(target)
             result = CliRunner().invoke(cli, ["db", "copy", "--from", database.url, "--to", url])
             assert result.exit_code == 2
-            assert "holds rows already" in result.output
+            assert "already contains rows" in result.output
             assert contents(target) == before
         finally:
             target.dispose()
@@ -132,7 +132,7 @@ def test_a_backup_is_made_while_the_database_is_written(
     assert [path.name for path in file.parent.iterdir()] == ["dkd.sqlite3"]
     assert file.stat().st_mode & 0o077 == 0, "hashes of tokens are in it"
     again = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database.url})
-    assert (again.exit_code, "there already" in again.output) == (2, True)
+    assert (again.exit_code, "exists" in again.output) == (2, True)
 
     # As docs/operations.md says: stop, put the file in the place of the old ones, start.
     place = tmp_path / "restored.sqlite3"
@@ -221,7 +221,7 @@ def test_the_first_versions_data_are_intact_after_every_migration(
 def copy_of(database: Database, folder: Path) -> dict[str, Any]:
     target = Database(f"sqlite:///{folder / 'copy-of-upgraded.sqlite3'}")
     try:
-        copy(database, target)
+        copy_database(database, target)
         return contents(target)
     finally:
         target.dispose()

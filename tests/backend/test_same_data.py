@@ -98,7 +98,7 @@ def test_runs_that_did_not_record_their_images_are_shown_with_a_caveat(database:
     images = {0: OLD, 1: OLD, 2: "", 3: ""}
     found = Comparison.model_validate(_ask(api, "", experiment=_trained(database, images)))
     assert [group.n for group in found.groups] == [4, 4]
-    assert any("4 of 8 runs did not record which images" in note for note in found.notes)
+    assert any("4 of 8 runs did not record their training images" in note for note in found.notes)
     plain = Comparison.model_validate(
         _ask(api, "", experiment=_trained(database, dict.fromkeys((4, 5), OLD), name="recorded"))
     )
@@ -123,4 +123,4 @@ def test_what_else_differs_within_an_average_is_said(database: Database, api: Te
             precision = "bfloat16" if seed == 0 else "float32"
             rows.change(database, run_id, environment={"images": OLD, "precision": precision})
     found = Comparison.model_validate(_ask(api, "", experiment=experiment))
-    assert "The runs of dkd that are averaged differ in precision (bfloat16, float32)." in found.notes
+    assert "The averaged runs of dkd differ in precision (bfloat16, float32)." in found.notes

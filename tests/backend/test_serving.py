@@ -186,7 +186,7 @@ def test_a_second_backend_on_one_sqlite_file_is_refused(tmp_path: Path, database
         second = serve(tmp_path, other, tmp_path / "link.sqlite3")
         assert second.wait(PATIENCE) == 2
         said = (tmp_path / f"{other}.log").read_text()
-        assert f"served already, by process {first.pid} at http://127.0.0.1:{port}" in said
+        assert f"already served by process {first.pid} at http://127.0.0.1:{port}" in said
         assert "Traceback" not in said
     finally:
         first.kill()

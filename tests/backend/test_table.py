@@ -13,7 +13,8 @@ from backend.comparisons import statistics
 from backend.db import Database
 from client.cli.options import set_field
 from core.catalog import MODELS
-from core.catalog.published import AUTHOR_2025, PUBLISHED
+from core.papers import PUBLISHED
+from core.papers.decoupled_gradient_kd import results
 from core.protocol.comparisons import Cell, PublishedTable, Table
 from core.specs import load_text, parse_experiment
 from tests.backend import rows
@@ -236,7 +237,7 @@ def test_all_published_rows_are_answered_as_printed(api: TestClient) -> None:
     assert answer.status_code == 200
     rows = PublishedTable.model_validate(answer.json()).rows
     assert len(rows) == len(PUBLISHED)
-    author = [row for row in rows if row.source == AUTHOR_2025]
+    author = [row for row in rows if row.source == results.SOURCE]
     assert len(author) == 14
     first = {item.method: (item.value, item.repeats) for item in author[0].values}
     assert first == {"dkd_align": (62.01, 1), "dkd": (61.07, 1)}

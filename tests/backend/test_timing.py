@@ -54,7 +54,7 @@ def test_the_teachers_part_is_left_out_where_it_was_measured(database: Database,
     kd = found.groups[0].convergence
     assert kd is not None
     assert (kd.runs[0].seconds, kd.runs[0].teacher_seconds, kd.runs[0].teacher_reused) == (30.0, 10.0, 0.0)
-    assert any("without what was spent on the teacher's logits" in note for note in found.notes)
+    assert any("Times do not include the time of the teacher's logits" in note for note in found.notes)
 
 
 def test_times_of_which_the_part_is_not_known_are_not_compared(database: Database, api: TestClient) -> None:
@@ -72,7 +72,7 @@ def test_runs_of_like_reuse_are_compared_by_their_whole_time(database: Database,
     found = _compare(api, _trained(database, dict.fromkeys(FIRST_COMPUTES, share), measured=False))
     assert found.timing == "whole"
     assert [pair.convergence and pair.convergence.speed_up_seconds for pair in found.paired] == [1.0, 1.0]
-    assert any("without computing the teacher's logits" in note for note in found.notes) == (share == 100.0)
+    assert any("do not include computing the teacher's logits" in note for note in found.notes) == (share == 100.0)
 
 
 @pytest.mark.parametrize(("measured", "timing"), [(False, "unlike"), (True, "student")])

@@ -185,7 +185,7 @@ def test_what_names_a_plugin_that_is_not_loaded_is_shown_as_it_was_stored(lab: L
     assert run["spec"]["dataset"]["name"] == "from-a-plugin"
     shown = lab.experiment("foreign")
     assert shown["spec"]["dataset"]["name"] == "from-a-plugin"
-    assert "cannot read the stored spec" in shown["warnings"][0]["message"]
+    assert "cannot parse the stored spec" in shown["warnings"][0]["message"]
 
 
 def test_a_database_that_turns_out_to_be_damaged_is_a_problem(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

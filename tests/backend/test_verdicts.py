@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from backend.comparisons import statistics, verdicts
-from backend.comparisons.convergence import Goal
-from backend.comparisons.groups import Question, judged, methods_of, paired
-from backend.comparisons.metric_selection import Picked
+from backend.comparisons.convergence import ConvergenceTarget
+from backend.comparisons.groups import ComparisonSpec, decide_all, methods_of, paired
+from backend.comparisons.metric_selection import SelectedValue
 from backend.comparisons.run_data import Sample, Student, Teacher
 
 
@@ -24,12 +24,12 @@ def _say(differences: list[float], better: statistics.Better = "higher", unit: s
 
 def test_sentence_without_enough_pairs() -> None:
     assert _say([]) == "No seed has a value for both methods yet, so there is nothing to compare."
-    assert _say([0.42]) == "1 pair (+0.42) has no interval: it cannot tell a difference from chance."
+    assert _say([0.42]) == "1 pair (+0.42) gives no interval: the difference may be chance."
 
 
 def test_sentence_of_three_pairs_that_straddle_zero() -> None:
     assert _say([0.0, 0.25, 0.5]) == (
-        "The interval −0.37 to +0.87 contains zero and 3 pairs cannot show p < 0.25, so this does not tell which is "
+        "The interval −0.37 to +0.87 contains zero and 3 pairs cannot show p < 0.25, so this does not show which is "
         "better."
     )
 
@@ -37,7 +37,7 @@ def test_sentence_of_three_pairs_that_straddle_zero() -> None:
 def test_sentence_of_three_pairs_whose_interval_excludes_zero() -> None:
     assert _say([1.0, 1.1, 1.2], unit="percentage points") == (
         "The interval +0.85 to +1.35 percentage points, of this comparison alone, excludes zero, but 3 pairs cannot "
-        "show p < 0.25, so this does not tell which is better."
+        "show p < 0.25, so this does not show which is better."
     )
 
 
@@ -50,7 +50,7 @@ def test_sentence_with_pairs_enough_to_confirm() -> None:
     assert "B is higher than A" in _say(clear, better=None)
     assert "B is better than A" in _say([-value for value in clear], better="lower")
     assert _say([1.0, -1.1, 1.2, -0.9, 1.0, -1.1]).endswith(
-        "contains zero and the sign-flip p is 1 (6 pairs), so this does not tell which is better."
+        "contains zero and the sign-flip p is 1 (6 pairs), so this does not show which is better."
     )
 
 
@@ -64,7 +64,7 @@ def test_sentence_without_spread() -> None:
     assert _say([0.0, 0.0, 0.0]).startswith("The two are equal in all 3 pairs")
     assert _say([0.5, 0.5]) == (
         "The difference is +0.50 in both pairs, without the spread that an interval needs; 2 pairs cannot show "
-        "p < 0.5, so this does not tell which is better."
+        "p < 0.5, so this does not show which is better."
     )
     assert _say([0.5] * 6).endswith("the sign-flip p is 0.031 (6 pairs): B is better than A.")
     # The same difference made of other floats: 90.3 − 90.1 is not 80.3 − 80.1 in the last bit.
@@ -96,12 +96,13 @@ def _report(values: NDArray[np.float64], metric: str = "test/top1") -> list[str]
     students = tuple(_student(f"m{method}", seed) for method in range(len(values)) for seed in range(SEEDS))
     sample = _Sample((), students, (TEACHER,))
     picked = {
-        student.run_id: Picked(float(values[int(student.label[1:]), student.seed]), epoch=4.0) for student in students
+        student.run_id: SelectedValue(float(values[int(student.label[1:]), student.seed]), epoch=4.0)
+        for student in students
     }
-    methods = list(methods_of(sample, picked, {}, Goal(0.95)).values())
-    question = Question(metric)
+    methods = list(methods_of(sample, picked, {}, ConvergenceTarget(0.95)).values())
+    question = ComparisonSpec(metric)
     pairs = [paired(method, methods[0], sample, question) for method in methods[1:]]
-    return [pair.sentence for pair in judged(pairs, question)]
+    return [pair.sentence for pair in decide_all(pairs, question)]
 
 
 TEACHER = Teacher("t", "v1-a", 0, "succeeded", 90.0)

@@ -1,4 +1,4 @@
-"""The platform benchmark asks the backend what it means to ask; its tables say what was measured."""
+"""The platform benchmark sends what it claims to send, and its tables show what was measured."""
 
 from __future__ import annotations
 
@@ -9,57 +9,66 @@ from pathlib import Path
 import pytest
 
 from backend.db import Database, migrate
-from benchmarks.platform import compare, fill, growth, report
+from benchmarks.platform import compare, fill, growth, load, tables
 from benchmarks.platform.compare import MEASURES
-from benchmarks.platform.servers import ours
-from benchmarks.platform.sides import SERIES, Ours
+from benchmarks.platform.servers import start_backend
+from benchmarks.platform.workloads import SERIES, BackendWorkload
 
 
-def test_a_small_round_against_the_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_round_measures_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"POSTS": 3, "WRITERS": 2, "WRITES": 2, "RUNS": 2, "POINTS": 20, "BATCH": 10, "LISTED": 4, "REPEATS": 1}
     for name, value in small.items():
         monkeypatch.setattr(compare, name, value)
-    found = compare.round_of(ours, Ours)
-    assert found.keys() == {measure.key for measure in MEASURES}
-    assert min(found.values()) > 0
+    measures = compare.measure_server(start_backend, BackendWorkload)
+    assert measures.keys() == {measure.key for measure in MEASURES}
+    assert min(measures.values()) > 0
 
 
-def test_what_was_posted_comes_back_whole(tmp_path: Path) -> None:
-    with ours(tmp_path) as started:
-        side = Ours(started)
-        (run,) = side.ready_runs(1)
+def test_load_measures_every_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "TRAININGS", 3)
+    monkeypatch.setattr(load, "SECONDS", 2)
+    latencies = load.report_latencies()
+    assert len(latencies) == 3 * 2 * load.REPORTS_PER_SECOND
+    assert 0 < min(latencies) <= load.percentile_95(latencies) <= max(latencies)
+
+
+def test_posted_points_can_all_be_read(tmp_path: Path) -> None:
+    with start_backend(tmp_path) as server:
+        workload = BackendWorkload(server)
+        (run,) = workload.make_runs(1)
         for number in range(2):
-            with closing(side.writer()) as connection:
-                connection.send(side.post(run, range(number * 5, number * 5 + 5), [SERIES], number))
-        with closing(started.connect()) as connection:
-            assert side.count(connection.ask(side.read(run, SERIES))) == 10
+            with closing(workload.connect_writer()) as connection:
+                connection.send(workload.post(run, range(number * 5, number * 5 + 5), [SERIES], number))
+        with closing(server.connect()) as connection:
+            assert workload.count_points(connection.send_json(workload.read(run, SERIES))) == 10
 
 
-def test_a_filled_database_answers_every_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filled_database_answers_every_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "REQUESTS", 8)
     monkeypatch.setattr(fill, "LONG_POINTS", 3000)
     url = f"sqlite:///{tmp_path / 'filled.sqlite3'}"
     database = Database(url)
     migrate.upgrade(database)
-    fill.fill(database, 2 * fill.RUNS_EACH)
+    fill.fill(database, 2 * fill.RUNS_PER_EXPERIMENT)
     database.dispose()
-    with ours(tmp_path, url) as started:
-        shown = growth.requests(started)
-    assert all(0 < one.p50 <= one.p95 for one in shown.values())
+    with start_backend(tmp_path, url) as server:
+        latencies = growth.measure_requests(server)
+    assert all(0 < latency.p50 <= latency.p95 for latency in latencies.values())
 
 
-def test_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "RESULTS", tmp_path)
-    theirs = dict.fromkeys((measure.key for measure in MEASURES if measure.key != "bulk"), 10.0)
-    own = {measure.key: 60.0 if measure.more else 4.0 for measure in MEASURES}
-    report.compared([(theirs, own)] * 3, "0")
+def test_tables_show_medians_ranges_and_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    mlflow = dict.fromkeys((measure.key for measure in MEASURES if measure.key != "bulk"), 10.0)
+    backend = {measure.key: 120.0 if measure.more_is_better else 4.0 for measure in MEASURES} | {compare.LOAD: 21.0}
+    tables.write_comparison([(mlflow, backend)] * 3, "0")
     text = (tmp_path / "platform.md").read_text()
-    assert "| 1,000-point batches, points/s | 10 (10–10) | 60 (60–60) | 6.0 | met |" in text
-    assert "| List 200 runs, ms | 10 (10–10) | 4 (4–4) | 2.5 | **missed** |" in text
-    assert json.loads((tmp_path / "platform.json").read_text())["medians"]["dkd"] == own
-    report.grown(
+    assert "| 1,000-point batches, points/s | 10 (10–10) | 120 (120–120) | 12.0 | 12 ×, met |" in text
+    assert "| Post of five metrics, p50, ms | 10 (10–10) | 4 (4–4) | 2.5 | 4 ×, **missed** |" in text
+    assert "| Report under load, p95, ms | 21 (21–21) | 20 ms, **missed** |" in text
+    assert json.loads((tmp_path / "platform.json").read_text())["medians"]["dkd"] == backend
+    tables.write_growth(
         {
-            kind: {100: {"A list": growth.Shown(1, 201)}, 10_000: {"A list": growth.Shown(2, 3)}}
+            kind: {100: {"A list": growth.Latency(1, 201)}, 10_000: {"A list": growth.Latency(2, 3)}}
             for kind in growth.DATABASES
         }
     )

@@ -1,4 +1,4 @@
-"""A home of its own for every test, and an environment that names no backend."""
+"""Fixtures of the client's tests: each test has its own home, and no backend in its environment."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend]:
-    """A fake backend that answers at the address which the environment names."""
+    """A fake backend at the address that the environment names."""
     fake = FakeBackend()
     server = FakeServer(fake)
     monkeypatch.setenv("DKD_API_URL", server.url)

@@ -1,8 +1,8 @@
-"""A stack of tiny services, run as a process of its own: ``python -m tests.client.fake_stack HOME KEY=VALUE…``.
+"""A stack of tiny services in a process of its own: ``python -m tests.client.fake_stack HOME KEY=VALUE…``.
 
-Says "ready API DASHBOARD" once it is up and "stopped" when it has stopped. Keys: port, dashboard_port; worker names
-what the worker does (well, dies, crashes, stubborn); prepare (well, fails); gate: a file without which the backend
-does not listen.
+It prints "ready API DASHBOARD" once it has started and "stopped" once it has stopped. Keys: port and dashboard_port;
+worker, the behaviour of the worker (well, dies, crashes, stubborn); prepare (well, fails); gate, a file without which
+the backend does not listen.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import httpx
 
-from client.stack import HomeBusyError, Options, Signals, Stack, StackError, StopRequested
+from client.stack import HomeBusyError, Stack, StackError, StackOptions, StopRequested, StopSignals
 from client.stack.ports import LOOPBACK
-from client.stack.services import Plan, Service
+from client.stack.services import Service, StackPlan
 from common.home import Home
 
-# It answers with its own process id, so that a test can tell it from another.
+# It responds with the home and the service's name, so that tests can distinguish servers.
 _SERVER = """
 import http.server, os, sys, time
 while sys.argv[2] and not os.path.exists(sys.argv[2]): time.sleep(0.02)
@@ -29,7 +29,7 @@ print("serving", flush=True)
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
-# A worker has a child in a session of its own, as a training is.
+# A worker has a child in a session of its own, like a training.
 _WORKERS = {
     "well": """
 import pathlib, signal, subprocess, sys, time
@@ -52,60 +52,64 @@ import pathlib, sys, time
 lives = pathlib.Path(sys.argv[1], "lives")
 lives.write_text(lives.read_text() + "." if lives.exists() else ".")
 pathlib.Path(sys.argv[1], "child").write_text("0")
-# Not by a time of its own: on a busy machine that may pass before the stack has seen it alive.
+# Ends on a file and not after a time, which on a busy machine may pass before the stack has seen it running.
 while len(lives.read_text()) > 2 or not pathlib.Path(sys.argv[1], "crash").exists(): time.sleep(0.02)
 """,
 }
 
 
-def plan(home: Path, wishes: dict[str, str]) -> Plan:
+def plan(home: Path, behaviour: dict[str, str]) -> StackPlan:
     python = [sys.executable, "-I", "-S"]
 
     def server(name: str, port: int, gate: str) -> Service:
         content = f"{home}:{name}"
         command = [*python, "-c", _SERVER, str(port), gate, content]
-        return Service(name, command, lambda: _answers(port, content), grace=5.0, patience=30.0)
+        return Service(name, command, lambda: _responds(port, content), stop_seconds=5.0, start_seconds=30.0)
 
     def worker(url: str) -> Service:
-        command = [*python, "-c", _WORKERS[wishes.get("worker", "well")], str(home)]
-        return Service("worker", command, (home / "child").exists, grace=1.0, patience=30.0)
+        command = [*python, "-c", _WORKERS[behaviour.get("worker", "well")], str(home)]
+        return Service("worker", command, (home / "child").exists, stop_seconds=1.0, start_seconds=30.0)
 
-    fails = wishes.get("prepare") == "fails"
+    fails = behaviour.get("prepare") == "fails"
     prepare = "print('the database is newer than this program'); raise SystemExit(1)" if fails else "pass"
-    return Plan(
+    return StackPlan(
         prepare={"migrate": [*python, "-c", prepare]},
-        backend=lambda port: server("backend", port, wishes.get("gate", "")),
+        backend=lambda port: server("backend", port, behaviour.get("gate", "")),
         worker=worker,
         dashboard=lambda port: server("dashboard", port, ""),
     )
 
 
-def main(home: Path, wishes: dict[str, str]) -> int:
-    options = Options(
-        home=Home(home), port=int(wishes["port"]), dashboard_port=int(wishes["dashboard_port"]), slots=1, threads=1
+def main(home: Path, behaviour: dict[str, str]) -> int:
+    options = StackOptions(
+        home=Home(home),
+        port=int(behaviour["port"]),
+        dashboard_port=int(behaviour["dashboard_port"]),
+        slots=1,
+        threads=1,
     )
 
-    def say(text: str) -> None:
+    def notify(text: str) -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
-    with Signals() as signals, Stack(options, plan(home, wishes), signals, say) as stack:
+    with StopSignals() as signals, Stack(options, plan(home, behaviour), signals, notify) as stack:
         try:
-            say("starting")
+            notify("starting")
             stack.start()
-            say(f"ready {stack.api_url} {stack.dashboard_url}")
+            notify(f"ready {stack.api_url} {stack.dashboard_url}")
             stack.wait()
         except StopRequested:
             stack.stop()
-            say("stopped")
+            notify("stopped")
             return 0
         except (HomeBusyError, StackError) as error:
-            say(f"error {error} {' | '.join(getattr(error, 'lines', []))}")
+            notify(f"error {error} {' | '.join(getattr(error, 'lines', []))}")
             return 1
     return 0
 
 
-def _answers(port: int, content: str) -> bool:
+def _responds(port: int, content: str) -> bool:
     try:
         return httpx.get(f"http://{LOOPBACK}:{port}", trust_env=False, timeout=5).text == content
     except httpx.HTTPError:

@@ -1,4 +1,4 @@
-"""Answers in the place of a backend: whole, valid objects with little said, and a transport that records."""
+"""A fake backend: complete, valid replies with few details, and a transport that records requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Answer = Callable[[httpx.Request], httpx.Response]
 
 
 def spec(name: str = "small", **changes: Any) -> ExperimentSpec:
-    """A valid spec: two methods, two seeds."""
+    """Return a valid spec with two methods and two seeds."""
     data: dict[str, Any] = {
         "name": name,
         "dataset": "digits",
@@ -75,19 +75,19 @@ def run(number: int = 1, **changes: Any) -> Run:
 
 
 def experiment(**changes: Any) -> Experiment:
-    made = spec()
+    sample = spec()
     values: dict[str, Any] = {
         "id": "exp-1",
-        "name": made.name,
+        "name": sample.name,
         "state": "active",
         "dataset": "digits",
         "teacher_model": "resnet20",
         "student_model": "small_cnn",
-        "methods": [method.label for method in made.methods],
+        "methods": [method.label for method in sample.methods],
         "counts": StateCounts(running=1, queued=1),
         "progress": 0.25,
         "created_at": NOW,
-        "spec": made.model_dump(mode="json"),
+        "spec": sample.model_dump(mode="json"),
         "runs": [run_summary(1), run_summary(2, state="queued", step=0, latest={}, seed=1)],
     }
     return Experiment.model_validate(values | changes)
@@ -147,7 +147,7 @@ def page(*items: Any) -> dict[str, Any]:
 
 
 def problem(status: int, detail: str, *errors: tuple[str, str]) -> httpx.Response:
-    """An error as the backend sends it."""
+    """Return an error response in the backend's form."""
     content = {
         "title": "refused",
         "status": status,
@@ -158,12 +158,12 @@ def problem(status: int, detail: str, *errors: tuple[str, str]) -> httpx.Respons
 
 
 def text(content: str) -> httpx.Response:
-    """An answer that is no JSON."""
+    """Return a response that is no JSON."""
     return httpx.Response(200, text=content)
 
 
 class FakeBackend:
-    """Answers by method and path; what it is not told of is a 404. Keeps every request."""
+    """Replies by method and path, with 404 for all others, and records every request."""
 
     def __init__(self, answers: Mapping[str, Any] | None = None) -> None:
         self.answers: dict[str, Any] = dict(answers or {})
@@ -189,7 +189,7 @@ class FakeBackend:
         return httpx.MockTransport(self)
 
     def sent(self, index: int = -1) -> Any:
-        """The JSON body of a request."""
+        """Return the JSON body of a request."""
         return json.loads(self.requests[index].content)
 
 
@@ -215,7 +215,7 @@ class FakeServer:
             do_PATCH = answer  # noqa: N815
 
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

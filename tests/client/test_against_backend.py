@@ -14,6 +14,7 @@ import yaml
 
 from client import ApiError, Client, ClientSettingsError
 from client.cli.app import run as dkd
+from client.resources import Runs
 from tests import served
 from tests.backend.lab import plain, spec
 
@@ -32,13 +33,13 @@ def client(url: str) -> Iterator[Client]:
         yield client
 
 
-def test_from_a_spec_to_a_data_frame(client: Client, url: str, tmp_path: Path) -> None:
+def test_submit_wait_and_read_metrics_as_a_data_frame(client: Client, url: str, tmp_path: Path) -> None:
     pytest.importorskip("pandas")
-    made = client.submit(spec("one", training={"epochs": 3}))
+    created = client.submit(spec("one", training={"epochs": 3}))
     with pytest.raises(TimeoutError, match="one has not ended"):
-        made.wait(timeout=0.1, interval=0.05)
+        created.wait(timeout=0.1, interval=0.05)
     with served.worker(url, tmp_path):
-        done = made.wait(progress=True, timeout=60)
+        done = created.wait(progress=True, timeout=60)
     assert done.state == "finished"
     run = next(run for run in done.runs if run.label == "kd")
     frame = run.metrics(["test/top1"]).to_pandas()
@@ -52,7 +53,7 @@ def test_from_a_spec_to_a_data_frame(client: Client, url: str, tmp_path: Path) -
         stored.wait()
 
 
-def test_runs_are_found_over_pages(client: Client) -> None:
+def test_runs_are_listed_over_several_pages(client: Client) -> None:
     client.submit_many([plain(f"number {index}", runs=3, tags=["t"] if index else []) for index in range(3)])
     assert len(list(client.all_runs(tag="t"))) == 6
     page = client.runs(experiment="number 0", sort="created", limit=2)
@@ -63,7 +64,7 @@ def test_runs_are_found_over_pages(client: Client) -> None:
     assert caught.value.problem.errors[0].path == "experiments.1.name"
 
 
-def test_files_come_and_go(client: Client, url: str, tmp_path: Path) -> None:
+def test_upload_download_and_deletion_of_files(client: Client, url: str, tmp_path: Path) -> None:
     header = json.dumps({"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}).encode()
     file = tmp_path / "teacher.safetensors"
     file.write_bytes(struct.pack("<Q", len(header)) + header + b"abcd")
@@ -92,24 +93,24 @@ def test_files_come_and_go(client: Client, url: str, tmp_path: Path) -> None:
         client.artifacts(run.id)
 
 
-def test_a_stream_that_breaks_is_gone_on_with(client: Client, url: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("client.client._AGAIN_SECONDS", 0.01)
-    made = client.submit(plain())
+def test_follow_reconnects_when_a_stream_breaks(client: Client, url: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("client.resources.events._RECONNECT_SECONDS", 0.01)
+    created = client.submit(plain())
     seen: list[str] = []
     cut = [True]
-    real = Client.events
+    real = Runs.events
 
-    def breaking(self: Client, run_id: str, *, last_event_id: str | None = None) -> Iterator[Any]:
+    def breaking(self: Runs, run_id: str, *, last_event_id: str | None = None) -> Iterator[Any]:
         for event in real(self, run_id, last_event_id=last_event_id):
             yield event
             if event.event == "metrics" and cut:
                 cut.clear()
                 return
 
-    monkeypatch.setattr(Client, "events", breaking)
+    monkeypatch.setattr(Runs, "events", breaking)
 
     def follow() -> None:
-        seen.extend(event.event for event in client.follow(made.runs[0].id))
+        seen.extend(event.event for event in client.follow(created.runs[0].id))
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -120,40 +121,46 @@ def test_a_stream_that_breaks_is_gone_on_with(client: Client, url: str, tmp_path
     assert seen[-1] == "end"
 
 
-def test_the_command_line(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_that_create_and_edit_experiments(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base = {name: value for name, value in spec().items() if name != "name"}
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump({"name": "s", "experiment": base, "grid": {"teacher.seed": "0..1"}}))
 
-    def said(*arguments: str, code: int = 0) -> str:
+    def run_dkd(*arguments: str, code: int = 0) -> str:
         assert dkd(list(arguments)) == code, capsys.readouterr()
         return capsys.readouterr().out
 
-    assert "2 experiment(s), 6 run(s)" in said("sweep", str(file), "--dry-run")
-    made = json.loads(said("sweep", str(file), "--json"))
-    assert [item["name"] for item in made["items"]] == ["s seed=0", "s seed=1"]
-    assert said("tag", "s seed=0", "paper", "x").strip() == "s seed=0: paper, x"
-    assert said("tag", "s seed=0", "--", "-x").strip() == "s seed=0: paper"
-    assert "s seed=0" in said("experiments", "--tag", "paper")
-    assert json.loads(said("runs", "--tag", "paper", "--sort", "created", "--json"))["items"][0]["label"] == "teacher"
-    said("note", "s seed=0", "look at this")
-    assert said("note", "s seed=0") == "look at this\n"
-    clone = json.loads(said("clone", "s seed=0", "--name", "c", "--set", "seeds=5..6", "--json"))
+    assert "2 experiment(s), 6 run(s)" in run_dkd("sweep", str(file), "--dry-run")
+    created = json.loads(run_dkd("sweep", str(file), "--json"))
+    assert [item["name"] for item in created["items"]] == ["s seed=0", "s seed=1"]
+    assert run_dkd("tag", "s seed=0", "paper", "x").strip() == "s seed=0: paper, x"
+    assert run_dkd("tag", "s seed=0", "--", "-x").strip() == "s seed=0: paper"
+    assert "s seed=0" in run_dkd("experiments", "--tag", "paper")
+    assert (
+        json.loads(run_dkd("runs", "--tag", "paper", "--sort", "created", "--json"))["items"][0]["label"] == "teacher"
+    )
+    run_dkd("note", "s seed=0", "look at this")
+    assert run_dkd("note", "s seed=0") == "look at this\n"
+    clone = json.loads(run_dkd("clone", "s seed=0", "--name", "c", "--set", "seeds=5..6", "--json"))
     assert clone["spec"]["seeds"] == [5, 6]
-    longer = said("clone", "s seed=0", "--set", "training.epochs=9", "--dry-run")
-    assert "it is used as it is, and none is trained" in " ".join(longer.split())
-    assert "the teacher is there: run" in said("clone", "s seed=0", "--name", "longer", "--set", "training.epochs=9")
+    longer = run_dkd("clone", "s seed=0", "--set", "training.epochs=9", "--dry-run")
+    assert "it is used as it is, and no teacher is trained" in " ".join(longer.split())
+    assert "the existing teacher is used: run" in run_dkd(
+        "clone", "s seed=0", "--name", "longer", "--set", "training.epochs=9"
+    )
     other = ("--set", "training.epochs=9", "--set", "teacher.training=null")
-    assert "training.epochs (9 here, " in " ".join(said("clone", "s seed=0", *other, "--dry-run").split())
-    said("cancel", "longer")
-    said("delete", "longer", "--yes")
-    said("archive", "c")
-    assert [item["name"] for item in json.loads(said("experiments", "--json"))["items"]] == ["s seed=1", "s seed=0"]
-    said("delete", "c", "--yes", code=1)
-    said("cancel", "c")
-    said("delete", "c", code=2)
-    assert said("delete", "c", "--yes") == "c: deleted\n"
-    said("clone", "s seed=0", "--set", "training.epochs=0", code=2)
+    assert "training.epochs (9 here, " in " ".join(run_dkd("clone", "s seed=0", *other, "--dry-run").split())
+    run_dkd("cancel", "longer")
+    run_dkd("delete", "longer", "--yes")
+    run_dkd("archive", "c")
+    assert [item["name"] for item in json.loads(run_dkd("experiments", "--json"))["items"]] == ["s seed=1", "s seed=0"]
+    run_dkd("delete", "c", "--yes", code=1)
+    run_dkd("cancel", "c")
+    run_dkd("delete", "c", code=2)
+    assert run_dkd("delete", "c", "--yes") == "c: deleted\n"
+    run_dkd("clone", "s seed=0", "--set", "training.epochs=0", code=2)
     file.write_text(yaml.safe_dump({"name": "s", "experiment": base, "grid": {"training.epochs": [1, 0]}}))
     assert dkd(["sweep", str(file)]) == 2
     assert "grid.training.epochs.1" in capsys.readouterr().err
@@ -182,5 +189,5 @@ def test_labels_follow_the_methods_through_export_and_set(
     sweep.write_text(yaml.safe_dump({"name": "s", "experiment": base, "grid": {"teacher.seed": [4]}}))
     settings = [word for path, value in grid.items() for word in ("--set", f"{path}={value}")]
     assert dkd(["sweep", str(sweep), *settings, "--json"]) == 0
-    (made,) = json.loads(capsys.readouterr().out)["items"]
-    assert client.experiment(made["id"]).methods == ["dkd", "dkd_align (log)", "ours"]
+    (created,) = json.loads(capsys.readouterr().out)["items"]
+    assert client.experiment(created["id"]).methods == ["dkd", "dkd_align (log)", "ours"]

@@ -1,4 +1,4 @@
-"""The command line: what it prints, and its exit codes."""
+"""The command line: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import yaml
 from client.cli.app import app, run
 from common.home import Home
 from tests.client import fakes
+from tests.client.captured import Captured, error_lines, stdin_of
 from tests.client.fakes import SPEC, FakeBackend, page, problem, run_summary
-from tests.client.said import Captured, complaints, stdin_of
 
 
 def test_submit_sends_the_spec_as_written_with_its_changes(
@@ -54,14 +54,14 @@ def test_submit_from_stdin_as_json(backend: FakeBackend, capsys: Captured, monke
     assert json.loads(capsys.readouterr().out)["id"] == "exp-1"
     monkeypatch.setattr(sys, "stdin", stdin_of("name: ["))
     assert run(["submit", "-"]) == 2
-    assert complaints(capsys)[0].startswith("dkd: stdin: not YAML")
+    assert error_lines(capsys)[0].startswith("dkd: stdin: not YAML")
 
 
 @pytest.mark.parametrize(
     "command",
     sorted(command.name or command.callback.__name__ for command in app.registered_commands if command.callback),
 )
-def test_every_command_explains_itself(capsys: Captured, command: str) -> None:
+def test_every_command_has_help(capsys: Captured, command: str) -> None:
     assert run([command, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"Usage: dkd {command}")
@@ -85,7 +85,7 @@ def test_preview(spec_file: Path, backend: FakeBackend, capsys: Captured) -> Non
     }
     assert run(["preview", str(spec_file)]) == 0
     out = capsys.readouterr().out
-    assert "trained already" in out
+    assert "already trained" in out
     assert "1 run(s) to train, 1 shared" in out
     assert "seeds: two are few" in out
 
@@ -109,7 +109,7 @@ def test_runs_as_json_is_a_page(backend: FakeBackend, capsys: Captured) -> None:
     assert json.loads(capsys.readouterr().out)["items"][0]["id"] == "run-1"
 
 
-def test_show_finds_runs_and_experiments(backend: FakeBackend, capsys: Captured) -> None:
+def test_show_accepts_runs_and_experiments(backend: FakeBackend, capsys: Captured) -> None:
     failed = fakes.run(7, state="failed", reason="loss is NaN", log_tail=["epoch 3", "loss [bold]nan[/bold]"])
     backend.answers["GET /api/v1/runs/run-7"] = failed
     backend.answers["GET /api/v1/experiments/small"] = fakes.experiment()
@@ -127,16 +127,16 @@ def test_show_finds_runs_and_experiments(backend: FakeBackend, capsys: Captured)
     assert run(["show", "x/cancel"]) == 0
     assert "run-2" in capsys.readouterr().out
     assert run(["show", "nobody"]) == 1
-    assert "'nobody'" in complaints(capsys)[0]
+    assert "'nobody'" in error_lines(capsys)[0]
 
 
-def test_logs_to_the_end_and_of_an_experiment(backend: FakeBackend, capsys: Captured) -> None:
+def test_logs_prints_to_the_end_and_refuses_an_experiment(backend: FakeBackend, capsys: Captured) -> None:
     def lines(*numbers: int) -> dict[str, Any]:
-        made = [
+        lines = [
             {"number": n, "attempt": 1, "time": fakes.NOW.isoformat(), "level": "info", "message": f"line {n}"}
             for n in numbers
         ]
-        return {"run_id": "run-1", "lines": made}
+        return {"run_id": "run-1", "lines": lines}
 
     backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
     backend.answers["GET /api/v1/runs/run-1/logs"] = [lines(1, 2), lines(3), lines()]
@@ -145,10 +145,10 @@ def test_logs_to_the_end_and_of_an_experiment(backend: FakeBackend, capsys: Capt
     assert [line[-6:] for line in capsys.readouterr().out.splitlines()] == ["line 1", "line 2", "line 3"]
     assert [request.url.params.get("after") for request in backend.requests[1:]] == ["0", "2", "3"]
     assert run(["logs", "small"]) == 1
-    assert "run-1 (dkd seed 0)" in complaints(capsys)[0]
+    assert "run-1 (dkd seed 0)" in error_lines(capsys)[0]
 
 
-def test_cancel_takes_runs_and_experiments(backend: FakeBackend, capsys: Captured) -> None:
+def test_cancel_accepts_runs_and_experiments(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
     backend.answers["POST /api/v1/runs/run-1/cancel"] = fakes.run(state="cancelling")
     backend.answers["GET /api/v1/experiments/small"] = fakes.experiment()
@@ -160,7 +160,7 @@ def test_cancel_takes_runs_and_experiments(backend: FakeBackend, capsys: Capture
     assert out == ["run-1 (dkd seed 0): cancelling", "small: 1 cancelling, 1 cancelled"]
 
 
-def test_retry_of_an_experiment_is_of_what_failed(backend: FakeBackend, capsys: Captured) -> None:
+def test_retry_of_an_experiment_retries_its_failed_runs(backend: FakeBackend, capsys: Captured) -> None:
     states = ["failed", "succeeded", "cancelled"]
     runs = [run_summary(number, state=state) for number, state in enumerate(states, 1)]
     backend.answers["GET /api/v1/experiments/small"] = fakes.experiment(runs=runs, state="failed")
@@ -170,7 +170,7 @@ def test_retry_of_an_experiment_is_of_what_failed(backend: FakeBackend, capsys: 
     assert [item["id"] for item in json.loads(capsys.readouterr().out)["runs"]] == ["run-1", "run-3"]
 
 
-def test_compare_prints_the_table_and_what_it_allows_one_to_say(backend: FakeBackend, capsys: Captured) -> None:
+def test_compare_prints_the_table_and_its_notes(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers["GET /api/v1/comparisons"] = fakes.comparison()
     assert run(["compare", "small"]) == 0
     out = capsys.readouterr().out
@@ -187,7 +187,7 @@ def test_compare_prints_the_table_and_what_it_allows_one_to_say(backend: FakeBac
     assert "Two pairs cannot tell dkd from kd." in out
 
 
-def test_compare_before_anything_has_ended(backend: FakeBackend, capsys: Captured) -> None:
+def test_compare_before_any_run_has_ended(backend: FakeBackend, capsys: Captured) -> None:
     groups = [{"label": "kd", "method": "kd", "n": 0, "missing": [0, 1]}]
     empty = fakes.comparison(
         groups=groups, paired=[], complete=False, test_size=0, resolution=None, teacher_top1=None, target=None
@@ -259,14 +259,14 @@ def test_workers_with_their_slots_and_gpus(backend: FakeBackend, capsys: Capture
         "draining",
         "h200",
         "run-1  [big]: dkd seed 3, running, epoch 0/0, 2 GPUs",
-        "GPU 1 H200: 93 % busy, 1.0 of 8.0 GiB, 1 process(es) of somebody else",
-        "keeps GPUs that become free for run run-9",
+        "GPU 1 H200: 93 % busy, 1.0 of 8.0 GiB, 1 process(es) of other programs",
+        "reserves GPUs that become free for run run-9",
         "no space is left",
     ):
         assert text in out
     assert run(["workers", "drain", "box"]) == 0
     assert backend.sent() == {"draining": True}
-    assert capsys.readouterr().out == "box: takes no new runs; 1 run(s) go on\n"
+    assert capsys.readouterr().out == "box: takes no new runs; 1 run(s) continue\n"
     backend.answers["POST /api/v1/workers/box/drain"] = {"items": [worker | {"draining": False}]}
     assert run(["workers", "drain", "box", "--off"]) == 0
     assert backend.sent() == {"draining": False}
@@ -274,7 +274,7 @@ def test_workers_with_their_slots_and_gpus(backend: FakeBackend, capsys: Capture
     assert run(["workers", "drain", "nobody"]) == 1
 
 
-def test_pause_resume_and_priority_take_runs_and_experiments(backend: FakeBackend, capsys: Captured) -> None:
+def test_pause_resume_and_priority_accept_runs_and_experiments(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
     backend.answers["GET /api/v1/experiments/small"] = fakes.experiment()
     paused = fakes.experiment(runs=[run_summary(1, pausing=True), run_summary(2, state="paused")])
@@ -292,34 +292,34 @@ def test_pause_resume_and_priority_take_runs_and_experiments(backend: FakeBacken
     assert run(["priority", "101", "small"]) == 2
 
 
-def test_a_person_with_a_backend_that_is_none(backend: FakeBackend, capsys: Captured) -> None:
+def test_a_server_that_is_no_backend_ends_with_code_3(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers["GET /api/v1/workers"] = {"hello": "world"}
     assert run(["workers"]) == 3
-    assert "WorkerList" in complaints(capsys)[0]
+    assert "WorkerList" in error_lines(capsys)[0]
 
 
-def test_a_fault_of_ours_is_still_one_line(
-    backend: FakeBackend, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_internal_error_is_one_line(backend: FakeBackend, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise KeyError("what")
 
-    monkeypatch.setattr("client.client.Client.workers", broken)
+    monkeypatch.setattr("client.resources.workers.Workers.list", broken)
     assert run(["workers"]) == 1
-    (line,) = complaints(capsys)
+    (line,) = error_lines(capsys)
     assert "KeyError" in line
     monkeypatch.setenv("DKD_DEBUG", "1")
     assert run(["workers"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_up_says_who_holds_the_home(home: Home, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_reports_the_stack_that_holds_the_home(
+    home: Home, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from client.stack import HomeLock
 
     monkeypatch.setattr("client.stack.services.missing_packages", lambda dashboard: [])
     lock = HomeLock(home.path)
-    lock.take()
-    lock.tell("http://127.0.0.1:8123", "http://127.0.0.1:8567")
+    lock.acquire()
+    lock.publish("http://127.0.0.1:8123", "http://127.0.0.1:8567")
     try:
         assert run(["up"]) == 1
     finally:
@@ -335,7 +335,7 @@ def test_the_command_line_starts_without_torch_and_numpy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_shell_is_told_what_may_follow(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shell_completion_lists_commands(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_DKD_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "dkd arch")
     monkeypatch.setenv("COMP_CWORD", "1")

@@ -23,7 +23,7 @@ def test_create_prints_the_token_alone_on_stdout(backend: FakeBackend, capsys: p
     assert backend.sent() == {"name": "ci", "scopes": ["submit"], "expires_in_days": 30.0}
 
 
-def test_revoke_takes_a_name_and_means_the_live_one(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
+def test_revoke_by_name_revokes_the_active_token(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
     backend.answers["GET /api/v1/tokens"] = {"items": [OVER, INFO]}
     backend.answers["DELETE /api/v1/tokens/t1"] = INFO | {"state": "revoked"}
     assert run(["token", "revoke", "ci", "--json"]) == 0
@@ -34,25 +34,25 @@ def test_revoke_takes_a_name_and_means_the_live_one(backend: FakeBackend, capsys
 
 
 @pytest.mark.parametrize(
-    ("name", "days", "said"),
+    ("name", "days", "message"),
     [
-        ("", "1", "NAME '': 1 to 100 characters on one line, no space at either end"),
-        (" ci", "1", "NAME ' ci': 1 to 100 characters"),
-        ("ci", "1e9", "--days 1000000000.0: more than 0, at most 3650"),
-        ("ci", "nan", "--days nan: more than 0, at most 3650"),
+        ("", "1", "NAME '': must be 1 to 100 characters on one line, without a space at either end"),
+        (" ci", "1", "NAME ' ci': must be 1 to 100 characters"),
+        ("ci", "1e9", "--days 1000000000.0: must be more than 0 and at most 3650"),
+        ("ci", "nan", "--days nan: must be more than 0 and at most 3650"),
     ],
 )
-def test_what_a_token_cannot_have_is_told_by_its_option(
-    backend: FakeBackend, capsys: pytest.CaptureFixture[str], name: str, days: str, said: str
+def test_an_invalid_token_field_is_reported_by_its_option(
+    backend: FakeBackend, capsys: pytest.CaptureFixture[str], name: str, days: str, message: str
 ) -> None:
     assert run(["token", "create", name, "--scope", "read", "--days", days]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"dkd: {said}")
+    assert line.startswith(f"dkd: {message}")
     assert backend.requests == []
 
 
 @pytest.mark.parametrize("options", [["--scope", "write"], ["--scope", "read", "--days", "0"], []])
-def test_wrong_use_is_one_line(backend: FakeBackend, capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
+def test_wrong_usage_is_one_line(backend: FakeBackend, capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
     assert run(["token", "create", "ci", *options]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert backend.requests == []

@@ -1,4 +1,4 @@
-"""The demo's way from nothing to a result, on a stack of tiny services and a fake backend."""
+"""The demo, on a stack of tiny services and a fake backend."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import pytest
 from rich.console import Console
 
 from client import Client, demo
-from client.stack import HomeLock, Options, Signals
-from client.stack.services import Plan
+from client.stack import HomeLock, StackOptions, StopSignals
+from client.stack.services import StackPlan
 from core.specs import ExperimentSpec
 from tests.client import fakes
+from tests.client.captured import Captured
 from tests.client.fake_stack import plan
 from tests.client.fakes import FakeBackend, problem, run_summary
-from tests.client.said import Captured
 from tests.client.test_stack import free_port
 
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend]:
-    """A demo in an empty folder, whose stack is of tiny services and whose client asks a fake backend."""
+    """A demo in an empty folder, with a stack of tiny services and a client of a fake backend."""
     before = _children()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("client.demo.missing_packages", lambda dashboard: [])
-    monkeypatch.setattr("client.demo.Options", lambda home: Options(home, free_port(), free_port(), 1, 1))
-    monkeypatch.setattr("client.demo.embedded", _plan)
+    monkeypatch.setattr("client.demo.StackOptions", lambda home: StackOptions(home, free_port(), free_port(), 1, 1))
+    monkeypatch.setattr("client.demo.embedded_plan", _plan)
     fake = FakeBackend(
         {
             "POST /api/v1/experiments": fakes.experiment(),
@@ -44,7 +44,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend
     assert _children() <= before
 
 
-def _plan(options: Options) -> Plan:
+def _plan(options: StackOptions) -> StackPlan:
     return plan(options.home.path, {})
 
 
@@ -58,15 +58,15 @@ def _children() -> set[str]:
     return set(children.read_text().split()) if children.exists() else set()
 
 
-def go(*, ends_by_itself: bool = True) -> tuple[int, str]:
-    """The demo's exit code and what it printed."""
+def go(*, exits_by_itself: bool = True) -> tuple[int, str]:
+    """Return the demo's exit code and its output."""
     file = io.StringIO()
-    with Signals() as signals:
-        code = demo.run(Console(file=file, width=200), signals, ends_by_itself=ends_by_itself)
+    with StopSignals() as signals:
+        code = demo.run(Console(file=file, width=200), signals, exits_by_itself=exits_by_itself)
     return code, file.getvalue()
 
 
-def test_from_nothing_to_a_result(api: FakeBackend, tmp_path: Path) -> None:
+def test_demo_runs_to_the_result_table(api: FakeBackend, tmp_path: Path) -> None:
     code, out = go()
     assert code == 0
     assert api.sent(0)["name"] == "digits-dkd-vs-dkd-align"
@@ -77,7 +77,7 @@ def test_from_nothing_to_a_result(api: FakeBackend, tmp_path: Path) -> None:
     assert out.rstrip().endswith(link.split()[-1])
 
 
-def test_a_run_that_fails_ends_it_with_a_reason(api: FakeBackend, capsys: Captured) -> None:
+def test_a_failed_run_ends_the_demo_with_a_reason(api: FakeBackend, capsys: Captured) -> None:
     api.answers["GET /api/v1/experiments/exp-1"] = _ended("failed")
     api.answers["GET /api/v1/runs/run-2"] = fakes.run(2, log_tail=["last words"])
     code, _ = go()
@@ -88,13 +88,13 @@ def test_a_run_that_fails_ends_it_with_a_reason(api: FakeBackend, capsys: Captur
     assert "last words" in err
 
 
-def test_a_backend_that_refuses_ends_it_with_a_reason(api: FakeBackend, capsys: Captured) -> None:
+def test_a_refusal_of_the_backend_ends_the_demo_with_a_reason(api: FakeBackend, capsys: Captured) -> None:
     api.answers["POST /api/v1/experiments"] = problem(422, "no", ("dataset", "unknown"))
     assert go()[0] == 1
     assert capsys.readouterr().err == "demo: dataset: unknown\n"
 
 
-def test_a_name_that_is_taken_gets_a_number(api: FakeBackend) -> None:
+def test_a_taken_name_gets_a_number(api: FakeBackend) -> None:
     taken = problem(422, "taken", ("name", "is taken"))
     api.answers["POST /api/v1/experiments"] = [taken, taken, fakes.experiment()]
     assert go()[0] == 0
@@ -102,10 +102,10 @@ def test_a_name_that_is_taken_gets_a_number(api: FakeBackend) -> None:
     assert names == ["digits-dkd-vs-dkd-align", "digits-dkd-vs-dkd-align-2", "digits-dkd-vs-dkd-align-3"]
 
 
-def test_beside_another_demo_it_takes_another_home(api: FakeBackend, tmp_path: Path) -> None:
+def test_a_second_demo_uses_another_home(api: FakeBackend, tmp_path: Path) -> None:
     lock = HomeLock(tmp_path / ".dkd" / "demo")
-    lock.take()
-    lock.tell("http://127.0.0.1:1", "http://127.0.0.1:2")
+    lock.acquire()
+    lock.publish("http://127.0.0.1:1", "http://127.0.0.1:2")
     try:
         code, out = go()
     finally:
@@ -115,19 +115,19 @@ def test_beside_another_demo_it_takes_another_home(api: FakeBackend, tmp_path: P
     assert (tmp_path / ".dkd" / "demo-2").is_dir()
 
 
-def test_it_goes_on_until_ctrl_c(api: FakeBackend) -> None:
-    # Ctrl-C is pressed once the result has been asked for.
+def test_the_stack_keeps_running_until_ctrl_c(api: FakeBackend) -> None:
+    # Ctrl-C is pressed once the result has been requested.
     def pressed(request: object) -> object:
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         return httpx.Response(200, content=fakes.comparison().model_dump_json())
 
     api.answers["GET /api/v1/comparisons"] = pressed
-    code, out = go(ends_by_itself=False)
+    code, out = go(exits_by_itself=False)
     assert code == 0
     assert "until Ctrl-C" in out
 
 
-def test_ctrl_c_while_it_trains(api: FakeBackend) -> None:
+def test_ctrl_c_during_training_stops_the_demo(api: FakeBackend) -> None:
     def pressed(request: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
         return httpx.Response(200, content=fakes.experiment().model_dump_json())

@@ -1,4 +1,4 @@
-"""Checkpoints in the shapes that public training scripts write, through every door by which weights enter."""
+"""Checkpoints in the shapes of public training scripts, read in every way in which weights are loaded."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def under(prefix: str, state: dict[str, Tensor] = STATE) -> dict[str, Tensor]:
 
 
 def taken(path: Path, **choices: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """What is read of a file, and what is said of it."""
+    """Return the weights read from a file, and the notes."""
     net = fresh()
     notes = load_content(net, read_weights(path, path.name, 10**9).content, **choices)
     return net.state_dict(), notes
 
 
-def same(found: dict[str, Tensor], wanted: dict[str, Tensor] = STATE) -> bool:
-    return all(torch.equal(tensor, wanted[key].to(tensor.dtype)) for key, tensor in found.items())
+def same(loaded: dict[str, Tensor], wanted: dict[str, Tensor] = STATE) -> bool:
+    return all(torch.equal(tensor, wanted[key].to(tensor.dtype)) for key, tensor in loaded.items())
 
 
 class Meter:
-    """An object whose class no reader has, as training scripts pickle them beside the weights."""
+    """An object of an unknown class, as training scripts pickle them with the weights."""
 
     def __init__(self) -> None:
         self.values, self.inner = [1.0], {"x": NAMESPACE}
@@ -122,7 +122,7 @@ PREFIXES = (
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_public_shapes_are_read(shape: str, legacy: bool, tmp_path: Path) -> None:
+def test_public_checkpoint_shapes_are_read(shape: str, legacy: bool, tmp_path: Path) -> None:
     path = tmp_path / "in.pth"
     torch.save(SHAPES[shape], path, _use_new_zipfile_serialization=not legacy)
     assert same(taken(path)[0])
@@ -130,9 +130,7 @@ def test_public_shapes_are_read(shape: str, legacy: bool, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("form", ["torch", "pickle", "safetensors"])
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_prefixes_are_taken_off_in_every_form_whatever_the_file_is_called(
-    form: str, prefix: str, tmp_path: Path
-) -> None:
+def test_prefixes_are_removed_in_every_format_and_file_name(form: str, prefix: str, tmp_path: Path) -> None:
     # Each name says another form than the file has.
     path = tmp_path / {"torch": "in.safetensors", "pickle": "in.pth", "safetensors": "in.pth.tar"}[form]
     state = under(prefix)
@@ -154,51 +152,51 @@ def test_numpy_weights_in_a_plain_pickle_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float64", "float8_e4m3fn", "float8_e5m2"])
 @pytest.mark.parametrize("form", ["torch", "safetensors"])
-def test_other_precisions_are_widened(name: str, form: str, tmp_path: Path) -> None:
+def test_other_precisions_are_converted(name: str, form: str, tmp_path: Path) -> None:
     narrow = {k: t.to(getattr(torch, name)) if t.is_floating_point() else t for k, t in STATE.items()}
     path = tmp_path / "in"
     torch.save(narrow, path) if form == "torch" else safetensors.torch.save_file(narrow, path)
-    found, _ = taken(path)
-    assert found["classifier.weight"].dtype == torch.float32
-    assert same(found, {key: tensor.float() for key, tensor in narrow.items()})
+    loaded, _ = taken(path)
+    assert loaded["classifier.weight"].dtype == torch.float32
+    assert same(loaded, {key: tensor.float() for key, tensor in narrow.items()})
 
 
 class TestChoices:
-    def test_a_moving_average_is_taken_before_the_raw_weights_and_said(self, tmp_path: Path) -> None:
+    def test_moving_average_is_preferred_and_reported(self, tmp_path: Path) -> None:
         averaged = {**under("module.", OTHER), "n_averaged": torch.tensor(7)}
         for name in ("model_ema", "ema", "state_dict_ema"):
             path = tmp_path / "in.pth"
             torch.save({"model": STATE, name: averaged}, path)
-            found, notes = taken(path)
-            assert same(found, OTHER)
-            assert f"moving average of the weights, as timm does, from {name!r}; model would fit too" in notes[0]
+            loaded, notes = taken(path)
+            assert same(loaded, OTHER)
+            assert f"moving average of the weights, as timm does, from {name!r}; model would match too" in notes[0]
             assert same(taken(path, container="model")[0])
 
-    def test_an_average_that_is_empty_leaves_the_raw_weights(self, tmp_path: Path) -> None:
+    def test_empty_moving_average_is_ignored(self, tmp_path: Path) -> None:
         torch.save({"model": STATE, "ema": None, "model_ema": {"decay": 0.99}}, tmp_path / "in.pth")
         assert same(taken(tmp_path / "in.pth")[0])
 
-    def test_of_two_that_fit_neither_is_guessed(self, tmp_path: Path) -> None:
+    def test_ambiguous_state_dicts_are_refused(self, tmp_path: Path) -> None:
         torch.save({"model_s": STATE, "model_t": OTHER}, tmp_path / "in.pth")
-        with pytest.raises(models.WeightsError, match=r"several state dicts fit.*model_s, model_t.*--container"):
+        with pytest.raises(models.WeightsError, match=r"several state dicts match.*model_s, model_t.*--container"):
             taken(tmp_path / "in.pth")
         assert same(taken(tmp_path / "in.pth", container="model_t")[0], OTHER)
         torch.save({**under("model.a."), **under("model.b.", OTHER)}, tmp_path / "in.pth")
-        with pytest.raises(models.WeightsError, match="there several times"):
+        with pytest.raises(models.WeightsError, match="network's keys several times"):
             taken(tmp_path / "in.pth")
         assert same(taken(tmp_path / "in.pth", drop=["model.a.*"])[0], OTHER)
 
-    def test_keys_are_left_out_on_demand_only(self, tmp_path: Path) -> None:
+    def test_keys_are_omitted_only_on_request(self, tmp_path: Path) -> None:
         torch.save({**STATE, "aux.weight": torch.ones(2)}, tmp_path / "in.pth")
-        with pytest.raises(models.WeightsError, match=r"not of this network: aux.weight.*--drop"):
+        with pytest.raises(models.WeightsError, match=r"not in this network: aux.weight.*--drop"):
             taken(tmp_path / "in.pth")
         assert same(taken(tmp_path / "in.pth", drop=["aux.*"])[0])
-        with pytest.raises(models.WeightsError, match=r"no key matches 'oux.\*'"):
+        with pytest.raises(models.WeightsError, match=r"no key matches the pattern 'oux.\*'"):
             taken(tmp_path / "in.pth", drop=["oux.*"])
         with pytest.raises(models.WeightsError, match="no weights under 'ema'"):
             taken(tmp_path / "in.pth", container="ema")
 
-    def test_convert_has_both_and_reads_what_it_writes(
+    def test_convert_has_container_and_drop_and_reads_its_output(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         torch.save({"a": {**STATE, "aux.weight": torch.ones(2)}, "b": OTHER, "best_acc": 71.2}, tmp_path / "in.pth")
@@ -228,9 +226,9 @@ class _Poison:
         return torch._utils._rebuild_parameter, (torch.ones(1), False, {}), (None, {"__class__": dict})
 
 
-class TestNothingIsRun:
+class TestNoCodeIsRun:
     @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-    def test_calls_are_refused_by_name(self, legacy: bool, tmp_path: Path) -> None:
+    def test_function_calls_are_refused_by_name(self, legacy: bool, tmp_path: Path) -> None:
         mark = tmp_path / "ran"
         calls = (
             _Attack(os.system, f"touch {mark}"),
@@ -242,29 +240,29 @@ class TestNothingIsRun:
         )
         for call in calls:
             torch.save({"model": STATE, "args": call}, tmp_path / "in.pth", _use_new_zipfile_serialization=not legacy)
-            with pytest.raises(models.WeightsError, match=r"it asks for \w+\.\w+.*only tensors and numbers are read"):
+            with pytest.raises(models.WeightsError, match=r"it names \w+\.\w+.*only tensors and numbers are read"):
                 taken(tmp_path / "in.pth")
             (tmp_path / "raw.pkl").write_bytes(pickle.dumps({"model": STATE, "args": call}, protocol=4))
-            with pytest.raises(models.WeightsError, match="it asks for"):
+            with pytest.raises(models.WeightsError, match="it names"):
                 taken(tmp_path / "raw.pkl")
         assert not mark.exists()
 
-    def test_an_object_of_an_importable_class_is_no_object(self, tmp_path: Path) -> None:
-        """Its constructor may do anything; here it would write a file."""
+    def test_object_of_an_importable_class_is_not_created(self, tmp_path: Path) -> None:
+        """Its constructor could run any code; in this test it would write a file."""
         mark = tmp_path / "ran"
         for call in (_Attack(zipfile.ZipFile, str(mark), "w"), _Attack(np.save, str(mark), 1)):
             (tmp_path / "in.pkl").write_bytes(pickle.dumps({"model": STATE, "args": call}, protocol=4))
             assert same(taken(tmp_path / "in.pkl")[0])
         assert list(tmp_path.iterdir()) == [tmp_path / "in.pkl"]
 
-    def test_settings_that_are_harmless_functions_are_data(self, tmp_path: Path) -> None:
+    def test_harmless_functions_in_settings_are_placeholders(self, tmp_path: Path) -> None:
         settings = {"key": len, "log": print, "left": iter([1]), "choose": max}
         for legacy in (False, True):
             content = {"state_dict": STATE, "hyper_parameters": settings}
             torch.save(content, tmp_path / "in.ckpt", _use_new_zipfile_serialization=not legacy)
             assert same(taken(tmp_path / "in.ckpt")[0])
 
-    def test_functions_of_torch_keep_their_attributes(self, tmp_path: Path) -> None:
+    def test_pickle_cannot_change_functions_of_torch(self, tmp_path: Path) -> None:
         # GLOBAL, then BUILD on it with the state (None, {"hacked": 1}).
         for target in (
             b"torch._utils\n_rebuild_tensor_v2\n",
@@ -291,47 +289,47 @@ class TestNothingIsRun:
     @pytest.mark.parametrize(
         ("content", "words"),
         [
-            (b"<!DOCTYPE html><html>not found</html>", "web page"),
+            (b"<!DOCTYPE html><html>not found</html>", "an HTML page"),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
             (b"\x1f\x8b\x08\x00", "gzip"),
             (b"\x89HDF\r\n", "HDF5"),
             (b"", "empty"),
         ],
     )
-    def test_other_files_are_named(self, content: bytes, words: str, tmp_path: Path) -> None:
+    def test_files_of_other_formats_are_named(self, content: bytes, words: str, tmp_path: Path) -> None:
         (tmp_path / "in.pth").write_bytes(content)
         with pytest.raises(models.WeightsError, match=words):
             taken(tmp_path / "in.pth")
 
-    def test_archives_that_hold_no_checkpoint_are_named(self, tmp_path: Path) -> None:
+    def test_archives_without_checkpoint_are_named(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "in.npz", **{key: tensor.numpy() for key, tensor in STATE.items()})
-        with pytest.raises(models.WeightsError, match="zip archive that holds no checkpoint"):
+        with pytest.raises(models.WeightsError, match="zip archive without a checkpoint"):
             taken(tmp_path / "in.npz")
 
-    def test_integers_are_no_weights(self, tmp_path: Path) -> None:
+    def test_integer_weights_are_refused(self, tmp_path: Path) -> None:
         quantised = {key: tensor.to(torch.int8) for key, tensor in STATE.items()}
         safetensors.torch.save_file(quantised, tmp_path / "in")
         with pytest.raises(models.WeightsError, match="quantised"):
             taken(tmp_path / "in")
 
     @pytest.mark.parametrize(("value", "word"), [(0.0, "zero"), (0.1, "constant")])
-    def test_weights_that_are_all_one_number_are_refused(self, value: float, word: str, tmp_path: Path) -> None:
+    def test_constant_weights_are_refused(self, value: float, word: str, tmp_path: Path) -> None:
         torch.save({key: torch.full_like(tensor, value) for key, tensor in STATE.items()}, tmp_path / "in.pth")
         with pytest.raises(models.WeightsError, match=f"every layer is {word}"):
             taken(tmp_path / "in.pth")
 
 
-def test_a_checkpoint_larger_than_allowed_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_above_the_size_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(STATE, tmp_path / "in.pth")
     monkeypatch.setenv("DKD_MAX_WEIGHTS_GB", "1e-6")
     with pytest.raises(models.WeightsError, match="DKD_MAX_WEIGHTS_GB"):
         taken(tmp_path / "in.pth")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(models.WeightsError, match="no regular file"):
+    with pytest.raises(models.WeightsError, match="not a regular file"):
         taken(tmp_path / "pipe")
 
 
-def test_storages_pickled_by_themselves_are_read(tmp_path: Path) -> None:
+def test_separately_pickled_storages_are_read(tmp_path: Path) -> None:
     out = io.BytesIO()
     pickle.dump(STATE, out, protocol=2)
     (tmp_path / "in.pkl").write_bytes(out.getvalue())
@@ -350,9 +348,9 @@ def test_storages_pickled_by_themselves_are_read(tmp_path: Path) -> None:
         ("accum12.pth", None),
     ],
 )
-def test_an_accuracy_is_read_from_a_name(name: str, claim: float | None) -> None:
-    found = claimed_top1({}, name)
-    assert found == (None if claim is None else pytest.approx(claim))
+def test_accuracy_is_read_from_a_file_name(name: str, claim: float | None) -> None:
+    accuracy = claimed_top1({}, name)
+    assert accuracy == (None if claim is None else pytest.approx(claim))
 
 
 @pytest.mark.parametrize(
@@ -366,6 +364,6 @@ def test_an_accuracy_is_read_from_a_name(name: str, claim: float | None) -> None
         ({"epoch": 90, "lr": 0.1, "best_acc": True}, None),
     ],
 )
-def test_an_accuracy_is_read_from_a_checkpoint(content: dict[str, Any], claim: float | None) -> None:
-    found = claimed_top1(content, "in.pth")
-    assert found == (None if claim is None else pytest.approx(claim))
+def test_accuracy_is_read_from_a_checkpoint(content: dict[str, Any], claim: float | None) -> None:
+    accuracy = claimed_top1(content, "in.pth")
+    assert accuracy == (None if claim is None else pytest.approx(claim))

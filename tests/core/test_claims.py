@@ -1,4 +1,4 @@
-"""The author's claims about the loss, made precise: where they hold and where they do not.
+"""Claims of Decoupled Gradient Knowledge Distillation (2025) about its loss: when they hold and when not.
 
 Probabilities are of the target class after softening; p̂ and q̂ are the distributions over the other classes.
 """
@@ -19,7 +19,7 @@ T = 4.0
 
 
 def predict_logits(target_probability: float, others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits (1, C) whose softened target probability and non-target distribution are these; the target is class 0."""
+    """Return logits (1, C) with this softened target probability and non-target distribution; the target is class 0."""
     return T * np.log(np.concatenate(([target_probability], (1 - target_probability) * others)))[None]
 
 
@@ -28,7 +28,7 @@ def terms(p_t: float, q_t: float, p_hat: NDArray[np.float64], q_hat: NDArray[np.
 
 
 def s_of(terms_: Explanation, classes: int) -> float:
-    """Δ² + Σ u², which A_sample is T²/C times of for one sample."""
+    """Return s = Δ² + Σ u²; A_sample of one sample is T²/C·s."""
     return terms_.align_sample * classes / T**2
 
 

@@ -1,4 +1,4 @@
-"""Neural collapse on features whose NC1–NC4 are known."""
+"""Neural collapse of features with known NC1–NC4."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def numbers(values: dict[str, Tensor]) -> dict[str, float]:
 
 
 def simplex(classes: int, dimension: int) -> Tensor:
-    """C unit vectors (C, D), D ≥ C, all with cosine −1/(C−1) to each other: what collapse ends in."""
+    """Return C unit vectors (C, D), D ≥ C, with pairwise cosine −1/(C−1): the limit of the collapse."""
     frame = torch.eye(classes, dtype=torch.float64) - 1 / classes
     rotation, _ = torch.linalg.qr(
         torch.randn(dimension, dimension, generator=torch.Generator().manual_seed(3)).double()
@@ -29,29 +29,29 @@ class TestCollapse:
     CLASSES, DIMENSION = 5, 8
 
     def of(self, features: Tensor, labels: Tensor, weight: Tensor, classes: Tensor | None = None) -> dict[str, float]:
-        found = numbers(neural_collapse(Features(features, labels if classes is None else classes, labels), weight))
-        return {name.removeprefix("collapse/"): value for name, value in found.items()}
+        measures = numbers(neural_collapse(Features(features, labels if classes is None else classes, labels), weight))
+        return {name.removeprefix("collapse/"): value for name, value in measures.items()}
 
-    def test_a_simplex_is_collapsed_whatever_its_place_and_scale(self) -> None:
+    def test_simplex_is_collapsed_at_any_position_and_scale(self) -> None:
         corners = simplex(self.CLASSES, self.DIMENSION)
         labels = torch.arange(self.CLASSES).repeat(20)
-        found = self.of(3 * corners[labels] + 10, labels, 0.1 * corners)
-        assert found == pytest.approx(dict.fromkeys(found, 0.0), abs=1e-12)
+        measures = self.of(3 * corners[labels] + 10, labels, 0.1 * corners)
+        assert measures == pytest.approx(dict.fromkeys(measures, 0.0), abs=1e-12)
 
-    def test_variability_is_the_trace_of_its_definition(self) -> None:
+    def test_variability_equals_the_trace_of_its_definition(self) -> None:
         # Isotropic noise of variance σ² around a simplex of radius r: Σ_W = σ²·I, and Σ_B = r²/(C−1) on its C−1
         # directions, so Tr(Σ_W Σ_B†)/C = σ²·(C−1)²/(C·r²).
         random = torch.Generator().manual_seed(0)
         labels = torch.arange(self.CLASSES).repeat(4000)
         noise = 0.1 * torch.randn(len(labels), self.DIMENSION, generator=random).double()
         corners = simplex(self.CLASSES, self.DIMENSION)
-        found = self.of(2 * corners[labels] + noise, labels, corners)
-        assert found["nc1"] == pytest.approx(0.01 * 16 / (5 * 4), rel=0.03)
-        assert found["nc2_norms"] < 0.01
-        assert found["nc3"] < 1e-4
+        measures = self.of(2 * corners[labels] + noise, labels, corners)
+        assert measures["nc1"] == pytest.approx(0.01 * 16 / (5 * 4), rel=0.03)
+        assert measures["nc2_norms"] < 0.01
+        assert measures["nc3"] < 1e-4
 
     @pytest.mark.parametrize(("classes", "dimension"), [(5, 8), (12, 4)])
-    def test_against_numpy_on_random_features(self, classes: int, dimension: int) -> None:
+    def test_measures_equal_a_numpy_reference(self, classes: int, dimension: int) -> None:
         random = np.random.default_rng(0)
         labels = np.arange(classes).repeat(9)
         features = random.normal(size=(len(labels), dimension)) + random.normal(size=(classes, dimension))[labels]
@@ -73,8 +73,8 @@ class TestCollapse:
 
         nearest = np.asarray([np.argmin([np.linalg.norm(h - m) for m in means]) for h in features])
         norms, weights = np.linalg.norm(around, axis=1), np.linalg.norm(weight, axis=1)
-        found = self.of(*map(torch.from_numpy, (features, labels, weight, guesses)))
-        assert found == pytest.approx(
+        measures = self.of(*map(torch.from_numpy, (features, labels, weight, guesses)))
+        assert measures == pytest.approx(
             {
                 "nc1": np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / classes,
                 "nc2_norms": norms.std() / norms.mean(),
@@ -86,32 +86,32 @@ class TestCollapse:
             },
             rel=1e-9,
         )
-        assert found["nc1"] > 0.1
-        assert found["nc2_angles"] > 0.1
+        assert measures["nc1"] > 0.1
+        assert measures["nc2_angles"] > 0.1
 
-    def test_a_classifier_that_opposes_the_means_is_as_far_as_can_be(self) -> None:
+    def test_opposed_classifier_has_the_largest_nc3(self) -> None:
         corners = simplex(self.CLASSES, self.DIMENSION)
         labels = torch.arange(self.CLASSES).repeat(3)
         assert self.of(corners[labels], labels, -corners)["nc3"] == pytest.approx(4)
 
-    def test_the_network_and_the_nearest_mean_disagree_where_the_network_errs(self) -> None:
+    def test_nc4_counts_disagreements_with_the_nearest_mean(self) -> None:
         corners = simplex(self.CLASSES, self.DIMENSION)
         labels = torch.arange(self.CLASSES).repeat(4)
         wrong = labels.clone()
         wrong[:5] = (wrong[:5] + 1) % self.CLASSES
         assert self.of(corners[labels], labels, corners, wrong)["nc4"] == pytest.approx(25)
 
-    def test_a_class_without_images_is_left_out(self) -> None:
+    def test_class_without_images_is_ignored(self) -> None:
         corners = simplex(self.CLASSES, self.DIMENSION)
         labels = torch.tensor([0, 1, 3, 4]).repeat(6)
         random = torch.randn(24, self.DIMENSION, generator=torch.Generator().manual_seed(5)).double()
         dense = torch.tensor([0, 1, 9, 2, 3])[labels]
-        kept = corners[[0, 1, 3, 4]]
-        assert self.of(random, labels, corners) == pytest.approx(self.of(random, dense, kept), rel=1e-9)
+        present = corners[[0, 1, 3, 4]]
+        assert self.of(random, labels, corners) == pytest.approx(self.of(random, dense, present), rel=1e-9)
 
     @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
-    def test_features_that_say_nothing_are_not_called_collapsed(self, value: float) -> None:
+    def test_constant_features_are_not_collapsed(self, value: float) -> None:
         labels = torch.arange(self.CLASSES).repeat(3)
         features = torch.full((15, self.DIMENSION), value)
-        found = self.of(features, labels, simplex(self.CLASSES, self.DIMENSION))
-        assert all(math.isnan(found[name]) for name in ("nc1", "nc2_norms", "nc2_angles", "nc3"))
+        measures = self.of(features, labels, simplex(self.CLASSES, self.DIMENSION))
+        assert all(math.isnan(measures[name]) for name in ("nc1", "nc2_norms", "nc2_angles", "nc3"))

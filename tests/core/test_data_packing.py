@@ -1,4 +1,4 @@
-"""Image files are decoded once; what is packed is what is there; damage is named and nothing of it is kept."""
+"""Image files are decoded once; packs match the files; damaged files are named and not packed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def packs(pets: Path) -> list[Path]:
 
 
 def repaint(path: Path, colour: tuple[int, int, int], *, keep_time: bool) -> None:
-    """Another image in a file of the same size."""
+    """Replace an image by another one in a file of the same size."""
     before = path.stat()
     files.picture(path, colour)
     assert path.stat().st_size == before.st_size
@@ -45,14 +45,14 @@ def repaint(path: Path, colour: tuple[int, int, int], *, keep_time: bool) -> Non
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
 
 
-def test_a_second_start_reads_the_pack_and_not_the_images(pets: Path) -> None:
+def test_second_start_reads_the_pack_and_not_the_images(pets: Path) -> None:
     first = load()
     assert len(packs(pets)) == 1
     repaint(pets / "train/cat/0.png", (77, 77, 77), keep_time=True)
     assert torch.equal(load().train.images, first.train.images)
 
 
-def test_a_changed_file_is_packed_anew(pets: Path) -> None:
+def test_changed_file_is_packed_again(pets: Path) -> None:
     load()
     repaint(pets / "train/cat/0.png", (77, 77, 77), keep_time=False)
     assert load().train.images[0].unique().tolist() == [77]
@@ -60,14 +60,14 @@ def test_a_changed_file_is_packed_anew(pets: Path) -> None:
     assert len(load().train) == 5
 
 
-def test_another_size_is_another_pack(pets: Path) -> None:
+def test_another_image_size_has_another_pack(pets: Path) -> None:
     assert load(8).image_size == 8
     assert load(16).image_size == 16
     assert len(packs(pets)) == 2
     assert load(8).image_size == 8
 
 
-def test_a_damaged_image_is_named_and_nothing_is_packed(pets: Path) -> None:
+def test_damaged_image_is_named_and_nothing_is_packed(pets: Path) -> None:
     cut = pets / "train/dog/1.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(cut)
     cut.write_bytes(cut.read_bytes()[:3000])
@@ -83,7 +83,7 @@ def test_a_damaged_image_is_named_and_nothing_is_packed(pets: Path) -> None:
     assert len(load().train) == 6
 
 
-def test_a_pack_cut_short_is_made_again(pets: Path) -> None:
+def test_truncated_pack_is_created_again(pets: Path) -> None:
     whole = load().train.images.clone()
     [pack] = packs(pets)
     os.truncate(pack / "train.bin", 10)
@@ -92,7 +92,7 @@ def test_a_pack_cut_short_is_made_again(pets: Path) -> None:
     assert torch.equal(load().train.images, whole)
 
 
-def test_what_a_killed_process_left_is_no_hindrance(pets: Path) -> None:
+def test_partial_pack_of_a_killed_process_is_replaced(pets: Path) -> None:
     whole = load().train.images.clone()
     [pack] = packs(pets)
     left = pack.rename(pack.with_name(pack.name + ".partial"))
@@ -101,7 +101,7 @@ def test_what_a_killed_process_left_is_no_hindrance(pets: Path) -> None:
     assert packs(pets) == [pack]
 
 
-def test_trainings_that_start_together_pack_once(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_concurrent_trainings_pack_once(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "core.data")
     with ThreadPoolExecutor(4) as threads:
         loaded = list(threads.map(lambda _: load(), range(4)))
@@ -109,14 +109,14 @@ def test_trainings_that_start_together_pack_once(pets: Path, caplog: pytest.LogC
     assert sum(record.message.startswith("packed 12 images") for record in caplog.records) == 1
 
 
-def test_a_write_to_the_images_stays_in_memory(pets: Path) -> None:
-    """Copy on write: a slip in training code must neither end the process nor spoil the pack."""
+def test_write_to_mapped_images_does_not_change_the_pack(pets: Path) -> None:
+    """Copy on write: a mistake in training code must neither end the process nor damage the pack."""
     dataset = load()
     dataset.train.images.zero_()
     assert load().train.images.any()
 
 
-def test_a_folder_that_cannot_be_written_is_explained(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_folder_is_explained(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (pets.parent / "file").write_text("")
     monkeypatch.setenv("DKD_PACK_DIR", str(pets.parent / "file" / "packs"))
     with pytest.raises(data.DatasetError, match=r"cannot be packed into .* DKD_PACK_DIR names another folder"):
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_written_is_explained(pets: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (33, 64), (64, 33), (20, 37), (31, 500), (16, 16), (16, 21), (9, 9)])
-def test_images_are_resized_as_torchvision_does(pets: Path, shape: tuple[int, int]) -> None:
+def test_images_are_resized_like_torchvision(pets: Path, shape: tuple[int, int]) -> None:
     from torchvision.transforms import v2
 
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
@@ -133,8 +133,8 @@ def test_images_are_resized_as_torchvision_does(pets: Path, shape: tuple[int, in
     assert torch.equal(load(16).train.images[0], expected)
 
 
-def test_of_sixteen_bits_the_upper_eight_are_kept(pets: Path) -> None:
-    """Pillow's own conversion would cut off at 255, and an X-ray be white all over."""
+def test_upper_eight_of_sixteen_bits_are_used(pets: Path) -> None:
+    """Pillow's conversion would clip at 255, which makes an X-ray image white."""
     levels = np.arange(SIZE * SIZE, dtype=np.uint16).reshape(SIZE, SIZE) * 900
     (pets / "train/cat/1.png").unlink()
     for name in ("0.png", "1.tif"):
@@ -146,14 +146,14 @@ def test_of_sixteen_bits_the_upper_eight_are_kept(pets: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_pixels_of_which_white_is_not_known_are_refused(pets: Path, dtype: type[np.generic]) -> None:
+def test_pixels_with_unknown_white_level_are_refused(pets: Path, dtype: type[np.generic]) -> None:
     Image.fromarray(np.full((8, 8), 7, dtype=dtype)).save(pets / "train/cat/0.tif")
-    with pytest.raises(data.DatasetError, match=r"cat/0.tif \(ValueError: pixels of 32 bits"):
+    with pytest.raises(data.DatasetError, match=r"cat/0.tif \(ValueError: the pixels have 32 bits"):
         load()
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "I;16"])
-def test_every_kind_of_image_becomes_three_channels(pets: Path, mode: str) -> None:
+def test_image_of_every_mode_has_three_channels(pets: Path, mode: str) -> None:
     path = pets / "train/cat/0.png"
     if mode == "I;16":
         Image.fromarray(np.full((8, 8), 512, dtype=np.uint16)).save(path)

@@ -1,4 +1,4 @@
-"""Every data set is found in the forms it comes in, with the official labels, or the message says what to put where."""
+"""Data sets are read in their published formats with the official labels, or an error says what is missing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def red(split: data.Split) -> list[int]:
 class TestMnist:
     @pytest.mark.parametrize("folder", ["mnist", "MNIST/raw"])
     @pytest.mark.parametrize("compress", [False, True])
-    def test_idx_files(self, root: Path, folder: str, compress: bool) -> None:
+    def test_idx_files_are_read(self, root: Path, folder: str, compress: bool) -> None:
         images, labels = files.mnist(root / folder, compress)
         dataset = load("mnist")
         assert np.array_equal(dataset.train.images[:, 0].numpy(), images)
@@ -46,20 +46,20 @@ class TestMnist:
         assert dataset.train.labels.dtype == torch.int64
         assert len(dataset.test) == 20
 
-    def test_each_is_read_from_its_own_folder(self, root: Path) -> None:
+    def test_each_data_set_is_read_from_its_folder(self, root: Path) -> None:
         files.mnist(root / "fashion_mnist")
         assert load("fashion_mnist").augmentation.flip
         with pytest.raises(data.DatasetError, match="mnist is not on this machine"):
             load("mnist")
 
-    def test_a_cut_off_file_is_named(self, root: Path) -> None:
+    def test_truncated_file_is_named(self, root: Path) -> None:
         files.mnist(root / "mnist")
         broken = root / "mnist" / "t10k-images-idx3-ubyte"
         broken.write_bytes(broken.read_bytes()[:-5])
         with pytest.raises(data.DatasetError, match="t10k-images-idx3-ubyte cannot be read"):
             load("mnist")
 
-    def test_a_damaged_archive_is_named(self, root: Path) -> None:
+    def test_damaged_archive_is_named(self, root: Path) -> None:
         files.mnist(root / "mnist", compress=True)
         broken = root / "mnist" / "t10k-images-idx3-ubyte.gz"
         content = bytearray(broken.read_bytes())
@@ -71,15 +71,15 @@ class TestMnist:
     @pytest.mark.parametrize(
         ("shape", "label", "message"),
         [
-            ((20, 28, 28), 10, "labels that are none of the 10 classes 0 to 9"),
-            ((20, 20, 28), 9, "not square ones of bytes"),
+            ((20, 28, 28), 10, "labels outside the 10 classes 0 to 9"),
+            ((20, 20, 28), 9, "not square images of uint8"),
             ((0, 28, 28), 0, "test split is empty"),
         ],
     )
-    def test_files_that_are_whole_and_wrong_are_refused(
+    def test_complete_but_invalid_files_are_refused(
         self, root: Path, shape: tuple[int, int, int], label: int, message: str
     ) -> None:
-        """A label of eleven would be found by the loss after a minute on a GPU, and an empty split never."""
+        """Otherwise the loss would fail after a minute on a GPU, and an empty split would never be noticed."""
         files.mnist(root / "mnist")
         files.idx(root / "mnist/t10k-images-idx3-ubyte", np.zeros(shape, dtype=np.uint8))
         files.idx(root / "mnist/t10k-labels-idx1-ubyte", np.full(shape[0], label, dtype=np.uint8))
@@ -88,7 +88,7 @@ class TestMnist:
 
 
 class TestCifar:
-    def test_official_files_of_cifar100(self, root: Path) -> None:
+    def test_official_files_of_cifar100_are_read(self, root: Path) -> None:
         train = files.cifar_pickle(root / "cifar-100-python/train", "fine_labels", list(range(100)))
         files.cifar_pickle(root / "cifar-100-python/test", "fine_labels", [99, 0])
         dataset = load("cifar100")
@@ -96,7 +96,7 @@ class TestCifar:
         assert dataset.train.labels.tolist() == list(range(100))
         assert dataset.test.labels.tolist() == [99, 0]
 
-    def test_official_files_of_cifar10_are_put_together_in_order(self, root: Path) -> None:
+    def test_official_files_of_cifar10_are_concatenated_in_order(self, root: Path) -> None:
         folder = root / "cifar10/cifar-10-batches-py"
         parts = [files.cifar_pickle(folder / f"data_batch_{n}", "labels", [n, n + 1], seed=n) for n in range(1, 6)]
         files.cifar_pickle(folder / "test_batch", "labels", [0])
@@ -104,7 +104,7 @@ class TestCifar:
         assert np.array_equal(dataset.train.images.numpy(), np.concatenate(parts))
         assert dataset.train.labels.tolist() == [1, 2, 2, 3, 3, 4, 4, 5, 5, 6]
 
-    def test_a_pickle_that_would_run_code_is_refused(self, root: Path) -> None:
+    def test_pickle_with_code_is_refused(self, root: Path) -> None:
         class Runs:
             def __reduce__(self) -> tuple[Any, ...]:
                 return os.mkdir, (str(root / "ran"),)
@@ -123,14 +123,14 @@ class TestCifar:
             {"data": np.zeros((1, 3072), dtype=np.uint8), "fine_labels": ["apple"]},
         ],
     )
-    def test_a_file_of_other_numbers_is_refused(self, root: Path, content: dict[str, Any]) -> None:
+    def test_file_of_another_size_is_refused(self, root: Path, content: dict[str, Any]) -> None:
         files.cifar_pickle(root / "cifar-100-python/test", "fine_labels", [0])
         (root / "cifar-100-python/train").write_bytes(pickle.dumps(content))
         with pytest.raises(data.DatasetError, match="train"):
             load("cifar100")
 
     @pytest.mark.parametrize(("name", "classes"), [("cifar10", CIFAR10_CLASSES), ("cifar100", CIFAR100_CLASSES)])
-    def test_a_tree_of_images_has_the_official_labels(
+    def test_image_tree_has_the_official_labels(
         self, root: Path, name: str, classes: tuple[str, ...], caplog: pytest.LogCaptureFixture
     ) -> None:
         files.tree(root / name, list(classes), per_class=1)
@@ -139,14 +139,14 @@ class TestCifar:
         assert dataset.train.images.shape[1:] == (3, 32, 32)
         assert f"{name} is not complete here" in caplog.text
 
-    def test_the_official_order_is_the_published_one(self) -> None:
+    def test_official_order_equals_the_published_one(self) -> None:
         assert list(CIFAR100_CLASSES) == sorted(CIFAR100_CLASSES)
         assert len(set(CIFAR100_CLASSES)) == 100
         numbers = [CIFAR100_CLASSES.index(name) for name in ("apple", "cattle", "lawn_mower", "plain", "worm")]
         assert numbers == [0, 19, 41, 60, 99]
         assert (CIFAR10_CLASSES.index("airplane"), CIFAR10_CLASSES.index("frog")) == (0, 6)
 
-    def test_jpeg_files_and_names_with_spaces(self, root: Path) -> None:
+    def test_jpeg_files_and_names_with_spaces_are_read(self, root: Path) -> None:
         files.tree(root / "cifar100", [name.replace("_", " ") for name in CIFAR100_CLASSES], per_class=1)
         moved = root / "cifar100/train/aquarium fish/0.png"
         moved.unlink()
@@ -154,16 +154,16 @@ class TestCifar:
         dataset = load("cifar100")
         assert red(dataset.train)[:3] == [0, 200, 2]
 
-    def test_missing_and_strange_classes_are_named(self, root: Path) -> None:
+    def test_missing_and_unexpected_classes_are_named(self, root: Path) -> None:
         files.tree(root / "cifar10", [*CIFAR10_CLASSES[:9]], per_class=1)
-        with pytest.raises(data.DatasetError, match="lacks folders of 1 classes: truck"):
+        with pytest.raises(data.DatasetError, match="has no folder for 1 classes: truck"):
             load("cifar10")
         files.tree(root / "cifar10", ["lorry"], per_class=1)
-        with pytest.raises(data.DatasetError, match="no class: lorry"):
+        with pytest.raises(data.DatasetError, match="not classes of the data set: lorry"):
             load("cifar10")
 
 
-def test_svhn_counts_the_digit_zero_as_ten(root: Path) -> None:
+def test_svhn_class_ten_is_the_digit_zero(root: Path) -> None:
     from scipy.io import savemat
 
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), dtype=np.uint8)
@@ -190,7 +190,7 @@ class TestPhotographs:
         assert dataset.train.labels.tolist() == list(range(100, -1, -1))
         assert red(dataset.test) == [2 * label for label in range(100, -1, -1)]
 
-    def test_tiny_imagenet_finds_the_classes_of_its_validation_images(self, root: Path) -> None:
+    def test_tiny_imagenet_validation_classes_are_read_from_the_table(self, root: Path) -> None:
         folder = root / "tiny-imagenet-200"
         ids = [f"n{number:08d}" for number in range(200)]
         for label, name in enumerate(ids):
@@ -204,7 +204,7 @@ class TestPhotographs:
         assert dataset.test.labels.tolist() == red(dataset.test) == [7, 3]
         assert dataset.train.labels.tolist() == list(range(200))
 
-    def test_animals10_holds_a_fifth_of_each_class_out(self, root: Path) -> None:
+    def test_animals10_holds_out_a_fifth_of_each_class(self, root: Path) -> None:
         for label in range(10):
             for number in range(10):
                 files.picture(root / "animals10/raw-img" / f"animal{label}" / f"{number}.jpeg", (label * 20, number, 0))
@@ -214,7 +214,7 @@ class TestPhotographs:
         # As far as JPEG keeps a colour.
         assert np.allclose(red(dataset.test), dataset.test.labels * 20, atol=2)
 
-    def test_imagenet_as_a_tree_and_as_kaggle_has_it(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_imagenet_tree_and_kaggle_layout_are_read(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ids = [f"n{number:08d}" for number in range(1000)]
         kaggle = root / "imagenet/ILSVRC/Data/CLS-LOC"
         for label, name in enumerate(ids):
@@ -228,12 +228,12 @@ class TestPhotographs:
         for name in ids:
             (kaggle / "val" / name).mkdir()
         (kaggle / "val/ILSVRC2012_val_00000001.JPEG").unlink()
-        with pytest.raises(data.DatasetError, match=f"val/{ids[0]} holds no image"):
+        with pytest.raises(data.DatasetError, match=f"val/{ids[0]} contains no image"):
             load("imagenet", image_size=8)
 
 
 class TestFolder:
-    def test_classes_are_numbered_by_name(self, root: Path) -> None:
+    def test_class_numbers_follow_sorted_names(self, root: Path) -> None:
         files.tree(root / "my/pets", ["zebra", "ant"], per_class=3)
         files.picture(root / "my/pets/train/ant/deep/er.png", (9, 9, 9))
         files.picture(root / "my/pets/train/ant/._0.png", (250, 0, 0))
@@ -245,28 +245,28 @@ class TestFolder:
         # Nothing is published for it, so the statistics are its own.
         assert dataset.normalise(dataset.train.images).mean().item() == pytest.approx(0, abs=1e-5)
 
-    def test_val_stands_for_a_test_split_that_is_not_there(self, root: Path) -> None:
+    def test_val_replaces_a_missing_test_split(self, root: Path) -> None:
         files.tree(root / "pets", ["a", "b"], splits=("train", "val"))
         assert len(load("folder", path="pets", image_size=8).test) == 4
 
-    def test_flips_can_be_turned_off(self, root: Path) -> None:
+    def test_flips_can_be_disabled(self, root: Path) -> None:
         files.tree(root / "signs", ["left", "right"])
         assert load("folder", path="signs", image_size=8).augmentation.flip
         assert not load("folder", path="signs", image_size=8, flip=False).augmentation.flip
 
     @pytest.mark.parametrize("path", ["/etc", "../other", "a/../../b", "~/x", ".", ""])
-    def test_nothing_outside_the_data_folder_can_be_read(self, path: str) -> None:
+    def test_path_outside_of_the_data_folder_is_refused(self, path: str) -> None:
         with pytest.raises(ValidationError):
             DatasetChoice(name="folder", params={"path": path, "image_size": 8})
 
-    def test_what_is_wrong_with_it_is_said(self, root: Path) -> None:
+    def test_invalid_folder_error_names_the_problem(self, root: Path) -> None:
         with pytest.raises(data.DatasetError, match=r"no image folder .*pets/train/<class>"):
             load("folder", path="pets", image_size=8)
         files.tree(root / "pets", ["only"])
         with pytest.raises(data.DatasetError, match="one class, only"):
             load("folder", path="pets", image_size=8)
         files.tree(root / "pets", ["more"], splits=("test",))
-        with pytest.raises(data.DatasetError, match="no class: more"):
+        with pytest.raises(data.DatasetError, match="not classes of the data set: more"):
             load("folder", path="pets", image_size=8)
 
 
@@ -284,12 +284,12 @@ class TestMissing:
     )
 
     @pytest.mark.parametrize("name", names)
-    def test_the_message_says_what_to_put_where(self, root: Path, name: str) -> None:
+    def test_error_names_the_layouts_and_the_source(self, root: Path, name: str) -> None:
         with pytest.raises(data.DatasetError, match=f"{name} is not on this machine") as refused:
             load(name)
         text = str(refused.value)
         assert str(root) in text
-        assert "It can be had from " in text
+        assert "It is published at " in text
         assert ("DKD_DOWNLOAD=1" in text) == (name not in ("tiny_imagenet", "animals10", "imagenet"))
 
     @pytest.mark.parametrize(
@@ -302,9 +302,7 @@ class TestMissing:
             ("food101", "Food101"),
         ],
     )
-    def test_a_download_that_fails_is_explained(
-        self, name: str, downloader: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_failed_download_is_explained(self, name: str, downloader: str, monkeypatch: pytest.MonkeyPatch) -> None:
         def offline(*_: Any, **__: Any) -> None:
             raise OSError("no route to host")
 
@@ -313,7 +311,7 @@ class TestMissing:
         with pytest.raises(data.DatasetError, match=f"{name} could not be downloaded to .*no route to host"):
             load(name)
 
-    def test_what_was_downloaded_is_read(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_downloaded_data_set_is_read(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def download(folder: str, download: bool) -> None:
             assert download
             files.mnist(Path(folder) / "MNIST" / "raw")
@@ -324,54 +322,54 @@ class TestMissing:
         monkeypatch.setenv("DKD_DOWNLOAD", "1")
         assert len(load("mnist").train) == 40
 
-    def test_a_setting_that_is_neither_yes_nor_no_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_invalid_download_setting_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_DOWNLOAD", "yes")
         with pytest.raises(data.DatasetError, match="DKD_DOWNLOAD is 'yes'"):
             load("mnist")
 
 
 class TestEmptySplits:
-    """An archive that was unpacked in part: the lists are there and name nothing."""
+    """Partly unpacked archives: the lists exist but are empty."""
 
-    def test_of_food101(self, root: Path) -> None:
+    def test_empty_split_of_food101_is_refused(self, root: Path) -> None:
         files.picture(root / "food-101/images/cake/1.jpg", (1, 2, 3))
         (root / "food-101/meta").mkdir()
         (root / "food-101/meta/train.txt").write_text("cake/1\n")
         (root / "food-101/meta/test.txt").write_text("")
-        with pytest.raises(data.DatasetError, match="holds no test images of food101"):
+        with pytest.raises(data.DatasetError, match="contains no test images of food101"):
             load("food101", image_size=8)
 
-    def test_of_tiny_imagenet(self, root: Path) -> None:
+    def test_empty_split_of_tiny_imagenet_is_refused(self, root: Path) -> None:
         files.picture(root / "tiny-imagenet-200/train/n1/images/1.JPEG", (1, 2, 3))
         (root / "tiny-imagenet-200/val/images").mkdir(parents=True)
         (root / "tiny-imagenet-200/val/val_annotations.txt").write_text("")
-        with pytest.raises(data.DatasetError, match="holds no test images of tiny_imagenet"):
+        with pytest.raises(data.DatasetError, match="contains no test images of tiny_imagenet"):
             load("tiny_imagenet")
 
     @pytest.mark.parametrize("table", ["Image,Class\nv,n1 1 2 3 4\n", "ImageId,PredictionString\nv\n"])
-    def test_of_imagenets_table(self, root: Path, table: str) -> None:
+    def test_incomplete_table_of_imagenet_is_refused(self, root: Path, table: str) -> None:
         files.picture(root / "imagenet/ILSVRC/Data/CLS-LOC/train/n1/1.JPEG", (1, 2, 3))
         files.picture(root / "imagenet/ILSVRC/Data/CLS-LOC/val/v.JPEG", (1, 2, 3))
         (root / "imagenet/LOC_val_solution.csv").write_text(table)
-        with pytest.raises(data.DatasetError, match=r"LOC_val_solution.csv lacks a column"):
+        with pytest.raises(data.DatasetError, match=r"LOC_val_solution.csv lacks the column"):
             load("imagenet", image_size=8)
 
 
-def test_folders_that_lead_into_themselves_are_refused(root: Path) -> None:
+def test_cyclic_folders_are_refused(root: Path) -> None:
     files.tree(root / "pets", ["cat", "dog"])
     (root / "pets/train/cat/again").symlink_to(root / "pets/train/cat")
     with pytest.raises(data.DatasetError, match=r"folder cannot be read: .*symbolic links"):
         load("folder", path="pets", image_size=8)
 
 
-def test_what_was_promised_is_checked(root: Path) -> None:
-    """A spec is checked against the catalog's facts, so what is read must keep them."""
+def test_deviation_from_the_catalog_is_refused(root: Path) -> None:
+    """Specs are validated against the catalog's facts, so the images must match them."""
     files.tree(root / "tiny_imagenet", ["n1", "n2"], splits=("train", "val"))
-    with pytest.raises(data.DatasetError, match=r"\(2, 3, 64\), where the catalog promises \(200, 3, 64\)"):
+    with pytest.raises(data.DatasetError, match=r"\(2, 3, 64\), but the catalog says \(200, 3, 64\)"):
         load("tiny_imagenet")
 
 
-def test_facts_are_known_wherever_they_are_fixed() -> None:
+def test_catalog_has_facts_of_data_sets_with_fixed_content() -> None:
     described = {entry.name: entry.describe()["facts"] for entry in DATASETS}
     assert described.pop("folder") is None
     assert all(described.values())

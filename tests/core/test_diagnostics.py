@@ -1,4 +1,4 @@
-"""Diagnostics against references written from their definitions, and on inputs whose answer is known."""
+"""Diagnostics against references by their definitions, and on inputs with known results."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def measured(
 
 class TestGradients:
     def reference(self, student: Tensor, teacher: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Each sample's gradients (B, C) of DKD's two terms by autograd, of probabilities in float64."""
+        """Return each sample's autograd gradients (B, C) of the two DKD terms in float64."""
         z = student.detach().double().requires_grad_()
         p, q = F.softmax(z / 4, 1), F.softmax(teacher.double() / 4, 1)
         hit = F.one_hot(target, z.shape[1]).bool()
@@ -69,13 +69,13 @@ class TestGradients:
         (second,) = torch.autograd.grad(nckd.sum(), z)
         return first, second
 
-    def test_the_covariance_is_the_cosine_of_the_summed_gradients(self) -> None:
+    def test_covariance_is_the_cosine_of_the_summed_gradients(self) -> None:
         student, teacher, target = logits()
         first, second = self.reference(student, teacher, target)
         expected = F.cosine_similarity(first.sum(0), second.sum(0), dim=0)
         assert measured(student, teacher, target)["grad/covariance"] == pytest.approx(float(expected), abs=1e-5)
 
-    def test_the_similarity_is_the_mean_cosine_of_a_samples_gradients(self) -> None:
+    def test_similarity_is_the_mean_cosine_over_samples(self) -> None:
         student, teacher, target = logits()
         first, second = self.reference(student, teacher, target)
         expected = F.cosine_similarity(first, second, dim=1).mean()
@@ -85,13 +85,13 @@ class TestGradients:
         student, teacher, target = logits()
         teacher[:10] = student[:10]  # nothing to learn: both gradients are zero
         teacher[torch.arange(5), target[:5]] += 1  # only the target's share to learn: NCKD's gradient is zero
-        found = measured(student, teacher, target)
-        assert found["grad/skipped"] == pytest.approx(25)
+        metrics = measured(student, teacher, target)
+        assert metrics["grad/skipped"] == pytest.approx(25)
         rest = measured(student.detach()[10:], teacher[10:], target[10:])
         assert rest["grad/skipped"] == 0
-        assert found["grad/similarity"] == pytest.approx(rest["grad/similarity"], abs=1e-6)
+        assert metrics["grad/similarity"] == pytest.approx(rest["grad/similarity"], abs=1e-6)
 
-    def test_what_a_step_cannot_tell_is_nan(self) -> None:
+    def test_undefined_metrics_of_a_step_are_nan(self) -> None:
         student, teacher, target = logits()
         same = measured(student, student.detach().clone(), target)
         assert math.isnan(same["grad/covariance"])
@@ -101,20 +101,20 @@ class TestGradients:
         off = numbers(measure_gradients(methods.build(MethodChoice(name="dkd", params=params))(batch, 0), batch))
         assert math.isnan(off["grad/skipped"])  # the ramp is at 0, so the gradients are, whatever the samples
 
-    def test_logit_norms(self) -> None:
+    def test_logit_norms_equal_their_definition(self) -> None:
         student = torch.tensor([[3.0, 4.0, -12.0], [-1.0, 0.0, 2.0]])
-        found = measured(student, 2 * student, torch.tensor([1, 0]))
-        assert found["logits/student_target"] == pytest.approx((4 + 1) / 2)
-        assert found["logits/student_others"] == pytest.approx((math.hypot(3, 12) + 2) / 2)
-        assert found["logits/teacher_target"] == pytest.approx(4 + 1)
-        assert found["logits/teacher_others"] == pytest.approx(math.hypot(3, 12) + 2)
+        metrics = measured(student, 2 * student, torch.tensor([1, 0]))
+        assert metrics["logits/student_target"] == pytest.approx((4 + 1) / 2)
+        assert metrics["logits/student_others"] == pytest.approx((math.hypot(3, 12) + 2) / 2)
+        assert metrics["logits/teacher_target"] == pytest.approx(4 + 1)
+        assert metrics["logits/teacher_others"] == pytest.approx(math.hypot(3, 12) + 2)
 
-    def test_without_a_teacher_only_the_students_logits_are_measured(self) -> None:
+    def test_only_student_logits_are_measured_without_a_teacher(self) -> None:
         student, _, target = logits()
         assert set(measured(student, None, target, "ce")) == {"logits/student_target", "logits/student_others"}
 
     @pytest.mark.parametrize("name", ["kd", "dkd", "dkd_align"])
-    def test_the_batchs_size_and_order_do_not_matter(self, name: str) -> None:
+    def test_metrics_do_not_depend_on_batch_size_and_order(self, name: str) -> None:
         student, teacher, target = logits()
         once = measured(student, teacher, target, name)
         order = torch.randperm(80, generator=torch.Generator().manual_seed(1)) % 40
@@ -124,21 +124,21 @@ class TestGradients:
 
 
 class TestAccuracy:
-    def test_against_sorting(self) -> None:
+    def test_top_accuracies_equal_a_sort(self) -> None:
         scores, _, labels = logits(200, 12)
         order = scores.numpy().argsort(1)[:, ::-1]
         hits = order == labels.numpy()[:, None]
-        found = numbers(top_accuracies(scores, labels))
-        assert found == pytest.approx({"top1": 100 * hits[:, 0].mean(), "top5": 100 * hits[:, :5].any(1).mean()})
-        assert found["top1"] < found["top5"] < 100
+        metrics = numbers(top_accuracies(scores, labels))
+        assert metrics == pytest.approx({"top1": 100 * hits[:, 0].mean(), "top5": 100 * hits[:, :5].any(1).mean()})
+        assert metrics["top1"] < metrics["top5"] < 100
 
-    def test_with_five_classes_or_fewer_top_5_is_100(self) -> None:
+    def test_top_5_is_100_for_five_classes_or_fewer(self) -> None:
         scores, _, labels = logits(50, 4)
         assert float(top_accuracies(scores, labels)["top5"]) == 100
 
 
 class TestFidelity:
-    def test_against_numpy(self) -> None:
+    def test_fidelity_equals_a_numpy_reference(self) -> None:
         student, teacher, labels = logits(300)
         p, q = (np.exp(x - x.max(1, keepdims=True)) for x in (student.numpy(), teacher.numpy()))
         p, q = p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
@@ -159,22 +159,22 @@ class TestFidelity:
             rel=1e-4,
         )
 
-    def test_a_perfect_copy_of_a_teacher_that_is_never_wrong(self) -> None:
+    def test_copy_of_a_teacher_without_errors(self) -> None:
         teacher = 200 * F.one_hot(torch.arange(6), 6).float()  # saturated: q underflows to 0 in float32
-        found = to_floats(fidelity(teacher, teacher, torch.arange(6)), may_miss={"fidelity/kl_wrong"})
-        assert "fidelity/kl_wrong" not in found
-        assert math.isnan(found["fidelity/agreement_wrong"])
-        assert (found["fidelity/agreement"], found["fidelity/kl"], found["fidelity/kl_right"]) == (100, 0, 0)
+        metrics = to_floats(fidelity(teacher, teacher, torch.arange(6)), may_miss={"fidelity/kl_wrong"})
+        assert "fidelity/kl_wrong" not in metrics
+        assert math.isnan(metrics["fidelity/agreement_wrong"])
+        assert (metrics["fidelity/agreement"], metrics["fidelity/kl"], metrics["fidelity/kl_right"]) == (100, 0, 0)
 
-    def test_kl_is_finite_where_the_student_is_certain_of_something_else(self) -> None:
+    def test_kl_is_finite_if_the_student_is_certain_of_another_class(self) -> None:
         teacher = 200 * F.one_hot(torch.arange(6), 6).float()
-        found = numbers(fidelity(teacher.flip(0), teacher, torch.arange(6)))
-        assert found["fidelity/kl"] == pytest.approx(200)
-        assert found["fidelity/agreement"] == 0
+        metrics = numbers(fidelity(teacher.flip(0), teacher, torch.arange(6)))
+        assert metrics["fidelity/kl"] == pytest.approx(200)
+        assert metrics["fidelity/agreement"] == 0
 
 
 class TestCalibration:
-    def test_against_a_loop_over_bins(self) -> None:
+    def test_ece_equals_a_loop_over_bins(self) -> None:
         scores, _, labels = logits(500, 5)
         probabilities = F.softmax(scores.double(), 1).numpy()
         modest = torch.from_numpy(probabilities.max(1) < 0.7)  # too sure above, too modest below: bins do not add up
@@ -187,20 +187,20 @@ class TestCalibration:
                 expected += inside.mean() * abs(hit[inside].mean() - confidence[inside].mean())
         assert float(expected_calibration_error(scores, labels)) == pytest.approx(100 * expected, rel=1e-9)
 
-    def test_a_network_that_is_as_often_right_as_it_says(self) -> None:
+    def test_ece_of_a_calibrated_network_is_zero(self) -> None:
         # Confidence 0.75 and three of four right: calibrated. All right: 25 points too modest. All wrong: 75 too sure.
         scores = torch.tensor([[0.75, 0.25]]).log().expand(4, 2)
         for labels, error in (([0, 0, 0, 1], 0), ([0, 0, 0, 0], 25), ([1, 1, 1, 1], 75)):
             assert float(expected_calibration_error(scores, torch.tensor(labels))) == pytest.approx(error, abs=1e-5)
 
-    def test_nll_is_the_mean_surprise(self) -> None:
+    def test_nll_is_the_mean_negative_log_probability(self) -> None:
         scores = torch.tensor([[0.5, 0.5], [0.2, 0.8]]).log()
-        found = negative_log_likelihood(scores, torch.tensor([0, 1]))
-        assert float(found) == pytest.approx(-(math.log(0.5) + math.log(0.8)) / 2)
+        loss = negative_log_likelihood(scores, torch.tensor([0, 1]))
+        assert float(loss) == pytest.approx(-(math.log(0.5) + math.log(0.8)) / 2)
 
 
 class Lookup(nn.Module):
-    """A network whose answer is known: it puts an image in the class of its first pixel's byte (8·c + 4 is class c)."""
+    """A network with known predictions: the byte of the first pixel gives the class (8·c + 4 is class c)."""
 
     def __init__(self, dataset: Dataset) -> None:
         super().__init__()
@@ -234,8 +234,8 @@ class TestRobustness:
         self, dataset: Dataset, network: models.Network, other: models.Network, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("core.diagnostics.inference._BATCH", 40)
-        found = robustness(network, other, dataset, dataset.test)
-        assert set(found) == {name for name in METRICS if name.startswith("robustness/") and "stylised" not in name}
+        metrics = robustness(network, other, dataset, dataset.test)
+        assert set(metrics) == {name for name in METRICS if name.startswith("robustness/") and "stylised" not in name}
         for who, model in (("", network), ("_teacher", other)):
             clean = float(
                 (predict_logits(model, dataset, dataset.test).argmax(1) == dataset.test.labels).double().mean()
@@ -245,13 +245,13 @@ class TestRobustness:
                 with eval_mode(model):
                     hits = model(dataset.normalise(images)).argmax(1) == dataset.test.labels
                 accuracy = 100 * float(hits.double().mean())
-                assert found[f"robustness/{kind}{who}"] == pytest.approx(accuracy)
-                assert found[f"robustness/{kind}{who}_drop"] == pytest.approx(100 * clean - accuracy)
+                assert metrics[f"robustness/{kind}{who}"] == pytest.approx(accuracy)
+                assert metrics[f"robustness/{kind}{who}_drop"] == pytest.approx(100 * clean - accuracy)
 
-    def test_without_a_teacher_only_the_student_is_measured(self, dataset: Dataset, network: models.Network) -> None:
+    def test_only_the_student_is_measured_without_a_teacher(self, dataset: Dataset, network: models.Network) -> None:
         assert not [name for name in robustness(network, None, dataset, dataset.test) if "teacher" in name]
 
-    def test_a_stylised_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_stylised_folder_is_measured(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         test = Split(
             torch.full((4, 1, 8, 8), 4, dtype=torch.uint8) + 8 * torch.arange(4).view(-1, 1, 1, 1).byte(),
             torch.arange(4),
@@ -288,11 +288,11 @@ class TestRobustness:
         assert stylised_accuracy(model, None, dataset, mapped)["robustness/stylised"] == 50
         assert list(scratch.iterdir()) == []
 
-    def test_a_stylised_folder_that_does_not_fit_says_why(self, tmp_path: Path, dataset: Dataset) -> None:
+    def test_invalid_stylised_folder_is_explained(self, tmp_path: Path, dataset: Dataset) -> None:
         scratch = tmp_path / "unused"
-        with pytest.raises(ValueError, match="no folder"):
+        with pytest.raises(ValueError, match="not a folder"):
             read_stylised(tmp_path / "missing", dataset, scratch)
-        with pytest.raises(ValueError, match="0 class folders; one for each of the 6"):
+        with pytest.raises(ValueError, match="0 class folders; a class folder is needed for each of the 6"):
             read_stylised(tmp_path, dataset, scratch)
         for label in range(6):
             (tmp_path / str(label)).mkdir()
@@ -303,57 +303,59 @@ class TestRobustness:
             read_stylised(tmp_path, dataset, scratch)
         # A header that promises 400 million pixels: Pillow raises something that is no OSError.
         (tmp_path / "3" / "broken.png").unlink()
-        whole = io.BytesIO()
-        Image.new("L", (8, 8)).save(whole, "PNG")
-        header = b"IHDR" + (20_000).to_bytes(4) * 2 + whole.getvalue()[24:29]
-        image = whole.getvalue()[:12] + header + zlib.crc32(header).to_bytes(4) + whole.getvalue()[33:]
+        png = io.BytesIO()
+        Image.new("L", (8, 8)).save(png, "PNG")
+        header = b"IHDR" + (20_000).to_bytes(4) * 2 + png.getvalue()[24:29]
+        image = png.getvalue()[:12] + header + zlib.crc32(header).to_bytes(4) + png.getvalue()[33:]
         (tmp_path / "3" / "other.png").write_bytes(image)
         with pytest.raises(ValueError, match=r"3/other\.png cannot be read"):
             read_stylised(tmp_path, dataset, scratch)
 
 
 class TestReport:
-    def test_an_epoch_with_a_teacher_and_a_validation_split(
+    def test_epoch_report_with_teacher_and_validation_split(
         self, network: models.Network, other: models.Network
     ) -> None:
         params = {"num_classes": 6, "image_size": 8, "train_size": 120, "test_size": 90, "val_fraction": 0.25}
         dataset = load(DatasetChoice(name="synthetic", params=params))
-        found = epoch_report(network, dataset, predict_logits(other, dataset, dataset.test))
-        assert set(found) <= set(METRICS)
-        assert {name.partition("/")[0] for name in found} == {"test", "val", "calibration", "fidelity"}
+        metrics = epoch_report(network, dataset, predict_logits(other, dataset, dataset.test))
+        assert set(metrics) <= set(METRICS)
+        assert {name.partition("/")[0] for name in metrics} == {"test", "val", "calibration", "fidelity"}
         assert dataset.val
         scores = predict_logits(network, dataset, dataset.val)
-        assert found["val/loss"] == pytest.approx(float(F.cross_entropy(scores, dataset.val.labels)))
-        assert found["val/top1"] == pytest.approx(100 * float((scores.argmax(1) == dataset.val.labels).float().mean()))
+        assert metrics["val/loss"] == pytest.approx(float(F.cross_entropy(scores, dataset.val.labels)))
+        assert metrics["val/top1"] == pytest.approx(
+            100 * float((scores.argmax(1) == dataset.val.labels).float().mean())
+        )
 
-    def test_without_a_teacher_nothing_is_compared(self, dataset: Dataset, network: models.Network) -> None:
+    def test_epoch_report_without_teacher_has_no_fidelity(self, dataset: Dataset, network: models.Network) -> None:
         assert set(epoch_report(network, dataset)) == {"test/top1", "test/top5", "test/loss", "calibration/ece"}
 
-    def test_the_end_measures_collapse_on_the_training_images(self, dataset: Dataset, network: models.Network) -> None:
-        found = final_report(network, None, dataset)
+    def test_final_report_measures_collapse_on_training_images(self, dataset: Dataset, network: models.Network) -> None:
+        metrics = final_report(network, None, dataset)
         with eval_mode(network):
             features = network.features(dataset.normalise(dataset.train.images))
             classes = network(dataset.normalise(dataset.train.images)).argmax(1)
         expected = neural_collapse(Features(features, classes, dataset.train.labels), network.linear.weight)
-        assert found == pytest.approx(numbers(expected))
-        assert set(found) == {name for name in METRICS if name.startswith("collapse/")}
+        assert metrics == pytest.approx(numbers(expected))
+        assert set(metrics) == {name for name in METRICS if name.startswith("collapse/")}
 
-    def test_robustness_is_measured_where_it_is_asked_for(self, dataset: Dataset, network: models.Network) -> None:
+    def test_robustness_is_measured_on_request(self, dataset: Dataset, network: models.Network) -> None:
         perturbed = RobustnessInputs(test_images=True, stylised=dataset.test)
-        found = final_report(network, network, dataset, perturbed)
-        assert {name for name in METRICS if name.startswith(("robustness/", "collapse/"))} == set(found)
-        assert found["robustness/stylised_drop"] == 0
+        metrics = final_report(network, network, dataset, perturbed)
+        assert {name for name in METRICS if name.startswith(("robustness/", "collapse/"))} == set(metrics)
+        assert metrics["robustness/stylised_drop"] == 0
 
-    def test_of_many_training_images_a_fixed_part_is_taken(
+    def test_fixed_subset_of_many_training_images_is_used(
         self, dataset: Dataset, network: models.Network, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        whole = collapse_report(network, dataset)
+        complete = collapse_report(network, dataset)
         monkeypatch.setattr("core.diagnostics.report._FEATURE_IMAGES", 60)
         part = collapse_report(network, dataset)
         assert part == collapse_report(network, dataset)
-        assert part != whole
+        assert part != complete
 
-    def test_the_network_is_left_as_it_was(self, dataset: Dataset, network: models.Network) -> None:
+    def test_reports_do_not_change_the_network(self, dataset: Dataset, network: models.Network) -> None:
         network.train()
         frozen = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
         frozen.eval()
@@ -365,9 +367,7 @@ class TestReport:
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
         frozen.train()
 
-    def test_a_network_that_diverged_is_reported_and_not_an_error(
-        self, dataset: Dataset, network: models.Network
-    ) -> None:
+    def test_diverged_network_is_reported_without_error(self, dataset: Dataset, network: models.Network) -> None:
         class Diverged(nn.Module):
             linear = network.linear
 
@@ -377,9 +377,9 @@ class TestReport:
             def forward(self, images: Tensor) -> Tensor:
                 return torch.full((len(images), 6), math.nan)
 
-        found = epoch_report(Diverged(), dataset, predict_logits(network, dataset, dataset.test))  # type: ignore[arg-type]
-        assert math.isnan(found["test/loss"])
-        assert math.isnan(found["calibration/ece"])
+        metrics = epoch_report(Diverged(), dataset, predict_logits(network, dataset, dataset.test))  # type: ignore[arg-type]
+        assert math.isnan(metrics["test/loss"])
+        assert math.isnan(metrics["calibration/ece"])
         assert math.isnan(final_report(Diverged(), None, dataset)["collapse/nc1"])  # type: ignore[arg-type]
 
 
@@ -390,9 +390,9 @@ class TestMeans:
             means.add({"skips": torch.tensor(value), "b": torch.tensor(2 * value).double()}, weight, skip_nan=True)
             means.add({"keeps": torch.tensor(value)}, weight)
         means.add({"never": torch.tensor(math.nan)}, 1.0, skip_nan=True)
-        found = means.read()
-        assert math.isnan(found.pop("keeps"))
-        assert found == {"skips": 2, "b": 4}
+        metrics = means.read()
+        assert math.isnan(metrics.pop("keeps"))
+        assert metrics == {"skips": 2, "b": 4}
 
     def test_names_may_come_in_other_company_and_after_a_restart(self) -> None:
         def add(means: RunningMeans, part: int) -> None:
@@ -400,16 +400,16 @@ class TestMeans:
                 {"a": torch.tensor(float(part)), "b": torch.tensor(1.0)} if part % 2 else {"a": torch.tensor(2.0)}, 2.0
             )
 
-        whole = RunningMeans()
+        complete = RunningMeans()
         for part in range(6):
-            add(whole, part)
+            add(complete, part)
         first = RunningMeans()
         for part in range(3):
             add(first, part)
         second = RunningMeans(first.state())
         for part in range(3, 6):
             add(second, part)
-        assert second.read() == whole.read() == {"a": (1 + 3 + 5 + 2 + 2 + 2) / 6, "b": 1}
+        assert second.read() == complete.read() == {"a": (1 + 3 + 5 + 2 + 2 + 2) / 6, "b": 1}
 
 
 class TestTraining:

@@ -1,4 +1,4 @@
-"""The journal: complete lines only, numbered without gaps, every float kept."""
+"""The journal has complete lines, numbered without gaps, and keeps every float."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def messages(path: Path) -> list[str]:
     return [record.event.message for record in read_journal(path) if isinstance(record.event, Log)]
 
 
-def test_a_reader_sees_each_record_once_and_only_whole(tmp_path: Path) -> None:
+def test_reader_returns_each_complete_record_once(tmp_path: Path) -> None:
     path = tmp_path / "run" / "events.jsonl"
     reader = JournalReader(path)
     assert reader.read() == []
@@ -37,7 +37,7 @@ def test_a_reader_sees_each_record_once_and_only_whole(tmp_path: Path) -> None:
     assert [record.seq for record in reader.read()] == [3]
 
 
-def test_a_torn_last_line_is_cut_off_and_the_numbers_go_on(tmp_path: Path) -> None:
+def test_incomplete_last_line_is_removed_and_numbering_continues(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with Journal(path) as journal:
         journal.log("one")
@@ -58,13 +58,13 @@ def test_every_float_survives_json(value: float) -> None:
     assert back.values["x"] == value or (math.isnan(back.values["x"]) and math.isnan(value))
 
 
-def test_a_value_that_is_no_number_is_refused() -> None:
+def test_value_that_is_not_a_number_is_refused() -> None:
     with pytest.raises(ValueError, match="number"):
         Metrics.model_validate({"step": 1, "epoch": 1, "elapsed": 0, "values": {"x": "high"}})
 
 
 class Disk:
-    """The journal's, with so many bytes left."""
+    """A disk with a given number of free bytes."""
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -85,7 +85,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     return disk
 
 
-def test_a_full_disk_holds_nothing_up_and_loses_nothing(
+def test_events_are_buffered_while_the_disk_is_full(
     tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "events.jsonl"
@@ -100,27 +100,27 @@ def test_a_full_disk_holds_nothing_up_and_loses_nothing(
             journal.sync()
         assert journal.settle(0.0) is False
         assert caplog.messages == [
-            f"{path}: No space left on device; the training goes on, and its events wait in memory"
+            f"{path}: No space left on device; the training continues, and its events are buffered in memory"
         ]
         disk.left = 10**9
         journal.log("after")
         assert journal.settle(0.0) is True
-    said = messages(path)
-    assert said[:5] == ["before", "meanwhile 0", "meanwhile 1", "meanwhile 2", "after"]
-    assert said[5].startswith("the disk was full for ")
+    logged = messages(path)
+    assert logged[:5] == ["before", "meanwhile 0", "meanwhile 1", "meanwhile 2", "after"]
+    assert logged[5].startswith("the disk was full for ")
     assert [record.seq for record in reader.read()] == [2, 3, 4, 5, 6]
     assert [record.seq for record in read_journal(path)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_disk_that_stays_full_ends_the_training_at_last(tmp_path: Path, disk: Disk) -> None:
+def test_append_raises_if_the_buffer_is_full(tmp_path: Path, disk: Disk) -> None:
     disk.left = 0
     with Journal(tmp_path / "events.jsonl", buffer_bytes=1000) as journal:
         journal.log("a" * 500)
-        with pytest.raises(OSError, match="so long"):
+        with pytest.raises(OSError, match="so is the buffer"):
             journal.log("a" * 500)
 
 
-def test_another_fault_of_the_disk_is_raised(tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_disk_errors_are_raised(tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> int:
         raise OSError(errno.EIO, "broken")
 

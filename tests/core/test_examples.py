@@ -28,5 +28,5 @@ def test_the_authors_rows_and_the_pairs_are_groups_of_their_own() -> None:
     counts: dict[str, int] = {}
     for item in LISTED:
         counts[item["group"]] = counts.get(item["group"], 0) + 1
-    assert counts["Author's rows, 2025"] == 14
+    assert counts["Decoupled Gradient KD, 2025"] == 14
     assert counts["CIFAR-100 pairs"] == 11

@@ -126,8 +126,8 @@ def top1(folder: Path) -> float:
 class TestClasses:
     def test_ours_are_refused_on_other_classes_of_the_same_number(self, home: Path, tmp_path: Path) -> None:
         reason = refusal(tmp_path / "out", experiment("renamed", "ours.safetensors").teacher_run())
-        assert "class 2 is 'cat' there and 'cow' here" in reason
-        assert "without cat and with cow" in reason
+        assert "class 2 is 'cat' in the weights and 'cow' in the data set" in reason
+        assert "only in the weights: cat; only in the data set: cow" in reason
 
     def test_ours_are_refused_on_fewer_classes(self, tmp_path: Path) -> None:
         reason = refusal(tmp_path / "out", experiment("fewer", "ours.safetensors").teacher_run())
@@ -139,7 +139,7 @@ class TestClasses:
             "params": {"num_classes": 4, "image_size": 8, "train_size": 40, "test_size": 8},
         }
         reason = refusal(tmp_path / "out", experiment("x", "ours.safetensors", dataset=synthetic).teacher_run())
-        assert "class 0 is 'ant' there" in reason
+        assert "class 0 is 'ant' in the weights" in reason
 
     def test_another_order_is_refused(self, home: Path, tmp_path: Path) -> None:
         told = read_metadata(home / "ours.safetensors")
@@ -147,14 +147,14 @@ class TestClasses:
         shuffled = Metadata(classes=("bee", "ant", "cat", "dog"), input=told.input)
         (home / "shuffled.safetensors").write_bytes(serialise(state, shuffled))
         reason = refusal(tmp_path / "out", experiment("pets", "shuffled.safetensors").teacher_run())
-        assert "the same classes in another order; class 0 is 'bee' there and 'ant' here" in reason
+        assert "the same classes in another order; class 0 is 'bee' in the weights and 'ant' in the data set" in reason
 
     def test_by_upload_too(self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_UPLOADS", str(tmp_path))
         sha = "a" * 64
         shutil.copy(home / "ours.safetensors", tmp_path / f"{sha}.safetensors")
         reason = refusal(tmp_path / "out", experiment("renamed", f"upload:{sha}").teacher_run())
-        assert "class 2 is 'cat' there" in reason
+        assert "class 2 is 'cat' in the weights" in reason
 
     def test_converting_and_using_keep_the_names(self, home: Path, tmp_path: Path) -> None:
         shape = ["--model", "small_cnn", "--params", '{"width": 4}', "--num-classes", "4", "--image-size", str(SIDE)]
@@ -218,7 +218,7 @@ class TestClasses:
         ("theirs", "ours", "words"),
         [
             (("caf\u00e9", "b c"), ("cafe\u0301", "b_c"), ""),
-            (("a", "b"), ("a", "b", "c"), "2 classes, not 3; these are with c"),
+            (("a", "b"), ("a", "b", "c"), "2 classes, not 3; only in the data set: c"),
             (("a", "b"), (), "have no names"),
         ],
     )

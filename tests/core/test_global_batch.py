@@ -50,9 +50,9 @@ def test_gradients_of_local_parts_add_up_to_gradient_of_global_batch(setting: st
     value, gradient = loss_of_one_process(setting)
     student, inputs, teacher, target = problem()
     parts = [slice(0, 5), slice(5, 10), slice(10, SIZE)]
-    whole = LogitBatch(student(inputs).detach().requires_grad_(), teacher, target)
-    terms = build(setting)(whole, 2)
-    rows = row_gradients(terms, whole)
+    global_batch = LogitBatch(student(inputs).detach().requires_grad_(), teacher, target)
+    terms = build(setting)(global_batch, 2)
+    rows = row_gradients(terms, global_batch)
     for part in parts:
         batch = LogitBatch(student(inputs[part]), teacher[part], target[part])
         local_part(terms, rows, batch, part.start, ranks=1).backward()  # type: ignore[no-untyped-call]
@@ -71,9 +71,9 @@ def _rank(rank: int, port: int, out: str) -> None:
         parallel = nn.parallel.DistributedDataParallel(student)
         first, last = (0, 7) if rank == 0 else (7, SIZE)
         batch = LogitBatch(parallel(inputs[first:last]), teacher[first:last], target[first:last])
-        whole = gather_ranks(batch, (7, SIZE - 7))
-        terms = build(setting)(whole, 2)
-        local_part(terms, row_gradients(terms, whole), batch, first, ranks=2).backward()  # type: ignore[no-untyped-call]
+        global_batch = gather_ranks(batch, (7, SIZE - 7))
+        terms = build(setting)(global_batch, 2)
+        local_part(terms, row_gradients(terms, global_batch), batch, first, ranks=2).backward()  # type: ignore[no-untyped-call]
         results[setting] = (terms.total.item(), student.weight.grad)
     torch.save(results, f"{out}/rank{rank}.pt")
     dist.destroy_process_group()

@@ -125,7 +125,7 @@ def test_the_name_that_a_sweep_gave_follows_its_field(name: str, changed: str) -
 
 def test_a_preset_that_is_not_what_was_published_is_said() -> None:
     def of_preset(**changes: Any) -> list[str]:
-        data = {"name": "n", "preset": "author-2026", "student": {"model": "resnet8"}, **changes}
+        data = {"name": "n", "preset": "decoupled-gradient-kd-2026", "student": {"model": "resnet8"}, **changes}
         data.setdefault("teacher", {"model": "resnet20"})
         found = parse_experiment(data)
         again = parse_experiment(found.model_dump(mode="json"))
@@ -135,7 +135,8 @@ def test_a_preset_that_is_not_what_was_published_is_said() -> None:
     assert of_preset() == []
     assert of_preset(seeds="0..9", name="other") == []
     (text,) = of_preset(training={"epochs": 30, "optimizer": {"lr": 0.1}}, methods=["dkd"])
-    assert text == "this is not author-2026 as published: methods, training.epochs, training.optimizer.lr of its own"
+    paths = "methods, training.epochs, training.optimizer.lr"
+    assert text == f"this is not decoupled-gradient-kd-2026 as published: {paths} of its own"
 
 
 class TestTheTeacherStays:

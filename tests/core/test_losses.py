@@ -25,7 +25,7 @@ def logits(batch: int, classes: int, scale: float = 3.0, seed: int = 0) -> tuple
 
 
 def reference_parts(z: Tensor, v: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """TCKD and NCKD of each sample (B,), T² included, straight from the paper: softmax, then probabilities."""
+    """Return TCKD and NCKD of each sample (B,) with the factor T², by the formulas of the paper."""
     p, q = F.softmax(z / temperature, 1), F.softmax(v / temperature, 1)
     hit = F.one_hot(target, z.shape[1]).bool()
     p_t, q_t = p[hit], q[hit]
@@ -37,7 +37,7 @@ def reference_parts(z: Tensor, v: Tensor, target: Tensor, temperature: float) ->
 
 
 def reference_alignment(z: Tensor, v: Tensor, target: Tensor, temperature: float, reduction: str) -> Tensor:
-    """A by its definition: the two gradients by autograd, differentiable, and their mean squared difference."""
+    """Return A by its definition: the mean squared difference of two differentiable autograd gradients."""
     target_part, other_part = reference_parts(z, v, target, temperature)
     if reduction == "batch":
         target_part, other_part = target_part.mean(), other_part.mean()
@@ -48,7 +48,7 @@ def reference_alignment(z: Tensor, v: Tensor, target: Tensor, temperature: float
 
 
 def assert_same(ours: Tensor, reference: Tensor, z: Tensor) -> None:
-    """Values and gradients agree to 1e-10."""
+    """Check that values and gradients agree to 1e-10."""
     (our_gradient,) = torch.autograd.grad(ours, z)
     (gradient,) = torch.autograd.grad(reference, z)
     assert torch.allclose(ours, reference, rtol=1e-10, atol=1e-14)
@@ -75,7 +75,7 @@ class TestAgainstDoubleBackward:
         assert_same(methods.alignment(z, v, target, temperature, reduction), reference, z)
 
 
-def test_dkd_adds_up_its_parts() -> None:
+def test_dkd_is_the_weighted_sum_of_its_terms() -> None:
     z, v, target = logits(16, 10)
     first, second = reference_parts(z, v, target, 4.0)
     reference = 0.7 * F.cross_entropy(z, target) + 0.25 * (1.5 * first.mean() + 6.0 * second.mean())
@@ -105,7 +105,7 @@ def test_dkd_align_subtracts_the_term_with_ramp_and_decay(reduction: methods.Red
     assert_same(ours, reference, z)
 
 
-def test_log_floor_is_the_authors_denominator() -> None:
+def test_log_floor_is_the_denominator_of_the_paper() -> None:
     z, v, target = logits(32, 1000)
     literal = reference_alignment(z, v, target, 4.0, "batch")
     (gradient,) = torch.autograd.grad(literal / (literal.detach() + 1e-8), z)
@@ -122,7 +122,7 @@ def test_kd_and_ce_match_torch() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 @pytest.mark.parametrize("epoch", [3, None])
-def test_epsilon_share_is_the_terms_share_of_the_gradient_norms(share: float, epoch: int | None) -> None:
+def test_epsilon_share_is_the_share_of_the_gradient_norms(share: float, epoch: int | None) -> None:
     z, v, target = logits(64, 100)
     method = methods.build(
         methods.MethodChoice(name="dkd_align", params={"reduction": "log", "epsilon_share": share, "ramp_epochs": 10})
@@ -133,7 +133,7 @@ def test_epsilon_share_is_the_terms_share_of_the_gradient_norms(share: float, ep
 
 
 @pytest.mark.parametrize("weight", [{"epsilon": 6.0}, {"epsilon_share": 0.5}])
-def test_where_the_ramp_begins_at_zero_the_first_epoch_is_cross_entropy_alone(weight: dict[str, float]) -> None:
+def test_first_epoch_of_a_ramp_from_zero_is_cross_entropy(weight: dict[str, float]) -> None:
     z, v, target = logits(16, 10)
     ours = methods.dkd_align(z, v, target, epoch=0, reduction="log", ramp_start=0, **weight)
     assert_same(ours, F.cross_entropy(z, target), z)
@@ -142,7 +142,7 @@ def test_where_the_ramp_begins_at_zero_the_first_epoch_is_cross_entropy_alone(we
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("temperature", [0.5, 4.0, 20.0])
 @pytest.mark.parametrize("kind", ["huge", "equal", "zero", "opposite", "confident"])
-def test_finite_at_the_extremes(dtype: torch.dtype, temperature: float, kind: str) -> None:
+def test_losses_are_finite_for_extreme_logits(dtype: torch.dtype, temperature: float, kind: str) -> None:
     z, v, target = logits(8, 10, scale=1e4)
     if kind == "equal":
         v = z.detach().clone()
@@ -170,7 +170,7 @@ def test_finite_at_the_extremes(dtype: torch.dtype, temperature: float, kind: st
         assert gradient.dtype == dtype
 
 
-def test_equal_student_and_teacher_are_at_distance_zero() -> None:
+def test_distance_of_equal_networks_is_zero() -> None:
     z, _, target = logits(8, 10)
     for part in (methods.tckd(z, z.detach(), target, 4.0), methods.nckd(z, z.detach(), target, 4.0)):
         assert part.item() == pytest.approx(0, abs=1e-14)
@@ -178,7 +178,7 @@ def test_equal_student_and_teacher_are_at_distance_zero() -> None:
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_invariant_under_permutations(reduction: methods.Reduction) -> None:
+def test_alignment_is_invariant_under_permutations(reduction: methods.Reduction) -> None:
     z, v, target = logits(8, 10)
     samples, classes = torch.randperm(8), torch.randperm(10)
     renamed = classes.argsort()[target[samples]]
@@ -218,9 +218,7 @@ def test_explain_equals_the_torch_losses() -> None:
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weight", [{"epsilon": 6.0}, {"epsilon_share": 0.2}])
-def test_a_batch_of_samples_alike_is_explained_as_the_torch_loss_has_it(
-    reduction: str, weight: dict[str, float]
-) -> None:
+def test_explanation_of_uniform_batches_equals_the_torch_loss(reduction: str, weight: dict[str, float]) -> None:
     z, v, target = logits(5, 7)
     floor = 1e-8 if reduction == "log" else 0.0
     params = DKDAlignParams(
@@ -243,7 +241,7 @@ def test_a_batch_of_samples_alike_is_explained_as_the_torch_loss_has_it(
         np.testing.assert_allclose(shown.share, 0.2)
 
 
-def test_what_has_no_direction_is_not_a_number_and_bad_input_is_refused() -> None:
+def test_undefined_directions_are_nan_and_invalid_input_is_refused() -> None:
     z, _, target = logits(2, 5)
     same = explain_uniform_batches(
         z.detach().numpy(), z.detach().numpy(), target.numpy(), DKDAlignParams(reduction="log", epsilon=6.0)

@@ -1,4 +1,4 @@
-"""Every method of the catalog: against references written from the papers in float64, and what all must satisfy."""
+"""Every method of the catalog against float64 references of the papers, and common requirements."""
 
 from __future__ import annotations
 
@@ -119,18 +119,18 @@ REFERENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def test_every_method_is_checked_here() -> None:
+def test_every_catalog_method_is_tested() -> None:
     assert {setting.split()[0] for setting in SETTINGS} == {entry.name for entry in METHODS}
 
 
 @pytest.mark.parametrize("setting", REFERENCES)
 @pytest.mark.parametrize(("size", "classes"), [(6, 3), (16, 10)])
-def test_it_is_what_its_paper_says(setting: str, size: int, classes: int) -> None:
+def test_value_equals_the_reference_of_the_paper(setting: str, size: int, classes: int) -> None:
     z, v, target = logits(size, classes)
     assert_same(loss(setting, (z, v, target)).total, REFERENCES[setting](z, v, target), z)
 
 
-def test_rld_is_dkd_where_the_teacher_is_right() -> None:
+def test_rld_equals_dkd_if_the_teacher_is_right() -> None:
     z, v, _ = logits(16, 10)
     target = v.argmax(1)
     assert_same(loss("rld", (z, v, target)).total, loss("dkd", (z, v, target)).total, z)
@@ -138,27 +138,27 @@ def test_rld_is_dkd_where_the_teacher_is_right() -> None:
 
 # With epsilon_share ε is taken from detached norms, so there the value's derivative is another one, on purpose.
 @pytest.mark.parametrize("setting", [setting for setting in SETTINGS if "share" not in setting])
-def test_its_gradient_is_its_values_derivative(setting: str) -> None:
+def test_gradient_is_the_derivative_of_the_value(setting: str) -> None:
     z, v, target = logits(4, 5)
     assert torch.autograd.gradcheck(lambda student: loss(setting, (student, v, target)).total, (z,), atol=1e-6)
 
 
 @ALL
-def test_every_term_that_is_logged_has_a_title(setting: str) -> None:
+def test_every_logged_term_has_a_title(setting: str) -> None:
     values = loss(setting, logits(8, 10)).values
     assert {f"train/{name}" for name in values} <= set(METRICS)
 
 
 @ALL
-def test_its_terms_gradients_add_up_to_the_whole(setting: str) -> None:
+def test_gradients_of_terms_add_up_to_the_total(setting: str) -> None:
     z, v, target = logits(8, 10)
     terms = loss(setting, (z, v, target), epoch=3)
-    (whole,) = torch.autograd.grad(terms.total, z)
-    assert torch.allclose(sum(terms.gradients.values()), whole, rtol=1e-12, atol=1e-14)  # type: ignore[arg-type]
+    (total_gradient,) = torch.autograd.grad(terms.total, z)
+    assert torch.allclose(sum(terms.gradients.values()), total_gradient, rtol=1e-12, atol=1e-14)  # type: ignore[arg-type]
 
 
 class _Counted(TorchDispatchMode):
-    """Counts the operations that compute something; views and copies that copy nothing cost next to nothing."""
+    """Counter of the operations that compute something; views and empty copies cost almost nothing."""
 
     free = ("view", "_unsafe_view", "unsqueeze", "squeeze", "detach", "split", "unbind", "select", "alias", "t")
 
@@ -171,8 +171,8 @@ class _Counted(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_alignment_term_is_a_few_operations_more_than_dkd() -> None:
-    """At a batch of 64 their number decides what a loss costs; times are in benchmarks/results/losses.md."""
+def test_alignment_needs_few_operations_more_than_dkd() -> None:
+    """At a batch of 64 their number determines the cost; times are in benchmarks/results/losses.md."""
     z, v, target = logits(8, 10)
     counts = {}
     for setting in ("dkd", "dkd_align log"):
@@ -183,7 +183,7 @@ def test_the_alignment_term_is_a_few_operations_more_than_dkd() -> None:
     assert counts["dkd_align log"] <= 70
 
 
-def test_a_terms_own_gradient_is_made_only_where_it_is_read() -> None:
+def test_gradient_of_a_term_is_computed_when_it_is_read() -> None:
     z, v, target = logits(8, 10)
     terms = loss("dkd_align log", (z, v, target))
     with _Counted() as operations:
@@ -193,7 +193,7 @@ def test_a_terms_own_gradient_is_made_only_where_it_is_read() -> None:
 
 
 @ALL
-def test_neither_the_order_of_samples_nor_of_classes_matters(setting: str) -> None:
+def test_loss_is_invariant_under_permutations(setting: str) -> None:
     z, v, target = logits(8, 10)
     samples, classes = torch.randperm(8), torch.randperm(10)
     moved = z[samples][:, classes], v[samples][:, classes], classes.argsort()[target[samples]]
@@ -203,7 +203,7 @@ def test_neither_the_order_of_samples_nor_of_classes_matters(setting: str) -> No
 @ALL
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["huge", "equal", "zero", "opposite", "flat teacher"])
-def test_it_stays_finite(setting: str, dtype: torch.dtype, kind: str) -> None:
+def test_loss_is_finite_for_extreme_logits(setting: str, dtype: torch.dtype, kind: str) -> None:
     z, v, target = logits(8, 10, scale=1e4)
     z, v = z.detach().clamp(-1e4, 1e4), v.clamp(-1e4, 1e4)
     if kind == "equal":
@@ -223,7 +223,7 @@ def test_it_stays_finite(setting: str, dtype: torch.dtype, kind: str) -> None:
 
 @ALL
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_does_not_reach_the_loss(setting: str, dtype: torch.dtype) -> None:
+def test_autocast_does_not_change_the_loss(setting: str, dtype: torch.dtype) -> None:
     z, v, target = logits(16, 10)
     batch = z.detach().float().requires_grad_(), v.float(), target
     outside = loss(setting, batch)
@@ -234,7 +234,7 @@ def test_autocast_does_not_reach_the_loss(setting: str, dtype: torch.dtype) -> N
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in METHODS if entry.min_classes > 2])
-def test_it_is_refused_where_it_is_not_defined(name: str) -> None:
+def test_too_few_classes_are_refused(name: str) -> None:
     setting = next(key for key in SETTINGS if key.split()[0] == name)
     with pytest.raises(ValueError, match="at least 3 classes"):
         loss(setting, logits(4, 2))
@@ -290,14 +290,14 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def test_every_parameter_is_tried() -> None:
+def test_every_parameter_is_tested() -> None:
     for entry in METHODS:
         tried = {name for setting, changed in CHANGES.items() if setting.split()[0] == entry.name for name in changed}
         assert tried == set(entry.params.model_fields), entry.name
 
 
 @pytest.mark.parametrize(("setting", "name"), [(key, name) for key, changed in CHANGES.items() for name in changed])
-def test_every_parameter_does_something(setting: str, name: str) -> None:
+def test_every_parameter_changes_the_loss(setting: str, name: str) -> None:
     z, v, target = logits(16, 10)
     method, base = setting.split()[0], SETTINGS[setting] | ({"ramp_epochs": 20} if "ramp" in name else {})
     results = []

@@ -65,28 +65,28 @@ def built(name: str, classes: int = 5, size: int = 32, channels: int = 3, **para
 
 class TestCounts:
     @pytest.mark.parametrize("name", CIFAR)
-    def test_cifar_networks_have_the_literatures_sizes(self, name: str) -> None:
+    def test_cifar_networks_have_the_parameter_counts_of_the_literature(self, name: str) -> None:
         with torch.device("meta"):
             assert models.count_parameters(built(name, 100)) == CIFAR[name]
 
     @pytest.mark.parametrize("name", sorted(set(IMAGENET) - {"swin_s", "convnext_tiny"}))
-    def test_imagenet_networks_have_the_published_sizes(self, name: str) -> None:
+    def test_imagenet_networks_have_the_published_parameter_counts(self, name: str) -> None:
         with torch.device("meta"):
             assert models.count_parameters(built(name, 1000, 224)) == IMAGENET[name]
 
     @pytest.mark.parametrize("name", ["swin_s", "convnext_tiny"])
-    def test_transformers_and_their_like_too(self, name: str) -> None:
+    def test_transformers_have_the_published_parameter_counts(self, name: str) -> None:
         assert models.count_parameters(built(name, 1000, 224)) == IMAGENET[name]
 
-    def test_every_model_of_the_catalog_is_counted_here(self) -> None:
-        known = {*CIFAR, *IMAGENET, "small_cnn", "timm:vit_small_patch16_224"}
-        assert {entry.name for entry in MODELS} == known
+    def test_parameter_count_of_every_catalog_model_is_tested(self) -> None:
+        counted = {*CIFAR, *IMAGENET, "small_cnn", "timm:vit_small_patch16_224"}
+        assert {entry.name for entry in MODELS} == counted
 
 
 class TestFeaturesAndStages:
     @pytest.mark.parametrize("name", sorted(({*CIFAR, *IMAGENET, "small_cnn"}) - DEEP))
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_features_lead_to_the_logits_and_stages_shrink(self, name: str, channels: int) -> None:
+    def test_features_give_the_logits_and_stages_shrink(self, name: str, channels: int) -> None:
         network = built(name, channels=channels).eval()
         images = torch.randn(2, channels, 32, 32)
         with torch.no_grad():
@@ -115,7 +115,7 @@ class TestFeaturesAndStages:
             ),
         ],
     )
-    def test_stages_by_name(self, name: str, shapes: dict[str, tuple[int, int]]) -> None:
+    def test_stages_have_names_and_shapes(self, name: str, shapes: dict[str, tuple[int, int]]) -> None:
         with torch.no_grad():
             stages = built(name).eval().stages(torch.randn(2, 3, 32, 32))
         assert {key: (maps.shape[1], maps.shape[2]) for key, maps in stages.items()} == shapes
@@ -126,7 +126,7 @@ class TestFeaturesAndStages:
         assert [maps.shape[2] for maps in stages.values()] == [64, 32, 16, 8, 4]
 
     @pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "shufflenet_v2", "mobilenet_v2_half", "timm:test_vit"])
-    def test_every_parameter_learns(self, name: str) -> None:
+    def test_every_parameter_has_a_gradient(self, name: str) -> None:
         network = built(name)
         network(torch.randn(4, 3, 32, 32)).square().sum().backward()
         still = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
@@ -145,22 +145,22 @@ class TestInitialisation:
             assert module.bias is None or not module.bias.any()
 
     @pytest.mark.parametrize("name", ["vgg8", "mobilenet_v2_half"])
-    def test_some_begin_with_small_linear_layers(self, name: str) -> None:
+    def test_initial_linear_weights_are_small(self, name: str) -> None:
         linear = built(name).linear
         assert linear.weight.std().item() == pytest.approx(0.01, rel=0.08)
         assert not linear.bias.any()
 
-    def test_wide_resnets_begin_with_linear_biases_of_zero(self) -> None:
+    def test_initial_linear_biases_of_wide_resnets_are_zero(self) -> None:
         assert not built("wrn_16_1").linear.bias.any()
 
-    def test_the_others_keep_torchs_own(self) -> None:
+    def test_other_networks_keep_torchs_initialisation(self) -> None:
         for name in ("shufflenet_v1", "shufflenet_v2", "mobilenet_v1"):
             convolution = built(name).layers["stage2"][0]
             weight = max((p for p in convolution.parameters() if p.dim() == 4), key=torch.Tensor.numel)
             bound = 1 / math.sqrt(weight[0].numel())  # kaiming_uniform with a = √5
             assert weight.abs().max().item() == pytest.approx(bound, rel=0.05)
 
-    def test_a_first_layer_for_grey_images_starts_as_strongly(self) -> None:
+    def test_first_layer_for_grey_images_keeps_the_activation_scale(self) -> None:
         grey, colour = built("resnet18", channels=1), built("resnet18")
         images = torch.randn(8, 1, 32, 32)
         first, second = grey.stem[0](images), colour.stem[0](torch.randn(8, 3, 32, 32))
@@ -169,7 +169,7 @@ class TestInitialisation:
 
 class TestLimits:
     @pytest.mark.parametrize("name", [entry.name for entry in MODELS if entry.name not in DEEP | {"swin_s"}])
-    def test_the_smallest_image_passes_and_a_smaller_one_is_refused(self, name: str) -> None:
+    def test_smallest_image_is_accepted_and_a_smaller_one_refused(self, name: str) -> None:
         entry = MODELS[name]
         params = {"patch_size": 4} if name.startswith("timm:") else {}
         network = built(name, size=entry.min_image_size, **params)
@@ -179,19 +179,21 @@ class TestLimits:
         with pytest.raises(ValueError, match=f"at least {size} px"):
             built(name, size=size - 1)
 
-    def test_channels_that_a_network_cannot_read_are_refused(self) -> None:
+    def test_unsupported_channels_are_refused(self) -> None:
         entry = ModelEntry(name="x", title="X", summary="", target="", min_image_size=4, channels=(3,))
         assert entry.refusal(8, 3) is None
         assert "3 channels" in str(entry.refusal(8, 1))
 
-    def test_a_spec_names_the_network_that_is_too_large(self) -> None:
+    def test_spec_error_names_the_network_that_needs_larger_images(self) -> None:
         with pytest.raises(SpecError, match=r"student.model: resnet18 needs images of at least 32 px; digits has"):
             parse_experiment(spec(student={"model": "resnet18"}))
 
-    def test_a_spec_is_warned_of_a_network_for_large_images(self) -> None:
+    def test_spec_warns_about_a_network_for_large_images(self) -> None:
         dataset = {"name": "synthetic", "params": {"image_size": 32}}
-        found = warnings_of(parse_experiment(spec(dataset=dataset, student={"model": "shufflenet_v2_x1_0"})))
-        assert [(p.path, "shufflenet_v2 is its form" in p.message) for p in found] == [("student.model", True)]
+        warnings = warnings_of(parse_experiment(spec(dataset=dataset, student={"model": "shufflenet_v2_x1_0"})))
+        assert [(warning.path, "shufflenet_v2 is its form" in warning.message) for warning in warnings] == [
+            ("student.model", True)
+        ]
 
 
 def spec(**changes: object) -> dict[str, object]:
@@ -216,14 +218,14 @@ class TestTimm:
     @pytest.mark.parametrize(
         "name", ["timm:test_vit", "timm:test_resnet", "timm:test_convnext", "timm:test_efficientnet"]
     )
-    def test_any_network_of_timm_hands_out_features_and_stages(self, name: str) -> None:
+    def test_timm_networks_return_features_and_stages(self, name: str) -> None:
         network = built(name, channels=1).eval()
         images = torch.randn(2, 1, 32, 32)
         with torch.no_grad():
             torch.testing.assert_close(network.linear(network.features(images)), network(images))
             assert all(maps.dim() == 4 for maps in network.stages(images).values())
 
-    def test_a_name_is_valid_without_torch_or_timm(self) -> None:
+    def test_timm_name_is_valid_without_torch_or_timm(self) -> None:
         code = (
             "import sys; from core.catalog import MODELS; assert 'timm:anything_at_all' in MODELS; "
             "assert not {'timm', 'torch'} & set(sys.modules)"
@@ -231,18 +233,18 @@ class TestTimm:
         subprocess.run([sys.executable, "-c", code], check=True)
 
     @pytest.mark.parametrize("name", ["timm:", "timm:hf-hub:someone/something", "timm:../x", "timm:A b"])
-    def test_names_that_lead_elsewhere_are_refused(self, name: str) -> None:
+    def test_timm_names_with_other_sources_are_refused(self, name: str) -> None:
         assert name not in MODELS
         with pytest.raises(UnknownNameError):
             MODELS[name]
 
-    def test_where_it_trains_an_unknown_name_offers_the_nearest(self) -> None:
+    def test_unknown_timm_name_suggests_similar_names(self) -> None:
         with pytest.raises(ValueError, match=r"did you mean.*timm:vit_small_patch16_224"):
             built("timm:vit_smal_patch16_224")
         with pytest.raises(ValueError, match="no weights 'nowhere' of resnet18; it has: a1_in1k"):
             built("timm:resnet18.nowhere")
 
-    def test_what_a_network_cannot_do_is_said(self) -> None:
+    def test_unsupported_timm_option_is_explained(self) -> None:
         with pytest.raises(ValueError, match=r"timm:resnet18 cannot be built with.*patch_size"):
             built("timm:resnet18", patch_size=4)
         with pytest.raises(ValueError, match="patches of 4 px"):
@@ -252,11 +254,11 @@ class TestTimm:
 
 
 class TestCatalog:
-    def test_an_unknown_name_offers_the_nearest(self) -> None:
+    def test_unknown_model_suggests_similar_names(self) -> None:
         with pytest.raises(UnknownNameError, match=r"did you mean.*wrn_40_2"):
             MODELS["wrn40_2"]
 
-    def test_limits_and_pretrained_weights_are_described(self) -> None:
+    def test_catalog_describes_limits_and_pretrained_weights(self) -> None:
         described = {entry["name"]: entry for entry in catalog.describe()["models"]}
         assert described["resnet50"]["pretrained"] is True
         assert described["resnet50"]["usual_image_size"] == 224

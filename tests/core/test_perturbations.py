@@ -1,4 +1,4 @@
-"""Perturbed test images: the same on every machine, against references in plain Python and NumPy."""
+"""Perturbations of test images against references in plain Python and NumPy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def photos(count: int = 6, channels: int = 3, size: int = 16, seed: int = 0) -> 
 
 
 def splitmix(state: int, steps: int) -> list[int]:
-    """The published generator, in Python's own integers."""
+    """The published generator with Python integers."""
     words = []
     for _ in range(steps):
         state = (state + 0x9E3779B97F4A7C15) % 2**64
@@ -38,30 +38,30 @@ def splitmix(state: int, steps: int) -> list[int]:
 
 
 class TestPerturbations:
-    def test_the_catalog_lists_them_with_the_stylised_folder(self) -> None:
+    def test_catalog_lists_perturbations_and_the_stylised_folder(self) -> None:
         assert {*perturbations(), "stylised"} == set(ROBUSTNESS)
 
     @pytest.mark.parametrize("kind", list(perturbations()))
     @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 16), (3, 15), (1, 4)])
-    def test_shape_dtype_and_range_stay(self, kind: str, channels: int, size: int) -> None:
+    def test_shape_dtype_and_range_are_preserved(self, kind: str, channels: int, size: int) -> None:
         images = photos(4, channels, size)
         before = images.clone()
         for given in (images, images.float() / 255):
-            found = perturbations()[kind](given, np.arange(4), 0)
-            assert (found.shape, found.dtype) == (given.shape, given.dtype)
-            assert found.max() <= (1 if given.is_floating_point() else 255)
-            assert found.min() >= 0
+            perturbed = perturbations()[kind](given, np.arange(4), 0)
+            assert (perturbed.shape, perturbed.dtype) == (given.shape, given.dtype)
+            assert perturbed.max() <= (1 if given.is_floating_point() else 255)
+            assert perturbed.min() >= 0
         assert torch.equal(images, before)
 
     @pytest.mark.parametrize("kind", [kind for kind in perturbations() if not kind.startswith("blur")])
-    def test_a_sample_is_perturbed_by_its_number_and_the_seed_alone(self, kind: str) -> None:
+    def test_perturbation_depends_only_on_sample_and_seed(self, kind: str) -> None:
         perturb, images = perturbations()[kind], photos(1).expand(6, -1, -1, -1)
-        whole = perturb(images, np.arange(6), 0)
-        assert torch.equal(perturb(images[:2], np.array([5, 3]), 0), whole[[5, 3]])
-        assert not torch.equal(whole[0], whole[1])
-        assert not torch.equal(perturb(images, np.arange(6), 1), whole)
+        perturbed_together = perturb(images, np.arange(6), 0)
+        assert torch.equal(perturb(images[:2], np.array([5, 3]), 0), perturbed_together[[5, 3]])
+        assert not torch.equal(perturbed_together[0], perturbed_together[1])
+        assert not torch.equal(perturb(images, np.arange(6), 1), perturbed_together)
 
-    def test_the_bits_are_those_of_the_published_generator(self) -> None:
+    def test_bits_equal_those_of_the_published_generator(self) -> None:
         # A patch as large as allowed on a black image shows the bytes themselves.
         black = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
         number, seed = 7, 3
@@ -72,7 +72,7 @@ class TestPerturbations:
         expected[top, left] = splitmix(key, 1)[0].to_bytes(8, "little")[2 * top + left]
         assert torch.equal(patch_noise(black, np.array([number]), seed)[0, 0], expected)
 
-    def test_a_patch_is_a_quarter_of_the_image_and_the_rest_is_untouched(self) -> None:
+    def test_patch_noise_changes_a_quarter_of_the_image(self) -> None:
         images = torch.full((64, 3, 16, 16), 44, dtype=torch.uint8)
         changed = (patch_noise(images, np.arange(64), 0) != images).any(1)
         for image in changed:
@@ -83,23 +83,23 @@ class TestPerturbations:
         places = {tuple(torch.nonzero(image)[0].tolist()) for image in changed}
         assert len(places) > 30
 
-    def test_scrambling_moves_whole_patches(self) -> None:
+    def test_scrambling_permutes_patches(self) -> None:
         images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
-        found = scramble_patches(images.expand(20, -1, -1, -1), np.arange(20), 0)
-        corners = found[:, 0, ::4, ::4]
-        assert torch.equal(found[:, 0], corners.repeat_interleave(4, 1).repeat_interleave(4, 2))
+        perturbed = scramble_patches(images.expand(20, -1, -1, -1), np.arange(20), 0)
+        corners = perturbed[:, 0, ::4, ::4]
+        assert torch.equal(perturbed[:, 0], corners.repeat_interleave(4, 1).repeat_interleave(4, 2))
         assert torch.equal(corners.flatten(1).sort(1).values, torch.arange(16, dtype=torch.uint8).expand(20, -1))
         assert len({tuple(row.tolist()) for row in corners.flatten(1)}) == 20
 
-    def test_scrambling_keeps_a_border_that_fills_no_patch(self) -> None:
+    def test_scrambling_keeps_incomplete_border_patches(self) -> None:
         images = photos(3, size=15)
-        found = scramble_patches(images, np.arange(3), 0)
+        perturbed = scramble_patches(images, np.arange(3), 0)
         for edge in (slice(0, 1), slice(13, 15)):  # 12 pixels are 4 patches of 3
-            assert torch.equal(found[:, :, edge], images[:, :, edge])
-            assert torch.equal(found[:, :, :, edge], images[:, :, :, edge])
-        assert not torch.equal(found, images)
+            assert torch.equal(perturbed[:, :, edge], images[:, :, edge])
+            assert torch.equal(perturbed[:, :, :, edge], images[:, :, :, edge])
+        assert not torch.equal(perturbed, images)
 
-    def test_noise_has_the_stated_deviation_at_every_severity(self) -> None:
+    def test_noise_has_the_documented_deviation(self) -> None:
         grey = torch.full((20, 3, 32, 32), 0.5, dtype=torch.float64)
         for severity, sigma in enumerate(NOISE_SIGMAS[:3], start=1):  # stronger noise is clipped
             noise = gaussian_noise(grey, np.arange(20), 0, severity) - grey
@@ -108,22 +108,22 @@ class TestPerturbations:
             tails = float((noise.abs() > 2 * sigma).double().mean())
             assert tails == pytest.approx(0.0455, abs=0.004)
 
-    def test_noise_is_one_pattern_that_grows(self) -> None:
+    def test_noise_pattern_is_scaled_by_severity(self) -> None:
         grey = torch.full((2, 1, 8, 8), 0.5)
         weak, strong = (gaussian_noise(grey, np.arange(2), 0, severity) - grey for severity in (1, 2))
         assert torch.allclose(strong, weak * NOISE_SIGMAS[1] / NOISE_SIGMAS[0], atol=1e-6)
 
-    def test_blur_spreads_a_point_as_the_density_says(self) -> None:
+    def test_blur_of_a_point_is_the_normal_density(self) -> None:
         point = torch.zeros(1, 2, 31, 31)
         point[:, 1, 15, 15] = 1
         offsets = np.arange(-15, 16)
         density = np.exp(-0.5 * offsets**2)  # σ is 1 pixel at severity 5
         density = density / density.sum()
-        found = gaussian_blur(point, 5)
-        assert np.allclose(found[0, 1].numpy(), np.outer(density, density), atol=1e-4)
-        assert not found[0, 0].any()
+        perturbed = gaussian_blur(point, 5)
+        assert np.allclose(perturbed[0, 1].numpy(), np.outer(density, density), atol=1e-4)
+        assert not perturbed[0, 0].any()
 
-    def test_blur_keeps_a_flat_image_and_is_stronger_by_severity(self) -> None:
+    def test_blur_keeps_flat_images_and_increases_with_severity(self) -> None:
         flat = torch.full((1, 3, 8, 8), 77, dtype=torch.uint8)
         assert all(torch.equal(gaussian_blur(flat, severity), flat) for severity in range(1, 6))
         spread = [float(gaussian_blur(photos(size=32), severity).float().std()) for severity in range(1, 6)]

@@ -1,4 +1,4 @@
-"""Resized crops: torchvision's boxes and pixels, as a pure function of the seed, the epoch and the sample."""
+"""Random resized crops equal torchvision's and are a pure function of seed, epoch and sample."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from torchvision.transforms import functional as vision
 
 from core import data
 from core.data.hashing import permutation
-from core.data.random_resized_crop import LEAST_AREA, crop_and_resize, crop_table
+from core.data.random_resized_crop import MIN_AREA, crop_and_resize, crop_table
 from core.specs import DatasetChoice, parse_experiment
 
 SIDE = 64
 
 
 def pictures(count: int) -> torch.Tensor:
-    """Smooth shapes with hard edges (count, 3, SIDE, SIDE), so that the resize has both to keep."""
+    """Return images (count, 3, SIDE, SIDE) with smooth areas and hard edges."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.randint(0, 256, (count, 3, 16, 16), generator=random, dtype=torch.uint8)
     return coarse.repeat_interleave(4, 2).repeat_interleave(4, 3)
 
 
 @pytest.mark.parametrize("seen", [56, 24])  # 256 to 224 in small, and a view so small that the antialias decides
-def test_a_view_has_torchvisions_pixels(seen: int) -> None:
+def test_pixels_equal_those_of_torchvision(seen: int) -> None:
     images, views = pictures(24), torch.from_numpy(crop_table(24, SIDE, True, 0, 0))
     assert set(views[:, 4].tolist()) == {0, 1}
     for image, view, ours in zip(images, views.tolist(), crop_and_resize(images, views, seen), strict=True):
@@ -42,12 +42,12 @@ def test_a_view_has_torchvisions_pixels(seen: int) -> None:
         assert (theirs.int() - ours.int()).abs().max() <= 1
 
 
-def test_boxes_are_spread_as_torchvisions() -> None:
+def test_boxes_are_distributed_like_torchvisions() -> None:
     ours = crop_table(4000, 256, False, 0, 0)
     torch.manual_seed(0)
     blank = torch.empty(3, 256, 256)
     theirs = np.array(
-        [transforms.RandomResizedCrop.get_params(blank, [LEAST_AREA, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
+        [transforms.RandomResizedCrop.get_params(blank, [MIN_AREA, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
     )
     for quantity in (
         lambda boxes: boxes[:, 2] * boxes[:, 3] / 256**2,
@@ -65,7 +65,7 @@ def test_boxes_are_spread_as_torchvisions() -> None:
     assert ours.min() == 0
 
 
-def test_boxes_depend_on_seed_epoch_and_sample_alone() -> None:
+def test_boxes_depend_only_on_seed_epoch_and_sample() -> None:
     table = crop_table(100, 256, True, 3, 2)
     assert np.array_equal(table, crop_table(1000, 256, True, 3, 2)[:100])
     assert not np.array_equal(table, crop_table(100, 256, True, 3, 3))
@@ -74,7 +74,7 @@ def test_boxes_depend_on_seed_epoch_and_sample_alone() -> None:
     assert table[:3].tolist() == [[99, 12, 152, 115, 1], [110, 1, 94, 90, 0], [32, 85, 131, 133, 1]]
 
 
-def test_shapes_of_boxes_do_not_hang_on_a_machines_exponential() -> None:
+def test_aspect_ratios_do_not_depend_on_the_exponential_function() -> None:
     exact = 2**20 * np.exp(np.linspace(math.log(3 / 4), math.log(4 / 3), 1024))
     assert np.abs(exact % 1 - 0.5).min() > 1e-6  # its last bit is worth 1e-10
 
@@ -106,7 +106,7 @@ def shown(dataset: data.Dataset, split: data.Split) -> torch.Tensor:
     return torch.cat([dataset.normalise(images) for images in split.chunks(4)])
 
 
-def test_the_middle_of_the_larger_image_is_tested_on(photos: Path) -> None:
+def test_test_images_are_center_crops(photos: Path) -> None:
     dataset = load(views="resized_crop")
     assert dataset.image_size == 56
     assert dataset.train.images.shape[-1] == 64
@@ -116,8 +116,8 @@ def test_the_middle_of_the_larger_image_is_tested_on(photos: Path) -> None:
     assert torch.equal(torch.cat(list(dataset.test.chunks(4))), theirs)
     # As it is where nothing is augmented, for training images that are looked at, and for those held out.
     (batch,) = dataset.batches(20, 0, 0, "none")
-    whole = shown(dataset, dataset.train)
-    assert torch.equal(batch.images, whole[permutation(20, 0, 0)])
+    expected = shown(dataset, dataset.train)
+    assert torch.equal(batch.images, expected[permutation(20, 0, 0)])
     held_out = load(views="resized_crop", val_fraction=0.5)
     assert held_out.val
     assert torch.equal(
@@ -125,7 +125,7 @@ def test_the_middle_of_the_larger_image_is_tested_on(photos: Path) -> None:
     )
 
 
-def test_training_views_are_cut_from_the_whole_stored_image(photos: Path) -> None:
+def test_training_crops_are_cut_from_the_whole_stored_image(photos: Path) -> None:
     dataset = load(views="resized_crop")
     (batch,) = dataset.batches(20, 1, 2)
     order = torch.from_numpy(permutation(20, 1, 2))
@@ -135,7 +135,7 @@ def test_training_views_are_cut_from_the_whole_stored_image(photos: Path) -> Non
     assert torch.equal(again.images, batch.images)
 
 
-def test_flips_alone_stay_flips_alone(photos: Path) -> None:
+def test_augment_flip_applies_only_flips(photos: Path) -> None:
     """The author's presets train on flipped images and nothing else."""
     dataset = load(views="resized_crop")
     (batch,) = dataset.batches(20, 0, 0, "flip")
@@ -147,7 +147,7 @@ def test_flips_alone_stay_flips_alone(photos: Path) -> None:
     assert any(same)
 
 
-def test_a_folder_may_forbid_flips_of_resized_crops(photos: Path) -> None:
+def test_folder_disables_flips_of_resized_crops(photos: Path) -> None:
     dataset = load(views="resized_crop", flip=False)
     (batch,) = dataset.batches(20, 0, 0)
     order = torch.from_numpy(permutation(20, 0, 0))
@@ -155,7 +155,7 @@ def test_a_folder_may_forbid_flips_of_resized_crops(photos: Path) -> None:
     assert torch.equal(batch.images, dataset.normalise(crop_and_resize(dataset.train.images[order], views[order], 56)))
 
 
-def test_shifts_and_their_names_are_as_they_were(photos: Path) -> None:
+def test_shifts_are_unchanged(photos: Path) -> None:
     dataset = load()
     assert dataset.train.images.shape[-1] == 56
     assert dataset.augmentation == replace(dataset.augmentation, pad=7, resized_crop=False)
@@ -166,7 +166,7 @@ def test_shifts_and_their_names_are_as_they_were(photos: Path) -> None:
     }
 
 
-def test_imagenets_protocol_cuts_and_the_authors_does_not() -> None:
+def test_imagenet_preset_crops_and_author_preset_does_not() -> None:
     models = {"teacher": {"model": "resnet34"}, "student": {"model": "resnet18"}}
     ours = parse_experiment({"name": "x", "preset": "dkd-imagenet", **models})
     assert ours.dataset.params == {"image_size": 224, "views": "resized_crop"}
@@ -175,5 +175,5 @@ def test_imagenets_protocol_cuts_and_the_authors_does_not() -> None:
     )
     # The views are in the name of a training: a teacher that saw others is another one.
     assert shifted.plan()[0].spec.fingerprint() != ours.plan()[0].spec.fingerprint()
-    authors = parse_experiment({"name": "x", "preset": "author-2025", "dataset": "imagenet", **models})
+    authors = parse_experiment({"name": "x", "preset": "decoupled-gradient-kd-2025", "dataset": "imagenet", **models})
     assert authors.training.augment == "flip"

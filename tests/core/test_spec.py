@@ -23,7 +23,7 @@ from core.specs import (
     warnings_of,
 )
 from core.specs.loading import MAX_BYTES
-from core.specs.presets import PRESETS
+from core.specs.presets import PRESETS, departures
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -296,7 +296,7 @@ def test_every_example_is_valid(path: Path) -> None:
 
 def test_the_authors_rows_and_the_literatures_pairs_are_among_the_examples() -> None:
     """With the β of each pair, and the smaller rate of ShuffleNet and MobileNet students."""
-    rows = [read_experiment(path) for path in sorted((EXAMPLES / "author-2025").glob("*.yaml"))]
+    rows = [read_experiment(path) for path in sorted((EXAMPLES / "decoupled-gradient-kd-2025").glob("*.yaml"))]
     assert len(rows) == 14
     assert {row.training.augment for row in rows} == {"flip"}
     pairs = [read_experiment(path) for path in sorted((EXAMPLES / "cifar100").glob("*.yaml"))]
@@ -321,6 +321,17 @@ class TestPresets:
         assert found.preset == name
         assert found.plan()
         assert parse_text(to_yaml(found)) == found  # what is stored does not change when it is read again
+
+    @pytest.mark.parametrize(
+        ("former", "name"),
+        [("author-2025", "decoupled-gradient-kd-2025"), ("author-2026", "decoupled-gradient-kd-2026")],
+    )
+    def test_a_former_name_means_the_same_protocol(self, former: str, name: str) -> None:
+        old, new = (parse_experiment({"dataset": "synthetic"} | self.PAIR | {"preset": key}) for key in (former, name))
+        assert old.preset == former
+        assert old.model_dump() == new.model_dump() | {"preset": former}
+        assert old.plan() == new.plan()
+        assert departures(former, old.model_dump(mode="json")) == departures(name, new.model_dump(mode="json"))
 
     def test_the_spec_overrides_field_by_field(self) -> None:
         base = parse_experiment(self.PAIR | {"preset": "dkd-cifar100", "dataset": "digits"})

@@ -61,7 +61,7 @@ def odd_files(home: Path) -> Iterator[tuple[str, str]]:
     yield "socket", "not a regular file"
     for name, target in (("zero", "/dev/zero"), ("passwd", "/etc/passwd"), ("beside", "../secret")):
         (home / name).symlink_to(target)
-        yield name, "link that leads out of DATA_DIR"
+        yield name, "link to a path outside of DATA_DIR"
     (home / "loop").symlink_to("loop")
     yield "loop", "cannot be read"
     (home / "folder").mkdir()
@@ -148,11 +148,11 @@ def test_links_out_of_data_dir_are_refused_for_folders_too(home: Path, tmp_path:
     for part in ("train", "test"):
         (home / "half" / part).symlink_to(tmp_path / "outside" / part)
     stylised = parse_experiment(BASE | {"training": {"epochs": 1, "stylised": "out/train"}}).plan()[0].spec
-    assert "link that leads out of DATA_DIR" in failure(stylised, tmp_path / "one")
+    assert "link to a path outside of DATA_DIR" in failure(stylised, tmp_path / "one")
     for name in ("out", "half"):
         dataset = {"name": "folder", "params": {"path": name, "image_size": 8}}
         run = parse_experiment(BASE | {"dataset": dataset}).plan()[0].spec
-        assert "link that leads out of DATA_DIR" in failure(run, tmp_path / name)
+        assert "link to a path outside of DATA_DIR" in failure(run, tmp_path / name)
 
 
 class Endless:
@@ -184,7 +184,7 @@ def test_a_download_ends_at_the_limit(
     monkeypatch.setenv("DKD_MAX_WEIGHTS_GB", "0.005")
     remote = Endless(size)
     monkeypatch.setattr("fsspec.open", remote.opened)
-    with pytest.raises(models.WeightsError, match=r"larger than 0.005 GB.*DKD_MAX_WEIGHTS_GB"):
+    with pytest.raises(models.WeightsError, match=r"larger than the limit of 0.005 GB.*DKD_MAX_WEIGHTS_GB"):
         read_source(f"{scheme}://host/weights.pth", None, settings())
     assert remote.sent <= 7 * 2**20
     assert list(scratch.iterdir()) == []

@@ -17,7 +17,8 @@ from torch import Tensor
 from core import models
 from core.cli import main
 from core.events import JOURNAL_NAME, Failed, Finished, Log, Metrics, read_journal
-from core.models.weights import load_state, read_source, unwrap
+from core.models.state_dicts import find_state_dicts, strip_prefixes
+from core.models.weights import load_state, read_source
 from core.settings import TrainingSettings
 from core.specs import RunSpec, SpecError, parse_experiment
 from core.training import run_training
@@ -48,9 +49,9 @@ def network(name: str = "resnet8", classes: int = 5, size: int = 32) -> models.N
 def published(name: str) -> dict[str, Tensor]:
     """A checkpoint under the literature's own keys."""
     net = network(name)
-    own = net.state_dict()
+    state = net.state_dict()
     keys = PUBLISHED[name]["keys"]
-    return {key: wave(key, own[net.map_published_key(key)], number) for number, key in enumerate(keys)}
+    return {key: wave(key, state[net.map_published_key(key)], number) for number, key in enumerate(keys)}
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestPublishedCheckpoints:
     @pytest.mark.parametrize("name", PUBLISHED)
-    def test_their_weights_give_the_logits_they_give_there(self, name: str) -> None:
+    def test_published_weights_give_the_published_logits(self, name: str) -> None:
         net = network(name).eval()
         load_state(net, published(name))
         images = torch.sin(torch.arange(3 * 32 * 32, dtype=torch.float64) * 0.7).reshape(1, 3, 32, 32).float()
@@ -70,7 +71,7 @@ class TestPublishedCheckpoints:
             logits = net(images)[0]
         torch.testing.assert_close(logits, torch.tensor(PUBLISHED[name]["logits"]), rtol=1e-3, atol=1e-3)
 
-    def test_torchvisions_names_are_known(self) -> None:
+    def test_torchvision_keys_are_mapped(self) -> None:
         import torchvision
 
         theirs = torchvision.models.mobilenet_v2(num_classes=5).eval()
@@ -88,17 +89,17 @@ class TestPublishedCheckpoints:
             lambda t: {"model": {f"module.student.{k}": v for k, v in t.items()} | {"module.teacher.x": torch.ones(1)}},
         ],
     )
-    def test_wrappers_are_taken_off(self, wrap: Any) -> None:
+    def test_prefixes_of_wrappers_are_removed(self, wrap: Any) -> None:
         tensors = {"conv1.weight": torch.ones(1), "fc.bias": torch.ones(2)}
-        assert set(unwrap(wrap(tensors))) == set(tensors)
+        assert set(strip_prefixes(find_state_dicts(wrap(tensors))[0])) == set(tensors)
 
-    def test_what_holds_no_weights_is_refused(self) -> None:
+    def test_checkpoint_without_weights_is_refused(self) -> None:
         with pytest.raises(models.WeightsError, match=r"no weights found.*epoch, accuracy"):
-            unwrap({"epoch": 3, "accuracy": 0.5})
+            find_state_dicts({"epoch": 3, "accuracy": 0.5})
 
 
 class TestMismatch:
-    def test_keys_are_named(self) -> None:
+    def test_mismatched_keys_are_named(self) -> None:
         tensors = network().state_dict()
         del tensors["layers.stage2.0.conv1.weight"]
         tensors["extra.weight"] = torch.ones(1)
@@ -106,10 +107,10 @@ class TestMismatch:
         with pytest.raises(models.WeightsError) as caught:
             load_state(network(), tensors)
         assert "missing: layers.stage2.0.conv1.weight" in str(caught.value)
-        assert "not of this network: extra.weight" in str(caught.value)
+        assert "not in this network: extra.weight" in str(caught.value)
         assert "classifier.bias (7,), not (5,)" in str(caught.value)
 
-    def test_weights_that_are_no_numbers_are_refused(self) -> None:
+    def test_non_finite_weights_are_refused(self) -> None:
         tensors = network().state_dict()
         tensors["layers.stage2.0.conv1.weight"][0, 0, 0, 0] = torch.nan
         tensors["classifier.bias"][1] = torch.inf
@@ -119,7 +120,7 @@ class TestMismatch:
             load_state(net, tensors)
         assert torch.equal(net.linear.bias, before)
 
-    def test_another_class_count_fits_only_where_that_is_asked_for(self) -> None:
+    def test_another_class_count_matches_only_on_request(self) -> None:
         given = network(classes=9)
         with pytest.raises(models.WeightsError, match=r"classifier\.weight"):
             load_state(network(), given.state_dict())
@@ -134,7 +135,7 @@ class TestConvert:
     def convert(self, source: Path, out: Path, model: str = "resnet8", classes: int = 5) -> int:
         return main(["convert", str(source), str(out), "--model", model, "--num-classes", str(classes)])
 
-    def test_a_checkpoint_with_a_numpy_number_becomes_safetensors(
+    def test_checkpoint_with_a_numpy_scalar_is_converted(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         torch.save({"model": published("resnet8"), "best_acc": np.float64(72.3)}, tmp_path / "in.pth")
@@ -165,7 +166,7 @@ class TestConvert:
             ("resnet9", 5, "did you mean"),
         ],
     )
-    def test_what_does_not_fit_is_said(
+    def test_mismatch_is_reported(
         self, model: str, classes: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         torch.save(published("resnet8"), tmp_path / "in.pth")
@@ -174,7 +175,7 @@ class TestConvert:
 
     # The second one's first byte ends a pickle that has not begun: the unpickler pops from an empty list.
     @pytest.mark.parametrize("content", [b"no checkpoint", b".", b""])
-    def test_a_missing_or_damaged_file_is_said(
+    def test_missing_or_damaged_file_is_reported(
         self, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "in.pth").write_bytes(content)
@@ -220,7 +221,7 @@ class TestTeacher:
         safetensors.torch.save_file(network(size=8).state_dict(), path)
         return path
 
-    def test_a_file_is_used_as_it_is(self, file: Path, tmp_path: Path) -> None:
+    def test_file_is_used_without_training(self, file: Path, tmp_path: Path) -> None:
         assert run_training(teacher_run("teachers/resnet8.safetensors"), tmp_path / "out") == "finished"
         events = [record.event for record in read_journal(tmp_path / "out" / JOURNAL_NAME)]
         assert [event.step for event in events if isinstance(event, Metrics)] == [0]
@@ -231,10 +232,10 @@ class TestTeacher:
             safetensors.torch.load_file(tmp_path / "out" / "weights.safetensors").keys()
             == network().state_dict().keys()
         )
-        kept = safetensors.torch.load_file(tmp_path / "out" / "weights.safetensors")
-        assert torch.equal(kept["classifier.weight"], network(size=8).state_dict()["classifier.weight"])
+        exported = safetensors.torch.load_file(tmp_path / "out" / "weights.safetensors")
+        assert torch.equal(exported["classifier.weight"], network(size=8).state_dict()["classifier.weight"])
 
-    def test_a_file_is_trained_on_also_from_other_classes(self, tmp_path: Path) -> None:
+    def test_file_of_other_classes_is_fine_tuned(self, tmp_path: Path) -> None:
         source = tmp_path / "data" / "nine.pth"
         source.parent.mkdir()
         torch.save(network(classes=9, size=8).state_dict(), source)
@@ -244,29 +245,31 @@ class TestTeacher:
         assert trained["classifier.weight"].shape == (5, 64)
         assert not torch.equal(trained["stem.0.weight"], network(classes=9, size=8).state_dict()["stem.0.weight"])
 
-    def test_a_checksum_is_kept_to(self, file: Path, tmp_path: Path) -> None:
+    def test_checksum_is_verified(self, file: Path, tmp_path: Path) -> None:
         right = hashlib.sha256(file.read_bytes()).hexdigest()
         assert run_training(teacher_run({"source": str(file), "sha256": right}), tmp_path / "right") == "finished"
-        assert "another file" in failure(teacher_run({"source": str(file), "sha256": "0" * 64}), tmp_path / "wrong")
+        assert "not the expected file" in failure(
+            teacher_run({"source": str(file), "sha256": "0" * 64}), tmp_path / "wrong"
+        )
 
-    def test_a_missing_file_is_named_with_its_folder(self, tmp_path: Path) -> None:
+    def test_missing_file_is_named_with_its_folder(self, tmp_path: Path) -> None:
         assert str(tmp_path / "data" / "none.safetensors") in failure(teacher_run("none.safetensors"), tmp_path / "out")
 
-    def test_weights_of_another_network_name_their_keys(self, file: Path, tmp_path: Path) -> None:
+    def test_keys_of_weights_of_another_network_are_named(self, file: Path, tmp_path: Path) -> None:
         assert "missing: layers.stage1.1" in failure(teacher_run(str(file), "resnet14"), tmp_path / "out")
 
     @pytest.mark.parametrize(
         "source", ["https://127.0.0.1/x.safetensors", "ftp://127.0.0.1/x", "simplecache::file://x"]
     )
-    def test_addresses_are_fetched_only_where_that_is_allowed(self, source: str, tmp_path: Path) -> None:
+    def test_address_is_refused_while_downloads_are_off(self, source: str, tmp_path: Path) -> None:
         reason = failure(teacher_run(source), tmp_path / "out")
         assert "downloads are off" in reason or "cannot be read from" in reason
 
-    def test_an_unknown_timm_network_is_a_readable_reason(self, tmp_path: Path) -> None:
+    def test_unknown_timm_network_gives_a_readable_reason(self, tmp_path: Path) -> None:
         spec = teacher_run({"source": "pretrained", "fine_tune": True}, "timm:vit_smal_patch16_224")
         assert "did you mean timm:vit_small_patch16_224" in failure(spec, tmp_path / "out")
 
-    def test_fingerprints_tell_weights_apart_and_ignore_training_that_is_not_done(self) -> None:
+    def test_fingerprint_depends_on_weights_and_not_on_unused_training_settings(self) -> None:
         plain = parse_experiment(SPEC | {"teacher": {"model": "resnet8"}}).teacher_run()
         assert plain is not None
         assert "weights" not in plain.model_dump(mode="json", exclude_none=True)
@@ -287,7 +290,7 @@ LARGE = {"dataset": {"name": "synthetic", "params": {"num_classes": 5, "image_si
 
 
 class TestPretrained:
-    def test_networks_without_published_weights_are_refused_in_the_spec(self) -> None:
+    def test_spec_refuses_networks_without_published_weights(self) -> None:
         with pytest.raises(SpecError, match=r"teacher.weights: resnet8 has no published weights; name a file"):
             teacher_run("pretrained")
 
@@ -301,14 +304,16 @@ class TestPretrained:
         with pytest.raises(SpecError, match="3 channels"):
             teacher_run({"source": "pretrained", "fine_tune": True}, "resnet18", **grey)
 
-    def test_what_is_not_here_says_what_to_do(self, tmp_path: Path) -> None:
+    def test_missing_torchvision_weights_error_says_what_to_do(self, tmp_path: Path) -> None:
         with pytest.raises(models.WeightsError) as caught:
             network("resnet18").load_pretrained()
         assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(caught.value)
         assert str(tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth") in str(caught.value)
         assert "DKD_DOWNLOAD=1" in str(caught.value)
 
-    def test_what_is_here_is_used_but_for_the_classes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cached_torchvision_weights_are_used_except_the_last_layer(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import torchvision
 
         theirs = torchvision.models.resnet18().state_dict()
@@ -320,11 +325,11 @@ class TestPretrained:
         assert torch.equal(net.stem[0].weight, theirs["conv1.weight"])
         assert net.linear.out_features == 5
 
-    def test_timm_says_what_to_do_too(self) -> None:
+    def test_missing_timm_weights_error_says_what_to_do(self) -> None:
         with pytest.raises(models.WeightsError, match=r"huggingface.co/timm/resnet18.a1_in1k.*HF_HOME.*DKD_DOWNLOAD=1"):
             network("timm:resnet18").load_pretrained()
 
-    def test_timm_uses_what_is_here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cached_timm_weights_are_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import timm
 
         theirs = timm.create_model("test_vit", num_classes=1000)
@@ -343,7 +348,7 @@ def test_uploaded_weights_are_found_by_their_hash(tmp_path: Path, monkeypatch: p
     content = safetensors.torch.save(dict(trained.state_dict()))
     sha256 = hashlib.sha256(content).hexdigest()
     source = f"upload:{sha256}"
-    with pytest.raises(models.WeightsError, match="in a backend's store"):
+    with pytest.raises(models.WeightsError, match="in the store of a backend"):
         read_source(source, sha256, TrainingSettings.from_environment())
     monkeypatch.setenv("DKD_UPLOADS", str(tmp_path))
     with pytest.raises(models.WeightsError, match="upload it again"):

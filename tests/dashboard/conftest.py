@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -65,6 +67,13 @@ def charts(app: AppTest) -> set[str]:
     return {str(item.key) for item in app.get("bidi_component") if item.proto.component_name == "dkd_chart"}
 
 
+def curve_names(app: AppTest, key: str) -> list[str]:
+    """Names in the legend of the chart with this key."""
+    [chart] = [item for item in app.get("bidi_component") if str(item.key) == key]
+    figure = json.loads(json.loads(chart.proto.json)["figure"])
+    return [trace["name"] for trace in figure["data"] if trace.get("name") and trace.get("showlegend", True)]
+
+
 def tables(app: AppTest) -> list[list[dict[str, str]]]:
     """The rows of each table that the page draws itself."""
     found = [ElementTree.fromstring(item.proto.body) for item in app.get("html") if "<table>" in item.proto.body]
@@ -74,3 +83,14 @@ def tables(app: AppTest) -> list[list[dict[str, str]]]:
         rows = [[cell.text or "" for cell in row.iter("td")] for row in table.iter("tr")]
         result.append([dict(zip(names, row, strict=True)) for row in rows if row])
     return result
+
+
+def button(app: AppTest, label: str) -> Any:
+    """The first button with this label."""
+    return next(item for item in app.button if item.label == label)
+
+
+def field(app: AppTest, key_end: str) -> Any:
+    """The first input widget whose key ends so."""
+    every = [*app.number_input, *app.text_input, *app.text_area, *app.selectbox, *app.toggle]
+    return next(item for item in every if item.key and item.key.endswith(key_end))

@@ -1,4 +1,4 @@
-"""What the fake backend says about an experiment's methods."""
+"""The fake backend's comparison of an experiment's methods."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Student's t, 97.5 %, by degrees of freedom."""
 
 
-def compare(experiment: Experiment, asked: Mapping[str, str] | None = None) -> Comparison:
-    """Means over seeds and paired differences, as the real backend gives them of an experiment.
+def compare(
+    experiment: Experiment, query: Mapping[str, str] | None = None, set_aside: Mapping[str, str] | None = None
+) -> Comparison:
+    """Return means over seeds and paired differences of an experiment, as the real backend does.
 
     Args:
-        asked: the request's query.
+        query: the request's query.
+        set_aside: description of the data of the runs that were trained on other images, by id.
     """
-    asked = asked or {}
-    top = {run.id: run.latest["test/top1"].value for run in experiment.runs if run.state == "succeeded"}
+    query = query or {}
+    set_aside = set_aside or {}
+    top = {
+        run.id: run.latest["test/top1"].value
+        for run in experiment.runs
+        if run.state == "succeeded" and run.id not in set_aside
+    }
     teacher = next((top.get(run.id) for run in experiment.runs if run.role == "teacher"), None)
     groups, values_of = [], {}
     for label in experiment.methods:
@@ -45,13 +53,13 @@ def compare(experiment: Experiment, asked: Mapping[str, str] | None = None) -> C
                 convergence=reached,
             )
         )
-    baseline = asked.get("baseline", experiment.methods[0])
+    baseline = query.get("baseline", experiment.methods[0])
     pairs = [_paired(label, baseline, values_of) for label in experiment.methods if label != baseline]
-    if "difference" in asked:
-        more = f" To see a difference of {float(asked['difference']):.2f} points would take 12 seeds."
+    if "difference" in query:
+        more = f" To see a difference of {float(query['difference']):.2f} points would take 12 seeds."
         pairs = [pair.model_copy(update={"sentence": pair.sentence + more}) for pair in pairs]
-    share = float(asked.get("target_share", 0.95))
-    accuracy = float(asked["target"]) if "target" in asked else None
+    share = float(query.get("target_share", 0.95))
+    accuracy = float(query["target"]) if "target" in query else None
     return Comparison(
         experiment_id=experiment.id,
         experiment=experiment.name,
@@ -60,7 +68,7 @@ def compare(experiment: Experiment, asked: Mapping[str, str] | None = None) -> C
         test_size=899,
         resolution=100 / 899,
         teacher_top1=teacher,
-        epoch=cast(Which, asked.get("which", "last")),
+        epoch=cast(Which, query.get("which", "last")),
         target_share=share,
         target=accuracy or (share * teacher if teacher else None),
         absolute_target=accuracy is not None,
@@ -69,6 +77,7 @@ def compare(experiment: Experiment, asked: Mapping[str, str] | None = None) -> C
         paired=pairs,
         complete=experiment.state != "active",
         condition="one teacher (seed 0)",
+        set_aside_data={run.id: set_aside[run.id] for run in experiment.runs if run.id in set_aside},
     )
 
 

@@ -19,6 +19,7 @@ from core.catalog import METHODS, describe
 from core.protocol.activity import Activity, RunningRun
 from core.protocol.artifacts import Artifact, ArtifactList, RunNews, UploadList
 from core.protocol.public import (
+    IMAGES_KEY,
     Attempt,
     Comparison,
     Estimate,
@@ -77,6 +78,10 @@ class FakeBackend:
         """Refuses every other token, where one is set."""
         self.requests: list[str] = []
         self.sent = 0
+        self.images: dict[str, str] = {}
+        """Hash of the images that a run was trained on, by run id."""
+        self.set_aside: dict[str, str] = {}
+        """Description of the data of runs that comparisons leave out, by run id."""
 
     def submit(self, spec: ExperimentSpec, key: str = "") -> str:
         """Make an experiment as the real backend would: teacher first, its students waiting. Returns its id."""
@@ -213,7 +218,8 @@ class FakeBackend:
             fingerprint=run.plan.spec.fingerprint(),
             experiments=[run.experiment_id],
             attempts=run.attempts,
-            environment={"python": "3.11.2", "torch": "2.14.0", "threads": "2", "precision": "fp32"},
+            environment={"python": "3.11.2", "torch": "2.14.0", "threads": "2", "precision": "fp32"}
+            | ({IMAGES_KEY: self.images[run_id]} if run_id in self.images else {}),
             parameters=5_178,
             train_size=898,
             test_size=899,
@@ -288,7 +294,7 @@ class FakeBackend:
         )
 
     def comparison(self, id_or_name: str, asked: Mapping[str, str] | None = None) -> Comparison:
-        return compare(self.experiment(id_or_name), asked)
+        return compare(self.experiment(id_or_name), asked, self.set_aside)
 
     def preview(self, body: Any) -> Preview:
         spec = _parsed(body)

@@ -48,7 +48,7 @@ class Stand:
         """Have a worker take a run and train so far."""
         claim = self.worker.claim(worker)
         assert claim is not None, "nothing was eligible"
-        epochs = claim.spec.training.epochs
+        epochs = claim.spec["training"]["epochs"]
         events: list[Event] = [
             Started(
                 total_steps=STEPS * epochs,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 
-from tests.dashboard.conftest import SCRIPT
+import pytest
+
+from tests.dashboard.conftest import SCRIPT, visit
+from tests.dashboard.fakes import FakeBackend, digits_spec
 
 
 def test_no_two_pages_bind_a_widget_of_the_same_name() -> None:
@@ -19,3 +22,28 @@ def test_no_two_pages_bind_a_widget_of_the_same_name() -> None:
                 places[ast.unparse(given["key"])].add(path.name)
     assert len(places) > 20, "the pages are not read"
     assert not {key: found for key, found in places.items() if len(found) > 1}
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "key", "value"),
+    [
+        ("compare", {"figure": "author's two axes"}, "figure", "similarity and accuracy"),
+        ("compare", {"figure": "metric"}, "figure", "single metric"),
+        ("compare", {"band": "least to greatest"}, "band", "range"),
+        ("compare", {"goal": "share of the teacher's"}, "goal", "relative to teacher"),
+        ("runs", {"archived": "only those"}, "archived", "only archived"),
+        ("runs", {"archived": "shown too"}, "archived", "show"),
+        ("runs", {"sort": "started last"}, "sort", "last started"),
+        ("loss", {"p_shape": "each less than the last"}, "p_shape", "falling"),
+        ("loss", {"q_shape": "weights of your own"}, "q_shape", "own"),
+    ],
+)
+def test_former_labels_in_saved_links_select_the_same_option(
+    backend: FakeBackend, page: str, link: dict[str, str], key: str, value: str
+) -> None:
+    backend.submit(digits_spec())
+    app = visit(page, **link)
+    assert not app.exception
+    assert not app.warning
+    assert app.session_state[key] == value
+    assert app.run().session_state[key] == value

@@ -68,9 +68,9 @@ def finish(backend: FakeBackend) -> None:
 @pytest.mark.parametrize(
     ("address", "heading", "content", "charts"),
     [
-        ("/new", "New experiment", "As YAML", 0),
-        ("/runs", "Runs", "Choose rows at their left edge.", 0),
-        ("/", "Overview", "Nothing trains at the moment.", 0),
+        ("/new", "New experiment", "Spec as YAML", 0),
+        ("/runs", "Runs", "Select rows with the check boxes on the left.", 0),
+        ("/", "Overview", "No run is training.", 0),
         ("/run?id=run-0001-002", "dkd_align (sample) · seed 0", "Gradient similarity", 6),
         ("/compare?experiment=exp-0001", "Compare", "3 pairs cannot tell", 4),
     ],
@@ -150,7 +150,7 @@ def test_a_run_that_ends_is_shown_as_ended_and_not_asked_about_again(page: Page,
     page.goto("/run?id=run-0001-000")
     browser.drawn(page, charts=3)
     backend.advance("run-0001-000", 30)
-    page.locator('[data-testid="stMetric"]', has_text="Took").wait_for()
+    page.locator('[data-testid="stMetric"]', has_text="Duration").wait_for()
     browser.drawn(page, charts=3)
     page.wait_for_timeout(2 * SECONDS)
     asked = len(backend.requests)
@@ -215,8 +215,8 @@ def test_each_view_of_a_run_has_an_address(page: Page, backend: FakeBackend) -> 
     page.get_by_role("radio", name="Log").click()
     page.get_by_text("shows all").wait_for()
     assert "part=Log" in page.url
-    page.get_by_role("link", name="Clone the experiment").click()
-    page.get_by_text("This is a copy of digits-dkd-vs-dkd-align").wait_for()
+    page.get_by_role("link", name="Clone experiment").click()
+    page.get_by_text("Copy of digits-dkd-vs-dkd-align").wait_for()
     assert browser.trouble(page) == []
 
 
@@ -250,7 +250,7 @@ def test_the_form_and_its_yaml_follow_each_other_and_a_half_typed_value_is_not_l
 ) -> None:
     page.goto("/new?example=digits-dkd-vs-dkd-align")
     browser.drawn(page)
-    text = page.get_by_role("textbox", name="As YAML")
+    text = page.get_by_role("textbox", name="Spec as YAML")
     text.fill("{name: from yaml, preset: quick}")
     text.press("Control+Enter")
     page.get_by_role("button", name="Start 5 runs").wait_for()

@@ -15,10 +15,10 @@ from streamlit.testing.v1 import AppTest
 
 from backend.db import models, now
 from dashboard import session
+from dashboard.markup import escape
 from tests import served
-from tests.dashboard.conftest import tables, texts, visit
+from tests.dashboard.conftest import button, tables, texts, visit
 from tests.dashboard.stand import GPU, Stand, standing
-from tests.dashboard.test_pages import button
 
 DISTILLED = {"teacher": {"model": "resnet8"}, "methods": ["dkd", "kd"]}
 
@@ -42,8 +42,8 @@ def links(app: AppTest) -> str:
 
 def choose(app: AppTest, name: str, *ids: str) -> None:
     """Choose rows; clicking into a table needs a browser."""
-    state = app.session_state[f"{name}.choice"]
-    state["chosen"] = list(ids)
+    state = app.session_state[f"{name}.selection"]
+    state["selected"] = list(ids)
     state["generation"] += 1
     state["default"] = [state["shown"].index(item) for item in ids]
     app.run()
@@ -57,9 +57,9 @@ class TestOverview:
     def test_an_empty_lab_leads_to_the_form(self, stand: Stand) -> None:
         app = visit()
         assert app.title[0].value == "Overview"
-        assert "Nothing has been submitted yet" in texts(app)
-        assert "No worker is online either" in texts(app)
-        assert "Make the first experiment" in links(app)
+        assert "There are no experiments yet" in texts(app)
+        assert "No worker is online, so" in texts(app)
+        assert "Create an experiment" in links(app)
         assert not app.exception
 
     def test_it_says_what_runs_waits_and_failed_and_why(self, stand: Stand) -> None:
@@ -92,7 +92,7 @@ class TestOverview:
         assert bar.value == 25
         assert "epoch 5 of 20 · 2 min 30 s left" in bar.proto.text
         assert "**2 runs** · far runs state=queued&experiment=far" in links(app)
-        assert [row["Load"] for row in tables(app)[0]] == ["63 %"]
+        assert [row["Utilization"] for row in tables(app)[0]] == ["63 %"]
 
     def test_a_tick_asks_for_one_thing_and_a_comparison_only_when_it_has_changed(
         self, stand: Stand, monkeypatch: pytest.MonkeyPatch
@@ -115,6 +115,17 @@ class TestOverview:
         app.run()
         assert asked == ["/api/v1/activity"]
 
+    def test_a_comparison_is_shown_with_its_notes(self, stand: Stand) -> None:
+        stand.register()
+        stand.submit("misnamed", methods=["ce", {"name": "ce", "label": "kd"}])
+        for top1 in (90.0, 91.0, 92.0, 93.0):
+            stand.finish(stand.start(epoch=20, top1=top1))
+        notes = stand.client.comparison("misnamed").notes
+        assert any("kd" in note for note in notes), "a label that names another method"
+        app = visit()
+        assert not app.exception
+        assert set(map(escape, notes)) <= {item.value for item in app.caption}
+
     def test_what_failed_long_ago_is_shown_where_it_is_asked_for(self, stand: Stand) -> None:
         stand.register()
         stand.submit("old", seeds=[0])
@@ -122,7 +133,7 @@ class TestOverview:
         stand.fail(claim, "out of memory")
         with stand.database() as database, database.write() as session:
             session.get_one(models.Run, claim.run_id).ended_at = now(session) - timedelta(days=3)
-        assert "Nothing has failed in the last 24 hours." in texts(visit())
+        assert "No run has failed in the last 24 hours." in texts(visit())
         assert "Out of memory." in texts(visit(failures="7 days"))
 
 
@@ -155,7 +166,7 @@ class TestRuns:
             ({"text": "seco"}, ["ce", "ce"]),
             ({"made_to": "2020-01-01"}, []),
             ({"made_from": "2020-01-01", "dataset": "digits", "text": "second"}, ["ce", "ce"]),
-            ({"archived": "only those"}, ["ce"]),
+            ({"archived": "only archived"}, ["ce"]),
             ({"sort": "highest priority", "text": "second"}, ["ce", "ce"]),
             ({"sort": "oldest first", "experiment": "first"}, ["teacher", "dkd", "kd", "dkd", "kd"]),
         ],
@@ -201,8 +212,8 @@ class TestRuns:
         stand.submit("many", seeds="0..69")
         stand.submit("others", seeds="0..4")
         app = visit("runs", experiment="many")
-        button(app, "Choose all 70").click().run()
-        assert "70 chosen" in texts(app)
+        button(app, "Select all 70").click().run()
+        assert "70 selected" in texts(app)
         button(app, "Pause 70").click().run()
         states = stand.client.experiment("many").counts
         assert (states.paused, stand.client.experiment("others").counts.paused) == (70, 0)
@@ -210,15 +221,15 @@ class TestRuns:
         button(app, "Resume 70").click().run()
         assert stand.client.experiment("many").counts.queued == 70
         app.number_input(key="runs.priority").set_value(7).run()
-        button(app, "Set it for 70 runs").click().run()
+        button(app, "Set priority of 70 runs").click().run()
         assert {run.priority for run in stand.client.experiment("many").runs} == {7}
         button(app, "Cancel 70").click().run()
-        assert "Those that train write a checkpoint first" in texts(app), "so many are asked about first"
+        assert "Running ones write a checkpoint first" in texts(app), "so many are asked about first"
         button(app, "Cancel 70 runs").click().run()
         assert stand.client.experiment("many").counts.cancelled == 70
         assert not app.exception
         button(app, "Clear").click().run()
-        assert "Choose rows at their left edge." in texts(app)
+        assert "Select rows with the check boxes on the left." in texts(app)
 
     def test_a_refusal_is_told_once_with_how_often_it_came(self, stand: Stand) -> None:
         stand.submit("first", **DISTILLED)
@@ -246,7 +257,7 @@ class TestRuns:
         button(app, "Archive").click().run()
         assert list(app.dataframe[0].value["Experiment"]) == ["second"]
         button(app, "Delete …").click().run()
-        assert "cannot be had back" in texts(app)
+        assert "cannot be undone" in texts(app)
         button(app, "Delete").click().run()
         assert [item.name for item in stand.client.experiments(archived="include").items] == ["second"]
         assert not app.exception
@@ -256,7 +267,7 @@ class TestTeachers:
     def test_none_yet(self, stand: Stand) -> None:
         app = visit("teachers")
         assert "There are no teachers yet" in texts(app)
-        assert "Nothing has been uploaded yet" in texts(app)
+        assert "There are no uploads yet" in texts(app)
         assert not app.exception
 
     def test_the_list_says_who_uses_each_and_where_its_weights_are_from(self, stand: Stand) -> None:
@@ -275,7 +286,7 @@ class TestTeachers:
         assert tables(app)[0][0]["Name"] == "mine"
         run_id = next(run.id for run in stand.client.experiment("first").runs if run.role == "teacher")
         chosen = visit("teachers", id=run_id)
-        assert "Chosen: resnet8 on digits, seed 0" in texts(chosen)
+        assert "Selected: resnet8 on digits, seed 0" in texts(chosen)
         assert f"Use in a new experiment new clone={stand.client.experiment('second').id}" in links(chosen)
         assert len(visit("teachers", find="mine").dataframe[0].value) == 1
         assert "No teacher matches" in texts(visit("teachers", find="nowhere"))
@@ -287,7 +298,7 @@ class TestTeachers:
         assert "This is not a safetensors file" in app.error[0].value
         app.file_uploader[0].upload("my teacher.safetensors", safetensors(), "application/octet-stream").run()
         app.text_input(key="teachers.name").set_value("-bad").run()
-        assert "Letters, digits" in texts(app)
+        assert "Use letters, digits" in texts(app)
         assert button(app, "Upload").disabled
         app.text_input(key="teachers.name").set_value("").run()
         button(app, "Upload").click().run()
@@ -297,7 +308,7 @@ class TestTeachers:
 
 class TestWorkers:
     def test_none_yet(self, stand: Stand) -> None:
-        assert "No worker has ever registered here" in texts(visit("workers"))
+        assert "No worker has registered yet" in texts(visit("workers"))
 
     def test_each_worker_with_what_it_does_and_those_offline_apart(self, stand: Stand) -> None:
         stand.register(device="gpu", slots=2, gpus=2, labels=["h200"])
@@ -313,7 +324,7 @@ class TestWorkers:
         shown = texts(app)
         assert "1 of 2 workers online, 1 of 2 slots in use" in shown
         assert "the disk is nearly full" in shown
-        assert "last heard of 5 h ago" in shown
+        assert "last heartbeat 5 h ago" in shown
         assert "epoch 5 of 20 (25 %)" in links(app)
         assert tables(app)[0][0]["Memory"] == "21 GB of 150 GB"
         assert "worker-gone" not in texts(visit("workers", show="Online"))
@@ -325,8 +336,8 @@ class TestWorkers:
         app = visit("workers")
         button(app, "Drain").click().run()
         assert stand.client.workers().items[0].draining
-        assert "It takes no new runs." in texts(app)
-        button(app, "Let it take runs").click().run()
+        assert "No new runs start here." in texts(app)
+        button(app, "Undrain").click().run()
         assert not stand.client.workers().items[0].draining
 
     def test_draining_without_the_right_to_is_refused_in_words(
@@ -336,7 +347,7 @@ class TestWorkers:
         monkeypatch.setenv("DKD_API_TOKEN", stand.client.create_token("reader", ["read"]).token)
         app = visit("workers")
         button(app, "Drain").click().run()
-        assert "Draining is for admins." in app.error[0].value
+        assert "Draining needs an admin token." in app.error[0].value
         assert not stand.client.workers().items[0].draining
 
 

@@ -68,18 +68,18 @@ def test_10_000_runs_come_by_pages_and_a_choice_stays_over_all_of_them(page: Pag
     grid = page.locator('[data-testid="stDataFrame"] [role="grid"]')
     assert grid.get_attribute("aria-rowcount") == "51", "a page of 50 and the heading, not 10,000"
     choose(page, 1)
-    page.get_by_text("Chosen: ce · seed 98").wait_for()
+    page.get_by_text("Selected: ce · seed 98").wait_for()
     made = stand.submit("newer", seeds=[7])
     page.get_by_text("1 newer run will appear").wait_for()
-    page.get_by_text("Chosen: ce · seed 98").wait_for()
+    page.get_by_text("Selected: ce · seed 98").wait_for()
     page.get_by_role("button", name="Show them now").click()
     page.get_by_text("1 newer run will appear").wait_for(state="detached")
-    page.get_by_text("Chosen: ce · seed 98").wait_for()
+    page.get_by_text("Selected: ce · seed 98").wait_for()
     choose(page, 0)  # the newer one, which now stands on top
-    page.get_by_text("2 chosen: ce · seed 98, ce · seed 7").wait_for()
+    page.get_by_text("2 selected: ce · seed 98, ce · seed 7").wait_for()
     page.get_by_role("button", name="Next").click()
     page.get_by_text("Page 2 of 201, 10,001 runs").wait_for()
-    page.get_by_text("2 chosen: ce · seed 98, ce · seed 7").wait_for()
+    page.get_by_text("2 selected: ce · seed 98, ce · seed 7").wait_for()
     page.get_by_role("button", name="Cancel 2").click()
     page.get_by_text("2 runs cancelled.").wait_for()
     assert stand.client.experiment(made).runs[0].state == "cancelled"
@@ -101,12 +101,12 @@ def test_the_address_holds_the_filters_and_back_from_a_run_returns_to_them(page:
     page.get_by_text("Page 1 of 2, 100 runs").wait_for()
     browser.drawn(page)
     choose(page, 0)
-    page.get_by_text("Chosen: ce · seed 0").wait_for()
+    page.get_by_text("Selected: ce · seed 0").wait_for()
     page.get_by_role("link", name="Open").click()
     page.get_by_role("heading", name="ce · seed 0").wait_for()
     page.go_back()
     page.get_by_text("Page 1 of 2, 100 runs").wait_for()
-    page.get_by_text("Chosen: ce · seed 0").wait_for()
+    page.get_by_text("Selected: ce · seed 0").wait_for()
     assert "sort=oldest+first" in page.url
     page.get_by_text("Experiments", exact=True).click()
     page.get_by_text("1 experiment", exact=False).first.wait_for()
@@ -116,12 +116,12 @@ def test_the_address_holds_the_filters_and_back_from_a_run_returns_to_them(page:
 
 def test_the_overview_follows_what_happens(page: Page, stand: Stand) -> None:
     page.goto("/")
-    page.get_by_text("Nothing trains at the moment.").wait_for()
+    page.get_by_text("No run is training.").wait_for()
     claim = stand.start(epoch=5, top1=91.5)
     page.get_by_text("epoch 5 of 20 · 2 min 30 s left").wait_for()
     stand.fail(claim, "the loss is not a number at step 55")
     page.get_by_text("The loss is not a number at step 55.").wait_for()
-    page.get_by_text("Nothing trains at the moment.").wait_for()
+    page.get_by_text("No run is training.").wait_for()
     page.get_by_test_id("stPageLink").filter(has_text="ce · seed").first.click()
     page.wait_for_url(f"**/run?id={claim.run_id}")
     page.go_back()
@@ -134,9 +134,9 @@ def test_a_worker_is_drained_and_let_again(page: Page, stand: Stand) -> None:
     page.goto("/workers")
     page.get_by_text("1 of 1 worker online, 0 of 1 slot in use").wait_for()
     page.get_by_role("button", name="Drain").click()
-    page.get_by_text("It takes no new runs.").wait_for()
-    page.get_by_role("button", name="Let it take runs").click()
-    page.get_by_text("It waits for runs.").wait_for()
+    page.get_by_text("No new runs start here.").wait_for()
+    page.get_by_role("button", name="Undrain").click()
+    page.get_by_text("Idle.").wait_for()
     assert not stand.client.workers().items[0].draining
     assert browser.trouble(page) == []
 

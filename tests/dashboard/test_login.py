@@ -53,7 +53,7 @@ class TestToken:
     ) -> None:
         """Its answer carries the name of the page that it has been told; before that, of none, which is Overview."""
         order: list[str] = []
-        navigation, keeper = st.navigation, login._keeper()
+        navigation, storage = st.navigation, login._browser_storage()
 
         def navigate(*args: Any, **named: Any) -> Any:
             order.append("pages")
@@ -61,19 +61,19 @@ class TestToken:
 
         def ask(*args: Any, **named: Any) -> Any:
             order.append("browser")
-            return keeper(*args, **named)
+            return storage(*args, **named)
 
         monkeypatch.setattr(st, "navigation", navigate)
-        monkeypatch.setattr(login, "_keeper", lambda: ask)
+        monkeypatch.setattr(login, "_browser_storage", lambda: ask)
         visit("runs")
         assert order == ["pages", "browser"]
 
     @pytest.mark.parametrize(
         ("given", "status", "said"),
         [
-            ("", 200, "A token is needed."),
-            ("dkd_wrong", 401, "The backend does not know this token"),
-            ("dkd_worker", 403, "does not let anybody read"),
+            ("", 200, "Enter a token."),
+            ("dkd_wrong", 401, "This token is not valid"),
+            ("dkd_worker", 403, "has no read access"),
         ],
     )
     def test_one_that_does_not_open_is_told_why(self, server: FakeServer, given: str, status: int, said: str) -> None:

@@ -22,12 +22,12 @@ def _no_backend(server: FakeServer) -> None:
     ("shape", "expected"),
     [("even", [0.25] * 4), ("one", [0.125, 0.625, 0.125, 0.125]), ("falling", [1 / 15, 8 / 15, 4 / 15, 2 / 15])],
 )
-def test_shapes_of_the_other_classes(shape: loss_functions.Shape, expected: list[float]) -> None:
-    np.testing.assert_allclose(loss_functions.others(shape, 4, strength=0.5, first=2), expected)
+def test_shapes_of_the_other_classes(shape: loss_functions.DistributionShape, expected: list[float]) -> None:
+    np.testing.assert_allclose(loss_functions.class_distribution(shape, 4, strength=0.5, first=2), expected)
 
 
 def test_own_weights_go_on_with_the_last() -> None:
-    np.testing.assert_allclose(loss_functions.others("own", 4, own="3; 1"), [0.5, 1 / 6, 1 / 6, 1 / 6])
+    np.testing.assert_allclose(loss_functions.class_distribution("own", 4, own="3; 1"), [0.5, 1 / 6, 1 / 6, 1 / 6])
 
 
 @pytest.mark.parametrize(
@@ -36,36 +36,42 @@ def test_own_weights_go_on_with_the_last() -> None:
 )
 def test_weights_that_cannot_be_used(own: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        loss_functions.others("own", 4, own=own)
+        loss_functions.class_distribution("own", 4, own=own)
 
 
 def test_the_swap_changes_the_term_by_the_formula_and_by_nothing_where_it_says_so() -> None:
-    flat, peaked = loss_functions.others("even", 9), loss_functions.others("one", 9, strength=0.8)
+    flat, peaked = (
+        loss_functions.class_distribution("even", 9),
+        loss_functions.class_distribution("one", 9, strength=0.8),
+    )
     for student, teacher in ((peaked, flat), (flat, peaked), (peaked, peaked), (peaked, np.roll(peaked, 1))):
-        found = loss_functions.swapped(student, teacher, PARAMS)
+        found = loss_functions.compare_scenarios(student, teacher, PARAMS)
         assert found.distance[0] - found.distance[1] == pytest.approx(found.formula, abs=1e-12)
         assert found.tckd == pytest.approx((1.464, 1.674), abs=1e-3)
-    assert loss_functions.swapped(flat, peaked, PARAMS).holds, "p̂ uniform"
-    assert loss_functions.swapped(peaked, peaked, PARAMS).holds, "p̂ = q̂"
-    assert not loss_functions.swapped(peaked, flat, PARAMS).holds
+    assert loss_functions.compare_scenarios(flat, peaked, PARAMS).holds, "p̂ uniform"
+    assert loss_functions.compare_scenarios(peaked, peaked, PARAMS).holds, "p̂ = q̂"
+    assert not loss_functions.compare_scenarios(peaked, flat, PARAMS).holds
 
 
 def test_the_map_has_the_chosen_point_and_the_line_adds_up() -> None:
-    student, teacher = loss_functions.others("one", 9), loss_functions.others("even", 9)
-    found = loss_functions.surface("align", student, teacher, PARAMS, 1)
+    student, teacher = loss_functions.class_distribution("one", 9), loss_functions.class_distribution("even", 9)
+    found = loss_functions.loss_surface("align", student, teacher, PARAMS, 1)
     row, column = 7, 30
     networks = (
-        loss_functions.Network(found.student[column], student),
-        loss_functions.Network(found.teacher[row], teacher),
+        loss_functions.Prediction(found.student[column], student),
+        loss_functions.Prediction(found.teacher[row], teacher),
     )
-    assert found.height[row, column] == pytest.approx(loss_functions.at(*networks, PARAMS, 1).values["align"][0])
-    line = loss_functions.line(*networks, PARAMS, 1)
+    assert found.height[row, column] == pytest.approx(loss_functions.evaluate(*networks, PARAMS, 1).values["align"][0])
+    line = loss_functions.loss_curve(*networks, PARAMS, 1)
     np.testing.assert_allclose(sum(line.parts[name] for name in ("ce", "tckd", "nckd", "align")), line.parts["total"])
 
 
 def test_many_classes_are_drawn_by_their_probability() -> None:
-    student, teacher = loss_functions.others("one", 99, first=50), loss_functions.others("one", 99, first=70)
-    drawn = loss_functions.drawn_classes(student, teacher)
+    student, teacher = (
+        loss_functions.class_distribution("one", 99, first=50),
+        loss_functions.class_distribution("one", 99, first=70),
+    )
+    drawn = loss_functions.most_probable_classes(student, teacher)
     assert len(drawn) == 16
     assert {49, 69} < set(drawn)
 
@@ -100,7 +106,7 @@ class TestPage:
         assert app.number_input(key="C").value == 100
         shown = {item.label: item.value for item in app.metric}
         assert shown["Alignment term's share of the gradient"] == "25 %"
-        assert "classes of least probability are not drawn" in texts(app)
+        assert "least probable classes are not shown" in texts(app)
 
     def test_equal_distributions_make_the_claim_hold(self) -> None:
         app = visit("loss")

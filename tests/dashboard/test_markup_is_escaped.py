@@ -43,22 +43,22 @@ SHOWS = frozenset(
             "pills",
         ),
         *("segmented_control", "date_input", "file_uploader", "dialog", "tabs", "table", "page_link", "html"),
-        *("link_button", "radio", "status", "badge", "latex", "image", "link", "nothing_yet", "iframe"),
+        *("link_button", "radio", "status", "badge", "latex", "image", "action_link", "empty_state", "iframe"),
     ]
 )
 MARKED = ("label", "body", "text", "help", "hint", "value")
 # Ours, which take markup or plain text and are looked at where they are called or where they are made.
 WRAPPERS = {
-    "session.py": {"link"},
-    "widgets.py": {"nothing_yet", "integers", "show"},
+    "session.py": {"action_link"},
+    "widgets.py": {"empty_state", "draw_integers", "show"},
     "run.py": {"_link", "_button"},
     "loss_explorer.py": {"_whole", "_real"},
 }
 # They escape, or what they answer is made of numbers, times and words of ours.
 SAFE = frozenset(
     [
-        *("escape", "code", "html", "counted", "percent", "duration", "size", "moment", "ago", "signed", "interval"),
-        *("badge", "state_text", "len", "mean_sd", "humanise", "urlencode", "_number", "_cosine", "claim_sentence"),
+        *("escape", "code", "html", "counted", "percent", "duration", "size", "timestamp", "ago", "signed", "interval"),
+        *("badge", "state_text", "len", "mean_sd", "humanise", "urlencode", "_number", "_cosine", "scenario_sentence"),
         *("_terms",),
     ]
 )
@@ -114,8 +114,8 @@ class Reader:
                 return attr in PLAIN or attr.isupper()
             case ast.Name(id=name):
                 return name.lstrip("_").isupper() or self._set(name)
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="reports"))):
-                return True  # Markdown is what that module makes; tests/dashboard/test_hostile_browser.py reads it
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="result_rows"))):
+                return True  # that module makes Markdown; tests/dashboard/test_hostile_browser.py reads it
             case ast.Call():
                 return self._answer(node)
         return False
@@ -210,7 +210,9 @@ def wrong(path: Path) -> list[str]:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in SHOWS and _is_shown(node.func):
                 reader = Reader(scopes)
-                shown = node.args[:2] if name == "link" else node.args[1:2] if name == "progress" else node.args[:1]
+                shown = (
+                    node.args[:2] if name == "action_link" else node.args[1:2] if name == "progress" else node.args[:1]
+                )
                 if name == "page_link":
                     shown = []
                 shown += [item.value for item in node.keywords if item.arg in MARKED and item.arg != "value"]
@@ -229,10 +231,8 @@ def wrong(path: Path) -> list[str]:
 def _is_shown(function: ast.expr) -> bool:
     """Whether a call is Streamlit's, or one of ours that takes markup, and not one of another module of that name."""
     if isinstance(function, ast.Attribute):
-        return not (
-            isinstance(function.value, ast.Name) and function.value.id in ("tables", "charts", "markup", "choice")
-        )
-    return isinstance(function, ast.Name) and function.id in ("nothing_yet", "_link", "_button")
+        return not (isinstance(function.value, ast.Name) and function.value.id in ("markup", "selection"))
+    return isinstance(function, ast.Name) and function.id in ("empty_state", "_link", "_button")
 
 
 def test_what_is_not_escaped_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def test_the_teacher_is_grey() -> None:
 
 
 def test_a_faint_colour_is_the_colour_with_an_opacity() -> None:
-    assert theme.faint("#0072B2", 0.18) == "rgba(0, 114, 178, 0.18)"
+    assert theme.translucent("#0072B2", 0.18) == "rgba(0, 114, 178, 0.18)"
 
 
 def test_every_state_has_a_sign_of_its_own_and_a_badge() -> None:

@@ -1,4 +1,4 @@
-"""Two machines that share a bucket and nothing else: real processes, a real training, a server of S3's protocol."""
+"""Two machines that share only a bucket: real processes, a real training and an S3 server."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def worker(url: str, home: Path, store: str, **more: str) -> Iterator[subprocess
             process.wait(60)
 
 
-def test_a_machine_that_is_lost_is_gone_on_from_by_another(tmp_path: Path) -> None:
+def test_run_of_a_lost_machine_resumes_on_another(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
@@ -81,26 +81,26 @@ def test_a_machine_that_is_lost_is_gone_on_from_by_another(tmp_path: Path) -> No
                 lambda: "checkpoint.safetensors" in bucket.manifest(f"runs/{student}/attempt-1"),
                 "the student's checkpoint is in the bucket",
             )
-            # What the training says later is reported later: with it, the backend has heard of the checkpoint.
-            known = client.run(student).epoch
-            until(lambda: client.run(student).epoch > known + 1, "the training has gone on")
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            for one in family:  # as when the power fails
+            # Events are reported in order: after a later epoch the backend also has the checkpoint.
+            epoch_before = client.run(student).epoch
+            until(lambda: client.run(student).epoch > epoch_before + 1, "the training has continued")
+            processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            for one in processes:  # as in a power failure
                 one.kill()
-            psutil.wait_procs(family, 20)
+            psutil.wait_procs(processes, 20)
         shutil.rmtree(first)
         with worker(url, second, store):
             until(lambda: client.run(student).state in ("succeeded", "failed", "cancelled"), "the student has ended")
         run = client.run(student)
         assert (run.state, run.attempt) == ("succeeded", 2), run.reason
         [points] = client.metrics(student, names=["test/top1"]).series
-        assert points.epoch == list(range(1, EPOCHS + 1)), "no epoch is missing or there twice"
+        assert points.epoch == list(range(1, EPOCHS + 1)), "no epoch is missing or duplicated"
         assert bucket.fetch(f"runs/{student}/attempt-2/events.jsonl", tmp_path / "events.jsonl")
         events = [record.event for record in read_journal(tmp_path / "events.jsonl")]
         starts = [event.start_step for event in events if isinstance(event, Started)]
         assert starts[0] == 0
-        assert starts[-1] > 0, "it went on from the checkpoint"
-        for each in runs:  # every byte comes through the backend, whose disk has none of them
+        assert starts[-1] > 0, "it resumed from the checkpoint"
+        for each in runs:  # downloads come through the backend, whose disk has no file
             weights = next(item for item in client.artifacts(each.id).items if item.name == "weights.safetensors")
             target = tmp_path / f"{each.id}.safetensors"
             client.download(each.id, weights.id, target)

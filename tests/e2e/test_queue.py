@@ -1,6 +1,6 @@
-"""The queue's contract with real processes, on both stacks: nothing lost, nothing run twice, cancelled means stopped.
+"""The queue with real processes on both stacks: no run is lost or trained twice, and a cancelled run has stopped.
 
-What the backend alone decides (claims, leases, fencing, teachers, repeated events) is tested on both in tests/backend.
+tests/backend tests what the backend alone decides (claims, leases, fencing, teachers, repeated events).
 """
 
 from __future__ import annotations
@@ -16,113 +16,115 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.chaos import chain, records
-from benchmarks.chaos.audit import audit
-from benchmarks.chaos.claimers import Claimed, Claimers
-from benchmarks.chaos.load import Load, played, taught, wait_for_all
-from benchmarks.chaos.play import Options, play
-from benchmarks.chaos.stack import WORKER_NAME, Kind, Stack, Terms, stack
+from benchmarks.chaos import digest_chain, liveness
+from benchmarks.chaos.audit import check_runs
+from benchmarks.chaos.claimers import Claimers, ClaimResult
+from benchmarks.chaos.running_attempts import RunningAttempt, running_attempts
+from benchmarks.chaos.scenario import ScenarioOptions, run_scenario
+from benchmarks.chaos.stack import WORKER_NAME, Kind, Stack, Timing, running_stack
 from benchmarks.chaos.standin import ranks_of
-from benchmarks.chaos.victims import Victim, victims
+from benchmarks.chaos.submissions import Submitter, standin_experiment, standin_with_teacher, wait_for_all
 from client import ApiError, Client
 from core.protocol.public import Run
 from tests import services
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(600)]
 
-TERMS = Terms(lease=9.0, heartbeat=0.5, grace=2.0, margin=1.0, step=0.08)
+TERMS = Timing(lease=9.0, heartbeat=0.5, grace=2.0, margin=1.0, step=0.08)
 KINDS: tuple[Kind, ...] = ("embedded", "services")
 
 
 class Lab:
-    """A stack under test, and what was submitted to it."""
+    """A stack under test, and the runs submitted to it."""
 
     def __init__(self, running: Stack, client: Client, seeds: Iterator[int]) -> None:
         self.stack, self.client = running, client
-        self.load = Load(running, seed=0, real=0, epochs=1)
+        self.load = Submitter(running, seed=0, real=0, epochs=1)
         self._seeds = seeds
 
     def submit(self, steps: int, count: int = 1, *, ranks: int = 1) -> list[str]:
-        """Ids of new runs for the stand-in."""
+        """Submit runs for the fake training; return their ids."""
         fitting = (seed for seed in self._seeds if ranks_of(seed, TERMS.ranks) == ranks)
         seeds = list(itertools.islice(fitting, count))
-        return [run.id for run in self.load.submit(self.client, played(f"played-{seeds[0]}", seeds, steps)).runs]
+        return [
+            run.id for run in self.load.submit(self.client, standin_experiment(f"played-{seeds[0]}", seeds, steps)).runs
+        ]
 
     def teach(self, steps: int) -> tuple[str, list[str]]:
-        """Ids of a new teacher and of its students."""
+        """Submit a teacher with students; return their ids."""
         seed = next(self._seeds)
-        runs = self.load.submit(self.client, taught(f"taught-{seed}", [seed], steps)).runs
+        runs = self.load.submit(self.client, standin_with_teacher(f"taught-{seed}", [seed], steps)).runs
         students = [run.id for run in runs if run.role == "student"]
         return next(run.id for run in runs if run.role == "teacher"), students
 
     def until(self, run_id: str, *states: str) -> Run:
-        """The run, once it is in one of these states."""
+        """Wait until a run is in one of these states; return it."""
         return wait_for(lambda: (run := self.client.run(run_id)).state in states and run, f"{run_id} is {states}")
 
-    def under_way(self, run_id: str) -> Victim:
-        """The processes of a run that has written a checkpoint."""
+    def under_way(self, run_id: str) -> RunningAttempt:
+        """Wait until a run has written a checkpoint; return its processes."""
 
-        def found() -> Any:
-            return next((each for each in victims(self.stack) if each.run == run_id and each.checkpoint), None)
+        def with_checkpoint() -> Any:
+            return next((each for each in running_attempts(self.stack) if each.run == run_id and each.checkpoint), None)
 
-        return wait_for(found, f"{run_id} has a checkpoint")
+        return wait_for(with_checkpoint, f"{run_id} has a checkpoint")
 
-    def worker_of(self, victim: Victim) -> Any:
+    def worker_of(self, victim: RunningAttempt) -> Any:
         pid = victim.launcher.ppid()
-        return next(worker for worker in self.stack.workers if worker.daemon.pid == pid)
+        return next(worker for worker in self.stack.workers if worker.process.pid == pid)
 
 
-def wait_for(true: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
+def wait_for(condition: Callable[[], Any], description: str, seconds: float = 120.0) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if found := true():
-            return found
+        if result := condition():
+            return result
         time.sleep(0.05)
-    pytest.fail(f"it did not come to this: {what}")
+    pytest.fail(f"timed out waiting until {description}")
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
-        with stack(request.param, tmp_path_factory.mktemp("stack"), TERMS) as made:
+        with running_stack(request.param, tmp_path_factory.mktemp("stack"), TERMS) as made:
             yield made
-            assert made.close() == 0, "processes were left"
+            assert made.close() == 0, "processes are left"
     except services.ServiceMissing as missing:
         pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="module")
 def seeds() -> Iterator[int]:
-    """No two experiments of a stack are alike."""
+    """Distinct seeds for all experiments of a stack."""
     return itertools.count(1)
 
 
 @pytest.fixture
 def lab(running: Stack, seeds: Iterator[int]) -> Iterator[Lab]:
-    """After every test: each run ended as it should, was trained by one worker at a time, and all it said is there."""
+    """Check after every test that each run ended as expected, on one worker at a time, with all its events."""
     running.start_workers()
     with running.client() as client:
         made = Lab(running, client, seeds)
         yield made
         running.heal()
         wait_for_all(running, 120)
-    found = audit(running, made.load)
-    assert (found.lost, found.twice, found.points_lost, found.points_doubled, found.wrong) == ([], [], [], [], [])
+    result = check_runs(running, made.load)
+    assert (result.lost, result.twice, result.points_lost, result.points_doubled, result.wrong) == ([], [], [], [], [])
 
 
-def test_eight_claimers_on_one_queue_get_every_run_once(running: Stack) -> None:
-    """Comes first: the workers, who would claim too, are started by the other tests."""
-    claimers = Claimers(running, Load(running, seed=0, real=0, epochs=1), 80)
+def test_eight_concurrent_claimers_get_every_run_once(running: Stack) -> None:
+    """The first test: the others start workers, which would claim too."""
+    claimers = Claimers(running, Submitter(running, seed=0, real=0, epochs=1), 80)
 
     def kill() -> None:
         time.sleep(0.5)
         assert running.backend.send(signal.SIGKILL, 0.0)
 
-    assert claimers.run(kill, 120) == Claimed(runs=80, finished=80, twice=0)
+    assert claimers.run(kill, 120) == ClaimResult(runs=80, finished=80, twice=0)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(lab: Lab, ranks: int) -> None:
+def test_killed_training_resumes_to_the_same_weights(lab: Lab, ranks: int) -> None:
     [run_id] = lab.submit(30, ranks=ranks)
     victim = lab.under_way(run_id)
     assert len(victim.processes) == ranks
@@ -130,13 +132,13 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(lab: 
     run = lab.until(run_id, "succeeded")
     assert run.attempt == 2
     assert run.attempts[0].outcome == "interrupted"
-    expected = chain.weights(chain.states(run.seed, 30, ranks)[-1])
+    expected = digest_chain.weights_content(digest_chain.states(run.seed, 30, ranks)[-1])
     written = (lab.stack.artifacts / run.weights).read_bytes()
     assert hashlib.sha256(written).digest() == hashlib.sha256(expected).digest()
     assert not psutil.pid_exists(victim.processes[0].pid)
 
 
-def test_a_killed_launcher_takes_every_rank_along(lab: Lab) -> None:
+def test_killed_launcher_kills_every_rank(lab: Lab) -> None:
     [run_id] = lab.submit(30, ranks=2)
     victim = lab.under_way(run_id)
     victim.launcher.kill()
@@ -144,26 +146,26 @@ def test_a_killed_launcher_takes_every_rank_along(lab: Lab) -> None:
     assert "launcher was killed" in run.attempts[0].reason
 
 
-def test_a_killed_worker_hands_its_run_back_when_it_is_started_again(lab: Lab) -> None:
+def test_restarted_worker_returns_its_run(lab: Lab) -> None:
     [run_id] = lab.submit(40, ranks=2)
     victim = lab.under_way(run_id)
     worker = lab.worker_of(victim)
-    assert worker.daemon.send(signal.SIGKILL, 0.0)
+    assert worker.process.send(signal.SIGKILL, 0.0)
     run = lab.until(run_id, "succeeded")
     assert run.attempts[0].outcome == "lost"
     assert not any(process.is_running() for process in (victim.launcher, *victim.processes))
 
 
-def test_a_worker_told_to_stop_hands_its_run_back_with_a_checkpoint(lab: Lab) -> None:
+def test_stopped_worker_returns_its_run_with_a_checkpoint(lab: Lab) -> None:
     [run_id] = lab.submit(40)
     worker = lab.worker_of(lab.under_way(run_id))
-    assert worker.daemon.send(signal.SIGTERM, 3.0)
+    assert worker.process.send(signal.SIGTERM, 3.0)
     run = lab.until(run_id, "succeeded")
     assert [attempt.outcome for attempt in run.attempts][:1] == ["interrupted"]
-    assert run.attempts[0].reason == "the worker was told to leave"
+    assert run.attempts[0].reason == "the worker is shutting down"
 
 
-def test_a_worker_that_is_cut_off_ends_its_training_before_another_starts_it(lab: Lab) -> None:
+def test_disconnected_worker_stops_its_training_before_another_starts_it(lab: Lab) -> None:
     [run_id] = lab.submit(60)
     worker = lab.worker_of(lab.under_way(run_id))
     worker.link.set("frozen")
@@ -172,7 +174,7 @@ def test_a_worker_that_is_cut_off_ends_its_training_before_another_starts_it(lab
     assert "lease" in run.attempts[0].reason
 
 
-def test_answers_that_are_lost_do_no_harm(lab: Lab) -> None:
+def test_lost_replies_are_harmless(lab: Lab) -> None:
     runs = lab.submit(15, 4)
     for worker in lab.stack.workers:
         worker.link.set("mute")
@@ -182,41 +184,41 @@ def test_answers_that_are_lost_do_no_harm(lab: Lab) -> None:
     assert [lab.until(run_id, "succeeded").state for run_id in runs] == ["succeeded"] * 4
 
 
-def test_every_nudge_twenty_times_starts_every_run_once(lab: Lab) -> None:
+def test_duplicated_nudges_start_every_run_once(lab: Lab) -> None:
     lab.stack.nudges.write_text("20")
     runs = lab.submit(5, 10)
     assert [lab.until(run_id, "succeeded").attempt for run_id in runs] == [1] * 10
 
 
-def test_without_any_nudge_every_run_is_found(lab: Lab) -> None:
+def test_runs_are_claimed_without_nudges(lab: Lab) -> None:
     lab.stack.nudges.write_text("0")
     runs = lab.submit(5, 6)
     assert [lab.until(run_id, "succeeded").attempt for run_id in runs] == [1] * 6
 
 
-def test_workers_of_one_name_are_told_apart(lab: Lab) -> None:
+def test_workers_with_the_same_name_get_distinct_names(lab: Lab) -> None:
     def online() -> Any:
-        found = [worker for worker in lab.client.workers().items if worker.state == "online"]
-        found = [worker for worker in found if worker.name.startswith(WORKER_NAME)]
-        return found if len(found) == 4 else None
+        workers = [worker for worker in lab.client.workers().items if worker.state == "online"]
+        workers = [worker for worker in workers if worker.name.startswith(WORKER_NAME)]
+        return workers if len(workers) == 4 else None
 
-    found = wait_for(online, "four workers are there")
-    assert len({worker.id for worker in found}) == 4
-    assert len({worker.name for worker in found}) == 4
+    workers = wait_for(online, "four workers are online")
+    assert len({worker.id for worker in workers}) == 4
+    assert len({worker.name for worker in workers}) == 4
 
 
-def test_cancelled_means_that_every_rank_is_gone(lab: Lab) -> None:
+def test_cancelled_run_has_no_rank_left(lab: Lab) -> None:
     [run_id] = lab.submit(2000, ranks=2)
     victim = lab.under_way(run_id)
     lab.load.runs[run_id].cancelled = True
     lab.client.cancel(run_id)
     lab.until(run_id, "cancelled")
-    assert not records.held(lab.stack.records, run_id)
+    assert not liveness.is_alive(lab.stack.records, run_id)
     assert not any(process.is_running() for process in (victim.launcher, *victim.processes))
     assert lab.client.cancel(run_id).state == "cancelled"
 
 
-def test_a_teacher_ends_and_comes_back_with_its_students(lab: Lab) -> None:
+def test_teacher_is_cancelled_and_retried_with_its_students(lab: Lab) -> None:
     teacher, students = lab.teach(30)
     assert {lab.client.run(student).state for student in students} == {"waiting"}
     lab.under_way(teacher)
@@ -225,7 +227,7 @@ def test_a_teacher_ends_and_comes_back_with_its_students(lab: Lab) -> None:
     lab.client.cancel_experiment(lab.client.run(teacher).experiment_id)
     for run_id in (teacher, *students):
         lab.until(run_id, "cancelled")
-    assert not records.held(lab.stack.records, teacher)
+    assert not liveness.is_alive(lab.stack.records, teacher)
     for student in students:
         lab.client.retry(student)
     lab.until(teacher, "succeeded")
@@ -233,10 +235,12 @@ def test_a_teacher_ends_and_comes_back_with_its_students(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_lost_and_nothing_doubled_whatever_breaks(kind: Kind, tmp_path: Path) -> None:
+def test_random_faults_neither_lose_nor_duplicate_anything(kind: Kind, tmp_path: Path) -> None:
     try:
-        options = Options(kind, seed=5, minutes=0.4, every=0.7, real=0, claimed=0, settle=120, terms=Terms(lease=10.0))
-        report = play(options, tmp_path)
+        options = ScenarioOptions(
+            kind, seed=5, minutes=0.4, every=0.7, real=0, claimed=0, settle=120, terms=Timing(lease=10.0)
+        )
+        report = run_scenario(options, tmp_path)
     except services.ServiceMissing as missing:
         pytest.skip(str(missing))
     assert report.passed, "\n".join([str(report.must_be_zero()), *report.details()])

@@ -1,4 +1,4 @@
-"""The embedded stack as a person starts it: real processes, real trainings, everything over HTTP."""
+"""The embedded stack as a person starts it: real processes and trainings, all requests over HTTP."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Stack:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def trainings(self) -> list[psutil.Process]:
-        """Processes of this stack that train, launchers included."""
+        """Return the training processes of this stack, including launchers."""
         return [process for process in self.descendants() if "--run" in cmdline(process)]
 
 
@@ -96,8 +96,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield started
 
 
-def test_a_run_is_submitted_seen_running_read_incrementally_and_cancelled_to_its_last_process(running: Stack) -> None:
-    # The teacher is short, the students would go on for hours.
+def test_run_is_submitted_read_incrementally_and_cancelled_completely(running: Stack) -> None:
+    # The teacher is short; the students would train for hours.
     long = spec(
         "long",
         teacher={"model": "small_cnn", "training": {"epochs": 2, "batch_size": 32}},
@@ -121,21 +121,21 @@ def test_a_run_is_submitted_seen_running_read_incrementally_and_cancelled_to_its
     seen, new = (_steps(reply, "test/top1") for reply in (first, more))
     assert new
     assert min(new) > max(seen)
-    whole = _steps(running.get(f"/runs/{student}/metrics"), "test/top1")
-    assert sorted(seen + new) == whole[: len(seen) + len(new)]
+    all_steps = _steps(running.get(f"/runs/{student}/metrics"), "test/top1")
+    assert sorted(seen + new) == all_steps[: len(seen) + len(new)]
 
     assert running.trainings()
     assert running.http.post(f"/runs/{student}/cancel").status_code in (200, 202)
     ended = until(lambda: _ended(running.get(f"/runs/{student}")), "the end of the cancelled run")
     assert ended["state"] == "cancelled"
-    # The run says cancelled only after its last process is gone, so there is nothing to wait for here.
+    # The run is cancelled only after its last process has ended, so that there is nothing to wait for here.
     assert running.trainings() == []
     again = running.http.post(f"/runs/{student}/cancel")
     assert again.status_code in (200, 202)
     assert again.json()["state"] == "cancelled"
 
 
-def test_a_comparison_runs_to_its_table_and_a_second_one_shares_the_teacher(running: Stack) -> None:
+def test_comparison_completes_and_a_second_one_shares_the_teacher(running: Stack) -> None:
     methods = ["dkd", {"name": "dkd_align", "params": {"reduction": "log", "epsilon_share": 0.1}}]
     first = running.http.post("/experiments", json=spec("pair", methods=methods, seeds=[0, 1])).json()
     second = running.http.post("/experiments", json=spec("again", methods=["kd"], seeds=[0])).json()
@@ -143,7 +143,7 @@ def test_a_comparison_runs_to_its_table_and_a_second_one_shares_the_teacher(runn
     assert len(teachers) == 1
 
     for shown in (first, second):
-        done = until(lambda shown=shown: _over(running.get(f"/experiments/{shown['id']}")), shown["name"], 300)
+        done = until(lambda shown=shown: _finished(running.get(f"/experiments/{shown['id']}")), shown["name"], 300)
         assert done["state"] == "finished", json.dumps(done["runs"], indent=1)
     comparison = running.get("/comparisons", experiment=first["id"])
     assert [(group["label"], group["n"]) for group in comparison["groups"]] == [("dkd", 2), ("dkd_align (log)", 2)]
@@ -155,7 +155,7 @@ def test_a_comparison_runs_to_its_table_and_a_second_one_shares_the_teacher(runn
     assert comparison["test_size"] == 64
 
 
-def test_a_killed_training_is_taken_up_again_from_where_it_was(running: Stack) -> None:
+def test_killed_training_is_attempted_again(running: Stack) -> None:
     long = spec("killed", methods=["ce"], training={"epochs": 2000, "batch_size": 16}, seeds=[3])
     run = running.http.post("/experiments", json=long).json()["runs"][0]["id"]
     until(lambda: _with_points(running.get(f"/runs/{run}/metrics")), "the first metrics")
@@ -168,7 +168,7 @@ def test_a_killed_training_is_taken_up_again_from_where_it_was(running: Stack) -
     until(lambda: _ended(running.get(f"/runs/{run}")), "its end")
 
 
-def test_bad_input_is_refused_with_its_path_and_leaves_nothing(running: Stack) -> None:
+def test_invalid_spec_is_refused_with_its_path_and_creates_nothing(running: Stack) -> None:
     before = running.get("/experiments")["items"]
     reply = running.http.post("/experiments", json=spec("bad", methods=["dkd_aling"]))
     assert reply.status_code == 422
@@ -177,7 +177,7 @@ def test_bad_input_is_refused_with_its_path_and_leaves_nothing(running: Stack) -
     assert running.get("/experiments")["items"] == before
 
 
-def test_ctrl_c_leaves_no_process_and_what_was_running_goes_on_next_time(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_process_and_runs_resume_at_the_next_start(tmp_path: Path) -> None:
     with stack(tmp_path) as first:
         long = spec("kept", methods=["ce"], training={"epochs": 3000, "batch_size": 32})
         run = first.http.post("/experiments", json=long).json()["runs"][0]["id"]
@@ -194,7 +194,7 @@ def test_ctrl_c_leaves_no_process_and_what_was_running_goes_on_next_time(tmp_pat
         until(lambda: _ended(second.get(f"/runs/{run}")), "its end")
 
 
-def test_a_token_is_needed_and_lies_where_only_its_owner_reads(running: Stack) -> None:
+def test_token_is_required_and_readable_only_by_its_owner(running: Stack) -> None:
     assert httpx.get(f"{running.http.base_url}runs").status_code == 401
     assert os.stat(running.home / "tokens" / "admin").st_mode & 0o777 == 0o600
 
@@ -211,12 +211,12 @@ def _ended(run: Any) -> Any:
     return run if run["state"] in ("succeeded", "failed", "cancelled") else None
 
 
-def _over(experiment: Any) -> Any:
+def _finished(experiment: Any) -> Any:
     return experiment if experiment["state"] != "active" else None
 
 
 def _resumed(running: Stack, run: str) -> int:
-    """The step at which the newest attempt went on, once it has said so; 0 before."""
+    """Return the step from which the second attempt resumed; 0 before it has reported one."""
     journal = running.home / "artifacts" / "runs" / run / "attempt-2" / "events.jsonl"
     if not journal.exists():
         return 0

@@ -1,4 +1,4 @@
-"""A backend of one process: the worker's protocol, over method calls or over HTTP."""
+"""A fake backend: the worker protocol as method calls or over HTTP."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def refusal(status: int, detail: str = "refused") -> ApiError:
 
 
 class FakeBackend:
-    """Holds claims to be taken and everything that was reported. Attributes are set by the tests."""
+    """Holds the queue of claims and everything that was reported. Tests set its attributes."""
 
     def __init__(self, lease: float = 60.0, heartbeat: float = 0.1) -> None:
         self.lease = lease
@@ -73,11 +73,19 @@ class FakeBackend:
         self.announce = True
         self._lock = threading.RLock()
 
-    def add(self, run_id: str = "run-1", attempt: int = 1, **more: Any) -> Claim:
+    def add(
+        self,
+        run_id: str = "run-1",
+        attempt: int = 1,
+        spec: RunSpec = RUN,
+        teacher_spec: RunSpec | None = None,
+        **more: Any,
+    ) -> Claim:
         claim = Claim(
             run_id=run_id,
             attempt=attempt,
-            spec=more.pop("spec", RUN),
+            spec=spec.model_dump(mode="json"),
+            teacher_spec=teacher_spec.model_dump(mode="json") if teacher_spec else None,
             lease_seconds=self.lease,
             folder=more.pop("folder", f"runs/{run_id}/attempt-{attempt}"),
             **more,
@@ -95,14 +103,14 @@ class FakeBackend:
         return [record.event.type for record in self.records.get((run_id, attempt), [])]
 
     def register(self, registration: Registration) -> Registered:
-        self._up()
+        self._require_up()
         self.registrations.append(registration)
         self.forgotten = False
         return Registered(heartbeat_seconds=self.heartbeat_seconds, lease_seconds=self.lease)
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
-        self._up()
-        self._known()
+        self._require_up()
+        self._require_registered()
         self.heartbeats.append(heartbeat)
         orders = [
             Order.model_validate(
@@ -118,8 +126,8 @@ class FakeBackend:
         return HeartbeatReply(orders=orders, eligible=len(self.queue) if self.announce else 0)
 
     def claim(self, worker_id: str, request: ClaimRequest) -> Claim | None:
-        self._up()
-        self._known()
+        self._require_up()
+        self._require_registered()
         with self._lock:
             self.requests.append(request)
             claim = self._granted.get(request.key or "")
@@ -137,7 +145,7 @@ class FakeBackend:
             return claim
 
     def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int:
-        self._up()
+        self._require_up()
         if run_id in self.fenced:
             raise refusal(409, "another attempt has this run")
         if self.refuse_events:
@@ -152,23 +160,23 @@ class FakeBackend:
             return len(taken)
 
     def finish(self, worker_id: str, run_id: str, outcome: Outcome) -> None:
-        self._up()
+        self._require_up()
         if run_id in self.fenced:
             raise refusal(409, "another attempt has this run")
         self.outcomes.append((run_id, outcome))
 
-    def _up(self) -> None:
+    def _require_up(self) -> None:
         if self.down:
             raise BackendUnreachable("fake", "switched off")
 
-    def _known(self) -> None:
+    def _require_registered(self) -> None:
         if self.forgotten:
             raise refusal(404, "no such worker")
 
 
 @contextmanager
 def served(backend: FakeBackend) -> Iterator[str]:
-    """The same over HTTP, for workers that are processes; yields its address."""
+    """Serve the backend over HTTP, for workers that are processes; yield its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -1,8 +1,9 @@
-"""Stands in for a training: speaks the same events, without torch, and behaves as ``STANDIN`` in the environment says.
+"""A fake training without torch that writes the same events. ``STANDIN`` in the environment selects its behaviour.
 
-succeed, fail, train (until told to stop), deaf (hears no SIGTERM), brood (deaf, with children in sessions of their
-own), brood-succeed (the same, and ends), crash, killed, exit, full (its disk is), silent, linger (finishes and stays),
-forge (reports weights that are not there), escape (reports weights outside its folder), torn (breaks its journal).
+succeed, fail, train (until SIGTERM), deaf (ignores SIGTERM), brood (deaf, with child processes in sessions of their
+own), brood-succeed (the same, and ends), crash, killed, exit, full (full disk), silent (no final event), linger
+(finishes and keeps running), forge (reports missing weights), escape (reports weights outside its folder), torn
+(damages its journal).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from core.events import MACHINE_EXIT, Checkpointed, Failed, Finished, Journal, Started, Stopped, read_journal
 
 STEPS = 5
-# One in its own session, one whose parent is gone, and one that has lost the mark in its environment as well.
+# A child in its own session, an orphan, and an orphan without the mark in its environment.
 CHILD = "import os, sys, time; open(sys.argv[1] + '/pid-' + str(os.getpid()), 'w').close(); time.sleep(600)"
 ORPHANS = f"""
 import subprocess, sys

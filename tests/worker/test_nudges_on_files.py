@@ -1,4 +1,4 @@
-"""The filesystem transport: what is half written or gone is a lost nudge."""
+"""The filesystem transport: a truncated or missing file is a lost nudge."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.celery_config import celery_settings
 
 @pytest.fixture
 def name(tmp_path: Path) -> str:
-    """Of the queue; another in every test, since the transport remembers those that it has made."""
+    """Name of the queue; unique per test, since the transport caches the queues that it has created."""
     return tmp_path.name
 
 
@@ -26,7 +26,7 @@ def broker(tmp_path: Path) -> Connection:
     return Connection("filesystem://", transport=settings["broker_transport"], transport_options=options)
 
 
-def test_a_torn_message_is_passed_over(broker: Connection, name: str, tmp_path: Path) -> None:
+def test_truncated_message_is_skipped(broker: Connection, name: str, tmp_path: Path) -> None:
     (tmp_path / "messages" / f"0_torn.{name}.msg").write_bytes(b'{"body": "')
     with broker, broker.SimpleQueue(name) as queue:
         queue.put({"number": 1})
@@ -35,7 +35,7 @@ def test_a_torn_message_is_passed_over(broker: Connection, name: str, tmp_path: 
             queue.get(block=False)
 
 
-def test_a_message_has_its_name_only_when_it_is_whole(
+def test_message_gets_its_name_only_when_complete(
     broker: Connection, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -51,7 +51,7 @@ def test_a_message_has_its_name_only_when_it_is_whole(
     assert [path.suffix for path in (tmp_path / "messages").iterdir()] == [".msg"]
 
 
-def test_a_folder_that_is_away_holds_no_messages(broker: Connection, name: str, tmp_path: Path) -> None:
+def test_missing_folder_has_no_messages(broker: Connection, name: str, tmp_path: Path) -> None:
     with broker, broker.SimpleQueue(name) as queue:
         (tmp_path / "messages").rename(tmp_path / "aside")
         with pytest.raises(Empty):
@@ -61,7 +61,7 @@ def test_a_folder_that_is_away_holds_no_messages(broker: Connection, name: str, 
         assert queue.get(timeout=5).payload == {"number": 1}
 
 
-def test_a_torn_table_of_queues_is_made_anew(broker: Connection, name: str, tmp_path: Path) -> None:
+def test_truncated_queue_table_is_rewritten(broker: Connection, name: str, tmp_path: Path) -> None:
     with broker, broker.SimpleQueue(name) as queue:
         queue.put({"number": 1})
         [table] = (tmp_path / "control").iterdir()

@@ -1,10 +1,11 @@
-"""Runs from claim to outcome, with real processes and a backend that can be switched off."""
+"""Runs from claim to outcome, with real processes and a backend that can go down."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,18 +17,19 @@ from core.protocol.worker import ArtifactRef, Order
 from tests.waiting import until
 from tests.worker.conftest import Rig, processes_of
 from tests.worker.fake import RUN
-from worker.training_monitor import Limits
+from worker.health import Health
+from worker.training_monitor import TimeLimits
 
 MakeRig = Callable[..., Rig]
 
 
-def ends(rig: Rig, run_id: str = "run-1") -> str:
-    """Wait for a run's outcome; returns its word."""
+def wait_for_outcome(rig: Rig, run_id: str = "run-1") -> str:
+    """Wait for a run's outcome and return it."""
     outcome = until(lambda: rig.backend.outcome(run_id), f"{run_id} ends")
     return str(outcome.outcome)
 
 
-def test_success_reports_everything_then_the_weights(rig: Rig) -> None:
+def test_success_reports_every_event_and_then_the_weights(rig: Rig) -> None:
     backend = rig.run("succeed")
     outcome = backend.outcome()
     assert outcome is not None
@@ -44,12 +46,12 @@ def test_success_reports_everything_then_the_weights(rig: Rig) -> None:
     ("behaviour", "outcome", "reason"),
     [
         ("fail", "failed", "the loss became NaN at step 5"),
-        ("crash", "failed", "the training was ended by SIGSEGV"),
-        ("killed", "interrupted", "the training was ended by SIGKILL from outside"),
+        ("crash", "failed", "the training was killed by SIGSEGV"),
+        ("killed", "interrupted", "the training was killed by SIGKILL from outside"),
         ("exit", "failed", "the training ended with exit code 2: the spec cannot be used"),
         ("silent", "failed", "the training ended with exit code 0 and without a result"),
-        ("forge", "failed", "the weights are not there"),
-        ("escape", "failed", "the path '../../weights' leads out of the artifact store"),
+        ("forge", "failed", "the weights: file not found"),
+        ("escape", "failed", "the path '../../weights' is outside the artifact store"),
         ("torn", "failed", "the training's journal cannot be read"),
         ("linger", "succeeded", ""),
         ("brood-succeed", "succeeded", ""),
@@ -64,13 +66,13 @@ def test_outcome_and_reason(rig: Rig, behaviour: str, outcome: str, reason: str)
     assert processes_of(rig.folder()) == []
 
 
-def test_failure_carries_the_last_lines(rig: Rig) -> None:
+def test_failure_contains_the_last_log_lines(rig: Rig) -> None:
     reported = rig.run("fail").outcome()
     assert reported is not None
     assert reported.log_tail == ["a line of the training's log", "Traceback: it went wrong"]
 
 
-def test_training_stopped_from_outside_goes_back(rig: Rig) -> None:
+def test_training_stopped_from_outside_is_requeued(rig: Rig) -> None:
     rig.behaviour = "train"
     rig.backend.add()
     rig.start()
@@ -78,11 +80,11 @@ def test_training_stopped_from_outside_goes_back(rig: Rig) -> None:
     started = until(lambda: rig.backend.records.get(("run-1", 1)))[0].event
     assert isinstance(started, Started)
     os.kill(int(started.device.split()[-1]), signal.SIGTERM)
-    assert ends(rig) == "interrupted"
+    assert wait_for_outcome(rig) == "interrupted"
     assert rig.backend.types()[-2:] == ["checkpoint", "stopped"]
 
 
-def test_one_nudge_drains_the_queue(rig: Rig) -> None:
+def test_one_nudge_empties_the_queue(rig: Rig) -> None:
     rig.backend.announce = False
     rig.start()
     until(lambda: rig.backend.heartbeats)
@@ -92,7 +94,7 @@ def test_one_nudge_drains_the_queue(rig: Rig) -> None:
     assert [name for name, _ in rig.backend.outcomes] == ["run-0", "run-1", "run-2"]
 
 
-def test_slots_bound_what_runs_at_once(make_rig: MakeRig) -> None:
+def test_slots_limit_concurrent_runs(make_rig: MakeRig) -> None:
     rig = make_rig(slots=2)
     rig.behaviour = "train"
     for number in range(3):
@@ -107,25 +109,25 @@ def test_slots_bound_what_runs_at_once(make_rig: MakeRig) -> None:
     assert {item.run_id for item in rig.backend.heartbeats[-1].holding} == {"run-0", "run-1"}
     rig.behaviour = "succeed"
     rig.backend.orders["run-0"] = "cancel"
-    assert ends(rig, "run-2") == "succeeded"
+    assert wait_for_outcome(rig, "run-2") == "succeeded"
 
 
 @pytest.mark.parametrize("behaviour", ["train", "brood"])
 def test_cancel_leaves_no_process(make_rig: MakeRig, behaviour: str) -> None:
-    rig = make_rig(limits=Limits(grace=1.0, margin=1.0))
+    rig = make_rig(limits=TimeLimits(grace=1.0, margin=1.0))
     rig.behaviour = behaviour
     rig.backend.add()
     rig.start()
     rig.ready()
     rig.backend.orders["run-1"] = "cancel"
-    assert ends(rig) == "cancelled"
-    # Looked at the moment the backend hears of it: nothing is still on its way out.
+    assert wait_for_outcome(rig) == "cancelled"
+    # Checked as soon as the backend has the outcome: no process is still ending.
     assert processes_of(rig.artifacts) == []
     if behaviour == "train":
         assert rig.backend.types()[-1] == "stopped"
 
 
-def test_the_next_attempt_is_held_while_the_end_of_the_last_is_not_yet_heard(make_rig: MakeRig) -> None:
+def test_two_attempts_of_a_run_can_be_leased_at_once(make_rig: MakeRig) -> None:
     rig = make_rig(slots=2)
     rig.behaviour = "train"
     rig.backend.add(attempt=1)
@@ -133,15 +135,15 @@ def test_the_next_attempt_is_held_while_the_end_of_the_last_is_not_yet_heard(mak
     rig.ready(attempt=1)
     rig.backend.add(attempt=2)
     rig.ready(attempt=2)
-    assert [held.attempt for held in rig.supervisor.holding()] == [1, 2]
-    rig.supervisor.obey([Order(run_id="run-1", attempt=1, order="lost")], 0.0)
-    until(lambda: [held.attempt for held in rig.supervisor.holding()] == [2], "the first is let go, the second is not")
+    assert [holding.attempt for holding in rig.supervisor.holdings()] == [1, 2]
+    rig.supervisor.apply_orders([Order(run_id="run-1", attempt=1, order="lost")], 0.0)
+    until(lambda: [holding.attempt for holding in rig.supervisor.holdings()] == [2], "only the first is released")
     rig.backend.orders["run-1"] = "cancel"
-    assert ends(rig) == "cancelled"
+    assert wait_for_outcome(rig) == "cancelled"
     assert [outcome.attempt for _, outcome in rig.backend.outcomes] == [2]
 
 
-def test_run_that_is_lost_is_ended_without_a_word(rig: Rig) -> None:
+def test_lost_run_is_killed_without_a_report(rig: Rig) -> None:
     rig.behaviour = "deaf"
     rig.backend.add()
     rig.start()
@@ -152,7 +154,7 @@ def test_run_that_is_lost_is_ended_without_a_word(rig: Rig) -> None:
     assert rig.backend.outcomes == []
 
 
-def test_fenced_report_ends_the_training(rig: Rig) -> None:
+def test_fenced_report_kills_the_training(rig: Rig) -> None:
     rig.behaviour = "train"
     rig.backend.add()
     rig.start()
@@ -168,10 +170,10 @@ def test_refused_report_fails_the_run(rig: Rig) -> None:
     reported = rig.run("train").outcome()
     assert reported is not None
     assert reported.outcome == "failed"
-    assert reported.reason == "the backend refuses what the training reports: refused"
+    assert reported.reason == "the backend refuses the training's reports: refused"
 
 
-def test_outage_loses_nothing_and_repeats_nothing(rig: Rig) -> None:
+def test_outage_neither_loses_nor_duplicates_events(rig: Rig) -> None:
     rig.behaviour = "train"
     rig.backend.add()
     rig.start()
@@ -180,30 +182,30 @@ def test_outage_loses_nothing_and_repeats_nothing(rig: Rig) -> None:
     rig.backend.down = True
     before = len(rig.backend.seqs())
     lines = (rig.folder() / "events.jsonl").read_text().count("\n")
-    until(lambda: (rig.folder() / "events.jsonl").read_text().count("\n") > lines + 10, "the training goes on")
+    until(lambda: (rig.folder() / "events.jsonl").read_text().count("\n") > lines + 10, "the training continues")
     assert len(rig.backend.seqs()) == before
     rig.backend.lose_replies = 2
     rig.backend.down = False
     until(lambda: len(rig.backend.seqs()) > before + 10, "the rest arrives")
     rig.backend.orders["run-1"] = "cancel"
-    assert ends(rig) == "cancelled"
-    whole = (rig.folder() / "events.jsonl").read_text().count("\n")
-    assert rig.backend.seqs() == list(range(1, whole + 1))
+    assert wait_for_outcome(rig) == "cancelled"
+    lines_written = (rig.folder() / "events.jsonl").read_text().count("\n")
+    assert rig.backend.seqs() == list(range(1, lines_written + 1))
     assert any(
         later[0] <= earlier[-1] for earlier, later in zip(rig.backend.batches, rig.backend.batches[1:], strict=False)
     )
 
 
-def test_events_the_backend_has_lost_are_sent_again(rig: Rig) -> None:
+def test_events_that_the_backend_has_lost_are_sent_again(rig: Rig) -> None:
     rig.behaviour = "train"
     rig.backend.add()
     rig.start()
     until(lambda: len(rig.backend.seqs()) > 20, "events")
     del rig.backend.records[("run-1", 1)][5:]
     rig.backend.orders["run-1"] = "cancel"
-    assert ends(rig) == "cancelled"
-    whole = (rig.folder() / "events.jsonl").read_text().count("\n")
-    assert rig.backend.seqs() == list(range(1, whole + 1))
+    assert wait_for_outcome(rig) == "cancelled"
+    lines_written = (rig.folder() / "events.jsonl").read_text().count("\n")
+    assert rig.backend.seqs() == list(range(1, lines_written + 1))
 
 
 def test_outcome_waits_for_the_backend(rig: Rig) -> None:
@@ -215,11 +217,11 @@ def test_outcome_waits_for_the_backend(rig: Rig) -> None:
     rig.backend.orders["run-1"] = "continue"
     [process] = [psutil.Process(pid) for pid in processes_of(rig.folder()) if "launcher.py" not in _words(pid)]
     process.terminate()
-    process_gone = until(lambda: not processes_of(rig.folder()), "the training is gone")
+    process_gone = until(lambda: not processes_of(rig.folder()), "the training has ended")
     assert process_gone
     assert rig.backend.outcomes == []
     rig.backend.down = False
-    assert ends(rig) == "interrupted"
+    assert wait_for_outcome(rig) == "interrupted"
 
 
 def _words(pid: int) -> str:
@@ -227,18 +229,18 @@ def _words(pid: int) -> str:
 
 
 @pytest.mark.parametrize("behaviour", ["train", "brood"])
-def test_training_ends_before_a_lease_that_cannot_be_renewed(make_rig: MakeRig, behaviour: str) -> None:
+def test_training_is_stopped_before_an_unrenewable_lease_ends(make_rig: MakeRig, behaviour: str) -> None:
     rig = make_rig(lease=6.0)
     rig.behaviour = behaviour
     rig.backend.add()
     rig.start()
     rig.ready()
     rig.backend.down = True
-    until(lambda: not processes_of(rig.artifacts), "the training is ended while nobody answers")
+    until(lambda: not processes_of(rig.artifacts), "the training is stopped during the outage")
     assert rig.backend.outcomes == []
     assert not rig.supervisor.wait(0)
     rig.backend.down = False
-    assert ends(rig) == "interrupted"
+    assert wait_for_outcome(rig) == "interrupted"
     outcome = rig.backend.outcome()
     assert outcome is not None
     assert outcome.reason == "the lease could not be renewed: the worker could not reach the backend"
@@ -246,21 +248,21 @@ def test_training_ends_before_a_lease_that_cannot_be_renewed(make_rig: MakeRig, 
         assert rig.backend.types()[-2:] == ["checkpoint", "stopped"]
 
 
-def test_fenced_after_a_lost_lease_is_dropped(make_rig: MakeRig) -> None:
+def test_run_fenced_after_its_lease_ended_is_discarded(make_rig: MakeRig) -> None:
     rig = make_rig(lease=6.0)
     rig.behaviour = "train"
     rig.backend.add()
     rig.start()
     rig.ready()
     rig.backend.down = True
-    until(lambda: not processes_of(rig.artifacts), "the training is ended while nobody answers")
+    until(lambda: not processes_of(rig.artifacts), "the training is stopped during the outage")
     rig.backend.fenced.add("run-1")
     rig.backend.down = False
     assert rig.idle()
     assert rig.backend.outcomes == []
 
 
-def test_renewed_lease_lets_a_training_go_on(make_rig: MakeRig) -> None:
+def test_training_continues_while_its_lease_is_renewed(make_rig: MakeRig) -> None:
     rig = make_rig(lease=3.0)
     rig.behaviour = "train"
     rig.backend.add()
@@ -272,56 +274,56 @@ def test_renewed_lease_lets_a_training_go_on(make_rig: MakeRig) -> None:
     assert processes_of(rig.folder())
 
 
-def test_leaving_hands_back_and_claims_nothing_more(rig: Rig) -> None:
+def test_shutdown_requeues_runs_and_claims_nothing_more(rig: Rig) -> None:
     rig.behaviour = "train"
     rig.backend.add("run-1")
     rig.backend.add("run-2")
     rig.start()
     rig.ready()
-    rig.supervisor.leave()
-    assert ends(rig) == "interrupted"
+    rig.supervisor.begin_shutdown()
+    assert wait_for_outcome(rig) == "interrupted"
     outcome = rig.backend.outcome()
     assert outcome is not None
-    assert outcome.reason == "the worker was told to leave"
+    assert outcome.reason == "the worker is shutting down"
     assert rig.backend.types()[-2:] == ["checkpoint", "stopped"]
     assert rig.idle()
     assert rig.supervisor.run_next() == 0
     assert [claim.run_id for claim in rig.backend.queue] == ["run-2"]
 
 
-def test_a_training_that_does_not_hear_is_killed_after_its_grace_and_handed_back(make_rig: MakeRig) -> None:
-    """As one whose library compiles: the steps since its last checkpoint are lost, and that is nobody's fault."""
-    rig = make_rig(limits=Limits(grace=0.3, margin=1.0))
+def test_training_that_ignores_sigterm_is_killed_after_its_grace_and_requeued(make_rig: MakeRig) -> None:
+    """Such as a training that is compiling: the steps since its last checkpoint are lost, and no fault is counted."""
+    rig = make_rig(limits=TimeLimits(grace=0.3, margin=1.0))
     rig.behaviour = "deaf"
     rig.backend.add()
     rig.start()
     rig.ready()
-    rig.supervisor.leave()
-    assert ends(rig) == "interrupted"
+    rig.supervisor.begin_shutdown()
+    assert wait_for_outcome(rig) == "interrupted"
     outcome = rig.backend.outcome()
     assert outcome is not None
-    assert (outcome.reason, outcome.fault) == ("the worker was told to leave", False)
+    assert (outcome.reason, outcome.fault) == ("the worker is shutting down", False)
     assert processes_of(rig.artifacts) == []
 
 
-def test_leaving_does_not_wait_for_a_backend_that_is_gone(rig: Rig) -> None:
+def test_shutdown_does_not_wait_for_an_unreachable_backend(rig: Rig) -> None:
     rig.behaviour = "train"
     rig.backend.add()
     rig.start()
     rig.ready()
     rig.backend.down = True
-    rig.supervisor.leave()
+    rig.supervisor.begin_shutdown()
     assert rig.idle()
     assert processes_of(rig.artifacts) == []
 
 
-def test_resumed_attempt_republishes_and_goes_on(rig: Rig) -> None:
+def test_resumed_attempt_republishes_the_journal_and_continues(rig: Rig) -> None:
     rig.behaviour = "train"
     rig.backend.add()
     rig.start()
     rig.ready()
-    rig.supervisor.leave()
-    assert ends(rig) == "interrupted"
+    rig.supervisor.begin_shutdown()
+    assert wait_for_outcome(rig) == "interrupted"
     checkpoint = next(rig.folder().glob("checkpoint-*"))
     rig.close()
 
@@ -329,7 +331,7 @@ def test_resumed_attempt_republishes_and_goes_on(rig: Rig) -> None:
     path = checkpoint.relative_to(rig.artifacts).as_posix()
     other.backend.add(attempt=2, checkpoint=ArtifactRef(path=path))
     other.start()
-    assert ends(other) == "succeeded"
+    assert wait_for_outcome(other) == "succeeded"
     types = other.backend.types(attempt=2)
     assert types.count("started") == 2
     assert types[-1] == "finished"
@@ -337,10 +339,10 @@ def test_resumed_attempt_republishes_and_goes_on(rig: Rig) -> None:
     other.close()
 
 
-def test_missing_checkpoint_means_from_the_beginning(rig: Rig) -> None:
+def test_missing_checkpoint_starts_from_the_beginning(rig: Rig) -> None:
     rig.backend.add(attempt=2, checkpoint=ArtifactRef(path="runs/run-1/attempt-1/gone.pt"))
     rig.start()
-    assert ends(rig) == "succeeded"
+    assert wait_for_outcome(rig) == "succeeded"
     assert rig.backend.types(attempt=2).count("started") == 1
 
 
@@ -353,69 +355,69 @@ def student(rig: Rig, **weights: str) -> None:
     rig.start()
 
 
-def test_teacher_is_handed_to_the_training(rig: Rig) -> None:
+def test_teacher_is_passed_to_the_training(rig: Rig) -> None:
     student(rig)
-    assert ends(rig) == "succeeded"
+    assert wait_for_outcome(rig) == "succeeded"
     assert (rig.folder() / "teacher.json").exists()
 
 
-def test_changed_teacher_fails_readably(rig: Rig) -> None:
+def test_changed_teacher_fails_with_a_reason(rig: Rig) -> None:
     student(rig, sha256="0" * 64)
-    assert ends(rig) == "failed"
+    assert wait_for_outcome(rig) == "failed"
     outcome = rig.backend.outcome()
     assert outcome is not None
-    assert outcome.reason.startswith("the teacher's weights have changed since they were reported: ")
+    assert outcome.reason.startswith("the teacher's weights: file has changed since it was reported: ")
     assert not rig.folder().exists()
 
 
-def test_missing_teacher_fails_readably(rig: Rig) -> None:
+def test_missing_teacher_fails_with_a_reason(rig: Rig) -> None:
     student(rig, path="runs/teacher/attempt-9/weights.safetensors")
-    assert ends(rig) == "failed"
+    assert wait_for_outcome(rig) == "failed"
     outcome = rig.backend.outcome()
     assert outcome is not None
-    assert outcome.reason.startswith("the teacher's weights are not there: ")
+    assert outcome.reason.startswith("the teacher's weights: file not found: ")
 
 
-def test_teacher_that_is_not_named_fails_readably(rig: Rig) -> None:
+def test_claim_without_its_teacher_fails_with_a_reason(rig: Rig) -> None:
     rig.backend.add(spec=RUN.model_copy(update={"role": "student", "teacher": RUN.fingerprint()}))
     rig.start()
-    assert ends(rig) == "failed"
+    assert wait_for_outcome(rig) == "failed"
     outcome = rig.backend.outcome()
     assert outcome is not None
     assert outcome.reason == "the run needs a teacher, and the backend named none"
 
 
-def test_path_out_of_the_store_is_refused(rig: Rig) -> None:
+def test_path_outside_the_store_is_refused(rig: Rig) -> None:
     rig.backend.add(folder="runs/../../outside")
     rig.start()
-    assert ends(rig) == "failed"
+    assert wait_for_outcome(rig) == "failed"
     outcome = rig.backend.outcome()
     assert outcome is not None
-    assert outcome.reason == "the path 'runs/../../outside' leads out of the artifact store"
+    assert outcome.reason == "the path 'runs/../../outside' is outside the artifact store"
     assert not (rig.artifacts.parent / "outside").exists()
 
 
-def test_files_of_a_forgotten_attempt_are_kept_apart(rig: Rig) -> None:
+def test_files_of_an_unknown_attempt_are_moved_aside(rig: Rig) -> None:
     rig.folder().mkdir(parents=True)
     (rig.folder() / "events.jsonl").write_text("from another life\n")
     assert rig.run("succeed").outcomes[0][1].outcome == "succeeded"
-    [kept] = [path for path in rig.folder().parent.iterdir() if path != rig.folder()]
-    assert (kept / "events.jsonl").read_text() == "from another life\n"
+    [moved] = [path for path in rig.folder().parent.iterdir() if path != rig.folder()]
+    assert (moved / "events.jsonl").read_text() == "from another life\n"
 
 
-def test_fault_of_the_worker_gives_runs_back_and_pauses(rig: Rig) -> None:
+def test_worker_fault_requeues_the_run_and_pauses_claiming(rig: Rig) -> None:
     rig.artifacts.mkdir()
     (rig.artifacts / "runs").write_text("a file where a folder should be")
     rig.backend.add("run-1")
     rig.backend.add("run-2")
     rig.start()
-    assert ends(rig) == "interrupted"
+    assert wait_for_outcome(rig) == "interrupted"
     count = len(rig.backend.heartbeats)
     until(lambda: len(rig.backend.heartbeats) > count + 3, "more heartbeats")
     assert [claim.run_id for claim in rig.backend.queue] == ["run-2"]
 
 
-def test_training_gets_no_token(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_training_environment_has_no_token(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DKD_WORKER_TOKEN", "secret-of-the-worker")
     rig.behaviour = "train"
     rig.backend.add()
@@ -426,3 +428,53 @@ def test_training_gets_no_token(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_p
         assert "secret-of-the-worker" not in environment.values()
         assert environment["CUDA_VISIBLE_DEVICES"] == ""
         assert environment["DKD_THREADS"] == environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_claim_with_a_lost_reply_is_repeated_with_its_key(rig: Rig) -> None:
+    rig.backend.lose_claims = 2
+    rig.backend.add()
+    rig.start()
+    assert until(rig.backend.outcome, "the run ends").outcome == "succeeded"
+    keys = [request.key for request in rig.backend.requests]
+    assert len(set(keys[:3])) == 1
+    assert len(rig.backend.claimed) == 1
+    assert keys[3] not in keys[:3]
+
+
+def test_paused_run_returns_to_the_queue(rig: Rig) -> None:
+    rig.behaviour = "train"
+    rig.backend.add()
+    rig.start()
+    rig.ready()
+    rig.backend.pauses.add("run-1")
+    outcome = until(rig.backend.outcome, "the run is requeued")
+    assert (outcome.outcome, outcome.reason, outcome.fault) == ("interrupted", "paused", False)
+    assert rig.backend.types()[-2:] == ["checkpoint", "stopped"]
+
+
+def test_full_disk_requeues_the_run_and_pauses_claiming(rig: Rig) -> None:
+    rig.backend.add("run-2", attempt=1)
+    rig.health = Health(problems=["the disk is full"])
+    outcome = rig.run("full").outcome("run-2")
+    assert outcome is not None
+    assert (outcome.outcome, outcome.fault) == ("interrupted", True)
+    assert outcome.reason == "the training could not continue: no space is left"
+    beat = until(lambda: len(rig.backend.heartbeats[-1].problems) == 2 and rig.backend.heartbeats[-1])
+    assert beat.problems[0].startswith("does not claim runs for another 30 s: the training could not continue")
+    assert beat.problems[1] == "the disk is full"
+    assert [claim.run_id for claim in rig.backend.queue] == ["run-1"], "no further run was claimed"
+
+
+def test_spec_with_an_unknown_method_reaches_the_training(make_rig: MakeRig) -> None:
+    """The spec is opaque to the worker: a method of a plugin that cannot be imported here is the training's error."""
+    rig = make_rig(command=(sys.executable, "-m", "core", "train"))
+    spec = RUN.model_dump(mode="json")
+    spec["method"] = {"name": "method_of_a_plugin", "label": "theirs", "params": {"its_own": 1}}
+    claim = rig.backend.add()
+    rig.backend.queue[:] = [claim.model_copy(update={"spec": spec})]
+    rig.start()
+    assert wait_for_outcome(rig) == "failed"
+    outcome = rig.backend.outcome()
+    assert outcome is not None
+    assert outcome.reason.startswith("the training ended with exit code 2: ")
+    assert "method_of_a_plugin" in outcome.reason

@@ -1,4 +1,4 @@
-"""``python -m worker`` as a process: nudged, told to leave, killed, restarted, with and without a broker."""
+"""``python -m worker`` as a process: nudged, shut down, killed, restarted, with and without a broker."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from common.celery_config import NUDGE_TASK, celery_settings
 from tests.waiting import until
 from tests.worker.conftest import STANDIN, processes_of
 from tests.worker.fake import FakeBackend, served
-from worker.process_tree import WORKER_MARK, marked
+from worker.process_tree import WORKER_MARK, marked_processes
 
 
 class Host:
-    """Workers as processes, on one home and one backend."""
+    """Workers as processes that share a home and a backend."""
 
     def __init__(self, home: Path, url: str, backend: FakeBackend) -> None:
         self.home = home
@@ -49,7 +49,7 @@ class Host:
         return process
 
     def ready(self, run_id: str = "run-1", attempt: int = 1) -> None:
-        until((self.home / f"artifacts/runs/{run_id}/attempt-{attempt}/ready").exists, "the training is under way")
+        until((self.home / f"artifacts/runs/{run_id}/attempt-{attempt}/ready").exists, "the training has started")
 
     def nudge(self) -> None:
         app = Celery(set_as_current=False)
@@ -74,10 +74,10 @@ def host(tmp_path: Path) -> Iterator[Host]:
                 process.wait()
 
 
-def test_nudge_has_a_run_claimed(host: Host) -> None:
+def test_nudge_triggers_a_claim(host: Host) -> None:
     host.backend.announce = False
     host.start("succeed")
-    until(lambda: host.backend.heartbeats, "the worker is there")
+    until(lambda: host.backend.heartbeats, "the worker sends heartbeats")
     host.backend.add()
     host.nudge()
     outcome = until(host.backend.outcome, "the run ends")
@@ -85,14 +85,14 @@ def test_nudge_has_a_run_claimed(host: Host) -> None:
     assert host.backend.types()[-1] == "finished"
 
 
-def test_neither_a_torn_message_nor_a_folder_that_is_gone_ends_a_worker(host: Host) -> None:
+def test_worker_survives_a_truncated_message_and_a_missing_folder(host: Host) -> None:
     host.backend.announce = False
     worker = host.start("succeed")
-    until(lambda: host.backend.heartbeats, "the worker is there")
+    until(lambda: host.backend.heartbeats, "the worker sends heartbeats")
     messages, aside = host.home / "broker" / "messages", host.home / "aside"
     torn = messages / "0_torn.dkd.msg"
     torn.touch()
-    until(lambda: not torn.exists(), "the torn message is taken")
+    until(lambda: not torn.exists(), "the truncated message is consumed")
     messages.rename(aside)
     beats = len(host.backend.heartbeats)
     until(lambda: len(host.backend.heartbeats) > beats + 20, "some seconds pass")
@@ -105,14 +105,14 @@ def test_neither_a_torn_message_nor_a_folder_that_is_gone_ends_a_worker(host: Ho
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_leave_hands_back(host: Host, number: signal.Signals) -> None:
+def test_signal_requeues_the_run_and_ends_the_worker(host: Host, number: signal.Signals) -> None:
     host.backend.add("run-1")
     host.backend.add("run-2")
     worker = host.start()
     host.ready()
     worker.send_signal(number)
-    outcome = until(host.backend.outcome, "the run is handed back")
-    assert (outcome.outcome, outcome.reason) == ("interrupted", "the worker was told to leave")
+    outcome = until(host.backend.outcome, "the run is requeued")
+    assert (outcome.outcome, outcome.reason) == ("interrupted", "the worker is shutting down")
     assert host.backend.types()[-2:] == ["checkpoint", "stopped"]
     assert worker.wait(60) == 0
     assert [claim.run_id for claim in host.backend.queue] == ["run-2"]
@@ -128,13 +128,13 @@ def test_killed_worker_leaves_no_process_and_keeps_its_id(host: Host) -> None:
     worker.wait()
     until(lambda: not processes_of(host.home), "nothing is left")
     host.start()
-    until(lambda: len(host.backend.registrations) == 2, "the worker is back")
+    until(lambda: len(host.backend.registrations) == 2, "the worker registers again")
     first, second = host.backend.registrations
     assert first.worker_id == second.worker_id
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prctl, which only Linux has")
-def test_what_outlived_worker_and_launcher_ends_when_the_worker_is_back(host: Host) -> None:
+def test_restarted_worker_kills_orphans(host: Host) -> None:
     host.backend.add()
     worker = host.start("brood")
     host.ready()
@@ -142,17 +142,17 @@ def test_what_outlived_worker_and_launcher_ends_when_the_worker_is_back(host: Ho
         child for child in psutil.Process(worker.pid).children() if "launcher.py" in " ".join(child.cmdline())
     ]
     worker_id = host.backend.registrations[0].worker_id
-    # Both at once, and the worker first: neither can end what the other leaves.
+    # Both at once, and the worker first, so that neither can kill the other's processes.
     worker.send_signal(signal.SIGSTOP)
     launcher.send_signal(signal.SIGSTOP)
     worker.kill()
     launcher.kill()
     worker.wait()
-    assert marked(WORKER_MARK, worker_id)
+    assert marked_processes(WORKER_MARK, worker_id)
     host.start()
-    until(lambda: not marked(WORKER_MARK, worker_id), "orphans are ended")
+    until(lambda: not marked_processes(WORKER_MARK, worker_id), "orphans are killed")
     for process in psutil.process_iter(["cmdline"]):
-        # The one that has shed its mark: out of reach for anybody, ended here for the next test.
+        # The process without the mark cannot be found by a worker; the test kills it.
         if any(str(host.home) in word for word in process.info["cmdline"] or []):
             process.kill()
 
@@ -165,25 +165,35 @@ def test_works_without_a_broker(host: Host) -> None:
     assert worker.wait(60) == 0
 
 
-def test_leaves_while_the_broker_is_away(host: Host) -> None:
+def test_shuts_down_while_the_broker_is_unreachable(host: Host) -> None:
     host.backend.add()
     worker = host.start("train", DKD_BROKER_URL="redis://127.0.0.1:1/0")
     host.ready()
     worker.terminate()
-    assert until(host.backend.outcome, "the run is handed back").outcome == "interrupted"
+    assert until(host.backend.outcome, "the run is requeued").outcome == "interrupted"
     assert worker.wait(60) == 0
 
 
-def test_two_workers_of_one_name(host: Host) -> None:
+def test_workers_with_the_same_name_register_twice(host: Host) -> None:
     host.start()
     host.start()
-    until(lambda: len(host.backend.registrations) == 2, "both are there")
+    until(lambda: len(host.backend.registrations) == 2, "both register")
     first, second = host.backend.registrations
     assert first.worker_id != second.worker_id
     assert {first.name, second.name} == {"box", "box-2"}
 
 
-def test_wrong_setting_is_one_line(host: Host) -> None:
+def test_worker_runs_without_importing_plugins(host: Host) -> None:
+    command = json.dumps([sys.executable, "-m", "core", "train"])
+    host.backend.add()
+    worker = host.start(DKD_PLUGINS="plugin_of_nobody", DKD_TRAINING_COMMAND=command)
+    outcome = until(host.backend.outcome, "the run ends")
+    assert outcome.outcome == "failed"
+    assert outcome.reason.endswith("a plugin cannot be imported: No module named 'plugin_of_nobody'")
+    assert worker.poll() is None
+
+
+def test_invalid_setting_is_reported_in_one_line(host: Host) -> None:
     assert host.start(DKD_SLOTS="none").wait(60) == 2
     assert host.log().startswith("dkd worker: DKD_SLOTS: ")
     assert host.log().count("\n") == 1

@@ -1,0 +1,201 @@
+"""The comparison of one experiment, or of several that differ in their seeds alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import and_, exists, select
+from sqlalchemy.orm import Session
+
+from backend.comparisons import experiment_keys, metric_selection, same_data, setting_differences, timing
+from backend.comparisons.convergence import ConvergenceTarget
+from backend.comparisons.groups import ComparisonSpec, Method, decide_all, group, methods_of, paired
+from backend.comparisons.metric_selection import SelectedValue
+from backend.comparisons.run_data import ACCURACY, VALIDATION, Data, Sample, curves, load, merge
+from backend.db import models
+from backend.errors import invalid
+from core.catalog import METRICS, UnknownNameError
+from core.catalog.metrics import metric_spellings
+from core.protocol.comparison_queries import ComparisonOptions
+from core.protocol.comparisons import WHICH, Comparison, TeacherUsed
+from core.protocol.public import ProblemField
+
+
+def convergence_target(options: ComparisonOptions) -> ConvergenceTarget:
+    """Return the target accuracy of convergence."""
+    return ConvergenceTarget(options.target_share, options.target)
+
+
+def sample_of(session: Session, experiments: Sequence[models.Experiment]) -> Sample:
+    """Read the runs of the experiments as one sample of one data set; runs of other images are set aside.
+
+    Raises:
+        ApiError: 422 if the experiments differ in more than seeds and labels; the answer names the difference.
+    """
+    first, *others = experiments
+    for other in others:
+        difference = experiment_keys.difference(first.spec, other.spec)
+        if difference:
+            text = f"{other.name} and {first.name} are not one experiment over more seeds: they differ in {difference}"
+            raise invalid(text, ProblemField(path="experiment", message=text))
+    by_id = load(session, list(dict.fromkeys(experiments)))
+    return same_data.of_one(merge(list(by_id.values())))
+
+
+def compare(
+    session: Session, experiments: Sequence[models.Experiment], options: ComparisonOptions | None = None
+) -> Comparison:
+    """Compare the methods of the experiments pair by pair.
+
+    Args:
+        session: for reading.
+        experiments: read as one; they differ in their seeds alone.
+        options: baseline, metric, epoch and target.
+
+    Raises:
+        ApiError: 422 if the experiments do not have the baseline or the metric, or cannot be read as one.
+    """
+    options = options or ComparisonOptions()
+    spec = ComparisonSpec(options.metric, options.which, options.difference)
+    goal = convergence_target(options)
+    sample = sample_of(session, experiments)
+    baseline = baseline_of(sample, options.baseline)
+    picked = metric_selection.pick(session, sample, options.metric, options.which)
+    refuse_unknown(session, sample, options, picked)
+    ended = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
+    counted = [student for student in sample.students if not student.set_aside]
+    targets = [target for student in counted if (target := goal.of(student)) is not None]
+    # Read even without a target, because the curves over time are drawn by the same rule.
+    series = curves(session, ended, [ACCURACY, timing.REUSED, timing.TEACHER_SECONDS])
+    methods = methods_of(sample, picked, series, goal)
+    first = sample.experiments[0]
+    others = [method for method in methods.values() if method.label != baseline]
+    pairs = decide_all([paired(method, methods[baseline], sample, spec) for method in others], spec)
+    test_size = max((student.test_size for student in sample.students if not student.set_aside), default=0)
+    tops = [teacher.top1 for teacher in sample.teachers if teacher.top1 is not None]
+    return Comparison(
+        experiment_id=first.id,
+        experiment=first.name,
+        experiments=[item.name for item in sample.experiments],
+        metric=options.metric,
+        title=metric_selection.title_of(session, sample, [options.metric])[options.metric],
+        unit=spec.unit,
+        better=spec.better,
+        epoch=options.which,
+        test_size=test_size,
+        resolution=100 / test_size if test_size else None,
+        teacher_top1=math.fsum(tops) / len(tops) if tops else None,
+        teachers=[
+            TeacherUsed(
+                run_id=teacher.run_id,
+                fingerprint=teacher.fingerprint,
+                seed=teacher.seed,
+                state=teacher.state,
+                top1=teacher.top1,
+            )
+            for teacher in sample.teachers
+        ],
+        target_share=options.target_share,
+        target=math.fsum(targets) / len(targets) if targets else None,
+        absolute_target=options.target is not None,
+        baseline=baseline,
+        groups=[group(method, sample, goal) for method in methods.values()],
+        paired=pairs,
+        tests=sum(pair.sign_flip_p is not None for pair in pairs),
+        complete=sample.complete,
+        condition=teacher_summary(sample),
+        notes=notes(sample, methods, spec),
+        timing=methods[baseline].timing,
+        data=same_data.describe(sample.data) if sample.data != Data() else "",
+        set_aside=[student.run_id for student in sample.students if student.set_aside],
+        set_aside_data={student.run_id: student.other_data for student in sample.students if student.set_aside},
+    )
+
+
+def baseline_of(sample: Sample, label: str | None) -> str:
+    """Return the label of the baseline; by default the first method.
+
+    Raises:
+        ApiError: 422 if there is no such method.
+    """
+    labels = list(sample.labels)
+    if label is None:
+        return labels[0]
+    if label not in labels:
+        names = ", ".join(item.name for item in sample.experiments)
+        text = f"there is no method {label!r} in {names}; it has {', '.join(labels)}"
+        raise invalid(text, ProblemField(path="baseline", message=text))
+    return label
+
+
+def refuse_unknown(
+    session: Session, sample: Sample, options: ComparisonOptions, picked: Mapping[str, SelectedValue]
+) -> None:
+    """Refuse an unknown metric, and an epoch chosen by validation if no run has a validation split.
+
+    Raises:
+        ApiError: 422.
+    """
+    if options.metric not in METRICS and not any(item.value is not None for item in picked.values()):
+        table, name, used = models.MetricLatest, models.MetricName, models.ExperimentRun
+        linked = select(used.run_id).where(used.experiment_id.in_([item.id for item in sample.experiments]))
+        measured = and_(table.name_id == name.id, name.name == options.metric, table.run_id.in_(linked))
+        query = select(exists().where(measured))
+        if not session.scalar(query):
+            text = str(UnknownNameError("metric", options.metric, metric_spellings()))
+            raise invalid(text, ProblemField(path="metric", message=text))
+    done = [student for student in sample.students if student.state == "succeeded"]
+    if options.which == "best_val" and done and not any(item.value is not None for item in picked.values()):
+        reasons = {picked[student.run_id].reason for student in done}
+        if all(VALIDATION in reason and "never" in reason for reason in reasons):
+            text = (
+                "no run has a validation split that an epoch could be chosen by; set dataset: {params: "
+                "{val_fraction: 0.1}}, or compare the last epoch"
+            )
+            raise invalid(text, ProblemField(path="which", message=text))
+
+
+def teacher_summary(sample: Sample) -> str:
+    """Return the teachers that the result is conditional on, in a few words."""
+    seeds = [str(teacher.seed) for teacher in sample.teachers]
+    if not seeds:
+        return "training without a teacher"
+    return f"{len(seeds)} teachers (seeds {', '.join(seeds)})" if len(seeds) > 1 else f"one teacher (seed {seeds[0]})"
+
+
+def caveats(sample: Sample, spec: ComparisonSpec) -> list[str]:
+    """Return the conditions under which every number of the sample holds, one sentence each."""
+    sentences = [*sample.misnamed, *same_data.notes(sample), *setting_differences.pooled(sample)]
+    if sample.teachers_vary:
+        sentences.append(
+            "Teachers vary, so a teacher is the unit: the pairs of each teacher are averaged before any statistic is "
+            "computed."
+        )
+    elif sample.teachers:
+        sentences.append(
+            "The result is conditional on this teacher: the result with another teacher, or with another seed of this "
+            "one, is unknown."
+        )
+    if spec.which != "last" or not spec.tested:
+        sentences.append(f"Values are {WHICH['oracle' if not spec.tested else spec.which]}.")
+    return sentences
+
+
+def notes(sample: Sample, methods: Mapping[str, Method], spec: ComparisonSpec) -> list[str]:
+    """Return what a reader needs to know in addition to the numbers, one sentence each."""
+    sentences = caveats(sample, spec)
+    succeeded = any(student.state == "succeeded" for student in sample.students)
+    if succeeded and not any(method.values for method in methods.values()):
+        reasons = {item.reason for method in methods.values() for item in method.picked.values() if item.reason}
+        sentences.append(f"No run that succeeded has a value of {spec.metric}: {'; '.join(sorted(reasons))}.")
+    if any(run.seconds is not None for method in methods.values() for run in method.reached.values()):
+        basis = next(iter(methods.values())).timing
+        sentences += timing.notes(basis, [run for method in methods.values() for run in method.reached.values()])
+    counted = sum(len(method.runs) for method in methods.values())
+    if counted < len(sample.students):
+        extra = len(sample.students) - counted
+        sentences.append(
+            f"{extra} run(s) repeat a seed of the same method and teacher; the first that succeeded counts."
+        )
+    return sentences

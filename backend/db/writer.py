@@ -1,0 +1,226 @@
+"""The one thread that writes to a SQLite database.
+
+SQLite has one writer at a time, and a commit waits for the disk for longer than most units of work take. All writers of
+this process therefore queue for one thread. It runs the units that wait in one transaction, each in a savepoint of its
+own, and commits once for the whole group.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
+
+R = TypeVar("R")
+
+MAX_GROUP = 32
+"""The most units of work that share a commit, so that a continuous load cannot delay the first answer for ever."""
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+class WriterThread:
+    """A queue of units of work, and the thread that runs them in groups.
+
+    A unit's future gets its result once the group's commit is on the disk. A unit that raises loses only its own
+    changes; an error of the commit is the error of every unit in the group. The thread starts with the first unit.
+
+    Args:
+        engine: An engine on SQLite whose ``dkd_begin`` execution option is the statement that begins a transaction.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine.execution_options(dkd_begin="BEGIN IMMEDIATE")
+        self._connection: Connection | None = None  # used by the thread alone
+        self._changed = threading.Condition()  # guards what follows
+        self._waiting: deque[_Unit[Any]] = deque()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._borrower: int | None = None
+
+    def submit(self, work: Callable[[Connection], R]) -> Future[R]:
+        """Queue a unit of work.
+
+        Args:
+            work: Called in the writer thread with a connection in a transaction, which it must not end.
+
+        Returns:
+            A future of what ``work`` returns. Cancelling it before the unit has begun takes the unit out of the queue.
+
+        Raises:
+            RuntimeError: The calling thread runs a unit itself, so that waiting for another one would never end.
+        """
+        unit = _Unit(work)
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
+                self._thread.start()
+            elif threading.get_ident() in (self._borrower, self._thread.ident):
+                raise RuntimeError("this thread is writing to the database already; write transactions do not nest")
+            self._waiting.append(unit)
+            self._changed.notify()
+        return unit.future
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Run the ``with`` block as a unit of work, in the calling thread: the writer thread lends it the connection.
+
+        Yields:
+            The connection, in a transaction that is committed when the block has been left.
+        """
+        turn: Future[Connection] = Future()
+        end: Future[None] = Future()
+
+        def lend(connection: Connection) -> None:
+            turn.set_result(connection)
+            end.result()
+
+        def refuse(unit: Future[None]) -> None:
+            if not unit.cancelled() and not turn.done():
+                turn.set_exception(unit.exception())
+
+        unit = self.submit(lend)
+        unit.add_done_callback(refuse)  # if no transaction could begin
+        try:
+            connection = turn.result()
+            self._borrower = threading.get_ident()
+            try:
+                yield connection
+            finally:
+                self._borrower = None
+        except BaseException:
+            if not unit.cancel():
+                end.cancel()  # the writer thread rolls the savepoint back
+            raise
+        end.set_result(None)
+        unit.result()
+
+    def close(self) -> None:
+        """Wait until no unit is left, then end the thread and close its connection. The next unit starts another."""
+        with self._changed:
+            thread = self._thread
+            if thread is not None and threading.get_ident() in (self._borrower, thread.ident):
+                raise RuntimeError("this thread is writing to the database; it cannot be closed now")
+            self._closing = thread is not None
+            self._changed.notify()
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        while (unit := self._wait_for_unit()) is not None:
+            self._run_group(unit)
+
+    def _wait_for_unit(self) -> _Unit[Any] | None:
+        """Return the next unit, or None once the thread is to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            if self._waiting:
+                return self._waiting.popleft()
+            self._disconnect()
+            self._thread, self._closing = None, False
+            return None
+
+    def _take_waiting(self, limit: int) -> list[_Unit[Any]]:
+        with self._changed:
+            return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
+
+    def _run_group(self, first: _Unit[Any]) -> None:
+        """Run a unit and those that wait behind it, until none waits or the group is full, and commit them."""
+        try:
+            connection = self._connect()
+            transaction = connection.begin()
+        except BaseException as error:  # noqa: BLE001 (raised in the threads that wait for the units)
+            self._disconnect()
+            refused = [first]
+            if isinstance(error, OperationalError) and is_locked(error.orig):
+                # The others would each wait for the same lock, one after the other, as long as this one has.
+                refused += self._take_waiting(sys.maxsize)
+            for unit in refused:
+                unit.refuse(error)
+            return
+        group: list[_Unit[Any]] = []
+        joining = [first]
+        try:
+            while joining:
+                group += joining
+                joining[0].run(connection)
+                # SQLite ends a transaction by itself if it cannot write, for example when the disk is full.
+                if not (transaction.is_active and _in_transaction(connection)):
+                    raise OperationalError("COMMIT", None, sqlite3.OperationalError("the transaction was rolled back"))
+                joining = self._take_waiting(min(1, MAX_GROUP - len(group)))
+            transaction.commit()
+        except BaseException as error:  # noqa: BLE001 (raised in the threads that wait for the units)
+            # SQLite keeps a transaction open whose commit it refused, while SQLAlchemy believes that it has ended.
+            self._disconnect()
+            for unit in group:
+                unit.finish(error)
+        else:
+            for unit in group:
+                unit.finish()
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None and not self._connection.closed:
+            self._connection.invalidate()
+            self._connection.close()
+        self._connection = None
+
+
+class _Unit(Generic[R]):
+    """A unit of work with its outcome, which its caller gets once the group has ended."""
+
+    def __init__(self, work: Callable[[Connection], R]) -> None:
+        self._work = work
+        self._result: R | None = None
+        self._error: BaseException | None = None
+        self.future: Future[R] = Future()
+
+    def run(self, connection: Connection) -> None:
+        """Do the work in a savepoint, unless the caller has cancelled it. Raises what ends the group's transaction."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        savepoint = connection.begin_nested()
+        try:
+            self._result = self._work(connection)
+        except BaseException as error:  # noqa: BLE001 (raised in the thread that waits for the unit)
+            self._error = error
+            savepoint.rollback()
+        else:
+            if savepoint.is_active:  # the work may have rolled back its own session
+                savepoint.commit()
+
+    def refuse(self, error: BaseException) -> None:
+        """End a unit that has not been run."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+    def finish(self, group_error: BaseException | None = None) -> None:
+        """Hand over the outcome; ``group_error`` is what ended the transaction of the group."""
+        if self.future.cancelled():
+            return
+        error = self._error or group_error
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(self._result)  # type: ignore[arg-type]  # what the work returned
+
+
+def is_locked(error: BaseException | None) -> bool:
+    """Return whether SQLite refused something because another program holds the lock of the database."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
+
+
+def _in_transaction(connection: Connection) -> bool:
+    driver: Any = connection.connection.driver_connection
+    return bool(driver.in_transaction)

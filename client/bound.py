@@ -1,0 +1,141 @@
+"""Answers with calls on them, as ``client.submit(spec).wait()``: aliases of ``client.experiments`` and ``client.runs``.
+
+Each class is the plain answer plus a reference to the client's resources; each method is one call of a resource.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, PrivateAttr
+
+from client.errors import ClientSettingsError
+from client.models import Metrics
+from client.resources import Comparisons, Experiments, Runs
+from core.protocol import public
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The resources that bound answers call."""
+
+    experiments: Experiments
+    runs: Runs
+    comparisons: Comparisons
+
+
+class _Bound(BaseModel):
+    _bound_to: Resources | None = PrivateAttr(default=None)
+
+    @property
+    def _resources(self) -> Resources:
+        if self._bound_to is None:
+            raise ClientSettingsError("this object was not read from a backend, so there is none to call")
+        return self._bound_to
+
+
+class _RunCalls(_Bound):
+    if TYPE_CHECKING:
+        id: str
+
+    def metrics(self, names: Sequence[str] | None = None, *, max_points: int = 2000) -> Metrics:
+        """Alias of ``client.runs.metrics``."""
+        return self._resources.runs.metrics(self.id, names=names, max_points=max_points)
+
+    def whole(self) -> BoundRun:
+        """Alias of ``client.runs.get``."""
+        return bind_run(self._resources.runs.get(self.id), self._resources)
+
+    def wait(self, *, timeout: float | None = None, interval: float = 1.0) -> BoundRun:
+        """Alias of ``client.runs.wait``."""
+        return bind_run(self._resources.runs.wait(self.id, timeout=timeout, interval=interval), self._resources)
+
+    def cancel(self) -> BoundRun:
+        """Alias of ``client.runs.cancel``."""
+        return bind_run(self._resources.runs.cancel(self.id), self._resources)
+
+    def retry(self) -> BoundRun:
+        """Alias of ``client.runs.retry``."""
+        return bind_run(self._resources.runs.retry(self.id), self._resources)
+
+
+class BoundRunSummary(_RunCalls, public.RunSummary):
+    """A run in a list, with calls on it."""
+
+
+class BoundRun(_RunCalls, public.Run):
+    """A run with calls on it."""
+
+
+class BoundRunPage(public.RunPage):
+    """A page of runs, with calls on each."""
+
+    items: list[BoundRunSummary]  # type: ignore[assignment]  # a subclass, and nothing is added to the list
+
+
+class BoundExperiment(_Bound, public.Experiment):
+    """An experiment with calls on it and its runs."""
+
+    runs: list[BoundRunSummary]  # type: ignore[assignment]  # a subclass, and nothing is added to the list
+
+    def refresh(self) -> BoundExperiment:
+        """Alias of ``client.experiments.get``."""
+        return bind_experiment(self._resources.experiments.get(self.id), self._resources)
+
+    def wait(self, *, progress: bool = False, timeout: float | None = None, interval: float = 1.0) -> BoundExperiment:
+        """Alias of ``client.experiments.wait``."""
+        experiments = self._resources.experiments
+        ended = experiments.wait(self.id, progress=progress, timeout=timeout, interval=interval)
+        return bind_experiment(ended, self._resources)
+
+    def cancel(self) -> BoundExperiment:
+        """Alias of ``client.experiments.cancel``."""
+        return bind_experiment(self._resources.experiments.cancel(self.id), self._resources)
+
+    def comparison(self, **options: Any) -> public.Comparison:
+        """Alias of ``client.comparisons.get``."""
+        return self._resources.comparisons.get(self.id, **options)
+
+
+class CallableRuns(Runs):
+    """``client.runs``, which scripts also call as ``client.runs(…)``."""
+
+    _resources: Resources
+
+    def __call__(self, **filters: Any) -> BoundRunPage:
+        """Alias of ``list``, with calls on each run."""
+        page = self.list(**filters)
+        items = [bind_summary(run, self._resources) for run in page.items]
+        return BoundRunPage(**{**dict(page), "items": items})
+
+    def iterate_bound(self, **filters: Any) -> Iterator[BoundRunSummary]:
+        """Yield the runs of ``iterate``, with calls on each."""
+        return (bind_summary(run, self._resources) for run in self.iterate(**filters))
+
+
+_BoundModel = TypeVar("_BoundModel", BoundRun, BoundRunSummary, BoundExperiment)
+
+
+def bind_run(run: public.Run, resources: Resources) -> BoundRun:
+    """Add calls to a run."""
+    return _bind(BoundRun, run, resources)
+
+
+def bind_summary(run: public.RunSummary, resources: Resources) -> BoundRunSummary:
+    """Add calls to a run of a list."""
+    return _bind(BoundRunSummary, run, resources)
+
+
+def bind_experiment(experiment: public.Experiment, resources: Resources) -> BoundExperiment:
+    """Add calls to an experiment and its runs."""
+    runs = [bind_summary(run, resources) for run in experiment.runs]
+    return _bind(BoundExperiment, experiment, resources, runs=runs)
+
+
+def _bind(kind: type[_BoundModel], answer: BaseModel, resources: Resources, **changes: Any) -> _BoundModel:
+    # The answer is valid already; validating it again would copy every field.
+    bound = kind.model_construct(answer.model_fields_set, **{**dict(answer), **changes})
+    bound._bound_to = resources
+    return bound

@@ -1,0 +1,20 @@
+"""The API's resources: a class per resource, each a group of calls on one connection that return plain data."""
+
+from client.resources.comparisons import Comparisons, TextFormat
+from client.resources.events import ServerEvent
+from client.resources.experiments import Experiments
+from client.resources.runs import Runs
+from client.resources.teachers import Teachers
+from client.resources.tokens import Tokens
+from client.resources.workers import Workers
+
+__all__ = [
+    "Comparisons",
+    "Experiments",
+    "Runs",
+    "ServerEvent",
+    "Teachers",
+    "TextFormat",
+    "Tokens",
+    "Workers",
+]

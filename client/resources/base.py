@@ -1,0 +1,49 @@
+"""What all resources share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from client.connection import Connection
+
+
+class Resource:
+    """A group of calls on one resource of the API."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+
+def as_sequence(value: str | Sequence[str] | None) -> Sequence[str] | None:
+    """Return one value as a sequence of one."""
+    return [value] if isinstance(value, str) else value
+
+
+class Deadline:
+    """A time limit of a call that waits.
+
+    Args:
+        seconds: None for no limit.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def check(self, message: str, *, after: float = 0.0) -> None:
+        """Check that the limit is not reached yet, or in ``after`` seconds from now.
+
+        Raises:
+            TimeoutError: It is; with ``message``.
+        """
+        if self._end is not None and time.monotonic() + after > self._end:
+            raise TimeoutError(message)
+
+    def sleep(self, seconds: float, message: str) -> None:
+        """Sleep, unless the limit would be reached meanwhile.
+
+        Raises:
+            TimeoutError: It would be; with ``message``.
+        """
+        self.check(message, after=seconds)
+        time.sleep(seconds)

@@ -1,0 +1,163 @@
+"""``client.comparisons``: methods compared over paired seeds, and tables over many experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from client.connection import API, Query
+from client.resources.base import Resource
+from core.protocol.comparisons import Claims, Comparison, Overview, PublishedTable, Table, Which
+
+TextFormat = Literal["csv", "markdown", "latex"]
+Report = Literal["comparison", "overview", "claims", "table"]
+
+_PATH = f"{API}/comparisons"
+
+
+class Comparisons(Resource):
+    """Calls on comparisons.
+
+    In each, ``experiment`` is a name or id, or several whose experiments differ only in their seeds and are analysed as
+    one; ``which`` selects the epoch (an oracle is shown and never tested); ``target_share`` is the share of the
+    teacher's accuracy that counts as convergence, and ``target`` an accuracy in % to use instead.
+    """
+
+    def get(
+        self,
+        experiment: str | Sequence[str],
+        *,
+        baseline: str | None = None,
+        metric: str = "test/top1",
+        which: Which = "last",
+        target_share: float = 0.95,
+        target: float | None = None,
+        difference: float | None = None,
+    ) -> Comparison:
+        """Return the comparison of an experiment's methods.
+
+        Args:
+            experiment: One or several experiments.
+            baseline: Label of the method that the others are compared with; by default the spec's first.
+            metric: The metric that is compared.
+            which: The epoch.
+            target_share: Share of the teacher's accuracy that counts as convergence.
+            target: An accuracy in % that counts as convergence, instead of ``target_share``.
+            difference: A difference of interest, in the metric's unit; the reply says how many seeds would detect it.
+        """
+        query = {
+            "experiment": experiment,
+            "baseline": baseline,
+            "metric": metric,
+            "which": which,
+            "target_share": target_share,
+            "target": target,
+            "difference": difference,
+        }
+        return self._connection.send("GET", _PATH, Comparison, query=query, idempotent=True)
+
+    def overview(
+        self,
+        experiment: str | Sequence[str],
+        *,
+        baseline: str | None = None,
+        which: Which = "last",
+        groups: Sequence[str] | None = None,
+    ) -> Overview:
+        """Return the comparison of every metric that the students end with.
+
+        Args:
+            experiment: One or several experiments.
+            baseline: Label of the method that the others are compared with; by default the spec's first.
+            which: The epoch.
+            groups: Groups of metrics, such as ``["collapse"]``; all by default.
+        """
+        query = {"experiment": experiment, "baseline": baseline, "which": which, "group": groups}
+        return self._connection.send("GET", f"{_PATH}/overview", Overview, query=query, idempotent=True)
+
+    def claims(
+        self,
+        experiment: str | Sequence[str],
+        *,
+        baseline: str | None = None,
+        target_share: float = 0.95,
+        target: float | None = None,
+        difference: float | None = None,
+    ) -> Claims:
+        """Return the verdict on each of the five claims of Decoupled Gradient Knowledge Distillation (2025).
+
+        Args:
+            experiment: One or several experiments.
+            baseline: Label of the DKD method; by default the first one.
+            target_share: Share of the teacher's accuracy that counts as convergence.
+            target: An accuracy in % that counts as convergence, instead of ``target_share``.
+            difference: For claim 5, the gain in points that matters; the reply says whether it is excluded.
+
+        Returns:
+            Each claim "holds", "does not hold", or "cannot tell".
+        """
+        query = {
+            "experiment": experiment,
+            "baseline": baseline,
+            "target_share": target_share,
+            "target": target,
+            "difference": difference,
+        }
+        return self._connection.send("GET", f"{_PATH}/claims", Claims, query=query, idempotent=True)
+
+    def table(
+        self,
+        experiments: Sequence[str] = (),
+        *,
+        tags: Sequence[str] = (),
+        dataset: str | None = None,
+        teacher: str | None = None,
+        student: str | None = None,
+        metric: str = "test/top1",
+        which: Which = "last",
+        baseline: str | None = None,
+        test: Literal["sign_flip", "t"] = "sign_flip",
+        seeds: Sequence[int] = (),
+    ) -> Table:
+        """Return a table over many experiments: a row per setting, a column per method.
+
+        Args:
+            experiments: Names or ids; by default all experiments that match the filters.
+            tags: Tags that an experiment must all have.
+            dataset: Name of the data set.
+            teacher: Model of the teacher.
+            student: Model of the student.
+            metric: The metric of the cells.
+            which: The epoch.
+            baseline: Label of the column that the others are tested against.
+            test: The test that decides which cells are bold; "t" assumes normally distributed differences.
+            seeds: Seeds that every cell should have; the reply lists those that are missing.
+        """
+        query = {
+            "experiment": experiments,
+            "tag": tags,
+            "dataset": dataset,
+            "teacher": teacher,
+            "student": student,
+            "metric": metric,
+            "which": which,
+            "baseline": baseline,
+            "test": test,
+            "seed": seeds,
+        }
+        return self._connection.send("GET", f"{_PATH}/table", Table, query=query, idempotent=True)
+
+    def published(self) -> PublishedTable:
+        """Return the published results of these settings."""
+        return self._connection.send("GET", f"{_PATH}/published", PublishedTable, idempotent=True)
+
+    def text(self, report: Report, format: TextFormat, query: Query) -> str:
+        """Return a report as CSV, Markdown or LaTeX.
+
+        Args:
+            report: The report, named as the methods of this class; "comparison" is ``get``.
+            format: The format.
+            query: Query parameters of the report's route.
+        """
+        path = _PATH if report == "comparison" else f"{_PATH}/{report}"
+        return self._connection.get_text(path, query={**query, "format": format})

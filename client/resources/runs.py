@@ -1,0 +1,208 @@
+"""``client.runs``: finding, reading, steering and deleting runs, and their files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from client.connection import API, Query, path_segment
+from client.models import Metrics
+from client.resources.base import Deadline, Resource, as_sequence
+from client.resources.downloads import download_artifact
+from client.resources.events import ServerEvent, follow_events, read_events
+from client.resources.workers import Workers
+from core.protocol.artifacts import ArtifactList, RunNews
+from core.protocol.public import TERMINAL, LogsReply, Run, RunPage, RunSummary
+from core.protocol.records import RunRecord
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from client.progress import Snapshot
+
+_PATH = f"{API}/runs"
+_PAGE_SIZE = 200
+
+
+class Runs(Resource):
+    """Calls on runs."""
+
+    def list(
+        self,
+        *,
+        state: str | Sequence[str] | None = None,
+        experiment: str | None = None,
+        method: str | Sequence[str] | None = None,
+        tag: str | Sequence[str] | None = None,
+        sort: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        **filters: str | Sequence[str] | None,
+    ) -> RunPage:
+        """Return a page of runs, newest first by default.
+
+        Args:
+            state: One or several states.
+            experiment: Id or name of the experiment.
+            method: One or several names of methods.
+            tag: One tag, or several that the experiment must all have.
+            sort: created, started, ended, priority or top1, with a leading - for descending order.
+            cursor: ``next_cursor`` of the page before.
+            limit: Size of the page.
+            filters: id, teacher, dataset, model, role, text, submitted_by, sweep, created_after, created_before,
+                archived, count.
+        """
+        query: Query = {
+            "state": as_sequence(state),
+            "experiment": experiment,
+            "method": as_sequence(method),
+            "tag": as_sequence(tag),
+            "sort": sort,
+            "cursor": cursor,
+            "limit": limit,
+            **filters,
+        }
+        return self._connection.send("GET", _PATH, RunPage, query=query, idempotent=True)
+
+    def iterate(self, **filters: Any) -> Iterator[RunSummary]:
+        """Yield every run that ``list`` finds with these filters, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.list(cursor=cursor, limit=_PAGE_SIZE, **filters)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def get(self, run_id: str) -> Run:
+        """Return one run with its spec, attempts and last log lines."""
+        return self._send("GET", f"/{path_segment(run_id)}")
+
+    def metrics(
+        self, run_id: str, *, names: Sequence[str] | None = None, since: int = 0, max_points: int = 2000
+    ) -> Metrics:
+        """Return metrics of a run.
+
+        Args:
+            run_id: The run.
+            names: Names of metrics; all by default.
+            since: The ``cursor`` of an earlier reply, for only the points after it.
+            max_points: Points per metric; longer series are downsampled by the backend.
+        """
+        query = {"names": names, "since": since, "max_points": max_points}
+        path = f"{_PATH}/{path_segment(run_id)}/metrics"
+        return self._connection.send("GET", path, Metrics, query=query, idempotent=True)
+
+    def logs(self, run_id: str, *, after: int = 0, limit: int = 500, tail: int | None = None) -> LogsReply:
+        """Return log lines of a run after line number ``after``, or its last ``tail`` lines."""
+        query = {"after": after, "limit": limit, "tail": tail}
+        path = f"{_PATH}/{path_segment(run_id)}/logs"
+        return self._connection.send("GET", path, LogsReply, query=query, idempotent=True)
+
+    def news(self, run_id: str, cursor: str = "", *, wait: float = 5.0, tail: int | None = None) -> RunNews:
+        """Return what has changed in a run since the cursor of an earlier reply.
+
+        Args:
+            run_id: The run.
+            cursor: Of the earlier reply.
+            wait: Seconds that the backend waits for a change.
+            tail: Without a cursor, the number of last log lines, at most 500.
+        """
+        query = {"cursor": cursor or None, "wait": wait, "tail": None if cursor else tail}
+        path = f"{_PATH}/{path_segment(run_id)}/news"
+        return self._connection.send("GET", path, RunNews, query=query, idempotent=True)
+
+    def events(self, run_id: str, *, last_event_id: str | None = None) -> Iterator[ServerEvent]:
+        """Yield a run's events as they happen, until the backend closes the stream.
+
+        Args:
+            run_id: The run.
+            last_event_id: Continue after the event of this id.
+
+        Raises:
+            BackendUnreachable: The connection broke; call again with the id of the last event.
+        """
+        yield from read_events(self._connection, f"{_PATH}/{path_segment(run_id)}/events", last_event_id)
+
+    def follow(self, run_id: str, *, last_event_id: str | None = None, patience: float = 60.0) -> Iterator[ServerEvent]:
+        """Yield a run's events until it ends, reconnecting after the last event when the connection breaks.
+
+        Raises:
+            BackendUnreachable: No connection could be made for ``patience`` seconds.
+        """
+        return follow_events(lambda last: self.events(run_id, last_event_id=last), last_event_id, patience)
+
+    def wait(self, run_id: str, *, timeout: float | None = None, interval: float = 1.0) -> Run:
+        """Wait for a run's end and return the run.
+
+        Raises:
+            TimeoutError: It has not ended after ``timeout`` seconds.
+        """
+        deadline = Deadline(timeout)
+        run = self.get(run_id)
+        while run.state not in TERMINAL:
+            deadline.sleep(interval, f"run {run_id} is still {run.state}")
+            run = self.get(run_id)
+        return run
+
+    def watch(self, run_id: str, console: Console | None = None, *, tick: Callable[[], None] | None = None) -> Snapshot:
+        """Show the progress of a run on a terminal until it ends, as ``client.experiments.watch`` does."""
+        # Imported here: scripts that show nothing need no terminal library.
+        from client.progress import Snapshot, watch
+        from client.rendering.tables import console_for
+
+        return watch(
+            lambda: Snapshot.of_run(self.get(run_id)),
+            console or console_for(),
+            any_worker_online=Workers(self._connection).any_online,
+            tick=tick,
+        )
+
+    def cancel(self, run_id: str) -> Run:
+        """Cancel a run. Repeating the call changes nothing."""
+        return self._send("POST", f"/{path_segment(run_id)}/cancel")
+
+    def retry(self, run_id: str) -> Run:
+        """Queue a failed or cancelled run again. Repeating the call changes nothing."""
+        return self._send("POST", f"/{path_segment(run_id)}/retry")
+
+    def pause(self, run_id: str) -> Run:
+        """Pause a run; if it is training, it writes a checkpoint first. Repeating the call changes nothing."""
+        return self._send("POST", f"/{path_segment(run_id)}/pause")
+
+    def resume(self, run_id: str) -> Run:
+        """Resume a paused run. Repeating the call changes nothing."""
+        return self._send("POST", f"/{path_segment(run_id)}/resume")
+
+    def set_priority(self, run_id: str, priority: int) -> Run:
+        """Set a run's priority (-100 to 100), and its teacher's with it."""
+        return self._send("POST", f"/{path_segment(run_id)}/priority", body={"priority": priority})
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run with its files. Refused with 409 while it has not ended, and for a teacher in use."""
+        self._connection.send_empty("DELETE", f"{_PATH}/{path_segment(run_id)}")
+
+    def artifacts(self, run_id: str) -> ArtifactList:
+        """Return the files of a run, the newest attempt's first."""
+        path = f"{_PATH}/{path_segment(run_id)}/artifacts"
+        return self._connection.send("GET", path, ArtifactList, idempotent=True)
+
+    def download(self, run_id: str, artifact_id: str, to: Path) -> int:
+        """Download a file of a run and return its size in bytes.
+
+        ``to`` exists only once the file is complete. A download that broke off is continued if the file on the backend
+        is still the same.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        return download_artifact(self._connection, run_id, artifact_id, to)
+
+    def record(self, run_id: str) -> RunRecord:
+        """Return everything needed to repeat a run."""
+        path = f"{API}/exports/runs/{path_segment(run_id)}"
+        return self._connection.send("GET", path, RunRecord, idempotent=True)
+
+    def _send(self, method: str, path: str, **options: Any) -> Run:
+        return self._connection.send(method, f"{_PATH}{path}", Run, idempotent=True, **options)

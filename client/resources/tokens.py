@@ -1,0 +1,36 @@
+"""``client.tokens``: access tokens, for admins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from client.connection import API, build_body, path_segment
+from client.resources.base import Resource
+from core.protocol.access import Scope, TokenInfo, TokenList, TokenMade, TokenRequest
+
+_PATH = f"{API}/tokens"
+
+
+class Tokens(Resource):
+    """Calls on tokens. The caller's token needs the scope admin."""
+
+    def list(self) -> TokenList:
+        """Return every token's name, scopes and state, without the tokens themselves."""
+        return self._connection.send("GET", _PATH, TokenList, idempotent=True)
+
+    def __call__(self) -> TokenList:
+        """Alias of ``list``, for scripts that call ``client.tokens()``."""
+        return self.list()
+
+    def create(self, name: str, scopes: Sequence[Scope], *, expires_in_days: float | None = None) -> TokenMade:
+        """Create a token, whose text is in the reply and nowhere else. The request is not repeated.
+
+        Raises:
+            SpecError: A field has a value that it cannot have.
+        """
+        body = build_body(TokenRequest, name=name, scopes=[*scopes], expires_in_days=expires_in_days)
+        return self._connection.send("POST", _PATH, TokenMade, body=body)
+
+    def revoke(self, token_id: str) -> TokenInfo:
+        """Revoke a token. Repeating the call changes nothing."""
+        return self._connection.send("DELETE", f"{_PATH}/{path_segment(token_id)}", TokenInfo, idempotent=True)

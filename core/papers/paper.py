@@ -1,0 +1,138 @@
+"""What the platform takes from one published work: protocols, published results, and claims that runs can test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published training protocol.
+
+    Attributes:
+        summary: one sentence for people.
+        fields: fields of an experiment's spec that the protocol sets.
+        aliases: former names of the preset, which specs may go on using.
+    """
+
+    summary: str
+    fields: dict[str, Any]
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One row of a published table, as it was printed.
+
+    A result at the best test epoch was chosen by the test images, and lies above the result of the last epoch.
+
+    Attributes:
+        source: the table, as people read it.
+        dataset: name in the catalog.
+        teacher: name in the catalog.
+        student: name in the catalog.
+        values: test accuracy in %, by the name of the method; ``teacher`` is the teacher's own.
+        params: parameters of the data set that the row holds for.
+        repeats: number of runs that each method's value is the mean of, if the source gives it.
+        epoch: epoch of each method's value, if the source gives it.
+    """
+
+    source: str
+    dataset: str
+    teacher: str
+    student: str
+    values: Mapping[str, float]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    repeats: Mapping[str, int] = field(default_factory=dict)
+    epoch: Mapping[str, Literal["last", "oracle"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LossSetting:
+    """What the terms of a loss depend on besides the logits.
+
+    Attributes:
+        classes: number of classes.
+        temperature: the distillation temperature.
+    """
+
+    classes: int
+    temperature: float
+
+
+@dataclass(frozen=True)
+class LossFinding:
+    """A claim about the loss itself, judged in one case.
+
+    Attributes:
+        number: number of the claim.
+        text: the claim.
+        case: the case that is judged.
+        holds: whether the claim holds in this case.
+        reason: the numbers, in a sentence.
+        numbers: the numbers by name.
+    """
+
+    number: int
+    text: str
+    case: str
+    holds: bool
+    reason: str
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RunClaim:
+    """A claim that compares the paper's method with its baseline, and that runs can test.
+
+    Attributes:
+        number: number of the claim in the paper's list.
+        text: the claim, in a sentence.
+        kind: ``lower``: the method's ``metric`` is lower than the baseline's; ``earlier``: the method reaches the
+            target value of ``metric`` in fewer epochs; ``no_gain``: the method's ``metric`` is not higher.
+        metric: name of the metric, of its last epoch.
+        title: short name of the metric within a sentence.
+        students: parts of the names of the students that the claim is about; empty for all.
+        students_title: these students in words.
+    """
+
+    number: int
+    text: str
+    kind: Literal["lower", "earlier", "no_gain"]
+    metric: str
+    title: str
+    students: tuple[str, ...] = ()
+    students_title: str = ""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A published work.
+
+    Attributes:
+        name: its name in presets and in the API.
+        title: title and year.
+        presets: protocols by name.
+        published: rows of its tables.
+        method: name of the method that its claims are about.
+        method_title: that method in words.
+        baseline: name of the method that its claims compare with.
+        baseline_title: that method in words.
+        run_claims: claims that runs can test.
+        loss_claims: judges the claims about the loss itself, without any run.
+        notes: remarks on the claims that readers of a report need.
+    """
+
+    name: str
+    title: str
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    published: tuple[PublishedRow, ...] = ()
+    method: str = ""
+    method_title: str = ""
+    baseline: str = ""
+    baseline_title: str = ""
+    run_claims: tuple[RunClaim, ...] = ()
+    loss_claims: Callable[[LossSetting], list[LossFinding]] | None = None
+    notes: Callable[[LossSetting], list[str]] | None = None

@@ -1,0 +1,301 @@
+"""The chart of the Compare page: its controls, which runs form one curve, and the caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from common.formatting import counted
+from core.protocol.comparison_queries import ComparisonOptions
+from core.protocol.public import Comparison, Experiment, Run, RunSummary
+from dashboard import addresses, session
+from dashboard.charts import chart_component
+from dashboard.charts.comparison_charts import (
+    X_AXIS_TITLES,
+    Band,
+    ChartSettings,
+    MethodCurves,
+    XAxis,
+    curves_figure,
+    subtract_teacher_time,
+)
+from dashboard.curves.curve import Curve, RunCurves
+from dashboard.markup import escape
+from dashboard.views import comparison_results
+
+_ACCURACY, _SIMILARITY = "test/top1", "grad/similarity"
+_TEACHER_SECONDS = "speed/teacher_seconds"
+_ONE_METRIC, _TWO_AXES = "single metric", "similarity and accuracy"
+_FORMER_CHARTS = {"metric": _ONE_METRIC, "author's two axes": _TWO_AXES}
+_BANDS: dict[Band, str] = {"range": "min to max", "sd": "± 1 sd"}
+_FORMER_BANDS: dict[str, Band] = {"least to greatest": "range"}
+_BAND_CAPTIONS: dict[Band, str] = {
+    "range": "minimum to maximum over seeds",
+    "sd": "mean ± one sample standard deviation over seeds",
+}
+
+
+@dataclass(frozen=True)
+class ComparisonChart:
+    """Content of the chart.
+
+    Attributes:
+        metrics: metrics of the left and of the right axis; the second is empty without a right axis.
+        titles: titles of the two axes.
+        settings: how the curves are drawn.
+        count_metric: metric with the number of images that the left metric covers; empty if it covers all images.
+    """
+
+    metrics: tuple[str, str]
+    titles: tuple[str, str]
+    settings: ChartSettings
+    count_metric: str = ""
+
+    @property
+    def over_time(self) -> bool:
+        return self.settings.x in ("time", "GPU-seconds")
+
+    def metrics_to_load(self) -> tuple[str, ...]:
+        """Return the names of all metrics that the chart and its caption need."""
+        names = (*self.metrics, _TEACHER_SECONDS if self.over_time else "", self.count_metric)
+        return tuple(name for name in names if name)
+
+
+def chart_controls(experiments: list[Experiment], row: DeltaGenerator) -> ComparisonChart:
+    """Draw the controls of the chart into ``row`` and return the selected content."""
+    addresses.accept_former_labels("figure", _FORMER_CHARTS)
+    addresses.accept_former_labels("band", _FORMER_BANDS)
+    catalog = session.catalog().metrics
+    titles = {metric["name"]: metric["label"] for metric in catalog}
+    with row:
+        figure = st.segmented_control(
+            "Chart",
+            (_ONE_METRIC, _TWO_AXES),
+            default=_ONE_METRIC,
+            required=True,
+            key="figure",
+            bind="query-params",
+            help="Similarity and accuracy: mean cosine similarity of the TCKD and NCKD gradients (left axis, solid) "
+            "and test accuracy (right axis, dashed), as in Decoupled Gradient Knowledge Distillation (2025).",
+        )
+        metric = st.selectbox(
+            "Metric",
+            list(titles),
+            index=list(titles).index(_ACCURACY),
+            format_func=titles.__getitem__,
+            key="metric",
+            bind="query-params",
+            disabled=figure != _ONE_METRIC,
+            width=260,
+        )
+        x: XAxis = st.segmented_control(
+            "X axis", list(X_AXIS_TITLES), default="epochs", required=True, key="x", bind="query-params"
+        )
+        band: Band = st.segmented_control(
+            "Band",
+            list(_BANDS),
+            default="range",
+            required=True,
+            format_func=_BANDS.__getitem__,
+            key="band",
+            bind="query-params",
+            help="Around the mean over seeds: from the minimum to the maximum, or one sample standard deviation.",
+        )
+        smoothing = st.slider(
+            "Smoothing",
+            0.0,
+            0.95,
+            0.0,
+            0.05,
+            key="smoothing",
+            bind="query-params",
+            width=170,
+            help="Weight of the past in the exponential moving average of each run; 0 for no smoothing.",
+        )
+        log = st.toggle("Log scale", key="log", bind="query-params")
+    gpus = _requested_gpus(experiments) if x == "GPU-seconds" else 1
+    if gpus is None:
+        st.info(
+            "These runs did not request GPUs, so there are no GPU-seconds. The chart shows training time instead.",
+            icon=":material/memory:",
+        )
+        x = "time"
+    settings = ChartSettings(x=x, band=band, smoothing=smoothing, log=bool(log), gpus=gpus or 1)
+    if figure == _TWO_AXES:
+        axis_titles = ("Gradient similarity (cosine)", "Test accuracy (%), dashed")
+        return ComparisonChart((_SIMILARITY, _ACCURACY), axis_titles, settings)
+    second = _SIMILARITY if metric == _ACCURACY else ""
+    count_metric = next((str(item.get("of", "")) for item in catalog if item["name"] == metric), "")
+    return ComparisonChart(
+        (metric, second), (titles[metric], "Gradient similarity (cosine, dashed)"), settings, count_metric
+    )
+
+
+def _requested_gpus(experiments: list[Experiment]) -> int | None:
+    """Return the number of GPUs that each run requested; None if it is 0, differs, or single runs are selected."""
+    requests = {
+        resources.get("gpus", 1) if resources.get("device") == "gpu" else 0
+        for resources in (experiment.spec.get("resources", {}) for experiment in experiments)
+    }
+    return requests.pop() or None if len(requests) == 1 else None
+
+
+def other_data(
+    experiments: list[Experiment],
+    runs: list[RunSummary],
+    comparison: Comparison | None,
+    options: ComparisonOptions | None,
+) -> dict[str, str]:
+    """Return a description of the data by run id, for runs that must not be averaged with others of their label.
+
+    These are runs that were trained or tested on other images than the rest.
+    """
+    if options:
+        # Experiments that cannot be compared are drawn separately, and each of them may contain several data sets.
+        separate = (
+            [comparison_results.comparison([item], options)[0] for item in experiments] if comparison is None else []
+        )
+        return {run: data for found in (comparison, *separate) if found for run, data in found.set_aside_data.items()}
+    descriptions = {run.id: _describe_data(run) for run in runs if isinstance(run, Run) and run.test_size}
+    return descriptions if len(set(descriptions.values())) > 1 else {}
+
+
+def _describe_data(run: Run) -> str:
+    sizes = f"{run.train_size:,} training and {run.test_size:,} test images"
+    return f"images {run.images[:8]}" if run.images else f"images not recorded, {sizes}"
+
+
+def runs_by_label(
+    experiments: list[Experiment],
+    runs: list[RunSummary],
+    other_data: Mapping[str, str],
+    *,
+    by_experiment: bool,
+) -> dict[str, list[RunSummary]]:
+    """Group the runs that are averaged into one curve, by the label of the curve.
+
+    Args:
+        experiments: the selected experiments; empty if single runs are selected.
+        runs: the selected runs, or all runs of the experiments.
+        other_data: see ``other_data``.
+        by_experiment: whether runs of different experiments form different curves.
+    """
+    by_experiment = by_experiment and len({run.experiment_id for run in runs}) > 1
+    methods = {label for experiment in experiments for label in experiment.methods}
+    groups: dict[str, list[RunSummary]] = {}
+    for run in runs:
+        # A teacher is drawn only if it was selected itself. The label does not identify it: in an older experiment, a
+        # method may have the teacher's label.
+        if not experiments or (run.role == "student" and run.label in methods):
+            label = f"{run.label} · {run.experiment}" if by_experiment else run.label
+            label += f" · {other_data[run.id]}" if run.id in other_data else ""
+            groups.setdefault(label, []).append(run)
+    return groups
+
+
+def draw(
+    chart: ComparisonChart,
+    labelled: Mapping[str, Sequence[RunSummary]],
+    curves: Mapping[str, RunCurves],
+    comparison: Comparison | None,
+    *,
+    key: str,
+) -> None:
+    """Draw the chart with its caption.
+
+    Args:
+        labelled: the runs of each curve, by its label.
+        curves: curves by run id.
+        key: identifies the selection, so that another selection gets a new chart.
+    """
+    without_teacher = chart.over_time and comparison is not None and comparison.timing == "student"
+
+    def curves_of(runs: Sequence[RunSummary], metric: str) -> list[Curve]:
+        found = []
+        for run in runs:
+            by_metric = curves[run.id].curves if run.id in curves else {}
+            curve = by_metric.get(metric)
+            if curve is not None and len(curve):
+                teacher_seconds = by_metric.get(_TEACHER_SECONDS)
+                found.append(subtract_teacher_time(curve, teacher_seconds) if without_teacher else curve)
+        return found
+
+    methods = [
+        MethodCurves(label, *(curves_of(runs, metric) for metric in chart.metrics)) for label, runs in labelled.items()
+    ]
+    every_run = [run for runs in labelled.values() for run in runs]
+    if not any(method.main for method in methods):
+        _no_curves(chart, every_run)
+        return
+    is_accuracy = chart.metrics[0] == _ACCURACY
+    figure = curves_figure(
+        methods,
+        chart.titles,
+        chart.settings,
+        teacher=comparison.teacher_top1 if comparison and is_accuracy else None,
+        epochs=max((run.total_epochs for run in every_run if run.role == "student"), default=0),
+    )
+    chart_component.chart(
+        figure,
+        key=f"compare.{key}",
+        alt=f"{chart.titles[0]} of each method over {chart.settings.x}",
+        filename="dkd-lab-compare",
+    )
+    caption = _caption(chart, max(len(runs) for runs in labelled.values()), comparison)
+    st.caption(escape(caption + _image_counts(chart, curves)))
+
+
+def _no_curves(chart: ComparisonChart, runs: Sequence[RunSummary]) -> None:
+    if chart.metrics[0] == _ACCURACY or not any(run.step for run in runs if run.role == "student"):
+        st.info(
+            "No student has finished an epoch yet. Curves appear here automatically.", icon=":material/hourglass_empty:"
+        )
+    else:
+        st.info(f"No run has reported this metric: {escape(chart.titles[0])}.", icon=":material/query_stats:")
+
+
+def _caption(chart: ComparisonChart, n: int, comparison: Comparison | None) -> str:
+    settings = chart.settings
+    parts = [
+        f"Line: mean over seeds (n = {n} when all runs are done; the tooltip shows n at each epoch). "
+        f"Band: {_BAND_CAPTIONS[settings.band]}."
+    ]
+    if chart.metrics[1]:
+        parts.append(f"Dashed, right axis: {chart.titles[1].removesuffix(', dashed')}.".replace(", dashed)", ")"))
+    if chart.over_time:
+        parts.append("Each epoch is drawn at the mean time of its seeds, including evaluation.")
+        parts.append(_time_caption(comparison))
+    if settings.smoothing:
+        parts.append(
+            f"Smoothed with an exponential moving average (weight {settings.smoothing:g}); the tables below are not."
+        )
+    return " ".join(parts)
+
+
+def _time_caption(comparison: Comparison | None) -> str:
+    """Say whether methods can be compared along an axis of time."""
+    # While runs train, the comparison does not yet contain the time that they spend on the teacher.
+    if comparison is None or (comparison.timing == "whole" and not comparison.complete):
+        return (
+            "Total times: one run of each seed computes the teacher's logits and the others may read them from disk, "
+            "so a difference in time may not be caused by the method."
+        )
+    captions = {
+        "whole": "Total times.",
+        "student": "Times exclude the teacher's logits, which some runs computed and others read from disk.",
+        "unlike": "Not comparable between methods: some runs computed the teacher's logits, others read them from "
+        "disk, and the time was not recorded.",
+    }
+    return captions[comparison.timing]
+
+
+def _image_counts(chart: ComparisonChart, curves: Mapping[str, RunCurves]) -> str:
+    name = chart.count_metric
+    if not name:
+        return ""
+    drawn = [stored.curves for stored in curves.values() if len(stored.curves.get(chart.metrics[0], ()))]
+    counts = [stored[name].value[-1] if name in stored and len(stored[name]) else None for stored in drawn]
+    return f" {counted('Each point', counts)}." if counts else ""

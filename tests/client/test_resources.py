@@ -1,0 +1,120 @@
+"""The groups of calls, the plain data that they return, and the aliases that scripts use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from client import Client, ClientSettingsError, Experiment, NotABackend, Run
+from client.bound import BoundExperiment, BoundRun, BoundRunSummary
+from tests.client import fakes
+from tests.client.fakes import FakeBackend
+
+EXPERIMENT = "/api/v1/experiments/exp-1"
+EVENT_STREAM = {"Content-Type": "text/event-stream"}
+
+
+@pytest.fixture
+def lab() -> FakeBackend:
+    return FakeBackend(
+        {
+            "POST /api/v1/experiments": fakes.experiment(),
+            f"GET {EXPERIMENT}": fakes.experiment(),
+            f"POST {EXPERIMENT}/cancel": fakes.experiment(state="cancelled"),
+            "GET /api/v1/runs": fakes.page(fakes.run_summary()),
+            "GET /api/v1/runs/run-1": fakes.run(state="succeeded"),
+            "POST /api/v1/runs/run-1/cancel": fakes.run(state="cancelled"),
+            "POST /api/v1/runs/run-1/retry": fakes.run(state="queued"),
+            "GET /api/v1/runs/run-1/metrics": {"run_id": "run-1", "state": "running", "cursor": 2, "series": []},
+            "GET /api/v1/comparisons": fakes.comparison(),
+            "GET /api/v1/workers": {"items": []},
+            "GET /api/v1/teachers": {"items": []},
+            "GET /api/v1/tokens": {"items": []},
+        }
+    )
+
+
+@pytest.fixture
+def client(lab: FakeBackend) -> Client:
+    return Client("http://127.0.0.1:9", transport=lab.transport())
+
+
+def test_groups_return_plain_data(client: Client) -> None:
+    assert type(client.experiments.create(fakes.spec())) is Experiment
+    assert type(client.experiments.get("exp-1")) is Experiment
+    assert type(client.runs.get("run-1")) is Run
+    (summary,) = client.runs.list().items
+    assert not isinstance(summary, BoundRunSummary)
+    assert [run.id for run in client.runs.iterate(state="running")] == ["run-1"]
+
+
+def test_a_run_is_waited_for_by_its_id(client: Client, lab: FakeBackend) -> None:
+    lab.answers["GET /api/v1/runs/run-1"] = [fakes.run(), fakes.run(state="succeeded")]
+    assert client.runs.wait("run-1", interval=0.0).state == "succeeded"
+    lab.answers["GET /api/v1/runs/run-1"] = fakes.run()
+    with pytest.raises(TimeoutError, match="run run-1 is still running"):
+        client.runs.wait("run-1", timeout=0.0)
+
+
+def test_submit_and_clone_return_experiments_with_calls(client: Client, lab: FakeBackend) -> None:
+    lab.answers[f"POST {EXPERIMENT}/clone"] = fakes.experiment()
+    experiment = client.submit(fakes.spec())
+    assert isinstance(experiment, BoundExperiment)
+    assert isinstance(experiment, Experiment)
+    assert experiment.model_dump() == fakes.experiment().model_dump()
+    assert isinstance(client.clone("exp-1"), BoundExperiment)
+    assert experiment.refresh().id == "exp-1"
+    assert experiment.cancel().state == "cancelled"
+    assert experiment.comparison(baseline="kd").baseline == "kd"
+    assert lab.requests[-1].url.params["experiment"] == "exp-1"
+
+
+def test_runs_of_aliases_have_calls(client: Client) -> None:
+    for run in (client.experiment("exp-1").runs[0], client.runs().items[0], next(iter(client.all_runs()))):
+        assert isinstance(run, BoundRunSummary)
+        assert run.metrics(["train/loss"]).cursor == 2
+        assert isinstance(run.whole(), BoundRun)
+        assert run.whole().wait().state == "succeeded"
+        assert run.cancel().state == "cancelled"
+        assert run.retry().state == "queued"
+
+
+def test_groups_can_be_called_as_lists(client: Client) -> None:
+    assert client.workers() == client.workers.list()
+    assert client.teachers() == client.teachers.list()
+    assert client.tokens() == client.tokens.list()
+
+
+def test_an_object_that_was_not_read_from_a_backend_has_none_to_call(client: Client) -> None:
+    stored = BoundExperiment.model_validate(client.experiment("exp-1").model_dump())
+    with pytest.raises(ClientSettingsError, match="not read from a backend"):
+        stored.wait()
+
+
+@pytest.mark.parametrize("text", [": keep-alive\n\n", "id: 3\n\n: keep-alive\n\n"])
+def test_comments_of_an_event_stream_are_no_events(text: str) -> None:
+    backend = FakeBackend({"GET /api/v1/runs/r/events": httpx.Response(200, text=text, headers=EVENT_STREAM)})
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    assert list(client.runs.events("r")) == []
+
+
+def test_a_response_that_is_no_event_stream_is_refused() -> None:
+    backend = FakeBackend({"GET /api/v1/runs/r/events": fakes.text("hello")})
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    with pytest.raises(NotABackend, match="text/event-stream"):
+        list(client.runs.events("r"))
+
+
+def test_follow_continues_after_the_last_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.resources.events._RECONNECT_SECONDS", 0.0)
+    streams: list[Any] = [
+        httpx.Response(200, text="id: 7\nevent: state\ndata: {}\n\n", headers=EVENT_STREAM),
+        httpx.ReadError("reset"),
+        httpx.Response(200, text="id: 8\nevent: end\ndata: {}\n\n", headers=EVENT_STREAM),
+    ]
+    backend = FakeBackend({"GET /api/v1/runs/r/events": streams})
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    assert [event.id for event in client.runs.follow("r")] == ["7", "8"]
+    assert [request.headers.get("Last-Event-ID") for request in backend.requests] == [None, "7", "7"]

@@ -1,0 +1,137 @@
+"""What a browser gets before any page's script runs."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from plotly.offline import get_plotlyjs_version
+
+from dashboard import app
+from dashboard.server import plotly_assets
+from dashboard.server.asset_middleware import AssetMiddleware
+from tests.dashboard.streamlit_server import streamlit_server
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with streamlit_server("http://127.0.0.1:9", tmp_path_factory.mktemp("plain")) as found:
+        yield found
+
+
+def get(url: str, **headers: str) -> httpx.Response:
+    return httpx.get(url, headers=headers, trust_env=False)
+
+
+def files(url: str) -> list[str]:
+    """Addresses of the scripts that the page at ``url`` names, itself below one directory."""
+    page = get(url, Accept="text/html").text
+    found = re.findall(r'(?:src|href)="\./([^"]+\.js)"', page)
+    assert len(found) > 20
+    return found
+
+
+def test_the_small_library_is_the_release_that_lies_in_the_plotly_package() -> None:
+    """Else: ``npm pack plotly.js-basic-dist-min@VERSION``, and its file and licence into ``dashboard/assets``."""
+    small, whole = (path.read_text(encoding="utf-8")[:200] for path in plotly_assets.files().values())
+    assert f"plotly.js v{get_plotlyjs_version()}" in whole
+    assert f"plotly.js (basic - minified) v{get_plotlyjs_version()}" in small
+
+
+def test_the_small_library_draws_lines_and_bars_and_the_whole_one_everything() -> None:
+    assert plotly_assets.bundle_for(["scatter", "bar"]).endswith("/plotly-basic.min.js")
+    assert plotly_assets.bundle_for([]).endswith("/plotly-basic.min.js")
+    assert plotly_assets.bundle_for(["scatter", "surface"]).endswith("/plotly.min.js")
+
+
+def test_a_page_of_charts_begins_with_what_draws_them(url: str) -> None:
+    for page in ("run?id=1", "compare"):
+        text = get(f"{url}/{page}").text
+        assert f'<script async src="./{plotly_assets.basic_bundle()}"' in text
+        assert 'rel="modulepreload" href="./static/js/BidiComponent.' in text
+        assert text.index("BACKEND_BASE_URL") < text.index('type="module"')
+    assert "<script async" not in get(f"{url}/runs").text
+
+
+def test_every_file_that_a_page_names_is_there_and_the_same_each_time(url: str) -> None:
+    for name in files(f"{url}/run"):
+        plain = get(f"{url}/{name}", **{"Accept-Encoding": "identity"})
+        first, second = get(f"{url}/{name}"), get(f"{url}/{name}")
+        assert plain.status_code == first.status_code == second.status_code == 200, name
+        assert plain.content == first.content == second.content, name
+        assert "immutable" in second.headers["cache-control"]
+        assert int(plain.headers["content-length"]) == len(plain.content)
+
+
+def test_a_file_is_sent_small_to_those_who_can_read_that(url: str) -> None:
+    address = f"{url}/{plotly_assets.basic_bundle()}"
+    whole = plotly_assets.files()[plotly_assets.basic_bundle()].read_bytes()
+    for _ in range(50):  # it is compressed after it has been asked for once
+        small = get(address, **{"Accept-Encoding": "gzip"})
+        if "content-encoding" in small.headers:
+            break
+    assert int(small.headers["content-length"]) < len(whole) / 2
+    assert small.content == whole
+    assert small.headers["vary"] == "Accept-Encoding"
+    assert "content-encoding" not in get(address, **{"Accept-Encoding": "identity"}).headers
+    part = get(address, Range="bytes=0-9", **{"Accept-Encoding": "gzip"})
+    assert (part.status_code, part.content) == (206, whole[:10])
+    known = {"If-None-Match": small.headers["etag"], "Accept-Encoding": "gzip"}
+    assert (get(address, **known).status_code, get(address, **known).content) == (304, b"")
+
+
+def test_a_file_is_kept_under_its_one_name(url: str) -> None:
+    """Streamlit answers endless spellings of a name; what is kept for one is kept for none of the others."""
+    asked: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        headers = [(b"content-length", b"3"), (b"cache-control", b"immutable"), (b"content-type", b"text/javascript")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"abc"})
+
+    async def ask(path: str, query: bytes = b"") -> None:
+        headers = [(b"accept-encoding", b"gzip")]
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": headers}
+        await middleware(scope, None, send)  # type: ignore[arg-type]
+
+    async def send(message: Any) -> None:
+        pass
+
+    middleware = AssetMiddleware(app)
+    name = "/" + next(item for item in files(f"{url}/run") if item.startswith("static/"))
+    spellings = [name.replace("/js/", f"/js/{'./' * count}") for count in range(1, 20)]
+    spellings += [name.replace("/js/", part) for part in ("//js/", "/js/../js/", "/JS/")] + ["/static/js/none.js"]
+    for path in (name, *spellings):
+        asyncio.run(ask(path))
+        asyncio.run(ask(path, b"x=1"))
+    assert asked == [name, *(path for path in spellings for _ in range(2))]
+
+
+def test_what_is_not_there_stays_so(url: str) -> None:
+    assert get(f"{url}/static/js/nothing.js").headers["cache-control"] == "no-cache"  # Streamlit's page
+    assert get(f"{url}/{plotly_assets.PREFIX}nothing.js").headers["content-type"].startswith("text/html")
+    assert get(f"{url}/_stcore/health").text == "ok"
+    assert get(f"{url}/run/_stcore/health").status_code == 404
+
+
+def test_below_an_address_of_its_own_the_pages_find_their_files(tmp_path: Path) -> None:
+    with streamlit_server("http://127.0.0.1:9", tmp_path, STREAMLIT_SERVER_BASE_URL_PATH="lab") as url:
+        for name in (*files(f"{url}/run"), plotly_assets.basic_bundle()):
+            assert "/javascript" in get(f"{url}/{name}").headers["content-type"], name
+
+
+def test_what_has_been_imported_is_not_looked_through_for_garbage() -> None:
+    """Streamlit collects after every run of a script; through all of Plotly that held everybody up for 0.1 s."""
+    asyncio.run(app._warm())
+    try:
+        assert gc.get_freeze_count() > len(sys.modules)
+    finally:
+        gc.unfreeze()

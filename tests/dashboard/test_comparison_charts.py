@@ -1,0 +1,125 @@
+"""Figures of methods side by side."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from core.protocol.public import Interval, Paired
+from dashboard import theme
+from dashboard.charts import comparison_charts
+from dashboard.charts.comparison_charts import ChartSettings
+from tests.dashboard.test_figures import curve, traces
+
+
+def test_the_mean_over_seeds_with_its_range() -> None:
+    points = comparison_charts.average_over_seeds(
+        [curve([50.0, 60.0]), curve([54.0, 64.0, 70.0]), curve([52.0, math.nan])]
+    )
+    assert [(point.mean, point.low, point.high, point.n) for point in points] == [
+        (52.0, 50.0, 54.0, 3),
+        (62.0, 60.0, 64.0, 2),
+        (70.0, 70.0, 70.0, 1),
+    ]
+
+
+def test_the_mean_over_seeds_with_one_sample_sd() -> None:
+    points = comparison_charts.average_over_seeds(
+        [curve([50.0]), curve([52.0]), curve([54.0])], ChartSettings(band="sd")
+    )
+    assert (points[0].low, points[0].high) == (pytest.approx(50.0), pytest.approx(54.0))
+    alone = comparison_charts.average_over_seeds([curve([50.0])], ChartSettings(band="sd"))
+    assert (alone[0].low, alone[0].high) == (50.0, 50.0)
+
+
+def comparison() -> Any:
+    return comparison_charts.curves_figure(
+        [
+            comparison_charts.MethodCurves("dkd", [curve([50.0, 60.0]), curve([52.0, 63.0])], [curve([0.06, 0.02])]),
+            comparison_charts.MethodCurves("dkd_align (log)", [curve([48.0, 61.0])], []),
+        ],
+        ("Test accuracy (%)", "Gradient similarity (cosine)"),
+        ChartSettings(),
+        teacher=98.2,
+        epochs=30,
+    )
+
+
+def test_the_comparison_draws_a_colour_a_method_and_similarity_dashed_on_the_right() -> None:
+    figure = comparison()
+    found = traces(figure)
+    styles = theme.styles(["dkd", "dkd_align (log)"])
+    assert found["dkd"].line.color == styles["dkd"].colour
+    assert found["dkd_align (log)"].line.color == styles["dkd_align (log)"].colour
+    similarity = found["dkd, right axis"]
+    assert (similarity.line.color, similarity.line.dash, similarity.yaxis) == (styles["dkd"].colour, "dash", "y2")
+    assert "dkd_align (log), right axis" not in found
+    assert figure.layout.yaxis.title.text == "Test accuracy (%)"
+    assert "cosine" in figure.layout.yaxis2.title.text
+
+
+def test_a_label_with_tags_is_drawn_as_it_is() -> None:
+    method = comparison_charts.MethodCurves("<b>x</b> & y", [curve([50.0, 60.0])], [])
+    assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in traces(
+        comparison_charts.curves_figure([method], ("Accuracy", ""), ChartSettings())
+    )
+
+
+def test_the_comparison_says_n_in_its_tooltip_and_draws_a_band_only_where_there_are_several_seeds() -> None:
+    figure = comparison()
+    assert [row[2] for row in traces(figure)["dkd"].customdata] == [2, 2]
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
+    assert len(bands) == 1
+
+
+def test_the_teacher_is_a_line_with_its_accuracy_in_the_legend() -> None:
+    line = traces(comparison())["teacher, 98.20 %"]
+    assert list(line.y) == [98.2, 98.2]
+    assert list(line.x) == [0, 30]
+
+
+def test_the_same_data_make_the_same_bytes_so_that_nothing_is_sent_again() -> None:
+    assert comparison().to_json() == comparison().to_json()
+
+
+def test_smoothing_begins_at_the_first_value_and_passes_over_gaps() -> None:
+    assert comparison_charts.smooth([4.0, 4.0, 4.0], 0.9) == pytest.approx([4.0, 4.0, 4.0])
+    values = comparison_charts.smooth([0.0, math.nan, 1.0], 0.5)
+    assert values[2] == pytest.approx(2 / 3)
+    assert math.isnan(values[1])
+    assert comparison_charts.smooth([1.0, 5.0], 0.0) == [1.0, 5.0]
+
+
+def test_an_axis_of_time_is_the_mean_over_the_seeds_and_gpu_seconds_count_the_gpus() -> None:
+    one, two = curve([50.0, 60.0]), curve([52.0, 63.0])
+    one.elapsed, two.elapsed = [1.0, 2.0], [3.0, 4.0]
+    time = comparison_charts.average_over_seeds([one, two], ChartSettings(x="time"))
+    assert [point.x for point in time] == [2.0, 3.0]
+    gpu = comparison_charts.average_over_seeds([one, two], ChartSettings(x="GPU-seconds", gpus=4))
+    assert [point.x for point in gpu] == [8.0, 12.0]
+    steps = comparison_charts.average_over_seeds([one, two], ChartSettings(x="steps"))
+    assert [point.x for point in steps] == [float(step) for step in one.step]
+
+
+def test_the_forest_has_a_row_a_method_with_its_interval() -> None:
+    pairs = [
+        Paired(
+            label="kd",
+            baseline="dkd",
+            n=5,
+            seeds=[0, 1, 2, 3, 4],
+            mean_difference=-0.5,
+            interval=Interval(low=-1.5, high=0.5),
+            sentence="",
+        ),
+        Paired(label="ce", baseline="dkd", n=0, seeds=[], sentence=""),
+    ]
+    figure = comparison_charts.forest_figure(pairs, "Difference to dkd (percentage points)")
+    assert figure is not None
+    found = traces(figure)["kd"]
+    assert (list(found.x), list(found.y)) == ([-0.5], ["kd (n = 5)"])
+    assert (found.error_x.array[0], found.error_x.arrayminus[0]) == (1.0, 1.0)
+    assert "ce" not in traces(figure)
+    assert comparison_charts.forest_figure(pairs[1:], "") is None

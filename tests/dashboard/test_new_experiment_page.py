@@ -1,0 +1,263 @@
+"""The New experiment page against a fake backend, without a browser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from core.catalog import describe
+from core.specs import Weights, read_experiment
+from tests.dashboard.conftest import SCRIPT, button, field, texts, visit
+from tests.dashboard.fakes import FakeBackend, digits_spec
+
+EXAMPLE = SCRIPT.parents[1] / "examples" / "digits.yaml"
+
+
+@pytest.fixture
+def form(backend: FakeBackend) -> AppTest:
+    """The New experiment page with the digits demo loaded."""
+    app = visit("new")
+    button(app, "Digits demo").click().run()
+    assert not app.exception
+    return app
+
+
+class TestNewExperiment:
+    def test_the_form_lists_what_the_catalog_has(self, backend: FakeBackend) -> None:
+        app = visit("new")
+        assert not app.exception
+        methods = next(item for item in app.selectbox if item.label == "Method 1")
+        assert methods.options == [entry["title"] for entry in describe()["methods"]]
+        assert "DKD-Align" in methods.options
+        assert "name" in texts(app).lower()
+
+    def test_an_example_whose_name_is_taken_begins_with_a_free_one(self, form: AppTest, backend: FakeBackend) -> None:
+        button(form, "Start 10 runs").click().run()
+        again = visit("new")
+        button(again, "Digits demo").click().run()
+        assert [item.value for item in again.text_input if item.label == "Name"] == ["digits-dkd-vs-dkd-align-2"]
+        assert not again.error
+
+    def test_the_demo_is_previewed_and_made(self, form: AppTest, backend: FakeBackend) -> None:
+        assert "**This experiment has 10 runs.**" in texts(form)
+        assert "seeds: [0, 1, 2]" in texts(form)
+        button(form, "Start 10 runs").click().run()
+        assert [spec.name for _, spec, _ in backend.experiments.values()] == ["digits-dkd-vs-dkd-align"]
+        assert backend.experiment("exp-0001").spec == read_experiment(EXAMPLE).model_dump(mode="json")
+        assert "is queued: 10 runs" in texts(form)
+        assert not form.exception
+
+    def test_pressing_twice_makes_one_experiment(self, form: AppTest, backend: FakeBackend) -> None:
+        start = button(form, "Start 10 runs")
+        start.click().run()
+        start.click().run()
+        assert len(backend.experiments) == 1
+        assert len(backend.keys) == 1
+
+    def test_a_refused_value_is_told_at_its_field_and_in_the_summary(self, form: AppTest) -> None:
+        field(form, "methods.1.params.alpha").set_value(-1.0).run()
+        told = [item.value for item in form.markdown if "greater than or equal to 0" in item.value]
+        assert len(told) == 1, "at the field"
+        assert told[0].startswith(":small[:red[")
+        assert "Method 2 (dkd\\_align): Alpha" in form.error[0].value
+        assert button(form, "Start").disabled
+
+    @pytest.mark.parametrize(
+        ("key", "value", "words"),
+        [
+            ("methods.0.params.temperature", 0.0, "greater than 0"),
+            (".training.epochs", 0, "greater than or equal to 1"),
+            (".seeds", "0-x", "neither a whole number"),
+            (".seeds", "1, 1", "seed 1 is given twice"),
+        ],
+    )
+    def test_bad_input_is_told_at_once(self, form: AppTest, key: str, value: Any, words: str) -> None:
+        field(form, key).set_value(value).run()
+        assert words in form.error[0].value
+        assert button(form, "Start").disabled
+        assert not form.exception
+
+    def test_a_form_without_a_name_shows_its_runs_and_asks_for_one(self, backend: FakeBackend) -> None:
+        app = visit("new")
+        assert "**This experiment has 4 runs.**" in texts(app)
+        assert "name" in app.info[0].value
+        assert not app.error
+        assert button(app, "Start 4 runs").disabled
+
+    def test_a_name_that_is_taken_is_told_at_the_name(self, form: AppTest, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        button(form, "Start 10 runs").click().run()
+        assert "exists already" in form.error[0].value
+        assert len(backend.experiments) == 1
+        field(form, ".name").set_value("another").run()
+        assert not form.error
+        button(form, "Start 10 runs").click().run()
+        assert len(backend.experiments) == 2
+
+    def test_the_form_follows_what_is_written_as_yaml(self, form: AppTest) -> None:
+        field(form, "new.yaml").set_value("{name: short, preset: quick, seeds: 0..3}").run()
+        assert field(form, ".name").value == "short"
+        assert field(form, ".seeds").value == "0-3"
+        assert field(form, ".training.epochs").value == 10
+        assert "epsilon_share: 0.1" in field(form, "new.yaml").value, "the preset is filled in"
+        assert button(form, "Start 9 runs")
+        field(form, ".seeds").set_value("5").run()
+        assert "seeds: [5]" in field(form, "new.yaml").value
+        assert "preset: quick" in field(form, "new.yaml").value
+
+    def test_a_value_that_yaml_has_wrong_is_told_at_its_field(self, form: AppTest) -> None:
+        text = field(form, "new.yaml").value
+        field(form, "new.yaml").set_value(text.replace("epochs: 40", "epochs: 0")).run()
+        students = [item for item in form.number_input if item.label == "Epochs" and "teacher" not in str(item.key)]
+        assert [item.value for item in students] == [0]
+        assert "Training: Epochs" in form.error[0].value
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("name: [", "not YAML at line 1"),
+            ("just words", "a mapping of fields"),
+            ("{name: x, dataset: digit, student: {model: small_cnn}, methods: [ce], training: {epochs: 1}}", "digits"),
+            ("{name: x, preset: quick, training: {epochs: many}}", "integer"),
+        ],
+    )
+    def test_yaml_that_the_form_cannot_show_stays_and_is_explained(
+        self, form: AppTest, backend: FakeBackend, text: str, words: str
+    ) -> None:
+        before = field(form, "new.yaml").value
+        field(form, "new.yaml").set_value(text).run()
+        assert not form.exception
+        assert words in form.error[0].value
+        assert field(form, "new.yaml").value == text
+        assert button(form, "Start 10 runs").disabled, "it would start what the field does not say"
+        button(form, "Discard changes").click().run()
+        assert field(form, "new.yaml").value == before
+        assert not form.error
+
+    def test_the_authors_rows_are_examples(self, backend: FakeBackend) -> None:
+        app = visit("new")
+        chosen = "decoupled-gradient-kd-2025-02-cifar100-vit-s-resnet18"
+        field(app, "new.example").set_value(chosen).run()
+        assert not app.exception
+        assert field(app, ".name").value == chosen
+        assert field(app, "teacher.model.name").value == "timm:vit_small_patch16_224", "which the catalog does not list"
+        assert "Row 2 of the table of Decoupled Gradient Knowledge Distillation" in texts(app)
+        button(app, "Start 4 runs").click().run()
+        example = EXAMPLE.parent / "decoupled-gradient-kd-2025" / "02-cifar100-vit-s-resnet18.yaml"
+        assert backend.experiment(chosen).spec == read_experiment(example).model_dump(mode="json")
+
+    def test_an_old_experiment_is_cloned_by_a_link(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec(webhook="https://hooks.example/x", priority=3))
+        app = visit("new", clone="exp-0001")
+        assert field(app, ".name").value == "digits-dkd-vs-dkd-align-2"
+        field(app, ".seeds").set_value("7").run()
+        assert field(app, ".seeds").value == "7", "the link is followed once"
+        button(app, "Start 4 runs").click().run()
+        made = backend.experiment("exp-0002").spec
+        assert (made["webhook"], made["priority"], made["seeds"]) == ("https://hooks.example/x", 3, [7])
+
+    def test_a_copy_keeps_its_teacher_until_another_is_asked_for(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("new", clone="exp-0001")
+        assert "The teacher is run run-0001-000 (resnet20, 30 epochs)." in texts(app)
+        assert not [item for item in app.number_input if "teacher.training" in str(item.key)]
+        field(app, ".training.epochs").set_value(5).run()
+        button(app, "Add a method").click().run()
+        field(app, "methods.3.label").set_value("again").run()
+        button(app, "Start 13 runs").click().run()
+        first, made = (backend.experiment(key).runs[0].id for key in ("exp-0001", "exp-0002"))
+        assert backend.runs[made].plan.spec.fingerprint() == backend.runs[first].plan.spec.fingerprint()
+        assert backend.experiment("exp-0002").spec["training"]["epochs"] == 5
+
+        app = visit("new", clone="exp-0001")
+        next(item for item in app.button_group if "teacher.keep" in str(item.key)).set_value("Train a new one").run()
+        epochs = field(app, "teacher.training.epochs")
+        assert epochs.value == 30, "begun with what the kept one was trained with"
+        epochs.set_value(7).run()
+        button(app, "Add a method").click().run()
+        field(app, "methods.3.label").set_value("again").run()
+        button(app, "Start 13 runs").click().run()
+        assert backend.experiment("exp-0003").spec["teacher"]["training"]["epochs"] == 7
+
+    def test_the_label_of_a_copys_method_follows_its_reduction(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("new", clone="exp-0001")
+        assert field(app, "methods.1.label").value == ""
+        assert "label" not in field(app, "new.yaml").value
+        field(app, "methods.1.params.reduction").set_value("batch").run()
+        button(app, "Start 10 runs").click().run()
+        assert backend.experiment("exp-0002").methods == ["dkd", "dkd_align (batch)", "dkd_align (log)"]
+
+    def test_a_whole_spec_pasted_as_yaml_has_no_label_that_nobody_typed(
+        self, form: AppTest, backend: FakeBackend
+    ) -> None:
+        text = yaml.safe_dump(digits_spec(name="pasted").model_dump(mode="json"))
+        field(form, "new.yaml").set_value(text).run()
+        assert field(form, "methods.2.label").value == ""
+
+    def test_a_link_to_an_experiment_that_is_gone_leaves_an_empty_form(self, backend: FakeBackend) -> None:
+        app = visit("new", clone="gone")
+        assert "no experiment 'gone' to clone" in texts(app)
+        assert button(app, "Start 4 runs").disabled
+
+    def test_a_link_to_uploaded_weights_sets_the_teacher(self, backend: FakeBackend) -> None:
+        app = visit("new", teacher="resnet110")
+        assert "source: upload:resnet110" in field(app, "new.yaml").value
+
+    def test_it_says_what_is_known_of_the_time(self, form: AppTest) -> None:
+        assert "No time estimate" in texts(form)
+
+    def test_warnings_do_not_stop_it(self, form: AppTest) -> None:
+        field(form, ".seeds").set_value("0").run()
+        assert "no usable interval" in form.warning[0].value
+        assert not button(form, "Start 4 runs").disabled
+
+    def test_a_method_is_added_with_the_last_ones_values_and_needs_a_label(self, form: AppTest) -> None:
+        button(form, "Add a method").click().run()
+        assert "two methods are labelled" in form.error[0].value
+        field(form, "methods.3.label").set_value("log, twice ε").run()
+        field(form, "methods.3.params.epsilon_share").set_value(0.2).run()
+        assert "**This experiment has 13 runs.**" in texts(form)
+
+    def test_a_method_is_removed(self, form: AppTest) -> None:
+        field(form, "methods.1.params.alpha").set_value(0.5).run()
+        next(item for item in form.button if item.key and item.key.endswith("methods.0.x")).click().run()
+        assert "**This experiment has 7 runs.**" in texts(form)
+        assert field(form, "methods.0.params.alpha").value == 0.5, "the others keep what was entered"
+
+    def test_choosing_another_method_shows_its_parameters(self, form: AppTest) -> None:
+        field(form, "methods.0.name").set_value("kd").run()
+        assert field(form, "methods.0.params.kd_weight").value == 0.9
+        assert not form.exception
+        assert "**This experiment has 10 runs.**" in texts(form)
+
+    def test_without_a_teacher_only_ce_can_run(self, form: AppTest) -> None:
+        field(form, ".teacher").set_value(False).run()
+        assert "needs a teacher" in form.error[0].value
+
+    def test_a_teachers_weights_are_named_and_an_error_is_told_at_its_field(
+        self, form: AppTest, backend: FakeBackend
+    ) -> None:
+        field(form, ".teacher.elsewhere").set_value(True).run()
+        assert "resnet20 has no published weights" in form.error[0].value
+        assert "Teacher: Weights" in form.error[0].value
+        field(form, "teacher.weights.source").set_value("resnet20.safetensors").run()
+        assert not form.error
+        field(form, "teacher.weights.sha256").set_value("not a checksum").run()
+        assert "Teacher: Weights: SHA-256" in form.error[0].value
+        assert [item.value for item in form.markdown if item.value.startswith(":small[:red[")], "at the field"
+        field(form, "teacher.weights.sha256").set_value("").run()
+        field(form, "teacher.weights.fine_tune").set_value(True).run()
+        next(item for item in form.button if item.label.startswith("Start ")).click().run()
+        [(_, spec, _)] = backend.experiments.values()
+        assert spec.teacher
+        assert spec.teacher.weights == Weights(source="resnet20.safetensors", fine_tune=True)
+        assert not form.exception
+
+    def test_a_preview_is_asked_for_only_when_the_form_has_changed(self, form: AppTest, backend: FakeBackend) -> None:
+        asked = backend.requests.count("POST /api/v1/experiments/preview")
+        form.run()
+        assert backend.requests.count("POST /api/v1/experiments/preview") == asked

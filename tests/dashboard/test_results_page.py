@@ -1,0 +1,104 @@
+"""The Results page: the paper's table, published numbers, claims."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.protocol.comparisons import Cell, Claim, MissingPair, Published, TableRow
+from dashboard.lists import result_rows
+from dashboard.markup import escape
+from tests.dashboard.conftest import texts, visit
+from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
+
+
+def test_a_cell_is_bold_only_where_the_backend_says_better_and_leads_to_its_runs() -> None:
+    cell = Cell(label="a", n=3, mean=93.8, sd=0.92, verdict="better", run_ids=["r1", "r2"])
+    text = result_rows.cell_text(cell).replace("\u00a0", " ")
+    assert text == "[**93.80 ± 0.92 (3)**](compare?run=r1&run=r2)"
+    assert "**" not in result_rows.cell_text(cell.model_copy(update={"verdict": "unclear"}))
+    assert "↓" in result_rows.cell_text(cell.model_copy(update={"verdict": "worse"}))
+
+
+def test_a_cell_says_what_is_missing_and_what_others_published() -> None:
+    published = [Published(source="s", method="dkd", value=71.97)]
+    lacking = Cell(label="a", n=0, missing=[MissingPair(seed=1, label="a", state="failed")], published=published)
+    assert result_rows.cell_text(lacking).replace("\u00a0", " ") == "– · 1 missing \\[71.97\\]"
+
+
+def test_missing_seeds_are_gathered_by_reason() -> None:
+    missing = [MissingPair(seed=seed, label="kd", state="not planned") for seed in (3, 4)]
+    row = TableRow(
+        title="t",
+        dataset="d",
+        teacher="t",
+        student="s",
+        experiments=[],
+        seeds=[],
+        teacher_seeds=[],
+        cells=[Cell(label="kd", n=1, missing=missing)],
+    )
+    assert result_rows.missing_lines(row) == ["kd: seeds 3, 4 (not planned)"]
+
+
+def test_claims_are_grouped_by_number() -> None:
+    claims = [
+        Claim(number=2, claim="Two.", verdict="holds", reason="because", case="equal scale"),
+        Claim(number=1, claim="One.", verdict="does not hold", reason="no"),
+        Claim(number=2, claim="Two.", verdict="cannot tell", reason="few", label="a", baseline="b", n=1),
+    ]
+    found = result_rows.claim_lines(claims)
+    assert [title for title, _ in found] == ["1. One.", "2. Two."]
+    assert found[1][1] == [
+        ":green-badge[✓ holds] **equal scale:** because",
+        ":gray-badge[? cannot tell] **a against b (1 pair):** few",
+    ]
+
+
+class TestPage:
+    def test_an_empty_lab_has_the_published_numbers_and_leads_to_the_form(self, backend: FakeBackend) -> None:
+        app = visit("results")
+        assert not app.exception
+        assert "There are no results yet" in texts(app)
+        author, paper = (table.value for table in app.table)
+        assert list(author["dkd_align − dkd"]) == ["+0.94"]
+        assert list(paper["dkd"]) == ["71.97"]
+        assert "dkd: mean of 5 runs, best test epoch" in texts(app)
+
+    def test_the_table_with_what_is_missing_and_the_claims(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        for run in list(backend.runs.values())[:-1]:
+            backend.advance(run.id, 30)
+        app = visit("results")
+        assert not app.exception
+        [row] = app.table[0].value.to_dict("records")
+        assert "compare?run=run-0001-001" in row["dkd"]
+        assert "**" in row[escape("dkd_align (sample)")]
+        assert "1\u00a0missing" in row[escape("dkd_align (log)")]
+        assert "dkd retry run-1" in texts(app)
+        shown = texts(app)
+        assert "**1. What is claimed, 1.**" in shown
+        assert ":gray-badge[? cannot tell] **dkd\\_align (log) against dkd (3 pairs):** the reason of 3" in shown
+
+    def test_the_baseline_is_the_backends_or_the_one_of_the_address(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        plain = visit("results")
+        options = plain.selectbox(key="baseline").options
+        assert options == ["automatic (dkd)", "dkd", "dkd_align (sample)", "dkd_align (log)"]
+        assert "Bold: better than dkd." in texts(plain)
+        chosen = visit("results", baseline="dkd_align (log)")
+        assert not chosen.exception
+        assert "Bold: better than dkd_align (log)." in texts(chosen).replace("\\", "")
+
+    def test_a_backend_that_is_away_and_comes_back(self, server: FakeServer) -> None:
+        server.stop()
+        app = visit("results")
+        assert "The backend does not answer." in texts(app)
+        server.start()
+        app.run()
+        assert "There are no results yet" in texts(app)
+
+    @pytest.mark.parametrize("test", ["exact sign-flip", "paired t"])
+    def test_a_link_opens_what_it_says(self, backend: FakeBackend, test: str) -> None:
+        app = visit("results", tags="paper, first", test=test)
+        assert "No experiment has the tags" in texts(app)
+        assert not app.exception

@@ -1,0 +1,22 @@
+"""Chosen rows are known by what they show."""
+
+from __future__ import annotations
+
+import pytest
+
+from dashboard.lists.row_selection import merge_selection
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shown", "rows", "expected"),
+    [
+        ([], ["a", "b", "c"], [2, 0], ["c", "a"]),
+        (["c", "a"], ["a", "b", "c"], [0, 2], ["c", "a"]),  # the order of choosing stays
+        (["c", "a"], ["a", "b", "c"], [0], ["a"]),  # no longer chosen
+        (["x", "a"], ["a", "b"], [1], ["x", "b"]),  # of another page
+        (["x"], [], [], ["x"]),
+        ([], ["a"], [0, 5], ["a"]),  # a row that the page no longer has
+    ],
+)
+def test_what_is_chosen(chosen: list[str], shown: list[str], rows: list[int], expected: list[str]) -> None:
+    assert merge_selection(chosen, shown, rows) == expected

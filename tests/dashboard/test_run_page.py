@@ -1,0 +1,129 @@
+"""The Run page against a fake backend, without a browser."""
+
+from __future__ import annotations
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dashboard.markup import escape
+from tests.dashboard.conftest import button, charts, texts, visit
+from tests.dashboard.fakes import FakeBackend, digits_spec
+
+
+class TestRun:
+    def look(self, run_id: str, view: str) -> AppTest:
+        """One view of the page; that each has an address is seen in a browser."""
+        app = visit("run", id=run_id)
+        app.session_state["part"] = view
+        return app.run()
+
+    def test_without_an_id_the_newest_are_offered(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("run")
+        assert "Select a run" in texts(app)
+        assert not app.exception
+
+    def test_a_running_run(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 30)
+        backend.advance("run-0001-002", 12)
+        app = visit("run", id="run-0001-002")
+        shown = texts(app)
+        assert not app.exception
+        assert app.title[0].value == escape("dkd_align (sample) · seed 0")
+        assert ":blue-badge[running]" in shown
+        metrics = {item.label: item.value for item in app.metric}
+        assert metrics["Test accuracy"].endswith(" %")
+        assert metrics["Training loss"].endswith(" nats")
+        assert metrics["Time left"] == "7 s"
+        assert "epoch 12/30" in shown
+        assert "epoch 12/30: test accuracy" in shown, "the log's end"
+        drawn = charts(app)
+        assert {"run.accuracy", "run.loss", "run.similarity", "run.alignment", "run.agreement", "run.lr"} == drawn
+        assert button(app, "Cancel")
+
+    @pytest.mark.parametrize(
+        ("view", "words"),
+        [
+            ("Log", "The last 2 lines"),
+            ("Attempts", "bench-1"),
+            ("Spec", "reduction: sample"),
+            ("Environment", "2.14.0"),
+            ("Files", "has no files yet"),
+            ("More measurements", ""),
+        ],
+    )
+    def test_each_view(self, backend: FakeBackend, view: str, words: str) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-002", 1)
+        app = self.look("run-0001-002", view)
+        assert not app.exception
+        facts = " ".join(table.value.to_string() for table in app.table)
+        assert words in texts(app) + facts
+        assert "run.accuracy" not in charts(app)
+
+    def test_files_can_be_downloaded(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 30)
+        app = self.look("run-0001-000", "Files")
+        assert [item.label for item in app.get("download_button")] == ["weights.safetensors"]
+        assert "20.2 KiB" in texts(app)
+
+    def test_pause_and_resume(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 3)
+        app = visit("run", id="run-0001-000")
+        button(app, "Pause").click().run()
+        assert ":gray-badge[pausing]" in texts(app)
+        button(app, "Resume").click().run()
+        assert "pausing" not in texts(app)
+        assert backend.runs["run-0001-000"].state == "running"
+        app = visit("run", id="run-0001-001")
+        button(app, "Pause").click().run()
+        assert backend.runs["run-0001-001"].state == "paused"
+
+    def test_a_teacher_has_no_chart_of_gradients(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 3)
+        app = visit("run", id="run-0001-000")
+        drawn = charts(app)
+        assert "run.accuracy" in drawn
+        assert not {"run.similarity", "run.alignment"} & drawn
+
+    def test_a_failed_run_says_why_and_shows_its_last_lines(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 3)
+        backend.end("run-0001-000", "failed", "the loss is not a number at step 45")
+        app = visit("run", id="run-0001-000")
+        assert "Failed: the loss is not a number at step 45" in app.error[0].value
+        assert "ERROR the loss is not a number" in texts(app)
+        button(app, "Retry").click().run()
+        assert backend.runs["run-0001-000"].state == "queued"
+        assert not app.exception
+
+    def test_a_waiting_run_says_what_for(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("run", id="run-0001-001")
+        assert "waits for its teacher" in texts(app)
+        assert len(charts(app)) == 0
+
+    def test_cancel(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("run", id="run-0001-001")
+        button(app, "Cancel").click().run()
+        assert backend.runs["run-0001-001"].state == "cancelled"
+        assert button(app, "Retry")
+
+    def test_an_id_that_is_not_there(self, backend: FakeBackend) -> None:
+        app = visit("run", id="run-9999")
+        assert "There is no run 'run-9999'" in texts(app)
+        assert not app.exception
+
+    def test_a_second_look_reads_only_what_is_new(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.advance("run-0001-000", 20)
+        app = visit("run", id="run-0001-000")
+        before = backend.sent
+        app.run()
+        first = backend.sent - before
+        assert first < len(backend.metrics("run-0001-000", [], 0).model_dump_json())

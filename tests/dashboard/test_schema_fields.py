@@ -1,0 +1,220 @@
+"""The form's pure half: schemas to fields, a spec to a draft and back, errors to their fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from core.catalog import describe
+from core.specs import ExperimentSpec, SpecError, parse_experiment, read_experiment
+from dashboard.forms import schema_fields
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
+
+SCHEMA = ExperimentSpec.model_json_schema()
+CATALOG = describe()
+
+
+def entry(kind: str, name: str) -> dict[str, Any]:
+    return next(item for item in CATALOG[kind] if item["name"] == name)
+
+
+def fields(name: str) -> dict[str, schema_fields.FormField]:
+    return {item.path: item for item in schema_fields.schema_to_fields(entry("methods", name)["params"])}
+
+
+def test_every_parameter_in_the_catalog_becomes_a_field() -> None:
+    for kind in ("methods", "models", "datasets"):
+        for item in CATALOG[kind]:
+            names = {found.path for found in schema_fields.schema_to_fields(item["params"])}
+            assert names == set(item["params"].get("properties", {})), item["name"]
+
+
+def test_kinds_defaults_and_what_may_stay_empty() -> None:
+    found = fields("dkd_align")
+    assert (found["alpha"].kind, found["alpha"].default, found["alpha"].nullable) == ("number", 1.0, False)
+    assert (found["ramp_epochs"].kind, found["ramp_epochs"].default) == ("integer", 20)
+    assert (found["reduction"].kind, found["reduction"].choices) == ("choice", ("batch", "sample", "log"))
+    assert found["ramp_start"].choices == (0, 1)
+    assert (found["epsilon"].kind, found["epsilon"].default, found["epsilon"].nullable) == ("number", None, True)
+    assert "α" in found["alpha"].help
+
+
+def test_a_required_parameter_without_a_default_begins_with_its_example() -> None:
+    assert fields("dkd_align")["reduction"].default == "sample"
+
+
+def test_arrows_move_by_one_unit_of_the_first_digit() -> None:
+    training = {item.path: item for item in schema_fields.schema_to_fields(SCHEMA["$defs"]["Training"], SCHEMA)}
+    assert training["optimizer.lr"].step == pytest.approx(0.01)
+    assert training["optimizer.weight_decay"].step == pytest.approx(1e-4)
+    assert fields("dkd")["temperature"].step == 1.0
+
+
+def test_nested_objects_are_groups() -> None:
+    training = {item.path: item for item in schema_fields.schema_to_fields(SCHEMA["$defs"]["Training"], SCHEMA)}
+    assert training["optimizer.lr"].group == "Optimizer"
+    assert training["schedule.milestones"].kind == "integers"
+    assert training["optimizer.nesterov"].kind == "boolean"
+    assert training["epochs"].group == ""
+
+
+def test_labels_are_words() -> None:
+    assert schema_fields.humanise("ce_weight") == "CE weight"
+    assert schema_fields.humanise("lr") == "Learning rate"
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("0-2", [0, 1, 2]),
+        ("0, 3, 7", [0, 3, 7]),
+        ("0-2, 7; 9 – 10", [0, 1, 2, 7, 9, 10]),
+        ("1..3 5", [1, 2, 3, 5]),
+        ("", []),
+    ],
+)
+def test_seeds_are_lists_and_ranges(text: str, numbers: list[int]) -> None:
+    assert schema_fields.parse_integers(text) == numbers
+    assert schema_fields.parse_integers(schema_fields.join_integers(numbers)) == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("one", "'one' is neither"), ("5-2", "backwards"), ("0-99999999", "more than 1000"), ("-3", "'-3' is neither")],
+)
+def test_what_is_no_list_of_seeds_is_refused_in_words(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        schema_fields.parse_integers(text)
+
+
+def test_the_blank_form_is_a_spec_but_for_its_name() -> None:
+    draft = schema_fields.blank_draft(CATALOG, SCHEMA)
+    spec = schema_fields.to_spec(draft)
+    assert spec["name"] == ""
+    parsed = parse_experiment({**spec, "name": "x"})
+    assert parsed.seeds == (0, 1, 2)
+
+
+def test_the_example_goes_through_the_form_unchanged() -> None:
+    written = yaml.safe_load(DIGITS.read_text(encoding="utf-8"))
+    assert parse_experiment(schema_fields.to_spec(schema_fields.to_draft(written))) == read_experiment(DIGITS)
+
+
+def test_a_spec_without_a_teacher_and_with_bare_names_goes_through_too() -> None:
+    written = {
+        "name": "bare",
+        "dataset": "digits",
+        "student": {"model": "small_cnn"},
+        "methods": ["ce", {"name": "ce", "label": "again"}],
+        "seeds": [4],
+        "training": {"epochs": 2},
+        "resources": {"device": "cpu"},
+        "priority": 3,
+        "tags": ["a"],
+        "notes": "why",
+    }
+    assert parse_experiment(schema_fields.to_spec(schema_fields.to_draft(written))) == parse_experiment(written)
+
+
+@pytest.mark.parametrize(
+    ("resources", "sent"),
+    [
+        ({"device": "any", "gpus": 1, "labels": []}, None),
+        ({"device": "any", "gpus": 2, "labels": []}, {"gpus": 2}),
+        ({"device": "any", "gpus": 1, "labels": ["h200"]}, {"labels": ["h200"]}),
+    ],
+)
+def test_what_a_worker_must_have_is_sent(resources: dict[str, Any], sent: dict[str, Any] | None) -> None:
+    written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["ce"], "training": {"epochs": 2}}
+    spec = schema_fields.to_spec(schema_fields.to_draft({**written, "resources": resources}))
+    assert spec.get("resources") == sent
+
+
+def test_what_the_form_has_no_field_for_is_not_lost() -> None:
+    written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["kd"], "training": {"epochs": 2}}
+    teacher = {"model": {"name": "resnet20"}, "later": {"than": "this form"}}
+    assert schema_fields.to_spec(schema_fields.to_draft({**written, "teacher": teacher}))["teacher"] == teacher
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "teachers/resnet50.safetensors",
+        {"source": "pretrained", "fine_tune": True},
+        {"source": "teachers/resnet20.safetensors", "sha256": 64 * "0"},
+    ],
+)
+def test_a_teachers_weights_go_through_the_form_unchanged(weights: Any) -> None:
+    written = {
+        "name": "weights",
+        "dataset": "cifar100",
+        "teacher": {"model": "resnet50", "weights": weights},
+        "student": {"model": "resnet18"},
+        "methods": ["kd"],
+        "seeds": [0],
+        "training": {"epochs": 2},
+    }
+    sent = yaml.safe_load(schema_fields.yaml_of(schema_fields.to_spec(schema_fields.to_draft(written))))
+    assert parse_experiment(sent) == parse_experiment(written)
+
+
+def test_weights_named_in_one_word_are_their_source() -> None:
+    draft = schema_fields.to_draft(
+        {"dataset": "digits", "teacher": {"model": "resnet20", "weights": "a/b.safetensors"}}
+    )
+    assert draft["teacher"]["weights"] == {"source": "a/b.safetensors"}
+
+
+def test_weights_that_are_asked_for_and_not_named_are_an_error_and_not_forgotten() -> None:
+    draft = schema_fields.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8")))
+    draft["teacher"]["weights"] = {"fine_tune": False}
+    with pytest.raises(SpecError) as refused:
+        parse_experiment(schema_fields.to_spec(draft))
+    assert [problem.path for problem in refused.value.problems] == ["teacher.weights.source"]
+
+
+def test_what_is_shown_as_yaml_is_what_is_sent() -> None:
+    spec = schema_fields.to_spec(schema_fields.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8"))))
+    text = schema_fields.yaml_of(spec)
+    assert yaml.safe_load(text) == spec
+    assert "seeds: [0, 1, 2]" in text
+
+
+def test_defaults_fill_in_what_values_leave_out_and_nothing_else() -> None:
+    defaults = {"a": 1, "b": {"c": 2, "d": 3}}
+    assert schema_fields.with_defaults({"b": {"c": 9}, "e": 4}, defaults) == {"a": 1, "b": {"c": 9, "d": 3}, "e": 4}
+    assert defaults == {"a": 1, "b": {"c": 2, "d": 3}}
+
+
+def test_an_error_belongs_to_its_field_or_to_the_nearest_around_it() -> None:
+    slots = ["methods", "methods.1", "methods.1.params", "methods.1.params.alpha", "seeds"]
+    assert schema_fields.nearest_field("methods.1.params.alpha", slots) == "methods.1.params.alpha"
+    assert schema_fields.nearest_field("methods.1.params.unknown", slots) == "methods.1.params"
+    assert schema_fields.nearest_field("methods.0.params.alpha", slots) == "methods"
+    assert schema_fields.nearest_field("seeds.3", slots) == "seeds"
+    assert schema_fields.nearest_field("", slots) is None
+    assert schema_fields.nearest_field("dataset", slots) is None
+
+
+def test_paths_are_spoken_as_a_person_reads_them() -> None:
+    draft = {"methods": [{"name": "dkd"}, {"name": "dkd_align"}]}
+    assert schema_fields.describe_path("methods.1.params.alpha", draft) == "Method 2 (dkd_align): Alpha"
+    assert schema_fields.describe_path("methods.0", draft) == "Method 1 (dkd)"
+    assert schema_fields.describe_path("training.optimizer.lr", draft) == "Training: Optimizer: Learning rate"
+    assert schema_fields.describe_path("seeds.0", draft) == "Seeds"
+    assert schema_fields.describe_path("", draft) == ""
+
+
+def test_fields_at_dotted_paths() -> None:
+    target: dict[str, Any] = {}
+    schema_fields.set_path(target, "optimizer.lr", 0.1)
+    schema_fields.set_path(target, "epochs", 3)
+    assert target == {"optimizer": {"lr": 0.1}, "epochs": 3}
+    assert schema_fields.get_path(target, "optimizer.lr") == 0.1
+    assert schema_fields.get_path(target, "optimizer.momentum", 0.9) == 0.9
+    schema_fields.set_path(target, "optimizer.lr", None)
+    assert target == {"optimizer": {}, "epochs": 3}

@@ -1,0 +1,131 @@
+"""Who is let in by a real server: hosts, origins, and a person with a token in Chromium."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import browser
+from tests.dashboard.fakes import FakeServer, digits_spec
+from tests.dashboard.identity_provider import CLIENT, SECRET, identity_provider
+from tests.dashboard.streamlit_server import streamlit_server
+from tests.services import free_port
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as running:
+        running.backend.submit(digits_spec())
+        yield running
+
+
+@pytest.fixture(scope="module")
+def dashboard(server: FakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("dashboard")
+    with streamlit_server(server.url, folder, DKD_DASHBOARD_LOGIN="token") as url:
+        yield url
+
+
+def handshake(url: str, host: str, origin: str) -> int:
+    """Status of the answer to a WebSocket's opening, by which everything that is shown travels."""
+    port = int(url.rpartition(":")[2])
+    lines = [
+        "GET /_stcore/stream HTTP/1.1",
+        f"Host: {host.format(port=port)}",
+        f"Origin: {origin.format(port=port)}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "\r\n",
+    ]
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        return int(connection.recv(64).split()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("127.0.0.1:{port}", "http://127.0.0.1:{port}", 101),
+        ("localhost:{port}", "http://localhost:{port}", 101),
+        ("127.0.0.1:{port}", "http://evil.example", 403),
+        ("evil.example:{port}", "http://evil.example:{port}", 403),
+        ("evil.example:{port}", "http://127.0.0.1:{port}", 403),
+    ],
+)
+def test_only_this_machines_own_pages_are_let_in(dashboard: str, host: str, origin: str, status: int) -> None:
+    assert handshake(dashboard, host, origin) == status
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser.browser() as running:
+        yield running
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
+def test_a_person_comes_in_once_and_leaves(chromium: Browser, dashboard: str, server: FakeServer) -> None:
+    context = chromium.new_context(base_url=dashboard)
+    page = context.new_page()
+    page.goto("/run?id=run-0001-000")
+    page.get_by_label("Token").fill("dkd_mine")
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("heading", name="teacher · seed 0").wait_for()
+    page.wait_for_function("() => sessionStorage.getItem('dkd-lab-token') === 'dkd_mine'")
+    page.reload()
+    page.get_by_role("heading", name="teacher · seed 0").wait_for()
+    page.get_by_text("Sign out").first.click()
+    page.get_by_label("Token").wait_for()
+    page.reload()
+    page.get_by_label("Token").wait_for()
+    browser.drawn(page)
+    assert page.get_by_role("heading", name="Sign in").is_visible()
+    assert set(server.tokens) == {"dkd_mine"}
+    context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
+def test_whom_the_provider_knows_and_the_list_names_comes_in(
+    chromium: Browser, server: FakeServer, tmp_path: Path
+) -> None:
+    port = free_port()
+    with identity_provider() as provider:
+        auth = {
+            "redirect_uri": f"http://127.0.0.1:{port}/oauth2callback",
+            "cookie_secret": "a long text of the tests",
+            "client_id": CLIENT,
+            "client_secret": SECRET,
+            "server_metadata_url": f"{provider.url}/.well-known/openid-configuration",
+        }
+        secrets = tmp_path / "secrets.toml"
+        secrets.write_text("[auth]\n" + "\n".join(f'{name} = "{value}"' for name, value in auth.items()))
+        settings = {
+            "DKD_DASHBOARD_LOGIN": "oidc",
+            "DKD_DASHBOARD_ALLOW": "*@lab.example",
+            "STREAMLIT_SECRETS_FILES": str(secrets),
+        }
+        with streamlit_server(server.url, tmp_path, port, **settings) as url:
+            context = chromium.new_context(base_url=url)
+            page = context.new_page()
+            provider.email = "eve@elsewhere.example"
+            page.goto("/runs")
+            page.get_by_role("button", name="Sign in").click()
+            page.get_by_text("eve@elsewhere.example does not have access to this DKD Lab.").wait_for()
+            assert "t" not in server.tokens, "nothing was asked for her"
+            provider.email = "ann@lab.example"
+            page.get_by_role("button", name="Sign in with another account").click()
+            page.get_by_role("button", name="Sign in", exact=True).click()
+            page.get_by_role("heading", name="Overview").wait_for()  # Streamlit leads to its first page
+            page.get_by_text("Sign out").first.click()
+            page.get_by_role("button", name="Sign in").wait_for()
+            context.close()

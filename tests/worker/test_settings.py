@@ -1,0 +1,59 @@
+"""The worker's settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from worker.settings import WorkerSettings
+
+
+def test_settings_are_read_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "DKD_HOME": str(tmp_path),
+        "DKD_SLOTS": "2",
+        "DKD_THREADS": "3",
+        "DKD_DEVICE": "cpu",
+        "DKD_TRAINING_COMMAND": json.dumps(["train", "this"]),
+        "DKD_LABELS": "h200, site/cellar",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = WorkerSettings()
+    assert settings.artifact_root == tmp_path / "artifacts"
+    assert settings.broker == tmp_path / "broker"
+    assert (settings.slots_on(0), settings.threads) == (2, 3)
+    assert settings.labels == ("h200", "site/cellar")
+    assert settings.training_command == ("train", "this")
+
+
+def test_invalid_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DKD_SLOTS", "0")
+    with pytest.raises(ValidationError, match="slots"):
+        WorkerSettings()
+
+
+def test_slots_share_the_cpu_threads() -> None:
+    settings, cores = WorkerSettings(), len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    assert settings.threads_share(1) == cores
+    assert settings.threads_share(cores + 1) == 1, "each has at least one"
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "slots"),
+    [
+        ({}, 0, 1),
+        ({"DKD_CPU_SLOTS": "5"}, 0, 5),
+        ({"DKD_CPU_SLOTS": "5"}, 4, 4),
+        ({"DKD_RUNS_PER_GPU": "3"}, 2, 6),
+        ({"DKD_SLOTS": "3"}, 4, 3),
+    ],
+)
+def test_number_of_slots(settings: dict[str, str], gpus: int, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert WorkerSettings().slots_on(gpus) == slots

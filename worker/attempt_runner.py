@@ -1,0 +1,247 @@
+"""Runs one attempt: prepares its folder, monitors the training, uploads its files and reports the outcome."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from client import ApiError, BackendUnreachable
+from core.events import MACHINE_EXIT
+from core.protocol.worker import Outcome
+from worker import clock
+from worker.artifact_transfer import ArtifactTransfer, AttemptUpload
+from worker.attempt_folder import AttemptFolder, ClaimError, prepare_attempt
+from worker.backend_link import FENCED, NOT_FOUND, WorkerApi, is_transient
+from worker.claim_backoff import ClaimBackoff
+from worker.gpus import GpuGuard
+from worker.leased_run import LeasedRun, StopIntent
+from worker.outcome import AttemptEnd, build_outcome
+from worker.reporter import Reporter
+from worker.training_monitor import TimeLimits, monitor_training
+from worker.training_process import ProcessSpawner
+
+log = structlog.get_logger()
+
+_FIRST_WAIT = 0.5
+_LONGEST_WAIT = 5.0
+_GPU_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class SupervisorConfig:
+    """How this worker trains.
+
+    Attributes:
+        worker_id: Id under which the worker is registered.
+        artifacts: Root of the artifact store, or of the local folder that replaces it during training.
+        command: Training command without the arguments that name the run.
+        environment: Returns the environment of a training on these GPUs, counted from 0; none on a CPU worker.
+        slots: Number of concurrent trainings.
+        gpus: Number of GPUs on which the slots are; 0 on a CPU worker.
+        gpu_guard: Finds other people's processes on the GPUs; None if the driver cannot be queried.
+        share_gpus: Whether to use GPUs on which other people's processes compute.
+        disk_full: Returns without waiting whether a run started now would fail for want of disk space. Nothing is
+            claimed then: a disk that is full over a weekend would otherwise spoil the queue, five attempts per run.
+        transfer: Copies between the local folder and the store; None if the store is the folder.
+        limits: Time limits.
+    """
+
+    worker_id: str
+    artifacts: Path
+    command: Sequence[str]
+    environment: Callable[[Sequence[int]], Mapping[str, str]]
+    slots: int = 1
+    gpus: int = 0
+    gpu_guard: GpuGuard | None = None
+    share_gpus: bool = False
+    disk_full: Callable[[], bool] = lambda: False
+    transfer: ArtifactTransfer | None = None
+    limits: TimeLimits = field(default_factory=TimeLimits)
+
+
+class AttemptRunner:
+    """Runs attempts, several at a time in different threads.
+
+    Args:
+        api: The backend.
+        config: How this worker trains.
+        backoff: Started after a fault of the worker itself.
+        shutting_down: Set when the worker shuts down; reports are then given up after ``limits.report`` seconds.
+    """
+
+    def __init__(
+        self, api: WorkerApi, config: SupervisorConfig, backoff: ClaimBackoff, shutting_down: threading.Event
+    ) -> None:
+        self._api = api
+        self._config = config
+        self._backoff = backoff
+        self._shutting_down = shutting_down
+        self._spawner = ProcessSpawner()
+
+    def run(self, run: LeasedRun, gpus: tuple[int, ...]) -> Outcome | None:
+        """Train the run to its end and report the outcome.
+
+        Args:
+            run: The run.
+            gpus: GPUs to train on, counted from 0; none on a CPU worker.
+
+        Returns:
+            The reported outcome, or None if nothing is to be reported or the backend could not be reached.
+        """
+        outcome = self._train(run, gpus)
+        if outcome is not None:
+            self._report_outcome(run, outcome)
+        return outcome
+
+    def _train(self, run: LeasedRun, gpus: tuple[int, ...]) -> Outcome | None:
+        attempt = run.claim.attempt
+        if run.intent is StopIntent.REQUEUE:
+            return Outcome(attempt=attempt, outcome="interrupted", reason=run.reason, fault=False)
+        try:
+            return self._train_with_store(run, gpus)
+        except ClaimError as error:
+            return Outcome(attempt=attempt, outcome="failed", reason=str(error))
+        except Exception as error:
+            # A fault of the worker, such as a full disk, and not of the run.
+            log.exception("the worker could not run a training", run=run.claim.run_id)
+            self._backoff.start(str(error))
+            reason = f"the worker {self._config.worker_id} could not run it: {error}"
+            return Outcome(attempt=attempt, outcome="interrupted", reason=reason)
+
+    def _train_with_store(self, run: LeasedRun, gpus: tuple[int, ...]) -> Outcome | None:
+        """Fetch the run's inputs if the store is not a folder, then train and upload."""
+        claim, transfer = run.claim, self._config.transfer
+        if transfer:
+            transfer.fetch_inputs(claim)
+        folder = prepare_attempt(self._config.artifacts, claim)
+        upload = transfer.start_upload(claim, folder.path) if transfer else None
+        try:
+            return self._train_in(folder, run, gpus, upload)
+        finally:
+            if upload:
+                upload.close()
+
+    def _train_in(
+        self, folder: AttemptFolder, run: LeasedRun, gpus: tuple[int, ...], upload: AttemptUpload | None
+    ) -> Outcome | None:
+        claim = run.claim
+        guard = self._config.gpu_guard
+        pids_before = guard.processes(gpus) if guard else frozenset[int]()
+        process = self._spawner.start(
+            [*self._config.command, *folder.arguments],
+            environment={**self._config.environment(gpus), "DKD_UPLOADS": str(self._config.artifacts / "uploads")},
+            stdout=folder.stdout,
+            stderr=folder.stderr,
+        )
+        reporter = Reporter(self._api, self._config.worker_id, run, folder.journal, upload)
+        reporter.start()
+        try:
+            process_exit, surviving_pids = monitor_training(process, run, reporter, self._config.limits)
+        except BaseException:
+            process.kill()
+            reporter.abandon()
+            raise
+        if surviving_pids:
+            log.error("processes could not be killed", run=claim.run_id, pids=sorted(surviving_pids))
+        reporter.training_ended()
+        gpu_pids = self._wait_for_gpu_memory(run, gpus, pids_before, process.seen_pids) if guard else set[int]()
+        if not self._wait_for_reports(run, reporter):
+            return None
+        end = AttemptEnd(process_exit, reporter.final_event, surviving_pids, reporter.log_lines(), gpu_pids)
+        outcome = build_outcome(run, folder, end)
+        if upload:
+            outcome = self._upload_files(run, upload, outcome)
+        if process_exit.code == MACHINE_EXIT and outcome.outcome == "interrupted":
+            self._backoff.start(outcome.reason)
+        else:
+            self._backoff.reset()
+        return outcome
+
+    def _wait_for_gpu_memory(
+        self, run: LeasedRun, gpus: tuple[int, ...], pids_before: Collection[int], training_pids: Collection[int]
+    ) -> set[int]:
+        """Wait until the GPU memory of an ended training is free: the next training may need all of it.
+
+        Returns:
+            Processes whose memory was not freed in time.
+        """
+        guard, limits = self._config.gpu_guard, self._config.limits.within(run.claim.lease_seconds)
+        assert guard is not None
+        deadline = clock.now() + limits.gpu
+        exclusive = self._config.slots <= self._config.gpus
+        while pids := guard.unfreed_processes(gpus, pids_before, training_pids, exclusive=exclusive):
+            if clock.now() >= deadline or run.lease_seconds_left() <= limits.margin:
+                break
+            time.sleep(_GPU_POLL_SECONDS)
+        if pids:
+            log.error("GPU memory was not freed", run=run.claim.run_id, pids=sorted(pids))
+        return pids
+
+    def _wait_for_reports(self, run: LeasedRun, reporter: Reporter) -> bool:
+        """Wait until every event is sent, however long the backend is away.
+
+        Returns:
+            Whether the outcome is to be reported: False if the run was taken away or the worker shuts down.
+        """
+        deadline = self._report_deadline()
+        while not reporter.wait(0.2):
+            deadline = deadline or self._report_deadline()
+            if run.intent is StopIntent.DISCARD or (deadline and clock.now() > deadline):
+                reporter.abandon()
+                return False
+        return run.intent is not StopIntent.DISCARD
+
+    def _upload_files(self, run: LeasedRun, upload: AttemptUpload, outcome: Outcome) -> Outcome:
+        """Put the attempt's files into the store: a run has not succeeded before its weights are there."""
+        give_up_at = clock.now() + self._config.limits.store
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                upload.put_all()
+            except OSError as error:
+                log.warning("the store does not accept a run's files", run=run.claim.run_id, reason=str(error))
+                reason = str(error)
+            else:
+                upload.remove_local_files()
+                return outcome
+            deadline = self._report_deadline()
+            give_up_at = min(give_up_at, deadline) if deadline else give_up_at
+            if outcome.outcome != "succeeded" or run.intent is StopIntent.DISCARD or clock.now() + wait > give_up_at:
+                break
+            time.sleep(wait * random.uniform(0.8, 1.2))
+            wait = min(wait * 2, _LONGEST_WAIT)
+        if outcome.outcome != "succeeded":
+            return outcome
+        self._backoff.start(reason)
+        return Outcome(attempt=run.claim.attempt, outcome="interrupted", reason=f"trained, but {reason}")
+
+    def _report_outcome(self, run: LeasedRun, outcome: Outcome) -> None:
+        deadline = self._report_deadline()
+        wait = _FIRST_WAIT
+        while run.intent is not StopIntent.DISCARD:
+            try:
+                self._api.finish(self._config.worker_id, run.claim.run_id, outcome)
+                return
+            except ApiError as error:
+                if error.status in (FENCED, NOT_FOUND):
+                    return
+                if not is_transient(error):
+                    log.error("outcome refused", run=run.claim.run_id, reason=str(error))
+                    return
+            except BackendUnreachable as error:
+                log.warning("outcome not reported yet", run=run.claim.run_id, reason=str(error))
+            deadline = deadline or self._report_deadline()
+            if deadline and clock.now() > deadline:
+                return
+            time.sleep(wait * random.uniform(0.8, 1.2))
+            wait = min(wait * 2, _LONGEST_WAIT)
+
+    def _report_deadline(self) -> float | None:
+        """Return when a worker that shuts down gives up reporting; None while it does not shut down."""
+        return clock.now() + self._config.limits.report if self._shutting_down.is_set() else None
