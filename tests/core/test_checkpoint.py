@@ -72,8 +72,8 @@ class TestFile:
         saved = content(optimizer=optimizer)
         read = load_checkpoint(save_checkpoint(tmp_path, saved), FINGERPRINT)
         assert same(
-            vars(read) | {"position": None, "random": None, "journal": None},
-            vars(saved) | {"position": None, "random": None, "journal": None},
+            vars(read) | {"progress": None, "random": None, "journal": None},
+            vars(saved) | {"progress": None, "random": None, "journal": None},
         )
         assert (read.progress, read.journal) == (saved.progress, saved.journal)
         assert torch.equal(read.random[0].cpu, saved.random[0].cpu)

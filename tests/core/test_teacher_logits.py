@@ -228,7 +228,7 @@ class TestWrong:
             harness.teacher.end_epoch()
         assert len(places) > 1
         harness.epoch(5)
-        assert "are not what the teacher says now" in harness.text()
+        assert "are not the teacher's logits now" in harness.text()
 
     @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another shape"])
     def test_a_damaged_file_is_not_read_and_made_again(
@@ -501,9 +501,10 @@ class TestRuns:
         assert self.curve(tmp_path / "rest") == self.curve(tmp_path / "whole")
         assert self.same_weights(tmp_path / "rest", tmp_path / "whole")
 
-    def test_a_bad_limit_is_a_reason(
+    def test_invalid_limit_is_refused_before_the_training(
         self, teacher: TeacherSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", "plenty")
-        assert run_training(experiment("dkd", epochs=1).plan()[1].spec, tmp_path, teacher) == "failed"
-        assert "DKD_TEACHER_LOGITS_GB is 'plenty'" in self.events(tmp_path)[-1].reason
+        with pytest.raises(SettingsError, match="DKD_TEACHER_LOGITS_GB is 'plenty'"):
+            run_training(experiment("dkd", epochs=1).plan()[1].spec, tmp_path, teacher)
+        assert not list(tmp_path.iterdir())
