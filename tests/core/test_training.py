@@ -231,7 +231,7 @@ class TestFailure:
         assert isinstance(last, Failed)
         assert (last.kind, "weights are not finite after step 1: stem" in last.reason) == ("nan", True)
         assert (
-            load_checkpoint(tmp_path / CHECKPOINT_NAME, students(experiment(), "ce")[0].fingerprint()).position.step
+            load_checkpoint(tmp_path / CHECKPOINT_NAME, students(experiment(), "ce")[0].fingerprint()).progress.step
             == 0
         )
 
