@@ -38,7 +38,7 @@ from core.catalog.methods import DKDParams
 from core.data import Augmentation, Dataset, DatasetError, Split
 from core.diagnostics.accuracy import top_accuracies
 from core.events import Journal, Metrics, read_journal
-from core.specs import DatasetChoice, MethodChoice, RunSpec, Speed, parse_experiment
+from core.specs import DatasetRef, MethodRef, RunSpec, Speed, parse_experiment
 from core.training import TrainOptions
 from core.training.engine import Engine
 from core.training.performance import ExecutionPlan, Workload, apply_thread_limit, plan_execution
@@ -74,7 +74,7 @@ class Case:
 def images(count: int) -> Dataset:
     """Return the first training images of CIFAR-100, or random ones if it is absent, and a few test images."""
     try:
-        cifar = data.load(DatasetChoice(name="cifar100"))
+        cifar = data.load(DatasetRef(name="cifar100"))
         pixels, labels = cifar.train.images[:count], cifar.train.labels[:count]
     except DatasetError:
         random = torch.Generator().manual_seed(0)
@@ -119,7 +119,7 @@ def usual_dkd(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         teacher: Logits (B, C).
         target: Classes (B,).
     """
-    params = MethodChoice(name="dkd").typed_params
+    params = MethodRef(name="dkd").parsed_params
     assert isinstance(params, DKDParams)
     temperature = params.temperature
     is_target = functional.one_hot(target, student.shape[1]).bool()
@@ -181,7 +181,7 @@ def engine(loop: str, case: Case, device: torch.device) -> dict[str, Any]:
     for _ in range(2 if key else 1):
         teacher, student = case.networks(device)
         with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "events.jsonl") as journal:
-            loss = methods.build(MethodChoice(name="dkd"))
+            loss = methods.build(MethodRef(name="dkd"))
             Engine(_spec(case), dataset, student, teacher, loss, journal, chosen, key).train(TrainOptions())
             events = [record.event for record in read_journal(journal.path)]
         values = [event.values for event in events if isinstance(event, Metrics)][-1]

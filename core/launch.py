@@ -8,7 +8,6 @@ at one step. Rank 0 writes the journal; how the training failed is put into it h
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -21,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from common.atomic_write import atomic_write
+from common.parent_death import die_with_parent
 from core.events import EXTERNAL_SIGNALS, JOURNAL_NAME, MACHINE_EXIT, MOST_THREADS, THREADS, Failed, Journal
 
 _RANK, _RANKS, _FOLDER, _PARENT = "DKD_RANK", "DKD_RANKS", "DKD_RANKS_DIR", "DKD_RANKS_PARENT"
-_PR_SET_PDEATHSIG = 1
 # All ranks are on one machine: gloo would look for them under its name, which not every machine can resolve.
 _AT_HOME = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 _POLL_SECONDS = 0.05
@@ -79,19 +79,14 @@ class RankFailure:
     peer_lost: bool = False
 
     def write(self, place: RankInfo) -> None:
-        path = _report_path(place.folder, place.rank)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(vars(self)), encoding="utf-8")
-        partial.replace(path)
+        atomic_write(_report_path(place.folder, place.rank), json.dumps(vars(self)))
 
 
 def rank_from_env(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
     """Where this process was put by ``launch``; None for one that was not. From here on it dies with its parent."""
     if _RANK not in environment:
         return None
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != int(environment[_PARENT]):  # it died before the line above
+    if not die_with_parent(int(environment[_PARENT])):
         os._exit(1)
     return RankInfo(int(environment[_RANK]), int(environment[_RANKS]), Path(environment[_FOLDER]))
 

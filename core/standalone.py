@@ -115,7 +115,7 @@ def _summarise(accuracies: Mapping[tuple[str, str], Sequence[float]]) -> None:
 
 def _refuse_networks(spec: ExperimentSpec) -> None:
     """Build the networks that a spec names outside the catalog (timm's), which nobody could look up before."""
-    facts = DATASETS[spec.dataset.name].facts(spec.dataset.typed_params)
+    facts = DATASETS[spec.dataset.name].facts(spec.dataset.parsed_params)
     if facts is None:  # a folder: each run checks its own network when it has read the images
         return
     named = {"student.model": spec.student.model} | ({"teacher.model": spec.teacher.model} if spec.teacher else {})

@@ -14,7 +14,7 @@ from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Batch, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.holdout import hold_out
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 from core.undecodable import visible
 
 __all__ = ["Augmentation", "Batch", "Dataset", "DatasetError", "Split", "load"]
@@ -22,14 +22,14 @@ __all__ = ["Augmentation", "Batch", "Dataset", "DatasetError", "Split", "load"]
 _log = logging.getLogger(__name__)
 
 
-def load(choice: DatasetChoice) -> Dataset:
+def load(choice: DatasetRef) -> Dataset:
     """Read the data set that a spec names, and hold out a validation split if the spec requests one.
 
     Raises:
         DatasetError: the data set is missing, incomplete, damaged, or differs from its catalog entry.
     """
     entry = DATASETS[choice.name]
-    params = choice.typed_params
+    params = choice.parsed_params
     try:
         dataset: Dataset = entry.load()(params)
     except OSError as error:

@@ -11,7 +11,7 @@ from core import models
 from core.data import Dataset
 from core.events import Journal
 from core.models.metadata import InputFormat, read_metadata
-from core.specs import ModelChoice, RunSpec
+from core.specs import ModelRef, RunSpec
 from core.training.checkpoint import load_weights
 from core.training.errors import TrainingError
 from core.training.teacher_input import adapt_input, input_format_of
@@ -70,7 +70,7 @@ def adapt_teacher_input(network: nn.Module, shown: InputFormat, wanted: InputFor
         raise TrainingError("spec", f"the teacher's weights: {error}") from error
 
 
-def build_network(choice: ModelChoice, dataset: Dataset, wanted: InputFormat | None = None) -> models.Network:
+def build_network(choice: ModelRef, dataset: Dataset, wanted: InputFormat | None = None) -> models.Network:
     """A fresh network for the images of a data set, or for those that its weights expect."""
     try:
         return models.build(

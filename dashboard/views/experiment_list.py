@@ -25,9 +25,9 @@ def show() -> None:
     """Draw the list."""
     query = filters.draw("experiments")
     query["cursor"] = paging.page_cursor("experiments", query)
-    known = session.fetch(f"experiments {query}", lambda: _page(query))
-    page = known.value
-    session.show_outage(known.outage_since)
+    reply = session.fetch(f"experiments {query}", lambda: _page(query))
+    page = reply.value
+    session.show_outage(reply.outage_since)
     selection = RowSelection("experiments")
     rows, newer = _settled(selection, page.items, query)
     if not rows and not query["cursor"]:
@@ -38,7 +38,7 @@ def show() -> None:
         if newer:
             st.caption(f"{wording.counted(newer, 'newer experiment')} will appear when nothing is selected.")
         paging.page_controls("experiments", page, query["limit"], "experiment")
-    paging.rerun_on_change("experiments", lambda: _page(query), _signature, page, outage_since=known.outage_since)
+    paging.rerun_on_change("experiments", lambda: _page(query), _signature, page, outage_since=reply.outage_since)
 
 
 def _page(query: Mapping[str, Any]) -> ExperimentPage:

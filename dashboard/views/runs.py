@@ -46,9 +46,9 @@ def show() -> None:
         return
     query = filters.draw("runs")
     query["cursor"] = paging.page_cursor("runs", query)
-    known = session.fetch(f"runs {query}", lambda: _page(query))
-    page = known.value
-    session.show_outage(known.outage_since)
+    reply = session.fetch(f"runs {query}", lambda: _page(query))
+    page = reply.value
+    session.show_outage(reply.outage_since)
     selection = RowSelection("runs")
     if not page.items and not query["cursor"]:
         _empty(query)
@@ -60,7 +60,7 @@ def show() -> None:
         _actions(selection, page, query)
         _table(selection, runs)
         _below(selection, page, newer, query)
-    paging.rerun_on_change("runs", lambda: _watched(query), _signature, page, outage_since=known.outage_since)
+    paging.rerun_on_change("runs", lambda: _watched(query), _signature, page, outage_since=reply.outage_since)
 
 
 def _page(query: Mapping[str, Any]) -> RunPage:
@@ -105,17 +105,17 @@ def _settled(selection: RowSelection, items: Sequence[RunSummary], query: object
 
 def _remember(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
     """Store the newest summaries of the selected runs; those of other pages stay as they were."""
-    known: dict[str, RunSummary] = st.session_state.setdefault("runs.known", {})
+    summaries: dict[str, RunSummary] = st.session_state.setdefault("runs.selected", {})
     chosen = set(selection.ids)
-    known |= {run.id: run for run in runs if run.id in chosen}
-    for run_id in [run_id for run_id in known if run_id not in chosen]:
-        del known[run_id]
+    summaries |= {run.id: run for run in runs if run.id in chosen}
+    for run_id in [run_id for run_id in summaries if run_id not in chosen]:
+        del summaries[run_id]
 
 
 def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | None = None) -> None:
     """Draw the actions on the selected runs; they are always drawn, so that the table does not move."""
-    known: dict[str, RunSummary] = st.session_state["runs.known"]
-    chosen = [known[run_id] for run_id in selection.ids if run_id in known]
+    summaries: dict[str, RunSummary] = st.session_state["runs.selected"]
+    chosen = [summaries[run_id] for run_id in selection.ids if run_id in summaries]
     client = session.action_client()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         session.action_link("run", "Open", "show_chart", {"id": chosen[0].id} if len(chosen) == 1 else None)
@@ -163,9 +163,9 @@ def _label(name: str, ids: Sequence[str]) -> str:
 
 
 def _do(ids: Sequence[str], action: Callable[[str], Run], done: str) -> None:
-    known: dict[str, RunSummary] = st.session_state["runs.known"]
+    summaries: dict[str, RunSummary] = st.session_state["runs.selected"]
     # The replies also update selected runs of other pages, which a refresh does not include.
-    known |= {run.id: run for run in bulk.run_each(ids, action, "run", done)}
+    summaries |= {run.id: run for run in bulk.run_each(ids, action, "run", done)}
 
 
 def _cancel(ids: Sequence[str]) -> None:
@@ -243,7 +243,7 @@ def _select_all(selection: RowSelection, query: Mapping[str, Any]) -> None:
     filters_only = {name: value for name, value in query.items() if name not in ("cursor", "limit")}
     runs = {run.id: run for run in session.client().all_runs(**filters_only)}
     selection.replace(list(runs))
-    st.session_state["runs.known"] = runs
+    st.session_state["runs.selected"] = runs
 
 
 def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:

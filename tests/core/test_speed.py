@@ -22,7 +22,7 @@ from core import data, methods, models
 from core.data.dataset import Augmentation, Batch, Dataset, Split, augmentation_table, shift_and_flip
 from core.data.prefetch import prefetch
 from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
-from core.specs import DatasetChoice, ExperimentSpec, MethodChoice, Optimizer, RunSpec, Speed, parse_experiment
+from core.specs import DatasetRef, ExperimentSpec, MethodRef, Optimizer, RunSpec, Speed, parse_experiment
 from core.training import TeacherSource, TrainOptions, performance, run_training
 from core.training import stepper as stepper_module
 from core.training.checkpoint import CHECKPOINT_NAME
@@ -144,7 +144,7 @@ class TestThreads:
         assert plan_execution(Speed(), CPU, replace(DIGITS, step_products=1.0)).threads == 2
 
     def test_the_work_is_that_of_the_network(self) -> None:
-        dataset = data.load(DatasetChoice(name="synthetic", params={"num_classes": 5, "image_size": 8}))
+        dataset = data.load(DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8}))
         network = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(dataset.channels, 4, 3, padding=1, bias=False))
         state = torch.random.get_rng_state()
         assert forward_multiplications(network, dataset) == 8 * 8 * dataset.channels * 4 * 9
@@ -365,7 +365,7 @@ def test_normalising_leaves_what_it_was_given() -> None:
 
 def synthetic(train_size: int = 300) -> Dataset:
     params = {"num_classes": 5, "image_size": 16, "train_size": train_size, "test_size": 50}
-    return data.load(DatasetChoice(name="synthetic", params=params))
+    return data.load(DatasetRef(name="synthetic", params=params))
 
 
 def fingerprints(batches: Iterator[Batch]) -> list[str]:
@@ -478,7 +478,7 @@ def stepper(device: str, name: str = "sgd", **choices: Any) -> Stepper:
     model = models.build("resnet8", num_classes=5, image_size=16).to(device, memory_format=chosen.memory_format)
     teacher = models.build("resnet8", num_classes=5, image_size=16).to(device).eval().requires_grad_(False)
     optimizer = build_optimizer(model, Optimizer(name=name, lr=0.01), fused=True)
-    loss = methods.build(MethodChoice(name="dkd_align", params={"reduction": "log", "epsilon_share": 0.1}))
+    loss = methods.build(MethodRef(name="dkd_align", params={"reduction": "log", "epsilon_share": 0.1}))
 
     def warn(text: str) -> None:
         raise AssertionError(text)

@@ -19,7 +19,7 @@ from core.data import Batch, Dataset
 from core.data.dataset import augmentation_table, shift_and_flip
 from core.data.fingerprint import describe_training_images, digest
 from core.events import JOURNAL_NAME, Journal, Log, Metrics, Started, read_journal
-from core.specs import DatasetChoice, ExperimentSpec, parse_experiment
+from core.specs import DatasetRef, ExperimentSpec, parse_experiment
 from core.training import TeacherSource, TrainingError, TrainOptions, run_training
 from core.training.cached_teacher import (
     MAX_DEVIATION,
@@ -34,9 +34,7 @@ from core.training.logit_cache import LogitCache, QuantizedLogits
 from core.training.performance import ExecutionPlan
 from core.training.teacher import LiveTeacher
 
-SYNTHETIC = DatasetChoice(
-    name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10}
-)
+SYNTHETIC = DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10})
 BATCH = 32
 CHOSEN = ExecutionPlan(threads=1)
 
