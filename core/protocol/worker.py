@@ -1,7 +1,7 @@
 """The protocol between a worker and the backend, under ``/api/v1/worker``.
 
-A worker registers, claims runs, reports what its trainings say and how they end, and sends one heartbeat for all of
-them. Every report names its attempt; one from an attempt that is no longer the run's own is refused with 409.
+A worker registers, claims runs, reports events and outcomes of its trainings, and sends one heartbeat for all of
+them. Every report names its attempt; a report of an attempt that is not the run's current one is refused with 409.
 """
 
 from __future__ import annotations
@@ -36,69 +36,76 @@ MOST_SLOTS = 1024
 
 
 class Registration(Message):
-    """POST /worker/register. Runs that this worker id still holds from an earlier life go back to the queue at once."""
+    """POST /worker/register. Runs that this worker id held before a restart go back to the queue at once."""
 
-    worker_id: str = Field(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Kept over restarts.")
+    worker_id: str = Field(
+        min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Id that stays the same over restarts."
+    )
     name: WorkerName
     host: Annotated[str, fitted_to(200, lines=False)]
     slots: int = Field(ge=1, le=MOST_SLOTS)
     device: Literal["cpu", "gpu"]
-    gpus: int | None = Field(None, ge=1, le=MOST_SLOTS, description="GPUs that its slots are on; left out: one a slot.")
+    gpus: int | None = Field(None, ge=1, le=MOST_SLOTS, description="GPUs of its slots; by default one per slot.")
     labels: list[WorkerLabel] = Field(default_factory=list, max_length=32)
     version: ShortText = ""
 
 
 class RegistrationReply(Message):
+    """The backend's intervals, which the worker follows."""
+
     heartbeat_seconds: float
     lease_seconds: float
 
 
 class LeaseRenewal(Message):
-    """A run that a worker believes is its own."""
+    """A run whose lease a heartbeat renews."""
 
     run_id: RunName
     attempt: AttemptNumber
 
 
 class Heartbeat(Message):
-    """POST /worker/{worker_id}/heartbeat. Renews the lease of each run named."""
+    """POST /worker/{worker_id}/heartbeat. It renews the lease of every run in ``holding``."""
 
     holding: list[LeaseRenewal] = Field(default_factory=list, max_length=MOST_SLOTS)
     gpus: list[GpuUse] = Field(default_factory=list, max_length=MOST_SLOTS)
     problems: Annotated[list[ProblemText], keep_first(20)] = Field(
-        default_factory=list, description="What keeps it from working well; the first twenty are kept."
+        default_factory=list,
+        description="Problems that keep the worker from working well; the first twenty are stored.",
     )
 
 
 class RunOrder(Message):
-    """What to do with one run: go on, end it because a person cancelled it, or end it because it is no longer ours."""
+    """What a worker must do with a run: continue, cancel it, or stop it because its lease is lost."""
 
     run_id: str
     attempt: int
     order: Literal["continue", "cancel", "lost"]
-    # Beside the order and not one of its values, which a worker of an older version would refuse to read.
-    pause: bool = Field(False, description="With continue: write a checkpoint and hand it back.")
+    # A field of its own and not a value of ``order``, because older workers refuse unknown values.
+    pause: bool = Field(False, description="With continue: write a checkpoint and hand the run back.")
 
 
 class HeartbeatReply(Message):
     orders: list[RunOrder]
-    eligible: int = Field(description="Runs that this worker could claim now: the nudge, should the broker be deaf.")
+    eligible: int = Field(
+        description="Number of runs that this worker could claim now; it replaces the nudge if the broker fails."
+    )
 
 
 class ArtifactRef(Message):
     """A file in the artifact store.
 
     Attributes:
-        path: relative to the store's root, as ``runs/ID/attempt-1/weights.safetensors``.
-        sha256: of its content, where it is known.
+        path: Path relative to the store's root, such as ``runs/ID/attempt-1/weights.safetensors``.
+        sha256: SHA-256 of its content, if it is known.
     """
 
     path: str
     sha256: str = ""
 
 
-def _whole(weights: ArtifactRef) -> ArtifactRef:
-    """The weights of a run that succeeded. Raises ValueError without a path and a hash."""
+def _with_path_and_hash(weights: ArtifactRef) -> ArtifactRef:
+    """Return the weights of a run that succeeded. Raises ValueError without a path and a hash."""
     if not weights.path or len(weights.path) > MOST_PATH:
         raise ValueError(f"path has 1 to {MOST_PATH} characters")
     if not re.fullmatch(SHA256_PATTERN, weights.sha256):
@@ -107,11 +114,12 @@ def _whole(weights: ArtifactRef) -> ArtifactRef:
 
 
 class ClaimRequest(Message):
-    """POST /worker/{worker_id}/claim. The same key again gives the same run: the first answer may have been lost.
+    """POST /worker/{worker_id}/claim. A repeated key returns the same run, because the first answer may be lost.
 
     Attributes:
-        free_gpus: GPUs with a free slot that nobody else uses; left out, one.
-        usable_gpus: GPUs that nobody else uses, their slots free or not; left out, all.
+        key: Key of the claim.
+        free_gpus: GPUs with a free slot that no other program uses; by default one.
+        usable_gpus: GPUs that no other program uses, whether their slots are free or not; by default all.
     """
 
     key: str | None = Field(None, min_length=8, max_length=64, pattern=r"^[!-~]+$")
@@ -160,37 +168,41 @@ class Claim(Message):
 
 
 class ClaimReply(Message):
-    """POST /worker/{worker_id}/claim. ``claim`` is null where nothing is eligible."""
+    """POST /worker/{worker_id}/claim. ``claim`` is null if no run is eligible."""
 
     claim: Claim | None = None
 
 
 class EventBatch(Message):
-    """POST /worker/{worker_id}/runs/{run_id}/events. Records already taken in are passed over."""
+    """POST /worker/{worker_id}/runs/{run_id}/events. Records that were stored before are ignored."""
 
     attempt: AttemptNumber
     records: list[Record] = Field(max_length=5000)
 
 
 class EventReply(Message):
-    accepted_seq: int = Field(description="The last seq taken in for this attempt.")
+    """How far the events of an attempt are stored."""
+
+    accepted_seq: int = Field(description="The last seq that is stored for this attempt.")
 
 
 class Outcome(Message):
-    """POST /worker/{worker_id}/runs/{run_id}/finish. Sending it again changes nothing.
+    """POST /worker/{worker_id}/runs/{run_id}/finish. Repeating it changes nothing.
 
-    interrupted: stopped for a reason that is not the training's own (worker told to leave, lease not renewed, child
-    killed from outside): the run goes back to the queue with its checkpoint, up to a bounded number of attempts.
+    interrupted: the training was stopped from outside (the worker shuts down, the lease was not renewed, the process
+    was killed). The run goes back to the queue with its checkpoint, up to a bounded number of attempts.
     """
 
     attempt: AttemptNumber
     outcome: Literal["succeeded", "failed", "cancelled", "interrupted"]
-    reason: ReasonText = Field("", description="A longer one is cut.")
+    reason: ReasonText = Field("", description="A longer reason is cut.")
     fault: bool = Field(
         True,
-        description="With interrupted: counts towards the bounded attempts. False where the worker was told to leave.",
+        description="With interrupted: the attempt counts towards the bound. False if the worker is shutting down.",
     )
-    weights: Annotated[ArtifactRef, AfterValidator(_whole)] | None = Field(None, description="Required with succeeded.")
+    weights: Annotated[ArtifactRef, AfterValidator(_with_path_and_hash)] | None = Field(
+        None, description="Required with succeeded."
+    )
     log_tail: Annotated[list[LogText], keep_last(200)] = Field(
-        default_factory=list, description="The last lines of its log, each cut where it is long."
+        default_factory=list, description="The last lines of its log. Long lines are cut."
     )

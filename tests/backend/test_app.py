@@ -364,7 +364,7 @@ def test_a_setting_that_is_misspelt_is_warned_of(monkeypatch: pytest.MonkeyPatch
     for name in ("DKD_LEASE_SECOND", "DKD_SLOTS", "DKD_WORKER_TOKEN", "DKD_API_URL", "DKD_PORT"):
         monkeypatch.setenv(name, "1")
     assert Settings.misspelled_variables() == [
-        "DKD_LEASE_SECOND is no setting and has no effect; did you mean DKD_LEASE_SECONDS?"
+        "DKD_LEASE_SECOND is not a setting and has no effect; did you mean DKD_LEASE_SECONDS?"
     ]
 
 

@@ -110,7 +110,7 @@ def test_a_file_behind_a_link_and_a_file_of_several_lines_keep_their_mode(tmp_pa
     assert mode(file) == 0o644
     file.write_text("root:x:0:0:root:/root:/bin/bash\nann:x:1:1::/home/ann:/bin/sh\n")
     for path in (link, file):
-        with pytest.raises(TokenFileError, match="no file of one line"):
+        with pytest.raises(TokenFileError, match="not a file of one line"):
             read_token(path)
     assert mode(file) == 0o644
 
