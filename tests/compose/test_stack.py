@@ -12,8 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from client import ApiError, Client
-from core.protocol.public import Experiment
+from client import ApiError, Client, Experiment
 from tests.browser import browser, drawn, trouble
 from tests.compose.conftest import times
 from tests.compose.stack import APP, ONE_SHOT, ROOT, SERVERS, WORKER, Stack, docker

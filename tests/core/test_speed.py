@@ -529,7 +529,8 @@ class TestRecording:
     def test_what_cannot_be_recorded_is_computed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
         plain, own = stepper("cpu"), stepper("cpu")
-        own._recording, warned = stepper_module._Recording(), []
+        warned: list[str] = []
+        own._recording = stepper_module._Recording()
         own._warn = warned.append
 
         def refuse(*_: Any) -> None:

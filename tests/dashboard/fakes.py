@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.catalog import METHODS, describe
+from core.events import IMAGES_KEY
 from core.protocol.activity import Activity, RunningRun
 from core.protocol.artifacts import Artifact, ArtifactList, RunNews, UploadList
 from core.protocol.public import (
-    IMAGES_KEY,
     Attempt,
     Comparison,
     Estimate,
