@@ -528,7 +528,8 @@ class TestRecording:
     def test_what_cannot_be_recorded_is_computed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
         plain, own = stepper("cpu"), stepper("cpu")
-        own._capture, warned = stepper_module._StepCapture(), []
+        warned: list[str] = []
+        own._capture = stepper_module._StepCapture()
         own._warn = warned.append
 
         def refuse(*_: Any) -> None:
