@@ -14,7 +14,9 @@ from pydantic import Field
 from core.catalog import DATASETS, Params
 from core.catalog.datasets import DatasetEntry, DatasetFacts
 from core.data import Dataset, DatasetError, Split
+from core.data import load as load_dataset
 from core.data.holdout import held_out_indices
+from core.settings import TrainingSettings
 from core.specs import DatasetRef
 
 
@@ -24,10 +26,10 @@ class SubsetParams(Params):
     test_images: int | None = Field(None, ge=1, description="Default: all of them.")
 
 
-def load(params: SubsetParams) -> Dataset:
+def load(params: SubsetParams, settings: TrainingSettings) -> Dataset:
     """Load the data set with fewer images. Raises DatasetError if a split has not enough images."""
     choice = DatasetRef(name=params.of)
-    complete: Dataset = DATASETS[choice.name].load()(choice.parsed_params)
+    complete = load_dataset(choice, settings)
     return replace(
         complete, train=_subset(complete.train, params.train_images), test=_subset(complete.test, params.test_images)
     )

@@ -16,7 +16,7 @@ from rich.console import Console
 from client import Client, demo
 from client.stack import HomeLock, StackOptions, StopSignals
 from client.stack.services import StackPlan
-from core.specs import ExperimentSpec
+from core.specs import ExperimentSpec, read_experiment
 from tests.client import fakes
 from tests.client.captured import Captured
 from tests.client.fake_stack import plan
@@ -138,6 +138,6 @@ def test_ctrl_c_during_training_stops_the_demo(api: FakeBackend) -> None:
 
 def test_the_spec_of_the_demo_is_valid() -> None:
     assert demo.example().name == "digits.yaml"
-    spec = demo.read_experiment(demo.example())
+    spec = read_experiment(demo.example())
     assert isinstance(spec, ExperimentSpec)
     assert len(spec.plan()) == 10

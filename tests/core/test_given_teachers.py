@@ -181,7 +181,7 @@ class TestClasses:
         tuned = {"source": "ours.safetensors", "fine_tune": True}
         training = {"epochs": 1, "batch_size": 16, "optimizer": {"lr": 1e-9, "weight_decay": 0}, "augment": "none"}
         teacher(tmp_path / "other", experiment("renamed", tuned, training=training))
-        assert any("the last layer begins fresh" in text for text in warnings(tmp_path / "other"))
+        assert any("the last layer starts from fresh weights" in text for text in warnings(tmp_path / "other"))
         teacher(tmp_path / "same", experiment("pets", tuned, training=training))
         assert warnings(tmp_path / "same") == []
         before = safetensors.torch.load_file(home / "ours.safetensors")["classifier.weight"]
@@ -228,16 +228,16 @@ class TestClasses:
         assert bool(words) == bool(found)
 
     def test_published_weights_of_imagenet_are_refused_on_others(self, tmp_path: Path) -> None:
-        from core.training.supplied_weights import _other_than_published
+        from core.training.supplied_weights import _published_class_difference
 
         wordnet = imagenet_class_names()[0]
         said: list[str] = []
-        assert _other_than_published("resnet18", wordnet, 1000, said) == ""
-        assert "class 0 is" in _other_than_published("resnet18", wordnet[::-1], 1000, said)
-        assert "for 1000 classes, not for 10" in _other_than_published("timm:resnet18", CLASSES, 10, said)
+        assert _published_class_difference("resnet18", wordnet, 1000, said) == ""
+        assert "class 0 is" in _published_class_difference("resnet18", wordnet[::-1], 1000, said)
+        assert "for 1000 classes, not for 10" in _published_class_difference("timm:resnet18", CLASSES, 10, said)
         assert said == []
-        assert _other_than_published("resnet18", tuple(map(str, range(1000))), 1000, said) == ""
-        assert "nobody knows" in said[0]
+        assert _published_class_difference("resnet18", tuple(map(str, range(1000))), 1000, said) == ""
+        assert "cannot be checked" in said[0]
 
 
 class TestInput:

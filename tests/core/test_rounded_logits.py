@@ -27,7 +27,7 @@ METHODS = [
 def test_rows_come_back_bit_for_bit() -> None:
     logits = torch.randn(64, 100, generator=torch.Generator().manual_seed(0)) * 7 + 30
     found = quantize(logits)
-    assert torch.equal(dequantize(found.rows), found.values)
+    assert torch.equal(dequantize(found.stored), found.values)
     # With the mean taken out the rounding is of the differences, not of the offset.
     assert (found.values - logits).abs().max() < (logits.half().float() - logits).abs().max()
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.events import JOURNAL_NAME, Log, Record, read_journal
-from core.standalone import Finished
+from core.events import JOURNAL_NAME, Finished, Log, Record, read_journal
 
 SPEC = """
 name: "猫"

@@ -31,6 +31,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stand]:
         monkeypatch.setenv("DKD_HOME", str(tmp_path / "home"))
         yield running
         session.client().close()
+        session.action_client().close()
     st.cache_data.clear()
     st.cache_resource.clear()
 
