@@ -1,8 +1,8 @@
 """Starts one training and makes sure that none of its processes is left behind.
 
-A separate file that imports only the standard library and ``common.parent_death``, which does the same. It is run by
-its path (``python -I -S launcher.py``), so that it starts in milliseconds. It stands between the worker and the training
-and ends shortly after the training::
+A separate file that imports only the standard library and ``common.parent_death``, which imports no more. It is run by
+its path (``python -I -S launcher.py``), so that it starts in milliseconds. It stands between the worker and the
+training and ends shortly after the training::
 
     worker ──stdin (control)──► launcher ──fork, exec──► training ──► child processes
            ◄─stdout (status)──
