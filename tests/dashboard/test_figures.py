@@ -1,4 +1,4 @@
-"""Figures: what is drawn, with which unit, and what survives a refresh."""
+"""Figures of runs: traces, units, and zoom after a refresh."""
 
 from __future__ import annotations
 
