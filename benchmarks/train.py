@@ -33,16 +33,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import machine
-from core import data, methods, models
+from core import data, models
 from core.catalog.methods import DKDParams
 from core.data import Augmentation, Dataset, DatasetError, Split
 from core.diagnostics.accuracy import top_accuracies
 from core.events import Journal, Metrics, read_journal
-from core.specs import DatasetChoice, MethodChoice, RunSpec, Speed, parse_experiment
-from core.training import TrainOptions
+from core.settings import TrainingSettings
+from core.specs import DatasetRef, MethodRef, RunSpec, Speed, parse_experiment
 from core.training.engine import Engine
+from core.training.job import Job
 from core.training.performance import ExecutionPlan, Workload, apply_thread_limit, plan_execution
 from core.training.ranks import SINGLE_PROCESS
+from core.training.teacher_source import LoadedTeacher
 
 RESULTS = Path(__file__).parent / "results"
 LOOPS = ("plain", "float32", "auto", "reused")
@@ -74,7 +76,7 @@ class Case:
 def images(count: int) -> Dataset:
     """Return the first training images of CIFAR-100, or random ones if it is absent, and a few test images."""
     try:
-        cifar = data.load(DatasetChoice(name="cifar100"))
+        cifar = data.load(DatasetRef(name="cifar100"))
         pixels, labels = cifar.train.images[:count], cifar.train.labels[:count]
     except DatasetError:
         random = torch.Generator().manual_seed(0)
@@ -119,7 +121,7 @@ def usual_dkd(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         teacher: Logits (B, C).
         target: Classes (B,).
     """
-    params = MethodChoice(name="dkd").typed_params
+    params = MethodRef(name="dkd").parsed_params
     assert isinstance(params, DKDParams)
     temperature = params.temperature
     is_target = functional.one_hot(target, student.shape[1]).bool()
@@ -166,7 +168,7 @@ def plain(case: Case, device: torch.device) -> dict[str, float]:
     return {"images_per_second": case.steps * case.batch / seconds, "input_stall": 100 * waited / seconds}
 
 
-def chosen_for(loop: str, device: torch.device) -> ExecutionPlan:
+def plan_for(loop: str, device: torch.device) -> ExecutionPlan:
     """Return the engine's execution plan. In float32 it is eager, so that only its loop differs from the plain one."""
     speed = Speed(precision="float32", compile="off", cuda_graphs="off") if loop == "float32" else Speed()
     return plan_execution(speed, device, FULL)
@@ -174,19 +176,19 @@ def chosen_for(loop: str, device: torch.device) -> ExecutionPlan:
 
 def engine(loop: str, case: Case, device: torch.device) -> dict[str, Any]:
     """Return the engine's own metrics of its second epoch; with ``reused``, of the second of two runs."""
-    chosen = chosen_for(loop, device)
+    plan = plan_for(loop, device)
     dataset = images(case.steps * case.batch).to(device)
     key = {"model": case.teacher, "sha256": "benchmark"} if loop == "reused" else None
     values: dict[str, float] = {}
     for _ in range(2 if key else 1):
         teacher, student = case.networks(device)
         with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "events.jsonl") as journal:
-            loss = methods.build(MethodChoice(name="dkd"))
-            Engine(_spec(case), dataset, student, teacher, loss, journal, chosen, key).train(TrainOptions())
+            job = Job(_spec(case), journal, TrainingSettings.from_environment())
+            Engine(job, dataset, student, plan, LoadedTeacher(teacher, key)).train()
             events = [record.event for record in read_journal(journal.path)]
         values = [event.values for event in events if isinstance(event, Metrics)][-1]
     metrics = {name: values[f"speed/{name}"] for name in ("images_per_second", "input_stall")}
-    return metrics | {"chosen": chosen.environment()}
+    return metrics | {"chosen": plan.environment()}
 
 
 def _spec(case: Case) -> RunSpec:
@@ -334,7 +336,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="measured steps per round; default: 60 on a CPU, 500 on a GPU")
     parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    apply_thread_limit()
+    apply_thread_limit(TrainingSettings.from_environment())
     device = SINGLE_PROCESS.device()
     on_gpu = device.type == "cuda"
     steps = options.steps or (500 if on_gpu else 60)

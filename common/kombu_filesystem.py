@@ -21,6 +21,8 @@ from kombu.exceptions import ChannelError
 from kombu.transport import filesystem
 from kombu.utils.json import dumps, loads
 
+from common.atomic_write import atomic_write
+
 _log = logging.getLogger(__name__)
 
 _MOST_BYTES = 64 * 1024
@@ -40,10 +42,8 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
         # The name begins with the time, by which messages are taken in order.
         name = f"{round(monotonic() * 1000)}_{uuid.uuid4()}"
         folder = Path(self.data_folder_out)
-        unfinished = folder / f"{name}.partial"
         try:
-            unfinished.write_bytes(dumps(payload).encode())
-            os.replace(unfinished, folder / f"{name}.{queue}.msg")
+            atomic_write(folder / f"{name}.{queue}.msg", dumps(payload), temporary=folder / f"{name}.partial")
         except OSError as error:
             raise ChannelError(f"cannot write a message to {folder}") from error
 

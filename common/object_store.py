@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
+
+from common.atomic_write import atomic_path
 
 MANIFEST = "manifest.json"
 UPLOADS = "uploads"
@@ -30,7 +31,7 @@ class StoreError(OSError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """A file as the manifest has it.
 
     Attributes:
@@ -109,17 +110,11 @@ class ObjectStore:
         Raises FileNotFoundError where there is no such object, StoreError where it is not what it should be.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".fetch-")
-        os.close(descriptor)
-        partial = Path(name)
-        try:
+        with atomic_path(path, private=True) as partial:
             with self._explained(f"read {key} from"):
                 self._fs.get_file(self._at(key), str(partial))
             if (size is not None and partial.stat().st_size != size) or sha256_of(partial) != sha256:
                 raise StoreError(f"{key} in the artifact store {self.url} is not the file that was put there")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def read(self, key: str, start: int, stop: int) -> bytes:
         """Bytes ``start`` to ``stop`` (not included) of an object. Raises FileNotFoundError where there is none."""
@@ -129,7 +124,7 @@ class ObjectStore:
             raise StoreError(f"{key} in the artifact store {self.url} is shorter than it was")
         return data
 
-    def manifest(self, folder: str) -> dict[str, Entry]:
+    def manifest(self, folder: str) -> dict[str, ManifestEntry]:
         """The files of an attempt by name; empty where it has none, or its manifest makes no sense."""
         try:
             with self._explained(f"read {folder}/{MANIFEST} from"):
@@ -142,7 +137,7 @@ class ObjectStore:
             return {}
         return {name: entry for name, entry in found.items() if is_plain(name)}
 
-    def write_manifest(self, folder: str, files: Mapping[str, Entry]) -> None:
+    def write_manifest(self, folder: str, files: Mapping[str, ManifestEntry]) -> None:
         """Say which files an attempt has; the manifest that was there is replaced."""
         named = {
             name: {"object": entry.object, "size": entry.size, "sha256": entry.sha256}
@@ -151,10 +146,10 @@ class ObjectStore:
         with self._explained(f"write {folder}/{MANIFEST} to"):
             self._fs.pipe_file(self._at(f"{folder}/{MANIFEST}"), json.dumps({"files": named}, indent=1).encode())
 
-    def add(self, folder: str, name: str, path: Path) -> Entry:
+    def add(self, folder: str, name: str, path: Path) -> ManifestEntry:
         """Put a file of an attempt under the name that its content gives it. The manifest is the caller's to write."""
         sha256 = sha256_of(path)
-        entry = Entry(f"{sha256[:_DIGITS]}.{PurePosixPath(name).name}", path.stat().st_size, sha256)
+        entry = ManifestEntry(f"{sha256[:_DIGITS]}.{PurePosixPath(name).name}", path.stat().st_size, sha256)
         self.put(path, f"{folder}/{entry.object}")
         return entry
 
@@ -227,8 +222,8 @@ def is_plain(name: str) -> bool:
     return bool(name) and not path.is_absolute() and ".." not in path.parts and str(path) == name and "\0" not in name
 
 
-def _entry(found: Any) -> Entry:
-    entry = Entry(str(found["object"]), int(found["size"]), str(found["sha256"]))
+def _entry(found: Any) -> ManifestEntry:
+    entry = ManifestEntry(str(found["object"]), int(found["size"]), str(found["sha256"]))
     if "/" in entry.object or not is_plain(entry.object) or entry.size < 0:
         raise ValueError("an object outside the attempt's folder")
     return entry

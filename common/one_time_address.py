@@ -16,6 +16,7 @@ import secrets
 import time
 from pathlib import Path
 
+from common.atomic_write import atomic_path
 from common.home import Home
 
 PREFIX = "open/"
@@ -26,7 +27,7 @@ _KEY_BYTES = 32
 _MOST_CHARACTERS = 256
 
 
-class Door:
+class DashboardAccess:
     """Makes and takes tickets and cookies for the dashboard of one home."""
 
     def __init__(self, home: Home) -> None:
@@ -72,7 +73,7 @@ class Door:
         said = f"{int(time.time()) + COOKIE_SECONDS}.{secrets.token_urlsafe(16)}"
         return f"{said}.{_signature(self._key(make=True), said)}"
 
-    def admits(self, cookie: str) -> bool:
+    def accepts_cookie(self, cookie: str) -> bool:
         """Whether a cookie's value was made with this home's key and has not expired."""
         if len(cookie) > _MOST_CHARACTERS or not cookie.isascii():
             return False
@@ -93,16 +94,12 @@ class Door:
         if not make:
             return b""
         self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = self._key_file.with_name(f".{self._key_file.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(_KEY_BYTES))
-            # Linked and not renamed: of two processes that make one, both use the first one's.
-            with contextlib.suppress(FileExistsError):
-                os.link(fresh, self._key_file)
-        finally:
-            fresh.unlink()
+        # Of two processes that make a key, both use the first one's.
+        with (
+            contextlib.suppress(FileExistsError),
+            atomic_path(self._key_file, private=True, replace=False) as partial,
+        ):
+            partial.write_bytes(secrets.token_bytes(_KEY_BYTES))
         return self._key_file.read_bytes()
 
 

@@ -19,7 +19,7 @@ from typing import TextIO, cast
 _NOBODY_READS = frozenset({errno.EPIPE, errno.EIO, errno.ECONNRESET})
 
 
-class LastingFile(io.FileIO):
+class UnfailingFile(io.FileIO):
     """An open descriptor that takes everything: after the first error of a write the rest is dropped.
 
     Attributes:
@@ -43,8 +43,8 @@ class LastingFile(io.FileIO):
 class Outputs:
     """What ``install`` has put in place of ``sys.stdout`` and ``sys.stderr``."""
 
-    stdout: LastingFile | None = None
-    stderr: LastingFile | None = None
+    stdout: UnfailingFile | None = None
+    stderr: UnfailingFile | None = None
 
     def flush(self) -> None:
         """Write what is still buffered."""
@@ -58,7 +58,7 @@ class Outputs:
         return None if error is None or error.errno in _NOBODY_READS else error
 
 
-def settled(outputs: Outputs, code: int, program: str) -> int:
+def final_exit_code(outputs: Outputs, code: int, program: str) -> int:
     """The exit code of a command, once all that it wrote has been flushed: not 0 where wanted output was lost."""
     outputs.flush()
     if outputs.lost is None:
@@ -77,10 +77,10 @@ def reader_gone() -> bool:
     """Whether nothing that is written to stdout is read any more: for a command that only shows."""
     stream = getattr(sys.stdout, "inner", sys.stdout)  # of common.terminal.SafeStream
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
-    return isinstance(raw, LastingFile) and raw.error is not None
+    return isinstance(raw, UnfailingFile) and raw.error is not None
 
 
-def _install(name: str) -> LastingFile | None:
+def _install(name: str) -> UnfailingFile | None:
     stream: TextIO | None = getattr(sys, name)
     if stream is None:  # it was closed before the program was started
         setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open as long as the process)
@@ -92,7 +92,7 @@ def _install(name: str) -> LastingFile | None:
     except (OSError, ValueError):
         return None
     stream.flush()
-    lasting = LastingFile(descriptor, "wb", closefd=False)
+    lasting = UnfailingFile(descriptor, "wb", closefd=False)
     lasting.name = f"<{name}>"
     made = io.TextIOWrapper(
         io.BufferedWriter(cast(io.RawIOBase, lasting)),

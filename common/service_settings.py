@@ -37,7 +37,7 @@ class ServiceSettings(BaseSettings):
         return init_settings, env_settings, files
 
     @classmethod
-    def misspelt(cls) -> list[str]:
+    def misspelled_variables(cls) -> list[str]:
         """A sentence for each variable of the environment that is nearly, and not quite, a setting."""
         given = [name for name in os.environ if name.upper().startswith(_PREFIX)]
         known = {name.upper() for name in cls.model_fields}

@@ -119,7 +119,7 @@ def run_program(main: Callable[[], int | None], name: str = "dkd") -> NoReturn:
         except Exception:  # noqa: BLE001 (the interpreter would print it when the output is no longer safe)
             traceback.print_exc()
             code = 1
-        raise SystemExit(output_streams.settled(outputs, code, name))
+        raise SystemExit(output_streams.final_exit_code(outputs, code, name))
 
 
 def _safe(stream: TextIO) -> TextIO:

@@ -76,7 +76,7 @@ def _made_private(descriptor: int, found: os.stat_result, path: Path) -> str:
     return f"{was}, and it could not be changed"  # as on a read-only mount
 
 
-def weakness_of(token: str) -> str:
+def token_weakness(token: str) -> str:
     """Why a token is too easily guessed or cannot be sent; empty where it is neither."""
     if not token.isascii() or not token.isprintable() or " " in token:
         return "a token is of ASCII characters, without spaces"

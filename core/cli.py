@@ -1,7 +1,7 @@
-"""``python -m core``: train a spec with no service at all, train one run for a worker, print the catalog.
+"""``python -m core``: train a spec without any service, train one run for a worker, or print the catalog.
 
-Exit codes: 0 done (or stopped with a checkpoint), 1 a training failed, 2 the input cannot be used, 130 interrupted,
-75 the disk is full.
+Exit codes: 0 success (or stopped with a checkpoint), 1 a training failed, 2 the input cannot be used, 130 interrupted,
+75 a fault of the machine, for example a full disk.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import re
 import sys
 import tempfile
@@ -21,25 +20,36 @@ from pydantic import ValidationError
 from common.terminal import printable_json
 from core import catalog, launch
 from core.events import MACHINE_EXIT, is_full_disk
+from core.settings import SettingsError, TrainingSettings
 from core.specs import Problem, RunSpec, SpecError, problems_of, read_experiment
 
 # Not taken from the docstring, which ``python -OO`` (PYTHONOPTIMIZE=2) removes.
-_DESCRIPTION = "Train a spec with no service at all, train one run for a worker, print the catalog."
+_DESCRIPTION = "Train a spec without any service, train one run for a worker, or print the catalog."
 
 
 class UsageError(Exception):
-    """An argument that cannot be used."""
+    """A command-line argument cannot be used."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; None for those of this process.
+
+    Returns:
+        The exit code.
+    """
     launch.wait_passively()
-    given = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(given)
-    options.arguments = given
-    named = (name.strip() for name in os.environ.get("DKD_PLUGINS", "").split(","))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    options.arguments = arguments
     try:
-        catalog.load_plugins([*filter(None, named), *options.plugin])
+        options.settings = TrainingSettings.from_environment()
+        catalog.load_plugins([*options.settings.plugins, *options.plugin])
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     except ImportError as error:
         print(f"a plugin cannot be imported: {error}", file=sys.stderr)  # noqa: T201
         return 2
@@ -60,57 +70,68 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plugin", action="append", default=[], help="a module that adds to the catalog; repeatable")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="train every run of an experiment, teacher first, in this process")
+    run = commands.add_parser("run", help="train all runs of an experiment in this process, the teacher first")
     run.add_argument("input", type=Path, metavar="SPEC.yaml")
     run.add_argument(
-        "--out", type=Path, required=True, help="folder for weights and journals; finished runs in it are kept"
+        "--out", type=Path, required=True, help="the folder for weights and journals; finished runs in it are kept"
     )
     _add_ranks(run)
     run.set_defaults(command=_run)
 
-    train = commands.add_parser("train", help="train one run: what a worker starts")
+    train = commands.add_parser("train", help="train one run; workers start this command")
     train.add_argument("--run", dest="input", type=Path, required=True, metavar="RUN.json")
-    train.add_argument("--out", type=Path, required=True, help="folder of this attempt")
-    train.add_argument("--teacher", type=Path, metavar="TEACHER_RUN.json", help="how the teacher was made")
+    train.add_argument("--out", type=Path, required=True, help="the folder of this attempt")
+    train.add_argument("--teacher", type=Path, metavar="TEACHER_RUN.json", help="the run that made the teacher")
     train.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the teacher's weights (safetensors)")
-    train.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="of an earlier attempt at the same run")
+    train.add_argument(
+        "--resume", type=Path, metavar="CHECKPOINT", help="a checkpoint of an earlier attempt at the same run"
+    )
     _add_ranks(train)
     train.set_defaults(command=_train)
 
-    conversion = commands.add_parser("convert", help="make a teacher's weights from a published checkpoint")
+    conversion = commands.add_parser("convert", help="convert a published checkpoint into a teacher's weights")
     conversion.add_argument(
         "input",
         type=Path,
         metavar="IN.pth",
-        help="as torch.save wrote it, a pickle, or safetensors; no code in it is run",
+        help="a file of torch.save, a pickle, or safetensors; code in it is never run",
     )
-    conversion.add_argument("out", type=Path, metavar="OUT.safetensors", help="safetensors, whatever it is called")
-    conversion.add_argument("--model", required=True, metavar="NAME", help="the network, as the catalog names it")
+    conversion.add_argument(
+        "out", type=Path, metavar="OUT.safetensors", help="the output, always in the safetensors format"
+    )
+    conversion.add_argument("--model", required=True, metavar="NAME", help="the network's name in the catalog")
     conversion.add_argument("--num-classes", type=int, required=True, metavar="C")
-    conversion.add_argument("--image-size", type=int, metavar="PX", help="left out: what the network is made for")
-    conversion.add_argument("--channels", type=int, default=3, help="of an image; 3 where left out")
+    conversion.add_argument("--image-size", type=int, metavar="PX", help="default: the network's usual size")
+    conversion.add_argument("--channels", type=int, default=3, help="channels of an image; default: 3")
     conversion.add_argument("--params", type=_json_object, default={}, metavar="JSON", help="the network's parameters")
     conversion.add_argument(
         "--container",
         default="",
         metavar="NAME",
-        help="where in the checkpoint the weights are, as model_ema or state.model; left out: a moving average "
-        "(EMA) if there is one, else what fits the network",
+        help="the place of the weights in the checkpoint, for example model_ema or state.model; default: a moving "
+        "average (EMA) if there is one, else what fits the network",
     )
     conversion.add_argument(
         "--drop",
         action="append",
         default=[],
         metavar="PATTERN",
-        help="keys to leave out, as 'aux_head.*'; repeatable",
+        help="keys to leave out, for example 'aux_head.*'; repeatable",
     )
     conversion.add_argument(
-        "--mean", type=float, nargs="+", default=[], metavar="M", help="of the images that the weights expect, 0 to 1"
+        "--mean",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="M",
+        help="mean of each channel that the weights expect, 0 to 1",
     )
-    conversion.add_argument("--std", type=float, nargs="+", default=[], metavar="S", help="goes with --mean")
+    conversion.add_argument(
+        "--std", type=float, nargs="+", default=[], metavar="S", help="standard deviation of each channel, with --mean"
+    )
     conversion.set_defaults(command=_convert)
 
-    listing = commands.add_parser("catalog", help="what a spec may name")
+    listing = commands.add_parser("catalog", help="list the names that a spec may use")
     listing.add_argument("--json", action="store_true", help="the whole catalog with parameters, as JSON")
     listing.set_defaults(command=_catalog, input=None)
     return parser
@@ -122,7 +143,7 @@ def _add_ranks(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=1,
         metavar="N",
-        help="processes that share out each batch: one a GPU where there are GPUs, of which N must be visible",
+        help="processes that share each batch; if there are GPUs, N of them must be visible, one for each process",
     )
 
 
@@ -135,23 +156,23 @@ def _positive(text: str) -> int:
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        params = json.loads(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text} is not JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(params, dict):
         raise argparse.ArgumentTypeError(f"{text} is not a JSON object of parameters")
-    return found
+    return params
 
 
 def _run(options: argparse.Namespace) -> int:
     from core.standalone import Parallelism, run_experiment  # imports torch, which takes seconds
     from core.training import MachineError
 
-    several = Parallelism(options.ranks, tuple(options.plugin))
+    parallelism = Parallelism(options.ranks, tuple(options.plugin))
     spec = read_experiment(options.input)
     try:
         _make_folder(options.out)
-        return run_experiment(spec, options.out, several)
+        return run_experiment(spec, options.out, parallelism, options.settings)
     except MachineError as error:
         sys.stderr.write(f"{error}\n")
         return MACHINE_EXIT
@@ -161,7 +182,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _make_folder(out: Path) -> None:
-    """Make it where it is not there. Raises UsageError where that fails, or nothing can be written into it."""
+    """Create a folder if it is missing. Raises UsageError if that fails, or nothing can be written into it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -171,30 +192,31 @@ def _make_folder(out: Path) -> None:
             raise
         reason = error.strerror or str(error)
         if isinstance(error, FileExistsError):
-            reason = "it is there, and is no folder" if out.exists() else "it is a link that leads nowhere"
+            reason = "it exists and is not a folder" if out.exists() else "it is a link to nothing"
         raise UsageError(f"--out {out}: {reason}") from None
 
 
 def _train(options: argparse.Namespace) -> int:
+    settings: TrainingSettings = options.settings
     spec = _read_run(options.input)
     if (options.teacher is None) != (options.teacher_weights is None):
         raise SpecError([Problem("", "--teacher and --teacher-weights go together")])
     teacher_spec = _read_run(options.teacher) if options.teacher else None
 
-    place = launch.rank_from_env()
-    if options.ranks > 1 and place is None:
-        code = launch.launch(options.ranks, options.arguments, options.out)
+    info = launch.rank_from_env()
+    if options.ranks > 1 and info is None:
+        code = launch.launch(options.ranks, options.arguments, options.out, settings)
         return code if code >= 0 else launch.exit_by_signal(-code)
     from core.training import MachineError, TeacherSource, TrainOptions, run_rank, run_training, stop_on_sigterm
 
     teacher = TeacherSource(teacher_spec, options.teacher_weights) if teacher_spec else None
-    start = TrainOptions(checkpoint_seconds=float(os.environ.get("DKD_CHECKPOINT_SECONDS", "60")))
+    start = TrainOptions(checkpoint_seconds=settings.checkpoint_seconds)
     try:
-        if place:
-            result = run_rank(place, spec, options.out, teacher, options.resume, start)
+        if info:
+            result = run_rank(info, spec, options.out, teacher, options.resume, start, settings)
         else:
             with stop_on_sigterm(start) as stoppable:
-                result = run_training(spec, options.out, teacher, options.resume, stoppable)
+                result = run_training(spec, options.out, teacher, options.resume, stoppable, settings=settings)
     except (OSError, MachineError) as error:
         if isinstance(error, OSError) and not is_full_disk(error):
             raise
@@ -211,21 +233,23 @@ def _convert(options: argparse.Namespace) -> int:
 
         shape = ModelShape(options.model, options.num_classes, size, options.channels, options.params)
         choices = ConvertOptions(options.container, tuple(options.drop), tuple(options.mean), tuple(options.std))
-        made = convert(options.input, options.out, shape, choices)
+        result = convert(options.input, options.out, shape, choices, max_bytes=options.settings.max_weights_bytes)
     except ValidationError as error:
         raise SpecError(problems_of(error)) from None
     except ValueError as error:
         raise SpecError([Problem("", str(error))]) from None
     except OSError as error:
         raise SpecError([Problem("", f"{options.out} cannot be written: {error.strerror or error}")]) from None
-    for note in made.notes:
+    for note in result.notes:
         print(f"note: {note}")  # noqa: T201
-    told = made.metadata
-    if told.classes:
-        print(f"note: the weights name their classes: {', '.join(told.classes[:5])} …, which is kept")  # noqa: T201
-    if told.top1 is not None:
-        print(f"note: the file claims an accuracy of {told.top1:.2f} %, which a run compares with its own")  # noqa: T201
-    print(f"{options.out}: {options.model}, {made.parameters:,} parameters")  # noqa: T201
+    metadata = result.metadata
+    if metadata.classes:
+        names = ", ".join(metadata.classes[:5])
+        print(f"note: the weights name their classes: {names} …; the names are kept")  # noqa: T201
+    if metadata.top1 is not None:
+        claim = f"an accuracy of {metadata.top1:.2f} %"
+        print(f"note: the file claims {claim}, which a run compares with its own measurement")  # noqa: T201
+    print(f"{options.out}: {options.model}, {result.parameters:,} parameters")  # noqa: T201
     return 0
 
 

@@ -1,14 +1,13 @@
-"""Starts one training as several processes, its ranks, and ends all of them when one ends badly. Free of torch.
+"""Start the processes (ranks) of one training, and end all of them when one fails. Free of torch.
 
-The ranks run the same command line; three variables in their environment tell them which they are. They die with this
-process, however it dies, and it with whatever stands above it. SIGTERM goes to rank 0 alone, which has all of them stop
-at one step. Rank 0 writes the journal; how the training failed is put into it here, where all the ranks are seen.
+All ranks run the same command line; variables in their environment tell each which one it is. They die with this
+process, however it dies. SIGTERM is sent to rank 0 alone, which makes all of them stop at the same step. Rank 0 writes
+the journal; if the training fails, the reason is appended here, because only this process sees all ranks.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -21,27 +20,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from common.atomic_write import atomic_write
+from common.parent_death import die_with_parent
 from core.events import EXTERNAL_SIGNALS, JOURNAL_NAME, MACHINE_EXIT, MOST_THREADS, THREADS, Failed, Journal
+from core.settings import TrainingSettings
 
 _RANK, _RANKS, _FOLDER, _PARENT = "DKD_RANK", "DKD_RANKS", "DKD_RANKS_DIR", "DKD_RANKS_PARENT"
-_PR_SET_PDEATHSIG = 1
-# All ranks are on one machine: gloo would look for them under its name, which not every machine can resolve.
-_AT_HOME = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+# All ranks are on this machine: gloo would look them up by its host name, which not every machine can resolve.
+_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 _POLL_SECONDS = 0.05
-_LAST_WORDS_SECONDS = 10.0
-"""For the other ranks to end by themselves and say why, once one has ended: the first is often not the one at fault."""
-
+_REPORT_SECONDS = 10.0
+"""How long the other ranks get to end by themselves and report after one has ended: often another one is at fault."""
 
 _PASSIVE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
-"""OpenMP's own name, GNU's and LLVM's."""
+"""The variable of the OpenMP standard, GNU's and LLVM's."""
 
 
 def wait_passively() -> None:
-    """Have threads of OpenMP sleep while they wait for each other; to be called before torch is imported.
+    """Make OpenMP threads sleep while they wait for each other; to be called before torch is imported.
 
-    By default they spin. Beside other work a thread that spins takes the core from the one that it waits for: a
-    training of 6 s on two idle cores took 93 s beside two busy processes, and 24 s so. What the environment says
-    already stays. No sum is added in another order.
+    By default they spin. Next to other work, a thread that spins takes the core from the thread that it waits for: a
+    training of 6 s on two idle cores took 93 s next to two busy processes, and 24 s with this setting. Variables that
+    are already set stay. The order of sums does not change.
     """
     for name, value in _PASSIVE.items():
         os.environ.setdefault(name, value)
@@ -52,59 +52,75 @@ class RankInfo:
     """Which process of a training this is.
 
     Attributes:
-        rank: counts from 0.
-        folder: for what the ranks tell each other; gone when they have ended.
+        rank: Counted from 0.
+        world_size: The number of processes.
+        folder: A folder for the communication of the ranks; it is removed when they have ended.
     """
 
     rank: int
-    ranks: int
+    world_size: int
     folder: Path
 
     @property
     def scratch(self) -> Path:
-        """For what a rank writes that is not the first, and nobody reads."""
+        """The folder for what a rank other than the first writes, which nothing reads."""
         return self.folder / f"rank{self.rank}"
 
 
 @dataclass(frozen=True)
 class RankFailure:
-    """Why a rank could not go on.
+    """Why a rank could not continue.
 
     Attributes:
-        lost_another: it only noticed that another one was gone.
+        kind: As in ``core.events.Failed``.
+        reason: For people.
+        peer_lost: Whether the rank only noticed that another one was gone.
     """
 
     kind: Literal["spec", "nan", "oom", "error"]
     reason: str
     peer_lost: bool = False
 
-    def write(self, place: RankInfo) -> None:
-        path = _report_path(place.folder, place.rank)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(vars(self)), encoding="utf-8")
-        partial.replace(path)
+    def write(self, info: RankInfo) -> None:
+        """Write the failure where the process that started the ranks looks for it."""
+        atomic_write(_failure_path(info.folder, info.rank), json.dumps(vars(self)))
 
 
 def rank_from_env(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
-    """Where this process was put by ``launch``; None for one that was not. From here on it dies with its parent."""
+    """Return which rank this process is, and make it die with the process that started it.
+
+    Args:
+        environment: The environment that ``launch`` made.
+
+    Returns:
+        The rank; None if ``launch`` did not start this process.
+    """
     if _RANK not in environment:
         return None
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != int(environment[_PARENT]):  # it died before the line above
+    if not die_with_parent(int(environment[_PARENT])):
         os._exit(1)
     return RankInfo(int(environment[_RANK]), int(environment[_RANKS]), Path(environment[_FOLDER]))
 
 
-def launch(ranks: int, arguments: Sequence[str], out: Path, on_stop: Callable[[], object] = lambda: None) -> int:
-    """Run ``python -m core ARGUMENTS`` in so many processes.
-
-    Returns 0, 1 where it failed, MACHINE_EXIT, or -N where a rank was ended from outside by signal N: as with
-    a training of one process, that is no failure of the run.
+def launch(
+    ranks: int,
+    arguments: Sequence[str],
+    out: Path,
+    settings: TrainingSettings,
+    on_stop: Callable[[], object] = lambda: None,
+) -> int:
+    """Run ``python -m core ARGUMENTS`` in several processes, and wait for their end.
 
     Args:
-        out: the training's folder, where the journal is.
-        on_stop: called when this process is told to stop (SIGTERM or SIGINT), beside the ranks.
+        ranks: The number of processes.
+        arguments: The command line.
+        out: The training's folder, with the journal.
+        settings: The CPU threads that all ranks may use together.
+        on_stop: Called when this process receives SIGTERM or SIGINT, before the ranks are told to stop.
+
+    Returns:
+        0; 1 if the training failed; MACHINE_EXIT; or -N if signal N ended a rank from outside, which, as for a
+        training of one process, is not a failure of the run.
     """
     with tempfile.TemporaryDirectory(prefix="dkd-ranks-") as folder:
         group = _Group(Path(folder), ranks, out)
@@ -114,9 +130,9 @@ def launch(ranks: int, arguments: Sequence[str], out: Path, on_stop: Callable[[]
             group.stop()
 
         with _forwarding(stop):
-            group.start(arguments)
+            group.start(arguments, settings)
             try:
-                return group.follow()
+                return group.wait()
             finally:
                 group.kill()
 
@@ -125,48 +141,53 @@ class _Group:
     def __init__(self, folder: Path, ranks: int, out: Path) -> None:
         self._folder, self._ranks, self._out = folder, ranks, out
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._stop_asked = False
+        self._stop_requested = False
         self._killed: set[int] = set()
 
-    def start(self, arguments: Sequence[str]) -> None:
+    def start(self, arguments: Sequence[str], settings: TrainingSettings) -> None:
+        variable, threads = _threads(settings)
         for rank in range(self._ranks):
-            own: dict[str, object] = {_RANK: rank, _RANKS: self._ranks, _FOLDER: self._folder, _PARENT: os.getpid()}
-            name, threads = _threads()
-            own[name] = max(1, threads // self._ranks)
-            environment = _AT_HOME | os.environ | {name: str(value) for name, value in own.items()}
+            variables: dict[str, object] = {
+                _RANK: rank,
+                _RANKS: self._ranks,
+                _FOLDER: self._folder,
+                _PARENT: os.getpid(),
+                variable: max(1, threads // self._ranks),
+            }
+            environment = _LOOPBACK | os.environ | {name: str(value) for name, value in variables.items()}
             command = [sys.executable, "-m", "core", *arguments]
             self._processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
-        if self._stop_asked:
+        if self._stop_requested:
             self.stop()
 
     def stop(self) -> None:
-        self._stop_asked = True
+        self._stop_requested = True
         if self._processes:
             self._processes[0].send_signal(signal.SIGTERM)
 
-    def follow(self) -> int:
-        """Wait for the end; the exit code."""
+    def wait(self) -> int:
+        """Wait for the end of all ranks. Returns the exit code."""
         while not any(self._codes()) and self._codes()[0] is None:
             time.sleep(_POLL_SECONDS)
-        deadline = time.monotonic() + _LAST_WORDS_SECONDS
+        deadline = time.monotonic() + _REPORT_SECONDS
         while None in self._codes() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         self.kill()
         first = self._codes()[0]
-        # Rank 0 ends last of all in a training that ends well; the others may lose it when it is told to stop early.
+        # Rank 0 ends last if the training ends well; if it is told to stop early, the others may lose it.
         if first == 0:
             return 0
-        if first == -signal.SIGTERM and self._stop_asked:  # before it could listen
+        if first == -signal.SIGTERM and self._stop_requested:  # before rank 0 could handle the signal
             return 128 + signal.SIGTERM
         if MACHINE_EXIT in self._codes():
             return MACHINE_EXIT
-        report, number = self._report(), self._from_outside()
+        failure, external_signal = self._failure(), self._external_signal()
         with Journal(self._out / JOURNAL_NAME) as journal:
-            journal.log(report.reason, "error")
-            if number is None:
-                journal.append(Failed(kind=report.kind, reason=report.reason))
+            journal.log(failure.reason, "error")
+            if external_signal is None:
+                journal.append(Failed(kind=failure.kind, reason=failure.reason))
             journal.sync()
-        return 1 if number is None else -number
+        return 1 if external_signal is None else -external_signal
 
     def kill(self) -> None:
         for rank, process in enumerate(self._processes):
@@ -178,52 +199,53 @@ class _Group:
     def _codes(self) -> list[int | None]:
         return [process.poll() for process in self._processes]
 
-    def _reports(self) -> dict[int, RankFailure]:
-        found: dict[int, RankFailure] = {}
+    def _reported(self) -> dict[int, RankFailure]:
+        failures: dict[int, RankFailure] = {}
         for rank in range(self._ranks):
             with contextlib.suppress(FileNotFoundError):
-                found[rank] = RankFailure(**json.loads(_report_path(self._folder, rank).read_text(encoding="utf-8")))
-        return found
+                text = _failure_path(self._folder, rank).read_text(encoding="utf-8")
+                failures[rank] = RankFailure(**json.loads(text))
+        return failures
 
-    def _silent(self) -> dict[int, int]:
-        """Exit codes of the ranks that ended badly by themselves and said nothing of it."""
-        reports, codes = self._reports(), enumerate(self._codes())
-        return {rank: code for rank, code in codes if code and rank not in reports and rank not in self._killed}
+    def _unreported(self) -> dict[int, int]:
+        """Return the exit codes of the ranks that ended badly by themselves without a report."""
+        reported, codes = self._reported(), enumerate(self._codes())
+        return {rank: code for rank, code in codes if code and rank not in reported and rank not in self._killed}
 
-    def _from_outside(self) -> int | None:
-        """The signal by which somebody ended a rank; None where the ranks have themselves to blame."""
-        codes = list(self._silent().values())
+    def _external_signal(self) -> int | None:
+        """Return the signal by which another program ended a rank; None if a rank itself is at fault."""
+        codes = list(self._unreported().values())
         return -codes[0] if codes and all(-code in EXTERNAL_SIGNALS for code in codes) else None
 
-    def _report(self) -> RankFailure:
-        """The reason of the rank at fault, not of one that merely lost it."""
-        reports = self._reports()
-        silent = [f"rank {rank} of {self._ranks} {_ending(code)}" for rank, code in self._silent().items()]
-        if silent:
-            return RankFailure("error", "; ".join(silent) + "; the others were ended with it")
-        named = sorted(reports.items(), key=lambda item: (item[1].peer_lost, item[0]))
-        if not named:
+    def _failure(self) -> RankFailure:
+        """Return the failure of the rank at fault, and not of one that only lost it."""
+        reported = self._reported()
+        unreported = [f"rank {rank} of {self._ranks} {_ending(code)}" for rank, code in self._unreported().items()]
+        if unreported:
+            return RankFailure("error", "; ".join(unreported) + "; the others were ended with it")
+        by_fault = sorted(reported.items(), key=lambda item: (item[1].peer_lost, item[0]))
+        if not by_fault:
             return RankFailure("error", f"the {self._ranks} ranks were ended")
-        rank, report = named[0]
-        return RankFailure(report.kind, f"rank {rank} of {self._ranks}: {report.reason}" if rank else report.reason)
+        rank, failure = by_fault[0]
+        return RankFailure(failure.kind, f"rank {rank} of {self._ranks}: {failure.reason}" if rank else failure.reason)
 
 
 def exit_by_signal(number: int) -> NoReturn:
-    """End this process by a signal, so that whoever has started it sees what happened to a rank of it."""
+    """End this process by a signal, so that the program that started it sees what happened to one of the ranks."""
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-    os._exit(128 + number)  # the signal was blocked
+    os._exit(128 + number)  # reached if the signal is blocked
 
 
 @contextlib.contextmanager
 def _forwarding(stop: Callable[[], None]) -> Iterator[None]:
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
+    previous = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
@@ -236,14 +258,15 @@ def _ending(code: int) -> str:
         return f"was ended by signal {-code}"
 
 
-def _report_path(folder: Path, rank: int) -> Path:
+def _failure_path(folder: Path, rank: int) -> Path:
     return folder / f"report{rank}.json"
 
 
-def _threads() -> tuple[str, int]:
-    """Of the CPU that all ranks use together, and which variable says so: as many as that, or at most so many."""
-    for name in (THREADS, MOST_THREADS):
-        if given := os.environ.get(name):
-            return name, int(given)
+def _threads(settings: TrainingSettings) -> tuple[str, int]:
+    """Return the CPU threads of all ranks together, and the variable that gives each rank its part of them."""
+    if settings.threads is not None:
+        return THREADS, settings.threads
+    if settings.max_threads is not None:
+        return MOST_THREADS, settings.max_threads
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return MOST_THREADS, cores

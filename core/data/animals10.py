@@ -14,20 +14,21 @@ from core.data.image_files import ImageFile, Listing, list_tree
 from core.data.images import dataset_from_listing, photo_augmentation
 from core.data.layouts import candidate_folders, find_tree, not_found_error
 from core.data.scanning import SkippedFiles, count_stray_files, list_images, subfolders
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 TEST_SHARE = 0.2
 _FOLDERS = ("animals10", "animals-10", "animals10/raw-img", "animals-10/raw-img", "raw-img")
 
 
-def load(params: ImageParams) -> Dataset:
+def load(params: ImageParams, settings: TrainingSettings) -> Dataset:
     """Read Animals-10.
 
     It has no official split: a fifth of each class is the test split, the same on every machine.
     Class numbers follow the sorted folder names (which are Italian in the archive). Mean and standard deviation are
     computed from the packed images.
     """
-    roots = candidate_folders(_FOLDERS)
+    roots = candidate_folders(_FOLDERS, settings.data_dir)
     folders = [folder for root in roots for folder in (root, root / "raw-img") if folder.is_dir()]
     tree = find_tree(folders)
     folder = next((folder for folder in folders if len(subfolders(folder)) == 10), None)
@@ -40,10 +41,9 @@ def load(params: ImageParams) -> Dataset:
             "animals10/<class>/*.jpeg or animals10/raw-img/<class>/*.jpeg, as the archive unpacks, with ten classes",
             "animals10/train/<class>/*.jpeg and animals10/test/<class>/*.jpeg",
         ]
-        raise not_found_error(
-            "animals10", _FOLDERS, layouts, "https://www.kaggle.com/datasets/alessiocorrado99/animals10"
-        )
-    return dataset_from_listing("animals10", listing, params.image_size, photo_augmentation(params))
+        source = "https://www.kaggle.com/datasets/alessiocorrado99/animals10"
+        raise not_found_error("animals10", _FOLDERS, layouts, source, settings)
+    return dataset_from_listing("animals10", listing, params.image_size, photo_augmentation(params), settings=settings)
 
 
 def _listing(folder: Path) -> Listing:

@@ -19,8 +19,9 @@ from core.data.errors import DatasetError
 from core.data.image_files import list_tree
 from core.data.images import dataset_from_listing
 from core.data.layouts import candidate_folders, find_tree, not_found_error
-from core.data.paths import download_allowed, fetch
+from core.data.paths import fetch
 from core.data.statistics import Statistics
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 _AUGMENTATION = Augmentation(pad=4, flip=True)
@@ -103,28 +104,28 @@ _CIFAR100 = _Cifar(
 )
 
 
-def load_cifar10(params: CIFARParams) -> Dataset:
+def load_cifar10(params: CIFARParams, settings: TrainingSettings) -> Dataset:
     """Read CIFAR-10. Labels have the official order, airplane 0 … truck 9, in every supported format."""
-    return _with_image_size(_load(_CIFAR10), params)
+    return _with_image_size(_load(_CIFAR10, settings), params)
 
 
-def load_cifar100(params: CIFARParams) -> Dataset:
+def load_cifar100(params: CIFARParams, settings: TrainingSettings) -> Dataset:
     """Read CIFAR-100. Fine labels have the official, alphabetical order in every supported format."""
-    return _with_image_size(_load(_CIFAR100), params)
+    return _with_image_size(_load(_CIFAR100, settings), params)
 
 
 def _with_image_size(dataset: Dataset, params: CIFARParams) -> Dataset:
     return replace(dataset, upscaled_size=params.image_size) if params.image_size != 32 else dataset
 
 
-def _load(kind: _Cifar) -> Dataset:
-    dataset = _find(kind)
-    if dataset is None and download_allowed():
+def _load(kind: _Cifar, settings: TrainingSettings) -> Dataset:
+    dataset = _find(kind, settings)
+    if dataset is None and settings.download:
         from torchvision import datasets
 
         downloader = getattr(datasets, kind.torchvision_name)
-        fetch(kind.name, lambda root: downloader(root, download=True))
-        dataset = _find(kind)
+        fetch(kind.name, lambda root: downloader(root, download=True), settings)
+        dataset = _find(kind, settings)
     if dataset is None:
         layouts = [
             f"{kind.pickles}/ with {kind.train[0]} … {kind.test}, as the official archive unpacks, or {kind.binary}/",
@@ -132,7 +133,7 @@ def _load(kind: _Cifar) -> Dataset:
             f"with classes named {kind.classes[0]} … {kind.classes[-1]}",
         ]
         source = "https://www.cs.toronto.edu/~kriz/cifar.html"
-        raise not_found_error(kind.name, _folder_names(kind), layouts, source, downloadable=True)
+        raise not_found_error(kind.name, _folder_names(kind), layouts, source, settings, downloadable=True)
     return dataset
 
 
@@ -142,8 +143,8 @@ def _folder_names(kind: _Cifar) -> list[str]:
     return [*names, *(name for name in kind.trees if name != kind.name)]
 
 
-def _find(kind: _Cifar) -> Dataset | None:
-    folders = list(candidate_folders(_folder_names(kind)))
+def _find(kind: _Cifar, settings: TrainingSettings) -> Dataset | None:
+    folders = list(candidate_folders(_folder_names(kind), settings.data_dir))
     mean, std = kind.statistics.mean, kind.statistics.std
     for suffix, read in (("", _pickle_split), (".bin", _binary_split)):
         names = [f"{name}{suffix}" for name in (*kind.train, kind.test)]
@@ -154,7 +155,7 @@ def _find(kind: _Cifar) -> Dataset | None:
     tree = find_tree(folders)
     if tree:
         listing = list_tree(tree, kind.classes)
-        return dataset_from_listing(kind.name, listing, 32, _AUGMENTATION, kind.statistics)
+        return dataset_from_listing(kind.name, listing, 32, _AUGMENTATION, kind.statistics, settings=settings)
     return None
 
 

@@ -10,11 +10,12 @@ from core.data.errors import DatasetError
 from core.data.image_files import list_tree
 from core.data.images import dataset_from_listing, photo_augmentation
 from core.data.layouts import describe_folder, find_folder, find_tree, unwrap_single_folder
-from core.data.paths import PathRefusedError, contained, data_dir
+from core.data.paths import PathRefusedError, contained
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 
-def load(params: FolderParams) -> Dataset:
+def load(params: FolderParams, settings: TrainingSettings) -> Dataset:
     """Read ``PATH/train/<class>/`` and ``PATH/test/<class>/`` below ``DATA_DIR``; other usual split names work too.
 
     Class numbers follow the sorted names. Mean and standard deviation are computed from the packed images.
@@ -22,16 +23,16 @@ def load(params: FolderParams) -> Dataset:
     Raises:
         DatasetError: the folder or its splits are missing, or it has fewer than two classes.
     """
-    folder = find_folder(params.path)
+    folder = find_folder(params.path, settings.data_dir)
     tree = find_tree(unwrap_single_folder(folder)) if folder else None
     if tree:
         try:
             for part in (tree.root, tree.root / tree.train, tree.root / tree.test):
-                contained(part, "folder")
+                contained(part, "folder", settings)
         except PathRefusedError as error:
             raise DatasetError(str(error)) from None
     if tree is None:
-        root = visible(str(data_dir() / params.path))
+        root = visible(str(settings.data_dir / params.path))
         content = f" It contains {describe_folder(folder)}." if folder else ""
         raise DatasetError(
             f"there is no image folder {root}: it needs {root}/train/<class>/*.png and {root}/test/<class>/*.png, "
@@ -46,4 +47,4 @@ def load(params: FolderParams) -> Dataset:
         )
     augmentation = replace(photo_augmentation(params), flip=params.flip)
     name = params.path.rpartition("/")[2][:60]
-    return dataset_from_listing(f"folder-{name}", listing, params.image_size, augmentation)
+    return dataset_from_listing(f"folder-{name}", listing, params.image_size, augmentation, settings=settings)

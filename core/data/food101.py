@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from core.catalog.datasets import CroppedParams
@@ -10,23 +11,25 @@ from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing, list_tree
 from core.data.images import dataset_from_listing, photo_augmentation
 from core.data.layouts import candidate_folders, find_tree, not_found_error
-from core.data.paths import download_allowed, fetch
+from core.data.paths import fetch
 from core.data.text_tables import read_lines
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 _FOLDERS = ("food-101", "food101", "food101/food-101")
 _REQUIRED_FILES = ("images", "meta/train.txt", "meta/test.txt")
 
 
-def load(params: CroppedParams) -> Dataset:
+def load(params: CroppedParams, settings: TrainingSettings) -> Dataset:
     """Read Food-101 with the official split and alphabetical class numbers.
 
     Mean and standard deviation are computed from the packed images.
     """
-    folder, tree = _find(), find_tree(candidate_folders(_FOLDERS))
-    if folder is None and tree is None and download_allowed():
-        fetch("food101", _download)
-        folder = _find()
+    folders = list(candidate_folders(_FOLDERS, settings.data_dir))
+    folder, tree = _find(folders), find_tree(folders)
+    if folder is None and tree is None and settings.download:
+        fetch("food101", _download, settings)
+        folder = _find(candidate_folders(_FOLDERS, settings.data_dir))
     if folder:
         listing = _listing(folder)
     elif tree:
@@ -37,12 +40,12 @@ def load(params: CroppedParams) -> Dataset:
             "food101/train/<class>/*.jpg and food101/test/<class>/*.jpg",
         ]
         source = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"
-        raise not_found_error("food101", _FOLDERS, layouts, source, downloadable=True)
-    return dataset_from_listing("food101", listing, params.image_size, photo_augmentation(params))
+        raise not_found_error("food101", _FOLDERS, layouts, source, settings, downloadable=True)
+    return dataset_from_listing("food101", listing, params.image_size, photo_augmentation(params), settings=settings)
 
 
-def _find() -> Path | None:
-    return next((root for root in candidate_folders(_FOLDERS) if _is_archive(root)), None)
+def _find(folders: Iterable[Path]) -> Path | None:
+    return next((root for root in folders if _is_archive(root)), None)
 
 
 def _is_archive(root: Path) -> bool:

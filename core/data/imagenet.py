@@ -13,6 +13,7 @@ from core.data.images import dataset_from_listing, photo_augmentation
 from core.data.layouts import VAL, candidate_folders, describe_folder, find_tree, not_found_error, split_folders
 from core.data.scanning import subfolders
 from core.data.statistics import Statistics
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 _FOLDERS = (
@@ -24,7 +25,7 @@ _SUBFOLDERS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", "ILSVRC2012
 _STATISTICS = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def load(params: CroppedParams) -> Dataset:
+def load(params: CroppedParams, settings: TrainingSettings) -> Dataset:
     """Read ImageNet; the validation images are the test split, as usual.
 
     Class numbers follow the sorted WordNet ids, as in torchvision and timm.
@@ -32,9 +33,10 @@ def load(params: CroppedParams) -> Dataset:
     Raises:
         DatasetError: the images or the classes of the validation images are missing.
     """
-    folders = [root / name for root in candidate_folders(_FOLDERS) for name in _SUBFOLDERS if (root / name).is_dir()]
+    roots = candidate_folders(_FOLDERS, settings.data_dir)
+    folders = [root / name for root in roots for name in _SUBFOLDERS if (root / name).is_dir()]
     tree = find_tree(folders, VAL)
-    listing = list_tree(tree, _numeric_classes(tree)) if tree else _with_table(folders)
+    listing = list_tree(tree, _numeric_classes(tree)) if tree else _with_table(folders, settings.data_dir)
     if listing is None:
         layouts = [
             "imagenet/train/<id>/*.JPEG and imagenet/val/<id>/*.JPEG with 1000 WordNet ids",
@@ -42,9 +44,9 @@ def load(params: CroppedParams) -> Dataset:
             f"imagenet/train/<id>/*.JPEG and imagenet/val/*.JPEG with one of {', '.join(NAMES)} in imagenet/",
         ]
         source = "https://www.image-net.org/download.php, which requires a registration"
-        raise not_found_error("imagenet", _FOLDERS, layouts, source)
+        raise not_found_error("imagenet", _FOLDERS, layouts, source, settings)
     augmentation = photo_augmentation(params)
-    return dataset_from_listing("imagenet", listing, params.image_size, augmentation, _STATISTICS)
+    return dataset_from_listing("imagenet", listing, params.image_size, augmentation, _STATISTICS, settings=settings)
 
 
 def _numeric_classes(tree: Tree) -> list[str] | None:
@@ -53,13 +55,13 @@ def _numeric_classes(tree: Tree) -> list[str] | None:
     return sorted(names, key=int) if all(name.isascii() and name.isdigit() for name in names) else None
 
 
-def _with_table(folders: list[Path]) -> Listing | None:
+def _with_table(folders: list[Path], data_dir: Path) -> Listing | None:
     """List the layout of Kaggle and of the official archives: validation images in one folder, classes in a table."""
     for root in folders:
         train, tests = split_folders(root, VAL)
         if train is None or not tests:
             continue
-        labels = labels_beside(root, tests[0], class_names(root / train, None))
+        labels = labels_beside(root, tests[0], class_names(root / train, None), data_dir)
         if labels is None:
             split = root / tests[0]
             raise DatasetError(

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core.data.errors import DatasetError
-from core.data.paths import data_dir
 from core.data.text_tables import read_lines
 from core.undecodable import visible
 
@@ -22,14 +21,15 @@ _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 NAMES = (KAGGLE, _SYNSETS[0], f"ILSVRC2012_devkit_t12/data/{_GROUND_TRUTH} with meta.mat", "val.txt")
 
 
-def labels_beside(root: Path, split: str, classes: Sequence[str]) -> dict[str, str] | None:
+def labels_beside(root: Path, split: str, classes: Sequence[str], data_dir: Path) -> dict[str, str] | None:
     """Return the class (WordNet id) of each validation image, by its file name with or without extension.
 
     Args:
         root: folder of the splits. The table may also be in the folder of the split, or above ``root`` within
-            ``DATA_DIR``.
+            ``data_dir``.
         split: name of the folder of the validation images.
         classes: WordNet ids in the order of their numbers.
+        data_dir: the folder of all data sets.
 
     Returns:
         None if there is no table.
@@ -37,7 +37,7 @@ def labels_beside(root: Path, split: str, classes: Sequence[str]) -> dict[str, s
     Raises:
         DatasetError: the table cannot be used.
     """
-    parents = [folder for folder in root.parents if folder == data_dir() or data_dir() in folder.parents]
+    parents = [folder for folder in root.parents if folder == data_dir or data_dir in folder.parents]
     folders = [root, root / split, *parents]
     readers: list[tuple[Sequence[str], Callable[[Path], dict[str, str]]]] = [
         ((KAGGLE,), _read_kaggle),

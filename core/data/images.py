@@ -14,6 +14,7 @@ from core.data.errors import DatasetError
 from core.data.image_files import ImageFile, Listing
 from core.data.packing import load_or_pack
 from core.data.statistics import Statistics
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,13 @@ _STORED_SIDE, _INPUT_SIDE = 8, 7
 
 
 def dataset_from_listing(
-    name: str, listing: Listing, image_size: int, augmentation: Augmentation, published: Statistics | None = None
+    name: str,
+    listing: Listing,
+    image_size: int,
+    augmentation: Augmentation,
+    published: Statistics | None = None,
+    *,
+    settings: TrainingSettings,
 ) -> Dataset:
     """Return the data set of a listing, with memory-mapped images.
 
@@ -38,6 +45,7 @@ def dataset_from_listing(
         image_size: side in pixels of the images that a network receives.
         augmentation: the random augmentation of training images.
         published: published mean and standard deviation; if None, those of the training images are computed.
+        settings: the folders of this machine.
 
     Raises:
         DatasetError: a split has no image, an image is damaged, or the pack cannot be written.
@@ -46,7 +54,8 @@ def dataset_from_listing(
         if not files:
             raise DatasetError(f"{visible(str(listing.root))} contains no {split} images of {name}")
     resized_crop = augmentation.resized_crop
-    pack = load_or_pack(name, listing, round(image_size * _STORED_SIDE / _INPUT_SIDE) if resized_crop else image_size)
+    stored_size = round(image_size * _STORED_SIDE / _INPUT_SIDE) if resized_crop else image_size
+    pack = load_or_pack(name, listing, stored_size, settings.pack_dir)
     for sentence in listing.skipped.sentences():
         _log.warning("%s: %s", visible(str(listing.root)), sentence)
     for sentence, is_warning in pack.notes.sentences():

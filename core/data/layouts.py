@@ -11,8 +11,9 @@ from pathlib import Path
 from core.data.class_folders import fold_name
 from core.data.errors import DatasetError
 from core.data.image_files import Tree
-from core.data.paths import data_dir, missing_dataset_error
+from core.data.paths import missing_dataset_error
 from core.data.scanning import subfolders
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ _NAME_SUFFIX = re.compile("(images?|dataset|data|png|jpe?g|python|binary|format[
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
 
 
-def candidate_folders(names: Sequence[str]) -> Iterator[Path]:
+def candidate_folders(names: Sequence[str], data_dir: Path) -> Iterator[Path]:
     """Yield the folders that may contain a data set: first the exact names, then other spellings of them.
 
     After each folder come the folders in it that are its only content or have one of the names: unpacking an archive
@@ -39,13 +40,13 @@ def candidate_folders(names: Sequence[str]) -> Iterator[Path]:
     Args:
         names: usual names of the data set's folder, relative to ``DATA_DIR``; "" stands for ``DATA_DIR`` itself.
     """
-    exact = [folder for name in names if (folder := data_dir() / name).is_dir()]
+    exact = [folder for name in names if (folder := data_dir / name).is_dir()]
     normalised = {normalise_name(name) for name in names if name and "/" not in name}
-    present = subfolders(data_dir()) if data_dir().is_dir() else []
-    variants = [data_dir() / name for name in present if _is_spelling(name, normalised)]
+    present = subfolders(data_dir) if data_dir.is_dir() else []
+    variants = [data_dir / name for name in present if _is_spelling(name, normalised)]
     seen: set[Path] = set()
     for folder in (*exact, *variants):
-        for candidate in (folder, *_inside(folder, normalised)) if folder != data_dir() else (folder,):
+        for candidate in (folder, *_inside(folder, normalised)) if folder != data_dir else (folder,):
             if candidate not in seen:
                 seen.add(candidate)
                 yield candidate
@@ -96,12 +97,12 @@ def unused_splits(tree: Tree) -> list[str]:
     return [name for name in others if set(map(fold_name, subfolders(tree.root / name))) & classes]
 
 
-def find_folder(path: str) -> Path | None:
+def find_folder(path: str, data_dir: Path) -> Path | None:
     r"""Return the folder below ``DATA_DIR`` that a spec names; None if there is none.
 
     ``\xNN`` stands for a byte that is not UTF-8, and the Unicode forms NFC and NFD are equivalent.
     """
-    folder = data_dir()
+    folder = data_dir
     for part in path.split("/"):
         exact = folder / part
         if exact.is_dir():
@@ -153,7 +154,13 @@ def find_file(folder: Path, names: Sequence[str], *, deep: bool = True, excluded
 
 
 def not_found_error(
-    name: str, names: Sequence[str], layouts: Sequence[str], source: str, *, downloadable: bool = False
+    name: str,
+    names: Sequence[str],
+    layouts: Sequence[str],
+    source: str,
+    settings: TrainingSettings,
+    *,
+    downloadable: bool = False,
 ) -> DatasetError:
     """Return the error for a data set that is missing, or present in a layout that is not supported.
 
@@ -162,10 +169,11 @@ def not_found_error(
         names: usual names of its folder.
         layouts: see ``core.data.paths.missing_dataset_error``.
         source: see ``core.data.paths.missing_dataset_error``.
+        settings: the folders of this machine.
         downloadable: see ``core.data.paths.missing_dataset_error``.
     """
-    error = missing_dataset_error(name, layouts, source, downloadable=downloadable)
-    similar = _similar_entries(names)
+    error = missing_dataset_error(name, layouts, source, settings, downloadable=downloadable)
+    similar = _similar_entries(names, settings.data_dir)
     return DatasetError(f"{error} Found there: {'; '.join(similar)}.") if similar else error
 
 
@@ -176,11 +184,11 @@ def describe_folder(folder: Path) -> str:
     return f"{', '.join(map(visible, inside[:_MAX_SHOWN]))}{more}" if inside else "nothing"
 
 
-def _similar_entries(names: Sequence[str]) -> list[str]:
+def _similar_entries(names: Sequence[str], data_dir: Path) -> list[str]:
     """Return descriptions of the entries of ``DATA_DIR`` whose names begin with one of the names."""
     normalised = {normalise_name(name.split("/")[0]) for name in names if name}
     descriptions = []
-    for entry in sorted(data_dir().iterdir()) if data_dir().is_dir() else ():
+    for entry in sorted(data_dir.iterdir()) if data_dir.is_dir() else ():
         if entry.name.startswith(".") or not any(normalise_name(entry.name).startswith(name) for name in normalised):
             continue
         if entry.is_dir():

@@ -14,7 +14,8 @@ from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.layouts import candidate_folders, find_file, normalise_name, not_found_error
-from core.data.paths import data_dir, download_allowed, fetch
+from core.data.paths import fetch
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 _SAME_FILE_NAMES = ("mnist", "fashion_mnist", "kmnist", "emnist", "qmnist")
@@ -23,38 +24,42 @@ _SAME_FILE_NAMES = ("mnist", "fashion_mnist", "kmnist", "emnist", "qmnist")
 _UNSIGNED_BYTE = 8  # code of the element type in IDX files
 
 
-def load_mnist(params: SplitParams) -> Dataset:
+def load_mnist(params: SplitParams, settings: TrainingSettings) -> Dataset:
     """Read MNIST. Mean and standard deviation are those of PyTorch's MNIST example and of the training images."""
     # Shifts only, because a mirrored digit is a different symbol.
-    return _load("mnist", "MNIST", (0.1307,), (0.3081,), Augmentation(pad=2))
+    return _load("mnist", "MNIST", (0.1307,), (0.3081,), Augmentation(pad=2), settings)
 
 
-def load_fashion_mnist(params: SplitParams) -> Dataset:
+def load_fashion_mnist(params: SplitParams, settings: TrainingSettings) -> Dataset:
     """Read Fashion-MNIST with the commonly used mean and standard deviation of its training images."""
-    return _load("fashion_mnist", "FashionMNIST", (0.2860,), (0.3530,), Augmentation(pad=2, flip=True))
+    return _load("fashion_mnist", "FashionMNIST", (0.2860,), (0.3530,), Augmentation(pad=2, flip=True), settings)
 
 
 def _load(
-    name: str, torchvision_name: str, mean: tuple[float, ...], std: tuple[float, ...], augmentation: Augmentation
+    name: str,
+    torchvision_name: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    augmentation: Augmentation,
+    settings: TrainingSettings,
 ) -> Dataset:
     names = (name, torchvision_name)
-    files = _find(names)
-    if files is None and download_allowed():
+    files = _find(names, settings.data_dir)
+    if files is None and settings.download:
         from torchvision import datasets
 
         downloader = getattr(datasets, torchvision_name)
-        fetch(name, lambda root: downloader(root, download=True))
-        files = _find(names)
+        fetch(name, lambda root: downloader(root, download=True), settings)
+        files = _find(names, settings.data_dir)
     if files is None:
         layout = f"{name}/ with the four files train-images-idx3-ubyte … t10k-labels-idx1-ubyte, unpacked or as .gz"
         source = "http://yann.lecun.com/exdb/mnist" if name == "mnist" else "github.com/zalandoresearch/fashion-mnist"
-        raise not_found_error(
-            name, names, [layout, f"torchvision's {torchvision_name}/raw/"], source, downloadable=True
-        )
+        layouts = [layout, f"torchvision's {torchvision_name}/raw/"]
+        raise not_found_error(name, names, layouts, source, settings, downloadable=True)
     return Dataset(_split(files[:2]), _split(files[2:]), 10, mean, std, augmentation)
 
 
-def _find(names: tuple[str, ...]) -> list[Path] | None:
+def _find(names: tuple[str, ...], data_dir: Path) -> list[Path] | None:
     """Return training images, training labels, test images and test labels of the first folder that has all four.
 
     They may be in folders below it: in ``raw``, which torchvision creates, or in one named like each file, as some
@@ -62,8 +67,8 @@ def _find(names: tuple[str, ...]) -> list[Path] | None:
     """
     parts = ("images-idx3", "labels-idx1")
     other_datasets = set(map(normalise_name, _SAME_FILE_NAMES)) - set(map(normalise_name, names))
-    for root in candidate_folders(names):
-        if other_datasets & set(map(normalise_name, root.relative_to(data_dir()).parts)):
+    for root in candidate_folders(names, data_dir):
+        if other_datasets & set(map(normalise_name, root.relative_to(data_dir).parts)):
             continue
         paths = [path for split in ("train", "t10k") for part in parts if (path := _file(root, split, part))]
         if len(paths) == 4:

@@ -32,7 +32,7 @@ from core.data.decoding import DECODING_VERSION, decoder_version, decodes_differ
 from core.data.decoding_notes import DecodingNotes
 from core.data.errors import DatasetError
 from core.data.image_files import Listing
-from core.data.paths import locked, pack_dir
+from core.data.paths import locked
 from core.data.split_writer import CHANNELS, write_split
 from core.data.statistics import Statistics
 from core.undecodable import visible
@@ -70,7 +70,7 @@ class Pack:
     decoding: int = DECODING_VERSION
 
 
-def load_or_pack(name: str, listing: Listing, image_size: int) -> Pack:
+def load_or_pack(name: str, listing: Listing, image_size: int, pack_dir: Path) -> Pack:
     """Return the images of a listing, resized and cropped to squares; decode them only if there is no pack of them.
 
     Args:
@@ -82,7 +82,7 @@ def load_or_pack(name: str, listing: Listing, image_size: int) -> Pack:
         DatasetError: an image is damaged (the message names it, and no pack is kept), or the pack cannot be written.
     """
     key = _pack_key(listing, image_size)
-    plain = pack_dir() / f"{visible(name)}-{image_size}px-{key[:20]}"
+    plain = pack_dir / f"{visible(name)}-{image_size}px-{key[:20]}"
     folders = _PackFolders(plain, plain.with_name(f"{plain.name}-v{DECODING_VERSION}"), key)
     pack = _find_current_pack(folders, listing, image_size)
     if pack is None:

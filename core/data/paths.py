@@ -15,55 +15,31 @@ from pathlib import Path
 from typing import Literal
 
 from core.data.errors import DatasetError
+from core.settings import TrainingSettings
 from core.undecodable import visible
-
-
-def data_dir() -> Path:
-    """``DATA_DIR``, else ``~/.cache/dkd-lab/datasets``. Need not exist."""
-    given = os.environ.get("DATA_DIR")
-    return Path(given or "~/.cache/dkd-lab/datasets").expanduser().absolute()
-
-
-def pack_dir() -> Path:
-    """Where packed images are kept: ``DKD_PACK_DIR``, else ``.packed`` in ``DATA_DIR``."""
-    given = os.environ.get("DKD_PACK_DIR")
-    return Path(given).expanduser().absolute() if given else data_dir() / ".packed"
-
-
-def cache_dir() -> Path:
-    """Where trainings keep what they can make again: ``DKD_CACHE_DIR``, else ``~/.cache/dkd-lab``. Need not exist."""
-    given = os.environ.get("DKD_CACHE_DIR")
-    return Path(given or "~/.cache/dkd-lab").expanduser().absolute()
-
-
-def download_allowed() -> bool:
-    """Whether ``DKD_DOWNLOAD`` is 1. Raises DatasetError where it is neither 1, 0 nor empty."""
-    given = os.environ.get("DKD_DOWNLOAD", "")
-    if given not in ("", "0", "1"):
-        raise DatasetError(f"DKD_DOWNLOAD is {given!r}; it is 1 to allow downloads, 0 or empty to forbid them")
-    return given == "1"
 
 
 class PathRefusedError(ValueError):
     """A path in a spec does not exist, or leads to a file that a spec must not read. The message gives the reason."""
 
 
-def spec_path(text: str, kind: Literal["file", "folder"]) -> Path:
+def spec_path(text: str, kind: Literal["file", "folder"], settings: TrainingSettings) -> Path:
     """Return the file or folder that a spec names, checked by ``contained``.
 
     Args:
         text: path relative to ``DATA_DIR``, or absolute.
         kind: the required type.
+        settings: the folders that a spec may read.
 
     Raises:
         PathRefusedError: see ``contained``.
     """
     if "\0" in text:
         raise PathRefusedError("a path cannot contain the character with code 0")
-    return contained(data_dir() / Path(text).expanduser(), kind)
+    return contained(settings.data_dir / Path(text).expanduser(), kind, settings)
 
 
-def contained(path: Path, kind: Literal["file", "folder"]) -> Path:
+def contained(path: Path, kind: Literal["file", "folder"], settings: TrainingSettings) -> Path:
     """Return a path with every symbolic link resolved, if a spec may read it.
 
     A spec must not make a worker read its other files: the path and the targets of its links must be in ``DATA_DIR``
@@ -73,13 +49,14 @@ def contained(path: Path, kind: Literal["file", "folder"]) -> Path:
     Args:
         path: the path.
         kind: the required type.
+        settings: the folders that a spec may read.
 
     Raises:
         PathRefusedError: the path does not exist, has another type, or is outside of these folders.
     """
     normalised = Path(os.path.normpath(path))
     shown = visible(str(normalised))
-    roots = (data_dir(), *_more_roots())
+    roots = (settings.data_dir, *settings.data_roots)
     real_roots = [root.resolve() for root in roots]
     if not any(normalised.is_relative_to(root) for root in (*roots, *real_roots)):
         allowed = " or ".join(visible(str(root)) for root in roots)
@@ -103,14 +80,8 @@ def contained(path: Path, kind: Literal["file", "folder"]) -> Path:
     return resolved
 
 
-def _more_roots() -> tuple[Path, ...]:
-    """What ``DKD_DATA_ROOTS`` lists."""
-    given = os.environ.get("DKD_DATA_ROOTS", "")
-    return tuple(Path(name).expanduser().absolute() for name in given.split(os.pathsep) if name)
-
-
 def missing_dataset_error(
-    name: str, layouts: Iterable[str], source: str, *, downloadable: bool = False
+    name: str, layouts: Iterable[str], source: str, settings: TrainingSettings, *, downloadable: bool = False
 ) -> DatasetError:
     """Return the error for a data set that is not on this machine.
 
@@ -118,10 +89,11 @@ def missing_dataset_error(
         name: name of the data set.
         layouts: the supported layouts, with paths relative to ``DATA_DIR``.
         source: where the data set is published.
+        settings: the folders of this machine.
         downloadable: whether ``DKD_DOWNLOAD=1`` downloads it.
     """
-    root = data_dir()
-    set_by = "DATA_DIR" if os.environ.get("DATA_DIR") else "DATA_DIR is not set, so the default"
+    root = settings.data_dir
+    set_by = "DATA_DIR" if "data_dir" in settings.model_fields_set else "DATA_DIR is not set, so the default"
     hint = "; or set DKD_DOWNLOAD=1 to download it at the next start" if downloadable else ""
     return DatasetError(
         f"{name} is not on this machine. Put it under {root} ({set_by}) in one of these layouts: "
@@ -129,17 +101,18 @@ def missing_dataset_error(
     )
 
 
-def fetch(name: str, download: Callable[[str], object]) -> None:
+def fetch(name: str, download: Callable[[str], object], settings: TrainingSettings) -> None:
     """Download a data set into ``DATA_DIR``, in one process at a time.
 
     Args:
         name: name of the data set.
         download: a function that downloads into the given folder.
+        settings: the folders of this machine.
 
     Raises:
         DatasetError: the download failed.
     """
-    root = data_dir()
+    root = settings.data_dir
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / f".{name}.lock"):

@@ -11,7 +11,8 @@ from core.catalog.datasets import SplitParams
 from core.data.dataset import Augmentation, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.layouts import candidate_folders, find_file, not_found_error
-from core.data.paths import data_dir, download_allowed, fetch
+from core.data.paths import fetch
+from core.settings import TrainingSettings
 from core.undecodable import visible
 
 # Commonly used mean and standard deviation of the training images, scaled to 0–1.
@@ -21,23 +22,24 @@ _FILES = ("train_32x32.mat", "test_32x32.mat")
 _NAMES = ("svhn", "SVHN", "")
 
 
-def load(params: SplitParams) -> Dataset:
+def load(params: SplitParams, settings: TrainingSettings) -> Dataset:
     """Read the 73,257 training and 26,032 test images; the 531,131 easier extra images are not used."""
-    files = _find()
-    if files is None and download_allowed():
-        fetch("svhn", _download)
-        files = _find()
+    files = _find(settings.data_dir)
+    if files is None and settings.download:
+        fetch("svhn", _download, settings)
+        files = _find(settings.data_dir)
     if files is None:
         layout = f"svhn/{_FILES[0]} and svhn/{_FILES[1]} (its format 2, cropped digits; format 1 is not read)"
-        raise not_found_error("svhn", _NAMES[:2], [layout], "http://ufldl.stanford.edu/housenumbers", downloadable=True)
+        source = "http://ufldl.stanford.edu/housenumbers"
+        raise not_found_error("svhn", _NAMES[:2], [layout], source, settings, downloadable=True)
     train, test = map(_split, files)
     # Shifts only, because a mirrored digit is a different symbol.
     return Dataset(train, test, 10, _MEAN, _STD, Augmentation(pad=4))
 
 
-def _find() -> list[Path] | None:
-    for root in candidate_folders(_NAMES):
-        paths = [path for name in _FILES if (path := find_file(root, [name], deep=root != data_dir()))]
+def _find(data_dir: Path) -> list[Path] | None:
+    for root in candidate_folders(_NAMES, data_dir):
+        paths = [path for name in _FILES if (path := find_file(root, [name], deep=root != data_dir))]
         if len(paths) == len(_FILES):
             return paths
     return None

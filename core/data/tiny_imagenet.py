@@ -12,6 +12,7 @@ from core.data.images import dataset_from_listing, photo_augmentation
 from core.data.layouts import VAL, candidate_folders, find_tree, not_found_error, split_folders
 from core.data.statistics import Statistics
 from core.data.text_tables import read_lines
+from core.settings import TrainingSettings
 
 _FOLDERS = ("tiny-imagenet-200", "tiny_imagenet", "tiny_imagenet/tiny-imagenet-200", "tiny-imagenet")
 _TABLE = "val_annotations.txt"
@@ -20,14 +21,14 @@ _ARCHIVE_FILES = ("_boxes.txt", _TABLE)
 _STATISTICS = Statistics((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))
 
 
-def load(params: ImageParams) -> Dataset:
+def load(params: ImageParams, settings: TrainingSettings) -> Dataset:
     """Read Tiny ImageNet.
 
     The validation images are the test split, as usual, because the test images have no labels. The validation images
     may be in one folder with a table of their classes, as in the archive, in one folder per class, as common scripts
     rearrange them, or partly in each. Class numbers follow the sorted WordNet ids.
     """
-    folders = list(candidate_folders(_FOLDERS))
+    folders = list(candidate_folders(_FOLDERS, settings.data_dir))
     tree_and_table = _with_table(folders)
     if tree_and_table:
         tree, table = tree_and_table
@@ -41,9 +42,12 @@ def load(params: ImageParams) -> Dataset:
             "as the archive unpacks",
             "tiny_imagenet/train/<id>/*.JPEG and tiny_imagenet/val/<id>/*.JPEG",
         ]
-        raise not_found_error("tiny_imagenet", _FOLDERS, layouts, "http://cs231n.stanford.edu/tiny-imagenet-200.zip")
+        source = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+        raise not_found_error("tiny_imagenet", _FOLDERS, layouts, source, settings)
     augmentation = photo_augmentation(params)
-    return dataset_from_listing("tiny_imagenet", listing, params.image_size, augmentation, _STATISTICS)
+    return dataset_from_listing(
+        "tiny_imagenet", listing, params.image_size, augmentation, _STATISTICS, settings=settings
+    )
 
 
 def _with_table(folders: Iterable[Path]) -> tuple[Tree, Path] | None:

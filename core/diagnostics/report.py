@@ -5,7 +5,7 @@ No function changes the network. Results are numbers by metric name, as listed i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +17,11 @@ from core.diagnostics.calibration import expected_calibration_error, negative_lo
 from core.diagnostics.collapse import Features, neural_collapse
 from core.diagnostics.fidelity import CONDITIONAL_METRICS, fidelity
 from core.diagnostics.inference import eval_mode, predict, predict_logits, to_floats
-from core.diagnostics.robustness import robustness, stylised_accuracy
+from core.diagnostics.robustness import RobustnessInputs, robustness, stylised_accuracy
 from core.models import Network
 
 _FEATURE_IMAGES = 50_000
 _FEATURE_VALUES = 2**26  # half a gigabyte in float64
-
-
-@dataclass(frozen=True)
-class RobustnessInputs:
-    """The images of the robustness measurements in the final report.
-
-    Attributes:
-        test_images: whether perturbed test images are used.
-        stylised: images read by ``core.diagnostics.robustness.read_stylised``, or None.
-    """
-
-    test_images: bool = False
-    stylised: Split | None = None
 
 
 def epoch_report(model: nn.Module, dataset: Dataset, teacher_logits: Tensor | None = None) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 
 from core.data import Dataset, Split
 from core.data.decoding import load_upright_rgb
-from core.data.paths import pack_dir
+from core.data.paths import spec_path
 from core.data.scanning import SkippedFiles, list_images, subfolders
 from core.diagnostics.inference import eval_mode, inference_batch_size, to_floats
 from core.diagnostics.perturbations import perturbations
+from core.settings import TrainingSettings
+from core.specs import Training
 from core.undecodable import visible
 
 _log = logging.getLogger("core.data")  # a training forwards it to its journal
@@ -26,6 +29,19 @@ SEED = 0
 """Seed of the perturbations. It does not depend on the run, so that all networks receive the same images."""
 
 _IN_MEMORY = 2**28  # bytes of stylised images; those of ImageNet would take 7.5 GB
+
+
+@dataclass(frozen=True)
+class RobustnessInputs:
+    """The images of the robustness measurements in the final report.
+
+    Attributes:
+        test_images: whether perturbed test images are used.
+        stylised: images read by ``read_stylised``, or None.
+    """
+
+    test_images: bool = False
+    stylised: Split | None = None
 
 
 def robustness(
@@ -94,17 +110,42 @@ def stylised_accuracy(
     }
 
 
-def read_stylised(folder: Path, dataset: Dataset) -> Split:
+def robustness_inputs(training: Training, dataset: Dataset, settings: TrainingSettings) -> RobustnessInputs:
+    """Read the images of the robustness measurements, before hours of training depend on them.
+
+    Args:
+        training: the training section of a run's spec.
+        dataset: the data set of the run.
+        settings: the folders of this machine.
+
+    Raises:
+        ValueError: the folder of stylised images cannot be used.
+    """
+    if not training.stylised:
+        return RobustnessInputs(training.robustness)
+    try:
+        folder = spec_path(training.stylised, "folder", settings)
+        return RobustnessInputs(training.robustness, read_stylised(folder, dataset, settings.pack_dir))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"the stylised images: {error}") from error
+
+
+def read_stylised(folder: Path, dataset: Dataset, scratch_dir: Path) -> Split:
     """Read images of ``folder/<class>/*.png`` (or another format), cropped and resized to the data set's size.
 
     The class folders in alphabetical order are the classes 0 to C−1, like the official labels of CIFAR-100 and
     ImageNet. All images are read immediately, so that a damaged one is reported before hours of training. Large sets
     are stored in a temporary file instead of memory.
 
+    Args:
+        folder: the folder of the class folders.
+        dataset: the data set whose classes and image size the images must have.
+        scratch_dir: the folder of the temporary file.
+
     Raises:
         ValueError: there is no such folder, it does not have one folder per class, or an image cannot be read (the
             message names it).
-        OSError: ``DKD_PACK_DIR`` has no room for a large set.
+        OSError: ``scratch_dir`` has no room for a large set.
     """
     from PIL import ImageOps  # not needed by other trainings
 
@@ -123,7 +164,7 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
     if not files:
         raise ValueError(f"{folder} contains no images")
     side = dataset.image_size
-    images = _allocate((len(files), dataset.channels, side, side))
+    images = _allocate((len(files), dataset.channels, side, side), scratch_dir)
     for row, (_, path) in enumerate(files):
         try:
             image, _, _ = load_upright_rgb(path)
@@ -136,12 +177,12 @@ def read_stylised(folder: Path, dataset: Dataset) -> Split:
     return Split(torch.from_numpy(images), labels)
 
 
-def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return an array in memory, or, if it is large, in an unnamed file in the folder of the packs."""
+def _allocate(shape: tuple[int, ...], scratch_dir: Path) -> NDArray[np.uint8]:
+    """Return an array in memory, or, if it is large, in an unnamed file in ``scratch_dir``."""
     if math.prod(shape) <= _IN_MEMORY:
         return np.empty(shape, dtype=np.uint8)
-    pack_dir().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=pack_dir()) as file:
+    scratch_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=scratch_dir) as file:
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 

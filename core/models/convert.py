@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.atomic_write import atomic_write
 from core.models import build, count_parameters
 from core.models.metadata import InputFormat, Metadata, serialise
 from core.models.network import WeightsError
@@ -64,7 +64,9 @@ class ConversionResult:
     notes: tuple[str, ...]
 
 
-def convert(source: Path, out: Path, shape: ModelShape, options: ConvertOptions = ConvertOptions()) -> ConversionResult:
+def convert(
+    source: Path, out: Path, shape: ModelShape, options: ConvertOptions = ConvertOptions(), *, max_bytes: int
+) -> ConversionResult:
     """Write the weights in ``source`` with the keys of the catalog's network.
 
     Class names and the input format in the metadata of the source are kept. An accuracy that the checkpoint or its
@@ -75,6 +77,7 @@ def convert(source: Path, out: Path, shape: ModelShape, options: ConvertOptions 
         out: the safetensors file to write.
         shape: the network.
         options: options of the conversion.
+        max_bytes: the largest size of the source.
 
     Raises:
         WeightsError: the file cannot be read, or its keys do not match the network.
@@ -87,7 +90,7 @@ def convert(source: Path, out: Path, shape: ModelShape, options: ConvertOptions 
         in_channels=shape.in_channels,
         **shape.params,
     )
-    supplied = read_weights(source, source.name)
+    supplied = read_weights(source, source.name, max_bytes)
     notes = load_content(network, supplied.content, container=options.container, drop=options.drop)
     metadata = replace(supplied.metadata, input=_input_format(shape, options) or supplied.metadata.input)
     if metadata.classes and len(metadata.classes) != shape.num_classes:
@@ -109,9 +112,4 @@ def _input_format(shape: ModelShape, options: ConvertOptions) -> InputFormat | N
 def _write(out: Path, data: bytes) -> None:
     """Write a file atomically."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name[:100]}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    atomic_write(out, data)

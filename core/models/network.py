@@ -35,8 +35,11 @@ class Network(nn.Module, ABC):
         """Return the network's key for a key of published checkpoints of it."""
         return key
 
-    def load_pretrained(self) -> None:
+    def load_pretrained(self, *, allow_download: bool = False) -> None:
         """Load the published weights, except a last layer with another number of classes.
+
+        Args:
+            allow_download: download weights that are not on this machine.
 
         Raises:
             WeightsError: there are none, or they are not available on this machine.

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from core.data.paths import download_allowed
 from core.models.network import Network, WeightsError
 
 
@@ -85,7 +84,7 @@ class TimmNetwork(Network):
     def map_published_key(self, key: str) -> str:
         return f"network.{key}"
 
-    def load_pretrained(self) -> None:
+    def load_pretrained(self, *, allow_download: bool = False) -> None:
         import timm
 
         config = timm.get_pretrained_cfg(self.name)
@@ -99,7 +98,7 @@ class TimmNetwork(Network):
             "with `python -m core convert` and give that file in teacher.weights"
         )
         cached = _in_cache(config)
-        if cached is None and not download_allowed():
+        if cached is None and not allow_download:
             raise WeightsError(
                 f"the weights of timm:{self.name} are not on this machine, and downloads are off. They are at "
                 f"{address}. {advice}; or set DKD_DOWNLOAD=1"

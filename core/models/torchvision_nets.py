@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.data.paths import download_allowed
 from core.models.network import StagedNetwork, WeightsError
 from core.models.weights import load_state
 
@@ -36,7 +35,7 @@ class TorchvisionNetwork(StagedNetwork):
     def map_published_key(self, key: str) -> str:
         return self._published_keys.get(key, key)
 
-    def load_pretrained(self) -> None:
+    def load_pretrained(self, *, allow_download: bool = False) -> None:
         import torchvision
 
         weights = torchvision.models.get_model_weights(self.name)[WEIGHTS]
@@ -45,7 +44,7 @@ class TorchvisionNetwork(StagedNetwork):
             f"Download that file on a machine with network access and store it as {cached}, or convert it with "
             f"`python -m core convert` and give that file in teacher.weights"
         )
-        if not cached.exists() and not download_allowed():
+        if not cached.exists() and not allow_download:
             raise WeightsError(
                 f"the weights of {self.name} are not on this machine, and downloads are off. "
                 f"They are at {weights.url}. "

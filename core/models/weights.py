@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from core.data.paths import PathRefusedError, download_allowed, spec_path
+from core.data.paths import PathRefusedError, spec_path
 from core.models.key_matching import match_state_dict
 from core.models.metadata import Metadata, claimed_top1
 from core.models.network import Network, WeightsError
 from core.models.state_dicts import StateDict, find_state_dicts, strip_prefixes
-from core.models.weights_file import check_size, max_weights_bytes, read_file
+from core.models.weights_file import check_size, read_file
+from core.settings import TrainingSettings
 
 PRETRAINED = "pretrained"
 _UPLOAD = "upload:"  # followed by the SHA-256; the backend resolves names of uploads to it
@@ -43,17 +43,18 @@ class SuppliedWeights:
     metadata: Metadata = field(default_factory=Metadata)
 
 
-def read_weights(path: Path, source: str) -> SuppliedWeights:
+def read_weights(path: Path, source: str, max_bytes: int) -> SuppliedWeights:
     """Read a weight file, with the accuracy that it or its name claims.
 
     Args:
         path: the file.
         source: name of the source, which may contain a claimed accuracy.
+        max_bytes: the largest size of the file.
 
     Raises:
         WeightsError: the file cannot be read.
     """
-    file = read_file(path)
+    file = read_file(path, max_bytes)
     metadata = Metadata.parse(file.metadata)
     if metadata.top1 is None:
         claims = {**file.metadata} if file.format == "safetensors" else file.content
@@ -177,7 +178,7 @@ def _list_keys(title: str, keys: list[str]) -> str:
     return f"{title}: {', '.join(keys[:_MAX_NAMED])}{more}"
 
 
-def read_source(source: str, sha256: str | None) -> SuppliedWeights:
+def read_source(source: str, sha256: str | None, settings: TrainingSettings) -> SuppliedWeights:
     """Read the weights that ``teacher.weights`` names.
 
     For "pretrained" nothing is read, because the network loads its published weights itself.
@@ -185,27 +186,33 @@ def read_source(source: str, sha256: str | None) -> SuppliedWeights:
     Args:
         source: "pretrained", a path, an upload, or an address with https, s3, gs or file.
         sha256: expected SHA-256 of the file; None skips the check.
+        settings: folders and limits of this machine.
 
     Raises:
         WeightsError: the weights cannot be read; the message says what to do.
     """
     if source == PRETRAINED:
         return SuppliedWeights(source)
-    with _local_file(source) as path:
+    with _local_file(source, settings) as path:
         if sha256 is not None:
-            check_size(path.stat().st_size)
+            check_size(path.stat().st_size, settings.max_weights_bytes)
             with path.open("rb") as file:
                 actual = hashlib.file_digest(file, "sha256").hexdigest()
             if actual != sha256:
                 raise WeightsError(f"{source} has the SHA-256 {actual}, not {sha256}: it is not the expected file")
         try:
-            return read_weights(path, source)
+            return read_weights(path, source, settings.max_weights_bytes)
         except WeightsError as error:
             raise WeightsError(f"{source}: {error}") from error
 
 
 def load_supplied(
-    network: Network, supplied: SuppliedWeights, *, any_classes: bool, fresh_last_layer: bool = False
+    network: Network,
+    supplied: SuppliedWeights,
+    *,
+    any_classes: bool,
+    allow_download: bool,
+    fresh_last_layer: bool = False,
 ) -> tuple[str, ...]:
     """Load weights that were read, or the published ones.
 
@@ -213,6 +220,7 @@ def load_supplied(
         network: the network.
         supplied: the weights.
         any_classes: keep the network's last layer if the weights have another number of classes.
+        allow_download: download published weights that are not on this machine.
         fresh_last_layer: keep the network's last layer in any case.
 
     Returns:
@@ -222,7 +230,7 @@ def load_supplied(
         WeightsError: the weights cannot be loaded; the message says what to do.
     """
     if supplied.source == PRETRAINED:
-        network.load_pretrained()
+        network.load_pretrained(allow_download=allow_download)
         return ()
     try:
         return load_content(network, supplied.content, any_classes=any_classes, fresh_last_layer=fresh_last_layer)
@@ -231,28 +239,27 @@ def load_supplied(
 
 
 @contextmanager
-def _local_file(source: str) -> Iterator[Path]:
+def _local_file(source: str, settings: TrainingSettings) -> Iterator[Path]:
     """Yield the path of a local file with the weights; a downloaded file is removed afterwards."""
     if source.startswith(_UPLOAD):
-        yield _upload_path(source)
+        yield _upload_path(source, settings.uploads)
         return
     scheme, separator, rest = source.partition("://")
     if not separator or scheme == "file":
         try:
-            path = spec_path(rest if separator else source, "file")
+            path = spec_path(rest if separator else source, "file", settings)
         except PathRefusedError as error:
             raise WeightsError(f"{error}. The weights of a teacher are searched for there") from None
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "weights")
-        _fetch(source, path)
+        _fetch(source, path, settings)
         yield path
 
 
-def _upload_path(source: str) -> Path:
-    folder = os.environ.get("DKD_UPLOADS")
-    if not folder:
+def _upload_path(source: str, folder: Path | None) -> Path:
+    if folder is None:
         raise WeightsError(
             f"{source} is in the store of a backend, which this run does not have; give the path of the file instead"
         )
@@ -263,26 +270,26 @@ def _upload_path(source: str) -> Path:
     return path
 
 
-def _fetch(source: str, path: Path) -> None:
-    """Download at most ``max_weights_bytes``, whatever length the server announces."""
+def _fetch(source: str, path: Path, settings: TrainingSettings) -> None:
+    """Download at most ``settings.max_weights_bytes``, whatever length the server announces."""
     scheme = source.partition("://")[0]
     if scheme not in _SCHEMES or "::" in source:
         raise WeightsError(f"weights cannot be read from {source}: give a path or {', '.join(_SCHEMES)}://…")
-    if scheme == "https" and not download_allowed():
+    if scheme == "https" and not settings.download:
         raise WeightsError(f"downloads are off; set DKD_DOWNLOAD=1, or download {source} and give the path of the file")
     import fsspec
 
-    limit = max_weights_bytes()
+    limit = settings.max_weights_bytes
     # As a stream: fsspec would buffer all that a server sends for a file of an announced length.
     options = {"block_size": 0} if scheme == "https" else {}
     try:
         with fsspec.open(source, "rb", **options) as remote, path.open("wb") as local:
-            check_size(getattr(remote, "size", None) or 0)
+            check_size(getattr(remote, "size", None) or 0, limit)
             remaining = limit
             while block := remote.read(_BLOCK_BYTES):
                 remaining -= len(block)
                 if remaining < 0:
-                    check_size(limit + 1)
+                    check_size(limit + 1, limit)
                 local.write(block)
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import pickle
 import stat
 import tarfile
@@ -20,7 +18,6 @@ from core.models.inert_pickle import load_pickle, load_torch
 from core.models.network import WeightsError
 from core.undecodable import openable
 
-DEFAULT_MAX_GB = 16.0
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # first bytes of torch.save before 1.6: a pickled number
 _OTHER_FORMATS = (
     (b"\x1f\x8b", "a gzip file; unpack it first"),
@@ -49,23 +46,7 @@ class WeightsFile:
     format: str = "torch"
 
 
-def max_weights_bytes() -> int:
-    """Return the largest size of a weight file that is read or downloaded: ``DKD_MAX_WEIGHTS_GB`` (16 by default).
-
-    Raises:
-        WeightsError: the variable is not a valid size.
-    """
-    given = os.environ.get("DKD_MAX_WEIGHTS_GB", "")
-    try:
-        gigabytes = float(given or DEFAULT_MAX_GB)
-    except ValueError:
-        gigabytes = math.nan
-    if not 0 < gigabytes < 1e9:
-        raise WeightsError(f"DKD_MAX_WEIGHTS_GB is {given!r}; it must be a number of gigabytes above 0")
-    return int(gigabytes * 1e9)
-
-
-def read_file(path: Path) -> WeightsFile:
+def read_file(path: Path, max_bytes: int) -> WeightsFile:
     """Read a weight file: safetensors, a checkpoint of ``torch.save`` in either format, or a plain pickle.
 
     No code in the file is run, see ``core.models.inert_pickle``.
@@ -80,13 +61,13 @@ def read_file(path: Path) -> WeightsFile:
         raise WeightsError(f"cannot be read: {reason}") from error
     if not stat.S_ISREG(status.st_mode):
         raise WeightsError("cannot be read: it is not a regular file")
-    check_size(status.st_size)
+    check_size(status.st_size, max_bytes)
     if not status.st_size:
         raise WeightsError("not a checkpoint: the file is empty")
     try:
         with path.open("rb") as file:
             head = file.read(64)
-        return _read(path, head, status.st_size)
+        return _read(path, head, status.st_size, max_bytes)
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
@@ -100,14 +81,13 @@ def read_file(path: Path) -> WeightsFile:
         raise WeightsError(f"cannot be read: {type(error).__name__}: {text}") from error
 
 
-def check_size(size: int) -> None:
-    """Raise WeightsError if a size in bytes is above ``max_weights_bytes``."""
-    limit = max_weights_bytes()
-    if size > limit:
-        raise WeightsError(f"larger than the limit of {limit / 1e9:g} GB, which DKD_MAX_WEIGHTS_GB sets")
+def check_size(size: int, max_bytes: int) -> None:
+    """Raise WeightsError if a size in bytes is above the limit."""
+    if size > max_bytes:
+        raise WeightsError(f"larger than the limit of {max_bytes / 1e9:g} GB, which DKD_MAX_WEIGHTS_GB sets")
 
 
-def _read(path: Path, head: bytes, size: int) -> WeightsFile:
+def _read(path: Path, head: bytes, size: int, max_bytes: int) -> WeightsFile:
     length = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and 2 <= length <= size - 8:
         with openable(path) as name:
@@ -115,7 +95,7 @@ def _read(path: Path, head: bytes, size: int) -> WeightsFile:
                 metadata = dict(opened.metadata() or {})
             return WeightsFile(safetensors.torch.load_file(name), metadata, "safetensors")
     if head.startswith(b"PK\x03\x04"):
-        _refuse_other_archives(path)
+        _refuse_other_archives(path, max_bytes)
         with path.open("rb") as file:
             return WeightsFile(load_torch(file))
     for magic, description in _OTHER_FORMATS:
@@ -130,11 +110,11 @@ def _read(path: Path, head: bytes, size: int) -> WeightsFile:
         return WeightsFile(load_pickle(file), format="pickle")
 
 
-def _refuse_other_archives(path: Path) -> None:
+def _refuse_other_archives(path: Path, max_bytes: int) -> None:
     """Raise WeightsError for an archive that ``torch.save`` did not write; the message says what it is."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-    check_size(sum(entry.file_size for entry in entries))
+    check_size(sum(entry.file_size for entry in entries), max_bytes)
     names = [entry.filename.partition("/")[2] for entry in entries]
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         raise WeightsError(

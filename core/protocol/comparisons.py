@@ -7,15 +7,15 @@ from typing import Literal
 from pydantic import Field
 
 from common.formatting import value_text
-from core.protocol.base import RunState, Wire
+from core.protocol.base import Message, RunState
 
-Which = Literal["last", "best_val", "oracle"]
+EpochChoice = Literal["last", "best_val", "oracle"]
 """The epoch whose value is compared.
 
 last: the last one. best_val: the one with the best validation accuracy. oracle: the one with the best *test* accuracy,
 which the test images themselves chose: shown where published numbers are such, never tested.
 """
-WHICH: dict[Which, str] = {
+EPOCH_CHOICES: dict[EpochChoice, str] = {
     "last": "after the last epoch",
     "best_val": "at the epoch with the best validation accuracy",
     "oracle": "at the epoch with the best test accuracy (an oracle: the test images chose it, so nothing is tested)",
@@ -23,20 +23,20 @@ WHICH: dict[Which, str] = {
 Better = Literal["higher", "lower"]
 Unit = Literal["seed", "teacher"]
 Timing = Literal["whole", "student", "unlike"]
-TIMING: dict[Timing, str] = {"whole": "", "student": ", without the teacher", "unlike": ", not comparable"}
+TIMING_TEXT: dict[Timing, str] = {"whole": "", "student": ", without the teacher", "unlike": ", not comparable"}
 """What stands behind the name of a time, see ``Comparison.timing``."""
-SaidVerdict = Literal["better", "worse", "higher", "lower", "unclear"]
+ReportedVerdict = Literal["better", "worse", "higher", "lower", "unclear"]
 """What a report says of a method against the baseline; "higher" and "lower" where neither way is better."""
 
 
-class Interval(Wire):
+class Interval(Message):
     """A 95 % interval by Student's t."""
 
     low: float
     high: float
 
 
-class RunValue(Wire):
+class RunValue(Message):
     """What one run gives to a comparison."""
 
     run_id: str
@@ -49,7 +49,7 @@ class RunValue(Wire):
     reason: str = Field("", description="Why it has no value; empty where it has one.")
 
 
-class Reached(Wire):
+class RunConvergence(Message):
     """How fast one run came to the target. Null where it did not."""
 
     run_id: str
@@ -72,7 +72,7 @@ class Reached(Wire):
     area: float | None = Field(None, description="Mean test accuracy over the epochs, %; of a run that succeeded.")
 
 
-class NotCounted(Wire):
+class UncountedRun(Message):
     """A run that says nothing, or nothing more, about convergence."""
 
     run_id: str
@@ -83,7 +83,7 @@ class NotCounted(Wire):
     counted: bool = Field(description="It failed after its first measurement and counts as never reached.")
 
 
-class Convergence(Wire):
+class Convergence(Message):
     """Epochs to a target accuracy. Reached: the first of two consecutive epochs at or above it."""
 
     target: float = Field(description="%; where teachers differ, the mean of their targets.")
@@ -97,11 +97,11 @@ class Convergence(Wire):
     median_gpu_seconds: float | None = None
     area: float | None = Field(None, description="Mean over the runs of the mean test accuracy over the epochs, %.")
     area_sd: float | None = None
-    runs: list[Reached] = Field(default_factory=list)
-    not_succeeded: list[NotCounted] = Field(default_factory=list, description="Every run that has not succeeded.")
+    runs: list[RunConvergence] = Field(default_factory=list)
+    not_succeeded: list[UncountedRun] = Field(default_factory=list, description="Every run that has not succeeded.")
 
 
-class Group(Wire):
+class MethodResult(Message):
     """One method over its seeds.
 
     Where teachers vary, mean, spread and interval are of the means per teacher: the runs of one teacher are not
@@ -124,7 +124,7 @@ class Group(Wire):
     convergence: Convergence | None = Field(None, description="Null while no target is known.")
 
 
-class MissingPair(Wire):
+class MissingPair(Message):
     """A seed that one side has no value for."""
 
     seed: int
@@ -135,7 +135,7 @@ class MissingPair(Wire):
     reason: str = ""
 
 
-class SettingDifference(Wire):
+class SettingDifference(Message):
     """Something that was chosen for speed, or a machine or version, in which the two runs of a pair differ."""
 
     setting: str
@@ -144,7 +144,7 @@ class SettingDifference(Wire):
     values: str = Field(description='Of the first such pair, as "bfloat16 against float32".')
 
 
-class TeacherDifference(Wire):
+class TeacherDifference(Message):
     """The mean difference under one teacher."""
 
     teacher_seed: int | None
@@ -153,7 +153,7 @@ class TeacherDifference(Wire):
     mean_difference: float
 
 
-class SeedsNeeded(Wire):
+class SeedsNeeded(Message):
     """How many seeds would show a difference, as far as the spread is known."""
 
     difference: float
@@ -164,7 +164,7 @@ class SeedsNeeded(Wire):
     sd_high: float
 
 
-class PairedConvergence(Wire):
+class PairedConvergence(Message):
     """Who reached the target first, pair by pair; never reaching it is later than any epoch."""
 
     n: int = Field(description="Pairs of which both runs are known to the end.")
@@ -187,7 +187,7 @@ class PairedConvergence(Wire):
     area_sign_flip_p: float | None = None
 
 
-class Paired(Wire):
+class PairedDifference(Message):
     """A method against the baseline, seed by seed: method minus baseline, in the metric's unit."""
 
     label: str
@@ -206,7 +206,7 @@ class Paired(Wire):
         description="Of this comparison alone, two-sided; exact up to 20 pairs, drawn with a fixed seed above.",
     )
     sign_flip_p_holm: float | None = Field(None, description="After Holm over the comparisons of this report.")
-    verdict: SaidVerdict | None = Field(
+    verdict: ReportedVerdict | None = Field(
         None, description="Over the comparisons of this report; null where nothing is tested."
     )
     smallest_p: float | None = Field(None, description="The smallest p that n pairs can give: 2^(1−n).")
@@ -222,7 +222,7 @@ class Paired(Wire):
     sentence: str = Field(description="What the pairs allow one to say, over the comparisons of this report.")
 
 
-class TeacherUsed(Wire):
+class TeacherUsed(Message):
     run_id: str
     fingerprint: str
     seed: int
@@ -230,7 +230,7 @@ class TeacherUsed(Wire):
     top1: float | None = Field(None, description="Test accuracy after its last epoch, %.")
 
 
-class Comparison(Wire):
+class Comparison(Message):
     """Methods of one experiment, or of several that differ in their seeds alone, side by side."""
 
     experiment_id: str = Field(description="The first one's.")
@@ -240,7 +240,7 @@ class Comparison(Wire):
     title: str = Field("", description="Of the metric, as an axis shows it.")
     unit: str
     better: Better | None = None
-    epoch: Which = Field("last", description="last, best_val, or oracle (best test epoch; never tested).")
+    epoch: EpochChoice = Field("last", description="last, best_val, or oracle (best test epoch; never tested).")
     test_size: int = Field(description="Images in the test set; 0 until a run has started.")
     resolution: float | None = Field(None, description="One image of the test set, in %.")
     teacher_top1: float | None = Field(None, description="Where teachers vary, their mean.")
@@ -249,8 +249,8 @@ class Comparison(Wire):
     target: float | None = None
     absolute_target: bool = Field(False, description="The target was given as an accuracy, not as a share.")
     baseline: str
-    groups: list[Group]
-    paired: list[Paired]
+    groups: list[MethodResult]
+    paired: list[PairedDifference]
     tests: int = Field(0, description="Comparisons with the baseline that Holm's correction is over.")
     complete: bool = Field(description="Every run has ended.")
     condition: str = Field("", description='What the result holds for, as "one teacher (seed 0)".')
@@ -280,7 +280,7 @@ class Comparison(Wire):
         return value_text(self.target, "%", 2) if self.target is not None else ""
 
 
-class OverviewCell(Wire):
+class OverviewCell(Message):
     """One metric of one method, with its paired difference to the baseline."""
 
     label: str
@@ -292,13 +292,13 @@ class OverviewCell(Wire):
     interval: Interval | None = None
     sign_flip_p: float | None = Field(None, description="Of this comparison alone.")
     sign_flip_p_holm: float | None = Field(None, description="After Holm over all cells of the overview.")
-    verdict: SaidVerdict | None = Field(
+    verdict: ReportedVerdict | None = Field(
         None,
         description="After Holm over all cells of the overview; null for the baseline and where nothing is tested.",
     )
 
 
-class OverviewRow(Wire):
+class OverviewRow(Message):
     metric: str
     title: str
     unit: str
@@ -306,12 +306,12 @@ class OverviewRow(Wire):
     cells: list[OverviewCell]
 
 
-class Overview(Wire):
+class Overview(Message):
     """Every metric that the students' runs end with, compared the same way."""
 
     experiment: str
     experiments: list[str]
-    epoch: Which
+    epoch: EpochChoice
     baseline: str
     condition: str
     tests: int = Field(0, description="Comparisons that Holm's correction is over.")
@@ -322,7 +322,7 @@ class Overview(Wire):
 Verdict = Literal["holds", "does not hold", "cannot tell"]
 
 
-class Claim(Wire):
+class PaperClaim(Message):
     """A claim of a paper, judged for one method of the experiment, or for the loss itself."""
 
     number: int
@@ -338,7 +338,7 @@ class Claim(Wire):
     numbers: dict[str, float] = Field(default_factory=dict)
 
 
-class Claims(Wire):
+class PaperClaims(Message):
     """The claims of a paper, judged by one experiment, or by several that differ in their seeds alone."""
 
     paper: str = Field("", description="Name of the paper.")
@@ -346,21 +346,21 @@ class Claims(Wire):
     experiment: str
     experiments: list[str]
     condition: str
-    claims: list[Claim]
+    claims: list[PaperClaim]
     notes: list[str]
 
 
-class Published(Wire):
+class PublishedValue(Message):
     """A number somebody else published for a row of the table."""
 
     source: str
     method: str
     value: float
     repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
-    epoch: Which | None = Field(None, description="Null where it is not said.")
+    epoch: EpochChoice | None = Field(None, description="Null where it is not said.")
 
 
-class Cell(Wire):
+class TableCell(Message):
     """One method in one row."""
 
     label: str
@@ -379,10 +379,10 @@ class Cell(Wire):
     )
     run_ids: list[str] = Field(default_factory=list)
     missing: list[MissingPair] = Field(default_factory=list, description="Seeds of the row that it has no value for.")
-    published: list[Published] = Field(default_factory=list)
+    published: list[PublishedValue] = Field(default_factory=list)
 
 
-class TableRow(Wire):
+class TableRow(Message):
     """A data set, a teacher and a student, trained in one way."""
 
     title: str = Field(description="dataset teacher→student.")
@@ -391,23 +391,23 @@ class TableRow(Wire):
     teacher: str
     student: str
     teacher_top1: float | None = None
-    published: list[Published] = Field(default_factory=list, description="Of the teacher.")
+    published: list[PublishedValue] = Field(default_factory=list, description="Of the teacher.")
     condition: str = ""
     experiments: list[str]
     seeds: list[int]
     teacher_seeds: list[int]
-    cells: list[Cell]
+    cells: list[TableCell]
     commands: list[str] = Field(default_factory=list, description="What would queue the missing seeds.")
 
 
-class Table(Wire):
+class ResultTable(Message):
     """The paper's table: a row a setting, a column a method."""
 
     metric: str
     title: str
     unit: str
     better: Better | None
-    epoch: Which
+    epoch: EpochChoice
     test: Literal["sign_flip", "t"]
     baseline: str
     methods: list[str]
@@ -416,17 +416,17 @@ class Table(Wire):
     notes: list[str]
 
 
-class PublishedRow(Wire):
+class PublishedRow(Message):
     """One row of somebody else's table."""
 
     source: str
     dataset: str
     teacher: str
     student: str
-    values: list[Published] = Field(description='By method; "teacher" is the teacher\'s own.')
+    values: list[PublishedValue] = Field(description='By method; "teacher" is the teacher\'s own.')
 
 
-class PublishedTable(Wire):
+class PublishedTable(Message):
     """What others have published of such settings, as printed."""
 
     rows: list[PublishedRow]

@@ -13,54 +13,64 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from common.input_bounds import SHA256_PATTERN
-from common.report_bounds import MOST_PATH, AttemptNumber, Line, Reason, RunName, first, fit, last
+from common.report_bounds import (
+    MOST_PATH,
+    AttemptNumber,
+    LogText,
+    ReasonText,
+    RunName,
+    fitted_to,
+    keep_first,
+    keep_last,
+)
 from core.events import Record
-from core.protocol.public import GpuUse, Wire
+from core.protocol.base import Message
+from core.protocol.fleet import GpuUse
 from core.specs import WorkerLabel as WorkerLabel  # re-exported: the worker's settings use it
-from core.specs.text_rules import visible
+from core.specs.text_rules import require_visible
 
-Problem = Annotated[str, fit(500)]
-Name = Annotated[str, fit(100, lines=False)]
-WorkerName = Annotated[Name, Field(min_length=1, max_length=100, pattern=r"\S"), AfterValidator(visible)]
+ProblemText = Annotated[str, fitted_to(500)]
+ShortText = Annotated[str, fitted_to(100, lines=False)]
+WorkerName = Annotated[ShortText, Field(min_length=1, max_length=100, pattern=r"\S"), AfterValidator(require_visible)]
 MOST_SLOTS = 1024
 
 
-class Registration(Wire):
+class Registration(Message):
     """POST /worker/register. Runs that this worker id still holds from an earlier life go back to the queue at once."""
 
     worker_id: str = Field(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Kept over restarts.")
     name: WorkerName
-    host: Annotated[str, fit(200, lines=False)]
+    host: Annotated[str, fitted_to(200, lines=False)]
     slots: int = Field(ge=1, le=MOST_SLOTS)
     device: Literal["cpu", "gpu"]
     gpus: int | None = Field(None, ge=1, le=MOST_SLOTS, description="GPUs that its slots are on; left out: one a slot.")
     labels: list[WorkerLabel] = Field(default_factory=list, max_length=32)
-    version: Name = ""
+    version: ShortText = ""
 
 
-class Registered(Wire):
+class RegistrationReply(Message):
     heartbeat_seconds: float
     lease_seconds: float
 
 
-class Holding(Wire):
+class LeaseRenewal(Message):
     """A run that a worker believes is its own."""
 
     run_id: RunName
     attempt: AttemptNumber
 
 
-class Heartbeat(Wire):
+class Heartbeat(Message):
     """POST /worker/{worker_id}/heartbeat. Renews the lease of each run named."""
 
-    holding: list[Holding] = Field(default_factory=list, max_length=MOST_SLOTS)
+    holding: list[LeaseRenewal] = Field(default_factory=list, max_length=MOST_SLOTS)
     gpus: list[GpuUse] = Field(default_factory=list, max_length=MOST_SLOTS)
-    problems: Annotated[list[Problem], first(20)] = Field(
+    problems: Annotated[list[ProblemText], keep_first(20)] = Field(
         default_factory=list, description="What keeps it from working well; the first twenty are kept."
     )
 
 
-class Order(Wire):
+class RunOrder(Message):
     """What to do with one run: go on, end it because a person cancelled it, or end it because it is no longer ours."""
 
     run_id: str
@@ -70,12 +80,12 @@ class Order(Wire):
     pause: bool = Field(False, description="With continue: write a checkpoint and hand it back.")
 
 
-class HeartbeatReply(Wire):
-    orders: list[Order]
+class HeartbeatReply(Message):
+    orders: list[RunOrder]
     eligible: int = Field(description="Runs that this worker could claim now: the nudge, should the broker be deaf.")
 
 
-class ArtifactRef(Wire):
+class ArtifactRef(Message):
     """A file in the artifact store.
 
     Attributes:
@@ -96,7 +106,7 @@ def _whole(weights: ArtifactRef) -> ArtifactRef:
     return weights
 
 
-class ClaimRequest(Wire):
+class ClaimRequest(Message):
     """POST /worker/{worker_id}/claim. The same key again gives the same run: the first answer may have been lost.
 
     Attributes:
@@ -109,7 +119,7 @@ class ClaimRequest(Wire):
     usable_gpus: int | None = Field(None, ge=0, le=MOST_SLOTS)
 
 
-class Claim(Wire):
+class Claim(Message):
     """A run that is leased to this worker.
 
     The specs are opaque to the worker: it writes them to files for the training, which validates them and may load
@@ -149,24 +159,24 @@ class Claim(Wire):
         }
 
 
-class ClaimReply(Wire):
+class ClaimReply(Message):
     """POST /worker/{worker_id}/claim. ``claim`` is null where nothing is eligible."""
 
     claim: Claim | None = None
 
 
-class EventBatch(Wire):
+class EventBatch(Message):
     """POST /worker/{worker_id}/runs/{run_id}/events. Records already taken in are passed over."""
 
     attempt: AttemptNumber
     records: list[Record] = Field(max_length=5000)
 
 
-class EventReply(Wire):
+class EventReply(Message):
     accepted_seq: int = Field(description="The last seq taken in for this attempt.")
 
 
-class Outcome(Wire):
+class Outcome(Message):
     """POST /worker/{worker_id}/runs/{run_id}/finish. Sending it again changes nothing.
 
     interrupted: stopped for a reason that is not the training's own (worker told to leave, lease not renewed, child
@@ -175,12 +185,12 @@ class Outcome(Wire):
 
     attempt: AttemptNumber
     outcome: Literal["succeeded", "failed", "cancelled", "interrupted"]
-    reason: Reason = Field("", description="A longer one is cut.")
+    reason: ReasonText = Field("", description="A longer one is cut.")
     fault: bool = Field(
         True,
         description="With interrupted: counts towards the bounded attempts. False where the worker was told to leave.",
     )
     weights: Annotated[ArtifactRef, AfterValidator(_whole)] | None = Field(None, description="Required with succeeded.")
-    log_tail: Annotated[list[Line], last(200)] = Field(
+    log_tail: Annotated[list[LogText], keep_last(200)] = Field(
         default_factory=list, description="The last lines of its log, each cut where it is long."
     )

@@ -2,8 +2,8 @@
 
 from core.training.errors import MachineError, TrainingError
 from core.training.interruption import TrainOptions, stop_on_sigterm
+from core.training.job import TeacherSource
 from core.training.run import run_rank, run_training
-from core.training.teacher_source import TeacherSource
 
 __all__ = [
     "MachineError",

@@ -1,6 +1,6 @@
-"""Batch norm whose statistics are those of the batch of all ranks.
+"""Batch norm with the statistics of the batch of all ranks.
 
-On GPUs this is torch's own SyncBatchNorm. That one refuses tensors on the CPU, so there is a plain one for them.
+On GPUs this is torch's own SyncBatchNorm. It refuses tensors on the CPU, so there is a plain implementation for them.
 """
 
 from __future__ import annotations
@@ -14,37 +14,41 @@ from torch.autograd.function import once_differentiable
 
 from core.training.errors import TrainingError
 
-_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_SUPPORTED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """As nn.BatchNorm1d, 2d and 3d, in training mode over all ranks' images (N, channels, …); N may be 0 on a rank."""
+    """Works as nn.BatchNorm1d, 2d and 3d; in training mode over the images (N, channels, …) of all ranks.
+
+    N may be 0 on a rank.
+    """
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
             raise ValueError(f"expected (N, channels, …), got {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised images, in the shape and type of ``input``."""
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
         images = input if input.dtype == torch.float64 else input.float()
         dims, shape = [0, *range(2, images.ndim)], (1, -1, *[1] * (images.ndim - 2))
-        own = images.new_tensor([images.numel() / images.shape[1]])
-        sums = _summed(torch.cat((images.sum(dims), own)))
+        local_count = images.new_tensor([images.numel() / images.shape[1]])
+        sums = _sum_over_ranks(torch.cat((images.sum(dims), local_count)))
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = images - mean.view(shape)
-        # In a second pass: a difference of two large sums would lose what is left of it.
-        variance = _summed(centred.square().sum(dims)) / count
-        self._remember(mean.detach(), variance.detach(), count)
+        # In a second pass, because the difference of two large sums would lose precision.
+        variance = _sum_over_ranks(centred.square().sum(dims)) / count
+        self._update_running(mean.detach(), variance.detach(), count)
         normalised = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
         return normalised.to(input.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
@@ -54,13 +58,18 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
-    """Exchange a network's batch norm, in place, for one over all ranks; names, weights and statistics stay.
+    """Replace a network's batch norm, in place, by one over all ranks; names, weights and statistics stay.
 
-    Raises TrainingError for a batch norm of another kind, whose statistics would be those of each rank's part.
+    Args:
+        model: The network.
+        device: Where it is trained.
+
+    Raises:
+        TrainingError: There is batch norm of another kind, with statistics of each rank's own part.
     """
     for name, child in model.named_children():
-        if type(child) in _PLAIN:
-            setattr(model, name, _exchanged(child, device))
+        if type(child) in _SUPPORTED:
+            setattr(model, name, _synchronized(child, device))
         elif isinstance(child, nn.modules.batchnorm._BatchNorm):
             text = f"the network's {type(child).__name__} cannot be computed over several ranks; train it on one"
             raise TrainingError("spec", text)
@@ -68,23 +77,23 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
             synchronize_batch_norm(child, device)
 
 
-def _exchanged(norm: nn.Module, device: torch.device) -> nn.Module:
+def _synchronized(norm: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cuda":
-        exchanged: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
-        return exchanged
+        replacement: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+        return replacement
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    other = GlobalBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-    # The same parameters and buffers, not copies: an optimiser may hold them already.
-    other._parameters, other._buffers, other.training = norm._parameters, norm._buffers, norm.training
-    return other
+    plain = GlobalBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    # The same parameters and buffers, not copies, because an optimiser may already hold them.
+    plain._parameters, plain._buffers, plain.training = norm._parameters, norm._buffers, norm.training
+    return plain
 
 
-def _summed(tensor: Tensor) -> Tensor:
-    found: Tensor = _Summed.apply(tensor)
-    return found
+def _sum_over_ranks(tensor: Tensor) -> Tensor:
+    total: Tensor = _SumOverRanks.apply(tensor)
+    return total
 
 
-class _Summed(torch.autograd.Function):
+class _SumOverRanks(torch.autograd.Function):
     """The sum over all ranks. Each rank's result depends on every rank's tensor, so its gradient is a sum too."""
 
     @staticmethod

@@ -1,13 +1,12 @@
-"""Checkpoints: one file with everything that a training needs to go on as if it had never stopped.
+"""Checkpoints: one file with everything that a training needs to continue as if it had never stopped.
 
 A checkpoint is a safetensors file, so that any tool can read the weights in it and reading it runs no code. Its header
-carries the SHA-256 of the whole file: torn or flipped bytes are found wherever they are. The one before the last is
-kept beside it, and at no moment is there neither.
+carries the SHA-256 of the whole file, which detects torn or flipped bytes wherever they are. The previous checkpoint is
+kept beside the last one, so that there is always at least one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from common.atomic_write import atomic_path, atomic_write, sync_file, sync_folder
 from core.models.metadata import Metadata, serialise
 from core.training.errors import TrainingError
 from core.training.serialization import flatten, unflatten
@@ -30,24 +30,24 @@ VERSION = 2
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 PREVIOUS_NAME = "checkpoint.before.safetensors"
-"""The last checkpoint of a folder, and the one before it."""
+"""File names of the last checkpoint of a folder, and of the previous one."""
 
 _PARTIAL = ".partial"
-_LENGTH = 8  # bytes of a safetensors file that say how long its header is
+_LENGTH = 8  # bytes at the start of a safetensors file that hold the length of its header
 _DIGEST_KEY = b'"sha256":"'
 _NO_DIGEST = "0" * 64
 
 
 @dataclass
 class Progress:
-    """How far a training is.
+    """How far a training is. The names of the fields are part of the file format.
 
     Attributes:
-        epoch: passes completed.
-        batch: batches done of the pass under way.
-        step: optimiser steps done.
-        elapsed: seconds of training, earlier attempts included.
-        best_top1: greatest test accuracy of any epoch so far, %.
+        epoch: The number of completed epochs.
+        batch: The number of batches done in the current epoch.
+        step: The number of optimiser steps done.
+        elapsed: Seconds of training, earlier attempts included.
+        best_top1: The greatest test accuracy of any epoch so far, %.
     """
 
     epoch: int = 0
@@ -59,16 +59,27 @@ class Progress:
 
 @dataclass(frozen=True)
 class RandomState:
-    """Of torch's generators: the CPU's, and that of the GPU in use where there is one."""
+    """The states of torch's random generators. The names of the fields are part of the file format.
+
+    Attributes:
+        cpu: The state of the CPU's generator.
+        cuda: The state of the generator of the GPU in use; None without a GPU.
+    """
 
     cpu: Tensor
     cuda: Tensor | None = None
 
     @classmethod
     def now(cls, device: torch.device) -> RandomState:
+        """Return the current states.
+
+        Args:
+            device: The device that the training uses.
+        """
         return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
 
     def restore(self, device: torch.device) -> None:
+        """Set the generators to these states."""
         torch.set_rng_state(self.cpu)
         if self.cuda is not None and device.type == "cuda":
             torch.cuda.set_rng_state(self.cuda, device)
@@ -76,39 +87,41 @@ class RandomState:
 
 @dataclass
 class Checkpoint:
-    """What is kept.
+    """The state of a training between two steps.
 
     Attributes:
-        fingerprint: of the run.
-        model, optimizer, scaler: their state dicts.
-        means: partial sums of the epoch under way, see ``RunningMeans.state``.
-        journal: the run's journal up to here, so that no point is lost with the machine.
-        chosen: what was chosen for speed, as JSON.
-        device: the kind that it was chosen for.
-        random: of each rank, in their order.
-        origin: of the classes and images that it is trained on, see ``core.training.weights_metadata``.
+        fingerprint: The fingerprint of the run.
+        progress: How far the training is.
+        model, optimizer, scaler: Their state dicts.
+        metric_sums: Partial sums of the current epoch, see ``RunningMeans.state``.
+        journal: The run's journal so far, so that no metric is lost with the machine.
+        plan: The execution plan as JSON, see ``ExecutionPlan``.
+        device: The kind of device that the plan was made for.
+        random: The random states of all ranks, in the order of the ranks.
+        metadata: The classes and images that the run is trained on, see ``core.training.weights_metadata``.
     """
 
     fingerprint: str
-    position: Progress
+    progress: Progress
     model: dict[str, Any]
     optimizer: dict[str, Any]
-    means: dict[str, Tensor]
+    metric_sums: dict[str, Tensor]
     journal: bytes
     scaler: dict[str, Any] = field(default_factory=dict)
-    chosen: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
     device: str = ""
     random: list[RandomState] = field(default_factory=list)
-    origin: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CheckpointLookup:
-    """What there is to go on from.
+    """The result of looking for a checkpoint to continue from.
 
     Attributes:
-        path: of the checkpoint; None with it where none can be used.
-        problems: why others could not be used.
+        checkpoint: The checkpoint; None if no file can be used.
+        path: Its file; None with ``checkpoint``.
+        problems: Why other files cannot be used.
     """
 
     checkpoint: Checkpoint | None
@@ -117,30 +130,41 @@ class CheckpointLookup:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write ``folder``'s checkpoint; the one that was there becomes the one before. Returns its path.
+    """Write the checkpoint of ``folder``; the one that was there becomes the previous one.
 
-    Whoever opens either name at any moment, also after a crash, finds a whole file or, before the first, none.
+    Each of the two files is complete at any time, also after a crash.
+
+    Args:
+        folder: The folder of the attempt.
+        checkpoint: What to write.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: The disk refuses it; nothing of it is left.
     """
     path = folder / CHECKPOINT_NAME
-    partial = path.with_suffix(_PARTIAL)
-    try:
+    with atomic_path(path, temporary=path.with_suffix(_PARTIAL), sync=True) as partial:
         with partial.open("wb") as file:
             for part in _encode(checkpoint):
                 file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        partial.unlink(missing_ok=True)  # on a full disk the room is needed
-        raise
-    if path.exists():
-        _link(path, folder / PREVIOUS_NAME)
-    partial.replace(path)
-    sync_folder(folder)
+        sync_file(partial)  # before the checkpoint before the last one is given up
+        if path.exists():
+            _link(path, folder / PREVIOUS_NAME)
     return path
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
-    """Read a checkpoint. Raises TrainingError where it is damaged, of another version, or of another run."""
+    """Read a checkpoint.
+
+    Args:
+        path: The file.
+        fingerprint: The fingerprint of the run that continues from it.
+
+    Raises:
+        TrainingError: The file cannot be read, is damaged, or belongs to another version or another run.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -151,27 +175,32 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
         text = str(error).partition("\n")[0][:200]
         raise TrainingError("error", f"the checkpoint {path.name} is damaged and cannot be read: {text}") from error
     if content.get("version") != VERSION:
-        text = f"the checkpoint {path.name} is of version {content.get('version')}, not {VERSION}"
+        text = f"the checkpoint {path.name} has version {content.get('version')}, not {VERSION}"
         raise TrainingError("error", text)
     if content["fingerprint"] != fingerprint:
         raise TrainingError("spec", f"the checkpoint {path.name} belongs to another run ({content['fingerprint']})")
     return Checkpoint(
         fingerprint=content["fingerprint"],
-        position=Progress(**content["position"]),
+        progress=Progress(**content["position"]),
         model=content["model"],
         optimizer=content["optimizer"],
-        means=content["means"],
+        metric_sums=content["means"],
         journal=content["journal"].numpy().tobytes(),
         scaler=content["scaler"],
-        chosen=content["chosen"],
+        plan=content["chosen"],
         device=content["device"],
         random=[RandomState(**state) for state in content["random"]],
-        origin=content.get("origin", {}),  # of one that was written before it was kept
+        metadata=content.get("origin", {}),  # checkpoints of early versions have no such field
     )
 
 
 def find_checkpoint(path: Path, fingerprint: str) -> CheckpointLookup:
-    """The checkpoint at ``path``, or where it cannot be used the one before it in the same folder."""
+    """Return the checkpoint at ``path``, or the previous one in the same folder if that file cannot be used.
+
+    Args:
+        path: The file of the last checkpoint.
+        fingerprint: The fingerprint of the run.
+    """
     problems: list[str] = []
     for candidate in dict.fromkeys((path, path.with_name(PREVIOUS_NAME))):
         if candidate == path or candidate.exists():
@@ -183,47 +212,55 @@ def find_checkpoint(path: Path, fingerprint: str) -> CheckpointLookup:
 
 
 def promote(used: Path | None, folder: Path) -> None:
-    """Make the checkpoint that a training goes on from the last one of ``folder``, and remove what else is there.
+    """Make the checkpoint that a training continues from the last one of ``folder``.
 
-    So the next one written has a good one before it, also in the folder of another attempt, and a damaged one is never
-    kept in the place of a good one.
+    After this, the next checkpoint that is written has a good one as its previous one, also in the folder of another
+    attempt, and a damaged one never takes the place of a good one.
 
     Args:
-        used: None where the training starts from the beginning.
+        used: The checkpoint that the training continues from; None if it starts from the beginning, in which case
+            the checkpoints of the folder are removed.
+        folder: The folder of the attempt.
     """
-    last, before = folder / CHECKPOINT_NAME, folder / PREVIOUS_NAME
+    last, previous = folder / CHECKPOINT_NAME, folder / PREVIOUS_NAME
     if used is None:
         last.unlink(missing_ok=True)
-        before.unlink(missing_ok=True)
+        previous.unlink(missing_ok=True)
     elif used != last:
         _link(used, last)
         sync_folder(folder)
 
 
-def save_weights(model: nn.Module, path: Path, origin: Metadata | None = None) -> str:
-    """Write a model's weights as safetensors, atomically; returns the file's SHA-256.
+def save_weights(model: nn.Module, path: Path, metadata: Metadata | None = None) -> str:
+    """Write a model's weights as safetensors, atomically.
 
     Args:
-        origin: what the file should say of itself, see ``core.training.weights_metadata``.
+        model: The network.
+        path: The file.
+        metadata: What the file says about its weights, see ``core.training.weights_metadata``.
+
+    Returns:
+        The SHA-256 of the file, in hexadecimal digits.
+
+    Raises:
+        OSError: The disk refuses the file; nothing of it is left.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = serialise(tensors, origin or Metadata())
-    temporary = path.with_suffix(_PARTIAL)
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        temporary.unlink(missing_ok=True)  # on a full disk the room is needed
-        raise
-    temporary.replace(path)
-    sync_folder(path.parent)
+    data = serialise(tensors, metadata or Metadata())
+    atomic_write(path, data, temporary=path.with_suffix(_PARTIAL), sync=True)
     return hashlib.sha256(data).hexdigest()
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Read weights into a model. Raises TrainingError, which names the keys that do not match."""
+    """Read weights into a model.
+
+    Args:
+        model: The network.
+        path: A safetensors file with the keys of the network.
+
+    Raises:
+        TrainingError: The file cannot be read, or belongs to another network; the message names the keys at fault.
+    """
     try:
         with openable(path) as name:
             tensors = safetensors.torch.load_file(name)
@@ -232,33 +269,24 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise TrainingError("spec", f"the weights {path.name} are of another network: {error}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Have a rename in this folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise TrainingError("spec", f"the weights {path.name} belong to another network: {error}") from error
 
 
 def _encode(checkpoint: Checkpoint) -> tuple[bytes, memoryview]:
-    """Header and body of the file."""
+    """Return the header and the body of the file. The keys here are the file format."""
     content = {
         "version": VERSION,
         "fingerprint": checkpoint.fingerprint,
-        "position": asdict(checkpoint.position),
+        "position": asdict(checkpoint.progress),
         "model": checkpoint.model,
         "optimizer": checkpoint.optimizer,
-        "means": checkpoint.means,
+        "means": checkpoint.metric_sums,
         "journal": torch.from_numpy(np.frombuffer(checkpoint.journal, np.uint8).copy()),
         "scaler": checkpoint.scaler,
-        "chosen": checkpoint.chosen,
+        "chosen": checkpoint.plan,
         "device": checkpoint.device,
         "random": [asdict(state) for state in checkpoint.random],
-        "origin": checkpoint.origin,
+        "origin": checkpoint.metadata,
     }
     tensors: dict[str, Tensor] = {}
     described = {name: flatten(value, tensors, name) for name, value in content.items()}
@@ -270,7 +298,7 @@ def _encode(checkpoint: Checkpoint) -> tuple[bytes, memoryview]:
 
 
 def _decode(data: bytes) -> dict[str, Any]:
-    """What a file holds. Raises ValueError, KeyError, TypeError or SafetensorError where it is damaged."""
+    """Return the content of a file. Raises ValueError, KeyError, TypeError or SafetensorError if it is damaged."""
     header, body = data[: _header_length(data)], memoryview(data)[_header_length(data) :]
     first = header.find(_DIGEST_KEY) + len(_DIGEST_KEY)
     digest = header[first : first + len(_NO_DIGEST)]
@@ -287,22 +315,17 @@ def _header_length(data: bytes | memoryview) -> int:
 
 
 def _digest(header: bytes, body: memoryview) -> str:
-    found = hashlib.sha256(header)
-    found.update(body)
-    return found.hexdigest()
+    digest = hashlib.sha256(header)
+    digest.update(body)
+    return digest.hexdigest()
 
 
 def _link(source: Path, target: Path) -> None:
-    """Have ``target`` be ``source`` too, atomically; a copy where the file system has no links."""
-    partial = target.with_suffix(_PARTIAL)
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-    partial.replace(target)
-    # A rename between two names of one file leaves both.
-    with contextlib.suppress(FileNotFoundError):
-        partial.unlink()
+    """Make ``target`` a link to the same file as ``source``, atomically; a copy if the file system has no links."""
+    with atomic_path(target, temporary=target.with_suffix(_PARTIAL)) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+            sync_file(partial)

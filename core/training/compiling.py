@@ -1,4 +1,4 @@
-"""Networks compiled, and steps recorded: what makes the same arithmetic take fewer and larger kernels."""
+"""Compiled networks and captured steps, which do the same arithmetic in fewer and larger kernels."""
 
 from __future__ import annotations
 
@@ -12,50 +12,56 @@ from torch import Tensor, nn
 from core.training.performance import ExecutionPlan
 
 ForwardFn = Callable[[Tensor], Tensor]
-"""Images (B, channels, H, W) to logits (B, C)."""
+"""A function from images (B, channels, H, W) to logits (B, C)."""
 
 
 class CompilationError(RuntimeError):
-    """Why a network could not be compiled, in a line."""
+    """A network could not be compiled; the message is one line."""
 
 
-def compile_network(network: nn.Module, example: Tensor, chosen: ExecutionPlan) -> ForwardFn:
-    """A network compiled for batches of one shape; batches of another go through it as it is.
+def compile_network(network: nn.Module, example: Tensor, plan: ExecutionPlan) -> ForwardFn:
+    """Compile a network for batches of one shape; batches of other shapes pass through the network as it is.
 
-    Compiling happens here and now, by one forward pass, and a backward one where the network learns. The network's
-    state, its gradients and torch's random numbers are afterwards as they were.
+    The network is compiled at once, by a forward pass, and by a backward pass if it has parameters to train. Afterwards
+    its state, its gradients and torch's random state are what they were before.
 
     Args:
-        example: (B, channels, H, W), a batch's shape, device and memory format.
+        network: In the mode in which it will be used.
+        example: (B, channels, H, W), with the shape, device and memory format of a batch.
+        plan: How the network computes.
 
-    Raises NotCompiledError for whatever goes wrong: no C++ compiler, a network that cannot be traced, a fault in torch.
+    Returns:
+        The network as a function.
+
+    Raises:
+        CompilationError: Anything went wrong: there is no C++ compiler, the network cannot be traced, or torch failed.
     """
-    # In this process: a pool of compilers would be as many processes again as the run was given threads.
+    # Compile in this process: a pool of compilers would add as many processes as the run was given threads.
     import torch._inductor.config
 
     torch._inductor.config.compile_threads = 1
-    learns = any(parameter.requires_grad for parameter in network.parameters())
-    # Weights that never change are laid out once as the CPU's kernels want them.
-    frozen: dict[str, Any] | None = {"freezing": True} if not learns and example.device.type == "cpu" else None
-    quick: ForwardFn = torch.compile(network, dynamic=False, options=frozen)
+    is_trained = any(parameter.requires_grad for parameter in network.parameters())
+    # Weights that never change are laid out once in the format of the CPU's kernels.
+    frozen: dict[str, Any] | None = {"freezing": True} if not is_trained and example.device.type == "cpu" else None
+    compiled: ForwardFn = torch.compile(network, dynamic=False, options=frozen)
     try:
-        with _untouched(network, example.device), torch.set_grad_enabled(learns):
-            with chosen.autocast(example.device):
-                logits = quick(example)
-            if learns:
+        with _restoring_state(network, example.device), torch.set_grad_enabled(is_trained):
+            with plan.autocast(example.device):
+                logits = compiled(example)
+            if is_trained:
                 logits.float().sum().backward()  # type: ignore[no-untyped-call]
     except Exception as error:
         raise CompilationError(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}") from error
 
     def forward(images: Tensor) -> Tensor:
-        return quick(images) if images.shape == example.shape else network(images)
+        return compiled(images) if images.shape == example.shape else network(images)
 
     return forward
 
 
 @contextmanager
-def _untouched(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """A block after which a network's state and the random numbers are as before, whatever happened in it."""
+def _restoring_state(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """A block after which a network's state and the random state are as before, whatever happened in it."""
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
@@ -68,22 +74,23 @@ def _untouched(network: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 class GraphedCallable:
-    """A function of tensors, recorded once as a CUDA graph: a call copies its arguments in and replays all kernels.
+    """A function of tensors, captured once as a CUDA graph: a call copies its arguments in and replays all kernels.
 
-    Recording runs nothing. Must be made and called on one stream that is not the default one, after the function has
-    been called there once, so that whatever it sets up the first time is there.
+    The capture itself runs no kernel. Create and call the object on the same stream, not the default one, after the
+    function was called there once, so that everything it sets up at its first call exists.
 
     Args:
-        function: of tensors on the GPU, always of the example's shapes. Python code in it runs while it is recorded and
-            never again.
-        pool: of memory (``torch.cuda.graph_pool_handle``), shared with an earlier recording that is no longer called.
+        function: Takes tensors on the GPU, always with the shapes of the example. Its Python code runs during the
+            capture and never again.
+        example: Tensors with the shapes of the arguments.
+        pool: A memory pool (``torch.cuda.graph_pool_handle``) shared with an earlier capture that is no longer called.
     """
 
     def __init__(self, function: Callable[..., Tensor | None], example: Sequence[Tensor], pool: Any = None) -> None:
         self._inputs = [tensor.clone(memory_format=torch.preserve_format) for tensor in example]
         self._graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
-        # The thread that reads images ahead may ask for pinned memory meanwhile, which is none of the recording's.
+        # The thread that prefetches images may allocate pinned memory meanwhile, which is not part of the capture.
         self._graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             self._output = function(*self._inputs)
@@ -91,27 +98,31 @@ class GraphedCallable:
             self._graph.capture_end()
 
     def __call__(self, *inputs: Tensor) -> Tensor | None:
-        """The function's result, which the next call overwrites."""
-        for own, given in zip(self._inputs, inputs, strict=True):
-            own.copy_(given, non_blocking=True)
+        """Return the function's result, which the next call overwrites."""
+        for captured, value in zip(self._inputs, inputs, strict=True):
+            captured.copy_(value, non_blocking=True)
         self._graph.replay()
         return self._output
 
 
-def capture_stream(chosen: ExecutionPlan, device: torch.device) -> AbstractContextManager[object]:
-    """A block whose GPU work is in a stream of its own where steps are recorded, which the default one does not allow.
+def capture_stream(plan: ExecutionPlan, device: torch.device) -> AbstractContextManager[object]:
+    """A block that runs on a CUDA stream of its own if steps are captured, which the default stream does not allow.
 
-    Work from before the block is waited for by the GPU, and so is the block's by what comes after it.
+    The GPU finishes the work from before the block first, and the work of the block before what follows it.
+
+    Args:
+        plan: How the network computes.
+        device: The device of the training.
     """
-    return _own_stream(device) if chosen.cuda_graphs else nullcontext()
+    return _side_stream(device) if plan.cuda_graphs else nullcontext()
 
 
 @contextmanager
-def _own_stream(device: torch.device) -> Iterator[None]:
-    outer, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    own.wait_stream(outer)
+def _side_stream(device: torch.device) -> Iterator[None]:
+    outer, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side.wait_stream(outer)
     try:
-        with torch.cuda.stream(own):
+        with torch.cuda.stream(side):
             yield
     finally:
-        outer.wait_stream(own)
+        outer.wait_stream(side)

@@ -5,44 +5,43 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from enum import IntEnum
-from typing import Any
 
 import torch
 from torch import nn
 
+from core import methods
 from core.data import Batch, Dataset
 from core.diagnostics.inference import predict_logits
 from core.diagnostics.report import collapse_report, epoch_report, final_report
-from core.events import Checkpointed, Journal, Metrics, read_journal
-from core.methods import Loss
+from core.diagnostics.robustness import robustness_inputs
+from core.events import Checkpointed, Metrics, read_journal
 from core.models import Network
-from core.specs import RunSpec
 from core.training.cached_teacher import QuantizedTeacher, cached_teacher
 from core.training.checkpoint import Checkpoint, Progress, RandomState, save_checkpoint
 from core.training.compiling import CompilationError, ForwardFn, capture_stream, compile_network
 from core.training.errors import TrainingError
-from core.training.evaluation import perturbed_images
-from core.training.interruption import StopRequested, TrainOptions
+from core.training.interruption import StopRequested
+from core.training.job import Job
 from core.training.metric_means import RunningMeans
 from core.training.optimizer import build_optimizer, lr_factor, restore_optimizer
 from core.training.performance import ExecutionPlan
-from core.training.ranks import SINGLE_PROCESS, Ranks
 from core.training.stepper import Stepper
 from core.training.teacher import LiveTeacher, Teacher
-from core.training.teacher_time import METRIC, TimedTeacher
+from core.training.teacher_source import LoadedTeacher
+from core.training.teacher_time import TEACHER_SECONDS, TimedTeacher
 from core.training.throughput import ThroughputMeter
 from core.training.weights_metadata import training_metadata
 
 CHECK_FINITE_EVERY = 100
-"""Steps after which the sums are looked at: a loss that is not finite is found soon, and a GPU's queue is emptied
-too seldom to cost anything."""
+"""Steps between two checks of the running sums. A loss that is not finite is found soon, and the queue of a GPU is
+emptied too rarely for the checks to cost time."""
 
 
 class StepAction(IntEnum):
-    """What the ranks do before a step."""
+    """What all ranks do before a step."""
 
     STEP = 0
     SAVE = 1
@@ -50,288 +49,321 @@ class StepAction(IntEnum):
 
 
 class Engine:
-    """Trains one network: epochs, reports and checkpoints; the steps are the stepper's.
+    """The training of one network: epochs, reports and checkpoints. The steps themselves are the stepper's.
 
-    Order, views and initialisation are decided by the spec's seeds alone.
+    The order of the samples, their augmented views and the initialisation depend on the seeds of the spec alone.
+
+    Args:
+        job: The training.
+        dataset: Its images, on the device it trains on.
+        model: The network to train, on the same device.
+        plan: How the network computes. If it cannot be compiled after all, ``self.plan`` says so.
+        teacher: The teacher in eval mode, on the same device; None for a run without one.
+
+    Attributes:
+        progress: How far the training is.
+
+    Raises:
+        TrainingError: The images for the final report cannot be read.
     """
 
     def __init__(
-        self,
-        spec: RunSpec,
-        dataset: Dataset,
-        model: Network,
-        teacher: nn.Module | None,
-        loss: Loss,
-        journal: Journal,
-        chosen: ExecutionPlan,
-        teacher_key: Mapping[str, Any] | None = None,
-        ranks: Ranks = SINGLE_PROCESS,
+        self, job: Job, dataset: Dataset, model: Network, plan: ExecutionPlan, teacher: LoadedTeacher | None
     ) -> None:
-        """``teacher_key`` names the teacher's weights, and its logits are kept on disk under it; None: they are not."""
-        self.ranks = ranks
-        self.spec, self.dataset, self.model, self.teacher = spec, dataset, model, teacher
-        self.journal = journal
-        model.to(memory_format=chosen.memory_format)
-        forward, self.chosen = self._forward(chosen)
-        self.optimizer = build_optimizer(model, spec.training.optimizer, fused=chosen.fused)
-        source: Teacher | None = None
-        if teacher:
-            source = live = LiveTeacher(teacher, self.chosen, self._warn)
-            if teacher_key and ranks.size > 1:
-                source = QuantizedTeacher(live)
-            elif teacher_key:
-                source = cached_teacher(live, teacher_key, spec, dataset, self.chosen, journal)
-        self._timed = TimedTeacher(source, dataset.device) if source else None
+        self.job, self.dataset, self.model = job, dataset, model
+        self.teacher = teacher.network if teacher else None
+        spec = job.spec
+        loss = methods.build(spec.method)
+        model.to(memory_format=plan.memory_format)
+        forward, self.plan = self._build_forward(plan)
+        self.optimizer = build_optimizer(model, spec.training.optimizer, fused=plan.fused)
+        self._timed_teacher = TimedTeacher(self._logit_source(teacher), dataset.device) if teacher else None
         self.stepper = Stepper(
-            model, self._timed, loss, self.optimizer, self.chosen, ranks=ranks, forward=forward, warn=self._warn
+            model,
+            self._timed_teacher,
+            loss,
+            self.optimizer,
+            self.plan,
+            ranks=job.ranks,
+            forward=forward,
+            warn=job.warn,
         )
-        self.position = Progress()
-        self._pace = ThroughputMeter()
-        self._last: dict[str, float] = {}
-        self._resumed_at = 0.0
-        self._since = time.monotonic()
+        self.progress = Progress()
+        self._throughput = ThroughputMeter()
+        self._last_values: dict[str, float] = {}
+        self._earlier_seconds = 0.0
+        self._started_at = time.monotonic()
         self._saved_at = time.monotonic()
-        # The teacher's answers to the test images never change.
-        self._teacher_logits = predict_logits(teacher, dataset, dataset.test) if teacher and ranks.is_main else None
-        self._perturbed = perturbed_images(spec.training, dataset)
+        # The teacher's logits of the test images never change.
+        self._teacher_logits = (
+            predict_logits(self.teacher, dataset, dataset.test) if self.teacher and job.ranks.is_main else None
+        )
+        try:
+            self._robustness = robustness_inputs(spec.training, dataset, job.settings)
+        except ValueError as error:
+            raise TrainingError("spec", str(error)) from error
 
-    def _forward(self, chosen: ExecutionPlan) -> tuple[ForwardFn, ExecutionPlan]:
-        """The model as it is run, and what is chosen once it is known what works."""
-        if not chosen.compile:
-            return self.ranks.parallelize(self.model, self.dataset.device), chosen
-        dataset, size = self.dataset, min(self.spec.training.batch_size, len(self.dataset.train))
+    def _logit_source(self, teacher: LoadedTeacher) -> Teacher:
+        live = LiveTeacher(teacher.network, self.plan, self.job.warn)
+        if teacher.cache_key is None:
+            return live
+        if self.job.ranks.size > 1:
+            return QuantizedTeacher(live)
+        return cached_teacher(live, teacher.cache_key, self.job, self.dataset, self.plan)
+
+    def _build_forward(self, plan: ExecutionPlan) -> tuple[ForwardFn, ExecutionPlan]:
+        """Return the model as a step calls it, and the plan with what turned out to work."""
+        if not plan.compile:
+            return self.job.ranks.parallelize(self.model, self.dataset.device), plan
+        dataset, size = self.dataset, min(self.job.spec.training.batch_size, len(self.dataset.train))
         example = torch.zeros(size, dataset.channels, dataset.image_size, dataset.image_size, device=dataset.device)
         self.model.train()
         began = time.monotonic()
         try:
-            forward = compile_network(self.model, example.contiguous(memory_format=chosen.memory_format), chosen)
+            forward = compile_network(self.model, example.contiguous(memory_format=plan.memory_format), plan)
         except CompilationError as error:
-            self._warn(f"the network is not compiled: {error}")
-            return self.model, chosen.without("compile", "it did not work here")
-        self.journal.log(f"the network was compiled in {time.monotonic() - began:.0f} s")
-        return forward, chosen
-
-    def _warn(self, text: str) -> None:
-        self.journal.log(text, "warning")
+            self.job.warn(f"the network is not compiled: {error}")
+            return self.model, plan.without("compile", "it did not work here")
+        self.job.journal.log(f"the network was compiled in {time.monotonic() - began:.0f} s")
+        return forward, plan
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.dataset.train) / self.spec.training.batch_size)
+        """The number of optimiser steps in an epoch."""
+        return math.ceil(len(self.dataset.train) / self.job.spec.training.batch_size)
 
     @property
     def total_steps(self) -> int:
-        return self.steps_per_epoch * self.spec.training.epochs
+        """The number of optimiser steps in the whole run."""
+        return self.steps_per_epoch * self.job.spec.training.epochs
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on where a checkpoint was written, whose journal is this engine's."""
+        """Continue from a checkpoint. The journal must already hold the checkpoint's journal."""
         self.model.load_state_dict(checkpoint.model)
         restore_optimizer(self.optimizer, checkpoint.optimizer)
         if checkpoint.scaler:
             self.stepper.scaler.load_state_dict(checkpoint.scaler)
         device = self.dataset.device
-        self.stepper.means = RunningMeans({name: sums.to(device) for name, sums in checkpoint.means.items()})
-        self.position = checkpoint.position
-        self._resumed_at = checkpoint.position.elapsed
-        for record in read_journal(self.journal.path):
+        self.stepper.means = RunningMeans({name: sums.to(device) for name, sums in checkpoint.metric_sums.items()})
+        self.progress = checkpoint.progress
+        self._earlier_seconds = checkpoint.progress.elapsed
+        for record in read_journal(self.job.journal.path):
             if isinstance(record.event, Metrics):
-                self._last |= record.event.values
-        if self._timed:
-            self._timed.seconds = self._last.get(METRIC, 0.0)
-        if self.ranks.rank < len(checkpoint.random):
-            checkpoint.random[self.ranks.rank].restore(device)
+                self._last_values |= record.event.values
+        if self._timed_teacher:
+            self._timed_teacher.seconds = self._last_values.get(TEACHER_SECONDS, 0.0)
+        if self.job.ranks.rank < len(checkpoint.random):
+            checkpoint.random[self.job.ranks.rank].restore(device)
 
-    def train(self, options: TrainOptions) -> dict[str, float] | None:
-        """Train to the end. Returns the last value of every metric, or None where it was asked to stop.
+    def train(self) -> dict[str, float] | None:
+        """Train to the end, or until a stop is requested.
 
-        Raises TrainingError where a loss or a weight is no longer finite.
+        Returns:
+            The last value of every metric; None if the training was stopped, with a checkpoint.
+
+        Raises:
+            TrainingError: A loss or a weight is no longer finite.
         """
-        self._since = time.monotonic()
-        with capture_stream(self.chosen, self.dataset.device):
-            return self._train(options)
+        self._started_at = time.monotonic()
+        with capture_stream(self.plan, self.dataset.device):
+            return self._train()
 
-    def _train(self, options: TrainOptions) -> dict[str, float] | None:
-        while self.position.epoch < self.spec.training.epochs:
-            if not self._epoch(options):
+    def _train(self) -> dict[str, float] | None:
+        while self.progress.epoch < self.job.spec.training.epochs:
+            if not self._train_epoch():
                 self.save()
                 return None
             self.check_finite()
-            of_teacher = self.stepper.teacher.end_epoch() if self.stepper.teacher else {}
-            values = self._measured(options)
+            teacher_values = self.stepper.teacher.end_epoch() if self.stepper.teacher else {}
+            values = self._evaluate()
             if values is None:
-                self.save()  # as after the epoch's last step: what was broken off is done again
+                self.save()  # in the state after the epoch's last step: the evaluation is repeated on resume
                 return None
-            self._close(values | of_teacher)
+            self._finish_epoch(values | teacher_values)
         if self.stepper.teacher:
             self.stepper.teacher.finish()
-        return self._last
+        return self._last_values
 
-    def _epoch(self, options: TrainOptions) -> bool:
-        """The rest of the epoch under way; False where it was asked to stop before its end."""
-        spec, position = self.spec, self.position
-        self._set_mode()
+    def _train_epoch(self) -> bool:
+        """Train the rest of the current epoch. Returns False if a stop was requested before its end."""
+        training, progress = self.job.spec.training, self.progress
+        self._set_train_mode()
         batches = self.dataset.batches(
-            spec.training.batch_size,
-            spec.data_seed,
-            position.epoch,
-            spec.training.augment,
-            start=position.batch,
-            share=self.ranks.share,
+            training.batch_size,
+            self.job.spec.data_seed,
+            progress.epoch,
+            training.augment,
+            start=progress.batch,
+            share=self.job.ranks.share,
         )
-        self._pace = ThroughputMeter()
-        # Closed at once where the loop is left early: its thread must not read on while a checkpoint is written.
-        with contextlib.closing(batches), self.chosen.deterministic_kernels():
-            return self._steps(self._pace.of(batches), options)
+        self._throughput = ThroughputMeter()
+        # Closed at once if the loop ends early: its thread must not read on while a checkpoint is written.
+        with contextlib.closing(batches), self.plan.deterministic_kernels():
+            return self._train_steps(self._throughput.measure(batches))
 
-    def _steps(self, batches: Iterator[Batch], options: TrainOptions) -> bool:
-        position = self.position
+    def _train_steps(self, batches: Iterator[Batch]) -> bool:
+        progress = self.progress
         for batch in batches:
-            order = self._order(options)
-            if order is StepAction.STOP:
+            action = self._next_action()
+            if action is StepAction.STOP:
                 return False
-            if order is StepAction.SAVE:
+            if action is StepAction.SAVE:
                 self.save()
-            elif position.step % CHECK_FINITE_EVERY == 0:
-                self._refuse_nonfinite_terms()
-            self.stepper.step(batch, position.epoch, self._rate())
-            position.batch += 1
-            position.step += 1
+            elif progress.step % CHECK_FINITE_EVERY == 0:
+                self._check_finite_terms()
+            self.stepper.step(batch, progress.epoch, self._learning_rate())
+            progress.batch += 1
+            progress.step += 1
         return True
 
-    def _order(self, options: TrainOptions) -> StepAction:
-        """What is to be done before the next step, by all ranks at one step."""
-        if not self.ranks.should_sync(self.position.step, self.dataset.device):
+    def _next_action(self) -> StepAction:
+        """Return what comes before the next step; all ranks get the same answer at the same step."""
+        if not self.job.ranks.should_sync(self.progress.step, self.dataset.device):
             return StepAction.STEP
-        order = StepAction.STEP
+        options, action = self.job.options, StepAction.STEP
         if options.stop_requested():
-            order = StepAction.STOP
+            action = StepAction.STOP
         elif time.monotonic() - self._saved_at > options.checkpoint_seconds:
-            order = StepAction.SAVE
-        return StepAction(self.ranks.broadcast_int(order))
+            action = StepAction.SAVE
+        return StepAction(self.job.ranks.broadcast_int(action))
 
-    def _set_mode(self) -> None:
-        """Training mode, but for batch norm where the spec freezes it from this epoch on."""
+    def _set_train_mode(self) -> None:
+        """Set training mode, except for batch norm from the epoch on at which the spec freezes it."""
         self.model.train()
-        frozen_after = self.spec.training.freeze_batch_norm_after
-        if frozen_after is not None and self.position.epoch >= frozen_after:
+        frozen_after = self.job.spec.training.freeze_batch_norm_after
+        if frozen_after is not None and self.progress.epoch >= frozen_after:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def _rate(self) -> float:
-        """Learning rate of the next step."""
-        training = self.spec.training
-        done = self.position.epoch + self.position.batch / self.steps_per_epoch
-        return training.optimizer.lr * lr_factor(training.schedule, done, training.epochs)
+    def _learning_rate(self) -> float:
+        """Return the learning rate of the next step."""
+        training = self.job.spec.training
+        epochs_done = self.progress.epoch + self.progress.batch / self.steps_per_epoch
+        return training.optimizer.lr * lr_factor(training.schedule, epochs_done, training.epochs)
 
-    def _measured(self, options: TrainOptions) -> dict[str, float] | None:
-        """What there is to say of the epoch whose steps are done; None where a stop was asked for meanwhile.
+    def _evaluate(self) -> dict[str, float] | None:
+        """Return the metrics of the epoch whose steps are done, or None if a stop was requested meanwhile.
 
-        Changes nothing, so that it may be broken off. The first rank alone evaluates; the others wait for it.
+        It changes nothing, so it may be interrupted. The first rank alone evaluates; the others wait for it and
+        return no metrics.
         """
         values: dict[str, float] | None = {}
-        if self.ranks.is_main:
+        ranks = self.job.ranks
+        if ranks.is_main:
             try:
-                with options.interruption.interruptible(), self.chosen.deterministic_kernels():
+                with self.job.options.interruption.interruptible(), self.plan.deterministic_kernels():
                     values = self._report()
             except StopRequested:
                 values = None
-        order = StepAction.STOP if values is None else StepAction.STEP
-        return None if self.ranks.broadcast_int(order) == StepAction.STOP else values
+        action = StepAction.STOP if values is None else StepAction.STEP
+        return None if ranks.broadcast_int(action) == StepAction.STOP else values
 
     def _report(self) -> dict[str, float]:
         values = self.stepper.means.read()
-        position, training = self.position, self.spec.training
-        values |= self._pace.values() | {"lr": self.optimizer.param_groups[0]["lr"]}
+        progress, training = self.progress, self.job.spec.training
+        values |= self._throughput.metrics() | {"lr": self.optimizer.param_groups[0]["lr"]}
         values |= epoch_report(self.model, self.dataset, self._teacher_logits)
-        # Chosen by the test images themselves: reported because published numbers are such, never used for anything.
-        values["oracle/top1"] = max(position.best_top1, values["test/top1"])
-        epoch = position.epoch + 1
+        # The test images choose this epoch, so nothing else uses it; published numbers are often of this kind.
+        values["oracle/top1"] = max(progress.best_top1, values["test/top1"])
+        epoch = progress.epoch + 1
         if epoch == training.epochs:
-            values |= final_report(self.model, self.teacher, self.dataset, self._perturbed)
+            values |= final_report(self.model, self.teacher, self.dataset, self._robustness)
         elif training.collapse_every and epoch % training.collapse_every == 0:
             values |= collapse_report(self.model, self.dataset)
         return values
 
-    def _close(self, values: dict[str, float]) -> None:
-        """Write an epoch's metrics down and go on to the next."""
-        position, epochs = self.position, self.spec.training.epochs
-        position.epoch += 1
-        position.batch = 0
-        position.elapsed = self._elapsed()
+    def _finish_epoch(self, values: dict[str, float]) -> None:
+        """Write the metrics of an epoch down, and move on to the next one."""
+        progress, epochs, journal = self.progress, self.job.spec.training.epochs, self.job.journal
+        progress.epoch += 1
+        progress.batch = 0
+        progress.elapsed = self._elapsed()
         self.stepper.means = RunningMeans()
-        if not self.ranks.is_main:
+        if not self.job.ranks.is_main:
             return
-        position.best_top1 = values["oracle/top1"]
-        self.journal.metrics(step=position.step, epoch=position.epoch, elapsed=position.elapsed, values=values)
-        self.journal.log(
-            f"epoch {position.epoch}/{epochs}: training loss {values['train/loss']:.4g}, "
+        progress.best_top1 = values["oracle/top1"]
+        journal.metrics(step=progress.step, epoch=progress.epoch, elapsed=progress.elapsed, values=values)
+        journal.log(
+            f"epoch {progress.epoch}/{epochs}: training loss {values['train/loss']:.4g}, "
             f"test accuracy {values['test/top1']:.2f} %"
         )
-        self._last |= values
+        self._last_values |= values
 
     def check_finite(self) -> None:
-        """Raises TrainingError, with the step and the terms at fault, where a loss or a weight is not finite."""
-        self._refuse_nonfinite_terms()
+        """Check that every loss and every weight is finite.
+
+        Raises:
+            TrainingError: One is not; the message names the step, and the terms or the weights.
+        """
+        self._check_finite_terms()
         state = {name: tensor for name, tensor in self.model.state_dict().items() if tensor.is_floating_point()}
-        # One wait for the device, not one a tensor.
+        # Stacked, so that the device is waited for once and not for every tensor.
         finite = torch.stack([tensor.isfinite().all() for tensor in state.values()]).tolist()
-        broken = [name for name, good in zip(state, finite, strict=True) if not good]
+        broken = [name for name, is_finite in zip(state, finite, strict=True) if not is_finite]
         if broken:
             more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-            self._refuse(f"the weights are not finite after step {self.position.step}: {', '.join(broken[:3])}{more}")
+            names = f"{', '.join(broken[:3])}{more}"
+            self._raise_not_finite(f"the weights are not finite after step {self.progress.step}: {names}")
 
-    def _refuse_nonfinite_terms(self) -> None:
+    def _check_finite_terms(self) -> None:
         broken = {name: n for name, n in self.stepper.means.nonfinite().items() if name.startswith("train/")}
         if broken:
             first = min(broken.values())
             terms = ", ".join(name.removeprefix("train/") for name, before in broken.items() if before == first)
-            step = self.position.step - self.position.batch + first + 1
-            self._refuse(f"not finite at step {step} (of epoch {self.position.epoch + 1}): {terms}")
+            step = self.progress.step - self.progress.batch + first + 1
+            self._raise_not_finite(f"not finite at step {step} (of epoch {self.progress.epoch + 1}): {terms}")
 
-    def _refuse(self, what: str) -> None:
-        advice = "a lower learning rate or a longer warm-up usually mends this"
-        if self.chosen.precision != "float32":
-            advice += f", or speed.precision: float32 in place of {self.chosen.precision}"
-        raise TrainingError("nan", f"{what}; {advice}")
+    def _raise_not_finite(self, problem: str) -> None:
+        advice = "a lower learning rate or a longer warm-up usually fixes this"
+        if self.plan.precision != "float32":
+            advice += f", or speed.precision: float32 instead of {self.plan.precision}"
+        raise TrainingError("nan", f"{problem}; {advice}")
 
     def _elapsed(self) -> float:
-        return self._resumed_at + time.monotonic() - self._since
+        """Return the seconds of training, earlier attempts included."""
+        return self._earlier_seconds + time.monotonic() - self._started_at
 
     def save(self) -> None:
-        """Write a checkpoint of now beside the journal, and say so in the journal; all ranks call this at one step.
+        """Write a checkpoint beside the journal, and record it there. All ranks call this at the same step.
 
-        Where the disk refuses it, the training goes on: the next one may fit. Raises TrainingError where the weights
-        are not finite: nobody could go on from them.
+        If the disk refuses it, the training continues without: the next checkpoint may fit.
+
+        Raises:
+            TrainingError: The weights are not finite, so nothing could continue from them.
         """
         self.check_finite()
-        random = self.ranks.random_states(self.dataset.device)
+        random = self.job.ranks.random_states(self.dataset.device)
         self._saved_at = time.monotonic()
-        if not self.ranks.is_main:
+        if not self.job.ranks.is_main:
             return
         try:
-            self._write(random)
+            self._write_checkpoint(random)
         except OSError as error:
             reason = error.strerror or str(error)
-            self.journal.log(f"no checkpoint could be written: {reason}; the training goes on without", "error")
+            self.job.journal.log(
+                f"no checkpoint could be written: {reason}; the training continues without one", "error"
+            )
         self._saved_at = time.monotonic()
 
-    def _write(self, random: list[RandomState]) -> None:
-        self.journal.sync()
-        position = replace(self.position, elapsed=self._elapsed())
+    def _write_checkpoint(self, random: list[RandomState]) -> None:
+        journal, spec = self.job.journal, self.job.spec
+        journal.sync()
+        progress = replace(self.progress, elapsed=self._elapsed())
         path = save_checkpoint(
-            self.journal.path.parent,
+            journal.path.parent,
             Checkpoint(
-                fingerprint=self.spec.fingerprint(),
-                position=position,
+                fingerprint=spec.fingerprint(),
+                progress=progress,
                 model=self.model.state_dict(),
                 optimizer=self.optimizer.state_dict(),
-                means=self.stepper.means.state(),
-                journal=self.journal.path.read_bytes(),
+                metric_sums=self.stepper.means.state(),
+                journal=journal.path.read_bytes(),
                 scaler=self.stepper.scaler.state_dict(),
-                chosen=self.chosen.model_dump(),
+                plan=self.plan.model_dump(),
                 device=self.dataset.device.type,
                 random=random,
-                origin=training_metadata(self.spec, self.dataset).texts(),
+                metadata=training_metadata(spec, self.dataset).texts(),
             ),
         )
-        self.journal.append(Checkpointed(step=position.step, path=path.name))
+        journal.append(Checkpointed(step=progress.step, path=path.name))

@@ -1,4 +1,4 @@
-"""How a training is run and how it is told to stop, neither of which changes its numbers."""
+"""How a training is run and how it is told to stop. Neither changes its numbers."""
 
 from __future__ import annotations
 
@@ -9,52 +9,57 @@ from dataclasses import dataclass, field, replace
 
 
 class StopRequested(BaseException):
-    """A stop was asked for in a block that may be broken off.
+    """A stop was requested in an interruptible block.
 
-    Not an Exception, as KeyboardInterrupt is none: whoever turns a failed download or a damaged file into a readable
-    reason must not take it for one.
+    It is not an Exception, just as KeyboardInterrupt is not: code that turns a failed download or a damaged file into
+    a readable reason must not catch it.
     """
 
 
 class Interruption:
-    """Breaks off what cannot poll whether it is to stop: reading a data set, a pass over the test images.
+    """Interrupts work that cannot poll for a stop: reading a data set, a pass over the test images.
 
-    Between steps a training polls; these take minutes, and whoever sends SIGTERM sends SIGKILL soon after.
+    A training polls between steps. This work takes minutes, and SIGTERM is usually followed by SIGKILL soon.
     """
 
     def __init__(self) -> None:
-        self._asked = False
-        self._breaking = False
+        self._requested = False
+        self._interruptible = False
 
     def requested(self) -> bool:
-        return self._asked
+        """Whether a stop was requested."""
+        return self._requested
 
     def request(self) -> None:
-        """Stop; called by a signal's handler, that is between two instructions of the main thread."""
-        self._asked = True
-        if self._breaking:
-            self._breaking = False
+        """Request a stop. A signal handler calls this, between two instructions of the main thread.
+
+        Raises:
+            StopRequested: The main thread is in an interruptible block.
+        """
+        self._requested = True
+        if self._interruptible:
+            self._interruptible = False
             raise StopRequested
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """A block that ``request`` ends with StopRequested, at once where it was asked before."""
+        """A block that ``request`` ends with StopRequested, at once if a stop was requested before."""
         try:
-            self._breaking = True
-            if self._asked:
+            self._interruptible = True
+            if self._requested:
                 raise StopRequested
             yield
         finally:
-            self._breaking = False
+            self._interruptible = False
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
-        """A part of such a block that must not be left half done."""
-        breaking, self._breaking = self._breaking, False
+        """A part of an interruptible block that must not be left half done; a stop takes effect after it."""
+        previous, self._interruptible = self._interruptible, False
         yield
-        self._breaking = breaking
-        if breaking and self._asked:
-            self._breaking = False
+        self._interruptible = previous
+        if previous and self._requested:
+            self._interruptible = False
             raise StopRequested
 
 
@@ -63,9 +68,9 @@ class TrainOptions:
     """How a training is run.
 
     Attributes:
-        checkpoint_seconds: least time between two checkpoints; they are written between steps.
-        stop_asked: polled between steps; True ends the training with a checkpoint.
-        interruption: ends what lies outside of the steps.
+        checkpoint_seconds: The least time between two checkpoints, which are written between steps.
+        stop_requested: Polled between steps; True ends the training with a checkpoint.
+        interruption: Interrupts the work outside of the steps.
     """
 
     checkpoint_seconds: float = 60.0
@@ -75,7 +80,14 @@ class TrainOptions:
 
 @contextmanager
 def stop_on_sigterm(options: TrainOptions) -> Iterator[TrainOptions]:
-    """Options whose training stops with a checkpoint when the process gets SIGTERM or SIGINT."""
+    """A block in which SIGTERM and SIGINT stop a training with a checkpoint.
+
+    Args:
+        options: The options of the training.
+
+    Yields:
+        The same options, connected to the two signals.
+    """
     interruption = Interruption()
     with _handling(lambda *_: interruption.request()):
         yield replace(options, stop_requested=interruption.requested, interruption=interruption)
@@ -90,9 +102,9 @@ def ignore_sigterm() -> Iterator[None]:
 
 @contextmanager
 def _handling(handler: Callable[..., object] | signal.Handlers) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        for number, earlier in before.items():
+        for number, earlier in previous.items():
             signal.signal(number, earlier)

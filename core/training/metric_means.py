@@ -9,15 +9,25 @@ from torch import Tensor
 
 
 class RunningMeans:
-    """Weighted means by name. ``add`` never waits for the device; ``read`` and ``nonfinite`` do, once."""
+    """Weighted means by name. ``add`` never waits for the device; ``read`` and ``nonfinite`` wait for it once.
+
+    Args:
+        state: What ``state`` of an earlier object returned, to continue from it.
+    """
 
     def __init__(self, state: dict[str, Tensor] | None = None) -> None:
         self._restored = dict(state or {})
-        # Names that come together are summed as one tensor (names, 3): a few kernels a step, not a few a name.
+        # Names that are added together are summed as one tensor (names, 3): a few kernels per step, not per name.
         self._sums: dict[tuple[str, ...], Tensor] = {}
 
     def add(self, values: dict[str, Tensor], weight: float, *, skip_nan: bool = False) -> None:
-        """Add scalars with a weight. With ``skip_nan`` a NaN counts as not measured; else it makes the mean NaN."""
+        """Add scalars with a weight.
+
+        Args:
+            values: The scalars by name.
+            weight: The weight of all of them.
+            skip_nan: Whether a NaN counts as not measured; if not, it makes the mean NaN.
+        """
         if not values:
             return
         column = torch.stack([value.detach().double() for value in values.values()])
@@ -29,32 +39,34 @@ class RunningMeans:
             rows += self._sums[names]
         elif self._restored:
             rows = rows + torch.stack([self._restored.pop(name, torch.zeros_like(rows[0])) for name in names])
-        # A sum that is not finite stays so, whatever is added: this stops counting at the first one.
+        # A sum that is not finite stays so, whatever is added, so this count stops at the first such value.
         rows[:, 2] += rows[:, 0].isfinite()
         if names in self._sums:
-            self._sums[names].copy_(rows)  # in place, as a recorded step needs it
+            self._sums[names].copy_(rows)  # in place, because a captured step writes to the same tensor each time
         else:
             self._sums[names] = rows
 
     def read(self) -> dict[str, float]:
-        """The means; one that was never measured is left out."""
+        """Return the means by name; a name that was never measured is left out."""
         return {name: total / weight for name, (total, weight, _) in self._numbers().items() if weight != 0}
 
     def nonfinite(self) -> dict[str, int]:
-        """Of names whose sum is not finite: how many values were added before the first that was not."""
+        """Return, for each name whose sum is not finite, the number of values before the first that was not."""
         numbers = self._numbers()
         return {name: int(before) for name, (total, _, before) in numbers.items() if not math.isfinite(total)}
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint needs to go on in the middle of an epoch.
+        """Return what a checkpoint needs to continue in the middle of an epoch.
 
-        (3,) each: the weighted sum, the sum of the weights, how many values came before the first that is not finite.
+        Returns:
+            A tensor (3,) for each name: the weighted sum, the sum of the weights, and the number of values before the
+            first that is not finite.
         """
-        found = dict(self._restored)
+        state = dict(self._restored)
         for names, rows in self._sums.items():
             for name, row in zip(names, rows, strict=True):
-                found[name] = found[name] + row if name in found else row
-        return found
+                state[name] = state[name] + row if name in state else row
+        return state
 
     def _numbers(self) -> dict[str, list[float]]:
         state = self.state()

@@ -14,10 +14,12 @@ from core.specs import Optimizer, Schedule
 
 
 def build_optimizer(model: nn.Module, spec: Optimizer, *, fused: bool = False) -> torch.optim.Optimizer:
-    """The optimiser that a spec names, over all of a model's parameters.
+    """Build the optimiser that a spec names, over all parameters of a model.
 
     Args:
-        fused: update all parameters in one kernel; it also reads float16's scale where it lies, on the device.
+        model: The network to train.
+        spec: The optimiser and its parameters.
+        fused: Whether one kernel updates all parameters; it also reads the scale of float16 on the device.
     """
     if spec.name == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay, fused=fused)
@@ -34,17 +36,23 @@ def build_optimizer(model: nn.Module, spec: Optimizer, *, fused: bool = False) -
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load a state dict whose tensors are in standard order, each into the memory format of its parameter.
 
-    Kernels that update a parameter and its momentum together go by their places in memory.
+    Kernels that update a parameter together with its momentum pair them by their places in memory.
     """
     optimizer.load_state_dict(state)
-    for parameter, kept in optimizer.state.items():
-        for name, value in kept.items():
+    for parameter, tensors in optimizer.state.items():
+        for name, value in tensors.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                tensors[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def lr_factor(schedule: Schedule, epoch: float, epochs: int) -> float:
-    """What the peak rate is multiplied by after ``epoch`` passes (a fraction within an epoch) of ``epochs``."""
+    """Return the factor of the peak learning rate.
+
+    Args:
+        schedule: The schedule of the spec.
+        epoch: The number of epochs done, with a fraction within an epoch.
+        epochs: The number of epochs of the whole run.
+    """
     if epoch < schedule.warmup_epochs:
         return epoch / schedule.warmup_epochs
     if schedule.name == "cosine":
@@ -55,19 +63,25 @@ def lr_factor(schedule: Schedule, epoch: float, epochs: int) -> float:
     return 1.0
 
 
-def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of all parameters."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = learning_rate
 
 
 @contextmanager
-def capturable(optimizer: torch.optim.Optimizer, rate: Tensor) -> Iterator[None]:
-    """A block in which a fused optimiser's step can be recorded: it reads its learning rate from ``rate``, a scalar."""
+def capturable(optimizer: torch.optim.Optimizer, learning_rate: Tensor) -> Iterator[None]:
+    """A block in which the step of a fused optimiser can be captured as a CUDA graph.
+
+    Args:
+        optimizer: The optimiser.
+        learning_rate: A scalar on the device, from which a replayed step reads its learning rate.
+    """
     groups = optimizer.param_groups
     before = [{name: group[name] for name in ("lr", "capturable") if name in group} for group in groups]
     try:
         for group, values in zip(groups, before, strict=True):
-            group.update({"lr": rate, "capturable": True} if "capturable" in values else {"lr": rate})
+            group.update({"lr": learning_rate, "capturable": True} if "capturable" in values else {"lr": learning_rate})
         yield
     finally:
         for group, values in zip(groups, before, strict=True):

@@ -1,4 +1,4 @@
-"""What a spec could not be checked for before the data set was read: found before the first step, not hours later."""
+"""Checks of a spec that need the data set, made before the first step and not after hours of training."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ from core.data import Dataset
 from core.models import Network
 from core.specs import RunSpec
 from core.training.errors import TrainingError
+from core.training.teacher_source import uses_weights_unchanged
 
 
 def check_dataset_fits(spec: RunSpec, dataset: Dataset) -> None:
-    """Where only the worker knows the data set, as with a folder of images: too few classes, or too small images.
+    """Check that the data set has enough classes and large enough images for the method and the model.
 
-    Raises TrainingError.
+    Only the worker knows some data sets, for example a folder of images.
+
+    Raises:
+        TrainingError: The data set does not fit.
     """
-    least_classes, least_size = METHODS[spec.method.name].min_classes, MODELS[spec.model.name].min_image_size
-    if dataset.num_classes < least_classes:
-        text = (
-            f"{spec.method.name} needs at least {least_classes} classes; {spec.dataset.name} has {dataset.num_classes}"
-        )
+    min_classes, min_size = METHODS[spec.method.name].min_classes, MODELS[spec.model.name].min_image_size
+    if dataset.num_classes < min_classes:
+        text = f"{spec.method.name} needs at least {min_classes} classes; {spec.dataset.name} has {dataset.num_classes}"
         raise TrainingError("spec", text)
-    if dataset.image_size < least_size:
-        text = (
-            f"{spec.model.name} needs images of at least {least_size} px; {spec.dataset.name} has {dataset.image_size}"
-        )
+    if dataset.image_size < min_size:
+        text = f"{spec.model.name} needs images of at least {min_size} px; {spec.dataset.name} has {dataset.image_size}"
         raise TrainingError("spec", f"{text} px")
 
 
 def check_last_batch(spec: RunSpec, dataset: Dataset, model: Network) -> None:
-    """An epoch's last batch of one image, where the network's batch norm sees one value a channel by then.
+    """Check that batch norm can compute statistics of the last batch of an epoch, which may be a single image.
 
-    Raises TrainingError. The network is left as it was, and so are torch's random numbers.
+    The network and torch's random state stay as they are.
+
+    Raises:
+        TrainingError: The last batch is one image, and batch norm would see one value per channel.
     """
-    used_as_it_is = spec.weights is not None and not spec.weights.fine_tune
     size, channels = dataset.image_size, dataset.channels
-    if used_as_it_is or len(dataset.train) % spec.training.batch_size != 1:
+    if uses_weights_unchanged(spec) or len(dataset.train) % spec.training.batch_size != 1:
         return
     trial = copy.deepcopy(model).train()
     try:
@@ -48,8 +50,8 @@ def check_last_batch(spec: RunSpec, dataset: Dataset, model: Network) -> None:
         if "more than 1 value per channel" not in str(error):
             raise
         text = (
-            f"{len(dataset.train)} training images in batches of {spec.training.batch_size} leave a last one of a "
-            f"single image, from which the batch norm of {spec.model.name} can learn nothing at {size} px; another "
-            "batch_size leaves more"
+            f"{len(dataset.train)} training images in batches of {spec.training.batch_size} leave a last batch of a "
+            f"single image, from which the batch norm of {spec.model.name} can learn nothing at {size} px; choose "
+            "another batch_size"
         )
         raise TrainingError("spec", text) from error

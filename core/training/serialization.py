@@ -1,6 +1,6 @@
-"""Nested state as safetensors can hold it: the tensors by name, and everything else as JSON that refers to them.
+"""Nested state as safetensors can hold it: the tensors by name, and the rest as JSON that refers to them.
 
-So a checkpoint is data and nothing else: unlike with pickle, reading one can run no code.
+A checkpoint is therefore pure data: unlike with pickle, reading one can run no code.
 """
 
 from __future__ import annotations
@@ -12,21 +12,26 @@ from torch import Tensor
 
 
 def flatten(tree: Any, tensors: dict[str, Tensor], name: str) -> Any:
-    """JSON of a tree of dicts, lists, tuples, numbers, strings, None and tensors; its tensors are added to ``tensors``.
+    """Turn a tree of dicts, lists, tuples, numbers, strings, None and tensors into JSON and named tensors.
 
     Args:
-        tensors: gets each tensor on the CPU, contiguous, sharing memory with no other of them.
-        name: what the names of the tensors begin with.
+        tree: The state.
+        tensors: Receives each tensor on the CPU, contiguous; no two of them share memory.
+        name: The prefix of the names of the tensors.
 
-    Raises TypeError for anything else in the tree.
+    Returns:
+        The tree as JSON that refers to the tensors by name.
+
+    Raises:
+        TypeError: There is anything else in the tree.
     """
     if isinstance(tree, Tensor):
-        while name in tensors:  # {"a": {"b.c": …}} and {"a.b": {"c": …}} would have one name
+        while name in tensors:  # {"a": {"b.c": …}} and {"a.b": {"c": …}} would have the same name
             name += "_"
-        tensors[name] = _own(tree)
+        tensors[name] = _copy(tree)
         return {"tensor": name}
     if isinstance(tree, dict):
-        # As pairs: JSON would make strings of an optimiser's integer keys.
+        # As pairs, because JSON would turn an optimiser's integer keys into strings.
         return {"dict": [[_key(key), flatten(value, tensors, f"{name}.{key}")] for key, value in tree.items()]}
     if isinstance(tree, list | tuple):
         kind = "list" if isinstance(tree, list) else "tuple"
@@ -36,11 +41,20 @@ def flatten(tree: Any, tensors: dict[str, Tensor], name: str) -> Any:
     raise TypeError(f"{name} is of type {type(tree).__name__}, which a checkpoint cannot hold")
 
 
-def unflatten(described: Any, tensors: dict[str, Tensor]) -> Any:
-    """The tree again. Raises KeyError, TypeError or ValueError where ``described`` is not what ``flatten`` makes."""
-    if not isinstance(described, dict):
-        return described
-    ((kind, content),) = described.items()
+def unflatten(description: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return the tree that ``flatten`` was given.
+
+    Args:
+        description: What ``flatten`` returned.
+        tensors: The tensors by name.
+
+    Raises:
+        KeyError: A tensor is missing.
+        TypeError, ValueError: ``description`` is not a result of ``flatten``.
+    """
+    if not isinstance(description, dict):
+        return description
+    ((kind, content),) = description.items()
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
@@ -55,6 +69,6 @@ def _key(key: Any) -> int | str:
     raise TypeError(f"a key is of type {type(key).__name__}, which a checkpoint cannot hold")
 
 
-def _own(tensor: Tensor) -> Tensor:
-    # A view or tied weights would share memory with another tensor, and networks may store theirs in other orders.
+def _copy(tensor: Tensor) -> Tensor:
+    # A view or tied weights would share memory with another tensor, and networks may store tensors in other orders.
     return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())

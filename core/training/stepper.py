@@ -1,4 +1,4 @@
-"""One optimiser step: forward, teacher, loss, backward, update, and the means of what was measured on the way."""
+"""One optimiser step: forward pass, teacher, loss, backward pass, update, and the running means of the metrics."""
 
 from __future__ import annotations
 
@@ -21,11 +21,21 @@ from core.training.teacher import Teacher
 
 
 class Stepper:
-    """Takes steps. Nothing in here waits for the device.
+    """Takes optimiser steps. Nothing in it waits for the device.
+
+    Args:
+        model: The network to train.
+        teacher: The source of the teacher's logits; None for a method without a teacher.
+        loss: The method.
+        optimizer: Of the model's parameters.
+        plan: How the network computes.
+        ranks: The processes that share each batch.
+        forward: The model as a step calls it, for example compiled; None for the model itself.
+        warn: Receives a message about an optimisation that did not work.
 
     Attributes:
-        means: of the epoch under way.
-        scaler: keeps float16 gradients from vanishing; does nothing in other precisions.
+        means: The running means of the current epoch.
+        scaler: Keeps float16 gradients from vanishing; it does nothing in other precisions.
     """
 
     def __init__(
@@ -34,37 +44,37 @@ class Stepper:
         teacher: Teacher | None,
         loss: Loss,
         optimizer: torch.optim.Optimizer,
-        chosen: ExecutionPlan,
+        plan: ExecutionPlan,
         *,
         ranks: Ranks = SINGLE_PROCESS,
         forward: ForwardFn | None = None,
         warn: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """``forward`` is the model as it is to be run, compiled say; ``warn`` is told of what did not work."""
         self.model, self.teacher, self.loss, self.optimizer = model, teacher, loss, optimizer
         self.means = RunningMeans()
-        self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=chosen.precision == "float16")
-        self._chosen, self._ranks, self._warn = chosen, ranks, warn
+        self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=plan.precision == "float16")
+        self._plan, self._ranks, self._warn = plan, ranks, warn
         self._forward: ForwardFn = forward or model
-        self._recording = _Recording() if chosen.cuda_graphs else None
+        self._capture = _StepCapture() if plan.cuda_graphs else None
 
-    def step(self, batch: Batch, epoch: int, rate: float) -> None:
-        """One step on a batch.
+    def step(self, batch: Batch, epoch: int, learning_rate: float) -> None:
+        """Take one step on a batch.
 
         Args:
-            epoch: counts from 0; moves the loss's ramp, and names the views that the teacher sees.
-            rate: learning rate of this step.
+            batch: This rank's part of the batch.
+            epoch: Counted from 0; it moves the loss's ramp, and identifies the views that the teacher sees.
+            learning_rate: The learning rate of this step.
         """
-        set_lr(self.optimizer, rate)
-        batch = replace(batch, images=batch.images.contiguous(memory_format=self._chosen.memory_format))
+        set_lr(self.optimizer, learning_rate)
+        batch = replace(batch, images=batch.images.contiguous(memory_format=self._plan.memory_format))
         inputs = [batch.images, batch.labels]
         if self.teacher:
             inputs.append(self.teacher.logits(batch, epoch))
-        if not self._recording or not self._replayed(self._recording, inputs, epoch, rate):
+        if not self._capture or not self._replay(self._capture, inputs, epoch, learning_rate):
             self._compute(epoch, batch.total, *inputs)
 
     def _compute(self, epoch: int, total: int, images: Tensor, labels: Tensor, teacher: Tensor | None = None) -> None:
-        with self._chosen.autocast(images.device):
+        with self._plan.autocast(images.device):
             student = self._forward(images)
         part = LogitBatch(student, teacher, labels)
         logits = self._ranks.gather_batch(part, total)
@@ -78,42 +88,42 @@ class Stepper:
         self.means.add({f"train/{name}": value for name, value in values.items()}, total)
         self.means.add(measure_gradients(terms, logits), 1.0, skip_nan=True)
 
-    def _replayed(self, recording: _Recording, inputs: list[Tensor], epoch: int, rate: float) -> bool:
-        """Take the step by replaying the epoch's recording, made here where there is none; False: it is to be computed.
+    def _replay(self, capture: _StepCapture, inputs: list[Tensor], epoch: int, learning_rate: float) -> bool:
+        """Take the step by replaying the epoch's capture, which is made here first. Returns False if it cannot.
 
-        What depends on the epoch (the loss's ramp, the tensors that sum up the means, modules set to eval mode) is a
-        constant of a recording, so every epoch has its own: its first full batch is computed, and made the recording's
-        model; a smaller batch is always computed.
+        Everything that depends on the epoch (the loss's ramp, the tensors that sum up the means, modules set to eval
+        mode) is a constant of a capture, so each epoch has its own. The first full batch of an epoch is computed, and
+        the capture repeats its shape; a smaller batch is always computed.
         """
         shape = inputs[0].shape
-        if recording.means is not self.means or recording.shape is None:
-            # The last epoch's graph goes when its successor is made: a pool that no graph uses can't be recorded into.
-            recording.rate, recording.means, recording.shape = None, self.means, shape
+        if capture.means is not self.means or capture.shape is None:
+            # The last graph is kept until its successor exists: a pool that no graph uses cannot be captured to.
+            capture.learning_rate, capture.means, capture.shape = None, self.means, shape
             return False
-        if shape != recording.shape:
+        if shape != capture.shape:
             return False
-        if recording.rate is None or recording.graph is None:
-            recording.rate = torch.tensor(rate, device=inputs[0].device)
+        if capture.learning_rate is None or capture.graph is None:
+            capture.learning_rate = torch.tensor(learning_rate, device=inputs[0].device)
             try:
-                with capturable(self.optimizer, recording.rate):
-                    recording.graph = GraphedCallable(
-                        lambda *given: self._compute(epoch, shape[0], *given), inputs, recording.pool
+                with capturable(self.optimizer, capture.learning_rate):
+                    capture.graph = GraphedCallable(
+                        lambda *tensors: self._compute(epoch, shape[0], *tensors), inputs, capture.pool
                     )
             except RuntimeError as error:
-                self._warn(f"steps are not recorded as a CUDA graph, but computed one by one: {error}")
-                self._recording = None
+                self._warn(f"steps are not captured as a CUDA graph, but computed one by one: {error}")
+                self._capture = None
                 return False
-        recording.rate.fill_(rate)
-        recording.graph(*inputs)
+        capture.learning_rate.fill_(learning_rate)
+        capture.graph(*inputs)
         return True
 
 
-class _Recording:
-    """An epoch's step as a CUDA graph, and what it was made for."""
+class _StepCapture:
+    """A step of an epoch as a CUDA graph, and what it was made for."""
 
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
         self.means: RunningMeans | None = None
         self.shape: torch.Size | None = None
-        self.rate: Tensor | None = None
+        self.learning_rate: Tensor | None = None
         self.graph: GraphedCallable | None = None

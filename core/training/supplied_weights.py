@@ -1,11 +1,9 @@
-"""Weights from elsewhere in a run: whose classes they are of, and the images that they expect."""
+"""Weights from elsewhere as a run's initial weights: whose classes they have, and the images that they expect."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from core import models
 from core.data import Dataset
@@ -15,23 +13,22 @@ from core.models.published_weights import imagenet_class_names, published_classe
 from core.models.weights import PRETRAINED
 from core.specs import RunSpec, Weights
 from core.training.errors import TrainingError
+from core.training.job import Job
 from core.training.teacher_input import input_format_of
 
-Say = Callable[[str, Literal["info", "warning"]], object]
-
 _WORDNET = re.compile(r"n\d{8}")
-_IN_COMMON = 0.5  # share of the names of a data set from which they are taken for ImageNet's
+_MIN_SHARED = 0.5  # share of a data set's class names from which they count as ImageNet's
 
 
 @dataclass(frozen=True)
-class SuppliedWeights:
+class InitialWeights:
     """Weights that were read for a run, compared with its data set.
 
     Attributes:
-        weights: what was read.
-        input: the images that the network is to be shown; None for the data set's own.
-        fresh_last_layer: whether the weights' last layer is of other classes, and is learnt from the beginning.
-        warnings: what those should know who use the weights.
+        weights: The weights.
+        input: The images that the network expects; None for those of the data set.
+        fresh_last_layer: Whether the last layer has other classes and is trained from fresh weights.
+        warnings: What users of the weights should know.
     """
 
     weights: models.SuppliedWeights
@@ -40,33 +37,37 @@ class SuppliedWeights:
     warnings: tuple[str, ...] = ()
 
     def metadata(self, spec: RunSpec, dataset: Dataset) -> Metadata:
-        """What a copy of the weights should say of itself: what they said before, never the names of this data set.
+        """Return the metadata for a copy of the weights: those of the original, never the names of this data set.
 
-        Where they named no classes, the copy says what this run took their logits for.
+        If the original names no classes, the copy records the classes that this run assumed.
         """
-        told = self.weights.metadata
+        original = self.weights.metadata
         return replace(
-            told,
+            original,
             input=self.input or replace(input_format_of(dataset), known_from="assumed"),
-            assumed_classes=() if told.classes else class_names(spec.dataset, dataset),
+            assumed_classes=() if original.classes else class_names(spec.dataset, dataset),
             notes=self.warnings,
         )
 
 
-def read_supplied_weights(spec: RunSpec, weights: Weights, dataset: Dataset, say: Say) -> SuppliedWeights:
+def read_initial_weights(job: Job, weights: Weights, dataset: Dataset) -> InitialWeights:
     """Read the weights that a run starts from, and compare them with its data set.
 
     Args:
-        say: takes what a person should know, into the run's log.
+        job: The training; warnings go to its log.
+        weights: The part of the spec that names them.
+        dataset: The data set.
 
-    Raises TrainingError where they cannot be had, or are of other classes and are to be used as they are.
+    Raises:
+        TrainingError: The weights cannot be read, or have other classes and are to be used unchanged.
     """
+    spec = job.spec
     try:
-        given = models.read_source(weights.source, weights.sha256)
+        supplied = models.read_source(weights.source, weights.sha256, job.settings)
     except models.WeightsError as error:
         raise TrainingError("spec", f"the teacher's weights: {error}") from error
     warnings: list[str] = []
-    difference = _other_classes(given, spec, weights, dataset, warnings)
+    difference = _class_difference(supplied, spec, weights, dataset, warnings)
     if difference and not weights.fine_tune:
         raise TrainingError(
             "spec",
@@ -74,90 +75,98 @@ def read_supplied_weights(spec: RunSpec, weights: Weights, dataset: Dataset, say
             "would learn the wrong names; use a teacher of these classes, or train it on with fine_tune: true",
         )
     if difference:
-        warnings.append(f"the weights are of other classes, so the last layer begins fresh: {difference}")
-    wanted = _input(given, spec, weights, dataset, warnings, say)
+        warnings.append(f"the weights are of other classes, so the last layer starts from fresh weights: {difference}")
+    expected = None if weights.fine_tune else _expected_input(job, supplied, weights, dataset, warnings)
     for warning in warnings:
-        say(warning, "warning")
-    return SuppliedWeights(given, wanted, bool(difference), tuple(warnings))
+        job.warn(warning)
+    return InitialWeights(supplied, expected, bool(difference), tuple(warnings))
 
 
-def _other_classes(
-    given: models.SuppliedWeights, spec: RunSpec, weights: Weights, dataset: Dataset, warnings: list[str]
+def _class_difference(
+    supplied: models.SuppliedWeights, spec: RunSpec, weights: Weights, dataset: Dataset, warnings: list[str]
 ) -> str:
-    """How the weights' classes differ from the data set's; "" where they do not, or where nobody can know."""
-    ours, told = class_names(spec.dataset, dataset), given.metadata
+    """Describe how the weights' classes differ from the data set's; "" if they do not, or if it cannot be known."""
+    names, metadata = class_names(spec.dataset, dataset), supplied.metadata
     if weights.source == PRETRAINED:
         if weights.fine_tune:
             return ""
-        return _other_than_published(spec.model.name, ours, dataset.num_classes, warnings)
-    if told.classes:
-        return describe_class_differences(told.classes, ours)
-    if told.assumed_classes and (difference := describe_class_differences(told.assumed_classes, ours)):
-        warnings.append(f"an earlier run took these weights for other classes than this one does: {difference}")
+        return _published_class_difference(spec.model.name, names, dataset.num_classes, warnings)
+    if metadata.classes:
+        return describe_class_differences(metadata.classes, names)
+    if metadata.assumed_classes and (difference := describe_class_differences(metadata.assumed_classes, names)):
+        warnings.append(f"an earlier run assumed other classes for these weights than this run does: {difference}")
     return ""
 
 
-def _other_than_published(model: str, ours: tuple[str, ...], count: int, warnings: list[str]) -> str:
+def _published_class_difference(model: str, names: tuple[str, ...], count: int, warnings: list[str]) -> str:
     published = published_classes(model)
     if published and published != count:
         return f"the published weights of {model} are for {published} classes, not for {count}"
-    if published != 1000 or not ours:
+    if published != 1000 or not names:
         return ""
     differences = [
-        (describe_class_differences(names, ours), len(set(names) & set(ours))) for names in imagenet_class_names()
+        (describe_class_differences(imagenet, names), len(set(imagenet) & set(names)))
+        for imagenet in imagenet_class_names()
     ]
     if not differences or any(not difference for difference, _ in differences):
         return ""
-    difference, common = max(differences, key=lambda found: found[1])
-    if common >= _IN_COMMON * count or all(_WORDNET.fullmatch(name) for name in ours):
+    difference, shared = max(differences, key=lambda item: item[1])
+    if shared >= _MIN_SHARED * count or all(_WORDNET.fullmatch(name) for name in names):
         return difference
     warnings.append(
         f"the published weights of {model} are for ImageNet's classes; those of this data set "
-        f"({', '.join(ours[:3])} …) have other names, and nobody knows whether they are the same"
+        f"({', '.join(names[:3])} …) have other names, so it cannot be checked whether they are the same"
     )
     return ""
 
 
-def _input(
-    given: models.SuppliedWeights, spec: RunSpec, weights: Weights, dataset: Dataset, warnings: list[str], say: Say
-) -> InputFormat | None:
-    if weights.fine_tune:
-        return None
-    own, told, named = input_format_of(dataset), given.metadata.input, _named(weights, dataset)
-    known = told if told and told.known_from != "assumed" and len(told.mean) == dataset.channels else None
+def _expected_input(
+    job: Job, supplied: models.SuppliedWeights, weights: Weights, dataset: Dataset, warnings: list[str]
+) -> InputFormat:
+    """Return the images that weights expect: from the spec, else from the file, else from the published weights."""
+    own, recorded, in_spec = input_format_of(dataset), supplied.metadata.input, _input_in_spec(weights, dataset)
+    known = recorded if recorded and recorded.known_from != "assumed" else None
+    if known and len(known.mean) != dataset.channels:
+        known = None
     if known is None:
-        known = _published(spec.model.name, weights, dataset)
+        known = _published_input(job.spec.model.name, weights, dataset)
         if known and weights.source != PRETRAINED:
-            say(f"the weights are taken to expect the images that the published ones of {spec.model.name} do", "info")
-    found = known or own
-    if named:
-        found = replace(named, image_size=found.image_size, interpolation=found.interpolation)
+            job.journal.log(
+                f"the weights are assumed to expect the same images as the published weights of {job.spec.model.name}"
+            )
+    expected = known or own
+    if in_spec:
+        expected = replace(in_spec, image_size=expected.image_size, interpolation=expected.interpolation)
     if weights.image_size:
-        found = replace(found, image_size=weights.image_size)
+        expected = replace(expected, image_size=weights.image_size)
     if weights.interpolation:
-        found = replace(found, interpolation=interpolation(weights.interpolation))
-    if known is None and named is None:
+        expected = replace(expected, interpolation=interpolation(weights.interpolation))
+    if known is None and in_spec is None:
         warnings.append(
-            "nobody says how the images of these weights are to be normalised, so this data set's own mean and std are "
-            f"used ({own}); if others are right, the teacher's answers are not: teacher.weights.mean and std set them"
+            "it is not known how the images of these weights are to be normalised, so this data set's own mean and std "
+            f"are used ({own}); if others are right, the teacher's logits are wrong: teacher.weights.mean and std set "
+            "them"
         )
-        found = replace(found, known_from="assumed")
-    if not found.same_images(own):
-        say(f"the teacher is shown the views with {found} ({found.known_from}), and its students with {own}", "info")
-    return found
+        expected = replace(expected, known_from="assumed")
+    if not expected.same_images(own):
+        job.journal.log(
+            f"the teacher is shown the views with {expected} ({expected.known_from}), and its students with {own}"
+        )
+    return expected
 
 
 def with_supplied_normalization(weights: Weights, dataset: Dataset) -> Dataset:
-    """The data set with the mean and std that a spec gives for weights which are trained on.
+    """Return the data set with the mean and std that a spec gives for weights to be trained on.
 
-    Raises TrainingError where they are of another number of channels.
+    Raises:
+        TrainingError: They have another number of channels than the images.
     """
-    named = _named(weights, dataset)
-    return replace(dataset, mean=named.mean, std=named.std) if named else dataset
+    in_spec = _input_in_spec(weights, dataset)
+    return replace(dataset, mean=in_spec.mean, std=in_spec.std) if in_spec else dataset
 
 
-def _named(weights: Weights, dataset: Dataset) -> InputFormat | None:
-    """What a spec says of the images that weights expect."""
+def _input_in_spec(weights: Weights, dataset: Dataset) -> InputFormat | None:
+    """Return the images that weights expect according to the spec; None if it gives no mean and std."""
     if not weights.mean or not weights.std:
         return None
     if len(weights.mean) != dataset.channels:
@@ -166,8 +175,8 @@ def _named(weights: Weights, dataset: Dataset) -> InputFormat | None:
     return InputFormat(weights.mean, weights.std, dataset.image_size, known_from="given")
 
 
-def _published(model: str, weights: Weights, dataset: Dataset) -> InputFormat | None:
-    """What published weights expect: of a file too, where the network has as many classes as those."""
+def _published_input(model: str, weights: Weights, dataset: Dataset) -> InputFormat | None:
+    """Return what the published weights expect; also for a file, if the data set has as many classes as they have."""
     published = published_input(model)
     if published is None or len(published.mean) != dataset.channels:
         return None

@@ -1,4 +1,4 @@
-"""Where a step gets the teacher's logits from."""
+"""The source of the teacher's logits for a step, and the one that runs the network."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from core.training.performance import ExecutionPlan
 
 
 class Teacher(Protocol):
-    """Knows the teacher's logits of a batch."""
+    """A source of the teacher's logits."""
 
     def logits(self, batch: Batch, epoch: int) -> Tensor:
-        """(B, C) on the batch's device, a constant. ``epoch`` counts from 0; with the samples it names the views."""
+        """Return logits (B, C) on the batch's device, as a constant.
+
+        Args:
+            batch: The views of the samples.
+            epoch: Counted from 0; together with the samples it identifies the views.
+        """
         ...
 
     def end_epoch(self) -> dict[str, float]:
-        """Called when every batch of an epoch has been asked for. Returns metrics by name."""
+        """Return metrics by name; called after the last batch of an epoch."""
         ...
 
     def finish(self) -> None:
@@ -35,84 +40,85 @@ class LiveTeacher:
     """Runs the network on every batch.
 
     Args:
-        network: in eval mode, without gradients; a module is copied, and may be compiled.
-        warn: takes what a person should know of what did not work.
+        network: In eval mode, without gradients. A module is copied, and may be compiled.
+        plan: How the network computes.
+        warn: Receives a message about an optimisation that did not work.
     """
 
-    def __init__(
-        self, network: ForwardFn, chosen: ExecutionPlan, warn: Callable[[str], object] = lambda _: None
-    ) -> None:
-        self._network = _converted(network, chosen) if isinstance(network, nn.Module) else network
-        self._chosen, self._warn = chosen, warn
-        # Compiled and recorded when it is first asked: a run that reads all its logits from the disk never asks.
+    def __init__(self, network: ForwardFn, plan: ExecutionPlan, warn: Callable[[str], object] = lambda _: None) -> None:
+        self._network = _convert(network, plan) if isinstance(network, nn.Module) else network
+        self._plan, self._warn = plan, warn
+        # Compiled and captured at the first call: a run that reads all its logits from the disk makes no call.
         self._forward: ForwardFn | None = None
-        self._recorded: GraphedCallable | None = None
-        self._recorded_shape = torch.Size()
+        self._captured: GraphedCallable | None = None
+        self._captured_shape = torch.Size()
 
     @torch.no_grad()
     def logits(self, batch: Batch, epoch: int) -> Tensor:
-        images = batch.images.contiguous(memory_format=self._chosen.memory_format)
+        """Return logits (B, C) on the batch's device, as a constant."""
+        images = batch.images.contiguous(memory_format=self._plan.memory_format)
         if self._forward is None:
-            self._forward = self._built(images)
-        if self._recorded and images.shape == self._recorded_shape:
-            found = self._recorded(images)
-            assert found is not None
-            return found.clone()
+            self._forward = self._build_forward(images)
+        if self._captured and images.shape == self._captured_shape:
+            logits = self._captured(images)
+            assert logits is not None
+            return logits.clone()
         return self._run(images)
 
-    def plain(self) -> LiveTeacher:
-        """The same without compilation and recording, which cost more than a few batches are worth."""
-        if not (self._chosen.compile or self._chosen.cuda_graphs):
+    def uncompiled(self) -> LiveTeacher:
+        """Return the same teacher without compilation and capture, which cost more than a few batches are worth."""
+        if not (self._plan.compile or self._plan.cuda_graphs):
             return self
-        return LiveTeacher(self._network, self._chosen.model_copy(update={"compile": False, "cuda_graphs": False}))
+        return LiveTeacher(self._network, self._plan.model_copy(update={"compile": False, "cuda_graphs": False}))
 
     def end_epoch(self) -> dict[str, float]:
+        """Return no metrics."""
         return {}
 
     def finish(self) -> None:
-        return
+        """Do nothing."""
 
     def _run(self, images: Tensor) -> Tensor:
         assert self._forward is not None
-        with self._chosen.autocast(images.device):
+        with self._plan.autocast(images.device):
             return self._forward(images)
 
-    def _built(self, images: Tensor) -> ForwardFn:
-        """The network as it is to be run from here on."""
+    def _build_forward(self, images: Tensor) -> ForwardFn:
+        """Return the network as it is called from now on."""
         self._forward = self._network
-        if self._chosen.compile and isinstance(self._network, nn.Module):
+        if self._plan.compile and isinstance(self._network, nn.Module):
             try:
-                self._forward = compile_network(self._network, images, self._chosen)
+                self._forward = compile_network(self._network, images, self._plan)
             except CompilationError as error:
                 self._warn(f"the teacher is not compiled: {error}")
-        if self._chosen.cuda_graphs:
+        if self._plan.cuda_graphs:
             self._run(images)
             try:
-                self._recorded, self._recorded_shape = GraphedCallable(self._run, [images]), images.shape
+                self._captured, self._captured_shape = GraphedCallable(self._run, [images]), images.shape
             except RuntimeError as error:
-                self._warn(f"the teacher is not recorded as a CUDA graph: {error}")
+                self._warn(f"the teacher is not captured as a CUDA graph: {error}")
         return self._forward
 
 
-def _converted(network: nn.Module, chosen: ExecutionPlan) -> nn.Module:
-    """A copy for training with: batch norm folded away, weights in the precision autocast would give them each time."""
-    own = _folded(network).to(memory_format=chosen.memory_format)
-    for module in own.modules():
+def _convert(network: nn.Module, plan: ExecutionPlan) -> nn.Module:
+    """Return a copy with batch norm folded away and weights in the precision that autocast would cast them to."""
+    converted = _fold_batch_norm(network).to(memory_format=plan.memory_format)
+    for module in converted.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            module.to(chosen.dtype)
-    return own.eval().requires_grad_(False)
+            module.to(plan.dtype)
+    return converted.eval().requires_grad_(False)
 
 
-def _folded(network: nn.Module) -> nn.Module:
-    """A copy whose batch norms are part of the convolutions before them, where nothing else reads those.
+def _fold_batch_norm(network: nn.Module) -> nn.Module:
+    """Return a copy in which batch norm is part of the convolution before it, if nothing else reads that one.
 
-    In eval mode both are linear, so this is the same function but for rounding (10⁻⁷ of the logits), and it saves about
-    a third of a teacher's time on a CPU. A network whose graph cannot be followed is copied as it is.
+    In eval mode both are linear, so the copy is the same function except for rounding (10⁻⁷ of the logits). It saves
+    about a third of a teacher's time on a CPU. A network whose graph cannot be traced is copied as it is.
     """
-    own = copy.deepcopy(network)
-    if isinstance(own, fx.GraphModule):  # folded before
-        return own
+    folded = copy.deepcopy(network)
+    if isinstance(folded, fx.GraphModule):  # folded before
+        return folded
     try:
-        return fuse(own)
-    except Exception:  # noqa: BLE001 (tracing runs the network's own code, which may raise whatever it likes)
-        return own
+        return fuse(folded)
+    except Exception:  # noqa: BLE001 (tracing runs the network's own code, which may raise any error)
+        return folded

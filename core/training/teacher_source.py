@@ -1,82 +1,112 @@
-"""A run's teacher: where it is, and its network behind the input that its weights expect."""
+"""A run's teacher: its network, with its weights, behind the input that these weights expect."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from core import models
 from core.data import Dataset
-from core.events import Journal
 from core.models.metadata import InputFormat, read_metadata
-from core.specs import ModelChoice, RunSpec
+from core.specs import ModelRef, RunSpec
 from core.training.checkpoint import load_weights
 from core.training.errors import TrainingError
+from core.training.job import Job, TeacherSource
 from core.training.teacher_input import adapt_input, input_format_of
 from core.training.weights_metadata import compare_teacher
 
 
 @dataclass(frozen=True)
-class TeacherSource:
-    """Where a student's teacher is: how it was made, and its weights."""
+class LoadedTeacher:
+    """A teacher that is ready to be used.
 
-    spec: RunSpec
-    weights: Path
+    Attributes:
+        network: In eval mode, without gradients, on the device of the training.
+        cache_key: What identifies the teacher's logits on disk; None if they are not cached.
+    """
+
+    network: nn.Module
+    cache_key: Mapping[str, Any] | None = None
 
 
 def uses_weights_unchanged(spec: RunSpec) -> bool:
-    """Whether a run trains nothing, and hands out weights from elsewhere as they are."""
+    """Whether a run trains nothing and hands out supplied weights as they are."""
     return spec.weights is not None and not spec.weights.fine_tune
 
 
-def load_teacher(
-    source: TeacherSource, spec: RunSpec, dataset: Dataset, journal: Journal
-) -> tuple[nn.Module, InputFormat | None]:
-    """The teacher's network with its weights, and the images that it expects where those are not the student's.
+def load_teacher(job: Job, source: TeacherSource, dataset: Dataset) -> tuple[nn.Module, InputFormat | None]:
+    """Build the teacher's network and load its weights. Warnings about them go to the run's log.
 
-    Raises TrainingError where its weights cannot be read, are of another network, or are of other classes.
+    Args:
+        job: The training of the student.
+        source: Where the teacher comes from.
+        dataset: The student's images.
+
+    Returns:
+        The network; and the images that it expects if they are not the student's, else None.
+
+    Raises:
+        TrainingError: The weights cannot be read, or belong to another network or to other classes.
     """
     try:
-        told = read_metadata(source.weights)
+        metadata = read_metadata(source.weights)
     except models.WeightsError as error:
         raise TrainingError("error", f"the teacher's weights: {error}") from error
     trained_here = not uses_weights_unchanged(source.spec)
-    warnings = [f"the teacher: {note}" for note in told.notes]
-    warnings += compare_teacher(told, spec, dataset, trained_here=trained_here)
-    if told.input is None and not trained_here:
+    warnings = [f"the teacher: {note}" for note in metadata.notes]
+    warnings += compare_teacher(metadata, job.spec, dataset, trained_here=trained_here)
+    if metadata.input is None and not trained_here:
         warnings.append(
-            "the teacher: its run was made before mean and std belonged to the weights, so the student's own are used; "
-            "run it again to be sure"
+            "the teacher: its run is older than the record of mean and std in weights, so the student's mean and std "
+            "are used; run the teacher again to be sure"
         )
     for warning in warnings:
-        journal.log(warning, "warning")
-    own = input_format_of(dataset)
-    wanted = told.input if told.input and not told.input.same_images(own) else None
-    network = build_network(source.spec.model, dataset, wanted)
+        job.warn(warning)
+    student_format = input_format_of(dataset)
+    differs = metadata.input is not None and not metadata.input.same_images(student_format)
+    teacher_format = metadata.input if differs else None
+    network = build_network(source.spec.model, dataset, teacher_format)
     load_weights(network, source.weights)
-    if wanted is None:
+    if teacher_format is None:
         return network, None
-    journal.log(f"the teacher sees the views with {wanted} ({wanted.known_from}), the student with {own}")
-    return adapt_teacher_input(network, own, wanted), wanted
+    job.journal.log(
+        f"the teacher sees the views with {teacher_format} ({teacher_format.known_from}), "
+        f"the student with {student_format}"
+    )
+    return adapt_teacher_input(network, student_format, teacher_format), teacher_format
 
 
-def adapt_teacher_input(network: nn.Module, shown: InputFormat, wanted: InputFormat | None) -> nn.Module:
-    """``adapt_input``, whose error is then the run's: TrainingError."""
+def adapt_teacher_input(network: nn.Module, shown: InputFormat, expected: InputFormat | None) -> nn.Module:
+    """Call ``adapt_input``.
+
+    Raises:
+        TrainingError: The two formats have different numbers of channels.
+    """
     try:
-        return adapt_input(network, shown, wanted)
+        return adapt_input(network, shown, expected)
     except ValueError as error:
         raise TrainingError("spec", f"the teacher's weights: {error}") from error
 
 
-def build_network(choice: ModelChoice, dataset: Dataset, wanted: InputFormat | None = None) -> models.Network:
-    """A fresh network for the images of a data set, or for those that its weights expect."""
+def build_network(choice: ModelRef, dataset: Dataset, expected: InputFormat | None = None) -> models.Network:
+    """Build a network with fresh weights.
+
+    Args:
+        choice: The name of the network and its parameters.
+        dataset: Decides the number of classes and of channels.
+        expected: The images that the network's weights expect; None for those of the data set.
+
+    Raises:
+        TrainingError: The network cannot be built for these images, or needs a package that is not installed.
+    """
     try:
         return models.build(
             choice.name,
             num_classes=dataset.num_classes,
-            image_size=wanted.image_size if wanted else dataset.image_size,
+            image_size=expected.image_size if expected else dataset.image_size,
             in_channels=dataset.channels,
             **choice.params,
         )

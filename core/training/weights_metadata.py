@@ -1,7 +1,8 @@
-"""Which images and classes a network was trained on, compared with those of the run that uses it.
+"""The images and classes that a network was trained on, compared with those of the run that uses the network.
 
-A spec names a folder of images by its path, so its fingerprint cannot tell what lies in it; a teacher and its student
-may be trained weeks or machines apart; and weights may come from anywhere. So the facts travel with the weights.
+A spec names a folder of images by its path, so the fingerprint of the spec does not identify its content; a teacher and
+its student may be trained weeks or machines apart; and weights may come from anywhere. So the facts travel with the
+weights.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from core.training.teacher_input import input_format_of
 
 
 def training_metadata(spec: RunSpec, dataset: Dataset, top1: float | None = None) -> Metadata:
-    """What the weights of a training should say of themselves.
+    """Return the metadata for the weights of a training.
 
     Args:
-        top1: their accuracy on the test images, %.
+        spec: The run.
+        dataset: The images that it is trained on.
+        top1: The accuracy of the weights on the test images, %; None if it is not known yet.
     """
     return Metadata(
         classes=class_names(spec.dataset, dataset),
@@ -36,9 +39,9 @@ def training_metadata(spec: RunSpec, dataset: Dataset, top1: float | None = None
 
 
 def image_identity(dataset: Dataset) -> dict[str, str]:
-    """For ``Started.environment``: what tells the images from others, and what decoded them where these are files.
+    """Return what identifies the images, and what decoded them if they are files, for ``Started.environment``.
 
-    Images without a pack count by their bytes, which takes a second for a gigabyte.
+    Images without a pack are hashed, which takes a second per gigabyte.
     """
     if dataset.content_hash:
         return {IMAGES_KEY: dataset.content_hash[:16], DECODING_KEY: decoder_description()}
@@ -47,11 +50,11 @@ def image_identity(dataset: Dataset) -> dict[str, str]:
 
 
 def resumed_image_identity(earlier: Iterable[Record], images: Mapping[str, str]) -> dict[str, str]:
-    """``image_identity`` for a run that goes on: one that has seen two sets of images is of a set of its own.
+    """Return the identity of all images that a run has seen; a run that saw two sets has an identity of its own.
 
     Args:
-        earlier: what its journal says of the attempts before.
-        images: of this attempt.
+        earlier: The journal of the attempts so far.
+        images: The ``image_identity`` of this attempt.
     """
     started = (record.event.environment for record in earlier if isinstance(record.event, Started))
     seen = {environment[IMAGES_KEY] for environment in started if IMAGES_KEY in environment} | {images[IMAGES_KEY]}
@@ -60,49 +63,54 @@ def resumed_image_identity(earlier: Iterable[Record], images: Mapping[str, str])
     return {**images, IMAGES_KEY: hashlib.sha256(" ".join(sorted(seen)).encode()).hexdigest()[:16]}
 
 
-def compare_teacher(told: Metadata, spec: RunSpec, dataset: Dataset, *, trained_here: bool = True) -> list[str]:
-    """Warnings where a teacher was trained on other images than these; none where it was not, or where nobody knows.
+def compare_teacher(metadata: Metadata, spec: RunSpec, dataset: Dataset, *, trained_here: bool = True) -> list[str]:
+    """Return warnings if a teacher was trained on other images than its student's; none if that is not known.
 
     Args:
-        told: what the teacher's weights say.
-        trained_here: whether the teacher was trained for this data set and not given from elsewhere.
+        metadata: The metadata of the teacher's weights.
+        spec: The student's run.
+        dataset: The student's images.
+        trained_here: Whether the teacher was trained for this data set, and not supplied from elsewhere.
 
-    Raises TrainingError where its classes are others, since its logits then are of something else.
+    Raises:
+        TrainingError: The teacher has other classes, so its logits mean something else.
     """
-    ours = class_names(spec.dataset, dataset)
-    theirs = told.classes or told.assumed_classes
-    if theirs and (difference := describe_class_differences(theirs, ours)):
+    classes = class_names(spec.dataset, dataset)
+    teacher_classes = metadata.classes or metadata.assumed_classes
+    if teacher_classes and (difference := describe_class_differences(teacher_classes, classes)):
         raise TrainingError(
             "spec",
             f"the teacher was trained on other classes: {difference}. Give the data set a folder of another name, so "
             "that it gets a teacher of its own",
         )
-    if not told.content_hash or not dataset.content_hash or told.content_hash == dataset.content_hash:
+    if not metadata.content_hash or not dataset.content_hash or metadata.content_hash == dataset.content_hash:
         return []
     if not trained_here:
         return ["the teacher was trained on other images than this run, of the same classes"]
     return [
         "the teacher was trained on other images than this run: the files of the data set have changed since, or are "
-        "not the same on its worker; what is compared here was not taught alike"
+        "different on its worker; the students compared here did not learn from the same teacher"
     ]
 
 
-def compare_checkpoint(before: Metadata, spec: RunSpec, dataset: Dataset) -> list[str]:
-    """Warnings where a run goes on with other images than those it began with.
+def compare_checkpoint(metadata: Metadata, spec: RunSpec, dataset: Dataset) -> list[str]:
+    """Return warnings if a run continues with other images than those it began with.
 
     Args:
-        before: what its checkpoint says; empty of one that was written before checkpoints said it.
+        metadata: The metadata of its checkpoint; empty in checkpoints of early versions.
+        spec: The run.
+        dataset: Its images now.
 
-    Raises TrainingError where the classes are others: the network has learnt the names of the old ones.
+    Raises:
+        TrainingError: The classes are others: the network has learnt the names of the old ones.
     """
-    difference = (
-        describe_class_differences(before.classes, class_names(spec.dataset, dataset)) if before.classes else ""
-    )
+    classes = class_names(spec.dataset, dataset)
+    difference = describe_class_differences(metadata.classes, classes) if metadata.classes else ""
     if difference:
         raise TrainingError("spec", f"the run began on other classes than are here now: {difference}")
-    if before.content_hash and dataset.content_hash and before.content_hash != dataset.content_hash:
+    if metadata.content_hash and dataset.content_hash and metadata.content_hash != dataset.content_hash:
         return [
-            "the run goes on with other images than it began with: the files of the data set have changed, or are not "
-            "the same on this worker"
+            "the run continues with other images than it began with: the files of the data set have changed, or are "
+            "different on this worker"
         ]
     return []

@@ -47,13 +47,13 @@ def content(step: int = 1, *, optimizer: str = "adamw", channels_last: bool = Fa
     rule.step()
     return Checkpoint(
         fingerprint=FINGERPRINT,
-        position=Progress(epoch=2, batch=3, step=step, elapsed=1 / 3, best_top1=12.5),
+        progress=Progress(epoch=2, batch=3, step=step, elapsed=1 / 3, best_top1=12.5),
         model=network.state_dict(),
         optimizer=rule.state_dict(),
-        means={"train/loss": torch.tensor([1 / 3, 2.0, 1.0], dtype=torch.float64)},
+        metric_sums={"train/loss": torch.tensor([1 / 3, 2.0, 1.0], dtype=torch.float64)},
         journal=b'{"a": 1}\n',
         scaler={"scale": 65536.0, "_growth_tracker": 3},
-        chosen={"precision": "bfloat16", "threads": 2},
+        plan={"precision": "bfloat16", "threads": 2},
         device="cpu",
         random=[RandomState.now(torch.device("cpu"))],
     )
@@ -72,10 +72,10 @@ class TestFile:
         saved = content(optimizer=optimizer)
         read = load_checkpoint(save_checkpoint(tmp_path, saved), FINGERPRINT)
         assert same(
-            vars(read) | {"position": None, "random": None, "journal": None},
-            vars(saved) | {"position": None, "random": None, "journal": None},
+            vars(read) | {"progress": None, "random": None, "journal": None},
+            vars(saved) | {"progress": None, "random": None, "journal": None},
         )
-        assert (read.position, read.journal) == (saved.position, saved.journal)
+        assert (read.progress, read.journal) == (saved.progress, saved.journal)
         assert torch.equal(read.random[0].cpu, saved.random[0].cpu)
 
     def test_any_tool_can_read_the_weights_in_it(self, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ class TestFile:
         for step in (1, 2, 3):
             save_checkpoint(tmp_path, content(step))
         steps = [
-            load_checkpoint(tmp_path / name, FINGERPRINT).position.step for name in (PREVIOUS_NAME, CHECKPOINT_NAME)
+            load_checkpoint(tmp_path / name, FINGERPRINT).progress.step for name in (PREVIOUS_NAME, CHECKPOINT_NAME)
         ]
         assert steps == [2, 3]
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted((PREVIOUS_NAME, CHECKPOINT_NAME))
@@ -155,7 +155,7 @@ class TestAdopted:
         save_checkpoint(folder, content(2)).write_bytes(b"damaged")
         found = find_checkpoint(folder / CHECKPOINT_NAME, FINGERPRINT)
         assert found.checkpoint
-        assert found.checkpoint.position.step == 1
+        assert found.checkpoint.progress.step == 1
 
     def test_a_damaged_one_never_takes_the_place_of_a_good_one(self, tmp_path: Path) -> None:
         for step in (1, 2):
@@ -165,7 +165,7 @@ class TestAdopted:
         promote(found.path, tmp_path)
         save_checkpoint(tmp_path, content(3))
         steps = [
-            load_checkpoint(tmp_path / name, FINGERPRINT).position.step for name in (PREVIOUS_NAME, CHECKPOINT_NAME)
+            load_checkpoint(tmp_path / name, FINGERPRINT).progress.step for name in (PREVIOUS_NAME, CHECKPOINT_NAME)
         ]
         assert steps == [1, 3]
 
@@ -195,7 +195,7 @@ class TestDamage:
         said = events(tmp_path / "b")
         (warning,) = [event for event in said if isinstance(event, Log) and event.level == "warning"]
         assert "damaged" in warning.message
-        assert "the one before it is used" in warning.message
+        assert "the previous one is used" in warning.message
         assert [event.start_step for event in said if isinstance(event, Started)] == [0, 3]
         run_training(spec, tmp_path / "whole")
         assert points(tmp_path / "b") == points(tmp_path / "whole")
@@ -216,17 +216,17 @@ class TestDamage:
     def test_of_another_kind_of_device_what_was_chosen_is_chosen_anew(self, tmp_path: Path, spec: RunSpec) -> None:
         run_training(spec, tmp_path, options=stop_after(3))
         kept = load_checkpoint(tmp_path / CHECKPOINT_NAME, spec.fingerprint())
-        kept.device, kept.chosen = "cuda", kept.chosen | {"cuda_graphs": True}
+        kept.device, kept.plan = "cuda", kept.plan | {"cuda_graphs": True}
         resume = save_checkpoint(tmp_path, kept)
         run_training(spec, tmp_path, resume=resume, options=stop_after(1))
         said = events(tmp_path)
-        assert any("chosen anew" in event.message for event in said if isinstance(event, Log))
+        assert any("chosen again" in event.message for event in said if isinstance(event, Log))
         assert [event for event in said if isinstance(event, Started)][-1].environment["cuda_graphs"] == "off"
 
     def test_what_was_chosen_is_kept(self, tmp_path: Path, spec: RunSpec) -> None:
         run_training(spec, tmp_path, options=stop_after(3))
         kept = load_checkpoint(tmp_path / CHECKPOINT_NAME, spec.fingerprint())
-        kept.chosen |= {"channels_last": not kept.chosen["channels_last"]}
+        kept.plan |= {"channels_last": not kept.plan["channels_last"]}
         run_training(spec, tmp_path, resume=save_checkpoint(tmp_path, kept), options=stop_after(1))
         first, second = [event.environment for event in events(tmp_path) if isinstance(event, Started)]
         assert {first["channels_last"], second["channels_last"]} == {"on", "off"}

@@ -48,7 +48,7 @@ def under(prefix: str, state: dict[str, Tensor] = STATE) -> dict[str, Tensor]:
 def taken(path: Path, **choices: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the weights read from a file, and the notes."""
     net = fresh()
-    notes = load_content(net, read_weights(path, path.name).content, **choices)
+    notes = load_content(net, read_weights(path, path.name, 10**9).content, **choices)
     return net.state_dict(), notes
 
 

@@ -41,7 +41,8 @@ def test_only_a_training_refuses_kernels_that_do_not_repeat(tmp_path: Path, monk
 
     monkeypatch.setattr(Stepper, "step", looking)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    monkeypatch.setattr("core.training.run.plan_execution", lambda *_: ExecutionPlan(threads=1, deterministic=True))
+    plan = ExecutionPlan(threads=1, deterministic=True)
+    monkeypatch.setattr("core.training.preparation.plan_execution", lambda *_, **__: plan)
     run_training(ce(), tmp_path)
     assert seen == {True}
     assert not torch.are_deterministic_algorithms_enabled()

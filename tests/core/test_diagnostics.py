@@ -27,11 +27,11 @@ from core.diagnostics.inference import eval_mode, predict_logits, to_floats
 from core.diagnostics.perturbations import (
     perturbations,
 )
-from core.diagnostics.report import RobustnessInputs, collapse_report, epoch_report, final_report
-from core.diagnostics.robustness import read_stylised, robustness, stylised_accuracy
+from core.diagnostics.report import collapse_report, epoch_report, final_report
+from core.diagnostics.robustness import RobustnessInputs, read_stylised, robustness, stylised_accuracy
 from core.events import JOURNAL_NAME, Failed, Metrics, read_journal
 from core.methods import LogitBatch
-from core.specs import DatasetChoice, MethodChoice, PlannedRun, parse_experiment
+from core.specs import DatasetRef, MethodRef, PlannedRun, parse_experiment
 from core.training import TeacherSource, run_training
 from core.training.metric_means import RunningMeans
 
@@ -51,7 +51,7 @@ def measured(
 ) -> dict[str, float]:
     params = {"reduction": "log", "epsilon": 6.0} if name == "dkd_align" else {}
     batch = LogitBatch(student.requires_grad_(), teacher, target)
-    return numbers(measure_gradients(methods.build(MethodChoice(name=name, params=params))(batch, epoch), batch))
+    return numbers(measure_gradients(methods.build(MethodRef(name=name, params=params))(batch, epoch), batch))
 
 
 class TestGradients:
@@ -98,7 +98,7 @@ class TestGradients:
         assert math.isnan(same["grad/similarity"])
         params = {"ramp_start": 0, "ramp_epochs": 10}
         batch = LogitBatch(student, teacher, target)
-        off = numbers(measure_gradients(methods.build(MethodChoice(name="dkd", params=params))(batch, 0), batch))
+        off = numbers(measure_gradients(methods.build(MethodRef(name="dkd", params=params))(batch, 0), batch))
         assert math.isnan(off["grad/skipped"])  # the ramp is at 0, so the gradients are, whatever the samples
 
     def test_logit_norms_equal_their_definition(self) -> None:
@@ -214,7 +214,7 @@ class Lookup(nn.Module):
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     params = {"num_classes": 6, "image_size": 8, "train_size": 120, "test_size": 90}
-    return load(DatasetChoice(name="synthetic", params=params))
+    return load(DatasetRef(name="synthetic", params=params))
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ class TestRobustness:
             torch.full((4, 1, 8, 8), 4, dtype=torch.uint8) + 8 * torch.arange(4).view(-1, 1, 1, 1).byte(),
             torch.arange(4),
         )
-        dataset = load(DatasetChoice(name="synthetic", params={"num_classes": 4, "channels": 1, "image_size": 8}))
+        dataset = load(DatasetRef(name="synthetic", params={"num_classes": 4, "channels": 1, "image_size": 8}))
         dataset = Dataset(dataset.train, test, 4, dataset.mean, dataset.std, dataset.augmentation)
         for label, name in enumerate(("ape", "bee", "cat", "dog")):
             (tmp_path / name).mkdir()
@@ -267,7 +267,7 @@ class TestRobustness:
             (tmp_path / name / "._0.png").write_bytes(b"what macOS leaves beside 0.png")
         (tmp_path / ".thumbnails").mkdir()
         (tmp_path / "labels.csv").write_text("no folder")
-        stylised = read_stylised(tmp_path, dataset)
+        stylised = read_stylised(tmp_path, dataset, tmp_path / "unused")
         assert stylised.images.shape == (8, 1, 8, 8)
         model = Lookup(dataset)
         assert stylised_accuracy(model, None, dataset, stylised) == pytest.approx(
@@ -276,31 +276,31 @@ class TestRobustness:
         both = stylised_accuracy(model, model, dataset, stylised)
         assert both["robustness/stylised_teacher_drop"] == pytest.approx(50)
         # Many images lie in a file that has no name, so nothing of it is left.
-        monkeypatch.setenv("DKD_PACK_DIR", str(tmp_path / "packs"))
+        scratch = tmp_path / "packs"
         monkeypatch.setattr(robustness_module, "_IN_MEMORY", 0)
         (tmp_path / "packs").write_text("a file where the folder should be")
         with pytest.raises(OSError, match="packs"):
-            read_stylised(tmp_path, dataset)
+            read_stylised(tmp_path, dataset, scratch)
         (tmp_path / "packs").unlink()
-        packs = tmp_path.with_name(f"{tmp_path.name}-packs")
-        monkeypatch.setenv("DKD_PACK_DIR", str(packs))
-        mapped = read_stylised(tmp_path, dataset)
+        scratch = tmp_path.with_name(f"{tmp_path.name}-packs")
+        mapped = read_stylised(tmp_path, dataset, scratch)
         assert torch.equal(mapped.images, stylised.images)
         assert stylised_accuracy(model, None, dataset, mapped)["robustness/stylised"] == 50
-        assert list(packs.iterdir()) == []
+        assert list(scratch.iterdir()) == []
 
     def test_invalid_stylised_folder_is_explained(self, tmp_path: Path, dataset: Dataset) -> None:
+        scratch = tmp_path / "unused"
         with pytest.raises(ValueError, match="not a folder"):
-            read_stylised(tmp_path / "missing", dataset)
+            read_stylised(tmp_path / "missing", dataset, scratch)
         with pytest.raises(ValueError, match="0 class folders; a class folder is needed for each of the 6"):
-            read_stylised(tmp_path, dataset)
+            read_stylised(tmp_path, dataset, scratch)
         for label in range(6):
             (tmp_path / str(label)).mkdir()
         with pytest.raises(ValueError, match="no images"):
-            read_stylised(tmp_path, dataset)
+            read_stylised(tmp_path, dataset, scratch)
         (tmp_path / "3" / "broken.png").write_bytes(b"\x89PNG\r\n")
         with pytest.raises(ValueError, match=r"3/broken\.png cannot be read"):
-            read_stylised(tmp_path, dataset)
+            read_stylised(tmp_path, dataset, scratch)
         # A header that promises 400 million pixels: Pillow raises something that is no OSError.
         (tmp_path / "3" / "broken.png").unlink()
         png = io.BytesIO()
@@ -309,7 +309,7 @@ class TestRobustness:
         image = png.getvalue()[:12] + header + zlib.crc32(header).to_bytes(4) + png.getvalue()[33:]
         (tmp_path / "3" / "other.png").write_bytes(image)
         with pytest.raises(ValueError, match=r"3/other\.png cannot be read"):
-            read_stylised(tmp_path, dataset)
+            read_stylised(tmp_path, dataset, scratch)
 
 
 class TestReport:
@@ -317,7 +317,7 @@ class TestReport:
         self, network: models.Network, other: models.Network
     ) -> None:
         params = {"num_classes": 6, "image_size": 8, "train_size": 120, "test_size": 90, "val_fraction": 0.25}
-        dataset = load(DatasetChoice(name="synthetic", params=params))
+        dataset = load(DatasetRef(name="synthetic", params=params))
         metrics = epoch_report(network, dataset, predict_logits(other, dataset, dataset.test))
         assert set(metrics) <= set(METRICS)
         assert {name.partition("/")[0] for name in metrics} == {"test", "val", "calibration", "fidelity"}

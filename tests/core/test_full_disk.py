@@ -53,7 +53,7 @@ def test_a_checkpoint_that_does_not_fit_does_not_end_a_training(
     assert isinstance(events[-1], Finished)
     assert not any(isinstance(event, Checkpointed) for event in events)
     logged = [event.message for event in events if isinstance(event, Log)]
-    assert "no checkpoint could be written: No space left on device; the training goes on without" in logged
+    assert "no checkpoint could be written: No space left on device; the training continues without one" in logged
     assert list(tmp_path.glob("*.partial")) == [], "what was written of it takes no room"
 
 

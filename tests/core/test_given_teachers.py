@@ -20,7 +20,7 @@ from core.cli import main
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Metrics, Started, read_journal
 from core.models.metadata import InputFormat, Metadata, describe_class_differences, read_metadata, serialise
 from core.models.published_weights import imagenet_class_names, published_input
-from core.specs import DatasetChoice, ExperimentSpec, RunSpec, parse_experiment
+from core.specs import DatasetRef, ExperimentSpec, RunSpec, parse_experiment
 from core.training import TeacherSource, run_training
 from core.training.checkpoint import CHECKPOINT_NAME
 from core.training.interruption import TrainOptions
@@ -181,7 +181,7 @@ class TestClasses:
         tuned = {"source": "ours.safetensors", "fine_tune": True}
         training = {"epochs": 1, "batch_size": 16, "optimizer": {"lr": 1e-9, "weight_decay": 0}, "augment": "none"}
         teacher(tmp_path / "other", experiment("renamed", tuned, training=training))
-        assert any("the last layer begins fresh" in text for text in warnings(tmp_path / "other"))
+        assert any("the last layer starts from fresh weights" in text for text in warnings(tmp_path / "other"))
         teacher(tmp_path / "same", experiment("pets", tuned, training=training))
         assert warnings(tmp_path / "same") == []
         before = safetensors.torch.load_file(home / "ours.safetensors")["classifier.weight"]
@@ -211,7 +211,7 @@ class TestClasses:
         from core.data.class_names import class_names
 
         for name, first in (("digits", "0"), ("synthetic", "prototype 0 of 10x3x16")):
-            choice = DatasetChoice(name=name)
+            choice = DatasetRef(name=name)
             assert class_names(choice, data.load(choice))[0] == first
 
     @pytest.mark.parametrize(
@@ -228,16 +228,16 @@ class TestClasses:
         assert bool(words) == bool(found)
 
     def test_published_weights_of_imagenet_are_refused_on_others(self, tmp_path: Path) -> None:
-        from core.training.supplied_weights import _other_than_published
+        from core.training.supplied_weights import _published_class_difference
 
         wordnet = imagenet_class_names()[0]
         said: list[str] = []
-        assert _other_than_published("resnet18", wordnet, 1000, said) == ""
-        assert "class 0 is" in _other_than_published("resnet18", wordnet[::-1], 1000, said)
-        assert "for 1000 classes, not for 10" in _other_than_published("timm:resnet18", CLASSES, 10, said)
+        assert _published_class_difference("resnet18", wordnet, 1000, said) == ""
+        assert "class 0 is" in _published_class_difference("resnet18", wordnet[::-1], 1000, said)
+        assert "for 1000 classes, not for 10" in _published_class_difference("timm:resnet18", CLASSES, 10, said)
         assert said == []
-        assert _other_than_published("resnet18", tuple(map(str, range(1000))), 1000, said) == ""
-        assert "nobody knows" in said[0]
+        assert _published_class_difference("resnet18", tuple(map(str, range(1000))), 1000, said) == ""
+        assert "cannot be checked" in said[0]
 
 
 class TestInput:
@@ -290,9 +290,7 @@ class TestInput:
         assert len(keys[1]) == len(keys[0]) + 1
 
     def test_a_change_of_input_is_what_the_network_would_have_been_shown(self) -> None:
-        dataset = data.load(
-            DatasetChoice(name="synthetic", params={"num_classes": 4, "image_size": 8, "train_size": 8})
-        )
+        dataset = data.load(DatasetRef(name="synthetic", params={"num_classes": 4, "image_size": 8, "train_size": 8}))
         shown, wanted = input_format_of(dataset), InputFormat((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 8)
         seen = InputAdapter(torch.nn.Identity(), shown, wanted)(dataset.normalise(dataset.train.images))
         pixels = dataset.train.images.double() / 255

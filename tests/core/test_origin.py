@@ -142,7 +142,7 @@ def test_a_run_that_goes_on_with_other_images_is_of_neither_set(experiment: Expe
     one = image_identity(attempt("one", None, 2))
     files.picture(tmp_path / "pets/train/bee/2.png", (9, 9, 9))
     second = attempt("two", "one", 2)
-    assert any("goes on with other images than it began with" in text for text in warnings(second))
+    assert any("continues with other images than it began with" in text for text in warnings(second))
     other = image_identity(student(experiment, tmp_path))
     third = attempt("three", "two", 50)
     assert isinstance(third[-1], Finished)

@@ -43,8 +43,8 @@ def test_changes_of_the_science_are_kept_and_others_are_not(tree: Path) -> None:
     assert found["commit"].endswith("+changes")
     assert "-a = 1" in found["diff"]
     assert "+a = 2" in found["diff"]
-    (tree / "core" / "loss.py").write_text("b = 1\n" * provenance.MOST_DIFF)
-    assert len(provenance.provenance()["diff"]) < provenance.MOST_DIFF + 100
+    (tree / "core" / "loss.py").write_text("b = 1\n" * provenance.MAX_DIFF)
+    assert len(provenance.provenance()["diff"]) < provenance.MAX_DIFF + 100
 
 
 def test_an_installed_package_without_git_says_what_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

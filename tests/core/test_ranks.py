@@ -19,6 +19,7 @@ from torch import Tensor
 from core import models
 from core.events import JOURNAL_NAME, RANKS_KEY, Checkpointed, Failed, Log, Started, Stopped
 from core.launch import RankFailure, launch
+from core.settings import TrainingSettings
 from core.specs import parse_experiment
 from core.training import TeacherSource, TrainingError, run_training
 from core.training.batch_norm import synchronize_batch_norm
@@ -122,7 +123,9 @@ class TestBatchNorm:
 def launched(out: Path, monkeypatch: pytest.MonkeyPatch, *acts: object) -> tuple[int, Failed | None]:
     """Exit code and last word of a training whose ranks act so."""
     monkeypatch.setenv("RANK_ACTS", json.dumps(acts))
-    code = launch(len(acts), ["--plugin", "tests.core.acting_rank", "catalog"], out)
+    code = launch(
+        len(acts), ["--plugin", "tests.core.acting_rank", "catalog"], out, TrainingSettings.from_environment()
+    )
     said = events(out)
     return code, said[-1] if said and isinstance(said[-1], Failed) else None
 
@@ -157,7 +160,7 @@ class TestLaunch:
     def test_a_rank_that_is_ended_from_outside_is_no_failure_of_the_run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: object
     ) -> None:
-        monkeypatch.setattr("core.launch._LAST_WORDS_SECONDS", 0.3)
+        monkeypatch.setattr("core.launch._REPORT_SECONDS", 0.3)
         assert launched(tmp_path, monkeypatch, other, "killed") == (-signal.SIGKILL, None)
         (said,) = events(tmp_path)
         assert isinstance(said, Log)

@@ -22,14 +22,14 @@ from core import data, methods, models
 from core.data.dataset import Augmentation, Batch, Dataset, Split, augmentation_table, shift_and_flip
 from core.data.prefetch import prefetch
 from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
-from core.specs import DatasetChoice, ExperimentSpec, MethodChoice, Optimizer, RunSpec, Speed, parse_experiment
+from core.settings import SettingsError, TrainingSettings
+from core.specs import DatasetRef, ExperimentSpec, MethodRef, Optimizer, RunSpec, Speed, parse_experiment
 from core.training import TeacherSource, TrainOptions, performance, run_training
 from core.training import stepper as stepper_module
 from core.training.checkpoint import CHECKPOINT_NAME
 from core.training.compiling import CompilationError, capture_stream, compile_network
 from core.training.optimizer import build_optimizer
-from core.training.performance import ExecutionPlan, Precision, Workload, plan_execution
-from core.training.run import forward_multiplications
+from core.training.performance import ExecutionPlan, Precision, Workload, forward_multiplications, plan_execution
 from core.training.stepper import Stepper
 from core.training.teacher import LiveTeacher
 from core.training.throughput import ThroughputMeter
@@ -111,13 +111,13 @@ class TestChoice:
         started = next(record.event for record in read_journal(tmp_path / JOURNAL_NAME))
         assert isinstance(started, Started)
         assert started.environment["precision"] == "bfloat16"
-        assert "precision bfloat16 (asked for)" in said(tmp_path)
+        assert "precision bfloat16 (set in the spec)" in said(tmp_path)
 
     @pytest.mark.parametrize("given", ["0", "two", "-1"])
     def test_threads_that_are_no_number_are_refused(self, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_THREADS", given)
-        with pytest.raises(ValueError, match="DKD_THREADS"):
-            performance.apply_thread_limit()
+        with pytest.raises(SettingsError, match="DKD_THREADS"):
+            TrainingSettings.from_environment()
 
 
 class TestThreads:
@@ -139,12 +139,11 @@ class TestThreads:
         assert [plan_execution(Speed(), CPU, work).threads for work in (small, large, LARGE)] == [1, 2, 2]
         assert plan_execution(Speed(), torch.device("cuda"), DIGITS).threads == 2
 
-    def test_what_a_person_asks_for_is_done(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("DKD_THREADS", "2")
-        assert plan_execution(Speed(), CPU, replace(DIGITS, step_products=1.0)).threads == 2
+    def test_fixed_threads_are_kept(self) -> None:
+        assert plan_execution(Speed(), CPU, replace(DIGITS, step_products=1.0), fixed_threads=True).threads == 2
 
     def test_the_work_is_that_of_the_network(self) -> None:
-        dataset = data.load(DatasetChoice(name="synthetic", params={"num_classes": 5, "image_size": 8}))
+        dataset = data.load(DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8}))
         network = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(dataset.channels, 4, 3, padding=1, bias=False))
         state = torch.random.get_rng_state()
         assert forward_multiplications(network, dataset) == 8 * 8 * dataset.channels * 4 * 9
@@ -154,7 +153,7 @@ class TestThreads:
     def test_a_run_takes_what_its_work_needs_and_says_why(self, tmp_path: Path) -> None:
         assert run_training(run_spec(epochs=1), tmp_path / "small") == "finished"
         assert self.begun(tmp_path / "small") == "1"
-        assert "threads 1 (steps too small to share out)" in said(tmp_path / "small")
+        assert "threads 1 (the steps are too small to share)" in said(tmp_path / "small")
         assert torch.get_num_threads() == 2, "the next run in this process decides for itself"
 
     def test_a_spec_with_its_recorded_threads_repeats_and_resumes_bit_for_bit(
@@ -365,7 +364,7 @@ def test_normalising_leaves_what_it_was_given() -> None:
 
 def synthetic(train_size: int = 300) -> Dataset:
     params = {"num_classes": 5, "image_size": 16, "train_size": train_size, "test_size": 50}
-    return data.load(DatasetChoice(name="synthetic", params=params))
+    return data.load(DatasetRef(name="synthetic", params=params))
 
 
 def fingerprints(batches: Iterator[Batch]) -> list[str]:
@@ -463,12 +462,12 @@ class TestPace:
                 clock[0] += 1  # to make it
                 yield Batch(torch.zeros(8, 1, 1, 1), torch.zeros(8), torch.zeros(8), 8)
 
-        for _ in pace.of(batches()):
+        for _ in pace.measure(batches()):
             clock[0] += 3  # to train on it
-        assert pace.values() == {"speed/images_per_second": 2.0, "speed/input_stall": 25.0}
+        assert pace.metrics() == {"speed/images_per_second": 2.0, "speed/input_stall": 25.0}
 
     def test_an_epoch_with_no_batch_left_says_nothing(self) -> None:
-        assert ThroughputMeter().values() == {}
+        assert ThroughputMeter().metrics() == {}
 
 
 def stepper(device: str, name: str = "sgd", **choices: Any) -> Stepper:
@@ -478,7 +477,7 @@ def stepper(device: str, name: str = "sgd", **choices: Any) -> Stepper:
     model = models.build("resnet8", num_classes=5, image_size=16).to(device, memory_format=chosen.memory_format)
     teacher = models.build("resnet8", num_classes=5, image_size=16).to(device).eval().requires_grad_(False)
     optimizer = build_optimizer(model, Optimizer(name=name, lr=0.01), fused=True)
-    loss = methods.build(MethodChoice(name="dkd_align", params={"reduction": "log", "epsilon_share": 0.1}))
+    loss = methods.build(MethodRef(name="dkd_align", params={"reduction": "log", "epsilon_share": 0.1}))
 
     def warn(text: str) -> None:
         raise AssertionError(text)
@@ -490,7 +489,7 @@ def trained(own: Stepper, device: str, epochs: int = 3) -> list[dict[str, float]
     """The means of each epoch; the rate changes with every step, the last batch is smaller."""
     dataset = synthetic(train_size=150).to(torch.device(device))
     found = []
-    with capture_stream(own._chosen, torch.device(device)):
+    with capture_stream(own._plan, torch.device(device)):
         for epoch in range(epochs):
             for number, batch in enumerate(dataset.batches(32, 0, epoch)):
                 own.step(batch, epoch, 0.01 * (1 + number + epoch))
@@ -505,7 +504,7 @@ class TestRecording:
     def test_it_is_recorded_once_an_epoch_and_replayed_for_full_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
         plain, own = stepper("cpu"), stepper("cpu")
-        own._recording = stepper_module._Recording()
+        own._capture = stepper_module._StepCapture()
         made, replayed = [], []
 
         class Again:
@@ -529,7 +528,7 @@ class TestRecording:
     def test_what_cannot_be_recorded_is_computed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
         plain, own = stepper("cpu"), stepper("cpu")
-        own._recording, warned = stepper_module._Recording(), []
+        own._capture, warned = stepper_module._StepCapture(), []
         own._warn = warned.append
 
         def refuse(*_: Any) -> None:

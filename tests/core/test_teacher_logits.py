@@ -19,8 +19,9 @@ from core.data import Batch, Dataset
 from core.data.dataset import augmentation_table, shift_and_flip
 from core.data.fingerprint import describe_training_images, digest
 from core.events import JOURNAL_NAME, Journal, Log, Metrics, Started, read_journal
-from core.specs import DatasetChoice, ExperimentSpec, parse_experiment
-from core.training import TeacherSource, TrainingError, TrainOptions, run_training
+from core.settings import SettingsError, TrainingSettings
+from core.specs import DatasetRef, ExperimentSpec, parse_experiment
+from core.training import TeacherSource, TrainOptions, run_training
 from core.training.cached_teacher import (
     MAX_DEVIATION,
     CachedTeacher,
@@ -30,13 +31,12 @@ from core.training.cached_teacher import (
     open_cache,
 )
 from core.training.checkpoint import CHECKPOINT_NAME
+from core.training.job import Job
 from core.training.logit_cache import LogitCache, QuantizedLogits
 from core.training.performance import ExecutionPlan
 from core.training.teacher import LiveTeacher
 
-SYNTHETIC = DatasetChoice(
-    name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10}
-)
+SYNTHETIC = DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10})
 BATCH = 32
 CHOSEN = ExecutionPlan(threads=1)
 
@@ -75,7 +75,7 @@ class Harness:
     def epoch(self, epoch: int, start: int = 0) -> list[Tensor]:
         found = [self.teacher.logits(batch, epoch) for batch in self.batches(epoch, start)]
         self.share = self.teacher.end_epoch()["speed/teacher_reused"]
-        self.teacher.settle()
+        self.teacher.wait_for_writer()
         return found
 
     def text(self) -> str:
@@ -153,7 +153,7 @@ class TestReuse:
             assert torch.equal(one.teacher.logits(batch, 0), other.teacher.logits(batch, 0))
         for harness in (one, other):
             harness.teacher.end_epoch()
-            harness.teacher.settle()
+            harness.teacher.wait_for_writer()
         assert one.asked == other.asked == 5
         assert Harness(dataset, network, tmp_path).epoch(0)
         assert one.files.epochs() == {0}
@@ -170,9 +170,11 @@ class TestReuse:
         monkeypatch.setattr("core.training.teacher.compile_network", counted)
         chosen = CHOSEN.model_copy(update={"compile": True})
         spec = experiment("dkd", epochs=1).plan()[1].spec
+        settings = TrainingSettings(cache_dir=tmp_path)
         with Journal(tmp_path / "events.jsonl") as journal:
             for _ in range(2):
-                teacher = cached_teacher(LiveTeacher(network, chosen), {"sha256": "a"}, spec, dataset, chosen, journal)
+                job = Job(spec, journal, settings)
+                teacher = cached_teacher(LiveTeacher(network, chosen), {"sha256": "a"}, job, dataset, chosen)
                 for batch in dataset.batches(BATCH, 0, 0):
                     teacher.logits(batch, 0)
                 teacher.end_epoch()
@@ -187,7 +189,7 @@ class TestReuse:
             harness = Harness(dataset, network, tmp_path)
             harness.epoch(0)
             harness.teacher.finish()
-        assert "those of 1 epochs are there" in harness.said[0][0]
+        assert "1 epochs are there" in harness.said[0][0]
         assert "1 epochs were read from the disk, 0 written" in harness.said[-1][0]
 
 
@@ -212,7 +214,7 @@ class TestWrong:
         for epoch in range(6):
             first.epoch(epoch)
         wrong = QuantizedLogits(torch.ones(150, 5, dtype=torch.float16), torch.ones(150))
-        first.files.publish(5, wrong)
+        first.files.write(5, wrong)
         harness = Harness(dataset, network, tmp_path)
         places = set()
         for epoch in range(5):
@@ -224,7 +226,7 @@ class TestWrong:
             harness.teacher.end_epoch()
         assert len(places) > 1
         harness.epoch(5)
-        assert "are not what the teacher says now" in harness.text()
+        assert "are not the teacher's logits now" in harness.text()
 
     @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another shape"])
     def test_a_damaged_file_is_not_read_and_made_again(
@@ -242,7 +244,7 @@ class TestWrong:
         elif damage == "empty":
             path.write_bytes(b"")
         else:
-            first.files.publish(0, QuantizedLogits(torch.zeros(10, 5, dtype=torch.float16), torch.zeros(10)))
+            first.files.write(0, QuantizedLogits(torch.zeros(10, 5, dtype=torch.float16), torch.zeros(10)))
         again = Harness(dataset, network, tmp_path)
         assert all(torch.equal(*pair) for pair in zip(again.epoch(0), expected, strict=True))
         assert again.share == 0
@@ -295,18 +297,18 @@ class TestDisk:
         rows = QuantizedLogits(torch.zeros(100, 50, dtype=torch.float16), torch.zeros(100))
         limit = 3 * 10_800  # three files of 10,400 bytes and their headers
         old, new, mine = (LogitCache(tmp_path, {"of": name}, limit) for name in ("old", "new", "mine"))
-        assert old.publish(0, rows)
-        assert new.publish(0, rows)
+        assert old.write(0, rows)
+        assert new.write(0, rows)
         for age, files in ((200, old), (100, new)):
             past = time.time() - age
             os.utime(files.folder / "epoch-00000.safetensors", (past, past))
         assert old.read(0, 100, 50)  # which is a use
-        assert mine.publish(0, rows)
-        assert mine.publish(1, rows)
+        assert mine.write(0, rows)
+        assert mine.write(1, rows)
         assert (old.epochs(), new.epochs(), mine.epochs()) == ({0}, set(), {0, 1})
         assert not new.folder.exists()
-        assert mine.publish(2, rows)
-        assert not mine.publish(3, rows)
+        assert mine.write(2, rows)
+        assert not mine.write(3, rows)
         assert (old.epochs(), mine.epochs()) == (set(), {0, 1, 2})
 
     def test_a_run_too_long_for_the_limit_keeps_its_first_epochs(
@@ -327,14 +329,14 @@ class TestDisk:
         usage = os.statvfs_result
         assert usage
         monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-        assert files.room() == 500
+        assert files.available_bytes() == 500
 
     def test_an_evicted_file_is_a_miss(self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path) -> None:
         Harness(dataset, network, tmp_path).epoch(0)
         harness = Harness(dataset, network, tmp_path)
         batches = harness.batches(0)
         harness.teacher.logits(batches[0], 0)
-        harness.files.drop()  # what is open is not taken away
+        harness.files.clear()  # what is open is not taken away
         for batch in batches[1:]:
             harness.teacher.logits(batch, 0)
         assert harness.teacher.end_epoch() == {"speed/teacher_reused": 100}
@@ -344,24 +346,24 @@ class TestDisk:
     def test_leftovers_of_killed_processes_go(self, tmp_path: Path) -> None:
         files = LogitCache(tmp_path, {}, 10**9)
         rows = QuantizedLogits(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2))
-        files.publish(0, rows)
+        files.write(0, rows)
         stale, fresh = files.folder / "epoch-00001.7.partial", files.folder / "epoch-00002.8.partial"
         for path, age in ((stale, 7200), (fresh, 10)):
             path.touch()
             os.utime(path, (time.time() - age,) * 2)
-        files.publish(3, rows)
+        files.write(3, rows)
         assert (stale.exists(), fresh.exists()) == (False, True)
 
     def test_the_limit_is_a_setting(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("DKD_CACHE_DIR", str(tmp_path))
         monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", "0")
-        files = open_cache({})
+        files = open_cache({}, TrainingSettings.from_environment())
         assert files.folder.parent == tmp_path / "teacher-logits"
-        assert not files.publish(0, QuantizedLogits(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2)))
+        assert not files.write(0, QuantizedLogits(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2)))
         for wrong in ("much", "-1", "nan"):
             monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", wrong)
-            with pytest.raises(TrainingError, match="DKD_TEACHER_LOGITS_GB"):
-                open_cache({})
+            with pytest.raises(SettingsError, match="DKD_TEACHER_LOGITS_GB"):
+                TrainingSettings.from_environment()
 
 
 class TestKey:
@@ -497,9 +499,10 @@ class TestRuns:
         assert self.curve(tmp_path / "rest") == self.curve(tmp_path / "whole")
         assert self.same_weights(tmp_path / "rest", tmp_path / "whole")
 
-    def test_a_bad_limit_is_a_reason(
+    def test_invalid_limit_is_refused_before_the_training(
         self, teacher: TeacherSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", "plenty")
-        assert run_training(experiment("dkd", epochs=1).plan()[1].spec, tmp_path, teacher) == "failed"
-        assert "DKD_TEACHER_LOGITS_GB is 'plenty'" in self.events(tmp_path)[-1].reason
+        with pytest.raises(SettingsError, match="DKD_TEACHER_LOGITS_GB is 'plenty'"):
+            run_training(experiment("dkd", epochs=1).plan()[1].spec, tmp_path, teacher)
+        assert not list(tmp_path.iterdir())

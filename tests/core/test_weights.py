@@ -18,7 +18,8 @@ from core import models
 from core.cli import main
 from core.events import JOURNAL_NAME, Failed, Finished, Log, Metrics, read_journal
 from core.models.state_dicts import find_state_dicts, strip_prefixes
-from core.models.weights import load_state
+from core.models.weights import load_state, read_source
+from core.settings import TrainingSettings
 from core.specs import RunSpec, SpecError, parse_experiment
 from core.training import run_training
 
@@ -348,10 +349,11 @@ def test_uploaded_weights_are_found_by_their_hash(tmp_path: Path, monkeypatch: p
     sha256 = hashlib.sha256(content).hexdigest()
     source = f"upload:{sha256}"
     with pytest.raises(models.WeightsError, match="in the store of a backend"):
-        models.load_supplied(fresh, models.read_source(source, sha256), any_classes=False)
+        read_source(source, sha256, TrainingSettings.from_environment())
     monkeypatch.setenv("DKD_UPLOADS", str(tmp_path))
     with pytest.raises(models.WeightsError, match="upload it again"):
-        models.load_supplied(fresh, models.read_source(source, sha256), any_classes=False)
+        read_source(source, sha256, TrainingSettings.from_environment())
     (tmp_path / f"{sha256}.safetensors").write_bytes(content)
-    models.load_supplied(fresh, models.read_source(source, sha256), any_classes=False)
+    supplied = read_source(source, sha256, TrainingSettings.from_environment())
+    models.load_supplied(fresh, supplied, any_classes=False, allow_download=False)
     assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in trained.state_dict().items())
