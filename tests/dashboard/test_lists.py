@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import streamlit as st
@@ -81,7 +82,7 @@ class TestOverview:
         assert "Waits for a worker with 8 GPUs; none is online." in shown
         assert "the disk is nearly full" in shown
         [bar] = app.get("progress")
-        assert bar.value == 25
+        assert bar.proto.value == 25
         assert "epoch 5 of 20 · 2 min 30 s left" in bar.proto.text
         assert "**2 runs** · far runs state=queued&experiment=far" in links(app)
         assert [row["Utilization"] for row in tables(app)[0]] == ["63 %"]
@@ -99,11 +100,12 @@ class TestOverview:
         assert "compare experiment=" in links(app)
         asked: list[str] = []
         send = type(stand.client._connection).send
-        monkeypatch.setattr(
-            type(stand.client._connection),
-            "send",
-            lambda self, method, path, *more, **named: asked.append(path) or send(self, method, path, *more, **named),
-        )
+
+        def record(connection: Any, method: str, path: str, *more: Any, **named: Any) -> Any:
+            asked.append(path)
+            return send(connection, method, path, *more, **named)
+
+        monkeypatch.setattr(type(stand.client._connection), "send", record)
         app.run()
         assert asked == ["/api/v1/activity"]
 
