@@ -149,7 +149,7 @@ def serve(
     from backend.logging import configure
 
     settings = _settings()
-    for sentence in Settings.misspelt():
+    for sentence in Settings.misspelled_variables():
         typer.echo(f"warning: {sentence}", err=True)
     configure(settings.log_format, settings.log_level)
     raise_descriptor_limit()

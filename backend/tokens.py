@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import os
 import secrets
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,8 +18,9 @@ from backend.db import Database, db_now, new_id, now
 from backend.db.models import Token
 from backend.errors import ApiError, conflict, not_found
 from backend.settings import Settings
-from common.token_files import TokenFileError, read_token, weakness_of
-from core.protocol.access import TokenInfo, TokenMade, TokenRequest
+from common.atomic_write import atomic_path
+from common.token_files import TokenFileError, read_token, token_weakness
+from core.protocol.access import CreatedToken, TokenInfo, TokenRequest
 from core.protocol.public import ProblemField
 
 _log = structlog.get_logger(__name__)
@@ -81,7 +80,7 @@ def add_token(session: Session, token: str, name: str, scopes: list[str]) -> Non
         session.add(Token(id=new_id(), name=name, sha256=digest(token), scopes=scopes, created_at=now(session)))
 
 
-def create(session: Session, request: TokenRequest, principal: Principal) -> TokenMade:
+def create(session: Session, request: TokenRequest, principal: Principal) -> CreatedToken:
     """Create a token. Its text is in the answer and nowhere else.
 
     Raises:
@@ -106,7 +105,7 @@ def create(session: Session, request: TokenRequest, principal: Principal) -> Tok
     )
     session.add(token)
     session.flush()
-    return TokenMade(**_info(token, time_now).model_dump(), token=text)
+    return CreatedToken(**_info(token, time_now).model_dump(), token=text)
 
 
 def list_tokens(session: Session) -> list[TokenInfo]:
@@ -204,22 +203,17 @@ def _token_in(file: Path, refused: str = "") -> str:
         if found.warning:
             _log.warning(found.warning)
         if found.token and found.token != refused:
-            if weakness := weakness_of(found.token):
+            if weakness := token_weakness(found.token):
                 raise TokenFileError(
                     f"the token in {file} is not used: {weakness}; remove the file, and a new token is made"
                 )
             return found.token
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Written to another file and linked: if two processes start at once, both read the token of the first.
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".new-")  # with mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(secrets.token_urlsafe(32) + "\n")
-        if file.exists():  # it is empty, or its token is refused
-            os.replace(name, file)
-        else:
-            with contextlib.suppress(FileExistsError):
-                os.link(name, file)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    # A file that exists is empty, or its token is refused. Of two processes that start at once, both read the token of
+    # the first.
+    with (
+        contextlib.suppress(FileExistsError),
+        atomic_path(file, private=True, replace=file.exists()) as partial,
+    ):
+        partial.write_text(secrets.token_urlsafe(32) + "\n", encoding="utf-8")
     return read_token(file).token

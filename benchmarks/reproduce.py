@@ -1,8 +1,9 @@
-"""Reproduce a published pair on CIFAR-100: teacher, DKD, student alone, KD and DKD-Align with the published recipe.
+"""Reproduce a published pair on CIFAR-100 with the published recipe.
 
-Each training is a process and a cell of the table. A finished cell is stored at once. After an interruption, the same
-command continues from the checkpoints of the unfinished trainings. Results are reproduce-PAIR.json and .md in
-benchmarks/results; results of a shortened recipe are in reproduce-PAIR-shortened and are labelled so.
+The trainings are the teacher, DKD, the student alone, KD and DKD-Align. Each training is a process and a cell of the
+table. A finished cell is stored at once. After an interruption, the same command continues from the checkpoints of the
+unfinished trainings. Results are reproduce-PAIR.json and .md in benchmarks/results; results of a shortened recipe are
+in reproduce-PAIR-shortened and are labelled so.
 """
 
 from __future__ import annotations

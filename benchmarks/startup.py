@@ -1,4 +1,4 @@
-"""CPU seconds to import the modules that must start fast: medians of fresh processes, with the interpreter's start."""
+"""CPU seconds to import the modules that must start fast, the interpreter's start included: medians of processes."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from core.data import Augmentation, Dataset, DatasetError, Split
 from core.diagnostics.accuracy import top_accuracies
 from core.events import Journal, Metrics, read_journal
 from core.settings import TrainingSettings
-from core.specs import DatasetChoice, MethodChoice, RunSpec, Speed, parse_experiment
+from core.specs import DatasetRef, MethodRef, RunSpec, Speed, parse_experiment
 from core.training.engine import Engine
 from core.training.job import Job
 from core.training.performance import ExecutionPlan, Workload, apply_thread_limit, plan_execution
@@ -76,7 +76,7 @@ class Case:
 def images(count: int) -> Dataset:
     """Return the first training images of CIFAR-100, or random ones if it is absent, and a few test images."""
     try:
-        cifar = data.load(DatasetChoice(name="cifar100"))
+        cifar = data.load(DatasetRef(name="cifar100"))
         pixels, labels = cifar.train.images[:count], cifar.train.labels[:count]
     except DatasetError:
         random = torch.Generator().manual_seed(0)
@@ -121,7 +121,7 @@ def usual_dkd(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         teacher: Logits (B, C).
         target: Classes (B,).
     """
-    params = MethodChoice(name="dkd").typed_params
+    params = MethodRef(name="dkd").parsed_params
     assert isinstance(params, DKDParams)
     temperature = params.temperature
     is_target = functional.one_hot(target, student.shape[1]).bool()

@@ -19,9 +19,10 @@ from client.client import Client
 from client.errors import ApiError, BackendUnreachable
 from client.progress import Snapshot
 from client.rendering.comparisons import render_comparison
-from client.rendering.tables import console_for, duration
+from client.rendering.tables import console_for
 from client.stack import HomeBusyError, Stack, StackError, StackOptions, StopRequested, StopSignals, embedded_plan
 from client.stack.services import connect, missing_packages
+from common.durations import duration_text
 from common.home import Home
 from common.terminal import run_program
 from core.protocol.public import Experiment
@@ -131,7 +132,7 @@ def _run_on(stack: Stack, spec: ExperimentSpec, console: Console, *, exits_by_it
             _print(console, f"dashboard  {link}")
         started = time.monotonic()
         snapshot = client.experiments.watch(experiment.id, console, tick=stack.check)
-        _print(console, f"\ntraining took {duration(time.monotonic() - started)}\n")
+        _print(console, f"\ntraining took {duration_text(time.monotonic() - started)}\n")
         console.print(render_comparison(client.comparisons.get(experiment.id)))
         failure = _failure(client, snapshot)
     if link:

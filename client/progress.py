@@ -13,7 +13,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from client.errors import ApiError, BackendUnreachable
-from client.rendering.tables import accuracy, duration, epochs, run_name
+from client.rendering.tables import accuracy, epochs, run_name
+from common.durations import duration_text
+from common.formatting import share_text
 from core.protocol.public import TERMINAL, Experiment, Run, RunSummary
 
 _TICK_SECONDS = 0.2
@@ -141,7 +143,7 @@ class _LiveDisplay:
         self._bar = Progress(
             TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
-            TaskProgressColumn(),
+            TaskProgressColumn("[progress.percentage]{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
             console=console,
             expand=True,
@@ -195,7 +197,7 @@ class _LineDisplay:
             return
         self._next_line = time.monotonic() + _LINE_INTERVAL_SECONDS
         running = [running_text(run) for run in snapshot.runs if run.state in ("running", "cancelling")]
-        line = "  ".join([f"{snapshot.share:4.0%}", done_text(snapshot), *running[:_MAX_RUNS_SHOWN]])
+        line = "  ".join([f"{share_text(snapshot.share):>5}", done_text(snapshot), *running[:_MAX_RUNS_SHOWN]])
         self._console.print(Text(line))
 
 
@@ -219,7 +221,8 @@ def running_text(run: RunSummary) -> str:
 
 def ended_text(run: RunSummary) -> Text:
     """Return a text such as "✓ dkd seed 1: test 95.22 % in 14 s", or the reason if the run did not succeed."""
-    took = f" in {duration((run.ended_at - run.started_at).total_seconds())}" if run.started_at and run.ended_at else ""
+    seconds = (run.ended_at - run.started_at).total_seconds() if run.started_at and run.ended_at else None
+    took = f" in {duration_text(seconds)}" if seconds is not None else ""
     if run.state == "succeeded":
         return Text(f"✓ {run_name(run)}: test {accuracy(run) or '–'}{took}", style="green")
     reason = f": {' '.join(run.reason.split())}" if run.reason else ""

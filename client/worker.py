@@ -22,8 +22,8 @@ from core.protocol.worker import (
     Heartbeat,
     HeartbeatReply,
     Outcome,
-    Registered,
     Registration,
+    RegistrationReply,
 )
 
 # How a request fails on a pooled connection that the backend closed while it was idle.
@@ -69,9 +69,9 @@ class WorkerClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def register(self, registration: Registration) -> Registered:
+    def register(self, registration: Registration) -> RegistrationReply:
         """Register this worker. Runs that it still held before a restart return to the queue."""
-        return self._send("register", registration, Registered)
+        return self._send("register", registration, RegistrationReply)
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
         """Renew the lease of each run named, and return the orders for them."""

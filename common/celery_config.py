@@ -27,7 +27,7 @@ def celery_settings(broker_url: str, folder: Path) -> dict[str, Any]:
         "task_ignore_result": True,
         "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,
-        # It would let whoever reaches the broker shut workers down.
+        # Otherwise any client of the broker could shut workers down.
         "worker_enable_remote_control": False,
     }
     if broker_url.startswith("filesystem"):

@@ -1,8 +1,8 @@
-"""Numbers as text: one way for the command line, the dashboard, the exports and the sentences. Free of torch.
+"""Numbers, intervals and p values as text: the same in the command line, the dashboard, the exports and sentences.
 
-The digits follow what they have to show: two significant digits of the interval's width, or of the spread, and at least
-two decimals; a number that is not zero is never shown as zero. Numbers that would need more than six decimals are
-written with an exponent.
+The number of decimals follows the data: two significant digits of the interval's width, or of the standard deviation,
+and at least two decimals. A number that is not zero is never shown as zero. A number that would need more than six
+decimals is written with an exponent. Durations are in ``common.durations``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from typing import Protocol
 
 NOTHING = "–"
-LEAST_DECIMALS = 2
-MOST_DECIMALS = 6
+MIN_DECIMALS = 2
+MAX_DECIMALS = 6
 SIGNIFICANCE = 0.05
-"""A p is never rounded across this: 0.0499 and 0.0501 are shown with the digits that tell them apart."""
+"""A p value is never rounded across this level: 0.0499 and 0.0501 are shown with the digits that distinguish them."""
 
 
 class Bounds(Protocol):
-    """An interval."""
+    """The two ends of an interval."""
 
     @property
     def low(self) -> float: ...
@@ -28,18 +28,36 @@ class Bounds(Protocol):
     def high(self) -> float: ...
 
 
+class Reached(Protocol):
+    """How many runs reached a target accuracy, and after how many epochs."""
+
+    @property
+    def median_epochs(self) -> float | None: ...
+
+    @property
+    def max_epochs(self) -> int: ...
+
+    @property
+    def reached(self) -> int: ...
+
+    @property
+    def of(self) -> int: ...
+
+
 def decimals_for(scale: float) -> int:
-    """Decimals that show two significant digits of ``scale``, at least two; ``scale`` 0 or not finite asks for two."""
+    """Return the decimals that show two significant digits of ``scale``: at least two, also for 0 and infinities."""
     if not 0 < abs(scale) < math.inf:
-        return LEAST_DECIMALS
-    return max(LEAST_DECIMALS, 1 - math.floor(math.log10(abs(scale))))
+        return MIN_DECIMALS
+    return max(MIN_DECIMALS, 1 - math.floor(math.log10(abs(scale))))
 
 
 def value_text(value: float | None, unit: str = "", decimals: int | None = None) -> str:
-    """A number with its unit, as "93.20 %"; a dash for None, words for NaN and infinities.
+    """Return a number with its unit, as "93.20 %"; a dash for None, words for NaN and infinities.
 
     Args:
-        decimals: None for as many as show four significant digits.
+        value: The number.
+        unit: Its unit; empty for a pure number.
+        decimals: By default as many as show four significant digits.
     """
     if value is None:
         return NOTHING
@@ -49,13 +67,42 @@ def value_text(value: float | None, unit: str = "", decimals: int | None = None)
     return f"{shown} {unit}" if unit else shown
 
 
+def percent_text(value: float | None, decimals: int = 2) -> str:
+    """Return a percentage, as "97.33 %"; a dash for None."""
+    return value_text(value, "%", decimals)
+
+
+def share_text(share: float) -> str:
+    """Return a share from 0 to 1 as a whole percentage, as "42 %"."""
+    return f"{100 * share:.0f} %"
+
+
+def count_text(number: int, noun: str) -> str:
+    """Return a number of things, as "1 run" or "3,000 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size_text(size: float) -> str:
+    """Return a number of bytes, as "812 kB" or "1.4 GB"; units are powers of 1,000."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            amount = size / factor
+            return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
+    return f"{size:.0f} B"
+
+
+def memory_text(used: float, total: float) -> str:
+    """Return how much of a GPU's memory is used, as "3.1 of 139.8 GiB"."""
+    return f"{used / 2**30:.1f} of {total / 2**30:.1f} GiB"
+
+
 def spread_text(sd: float | None, unit: str = "") -> str:
-    """A spread, or another number of which two significant digits are enough."""
+    """Return a standard deviation, or another number of which two significant digits are enough."""
     return NOTHING if sd is None else value_text(sd, unit, decimals_for(sd))
 
 
 def signed(value: float, unit: str = "", decimals: int | None = None) -> str:
-    """As "+0.52 percentage points", with a typographic minus; zero has no sign."""
+    """Return a number with its sign, as "+0.52 percentage points"; the minus is typographic, and zero has no sign."""
     if not math.isfinite(value):
         return _odd(value)
     decimals = decimals_for(value) if decimals is None else decimals
@@ -65,7 +112,7 @@ def signed(value: float, unit: str = "", decimals: int | None = None) -> str:
 
 
 def mean_text(mean: float | None, sd: float | None = None) -> str:
-    """Mean ± sample standard deviation as "93.20 ± 1.06"; the mean alone of a single value, a dash without any."""
+    """Return mean ± sample standard deviation, as "93.20 ± 1.06"; the mean alone for one value, a dash for none."""
     if mean is None:
         return NOTHING
     if not math.isfinite(mean):
@@ -76,7 +123,7 @@ def mean_text(mean: float | None, sd: float | None = None) -> str:
 
 
 def difference_text(difference: float | None, interval: Bounds | None = None, unit: str = "") -> str:
-    """A difference with its interval where it has one, as "+0.0033 [+0.0024, +0.0043]"."""
+    """Return a difference with its interval, if it has one, as "+0.0033 [+0.0024, +0.0043]"."""
     if difference is None:
         return NOTHING
     shown = point_text(difference, interval)
@@ -86,16 +133,17 @@ def difference_text(difference: float | None, interval: Bounds | None = None, un
 
 
 def point_text(difference: float | None, interval: Bounds | None = None) -> str:
-    """The difference alone, with the digits that its interval asks for."""
+    """Return a difference without its interval, with the decimals that the interval needs."""
     return NOTHING if difference is None else signed(difference, decimals=_decimals(interval, difference))
 
 
 def interval_text(interval: Bounds | None, centre: float | None = None, *, signs: bool = True) -> str:
-    """As "[−0.35, +2.89]"; a dash for None.
+    """Return an interval, as "[−0.35, +2.89]"; a dash for None.
 
     Args:
-        centre: the number that it is of, which is shown with the same digits.
-        signs: of a difference; without them a positive bound has none.
+        interval: The interval.
+        centre: The estimate that the interval belongs to, which is shown with the same decimals.
+        signs: Write a plus before positive ends, as for a difference.
     """
     if interval is None:
         return NOTHING
@@ -108,19 +156,19 @@ def interval_text(interval: Bounds | None, centre: float | None = None, *, signs
 
 
 def span_text(interval: Bounds, unit: str = "", centre: float | None = None) -> str:
-    """An interval in a sentence, as "+0.30 to +2.70 percentage points"."""
+    """Return an interval for a sentence, as "+0.30 to +2.70 percentage points"."""
     decimals = _decimals(interval, centre)
     return f"{signed(interval.low, decimals=decimals)} to {signed(interval.high, unit, decimals)}"
 
 
 def p_text(p: float | None, digits: int = 2) -> str:
-    """A p value with so many significant digits, more where these would put it on the other side of 0.05."""
+    """Return a p value with ``digits`` significant digits, or more if these would move it across 0.05."""
     if p is None:
         return NOTHING
     if not math.isfinite(p):
         return _odd(p)
-    for most in range(digits, 8):
-        shown = f"{p:.{most}g}"
+    for significant in range(digits, 8):
+        shown = f"{p:.{significant}g}"
         if (float(shown) < SIGNIFICANCE) == (p < SIGNIFICANCE) and (float(shown) == SIGNIFICANCE) <= (
             p == SIGNIFICANCE
         ):
@@ -128,25 +176,60 @@ def p_text(p: float | None, digits: int = 2) -> str:
     return f"{p:.8g}"
 
 
-def counted(title: str, values: Iterable[float | None]) -> str:
-    """The title of a metric that is a mean over a part of the test images, with how many these are.
+def title_with_count(title: str, values: Iterable[float | None]) -> str:
+    """Return the title of a metric that is a mean over a part of the test images, with the number of these images.
 
     Args:
-        values: what counts them, of every run that the metric is shown of; None for a run that did not record it.
+        title: The metric's title.
+        values: The number of images of every run that the metric is shown for; None if a run did not record it.
     """
-    known = list(values)
-    counts = sorted({int(value) for value in known if value is not None})
+    recorded = list(values)
+    counts = sorted({int(value) for value in recorded if value is not None})
     parts = []
     if counts:
         span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
         parts.append(f"of {span} image{'' if counts == [1] else 's'}")
-    if not counts or None in known:
+    if not counts or None in recorded:
         parts.append(f"{'of some runs ' if counts else ''}number of images not recorded")
     return f"{title} ({'; '.join(parts)})"
 
 
+def difference_unit(unit: str) -> str:
+    """Return the unit of a difference: two percentages differ by percentage points, not by per cent."""
+    return "percentage points" if unit == "%" else unit
+
+
+def convergence_text(convergence: Reached | None) -> str:
+    """Return the median epochs to a target, with how many runs reached it: "12 (3 of 3)", "> 30 (1 of 3)".
+
+    A dash if no target is known, or no run counts.
+    """
+    if convergence is None or convergence.of == 0:
+        return NOTHING
+    return f"{median_epochs_text(convergence)} ({convergence.reached} of {convergence.of})"
+
+
+def median_epochs_text(convergence: Reached | None) -> str:
+    """Return the median epochs to a target alone: "12", or "> 30" if half of the runs or more did not reach it."""
+    if convergence is None or convergence.of == 0:
+        return NOTHING
+    median = convergence.median_epochs
+    return f"> {convergence.max_epochs}" if median is None or math.isinf(median) else f"{median:g}"
+
+
+def target_text(target: float | None, share: float, *, absolute: bool) -> str:
+    """Return the accuracy that runs should reach: "75.00 %", or "90 % of the teacher" if it is a share of that.
+
+    Args:
+        target: The accuracy, %.
+        share: The share of the teacher's accuracy.
+        absolute: The target was given as an accuracy.
+    """
+    return percent_text(target) if absolute else f"{100 * share:g} % of the teacher"
+
+
 def _decimals(interval: Bounds | None, centre: float | None) -> int:
-    """Of an interval and the number it is of, together."""
+    """Return the decimals that an interval and its estimate share."""
     shown = [] if centre is None else [centre]
     if interval is not None:
         shown += [interval.low, interval.high]
@@ -155,22 +238,22 @@ def _decimals(interval: Bounds | None, centre: float | None) -> int:
         decimals = decimals_for(interval.high - interval.low)
     else:
         decimals = decimals_for(centre or 0.0)
-    # A bound that is not zero must not be shown as zero, or "excludes zero" would look wrong.
-    while decimals <= MOST_DECIMALS and any(value and _is_zero(value, decimals) for value in finite):
+    # An end that is not zero must not be shown as zero, or "excludes zero" would look wrong.
+    while decimals <= MAX_DECIMALS and any(value and _is_zero(value, decimals) for value in finite):
         decimals += 1
     return decimals
 
 
 def _is_zero(value: float, decimals: int) -> bool:
-    return value == 0 or (decimals <= MOST_DECIMALS and round(abs(value), decimals) == 0)
+    return value == 0 or (decimals <= MAX_DECIMALS and round(abs(value), decimals) == 0)
 
 
 def _fixed(value: float, decimals: int) -> str:
-    """With so many decimals, or with two significant digits and an exponent where these are too many to read."""
-    if decimals > MOST_DECIMALS and value != 0:
+    """Return a number with fixed decimals, or with two significant digits and an exponent if these are too many."""
+    if decimals > MAX_DECIMALS and value != 0:
         text = f"{value:.1e}"
     else:
-        text = f"{value:.{min(decimals, MOST_DECIMALS)}f}"
+        text = f"{value:.{min(decimals, MAX_DECIMALS)}f}"
         if float(text) == 0:
             text = text.removeprefix("-")
     return text.replace("-", "−")

@@ -1,4 +1,4 @@
-"""The folder that the processes of one machine share, and the paths in it."""
+"""The home folder of an embedded stack, which the processes of one machine share, and the paths in it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PRIVATE_ENTRIES = (
 
 
 @dataclass(frozen=True)
-class Repaired:
-    """What ``Home.make_private`` did.
+class PermissionRepair:
+    """Result of ``Home.make_private``.
 
     Attributes:
-        changed: files and folders that other accounts could reach.
-        refused: those that could not be changed, as they belong to another account.
+        changed: Number of files and folders that other accounts could access.
+        refused: Files and folders that could not be changed, because they belong to another account.
     """
 
     changed: int
@@ -31,29 +31,30 @@ class Repaired:
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of an embedded stack: ``DKD_HOME``, else the user's data folder."""
+    """The home folder of an embedded stack: ``DKD_HOME``, or by default the user's data folder."""
 
     path: Path
 
     @classmethod
     def find(cls) -> Home:
-        """From the environment. Nothing is created."""
+        """Return the home that the environment names. Nothing is created."""
         given = os.environ.get("DKD_HOME")
         return cls(Path(os.path.expanduser(given)).absolute() if given else user_data_path("dkd-lab", appauthor=False))
 
     @property
     def database(self) -> Path:
-        """SQLite's file. A path and no URL: whatever is in the path means itself."""
+        """The SQLite file. It is a path, not a URL, so no character in it needs escaping."""
         return self.path / "dkd.sqlite3"
 
     @property
     def artifacts(self) -> Path:
-        """Root of the artifact store: ``runs/ID/attempt-N/…`` lies in it."""
+        """Root of the artifact store, which contains ``runs/ID/attempt-N/…``."""
         return self.path / "artifacts"
 
     @property
     def scratch(self) -> Path:
-        """Where a worker trains whose artifact store is no folder; what it needs of the store is fetched to here."""
+        """Folder in which a worker trains if its artifact store is not a folder; files are fetched from the "
+        "store to it."""
         return self.path / "scratch"
 
     @property
@@ -63,76 +64,77 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """What trainings can make again, such as teachers' logits; may be deleted at any time."""
+        """Data that trainings can compute again, such as teachers' logits; it may be deleted at any time."""
         return self.path / "cache"
 
     @property
     def logs(self) -> Path:
+        """Folder of the services' logs."""
         return self.path / "logs"
 
     @property
     def admin_token(self) -> Path:
-        """File with the token that the command line reads by itself; mode 0600."""
+        """File with the token that the command line uses by default; mode 0600."""
         return self.path / "tokens" / "admin"
 
     @property
     def worker_token(self) -> Path:
-        """File with the token that lets a worker claim and report, and nothing else; mode 0600."""
+        """File with the token that allows a worker to claim runs and to report, and nothing else; mode 0600."""
         return self.path / "tokens" / "worker"
 
     @property
     def dashboard_key(self) -> Path:
-        """File with the key that signs the cookies of browsers that the dashboard knows; mode 0600."""
+        """File with the key that signs the dashboard's cookies; mode 0600."""
         return self.path / "tokens" / "dashboard.key"
 
     @property
     def dashboard_tickets(self) -> Path:
-        """Folder with a file for each one-time address of the dashboard that has not been used."""
+        """Folder with a file for each unused one-time address of the dashboard."""
         return self.path / "tokens" / "tickets"
 
     @property
     def api_url(self) -> Path:
-        """File with the address of the stack that runs on this folder now; not there when none does."""
+        """File with the address of the stack that is running on this home; it does not exist if none is."""
         return self.path / "api.url"
 
-    def make_private(self) -> Repaired:
-        """Make the home and take from other accounts what an older version or another umask left them in it.
+    def make_private(self) -> PermissionRepair:
+        """Create the home, and remove other accounts' access that an older version or another umask left.
 
-        Only the home itself and what a stack puts into it are changed; links are not followed. A folder that others
-        use too, such as /tmp, stays open, and what the stack has in it is private.
+        Only the home and the files of a stack in it are changed; links are not followed. The mode of a folder that
+        others use too, such as /tmp, is not changed, but the stack's files in it become private.
 
         Raises:
-            OSError: the home cannot be made.
+            OSError: The home cannot be created.
         """
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         changed = 0
         refused: list[Path] = []
         for path in self._entries():
             try:
-                changed += _take_from_others(path)
+                changed += _remove_others_access(path)
             except PermissionError:
                 refused.append(path)
             except FileNotFoundError:
                 continue
-        return Repaired(changed, tuple(refused))
+        return PermissionRepair(changed, tuple(refused))
 
     def _entries(self) -> Iterator[Path]:
         folder = self.path.resolve()
-        shared = folder.stat().st_mode & stat.S_ISVTX  # as /tmp
+        shared = folder.stat().st_mode & stat.S_ISVTX  # such as /tmp
         system = len(folder.parts) <= 3 and any(path.name not in _PRIVATE_ENTRIES for path in folder.iterdir())
         if not (shared or system):
-            yield folder  # first: nobody else reaches the rest from then on
+            yield folder  # first, so that nobody else can reach the rest from then on
         for name in _PRIVATE_ENTRIES:
             entry = self.path / name
             if entry.is_symlink():
                 continue
             yield entry
             for inside, folders, files in os.walk(entry):
-                yield from (Path(inside, found) for found in (*folders, *files))
+                yield from (Path(inside, name) for name in (*folders, *files))
 
 
-def _take_from_others(path: Path) -> bool:
-    """Leave a file or folder to its owner alone; whether that changed anything."""
+def _remove_others_access(path: Path) -> bool:
+    """Remove the access of group and others to a file or folder; return whether anything changed."""
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode) or not mode & 0o077:
         return False

@@ -1,7 +1,7 @@
-"""HTTP clients that take a proxy and certificates from the environment where the address in question needs them.
+"""HTTP clients that take proxy and certificates from the environment, but only those that their address needs.
 
-httpx makes a transport for every proxy in the environment, wanted or not, and fails with an exception of its own where
-one of them is of a kind that cannot be used. Here the proxy is looked for once the address is known.
+httpx makes a transport for every proxy in the environment, and fails if any of them cannot be used. Here the proxy is
+chosen after the address is known.
 """
 
 from __future__ import annotations
@@ -22,69 +22,69 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class HttpSettingsError(ValueError):
-    """A proxy or a certificate file that the environment names and that cannot be used."""
+    """The environment names a proxy or a certificate file that cannot be used."""
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy that requests to some address go through.
+    """A proxy for the requests to an address.
 
     Attributes:
-        url: its address, credentials included.
-        variable: which variable names it.
+        url: Its address with credentials.
+        variable: Environment variable that names it.
     """
 
     url: str
     variable: str
 
     def __str__(self) -> str:
-        """Without credentials."""
+        """Return the address without credentials."""
         parsed = httpx.URL(self.url)
         port = f":{parsed.port}" if parsed.port else ""
         return f"{parsed.scheme}://{parsed.host}{port} ({self.variable})"
 
 
 def open_client(url: str, **options: Any) -> httpx.Client:
-    """A client for requests to one host.
+    """Open a client for requests to one host.
 
     Args:
-        url: of the host.
-        options: of ``httpx.Client``. With a ``transport`` of its own it asks no proxy.
+        url: Address of the host.
+        options: Arguments of ``httpx.Client``. If ``transport`` is given, no proxy is used.
 
     Raises:
-        HttpSettingsError: the environment names a proxy for this address that cannot be used, or, for https, a file of
-            certificates.
+        HttpSettingsError: The environment names a proxy, or for https a certificate file, that cannot be used.
     """
     if "transport" in options and options["transport"] is None:
         del options["transport"]
     proxy = None if "transport" in options else proxy_for(url)
     secure = url.startswith("https:") or (proxy is not None and proxy.url.startswith("https:"))
-    # Loading the certificates takes longer than a request on this machine, and without TLS they are not looked at.
+    # Loading the certificates takes longer than a request to this machine, and without TLS they are not needed.
     context = _certificates() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return httpx.Client(proxy=proxy.url if proxy else None, trust_env=False, verify=context, **options)
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy that requests to this address go through; None for the loopback and for what NO_PROXY names.
+    """Return the proxy for an address; None for the loopback and for hosts in NO_PROXY.
 
-    Raises HttpSettingsError where there is one that cannot be used.
+    Raises:
+        HttpSettingsError: The environment names a proxy that cannot be used.
     """
     parsed = httpx.URL(url)
-    found = getproxies()
-    given = found.get(parsed.scheme) or found.get("all")
+    proxies = getproxies()
+    given = proxies.get(parsed.scheme) or proxies.get("all")
     port = parsed.port or _PORTS.get(parsed.scheme, 0)
-    if not given or _is_loopback(parsed.host) or _excepted(parsed.host, port, found.get("no", "")):
+    if not given or _is_loopback(parsed.host) or _is_excepted(parsed.host, port, proxies.get("no", "")):
         return None
     variable = _variable(parsed.scheme, given)
-    way_on = f"correct {variable}, or name {parsed.host} in NO_PROXY to reach it without a proxy"
+    advice = f"correct {variable}, or name {parsed.host} in NO_PROXY to reach it without a proxy"
     try:
         address = httpx.URL(given if "://" in given else f"http://{given}")
     except httpx.InvalidURL as error:
-        raise HttpSettingsError(f"{variable} is no proxy's address ({error}); {way_on}") from None
+        raise HttpSettingsError(f"{variable} is not a valid proxy address ({error}); {advice}") from None
     if not address.host or address.scheme not in _SCHEMES:
-        kind = f"a proxy of the kind {address.scheme!r}" if address.host else "no host"
-        usable = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise HttpSettingsError(f"{variable} names {kind}, and {usable} can be used; {way_on}")
+        problem = f"has the unsupported scheme {address.scheme!r}" if address.host else "has no host"
+        supported = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+        raise HttpSettingsError(f"{variable} {problem}; supported are {supported}; {advice}")
     if address.scheme.startswith("socks") and find_spec("socksio") is None:
         raise HttpSettingsError(
             f"{variable} names a SOCKS proxy, which needs a package that is not installed: pip install 'httpx[socks]'; "
@@ -103,8 +103,8 @@ def _is_loopback(host: str) -> bool:
     return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")
 
 
-def _excepted(host: str, port: int, listed: str) -> bool:
-    """Whether a list as of NO_PROXY names the host: itself, a domain above it, a network, each with or without port."""
+def _is_excepted(host: str, port: int, listed: str) -> bool:
+    """Return whether a NO_PROXY list names the host, a parent domain or its network, each with or without a port."""
     address = _address(host)
     for entry in filter(None, re.split(r"[,\s]+", listed.lower())):
         name = entry.partition("://")[2] or entry
@@ -112,7 +112,7 @@ def _excepted(host: str, port: int, listed: str) -> bool:
             return True
         if address:
             try:
-                # The IPv6 form of an address on this list of networks counts too.
+                # The address may have been given in its IPv6 form.
                 if address in ipaddress.ip_network(name.strip("[]"), strict=False):
                     return True
             except ValueError:
@@ -128,14 +128,14 @@ def _excepted(host: str, port: int, listed: str) -> bool:
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        found = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
-    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def _certificates() -> ssl.SSLContext:
-    # httpx takes the first of the two that is set.
+    # httpx uses the first of the two that is set.
     named = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
     try:
         return httpx.create_ssl_context()

@@ -1,7 +1,7 @@
-"""Bounds of what comes from outside: numbers, texts, lists and nesting. Free of torch, and of everything else of ours.
+"""Bounds of input from outside: numbers, texts, lists and nesting. Imports nothing else of this project.
 
-``read_json`` bounds a body before anything interprets it; the annotated types bound the fields of a shape. Every
-integer that is stored fits a signed column of 64 bits, and every counter also a JSON reader that has doubles only.
+``read_json`` checks a body before it is interpreted; the annotated types bound the fields of a message. Every stored
+integer fits a signed 64-bit column, and every counter can be read exactly by a JSON reader that has only doubles.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
 INT32_MAX = 2**31 - 1
 EXACT_MAX = 2**53
-"""The last whole number up to which doubles, and so JavaScript, count exactly."""
+"""The largest whole number up to which doubles, and so JavaScript, are exact."""
 
 Int64 = Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)]
 Count = Annotated[int, Field(ge=0, le=EXACT_MAX)]
-"""A counter or a size: a column of 64 bits."""
+"""A counter or a size, in a 64-bit column."""
 PositiveCount = Annotated[int, Field(ge=1, le=EXACT_MAX)]
 SmallCount = Annotated[int, Field(ge=0, le=INT32_MAX)]
-"""A counter in a column of 32 bits, as epochs and images of a split."""
+"""A counter in a 32-bit column, such as epochs or images of a split."""
 PositiveSmallCount = Annotated[int, Field(ge=1, le=INT32_MAX)]
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 """A duration."""
 Timestamp = Annotated[float, Field(ge=0, le=253_402_300_799, allow_inf_nan=False)]
-"""Seconds since 1970, up to the last second of the year 9999, beyond which no datetime goes."""
+"""Seconds since 1970, up to the last second of the year 9999, which is the end of Python's datetime."""
 
 ID_PATTERN = r"^[0-9a-hjkmnp-tv-z]{16}$"
-"""Of the ids that the backend makes: Crockford's base 32 (``backend.db.ids``)."""
+"""Ids that the backend makes, in Crockford's base 32 (``backend.db.ids``)."""
 WORKER_ID_PATTERN = r"^[A-Za-z0-9-]{1,64}$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 
@@ -41,15 +41,15 @@ RunId = Annotated[str, Field(pattern=ID_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 
 SUBMITTED = {"submitted": True}
-"""The context in which a spec is validated that a person submits: everything in it is within bounds. A spec that was
-taken once is validated without, so that runs of older versions are still shown, claimed and trained."""
+"""Validation context of submitted specs, in which all bounds are checked. Stored specs are validated without it, so
+that runs of older versions can still be shown, claimed and trained."""
 LARGEST = 1e100
-"""Of a decimal number in a spec: sums and products of a few such are finite."""
+"""The largest number in a spec: sums and products of a few such numbers are finite."""
 LONGEST_TEXT = 20_000
-"""Of a text in a spec."""
+"""Characters of a text in a spec."""
 
 MAX_PROBLEMS = 100
-"""How many problems an answer lists."""
+"""Number of problems that an answer lists."""
 
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNFIT = re.compile("[\0\ud800-\udfff]")
@@ -57,11 +57,11 @@ _SHOWN = 80
 
 
 class BoundsError(ValueError):
-    """A value from outside that is beyond a bound.
+    """A value from outside is out of bounds.
 
     Attributes:
-        path: of the value, as ``methods.1.params.alpha``; empty for the whole.
-        message: what is wrong with it.
+        path: Path of the value, such as ``methods.1.params.alpha``; empty for the whole document.
+        message: What is wrong.
     """
 
     def __init__(self, path: str, message: str) -> None:
@@ -72,13 +72,13 @@ class BoundsError(ValueError):
 
 @dataclass(frozen=True)
 class JsonBounds:
-    """How large a JSON document may be.
+    """Bounds of a JSON document.
 
     Attributes:
-        depth: lists and objects within each other.
-        values: numbers, texts, lists, objects and field names together.
-        items: entries of one list, or fields of one object.
-        any_text: take NUL and lone surrogates, for what cleans texts itself: a training may print anything.
+        depth: Nested lists and objects.
+        values: Numbers, texts, lists, objects and field names together.
+        items: Entries of one list, or fields of one object.
+        any_text: Accept NUL and lone surrogates. For callers that clean texts, because a training may print anything.
     """
 
     depth: int = 32
@@ -91,10 +91,15 @@ DEFAULT_BOUNDS = JsonBounds()
 
 
 def read_json(raw: bytes | str, bounds: JsonBounds = DEFAULT_BOUNDS) -> Any:
-    """JSON as plain data, every value of it within bounds. Takes time linear in the length.
+    """Parse JSON and check that every value is within bounds. The time is linear in the length.
 
-    Refused: text that is not UTF-8, NaN and infinities, a field that is given twice, whole numbers beyond 64 bits,
-    decimal numbers beyond a double, NUL and lone surrogates, and what exceeds ``bounds``. Raises BoundsError.
+    Args:
+        raw: The document, in UTF-8 if it is bytes.
+        bounds: The bounds.
+
+    Raises:
+        BoundsError: The document is not UTF-8 or not JSON, exceeds ``bounds``, or contains NaN or an infinity, a
+            repeated field, a whole number beyond 64 bits, a number beyond a double, NUL or a lone surrogate.
     """
     try:
         text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
@@ -117,23 +122,26 @@ def read_json(raw: bytes | str, bounds: JsonBounds = DEFAULT_BOUNDS) -> Any:
 
 
 def check_data(data: Any, bounds: JsonBounds = DEFAULT_BOUNDS) -> None:
-    """Check plain data (dicts, lists, texts, numbers) against bounds. Raises BoundsError with the path of the value.
+    """Check plain data (dicts, lists, texts, numbers) against bounds.
 
-    Without recursion, so that no depth ends the interpreter's stack. YAML's shared values are counted as often as they
-    appear.
+    It is not recursive, so that deep data does not exhaust the interpreter's stack. A value that YAML aliases repeat is
+    counted every time.
+
+    Raises:
+        BoundsError: A value is out of bounds; the error gives its path.
     """
     count = 0
-    # One iterator for each level; the path is only made where there is a problem.
+    # One iterator per level; the path is only joined if there is a problem.
     path: list[str] = []
     levels: list[Iterator[tuple[Any, Any]]] = [iter((("", data),))]
     while levels:
-        found = next(levels[-1], None)
-        if found is None:
+        item = next(levels[-1], None)
+        if item is None:
             levels.pop()
             if path:
                 path.pop()
             continue
-        key, value = found
+        key, value = item
         count += 1
         problem = _scalar_problem(value, bounds)
         if isinstance(key, str) and not bounds.any_text and _UNFIT.search(key):
@@ -158,7 +166,7 @@ def check_data(data: Any, bounds: JsonBounds = DEFAULT_BOUNDS) -> None:
 
 
 def number_problem(value: Any) -> str | None:
-    """What is wrong with a number's size; None where it is within bounds, or no number."""
+    """Return what is wrong with a number's size; None if it is within bounds, or not a number."""
     if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
         return "is a whole number beyond 64 bits"
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
@@ -167,7 +175,7 @@ def number_problem(value: Any) -> str | None:
 
 
 def field_problem(value: Any) -> str | None:
-    """What is wrong with the size of a field of a spec, or with what lies in it; None where it is within bounds."""
+    """Return what is wrong with the size of a spec's field or of a value in it; None if all is within bounds."""
     if isinstance(value, str):
         if len(value) > LONGEST_TEXT:
             return f"has {len(value)} characters; at most {LONGEST_TEXT} are allowed"
@@ -183,10 +191,10 @@ def field_problem(value: Any) -> str | None:
     return number_problem(value)
 
 
-def upto(limit: int) -> Any:
-    """An upper bound that a field did not always have: it holds for what is submitted, not for what is stored.
+def max_if_submitted(limit: int) -> Any:
+    """Return a validator with an upper bound that was added later: it applies to submitted specs, not to stored ones.
 
-    To be used in ``Annotated``, behind the field's other bounds.
+    It is used in ``Annotated``, after the field's other bounds.
     """
 
     def check(value: int, info: ValidationInfo) -> int:
@@ -198,7 +206,7 @@ def upto(limit: int) -> Any:
 
 
 def first_problems(error: ValidationError, limit: int = MAX_PROBLEMS) -> tuple[list[Any], int]:
-    """Pydantic's first problems, without their inputs, and how many more there are."""
+    """Return pydantic's first problems without their inputs, and the number of the others."""
     items = error.errors(include_url=False, include_context=False, include_input=False)
     return list(items[:limit]), max(len(items) - limit, 0)
 
@@ -211,20 +219,20 @@ def _scalar_problem(value: Any, bounds: JsonBounds) -> str | None:
 
 
 def _joined(path: list[str]) -> str:
-    """The path without the whole's own place, each part cut to what a person can read."""
+    """Join a path, without the root; each part is cut to a readable length."""
     return ".".join(part[:_SHOWN].encode("utf-8", "replace").decode() for part in path[1:]).replace("\0", "\ufffd")
 
 
 def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON keeps the last of two equal fields and says nothing; a person who wrote both is told instead."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    """Refuse a repeated field; Python's JSON parser silently keeps the last one."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
                 raise BoundsError("", f"the body is not JSON: {name[:_SHOWN]!r} is given twice")
             seen.add(name)
-    return found
+    return fields
 
 
 def _refuse_constant(name: str) -> Any:

@@ -1,8 +1,8 @@
-"""Celery's filesystem transport as it is needed here: nothing that lies in its folders ends or stops who reads them.
+"""Celery's filesystem transport, made robust: no file in its folders can end or block a reader.
 
-Kombu's own writes a message under its final name, so that a reader that is quick takes an empty file; the error that
-follows ends the whole worker. So does a folder that is away for a moment, and a FIFO with a message's name is waited
-for without end. Loaded by Celery, by its name in ``celery_settings``: nothing else imports it.
+Kombu's transport writes a message under its final name, so that a reader may take an empty file, and the error ends the
+whole worker. A folder that is missing for a moment ends it too, and a FIFO with a message's name blocks it forever.
+Celery loads this module by its name in ``celery_settings``; nothing else imports it.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from kombu.exceptions import ChannelError
 from kombu.transport import filesystem
 from kombu.utils.json import dumps, loads
 
+from common.atomic_write import atomic_write
+
 _log = logging.getLogger(__name__)
 
-_MOST_BYTES = 64 * 1024
-_MOST_REMEMBERED = 1_000
+_MAX_BYTES = 64 * 1024
+_MAX_LOGGED = 1_000
 
 
 class Channel(filesystem.Channel):  # type: ignore[misc]
-    """Writes messages whole, and drops what is no message."""
+    """Channel that writes messages in one step, and drops files that are not messages."""
 
-    _said: set[str]
+    _logged: set[str]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._said = set()
+        self._logged = set()
 
     def _put(self, queue: str, payload: Any, **_: Any) -> None:
-        # The name begins with the time, by which messages are taken in order.
+        # Messages are taken in the order of their names, which begin with the time.
         name = f"{round(monotonic() * 1000)}_{uuid.uuid4()}"
         folder = Path(self.data_folder_out)
-        unfinished = folder / f"{name}.partial"
         try:
-            unfinished.write_bytes(dumps(payload).encode())
-            os.replace(unfinished, folder / f"{name}.{queue}.msg")
+            atomic_write(folder / f"{name}.{queue}.msg", dumps(payload), temporary=folder / f"{name}.partial")
         except OSError as error:
             raise ChannelError(f"cannot write a message to {folder}") from error
 
@@ -53,20 +53,20 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
         except OSError as error:
             raise Empty from error
         for name in names:
-            if name.partition(".")[2] == f"{queue}.msg" and (payload := self._taken(name)) is not None:
+            if name.partition(".")[2] == f"{queue}.msg" and (payload := self._take(name)) is not None:
                 return payload
         raise Empty
 
-    def _taken(self, name: str) -> dict[str, Any] | None:
-        """The message in a file, which is then gone from the folder; None where there is none in it."""
+    def _take(self, name: str) -> dict[str, Any] | None:
+        """Return the message in a file and move the file away; None if the file is not a message."""
         source, target = Path(self.data_folder_in, name), Path(self.processed_folder, name)
         try:
             if not stat.S_ISREG(source.lstat().st_mode):
                 if not source.is_dir() or source.is_symlink():
                     source.unlink()
-                self._drop(name, "it is no file")
+                self._drop(name, "it is not a file")
                 return None
-            # Moved first: of two readers one has it. A move on one disk is atomic.
+            # Moved first, so that only one of two readers gets it. A move on one disk is atomic.
             os.rename(source, target)
             content = _content(target)
         except FileNotFoundError:  # another worker was faster
@@ -76,26 +76,26 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
             return None
         if content is None:
             with contextlib.suppress(OSError):
-                target.unlink()  # as large as it is, it is not kept
-            self._drop(name, f"it is no file of at most {_MOST_BYTES} bytes")
+                target.unlink()  # it is too large to keep
+            self._drop(name, f"it is not a file of at most {_MAX_BYTES} bytes")
             return None
         try:
             payload = loads(content.decode())
-        except (ValueError, TypeError, RecursionError):  # torn, or somebody else's
+        except (ValueError, TypeError, RecursionError):  # incomplete, or of another program
             self._drop(name, "it is not JSON")
             return None
         if not _is_message(payload):
-            self._drop(name, "it is no message of Celery's")
+            self._drop(name, "it is not a Celery message")
             return None
         return payload  # type: ignore[no-any-return]
 
     def _drop(self, name: str, why: str) -> None:
-        # A folder, or a file that cannot be moved away, is met again with every look.
-        if name not in self._said:
-            if len(self._said) >= _MOST_REMEMBERED:
-                self._said.clear()
-            self._said.add(name)
-            _log.warning("%r in the broker's folder was passed over: %s", name[:200], why)
+        # A folder, or a file that cannot be moved, is found again at every poll; it is logged once.
+        if name not in self._logged:
+            if len(self._logged) >= _MAX_LOGGED:
+                self._logged.clear()
+            self._logged.add(name)
+            _log.warning("%r in the broker's folder was ignored: %s", name[:200], why)
 
     def _size(self, queue: str) -> int:
         try:
@@ -108,32 +108,32 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
             return []
         try:
             return list(super().get_table(exchange))
-        except (ValueError, TypeError, RecursionError):  # being written for the first time, or somebody else's
+        except (ValueError, TypeError, RecursionError):  # incomplete, or of another program
             return []
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         folder = Path(self.control_folder)
         folder.mkdir(parents=True, exist_ok=True)
         if not self._is_table(exchange):
-            self._make_room(exchange)
+            self._clear_table(exchange)
         try:
             super()._queue_bind(exchange, routing_key, pattern, queue)
-        except (ValueError, TypeError, RecursionError):  # torn, as by a crash: made again
-            self._make_room(exchange)
+        except (ValueError, TypeError, RecursionError):  # incomplete after a crash: it is made again
+            self._clear_table(exchange)
             super()._queue_bind(exchange, routing_key, pattern, queue)
 
     def _is_table(self, exchange: str) -> bool:
-        """Whether the table of an exchange is a file that may be read, or not there."""
+        """Return whether the table of an exchange is a file of limited size, or does not exist."""
         try:
-            found = Path(self._exchange_file(exchange)).lstat()
+            status = Path(self._exchange_file(exchange)).lstat()
         except FileNotFoundError:
             return True
         except OSError as error:
             raise ChannelError(f"cannot read the table of {exchange}") from error
-        return stat.S_ISREG(found.st_mode) and found.st_size <= _MOST_BYTES
+        return stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_BYTES
 
-    def _make_room(self, exchange: str) -> None:
-        """Take away what stands where the table of an exchange belongs."""
+    def _clear_table(self, exchange: str) -> None:
+        """Remove whatever has the name of an exchange's table."""
         file = Path(self._exchange_file(exchange))
         with contextlib.suppress(FileNotFoundError):
             if file.is_dir() and not file.is_symlink():
@@ -143,24 +143,26 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
 
 
 class Transport(filesystem.Transport):  # type: ignore[misc]
+    """Filesystem transport with the robust channel."""
+
     Channel = Channel
 
 
 def _content(path: Path) -> bytes | None:
-    """What a file holds; None where it is no regular file, or too large. Raises OSError."""
-    # It was a file a moment ago; whatever it is now is not waited for.
+    """Return a file's content; None if it is not a regular file, or too large. Raises OSError."""
+    # It was a file a moment ago; whatever it is now must not block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
             return None
-        return os.read(descriptor, _MOST_BYTES)
+        return os.read(descriptor, _MAX_BYTES)
     finally:
         os.close(descriptor)
 
 
 def _is_message(payload: Any) -> bool:
-    """Whether it has what Kombu reads of every message."""
+    """Return whether it has the fields that Kombu reads of every message."""
     if not isinstance(payload, dict) or not isinstance(payload.get("body"), str):
         return False
     properties = payload.get("properties")

@@ -1,9 +1,9 @@
-"""The way into a home's dashboard: a one-time address, which becomes a cookie of the browser that opens it.
+"""Access to a home's dashboard: a one-time address, which gives the browser that opens it a cookie.
 
-Every account of a machine reaches a port on 127.0.0.1, so the port alone must open nothing. Whoever can read the home
-can make a ticket: a file in it, named by the ticket's SHA-256. The dashboard takes the file away when the ticket is
-shown, which succeeds once, and gives the browser a cookie that is signed with a key in the home. The key outlives the
-dashboard's process, so that browsers stay known when it is started again; removing the key's file ends every cookie.
+Every account of a machine can reach a port on 127.0.0.1, so the port alone must not give access. An account that can
+write to the home can make a ticket: a file in it, named by the ticket's SHA-256. When a ticket is used, the dashboard
+removes the file, which succeeds once, and gives the browser a cookie that is signed with a key in the home. The key
+outlives the dashboard's process, so that cookies stay valid after a restart; removing the key's file ends all cookies.
 """
 
 from __future__ import annotations
@@ -16,37 +16,38 @@ import secrets
 import time
 from pathlib import Path
 
+from common.atomic_write import atomic_path
 from common.home import Home
 
 PREFIX = "open/"
-"""Of one-time addresses, below the dashboard's root: ``open/TICKET/compare?experiment=…``."""
+"""Path prefix of one-time addresses below the dashboard's root: ``open/TICKET/compare?experiment=…``."""
 TICKET_SECONDS = 24 * 3600.0
 COOKIE_SECONDS = 30 * 24 * 3600
 _KEY_BYTES = 32
-_MOST_CHARACTERS = 256
+_MAX_CHARACTERS = 256
 
 
-class Door:
-    """Makes and takes tickets and cookies for the dashboard of one home."""
+class DashboardAccess:
+    """Issues and checks tickets and cookies for the dashboard of one home."""
 
     def __init__(self, home: Home) -> None:
         self._key_file = home.dashboard_key
         self._tickets = home.dashboard_tickets
 
     def address(self, url: str, page: str = "") -> str:
-        """A fresh one-time address.
+        """Return a new one-time address.
 
         Args:
-            url: of the dashboard.
-            page: with its query, as ``compare?experiment=…``; it is where the browser is led.
+            url: Address of the dashboard.
+            page: Page with its query, such as ``compare?experiment=…``, to which the browser is redirected.
 
         Raises:
-            OSError: the home cannot be written.
+            OSError: The home cannot be written.
         """
         return f"{url.rstrip('/')}/{PREFIX}{self.issue()}/{page}"
 
     def issue(self) -> str:
-        """A fresh ticket, usable once within a day. Raises OSError if the home cannot be written."""
+        """Return a new ticket, which can be used once within a day. Raises OSError if the home cannot be written."""
         self._tickets.mkdir(parents=True, exist_ok=True, mode=0o700)
         for file in self._tickets.iterdir():
             with contextlib.suppress(OSError):
@@ -58,28 +59,28 @@ class Door:
         return ticket
 
     def redeem(self, ticket: str) -> bool:
-        """Whether the ticket is known and fresh. It is used up by this."""
+        """Use up a ticket; return whether it was valid."""
         file = self._file(ticket)
         try:
             fresh = time.time() - file.stat().st_mtime <= TICKET_SECONDS
-            file.unlink()  # of two that show one ticket at the same time, one succeeds
+            file.unlink()  # of two requests with one ticket at the same time, one succeeds
         except OSError:
             return False
         return fresh
 
     def cookie(self) -> str:
-        """The value of a fresh cookie. Raises OSError if the home cannot be written."""
-        said = f"{int(time.time()) + COOKIE_SECONDS}.{secrets.token_urlsafe(16)}"
-        return f"{said}.{_signature(self._key(make=True), said)}"
+        """Return the value of a new cookie. Raises OSError if the home cannot be written."""
+        content = f"{int(time.time()) + COOKIE_SECONDS}.{secrets.token_urlsafe(16)}"
+        return f"{content}.{_signature(self._key(make=True), content)}"
 
-    def admits(self, cookie: str) -> bool:
-        """Whether a cookie's value was made with this home's key and has not expired."""
-        if len(cookie) > _MOST_CHARACTERS or not cookie.isascii():
+    def accepts_cookie(self, cookie: str) -> bool:
+        """Return whether a cookie's value was made with this home's key and has not expired."""
+        if len(cookie) > _MAX_CHARACTERS or not cookie.isascii():
             return False
-        said, _, signature = cookie.rpartition(".")
-        until, _, _ = said.partition(".")
+        content, _, signature = cookie.rpartition(".")
+        until, _, _ = content.partition(".")
         key = self._key(make=False)
-        if not key or not hmac.compare_digest(_signature(key, said), signature):
+        if not key or not hmac.compare_digest(_signature(key, content), signature):
             return False
         return until.isdigit() and int(until) > time.time()
 
@@ -87,24 +88,20 @@ class Door:
         return self._tickets / hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _key(self, *, make: bool) -> bytes:
-        """The home's key; empty if there is none and none is made."""
+        """Return the home's key; empty if there is none and ``make`` is False."""
         with contextlib.suppress(FileNotFoundError):
             return self._key_file.read_bytes()
         if not make:
             return b""
         self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = self._key_file.with_name(f".{self._key_file.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(_KEY_BYTES))
-            # Linked and not renamed: of two processes that make one, both use the first one's.
-            with contextlib.suppress(FileExistsError):
-                os.link(fresh, self._key_file)
-        finally:
-            fresh.unlink()
+        # Of two processes that make a key at the same time, both use that of the first.
+        with (
+            contextlib.suppress(FileExistsError),
+            atomic_path(self._key_file, private=True, replace=False) as partial,
+        ):
+            partial.write_bytes(secrets.token_bytes(_KEY_BYTES))
         return self._key_file.read_bytes()
 
 
-def _signature(key: bytes, said: str) -> str:
-    return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()
+def _signature(key: bytes, content: str) -> str:
+    return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()

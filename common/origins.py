@@ -1,8 +1,9 @@
-"""Which host a request is addressed to, and whether the page that sent it belongs to that host.
+"""Checks of the Host and Origin headers, for the API and the dashboard.
 
-The API and the dashboard ask the same two questions. A website can point a name of its own at 127.0.0.1, so the Host
-header has to be on a list. Another program on the same machine can serve pages under the same name at another port, so
-a page's Origin has to equal the Host in its scheme, name and port, not in its name alone.
+A website can point its own name at 127.0.0.1, so the Host header has to be on a list. Another program on the same
+machine can serve pages under the same name at another port, so a page's Origin has to equal the Host in scheme, name
+and port, not only in its name. Starlette's TrustedHostMiddleware does not check the origin
+(docs/adr/0102-own-host-checks-and-locks.md).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _HTTP = {"ws": "http", "wss": "https"}
 
 @dataclass(frozen=True)
 class Address:
-    """A host and port, both known."""
+    """A host and a port."""
 
     host: str
     port: int
@@ -26,15 +27,16 @@ class Address:
 
 @lru_cache(1024)
 def address(authority: str, scheme: str = "http") -> Address | None:
-    """The address in a Host header (``example.org:8000``, ``[::1]``), or None if it is malformed.
+    """Return the address in a Host header (``example.org:8000``, ``[::1]``); None if it is malformed.
 
     Args:
-        scheme: of the request; gives the port if the header has none.
+        authority: The header's value.
+        scheme: Scheme of the request, which gives the port if the header has none.
     """
     try:
         parts = urlsplit(f"//{authority}")
         host, port = parts.hostname, parts.port
-    except ValueError:  # brackets that do not close, a port that is no number
+    except ValueError:  # unbalanced brackets, or a port that is not a number
         return None
     if not host or "@" in authority or parts.path or parts.query or parts.fragment or authority != authority.strip():
         return None
@@ -51,7 +53,7 @@ def _origin(text: str) -> tuple[str, Address] | None:
 
 
 def host_allowed(host: str, allowed: Collection[str]) -> bool:
-    """Whether a host name is on the list. ``*`` allows any name, ``*.lab.example`` any below ``lab.example``."""
+    """Return whether a host is on a list; ``*`` matches any name, ``*.lab.example`` any name below ``lab.example``."""
     for pattern in allowed:
         name = pattern.strip().lower().rstrip(".")
         if name == "*" or host == name or (name.startswith("*.") and host.endswith(name[1:])):
@@ -60,19 +62,21 @@ def host_allowed(host: str, allowed: Collection[str]) -> bool:
 
 
 def origin_allowed(origin: str, authority: str, scheme: str, allowed: Collection[str] = ()) -> bool:
-    """Whether a page of this origin may send this request.
+    """Return whether a page of an origin may send a request.
 
     Args:
-        origin: the Origin header; empty if there is none, which is allowed: browsers send one with every request that
-            could change something, and other programs send none.
-        authority: the Host header.
-        scheme: of the request as it arrives here: http, https, ws or wss.
-        allowed: more origins, as ``https://lab.example`` where a proxy terminates TLS in front of this server.
+        origin: The Origin header. A request without one is allowed: browsers send it with every request that could
+            change something, and other programs do not send it.
+        authority: The Host header.
+        scheme: Scheme of the request as it arrives here: http, https, ws or wss.
+        allowed: Further origins, such as ``https://lab.example`` if a proxy terminates TLS in front of this server.
     """
     if not origin:
         return True
     page = _origin(origin)
     if page is None:
         return False
-    own = _HTTP.get(scheme, scheme)
-    return page == (own, address(authority, own)) or any(page == _origin(item.rstrip("/")) for item in allowed)
+    http_scheme = _HTTP.get(scheme, scheme)
+    return page == (http_scheme, address(authority, http_scheme)) or any(
+        page == _origin(item.rstrip("/")) for item in allowed
+    )

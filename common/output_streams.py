@@ -1,9 +1,9 @@
-"""Standard output and error of a command: what is written there must not end what the command does.
+"""Standard output and error streams whose errors do not end a command.
 
-Installed once, by each entry point (``python -m core``, ``dkd``, ``python -m backend``, ``python -m worker``).
-Characters that the terminal's encoding does not have are replaced, and a reader that has gone (``| head``), a closed
-terminal or a full disk behind a redirection is remembered in place of an exception: a training, or the second of three
-changes, goes on, and the command says at its end what could not be written.
+Each entry point installs them once (``python -m core``, ``dkd``, ``python -m backend``, ``python -m worker``).
+Characters that the terminal's encoding lacks are replaced. If the reader is gone (``| head``), the terminal is closed
+or the disk behind a redirection is full, the error is stored instead of raised: a training, or the second of three
+changes, continues, and the command reports the error at its end.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import TextIO, cast
 _NOBODY_READS = frozenset({errno.EPIPE, errno.EIO, errno.ECONNRESET})
 
 
-class LastingFile(io.FileIO):
-    """An open descriptor that takes everything: after the first error of a write the rest is dropped.
+class UnfailingFile(io.FileIO):
+    """A file whose writes never fail: after the first error all further output is dropped.
 
     Attributes:
-        error: the first error of a write; None while there was none.
+        error: The first error of a write; None if there was none.
     """
 
     error: OSError | None = None
@@ -41,25 +41,25 @@ class LastingFile(io.FileIO):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What ``install`` has put in place of ``sys.stdout`` and ``sys.stderr``."""
+    """The streams that ``install`` has put in place of ``sys.stdout`` and ``sys.stderr``."""
 
-    stdout: LastingFile | None = None
-    stderr: LastingFile | None = None
+    stdout: UnfailingFile | None = None
+    stderr: UnfailingFile | None = None
 
     def flush(self) -> None:
-        """Write what is still buffered."""
+        """Flush both streams."""
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
 
     @property
     def lost(self) -> OSError | None:
-        """Why output was lost although somebody wanted it, as on a full disk; None where the reader has just gone."""
+        """Why output was lost, such as a full disk; None if nothing was lost, or only because the reader is gone."""
         error = self.stdout.error if self.stdout else None
         return None if error is None or error.errno in _NOBODY_READS else error
 
 
-def settled(outputs: Outputs, code: int, program: str) -> int:
-    """The exit code of a command, once all that it wrote has been flushed: not 0 where wanted output was lost."""
+def final_exit_code(outputs: Outputs, code: int, program: str) -> int:
+    """Flush all output and return the command's exit code, which is not 0 if output was lost."""
     outputs.flush()
     if outputs.lost is None:
         return code
@@ -68,22 +68,22 @@ def settled(outputs: Outputs, code: int, program: str) -> int:
 
 
 def install() -> Outputs:
-    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that last. Called first by an entry point, once."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that do not fail. An entry point calls it once, first."""
     files = {name: _install(name) for name in ("stdout", "stderr")}
     return Outputs(**files)
 
 
 def reader_gone() -> bool:
-    """Whether nothing that is written to stdout is read any more: for a command that only shows."""
-    stream = getattr(sys.stdout, "inner", sys.stdout)  # of common.terminal.SafeStream
+    """Return whether the reader of stdout is gone, for a command that only displays."""
+    stream = getattr(sys.stdout, "inner", sys.stdout)  # the stream inside common.terminal.SafeStream
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
-    return isinstance(raw, LastingFile) and raw.error is not None
+    return isinstance(raw, UnfailingFile) and raw.error is not None
 
 
-def _install(name: str) -> LastingFile | None:
+def _install(name: str) -> UnfailingFile | None:
     stream: TextIO | None = getattr(sys, name)
-    if stream is None:  # it was closed before the program was started
-        setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open as long as the process)
+    if stream is None:  # closed before the program was started
+        setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open until the process ends)
         return None
     if not isinstance(stream, io.TextIOWrapper):  # a notebook's, or a test's
         return None
@@ -92,12 +92,12 @@ def _install(name: str) -> LastingFile | None:
     except (OSError, ValueError):
         return None
     stream.flush()
-    lasting = LastingFile(descriptor, "wb", closefd=False)
+    lasting = UnfailingFile(descriptor, "wb", closefd=False)
     lasting.name = f"<{name}>"
     made = io.TextIOWrapper(
         io.BufferedWriter(cast(io.RawIOBase, lasting)),
         encoding=stream.encoding,
-        # On stderr the escapes say more than question marks.
+        # On stderr, escapes are more informative than question marks.
         errors="replace" if name == "stdout" else "backslashreplace",
         line_buffering=stream.line_buffering or name == "stderr",
         write_through=stream.write_through,

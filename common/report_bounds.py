@@ -1,8 +1,7 @@
-"""How large what a worker says may be, and what becomes of what is larger.
+"""Bounds of what a worker reports, and types that fit reports into them.
 
-A number that cannot be is refused. A text that is too long, or has characters that a terminal obeys, is cut and
-spelled out instead: a run's end must not be lost because its reason is a long traceback. The same types are used where
-a worker sends and where the backend takes in.
+An impossible number is refused. A text that is too long is cut, and control characters in it are escaped, because the
+end of a run must not be lost when its reason is a long traceback. The worker and the backend use the same types.
 """
 
 from __future__ import annotations
@@ -19,69 +18,69 @@ from common.terminal import printable
 CUT = " … (cut)"
 
 MOST_STEPS = 10**12
-"""At a thousand a second, thirty years."""
+"""Thirty years at a thousand steps per second."""
 MOST_EPOCHS = 10**9
 MOST_SECONDS = 10**12
 MOST_PARAMETERS = 10**15
 
 MOST_PATH = 1000
 
-MESSAGE = 20_000
-REASON = 4_000
-LINE = 2_000
+MAX_MESSAGE = 20_000
+MAX_REASON = 4_000
+MAX_LINE = 2_000
 _NAMES = 100
 _NAME = 100
 _VALUE = 250_000
 _ENVIRONMENT = 400_000
 
 
-def fitted(text: str, limit: int, *, lines: bool = True) -> str:
-    """The text made printable, and cut to ``limit`` characters, which it then says."""
-    if len(text) > 4 * limit:  # nothing beyond is looked at
+def fit_text(text: str, limit: int, *, lines: bool = True) -> str:
+    """Return a text with control characters escaped, and cut to ``limit`` characters with a mark at the cut."""
+    if len(text) > 4 * limit:  # the rest is not processed
         text = text[: limit + 1]
     text = printable(text, lines=lines)
     return text if len(text) <= limit else text[: limit - len(CUT)] + CUT
 
 
-def fit(limit: int, *, lines: bool = True) -> BeforeValidator:
-    """Of a text field: ``fitted``. What is no text is left to the field's type."""
-    return BeforeValidator(lambda value: fitted(value, limit, lines=lines) if isinstance(value, str) else value)
+def fitted_to(limit: int, *, lines: bool = True) -> BeforeValidator:
+    """Return a validator that applies ``fit_text``. A value of another type is left to the field's type."""
+    return BeforeValidator(lambda value: fit_text(value, limit, lines=lines) if isinstance(value, str) else value)
 
 
 def fit_environment(environment: Any) -> Any:
-    """Names and values of a training's environment, cut to what can be kept of them: the first hundred names."""
+    """Return the environment that a training reports, cut to what is stored: at most a hundred names."""
     if not isinstance(environment, Mapping):
         return environment
-    found: dict[Any, Any] = {}
+    shortened: dict[Any, Any] = {}
     left = _ENVIRONMENT
     for key, text in environment.items():
-        if len(found) == _NAMES or left <= len(CUT):
+        if len(shortened) == _NAMES or left <= len(CUT):
             break
-        name = fitted(key, _NAME, lines=False) if isinstance(key, str) else key
-        found[name] = value = fitted(text, min(_VALUE, left)) if isinstance(text, str) else text
+        name = fit_text(key, _NAME, lines=False) if isinstance(key, str) else key
+        shortened[name] = value = fit_text(text, min(_VALUE, left)) if isinstance(text, str) else text
         left -= len(name) + len(value) if isinstance(name, str) and isinstance(value, str) else 0
-    return found
+    return shortened
 
 
-def first(count: int) -> BeforeValidator:
-    """Of a list field: only the first entries."""
+def keep_first(count: int) -> BeforeValidator:
+    """Return a validator that keeps the first entries of a list."""
     return BeforeValidator(lambda value: value[:count] if isinstance(value, list) else value)
 
 
-def last(count: int) -> BeforeValidator:
-    """Of a list field: only the last entries."""
+def keep_last(count: int) -> BeforeValidator:
+    """Return a validator that keeps the last entries of a list."""
     return BeforeValidator(lambda value: value[-count:] if isinstance(value, list) else value)
 
 
-def within(least: float, most: float) -> BeforeValidator:
-    """Of a measured number that nothing depends on: the nearest in the range, NaN the least."""
+def clamped(low: float, high: float) -> BeforeValidator:
+    """Return a validator that clamps a measured number to a range; NaN becomes ``low``."""
 
-    def nearest(value: Any) -> Any:
+    def clamp(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return value
-        return least if isinstance(value, float) and math.isnan(value) else min(max(value, least), most)
+        return low if isinstance(value, float) and math.isnan(value) else min(max(value, low), high)
 
-    return BeforeValidator(nearest)
+    return BeforeValidator(clamp)
 
 
 def _finite(value: Any) -> Any:
@@ -91,16 +90,16 @@ def _finite(value: Any) -> Any:
 
 
 Finite = Annotated[float, BeforeValidator(_finite)]
-"""Of an answer: databases of older versions may hold a number that is none, which is read as 0."""
+"""A number in an answer. Databases of older versions may contain NaN or infinities, which are read as 0."""
 
-Message = Annotated[str, fit(MESSAGE)]
-Reason = Annotated[str, fit(REASON)]
-Line = Annotated[str, fit(LINE)]
+MessageText = Annotated[str, fitted_to(MAX_MESSAGE)]
+ReasonText = Annotated[str, fitted_to(MAX_REASON)]
+LogText = Annotated[str, fitted_to(MAX_LINE)]
 RelativePath = Annotated[str, Field(max_length=MOST_PATH)]
 Steps = Annotated[int, Field(ge=0, le=MOST_STEPS)]
-"""Optimiser steps done."""
+"""Number of optimiser steps."""
 Images = Annotated[int, Field(ge=1, le=INT32_MAX)]
-Bytes = Annotated[int | None, within(0, EXACT_MAX)]
+Bytes = Annotated[int | None, clamped(0, EXACT_MAX)]
 AttemptNumber = Annotated[int, Field(ge=1, le=INT32_MAX)]
 RunName = Annotated[str, Field(pattern=WORKER_ID_PATTERN)]
-"""A run's id as a worker repeats it: one that no run has is answered with an order, not refused."""
+"""A run's id as a worker reports it. An unknown id is not refused; the answer tells the worker to stop the run."""

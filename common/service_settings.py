@@ -1,4 +1,4 @@
-"""Where the services' settings come from: the environment, then files that are secret."""
+"""Settings of the services, from the environment and from secret files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsS
 _FOLDERS = "DKD_SECRETS"
 _PREFIX = "DKD_"
 _MISSPELT = 0.85
-"""Alike enough to be a slip. The variables of the other processes are less alike: worker_token, worker_token_file."""
+"""Similarity of a misspelling. Variables of other processes are less similar: worker_token, worker_token_file."""
 
 
 class ServiceSettings(BaseSettings):
-    """Settings of which each may also be a file ``dkd_NAME`` in one of the folders that ``DKD_SECRETS`` lists.
+    """Settings that may also be files ``dkd_NAME`` in one of the folders that ``DKD_SECRETS`` lists.
 
-    What is in a process's environment is seen by whoever lists processes or inspects a container, and is handed to
-    every child; the environment wins all the same, since it is the nearer word of the two. Folders are separated by
-    colons, as in ``PATH``.
+    The environment of a process can be read by anybody who can list processes or inspect the container, and every child
+    inherits it. If both are given, the environment takes precedence. Folders are separated by colons, as in ``PATH``.
     """
 
     @classmethod
@@ -31,30 +30,30 @@ class ServiceSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """See pydantic-settings."""
+        """Return the sources in the order of precedence; see pydantic-settings."""
         folders = [folder for folder in os.environ.get(_FOLDERS, "").split(os.pathsep) if folder]
         files = SecretsSettingsSource(settings_cls, secrets_dir=list(folders) if folders else None)
         return init_settings, env_settings, files
 
     @classmethod
-    def misspelt(cls) -> list[str]:
-        """A sentence for each variable of the environment that is nearly, and not quite, a setting."""
+    def misspelled_variables(cls) -> list[str]:
+        """Return a sentence for each environment variable that seems to be a misspelled setting."""
         given = [name for name in os.environ if name.upper().startswith(_PREFIX)]
         known = {name.upper() for name in cls.model_fields}
-        said = []
+        sentences = []
         for name in sorted(given):
             bare = name.upper().removeprefix(_PREFIX)
             near = difflib.get_close_matches(bare.replace("-", "_"), known, n=1, cutoff=_MISSPELT)
             if bare not in known and near:
-                said.append(f"{name} is no setting and has no effect; did you mean {_PREFIX}{near[0]}?")
-        return said
+                sentences.append(f"{name} is not a setting and has no effect; did you mean {_PREFIX}{near[0]}?")
+        return sentences
 
 
 def settings_problems(error: ValidationError) -> list[str]:
-    """What is wrong with each setting, by the name of its variable."""
-    said = []
+    """Return the problem of each setting, with the name of its variable."""
+    sentences = []
     for item in error.errors(include_url=False):
         name = _PREFIX + "_".join(str(part) for part in item["loc"]).upper() if item["loc"] else ""
         message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-        said.append(f"{name}: {message}" if name else message)
-    return said
+        sentences.append(f"{name}: {message}" if name else message)
+    return sentences

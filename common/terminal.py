@@ -1,8 +1,8 @@
-"""Text from others made safe for a terminal: nothing in it moves the cursor, changes colours or turns writing around.
+"""Makes text from outside safe for a terminal: no control sequences, no changes of writing direction.
 
-A worker's name, a run's reason or a line of a training's log may hold escape sequences. A terminal obeys them: it
-rewrites lines above, sets the window's title, or hides what follows. Every program of ours therefore writes through
-``SafeStream``, and what a worker reports is made printable before it is stored.
+A worker's name, a run's reason or a log line may contain escape sequences, with which a terminal would rewrite lines,
+set the window's title or hide text. All programs of the project therefore write through ``SafeStream``, and reports of
+workers are made printable before they are stored.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, NoReturn, TextIO, cast
 
 from common import output_streams
 
-# C0 but tab and line feed, DEL, C1; soft hyphen and other characters without a width; marks that turn the direction of
-# writing (CVE-2021-42574); line and paragraph separators; tags; half characters, which UTF-8 has no bytes for. The
-# joiners U+200C and U+200D are parts of words in some scripts and of emoji, and stay.
+# C0 except tab and line feed, DEL, C1; soft hyphen and other characters without a width; marks that change the writing
+# direction (CVE-2021-42574); line and paragraph separators; tags; surrogates, which UTF-8 cannot encode. The joiners
+# U+200C and U+200D are parts of words in some scripts and of emoji, and are kept.
 _HIDDEN = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f"
@@ -28,21 +28,21 @@ _UNSAFE_IN_A_LINE = re.compile(f"[\t\n{_HIDDEN}]")
 
 
 def printable(text: str, *, lines: bool = True) -> str:
-    r"""The text with every character that a terminal obeys or hides spelled out, as ``\x1b`` or ``\u202e``.
+    r"""Return a text with control and invisible characters escaped, as ``\x1b`` or ``\u202e``.
 
     Applying it twice changes nothing.
 
     Args:
-        text: from anybody.
-        lines: keep tabs and line feeds.
+        text: The text.
+        lines: Keep tabs and line feeds.
     """
-    if text.isprintable():  # most are, and this asks without a loop
+    if text.isprintable():  # the usual case, checked without a loop
         return text
     return (_UNSAFE if lines else _UNSAFE_IN_A_LINE).sub(_spelled, text)
 
 
 def printable_json(text: str) -> str:
-    """JSON with the same characters as JSON escapes, which change nothing for a program that reads it."""
+    """Return JSON with the same characters as JSON escapes, which do not change its meaning."""
     return text if text.isprintable() else _UNSAFE.sub(_escaped, text)
 
 
@@ -51,7 +51,7 @@ def _spelled(match: re.Match[str]) -> str:
     if character in "\t\n\r":
         return {"\t": r"\t", "\n": r"\n", "\r": r"\r"}[character]
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
@@ -65,10 +65,10 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class SafeStream:
-    """A text stream in all that print, logging and argparse ask of one, which makes every text printable.
+    """A text stream for print, logging and argparse that makes every text printable.
 
     Attributes:
-        inner: the stream it writes to: for a writer that makes its texts printable itself and adds colours to them.
+        inner: The stream that it writes to, for a writer that makes texts printable itself and adds colours.
     """
 
     def __init__(self, inner: TextIO) -> None:
@@ -83,43 +83,44 @@ class SafeStream:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "buffer":  # bytes would pass by
+        if name == "buffer":  # bytes would bypass the escaping
             raise AttributeError(name)
         return getattr(self.inner, name)
 
 
 def inner(stream: TextIO) -> TextIO:
-    """The stream that a ``SafeStream`` writes to; any other stream itself."""
+    """Return the stream that a ``SafeStream`` writes to; any other stream unchanged."""
     return stream.inner if isinstance(stream, SafeStream) else stream
 
 
 @contextmanager
 def safe_output() -> Iterator[None]:
-    """Have all that this process prints meanwhile be printable: for the entry point of a program."""
+    """Make everything printable that this process prints in the block; for the entry point of a program."""
     with redirect_stdout(_safe(sys.stdout)), redirect_stderr(_safe(sys.stderr)):
         yield
 
 
 def run_program(main: Callable[[], int | None], name: str = "dkd") -> NoReturn:
-    """Run a program's ``main`` and leave with its exit status, 1 after a traceback or where its output was lost.
+    """Run a program's ``main`` and exit with its status, or with 1 after a traceback or if output was lost.
 
-    What it prints is printable, and ends nothing where it cannot be written (``common.output_streams``).
+    Its output is printable, and errors of the output do not end it (``common.output_streams``).
 
     Args:
-        name: of the program, in front of what is said of its output.
+        main: The program.
+        name: Name of the program in the message about lost output.
     """
     outputs = output_streams.install()
     with safe_output():
         try:
             code = main() or 0
-        except SystemExit as leaving:  # of argparse and typer
+        except SystemExit as leaving:  # raised by argparse and typer
             if isinstance(leaving.code, str):
                 raise
             code = leaving.code or 0
-        except Exception:  # noqa: BLE001 (the interpreter would print it when the output is no longer safe)
+        except Exception:  # noqa: BLE001 (the interpreter would print it after the output is no longer safe)
             traceback.print_exc()
             code = 1
-        raise SystemExit(output_streams.settled(outputs, code, name))
+        raise SystemExit(output_streams.final_exit_code(outputs, code, name))
 
 
 def _safe(stream: TextIO) -> TextIO:

@@ -1,4 +1,4 @@
-"""Files that hold a token: read as ssh reads keys, so that no other account of the machine can use them unnoticed."""
+"""Token files, which are checked like SSH keys: a file that other accounts can read is made private or warned about."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-SHORTEST = 20
-"""Characters of a token that a person chose: only a fast hash of it is kept, which nothing but its length protects."""
-_FEWEST_KINDS = 8
-_MOST_BYTES = 4_096
-# What others may do with it, and a group's writing. A group's reading is how services of one machine share a file.
+MIN_LENGTH = 20
+"""Characters of a token that a person chose. Only a fast hash of it is stored, so its length is the protection."""
+_MIN_DISTINCT = 8
+_MAX_BYTES = 4_096
+# Any access by others, and writing by the group. Services of one machine share a file by letting the group read it.
 _TOO_OPEN = stat.S_IRWXO | stat.S_IWGRP
 
 
 class TokenFileError(OSError):
-    """A file whose token cannot be used, in a sentence without the token."""
+    """A token file cannot be used; the message does not contain the token."""
 
 
 @dataclass(frozen=True)
 class TokenFile:
-    """What a token's file held.
+    """Content of a token file.
 
     Attributes:
-        token: without spaces and line ends around it; empty where the file holds none.
-        warning: a sentence where other accounts could read the file, or still can; else empty.
+        token: The token without surrounding white space; empty if the file contains none.
+        warning: A sentence if other accounts could read the file, or still can; else empty.
     """
 
     token: str
@@ -34,52 +34,52 @@ class TokenFile:
 
 
 def read_token(path: Path) -> TokenFile:
-    """The token in a file, which is made private where it is this account's own and others could read it.
+    """Read a token, and make its file private if it belongs to this account and others could read it.
 
-    A file behind a symbolic link keeps its mode, and is warned of.
+    The mode of a file behind a symbolic link is not changed; the result contains a warning.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        TokenFileError: it is no regular file of a line, or cannot be read.
+        FileNotFoundError: The file does not exist.
+        TokenFileError: It is not a regular file of one line, or cannot be read.
     """
     try:
-        # Not waited for, should it be a FIFO.
+        # Non-blocking, in case it is a FIFO.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise TokenFileError(f"the token file {path} cannot be read: {error.strerror}") from None
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
-            raise TokenFileError(f"the token file {path} is no file of one line")
-        token = os.read(descriptor, _MOST_BYTES).decode("utf-8").strip()
-        if len(token.splitlines()) > 1:  # some other file, whose mode is not to be changed either
-            raise TokenFileError(f"the token file {path} is no file of one line")
-        return TokenFile(token, _made_private(descriptor, found, path))
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
+            raise TokenFileError(f"the token file {path} is not a file of one line")
+        token = os.read(descriptor, _MAX_BYTES).decode("utf-8").strip()
+        if len(token.splitlines()) > 1:  # some other file, whose mode must not be changed
+            raise TokenFileError(f"the token file {path} is not a file of one line")
+        return TokenFile(token, _make_private(descriptor, status, path))
     except UnicodeDecodeError:
-        raise TokenFileError(f"the token file {path} holds characters that no token has") from None
+        raise TokenFileError(f"the token file {path} contains characters that a token cannot have") from None
     finally:
         os.close(descriptor)
 
 
-def _made_private(descriptor: int, found: os.stat_result, path: Path) -> str:
-    # A file of another account, as a container's secret that is mounted, is that account's to protect.
-    if not found.st_mode & _TOO_OPEN or found.st_uid != os.geteuid():
+def _make_private(descriptor: int, status: os.stat_result, path: Path) -> str:
+    # A file of another account, such as a mounted secret of a container, is protected by that account.
+    if not status.st_mode & _TOO_OPEN or status.st_uid != os.geteuid():
         return ""
-    was = f"the token file {path} had the mode {stat.S_IMODE(found.st_mode):04o}, so that other accounts could use it"
-    if path.is_symlink():  # what it leads to may be a file that others have to read
-        return f"{was}; it is reached by a symbolic link and stays so: change the mode of the file behind it to 0600"
+    was = f"the token file {path} had the mode {stat.S_IMODE(status.st_mode):04o}, so that other accounts could use it"
+    if path.is_symlink():  # others may have to read its target
+        return f"{was}; its mode was not changed because it is a symbolic link: change the mode of its target to 0600"
     with contextlib.suppress(OSError):
-        os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~_TOO_OPEN)
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~_TOO_OPEN)
         return f"{was}; it is private now. Revoke the token if others use this machine"
-    return f"{was}, and it could not be changed"  # as on a read-only mount
+    return f"{was}, and it could not be changed"  # for example on a read-only mount
 
 
-def weakness_of(token: str) -> str:
-    """Why a token is too easily guessed or cannot be sent; empty where it is neither."""
+def token_weakness(token: str) -> str:
+    """Return why a token is too easy to guess or cannot be sent; empty if it is fine."""
     if not token.isascii() or not token.isprintable() or " " in token:
-        return "a token is of ASCII characters, without spaces"
-    if len(token) < SHORTEST or len(set(token)) < _FEWEST_KINDS:
-        return f"a token has at least {SHORTEST} characters, {_FEWEST_KINDS} of them different"
+        return "a token consists of ASCII characters without spaces"
+    if len(token) < MIN_LENGTH or len(set(token)) < _MIN_DISTINCT:
+        return f"a token has at least {MIN_LENGTH} characters, {_MIN_DISTINCT} of them different"
     return ""

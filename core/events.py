@@ -29,11 +29,11 @@ from common.report_bounds import (
     MOST_SECONDS,
     MOST_STEPS,
     Images,
-    Message,
+    MessageText,
     RelativePath,
     Steps,
-    fit,
     fit_environment,
+    fitted_to,
 )
 from core.undecodable import visible
 
@@ -103,7 +103,7 @@ AnyFloat = Annotated[
 ]
 """A float in JSON, including NaN and ±infinity."""
 
-MetricName = Annotated[str, fit(1000, lines=False), Field(min_length=1, max_length=200)]
+MetricName = Annotated[str, fitted_to(1000, lines=False), Field(min_length=1, max_length=200)]
 
 
 class _Event(BaseModel):
@@ -120,7 +120,9 @@ class Started(_Event):
     train_size: Images = Field(description="Training images.")
     test_size: Images = Field(description="Test images.")
     parameters: int = Field(ge=1, le=MOST_PARAMETERS, description="Trainable parameters of the network.")
-    device: Annotated[str, fit(200, lines=False)] = Field(description='For example "cpu" or "cuda:0 NVIDIA H200".')
+    device: Annotated[str, fitted_to(200, lines=False)] = Field(
+        description='For example "cpu" or "cuda:0 NVIDIA H200".'
+    )
     environment: Annotated[dict[str, str], BeforeValidator(fit_environment)] = Field(
         default_factory=dict, description="Versions, and settings that affect speed; long values are truncated."
     )
@@ -143,7 +145,7 @@ class Log(_Event):
 
     type: Literal["log"] = "log"
     level: Literal["debug", "info", "warning", "error"] = "info"
-    message: Message
+    message: MessageText
 
 
 class Checkpointed(_Event):
@@ -177,7 +179,7 @@ class Failed(_Event):
 
     type: Literal["failed"] = "failed"
     kind: Literal["spec", "nan", "oom", "error"]
-    reason: Message
+    reason: MessageText
 
 
 Event = Started | Metrics | Log | Checkpointed | Finished | Stopped | Failed

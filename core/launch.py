@@ -8,7 +8,6 @@ the journal; if the training fails, the reason is appended here, because only th
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -21,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from common.atomic_write import atomic_write
+from common.parent_death import die_with_parent
 from core.events import EXTERNAL_SIGNALS, JOURNAL_NAME, MACHINE_EXIT, MOST_THREADS, THREADS, Failed, Journal
 from core.settings import TrainingSettings
 
 _RANK, _RANKS, _FOLDER, _PARENT = "DKD_RANK", "DKD_RANKS", "DKD_RANKS_DIR", "DKD_RANKS_PARENT"
-_PR_SET_PDEATHSIG = 1
 # All ranks are on this machine: gloo would look them up by its host name, which not every machine can resolve.
 _LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 _POLL_SECONDS = 0.05
@@ -83,10 +83,7 @@ class RankFailure:
 
     def write(self, info: RankInfo) -> None:
         """Write the failure where the process that started the ranks looks for it."""
-        path = _failure_path(info.folder, info.rank)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(vars(self)), encoding="utf-8")
-        partial.replace(path)
+        atomic_write(_failure_path(info.folder, info.rank), json.dumps(vars(self)))
 
 
 def rank_from_env(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
@@ -100,9 +97,7 @@ def rank_from_env(environment: Mapping[str, str] = os.environ) -> RankInfo | Non
     """
     if _RANK not in environment:
         return None
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != int(environment[_PARENT]):  # the parent died before the line above
+    if not die_with_parent(int(environment[_PARENT])):
         os._exit(1)
     return RankInfo(int(environment[_RANK]), int(environment[_RANKS]), Path(environment[_FOLDER]))
 

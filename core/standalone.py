@@ -135,7 +135,7 @@ def _print_summary(accuracies: Mapping[tuple[str, str], Sequence[float]]) -> Non
 
 def _check_networks(spec: ExperimentSpec) -> None:
     """Build the networks that are not in the catalog (timm's), because nothing has checked their names yet."""
-    facts = DATASETS[spec.dataset.name].facts(spec.dataset.typed_params)
+    facts = DATASETS[spec.dataset.name].facts(spec.dataset.parsed_params)
     if facts is None:  # a folder: each run checks its own network when it has read the images
         return
     choices = {"student.model": spec.student.model} | ({"teacher.model": spec.teacher.model} if spec.teacher else {})

@@ -24,23 +24,35 @@ REFRESH_SECONDS = 2.0
 """Interval between two refreshes of a live page."""
 # A reply that takes longer is treated as an outage; the page tries again by itself.
 _TIMEOUT_SECONDS = 6.0
+# A change is not repeated and may take long on a busy backend. Giving up early would report a failure for a change that
+# the backend then completes.
+_ACTION_TIMEOUT_SECONDS = 60.0
 _MAX_REPLIES = 200
 
 T = TypeVar("T")
 
 
 @st.cache_resource(show_spinner=False, max_entries=100)
-def _client(settings: tuple[str | None, ...], token: str | None) -> Client:
-    return Client(token=token, timeout=_TIMEOUT_SECONDS)
+def _client(settings: tuple[str | None, ...], token: str | None, timeout: float) -> Client:
+    return Client(token=token, timeout=timeout)
 
 
 def client() -> Client:
-    """Return the client of this session.
+    """Return the client with which the pages read.
 
     ``Client`` reads the address and the token from the environment, unless a person has signed in with a token.
     """
+    return _client_with(_TIMEOUT_SECONDS)
+
+
+def action_client() -> Client:
+    """Return the client for requests that change something; it waits longer for the reply."""
+    return _client_with(_ACTION_TIMEOUT_SECONDS)
+
+
+def _client_with(timeout: float) -> Client:
     names = ("DKD_API_URL", "DKD_API_TOKEN", "DKD_API_TOKEN_FILE", "DKD_HOME")
-    return _client(tuple(os.environ.get(name) for name in names), login.token())
+    return _client(tuple(os.environ.get(name) for name in names), login.token(), timeout)
 
 
 @st.cache_data(ttl=60, show_spinner=False)

@@ -221,8 +221,8 @@ def _route(method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
     for kind, content in (operation.get("requestBody") or {}).get("content", {}).items():
         yield from (f"Body (`{kind}`): {_type(content.get('schema', {}))}", "")
     for status, response in operation["responses"].items():
-        content = next(iter(response.get("content", {}).values()), {})
-        shape = f", {_type(content['schema'])}" if content.get("schema") else ""
+        schema: dict[str, Any] = next((item["schema"] for item in response.get("content", {}).values()), {})
+        shape = f", {_type(schema)}" if schema else ""
         yield f"- `{status}`: {_cell(response.get('description', ''))}{shape}"
     yield ""
 

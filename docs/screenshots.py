@@ -1,8 +1,9 @@
-"""Take the pictures of the dashboard in docs/images: ``python -m docs.screenshots`` (needs Chromium; some minutes).
+"""Take the screenshots of the dashboard in docs/images: ``python -m docs.screenshots``.
 
-Starts an embedded stack with real content on scikit-learn's digits: the demo's comparison, finished; a long experiment
-that trains meanwhile; one that fails; some that wait. Every page is taken at 1440 and at 390 px, some in the dark too.
-``--home DIR`` keeps the stack's folder, so that the next call trains nothing again.
+The script needs Chromium and takes some minutes. It starts an embedded stack with real content on scikit-learn's digits:
+the finished comparison of the demo, a long experiment that is training, one that fails, and some that wait. Each page is
+captured at widths of 1440 and 390 px, some pages also in dark mode. ``--home DIR`` keeps the stack's folder, so that the
+next call does not train the demo again.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 OUT = Path(__file__).parent / "images"
 _HIGHEST = {"1440": 2400, "390": 2600}
-"""px of a picture; what is below is left out."""
+"""Maximum height of a screenshot in px by width; the rest of the page is cut off."""
 _MINUTES = 30
 _STUDENT: dict[str, Any] = {"model": {"name": "small_cnn", "params": {"width": 8}}}
 _LONG: dict[str, Any] = {
@@ -89,14 +90,14 @@ _OTHERS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Shot:
-    """A page and how it is taken.
+    """A page and how it is captured.
 
     Attributes:
-        name: of the picture.
-        address: below the dashboard's.
-        charts: traces that must be there first.
-        dark: is taken in the dark too.
-        before: what to do on the page first.
+        name: name of the image.
+        address: address relative to the dashboard's root.
+        charts: number of traces that must be drawn first.
+        dark: whether the page is also captured in dark mode.
+        before: interaction with the page before the screenshot.
     """
 
     name: str
@@ -109,13 +110,19 @@ class Shot:
 def _demo_form(page: Page) -> None:
     page.get_by_role("button", name="Digits demo").click()
     page.get_by_text("This experiment has").first.wait_for()
+    page.mouse.move(700, 700)  # away from the button, whose tooltip would cover the title
     browser.drawn(page)
 
 
-def shots(done: Experiment, going: Experiment) -> list[Shot]:
-    """Every page."""
-    student = next(run for run in done.runs if run.label.startswith("dkd_align"))
-    running = next((run for run in going.runs if run.state == "running"), going.runs[-1])
+def shots(finished: Experiment, active: Experiment) -> list[Shot]:
+    """Return the screenshots of all pages.
+
+    Args:
+        finished: an experiment whose runs have succeeded.
+        active: an experiment with a running run.
+    """
+    student = next(run for run in finished.runs if run.label.startswith("dkd_align"))
+    running = next((run for run in active.runs if run.state == "running"), active.runs[-1])
     return [
         Shot("overview", "", dark=True),
         Shot("new", "new", before=_demo_form),
@@ -123,7 +130,7 @@ def shots(done: Experiment, going: Experiment) -> list[Shot]:
         Shot("experiments", "runs?view=Experiments"),
         Shot("run", f"run?id={student.id}", charts=4),
         Shot("run-live", f"run?id={running.id}", charts=2),
-        Shot("compare", f"compare?experiment={done.id}", charts=3, dark=True),
+        Shot("compare", f"compare?experiment={finished.id}", charts=3, dark=True),
         Shot("results", "results", dark=True),
         Shot("loss", "loss", charts=1, dark=True),
         Shot("teachers", "teachers"),
@@ -132,7 +139,7 @@ def shots(done: Experiment, going: Experiment) -> list[Shot]:
 
 
 def take(shot: Shot, stack: Stack, running: Browser, width: str, scheme: str) -> None:
-    """Take one picture, with at most 256 colours: a fifth of the size, and no difference to see."""
+    """Take one screenshot with at most 256 colours, which is a fifth of the size without a visible difference."""
     wide, high = browser.WIDTHS[width]
     context = running.new_context(
         viewport={"width": wide, "height": high}, color_scheme="dark" if scheme == "dark" else "light"
@@ -145,8 +152,8 @@ def take(shot: Shot, stack: Stack, running: Browser, width: str, scheme: str) ->
         shot.before(page)
     path = OUT / f"{shot.name}-{width}{'-dark' if scheme == 'dark' else ''}.png"
     browser.shoot(page, path, most=_HIGHEST[width])
-    if found := browser.trouble(page):
-        raise RuntimeError(f"{shot.name} shows {found}")
+    if errors := browser.trouble(page):
+        raise RuntimeError(f"{shot.name} shows {errors}")
     context.close()
     with Image.open(io.BytesIO(path.read_bytes())) as picture:
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
@@ -154,22 +161,22 @@ def take(shot: Shot, stack: Stack, running: Browser, width: str, scheme: str) ->
 
 @contextmanager
 def content(api: Client) -> Iterator[tuple[Experiment, Experiment]]:
-    """The finished experiment and the one that trains; what has not ended at the end is cancelled."""
-    there = {item.name for item in api.experiments(limit=500).items}
+    """Create the content; yield the finished experiment and the active one. Unfinished experiments are deleted."""
+    existing = {item.name for item in api.experiments(limit=500).items}
     spec = read_experiment(example())
-    if spec.name not in there:
+    if spec.name not in existing:
         api.submit(spec)
-    done = _until(api, spec.name, lambda item: item.state in ("finished", "failed", "cancelled"))
-    for other in _OTHERS[:1]:  # it fails at once, and is to have failed before the slots are taken
-        if other["name"] not in there:
+    finished = _until(api, spec.name, lambda item: item.state in ("finished", "failed", "cancelled"))
+    for other in _OTHERS[:1]:  # it fails at once, before the slots are in use
+        if other["name"] not in existing:
             api.submit(other)
             _until(api, other["name"], lambda item: item.state == "failed")
-    made = [api.submit({**one, "name": _free(one["name"], there)}) for one in (_LONG, *_OTHERS[1:])]
+    made = [api.submit({**one, "name": _free(one["name"], existing)}) for one in (_LONG, *_OTHERS[1:])]
     try:
-        going = _until(
+        active = _until(
             api, made[0].id, lambda item: any(run.state == "running" and run.epoch > 25 for run in item.runs)
         )
-        yield done, going
+        yield finished, active
     finally:
         for experiment in made:
             api.cancel_experiment(experiment.id)
@@ -177,21 +184,17 @@ def content(api: Client) -> Iterator[tuple[Experiment, Experiment]]:
             api.delete_experiment(experiment.id)
 
 
-def _under_way(experiment: Experiment) -> bool:
-    return any(run.state == "running" and run.role == "student" and run.epoch > 25 for run in experiment.runs)
-
-
-def _free(name: str, there: set[str]) -> str:
-    return name if name not in there else _free(f"{name}-again", there)
+def _free(name: str, existing: set[str]) -> str:
+    return name if name not in existing else _free(f"{name}-again", existing)
 
 
 def _until(api: Client, key: str, ready: Callable[[Experiment], bool]) -> Experiment:
     end = time.monotonic() + 60 * _MINUTES
-    while not ready(found := api.experiment(key)):
+    while not ready(experiment := api.experiment(key)):
         if time.monotonic() > end:
-            raise TimeoutError(f"{key} is {found.counts.model_dump()} after {_MINUTES} min")
+            raise TimeoutError(f"{key} is {experiment.counts.model_dump()} after {_MINUTES} min")
         time.sleep(1)
-    return found
+    return experiment
 
 
 def _say(text: str) -> None:
@@ -201,18 +204,18 @@ def _say(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--home", type=Path, help="folder of the stack; left out, one that is removed")
-    parser.add_argument("--only", nargs="*", help="names of pages")
+    parser.add_argument("--home", type=Path, help="folder of the stack; by default a temporary one")
+    parser.add_argument("--only", nargs="*", help="names of the pages to capture; by default all")
     given = parser.parse_args(arguments)
     OUT.mkdir(exist_ok=True)
-    os.environ["DATA_DIR"] = "/data"  # named in the reason of the one that fails
+    os.environ["DATA_DIR"] = "/data"  # appears in the reason of the failed run
     with contextlib.ExitStack() as cleared, StopSignals() as signals:
         home = Home(given.home or Path(cleared.enter_context(tempfile.TemporaryDirectory())))
         options = StackOptions(home=home, slots=2)
         with Stack(options, embedded_plan(options), signals, _say) as stack:
             stack.start()
-            with connect(home, stack.api_url) as api, content(api) as (done, going), browser.browser() as running:
-                for shot in shots(done, going):
+            with connect(home, stack.api_url) as api, content(api) as (finished, active), browser.browser() as running:
+                for shot in shots(finished, active):
                     if given.only and shot.name not in given.only:
                         continue
                     for width in browser.WIDTHS:

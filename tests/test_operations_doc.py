@@ -48,7 +48,7 @@ def test_the_options_of_gc_are_those_it_has() -> None:
 
 
 def test_what_it_links_to_is_there() -> None:
-    for document in (ROOT / "docs" / "operations.md", ROOT / "SECURITY.md"):
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), target
 

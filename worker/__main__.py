@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     _configure_logging()
     try:
         settings = WorkerSettings()
-        for sentence in WorkerSettings.misspelt():
+        for sentence in WorkerSettings.misspelled_variables():
             sys.stderr.write(f"dkd worker: warning: {sentence}\n")
         make_broker_folders(settings)
         with WorkerIdentity(settings.home, settings.worker_name) as identity:

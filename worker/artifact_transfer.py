@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from common.object_store import UPLOADS, Entry, ObjectStore, StoreError, upload_key
+from common.object_store import UPLOADS, ManifestEntry, ObjectStore, StoreError, upload_key
 from core.events import Checkpointed, Event, Log
 from core.protocol.worker import ArtifactRef, Claim
 
@@ -99,7 +99,7 @@ class AttemptUpload:
         self._store = store
         self._claim = claim
         self._folder = folder
-        self._files: dict[str, Entry] = {}
+        self._files: dict[str, ManifestEntry] = {}
         self._uploaded: dict[str, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
         self._changed = threading.Condition()

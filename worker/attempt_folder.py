@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from common.object_store import sha256_of
-from common.report_bounds import LINE, fitted
+from common.report_bounds import MAX_LINE, fit_text
 from core.events import JOURNAL_NAME, Finished
 from core.protocol.worker import ArtifactRef, Claim
 
@@ -169,5 +169,5 @@ def _tail(path: Path) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    lines = [fitted(line.rstrip(), LINE) for line in text.splitlines() if line.strip()]
+    lines = [fit_text(line.rstrip(), MAX_LINE) for line in text.splitlines() if line.strip()]
     return lines[-_TAIL_LINES:]

@@ -13,8 +13,8 @@ from core.protocol.worker import (
     Heartbeat,
     HeartbeatReply,
     Outcome,
-    Registered,
     Registration,
+    RegistrationReply,
 )
 
 Reply = TypeVar("Reply")
@@ -32,7 +32,7 @@ class WorkerApi(Protocol):
     Every method raises ApiError if the backend refuses the request, and BackendUnreachable without a usable reply.
     """
 
-    def register(self, registration: Registration) -> Registered:
+    def register(self, registration: Registration) -> RegistrationReply:
         """Register the worker; its runs of an earlier life return to the queue."""
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
@@ -67,7 +67,7 @@ class BackendLink:
         self._connect = connect
         self._api: WorkerApi | None = None
 
-    def register(self, registration: Registration) -> Registered:
+    def register(self, registration: Registration) -> RegistrationReply:
         return self._call(lambda api: api.register(registration))
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:

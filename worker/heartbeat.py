@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from client import ApiError, BackendUnreachable
-from core.protocol.worker import Heartbeat, Registered, Registration
+from core.protocol.worker import Heartbeat, Registration, RegistrationReply
 from worker import clock
 from worker.backend_link import NOT_FOUND, WorkerApi
 from worker.health import Health
@@ -53,7 +53,7 @@ class HeartbeatThread:
         self._chores = chores
         self._health = health
         self._heartbeat_file = heartbeat_file
-        self._registered: Registered | None = None
+        self._registered: RegistrationReply | None = None
         self._last_warning = ""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -92,13 +92,13 @@ class HeartbeatThread:
             return registered.heartbeat_seconds
         return min(_RETRY_SECONDS, self._registered.heartbeat_seconds) if self._registered else _RETRY_SECONDS
 
-    def _register(self) -> Registered:
+    def _register(self) -> RegistrationReply:
         self._registered = self._api.register(self._registration)
         self._supervisor.set_registered(True)
         log.info("registered", worker=self._registration.name, id=self._registration.worker_id)
         return self._registered
 
-    def _exchange(self, registered: Registered) -> None:
+    def _exchange(self, registered: RegistrationReply) -> None:
         sent_at = clock.now()
         health = self._health()
         heartbeat = Heartbeat(

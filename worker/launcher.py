@@ -1,7 +1,8 @@
 """Starts one training and makes sure that none of its processes is left behind.
 
-A separate file that imports only the standard library: it is run by its path (``python -I -S launcher.py``), so that it
-starts in milliseconds. It stands between the worker and the training and ends shortly after the training::
+A separate file that imports only the standard library and ``common.parent_death``, which does the same. It is run by
+its path (``python -I -S launcher.py``), so that it starts in milliseconds. It stands between the worker and the
+training, and ends shortly after the training::
 
     worker ──stdin (control)──► launcher ──fork, exec──► training ──► child processes
            ◄─stdout (status)──
@@ -29,9 +30,12 @@ import signal
 import sys
 import time
 
-PR_SET_PDEATHSIG = 1
+if __name__ == "__main__":  # without site-packages, the folder that contains ``common`` is not on the path
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from common.parent_death import CANNOT_START, die_with_parent, prctl
+
 PR_SET_CHILD_SUBREAPER = 36
-CANNOT_START = 127
 TERMINATE = b"t"
 KILL = b"k"
 
@@ -77,8 +81,7 @@ class Launcher:
             signal.set_wakeup_fd(-1)
             for number in _DEFAULTED:
                 signal.signal(number, signal.SIG_DFL)
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != launcher:  # the parent died before the line above
+            if not die_with_parent(launcher):
                 os._exit(CANNOT_START)
             os.setsid()
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -134,14 +137,6 @@ class Launcher:
             time.sleep(0.01)
 
 
-def prctl(option: int, value: int) -> None:
-    """Call prctl on Linux; do nothing elsewhere. A failure is ignored: the pipe still works."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(option, int(value), 0, 0, 0)
-
-
 def descendants() -> list[int]:
     """Return the process ids of all descendants of this process, nearest first."""
     children: dict[int, list[int]] = {}
@@ -173,8 +168,7 @@ def main(arguments: list[str]) -> int:
     """Run ``launcher.py PARENT STDOUT COMMAND…``: the worker's process id, the training's output file, its command."""
     parent, stdout, *command = arguments
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
-    if os.getppid() != int(parent):  # the parent died before the line above
+    if not die_with_parent(int(parent), signal.SIGHUP):
         return CANNOT_START
     status = Launcher(command, stdout).run()
     code = os.waitstatus_to_exitcode(status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from enum import IntEnum
 
-from core.protocol.worker import Claim, Holding
+from core.protocol.worker import Claim, LeaseRenewal
 from worker import clock
 
 
@@ -33,7 +33,7 @@ class LeasedRun:
 
     def __init__(self, claim: Claim, lease_end: float) -> None:
         self.claim = claim
-        self.holding = Holding(run_id=claim.run_id, attempt=claim.attempt)
+        self.holding = LeaseRenewal(run_id=claim.run_id, attempt=claim.attempt)
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._intent = StopIntent.CONTINUE

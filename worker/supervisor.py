@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import structlog
 
 from client import ApiError, BackendUnreachable
-from core.protocol.worker import Claim, ClaimRequest, Holding, Order
+from core.protocol.worker import Claim, ClaimRequest, LeaseRenewal, RunOrder
 from worker import clock
 from worker.attempt_runner import AttemptRunner, SupervisorConfig
 from worker.backend_link import NOT_FOUND, WorkerApi, is_transient
@@ -84,7 +84,7 @@ class Supervisor:
         for _ in range(count):
             threading.Thread(target=self.run_next, name="run-next", daemon=True).start()
 
-    def holdings(self) -> list[Holding]:
+    def holdings(self) -> list[LeaseRenewal]:
         """Return the runs to name in a heartbeat."""
         with self._lock:
             return [run.holding for run in self._leased.values()]
@@ -99,7 +99,7 @@ class Supervisor:
         problem = self._backoff.problem()
         return [problem] if problem else []
 
-    def apply_orders(self, orders: Sequence[Order], lease_end: float) -> None:
+    def apply_orders(self, orders: Sequence[RunOrder], lease_end: float) -> None:
         """Apply the orders of a heartbeat's reply. Orders for runs that are no longer held are ignored.
 
         Args:

@@ -79,7 +79,7 @@ _PARAMETERS = {
 """Descriptions of path parameters."""
 _BODIES: dict[str, dict[str, Any]] = {
     "CloneRequest": {"name": "digits, longer", "changes": {"training.epochs": 60, "seeds": "0..4"}},
-    "ExperimentChange": {"tags": ["paper"], "notes": "The table of section 4."},
+    "ExperimentEdit": {"tags": ["paper"], "notes": "The table of section 4."},
     "PriorityChange": {"priority": 5},
     "DrainChange": {"draining": True},
     "TokenRequest": {"name": "nightly-sweep", "scopes": ["submit"], "expires_in_days": 90},

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import structlog
 
+from common.atomic_write import atomic_path
 from common.object_store import MANIFEST, UPLOADS, ObjectStore, StoreError, upload_key
 
 _log = structlog.get_logger(__name__)
@@ -171,15 +172,13 @@ class FolderStore:
         return Path(name)
 
     def add_upload(self, path: Path, sha256: str) -> None:
-        link = path.with_name(f"{path.name}.link")
-        try:
+        # The temporary name begins as those of ``new_file`` do, so that one that a crash leaves is removed likewise.
+        temporary = path.with_name(f"{path.name}.link")
+        with atomic_path(self.root / upload_key(sha256), temporary=temporary) as link:
             try:
                 os.link(path, link)
             except OSError:  # a file system without hard links
                 shutil.copyfile(path, link)
-            os.replace(link, self.root / upload_key(sha256))
-        finally:
-            link.unlink(missing_ok=True)
 
     def has_upload(self, sha256: str) -> bool:
         return (self.root / upload_key(sha256)).is_file()

@@ -18,9 +18,9 @@ from common.formatting import SIGNIFICANCE, p_text, point_text, span_text
 from core.catalog import DATASETS
 from core.papers import PAPERS, LossFinding, LossSetting, Paper, RunClaim, with_claims
 from core.protocol.comparison_queries import ComparisonOptions
-from core.protocol.comparisons import Claim, Claims, Interval, Paired, Verdict
+from core.protocol.comparisons import Interval, PairedDifference, PaperClaim, PaperClaims, Verdict
 from core.protocol.public import ProblemField
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 
 _DEFAULT_CLASSES = 100
 _DEFAULT_TEMPERATURE = 4.0
@@ -39,7 +39,7 @@ class _JudgedClaim:
         conclusion: appended to the reason then.
     """
 
-    claim: Claim
+    claim: PaperClaim
     test: verdicts.Test = _UNTESTED
     verdict_if_different: Verdict = "cannot tell"
     conclusion: str = ""
@@ -50,7 +50,7 @@ def judge(
     experiments: Sequence[models.Experiment],
     options: ComparisonOptions | None = None,
     paper: str | None = None,
-) -> Claims:
+) -> PaperClaims:
     """Judge the claims of a paper, by values of the last epoch.
 
     Args:
@@ -78,7 +78,7 @@ def judge(
     decided = [_decided(claim, decision) for claim, decision in zip(claims, decisions, strict=True)]
     setting = _loss_setting(sample, source)
     findings = source.loss_claims(setting) if source.loss_claims else []
-    return Claims(
+    return PaperClaims(
         paper=source.name,
         paper_title=source.title,
         experiment=sample.experiments[0].name,
@@ -99,8 +99,8 @@ def _paper(name: str | None) -> Paper:
     return PAPERS[name]
 
 
-def _claim(claim: RunClaim, method: str = "", baseline: str = "", reason: str = "", n: int = 0) -> Claim:
-    return Claim(
+def _claim(claim: RunClaim, method: str = "", baseline: str = "", reason: str = "", n: int = 0) -> PaperClaim:
+    return PaperClaim(
         number=claim.number,
         claim=claim.text,
         label=method,
@@ -111,8 +111,8 @@ def _claim(claim: RunClaim, method: str = "", baseline: str = "", reason: str = 
     )
 
 
-def _of_loss(finding: LossFinding) -> Claim:
-    return Claim(
+def _of_loss(finding: LossFinding) -> PaperClaim:
+    return PaperClaim(
         number=finding.number,
         claim=finding.text,
         case=finding.case,
@@ -222,7 +222,7 @@ _JUDGES: dict[str, Callable[[RunClaim, Method, Method, Sample, ComparisonOptions
 }
 
 
-def _decided(judged: _JudgedClaim, decision: verdicts.Decision) -> Claim:
+def _decided(judged: _JudgedClaim, decision: verdicts.Decision) -> PaperClaim:
     """Return the claim with its verdict and its adjusted p."""
     claim, test, tests = judged.claim, judged.test, decision.tests
     if claim.p is None or decision.p_holm is None:
@@ -255,11 +255,11 @@ def _baseline(sample: Sample, label: str | None, paper: Paper) -> str | None:
 def _loss_setting(sample: Sample, paper: Paper) -> LossSetting:
     """Return the classes and the temperature of the experiment; those of CIFAR-100 and 4 if it does not give them."""
     try:
-        dataset = DatasetChoice.model_validate(sample.spec["dataset"])
+        dataset = DatasetRef.model_validate(sample.spec["dataset"])
     except ValidationError:  # a plugin's data set, and the plugin is not installed
         facts = None
     else:
-        facts = DATASETS[dataset.name].facts(dataset.typed_params)
+        facts = DATASETS[dataset.name].facts(dataset.parsed_params)
     params = [choice["params"] for choice in sample.spec["methods"] if choice["name"] == paper.method]
     temperature = params[0]["temperature"] if params else _DEFAULT_TEMPERATURE
     return LossSetting(facts.num_classes if facts and facts.num_classes > 2 else _DEFAULT_CLASSES, temperature)
@@ -280,5 +280,5 @@ def _bounds(interval: Interval | None) -> dict[str, float]:
     return {"low": interval.low, "high": interval.high} if interval else {}
 
 
-def _interval_text(pair: Paired) -> str:
+def _interval_text(pair: PairedDifference) -> str:
     return f" (95 % interval {span_text(pair.interval, '', pair.mean_difference)})" if pair.interval else ""

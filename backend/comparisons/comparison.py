@@ -18,7 +18,7 @@ from backend.errors import invalid
 from core.catalog import METRICS, UnknownNameError
 from core.catalog.metrics import metric_spellings
 from core.protocol.comparison_queries import ComparisonOptions
-from core.protocol.comparisons import WHICH, Comparison, TeacherUsed
+from core.protocol.comparisons import EPOCH_CHOICES, Comparison, TeacherUsed
 from core.protocol.public import ProblemField
 
 
@@ -178,7 +178,7 @@ def caveats(sample: Sample, spec: ComparisonSpec) -> list[str]:
             "one, is unknown."
         )
     if spec.which != "last" or not spec.tested:
-        sentences.append(f"Values are {WHICH['oracle' if not spec.tested else spec.which]}.")
+        sentences.append(f"Values are {EPOCH_CHOICES['oracle' if not spec.tested else spec.which]}.")
     return sentences
 
 

@@ -9,7 +9,7 @@ from statistics import median
 
 from backend.comparisons import statistics, timing
 from backend.comparisons.run_data import ACCURACY, Curve, Curves, Key, Student
-from core.protocol.comparisons import Convergence, NotCounted, PairedConvergence, Reached
+from core.protocol.comparisons import Convergence, PairedConvergence, RunConvergence, UncountedRun
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ConvergenceTarget:
         return None if top1 is None else self.share * top1
 
 
-def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Curve] | None = None) -> Reached:
+def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Curve] | None = None) -> RunConvergence:
     """Return when a run's test accuracy reached the target.
 
     Args:
@@ -46,7 +46,7 @@ def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Cu
     index = None if epochs is None else curve.epoch.index(epochs)
     seconds, step = (None, None) if index is None else (curve.elapsed[index], curve.step[index])
     gpus = student.gpus
-    reached = Reached(
+    reached = RunConvergence(
         run_id=student.run_id,
         seed=student.seed,
         teacher_seed=student.teacher_seed,
@@ -59,9 +59,9 @@ def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Cu
     return timing.teacher_part(reached, others.get(timing.TEACHER_SECONDS), others.get(timing.REUSED), step)
 
 
-def reached_by(students: Iterable[Student], series: Curves, goal: ConvergenceTarget) -> dict[Key, Reached]:
+def reached_by(students: Iterable[Student], series: Curves, goal: ConvergenceTarget) -> dict[Key, RunConvergence]:
     """Return, by pair, when each run reached its target: runs that succeeded, or failed after a measurement."""
-    reached: dict[Key, Reached] = {}
+    reached: dict[Key, RunConvergence] = {}
     for student in students:
         measured = series.get(student.run_id, {})
         target = goal.of(student)
@@ -72,7 +72,7 @@ def reached_by(students: Iterable[Student], series: Curves, goal: ConvergenceTar
 
 
 def summarize(
-    students: Sequence[Student], reached: Mapping[Key, Reached], goal: ConvergenceTarget
+    students: Sequence[Student], reached: Mapping[Key, RunConvergence], goal: ConvergenceTarget
 ) -> Convergence | None:
     """Summarize one method's convergence; None until a target is known for one of its runs."""
     targets = [target for student in students if not student.set_aside and (target := goal.of(student)) is not None]
@@ -93,7 +93,7 @@ def summarize(
         area_sd=areas.sd,
         runs=runs,
         not_succeeded=[
-            NotCounted(
+            UncountedRun(
                 run_id=student.run_id,
                 seed=student.seed,
                 teacher_seed=student.teacher_seed,
@@ -108,7 +108,7 @@ def summarize(
 
 
 def compare(
-    method: Mapping[Key, Reached], base: Mapping[Key, Reached], *, timed: bool = True
+    method: Mapping[Key, RunConvergence], base: Mapping[Key, RunConvergence], *, timed: bool = True
 ) -> PairedConvergence | None:
     """Compare the convergence of two methods pair by pair.
 
@@ -171,7 +171,7 @@ def _counts(signs: Iterable[float]) -> tuple[int, int]:
     return sum(sign < 0 for sign in values), sum(sign > 0 for sign in values)
 
 
-def _epochs_or_inf(run: Reached) -> float:
+def _epochs_or_inf(run: RunConvergence) -> float:
     return math.inf if run.epochs is None else run.epochs
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from backend.comparisons.run_data import Sample
-from core.specs import stored_experiment
+from core.specs import parse_stored_experiment
 
 
 def setting(spec: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
     training.
     """
     try:
-        experiment = stored_experiment(spec)
+        experiment = parse_stored_experiment(spec)
     except ValidationError:
         return spec
     complete, training = experiment.model_dump(mode="json"), experiment.teacher_training()

@@ -13,14 +13,14 @@ from common.formatting import signed, spread_text
 from core.catalog import METRICS
 from core.protocol.comparisons import (
     Better,
-    Group,
+    EpochChoice,
+    MethodResult,
     MissingPair,
-    Paired,
-    Reached,
+    PairedDifference,
+    RunConvergence,
     RunValue,
     TeacherDifference,
     Timing,
-    Which,
 )
 
 
@@ -36,7 +36,7 @@ class ComparisonSpec:
     """
 
     metric: str
-    which: Which = "last"
+    which: EpochChoice = "last"
     difference: float | None = None
 
     @property
@@ -74,7 +74,7 @@ class Method:
     name: str
     runs: Mapping[Key, Student]
     picked: Mapping[str, SelectedValue]
-    reached: Mapping[Key, Reached]
+    reached: Mapping[Key, RunConvergence]
     timing: Timing = "whole"
 
     @property
@@ -110,13 +110,13 @@ def methods_of(
     }
 
 
-def group(method: Method, sample: Sample, target: ConvergenceTarget | None = None) -> Group:
+def group(method: Method, sample: Sample, target: ConvergenceTarget | None = None) -> MethodResult:
     """Return mean, spread and interval of one method, the values of its runs, and its convergence if given a target."""
     values = method.values
     summary = statistics.summarize(statistics.by_block(values))
     keys = [key for key in sample.keys if key in values]
     runs = [method.runs[key] for key in sample.keys if key in method.runs]
-    return Group(
+    return MethodResult(
         label=method.label,
         method=method.name,
         n=len(values),
@@ -132,7 +132,7 @@ def group(method: Method, sample: Sample, target: ConvergenceTarget | None = Non
     )
 
 
-def paired(method: Method, base: Method, sample: Sample, spec: ComparisonSpec) -> Paired:
+def paired(method: Method, base: Method, sample: Sample, spec: ComparisonSpec) -> PairedDifference:
     """Compare a method with the baseline pair by pair.
 
     Verdict and sentence are missing: they need all comparisons of the report (see ``decide_all``).
@@ -148,7 +148,7 @@ def paired(method: Method, base: Method, sample: Sample, spec: ComparisonSpec) -
     needed = (
         power.seeds_needed(spec.difference, summary.sd, summary.n) if tested and spec.difference is not None else None
     )
-    return Paired(
+    return PairedDifference(
         label=method.label,
         baseline=base.label,
         n=len(shared),
@@ -177,7 +177,7 @@ def paired(method: Method, base: Method, sample: Sample, spec: ComparisonSpec) -
     )
 
 
-def decide_all(pairs: Sequence[Paired], spec: ComparisonSpec) -> list[Paired]:
+def decide_all(pairs: Sequence[PairedDifference], spec: ComparisonSpec) -> list[PairedDifference]:
     """Return all comparisons of one report, each with its verdict, corrected over the report, and its sentence."""
     tests = [test_of(pair, spec.better) for pair in pairs]
     decided = []
@@ -192,7 +192,7 @@ def decide_all(pairs: Sequence[Paired], spec: ComparisonSpec) -> list[Paired]:
     return decided
 
 
-def test_of(pair: Paired, better: Better | None) -> verdicts.Test:
+def test_of(pair: PairedDifference, better: Better | None) -> verdicts.Test:
     """Return the test that decides on the verdict of a comparison."""
     return verdicts.Test(pair.units, pair.mean_difference, pair.sign_flip_p, pair.smallest_p, pair.interval, better)
 
@@ -218,7 +218,7 @@ def missing_pair(key: Key, sides: Sequence[Method], sample: Sample) -> list[Miss
     return missing
 
 
-def _sentence(pair: Paired, test: verdicts.Test, decision: verdicts.Decision, spec: ComparisonSpec) -> str:
+def _sentence(pair: PairedDifference, test: verdicts.Test, decision: verdicts.Decision, spec: ComparisonSpec) -> str:
     if spec.tested:
         return verdicts.sentence(
             test, decision, label=pair.label, baseline=pair.baseline, unit=spec.difference_unit, noun=_noun(pair)
@@ -229,11 +229,11 @@ def _sentence(pair: Paired, test: verdicts.Test, decision: verdicts.Decision, sp
     return f"The mean difference is {mean}; the test images chose these epochs, so it is not tested."
 
 
-def _noun(pair: Paired) -> str:
+def _noun(pair: PairedDifference) -> str:
     return "teacher" if pair.unit == "teacher" else "pair"
 
 
-def _seeds_sentence(pair: Paired, spec: ComparisonSpec) -> list[str]:
+def _seeds_sentence(pair: PairedDifference, spec: ComparisonSpec) -> list[str]:
     """Return a sentence with the range of seeds that would show the requested difference."""
     if spec.difference is None or not spec.tested or pair.units < 2:
         return []

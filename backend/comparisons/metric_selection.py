@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from backend.comparisons.run_data import ACCURACY, VALIDATION, Curve, Latest, Sample, Student, curves, latest
-from common.formatting import counted
+from common.formatting import title_with_count
 from core.catalog import METRICS
-from core.protocol.comparisons import Which
+from core.protocol.comparisons import EpochChoice
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class SelectedValue:
     reason: str = ""
 
 
-def pick(session: Session, sample: Sample, metric: str, which: Which) -> dict[str, SelectedValue]:
+def pick(session: Session, sample: Sample, metric: str, which: EpochChoice) -> dict[str, SelectedValue]:
     """Return the value of every student, by run.
 
     Only runs that succeeded contribute one, because an accuracy in the middle of a training is not its result. Runs of
@@ -44,7 +44,7 @@ def pick(session: Session, sample: Sample, metric: str, which: Which) -> dict[st
 
 
 def pick_all(
-    session: Session, sample: Sample, metrics: Sequence[str], which: Which
+    session: Session, sample: Sample, metrics: Sequence[str], which: EpochChoice
 ) -> dict[str, dict[str, SelectedValue]]:
     """Return the values of several metrics, by metric and run, in the same number of queries as ``pick``."""
     done = [student.run_id for student in sample.students if _counts(student)]
@@ -70,7 +70,7 @@ def title_of(session: Session, sample: Sample, metrics: Sequence[str]) -> dict[s
         runs = [points for points in newest.values() if metric in points]
         if known and metric in needed and runs:
             counts = [points.get(known.of) for points in runs]
-            title = counted(title, [point.value if point else None for point in counts])
+            title = title_with_count(title, [point.value if point else None for point in counts])
         titles[metric] = title
     return titles
 

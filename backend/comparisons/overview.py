@@ -16,7 +16,7 @@ from common.formatting import SIGNIFICANCE, p_text
 from core.catalog import METRICS
 from core.catalog.metrics import COUNTS
 from core.protocol.comparison_queries import METRIC_GROUPS, ComparisonOptions
-from core.protocol.comparisons import WHICH, Overview, OverviewCell, OverviewRow
+from core.protocol.comparisons import EPOCH_CHOICES, Overview, OverviewCell, OverviewRow
 
 _OF_TEACHER = ("_teacher", "_teacher_drop")
 
@@ -65,7 +65,7 @@ def overview(
         experiments=[item.name for item in sample.experiments],
         epoch=options.which,
         baseline=baseline,
-        condition=f"{teacher_summary(sample)}; {WHICH[options.which]}",
+        condition=f"{teacher_summary(sample)}; {EPOCH_CHOICES[options.which]}",
         tests=count,
         rows=_decided(rows, tests),
         notes=notes,

@@ -6,19 +6,30 @@ from collections.abc import Sequence
 from typing import Any
 
 from backend.comparisons.sheets import Sheet, Text
-from common.formatting import NOTHING, difference_text, interval_text, mean_text, p_text, point_text, value_text
+from common.formatting import (
+    NOTHING,
+    convergence_text,
+    difference_text,
+    difference_unit,
+    interval_text,
+    mean_text,
+    p_text,
+    point_text,
+    target_text,
+    value_text,
+)
 from core.protocol.comparisons import (
-    WHICH,
-    Cell,
-    Claims,
+    EPOCH_CHOICES,
     Comparison,
     Convergence,
     Interval,
     Overview,
     OverviewCell,
-    Paired,
-    Published,
-    Table,
+    PairedDifference,
+    PaperClaims,
+    PublishedValue,
+    ResultTable,
+    TableCell,
 )
 
 
@@ -26,18 +37,18 @@ def comparison_sheet(found: Comparison) -> Sheet:
     """Return a comparison as a sheet with one row per method."""
     pairs = {pair.label: pair for pair in found.paired}
     unit = f" ({found.unit})" if found.unit else ""
-    difference_unit = " (points)" if found.unit == "%" else unit
-    share = f"{found.target:g} %" if found.absolute_target else f"{100 * found.target_share:g} % of the teacher"
+    points = f" ({difference_unit(found.unit)})" if found.unit else ""
+    target = target_text(found.target, found.target_share, absolute=found.absolute_target)
     header = [
         "Method",
         f"{found.title}{unit}",
         "n",
         "95 % interval",
-        f"Difference to {found.baseline}{difference_unit}",
+        f"Difference to {found.baseline}{points}",
         "95 % interval",
         "p of this comparison alone",
         "p after Holm",
-        f"Epochs to {share}",
+        f"Epochs to {target}",
     ]
     rows = []
     for group in found.groups:
@@ -52,11 +63,11 @@ def comparison_sheet(found: Comparison) -> Sheet:
                 Text(interval_text(pair.interval, pair.mean_difference) if pair else NOTHING),
                 Text(p_text(pair.sign_flip_p if pair else None)),
                 Text(p_text(pair.sign_flip_p_holm if pair else None)),
-                Text(_epochs(group.convergence)),
+                Text(convergence_text(group.convergence)),
             ]
         )
     notes = [
-        f"Mean ± sample standard deviation, {WHICH[found.epoch]}.",
+        f"Mean ± sample standard deviation, {EPOCH_CHOICES[found.epoch]}.",
         f"Holds for {found.condition}.",
         *(f"{pair.label} against {pair.baseline}: {pair.sentence}" for pair in found.paired),
         *found.notes,
@@ -126,7 +137,7 @@ def overview_records(found: Overview) -> list[dict[str, Any]]:
     ]
 
 
-def claims_sheet(found: Claims) -> Sheet:
+def claims_sheet(found: PaperClaims) -> Sheet:
     """Return the claims as a sheet with one row per claim and case."""
     rows = [
         [
@@ -142,11 +153,11 @@ def claims_sheet(found: Claims) -> Sheet:
     return Sheet(f"Claims of {found.paper_title} in {found.experiment}", header, rows, frozenset({3}), found.notes)
 
 
-def claims_records(found: Claims) -> list[dict[str, Any]]:
+def claims_records(found: PaperClaims) -> list[dict[str, Any]]:
     return [claim.model_dump(mode="json", exclude={"numbers"}) for claim in found.claims]
 
 
-def table_sheet(found: Table) -> Sheet:
+def table_sheet(found: ResultTable) -> Sheet:
     """Return the table as a sheet: one row per setting, one column per method, published values in brackets."""
     header = ["Setting", "Teacher", *found.methods]
     rows = []
@@ -172,7 +183,7 @@ def table_sheet(found: Table) -> Sheet:
     return Sheet(f"{found.title}{unit}", header, rows, frozenset(range(1, len(header))), notes, commented)
 
 
-def table_records(found: Table) -> list[dict[str, Any]]:
+def table_records(found: ResultTable) -> list[dict[str, Any]]:
     return [
         {
             "setting": row.title,
@@ -204,7 +215,7 @@ def table_records(found: Table) -> list[dict[str, Any]]:
     ]
 
 
-def _table_cell(cell: Cell | None) -> Text:
+def _table_cell(cell: TableCell | None) -> Text:
     if cell is None:
         return Text("")
     if cell.mean is None:
@@ -214,7 +225,7 @@ def _table_cell(cell: Cell | None) -> Text:
     return Text(text, bold=cell.verdict == "better")
 
 
-def _brackets(published: Sequence[Published]) -> str:
+def _brackets(published: Sequence[PublishedValue]) -> str:
     return f" [{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}]" if published else ""
 
 
@@ -222,20 +233,12 @@ def _difference(cell: OverviewCell) -> Text:
     return Text(difference_text(cell.mean_difference, cell.interval), bold=cell.verdict in ("better", "worse"))
 
 
-def _epochs(convergence: Convergence | None) -> str:
-    if convergence is None or convergence.of == 0:
-        return NOTHING
-    median = convergence.median_epochs
-    shown = f"> {convergence.max_epochs}" if median is None else f"{median:g}"
-    return f"{shown} ({convergence.reached}/{convergence.of})"
-
-
 def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
     low, high = (interval.low, interval.high) if interval else (None, None)
     return {f"{name}_low": low, f"{name}_high": high}
 
 
-def _pair_record(pair: Paired | None) -> dict[str, Any]:
+def _pair_record(pair: PairedDifference | None) -> dict[str, Any]:
     return {
         "pairs": pair.n if pair else None,
         "difference": pair.mean_difference if pair else None,

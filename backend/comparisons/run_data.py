@@ -15,7 +15,7 @@ from backend.db import chunked, models
 from backend.metrics.point_store import decode, replace_nonfinite
 from core.events import IMAGES_KEY, rank_count
 from core.protocol.base import TERMINAL, RunState
-from core.specs.labels import misnaming
+from core.specs.labels import misleading_label
 
 ACCURACY = "test/top1"
 VALIDATION = "val/top1"
@@ -165,7 +165,7 @@ class Sample:
             f"In {item.name} {text}."
             for item in self.experiments
             for choice in item.spec["methods"]
-            if (text := misnaming(choice["name"], choice["params"], choice["label"]))
+            if (text := misleading_label(choice["name"], choice["params"], choice["label"]))
         ]
 
     @property

@@ -23,7 +23,15 @@ from common.formatting import SIGNIFICANCE, p_text
 from core.papers import PUBLISHED, PublishedRow, published_for
 from core.protocol import comparisons as protocol
 from core.protocol.comparison_queries import ComparisonOptions
-from core.protocol.comparisons import WHICH, Cell, Published, PublishedTable, Table, TableRow, Which
+from core.protocol.comparisons import (
+    EPOCH_CHOICES,
+    EpochChoice,
+    PublishedTable,
+    PublishedValue,
+    ResultTable,
+    TableCell,
+    TableRow,
+)
 from core.protocol.public import ProblemField
 
 Test = Literal["sign_flip", "t"]
@@ -60,7 +68,7 @@ class Layout:
     """
 
     metric: str
-    which: Which = "last"
+    which: EpochChoice = "last"
     baseline: str | None = None
     test: Test = "sign_flip"
     seeds: Sequence[int] = ()
@@ -99,7 +107,7 @@ def find(
     return experiments
 
 
-def table(session: Session, experiments: Sequence[models.Experiment], layout: Layout) -> Table:
+def table(session: Session, experiments: Sequence[models.Experiment], layout: Layout) -> ResultTable:
     """Return the table of these experiments; those that differ in their seeds alone form one row.
 
     If no baseline is named and the rows do not begin with the same method, the baseline is the method of most rows.
@@ -119,7 +127,7 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
     cells = [row.cells(baseline, labels, layout) for row in rows]
     _decide(cells, layout)
     titles = [row.title for row in rows]
-    return Table(
+    return ResultTable(
         metric=layout.metric,
         title=metric_selection.title_of(session, pooled_sample, [layout.metric])[layout.metric],
         unit=layout.spec.unit,
@@ -174,15 +182,15 @@ class _Row:
             marks.append(same_data.describe(self.sample.data))
         return f"{self.title} ({'; '.join(marks)})" if marks else self.title
 
-    def cells(self, baseline: str, labels: Sequence[str], layout: Layout) -> list[Cell]:
+    def cells(self, baseline: str, labels: Sequence[str], layout: Layout) -> list[TableCell]:
         return [self._cell(label, baseline, layout) for label in labels if label in self.methods]
 
-    def _cell(self, label: str, baseline: str, layout: Layout) -> Cell:
+    def _cell(self, label: str, baseline: str, layout: Layout) -> TableCell:
         method = self.methods[label]
         summary = group(method, self.sample)
         mine = method.values
         missing = [key for key in self.keys if key not in mine]
-        cell = Cell(
+        cell = TableCell(
             label=label,
             n=summary.n,
             mean=summary.mean,
@@ -209,7 +217,7 @@ class _Row:
             changes |= {"difference_interval": summary_of_differences.interval, "p": test(differences)}
         return cell.model_copy(update=changes)
 
-    def to_protocol(self, cells: list[Cell], titles: Sequence[str]) -> TableRow:
+    def to_protocol(self, cells: list[TableCell], titles: Sequence[str]) -> TableRow:
         spec = self.sample.spec
         tops = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
         return TableRow(
@@ -229,7 +237,7 @@ class _Row:
         )
 
 
-def _decide(cells: list[list[Cell]], layout: Layout) -> None:
+def _decide(cells: list[list[TableCell]], layout: Layout) -> None:
     """Adjust every p of the table at once, and set the verdict of each cell; in place."""
     indices = [(row, column) for row, of_row in enumerate(cells) for column in range(len(of_row))]
     tests = [_test_of(cells[row][column], layout) for row, column in indices]
@@ -240,7 +248,7 @@ def _decide(cells: list[list[Cell]], layout: Layout) -> None:
             cells[row][column] = cells[row][column].model_copy(update=changes)
 
 
-def _test_of(cell: Cell, layout: Layout) -> verdicts.Test:
+def _test_of(cell: TableCell, layout: Layout) -> verdicts.Test:
     smallest_p = statistics.smallest_p(cell.units) if layout.test == "sign_flip" else None
     interval = cell.difference_interval
     return verdicts.Test(cell.units, cell.mean_difference, cell.p, smallest_p, interval, layout.spec.better)
@@ -274,9 +282,9 @@ def published() -> PublishedTable:
     return PublishedTable(rows=rows)
 
 
-def _published(rows: Sequence[PublishedRow], method: str) -> list[Published]:
+def _published(rows: Sequence[PublishedRow], method: str) -> list[PublishedValue]:
     return [
-        Published(
+        PublishedValue(
             source=row.source,
             method=method,
             value=row.values[method],
@@ -298,8 +306,8 @@ def _matches(spec: Mapping[str, Any], selection: Filter) -> bool:
     return all(name is None or name == value for name, value in conditions)
 
 
-def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[Cell]], layout: Layout, baseline: str) -> list[str]:
-    notes = [f"Mean ± sample standard deviation (n), {WHICH[layout.which]}."]
+def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[TableCell]], layout: Layout, baseline: str) -> list[str]:
+    notes = [f"Mean ± sample standard deviation (n), {EPOCH_CHOICES[layout.which]}."]
     notes += dict.fromkeys(text for sample in samples for text in sample.misnamed)
     tested = [cell for row in cells for cell in row if cell.p is not None]
     if not layout.spec.tested:
@@ -349,7 +357,7 @@ def _experiment_names(sample: Sample) -> str:
     return f"{first} and {len(others)} more" if others else first
 
 
-def _no_bold_possible(tested: Sequence[Cell]) -> list[str]:
+def _no_bold_possible(tested: Sequence[TableCell]) -> list[str]:
     """Return a note with the n that it would take, if no cell can be bold whatever its values."""
     most = max(cell.units for cell in tested)
     vary = any(cell.units != cell.pairs for cell in tested)

@@ -11,14 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from backend.comparisons.run_data import Curve, Student
-from core.protocol.comparisons import Reached, Timing
+from core.protocol.comparisons import RunConvergence, Timing
 
 REUSED, TEACHER_SECONDS = "speed/teacher_reused", "speed/teacher_seconds"
 _TOLERANCE = 5.0
 """Percentage points by which the shares of cached logits may differ: a few batches are always computed as a check."""
 
 
-def teacher_part(reached: Reached, spent: Curve | None, reused: Curve | None, step: int | None) -> Reached:
+def teacher_part(
+    reached: RunConvergence, spent: Curve | None, reused: Curve | None, step: int | None
+) -> RunConvergence:
     """Return ``reached`` with the time of the teacher's logits until the target, and the share read from disk.
 
     Args:
@@ -37,7 +39,7 @@ def teacher_part(reached: Reached, spent: Curve | None, reused: Curve | None, st
     return reached.model_copy(update=changes)
 
 
-def basis_of(runs: Iterable[tuple[Student, Mapping[str, Curve], Reached | None]]) -> Timing:
+def basis_of(runs: Iterable[tuple[Student, Mapping[str, Curve], RunConvergence | None]]) -> Timing:
     """Return which part of the times of these runs may be compared; the same for all methods.
 
     Args:
@@ -56,21 +58,21 @@ def _has_teacher(student: Student, curves: Mapping[str, Curve]) -> bool:
     return REUSED in curves or TEACHER_SECONDS in curves or "teacher_logits" in student.environment
 
 
-def _reused_share(curves: Mapping[str, Curve], reached: Reached | None) -> float:
+def _reused_share(curves: Mapping[str, Curve], reached: RunConvergence | None) -> float:
     """Return the share of logits read from disk until the target, or in the whole run without a target, %."""
     if reached is not None and reached.teacher_reused is not None:
         return reached.teacher_reused
     return fmean(curves[REUSED].value) if REUSED in curves else 0.0
 
 
-def _is_measured(curves: Mapping[str, Curve], reached: Reached | None) -> bool:
+def _is_measured(curves: Mapping[str, Curve], reached: RunConvergence | None) -> bool:
     """Return whether the time of the logits is known, so that it can be subtracted from the run's time."""
     if TEACHER_SECONDS not in curves:
         return False
     return reached is None or reached.seconds is None or reached.teacher_seconds is not None
 
 
-def compared_by(run: Reached, basis: Timing) -> Reached:
+def compared_by(run: RunConvergence, basis: Timing) -> RunConvergence:
     """Return the run with the seconds that may be compared; unchanged if its times are not comparable."""
     if basis != "student" or run.seconds is None or run.teacher_seconds is None:
         return run
@@ -81,17 +83,17 @@ def compared_by(run: Reached, basis: Timing) -> Reached:
     )
 
 
-def seconds_of(run: Reached) -> float | None:
+def seconds_of(run: RunConvergence) -> float | None:
     """Return the seconds that are shown and compared."""
     return run.seconds if run.student_seconds is None else run.student_seconds
 
 
-def gpu_seconds_of(run: Reached) -> float | None:
+def gpu_seconds_of(run: RunConvergence) -> float | None:
     """Return the GPU-seconds that are shown and compared."""
     return run.gpu_seconds if run.student_gpu_seconds is None else run.student_gpu_seconds
 
 
-def notes(basis: Timing, runs: Sequence[Reached]) -> list[str]:
+def notes(basis: Timing, runs: Sequence[RunConvergence]) -> list[str]:
     """Return what a reader needs to know about the times."""
     shares = [run.teacher_reused for run in runs if run.teacher_reused is not None]
     if basis == "whole":

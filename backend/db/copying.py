@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -20,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from backend.db import migrate
 from backend.db.engine import Database
 from backend.db.models import Base
+from common.atomic_write import atomic_path
 
 _ROWS = 2_000
 _MODULUS = 1 << 128
@@ -110,21 +110,18 @@ def backup_sqlite(url: str | URL, file: Path) -> int:
         raise CopyError("this command copies a SQLite file; use pg_dump on PostgreSQL, see docs/operations.md")
     if file.exists():
         raise CopyError(f"{file} exists; a backup is not overwritten")
-    partial = file.with_name(f".{file.name}.partial")
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial.unlink(missing_ok=True)
-    try:
-        partial.touch(mode=0o600)  # it contains hashes of tokens
-        with closing(sqlite3.connect(source)) as reading, closing(sqlite3.connect(partial)) as writing:
-            reading.backup(writing)
-            writing.execute("PRAGMA journal_mode=DELETE").close()  # one file, without companions
-            if writing.execute("PRAGMA quick_check").fetchone() != ("ok",):
-                raise CopyError("the database is damaged: its copy fails SQLite's check")
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        os.link(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    temporary = file.with_name(f".{file.name}.partial")
+    # Private: the file contains hashes of tokens.
+    with (
+        atomic_path(file, temporary=temporary, private=True, sync=True, replace=False) as partial,
+        closing(sqlite3.connect(source)) as reading,
+        closing(sqlite3.connect(partial)) as writing,
+    ):
+        reading.backup(writing)
+        writing.execute("PRAGMA journal_mode=DELETE").close()  # one file, without companions
+        if writing.execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise CopyError("the database is damaged: its copy fails SQLite's check")
     return file.stat().st_size
 
 

@@ -92,7 +92,7 @@ class Database:
         return await asyncio.wrap_future(self._writer.submit(work))
 
     def dispose(self) -> None:
-        """Wait for the writing transactions that have been asked for, then close all connections."""
+        """Wait for the queued writing transactions, then close all connections."""
         if self._writer:
             self._writer.close()
         self.engine.dispose()

@@ -39,7 +39,7 @@ class WriterThread:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(dkd_begin="BEGIN IMMEDIATE")
         self._connection: Connection | None = None  # used by the thread alone
-        self._changed = threading.Condition()  # guards what follows
+        self._changed = threading.Condition()  # guards the attributes below
         self._waiting: deque[_Unit[Any]] = deque()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -70,10 +70,10 @@ class WriterThread:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Run the ``with`` block as a unit of work, in the calling thread: the writer thread lends it the connection.
+        """Run the ``with`` block as a unit of work. The writer thread lends its connection to the calling thread.
 
         Yields:
-            The connection, in a transaction that is committed when the block has been left.
+            The connection, in a transaction that is committed when the block ends.
         """
         turn: Future[Connection] = Future()
         end: Future[None] = Future()
@@ -95,11 +95,11 @@ class WriterThread:
                 yield connection
             finally:
                 self._borrower = None
+            end.set_result(None)
         except BaseException:
             if not unit.cancel():
                 end.cancel()  # the writer thread rolls the savepoint back
             raise
-        end.set_result(None)
         unit.result()
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class WriterThread:
                 # SQLite ends a transaction by itself if it cannot write, for example when the disk is full.
                 if not (transaction.is_active and _in_transaction(connection)):
                     raise OperationalError("COMMIT", None, sqlite3.OperationalError("the transaction was rolled back"))
-                joining = self._take_waiting(min(1, MAX_GROUP - len(group)))
+                joining = self._take_waiting(1) if len(group) < MAX_GROUP else []
             transaction.commit()
         except BaseException as error:  # noqa: BLE001 (raised in the threads that wait for the units)
             # SQLite keeps a transaction open whose commit it refused, while SQLAlchemy believes that it has ended.

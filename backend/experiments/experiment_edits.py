@@ -12,10 +12,10 @@ from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.errors import conflict, invalid
 from backend.queue.lifecycle import lock_run, lock_runs
 from core.protocol.public import TERMINAL, ProblemField
-from core.protocol.submissions import MAX_TAGS, ExperimentChange
+from core.protocol.submissions import MAX_TAGS, ExperimentEdit
 
 
-def change(session: Session, experiment: Experiment, requested: ExperimentChange) -> None:
+def change(session: Session, experiment: Experiment, requested: ExperimentEdit) -> None:
     """Change the given fields of an experiment; the others stay as they are.
 
     Raises:
@@ -27,7 +27,7 @@ def change(session: Session, experiment: Experiment, requested: ExperimentChange
         _change_tags(session, experiment, requested)
 
 
-def _change_tags(session: Session, experiment: Experiment, requested: ExperimentChange) -> None:
+def _change_tags(session: Session, experiment: Experiment, requested: ExperimentEdit) -> None:
     # Locked, so that concurrent additions do not overwrite each other.
     session.execute(select(Experiment.id).where(Experiment.id == experiment.id).with_for_update())
     of_experiment = ExperimentTag.experiment_id == experiment.id

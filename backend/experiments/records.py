@@ -14,7 +14,7 @@ from backend.errors import not_found
 from backend.experiments.serializers import RECORD_ONLY_KEYS, attempt_shape
 from common.report_bounds import fit_environment
 from core.protocol.records import ExperimentRecord, RunRecord, TeacherRecord
-from core.specs import starting_point
+from core.specs import editable_copy
 
 
 def run_record(session: Session, run_id: str) -> RunRecord:
@@ -141,7 +141,7 @@ def _repeat(run: models.Run, label: str, experiment: models.Experiment) -> dict[
         return None
     choices = [choice for choice in experiment.spec["methods"] if choice["label"] == label]
     name = f"{experiment.name[:60]}, {label[:20]} seed {run.seed}"
-    return starting_point(experiment.spec | {"name": name, "methods": choices, "seeds": [run.seed]})
+    return editable_copy(experiment.spec | {"name": name, "methods": choices, "seeds": [run.seed]})
 
 
 def _teacher_record(run: models.Run) -> TeacherRecord:

@@ -17,11 +17,11 @@ from backend.errors import not_found
 from backend.experiments.planning import warnings_as_fields
 from backend.metrics import log_store, point_store
 from backend.queue.eligibility import WorkerCapacity, explain_wait, online_capacities
-from common.report_bounds import LINE, fit_environment, fitted
+from common.report_bounds import MAX_LINE, fit_environment, fit_text
 from core.protocol import public
 from core.protocol.public import TERMINAL
-from core.specs import ExperimentSpec, problems_of, stored_experiment, warnings_of
-from core.specs.labels import misnaming
+from core.specs import ExperimentSpec, parse_stored_experiment, problems_of, warnings_of
+from core.specs.labels import misleading_label
 
 RECORD_ONLY_KEYS = ("packages", "diff")
 """Keys of a run's environment that are too long for the run itself; they are in its record."""
@@ -114,17 +114,17 @@ def full_run(session: Session, run_id: str) -> public.Run | None:
 
 def _run_warnings(run: Run) -> list[public.ProblemField]:
     choice: dict[str, Any] = run.spec["method"]
-    text = misnaming(choice["name"], choice["params"], choice["label"]) if run.role == "student" else None
+    text = misleading_label(choice["name"], choice["params"], choice["label"]) if run.role == "student" else None
     return [public.ProblemField(path="method.label", message=text)] if text else []
 
 
-def attempt_shape(attempt: models.Attempt) -> public.Attempt:
+def attempt_shape(attempt: models.Attempt) -> public.AttemptInfo:
     """Convert an attempt's row."""
-    return public.Attempt(
+    return public.AttemptInfo(
         number=attempt.number,
         worker=attempt.worker_name,
         host=attempt.host,
-        device=fitted(attempt.device, LINE),
+        device=fit_text(attempt.device, MAX_LINE),
         started_at=attempt.started_at,
         ended_at=attempt.ended_at,
         outcome=attempt.outcome,
@@ -135,7 +135,7 @@ def attempt_shape(attempt: models.Attempt) -> public.Attempt:
 def _log_tail(session: Session, run: Run) -> list[str]:
     """Return the lines that the worker sent with the failure; after lost attempts the last log lines."""
     if run.log_tail or run.state != "failed":
-        return [fitted(line, LINE) for line in run.log_tail]
+        return [fit_text(line, MAX_LINE) for line in run.log_tail]
     return [line.message for line in log_store.read(session, run.id, 0, _TAIL_LINES, _TAIL_LINES).lines]
 
 
@@ -181,7 +181,7 @@ def full_experiment(connection: Connection, experiment: Any, spec: ExperimentSpe
 
 def _stored_warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
     try:
-        return warnings_as_fields(warnings_of(stored_experiment(spec)))
+        return warnings_as_fields(warnings_of(parse_stored_experiment(spec)))
     except ValidationError as error:  # such as an entry of a plugin that is no longer loaded
         text = "this backend cannot parse the stored spec; it is shown unchanged"
         return [public.ProblemField(path=item.path, message=f"{text}: {item.message}") for item in problems_of(error)]

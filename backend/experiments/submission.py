@@ -19,10 +19,19 @@ from backend.settings import Settings
 from backend.tokens import Principal
 from common.input_bounds import MAX_PROBLEMS
 from core.protocol.public import Preview
-from core.protocol.submissions import MAX_EXPERIMENTS, MAX_RUNS, Submitted, SubmittedList
-from core.specs import ExperimentSpec, Problem, SpecError, field_at, parse_experiment, released, with_field, with_fields
+from core.protocol.submissions import MAX_EXPERIMENTS, MAX_RUNS, SubmittedExperiment, SubmittedExperiments
+from core.specs import (
+    ExperimentSpec,
+    Problem,
+    SpecError,
+    detach_derived_fields,
+    field_at,
+    parse_experiment,
+    with_field,
+    with_fields,
+)
 from core.specs.experiment import NAME_LENGTH
-from core.specs.sweep import renamed
+from core.specs.sweep import rename_swept
 
 
 def create_once(
@@ -161,13 +170,15 @@ def refuse_too_many_runs(specs: Sequence[ExperimentSpec], path: str) -> None:
         raise SpecError([Problem(path, f"{count} runs are more than the {MAX_RUNS} that one request may create")])
 
 
-def submitted_list(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedList:
+def submitted_list(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedExperiments:
     """Return the reply to a bulk submission or a sweep, without reading the database."""
     items = [
-        Submitted(id=key, name=spec.name, runs=len(spec.seeds) * len(spec.methods) + (spec.teacher_run() is not None))
+        SubmittedExperiment(
+            id=key, name=spec.name, runs=len(spec.seeds) * len(spec.methods) + (spec.teacher_run() is not None)
+        )
         for key, spec in zip(ids, specs, strict=True)
     ]
-    return SubmittedList(items=items, runs=count_runs(specs))
+    return SubmittedExperiments(items=items, runs=count_runs(specs))
 
 
 def count_runs(specs: Sequence[ExperimentSpec]) -> int:
@@ -193,7 +204,7 @@ def cloned_spec(
     tags = select(ExperimentTag.tag).where(ExperimentTag.experiment_id == experiment.id).order_by(ExperimentTag.tag)
     # Notes and tags may have changed since the submission.
     current = {**experiment.spec, "notes": experiment.notes, "tags": list(session.scalars(tags))}
-    data = released(current, changes)
+    data = detach_derived_fields(current, changes)
     problems: list[Problem] = []
     for path, value in changes.items():
         try:
@@ -212,7 +223,7 @@ def _changed_name(experiment: Experiment, changes: Mapping[str, Any]) -> str:
     name = experiment.name
     if experiment.sweep:
         for path, value in changes.items():
-            name = renamed(name, path, field_at(experiment.spec, path), value)
+            name = rename_swept(name, path, field_at(experiment.spec, path), value)
     return name if len(name) <= NAME_LENGTH else experiment.name
 
 

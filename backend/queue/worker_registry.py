@@ -16,10 +16,12 @@ from backend.queue.claim import count_eligible, lock_worker
 from backend.queue.lifecycle import LEASED_STATES, lock_runs, requeue_lost
 from backend.settings import Settings
 from backend.tokens import Principal, refuse_other
-from core.protocol.worker import Heartbeat, HeartbeatReply, Order, Registered, Registration
+from core.protocol.worker import Heartbeat, HeartbeatReply, Registration, RegistrationReply, RunOrder
 
 
-def register(session: Session, registration: Registration, principal: Principal, settings: Settings) -> Registered:
+def register(
+    session: Session, registration: Registration, principal: Principal, settings: Settings
+) -> RegistrationReply:
     """Register a worker, or register it again after a restart.
 
     Runs that it held before the restart return to the queue at once.
@@ -54,7 +56,7 @@ def register(session: Session, registration: Registration, principal: Principal,
             setattr(worker, name, value)
         leased = lock_runs(session, (Run.worker_id == worker.id) & Run.state.in_(LEASED_STATES))
         requeue_lost(session, leased, settings, f"worker {worker.name} was restarted", timestamp)
-    return Registered(heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
+    return RegistrationReply(heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
 
 
 def heartbeat(session: Session, worker_id: str, report: Heartbeat, settings: Settings) -> HeartbeatReply:
@@ -73,7 +75,7 @@ def heartbeat(session: Session, worker_id: str, report: Heartbeat, settings: Set
     }
     named = [holding.run_id for holding in report.holding]
     runs = {run.id: run for run in lock_runs(session, Run.id.in_(named))} if named else {}
-    orders: list[Order] = []
+    orders: list[RunOrder] = []
     for holding in report.holding:
         run = runs.get(holding.run_id)
         if (
@@ -82,12 +84,12 @@ def heartbeat(session: Session, worker_id: str, report: Heartbeat, settings: Set
             or run.attempt != holding.attempt
             or run.state not in LEASED_STATES
         ):
-            orders.append(Order(run_id=holding.run_id, attempt=holding.attempt, order="lost"))
+            orders.append(RunOrder(run_id=holding.run_id, attempt=holding.attempt, order="lost"))
             continue
         run.lease_expires_at = timestamp + timedelta(seconds=settings.lease_seconds)
         continues = run.state == "running"
         orders.append(
-            Order(
+            RunOrder(
                 run_id=run.id,
                 attempt=run.attempt,
                 order="continue" if continues else "cancel",

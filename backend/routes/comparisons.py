@@ -21,7 +21,7 @@ from core.protocol.comparison_queries import (
     OverviewQuery,
     TableQuery,
 )
-from core.protocol.comparisons import Claims, Comparison, Overview, PublishedTable, Table
+from core.protocol.comparisons import Comparison, Overview, PaperClaims, PublishedTable, ResultTable
 
 router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads], route_class=BoundedRoute)
 
@@ -52,8 +52,8 @@ def read_overview(session: SessionDep, query: Annotated[OverviewQuery, Query()])
     return _text(query.kind, render.overview_sheet(overview), render.overview_records(overview))
 
 
-@router.get("/claims", responses=_ANSWERS, response_model=Claims)
-def read_claims(session: SessionDep, query: Annotated[ClaimsQuery, Query()]) -> Claims | Response:
+@router.get("/claims", responses=_ANSWERS, response_model=PaperClaims)
+def read_claims(session: SessionDep, query: Annotated[ClaimsQuery, Query()]) -> PaperClaims | Response:
     """Judge the claims of a paper: holds, does not hold or cannot tell, with the numbers and the reason."""
     claims = comparisons.judge(session, _experiments(session, query.experiment), query, query.paper)
     if query.kind == "json":
@@ -61,8 +61,8 @@ def read_claims(session: SessionDep, query: Annotated[ClaimsQuery, Query()]) -> 
     return _text(query.kind, render.claims_sheet(claims), render.claims_records(claims))
 
 
-@router.get("/table", responses=_ANSWERS, response_model=Table)
-def read_table(session: SessionDep, query: Annotated[TableQuery, Query()]) -> Table | Response:
+@router.get("/table", responses=_ANSWERS, response_model=ResultTable)
+def read_table(session: SessionDep, query: Annotated[TableQuery, Query()]) -> ResultTable | Response:
     """Compare many experiments in one table: one row per setting, one column per method, bold by a paired test.
 
     Verdicts are corrected by Holm over all comparisons of the table.

@@ -22,7 +22,7 @@ from backend.errors import ApiError, invalid, not_found
 from backend.metrics import log_store, point_store
 from backend.routes.metrics import MAX_COUNT
 from backend.tokens import identify
-from core.protocol.artifacts import RunNews
+from core.protocol.artifacts import RunUpdates
 from core.protocol.public import TERMINAL, ProblemField, RunProgress
 
 router = APIRouter(tags=["runs"], dependencies=[reads], route_class=BoundedRoute)
@@ -141,7 +141,7 @@ async def read_news(
     tail: Annotated[
         int | None, Query(ge=1, le=500, description="Without a cursor: only this many last lines of the log.")
     ] = None,
-) -> RunNews:
+) -> RunUpdates:
     """Wait for updates of a run after a cursor (long polling), for clients that cannot read server-sent events.
 
     Repeat the request with the answer's cursor until `ended` is true. If nothing is new within `wait` seconds, the
@@ -164,7 +164,7 @@ async def read_news(
 
 def _news(
     database: Database, token: str, run_id: str, start: StreamCursor | None, max_points: int, tail: int | None
-) -> RunNews:
+) -> RunUpdates:
     if not _still_allowed(database, token):
         raise ApiError(401, "this token was revoked or has expired while its request was waiting")
     cursor = start or StreamCursor()
@@ -176,7 +176,7 @@ def _news(
         metrics = point_store.metrics_reply(session, run, None, cursor.ingest, max_points)
         lines = log_store.read(session, run_id, cursor.line, _MAX_LINES, None if start else tail).lines
     after = StreamCursor(metrics.cursor, lines[-1].number if lines else cursor.line)
-    return RunNews(
+    return RunUpdates(
         run_id=run_id,
         cursor=f"{after}:{progress.state}",
         state=progress.state,

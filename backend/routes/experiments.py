@@ -16,7 +16,7 @@ from backend.errors import not_found
 from backend.experiments import experiment_edits, list_queries, serializers
 from backend.queue import lifecycle, pausing
 from core.protocol import public
-from core.protocol.submissions import ExperimentChange
+from core.protocol.submissions import ExperimentEdit
 from core.specs.text_rules import normal
 
 router = APIRouter(prefix="/experiments", tags=["experiments"], route_class=BoundedRoute)
@@ -79,7 +79,7 @@ def priority(key: str, change: public.PriorityChange, database: DatabaseDep) -> 
 
 
 @router.patch("/{key:path}", dependencies=[submits])
-def change(key: str, changes: ExperimentChange, database: DatabaseDep) -> public.Experiment:
+def change(key: str, changes: ExperimentEdit, database: DatabaseDep) -> public.Experiment:
     """Change an experiment's tags and notes. Its spec stays as it was submitted."""
     with database.write() as session:
         found = find(session, key)

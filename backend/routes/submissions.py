@@ -15,10 +15,10 @@ from backend.experiments import planned_teachers, planning, serializers, submiss
 from backend.operations.webhooks import refuse_webhooks
 from backend.routes.experiments import find, whole
 from core.protocol import public
-from core.protocol.submissions import CloneRequest, SubmittedList, SweepPoint, SweepPreview
-from core.specs import ExperimentSpec, Problem, parse_experiment, parse_sweep, starting_point, warnings_of
+from core.protocol.submissions import CloneRequest, SubmittedExperiments, SweepPoint, SweepPreview
+from core.specs import ExperimentSpec, Problem, editable_copy, parse_experiment, parse_sweep, warnings_of
 from core.specs.labels import without_automatic_labels
-from core.specs.sweep import changes_of, expand
+from core.specs.sweep import expand, varied_fields
 
 router = APIRouter(tags=["experiments"], route_class=BoundedRoute)
 
@@ -75,7 +75,7 @@ def submit_many(
     settings: SettingsDep,
     nudges: NudgesDep,
     key: KeyDep = None,
-) -> SubmittedList:
+) -> SubmittedExperiments:
     """Submit up to 1,000 experiments of up to 10,000 runs: all of them are made, or none is.
 
     422 with the path of every refused field, as `experiments.3.methods.0.name`.
@@ -120,7 +120,7 @@ def preview_clone(key: str, request: CloneRequest, session: SessionDep, settings
     Its `draft` is what to go on from by hand: with the teacher's training written out, so that it stays the same.
     """
     spec = submission.cloned_spec(session, find(session, key), request.name, request.changes)
-    return submission.preview(session, spec, settings, draft=starting_point(spec.model_dump(mode="json")))
+    return submission.preview(session, spec, settings, draft=editable_copy(spec.model_dump(mode="json")))
 
 
 @router.post("/sweeps", status_code=201, openapi_extra=SWEEP_BODY, responses=_AT_ONCE, tags=["sweeps"])
@@ -131,7 +131,7 @@ def sweep(
     settings: SettingsDep,
     nudges: NudgesDep,
     key: KeyDep = None,
-) -> SubmittedList:
+) -> SubmittedExperiments:
     """Submit a sweep: one experiment for each combination, all of them or none.
 
     Fields are varied over a grid, listed points and seeded random draws. Where `training` is varied the teacher is not:
@@ -178,7 +178,7 @@ def preview_sweep(body: BodyDep, session: SessionDep, settings: SettingsDep) -> 
     items = [
         SweepPoint(name=item.name, runs=item.runs, changes=changes)
         for item, changes in zip(
-            submission.submitted_list([""] * len(specs), specs).items, changes_of(parsed), strict=True
+            submission.submitted_list([""] * len(specs), specs).items, varied_fields(parsed), strict=True
         )
     ]
     return SweepPreview(

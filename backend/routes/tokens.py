@@ -7,13 +7,13 @@ from fastapi import APIRouter
 from backend import tokens
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import AdminDep, DatabaseDep, SessionDep, administers
-from core.protocol.access import TokenInfo, TokenList, TokenMade, TokenRequest
+from core.protocol.access import CreatedToken, TokenInfo, TokenList, TokenRequest
 
 router = APIRouter(prefix="/tokens", tags=["tokens"], route_class=BoundedRoute)
 
 
 @router.post("", status_code=201, responses={409: {"description": "A token of that name is in use"}})
-def create_token(request: TokenRequest, principal: AdminDep, database: DatabaseDep) -> TokenMade:
+def create_token(request: TokenRequest, principal: AdminDep, database: DatabaseDep) -> CreatedToken:
     """Create a token. Its text is in this answer only; the backend stores its hash.
 
     Not repeatable: a second request with the same name is refused with 409.

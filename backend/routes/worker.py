@@ -24,8 +24,8 @@ from core.protocol.worker import (
     Heartbeat,
     HeartbeatReply,
     Outcome,
-    Registered,
     Registration,
+    RegistrationReply,
 )
 
 router = APIRouter(prefix="/worker", tags=["worker protocol"], route_class=ProtocolRoute, dependencies=[works])
@@ -37,10 +37,10 @@ _FENCED: dict[int | str, dict[str, Any]] = {409: {"description": "The run is no 
 
 
 @router.post("/register")
-async def register(request: ProtocolRequest, registration: Registration) -> Registered:
+async def register(request: ProtocolRequest, registration: Registration) -> RegistrationReply:
     """Register a worker. Runs that it holds from an earlier process return to the queue at once."""
 
-    def work(connection: Connection) -> Registered:
+    def work(connection: Connection) -> RegistrationReply:
         with session_on(connection) as session:
             return worker_registry.register(session, registration, request.principal, request.settings)
 

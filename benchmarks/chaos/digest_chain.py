@@ -1,5 +1,6 @@
-"""The computation of the stand-in training: a chain of digests that ends differently if any step is lost, done twice
-or out of order.
+"""The computation of the stand-in training: a chain of digests.
+
+Its end is different if any step is lost, done twice or out of order.
 """
 
 from __future__ import annotations

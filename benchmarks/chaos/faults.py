@@ -10,7 +10,6 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
@@ -18,6 +17,7 @@ from benchmarks.chaos.running_attempts import RunningAttempt, running_attempts
 from benchmarks.chaos.stack import Stack, Worker
 from benchmarks.chaos.submissions import Submitter
 from benchmarks.chaos.users import Users
+from common.atomic_write import atomic_write
 from tests.services import Server
 
 _PICK_SECONDS = 2.0
@@ -70,7 +70,7 @@ class Faults:
                 "worker",
             ),
             Fault(
-                "worker told to stop",
+                "worker stopped by a signal",
                 lambda w: self._stop_worker(w, signal.SIGTERM, self.random.uniform(2, 5)),
                 2,
                 "worker",
@@ -213,9 +213,9 @@ class Faults:
         return self.stack.backend.send(signal.SIGCONT)
 
     def _nudges(self, factor: int) -> bool:
-        _write(self.stack.nudges, str(factor))
+        atomic_write(self.stack.nudges, str(factor))
         time.sleep(self.random.uniform(3, 8))
-        _write(self.stack.nudges, "1")
+        atomic_write(self.stack.nudges, "1")
         return True
 
     def _deafen(self, worker: Worker | None) -> bool:
@@ -281,10 +281,3 @@ def _kill_process(process: psutil.Process) -> bool:
     except psutil.Error:
         return False
     return True
-
-
-def _write(file: Path, text: str) -> None:
-    """Replace the file atomically, since the backend reads it at any time."""
-    fresh = file.with_suffix(".new")
-    fresh.write_text(text)
-    fresh.replace(file)

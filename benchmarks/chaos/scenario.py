@@ -30,7 +30,7 @@ _CLAIM_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class ScenarioOptions:
-    """What a run of the benchmark does, and for how long.
+    """The settings of a run of the benchmark.
 
     Attributes:
         every: mean seconds between two faults.

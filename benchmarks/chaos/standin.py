@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks.chaos import digest_chain
 from benchmarks.chaos.liveness import recorder_for
 from benchmarks.chaos.standin_rank import END_MESSAGE
+from common.atomic_write import atomic_write
 from core.events import JOURNAL_NAME, Checkpointed, Finished, Journal, Started, Stopped
 
 STEP_SECONDS = "CHAOS_STEP_SECONDS"
@@ -147,9 +148,7 @@ class Training:
 
     def _save(self, journal: Journal) -> None:
         checkpoint = {"step": self.step, "state": self.state, "journal": journal.path.read_text()}
-        temporary = self.out / f"{CHECKPOINT_NAME}.partial"
-        temporary.write_text(json.dumps(checkpoint))
-        temporary.replace(self.out / CHECKPOINT_NAME)
+        atomic_write(self.out / CHECKPOINT_NAME, json.dumps(checkpoint))
         journal.append(Checkpointed(step=self.step, path=CHECKPOINT_NAME))
 
 

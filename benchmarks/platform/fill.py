@@ -76,9 +76,9 @@ def _spec(number: int) -> dict[str, Any]:
 def _finish(database: Database) -> None:
     """Insert the worker and the names of the metrics, and give every run its state, an attempt and log lines."""
     with database.write() as session:
-        moment = now(session)
+        current_time = now(session)
         worker = {"name": "filled", "host": "here", "slots": 4, "device": "cpu", "state": "offline"}
-        times = {"registered_at": moment, "last_heartbeat": moment}
+        times = {"registered_at": current_time, "last_heartbeat": current_time}
         session.execute(insert(models.Worker).values(id=_WORKER, **worker, **times))
         session.execute(insert(models.MetricName), [{"name": name} for name in (*NAMES, "train/step_loss")])
         rows = session.execute(select(models.Run.id, models.Run.role).order_by(models.Run.id)).all()
@@ -97,8 +97,8 @@ def _finish(database: Database) -> None:
                         "step": 2000,
                         "total_steps": 2000,
                         "ingest": 200,
-                        "started_at": moment - timedelta(hours=1),
-                        "ended_at": moment,
+                        "started_at": current_time - timedelta(hours=1),
+                        "ended_at": current_time,
                         "environment": {"torch": "2.14.0", "packages": "numpy==2.4.0\n" * 120, "diff": ""},
                     }
                 session.execute(update(models.Run).where(models.Run.id.in_(chunk)).values(**values))
@@ -107,9 +107,9 @@ def _finish(database: Database) -> None:
     _copy(
         database,
         models.Attempt,
-        ({"run_id": run_id, **base, "started_at": moment, "outcome": "succeeded"} for run_id in started),
+        ({"run_id": run_id, **base, "started_at": current_time, "outcome": "succeeded"} for run_id in started),
     )
-    line = {"attempt": 1, "time": moment, "level": "info"}
+    line = {"attempt": 1, "time": current_time, "level": "info"}
     _copy(
         database,
         models.LogLine,

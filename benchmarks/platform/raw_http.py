@@ -1,4 +1,4 @@
-"""The HTTP client of the benchmark: one kept-open connection, bodies encoded in advance, one write per request.
+"""The HTTP client of the benchmark: one keep-alive connection, bodies encoded in advance, one write per request.
 
 The standard library's client takes a tenth of the time of a short request for itself, which would be counted as the
 server's.
@@ -45,7 +45,7 @@ class ErrorStatus(Exception):  # noqa: N818 (named after the answer)
 
 
 class Connection:
-    """A kept-open connection to one server, for one thread.
+    """A keep-alive connection to one server, for one thread.
 
     It is opened with the first request, and again if the server has closed it.
     """

@@ -40,13 +40,13 @@ How it is measured:
   MLflow has no tokens here.
 - Durability is the same: both run on SQLite with `synchronous=FULL`, so that whatever was answered survives a power
   failure. MLflow keeps SQLite's default rollback journal; the backend uses a write-ahead log.
-- Both servers have the same client: a socket and a parser in C (`httptools`), one kept-open connection, one write per
+- Both servers have the same client: a socket and a parser in C (`httptools`), one keep-alive connection, one write per
   request. Python's `http.client` takes 0.2 ms more per request, which would count as the servers' time. Bodies are
   encoded before the clock starts; it stops with the last byte of the answer. Nothing is downsampled, and every point
   that comes back is counted.
 - The client has its kernel acknowledge at once (`TCP_QUICKACK`). MLflow's server sends an answer in two writes and,
   with several processes, without `TCP_NODELAY`: the second write would wait 40 ms for the kernel's delayed
-  acknowledgement, and a post would take 52 ms instead of a fourth of that. Other clients on a kept-open connection see
+  acknowledgement, and a post would take 52 ms instead of a fourth of that. Other clients on a keep-alive connection see
   that delay.
 - The points are the same: MLflow's `runs/log-batch` takes metrics, the worker protocol takes events with the same steps
   and values. A batch is 1,000 steps of one metric. {writers} writers send {writes} posts each, to a run of their own;

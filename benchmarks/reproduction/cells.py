@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from common.atomic_write import atomic_write
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Metrics, Started, read_journal
 from core.specs import PlannedRun
 from core.training.checkpoint import CHECKPOINT_NAME
@@ -167,6 +168,4 @@ def cells_of(plan: Sequence[PlannedRun], folder: Path) -> list[Cell]:
 def write_json(path: Path, data: Any) -> None:
     """Write a file atomically, so that an interruption keeps the old content."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    partial.replace(path)
+    atomic_write(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")

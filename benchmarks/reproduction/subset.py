@@ -17,7 +17,7 @@ from core.data import Dataset, DatasetError, Split
 from core.data import load as load_dataset
 from core.data.holdout import held_out_indices
 from core.settings import TrainingSettings
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 
 
 class SubsetParams(Params):
@@ -28,7 +28,7 @@ class SubsetParams(Params):
 
 def load(params: SubsetParams, settings: TrainingSettings) -> Dataset:
     """Load the data set with fewer images. Raises DatasetError if a split has not enough images."""
-    choice = DatasetChoice(name=params.of)
+    choice = DatasetRef(name=params.of)
     complete = load_dataset(choice, settings)
     return replace(
         complete, train=_subset(complete.train, params.train_images), test=_subset(complete.test, params.test_images)
@@ -48,8 +48,8 @@ def _subset(split: Split, size: int | None) -> Split:
 
 
 def _facts(params: SubsetParams) -> DatasetFacts | None:
-    choice = DatasetChoice(name=params.of)
-    facts = DATASETS[choice.name].facts(choice.typed_params)
+    choice = DatasetRef(name=params.of)
+    facts = DATASETS[choice.name].facts(choice.parsed_params)
     if facts is None:
         return None
     train, test = params.train_images or facts.train_size, params.test_images or facts.test_size

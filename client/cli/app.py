@@ -92,4 +92,4 @@ def import_plugins(names: Sequence[str]) -> None:
 def main() -> None:
     """Entry point of ``dkd``."""
     outputs = output_streams.install()
-    raise SystemExit(output_streams.settled(outputs, run(arguments.as_text(sys.argv[1:])), "dkd"))
+    raise SystemExit(output_streams.final_exit_code(outputs, run(arguments.as_text(sys.argv[1:])), "dkd"))

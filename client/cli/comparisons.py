@@ -23,10 +23,10 @@ from client.rendering.comparisons import (
 )
 from client.rendering.tables import console_for
 from client.resources import TextFormat
-from core.protocol.comparisons import Which
+from core.protocol.comparisons import EpochChoice
 
 _FORMATS = ("text", "json", "csv", "markdown", "latex")
-_WHICH: dict[str, Which] = {"last": "last", "best-val": "best_val", "oracle": "oracle"}
+_WHICH: dict[str, EpochChoice] = {"last": "last", "best-val": "best_val", "oracle": "oracle"}
 _TESTS: dict[str, Literal["sign_flip", "t"]] = {"sign-flip": "sign_flip", "t": "t"}
 _MAX_SEEDS = 1000
 
@@ -269,7 +269,7 @@ def _parse_format(format: str, *, as_json: bool) -> Literal["text", "json"] | Te
     raise exit_codes.CliExit(f"--format {format}: must be one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
 
 
-def _parse_which(which: str) -> Which:
+def _parse_which(which: str) -> EpochChoice:
     try:
         return _WHICH[which.replace("_", "-")]
     except KeyError:

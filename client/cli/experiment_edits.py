@@ -22,7 +22,7 @@ from client.client import Client
 from client.rendering.tables import console_for, render_preview
 from core.protocol.submissions import SweepPreview
 from core.specs import parse_sweep
-from core.specs.loading import text_of
+from core.specs.loading import decode_utf8
 from core.specs.sweep import expand
 
 _MAX_TEACHERS_SHOWN = 3
@@ -146,7 +146,7 @@ def note(
         if text is None:
             updated = client.experiments.get(experiment)
         else:
-            notes = text_of(read_stdin()) if text == "-" else text
+            notes = decode_utf8(read_stdin()) if text == "-" else text
             updated = client.experiments.update(experiment, notes=notes)
     if as_json:
         write_json(updated)

@@ -18,7 +18,7 @@ from client.exporters.series import DownsampledError
 from common.terminal import printable_json
 from core.protocol.public import Experiment, Run
 from core.protocol.records import ExperimentRecord, RunRecord
-from core.specs import dump_text, starting_point
+from core.specs import dump_text, editable_copy
 
 _FORMATS = ("json", "csv", "spec", "tensorboard", "mlflow")
 
@@ -106,7 +106,7 @@ def _to_text(client: Client, resolved: Experiment | Run, format: str) -> str:
             message = "a teacher has no spec of its own; export one of its students, whose spec contains it"
             raise exit_codes.CliExit(message, exit_codes.BAD_INPUT)
     else:
-        spec = starting_point(resolved.spec)
+        spec = editable_copy(resolved.spec)
     return dump_text(spec, width=100)
 
 

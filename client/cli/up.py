@@ -109,7 +109,7 @@ def open_dashboard(
 ) -> int:
     from client.stack.lock import HomeLock
     from common.home import Home
-    from common.one_time_address import Door
+    from common.one_time_address import DashboardAccess
 
     stack_home = Home(home.expanduser().absolute()) if home else Home.find()
     holder = HomeLock(stack_home.path).holder()
@@ -120,7 +120,7 @@ def open_dashboard(
             "DKD_HOME"
         )
     try:
-        typer.echo(Door(stack_home).address(address, page.lstrip("/")))
+        typer.echo(DashboardAccess(stack_home).address(address, page.lstrip("/")))
     except OSError as error:
         raise exit_codes.CliExit(f"{stack_home.path}: {error.strerror or error}") from None
     return exit_codes.OK

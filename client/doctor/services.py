@@ -196,7 +196,8 @@ def address_text(url: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "the configured address"
-    return f"{parts.scheme}://{parts.hostname or ''}{port}"
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
 def _no_backend(url: str, error: httpx.HTTPError) -> Finding:

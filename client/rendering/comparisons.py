@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import math
-
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from client.rendering.tables import duration, new_table
-from common.formatting import NOTHING, difference_text, mean_text, p_text, signed, span_text, spread_text, value_text
+from client.rendering.tables import new_table
+from common.durations import duration_text
+from common.formatting import (
+    NOTHING,
+    convergence_text,
+    difference_text,
+    difference_unit,
+    mean_text,
+    median_epochs_text,
+    p_text,
+    percent_text,
+    signed,
+    span_text,
+    spread_text,
+    target_text,
+    value_text,
+)
 from core.protocol.comparisons import (
-    TIMING,
-    WHICH,
-    Cell,
-    Claims,
+    EPOCH_CHOICES,
+    TIMING_TEXT,
     Comparison,
-    Convergence,
     Overview,
     OverviewCell,
-    Paired,
     PairedConvergence,
-    Published,
-    Table,
+    PairedDifference,
+    PaperClaims,
+    PublishedValue,
+    ResultTable,
+    TableCell,
 )
 
 _VERDICTS = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
@@ -33,7 +45,8 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     unit = f" ({comparison.unit})" if comparison.unit else ""
     value = f"{comparison.title or comparison.metric}{unit}"
     reach = f"epochs to {_target_text(comparison)}"
-    against = f"difference to {comparison.baseline}, 95 % t interval"
+    apart = f" ({difference_unit(comparison.unit)})" if comparison.unit else ""
+    against = f"difference to {comparison.baseline}{apart}, 95 % t interval"
     alone, holm = "p of this comparison alone", "p after Holm"
     table = new_table("method", value, "n", reach, against, alone, holm, numbers=("n", reach, value, alone, holm))
     paired = {item.label: item for item in comparison.paired}
@@ -63,9 +76,9 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     if comparison.teacher_top1 is not None:
         target = f"; target {comparison.target_words}" if comparison.target_words else ""
         whose = "Teachers, on average" if len(comparison.teachers) > 1 else "Teacher"
-        lines.append(f"{whose}: {value_text(comparison.teacher_top1, '%', 2)}{target}.")
+        lines.append(f"{whose}: {percent_text(comparison.teacher_top1)}{target}.")
     if comparison.condition:
-        lines.append(f"Holds for {comparison.condition}; values {WHICH[comparison.epoch]}.")
+        lines.append(f"Holds for {comparison.condition}; values {EPOCH_CHOICES[comparison.epoch]}.")
     for item in comparison.paired:
         lines.append(f"{item.label} against {item.baseline}: {item.sentence}")
         lines += _pair_details(item)
@@ -107,7 +120,7 @@ def render_overview(overview: Overview) -> RenderableType:
     return Group(table, Text(), *(Text(note) for note in notes))
 
 
-def render_claims(claims: Claims) -> RenderableType:
+def render_claims(claims: PaperClaims) -> RenderableType:
     """Return one block per claim: the verdict first, then the numbers and the reason."""
     parts: list[RenderableType] = []
     printed_number = 0
@@ -124,7 +137,7 @@ def render_claims(claims: Claims) -> RenderableType:
     return Group(*parts, Text(), *(Text(note) for note in notes))
 
 
-def render_table(reply: Table) -> RenderableType:
+def render_table(reply: ResultTable) -> RenderableType:
     """Return the table over many experiments, its missing seeds, and its notes."""
     unit = f" ({reply.unit})" if reply.unit else ""
     table = new_table("setting", "teacher", *reply.methods, numbers=("teacher", *reply.methods))
@@ -147,21 +160,12 @@ def render_table(reply: Table) -> RenderableType:
     return Group(table, Text(), *(Text(line) for line in lines))
 
 
-def missing_run_commands(reply: Table) -> list[str]:
+def missing_run_commands(reply: ResultTable) -> list[str]:
     """Return the commands that queue the missing seeds; print them unbroken, so that a line can be pasted."""
     return [command for row in reply.rows for command in row.commands]
 
 
-def convergence_text(convergence: Convergence | None) -> str:
-    """Return the median epochs, or "> E", with how many runs reached the target; a dash without a target."""
-    if convergence is None or convergence.of == 0:
-        return NOTHING
-    median = convergence.median_epochs
-    epochs_text = f"> {convergence.max_epochs}" if median is None or math.isinf(median) else f"{median:g}"
-    return f"{epochs_text} ({convergence.reached}/{convergence.of})"
-
-
-def paired_text(paired: Paired | None) -> str:
+def paired_text(paired: PairedDifference | None) -> str:
     """Return the mean difference with its t interval."""
     if paired is None or paired.mean_difference is None:
         return NOTHING
@@ -169,20 +173,18 @@ def paired_text(paired: Paired | None) -> str:
 
 
 def _target_text(comparison: Comparison) -> str:
-    if comparison.absolute_target:
-        return f"{comparison.target:g} %"
-    return f"{100 * comparison.target_share:g} % of the teacher"
+    return target_text(comparison.target, comparison.target_share, absolute=comparison.absolute_target)
 
 
 def _convergence_table(comparison: Comparison) -> RenderableType:
     reached = [(group.label, group.convergence) for group in comparison.groups if group.convergence]
-    time = f"median time{TIMING[comparison.timing]}"
+    time = f"median time{TIMING_TEXT[comparison.timing]}"
     on_gpus = any(item.median_gpu_seconds is not None for _, item in reached)
     numbers = (
         "reached",
         "median epochs",
         time,
-        *((f"GPU-seconds{TIMING[comparison.timing]}",) if on_gpus else ()),
+        *((f"median GPU time{TIMING_TEXT[comparison.timing]}",) if on_gpus else ()),
         "mean over epochs",
     )
     first = f"first to reach it, against {comparison.baseline}"
@@ -191,13 +193,12 @@ def _convergence_table(comparison: Comparison) -> RenderableType:
     pairs = {pair.label: pair.convergence for pair in comparison.paired}
     for label, item in reached:
         pair = pairs.get(label)
-        seconds = f"{item.median_gpu_seconds:.0f}" if item.median_gpu_seconds is not None else NOTHING
         table.add_row(
             label,
-            f"{item.reached}/{item.of}",
-            f"{item.median_epochs:g}" if item.median_epochs is not None else f"> {item.max_epochs}",
-            duration(item.median_seconds) if item.median_seconds is not None else NOTHING,
-            *((seconds,) if on_gpus else ()),
+            f"{item.reached} of {item.of}",
+            median_epochs_text(item),
+            duration_text(item.median_seconds),
+            *((duration_text(item.median_gpu_seconds),) if on_gpus else ()),
             mean_text(item.area, item.area_sd),
             _first_to_reach(pair),
             f"{pair.speed_up:.2f} (n = {pair.both_reached})" if pair and pair.speed_up is not None else "",
@@ -213,7 +214,7 @@ def _first_to_reach(pair: PairedConvergence | None) -> str:
     return f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal; {p}"
 
 
-def _pair_details(pair: Paired) -> list[str]:
+def _pair_details(pair: PairedDifference) -> list[str]:
     """Return the numbers that belong to the sentence, indented below it."""
     facts = []
     if pair.correlation is not None:
@@ -241,7 +242,7 @@ def _teacher_of(seed: int | None, comparison: Comparison) -> str:
     return f", teacher seed {seed}" if seed is not None and len(comparison.teachers) > 1 else ""
 
 
-def _missing(title: str, cell: Cell) -> list[str]:
+def _missing(title: str, cell: TableCell) -> list[str]:
     if not cell.missing:
         return []
     several = len({item.teacher_seed for item in cell.missing}) > 1
@@ -251,7 +252,7 @@ def _missing(title: str, cell: Cell) -> list[str]:
     return [f"{title}, {cell.label}: no value for seed {seeds}."]
 
 
-def _cell(cell: Cell | None) -> Text:
+def _cell(cell: TableCell | None) -> Text:
     if cell is None:
         return Text("")
     if cell.mean is None:
@@ -261,7 +262,7 @@ def _cell(cell: Cell | None) -> Text:
     return Text(text, style=_STYLES.get(cell.verdict or "", ""))
 
 
-def _published(published: list[Published]) -> str:
+def _published(published: list[PublishedValue]) -> str:
     return f" [{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}]" if published else ""
 
 

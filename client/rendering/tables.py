@@ -14,7 +14,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from common.formatting import value_text
+from common.durations import duration_text
+from common.formatting import memory_text, percent_text, share_text, value_text
 from common.terminal import inner, printable
 from core.protocol.public import Experiment, ExperimentSummary, Preview, Run, RunSummary, TeacherInfo, Worker
 
@@ -72,20 +73,10 @@ def state_text(value: str) -> Text:
     return Text(value, style=_STYLES.get(value, ""))
 
 
-def duration(seconds: float) -> str:
-    """Return a text such as "8 s", "2 min 05 s" or "3 h 07 min"."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 def accuracy(run: RunSummary) -> str:
     """Return the newest test accuracy, such as "95.22 %"; empty before the end of the first epoch."""
     latest = run.latest.get(ACCURACY)
-    return value_text(latest.value, "%", 2) if latest else ""
+    return percent_text(latest.value) if latest else ""
 
 
 def epochs(run: RunSummary) -> str:
@@ -123,7 +114,7 @@ def experiments_table(experiments: Iterable[ExperimentSummary]) -> Table:
         table.add_row(
             item.name,
             state_text(item.state),
-            f"{item.progress:.0%}",
+            share_text(item.progress),
             str(item.counts.total),
             item.dataset,
             ", ".join(item.methods),
@@ -138,7 +129,9 @@ def render_experiment(experiment: Experiment) -> RenderableType:
     counts = ", ".join(f"{count} {name}" for name, count in experiment.counts.model_dump().items() if count)
     teacher = f"{experiment.teacher_model} → " if experiment.teacher_model else ""
     lines = [
-        Text.assemble((experiment.name, "bold"), "  ", state_text(experiment.state), f"  {experiment.progress:.0%}"),
+        Text.assemble(
+            (experiment.name, "bold"), "  ", state_text(experiment.state), f"  {share_text(experiment.progress)}"
+        ),
         Text(f"{experiment.dataset}, {teacher}{experiment.student_model}; {counts}"),
         Text(f"id {experiment.id}, created {local_time(experiment.created_at)}", style="dim"),
         *(Text(f"note: {item.path}: {item.message}", style="yellow") for item in experiment.warnings),
@@ -175,7 +168,7 @@ def render_run(run: Run) -> RenderableType:
             "attempt", "worker", "device", "started", "took", "outcome", "reason", numbers=("attempt",)
         )
         for item in run.attempts:
-            took = duration((item.ended_at - item.started_at).total_seconds()) if item.ended_at else ""
+            took = duration_text((item.ended_at - item.started_at).total_seconds()) if item.ended_at else ""
             attempts.add_row(
                 str(item.number),
                 item.worker,
@@ -231,7 +224,7 @@ def _worker_lines(worker: Worker) -> Iterable[RenderableType]:
     for gpu in worker.gpus:
         parts = [f"{gpu.use:.0f} % busy"] if gpu.use is not None else []
         if gpu.memory_used is not None and gpu.memory_total:
-            parts.append(f"{gpu.memory_used / 2**30:.1f} of {gpu.memory_total / 2**30:.1f} GiB")
+            parts.append(memory_text(gpu.memory_used, gpu.memory_total))
         if gpu.foreign:
             parts.append(f"{gpu.foreign} process(es) of other programs")
         yield f"{name}  GPU {gpu.index} {gpu.name}: {', '.join(parts) or 'not measured'}"
@@ -246,7 +239,7 @@ def teachers_table(teachers: Iterable[TeacherInfo]) -> Table:
         "run", "model", "data set", "seed", "state", "test", "students", numbers=("seed", "test", "students")
     )
     for item in teachers:
-        test = "" if item.top1 is None else value_text(item.top1, "%", 2)
+        test = "" if item.top1 is None else percent_text(item.top1)
         table.add_row(
             item.run_id, item.model, item.dataset, str(item.seed), state_text(item.state), test, str(item.students)
         )

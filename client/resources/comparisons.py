@@ -7,7 +7,7 @@ from typing import Literal
 
 from client.connection import API, Query
 from client.resources.base import Resource
-from core.protocol.comparisons import Claims, Comparison, Overview, PublishedTable, Table, Which
+from core.protocol.comparisons import Comparison, EpochChoice, Overview, PaperClaims, PublishedTable, ResultTable
 
 TextFormat = Literal["csv", "markdown", "latex"]
 Report = Literal["comparison", "overview", "claims", "table"]
@@ -29,7 +29,7 @@ class Comparisons(Resource):
         *,
         baseline: str | None = None,
         metric: str = "test/top1",
-        which: Which = "last",
+        which: EpochChoice = "last",
         target_share: float = 0.95,
         target: float | None = None,
         difference: float | None = None,
@@ -61,7 +61,7 @@ class Comparisons(Resource):
         experiment: str | Sequence[str],
         *,
         baseline: str | None = None,
-        which: Which = "last",
+        which: EpochChoice = "last",
         groups: Sequence[str] | None = None,
     ) -> Overview:
         """Return the comparison of every metric that the students end with.
@@ -83,7 +83,7 @@ class Comparisons(Resource):
         target_share: float = 0.95,
         target: float | None = None,
         difference: float | None = None,
-    ) -> Claims:
+    ) -> PaperClaims:
         """Return the verdict on each of the five claims of Decoupled Gradient Knowledge Distillation (2025).
 
         Args:
@@ -103,7 +103,7 @@ class Comparisons(Resource):
             "target": target,
             "difference": difference,
         }
-        return self._connection.send("GET", f"{_PATH}/claims", Claims, query=query, idempotent=True)
+        return self._connection.send("GET", f"{_PATH}/claims", PaperClaims, query=query, idempotent=True)
 
     def table(
         self,
@@ -114,11 +114,11 @@ class Comparisons(Resource):
         teacher: str | None = None,
         student: str | None = None,
         metric: str = "test/top1",
-        which: Which = "last",
+        which: EpochChoice = "last",
         baseline: str | None = None,
         test: Literal["sign_flip", "t"] = "sign_flip",
         seeds: Sequence[int] = (),
-    ) -> Table:
+    ) -> ResultTable:
         """Return a table over many experiments: a row per setting, a column per method.
 
         Args:
@@ -145,7 +145,7 @@ class Comparisons(Resource):
             "test": test,
             "seed": seeds,
         }
-        return self._connection.send("GET", f"{_PATH}/table", Table, query=query, idempotent=True)
+        return self._connection.send("GET", f"{_PATH}/table", ResultTable, query=query, idempotent=True)
 
     def published(self) -> PublishedTable:
         """Return the published results of these settings."""

@@ -11,7 +11,7 @@ from client.resources.base import Deadline, Resource, as_sequence
 from client.resources.workers import Workers
 from core.protocol.public import Experiment, ExperimentPage, Preview
 from core.protocol.records import ExperimentRecord
-from core.protocol.submissions import CloneRequest, ExperimentChange, SubmittedList, SweepPreview
+from core.protocol.submissions import CloneRequest, ExperimentEdit, SubmittedExperiments, SweepPreview
 from core.specs import ExperimentSpec, SweepSpec
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ class Experiments(Resource):
 
     def create_many(
         self, specs: Sequence[ExperimentSpec | Mapping[str, Any]], *, idempotency_key: str | None = None
-    ) -> SubmittedList:
+    ) -> SubmittedExperiments:
         """Create up to 1,000 experiments in one request: all of them, or none."""
         plain = [spec.model_dump(mode="json") if isinstance(spec, ExperimentSpec) else dict(spec) for spec in specs]
         body = {"experiments": plain}
         headers = _key_header(idempotency_key)
         return self._connection.send(
-            "POST", f"{_PATH}/bulk", SubmittedList, body=body, headers=headers, idempotent=True
+            "POST", f"{_PATH}/bulk", SubmittedExperiments, body=body, headers=headers, idempotent=True
         )
 
     def preview(self, spec: ExperimentSpec | Mapping[str, Any]) -> Preview:
@@ -96,11 +96,11 @@ class Experiments(Resource):
 
     def create_sweep(
         self, sweep: SweepSpec | Mapping[str, Any], *, idempotency_key: str | None = None
-    ) -> SubmittedList:
+    ) -> SubmittedExperiments:
         """Create the experiments of a sweep: all of them, or none."""
         headers = _key_header(idempotency_key)
         return self._connection.send(
-            "POST", f"{API}/sweeps", SubmittedList, body=sweep, headers=headers, idempotent=True
+            "POST", f"{API}/sweeps", SubmittedExperiments, body=sweep, headers=headers, idempotent=True
         )
 
     def preview_sweep(self, sweep: SweepSpec | Mapping[str, Any]) -> SweepPreview:
@@ -227,7 +227,7 @@ class Experiments(Resource):
     ) -> Experiment:
         """Replace an experiment's tags or notes, or add and remove tags. Arguments left out change nothing."""
         change = build_body(
-            ExperimentChange,
+            ExperimentEdit,
             tags=None if tags is None else [*tags],
             add_tags=[*add_tags],
             remove_tags=[*remove_tags],

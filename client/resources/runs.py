@@ -12,7 +12,7 @@ from client.resources.base import Deadline, Resource, as_sequence
 from client.resources.downloads import download_artifact
 from client.resources.events import ServerEvent, follow_events, read_events
 from client.resources.workers import Workers
-from core.protocol.artifacts import ArtifactList, RunNews
+from core.protocol.artifacts import ArtifactList, RunUpdates
 from core.protocol.public import TERMINAL, LogsReply, Run, RunPage, RunSummary
 from core.protocol.records import RunRecord
 
@@ -100,7 +100,7 @@ class Runs(Resource):
         path = f"{_PATH}/{path_segment(run_id)}/logs"
         return self._connection.send("GET", path, LogsReply, query=query, idempotent=True)
 
-    def news(self, run_id: str, cursor: str = "", *, wait: float = 5.0, tail: int | None = None) -> RunNews:
+    def news(self, run_id: str, cursor: str = "", *, wait: float = 5.0, tail: int | None = None) -> RunUpdates:
         """Return what has changed in a run since the cursor of an earlier reply.
 
         Args:
@@ -111,7 +111,7 @@ class Runs(Resource):
         """
         query = {"cursor": cursor or None, "wait": wait, "tail": None if cursor else tail}
         path = f"{_PATH}/{path_segment(run_id)}/news"
-        return self._connection.send("GET", path, RunNews, query=query, idempotent=True)
+        return self._connection.send("GET", path, RunUpdates, query=query, idempotent=True)
 
     def events(self, run_id: str, *, last_event_id: str | None = None) -> Iterator[ServerEvent]:
         """Yield a run's events as they happen, until the backend closes the stream.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from client.connection import API, build_body, path_segment
 from client.resources.base import Resource
-from core.protocol.access import Scope, TokenInfo, TokenList, TokenMade, TokenRequest
+from core.protocol.access import CreatedToken, Scope, TokenInfo, TokenList, TokenRequest
 
 _PATH = f"{API}/tokens"
 
@@ -22,14 +22,14 @@ class Tokens(Resource):
         """Alias of ``list``, for scripts that call ``client.tokens()``."""
         return self.list()
 
-    def create(self, name: str, scopes: Sequence[Scope], *, expires_in_days: float | None = None) -> TokenMade:
+    def create(self, name: str, scopes: Sequence[Scope], *, expires_in_days: float | None = None) -> CreatedToken:
         """Create a token, whose text is in the reply and nowhere else. The request is not repeated.
 
         Raises:
             SpecError: A field has a value that it cannot have.
         """
         body = build_body(TokenRequest, name=name, scopes=[*scopes], expires_in_days=expires_in_days)
-        return self._connection.send("POST", _PATH, TokenMade, body=body)
+        return self._connection.send("POST", _PATH, CreatedToken, body=body)
 
     def revoke(self, token_id: str) -> TokenInfo:
         """Revoke a token. Repeating the call changes nothing."""

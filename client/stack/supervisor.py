@@ -17,7 +17,8 @@ from client.stack.lock import HomeLock
 from client.stack.process import MARK, ServiceProcess, kill_marked
 from client.stack.services import Service, StackOptions, StackPlan, dashboard_login, environment
 from client.stack.signals import StopSignals
-from common.one_time_address import Door
+from common.atomic_write import atomic_write
+from common.one_time_address import DashboardAccess
 
 _POLL_SECONDS = 0.1
 _MAX_PORTS_TRIED = 5
@@ -104,10 +105,8 @@ class Stack:
             self._run_to_end(name, command)
         port = self._start_on_port(self._plan.backend, self.options.port, set())
         self.api_url = f"http://{ports.LOOPBACK}:{port}"
-        # Renamed into place, so that a process that waits for the file never reads it empty.
-        new_file = self.home.api_url.with_suffix(".new")
-        new_file.write_text(self.api_url + "\n", encoding="utf-8")
-        new_file.replace(self.home.api_url)
+        # In one step, so that a process that waits for the file never reads it empty.
+        atomic_write(self.home.api_url, self.api_url + "\n")
         self._lock.publish(self.api_url)
         worker = self._start(self._plan.worker(self.api_url))
         if self._plan.dashboard:
@@ -123,7 +122,7 @@ class Stack:
             page: The page with its query, such as ``compare?experiment=…``.
         """
         if dashboard_login() == "address":
-            return Door(self.home).address(self.dashboard_url, page)
+            return DashboardAccess(self.home).address(self.dashboard_url, page)
         return f"{self.dashboard_url}/{page}" if page else self.dashboard_url
 
     def check(self) -> None:

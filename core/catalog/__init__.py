@@ -1,7 +1,7 @@
-"""What a spec may name: methods, models, data sets, with typed parameters and limits. Free of torch.
+"""Everything that a spec can name: methods, models and data sets, with typed parameters and limits. Free of torch.
 
-A new one is one file with its code and one entry here; the command line, the API, the form and the docs follow.
-A module given as ``--plugin my.module`` (or in ``DKD_PLUGINS``) adds entries to the same registries from outside.
+A new one is a file with its code and an entry here; the command line, the API, the form and the docs follow. A module
+that is given as ``--plugin my.module`` (or in ``DKD_PLUGINS``) adds entries to the same registries.
 """
 
 from __future__ import annotations
@@ -38,13 +38,17 @@ __all__ = [
 
 
 def load_plugins(modules: Iterable[str]) -> None:
-    """Import each module, which adds its entries to the registries. Raises ImportError with the module's name."""
+    """Import plug-in modules, which add their entries to the registries.
+
+    Raises:
+        ImportError: A module cannot be imported; the error names it.
+    """
     for module in modules:
         importlib.import_module(module)
 
 
 def describe() -> dict[str, list[dict[str, Any]]]:
-    """The whole catalog as JSON."""
+    """Return the whole catalog as JSON."""
     return {
         "methods": [entry.describe() for entry in METHODS],
         "models": [entry.describe() for entry in MODELS],

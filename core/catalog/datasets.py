@@ -1,4 +1,4 @@
-"""The data sets: their parameters and what is known of them before they are read. The code is in ``core.data``."""
+"""The data sets: their parameters, and the facts that are known before they are read. The code is in ``core.data``."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from core.catalog.path_rules import below_data_dir
+from core.catalog.path_rules import relative_data_path
 from core.catalog.registry import Entry, Params, Registry
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What a spec is checked against before anything is read.
+    """Facts of a data set that a spec is checked against before images are read.
 
     Attributes:
-        num_classes: C.
-        channels: of an image: 1 grey, 3 colour.
-        image_size: side of the square image, pixels.
-        train_size, test_size: images in each split; those held out for validation are in neither.
+        num_classes: Number of classes, C.
+        channels: Channels of an image: 1 for grey, 3 for colour.
+        image_size: Side of the square images in pixels.
+        train_size: Training images, without those that are held out for validation.
+        test_size: Test images.
     """
 
     num_classes: int
@@ -35,13 +36,13 @@ class DatasetEntry(Entry):
     """A data set. ``target`` is a callable ``(params) -> core.data.Dataset``.
 
     Attributes:
-        facts: what is known from the parameters alone; None where only the worker can know (a folder of images).
+        facts: Returns the facts for given parameters; None if only the worker can know them (a folder of images).
     """
 
     facts: Callable[[Any], DatasetFacts | None]
 
     def describe(self) -> dict[str, Any]:
-        # Facts are shown for the default parameters; a data set whose parameters are all required shows none.
+        # Facts are shown for the default parameters; a data set with a required parameter shows none.
         required = any(field.is_required() for field in self.params.model_fields.values())
         facts = None if required else self.facts(self.params())
         return super().describe() | {"facts": asdict(facts) if facts else None}
@@ -53,15 +54,15 @@ Views = Literal["shift", "resized_crop"]
 
 
 class SplitParams(Params):
-    """Base of every data set's parameters: a validation split, held out of the training images.
+    """Base of every data set's parameters: a validation split, which is held out of the training images.
 
-    Where none is asked for, neither field is written out: a training without one keeps its fingerprint.
+    Without a split, both fields are left out of the dump, so that a training without one keeps its fingerprint.
     """
 
     val_fraction: float = Field(
         0.0, ge=0, le=0.5, description="Share of the training images held out for validation, class by class."
     )
-    val_seed: int = Field(0, ge=0, lt=2**31, description="Decides which images are held out.")
+    val_seed: int = Field(0, ge=0, lt=2**31, description="Seed that chooses the images that are held out.")
 
     @model_serializer(mode="wrap")
     def _without_split(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -70,25 +71,28 @@ class SplitParams(Params):
         return {name: value for name, value in values.items() if name not in left_out}
 
     def _left_out(self) -> Iterable[str]:
-        """Fields that are not written out, so that a training from before they came keeps its fingerprint."""
+        """Return the fields that are left out of the dump, so that older trainings keep their fingerprints."""
         return () if self.val_fraction else SplitParams.model_fields
 
     def facts(self, num_classes: int, channels: int, image_size: int, train_size: int, test_size: int) -> DatasetFacts:
-        """Facts whose training images are those that are left after the split, of ``train_size``."""
+        """Return facts in which ``train_size`` is reduced by the images that are held out."""
         held_out = round(self.val_fraction * train_size)
         return DatasetFacts(num_classes, channels, image_size, train_size - held_out, test_size)
 
 
 class ImageParams(SplitParams):
-    """Images of any size, made into squares when they are packed."""
+    """Parameters of images of any size, which are made square when they are packed."""
 
     image_size: int = Field(
-        224, ge=8, le=1024, description="Side in pixels: the short side is resized to it, the middle square cut out."
+        224,
+        ge=8,
+        le=1024,
+        description="Side in pixels. The short side of an image is resized to it, and the centre square is cropped.",
     )
     views: Views = Field(
         "shift",
-        description="Training views: shift: the image moved by up to an eighth of its side; resized_crop: boxes of "
-        "8-100 % of its area, resized, and tested on the middle 7/8 of a side (224 px of 256).",
+        description="Augmentation of training images. shift: the image moved by up to an eighth of its side. "
+        "resized_crop: crops of 8-100 % of the area, resized; tests use the centre 7/8 of a side (224 px of 256).",
     )
 
     def _left_out(self) -> Iterable[str]:
@@ -96,13 +100,14 @@ class ImageParams(SplitParams):
 
 
 class CroppedParams(ImageParams):
-    """Photographs that the literature trains on by resized crops; its trainings always say which views they saw."""
+    """Parameters of photographs, which the literature trains on with resized crops. ``views`` is always written out."""
 
-    image_size: int = Field(224, ge=8, le=1024, description="Side in pixels of what a network sees.")
+    image_size: int = Field(224, ge=8, le=1024, description="Side in pixels of the network's input.")
     views: Views = Field(
         "resized_crop",
-        description="Training views: resized_crop: boxes of 8-100 % of the area, resized, and tested on the middle 7/8 "
-        "of a side (224 px of 256); shift: the short side resized to image_size, moved by up to an eighth.",
+        description="Augmentation of training images. resized_crop: crops of 8-100 % of the area, resized; "
+        "tests use the "
+        "centre 7/8 of a side (224 px of 256). shift: the short side resized to image_size, moved by up to an eighth.",
     )
 
     def _left_out(self) -> Iterable[str]:
@@ -110,43 +115,58 @@ class CroppedParams(ImageParams):
 
 
 class CIFARParams(SplitParams):
+    """Parameters of CIFAR-10 and CIFAR-100."""
+
     image_size: int = Field(
         32, ge=32, le=512, description="Side in pixels. Above 32 the images are enlarged batch by batch (bilinear)."
     )
 
 
 class TinyImageParams(ImageParams):
+    """Parameters of Tiny ImageNet."""
+
     image_size: int = Field(
-        64, ge=8, le=1024, description="Side in pixels: the short side is resized to it, the middle square cut out."
+        64,
+        ge=8,
+        le=1024,
+        description="Side in pixels. The short side of an image is resized to it, and the centre square is cropped.",
     )
 
 
 class FolderParams(ImageParams):
+    """Parameters of a folder of images."""
+
     path: str = Field(
         min_length=1,
         max_length=500,
-        description="Folder below the worker's DATA_DIR with train/<class>/ and test/<class>/ in it; "
-        "\\xNN in its name is a byte that is no UTF-8.",
+        description="Folder below the worker's DATA_DIR that contains train/<class>/ and test/<class>/. "
+        "\\xNN in its name is a byte that is not UTF-8.",
         examples=["pets"],
     )
     image_size: int = Field(
-        ge=8, le=1024, description="Side in pixels: the short side is resized to it, the middle square cut out."
+        ge=8,
+        le=1024,
+        description="Side in pixels. The short side of an image is resized to it, and the centre square is cropped.",
     )
-    flip: bool = Field(True, description="Mirror images at random; off where left and right mean different things.")
+    flip: bool = Field(
+        True, description="Mirror training images at random. Switch it off if left and right have different meanings."
+    )
 
     @field_validator("path")
     @classmethod
     def _below_data_dir(cls, path: str) -> str:
-        return below_data_dir(path)
+        return relative_data_path(path)
 
 
 class SyntheticParams(SplitParams):
+    """Parameters of the synthetic data set."""
+
     num_classes: int = Field(10, ge=2, le=10_000, description="Number of classes.")
     image_size: int = Field(16, ge=4, le=224, description="Side of the square image, pixels.")
     channels: int = Field(3, ge=1, le=4, description="Channels of an image.")
     train_size: int = Field(2000, ge=2, le=1_000_000, description="Training images.")
     test_size: int = Field(1000, ge=1, le=1_000_000, description="Test images.")
-    noise: float = Field(1.0, ge=0, le=100, description="Standard deviation of the noise, the prototypes having 1.")
+    noise: float = Field(1.0, ge=0, le=100, description="Standard deviation of the noise; that of the prototypes is 1.")
 
 
 def _synthetic_facts(params: SyntheticParams) -> DatasetFacts:
@@ -168,7 +188,7 @@ DATASETS.add(
     DatasetEntry(
         name="synthetic",
         title="Synthetic",
-        summary="One random smooth prototype a class plus noise: for tests and for finding out what a loss does.",
+        summary="One random smooth prototype per class plus noise, for tests and for studying losses.",
         target="core.data.synthetic:load",
         params=SyntheticParams,
         facts=_synthetic_facts,
@@ -200,7 +220,7 @@ DATASETS.add(
     DatasetEntry(
         name="cifar10",
         title="CIFAR-10",
-        summary="50,000 + 10,000 colour 32 px images of ten classes; the official files, or a tree of images.",
+        summary="50,000 + 10,000 colour 32 px images of ten classes, from the official files or class folders.",
         target="core.data.cifar:load_cifar10",
         params=CIFARParams,
         facts=lambda params: params.facts(10, 3, params.image_size, 50_000, 10_000),
@@ -211,7 +231,7 @@ DATASETS.add(
     DatasetEntry(
         name="cifar100",
         title="CIFAR-100",
-        summary="50,000 + 10,000 colour 32 px images of 100 classes; the official files, or a tree of images.",
+        summary="50,000 + 10,000 colour 32 px images of 100 classes, from the official files or class folders.",
         target="core.data.cifar:load_cifar100",
         params=CIFARParams,
         facts=lambda params: params.facts(100, 3, params.image_size, 50_000, 10_000),
@@ -244,7 +264,8 @@ DATASETS.add(
     DatasetEntry(
         name="tiny_imagenet",
         title="Tiny ImageNet",
-        summary="100,000 + 10,000 colour 64 px images of 200 of ImageNet's classes; tested on its validation images.",
+        summary="100,000 + 10,000 colour 64 px images of 200 ImageNet classes. The validation images are "
+        "the test split.",
         target="core.data.tiny_imagenet:load",
         params=TinyImageParams,
         facts=lambda params: params.facts(200, 3, params.image_size, 100_000, 10_000),
@@ -255,7 +276,7 @@ DATASETS.add(
     DatasetEntry(
         name="animals10",
         title="Animals-10",
-        summary="26,179 photographs of ten animals, a fifth of each class held out as the test split.",
+        summary="26,179 photographs of ten animals. A fifth of each class is held out as the test split.",
         target="core.data.animals10:load",
         params=ImageParams,
         facts=lambda params: params.facts(10, 3, params.image_size, 20_943, 5_236),
@@ -266,7 +287,7 @@ DATASETS.add(
     DatasetEntry(
         name="imagenet",
         title="ImageNet-1k",
-        summary="1,281,167 + 50,000 photographs of 1000 classes; tested on its validation images.",
+        summary="1,281,167 + 50,000 photographs of 1000 classes. The validation images are the test split.",
         target="core.data.imagenet:load",
         params=CroppedParams,
         facts=lambda params: params.facts(1000, 3, params.image_size, 1_281_167, 50_000),

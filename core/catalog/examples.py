@@ -1,6 +1,6 @@
-"""Specs to begin with: the files of ``examples/``, which the package carries along as data.
+"""Example specs: the files of ``examples/``, which the package contains as data.
 
-They are listed as they are written. What a preset fills in is seen once a spec is read.
+They are listed as they are written; the fields that a preset supplies are not filled in.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _GROUPS = {
     "cifar100": "CIFAR-100 pairs",
     "decoupled-gradient-kd-2025": "Decoupled Gradient KD, 2025",
 }
-"""Folders, in the order in which they are shown."""
+"""Folders with their titles, in the order of display."""
 _TITLES = {
     "digits": "Digits demo",
     "quick": "Quick",
@@ -28,15 +28,17 @@ _TITLES = {
 
 @cache
 def describe_examples() -> list[dict[str, Any]]:
-    """Each example as JSON: name, group, title, summary and spec. Do not change what is returned."""
+    """Return the examples as JSON: name, group, title, summary and spec. The result is cached; do not change it."""
     root = files("core") / "examples"
-    found: list[dict[str, Any]] = []
+    examples: list[dict[str, Any]] = []
     for folder, group in _GROUPS.items():
-        place = root / folder if folder else root
-        # An unpacked copy of ``core`` alone has links that lead nowhere: it works, without examples.
-        names = sorted((item for item in place.iterdir() if item.is_file()), key=_order) if place.is_dir() else []
-        found += [_example(item, group) for item in names if item.name.endswith(".yaml")]
-    return found
+        directory = root / folder if folder else root
+        # A copy of ``core`` alone has links without targets; it works without examples.
+        names = (
+            sorted((item for item in directory.iterdir() if item.is_file()), key=_order) if directory.is_dir() else []
+        )
+        examples += [_example(item, group) for item in names if item.name.endswith(".yaml")]
+    return examples
 
 
 def _order(item: Traversable) -> tuple[int, str]:
@@ -59,7 +61,7 @@ def _example(file: Traversable, group: str) -> dict[str, Any]:
 
 
 def _pair(stem: str, spec: dict[str, Any]) -> str:
-    """``resnet56 → resnet20``, before it the number where the files have one, and the data set."""
+    """Return a title such as ``resnet56 → resnet20``, after number and data set if the file name has a number."""
     pair = f"{spec['teacher']['model']} → {spec['student']['model']}"
     number = stem.partition("-")[0]
     return f"{number} {spec['dataset']['name']}: {pair}" if number.isdecimal() else pair

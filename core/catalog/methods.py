@@ -15,8 +15,8 @@ class MethodEntry(Entry):
     """A loss. ``target`` is a callable ``(LogitBatch, params, epoch) -> LossTerms`` (see ``core.methods``).
 
     Attributes:
-        needs_teacher: whether it reads a teacher's logits.
-        min_classes: NCKD compares the non-target classes with each other, so it needs at least two of them.
+        needs_teacher: Whether the loss reads a teacher's logits.
+        min_classes: The least number of classes. NCKD compares the non-target classes, so it needs at least two.
     """
 
     needs_teacher: bool = True
@@ -29,25 +29,27 @@ class MethodEntry(Entry):
 METHODS: Registry[MethodEntry] = Registry("method")
 
 
-_STANDARDISE = "Standardise each row of logits before distilling: mean 0, standard deviation 1 (arXiv 2403.01427)."
+_STANDARDISE = "Standardise each row of logits before distillation to mean 0, standard deviation 1 (arXiv 2403.01427)."
 
 
 class KDParams(Params):
-    temperature: float = Field(4.0, gt=0, le=100, description="Softens both distributions.")
+    """Parameters of KD."""
+
+    temperature: float = Field(4.0, gt=0, le=100, description="Temperature of both softened distributions.")
     ce_weight: float = Field(0.1, ge=0, description="Weight of the cross-entropy with the labels.")
     kd_weight: float = Field(0.9, ge=0, description="Weight of T²·KL(teacher ‖ student).")
-    standardise: bool = Field(False, description=_STANDARDISE + " Its paper: T = 2, kd_weight = 9.")
+    standardise: bool = Field(False, description=_STANDARDISE + " That paper uses T = 2, kd_weight = 9.")
 
 
 class DecoupledParams(Params):
-    """What DKD and its descendants share."""
+    """Parameters that DKD and the methods derived from it share."""
 
-    alpha: float = Field(1.0, ge=0, description="α, the weight of TCKD (target against the rest).")
+    alpha: float = Field(1.0, ge=0, description="α, the weight of TCKD (the target class against the others).")
     beta: float = Field(8.0, ge=0, description="β, the weight of NCKD (the non-target classes among themselves).")
-    temperature: float = Field(4.0, gt=0, le=100, description="T, softens both distributions.")
+    temperature: float = Field(4.0, gt=0, le=100, description="T, the temperature of both softened distributions.")
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     ramp_epochs: int = Field(
-        20, ge=0, description="The distillation terms grow linearly over these epochs: min(e / ramp, 1). 0: no ramp."
+        20, ge=0, description="Epochs over which the distillation terms grow linearly: min(e / ramp, 1). 0: no ramp."
     )
     ramp_start: Literal[0, 1] = Field(
         1, description="What the first epoch counts as in the ramp: 1 in mdistiller, 0 in the author's code (CE alone)."
@@ -55,28 +57,38 @@ class DecoupledParams(Params):
 
 
 class DKDParams(DecoupledParams):
-    standardise: bool = Field(False, description=_STANDARDISE + " Its paper: T = 2, α and β times 9.")
+    """Parameters of DKD."""
+
+    standardise: bool = Field(False, description=_STANDARDISE + " That paper uses T = 2, and α and β times 9.")
 
 
 class DKDDivergenceParams(DecoupledParams):
+    """Parameters of DKD-Divergence."""
+
     mu: float = Field(8.0, ge=0, description="μ, the weight of MSE(p_t, q_t).")
     epsilon: float = Field(6.0, ge=0, description="ε, the weight of MSE(p − p_t, q − q_t) over all classes.")
 
 
 class DISTParams(Params):
-    temperature: float = Field(4.0, gt=0, le=100, description="τ, softens both distributions.")
+    """Parameters of DIST."""
+
+    temperature: float = Field(4.0, gt=0, le=100, description="τ, the temperature of both softened distributions.")
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     beta: float = Field(2.0, ge=0, description="β, the weight of 1 − Pearson over the classes of a sample.")
     gamma: float = Field(2.0, ge=0, description="γ, the weight of 1 − Pearson over the samples of a class.")
 
 
 class NKDParams(Params):
+    """Parameters of NKD."""
+
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     gamma: float = Field(1.5, ge=0, description="γ, the weight of the non-target part.")
-    temperature: float = Field(1.0, gt=0, le=100, description="Softens the non-target distributions.")
+    temperature: float = Field(1.0, gt=0, le=100, description="Temperature of the non-target distributions.")
 
 
 class RLDParams(Params):
+    """Parameters of RLD."""
+
     alpha: float = Field(1.0, ge=0, description="α, the weight of sample confidence distillation.")
     beta: float = Field(8.0, ge=0, description="β, the weight of masked correlation distillation.")
     temperature: float = Field(4.0, gt=0, le=100, description="T of the masked correlation.")
@@ -87,9 +99,11 @@ class RLDParams(Params):
 
 
 class DKDAlignParams(DKDParams):
+    """Parameters of DKD-Align."""
+
     reduction: Literal["batch", "sample", "log"] = Field(
-        description="Which gradients are compared. batch: of the batch means, the literal formula; "
-        "sample: of each sample's own loss; log: the logarithm of that, scale-free.",
+        description="Gradients that are compared. batch: those of the batch means, as the formula is written. "
+        "sample: those of each sample's loss. log: the logarithm of the latter, which does not depend on scale.",
         examples=["sample"],
     )
     epsilon: float | None = Field(
@@ -99,7 +113,7 @@ class DKDAlignParams(DKDParams):
         None,
         gt=0,
         lt=1,
-        description="Instead of ε: the share of the summed gradient norms that the term is given at every step.",
+        description="Instead of ε: share of the summed gradient norms that the term gets at every step.",
         examples=[0.1],
     )
     decay: float = Field(1.0, gt=0, le=1, description="ε is multiplied by decay^e, e counted from 0. 1: no decay.")
@@ -114,7 +128,7 @@ class DKDAlignParams(DKDParams):
         if (self.epsilon is None) == (self.epsilon_share is None):
             raise ValueError("give exactly one of epsilon and epsilon_share")
         if self.log_floor and self.reduction != "log":
-            raise ValueError("log_floor acts only with reduction log")
+            raise ValueError("log_floor has an effect only with reduction log")
         return self
 
 
@@ -123,7 +137,7 @@ METHODS.add(
         name="ce",
         title="CE",
         aliases=("cross_entropy", "vanilla", "scratch", "baseline"),
-        summary="Cross-entropy with the labels alone: the student without a teacher.",
+        summary="Cross-entropy with the labels only, without a teacher.",
         target="core.methods._ce:ce_loss",
         needs_teacher=False,
     )
@@ -133,7 +147,7 @@ METHODS.add(
         name="kd",
         title="KD",
         aliases=("hinton", "vanilla_kd", "soft_target", "logits"),
-        summary="The teacher's softened distribution as a target.",
+        summary="The teacher's softened distribution is the target.",
         target="core.methods._kd:kd_loss",
         params=KDParams,
         source="Hinton et al. 2015, arXiv 1503.02531",
@@ -144,7 +158,7 @@ METHODS.add(
         name="dkd",
         title="DKD",
         aliases=("decoupled_kd",),
-        summary="KD split into a target part (TCKD) and a non-target part (NCKD), weighted apart.",
+        summary="KD split into a target part (TCKD) and a non-target part (NCKD) with separate weights.",
         target="core.methods._dkd:dkd_loss",
         params=DKDParams,
         source="Zhao et al., CVPR 2022, arXiv 2203.08679",

@@ -1,4 +1,4 @@
-"""The metrics that a training reports: what each means, its unit, and which way is better."""
+"""The metrics that a training reports: their meaning, their unit, and whether higher or lower is better."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's meaning.
+    """Description of a metric.
 
     Attributes:
-        name: as it is stored, ``group/name``.
-        title: as an axis shows it.
-        unit: "%" or "nats" …; empty for a pure number.
-        better: which way is better, or None where neither is.
-        of: the metric that counts the images it is a mean over, where these are not all; "" where they are.
+        name: Stored name, ``group/name``.
+        title: Title of an axis.
+        unit: "%", "nats" …; empty for a pure number.
+        better: Whether higher or lower is better; None if neither is.
+        of: Name of the metric that counts the images of the mean, if these are a part of the test images; else "".
     """
 
     name: str
@@ -27,7 +27,7 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """Title with unit, for an axis."""
+        """Title with unit."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
@@ -41,7 +41,7 @@ ROBUSTNESS: dict[str, str] = (
     | {f"blur_{severity}": f"Gaussian blur, severity {severity}" for severity in _SEVERITIES}
     | {"stylised": "stylised images"}
 )
-"""What test images are perturbed by, and how a title names it."""
+"""Perturbations of test images, with their names in titles."""
 
 
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -71,8 +71,8 @@ METRICS: dict[str, Metric] = {
         Metric("val/loss", "Validation cross-entropy (NLL)", "nats", "lower"),
         Metric("train/top1", "Training accuracy", "%", "higher"),
         Metric("train/top5", "Training accuracy, top 5", "%", "higher"),
-        # What a method minimises is its own: that of another may be lower and mean nothing. It is the sum of its terms
-        # with their weights, ramp and decay; each term is measured without them.
+        # Training losses of different methods cannot be compared. The loss is the sum of its terms with their weights,
+        # ramp and decay; each term is measured without these.
         Metric("train/loss", "Training loss", "nats"),
         Metric("train/ce", "Cross-entropy term, unweighted", "nats", "lower"),
         Metric("train/kd", "KD term, unweighted", "nats"),
@@ -91,8 +91,8 @@ METRICS: dict[str, Metric] = {
         Metric("grad/similarity", "Gradient similarity (mean cosine)"),
         Metric("grad/skipped", "Samples without a gradient similarity", "%"),
         Metric("grad/covariance", "Normalised covariance of the TCKD and NCKD gradients"),
-        Metric("grad/tckd_norm", "TCKD gradient, RMS norm a sample"),
-        Metric("grad/nckd_norm", "NCKD gradient, RMS norm a sample"),
+        Metric("grad/tckd_norm", "TCKD gradient, RMS norm per sample"),
+        Metric("grad/nckd_norm", "NCKD gradient, RMS norm per sample"),
         Metric("grad/align_share", "Alignment term's share of the gradient", "%"),
         Metric("grad/align_cosine", "Cosine of the alignment gradient with the rest"),
         Metric("logits/student_target", "Student's target logit, mean magnitude"),
@@ -118,22 +118,22 @@ METRICS: dict[str, Metric] = {
         *_robustness(),
         Metric("lr", "Learning rate"),
         Metric("speed/images_per_second", "Training speed", "images/s"),
-        Metric("speed/input_stall", "Share of an epoch spent on waiting for images", "%", "lower"),
-        Metric("speed/teacher_reused", "Images whose teacher logits came from the disk", "%"),
+        Metric("speed/input_stall", "Share of an epoch spent waiting for images", "%", "lower"),
+        Metric("speed/teacher_reused", "Images whose teacher logits were read from disk", "%"),
         Metric("speed/teacher_seconds", "Time spent on the teacher's logits since the run began", "s"),
     )
 }
 
 
 COUNTS = frozenset(metric.of for metric in METRICS.values() if metric.of)
-"""Metrics that say of how many images others are: facts of the teacher, shown beside those and never compared."""
+"""Metrics that count the images of other metrics. They describe the teacher, and are shown but not compared."""
 
 
 def metric_spellings() -> dict[str, tuple[str, ...]]:
-    """By name: what else a metric may be called."""
+    """Return the names of the metrics, each with its other spellings and synonyms."""
     return {name: (metric.title, name.rpartition("/")[2], *_ALIASES.get(name, ())) for name, metric in METRICS.items()}
 
 
 def describe_metrics() -> list[dict[str, Any]]:
-    """Every known metric as JSON."""
+    """Return every known metric as JSON."""
     return [asdict(metric) | {"label": metric.label} for metric in METRICS.values()]

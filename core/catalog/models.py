@@ -1,4 +1,4 @@
-"""The models: their limits. The code is in ``core.models``."""
+"""The models: their parameters and limits. The code is in ``core.models``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class ModelEntry(Entry):
     """A network. ``target`` is a callable ``(num_classes, in_channels, image_size, **params) -> core.models.Network``.
 
     Attributes:
-        min_image_size: the smallest square image, in pixels, that leaves it something to pool.
-        usual_image_size: the image it is made for.
-        channels: how many channels an image may have; empty for any.
-        pretrained_classes: classes of the weights that ``teacher.weights: pretrained`` names; None where it has none,
-            0 where only the worker can know.
-        small_images: the model that is meant for images below 64 px, where this one is not.
+        min_image_size: Side in pixels of the smallest image for which the last feature map is not empty.
+        usual_image_size: Side in pixels of the images that it is designed for.
+        channels: Numbers of channels that an image may have; empty for any.
+        pretrained_classes: Classes of the weights that ``teacher.weights: pretrained`` names; None if it has no such
+            weights, 0 if only the worker can know.
+        small_images: The variant for images below 64 px, if this one is not meant for them.
     """
 
     min_image_size: int
@@ -40,7 +40,7 @@ class ModelEntry(Entry):
         }
 
     def refusal(self, image_size: int, channels: int) -> str | None:
-        """Why it cannot read such images, or None where it can."""
+        """Return why the network cannot read such images; None if it can."""
         if image_size < self.min_image_size:
             return f"{self.name} needs images of at least {self.min_image_size} px"
         if self.channels and channels not in self.channels:
@@ -52,7 +52,7 @@ MODELS: Registry[ModelEntry] = Registry("model")
 
 
 class SmallCNNParams(Params):
-    width: int = Field(16, ge=1, le=1024, description="Channels of the first stage; the second has twice as many.")
+    width: int = Field(16, ge=1, le=1024, description="Channels of the first stage. The second has twice as many.")
 
 
 class TimmParams(Params):
@@ -60,17 +60,20 @@ class TimmParams(Params):
         None,
         ge=1,
         le=64,
-        description="Side of a vision transformer's patch, pixels; left out: the name's. 4 suits images of 32 px.",
+        description="Side in pixels of a vision transformer's patch; by default as the name states. Use 4 for "
+        "images of 32 px.",
         examples=[4],
     )
-    drop_path_rate: float = Field(0.0, ge=0, lt=1, description="Stochastic depth: share of the blocks skipped.")
+    drop_path_rate: float = Field(
+        0.0, ge=0, lt=1, description="Stochastic depth: share of the blocks that are skipped."
+    )
 
 
 MODELS.add(
     ModelEntry(
         name="small_cnn",
         title="Small CNN",
-        summary="Two convolutions with batch norm and pooling, then a linear layer: for digits and quick looks.",
+        summary="Two convolutions with batch norm and pooling, then a linear layer, for digits and quick experiments.",
         target="core.models.small_cnn:SmallCNN",
         params=SmallCNNParams,
         min_image_size=4,
@@ -105,7 +108,7 @@ for _depth in (18, 34, 50, 101):
         ModelEntry(
             name=f"resnet{_depth}_cifar",
             title=f"ResNet-{_depth} (CIFAR stem)",
-            summary=f"ResNet-{_depth} that begins with one 3×3 convolution, so that small images stay their size.",
+            summary=f"ResNet-{_depth} that begins with one 3×3 convolution, which keeps the size of small images.",
             target=f"core.models.resnet_cifar:resnet{_depth}_cifar",
             source=_HE,
             min_image_size=8,
@@ -160,7 +163,7 @@ MODELS.add(
         name="mobilenet_v2_half",
         title="MobileNetV2 ½ (CIFAR)",
         aliases=("MobileNetV2", "mobile_half"),
-        summary="MobileNetV2 at half width with expansion 6, the form that CIFAR distillation papers use.",
+        summary="MobileNetV2 at half width with expansion 6, the variant of CIFAR distillation papers.",
         target="core.models.mobilenet:mobilenet_v2_half",
         source="Sandler et al. 2018, arXiv 1801.04381; Tian et al. 2020, arXiv 1910.10699",
         min_image_size=16,
@@ -179,7 +182,7 @@ for _name, _title, _small, _source in _IMAGENET:
         ModelEntry(
             name=_name,
             title=_title,
-            summary=f"{_title} for ImageNet, as torchvision has it; pretrained: its IMAGENET1K_V1 weights.",
+            summary=f"{_title} for ImageNet from torchvision; its IMAGENET1K_V1 weights are the pretrained ones.",
             target=f"core.models.torchvision_nets:{_name}",
             source=_source,
             min_image_size=32,
@@ -211,14 +214,14 @@ class _TimmEntry(ModelEntry):
 
 
 def _timm_entry(name: str) -> ModelEntry:
-    # Names with a further colon or a slash would have timm read code and settings from a hub.
+    # With another colon or a slash in the name, timm would load code and settings from a hub.
     if not _TIMM_NAME.fullmatch(name):
         raise UnknownNameError("model", name, MODELS.spellings(TIMM))
     plain = name.removeprefix(TIMM)
     return _TimmEntry(
         name=name,
         title=plain,
-        summary=f"{plain} of the timm library; whether it has such a model is known where it trains.",
+        summary=f"{plain} of the timm library. Only the worker can tell whether timm has the model.",
         target="core.models.timm_nets:TimmNetwork",
         params=TimmParams,
         source="https://github.com/huggingface/pytorch-image-models",
@@ -233,7 +236,8 @@ MODELS.add(
     replace(
         _timm_entry("timm:vit_small_patch16_224"),
         title="ViT-S/16 (timm)",
-        summary="Vision transformer, small; patch_size 4 for images of 32 px. Any model of timm likewise: timm:NAME.",
+        summary="Small vision transformer; use patch_size 4 for images of 32 px. Any timm model can be "
+        "named: timm:NAME.",
         source="Dosovitskiy et al. 2021, arXiv 2010.11929; timm",
     )
 )

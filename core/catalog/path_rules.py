@@ -1,4 +1,4 @@
-"""Paths that a spec may name, as far as that can be known before a worker looks."""
+"""Rules for paths in specs, as far as they can be checked without the worker's files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import re
 from pathlib import PurePosixPath
 
 _BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
-"""How a byte of a file name is written that is no UTF-8."""
+"""Escape for a byte of a file name that is not UTF-8."""
 
 
-def below_data_dir(path: str) -> str:
-    """A path relative to a worker's ``DATA_DIR``, in its shortest form.
+def relative_data_path(path: str) -> str:
+    """Return a path relative to a worker's ``DATA_DIR`` in its shortest form.
 
-    Whoever may submit a spec must not thereby read what else lies on a worker. Where links lead is seen only there, by
+    A spec must not give access to other files of a worker. The targets of symbolic links are checked by the worker, in
     ``core.data.paths.spec_path``.
 
-    Raises ValueError for an absolute path and one with ``..`` in it.
+    Raises:
+        ValueError: The path is absolute or contains ``..``.
     """
     parts = PurePosixPath(path).parts
     if path.startswith(("/", "~")) or ".." in parts or "\\" in _BYTE.sub("", path) or "\0" in path or not parts:

@@ -17,7 +17,7 @@ from core.data.dataset import Augmentation, Batch, Dataset, Split
 from core.data.errors import DatasetError
 from core.data.holdout import hold_out
 from core.settings import TrainingSettings
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 from core.undecodable import visible
 
 __all__ = ["Augmentation", "Batch", "Dataset", "DatasetError", "Split", "load"]
@@ -25,7 +25,7 @@ __all__ = ["Augmentation", "Batch", "Dataset", "DatasetError", "Split", "load"]
 _log = logging.getLogger(__name__)
 
 
-def load(choice: DatasetChoice, settings: TrainingSettings | None = None) -> Dataset:
+def load(choice: DatasetRef, settings: TrainingSettings | None = None) -> Dataset:
     """Read the data set that a spec names, and hold out a validation split if the spec requests one.
 
     Args:
@@ -38,7 +38,7 @@ def load(choice: DatasetChoice, settings: TrainingSettings | None = None) -> Dat
     """
     settings = settings or TrainingSettings.from_environment()
     entry = DATASETS[choice.name]
-    params = choice.typed_params
+    params = choice.parsed_params
     try:
         dataset = _call_loader(entry.load(), params, settings)
     except OSError as error:

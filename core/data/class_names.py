@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.catalog.datasets import SyntheticParams
 from core.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from core.data.dataset import Dataset
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 
 _DIGITS = tuple("0123456789")
 _OFFICIAL = {
@@ -20,11 +20,11 @@ _OFFICIAL = {
 }  # fmt: skip
 
 
-def class_names(choice: DatasetChoice, dataset: Dataset) -> tuple[str, ...]:
+def class_names(choice: DatasetRef, dataset: Dataset) -> tuple[str, ...]:
     """Return the class names in the order of their numbers; empty if unknown, as for a data set of a plug-in."""
     if dataset.classes:
         return dataset.classes
-    params = choice.typed_params
+    params = choice.parsed_params
     if choice.name == "synthetic" and isinstance(params, SyntheticParams):
         # The prototypes depend on the number of classes, the image size and the number of channels.
         problem = f"{params.num_classes}x{params.channels}x{params.image_size}"

@@ -15,7 +15,7 @@ from torch import Tensor
 from core.catalog import METHODS
 from core.methods.decoupled import Decoupled, Reduction
 from core.methods.terms import LogitBatch, LossTerms, Term, autocast_disabled, with_gradient
-from core.specs import MethodChoice
+from core.specs import MethodRef
 
 __all__ = [
     "Decoupled",
@@ -42,10 +42,10 @@ Loss = Callable[[LogitBatch, int | None], LossTerms]
 """A method with its parameters: (batch, epoch) -> terms. Epochs count from 0; None means full strength."""
 
 
-def build(method: MethodChoice) -> Loss:
+def build(method: MethodRef) -> Loss:
     """Return the loss that a spec names, with its parameters bound."""
     method_loss = METHODS[method.name].load()
-    params = method.typed_params
+    params = method.parsed_params
 
     def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
         with autocast_disabled(batch):
@@ -190,4 +190,4 @@ def rld(
 def _complete_loss(
     name: str, student: Tensor, teacher: Tensor | None, target: Tensor, epoch: int | None, params: dict[str, Any]
 ) -> Tensor:
-    return build(MethodChoice(name=name, params=params))(LogitBatch(student, teacher, target), epoch).total
+    return build(MethodRef(name=name, params=params))(LogitBatch(student, teacher, target), epoch).total

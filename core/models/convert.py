@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.atomic_write import atomic_write
 from core.models import build, count_parameters
 from core.models.metadata import InputFormat, Metadata, serialise
 from core.models.network import WeightsError
@@ -112,9 +112,4 @@ def _input_format(shape: ModelShape, options: ConvertOptions) -> InputFormat | N
 def _write(out: Path, data: bytes) -> None:
     """Write a file atomically."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name[:100]}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    atomic_write(out, data)

@@ -1,5 +1,5 @@
-"""The shapes that travel over HTTP: what the backend answers, and what the client, worker and dashboard read.
+"""Shapes of all HTTP messages, which the backend, the client, the workers and the dashboard share.
 
-Defined once, so that every side reads and writes the same shapes. Free of torch. ``public`` is for scripts;
-``worker`` is the protocol between a worker and the backend.
+Each is defined once, so that all sides read and write the same. Free of torch. ``public`` has the shapes of the public
+API; ``worker`` is the protocol between a worker and the backend.
 """

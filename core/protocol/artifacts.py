@@ -1,4 +1,4 @@
-"""Files: what runs leave behind, and teachers' weights that people upload."""
+"""Files: artifacts of runs, and uploaded weights of teachers."""
 
 from __future__ import annotations
 
@@ -6,55 +6,56 @@ from datetime import datetime
 
 from pydantic import Field
 
-from core.protocol.base import RunState, Wire
-from core.protocol.public import LogLine, MetricsReply, RunProgress
+from core.protocol.base import Message, RunState
+from core.protocol.metrics import LogLine, MetricsReply
+from core.protocol.runs import RunProgress
 
 UPLOAD = "upload:"
-"""What ``teacher.weights.source`` begins with for an uploaded file; behind it its name or SHA-256."""
+"""Prefix of ``teacher.weights.source`` for an uploaded file; its name or its SHA-256 follows."""
 
 
 UPLOAD_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-"""What uploaded weights may be called."""
+"""Names that uploaded weights may have."""
 
 
-class Artifact(Wire):
+class Artifact(Message):
     """A file of a run."""
 
-    id: str = Field(description="What a download names it by.")
+    id: str = Field(description="Id for the download.")
     attempt: int
-    name: str = Field(description="Within the attempt's folder, as weights.safetensors.")
+    name: str = Field(description="Path in the attempt's folder, such as weights.safetensors.")
     size: int = Field(description="Bytes.")
 
 
-class ArtifactList(Wire):
+class ArtifactList(Message):
     run_id: str
-    items: list[Artifact] = Field(description="The newest attempt first.")
+    items: list[Artifact] = Field(description="Files of the newest attempt first.")
 
 
-class Upload(Wire):
+class Upload(Message):
     """Uploaded weights. A spec names them as `teacher: {weights: "upload:NAME"}`."""
 
     sha256: str
     name: str
     size: int = Field(description="Bytes.")
     tensors: int
-    parameters: int = Field(description="Numbers in all tensors.")
+    parameters: int = Field(description="Number of values in all tensors.")
     submitted_by: str
     created_at: datetime
 
 
-class UploadList(Wire):
+class UploadList(Message):
     items: list[Upload]
-    max_bytes: int = Field(description="A larger file is refused.")
+    max_bytes: int = Field(description="Maximum size; a larger file is refused.")
 
 
-class RunNews(Wire):
-    """What has happened to a run since a cursor: what the stream of its events sends, for what cannot read one."""
+class RunUpdates(Message):
+    """Events of a run since a cursor: the content of its event stream, for clients that cannot read a stream."""
 
     run_id: str
-    cursor: str = Field(description="Ask again with it for what comes next.")
+    cursor: str = Field(description="Pass it in the next request to get the events that follow.")
     state: RunState
     progress: RunProgress
     metrics: MetricsReply
     lines: list[LogLine]
-    ended: bool = Field(description="The run has ended and everything is said.")
+    ended: bool = Field(description="The run has ended, and no more events follow.")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.protocol.comparisons import Which
+from core.protocol.comparisons import EpochChoice
 from core.specs.components import Seed
 
 Format = Literal["json", "csv", "markdown", "latex"]
@@ -24,7 +24,9 @@ _Experiments = Annotated[
     ),
 ]
 _Metric = Annotated[str, Field(max_length=200, description="The metric that is compared.")]
-_Which = Annotated[Which, Field(description="The epoch of the values; an oracle epoch is shown and never tested.")]
+_Which = Annotated[
+    EpochChoice, Field(description="The epoch of the values; an oracle epoch is shown and never tested.")
+]
 _Format = Annotated[Format, Field(alias="format", description="Format of the answer; all formats but JSON are text.")]
 
 

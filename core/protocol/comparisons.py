@@ -1,4 +1,4 @@
-"""Methods side by side: the shapes of ``/comparisons``. Differences are method minus baseline, in the metric's unit."""
+"""Shapes of ``/comparisons``. Differences are method minus baseline, in the metric's unit."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Literal
 from pydantic import Field
 
 from common.formatting import value_text
-from core.protocol.base import RunState, Wire
+from core.protocol.base import Message, RunState
 
-Which = Literal["last", "best_val", "oracle"]
+EpochChoice = Literal["last", "best_val", "oracle"]
 """The epoch whose value is compared.
 
-last: the last one. best_val: the one with the best validation accuracy. oracle: the one with the best *test* accuracy,
-which the test images themselves chose: shown where published numbers are such, never tested.
+last: the last epoch. best_val: the epoch with the best validation accuracy. oracle: the epoch with the best *test*
+accuracy. The test images choose it, so it is shown beside published numbers of this kind, but never tested.
 """
-WHICH: dict[Which, str] = {
+EPOCH_CHOICES: dict[EpochChoice, str] = {
     "last": "after the last epoch",
     "best_val": "at the epoch with the best validation accuracy",
     "oracle": "at the epoch with the best test accuracy (an oracle: the test images chose it, so nothing is tested)",
@@ -23,128 +23,133 @@ WHICH: dict[Which, str] = {
 Better = Literal["higher", "lower"]
 Unit = Literal["seed", "teacher"]
 Timing = Literal["whole", "student", "unlike"]
-TIMING: dict[Timing, str] = {"whole": "", "student": ", without the teacher", "unlike": ", not comparable"}
-"""What stands behind the name of a time, see ``Comparison.timing``."""
-SaidVerdict = Literal["better", "worse", "higher", "lower", "unclear"]
-"""What a report says of a method against the baseline; "higher" and "lower" where neither way is better."""
+TIMING_TEXT: dict[Timing, str] = {"whole": "", "student": ", without the teacher", "unlike": ", not comparable"}
+"""Suffix of the name of a time; see ``Comparison.timing``."""
+ReportedVerdict = Literal["better", "worse", "higher", "lower", "unclear"]
+"""Verdict on a method against the baseline; "higher" and "lower" if neither is better."""
 
 
-class Interval(Wire):
+class Interval(Message):
     """A 95 % interval by Student's t."""
 
     low: float
     high: float
 
 
-class RunValue(Wire):
-    """What one run gives to a comparison."""
+class RunValue(Message):
+    """The value of one run in a comparison."""
 
     run_id: str
-    experiment: str = Field(description="Name of the experiment it is taken from.")
+    experiment: str = Field(description="Name of the experiment that the run belongs to.")
     seed: int
     teacher_seed: int | None = None
     state: RunState
     value: float | None = None
-    epoch: float | None = Field(None, description="Whose value it is.")
-    reason: str = Field("", description="Why it has no value; empty where it has one.")
+    epoch: float | None = Field(None, description="Epoch of the value.")
+    reason: str = Field("", description="Why the run has no value; empty if it has one.")
 
 
-class Reached(Wire):
-    """How fast one run came to the target. Null where it did not."""
+class RunConvergence(Message):
+    """When one run reached the target; the fields are null if it did not."""
 
     run_id: str
     seed: int
     teacher_seed: int | None = None
     target: float
     epochs: float | None = None
-    seconds: float | None = Field(None, description="Of training, evaluation included.")
-    gpu_seconds: float | None = Field(None, description="Seconds times GPUs; null on a CPU.")
+    seconds: float | None = Field(None, description="Seconds of training, including evaluation.")
+    gpu_seconds: float | None = Field(None, description="Seconds multiplied by the number of GPUs; null on a CPU.")
     teacher_seconds: float | None = Field(
-        None, description="Of the seconds, those spent on the teacher's logits; null where that was not recorded."
+        None, description="Part of the seconds that was spent on the teacher's logits; null if it was not recorded."
     )
     teacher_reused: float | None = Field(
-        None, description="Share of the teacher's logits that was read from the disk and not computed, %."
+        None, description="Share of the teacher's logits that was read from disk instead of computed, %."
     )
     student_seconds: float | None = Field(
-        None, description="Without the teacher's part; null where whole times are compared. See Comparison.timing."
+        None, description="Seconds without the teacher's part; null if whole times are compared. See Comparison.timing."
     )
     student_gpu_seconds: float | None = None
-    area: float | None = Field(None, description="Mean test accuracy over the epochs, %; of a run that succeeded.")
+    area: float | None = Field(None, description="Mean test accuracy over the epochs, %, if the run succeeded.")
 
 
-class NotCounted(Wire):
-    """A run that says nothing, or nothing more, about convergence."""
+class UncountedRun(Message):
+    """A run that has not succeeded, and so is not or only partly used for convergence."""
 
     run_id: str
     seed: int
     teacher_seed: int | None = None
     state: RunState
     reason: str = ""
-    counted: bool = Field(description="It failed after its first measurement and counts as never reached.")
+    counted: bool = Field(
+        description="True if the run failed after its first measurement; it counts as never reaching the target."
+    )
 
 
-class Convergence(Wire):
-    """Epochs to a target accuracy. Reached: the first of two consecutive epochs at or above it."""
+class Convergence(Message):
+    """Epochs to a target accuracy, which is reached at the first of two consecutive epochs at or above it."""
 
-    target: float = Field(description="%; where teachers differ, the mean of their targets.")
-    reached: int = Field(description="Runs that reached it.")
-    of: int = Field(description="Runs that succeeded, or failed after a first measurement.")
+    target: float = Field(description="Target accuracy, %; if teachers vary, the mean of their targets.")
+    reached: int = Field(description="Number of runs that reached the target.")
+    of: int = Field(description="Number of runs that succeeded, or failed after a first measurement.")
     median_epochs: float | None = Field(
-        description="Over all runs, those that never reached it counting as later; null: > the epochs trained."
+        description="Median over all runs; runs that did not reach the target count as later. null: more than "
+        "max_epochs."
     )
     max_epochs: int
-    median_seconds: float | None = Field(None, description="Of what Comparison.timing names.")
+    median_seconds: float | None = Field(None, description="Median of the times that Comparison.timing names.")
     median_gpu_seconds: float | None = None
     area: float | None = Field(None, description="Mean over the runs of the mean test accuracy over the epochs, %.")
     area_sd: float | None = None
-    runs: list[Reached] = Field(default_factory=list)
-    not_succeeded: list[NotCounted] = Field(default_factory=list, description="Every run that has not succeeded.")
+    runs: list[RunConvergence] = Field(default_factory=list)
+    not_succeeded: list[UncountedRun] = Field(default_factory=list, description="Every run that has not succeeded.")
 
 
-class Group(Wire):
+class MethodResult(Message):
     """One method over its seeds.
 
-    Where teachers vary, mean, spread and interval are of the means per teacher: the runs of one teacher are not
-    independent of each other.
+    If teachers vary, mean, standard deviation and interval are those of the means per teacher, because the runs of one
+    teacher are not independent.
     """
 
     label: str
     method: str
-    n: int = Field(description="Runs with a value.")
-    units: int = Field(0, description="Values that the spread is of: runs, or teachers where these vary.")
+    n: int = Field(description="Number of runs with a value.")
+    units: int = Field(
+        0, description="Number of values that the standard deviation is computed from: runs, or teachers if these vary."
+    )
     mean: float | None = None
     sd: float | None = Field(None, description="Sample standard deviation; null below n = 2.")
     se: float | None = None
     interval: Interval | None = None
     values: dict[int, float] = Field(
-        default_factory=dict, description="By seed; empty where teachers vary: see ``runs``."
+        default_factory=dict, description="Values by seed; empty if teachers vary, see ``runs``."
     )
     missing: list[int] = Field(default_factory=list, description="Seeds without a value.")
     runs: list[RunValue] = Field(default_factory=list)
-    convergence: Convergence | None = Field(None, description="Null while no target is known.")
+    convergence: Convergence | None = Field(None, description="Null until a target is known.")
 
 
-class MissingPair(Wire):
-    """A seed that one side has no value for."""
+class MissingPair(Message):
+    """A seed for which one of the two methods has no value."""
 
     seed: int
     teacher_seed: int | None = None
     label: str = Field(description="The method without a value.")
-    run_id: str = Field("", description="Empty where there is no such run.")
+    run_id: str = Field("", description="Empty if the run does not exist.")
     state: str = Field(description='The run\'s state, or "not planned".')
     reason: str = ""
 
 
-class SettingDifference(Wire):
-    """Something that was chosen for speed, or a machine or version, in which the two runs of a pair differ."""
+class SettingDifference(Message):
+    """A setting for speed, a machine or a version in which the two runs of a pair differ."""
 
     setting: str
     kind: Literal["speed", "machine"]
     seeds: list[int]
-    values: str = Field(description='Of the first such pair, as "bfloat16 against float32".')
+    values: str = Field(description='Values of the first such pair, such as "bfloat16 against float32".')
 
 
-class TeacherDifference(Wire):
+class TeacherDifference(Message):
     """The mean difference under one teacher."""
 
     teacher_seed: int | None
@@ -153,76 +158,92 @@ class TeacherDifference(Wire):
     mean_difference: float
 
 
-class SeedsNeeded(Wire):
-    """How many seeds would show a difference, as far as the spread is known."""
+class SeedsNeeded(Message):
+    """Number of seeds that would be needed to detect a difference, by the observed standard deviation."""
 
     difference: float
     power: float
-    low: int = Field(description="With the least sd that the pairs allow (95 %).")
-    high: int | None = Field(description="With the greatest; null: more than 1,000.")
+    low: int = Field(description="Seeds with the smallest sd in its 95 % interval.")
+    high: int | None = Field(description="Seeds with the largest sd in it; null: more than 1,000.")
     sd_low: float
     sd_high: float
 
 
-class PairedConvergence(Wire):
-    """Who reached the target first, pair by pair; never reaching it is later than any epoch."""
+class PairedConvergence(Message):
+    """Which run of each pair reached the target first. Never reaching it counts as later than any epoch."""
 
-    n: int = Field(description="Pairs of which both runs are known to the end.")
+    n: int = Field(description="Number of pairs whose runs have both ended.")
     earlier: int
     later: int
-    equal: int = Field(description="In the same epoch, or both never.")
-    units: int = Field(0, description="What the sign test is over: pairs, or teachers where these vary.")
-    units_earlier: int = Field(0, description="Of them, those that were earlier; a teacher, in more of its pairs.")
+    equal: int = Field(description="Pairs that reached it in the same epoch, or both never.")
+    units: int = Field(0, description="Number of units of the sign test: pairs, or teachers if these vary.")
+    units_earlier: int = Field(
+        0, description="Number of units in which the method was earlier; for a teacher, in most of its pairs."
+    )
     units_later: int = 0
-    sign_p: float | None = Field(None, description="Exact sign test, two-sided; equal units say nothing.")
+    sign_p: float | None = Field(None, description="Exact two-sided sign test; equal units are not counted.")
     both_reached: int
     speed_up: float | None = Field(
-        None, description="Baseline's median epochs / the method's, over the pairs of which both reached it."
+        None,
+        description="Median epochs of the baseline divided by those of the method, over pairs in which "
+        "both reached the target.",
     )
     speed_up_seconds: float | None = Field(
-        None, description="The same of the seconds that are comparable; null where they are not."
+        None, description="The same ratio of comparable seconds; null if they are not comparable."
     )
-    area_difference: float | None = Field(None, description="Mean, in percentage points.")
+    area_difference: float | None = Field(None, description="Mean difference in percentage points.")
     area_interval: Interval | None = None
     area_sign_flip_p: float | None = None
 
 
-class Paired(Wire):
+class PairedDifference(Message):
     """A method against the baseline, seed by seed: method minus baseline, in the metric's unit."""
 
     label: str
     baseline: str
-    n: int = Field(description="Pairs.")
+    n: int = Field(description="Number of pairs.")
     seeds: list[int]
-    unit: Unit = Field("seed", description="What the interval and the p are over: pairs, or teachers' mean pairs.")
-    units: int = Field(0, description="How many of them; equal to n where one teacher taught all.")
+    unit: Unit = Field(
+        "seed",
+        description="Unit of the interval and the p value: seed (pairs), or teacher (mean difference per teacher).",
+    )
+    units: int = Field(0, description="Number of units; equal to n if there is one teacher.")
     mean_difference: float | None = None
     sd: float | None = None
     interval: Interval | None = Field(
-        None, description="t interval of the mean difference; null below n = 2 and without spread."
+        None, description="t interval of the mean difference; null below n = 2 or if the standard deviation is 0."
     )
     sign_flip_p: float | None = Field(
         None,
-        description="Of this comparison alone, two-sided; exact up to 20 pairs, drawn with a fixed seed above.",
+        description="Two-sided p of this comparison alone: exact up to 20 pairs, by random flips with a fixed "
+        "seed above.",
     )
-    sign_flip_p_holm: float | None = Field(None, description="After Holm over the comparisons of this report.")
-    verdict: SaidVerdict | None = Field(
-        None, description="Over the comparisons of this report; null where nothing is tested."
+    sign_flip_p_holm: float | None = Field(
+        None, description="p after Holm's correction over the comparisons of this report."
+    )
+    verdict: ReportedVerdict | None = Field(
+        None, description="Verdict over the comparisons of this report; null if nothing is tested."
     )
     smallest_p: float | None = Field(None, description="The smallest p that n pairs can give: 2^(1−n).")
     correlation: float | None = Field(
-        None, description="Of the pairs, or of the teachers' means; null below n = 3 or without variance."
+        None, description="Correlation of the pairs, or of the means per teacher; null below n = 3 or without variance."
     )
     welch_interval: Interval | None = None
-    teachers: list[TeacherDifference] = Field(default_factory=list, description="Filled where teachers vary.")
+    teachers: list[TeacherDifference] = Field(
+        default_factory=list, description="Differences per teacher, if teachers vary."
+    )
     missing: list[MissingPair] = Field(default_factory=list)
     unlike: list[SettingDifference] = Field(default_factory=list)
-    needed: SeedsNeeded | None = Field(None, description="Where a difference was named and there are 4 pairs or more.")
+    needed: SeedsNeeded | None = Field(
+        None, description="Given if a difference was requested and there are at least 4 pairs."
+    )
     convergence: PairedConvergence | None = None
-    sentence: str = Field(description="What the pairs allow one to say, over the comparisons of this report.")
+    sentence: str = Field(description="Conclusion from the pairs, over the comparisons of this report.")
 
 
-class TeacherUsed(Wire):
+class TeacherUsed(Message):
+    """A teacher of the compared runs."""
+
     run_id: str
     fingerprint: str
     seed: int
@@ -230,57 +251,59 @@ class TeacherUsed(Wire):
     top1: float | None = Field(None, description="Test accuracy after its last epoch, %.")
 
 
-class Comparison(Wire):
-    """Methods of one experiment, or of several that differ in their seeds alone, side by side."""
+class Comparison(Message):
+    """Comparison of the methods of one experiment, or of several that differ only in their seeds."""
 
-    experiment_id: str = Field(description="The first one's.")
+    experiment_id: str = Field(description="Id of the first experiment.")
     experiment: str
-    experiments: list[str] = Field(default_factory=list, description="Names of all.")
+    experiments: list[str] = Field(default_factory=list, description="Names of all experiments.")
     metric: str
-    title: str = Field("", description="Of the metric, as an axis shows it.")
+    title: str = Field("", description="Title of the metric.")
     unit: str
     better: Better | None = None
-    epoch: Which = Field("last", description="last, best_val, or oracle (best test epoch; never tested).")
+    epoch: EpochChoice = Field("last", description="last, best_val, or oracle (best test epoch; never tested).")
     test_size: int = Field(description="Images in the test set; 0 until a run has started.")
-    resolution: float | None = Field(None, description="One image of the test set, in %.")
-    teacher_top1: float | None = Field(None, description="Where teachers vary, their mean.")
+    resolution: float | None = Field(None, description="Share of one image in the test set, %.")
+    teacher_top1: float | None = Field(
+        None, description="Test accuracy of the teacher, %; if teachers vary, their mean."
+    )
     teachers: list[TeacherUsed] = Field(default_factory=list)
-    target_share: float = Field(description="Of the teacher's accuracy, that convergence is measured to.")
+    target_share: float = Field(description="Share of the teacher's accuracy that is the target of convergence.")
     target: float | None = None
     absolute_target: bool = Field(False, description="The target was given as an accuracy, not as a share.")
     baseline: str
-    groups: list[Group]
-    paired: list[Paired]
-    tests: int = Field(0, description="Comparisons with the baseline that Holm's correction is over.")
+    groups: list[MethodResult]
+    paired: list[PairedDifference]
+    tests: int = Field(0, description="Number of comparisons with the baseline that Holm's correction covers.")
     complete: bool = Field(description="Every run has ended.")
-    condition: str = Field("", description='What the result holds for, as "one teacher (seed 0)".')
-    notes: list[str] = Field(default_factory=list, description="What a reader must know besides.")
+    condition: str = Field("", description='Condition under which the result holds, such as "one teacher (seed 0)".')
+    notes: list[str] = Field(default_factory=list, description="Further notes for the reader.")
     timing: Timing = Field(
         "whole",
-        description="What times are of. whole: of the training. student: without the teacher's logits, which some runs "
-        "computed and others read. unlike: of the training, but for that reason not comparable between methods.",
+        description="What times include. whole: the whole training. student: without the teacher's logits, "
+        "which some runs "
+        "computed and others read from disk. unlike: the whole training, so not comparable between methods.",
     )
-    data: str = Field("", description="Which data everything is of, where the data changed between runs; else empty.")
+    data: str = Field("", description="The data of all values, if the data changed between runs; else empty.")
     set_aside: list[str] = Field(
-        default_factory=list, description="Runs of other data, by id: they are in no mean, pair or target."
+        default_factory=list, description="Ids of runs with other data, which are in no mean, pair or target."
     )
     set_aside_data: dict[str, str] = Field(
         default_factory=dict,
-        description="Which data each run that is set aside is of, by id: only equal ones belong together.",
+        description="Data of each run in set_aside, by id. Runs with equal data belong together.",
     )
 
     @property
     def target_words(self) -> str:
-        """What the runs had to reach, in %: one target, or from the least to the greatest where each teacher sets its
-        own, since no run was judged by their mean. Empty while none is known."""
-        known = sorted({run.target for group in self.groups if group.convergence for run in group.convergence.runs})
-        if len(known) > 1:
-            least, most = value_text(known[0], decimals=2), value_text(known[-1], "%", 2)
+        """The target in %, or its range if every teacher has its own; empty if no target is known."""
+        targets = sorted({run.target for group in self.groups if group.convergence for run in group.convergence.runs})
+        if len(targets) > 1:
+            least, most = value_text(targets[0], decimals=2), value_text(targets[-1], "%", 2)
             return f"{least} to {most} ({100 * self.target_share:g} % of each teacher's)"
         return value_text(self.target, "%", 2) if self.target is not None else ""
 
 
-class OverviewCell(Wire):
+class OverviewCell(Message):
     """One metric of one method, with its paired difference to the baseline."""
 
     label: str
@@ -292,13 +315,13 @@ class OverviewCell(Wire):
     interval: Interval | None = None
     sign_flip_p: float | None = Field(None, description="Of this comparison alone.")
     sign_flip_p_holm: float | None = Field(None, description="After Holm over all cells of the overview.")
-    verdict: SaidVerdict | None = Field(
+    verdict: ReportedVerdict | None = Field(
         None,
         description="After Holm over all cells of the overview; null for the baseline and where nothing is tested.",
     )
 
 
-class OverviewRow(Wire):
+class OverviewRow(Message):
     metric: str
     title: str
     unit: str
@@ -306,12 +329,12 @@ class OverviewRow(Wire):
     cells: list[OverviewCell]
 
 
-class Overview(Wire):
+class Overview(Message):
     """Every metric that the students' runs end with, compared the same way."""
 
     experiment: str
     experiments: list[str]
-    epoch: Which
+    epoch: EpochChoice
     baseline: str
     condition: str
     tests: int = Field(0, description="Comparisons that Holm's correction is over.")
@@ -322,7 +345,7 @@ class Overview(Wire):
 Verdict = Literal["holds", "does not hold", "cannot tell"]
 
 
-class Claim(Wire):
+class PaperClaim(Message):
     """A claim of a paper, judged for one method of the experiment, or for the loss itself."""
 
     number: int
@@ -338,7 +361,7 @@ class Claim(Wire):
     numbers: dict[str, float] = Field(default_factory=dict)
 
 
-class Claims(Wire):
+class PaperClaims(Message):
     """The claims of a paper, judged by one experiment, or by several that differ in their seeds alone."""
 
     paper: str = Field("", description="Name of the paper.")
@@ -346,21 +369,21 @@ class Claims(Wire):
     experiment: str
     experiments: list[str]
     condition: str
-    claims: list[Claim]
+    claims: list[PaperClaim]
     notes: list[str]
 
 
-class Published(Wire):
+class PublishedValue(Message):
     """A number somebody else published for a row of the table."""
 
     source: str
     method: str
     value: float
     repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
-    epoch: Which | None = Field(None, description="Null where it is not said.")
+    epoch: EpochChoice | None = Field(None, description="Null where it is not said.")
 
 
-class Cell(Wire):
+class TableCell(Message):
     """One method in one row."""
 
     label: str
@@ -379,10 +402,10 @@ class Cell(Wire):
     )
     run_ids: list[str] = Field(default_factory=list)
     missing: list[MissingPair] = Field(default_factory=list, description="Seeds of the row that it has no value for.")
-    published: list[Published] = Field(default_factory=list)
+    published: list[PublishedValue] = Field(default_factory=list)
 
 
-class TableRow(Wire):
+class TableRow(Message):
     """A data set, a teacher and a student, trained in one way."""
 
     title: str = Field(description="dataset teacher→student.")
@@ -391,23 +414,23 @@ class TableRow(Wire):
     teacher: str
     student: str
     teacher_top1: float | None = None
-    published: list[Published] = Field(default_factory=list, description="Of the teacher.")
+    published: list[PublishedValue] = Field(default_factory=list, description="Of the teacher.")
     condition: str = ""
     experiments: list[str]
     seeds: list[int]
     teacher_seeds: list[int]
-    cells: list[Cell]
+    cells: list[TableCell]
     commands: list[str] = Field(default_factory=list, description="What would queue the missing seeds.")
 
 
-class Table(Wire):
+class ResultTable(Message):
     """The paper's table: a row a setting, a column a method."""
 
     metric: str
     title: str
     unit: str
     better: Better | None
-    epoch: Which
+    epoch: EpochChoice
     test: Literal["sign_flip", "t"]
     baseline: str
     methods: list[str]
@@ -416,17 +439,17 @@ class Table(Wire):
     notes: list[str]
 
 
-class PublishedRow(Wire):
+class PublishedRow(Message):
     """One row of somebody else's table."""
 
     source: str
     dataset: str
     teacher: str
     student: str
-    values: list[Published] = Field(description='By method; "teacher" is the teacher\'s own.')
+    values: list[PublishedValue] = Field(description='By method; "teacher" is the teacher\'s own.')
 
 
-class PublishedTable(Wire):
+class PublishedTable(Message):
     """What others have published of such settings, as printed."""
 
     rows: list[PublishedRow]

@@ -1,4 +1,4 @@
-"""What is kept of a run so that it can be repeated, and of an experiment: every run of it."""
+"""Records of runs and experiments: everything that is needed to repeat them."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 from pydantic import Field
 
 from core.events import AnyFloat
-from core.protocol.base import RunState, Wire
-from core.protocol.public import Attempt
+from core.protocol.base import Message, RunState
+from core.protocol.runs import AttemptInfo
 
 
-class TeacherRecord(Wire):
-    """The teacher that a run learned from."""
+class TeacherRecord(Message):
+    """The teacher of a run."""
 
     run_id: str
     fingerprint: str
     spec: dict[str, Any] = Field(
-        description="As it was resolved: a RunSpec. Plain data, since it may be older than this."
+        description="The complete RunSpec, as plain data, because it may be older than this version."
     )
-    weights: str = Field("", description="Where its weights are in the artifact store.")
+    weights: str = Field("", description="Path of its weights in the artifact store.")
     weights_sha256: str = ""
 
 
-class RunRecord(Wire):
+class RunRecord(Message):
     """Everything needed to repeat one run."""
 
-    format: int = Field(1, description="Of this record.")
+    format: int = Field(1, description="Version of the record's format.")
     run_id: str
     label: str
     state: RunState
@@ -40,11 +40,15 @@ class RunRecord(Wire):
         description="An ExperimentSpec that, submitted or given to `python -m core run`, trains this one run again.",
     )
     teacher: TeacherRecord | None = None
-    environment: dict[str, str] = Field(description="Python, torch, processor, and what was chosen for speed.")
+    environment: dict[str, str] = Field(
+        description="Versions of Python and torch, the processor, and the choices that were made for speed."
+    )
     packages: list[str] = Field(description="name==version of every installed package.")
-    commit: str = Field("", description="Of the code; ends in +changes where there was a difference to it.")
-    diff: str = Field("", description="That difference, as git shows it.")
-    attempts: list[Attempt] = Field(description="With host and device.")
+    commit: str = Field(
+        "", description="Git commit of the code; it ends in +changes if the working tree differed from it."
+    )
+    diff: str = Field("", description="Difference of the working tree to the commit, as a git diff.")
+    attempts: list[AttemptInfo] = Field(description="All attempts, with host and device.")
     parameters: int
     train_size: int
     test_size: int
@@ -56,7 +60,7 @@ class RunRecord(Wire):
     ended_at: datetime | None = None
 
 
-class ExperimentRecord(Wire):
+class ExperimentRecord(Message):
     """An experiment with the records of all its runs, the teacher's first."""
 
     format: int = 1

@@ -1,4 +1,4 @@
-"""What is sent to make and change experiments beyond a single spec, and what is answered."""
+"""Requests that create or edit several experiments, and their answers."""
 
 from __future__ import annotations
 
@@ -6,77 +6,81 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from core.protocol.base import Sent, Wire
-from core.protocol.public import PlannedTeacher, ProblemField
-from core.specs.text_rules import VisibleLines, visible
+from core.protocol.base import Message, ProblemField, RequestBody
+from core.protocol.previews import PlannedTeacher
+from core.specs.text_rules import VisibleLines, require_visible
 
 MAX_EXPERIMENTS = 1000
-"""In one request."""
+"""Experiments in one request."""
 MAX_RUNS = 10_000
-"""In one request, over all its experiments."""
+"""Runs in one request, over all its experiments."""
 
 MAX_TAGS = 20
-"""Of an experiment."""
+"""Tags of one experiment."""
 TagText = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,\x00]+$")]
-NewTag = Annotated[TagText, AfterValidator(visible)]
+NewTag = Annotated[TagText, AfterValidator(require_visible)]
 
 
-class Submitted(Wire):
-    """An experiment that was made, in short."""
+class SubmittedExperiment(Message):
+    """An experiment that was created."""
 
     id: str
     name: str
-    runs: int = Field(description="How many it has, the teacher included.")
+    runs: int = Field(description="Number of its runs, including the teacher.")
 
 
-class SubmittedList(Wire):
-    """What a bulk or a sweep has made, in the order it was asked for."""
+class SubmittedExperiments(Message):
+    """The experiments that a bulk submission or a sweep created, in the order of the request."""
 
-    items: list[Submitted]
-    runs: int = Field(description="Over all experiments; a teacher that several share is counted once.")
+    items: list[SubmittedExperiment]
+    runs: int = Field(description="Number of runs over all experiments. A teacher that several share is counted once.")
 
 
-class SweepPoint(Wire):
-    """An experiment that a sweep would make."""
+class SweepPoint(Message):
+    """An experiment that a sweep would create."""
 
     name: str
     runs: int
-    changes: dict[str, Any] = Field(default_factory=dict, description="The fields that vary, by path.")
+    changes: dict[str, Any] = Field(default_factory=dict, description="Values of the fields that vary, by path.")
 
 
-class SweepPreview(Wire):
-    """What a sweep would make, without making it."""
+class SweepPreview(Message):
+    """What a sweep would create. Nothing is created by the preview."""
 
     items: list[SweepPoint]
-    runs: int = Field(description="Over all experiments; a teacher that several share is counted once.")
+    runs: int = Field(description="Number of runs over all experiments. A teacher that several share is counted once.")
     teachers: list[PlannedTeacher] = Field(
-        default_factory=list, description="The first twenty, each once, in the order of the experiments."
+        default_factory=list, description="The first twenty teachers, each once, in the order of the experiments."
     )
-    teacher_count: int = Field(0, description="All of them.")
-    new_teachers: int = Field(0, description="Those that do not exist yet and would be trained.")
+    teacher_count: int = Field(0, description="Number of all teachers.")
+    new_teachers: int = Field(0, description="Number of teachers that do not exist and would be trained.")
     warnings: list[ProblemField] = Field(default_factory=list)
 
 
-class CloneRequest(Sent):
+class CloneRequest(RequestBody):
     """POST /experiments/{key}/clone."""
 
-    name: str | None = Field(None, min_length=1, max_length=100, description="Left out, the old one with a number.")
+    name: str | None = Field(
+        None, min_length=1, max_length=100, description="Name of the clone; if left out, the old name with a number."
+    )
     changes: dict[str, Any] = Field(
         default_factory=dict,
         max_length=1000,
-        description="By path: the new value of a field of the spec.",
+        description="New values of fields of the spec, by path.",
         examples=[{"training.epochs": 60, "seeds": "0..4"}],
     )
 
 
-class ExperimentChange(Sent):
-    """PATCH /experiments/{key}. What is left out stays."""
+class ExperimentEdit(RequestBody):
+    """PATCH /experiments/{key}. Fields that are left out stay as they are."""
 
-    tags: list[NewTag] | None = Field(None, max_length=MAX_TAGS, description="All of its tags from now on.")
+    tags: list[NewTag] | None = Field(None, max_length=MAX_TAGS, description="Replaces all tags.")
     add_tags: list[NewTag] = Field(
         default_factory=list,
         max_length=MAX_TAGS,
-        description="To those that it has, whoever changes them meanwhile.",
+        description="Tags to add to the present ones, even if somebody else changes these at the same time.",
     )
-    remove_tags: list[TagText] = Field(default_factory=list, max_length=1000, description="From those that it has.")
+    remove_tags: list[TagText] = Field(
+        default_factory=list, max_length=1000, description="Tags to remove from the present ones."
+    )
     notes: VisibleLines | None = Field(None, max_length=10_000)

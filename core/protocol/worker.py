@@ -1,7 +1,7 @@
 """The protocol between a worker and the backend, under ``/api/v1/worker``.
 
-A worker registers, claims runs, reports what its trainings say and how they end, and sends one heartbeat for all of
-them. Every report names its attempt; one from an attempt that is no longer the run's own is refused with 409.
+A worker registers, claims runs, reports events and outcomes of its trainings, and sends one heartbeat for all of
+them. Every report names its attempt; a report of an attempt that is not the run's current one is refused with 409.
 """
 
 from __future__ import annotations
@@ -13,82 +13,99 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from common.input_bounds import SHA256_PATTERN
-from common.report_bounds import MOST_PATH, AttemptNumber, Line, Reason, RunName, first, fit, last
+from common.report_bounds import (
+    MOST_PATH,
+    AttemptNumber,
+    LogText,
+    ReasonText,
+    RunName,
+    fitted_to,
+    keep_first,
+    keep_last,
+)
 from core.events import Record
-from core.protocol.public import GpuUse, Wire
+from core.protocol.base import Message
+from core.protocol.fleet import GpuUse
 from core.specs import WorkerLabel as WorkerLabel  # re-exported: the worker's settings use it
-from core.specs.text_rules import visible
+from core.specs.text_rules import require_visible
 
-Problem = Annotated[str, fit(500)]
-Name = Annotated[str, fit(100, lines=False)]
-WorkerName = Annotated[Name, Field(min_length=1, max_length=100, pattern=r"\S"), AfterValidator(visible)]
+ProblemText = Annotated[str, fitted_to(500)]
+ShortText = Annotated[str, fitted_to(100, lines=False)]
+WorkerName = Annotated[ShortText, Field(min_length=1, max_length=100, pattern=r"\S"), AfterValidator(require_visible)]
 MOST_SLOTS = 1024
 
 
-class Registration(Wire):
-    """POST /worker/register. Runs that this worker id still holds from an earlier life go back to the queue at once."""
+class Registration(Message):
+    """POST /worker/register. Runs that this worker id held before a restart go back to the queue at once."""
 
-    worker_id: str = Field(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Kept over restarts.")
+    worker_id: str = Field(
+        min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Id that stays the same over restarts."
+    )
     name: WorkerName
-    host: Annotated[str, fit(200, lines=False)]
+    host: Annotated[str, fitted_to(200, lines=False)]
     slots: int = Field(ge=1, le=MOST_SLOTS)
     device: Literal["cpu", "gpu"]
-    gpus: int | None = Field(None, ge=1, le=MOST_SLOTS, description="GPUs that its slots are on; left out: one a slot.")
+    gpus: int | None = Field(None, ge=1, le=MOST_SLOTS, description="GPUs of its slots; by default one per slot.")
     labels: list[WorkerLabel] = Field(default_factory=list, max_length=32)
-    version: Name = ""
+    version: ShortText = ""
 
 
-class Registered(Wire):
+class RegistrationReply(Message):
+    """The backend's intervals, which the worker follows."""
+
     heartbeat_seconds: float
     lease_seconds: float
 
 
-class Holding(Wire):
-    """A run that a worker believes is its own."""
+class LeaseRenewal(Message):
+    """A run whose lease a heartbeat renews."""
 
     run_id: RunName
     attempt: AttemptNumber
 
 
-class Heartbeat(Wire):
-    """POST /worker/{worker_id}/heartbeat. Renews the lease of each run named."""
+class Heartbeat(Message):
+    """POST /worker/{worker_id}/heartbeat. It renews the lease of every run in ``holding``."""
 
-    holding: list[Holding] = Field(default_factory=list, max_length=MOST_SLOTS)
+    holding: list[LeaseRenewal] = Field(default_factory=list, max_length=MOST_SLOTS)
     gpus: list[GpuUse] = Field(default_factory=list, max_length=MOST_SLOTS)
-    problems: Annotated[list[Problem], first(20)] = Field(
-        default_factory=list, description="What keeps it from working well; the first twenty are kept."
+    problems: Annotated[list[ProblemText], keep_first(20)] = Field(
+        default_factory=list,
+        description="Problems that keep the worker from working well; the first twenty are stored.",
     )
 
 
-class Order(Wire):
-    """What to do with one run: go on, end it because a person cancelled it, or end it because it is no longer ours."""
+class RunOrder(Message):
+    """What a worker must do with a run: continue, cancel it, or stop it because its lease is lost."""
 
     run_id: str
     attempt: int
     order: Literal["continue", "cancel", "lost"]
-    # Beside the order and not one of its values, which a worker of an older version would refuse to read.
-    pause: bool = Field(False, description="With continue: write a checkpoint and hand it back.")
+    # A field of its own and not a value of ``order``, because older workers refuse unknown values.
+    pause: bool = Field(False, description="With continue: write a checkpoint and hand the run back.")
 
 
-class HeartbeatReply(Wire):
-    orders: list[Order]
-    eligible: int = Field(description="Runs that this worker could claim now: the nudge, should the broker be deaf.")
+class HeartbeatReply(Message):
+    orders: list[RunOrder]
+    eligible: int = Field(
+        description="Number of runs that this worker could claim now; it replaces the nudge if the broker fails."
+    )
 
 
-class ArtifactRef(Wire):
+class ArtifactRef(Message):
     """A file in the artifact store.
 
     Attributes:
-        path: relative to the store's root, as ``runs/ID/attempt-1/weights.safetensors``.
-        sha256: of its content, where it is known.
+        path: Path relative to the store's root, such as ``runs/ID/attempt-1/weights.safetensors``.
+        sha256: SHA-256 of its content, if it is known.
     """
 
     path: str
     sha256: str = ""
 
 
-def _whole(weights: ArtifactRef) -> ArtifactRef:
-    """The weights of a run that succeeded. Raises ValueError without a path and a hash."""
+def _with_path_and_hash(weights: ArtifactRef) -> ArtifactRef:
+    """Return the weights of a run that succeeded. Raises ValueError without a path and a hash."""
     if not weights.path or len(weights.path) > MOST_PATH:
         raise ValueError(f"path has 1 to {MOST_PATH} characters")
     if not re.fullmatch(SHA256_PATTERN, weights.sha256):
@@ -96,12 +113,13 @@ def _whole(weights: ArtifactRef) -> ArtifactRef:
     return weights
 
 
-class ClaimRequest(Wire):
-    """POST /worker/{worker_id}/claim. The same key again gives the same run: the first answer may have been lost.
+class ClaimRequest(Message):
+    """POST /worker/{worker_id}/claim. A repeated key returns the same run, because the first answer may be lost.
 
     Attributes:
-        free_gpus: GPUs with a free slot that nobody else uses; left out, one.
-        usable_gpus: GPUs that nobody else uses, their slots free or not; left out, all.
+        key: Key of the claim.
+        free_gpus: GPUs with a free slot that no other program uses; by default one.
+        usable_gpus: GPUs that no other program uses, whether their slots are free or not; by default all.
     """
 
     key: str | None = Field(None, min_length=8, max_length=64, pattern=r"^[!-~]+$")
@@ -109,7 +127,7 @@ class ClaimRequest(Wire):
     usable_gpus: int | None = Field(None, ge=0, le=MOST_SLOTS)
 
 
-class Claim(Wire):
+class Claim(Message):
     """A run that is leased to this worker.
 
     The specs are opaque to the worker: it writes them to files for the training, which validates them and may load
@@ -149,38 +167,42 @@ class Claim(Wire):
         }
 
 
-class ClaimReply(Wire):
-    """POST /worker/{worker_id}/claim. ``claim`` is null where nothing is eligible."""
+class ClaimReply(Message):
+    """POST /worker/{worker_id}/claim. ``claim`` is null if no run is eligible."""
 
     claim: Claim | None = None
 
 
-class EventBatch(Wire):
-    """POST /worker/{worker_id}/runs/{run_id}/events. Records already taken in are passed over."""
+class EventBatch(Message):
+    """POST /worker/{worker_id}/runs/{run_id}/events. Records that were stored before are ignored."""
 
     attempt: AttemptNumber
     records: list[Record] = Field(max_length=5000)
 
 
-class EventReply(Wire):
-    accepted_seq: int = Field(description="The last seq taken in for this attempt.")
+class EventReply(Message):
+    """How far the events of an attempt are stored."""
+
+    accepted_seq: int = Field(description="The last seq that is stored for this attempt.")
 
 
-class Outcome(Wire):
-    """POST /worker/{worker_id}/runs/{run_id}/finish. Sending it again changes nothing.
+class Outcome(Message):
+    """POST /worker/{worker_id}/runs/{run_id}/finish. Repeating it changes nothing.
 
-    interrupted: stopped for a reason that is not the training's own (worker told to leave, lease not renewed, child
-    killed from outside): the run goes back to the queue with its checkpoint, up to a bounded number of attempts.
+    interrupted: the training was stopped from outside (the worker shuts down, the lease was not renewed, the process
+    was killed). The run goes back to the queue with its checkpoint, up to a bounded number of attempts.
     """
 
     attempt: AttemptNumber
     outcome: Literal["succeeded", "failed", "cancelled", "interrupted"]
-    reason: Reason = Field("", description="A longer one is cut.")
+    reason: ReasonText = Field("", description="A longer reason is cut.")
     fault: bool = Field(
         True,
-        description="With interrupted: counts towards the bounded attempts. False where the worker was told to leave.",
+        description="With interrupted: the attempt counts towards the bound. False if the worker is shutting down.",
     )
-    weights: Annotated[ArtifactRef, AfterValidator(_whole)] | None = Field(None, description="Required with succeeded.")
-    log_tail: Annotated[list[Line], last(200)] = Field(
-        default_factory=list, description="The last lines of its log, each cut where it is long."
+    weights: Annotated[ArtifactRef, AfterValidator(_with_path_and_hash)] | None = Field(
+        None, description="Required with succeeded."
+    )
+    log_tail: Annotated[list[LogText], keep_last(200)] = Field(
+        default_factory=list, description="The last lines of its log. Long lines are cut."
     )

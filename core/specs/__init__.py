@@ -1,9 +1,9 @@
 """Typed specs: what a person writes (``ExperimentSpec``) and one training of it (``RunSpec``). Free of torch."""
 
 from core.specs.components import (
-    DatasetChoice,
-    MethodChoice,
-    ModelChoice,
+    DatasetRef,
+    MethodRef,
+    ModelRef,
     Optimizer,
     Resources,
     Schedule,
@@ -11,20 +11,19 @@ from core.specs.components import (
     Training,
     WorkerLabel,
 )
-from core.specs.derivation import released, starting_point
-from core.specs.experiment import ExperimentSpec, PlannedRun, Student, Teacher
+from core.specs.derivation import detach_derived_fields, editable_copy
+from core.specs.experiment import ExperimentSpec, PlannedRun, StudentSpec, TeacherSpec
 from core.specs.field_paths import field_at, with_field, with_fields
 from core.specs.loading import (
-    MOST_CHARACTERS,
-    YamlDumper,
+    MAX_CHARACTERS,
     dump_text,
     load_bytes,
     load_file,
     load_text,
     parse_experiment,
+    parse_stored_experiment,
     parse_text,
     read_experiment,
-    stored_experiment,
     to_yaml,
 )
 from core.specs.problems import Problem, SpecError, problems_of
@@ -32,13 +31,14 @@ from core.specs.run import RunSpec
 from core.specs.sweep import SweepSpec, parse_sweep
 from core.specs.warnings import warnings_of
 from core.specs.weights import Weights
+from core.specs.yaml_loader import YamlDumper
 
 __all__ = [
-    "MOST_CHARACTERS",
-    "DatasetChoice",
+    "MAX_CHARACTERS",
+    "DatasetRef",
     "ExperimentSpec",
-    "MethodChoice",
-    "ModelChoice",
+    "MethodRef",
+    "ModelRef",
     "Optimizer",
     "PlannedRun",
     "Problem",
@@ -47,26 +47,26 @@ __all__ = [
     "Schedule",
     "SpecError",
     "Speed",
-    "Student",
+    "StudentSpec",
     "SweepSpec",
-    "Teacher",
+    "TeacherSpec",
     "Training",
     "Weights",
     "WorkerLabel",
     "YamlDumper",
+    "detach_derived_fields",
     "dump_text",
+    "editable_copy",
     "field_at",
     "load_bytes",
     "load_file",
     "load_text",
     "parse_experiment",
+    "parse_stored_experiment",
     "parse_sweep",
     "parse_text",
     "problems_of",
     "read_experiment",
-    "released",
-    "starting_point",
-    "stored_experiment",
     "to_yaml",
     "warnings_of",
     "with_field",

@@ -1,7 +1,7 @@
-"""A spec as the beginning of another one: what was derived from its fields is left to be derived again.
+"""Turns a complete spec into one that can be edited: values that follow from other fields are handled.
 
-A stored spec is complete. Two of its values follow from others and must not outlive them when a person changes those:
-a label that nobody typed, and a teacher that is trained "as the students are", which is then another teacher.
+A stored spec is complete. Two of its values follow from others: an automatic label must change with the method, and a
+teacher that is trained "like the students" must not become another teacher when the students' training changes.
 """
 
 from __future__ import annotations
@@ -20,26 +20,31 @@ from core.specs.presets import apply_preset
 TEACHER_TRAINING = "teacher.training"
 
 
-def starting_point(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person goes on writing from: the same experiment, whose teacher stays the same whatever is changed."""
-    found: dict[str, Any] = with_teacher_pinned(without_automatic_labels(spec))
-    return found
+def editable_copy(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spec without automatic labels and with the teacher's training written out, to be edited."""
+    editable: dict[str, Any] = with_teacher_training(without_automatic_labels(spec))
+    return editable
 
 
-def released(data: Any, paths: Iterable[str]) -> Any:
-    """Plain data whose fields at these paths are about to change: only what must stay is held fast.
+def detach_derived_fields(data: Any, paths: Iterable[str]) -> Any:
+    """Return a spec's plain data, prepared for a change of some fields.
 
-    The teacher is pinned only where ``training`` changes, so that an unchanged copy stays the copy that it is.
+    Automatic labels are removed. The teacher's training is written out only if ``training`` changes, so that an
+    unchanged copy stays equal to the original.
+
+    Args:
+        data: The spec.
+        paths: Paths of the fields that will change.
     """
     data = without_automatic_labels(data)
-    return with_teacher_pinned(data) if any(_changes_training(path) for path in paths) else data
+    return with_teacher_training(data) if any(_changes_training(path) for path in paths) else data
 
 
-def with_teacher_pinned(data: Any) -> Any:
-    """A copy in which the teacher's training is written out where it followed the students'.
+def with_teacher_training(data: Any) -> Any:
+    """Return a copy in which the teacher's training is written out, if it followed the students' training.
 
-    The teacher's fingerprint stays what it is. Data comes back as it is where nothing follows (no teacher, a training
-    of its own, weights that are used as they are), and where the students' training is not complete without a change.
+    The teacher's fingerprint stays the same. The data is returned unchanged if there is no teacher, if the teacher has
+    a training of its own or weights that are used as they are, and if the students' training is not complete.
     """
     try:
         filled = apply_preset(data) if isinstance(data, dict) else None

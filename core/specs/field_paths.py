@@ -1,4 +1,4 @@
-"""One field of plain data, named by its path: ``training.epochs``, ``methods.1.params.alpha``."""
+"""Access to a field of plain data by its path: ``training.epochs``, ``methods.1.params.alpha``."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from typing import Any
 from core.specs.problems import Problem, SpecError
 
 MAX_PATH = 200
-"""Characters: no field of a spec lies nearly so deep."""
+"""Characters of a path; the paths of a spec's fields are much shorter."""
 
 
 def with_field(data: Any, path: str, value: Any) -> Any:
-    """A copy of the data with one field changed. Mappings on the way are made, list items must be there.
+    """Return a copy of the data with one field changed. Missing mappings on the path are made; list items must exist.
 
     Args:
-        path: its parts parted by dots; items of a list count from 0.
+        data: The data.
+        path: Names separated by dots. Items of a list count from 0.
+        value: The new value.
 
     Raises:
-        SpecError: the path is empty, or leads through something that has no fields.
+        SpecError: The path is empty, or leads through a value that has no fields.
     """
     if len(path) > MAX_PATH:
         raise SpecError([Problem(path[:MAX_PATH], f"a path of a field has at most {MAX_PATH} characters")])
     parts = path.split(".")
     if not all(parts):
-        raise SpecError([Problem(path, "a field is named by its path, as training.epochs")])
+        raise SpecError([Problem(path, "name a field by its path, such as training.epochs")])
     return _with(data, parts, value, path)
 
 
 def with_fields(data: Any, changes: Mapping[str, Any]) -> Any:
-    """``with_field`` for each of the changes, in their order."""
+    """Return a copy of the data with several fields changed, in the order of the changes."""
     for path, value in changes.items():
         data = with_field(data, path, value)
     return data
 
 
 def field_at(data: Any, path: str) -> Any:
-    """The value of a field, of a list's item too; None where there is none."""
+    """Return the value of a field or of a list's item; None if it does not exist."""
     for part in path.split("."):
         if isinstance(data, Mapping):
             data = data.get(part)

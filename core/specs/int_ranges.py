@@ -1,4 +1,4 @@
-"""Whole numbers as a range: ``0..4``, or ``{from: 0, to: 4}``; both ends are in it."""
+"""Ranges of whole numbers: ``0..4``, or ``{from: 0, to: 4}``. Both ends are included."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ _TEXT = re.compile(r"\s*(-?\d{1,19})\s*\.\.\s*(-?\d{1,19})\s*", re.ASCII)
 
 
 def is_range(value: Any) -> bool:
-    """Whether the value is written as a range."""
+    """Return whether the value is written as a range."""
     if isinstance(value, str):
         return _TEXT.fullmatch(value) is not None
     return isinstance(value, dict) and {"from", "to"} <= value.keys() <= {"from", "to", "step"}
 
 
 def expand(value: Any) -> Any:
-    """The numbers of a range; anything else as it is. Raises ValueError for a range that cannot be."""
+    """Return the numbers of a range; any other value unchanged.
+
+    Raises:
+        ValueError: The range is not valid.
+    """
     if not is_range(value):
         return value
     if isinstance(value, str):
@@ -32,8 +36,8 @@ def expand(value: Any) -> Any:
     if step < 1:
         raise ValueError("the step of a range is at least 1")
     if end < start:
-        raise ValueError(f"a range goes upwards; {start}..{end} does not")
-    count = (end - start) // step + 1  # which len() of a range cannot say beyond 64 bits
+        raise ValueError(f"a range must not go down, as {start}..{end} does")
+    count = (end - start) // step + 1  # len() of a range fails beyond 64 bits
     if count > MAX_LENGTH:
         raise ValueError(f"a range has at most {MAX_LENGTH} numbers; this one has {count}")
     return list(range(start, end + 1, step))

@@ -1,4 +1,4 @@
-"""Labels of methods: which follow from the method by themselves, and which name another method than they stand for."""
+"""Labels of methods: automatic ones, and misleading ones that name another method than their own."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Words = tuple[str, ...]
 
 
 def automatic_label(name: str, params: Mapping[str, Any]) -> str:
-    """The label of a method that was given none: its name, with the reduction where it has one."""
+    """Return the label of a method without one: its name, with the reduction if it has one."""
     reduction = params.get(_REDUCTION)
     return f"{name} ({reduction})" if reduction else name
 
 
-def is_automatic(choice: Mapping[str, Any]) -> bool:
-    """Whether the label of a method, as plain data, is the one that it would have without one.
+def is_automatic_label(choice: Mapping[str, Any]) -> bool:
+    """Return whether a method, as plain data, has its automatic label.
 
-    Specs are stored with every label filled in, so an automatic label is told from a typed one by its text.
+    Specs are stored with all labels filled in, so an automatic label can only be recognised by its text.
     """
     name, label, params = choice.get("name"), choice.get("label"), choice.get("params") or {}
     if not isinstance(name, str) or not isinstance(params, Mapping):
@@ -42,9 +42,9 @@ def is_automatic(choice: Mapping[str, Any]) -> bool:
 
 
 def without_automatic_labels(data: Any) -> Any:
-    """A copy of a spec's plain data in which only typed labels stand, so that a changed method is named by its own.
+    """Return a copy of a spec's plain data without automatic labels, so that these follow when a method changes.
 
-    Data that is no spec comes back as it is: finding out is not this function's business.
+    Data that is not a spec is returned unchanged; it is not validated here.
     """
     if not isinstance(data, Mapping) or not isinstance(methods := data.get("methods"), list | tuple):
         return data
@@ -52,25 +52,25 @@ def without_automatic_labels(data: Any) -> Any:
 
 
 def _without_automatic_label(choice: Any) -> Any:
-    if not isinstance(choice, Mapping) or not is_automatic(choice):
+    if not isinstance(choice, Mapping) or not is_automatic_label(choice):
         return choice
     return {key: value for key, value in choice.items() if key != "label"}
 
 
-def misnaming(name: str, params: Mapping[str, Any], label: str) -> str | None:
-    """How a label names another method or reduction than it stands for, as a sentence; None where it does not."""
-    own = automatic_label(name, params)
-    if label == own:
+def misleading_label(name: str, params: Mapping[str, Any], label: str) -> str | None:
+    """Return a sentence if a label names another method or reduction than its own; else None."""
+    automatic = automatic_label(name, params)
+    if label == automatic:
         return None
     if label in _automatic_labels():
-        return f"the label {label!r} is the automatic name of another method or reduction; this one is {own}"
+        return f"the label {label!r} is the automatic name of another method or reduction; this one is {automatic}"
     words = _words(label)
     named = _methods_in(words, _fields_of(name))
     mine = _names_of(name)
-    # "DKD + A" may well be said of dkd_align, whose own name begins with it.
+    # "DKD + A" is a fair label of dkd_align, whose name begins with dkd.
     if named and name not in named and not all(_is_part(part, mine) for part in named.values()):
         others = " and ".join(named)
-        return f"the label {label!r} names {others}, and the method is {own}"
+        return f"the label {label!r} names {others}, and the method is {automatic}"
     return _other_reduction(name, params, label, words)
 
 
@@ -85,13 +85,13 @@ def _other_reduction(name: str, params: Mapping[str, Any], label: str, words: Wo
 
 
 def _is_a_size(words: Words, at: int) -> bool:
-    """Whether "batch" stands for a number of images, as in "batch 128" and "batch size"."""
+    """Return whether "batch" means a number of images, as in "batch 128" and "batch size"."""
     after = words[at + 1] if at + 1 < len(words) else ""
     return words[at] == "batch" and (after.isdecimal() or after == "size")
 
 
 def _methods_in(words: Words, fields: set[Words]) -> dict[str, Words]:
-    """Methods that are named in a text, each with the words that name it. Longer names are found first."""
+    """Return the methods that a text names, each with the words that name it. Longer names are matched first."""
     names = sorted(((part, entry.name) for entry in METHODS for part in _names_of(entry.name)), key=_longest_first)
     free = list(words)
     found: dict[str, Words] = {}
@@ -110,13 +110,13 @@ def _longest_first(item: tuple[Words, str]) -> tuple[int, Words]:
 
 
 def _names_of(name: str) -> set[Words]:
-    """A method's name and title as words."""
+    """Return a method's name and title as words."""
     title = METHODS[name].title if name in METHODS else ""
     return {words for words in (_words(name), _words(title)) if words}
 
 
 def _fields_of(name: str) -> set[Words]:
-    """Names of the method's parameters that have several words: "CE weight" names no method."""
+    """Return the names of the method's parameters that have several words: "CE weight" does not name a method."""
     fields = METHODS[name].params.model_fields if name in METHODS else {}
     return {words for words in map(_words, fields) if len(words) > 1}
 
@@ -138,7 +138,7 @@ def _automatic_labels() -> set[str]:
 
 
 def _reductions(name: str) -> tuple[str, ...]:
-    """The reductions that a method may have; none where it has no such parameter or any text will do."""
+    """Return the reductions that a method may have; empty if it has no such parameter, or accepts any text."""
     field = METHODS[name].params.model_fields.get(_REDUCTION) if name in METHODS else None
     if field is None or get_origin(field.annotation) is not Literal:
         return ()

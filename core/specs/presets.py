@@ -56,7 +56,7 @@ def apply_preset(data: dict[str, Any]) -> dict[str, Any]:
     return _merge(preset.fields, data)
 
 
-def departures(name: str, spec: Mapping[str, Any]) -> list[str]:
+def preset_deviations(name: str, spec: Mapping[str, Any]) -> list[str]:
     """Return the paths of the protocol's fields that a complete spec sets otherwise, such as ``training.epochs``.
 
     Seeds are not compared, because the number of repetitions does not change a protocol. An unknown preset has no

@@ -1,4 +1,4 @@
-"""Bad input as a list of problems, each with the path of the field it is about."""
+"""Problems of a spec, each with the path of its field."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from common.input_bounds import MAX_PROBLEMS
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a spec.
+    """A problem of a spec.
 
     Attributes:
-        path: the field, as ``methods.1.params.alpha``; empty where it is about the whole.
-        message: what is wrong, for a person.
+        path: Path of the field, such as ``methods.1.params.alpha``; empty for a problem of the whole spec.
+        message: What is wrong.
     """
 
     path: str
@@ -28,7 +28,7 @@ class Problem:
 
 
 class SpecError(ValueError):
-    """A spec that cannot be used, with every problem found."""
+    """A spec that is not valid, with all its problems."""
 
     def __init__(self, problems: list[Problem]) -> None:
         shown = [str(problem) for problem in problems[:MAX_PROBLEMS]]
@@ -38,9 +38,9 @@ class SpecError(ValueError):
 
 
 def problems_of(error: ValidationError) -> list[Problem]:
-    """Pydantic's errors as problems, in plain words."""
+    """Return pydantic's errors as problems with plain messages."""
     items = error.errors(include_url=False, include_context=False, include_input=False)
-    # Pydantic drops refused items and then also finds the list too short; the items' own errors say enough.
+    # Pydantic drops refused items and then also reports the list as too short; the items' errors are enough.
     above = {item["loc"][:length] for item in items for length in range(len(item["loc"]))}
     return [
         Problem(path=".".join(str(part) for part in item["loc"]), message=_plain(item["type"], item["msg"]))
@@ -49,7 +49,7 @@ def problems_of(error: ValidationError) -> list[Problem]:
     ]
 
 
-_IN_PLAIN_WORDS = {
+_PLAIN_MESSAGES = {
     "missing": "missing",
     "too_short": "needs at least 1 entry",
     "tuple_type": "should be a list",
@@ -64,7 +64,7 @@ _IN_PLAIN_WORDS = {
 def _plain(kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return "unknown field"
-    plain = _IN_PLAIN_WORDS.get(kind)
+    plain = _PLAIN_MESSAGES.get(kind)
     if plain:
         return plain
     for prefix in ("Value error, ", "Input "):
@@ -72,10 +72,13 @@ def _plain(kind: str, message: str) -> str:
     return message
 
 
-def refuse(title: str, *problems: tuple[tuple[int | str, ...], str, Any]) -> ValidationError:
-    """A ValidationError whose lines carry their own paths: (location, message, the value refused).
+def validation_error(title: str, *problems: tuple[tuple[int | str, ...], str, Any]) -> ValidationError:
+    """Return a ValidationError with several problems, for a validator to raise.
 
-    Raised inside a validator, pydantic puts the validator's own path in front of each.
+    Args:
+        title: Name of the model.
+        problems: Location, message and refused value of each problem. Pydantic puts the validator's own location
+            before each.
     """
     return ValidationError.from_exception_data(
         title,

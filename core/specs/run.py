@@ -1,4 +1,4 @@
-"""One training, fully resolved: what the worker hands to ``core``, whole."""
+"""Run specs: one training with all its settings, which the worker passes to ``core`` as a whole."""
 
 from __future__ import annotations
 
@@ -8,31 +8,35 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.specs.components import DatasetChoice, MethodChoice, ModelChoice, Seed, SpecModel, Speed, Training
+from core.specs.components import DatasetRef, MethodRef, ModelRef, Seed, SpecModel, Speed, Training
 from core.specs.weights import Weights
 
 FINGERPRINT_VERSION = 1
-"""Raised when the same RunSpec begins to mean another training; old teachers and caches are then not reused."""
+"""Increased when the same RunSpec comes to mean another training; old teachers and caches are then not reused."""
 
 _ADDED = ("collapse_every", "robustness", "stylised")
-"""Fields of ``Training`` that version 1 began without: at their defaults they are left out, so that names stay."""
+"""Fields of ``Training`` that were added later. Their defaults are left out, so that fingerprints stay the same."""
 
 
 class RunSpec(SpecModel):
-    """One training: everything that decides its numbers, nothing that does not.
+    """One training: everything that decides its metrics, and nothing else.
 
     Attributes:
-        role: a teacher is trained by cross-entropy and shared; a student is what is compared.
-        seed: of the initialisation.
-        data_seed: of the batch order and the augmentation. Runs that share both seeds are a pair.
-        teacher: fingerprint of the teacher's run, where the method reads one.
-        weights: what the network starts from, or where nothing is trained is; None for fresh ones.
+        role: A teacher is trained by cross-entropy and shared. Students are compared with each other.
+        dataset: The data set.
+        model: The network.
+        method: The loss.
+        training: Epochs, optimiser, augmentation …
+        seed: Seed of the initialisation.
+        data_seed: Seed of the batch order and the augmentation. Runs that share both seeds form a pair.
+        teacher: Fingerprint of the teacher's run, if the method reads a teacher.
+        weights: Weights that the training starts from, or that are used without training; None to initialise them.
     """
 
     role: Literal["teacher", "student"]
-    dataset: DatasetChoice
-    model: ModelChoice
-    method: MethodChoice
+    dataset: DatasetRef
+    model: ModelRef
+    method: MethodRef
     training: Training
     seed: Seed
     data_seed: Seed
@@ -40,21 +44,22 @@ class RunSpec(SpecModel):
     weights: Weights | None = None
 
     def fingerprint(self) -> str:
-        """Name of what this trains, ``v1-`` and 32 hexadecimal digits: equal specs, equal name.
+        """Return the name of this training, ``v1-`` and 32 hexadecimal digits: equal specs have equal names.
 
-        Canonical JSON of every field but the method's label, so that renaming changes nothing.
+        It is a hash of the canonical JSON of every field except the method's label, so that a new label changes
+        nothing.
         """
         content = self.model_dump(mode="json")
         del content["method"]["label"]
         if self.weights is None:
-            del content["weights"]  # as it was before there was such a field, so that its runs keep their names
+            del content["weights"]  # added later: without weights, the fingerprint stays the same
         for name in _ADDED:
             if content["training"][name] == Training.model_fields[name].default:
                 del content["training"][name]
-        # Only what is not left at its default, so that the names stay when there are more such switches.
+        # Only values that are not the default, so that fingerprints stay the same when switches are added.
         speed = content["training"].pop("speed")
-        if chosen := {name: value for name, value in speed.items() if value != Speed.model_fields[name].default}:
-            content["training"]["speed"] = chosen
+        if changed := {name: value for name, value in speed.items() if value != Speed.model_fields[name].default}:
+            content["training"]["speed"] = changed
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         digest = hashlib.sha256(f"dkd-lab run {FINGERPRINT_VERSION}\n{text}".encode()).hexdigest()
         return f"v{FINGERPRINT_VERSION}-{digest[:32]}"

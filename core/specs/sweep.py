@@ -1,4 +1,4 @@
-"""Many experiments written as one: every combination of some fields' values, listed points, or seeded random draws."""
+"""Sweeps: many experiments as one spec, by a grid of values, listed points or seeded random draws."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from common.input_bounds import MAX_PROBLEMS, SUBMITTED
 from core.specs import int_ranges
 from core.specs.components import SpecModel
-from core.specs.derivation import released
+from core.specs.derivation import detach_derived_fields
 from core.specs.experiment import NAME_LENGTH, ExperimentSpec, Name
 from core.specs.field_paths import MAX_PATH, with_field
 from core.specs.loading import parse_experiment
-from core.specs.problems import Problem, SpecError, problems_of, refuse
-from core.specs.text_rules import unseen
+from core.specs.problems import Problem, SpecError, problems_of, validation_error
+from core.specs.text_rules import invisible_character
 
 MAX_SWEEP_RUNS = 10_000
 MAX_AXES = 50
-"""Fields that a grid, a point or the draws may vary."""
+"""Fields that a grid, a point or the draws can vary."""
 MAX_CELLS = 200_000
-"""Experiments times the fields in which they differ."""
+"""Experiments multiplied by the fields in which they differ."""
 
 
 class Draw(SpecModel):
-    """Where a random value comes from: numbers between two ends, or one of some choices."""
+    """The distribution of a random value: a number between two ends, or one of several choices."""
 
     low: float | None = Field(None, description="The least value.")
     high: float | None = Field(None, description="The greatest value.")
-    log: bool = Field(False, description="Evenly in the logarithm: as many draws from 0.001–0.01 as from 0.01–0.1.")
-    integer: bool = Field(False, description="Whole numbers, both ends included.")
-    choices: tuple[Any, ...] | None = Field(None, min_length=1, description="Instead of a range: one of these.")
+    log: bool = Field(False, description="Uniform in the logarithm: as many draws from 0.001–0.01 as from 0.01–0.1.")
+    integer: bool = Field(False, description="Draw whole numbers, including both ends.")
+    choices: tuple[Any, ...] | None = Field(
+        None, min_length=1, description="Draw one of these instead of a number from a range."
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -49,18 +51,18 @@ class Draw(SpecModel):
         if self.low is None or self.high is None:
             raise ValueError("give low and high, or choices")
         if self.low >= self.high:
-            raise refuse("Draw", (("low",), f"must be below high, which is {self.high:g}", self.low))
+            raise validation_error("Draw", (("low",), f"must be below high, which is {self.high:g}", self.low))
         if self.log and self.low <= 0:
-            raise refuse("Draw", (("low",), "must be above 0 for a logarithmic range", self.low))
+            raise validation_error("Draw", (("low",), "must be above 0 for a logarithmic range", self.low))
         if self.integer and math.ceil(self.low) > math.floor(self.high):
-            raise refuse("Draw", (("low",), "there is no whole number between low and high", self.low))
+            raise validation_error("Draw", (("low",), "there is no whole number between low and high", self.low))
         return self
 
-    def take(self, source: random.Random) -> Any:
-        """One value."""
+    def draw(self, source: random.Random) -> Any:
+        """Draw one value."""
         if self.choices is not None:
             return self.choices[source.randrange(len(self.choices))]
-        assert self.low is not None  # the validator has seen to it
+        assert self.low is not None  # the validator has checked it
         assert self.high is not None
         low, high = self.low, self.high
         if self.integer:
@@ -69,36 +71,41 @@ class Draw(SpecModel):
                 return source.randint(int(low), int(high))
         drawn = math.exp(source.uniform(math.log(low), math.log(high))) if self.log else source.uniform(low, high)
         drawn = min(max(drawn, low), high)
-        # Six digits say all that a search needs, and keep names and tables readable.
+        # Six digits are enough for a search, and keep names and tables readable.
         return round(drawn) if self.integer else float(f"{drawn:.6g}")
 
 
 class SweepSpec(SpecModel):
-    """A sweep: one experiment for each combination.
+    """A sweep: one experiment for each combination of values.
 
-    A field is named by its path, as ``training.optimizer.lr``, ``teacher.seed`` or ``methods.1.params.beta``.
+    Fields are named by their paths, such as ``training.optimizer.lr``, ``teacher.seed`` or ``methods.1.params.beta``.
     """
 
-    name: Name = Field(min_length=1, max_length=80, description="What the names begin with.")
-    experiment: dict[str, Any] = Field(description="The spec that is varied, without a name.")
+    name: Name = Field(min_length=1, max_length=80, description="Beginning of the experiments' names.")
+    experiment: dict[str, Any] = Field(description="The spec to vary, without a name.")
     grid: dict[str, Any] = Field(
         default_factory=dict,
-        description="Every combination of these. By path: a list of values, or whole numbers as 0..4.",
+        description="Fields whose values are all combined. By path: a list of values, or a range of whole "
+        "numbers such as 0..4.",
         examples=[{"training.optimizer.lr": [0.01, 0.05], "teacher.seed": "0..2"}],
     )
     points: tuple[dict[str, Any], ...] = Field(
-        (), max_length=MAX_SWEEP_RUNS, description="Fields that change together."
+        (), max_length=MAX_SWEEP_RUNS, description="Values of fields that change together, one mapping per point."
     )
-    random: dict[str, Draw] = Field(default_factory=dict, description="By path: where its values are drawn from.")
-    draws: int = Field(0, ge=0, le=MAX_SWEEP_RUNS, description="How many random points.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Of the draws. More draws keep the earlier ones.")
+    random: dict[str, Draw] = Field(
+        default_factory=dict, description="Fields with random values. By path: the distribution."
+    )
+    draws: int = Field(0, ge=0, le=MAX_SWEEP_RUNS, description="Number of random points.")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of the draws. If draws is increased, the first ones stay the same."
+    )
     max_runs: int = Field(
-        1000, ge=1, le=MAX_SWEEP_RUNS, description="A sweep of more runs, teachers included, is refused."
+        1000, ge=1, le=MAX_SWEEP_RUNS, description="A sweep with more runs than this, including teachers, is refused."
     )
 
     @field_validator("grid")
     @classmethod
-    def _lists(cls, grid: dict[str, Any]) -> dict[str, list[Any]]:
+    def _expand_lists(cls, grid: dict[str, Any]) -> dict[str, list[Any]]:
         problems: list[tuple[tuple[int | str, ...], str, Any]] = []
         found: dict[str, list[Any]] = {}
         for path, given in grid.items():
@@ -108,7 +115,7 @@ class SweepSpec(SpecModel):
                 problems.append(((path,), str(error), given))
                 continue
             if not isinstance(values, list) or not values:
-                problems.append(((path,), "give a list of values, or whole numbers as 0..4", given))
+                problems.append(((path,), "give a list of values, or a range of whole numbers such as 0..4", given))
                 continue
             texts = [json.dumps(_plain(value), sort_keys=True, default=str) for value in values]
             if len(set(texts)) < len(texts):
@@ -116,12 +123,12 @@ class SweepSpec(SpecModel):
                 continue
             found[path] = values
         if problems:
-            raise refuse("SweepSpec", *problems)
+            raise validation_error("SweepSpec", *problems)
         return found
 
     @field_validator("grid", "random", mode="before")
     @classmethod
-    def _few_axes(cls, given: Any) -> Any:
+    def _limit_axes(cls, given: Any) -> Any:
         if isinstance(given, Mapping) and len(given) > MAX_AXES:
             raise ValueError(f"varies {len(given)} fields; at most {MAX_AXES} are allowed")
         if isinstance(given, Mapping) and any(len(str(path)) > MAX_PATH for path in given):
@@ -130,7 +137,7 @@ class SweepSpec(SpecModel):
 
     @field_validator("points", mode="before")
     @classmethod
-    def _few_points(cls, given: Any) -> Any:
+    def _limit_points(cls, given: Any) -> Any:
         if isinstance(given, Sequence):
             if len(given) > MAX_SWEEP_RUNS:
                 raise ValueError(f"has {len(given)} entries; at most {MAX_SWEEP_RUNS} are allowed")
@@ -144,27 +151,32 @@ class SweepSpec(SpecModel):
         if not (self.grid or self.points or self.random):
             problems.append(((), "nothing varies: give grid, points or random", None))
         if bool(self.random) != bool(self.draws):
-            text = "say how many draws" if self.random else "there is nothing to draw: give random"
+            text = "give the number of draws" if self.random else "there is nothing to draw: give random"
             problems.append((("draws",), text, self.draws))
         if "name" in self.experiment:
-            problems.append((("experiment", "name"), "experiments of a sweep are named by it", self.experiment["name"]))
+            problems.append((("experiment", "name"), "the sweep names its experiments", self.experiment["name"]))
         axes = _Axes()
         shared = [*((path, "grid") for path in self.grid), *((path, "random") for path in self.random)]
         found = [problem for path, where in shared if (problem := axes.problem(path, where))]
-        for paths in dict.fromkeys(tuple(point) for point in self.points):  # most have the same ones
+        for paths in dict.fromkeys(tuple(point) for point in self.points):  # most points vary the same fields
             inner = _Axes(axes)
             found += [problem for path in paths if (problem := inner.problem(path, "points"))]
-        problems += dict.fromkeys(found)  # once, though every point says it
+        problems += dict.fromkeys(found)  # once, although every point has the problem
         count = self.count
         fields = len(self.grid) + len(self.random) + max(map(len, self.points), default=0)
         if count * fields > MAX_CELLS and count <= self.max_runs:
-            text = f"{count} experiments that differ in {fields} fields are too many; vary fewer fields, or by less"
+            text = (
+                f"{count} experiments that differ in {fields} fields are too many; vary fewer fields, or fewer values"
+            )
             problems.append((("max_runs",), text, self.max_runs))
         if count > self.max_runs:
-            text = f"{count} experiments have more runs than max_runs = {self.max_runs}; vary less, or raise it"
+            text = (
+                f"{count} experiments have more runs than max_runs = {self.max_runs}; use fewer values, "
+                f"or raise max_runs"
+            )
             problems.append((("max_runs",), text, self.max_runs))
         if problems:
-            raise refuse("SweepSpec", *problems)
+            raise validation_error("SweepSpec", *problems)
         return self
 
     @property
@@ -174,15 +186,15 @@ class SweepSpec(SpecModel):
 
     @property
     def count(self) -> int:
-        """How many experiments it makes."""
+        """The number of experiments."""
         return math.prod(len(values) for values in self.grid.values()) * max(len(self.points), 1) * max(self.draws, 1)
 
 
 class _Axes:
-    """The fields that vary so far, of which none may lie in another: the later one would overwrite it.
+    """The fields that vary. None may contain another, because the later value would overwrite the earlier one.
 
     Args:
-        outer: those that vary for all points.
+        outer: Fields that vary for all points.
     """
 
     def __init__(self, outer: _Axes | None = None) -> None:
@@ -191,15 +203,15 @@ class _Axes:
         self._above: dict[str, str] = {}
 
     def problem(self, path: str, where: str) -> tuple[tuple[str, str], str, str] | None:
-        """What is wrong with varying this field too; it is known from then on."""
+        """Add a field, and return the problem with varying it too, or None."""
         above = [path[:end] for end, letter in enumerate(path[: MAX_PATH + 1]) if letter == "."]
         text = None
         if path == "name":
-            text = "experiments of a sweep are named by it"
+            text = "the sweep names its experiments"
         elif known := self._find(path, "_known"):
-            text = f"{path} is varied by {known} already"
+            text = f"{path} is already varied by {known}"
         elif over := next((other for other in above if self._find(other, "_known")), self._find(path, "_above")):
-            text = f"it lies in {over}, or that in it; vary one of them"
+            text = f"it contains {over} or is contained in it; vary one of them"
         self._known[path] = where
         self._above |= dict.fromkeys(above, path)
         return ((where, path), text, path) if text else None
@@ -211,7 +223,7 @@ class _Axes:
 
 @dataclass(frozen=True)
 class _Value:  # without slots, for the cached text
-    """A value and where it was written: ``grid.training.epochs.1``."""
+    """A value and its path in the sweep: ``grid.training.epochs.1``."""
 
     value: Any
     origin: str
@@ -225,7 +237,11 @@ class _Value:  # without slots, for the cached text
 
 
 def parse_sweep(data: Any) -> SweepSpec:
-    """Validate a sweep given as plain data. Raises SpecError with every problem and its path."""
+    """Validate a sweep that is given as plain data.
+
+    Raises:
+        SpecError: The sweep is not valid; the error lists every problem with its path.
+    """
     if not isinstance(data, dict):
         raise SpecError([Problem("", "a sweep is a mapping of fields")])
     try:
@@ -234,24 +250,25 @@ def parse_sweep(data: Any) -> SweepSpec:
         raise SpecError(problems_of(error)) from None
 
 
-def expand(sweep: SweepSpec, going_on: Callable[[], None] = lambda: None) -> list[ExperimentSpec]:
-    """The experiments of a sweep, in the order of its axes, the last one varying fastest.
+def expand(sweep: SweepSpec, check_cancelled: Callable[[], None] = lambda: None) -> list[ExperimentSpec]:
+    """Return the experiments of a sweep, in the order of its axes; the last axis varies fastest.
 
     Args:
-        going_on: called before each; what it raises ends the work.
+        sweep: The sweep.
+        check_cancelled: Called before each experiment. An exception that it raises ends the expansion.
 
     Raises:
-        SpecError: with the path of the axis and value (or of ``experiment``) that a problem comes from, or of
-            ``max_runs`` where there would be more runs than that.
+        SpecError: An experiment is not valid, or there are more runs than ``max_runs``. The path of each problem is
+            that of the axis and value (or of ``experiment``) that it comes from.
     """
     combinations = _combinations(sweep)
     names = _names(sweep, combinations)
-    base = released(sweep.experiment, sweep.axes)
+    base = detach_derived_fields(sweep.experiment, sweep.axes)
     specs: list[ExperimentSpec] = []
     problems: dict[tuple[str, str], Problem] = {}
     runs = refused = 0
     for name, combination in zip(names, combinations, strict=True):
-        going_on()
+        check_cancelled()
         try:
             data: Any = {"name": name, **base}
             for path, item in combination.items():
@@ -278,8 +295,8 @@ def expand(sweep: SweepSpec, going_on: Callable[[], None] = lambda: None) -> lis
     return specs
 
 
-def changes_of(sweep: SweepSpec) -> list[dict[str, Any]]:
-    """What varies, by path, for each of the experiments of ``expand``."""
+def varied_fields(sweep: SweepSpec) -> list[dict[str, Any]]:
+    """Return the values that vary, by path, for each of the experiments of ``expand``."""
     return [{path: item.value for path, item in found.items()} for found in _combinations(sweep)]
 
 
@@ -294,7 +311,7 @@ def _combinations(sweep: SweepSpec) -> list[dict[str, _Value]]:
     ] or [{}]
     draws: list[dict[str, _Value]] = [
         {
-            path: _Value(draw.take(_source(sweep.seed, index, path)), f"random.{path}")
+            path: _Value(draw.draw(_source(sweep.seed, index, path)), f"random.{path}")
             for path, draw in sweep.random.items()
         }
         for index in range(sweep.draws)
@@ -305,7 +322,7 @@ def _combinations(sweep: SweepSpec) -> list[dict[str, _Value]]:
 
 
 def _plain(value: Any) -> Any:
-    """1.0 is 1, also within."""
+    """Return a value in which whole floats are integers, also inside lists and mappings: 1.0 equals 1."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -314,16 +331,16 @@ def _plain(value: Any) -> Any:
 
 
 def _source(seed: int, index: int, path: str) -> random.Random:
-    # One source a value: neither more draws nor another axis changes what was drawn before.
+    # One generator per value, so that neither more draws nor another axis changes the earlier values.
     return random.Random(f"{seed}/{index}/{path}")
 
 
 def _names(sweep: SweepSpec, combinations: list[dict[str, _Value]]) -> list[str]:
-    """The sweep's name and what varies; a number instead where that is too long or not unique."""
+    """Return names with the values that vary, or with a number if these would be too long or not unique."""
     names: list[str] = []
     for combination in combinations:
         name = f"{sweep.name} " + ", ".join(f"{_short(path, combination)}={item}" for path, item in combination.items())
-        if len(name) > NAME_LENGTH or unseen(name):
+        if len(name) > NAME_LENGTH or invisible_character(name):
             break
         names.append(name)
     if len(set(names)) == len(combinations):
@@ -333,7 +350,7 @@ def _names(sweep: SweepSpec, combinations: list[dict[str, _Value]]) -> list[str]
 
 
 def _short(path: str, combination: Mapping[str, _Value]) -> str:
-    """The last part of a path; all of it where another one ends alike."""
+    """Return the last part of a path, or the whole path if another one has the same last part."""
     last = path.rpartition(".")[2]
     alike = [other for other in combination if other.rpartition(".")[2] == last]
     return last if len(alike) == 1 and not last.isdecimal() else path
@@ -347,10 +364,10 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def renamed(name: str, path: str, old: Any, new: Any) -> str:
-    """A name that a sweep made, after the field at ``path`` was changed: what it says of the field follows.
+def rename_swept(name: str, path: str, old: Any, new: Any) -> str:
+    """Return a sweep's experiment name after a change of one field: the value in the name follows.
 
-    A name that says nothing of the field comes back as it is.
+    A name that does not contain the field's value is returned unchanged.
     """
     for short in (path, path.rpartition(".")[2]):
         stated = re.compile(rf"(?<=[ ]){re.escape(f'{short}={_text(old)}')}(?=,|$| \(\d+\)$)")
@@ -361,8 +378,8 @@ def renamed(name: str, path: str, old: Any, new: Any) -> str:
 
 
 def _origin(path: str, combination: Mapping[str, _Value]) -> str:
-    """Where a problem of an experiment comes from: the value of the axis that it is of, else the base spec."""
-    # The longest path first: of training and training.epochs, both varied, the nearer one is meant.
+    """Return the path in the sweep that a problem of an experiment comes from: an axis's value, or the base spec."""
+    # The longest path first: if training and training.epochs both vary, the more specific one is meant.
     for axis in sorted(combination, key=len, reverse=True):
         if path == axis or path.startswith(f"{axis}."):
             return combination[axis].origin + path.removeprefix(axis)

@@ -1,4 +1,4 @@
-"""What a name, label or note that a person writes may be made of: characters that are seen, in one spelling each.
+"""Rules for names, labels and notes that people write: only visible characters, each in one spelling.
 
 Source: Unicode's DerivedCoreProperties (Default_Ignorable_Code_Point) and Standard Annex 15 (normal form C).
 """
@@ -12,40 +12,43 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-# Controls, formats (that turn the direction of writing, or have no width), ends of lines and paragraphs. In a terminal
-# they change what is printed around them, and two names that look the same would be two. Halves of a character and
-# private use are shown as each font likes.
+# Control and format characters (which change the direction of writing, or have no width), line and paragraph
+# separators. In a terminal they change the text around them, and two names that look the same would be different.
+# Surrogates and private-use characters look different in every font.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _BLANK = re.compile(
     "["
     # Default_Ignorable_Code_Point: no glyph is drawn for them.
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
-    # Letters and symbols whose glyph is empty: the braille blank, a Khitan filler, a note without a head, the place of
-    # an object.
+    # Letters and symbols with an empty glyph: the braille blank, a Khitan filler, a musical note without a head, the
+    # object replacement character.
     "\u2800\U00016fe4\U0001d159\ufffc"
     "]"
 )
 _JOINERS = "\u200c\u200d"  # parts of words in some scripts, and of emoji
-_STYLES = "\ufe0e\ufe0f"  # a symbol as text, and as emoji
+_STYLES = "\ufe0e\ufe0f"  # select the text form or the emoji form of a symbol
 _JOINED = frozenset({"Lo", "Mn", "Mc", "So", "Sk"})
 _KEYCAPS = "0123456789#*"
-_OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")  # drawn as, or nearly as, an ordinary one
+_OTHER_SPACES = re.compile(
+    "[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]"
+)  # they look like an ordinary space, or almost
 _LINES = "\n\r\t"
-_MOST_MARKS = 4
-"""On one letter. Vietnamese needs two, pointed Hebrew three, Tibetan four."""
-_LONGEST = 20_000
-"""Normalising takes time quadratic in the length of a row of marks; every text of a spec or name is shorter."""
+_MAX_MARKS = 4
+"""Marks on one letter. Vietnamese needs two, pointed Hebrew three, Tibetan four."""
+_MAX_LENGTH = 20_000
+"""Longest text that is normalised, because the time is quadratic in the number of consecutive marks."""
 
 
 @lru_cache(128)  # the points of a sweep have one text
-def unseen(text: str, *, lines: bool = False) -> str | None:
-    """What is wrong with a text that has a character that is not shown; None where it has none.
+def invisible_character(text: str, *, lines: bool = False) -> str | None:
+    """Return what is wrong with a text that contains an invisible character; None if it contains none.
 
     Args:
-        lines: ends of lines, tabs and spaces of any kind are allowed.
+        text: The text.
+        lines: Allow line ends, tabs and all kinds of spaces.
     """
-    if text.isascii() and text.isprintable():  # most are, and this asks without a loop
+    if text.isascii() and text.isprintable():  # the usual case, checked without a loop
         return None
     marks = 0
     for index, character in enumerate(text):
@@ -58,42 +61,43 @@ def unseen(text: str, *, lines: bool = False) -> str | None:
             return f"has a character that is not shown, U+{ord(character):04X}; leave it out"
         if not lines and _OTHER_SPACES.match(character):
             return f"has a space other than the ordinary one, U+{ord(character):04X}; use the space bar's"
-        if marks > _MOST_MARKS:
-            return f"has more than {_MOST_MARKS} marks on one letter; leave some out"
+        if marks > _MAX_MARKS:
+            return f"has more than {_MAX_MARKS} marks on one letter; leave some out"
         if marks == 1 and (index == 0 or text[index - 1].isspace()):
             return f"has a mark without a letter below it, U+{ord(character):04X}; leave it out"
     return None
 
 
-def visible(text: str, *, lines: bool = False) -> str:
-    """The text in Unicode's normal form C, in which texts that look alike are equal.
+def require_visible(text: str, *, lines: bool = False) -> str:
+    """Return the text in Unicode's normal form C, in which texts that look the same are equal.
 
-    Raises ValueError where ``unseen`` finds something in it.
+    Raises:
+        ValueError: The text is too long or contains an invisible character.
     """
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_LENGTH:
         raise ValueError(f"has {len(text)} characters, which is too long")
-    found = normal(text)
-    if problem := unseen(found, lines=lines):
+    normalized = normal(text)
+    if problem := invisible_character(normalized, lines=lines):
         raise ValueError(problem)
-    return found
+    return normalized
 
 
 def normal(text: str) -> str:
-    """The text in Unicode's normal form C: é as one character, whether it was typed as one or as e and an accent.
+    """Return the text in Unicode's normal form C: é is one character, even if it was typed as e and an accent.
 
-    A text that is longer than any name or note is returned as it is.
+    A text that is longer than every name and note is returned unchanged.
     """
-    return text if text.isascii() or len(text) > _LONGEST else unicodedata.normalize("NFC", text)
+    return text if text.isascii() or len(text) > _MAX_LENGTH else unicodedata.normalize("NFC", text)
 
 
 def _visible_lines(text: str) -> str:
-    return visible(text, lines=True)
+    return require_visible(text, lines=True)
 
 
-VisibleText = Annotated[str, AfterValidator(visible)]
-"""A name, label or tag that a person writes, on one line."""
+VisibleText = Annotated[str, AfterValidator(require_visible)]
+"""A name, label or tag on one line."""
 VisibleLines = Annotated[str, AfterValidator(_visible_lines)]
-"""A note that a person writes, on several lines."""
+"""A note on several lines."""
 
 
 def _is_hidden(character: str, category: str) -> bool:
@@ -103,7 +107,7 @@ def _is_hidden(character: str, category: str) -> bool:
 
 
 def _belongs(character: str, before: str, after: str) -> bool:
-    """Whether a character that has no glyph of its own changes the one before it, so that it is seen."""
+    """Return whether a character without a glyph of its own changes the one before it visibly."""
     if not before:
         return False
     kind = unicodedata.category(before)

@@ -1,4 +1,4 @@
-"""Settings that are allowed but cannot do what they seem to: a sentence with the number."""
+"""Warnings about settings that are valid but do not have the effect that they seem to have."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from core.catalog import DATASETS
 from core.catalog.methods import DecoupledParams, DKDAlignParams, RLDParams
-from core.specs.components import ModelChoice, Training
+from core.specs.components import ModelRef, Training
 from core.specs.experiment import ExperimentSpec
-from core.specs.labels import misnaming
-from core.specs.presets import departures
+from core.specs.labels import misleading_label
+from core.specs.presets import preset_deviations
 from core.specs.problems import Problem
 from core.specs.weights import size_warning
 
@@ -21,24 +21,24 @@ _FLOOR_THAT_MATTERS = 0.01  # nats of distillation loss left at the end
 
 
 def warnings_of(spec: ExperimentSpec) -> list[Problem]:
-    """What a person should know before running the spec; nothing here stops it."""
+    """Return warnings about a valid spec, each with the path of its field."""
     found: list[Problem] = []
-    facts = DATASETS[spec.dataset.name].facts(spec.dataset.typed_params)
+    facts = DATASETS[spec.dataset.name].facts(spec.dataset.parsed_params)
     if facts:
         for path, model in _models(spec):
             if text := size_warning(model, facts):
                 found.append(Problem(path, text))
     epochs, schedule = spec.training.epochs, spec.training.schedule
     if late := [milestone for milestone in schedule.milestones if milestone >= epochs]:
-        text = f"the training of {epochs} epochs ends before {_of_all(late, schedule.milestones)} milestones come"
+        text = f"the training ends after {epochs} epochs, before {_of_all(late, schedule.milestones)} milestones"
         found.append(Problem("training.schedule.milestones", text))
-    if apart := departures(spec.preset, spec.model_dump(mode="json")):
+    if apart := preset_deviations(spec.preset, spec.model_dump(mode="json")):
         text = f"this is not {spec.preset} as published: {', '.join(apart)} of its own"
         found.append(Problem("preset", text))
     for index, method in enumerate(spec.methods):
         path = f"methods.{index}"
-        params = method.typed_params
-        if text := misnaming(method.name, method.params, method.label):
+        params = method.parsed_params
+        if text := misleading_label(method.name, method.params, method.label):
             found.append(Problem(f"{path}.label", text))
         if isinstance(params, DecoupledParams | RLDParams) and (top := _ramp(params, epochs - 1)) < 1:
             text = f"the ramp does not end within the training: distillation reaches {100 * top:.3g} % of its weight"
@@ -52,19 +52,20 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
 
 
 def _fewest_seeds(comparisons: int) -> str:
-    """How many pairs an exact sign-flip test needs, whose p is 2^(1−n) at least, after Holm over the comparisons."""
+    """Return the number of pairs that an exact sign-flip test needs after Holm's correction; its p is at "
+    "least 2^(1−n)."""
     needed = 6
     while comparisons * 2.0 ** (1 - needed) >= 0.05:
         needed += 1
     over = f" over {comparisons} comparisons with the first method" if comparisons > 1 else ""
-    return f"{needed} are the fewest that can show p < 0.05{over}"
+    return f"at least {needed} are needed for p < 0.05{over}"
 
 
 def _of_all(some: Sequence[int], every: Sequence[int]) -> str:
     return f"all {len(every)}" if len(some) == len(every) else f"{len(some)} of {len(every)}"
 
 
-def _models(spec: ExperimentSpec) -> list[tuple[str, ModelChoice]]:
+def _models(spec: ExperimentSpec) -> list[tuple[str, ModelRef]]:
     student = [("student.model", spec.student.model)]
     return [("teacher.model", spec.teacher.model), *student] if spec.teacher else student
 
@@ -73,7 +74,7 @@ def _alignment(
     path: str, params: DKDAlignParams, epochs: int, num_classes: int | None, spec: ExperimentSpec
 ) -> list[Problem]:
     found: list[Problem] = []
-    # A share is of whatever the other terms have left, so the ramp takes nothing from it.
+    # A share is relative to the other terms, so the ramp does not reduce it.
     shared = params.epsilon_share is not None
     ramps = [_ramp(params, e) for e in range(min(epochs, 1000))]
     peak = max((bool(r) if shared else r) * params.decay**e for e, r in enumerate(ramps))
@@ -95,9 +96,9 @@ def _alignment(
 def _log(
     path: str, params: DKDAlignParams, epsilon: float, num_classes: int | None, training: Training
 ) -> list[Problem]:
-    """Where the student comes to rest away from the teacher."""
+    """Return a warning if the log reduction keeps the student away from the teacher."""
     last = epsilon * params.decay ** (training.epochs - 1)
-    # With a floor the term is ε/(floor·B²) times ``sample`` near the teacher, which has a bound of its own.
+    # With a floor the term near the teacher is ε/(floor·B²) times ``sample``, which has its own stability bound.
     harmless = (num_classes or 0) * min(params.alpha, params.beta) * params.log_floor * training.batch_size**2
     if last <= max(harmless, _FLOOR_THAT_MATTERS):
         return []
@@ -107,7 +108,7 @@ def _log(
 
 
 def _weight(path: str, params: DKDAlignParams, epsilon: float, num_classes: int, batch_size: int) -> list[Problem]:
-    """Where ε is too large for the student to come to rest at the teacher, or too small to matter."""
+    """Return a warning if ε is too large for the teacher to be an optimum, or too small to have an effect."""
     literal = params.reduction == "batch"
     scale = batch_size**2 if literal else 1
     # To second order around z = v the loss is a minimum there for every teacher exactly while this holds: the largest

@@ -1,4 +1,4 @@
-"""Weights that a teacher starts from, and whether networks and images fit each other."""
+"""Existing weights of a teacher, and checks that networks and images fit each other."""
 
 from __future__ import annotations
 
@@ -15,58 +15,62 @@ from pydantic import (
 )
 
 from core.catalog import MODELS, DatasetFacts, ModelEntry
-from core.specs.components import ModelChoice, SpecModel
+from core.specs.components import ModelRef, SpecModel
 
 PRETRAINED = "pretrained"
 
-Found = tuple[tuple[int | str, ...], str, Any]
-"""A problem as ``core.specs.problems.refuse`` takes it: path, message, the value refused."""
+FieldProblem = tuple[tuple[int | str, ...], str, Any]
+"""A problem for ``core.specs.problems.validation_error``: path, message and the refused value."""
 
 
 Numbers = Annotated[tuple[float, ...], Field(min_length=1, max_length=16)]
 
 _ADDED = ("mean", "std", "image_size", "interpolation")
-"""Fields that came later: where they are not set they are not written out, so that fingerprints stay."""
+"""Fields that were added later. They are written out only if they are set, so that fingerprints stay the same."""
 
 
 class Weights(SpecModel):
-    """Weights from elsewhere; a bare string is short for a source used as it is."""
+    """Existing weights. A bare string is short for a source that is used as it is."""
 
     source: str = Field(
         min_length=1,
         max_length=1000,
         pattern=r"^[^\s\x00](.*\S)?$",
-        description="pretrained: the published ones of that name. Else a file below the worker's DATA_DIR "
-        "(safetensors, or a checkpoint of PyTorch), or an address of https, s3, gs or file. "
+        description="pretrained: the published weights of the model. Otherwise a file below the worker's DATA_DIR "
+        "(safetensors or a PyTorch checkpoint), or a URL of https, s3, gs or file. "
         "upload:NAME: weights that were uploaded to the backend.",
         examples=[PRETRAINED],
     )
     sha256: str | None = Field(
-        None, pattern=r"^[0-9a-f]{64}$", description="Of the file; it is refused where it is another one."
+        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file. A file with another hash is refused."
     )
     fine_tune: bool = Field(
-        False, description="Train on from these weights, as training says. Without it they are used as they are."
+        False, description="Continue training from these weights. Otherwise they are used as they are."
     )
     mean: Numbers | None = Field(
         None,
-        description="Of the images that the weights expect, per channel, scaled to 0-1. Left out: what the file or its "
-        "publisher says, else the data set's own, with a warning.",
+        description="Mean per channel of the images that the weights expect, scaled to 0-1. By default the "
+        "value that the "
+        "file or its publisher states, otherwise that of the data set, with a warning.",
         examples=[[0.485, 0.456, 0.406]],
     )
     std: Numbers | None = Field(
-        None, description="Standard deviation of these images; goes with mean.", examples=[[0.229, 0.224, 0.225]]
+        None,
+        description="Standard deviation per channel of these images; given together with mean.",
+        examples=[[0.229, 0.224, 0.225]],
     )
     image_size: int | None = Field(
         None,
         ge=4,
         le=1024,
-        description="Side in pixels of the images that the weights expect; those of the data set are resized to it.",
+        description="Side in pixels of the images that the weights expect. Images of the data set are resized to it.",
         examples=[224],
     )
     interpolation: str | None = Field(
         None,
         pattern="^(bilinear|bicubic|nearest)$",
-        description="How they are resized: bilinear, bicubic or nearest; bilinear where nobody knows better.",
+        description="How images are resized: bilinear, bicubic or nearest. By default as the publisher states, "
+        "otherwise bilinear.",
     )
 
     @model_validator(mode="before")
@@ -76,12 +80,12 @@ class Weights(SpecModel):
 
     @field_validator("source")
     @classmethod
-    def _a_path_below_data_dir(cls, source: str, info: ValidationInfo) -> str:
-        # A spec that was taken before this was checked is still shown; where it trains, the file is refused.
+    def _path_below_data_dir(cls, source: str, info: ValidationInfo) -> str:
+        # A stored spec may be older than this check. It is still shown; its training refuses the file.
         if (info.context or {}).get("stored"):
             return source
         if "\0" in source:
-            raise ValueError("holds a character of code 0")
+            raise ValueError("contains a character of code 0")
         if "://" not in source and ".." in PurePosixPath(source).parts:
             raise ValueError("must be a path below the worker's DATA_DIR, without '..'")
         return source
@@ -96,35 +100,37 @@ class Weights(SpecModel):
     @model_validator(mode="after")
     def _mean_goes_with_std(self) -> Weights:
         if len(self.mean or ()) != len(self.std or ()):
-            raise ValueError("mean and std go together, one number a channel")
+            raise ValueError("mean and std must be given together, one number per channel each")
         if self.fine_tune and (self.image_size or self.interpolation):
-            raise ValueError("image_size and interpolation are for weights used as they are, without fine_tune")
+            raise ValueError(
+                "image_size and interpolation are only for weights that are used as they are, without fine_tune"
+            )
         return self
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_set(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_unset_fields(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialise(self)
         return {name: value for name, value in values.items() if name not in _ADDED or value is not None}
 
     @model_validator(mode="after")
-    def _a_name_has_no_checksum(self) -> Weights:
+    def _published_weights_have_no_checksum(self) -> Weights:
         if self.source == PRETRAINED and self.sha256:
-            raise ValueError("sha256 is for a file; published weights are checked by who publishes them")
+            raise ValueError("sha256 is only for a file; published weights are checked by their publisher")
         return self
 
 
-def weights_problems(model: ModelChoice, weights: Weights, facts: DatasetFacts | None) -> list[Found]:
-    """What keeps these weights from being this teacher's, as far as it can be known without reading them."""
+def weights_problems(model: ModelRef, weights: Weights, facts: DatasetFacts | None) -> list[FieldProblem]:
+    """Return why a teacher cannot have these weights, as far as it can be known without reading them."""
     if weights.source != PRETRAINED:
         return []
     entry: ModelEntry = MODELS[model.name]
     path = ("teacher", "weights")
     if entry.pretrained_classes is None:
         text = (
-            f"{model.name} has no published weights; name a file (`python -m core convert` makes one of a checkpoint)"
+            f"{model.name} has no published weights; name a file (`python -m core convert` makes one from a checkpoint)"
         )
         return [(path, text, weights.source)]
-    problems: list[Found] = []
+    problems: list[FieldProblem] = []
     if facts and facts.channels != 3:
         text = f"published weights are for images of 3 channels; these have {facts.channels}"
         problems.append((path, text, weights.source))
@@ -137,20 +143,20 @@ def weights_problems(model: ModelChoice, weights: Weights, facts: DatasetFacts |
     return problems
 
 
-def size_problem(model: ModelChoice, dataset: str, facts: DatasetFacts) -> str | None:
-    """Why the network cannot read the data set's images, or None where it can."""
+def size_problem(model: ModelRef, dataset: str, facts: DatasetFacts) -> str | None:
+    """Return why the network cannot read the data set's images; None if it can."""
     refusal = MODELS[model.name].refusal(facts.image_size, facts.channels)
     if refusal is None:
         return None
     return f"{refusal}; {dataset} has {facts.channels} × {facts.image_size} × {facts.image_size} px"
 
 
-def size_warning(model: ModelChoice, facts: DatasetFacts) -> str | None:
-    """Where a network made for large images would see small ones, and which one is made for them."""
+def size_warning(model: ModelRef, facts: DatasetFacts) -> str | None:
+    """Return a warning if a network for large images would read small ones, with the network for small images."""
     entry: ModelEntry = MODELS[model.name]
     if not entry.small_images or facts.image_size >= 64:
         return None
     return (
-        f"{entry.name} is made for images of {entry.usual_image_size} px and leaves little of {facts.image_size} px; "
-        f"{entry.small_images} is its form for small ones"
+        f"{entry.name} is designed for images of {entry.usual_image_size} px and reduces {facts.image_size} px to very "
+        f"few; {entry.small_images} is its variant for small images"
     )

@@ -7,7 +7,6 @@ kept beside the last one, so that there is always at least one.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from common.atomic_write import atomic_path, atomic_write, sync_file, sync_folder
 from core.models.metadata import Metadata, serialise
 from core.training.errors import TrainingError
 from core.training.serialization import flatten, unflatten
@@ -145,20 +145,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         OSError: The disk refuses it; nothing of it is left.
     """
     path = folder / CHECKPOINT_NAME
-    partial = path.with_suffix(_PARTIAL)
-    try:
+    with atomic_path(path, temporary=path.with_suffix(_PARTIAL), sync=True) as partial:
         with partial.open("wb") as file:
             for part in _encode(checkpoint):
                 file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        partial.unlink(missing_ok=True)  # on a full disk the space is needed
-        raise
-    if path.exists():
-        _link(path, folder / PREVIOUS_NAME)
-    partial.replace(path)
-    sync_folder(folder)
+        sync_file(partial)  # before the checkpoint before the last one is given up
+        if path.exists():
+            _link(path, folder / PREVIOUS_NAME)
     return path
 
 
@@ -254,17 +247,7 @@ def save_weights(model: nn.Module, path: Path, metadata: Metadata | None = None)
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     data = serialise(tensors, metadata or Metadata())
-    temporary = path.with_suffix(_PARTIAL)
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        temporary.unlink(missing_ok=True)  # on a full disk the space is needed
-        raise
-    temporary.replace(path)
-    sync_folder(path.parent)
+    atomic_write(path, data, temporary=path.with_suffix(_PARTIAL), sync=True)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -287,15 +270,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise TrainingError("spec", f"the weights {path.name} belong to another network: {error}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Write a folder's entries to the disk, so that a rename in it survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _encode(checkpoint: Checkpoint) -> tuple[bytes, memoryview]:
@@ -348,15 +322,10 @@ def _digest(header: bytes, body: memoryview) -> str:
 
 def _link(source: Path, target: Path) -> None:
     """Make ``target`` a link to the same file as ``source``, atomically; a copy if the file system has no links."""
-    partial = target.with_suffix(_PARTIAL)
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-    partial.replace(target)
-    # A rename between two names of the same file does nothing and leaves both.
-    with contextlib.suppress(FileNotFoundError):
-        partial.unlink()
+    with atomic_path(target, temporary=target.with_suffix(_PARTIAL)) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+            sync_file(partial)

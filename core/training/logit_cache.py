@@ -24,6 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from common.atomic_write import atomic_path
 from core.data.paths import locked
 from core.undecodable import openable
 
@@ -139,17 +140,15 @@ class LogitCache:
             self.folder.mkdir(exist_ok=True)
             (self.folder / "key.json").write_text(self._key_text, encoding="utf-8")
             path = self._path(epoch)
-            partial = path.with_suffix(f".{os.getpid()}{_PARTIAL}")
+            temporary = path.with_suffix(f".{os.getpid()}{_PARTIAL}")
             tensors = {"centred": rows.centred.contiguous(), "mean": rows.mean.contiguous()}
             try:
                 # Not synced to the disk, which would take longer than the teacher: a file that a power cut tore has
                 # another checksum and is removed when it is read.
-                safetensors.torch.save_file(tensors, partial, {"crc32": _checksum(rows)})
-                partial.replace(path)
+                with atomic_path(path, temporary=temporary) as partial:
+                    safetensors.torch.save_file(tensors, partial, {"crc32": _checksum(rows)})
             except safetensors.SafetensorError as error:  # how the library reports a full disk
                 raise OSError(str(error)) from error
-            finally:
-                partial.unlink(missing_ok=True)
         return True
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from core import models
 from core.data import Dataset
 from core.models.metadata import InputFormat, read_metadata
-from core.specs import ModelChoice, RunSpec
+from core.specs import ModelRef, RunSpec
 from core.training.checkpoint import load_weights
 from core.training.errors import TrainingError
 from core.training.job import Job, TeacherSource
@@ -91,7 +91,7 @@ def adapt_teacher_input(network: nn.Module, shown: InputFormat, expected: InputF
         raise TrainingError("spec", f"the teacher's weights: {error}") from error
 
 
-def build_network(choice: ModelChoice, dataset: Dataset, expected: InputFormat | None = None) -> models.Network:
+def build_network(choice: ModelRef, dataset: Dataset, expected: InputFormat | None = None) -> models.Network:
     """Build a network with fresh weights.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from common.formatting import difference_text, value_text
-from core.protocol.public import Paired
+from core.protocol.public import PairedDifference
 from dashboard import theme
 from dashboard.charts import figures
 from dashboard.curves.curve import Curve
@@ -202,7 +202,7 @@ def _mean_line(
     )
 
 
-def forest_figure(paired: Sequence[Paired], axis: str) -> go.Figure | None:
+def forest_figure(paired: Sequence[PairedDifference], axis: str) -> go.Figure | None:
     """Draw the mean difference of each method to the baseline with its 95 % interval; None without any pair.
 
     Args:

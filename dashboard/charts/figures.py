@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from common.formatting import mean_text
-from core.protocol.public import Group
+from core.protocol.public import MethodResult
 from dashboard import theme
 from dashboard.charts.panels import Panel
 from dashboard.curves.curve import Curve
@@ -53,7 +53,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
     return figure
 
 
-def seeds_figure(groups: Sequence[Group], unit: str) -> go.Figure | None:
+def seeds_figure(groups: Sequence[MethodResult], unit: str) -> go.Figure | None:
     """Draw the final values of each seed, pairs joined, with mean ± sd; None if fewer than two methods have values."""
     drawn = [group for group in groups if group.values]
     if len(drawn) < 2:

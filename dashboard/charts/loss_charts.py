@@ -42,17 +42,17 @@ def probability_figure(student: Prediction, teacher: Prediction, classes: Sequen
     return figure
 
 
-def gradient_figure(found: UniformBatches, classes: Sequence[int]) -> go.Figure:
+def gradient_figure(result: UniformBatches, classes: Sequence[int]) -> go.Figure:
     """Draw the weighted gradients of the terms with respect to one sample's logits, and their sum, for each class."""
     figure = figures.plain_figure("Gradient with respect to the logit", "Class", height=340)
     at = [0, *(index + 1 for index in classes)]
     names = class_names(classes)
-    for term, gradient in found.gradients.items():
+    for term, gradient in result.gradients.items():
         title, colour = TERMS[term]
         figure.add_bar(
             x=names, y=gradient[0, at], name=title, marker={"color": colour}, hovertemplate="%{y:.3g}", legendgroup=term
         )
-    total = np.sum(list(found.gradients.values()), axis=0)
+    total = np.sum(list(result.gradients.values()), axis=0)
     figure.add_scatter(
         x=names,
         y=total[0, at],
@@ -67,18 +67,18 @@ def gradient_figure(found: UniformBatches, classes: Sequence[int]) -> go.Figure:
     return figure
 
 
-def loss_curve_figure(found: LossCurve, student: float, teacher: float) -> go.Figure:
+def loss_curve_figure(result: LossCurve, student: float, teacher: float) -> go.Figure:
     """Draw the weighted terms over the student's probability of the target class."""
     figure = figures.plain_figure("Weighted term (nats)", "Student's probability of the target class", height=360)
-    for term, values in found.parts.items():
+    for term, values in result.parts.items():
         title, colour = TERMS[term]
-        whole = term == "total"
+        is_total = term == "total"
         figure.add_scatter(
-            x=found.student,
+            x=result.student,
             y=values,
             name=title,
             mode="lines",
-            line={"color": colour, "width": 3 if whole else 1.75, "dash": "solid" if whole else "dot"},
+            line={"color": colour, "width": 3 if is_total else 1.75, "dash": "solid" if is_total else "dot"},
             hovertemplate="%{y:.4g}",
         )
     for at, name, dash in ((student, "student", "solid"), (teacher, "teacher", "dash")):
@@ -91,7 +91,9 @@ def loss_curve_figure(found: LossCurve, student: float, teacher: float) -> go.Fi
     return figure
 
 
-def surface_figure(found: LossSurface, quantity: Quantity, student: float, teacher: float, *, solid: bool) -> go.Figure:
+def surface_figure(
+    result: LossSurface, quantity: Quantity, student: float, teacher: float, *, solid: bool
+) -> go.Figure:
     """Draw a quantity over both target probabilities, with the selected point and the scenarios A and B."""
     title, unit = QUANTITIES[quantity]
     label = f"{title} ({unit})" if unit else title
@@ -106,12 +108,12 @@ def surface_figure(found: LossSurface, quantity: Quantity, student: float, teach
     # The selected point comes last, so that it is visible if it coincides with a scenario.
     marks = [*((name, *at) for name, at in zip("AB", SCENARIOS, strict=True)), ("you", student, teacher)]
     if solid:
-        return _solid(found, label, colours, marks)
+        return _solid(result, label, colours, marks)
     figure = figures.plain_figure(axes[1], axes[0], height=440)
     figure.add_contour(
-        x=found.student,
-        y=found.teacher,
-        z=_gaps(found.height),
+        x=result.student,
+        y=result.teacher,
+        z=_gaps(result.height),
         contours={"coloring": "heatmap"},
         ncontours=18,
         line={"width": 0.5, "color": "rgba(255, 255, 255, 0.5)"},
@@ -143,23 +145,25 @@ def surface_figure(found: LossSurface, quantity: Quantity, student: float, teach
     return figure
 
 
-def _solid(found: LossSurface, label: str, colours: dict[str, Any], marks: list[tuple[str, float, float]]) -> go.Figure:
+def _solid(
+    result: LossSurface, label: str, colours: dict[str, Any], marks: list[tuple[str, float, float]]
+) -> go.Figure:
     figure = figures.plain_figure("", "", height=520)
     figure.add_surface(
-        x=found.student,
-        y=found.teacher,
-        z=_gaps(found.height),
+        x=result.student,
+        y=result.teacher,
+        z=_gaps(result.height),
         colorbar={"thickness": 12},
         hovertemplate="student %{x:.2f}, teacher %{y:.2f}: %{z:.4g}<extra></extra>",
         **colours,
     )
     for name, x, y in marks:
-        row, column = (int(np.abs(grid - value).argmin()) for grid, value in ((found.teacher, y), (found.student, x)))
+        row, column = (int(np.abs(grid - value).argmin()) for grid, value in ((result.teacher, y), (result.student, x)))
         selected = name == "you"
         figure.add_scatter3d(
             x=[x],
             y=[y],
-            z=[float(found.height[row, column])],
+            z=[float(result.height[row, column])],
             mode="markers+text",
             text=[name],
             marker={

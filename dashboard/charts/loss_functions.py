@@ -10,12 +10,12 @@ import numpy as np
 
 from core.explain import Array, DKDAlignParams, UniformBatches, explain_uniform_batches
 
-DistributionShape = Literal["even", "one", "falling", "own"]
+DistributionShape = Literal["even", "one", "falling", "custom"]
 SHAPES: dict[DistributionShape, str] = {
     "even": "all equal",
     "one": "one class stands out",
     "falling": "decreasing",
-    "own": "custom weights",
+    "custom": "custom weights",
 }
 Quantity = Literal["total", "align", "tckd", "nckd", "share", "cosine", "similarity"]
 QUANTITIES: dict[Quantity, tuple[str, str]] = {
@@ -58,7 +58,7 @@ class Prediction:
 
 
 def class_distribution(
-    shape: DistributionShape, count: int, *, strength: float = 0.5, first: int = 1, own: str = ""
+    shape: DistributionShape, count: int, *, strength: float = 0.5, first: int = 1, custom_weights: str = ""
 ) -> Array:
     """Return a distribution (count,) over the non-target classes.
 
@@ -66,7 +66,7 @@ def class_distribution(
         strength: 0 to 1. ``one``: from equal probabilities to all probability on one class; ``falling``: relative
             decrease from each class to the next.
         first: the most probable class, counted from 1; ``falling`` wraps around to class 1.
-        own: custom weights as text; the last one is repeated for all remaining classes.
+        custom_weights: weights as text; the last one is repeated for all remaining classes.
 
     Raises:
         ValueError: the weights cannot be used; the text says why.
@@ -79,13 +79,13 @@ def class_distribution(
     elif shape == "falling":
         weights = (1 - strength) ** np.arange(count, dtype=np.float64)
     else:
-        weights = _own(own, count)
+        weights = _parse_weights(custom_weights, count)
     weights = np.maximum(weights / weights.sum(), _LEAST)
-    result: Array = np.roll(weights / weights.sum(), 0 if shape == "own" else first - 1)
+    result: Array = np.roll(weights / weights.sum(), 0 if shape == "custom" else first - 1)
     return result
 
 
-def _own(text: str, count: int) -> Array:
+def _parse_weights(text: str, count: int) -> Array:
     words = text.replace(";", ",").replace(",", " ").split()
     try:
         given = [float(word) for word in words]
@@ -146,23 +146,23 @@ def compare_scenarios(student: Array, teacher: Array, params: DKDAlignParams) ->
     )
 
 
-def scenario_sentence(found: ScenarioComparison, student: Array, teacher: Array) -> str:
+def scenario_sentence(result: ScenarioComparison, student: Array, teacher: Array) -> str:
     """Return Markdown that says whether the claim holds for these distributions, and when it holds in general."""
     if np.allclose(student, teacher):
         why = "here p̂ = q̂"
     elif np.allclose(student, student[0]):
         why = "here p̂ is uniform"
     else:
-        why = f"here {_signed(found.formula)}"
-    verdict = "holds" if found.holds else "does not hold"
-    one, two = found.distance
+        why = f"here {_signed(result.formula)}"
+    verdict = "holds" if result.holds else "does not hold"
+    one, two = result.distance
     return (
         f"The claim **{verdict}** for the alignment term with these distributions: s is {one:.4g} in A and {two:.4g} "
-        f"in B, a difference of {100 * found.relative_difference:.1f} %. In general s_A − s_B = −4|Δ|·p̂·(p̂−q̂), {why}: "
+        f"in B, a difference of {100 * result.relative_difference:.1f} %. In general s_A − s_B = −4|Δ|·p̂·(p̂−q̂), {why}: "
         "the values are equal if p̂ = q̂ or p̂ is uniform, and differ most if the student is confident in one wrong "
         f"class. The claim **never holds exactly for TCKD**, which does not depend on the other classes: "
-        f"{found.tckd[0]:.4g} and {found.tckd[1]:.4g} nats, a difference of "
-        f"{100 * found.tckd_relative_difference:.1f} %."
+        f"{result.tckd[0]:.4g} and {result.tckd[1]:.4g} nats, a difference of "
+        f"{100 * result.tckd_relative_difference:.1f} %."
     )
 
 
@@ -188,9 +188,9 @@ def loss_curve(student: Prediction, teacher: Prediction, params: DKDAlignParams,
     grid = np.linspace(0.01, 0.99, 99)
     z = np.stack([replace(student, target=float(p)).logits(params.temperature) for p in grid])
     v = np.broadcast_to(teacher.logits(params.temperature), z.shape)
-    found = explain_uniform_batches(z, v, np.zeros(len(grid), dtype=np.int64), params, batch)
-    parts = {name: found.weights[name] * value for name, value in found.values.items()}
-    return LossCurve(grid, parts | {"total": found.total})
+    result = explain_uniform_batches(z, v, np.zeros(len(grid), dtype=np.int64), params, batch)
+    parts = {name: result.weights[name] * value for name, value in result.values.items()}
+    return LossCurve(grid, parts | {"total": result.total})
 
 
 @dataclass(frozen=True)
@@ -218,13 +218,13 @@ def loss_surface(quantity: Quantity, student: Array, teacher: Array, params: DKD
     return LossSurface(grid, grid, quantity_values(both, quantity).reshape(steps, steps))
 
 
-def quantity_values(found: UniformBatches, quantity: Quantity) -> Array:
+def quantity_values(result: UniformBatches, quantity: Quantity) -> Array:
     """Return a quantity (N,) in its unit in ``QUANTITIES``."""
     if quantity in ("align", "tckd", "nckd"):
-        return found.values[quantity]
+        return result.values[quantity]
     if quantity == "share":
-        return 100 * found.share
-    return {"total": found.total, "cosine": found.cosine, "similarity": found.similarity}[quantity]
+        return 100 * result.share
+    return {"total": result.total, "cosine": result.cosine, "similarity": result.similarity}[quantity]
 
 
 def most_probable_classes(student: Array, teacher: Array, most: int = 16) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from common.formatting import counted, value_text
+from common.formatting import title_with_count, value_text
 from dashboard import theme
 from dashboard.curves.curve import Curve
 
@@ -41,7 +41,7 @@ class Trace:
         if not self.count_metric:
             return self.title
         counts = curves.get(self.count_metric)
-        return counted(self.title, [counts.value[-1] if counts is not None and len(counts) else None])
+        return title_with_count(self.title, [counts.value[-1] if counts is not None and len(counts) else None])
 
 
 @dataclass(frozen=True)

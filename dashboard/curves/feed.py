@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client import Client
-from core.protocol.artifacts import RunNews
+from core.protocol.artifacts import RunUpdates
 from core.protocol.public import TERMINAL, LogLine, MetricsReply, MetricValue, Run
 from dashboard.curves.curve import RunCurves
 from dashboard.curves.store import CurveStore
@@ -65,10 +65,10 @@ class RunFeed:
         self._apply_progress(news)
         return self
 
-    def _news(self, client: Client, cursor: str) -> RunNews:
+    def _news(self, client: Client, cursor: str) -> RunUpdates:
         return client.news(self.run_id, cursor, wait=0, tail=LOG_LINES)
 
-    def _apply_progress(self, news: RunNews) -> None:
+    def _apply_progress(self, news: RunUpdates) -> None:
         """Update the run's progress and newest values from the reply, which saves a request for the whole run."""
         progress = news.progress.model_dump(include={"step", "total_steps", "epoch", "total_epochs"})
         latest = dict(self.run.latest)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from common.durations import duration_text
 from core.protocol.public import DeviceTime, Estimate
-from dashboard.lists.row_text import duration
 from dashboard.markup import escape
 from dashboard.wording import counted
 
@@ -27,6 +27,6 @@ def _time(item: DeviceTime) -> str:
     device = item.device.removeprefix("cuda").strip() or "a GPU" if on_gpu else "a CPU"
     detail = " of GPU time" if on_gpu else (" if run one after the other" if item.runs > 1 else "")
     return (
-        f"{counted(item.runs, 'run')}: about **{duration(item.seconds)}**{detail} on {escape(device)}, "
+        f"{counted(item.runs, 'run')}: about **{duration_text(item.seconds)}**{detail} on {escape(device)}, "
         f"based on {counted(item.based_on, 'similar run')}."
     )

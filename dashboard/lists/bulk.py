@@ -24,7 +24,8 @@ def run_each(keys: Sequence[str], action: Callable[[str], T], noun: str, done: s
 
     Args:
         keys: ids of the items.
-        action: request for one item.
+        action: request for one item. It runs in a thread without the session, so it must not call ``session``: the
+            client, which carries the person's token, has to be bound before.
         noun: name of an item in the message, such as ``run``.
         done: past participle of the action, such as ``cancelled``.
 

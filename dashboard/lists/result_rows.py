@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode
 
 from common.formatting import NOTHING, mean_text, signed, value_text
-from core.protocol.comparisons import Cell, Claim, Published, PublishedRow, Table, TableRow
+from core.protocol.comparisons import PaperClaim, PublishedRow, PublishedValue, ResultTable, TableCell, TableRow
 from dashboard.markup import escape
 
 _MARKS = {"holds": ":green-badge[✓ holds]", "does not hold": ":red-badge[✕ does not hold]"}
 _NO_BREAK_SPACE = "\u00a0"
 
 
-def table_rows(table: Table) -> list[dict[str, str]]:
+def table_rows(table: ResultTable) -> list[dict[str, str]]:
     """Return one row per setting and one column per method, in Markdown.
 
     A value is bold if the backend's verdict is better than the baseline, and marked ↓ if it is worse.
@@ -27,7 +27,7 @@ def table_rows(table: Table) -> list[dict[str, str]]:
     return rows
 
 
-def cell_text(cell: Cell) -> str:
+def cell_text(cell: TableCell) -> str:
     """Return ``mean ± sd (n)`` with a link to the runs, the number of missing runs and published values."""
     missing = f" · {len(cell.missing)}{_NO_BREAK_SPACE}missing" if cell.missing else ""
     if cell.mean is None:
@@ -41,7 +41,7 @@ def cell_text(cell: Cell) -> str:
     return linked + missing + brackets(cell.published)
 
 
-def brackets(published: Sequence[Published]) -> str:
+def brackets(published: Sequence[PublishedValue]) -> str:
     return f" \\[{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}\\]" if published else ""
 
 
@@ -66,7 +66,7 @@ def by_source(rows: Iterable[PublishedRow]) -> dict[str, list[PublishedRow]]:
     return groups
 
 
-def published_rows(rows: Sequence[PublishedRow], table: Table) -> list[dict[str, str]]:
+def published_rows(rows: Sequence[PublishedRow], table: ResultTable) -> list[dict[str, str]]:
     """Return published values, one column per method, followed by the means of this lab for the same networks.
 
     Args:
@@ -90,11 +90,11 @@ def published_rows(rows: Sequence[PublishedRow], table: Table) -> list[dict[str,
     return cells
 
 
-def _value(row: PublishedRow, method: str) -> Published | None:
+def _value(row: PublishedRow, method: str) -> PublishedValue | None:
     return next((item for item in row.values if item.method == method), None)
 
 
-def _results_here(row: PublishedRow, table: Table) -> str:
+def _results_here(row: PublishedRow, table: ResultTable) -> str:
     """Return the means of this lab for these networks on this data set, with any training settings."""
     setting = (row.dataset, row.teacher, row.student)
     shown = [
@@ -120,7 +120,7 @@ def repeats_caption(rows: Sequence[PublishedRow]) -> str:
     return "; ".join(parts) + "." if parts else "Repeats and epoch are not stated."
 
 
-def claim_lines(claims: Sequence[Claim]) -> list[tuple[str, list[str]]]:
+def claim_lines(claims: Sequence[PaperClaim]) -> list[tuple[str, list[str]]]:
     """Return the title of each claim in order, with the verdicts on its cases as lines of Markdown."""
     grouped: dict[int, tuple[str, list[str]]] = {}
     for claim in claims:

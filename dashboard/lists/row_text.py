@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from common.formatting import NOTHING, interval_text, mean_text, p_text, point_text, value_text
+from common.durations import duration_text
+from common.formatting import (
+    NOTHING,
+    convergence_text,
+    difference_unit,
+    interval_text,
+    mean_text,
+    memory_text,
+    p_text,
+    point_text,
+    share_text,
+    size_text,
+    target_text,
+)
 from core.protocol.artifacts import Upload
 from core.protocol.public import (
     TERMINAL,
-    Attempt,
+    AttemptInfo,
     Comparison,
-    Convergence,
     Experiment,
     ExperimentSummary,
     GpuUse,
-    Group,
-    Paired,
+    MethodResult,
+    PairedDifference,
     Preview,
     RunSummary,
     TeacherInfo,
@@ -30,46 +41,6 @@ _NO_BREAK_SPACE = "\u00a0"
 """Space at which a narrow column does not break a number."""
 
 
-def duration(seconds: float | None) -> str:
-    """As a person says it: ``42 s``, ``3 min 05 s``, ``2 h 10 min``, ``4 d 03 h``."""
-    if seconds is None or not math.isfinite(seconds) or seconds < 0:
-        return NOTHING
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
-
-
-def percent(value: float | None, digits: int = 2) -> str:
-    """``97.33 %``; a dash where nothing is known, words where the value is not finite."""
-    return value_text(value, "%", digits)
-
-
-def size(number: float) -> str:
-    """Bytes as a person says them: ``812 kB``, ``1.4 GB``; powers of 1,000."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= factor:
-            amount = number / factor
-            return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
-    return f"{number:.0f} B"
-
-
-def ago(time: datetime, now: datetime) -> str:
-    """``just now``, ``12 s ago``, ``3 min ago``, ``2 h ago``, ``4 d ago``; by a clock that may be a little off."""
-    seconds = (now - time).total_seconds()
-    if seconds < 5:
-        return "just now"
-    if seconds < 120:
-        return f"{seconds:.0f} s ago"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min ago"
-    return f"{seconds / 3600:.0f} h ago" if seconds < 172_800 else f"{seconds / 86_400:.0f} d ago"
-
-
 def progress(run: RunSummary) -> float:
     """Return the fraction of the steps that are done, 0 to 1."""
     if run.state == "succeeded":
@@ -77,7 +48,7 @@ def progress(run: RunSummary) -> float:
     return min(run.step / run.total_steps, 1.0) if run.total_steps else 0.0
 
 
-def elapsed_seconds(run: RunSummary | Attempt, now: datetime) -> float | None:
+def elapsed_seconds(run: RunSummary | AttemptInfo, now: datetime) -> float | None:
     """Return the seconds from start to end, or to now if it has not ended; None before the start."""
     if run.started_at is None:
         return None
@@ -108,7 +79,7 @@ def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
             "Priority": run.priority,
             "Started": run.started_at,
             # Seconds would redraw the table at every refresh, so a running run shows whole minutes.
-            "Duration": duration(_whole_minutes(elapsed_seconds(run, now), run.state in TERMINAL)),
+            "Duration": duration_text(_whole_minutes(elapsed_seconds(run, now), run.state in TERMINAL)),
             "Model": run.model,
             "Data set": run.dataset,
             "Reason": run.reason,
@@ -146,7 +117,7 @@ def _whole_minutes(seconds: float | None, ended: bool) -> float | None:
     return seconds if seconds is None or ended or seconds < 60 else seconds // 60 * 60
 
 
-def attempt_rows(attempts: Iterable[Attempt], now: datetime) -> list[dict[str, str]]:
+def attempt_rows(attempts: Iterable[AttemptInfo], now: datetime) -> list[dict[str, str]]:
     return [
         {
             "Attempt": str(attempt.number),
@@ -154,7 +125,7 @@ def attempt_rows(attempts: Iterable[Attempt], now: datetime) -> list[dict[str, s
             "Host": attempt.host,
             "Device": attempt.device or NOTHING,
             "Started (UTC)": timestamp(attempt.started_at),
-            "Duration": duration(_whole_minutes(elapsed_seconds(attempt, now), attempt.ended_at is not None)),
+            "Duration": duration_text(_whole_minutes(elapsed_seconds(attempt, now), attempt.ended_at is not None)),
             "Outcome": attempt.outcome or "running",
             "Reason": attempt.reason or NOTHING,
         }
@@ -171,10 +142,8 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, str]]:
     """Return the result table, one row per method: mean ± sd, n, epochs to the target, paired difference, p values."""
     paired = {pair.label: pair for pair in comparison.paired}
     unit = f" ({comparison.unit})" if comparison.unit else ""
-    # Two percentages differ by percentage points, not by per cent.
-    difference_unit = " (points)" if comparison.unit == "%" else unit
-    share = f"{comparison.target_share:.0%} of the teacher".replace("%", " %")
-    target = percent(comparison.target) if comparison.absolute_target else share
+    points = f" ({difference_unit(comparison.unit)})" if comparison.unit else ""
+    target = target_text(comparison.target, comparison.target_share, absolute=comparison.absolute_target)
     rows = []
     for group in comparison.groups:
         pair = paired.get(group.label)
@@ -183,11 +152,9 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, str]]:
                 "Method": group.label,
                 f"Mean ± sd{unit}": mean_sd(group),
                 "n": str(group.n),
-                f"Epochs to {target}": epochs_to(group.convergence),
-                f"Difference to {comparison.baseline}{difference_unit}": difference_cell(group, pair, comparison),
-                f"95 % CI{difference_unit}": no_break(interval_text(pair.interval, pair.mean_difference))
-                if pair
-                else NOTHING,
+                f"Epochs to {target}": no_break(convergence_text(group.convergence)),
+                f"Difference to {comparison.baseline}{points}": difference_cell(group, pair, comparison),
+                f"95 % CI{points}": no_break(interval_text(pair.interval, pair.mean_difference)) if pair else NOTHING,
                 "p (uncorrected)": sign_flip_text(pair),
                 "p (Holm)": p_text(pair.sign_flip_p_holm if pair else None),
             }
@@ -200,20 +167,11 @@ def no_break(text: str) -> str:
     return text.replace(" ", _NO_BREAK_SPACE)
 
 
-def mean_sd(group: Group) -> str:
+def mean_sd(group: MethodResult) -> str:
     return no_break(mean_text(group.mean, group.sd))
 
 
-def epochs_to(convergence: Convergence | None) -> str:
-    """Return the median number of epochs and how many runs reached the target: ``12 (3 of 3)``, ``> 30 (1 of 3)``."""
-    if convergence is None or convergence.of == 0:
-        return NOTHING
-    median = convergence.median_epochs
-    shown = f"> {convergence.max_epochs}" if median is None else f"{median:g}"
-    return f"{shown} ({convergence.reached} of {convergence.of})".replace(" ", _NO_BREAK_SPACE)
-
-
-def difference_cell(group: Group, pair: Paired | None, comparison: Comparison) -> str:
+def difference_cell(group: MethodResult, pair: PairedDifference | None, comparison: Comparison) -> str:
     if group.label == comparison.baseline:
         return "baseline"
     if pair is None or pair.mean_difference is None:
@@ -221,7 +179,7 @@ def difference_cell(group: Group, pair: Paired | None, comparison: Comparison) -
     return point_text(pair.mean_difference, pair.interval)
 
 
-def sign_flip_text(pair: Paired | None) -> str:
+def sign_flip_text(pair: PairedDifference | None) -> str:
     """Return the exact p and the smallest p that this number of pairs can give."""
     if pair is None or pair.sign_flip_p is None:
         return NOTHING
@@ -245,7 +203,7 @@ def state_rows(experiment: Experiment) -> list[dict[str, str]]:
                 "Done": f"{done} of {len(runs)}".replace(" ", _NO_BREAK_SPACE),
                 **{state.capitalize(): str(count or NOTHING) for state, count in counts.items()},
                 "Pending": str(not_started or NOTHING),
-                "Progress": f"{sum(map(progress, runs)) / len(runs):.0%}".replace("%", " %"),
+                "Progress": share_text(sum(map(progress, runs)) / len(runs)),
             }
         )
     return rows
@@ -284,7 +242,7 @@ def gpu_rows(gpus: Iterable[GpuUse]) -> list[dict[str, str]]:
 def memory(gpu: GpuUse) -> str:
     if gpu.memory_used is None or gpu.memory_total is None:
         return NOTHING
-    return f"{size(gpu.memory_used)} of {size(gpu.memory_total)}"
+    return memory_text(gpu.memory_used, gpu.memory_total)
 
 
 def device_rows(worker: Worker) -> list[dict[str, str]]:
@@ -334,7 +292,7 @@ def upload_rows(uploads: Iterable[Upload]) -> list[dict[str, str]]:
     return [
         {
             "Name": item.name,
-            "Size": size(item.size),
+            "Size": size_text(item.size),
             "Tensors": f"{item.tensors:,}",
             "Parameters": f"{item.parameters:,}",
             "By": item.submitted_by,

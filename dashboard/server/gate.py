@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from client import ClientSettingsError
 from common.home import Home
-from common.one_time_address import COOKIE_SECONDS, PREFIX, Door
+from common.one_time_address import COOKIE_SECONDS, PREFIX, DashboardAccess
 from common.origins import address, host_allowed, origin_allowed
 from dashboard.server import login
 
@@ -85,7 +85,7 @@ class Gate:
             by_address = login.mode() == "address"
         except ClientSettingsError:  # the pages show this error and nothing else
             by_address = False
-        self._door = Door(Home.find()) if by_address else None
+        self._door = DashboardAccess(Home.find()) if by_address else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that is refused; pass every other request to the dashboard."""
@@ -121,7 +121,7 @@ class Gate:
         if self._door is None:
             return None
         path = scope["path"].removeprefix(self._root)
-        admitted = any(self._door.admits(value) for value in _cookie_values(scope, self._cookie_name(scope)))
+        admitted = any(self._door.accepts_cookie(value) for value in _cookie_values(scope, self._cookie_name(scope)))
         if scope["type"] == "http" and scope["method"] == "GET" and path.startswith(PREFIX):
             ticket, _, page = path.removeprefix(PREFIX).partition("/")
             if not self._door.redeem(ticket) and not admitted:

@@ -12,6 +12,7 @@ from functools import partial
 
 import streamlit as st
 
+from common.formatting import percent_text
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import TERMINAL, Comparison, Experiment, RunSummary
 from dashboard import addresses, session, theme, wording
@@ -209,7 +210,7 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     ]
     if experiment.teacher_model:
         top1 = comparison.teacher_top1 if comparison else None
-        accuracy = f" ({row_text.percent(top1)})" if top1 is not None else ""
+        accuracy = f" ({percent_text(top1)})" if top1 is not None else ""
         parts.append(f"teacher {escape(experiment.teacher_model)}{accuracy}")
     st.markdown(" · ".join(parts))
     if experiment.state == "active":
@@ -236,7 +237,7 @@ def _states(selected: _Selected) -> None:
             st.page_link(
                 session.page("run"),
                 label=escape(f"{row_text.run_title(run)} · {run.experiment}")
-                + f" · {row_text.percent(row_text.latest_accuracy(run))}",
+                + f" · {percent_text(row_text.latest_accuracy(run))}",
                 icon=":material/show_chart:",
                 query_params={"id": run.id},
             )

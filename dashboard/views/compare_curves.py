@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from common.formatting import counted
+from common.formatting import title_with_count
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import Comparison, Experiment, Run, RunSummary
 from dashboard import addresses, session
@@ -298,4 +298,4 @@ def _image_counts(chart: ComparisonChart, curves: Mapping[str, RunCurves]) -> st
         return ""
     drawn = [stored.curves for stored in curves.values() if len(stored.curves.get(chart.metrics[0], ()))]
     counts = [stored[name].value[-1] if name in stored and len(stored[name]) else None for stored in drawn]
-    return f" {counted('Each point', counts)}." if counts else ""
+    return f" {title_with_count('Each point', counts)}." if counts else ""

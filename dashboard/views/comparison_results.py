@@ -11,10 +11,20 @@ import streamlit as st
 from client import ApiError
 from client.connection import Query
 from client.resources import TextFormat
-from common.formatting import NOTHING, difference_text, mean_text, p_text, spread_text
+from common.durations import duration_text
+from common.formatting import (
+    NOTHING,
+    difference_text,
+    difference_unit,
+    mean_text,
+    median_epochs_text,
+    p_text,
+    percent_text,
+    spread_text,
+)
 from core.protocol.comparison_queries import ComparisonOptions
-from core.protocol.comparisons import TIMING, WHICH, Overview, OverviewCell, Which
-from core.protocol.public import Comparison, Convergence, Experiment
+from core.protocol.comparisons import EPOCH_CHOICES, TIMING_TEXT, EpochChoice, Overview, OverviewCell
+from core.protocol.public import Comparison, Experiment
 from dashboard import addresses, session
 from dashboard.charts import chart_component, figures
 from dashboard.charts.comparison_charts import forest_figure
@@ -30,7 +40,7 @@ _FORMATS: dict[TextFormat, tuple[str, str, str]] = {
     "markdown": ("Markdown", "md", "text/markdown"),
 }
 """Title, file extension and media type."""
-EPOCHS: dict[Which, str] = {"last": "last", "best_val": "best validation", "oracle": "best test (oracle)"}
+EPOCHS: dict[EpochChoice, str] = {"last": "last", "best_val": "best validation", "oracle": "best test (oracle)"}
 DownloadKind = Literal["comparison", "overview", "claims", "table"]
 _RELATIVE, _ABSOLUTE = "relative to teacher", "accuracy"
 _FORMER_TARGETS = {"share of the teacher's": _RELATIVE}
@@ -56,7 +66,7 @@ def option_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonOptio
             bind="query-params",
             help="Every other method is tested against the baseline, paired by seed.",
         )
-        which: Which = st.selectbox(
+        which: EpochChoice = st.selectbox(
             "Epoch of the result", list(EPOCHS), format_func=EPOCHS.__getitem__, key="at", bind="query-params"
         )
         kind = st.segmented_control(
@@ -70,7 +80,7 @@ def option_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonOptio
             help=None if teacher else "Without a teacher, the target is an accuracy.",
         )
         difference = st.number_input(
-            "Difference to detect (points)",
+            "Difference to detect (percentage points)",
             min_value=0.01,
             max_value=100.0,
             value=None,
@@ -162,7 +172,7 @@ def results(experiments: Sequence[Experiment], found: Comparison, options: Compa
 
 
 def _differences(found: Comparison, name: str) -> None:
-    unit = "percentage points" if found.unit == "%" else found.unit
+    unit = difference_unit(found.unit)
     forest = forest_figure(found.paired, f"Difference to {found.baseline}" + (f" ({unit})" if unit else ""))
     seeds = figures.seeds_figure(found.groups, found.unit)
     left, right = st.columns(2, gap="large")
@@ -186,7 +196,7 @@ def _differences(found: Comparison, name: str) -> None:
             chart_component.chart(
                 seeds,
                 key=f"compare.seeds.{name}",
-                alt=f"Test accuracy {WHICH[found.epoch]} of each seed, with mean and sd of each method",
+                alt=f"Test accuracy {EPOCH_CHOICES[found.epoch]} of each seed, with mean and sd of each method",
                 filename="dkd-lab-seeds",
             )
             st.caption("Each point is a run; grey lines connect runs with the same seed. Bars: mean ± one sample sd.")
@@ -197,16 +207,16 @@ def _convergence(found: Comparison) -> None:
         return
     st.subheader(f"Epochs to {escape(found.target_words)}")
     paired = {pair.label: pair.convergence for pair in found.paired}
-    rows, when = [], TIMING[found.timing]
+    rows, when = [], TIMING_TEXT[found.timing]
     for group in found.groups:
         one, pair = group.convergence, paired.get(group.label)
         rows.append(
             {
                 "Method": group.label,
                 "Reached": f"{one.reached} of {one.of}" if one else NOTHING,
-                "Median epochs": _median(one),
-                f"Median time{when}": row_text.duration(one.median_seconds) if one else NOTHING,
-                f"Median GPU time{when}": row_text.duration(one.median_gpu_seconds) if one else NOTHING,
+                "Median epochs": median_epochs_text(one),
+                f"Median time{when}": duration_text(one.median_seconds) if one else NOTHING,
+                f"Median GPU time{when}": duration_text(one.median_gpu_seconds) if one else NOTHING,
                 "Mean over the epochs (%)": mean_text(one.area, one.area_sd) if one else NOTHING,
                 f"Against {found.baseline}": (
                     f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal" if pair else NOTHING
@@ -219,12 +229,6 @@ def _convergence(found: Comparison) -> None:
         "A run reaches the target at the first of two consecutive epochs at or above it. A run that never reaches it "
         "counts as later than all others."
     )
-
-
-def _median(one: Convergence | None) -> str:
-    if one is None or not one.of:
-        return NOTHING
-    return f"> {one.max_epochs}" if one.median_epochs is None else f"{one.median_epochs:g}"
 
 
 def _other_metrics(experiments: Sequence[Experiment], options: ComparisonOptions) -> None:
@@ -245,7 +249,8 @@ def _other_metrics(experiments: Sequence[Experiment], options: ComparisonOptions
     ]
     table(rows)
     st.caption(
-        f"Mean ± sd (n) {WHICH[found.epoch]}, followed by the paired difference to {escape(found.baseline)} with its "
+        f"Mean ± sd (n) {EPOCH_CHOICES[found.epoch]}, followed by the paired difference to "
+        f"{escape(found.baseline)} with its "
         "95 % interval and the verdict after correction over all comparisons in this table."
     )
     for note in found.notes:
@@ -286,8 +291,8 @@ def caption(found: Comparison) -> str:
     if found.teacher_top1 is not None:
         target = f"; target {found.target_words}" if found.target_words else ""
         subject = "Mean of the teachers" if len(found.teachers) > 1 else "Teacher"
-        parts.append(f"{subject}: {row_text.percent(found.teacher_top1)}{target}.")
-    parts.append(f"Accuracy {WHICH[found.epoch]}; sd is the sample standard deviation over n seeds.")
+        parts.append(f"{subject}: {percent_text(found.teacher_top1)}{target}.")
+    parts.append(f"Accuracy {EPOCH_CHOICES[found.epoch]}; sd is the sample standard deviation over n seeds.")
     if found.condition:
         parts.append(f"Valid for {found.condition}.")
     return " ".join(parts)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
-from client import Client
+from client import ApiError, Client
 from common.formatting import NOTHING
 from core.protocol.public import ExperimentPage, ExperimentSummary
 from dashboard import session, wording
@@ -16,14 +17,17 @@ from dashboard.lists import bulk, filters, paging, row_text
 from dashboard.lists.row_selection import RowSelection
 from dashboard.markup import escape
 
+_MAX_REFRESHED = 20
+"""Most selected experiments outside the page whose state is requested with each redraw."""
+
 
 def show() -> None:
     """Draw the list."""
     query = filters.draw("experiments")
     query["cursor"] = paging.page_cursor("experiments", query)
-    known = session.fetch(f"experiments {query}", lambda: _page(query))
-    page = known.value
-    session.show_outage(known.outage_since)
+    reply = session.fetch(f"experiments {query}", lambda: _page(query))
+    page = reply.value
+    session.show_outage(reply.outage_since)
     selection = RowSelection("experiments")
     rows, newer = _settled(selection, page.items, query)
     if not rows and not query["cursor"]:
@@ -34,7 +38,7 @@ def show() -> None:
         if newer:
             st.caption(f"{wording.counted(newer, 'newer experiment')} will appear when nothing is selected.")
         paging.page_controls("experiments", page, query["limit"], "experiment")
-    paging.rerun_on_change("experiments", lambda: _page(query), _signature, page, outage_since=known.outage_since)
+    paging.rerun_on_change("experiments", lambda: _page(query), _signature, page, outage_since=reply.outage_since)
 
 
 def _page(query: Mapping[str, Any]) -> ExperimentPage:
@@ -67,14 +71,30 @@ def _settled(
 
 
 def _chosen(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> list[ExperimentSummary]:
-    known: dict[str, ExperimentSummary] = st.session_state.setdefault("experiments.known", {})
-    known |= {item.id: item for item in rows}
-    return [known[key] for key in selection.ids if key in known]
+    """Return the newest summaries of the selected experiments, and deselect those that no longer exist.
+
+    A selected experiment may be hidden by the filters, for example after it was archived. Its stored summary would not
+    follow its state, so that it could not be deleted after its runs have ended.
+    """
+    summaries: dict[str, ExperimentSummary] = st.session_state.setdefault("experiments.selected", {})
+    summaries |= {item.id: item for item in rows}
+    shown = {item.id for item in rows}
+    deleted = set()
+    for key in [key for key in selection.ids if key not in shown][:_MAX_REFRESHED]:
+        try:
+            summaries[key] = session.fetch(f"experiment {key}", partial(session.client().experiment, key)).value
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            deleted.add(key)
+    if deleted:
+        selection.replace([key for key in selection.ids if key not in deleted])
+    return [summaries[key] for key in selection.ids if key in summaries]
 
 
 def _actions(selection: RowSelection, chosen: Sequence[ExperimentSummary]) -> None:
     """Draw the actions on the selected experiments; they are always drawn, so that the table does not move."""
-    client = session.client()
+    client = session.action_client()
     keys = [item.id for item in chosen]
     live = [item.id for item in chosen if item.state == "active"]
     paused = [item.id for item in chosen if item.counts.paused]
@@ -86,7 +106,7 @@ def _actions(selection: RowSelection, chosen: Sequence[ExperimentSummary]) -> No
         session.action_link("new", "Clone", "content_copy", {"clone": one.id} if one else None)
         actions: Sequence[tuple[str, str, str, Callable[[str], object], list[str]]] = (
             ("Cancel", "cancel", "cancelled", client.cancel_experiment, live),
-            ("Retry", "replay", "queued again", retry_failed, failed),
+            ("Retry", "replay", "queued again", partial(retry_failed, client), failed),
             ("Pause", "pause", "paused", client.pause_experiment, live),
             ("Resume", "play_arrow", "resumed", client.resume_experiment, paused),
         )
@@ -100,7 +120,7 @@ def _actions(selection: RowSelection, chosen: Sequence[ExperimentSummary]) -> No
                 key=f"experiments.{name.lower()}",
             )
         with st.popover("More", icon=":material/more_horiz:", disabled=not chosen):
-            _priority(live)
+            _priority(client, live)
             tag_and_archive(keys)
             _delete([item for item in chosen if item.state != "active"])
         names = ", ".join(item.name for item in chosen[:3]) + (" …" if len(chosen) > 3 else "")
@@ -111,15 +131,14 @@ def _actions(selection: RowSelection, chosen: Sequence[ExperimentSummary]) -> No
             )
 
 
-def retry_failed(key: str) -> None:
+def retry_failed(client: Client, key: str) -> None:
     """Retry every failed or cancelled run of an experiment, the teacher first, which also requeues its students."""
-    client = session.client()
     runs = client.all_runs(experiment=key, state=["failed", "cancelled"])
     for run in sorted(runs, key=lambda run: run.role == "student"):
         client.retry(run.id)
 
 
-def _priority(keys: Sequence[str]) -> None:
+def _priority(client: Client, keys: Sequence[str]) -> None:
     priority = st.number_input(
         "Priority", -100, 100, value=0, help="Runs with a higher priority start first.", key="experiments.priority"
     )
@@ -130,7 +149,7 @@ def _priority(keys: Sequence[str]) -> None:
         on_click=bulk.on_click,
         args=(
             keys,
-            lambda key: session.client().prioritise_experiment(key, priority),
+            lambda key: client.prioritise_experiment(key, priority),
             "experiment",
             f"set to priority {priority}",
         ),
@@ -149,7 +168,7 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 icon=f":material/{icon}:",
                 disabled=not keys or not tags,
                 on_click=bulk.on_click,
-                args=(keys, _tagging(session.client(), tags, add=name == "Add"), "experiment", done),
+                args=(keys, _tagging(session.action_client(), tags, add=name == "Add"), "experiment", done),
                 key=f"bulk.tags.{name.lower()}",
             )
     with st.container(horizontal=True):
@@ -159,7 +178,7 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 icon=f":material/{icon}:",
                 disabled=not keys,
                 on_click=bulk.on_click,
-                args=(keys, _archiving(session.client(), archived), "experiment", f"{name.lower()}d"),
+                args=(keys, _archiving(session.action_client(), archived), "experiment", f"{name.lower()}d"),
                 help="Archived experiments keep all their data and are hidden in lists." if archived else None,
                 key=f"bulk.{name.lower()}",
             )
@@ -196,7 +215,7 @@ def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
         "Delete",
         type="primary",
         on_click=bulk.on_click,
-        args=([item.id for item in ended], session.client().delete_experiment, "experiment", "deleted"),
+        args=([item.id for item in ended], session.action_client().delete_experiment, "experiment", "deleted"),
         key="experiments.delete.sure",
     ):
         st.rerun()

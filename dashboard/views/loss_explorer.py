@@ -20,7 +20,7 @@ from dashboard.markup import escape
 _REDUCTIONS = ("sample", "batch", "log")
 _WEIGHTS = ("ε", "share")
 _START = DKDAlignParams(reduction="sample", epsilon=6.0)
-_FORMER_SHAPES: dict[str, DistributionShape] = {"each less than the last": "falling", "weights of your own": "own"}
+_FORMER_SHAPES: dict[str, DistributionShape] = {"each less than the last": "falling", "weights of your own": "custom"}
 _KEYS = (
     *("p", "q", "p_shape", "p_strength", "p_first", "p_own", "q_shape", "q_strength", "q_first", "q_own"),
     *("C", "T", "B", "ce", "alpha", "beta", "epsilon", "share", "weight", "reduction", "map", "solid"),
@@ -180,7 +180,7 @@ def _network(title: str, key: str, hat: str, value: float, shape: DistributionSh
     )
     addresses.accept_former_labels(f"{key}_shape", _FORMER_SHAPES)
     options = list(SHAPES)
-    settings = st.selectbox(
+    selected = st.selectbox(
         f"Distribution over the other classes, {escape(hat)}",
         options,
         index=options.index(shape),
@@ -188,23 +188,26 @@ def _network(title: str, key: str, hat: str, value: float, shape: DistributionSh
         key=f"{key}_shape",
         bind="query-params",
     )
-    strength, first, own = 0.5, 1, ""
-    if settings == "own":
-        own = st.text_input(
+    strength, first, custom = 0.5, 1, ""
+    if selected == "custom":
+        custom = st.text_input(
             "Weights",
             "5, 2, 1",
             key=f"{key}_own",
             bind="query-params",
             help="The weights need not add up to 1. The last one is repeated for the remaining classes.",
         )
-    elif settings != "even":
+    elif selected != "even":
         strength = st.slider("Strength", 0.05, 0.99, 0.6, 0.01, key=f"{key}_strength", bind="query-params")
         first = _whole(
             "Most probable class", f"{key}_first", 1, 1, classes - 1, "Number of the non-target class, from 1."
         )
     try:
         return Prediction(
-            target, loss_functions.class_distribution(settings, classes - 1, strength=strength, first=first, own=own)
+            target,
+            loss_functions.class_distribution(
+                selected, classes - 1, strength=strength, first=first, custom_weights=custom
+            ),
         )
     except ValueError as error:
         st.error(f"{escape(title)}: {escape(error)}.", icon=":material/error:")
@@ -212,18 +215,18 @@ def _network(title: str, key: str, hat: str, value: float, shape: DistributionSh
 
 
 def _point(settings: _Settings) -> None:
-    found = loss_functions.evaluate(settings.student, settings.teacher, settings.params, settings.batch)
-    share, cosine = float(found.share[0]), float(found.cosine[0])
+    result = loss_functions.evaluate(settings.student, settings.teacher, settings.params, settings.batch)
+    share, cosine = float(result.share[0]), float(result.cosine[0])
     with st.container(horizontal=True, gap="medium"):
-        st.metric("Loss", f"{_number(found.total[0])} nats", width="content")
+        st.metric("Loss", f"{_number(result.total[0])} nats", width="content")
         st.metric("Alignment term's share of the gradient", f"{_number(100 * share)} %", width="content")
         st.metric("Cosine of A with TCKD + NCKD", _cosine(cosine), width="content")
-        st.metric("Cosine of TCKD with NCKD", _cosine(float(found.similarity[0])), width="content")
+        st.metric("Cosine of TCKD with NCKD", _cosine(float(result.similarity[0])), width="content")
     st.caption(_direction(share, cosine))
-    st.table(_terms(found))
+    st.table(_terms(result))
     classes = loss_functions.most_probable_classes(settings.student.others, settings.teacher.others)
     chart_component.chart(
-        loss_charts.gradient_figure(found, classes),
+        loss_charts.gradient_figure(result, classes),
         key="loss.gradients",
         alt="Gradient of each weighted term with respect to the logit of each class, and their sum",
         filename="loss-gradients",
@@ -242,13 +245,13 @@ def _point(settings: _Settings) -> None:
     )
 
 
-def _terms(found: UniformBatches) -> list[dict[str, str]]:
+def _terms(result: UniformBatches) -> list[dict[str, str]]:
     rows = []
-    norms = {name: float(np.linalg.norm(gradient)) for name, gradient in found.gradients.items()}
+    norms = {name: float(np.linalg.norm(gradient)) for name, gradient in result.gradients.items()}
     norm_sum = sum(norms.values())
     units = {"align": ""}
-    for name, value in found.values.items():
-        weight = float(found.weights[name][0])
+    for name, value in result.values.items():
+        weight = float(result.weights[name][0])
         rows.append(
             {
                 "Term": {"align": "A, alignment"}.get(name, loss_charts.TERMS[name][0]),
@@ -277,28 +280,28 @@ def _direction(share: float, cosine: float) -> str:
 def _claim(settings: _Settings) -> None:
     st.subheader("Is the loss nearly the same in scenarios A and B?")
     student, teacher = settings.student.others, settings.teacher.others
-    found = loss_functions.compare_scenarios(student, teacher, settings.params)
-    st.markdown(loss_functions.scenario_sentence(found, student, teacher))
+    result = loss_functions.compare_scenarios(student, teacher, settings.params)
+    st.markdown(loss_functions.scenario_sentence(result, student, teacher))
     scale = settings.params.temperature**2 / (len(student) + 1)
     rows = [
         {
             "": f"{escape(name)}: student {p:g}, teacher {q:g}",
-            "TCKD (nats)": _number(found.tckd[index]),
-            "s = Δ² + Σu²": _number(found.distance[index]),
-            "A, sample (T²/C·s)": _number(scale * found.distance[index]),
+            "TCKD (nats)": _number(result.tckd[index]),
+            "s = Δ² + Σu²": _number(result.distance[index]),
+            "A, sample (T²/C·s)": _number(scale * result.distance[index]),
         }
         for index, (name, (p, q)) in enumerate(zip("AB", SCENARIOS, strict=True))
     ]
     difference = {
         "": "A − B",
-        "TCKD (nats)": _number(found.tckd[0] - found.tckd[1]),
-        "s = Δ² + Σu²": _number(found.distance[0] - found.distance[1]),
-        "A, sample (T²/C·s)": _number(scale * (found.distance[0] - found.distance[1])),
+        "TCKD (nats)": _number(result.tckd[0] - result.tckd[1]),
+        "s = Δ² + Σu²": _number(result.distance[0] - result.distance[1]),
+        "A, sample (T²/C·s)": _number(scale * (result.distance[0] - result.distance[1])),
     }
     st.table([*rows, difference])
     st.caption(
         f"For the selected p̂ and q̂, C = {len(student) + 1:,}, T = {settings.params.temperature:g}. "
-        f"−4|Δ|·p̂·(p̂−q̂) = {_number(found.formula)}. NCKD is the same in A and B, because it depends only on p̂ and q̂."
+        f"−4|Δ|·p̂·(p̂−q̂) = {_number(result.formula)}. NCKD is the same in A and B, because it depends only on p̂ and q̂."
     )
 
 
@@ -330,12 +333,12 @@ def _map(settings: _Settings) -> None:
             width=340,
         )
         solid = st.toggle("3D surface", key="solid", bind="query-params")
-    found = loss_functions.loss_surface(
+    result = loss_functions.loss_surface(
         quantity, settings.student.others, settings.teacher.others, settings.params, settings.batch
     )
     chart_component.chart(
         loss_charts.surface_figure(
-            found, quantity, settings.student.target, settings.teacher.target, solid=bool(solid)
+            result, quantity, settings.student.target, settings.teacher.target, solid=bool(solid)
         ),
         key=f"loss.map.{quantity}.{bool(solid)}",
         alt=f"{QUANTITIES[quantity][0]} over the student's and the teacher's probability of the target class",

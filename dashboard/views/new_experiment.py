@@ -37,8 +37,8 @@ def show() -> None:
 def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, Any]:
     """Draw every field with the draft's value and return the draft with the current input."""
     draft, key = state.draft, f"new.{state.generation}"
-    found = deepcopy(draft)
-    found["name"] = st.text_input(
+    edited = deepcopy(draft)
+    edited["name"] = st.text_input(
         "Name",
         value=draft["name"],
         key=f"{key}.name",
@@ -50,20 +50,20 @@ def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, An
     training = schema_fields.schema_to_fields(schema["$defs"]["Training"], schema)
 
     st.subheader("Data and networks")
-    found["dataset"] = _choice("Data set", catalog.datasets, draft["dataset"], "dataset", key, slots)
-    found["student"] = {
+    edited["dataset"] = _choice("Data set", catalog.datasets, draft["dataset"], "dataset", key, slots)
+    edited["student"] = {
         "model": _choice("Student", catalog.models, draft["student"]["model"], "student.model", key, slots)
     }
-    found["teacher"] = _teacher(catalog, state, training, key, slots)
+    edited["teacher"] = _teacher(catalog, state, training, key, slots)
 
     st.subheader("Methods")
     st.caption("The first method is the baseline. A method can be added several times with different parameters.")
-    found["methods"] = [_method(catalog, state, index, key, slots) for index in range(len(draft["methods"]))]
+    edited["methods"] = [_method(catalog, state, index, key, slots) for index in range(len(draft["methods"]))]
     slots.add("methods")
     st.button("Add a method", icon=":material/add:", on_click=_add_method, args=(catalog, state), key=f"{key}.add")
 
     st.subheader("Seeds and training")
-    found["seeds"] = draw_integers(
+    edited["seeds"] = draw_integers(
         "Seeds",
         list(draft["seeds"]),
         path="seeds",
@@ -75,10 +75,10 @@ def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, An
     settings = schema_fields.with_defaults(
         draft["training"], schema_fields.schema_defaults(schema["$defs"]["Training"], schema)
     )
-    found["training"] = draw_object(training, settings, path="training", key=key, slots=slots, folded=_FOLDED)
+    edited["training"] = draw_object(training, settings, path="training", key=key, slots=slots, folded=_FOLDED)
     with st.expander("Notes, tags, priority, device"):
-        _extras(draft, found, schema, key, slots)
-    return found
+        _extras(draft, edited, schema, key, slots)
+    return edited
 
 
 def _choice(
@@ -225,13 +225,13 @@ def _remove_method(state: FormState, index: int) -> None:
     drafts.redraw(state, draft)
 
 
-def _extras(draft: dict[str, Any], found: dict[str, Any], schema: dict[str, Any], key: str, slots: ErrorSlots) -> None:
-    found["notes"] = st.text_area("Notes", value=draft["notes"], key=f"{key}.notes")
+def _extras(draft: dict[str, Any], edited: dict[str, Any], schema: dict[str, Any], key: str, slots: ErrorSlots) -> None:
+    edited["notes"] = st.text_area("Notes", value=draft["notes"], key=f"{key}.notes")
     slots.add("notes")
     tags = st.text_input("Tags", value=", ".join(draft["tags"]), key=f"{key}.tags", help="Separated by commas.")
-    found["tags"] = [tag.strip() for tag in tags.split(",") if tag.strip()]
+    edited["tags"] = [tag.strip() for tag in tags.split(",") if tag.strip()]
     slots.add("tags")
-    found["priority"] = int(
+    edited["priority"] = int(
         st.number_input(
             "Priority",
             value=int(draft["priority"]),
@@ -244,4 +244,4 @@ def _extras(draft: dict[str, Any], found: dict[str, Any], schema: dict[str, Any]
     )
     slots.add("priority")
     fields = schema_fields.schema_to_fields(schema["$defs"]["Resources"], schema)
-    found["resources"] = draw_object(fields, draft["resources"], path="resources", key=key, slots=slots)
+    edited["resources"] = draw_object(fields, draft["resources"], path="resources", key=key, slots=slots)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import streamlit as st
 
 from client import ApiError
-from common.formatting import signed
+from common.durations import duration_text
+from common.formatting import percent_text, signed
 from core.protocol.activity import Activity, FailedRuns, RunningRun, WaitingRuns
 from core.protocol.public import Comparison, ExperimentSummary, Worker
 from dashboard import session, theme, wording
@@ -43,11 +44,11 @@ def show() -> None:
 
 def _body(window: str) -> None:
     hours = _HOURS[window]
-    known = session.fetch(f"activity {hours}", lambda: session.client().activity(hours=hours))
+    reply = session.fetch(f"activity {hours}", lambda: session.client().activity(hours=hours))
     # Each part has a container of its own, so that a line that appears or disappears moves no other part.
     with st.container():
-        session.show_outage(known.outage_since)
-    now = known.value
+        session.show_outage(reply.outage_since)
+    now = reply.value
     if not now.counts.total:
         _welcome(now)
         return
@@ -122,13 +123,11 @@ def _running_one(item: RunningRun) -> None:
             )
             accuracy = row_text.latest_accuracy(run)
             if accuracy is not None:
-                st.markdown(row_text.percent(accuracy), help="Newest test accuracy.", width="content")
+                st.markdown(percent_text(accuracy), help="Newest test accuracy.", width="content")
         share = row_text.progress(run)
         left = "cancelling" if run.state == "cancelling" else "pausing" if run.pausing else ""
         if not left:
-            left = (
-                f"{row_text.duration(item.seconds_left)} left" if item.seconds_left is not None else "time left unknown"
-            )
+            left = f"{duration_text(item.seconds_left)} left" if item.seconds_left is not None else "time left unknown"
         where = f" · {run.worker}" if run.worker else ""
         st.progress(
             share, text=f":small[epoch {run.epoch:.0f} of {escape(run.total_epochs or '?')} · {escape(left + where)}]"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from client import ApiError
-from core.protocol.comparisons import PublishedTable, Table, Which
+from core.protocol.comparisons import EpochChoice, PublishedTable, ResultTable
 from dashboard import addresses, session
 from dashboard.forms.widgets import empty_state
 from dashboard.lists import result_rows
@@ -32,7 +32,7 @@ def show() -> None:
             help="Only experiments with all of these tags, separated by commas.",
             width=240,
         )
-        which: Which = st.selectbox(
+        which: EpochChoice = st.selectbox(
             "Epoch", list(EPOCHS), format_func=EPOCHS.__getitem__, key="epoch", bind="query-params", width=200
         )
         test: Test = st.segmented_control(
@@ -59,13 +59,13 @@ def show() -> None:
     @st.fragment(run_every=_REFRESH_SECONDS)
     def body() -> None:
         with session.error_boundary():
-            known = _fetch_table(wanted, which, test, baseline)
+            reply = _fetch_table(wanted, which, test, baseline)
             with st.container():
-                session.show_outage(known.outage_since)
+                session.show_outage(reply.outage_since)
             with st.container():
-                _table(known.value, wanted)
+                _table(reply.value, wanted)
             with st.container():
-                _published(known.value)
+                _published(reply.value)
 
     body()
     if st.session_state.get("results.any"):
@@ -74,7 +74,7 @@ def show() -> None:
     _claims()
 
 
-def _select_baseline(table: Table) -> str:
+def _select_baseline(table: ResultTable) -> str:
     """Draw the selection of the baseline; return its label, empty for the backend's default."""
     options = ["", *table.methods]
     return st.selectbox(
@@ -87,14 +87,14 @@ def _select_baseline(table: Table) -> str:
     )
 
 
-def _fetch_table(wanted: list[str], which: Which, test: Test, baseline: str) -> session.Fetched[Table]:
+def _fetch_table(wanted: list[str], which: EpochChoice, test: Test, baseline: str) -> session.Fetched[ResultTable]:
     return session.fetch(
         f"table {wanted} {which} {test} {baseline}",
         lambda: session.client().table(tags=wanted, which=which, test=test, baseline=baseline or None),
     )
 
 
-def _table(table: Table, wanted: list[str]) -> None:
+def _table(table: ResultTable, wanted: list[str]) -> None:
     st.session_state["results.any"] = bool(table.rows)
     if not table.rows:
         if wanted:
@@ -110,7 +110,7 @@ def _table(table: Table, wanted: list[str]) -> None:
     _missing(table)
 
 
-def _missing(table: Table) -> None:
+def _missing(table: ResultTable) -> None:
     lacking = [row for row in table.rows if any(cell.missing for cell in row.cells)]
     if not lacking:
         return
@@ -125,7 +125,7 @@ def _missing(table: Table) -> None:
                 st.code("\n".join(row.commands), language="sh", wrap_lines=True)
 
 
-def _published(table: Table) -> None:
+def _published(table: ResultTable) -> None:
     found: PublishedTable = session.fetch("published", lambda: session.client().published()).value
     st.subheader("Published numbers")
     st.caption(

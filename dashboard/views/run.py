@@ -9,7 +9,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from client import ApiError, BackendUnreachable
-from common.formatting import NOTHING, value_text
+from common.durations import duration_text
+from common.formatting import NOTHING, percent_text, share_text, value_text
 from core.protocol.public import TERMINAL, LogLine, Run
 from dashboard import addresses, session, theme, wording
 from dashboard.charts import chart_component, figures, panels
@@ -87,7 +88,7 @@ def _head(run: Run) -> None:
             _link("new", "Clone experiment", "content_copy", clone=run.experiment_id)
         if run.teacher_run_id:
             _link("run", "Teacher", "school", id=run.teacher_run_id)
-        client = session.client()
+        client = session.action_client()
         if run.state in ("waiting", "queued", "running") and not run.pausing:
             _button("Pause", "pause", client.pause, run.id)
         if run.state == "paused" or run.pausing:
@@ -189,17 +190,17 @@ def _figures(run: Run, stored: RunCurves) -> None:
     if run.state != "succeeded":
         st.progress(
             share,
-            text=f"{share:.0%}".replace("%", " %") + f", epoch {run.epoch:.1f} of {escape(run.total_epochs or '?')}",
+            text=share_text(share) + f", epoch {run.epoch:.1f} of {escape(run.total_epochs or '?')}",
         )
     now = datetime.now(UTC)
     newest = run.latest.get("train/loss")
     speed = stored.curves.get("speed/images_per_second")
     figures = [
-        ("Test accuracy", row_text.percent(row_text.latest_accuracy(run))),
+        ("Test accuracy", percent_text(row_text.latest_accuracy(run))),
         ("Training loss", value_text(newest.value if newest else None, "nats")),
-        ("Time left", row_text.duration(seconds_left(run, stored.curves.values())))
+        ("Time left", duration_text(seconds_left(run, stored.curves.values())))
         if run.state not in TERMINAL
-        else ("Duration", row_text.duration(row_text.elapsed_seconds(run, now))),
+        else ("Duration", duration_text(row_text.elapsed_seconds(run, now))),
         ("Speed", f"{speed.value[-1]:,.0f} images/s" if speed and len(speed) else NOTHING),
     ]
     with st.container(horizontal=True):

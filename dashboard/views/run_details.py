@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import streamlit as st
 
+from common.formatting import size_text
 from core.protocol.artifacts import Artifact
 from core.protocol.public import Run
 from dashboard import session
@@ -73,23 +74,17 @@ def files(run: Run) -> None:
                 )
             else:
                 st.code(f"dkd download {run.id} {item.name}", language=None)
-            st.caption(escape(f"{item.name}, attempt {item.attempt}, {_size(item.size)}"), width="content")
+            st.caption(escape(f"{item.name}, attempt {item.attempt}, {size_text(item.size)}"), width="content")
 
 
 def _content(run_id: str, artifact_id: str) -> Callable[[], BinaryIO]:
     """Return a function that downloads the file, for a download button that calls it when it is pressed."""
+    client = session.client()  # bound here: the download runs without the session, which holds the person's token
 
     def fetch() -> BinaryIO:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "file"
-            session.client().download(run_id, artifact_id, path)
+            client.download(run_id, artifact_id, path)
             return path.open("rb")  # an open file stays readable after its folder has been deleted
 
     return fetch
-
-
-def _size(number: int) -> str:
-    for unit, least in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if number >= least:
-            return f"{number / least:.1f} {unit}"
-    return f"{number} bytes"

@@ -7,6 +7,7 @@ import time
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
+from common.formatting import memory_text
 from core.protocol.public import GpuUse, Run, Worker
 from dashboard import session
 from dashboard.markup import escape
@@ -44,7 +45,7 @@ def _worker(run: Run) -> Worker | None:
 def _line(gpu: GpuUse) -> str:
     parts = [f"{gpu.use:.0f} % busy"] if gpu.use is not None else []
     if gpu.memory_used is not None and gpu.memory_total:
-        parts.append(f"{gpu.memory_used / 2**30:.1f} of {gpu.memory_total / 2**30:.1f} GiB")
+        parts.append(memory_text(gpu.memory_used, gpu.memory_total))
     if gpu.foreign:
         parts.append(f"{gpu.foreign:,} other process(es)")
     return f"GPU {gpu.index} {escape(gpu.name)}: {', '.join(parts) or 'not measured'}"

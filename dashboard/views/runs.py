@@ -12,6 +12,7 @@ from typing import Any
 
 import streamlit as st
 
+from client import Client
 from common.formatting import NOTHING
 from core.protocol.public import TERMINAL, Run, RunPage, RunSummary
 from dashboard import session, wording
@@ -45,9 +46,9 @@ def show() -> None:
         return
     query = filters.draw("runs")
     query["cursor"] = paging.page_cursor("runs", query)
-    known = session.fetch(f"runs {query}", lambda: _page(query))
-    page = known.value
-    session.show_outage(known.outage_since)
+    reply = session.fetch(f"runs {query}", lambda: _page(query))
+    page = reply.value
+    session.show_outage(reply.outage_since)
     selection = RowSelection("runs")
     if not page.items and not query["cursor"]:
         _empty(query)
@@ -59,7 +60,7 @@ def show() -> None:
         _actions(selection, page, query)
         _table(selection, runs)
         _below(selection, page, newer, query)
-    paging.rerun_on_change("runs", lambda: _watched(query), _signature, page, outage_since=known.outage_since)
+    paging.rerun_on_change("runs", lambda: _watched(query), _signature, page, outage_since=reply.outage_since)
 
 
 def _page(query: Mapping[str, Any]) -> RunPage:
@@ -104,18 +105,18 @@ def _settled(selection: RowSelection, items: Sequence[RunSummary], query: object
 
 def _remember(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
     """Store the newest summaries of the selected runs; those of other pages stay as they were."""
-    known: dict[str, RunSummary] = st.session_state.setdefault("runs.known", {})
+    summaries: dict[str, RunSummary] = st.session_state.setdefault("runs.selected", {})
     chosen = set(selection.ids)
-    known |= {run.id: run for run in runs if run.id in chosen}
-    for run_id in [run_id for run_id in known if run_id not in chosen]:
-        del known[run_id]
+    summaries |= {run.id: run for run in runs if run.id in chosen}
+    for run_id in [run_id for run_id in summaries if run_id not in chosen]:
+        del summaries[run_id]
 
 
 def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | None = None) -> None:
     """Draw the actions on the selected runs; they are always drawn, so that the table does not move."""
-    known: dict[str, RunSummary] = st.session_state["runs.known"]
-    chosen = [known[run_id] for run_id in selection.ids if run_id in known]
-    client = session.client()
+    summaries: dict[str, RunSummary] = st.session_state["runs.selected"]
+    chosen = [summaries[run_id] for run_id in selection.ids if run_id in summaries]
+    client = session.action_client()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         session.action_link("run", "Open", "show_chart", {"id": chosen[0].id} if len(chosen) == 1 else None)
         live = [run.id for run in chosen if run.state not in TERMINAL and run.state != "cancelling"]
@@ -153,7 +154,7 @@ def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | 
                 key=f"runs.{name.lower()}",
             )
         with st.popover("More", icon=":material/more_horiz:", disabled=not chosen):
-            _more(chosen)
+            _more(client, chosen)
         _chosen_line(selection, chosen, page, query)
 
 
@@ -162,14 +163,14 @@ def _label(name: str, ids: Sequence[str]) -> str:
 
 
 def _do(ids: Sequence[str], action: Callable[[str], Run], done: str) -> None:
-    known: dict[str, RunSummary] = st.session_state["runs.known"]
+    summaries: dict[str, RunSummary] = st.session_state["runs.selected"]
     # The replies also update selected runs of other pages, which a refresh does not include.
-    known |= {run.id: run for run in bulk.run_each(ids, action, "run", done)}
+    summaries |= {run.id: run for run in bulk.run_each(ids, action, "run", done)}
 
 
 def _cancel(ids: Sequence[str]) -> None:
     if len(ids) <= _CONFIRM_ABOVE:
-        _do(ids, session.client().cancel, "cancelled")
+        _do(ids, session.action_client().cancel, "cancelled")
         st.rerun()
 
     @st.dialog("Cancel these runs?")
@@ -182,7 +183,7 @@ def _cancel(ids: Sequence[str]) -> None:
             f"Cancel {len(ids):,} runs",
             type="primary",
             on_click=_do,
-            args=(ids, session.client().cancel, "cancelled"),
+            args=(ids, session.action_client().cancel, "cancelled"),
             key="runs.cancel.sure",
         ):
             st.rerun()
@@ -190,7 +191,7 @@ def _cancel(ids: Sequence[str]) -> None:
     confirm()
 
 
-def _more(chosen: Sequence[RunSummary]) -> None:
+def _more(client: Client, chosen: Sequence[RunSummary]) -> None:
     live = [run.id for run in chosen if run.state not in TERMINAL and run.role == "student"]
     priority = st.number_input(
         "Priority",
@@ -205,7 +206,7 @@ def _more(chosen: Sequence[RunSummary]) -> None:
         icon=":material/low_priority:",
         disabled=not live,
         on_click=_do,
-        args=(live, lambda run_id: session.client().prioritise(run_id, priority), f"set to priority {priority}"),
+        args=(live, lambda run_id: client.prioritise(run_id, priority), f"set to priority {priority}"),
         key="runs.prioritise",
     )
     names = list(dict.fromkeys(run.experiment for run in chosen if run.experiment))
@@ -242,7 +243,7 @@ def _select_all(selection: RowSelection, query: Mapping[str, Any]) -> None:
     filters_only = {name: value for name, value in query.items() if name not in ("cursor", "limit")}
     runs = {run.id: run for run in session.client().all_runs(**filters_only)}
     selection.replace(list(runs))
-    st.session_state["runs.known"] = runs
+    st.session_state["runs.selected"] = runs
 
 
 def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:

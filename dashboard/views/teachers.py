@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
-from common.formatting import NOTHING
+from common.formatting import NOTHING, size_text
 from core.protocol.artifacts import UPLOAD, Upload, UploadList
 from core.protocol.public import TeacherInfo
 from dashboard import session, theme, wording
@@ -191,7 +191,7 @@ def _ask_to_delete(name: str) -> None:
         "Delete",
         type="primary",
         on_click=bulk.on_click,
-        args=([name], session.client().delete_upload, "upload", "deleted"),
+        args=([name], session.action_client().delete_upload, "upload", "deleted"),
         key="teachers.delete.sure",
     ):
         st.rerun()
@@ -206,8 +206,8 @@ def _form(max_bytes: int) -> None:
             max_upload_size=max(most // _MEGABYTE, 1),
             key=f"teachers.file.{st.session_state.get('teachers.uploaded', 0)}",
         )
-        larger = "" if most == max_bytes else f" For files up to {row_text.size(max_bytes)}, use `dkd upload FILE`."
-        st.caption(f"At most {row_text.size(most)}.{larger} `python -m core convert` converts a PyTorch checkpoint.")
+        larger = "" if most == max_bytes else f" For files up to {size_text(max_bytes)}, use `dkd upload FILE`."
+        st.caption(f"At most {size_text(most)}.{larger} `python -m core convert` converts a PyTorch checkpoint.")
         suggested = _suggested(file.name) if file else ""
         name = st.text_input(
             "Name", placeholder=suggested or "resnet56-cifar", key="teachers.name", help="Name of the upload in specs."

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
+from common.durations import age_text
+from common.formatting import share_text
 from core.protocol.public import Worker
 from dashboard import session, theme, wording
 from dashboard.forms.widgets import table
@@ -87,7 +89,7 @@ def _online(worker: Worker) -> None:
             labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
             st.markdown(f"**{escape(worker.name)}** {badge} {labels}", width="content")
             _drain(worker)
-        heartbeat = row_text.ago(worker.last_heartbeat, datetime.now(UTC))
+        heartbeat = age_text(worker.last_heartbeat, datetime.now(UTC))
         device = "GPU" if worker.device == "gpu" else "CPU"
         version = f" · version {worker.version}" if worker.version else ""
         st.caption(escape(f"{device} worker on {worker.host} · last heartbeat {heartbeat}{version}"))
@@ -110,7 +112,7 @@ def _online(worker: Worker) -> None:
             st.caption("This worker has not reported its GPUs.")
         for run in worker.runs:
             share = min(run.epoch / run.total_epochs, 1.0) if run.total_epochs else 0.0
-            percent = f"{share:.0%}".replace("%", " %")
+            percent = share_text(share)
             st.page_link(
                 session.page("run"),
                 label=f"{escape(run.label)} · seed {run.seed} · {escape(run.experiment)} · "
@@ -143,7 +145,7 @@ def _drain(worker: Worker) -> None:
 
 def _set(worker_id: str, draining: bool) -> None:
     try:
-        session.client().drain_worker(worker_id, draining=draining)
+        session.action_client().drain_worker(worker_id, draining=draining)
     except (ApiError, BackendUnreachable) as error:
         refused = isinstance(error, ApiError) and error.status == 403
         hint = " Draining needs an admin token." if refused else ""
@@ -153,7 +155,7 @@ def _set(worker_id: str, draining: bool) -> None:
 def _offline(worker: Worker) -> None:
     labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
     drained = " :orange-badge[draining]" if worker.draining else ""
-    heartbeat = row_text.ago(worker.last_heartbeat, datetime.now(UTC))
+    heartbeat = age_text(worker.last_heartbeat, datetime.now(UTC))
     with st.container(border=True, horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         st.markdown(
             f"**{escape(worker.name)}** {theme.badge('offline')}{drained} {labels}  \n"

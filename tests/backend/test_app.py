@@ -363,7 +363,9 @@ def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, changes: dict[s
 def test_a_setting_that_is_misspelt_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DKD_LEASE_SECOND", "DKD_SLOTS", "DKD_WORKER_TOKEN", "DKD_API_URL", "DKD_PORT"):
         monkeypatch.setenv(name, "1")
-    assert Settings.misspelt() == ["DKD_LEASE_SECOND is no setting and has no effect; did you mean DKD_LEASE_SECONDS?"]
+    assert Settings.misspelled_variables() == [
+        "DKD_LEASE_SECOND is not a setting and has no effect; did you mean DKD_LEASE_SECONDS?"
+    ]
 
 
 def test_a_wrong_setting_is_named_as_the_environment_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

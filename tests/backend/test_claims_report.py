@@ -10,18 +10,18 @@ from fastapi.testclient import TestClient
 from backend.db import Database
 from core.papers import LossSetting
 from core.papers.decoupled_gradient_kd.loss_claims import judge_loss_claims
-from core.protocol.comparisons import Claim, Claims
+from core.protocol.comparisons import PaperClaim, PaperClaims
 from tests.backend import rows
 
 MOBILE = {"dataset": "cifar10", "student": {"model": "mobilenet_v2_half"}}
 METHODS = ["dkd", {"name": "dkd_align", "label": "align", "params": {"reduction": "log", "epsilon": 6.0}}]
 
 
-def _report(api: TestClient, experiment: str, **query: Any) -> dict[int, Claim]:
+def _report(api: TestClient, experiment: str, **query: Any) -> dict[int, PaperClaim]:
     """The last case of each claim."""
     answer = api.get("/api/v1/comparisons/claims", params={"experiment": experiment, **query})
     assert answer.status_code == 200, answer.text
-    return {claim.number: claim for claim in Claims.model_validate(answer.json()).claims}
+    return {claim.number: claim for claim in PaperClaims.model_validate(answer.json()).claims}
 
 
 def _trained(

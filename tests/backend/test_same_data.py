@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.db import Database
-from core.protocol.comparisons import Claims, Comparison, Overview, Table
+from core.protocol.comparisons import Comparison, Overview, PaperClaims, ResultTable
 from tests.backend import rows
 
 OLD, NEW = "a" * 16, "b" * 16
@@ -62,14 +62,14 @@ def test_every_other_report_does_the_same(database: Database, api: TestClient) -
     overview = Overview.model_validate(_ask(api, "/overview", experiment=experiment))
     assert [cell.n for row in overview.rows for cell in row.cells] == [4, 4]
     assert any("The data changed between runs" in note for note in overview.notes)
-    claims = Claims.model_validate(_ask(api, "/claims", experiment=experiment))
+    claims = PaperClaims.model_validate(_ask(api, "/claims", experiment=experiment))
     assert {claim.n for claim in claims.claims if claim.number == 4} == {4}
     assert any("The data changed between runs" in note for note in claims.notes)
 
 
 def test_a_table_has_a_row_for_each_data_set(database: Database, api: TestClient) -> None:
     _trained(database, MIXED)
-    found = Table.model_validate(_ask(api, "/table"))
+    found = ResultTable.model_validate(_ask(api, "/table"))
     assert [[(cell.n, cell.mean) for cell in row.cells] for row in found.rows] == [
         [(4, pytest.approx(60.15)), (4, pytest.approx(61.15))],
         [(2, pytest.approx(40.45)), (2, pytest.approx(41.45))],
@@ -85,7 +85,7 @@ def test_experiments_of_other_images_are_not_pooled(database: Database, api: Tes
     found = Comparison.model_validate(_ask(api, "", experiment=[first, second]))
     assert [group.n for group in found.groups] == [3, 3]
     assert found.groups[0].mean == pytest.approx(60.1)
-    assert len(Table.model_validate(_ask(api, "/table")).rows) == 2
+    assert len(ResultTable.model_validate(_ask(api, "/table")).rows) == 2
 
 
 def test_a_teacher_tested_on_other_images_sets_no_target(database: Database, api: TestClient) -> None:

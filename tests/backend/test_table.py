@@ -15,17 +15,17 @@ from client.cli.options import set_field
 from core.catalog import MODELS
 from core.papers import PUBLISHED
 from core.papers.decoupled_gradient_kd import results
-from core.protocol.comparisons import Cell, PublishedTable, Table
+from core.protocol.comparisons import PublishedTable, ResultTable, TableCell
 from core.specs import load_text, parse_experiment
 from tests.backend import rows
 
 METHODS = ["dkd", {"name": "dkd_align", "label": "align", "params": {"reduction": "log", "epsilon": 6.0}}]
 
 
-def _table(api: TestClient, **query: Any) -> Table:
+def _table(api: TestClient, **query: Any) -> ResultTable:
     answer = api.get("/api/v1/comparisons/table", params=query)
     assert answer.status_code == 200, answer.text
-    return Table.model_validate(answer.json())
+    return ResultTable.model_validate(answer.json())
 
 
 def _row(database: Database, gains: list[float], **changes: Any) -> str:
@@ -40,7 +40,7 @@ def _row(database: Database, gains: list[float], **changes: Any) -> str:
     return experiment
 
 
-def _cell(table: Table, row: int, label: str) -> Cell:
+def _cell(table: ResultTable, row: int, label: str) -> TableCell:
     return next(cell for cell in table.rows[row].cells if cell.label == label)
 
 

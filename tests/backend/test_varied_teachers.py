@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from backend.comparisons import convergence, statistics
 from backend.db import Database
-from core.protocol.comparisons import Claims, Comparison, Reached
+from core.protocol.comparisons import Comparison, PaperClaims, RunConvergence
 from tests.backend import rows
 
 METHODS = ["kd", {"name": "dkd", "label": "DKD"}]
@@ -91,9 +91,11 @@ def test_each_teacher_sets_its_own_target(database: Database, api: TestClient) -
     assert _compared(api, experiments[:1]).target_words == "85.50 %"
 
 
-def _reached(epochs: dict[tuple[str, int], float | None]) -> dict[tuple[str, int], Reached]:
+def _reached(epochs: dict[tuple[str, int], float | None]) -> dict[tuple[str, int], RunConvergence]:
     return {
-        key: Reached(run_id="", seed=key[1], target=80.0, epochs=value, seconds=None, gpu_seconds=None, area=None)
+        key: RunConvergence(
+            run_id="", seed=key[1], target=80.0, epochs=value, seconds=None, gpu_seconds=None, area=None
+        )
         for key, value in epochs.items()
     }
 
@@ -129,7 +131,7 @@ def test_a_claim_about_speed_is_judged_by_teachers(database: Database, api: Test
             rows.succeed(database, run_id, [60, 88, 88, 88] if label == "align" else [60, 80, 88, 88])
         made.append(experiment)
     answer = api.get("/api/v1/comparisons/claims", params={"experiment": made, "target": 85})
-    [claim] = [item for item in Claims.model_validate(answer.json()).claims if item.number == 4]
+    [claim] = [item for item in PaperClaims.model_validate(answer.json()).claims if item.number == 4]
     assert (claim.verdict, claim.n, claim.p) == ("cannot tell", 8, 0.5)
     assert "earlier in 8" in claim.reason
     assert "of 2 teachers, earlier with 2, later with 0" in claim.reason

@@ -1,4 +1,4 @@
-"""``benchmarks/reproduce.py`` on a small stand-in of a pair: goes on where it was, hides nothing that is missing."""
+"""``benchmarks/reproduce.py`` on a small stand-in for a pair: it resumes, and its table shows missing cells."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def pair(tmp_path: Path) -> Pair:
 
 @pytest.fixture
 def run(pair: Pair, tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
-    """Exit code and what was said."""
+    """Return a function that runs the benchmark and returns its exit code and its messages."""
 
     def run(*arguments: str, stop: threading.Event | None = None) -> tuple[int, list[str]]:
-        said: list[str] = []
+        messages: list[str] = []
         options = ["res32x4-res8x4", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), *arguments]
         parsed = reproduce.parser().parse_args(options)
-        return reproduce.reproduce(pair, parsed, said.append, stop or threading.Event()), said
+        return reproduce.reproduce(pair, parsed, messages.append, stop or threading.Event()), messages
 
     return run
 
 
-def kept(tmp_path: Path) -> dict[str, dict[str, object]]:
+def stored_cells(tmp_path: Path) -> dict[str, dict[str, object]]:
     data = json.loads((tmp_path / "out" / "reproduce-res32x4-res8x4-shortened.json").read_text())
     return {f"{cell['method']} {cell['seed']}": cell for cell in data["cells"]}
 
@@ -81,31 +81,31 @@ def outcome(method: str, seed: int, top1: float = 70.0, **changed: object) -> Ou
     )
 
 
-def test_what_is_done_is_kept_and_only_the_rest_is_trained(
+def test_finished_cells_are_stored_and_only_missing_ones_are_trained(
     run: Callable[..., tuple[int, list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [*SMALL, "--seeds", "0", "--methods", "dkd", "ce"]
-    monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", "nonsense")  # fails whatever reads a teacher
-    code, said = run(*arguments, "--parallel", "2")
+    monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", "nonsense")  # every training with a teacher fails
+    code, messages = run(*arguments, "--parallel", "2")
     assert code == 1
-    first = kept(tmp_path)
+    first = stored_cells(tmp_path)
     assert set(first) == {"teacher 0", "ce 0"}
-    assert [line.split(":")[0] for line in said[:2]] == ["teacher seed 0", "ce seed 0"]  # ce waits for no teacher
-    assert "Failed: dkd seed 0: DKD_TEACHER_LOGITS_GB" in said[-1]
-    assert row(said[-1], "DKD")[:4] == ["–", "–", "0 of 1", "all"]
+    assert [line.split(":")[0] for line in messages[:2]] == ["teacher seed 0", "ce seed 0"]  # ce needs no teacher
+    assert "Failed: dkd seed 0: DKD_TEACHER_LOGITS_GB" in messages[-1]
+    assert row(messages[-1], "DKD")[:4] == ["–", "–", "0 of 1", "all"]
 
     monkeypatch.delenv("DKD_TEACHER_LOGITS_GB")
-    code, said = run(*arguments)
+    code, messages = run(*arguments)
     assert code == 0
-    second = kept(tmp_path)
+    second = stored_cells(tmp_path)
     assert {name: second[name] for name in first} == first
     assert (set(second) - set(first), second["dkd 0"]["epochs"]) == ({"dkd 0"}, 2)
-    assert [line.partition(":")[0] for line in said[:-1]] == ["dkd seed 0"] * 2
-    table = said[-1]
+    assert [line.partition(":")[0] for line in messages[:-1]] == ["dkd seed 0"] * 2
+    table = messages[-1]
     assert row(table, "DKD")[2:4] == ["1 of 1", "–"]
     assert "Failed" not in table
 
-    # Shorter than the recipe, it says so and stands apart.
+    # A shortened run is labelled and stored separately.
     assert "not a reproduction" in table
     assert "Shortened to 2 epochs, 100 training images, 60 test images." in table
     assert "oracle − published" not in table
@@ -116,7 +116,7 @@ def test_what_is_done_is_kept_and_only_the_rest_is_trained(
         run("--epochs", "3", "--methods", "ce", "--table")
 
 
-def test_a_training_that_was_stopped_goes_on_from_its_checkpoint(
+def test_stopped_training_resumes_from_its_checkpoint(
     run: Callable[..., tuple[int, list[str]]], pair: Pair, tmp_path: Path
 ) -> None:
     long = ["--epochs", "4000", "--train-images", "100", "--test-images", "60", "--methods", "ce", "--seeds", "0"]
@@ -135,16 +135,16 @@ def test_a_training_that_was_stopped_goes_on_from_its_checkpoint(
 
         watching = threading.Thread(target=watch)
         watching.start()
-        code, said = run(*long, stop=stop)
+        code, messages = run(*long, stop=stop)
         stop.set()
         watching.join()
-        assert (code, said[-2]) == (130, "stopped; the same command goes on from here")
+        assert (code, messages[-2]) == (130, "stopped; the same command continues from here")
     starts = [event for record in read_journal(journal) if isinstance(event := record.event, Started)]
     assert [start.start_step > 0 for start in starts] == [False, True]
-    assert kept(tmp_path) == {}
+    assert stored_cells(tmp_path) == {}
 
 
-def test_a_cell_is_trained_by_one_process_at_a_time(
+def test_one_process_at_a_time_trains_a_cell(
     run: Callable[..., tuple[int, list[str]]], pair: Pair, tmp_path: Path
 ) -> None:
     folder = folder_of(plan(pair, Setting(2, 100, 60), ["ce"], [0]), tmp_path)
@@ -154,31 +154,31 @@ def test_a_cell_is_trained_by_one_process_at_a_time(
         try:
             while subprocess.run(["flock", "-n", folder / ".lock", "true"], check=False).returncode == 0:
                 pass
-            code, said = run(*SMALL, "--seeds", "0", "--methods", "ce")
+            code, messages = run(*SMALL, "--seeds", "0", "--methods", "ce")
         finally:
             os.killpg(other.pid, signal.SIGKILL)
     assert code == 1
-    assert "another process is training ce seed 0" in said[0]
+    assert "another process is training ce seed 0" in messages[0]
 
 
-def test_the_table_stands_beside_the_published_one_and_shows_what_is_missing(pair: Pair) -> None:
+def test_table_shows_published_accuracies_and_missing_cells(pair: Pair) -> None:
     results = Results(pair, Setting(), ["teacher", "dkd", "ce", "kd"], [0, 1, 2])
-    for found in (
+    for item in (
         outcome("teacher", 0, 79.0),
         outcome("dkd", 0, 75.0),
         outcome("dkd", 2, 76.0),
         outcome("ce", 0, 72.0),
     ):
-        results.outcomes[found.method, found.seed] = found
+        results.outcomes[item.method, item.seed] = item
     table = markdown(results)
-    assert "by the published recipe" in table
+    assert "with the published recipe" in table
     assert row(table, "teacher") == ["79.00", "80.00", "1 of 1", "–", "79.42", "+0.58", "10.0"]
     assert row(table, "DKD") == ["75.50 ± 0.71", "76.50 ± 0.71", "2 of 3", "seed 1", "76.32", "+0.18", "10.0"]
     assert row(table, "student alone (CE)")[2:4] == ["1 of 3", "seed 1, 2"]
     assert "--seeds 0 1 2`" in table
-    assert "gone on" not in table
+    assert "Resumed" not in table
     results.outcomes["ce", 0] = outcome("ce", 0, 72.0, starts=2)
-    assert "gone on from a checkpoint: ce seed 0." in markdown(results)
+    assert "Resumed from a checkpoint after an interruption: ce seed 0." in markdown(results)
     table = markdown(results)
     assert row(table, "KD") == ["–", "–", "0 of 3", "all", "73.33", "–", "–"]
     again = Results(pair, Setting())
@@ -187,7 +187,7 @@ def test_the_table_stands_beside_the_published_one_and_shows_what_is_missing(pai
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_every_pair_is_planned_by_its_recipe(name: str) -> None:
+def test_every_pair_is_planned_with_its_recipe(name: str) -> None:
     planned = plan(PAIRS[name], Setting(), list(TITLES), [0, 1])
     assert [run.label for run in planned] == ["teacher", *(m for m in list(TITLES)[1:] for _ in range(2))]
     teacher, students = planned[0].spec, [run.spec for run in planned[1:]]
@@ -211,7 +211,7 @@ def test_every_pair_is_planned_by_its_recipe(name: str) -> None:
     }
 
 
-def test_a_shorter_run_shrinks_the_whole_recipe() -> None:
+def test_shortened_run_scales_the_whole_recipe() -> None:
     (_, dkd) = plan(PAIRS["res56-res20"], Setting(epochs=24), ["dkd"], [3])
     assert dkd.spec.training.schedule.milestones == (15, 18, 21)
     assert dkd.spec.method.params["ramp_epochs"] == 2
@@ -220,7 +220,7 @@ def test_a_shorter_run_shrinks_the_whole_recipe() -> None:
     assert (teacher.spec.training.epochs, teacher.spec.training.schedule.name) == (1, "constant")
 
 
-def test_bad_input_is_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in (["res1-res2"], ["res56-res20", "--epochs", "0"], ["res56-res20", "--methods", "fitnet"]):
         with pytest.raises(SystemExit) as exit_code:
             reproduce.main(wrong)

@@ -15,10 +15,10 @@ from core.protocol.public import (
     Comparison,
     Convergence,
     Experiment,
-    Group,
     Interval,
+    MethodResult,
     MetricValue,
-    Paired,
+    PairedDifference,
     Run,
     RunSummary,
     StateCounts,
@@ -106,7 +106,7 @@ def comparison(**changes: Any) -> Comparison:
         "target": 93.1,
         "baseline": "kd",
         "groups": [
-            Group(
+            MethodResult(
                 label="kd",
                 method="kd",
                 n=2,
@@ -115,7 +115,7 @@ def comparison(**changes: Any) -> Comparison:
                 values={0: 94.5, 1: 95.5},
                 convergence=Convergence(target=93.1, reached=1, of=2, median_epochs=None, max_epochs=4),
             ),
-            Group(
+            MethodResult(
                 label="dkd",
                 method="dkd",
                 n=2,
@@ -126,7 +126,7 @@ def comparison(**changes: Any) -> Comparison:
             ),
         ],
         "paired": [
-            Paired(
+            PairedDifference(
                 label="dkd",
                 baseline="kd",
                 n=2,

@@ -176,10 +176,10 @@ def test_compare_prints_the_table_and_its_notes(backend: FakeBackend, capsys: Ca
     out = capsys.readouterr().out
     rows = {line.split()[0]: line for line in out.partition("\n\n")[0].splitlines()}
     assert "95.00 ± 0.50" in rows["kd"]
-    assert "> 4 (1/2)" in rows["kd"]
+    assert "> 4 (1 of 2)" in rows["kd"]
     assert "baseline" in rows["kd"]
     assert "96.25 ± 0.25" in rows["dkd"]
-    assert "2.5 (2/2)" in rows["dkd"]
+    assert "2.5 (2 of 2)" in rows["dkd"]
     assert "+1.25 [−1.90, +4.40]" in rows["dkd"]
     assert "899 images, so that one image is 0.11 %" in out
     assert "Teacher: 98.00 %; target 93.10 %" in out

@@ -9,16 +9,16 @@ import pytest
 
 from client.cli.app import run
 from core.protocol.comparisons import (
-    Cell,
-    Claim,
-    Claims,
     Interval,
     MissingPair,
     Overview,
     OverviewCell,
     OverviewRow,
-    Published,
-    Table,
+    PaperClaim,
+    PaperClaims,
+    PublishedValue,
+    ResultTable,
+    TableCell,
     TableRow,
 )
 from tests.client import fakes
@@ -28,9 +28,9 @@ from tests.client.fakes import FakeBackend, page, problem
 PATH = "GET /api/v1/comparisons"
 
 
-def _table(**changes: Any) -> Table:
-    base = Cell(label="dkd", n=3, mean=71.5, sd=0.2, run_ids=["r1"])
-    align = Cell(
+def _table(**changes: Any) -> ResultTable:
+    base = TableCell(label="dkd", n=3, mean=71.5, sd=0.2, run_ids=["r1"])
+    align = TableCell(
         label="align",
         n=2,
         mean=72.5,
@@ -41,7 +41,7 @@ def _table(**changes: Any) -> Table:
         p_holm=0.002,
         verdict="better",
         missing=[MissingPair(seed=4, label="align", run_id="r9", state="failed")],
-        published=[Published(source="a paper", method="dkd_align", value=73.25)],
+        published=[PublishedValue(source="a paper", method="dkd_align", value=73.25)],
     )
     row = TableRow(
         title="cifar100 resnet56→resnet20",
@@ -68,17 +68,19 @@ def _table(**changes: Any) -> Table:
         "tests": 1,
         "notes": ["A note."],
     }
-    return Table.model_validate(values | changes)
+    return ResultTable.model_validate(values | changes)
 
 
-def _claims() -> Claims:
-    return Claims(
+def _claims() -> PaperClaims:
+    return PaperClaims(
         experiment="small",
         experiments=["small"],
         condition="one teacher (seed 0)",
         claims=[
-            Claim(number=1, claim="It is so.", case="always", verdict="holds", reason="1 against 1"),
-            Claim(number=3, claim="And so.", label="align", baseline="dkd", verdict="cannot tell", reason="few", n=5),
+            PaperClaim(number=1, claim="It is so.", case="always", verdict="holds", reason="1 against 1"),
+            PaperClaim(
+                number=3, claim="And so.", label="align", baseline="dkd", verdict="cannot tell", reason="few", n=5
+            ),
         ],
         notes=["Holm is over 1 test."],
     )

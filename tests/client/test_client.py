@@ -159,9 +159,9 @@ def test_proxies_are_not_used_for_excepted_addresses(monkeypatch: pytest.MonkeyP
     ("name", "proxy", "message"),
     [
         ("ALL_PROXY", "socks5://127.0.0.1:9", "ALL_PROXY names a SOCKS proxy"),
-        ("all_proxy", "socks4://127.0.0.1:9", "all_proxy names a proxy of the kind 'socks4'"),
-        ("http_proxy", "ftp://x", "http_proxy names a proxy of the kind 'ftp'"),
-        ("HTTP_PROXY", "http://", "HTTP_PROXY names no host"),
+        ("all_proxy", "socks4://127.0.0.1:9", "all_proxy has the unsupported scheme 'socks4'"),
+        ("http_proxy", "ftp://x", "http_proxy has the unsupported scheme 'ftp'"),
+        ("HTTP_PROXY", "http://", "HTTP_PROXY has no host"),
     ],
 )
 def test_an_unusable_proxy_is_named(monkeypatch: pytest.MonkeyPatch, name: str, proxy: str, message: str) -> None:

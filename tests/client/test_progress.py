@@ -60,11 +60,11 @@ def test_submit_watch_prints_progress_and_the_result(
     assert run(["submit", "-", "--watch"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "25%" in out
+    assert "25 %" in out
     assert "dkd seed 0, epoch 2/4, test 91.50 %" in out
     assert "✓ dkd seed 0: test 91.50 %" in out
-    assert "100%" in out
-    assert out.index("100%") < out.index("95.00 ± 0.50")
+    assert "100 %" in out
+    assert out.index("100 %") < out.index("95.00 ± 0.50")
 
 
 def test_a_failed_run_ends_watch_with_code_1(backend: FakeBackend, capsys: Captured) -> None:
@@ -83,14 +83,14 @@ def test_with_json_only_the_experiment_is_on_stdout(backend: FakeBackend, capsys
     assert run(["watch", "exp-1", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["state"] == "finished"
-    assert "100%" in err
+    assert "100 %" in err
 
 
 def test_one_run_can_be_watched(backend: FakeBackend, capsys: Captured) -> None:
     ended = fakes.run(state="succeeded", step=40, epoch=4.0)
     backend.answers["GET /api/v1/runs/run-1"] = [fakes.run(), fakes.run(), ended]
     assert run(["watch", "run-1"]) == 0
-    assert " 50%  dkd seed 0" in capsys.readouterr().out
+    assert " 50 %  dkd seed 0" in capsys.readouterr().out
 
 
 def test_a_terminal_shows_a_bar_and_the_current_run() -> None:
@@ -101,7 +101,7 @@ def test_a_terminal_shows_a_bar_and_the_current_run() -> None:
     seen = client.experiments.watch("exp-1", console)
     assert seen.ended
     assert "━" in file.getvalue()
-    assert "100%" in file.getvalue()
+    assert "100 %" in file.getvalue()
 
 
 def test_watch_waits_for_a_restarted_backend() -> None:
@@ -165,7 +165,7 @@ def test_ctrl_c_ends_watch_with_code_130(backend: FakeBackend) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
     _, err = process.communicate()
-    assert "25%" in first, err
+    assert "25 %" in first, err
     assert process.returncode == 130, err
     assert err.splitlines() == ["the runs continue; `dkd watch exp-1` follows them, `dkd cancel exp-1` cancels them"]
 

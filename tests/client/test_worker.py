@@ -8,7 +8,7 @@ import pytest
 from client import ApiError, BackendUnreachable, WorkerClient
 from common.home import Home
 from core.events import Log, Metrics, Record
-from core.protocol.worker import EventBatch, Heartbeat, Holding, Outcome, Registration
+from core.protocol.worker import EventBatch, Heartbeat, LeaseRenewal, Outcome, Registration
 from tests.client import fakes
 from tests.client.fakes import FakeBackend
 
@@ -45,7 +45,7 @@ def test_a_worker_registers_claims_reports_and_finishes() -> None:
     assert first is not None
     assert first.attempt == 2
     assert client.claim(WORKER) is None
-    reply = client.heartbeat(WORKER, Heartbeat(holding=[Holding(run_id="r", attempt=2)]))
+    reply = client.heartbeat(WORKER, Heartbeat(holding=[LeaseRenewal(run_id="r", attempt=2)]))
     assert reply.orders[0].order == "cancel"
     records = [
         Record(seq=1, time=0, event=Log(message="hello")),

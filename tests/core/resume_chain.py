@@ -35,7 +35,7 @@ SPEC: dict[str, Any] = {
     "training": {"epochs": 30, "batch_size": 32, "collapse_every": 7},
 }
 
-DYING_CALLS = (("half", 1), ("fsync", 1), ("link", 1), ("replace", 1), ("replace", 2), ("fsync", 2))
+DYING_CALLS = (("half", 1), ("fsync", 1), ("link", 1), ("replace", 1), ("fsync", 2), ("replace", 2), ("fsync", 3))
 """Where a checkpoint's writer can die: half way through the file, and before each of the system's calls after that."""
 
 
@@ -83,9 +83,8 @@ def die_writing(where: tuple[str, int], after: int) -> None:
 
     patch = pytest.MonkeyPatch()
     patch.setattr(checkpoint, "_encode", halved)
-    for name in ("fsync", "link"):
+    for name in ("fsync", "link", "replace"):
         patch.setattr(os, name, counted(name, getattr(os, name)))
-    patch.setattr(Path, "replace", counted("replace", Path.replace))
 
 
 def attempt(spec: RunSpec, teacher: TeacherSource, out: Path, choice: random.Random) -> str:

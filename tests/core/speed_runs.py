@@ -11,7 +11,7 @@ import torch
 from core import data
 from core.data.dataset import Dataset
 from core.events import JOURNAL_NAME, Log, Metrics, read_journal
-from core.specs import DatasetChoice, ExperimentSpec, RunSpec, parse_experiment
+from core.specs import DatasetRef, ExperimentSpec, RunSpec, parse_experiment
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 DEVICES = ["cpu", pytest.param("cuda", marks=gpu)]
@@ -46,4 +46,4 @@ def said(folder: Path) -> str:
 
 def synthetic(train_size: int = 300) -> Dataset:
     params = {"num_classes": 5, "image_size": 16, "train_size": train_size, "test_size": 50}
-    return data.load(DatasetChoice(name="synthetic", params=params))
+    return data.load(DatasetRef(name="synthetic", params=params))

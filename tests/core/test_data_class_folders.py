@@ -14,7 +14,7 @@ import pytest
 from core import data
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, JournalReader, Log, read_journal
 from core.protocol.worker import EventBatch
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 from tests.core import data_files as files
 
 CAFE = "caf\u00e9"
@@ -29,7 +29,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(path: str = "pets") -> data.Dataset:
-    return data.load(DatasetChoice(name="folder", params={"path": path, "image_size": 8}))
+    return data.load(DatasetRef(name="folder", params={"path": path, "image_size": 8}))
 
 
 class TestNamesThatAreNotUtf8:
@@ -100,7 +100,7 @@ class TestNamesThatAreNotUtf8:
     @pytest.mark.parametrize("path", [r"a\b", r"\\host", r"a\x2e\x2e/b", r"a\xzz"])
     def test_other_backslashes_are_refused(self, path: str) -> None:
         with pytest.raises(ValueError, match="must be a relative path"):
-            DatasetChoice(name="folder", params={"path": path, "image_size": 8})
+            DatasetRef(name="folder", params={"path": path, "image_size": 8})
 
     @pytest.mark.parametrize("text", [NOT_UTF8, "\ud800 alone"])
     def test_journal_accepts_any_string(self, root: Path, text: str) -> None:

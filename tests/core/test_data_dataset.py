@@ -11,19 +11,19 @@ import torch
 from core import data
 from core.data.dataset import Augmentation, augmentation_table, shift_and_flip
 from core.data.hashing import hashed_randint, permutation
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 
 
 def digits() -> data.Dataset:
-    return data.load(DatasetChoice(name="digits"))
+    return data.load(DatasetRef(name="digits"))
 
 
 @pytest.mark.parametrize("name", ["digits", "synthetic"])
 def test_loaded_data_set_matches_its_catalog_entry(name: str) -> None:
     from core.catalog import DATASETS
 
-    choice = DatasetChoice(name=name)
-    facts = DATASETS[name].facts(choice.typed_params)
+    choice = DatasetRef(name=name)
+    facts = DATASETS[name].facts(choice.parsed_params)
     loaded = data.load(choice)
     assert facts
     assert (facts.num_classes, facts.channels, facts.image_size) == (

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from core import data
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 from tests.core import data_files as files
 
 SIZE = 8
@@ -30,7 +30,7 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load() -> data.Dataset:
-    return data.load(DatasetChoice(name="folder", params={"path": "pets", "image_size": SIZE}))
+    return data.load(DatasetRef(name="folder", params={"path": "pets", "image_size": SIZE}))
 
 
 def pack(pets: Path) -> Path:

@@ -13,17 +13,17 @@ from core import data
 from core.catalog import DATASETS
 from core.data.holdout import held_out_indices
 from core.events import JOURNAL_NAME, Failed, Log, Metrics, read_journal
-from core.specs import DatasetChoice, RunSpec
+from core.specs import DatasetRef, RunSpec
 from core.training import run_training
 from tests.core import data_files as files
 
 
 def synthetic(**params: Any) -> data.Dataset:
     sizes = {"num_classes": 4, "train_size": 200, "test_size": 8, "image_size": 8}
-    return data.load(DatasetChoice(name="synthetic", params=sizes | params))
+    return data.load(DatasetRef(name="synthetic", params=sizes | params))
 
 
-def run_spec(dataset: DatasetChoice) -> RunSpec:
+def run_spec(dataset: DatasetRef) -> RunSpec:
     return RunSpec.model_validate(
         {
             "role": "teacher",
@@ -92,8 +92,8 @@ def test_unequal_classes_share_the_total_by_largest_remainder() -> None:
 
 
 def test_catalog_facts_count_remaining_images() -> None:
-    choice = DatasetChoice(name="digits", params={"val_fraction": 0.2})
-    facts, loaded = DATASETS["digits"].facts(choice.typed_params), data.load(choice)
+    choice = DatasetRef(name="digits", params={"val_fraction": 0.2})
+    facts, loaded = DATASETS["digits"].facts(choice.parsed_params), data.load(choice)
     assert facts
     assert loaded.val
     assert (len(loaded.train), len(loaded.val)) == (facts.train_size, 896 - facts.train_size)
@@ -105,21 +105,21 @@ def test_fraction_that_leaves_a_split_empty_is_refused() -> None:
 
 
 def test_fingerprint_is_unchanged_without_a_validation_split() -> None:
-    plain = run_spec(DatasetChoice(name="digits"))
+    plain = run_spec(DatasetRef(name="digits"))
     assert "val_fraction" not in plain.model_dump_json()
-    none = run_spec(DatasetChoice(name="digits", params={"val_fraction": 0, "val_seed": 3}))
+    none = run_spec(DatasetRef(name="digits", params={"val_fraction": 0, "val_seed": 3}))
     assert none.fingerprint() == plain.fingerprint()
     prints = {
-        run_spec(DatasetChoice(name="digits", params={"val_fraction": 0.1, "val_seed": seed})).fingerprint()
+        run_spec(DatasetRef(name="digits", params={"val_fraction": 0.1, "val_seed": seed})).fingerprint()
         for seed in (0, 1)
     }
     assert len(prints | {plain.fingerprint()}) == 3
-    split = run_spec(DatasetChoice(name="digits", params={"val_fraction": 0.1}))
+    split = run_spec(DatasetRef(name="digits", params={"val_fraction": 0.1}))
     assert RunSpec.model_validate_json(split.model_dump_json()).fingerprint() == split.fingerprint()
 
 
 def test_training_reports_validation_metrics(tmp_path: Path) -> None:
-    choice = DatasetChoice(
+    choice = DatasetRef(
         name="synthetic",
         params={"num_classes": 2, "train_size": 100, "test_size": 20, "image_size": 8, "val_fraction": 0.2},
     )
@@ -133,7 +133,7 @@ def test_training_reports_validation_metrics(tmp_path: Path) -> None:
 def test_unsuitable_folder_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     files.tree(tmp_path / "data/pets", ["cat", "dog"])
-    spec = run_spec(DatasetChoice(name="folder", params={"path": "pets", "image_size": 8})).model_dump()
+    spec = run_spec(DatasetRef(name="folder", params={"path": "pets", "image_size": 8})).model_dump()
     for change, reason in (
         (
             {"method": "dkd", "role": "student", "teacher": "v1-" + "0" * 32},
@@ -148,7 +148,7 @@ def test_unsuitable_folder_is_refused_before_training(tmp_path: Path, monkeypatc
 
 def test_last_batch_of_one_image_is_refused_for_batch_norm(tmp_path: Path) -> None:
     """Otherwise the training would fail after its first epoch with an error of torch."""
-    choice = DatasetChoice(name="synthetic", params={"image_size": 16, "train_size": 51, "test_size": 8})
+    choice = DatasetRef(name="synthetic", params={"image_size": 16, "train_size": 51, "test_size": 8})
     change = {"model": {"name": "mobilenet_v2_half", "params": {}}}  # one pixel is left of 16
     assert run_training(RunSpec.model_validate(run_spec(choice).model_dump() | change), tmp_path / "out") == "failed"
     events = [record.event for record in read_journal(tmp_path / "out" / JOURNAL_NAME)]
@@ -161,7 +161,7 @@ def test_last_batch_of_one_image_is_refused_for_batch_norm(tmp_path: Path) -> No
 
 def test_run_fails_with_the_data_set_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
-    choice = DatasetChoice(name="folder", params={"path": "pets", "image_size": 8})
+    choice = DatasetRef(name="folder", params={"path": "pets", "image_size": 8})
     assert run_training(run_spec(choice), tmp_path / "out") == "failed"
     [failed] = [r.event for r in read_journal(tmp_path / "out" / JOURNAL_NAME) if isinstance(r.event, Failed)]
     assert "there is no image folder" in failed.reason

@@ -12,7 +12,7 @@ import pytest
 
 from core import data
 from core.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 from tests.core import data_files as files
 
 
@@ -25,7 +25,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(name: str, **params: Any) -> data.Dataset:
-    return data.load(DatasetChoice(name=name, params=params))
+    return data.load(DatasetRef(name=name, params=params))
 
 
 def red(split: data.Split) -> list[int]:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from core import data
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 from tests.core import data_files as files
 
 SIZE = 8
@@ -27,7 +27,7 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(size: int = SIZE) -> data.Dataset:
-    return data.load(DatasetChoice(name="folder", params={"path": "pets", "image_size": size}))
+    return data.load(DatasetRef(name="folder", params={"path": "pets", "image_size": size}))
 
 
 def packs(pets: Path) -> list[Path]:

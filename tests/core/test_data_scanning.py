@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from core import data
-from core.specs import DatasetChoice, parse_experiment
+from core.specs import DatasetRef, parse_experiment
 from core.standalone import run_experiment
 from tests.core import data_files as files
 
@@ -26,7 +26,7 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load() -> data.Dataset:
-    return data.load(DatasetChoice(name="folder", params={"path": "pets", "image_size": 8}))
+    return data.load(DatasetRef(name="folder", params={"path": "pets", "image_size": 8}))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_fifo_in_an_official_list_is_not_opened(tmp_path: Path, monkeypatch: pyt
     (folder / "meta/train.txt").write_text("cake/1\n")
     (folder / "meta/test.txt").write_text("cake/2\n")
     with pytest.raises(data.DatasetError, match=r"cake/1.jpg is not a regular file"):
-        data.load(DatasetChoice(name="food101", params={"image_size": 8}))
+        data.load(DatasetRef(name="food101", params={"image_size": 8}))
 
 
 def test_cyclic_symbolic_links_are_refused(pets: Path) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from core import data
 from core.catalog import DATASETS
 from core.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
-from core.specs import DatasetChoice
+from core.specs import DatasetRef
 from tests.core import data_files as files
 
 
@@ -28,7 +28,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(name: str, **params: Any) -> data.Dataset:
-    return data.load(DatasetChoice(name=name, params=params))
+    return data.load(DatasetRef(name=name, params=params))
 
 
 def red(split: data.Split) -> list[int]:
@@ -257,7 +257,7 @@ class TestFolder:
     @pytest.mark.parametrize("path", ["/etc", "../other", "a/../../b", "~/x", ".", ""])
     def test_path_outside_of_the_data_folder_is_refused(self, path: str) -> None:
         with pytest.raises(ValidationError):
-            DatasetChoice(name="folder", params={"path": path, "image_size": 8})
+            DatasetRef(name="folder", params={"path": path, "image_size": 8})
 
     def test_invalid_folder_error_names_the_problem(self, root: Path) -> None:
         with pytest.raises(data.DatasetError, match=r"no image folder .*pets/train/<class>"):
@@ -374,7 +374,7 @@ def test_catalog_has_facts_of_data_sets_with_fixed_content() -> None:
     assert described.pop("folder") is None
     assert all(described.values())
     assert described["svhn"]["train_size"] == 73_257
-    choice = DatasetChoice(name="food101", params={"image_size": 64, "val_fraction": 0.1})
-    facts = DATASETS["food101"].facts(choice.typed_params)
+    choice = DatasetRef(name="food101", params={"image_size": 64, "val_fraction": 0.1})
+    facts = DATASETS["food101"].facts(choice.parsed_params)
     assert facts
     assert (facts.image_size, facts.train_size, facts.test_size) == (64, 75_750 - 7_575, 25_250)

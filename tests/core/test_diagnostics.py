@@ -31,7 +31,7 @@ from core.diagnostics.report import collapse_report, epoch_report, final_report
 from core.diagnostics.robustness import RobustnessInputs, read_stylised, robustness, stylised_accuracy
 from core.events import JOURNAL_NAME, Failed, Metrics, read_journal
 from core.methods import LogitBatch
-from core.specs import DatasetChoice, MethodChoice, PlannedRun, parse_experiment
+from core.specs import DatasetRef, MethodRef, PlannedRun, parse_experiment
 from core.training import TeacherSource, run_training
 from core.training.metric_means import RunningMeans
 
@@ -51,7 +51,7 @@ def measured(
 ) -> dict[str, float]:
     params = {"reduction": "log", "epsilon": 6.0} if name == "dkd_align" else {}
     batch = LogitBatch(student.requires_grad_(), teacher, target)
-    return numbers(measure_gradients(methods.build(MethodChoice(name=name, params=params))(batch, epoch), batch))
+    return numbers(measure_gradients(methods.build(MethodRef(name=name, params=params))(batch, epoch), batch))
 
 
 class TestGradients:
@@ -98,7 +98,7 @@ class TestGradients:
         assert math.isnan(same["grad/similarity"])
         params = {"ramp_start": 0, "ramp_epochs": 10}
         batch = LogitBatch(student, teacher, target)
-        off = numbers(measure_gradients(methods.build(MethodChoice(name="dkd", params=params))(batch, 0), batch))
+        off = numbers(measure_gradients(methods.build(MethodRef(name="dkd", params=params))(batch, 0), batch))
         assert math.isnan(off["grad/skipped"])  # the ramp is at 0, so the gradients are, whatever the samples
 
     def test_logit_norms_equal_their_definition(self) -> None:
@@ -214,7 +214,7 @@ class Lookup(nn.Module):
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     params = {"num_classes": 6, "image_size": 8, "train_size": 120, "test_size": 90}
-    return load(DatasetChoice(name="synthetic", params=params))
+    return load(DatasetRef(name="synthetic", params=params))
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ class TestRobustness:
             torch.full((4, 1, 8, 8), 4, dtype=torch.uint8) + 8 * torch.arange(4).view(-1, 1, 1, 1).byte(),
             torch.arange(4),
         )
-        dataset = load(DatasetChoice(name="synthetic", params={"num_classes": 4, "channels": 1, "image_size": 8}))
+        dataset = load(DatasetRef(name="synthetic", params={"num_classes": 4, "channels": 1, "image_size": 8}))
         dataset = Dataset(dataset.train, test, 4, dataset.mean, dataset.std, dataset.augmentation)
         for label, name in enumerate(("ape", "bee", "cat", "dog")):
             (tmp_path / name).mkdir()
@@ -317,7 +317,7 @@ class TestReport:
         self, network: models.Network, other: models.Network
     ) -> None:
         params = {"num_classes": 6, "image_size": 8, "train_size": 120, "test_size": 90, "val_fraction": 0.25}
-        dataset = load(DatasetChoice(name="synthetic", params=params))
+        dataset = load(DatasetRef(name="synthetic", params=params))
         metrics = epoch_report(network, dataset, predict_logits(other, dataset, dataset.test))
         assert set(metrics) <= set(METRICS)
         assert {name.partition("/")[0] for name in metrics} == {"test", "val", "calibration", "fidelity"}

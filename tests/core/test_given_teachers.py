@@ -20,7 +20,7 @@ from core.cli import main
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Metrics, Started, read_journal
 from core.models.metadata import InputFormat, Metadata, describe_class_differences, read_metadata, serialise
 from core.models.published_weights import imagenet_class_names, published_input
-from core.specs import DatasetChoice, ExperimentSpec, RunSpec, parse_experiment
+from core.specs import DatasetRef, ExperimentSpec, RunSpec, parse_experiment
 from core.training import TeacherSource, run_training
 from core.training.checkpoint import CHECKPOINT_NAME
 from core.training.interruption import TrainOptions
@@ -211,7 +211,7 @@ class TestClasses:
         from core.data.class_names import class_names
 
         for name, first in (("digits", "0"), ("synthetic", "prototype 0 of 10x3x16")):
-            choice = DatasetChoice(name=name)
+            choice = DatasetRef(name=name)
             assert class_names(choice, data.load(choice))[0] == first
 
     @pytest.mark.parametrize(
@@ -290,9 +290,7 @@ class TestInput:
         assert len(keys[1]) == len(keys[0]) + 1
 
     def test_a_change_of_input_is_what_the_network_would_have_been_shown(self) -> None:
-        dataset = data.load(
-            DatasetChoice(name="synthetic", params={"num_classes": 4, "image_size": 8, "train_size": 8})
-        )
+        dataset = data.load(DatasetRef(name="synthetic", params={"num_classes": 4, "image_size": 8, "train_size": 8}))
         shown, wanted = input_format_of(dataset), InputFormat((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 8)
         seen = InputAdapter(torch.nn.Identity(), shown, wanted)(dataset.normalise(dataset.train.images))
         pixels = dataset.train.images.double() / 255

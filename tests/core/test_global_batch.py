@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from core import methods
 from core.methods import LogitBatch
 from core.methods.global_batch import gather_ranks, local_part, row_gradients
-from core.specs import MethodChoice
+from core.specs import MethodRef
 from tests.core.test_methods import ALL, SETTINGS
 from tests.services import free_port
 
@@ -34,7 +34,7 @@ def problem() -> tuple[nn.Linear, Tensor, Tensor, Tensor]:
 
 
 def build(setting: str) -> methods.Loss:
-    return methods.build(MethodChoice(name=setting.split()[0], params=SETTINGS[setting]))
+    return methods.build(MethodRef(name=setting.split()[0], params=SETTINGS[setting]))
 
 
 def loss_of_one_process(setting: str) -> tuple[float, Tensor]:

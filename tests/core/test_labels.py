@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from core.specs import SpecError, parse_experiment, parse_sweep, starting_point, to_yaml, warnings_of
+from core.specs import SpecError, editable_copy, parse_experiment, parse_sweep, to_yaml, warnings_of
 from core.specs.labels import without_automatic_labels
-from core.specs.sweep import expand, renamed
+from core.specs.sweep import expand, rename_swept
 
 SAMPLE = {"name": "dkd_align", "params": {"reduction": "sample", "epsilon": 6.0}}
 LOG = {"name": "dkd_align", "params": {"reduction": "log", "epsilon": 6.0}}
@@ -96,7 +96,7 @@ def test_a_label_that_says_what_it_stands_for_is_not_warned_of(method: Any, labe
 def test_two_methods_of_one_label_are_told_what_they_differ_in() -> None:
     with pytest.raises(SpecError, match=r"two methods are labelled 'dkd'; they differ in beta: .* as 'dkd beta=4.0'"):
         parse_experiment(spec("dkd", {"name": "dkd", "params": {"beta": 4}}))
-    with pytest.raises(SpecError, match="have the same parameters; leave one out"):
+    with pytest.raises(SpecError, match="have the same parameters; remove one"):
         parse_experiment(spec("dkd", "dkd"))
 
 
@@ -120,7 +120,7 @@ def test_a_sweep_over_a_stored_spec_names_each_point_by_its_method() -> None:
     ],
 )
 def test_the_name_that_a_sweep_gave_follows_its_field(name: str, changed: str) -> None:
-    assert renamed(name, "training.epochs", 5, 9) == changed
+    assert rename_swept(name, "training.epochs", 5, 9) == changed
 
 
 def test_a_preset_that_is_not_what_was_published_is_said() -> None:
@@ -143,7 +143,7 @@ class TestTheTeacherStays:
     def test_its_training_is_written_out_and_it_is_the_same(self) -> None:
         training = {"epochs": 30, "freeze_batch_norm_after": 3, "robustness": True, "speed": {"reuse_teacher": False}}
         before = parse_experiment(stored("dkd", training=training))
-        data = starting_point(before.model_dump(mode="json"))
+        data = editable_copy(before.model_dump(mode="json"))
         data["training"] |= {"epochs": 99, "batch_size": 16, "augment": "none"}
         data["training"]["optimizer"]["lr"] = 1.0
         data["training"]["schedule"]["name"] = "constant"
@@ -165,7 +165,7 @@ class TestTheTeacherStays:
     )
     def test_nothing_is_written_out_where_nothing_follows(self, teacher: Any) -> None:
         data = stored("dkd" if teacher else "ce", teacher=teacher)
-        assert starting_point(data)["teacher"] == data["teacher"]
+        assert editable_copy(data)["teacher"] == data["teacher"]
 
     def test_a_sweep_of_the_students_training_has_one_teacher(self) -> None:
         base = {name: value for name, value in spec("dkd").items() if name != "name"}

@@ -125,7 +125,7 @@ def test_kd_and_ce_match_torch() -> None:
 def test_epsilon_share_is_the_share_of_the_gradient_norms(share: float, epoch: int | None) -> None:
     z, v, target = logits(64, 100)
     method = methods.build(
-        methods.MethodChoice(name="dkd_align", params={"reduction": "log", "epsilon_share": share, "ramp_epochs": 10})
+        methods.MethodRef(name="dkd_align", params={"reduction": "log", "epsilon_share": share, "ramp_epochs": 10})
     )
     gradients = method(methods.LogitBatch(z, v, target), epoch).gradients
     norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}

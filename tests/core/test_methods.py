@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from core import methods
 from core.catalog import METHODS, METRICS
-from core.specs import MethodChoice
+from core.specs import MethodRef
 from tests.core.test_losses import assert_same, logits, reference_alignment, reference_parts
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -40,7 +40,7 @@ ALL = pytest.mark.parametrize("setting", SETTINGS)
 
 
 def loss(setting: str, batch: Batch, epoch: int | None = None) -> methods.LossTerms:
-    method = MethodChoice(name=setting.split()[0], params=SETTINGS[setting])
+    method = MethodRef(name=setting.split()[0], params=SETTINGS[setting])
     return methods.build(method)(methods.LogitBatch(*batch), epoch)
 
 
@@ -302,6 +302,6 @@ def test_every_parameter_changes_the_loss(setting: str, name: str) -> None:
     method, base = setting.split()[0], SETTINGS[setting] | ({"ramp_epochs": 20} if "ramp" in name else {})
     results = []
     for params in (base, base | {name: CHANGES[setting][name]}):
-        terms = methods.build(MethodChoice(name=method, params=params))(methods.LogitBatch(z, v, target), 3)
+        terms = methods.build(MethodRef(name=method, params=params))(methods.LogitBatch(z, v, target), 3)
         results.append(torch.autograd.grad(terms.total, z)[0])
     assert (results[0] - results[1]).norm() > 1e-6 * results[0].norm()

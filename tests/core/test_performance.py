@@ -19,7 +19,7 @@ from torch import nn
 from core import data
 from core.events import JOURNAL_NAME, Started, read_journal
 from core.settings import SettingsError, TrainingSettings
-from core.specs import DatasetChoice, Speed
+from core.specs import DatasetRef, Speed
 from core.training import TeacherSource, TrainOptions, performance, run_training
 from core.training.checkpoint import CHECKPOINT_NAME
 from core.training.performance import ExecutionPlan, Workload, forward_multiplications, plan_execution
@@ -105,7 +105,7 @@ class TestThreads:
         assert plan_execution(Speed(), CPU, replace(DIGITS, step_products=1.0), fixed_threads=True).threads == 2
 
     def test_multiplications_are_those_of_the_network(self) -> None:
-        dataset = data.load(DatasetChoice(name="synthetic", params={"num_classes": 5, "image_size": 8}))
+        dataset = data.load(DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8}))
         network = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(dataset.channels, 4, 3, padding=1, bias=False))
         state = torch.random.get_rng_state()
         assert forward_multiplications(network, dataset) == 8 * 8 * dataset.channels * 4 * 9

@@ -17,7 +17,7 @@ from torchvision.transforms import functional as vision
 from core import data
 from core.data.hashing import permutation
 from core.data.random_resized_crop import MIN_AREA, crop_and_resize, crop_table
-from core.specs import DatasetChoice, parse_experiment
+from core.specs import DatasetRef, parse_experiment
 
 SIDE = 64
 
@@ -98,7 +98,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(**params: object) -> data.Dataset:
-    return data.load(DatasetChoice(name="folder", params={"path": "pets", "image_size": 56, **params}))
+    return data.load(DatasetRef(name="folder", params={"path": "pets", "image_size": 56, **params}))
 
 
 def shown(dataset: data.Dataset, split: data.Split) -> torch.Tensor:
@@ -159,7 +159,7 @@ def test_shifts_are_unchanged(photos: Path) -> None:
     dataset = load()
     assert dataset.train.images.shape[-1] == 56
     assert dataset.augmentation == replace(dataset.augmentation, pad=7, resized_crop=False)
-    assert DatasetChoice(name="folder", params={"path": "pets", "image_size": 56, "views": "shift"}).params == {
+    assert DatasetRef(name="folder", params={"path": "pets", "image_size": 56, "views": "shift"}).params == {
         "path": "pets",
         "image_size": 56,
         "flip": True,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.specs import MOST_CHARACTERS, SpecError, load_file, load_text
+from core.specs import MAX_CHARACTERS, SpecError, load_file, load_text
 
 
 def _laughs(levels: int, item: str = "[{}]", first: str = "lol") -> str:
@@ -41,8 +41,8 @@ def test_aliases_as_people_write_them_are_read() -> None:
 
 def test_a_text_or_a_number_that_is_too_long_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
-    file.write_text("#" * (MOST_CHARACTERS + 1))
-    for read in (lambda: load_text("#" * (MOST_CHARACTERS + 1)), lambda: load_file(file)):
+    file.write_text("#" * (MAX_CHARACTERS + 1))
+    for read in (lambda: load_text("#" * (MAX_CHARACTERS + 1)), lambda: load_file(file)):
         with pytest.raises(SpecError, match="at most 1,048,576"):
             read()
     with pytest.raises(SpecError, match="too many digits"):

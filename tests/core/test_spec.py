@@ -23,7 +23,7 @@ from core.specs import (
     warnings_of,
 )
 from core.specs.loading import MAX_BYTES
-from core.specs.presets import PRESETS, departures
+from core.specs.presets import PRESETS, preset_deviations
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -78,7 +78,7 @@ ALIGN = {"name": "dkd_align", "params": {"reduction": "log", "epsilon": 6.0}}
         ({"notes": "two\nlines\x1b"}, "notes", "not shown, U+001B"),
         ({"tags": ["a", "b\u200b"]}, "tags.1", "not shown, U+200B"),
         ({"methods": [{"name": "dkd", "label": "a\nb"}]}, "methods.0.label", "not shown, U+000A"),
-        ({"methods": [{"name": "dkd", "label": "teacher"}]}, "methods.0.label", "the teacher's own run"),
+        ({"methods": [{"name": "dkd", "label": "teacher"}]}, "methods.0.label", "label of the teacher's run"),
         ({"training": {"epochs": 0}}, "training.epochs", "greater than or equal to 1"),
         ({"training": {"epochs": "many"}}, "training.epochs", "integer"),
         ({"training": {"epochs": 1, "schedule": {"name": "step"}}}, "training.schedule.milestones", "at least one"),
@@ -331,7 +331,9 @@ class TestPresets:
         assert old.preset == former
         assert old.model_dump() == new.model_dump() | {"preset": former}
         assert old.plan() == new.plan()
-        assert departures(former, old.model_dump(mode="json")) == departures(name, new.model_dump(mode="json"))
+        assert preset_deviations(former, old.model_dump(mode="json")) == preset_deviations(
+            name, new.model_dump(mode="json")
+        )
 
     def test_the_spec_overrides_field_by_field(self) -> None:
         base = parse_experiment(self.PAIR | {"preset": "dkd-cifar100", "dataset": "digits"})
@@ -486,3 +488,32 @@ def test_hints_at_fields_leave_the_other_problems_as_they_are() -> None:
         "training.optimizer.lr": "should be less than or equal to 100",
         "training.optimizer.momentun": "unknown field; did you mean momentum?",
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 0}, "seed: unknown field; did you mean seeds?"),
+        ({"optimizer": "Adam"}, "training.optimizer: should be a mapping of fields; did you mean {name: adamw}?"),
+        ({"optimizer": {"name": "Adam"}}, "training.optimizer.name: should be 'sgd' or 'adamw'; did you mean 'adamw'?"),
+        ({"student": "small-cnn"}, "student: should be a mapping of fields; did you mean {model: small_cnn}?"),
+        ({"teacher": "ResNet-20"}, "teacher: should be a mapping of fields; did you mean {model: resnet20}?"),
+        ({"augment": "flips"}, "training.augment: should be 'standard', 'flip' or 'none'; did you mean 'flip'?"),
+        ({"augment": "{rotate}"}, "training.augment: should be 'standard', 'flip' or 'none'"),
+        ({"resources": {"device": "cuda"}}, "resources.device: should be 'any', 'cpu' or 'gpu'; did you mean 'gpu'?"),
+    ],
+)
+def test_an_error_suggests_what_was_probably_meant(changes: dict[str, Any], message: str) -> None:
+    training = {name: changes.pop(name) for name in ("optimizer", "augment") if name in changes}
+    data = {
+        "name": "suggested",
+        "dataset": "digits",
+        "teacher": {"model": "resnet20"},
+        "student": {"model": "small_cnn"},
+        "methods": ["kd"],
+        "seeds": [0],
+        "training": {"epochs": 1} | training,
+    }
+    with pytest.raises(SpecError) as raised:
+        parse_experiment(data | changes)
+    assert message in [str(problem) for problem in raised.value.problems]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.specs import SpecError, load_text, parse_experiment, parse_sweep, stored_experiment, with_field
+from core.specs import SpecError, load_text, parse_experiment, parse_stored_experiment, parse_sweep, with_field
 from core.specs.run import RunSpec
 from core.specs.sweep import expand
 
@@ -85,7 +85,7 @@ def test_a_spec_that_was_taken_before_a_bound_was_there_is_still_read() -> None:
     stored = with_field(BASE, "training.schedule", {"name": "cosine", "warmup_epochs": 10**6})
     stored = with_field(stored, "training.collapse_every", 10**7)
     stored = stored | {"methods": [{"name": "dkd", "params": {"ramp_epochs": 10**30, "beta": 1e200}}], "notes": "\x1b"}
-    read = stored_experiment(stored)
+    read = parse_stored_experiment(stored)
     assert read.training.schedule.warmup_epochs == 10**6
     run = read.plan()[1].spec
     assert RunSpec.model_validate_json(run.model_dump_json()) == run

@@ -18,7 +18,7 @@ from core.data.paths import PathRefusedError, spec_path
 from core.events import JOURNAL_NAME, Failed, read_journal
 from core.models import read_source
 from core.settings import SettingsError, TrainingSettings
-from core.specs import RunSpec, SpecError, parse_experiment, stored_experiment
+from core.specs import RunSpec, SpecError, parse_experiment, parse_stored_experiment
 from core.training import run_training
 from tests.core import data_files as files
 
@@ -132,7 +132,7 @@ def test_a_spec_that_was_taken_before_is_still_read() -> None:
     stored = parse_experiment(BASE).model_dump(mode="json")
     stored["training"]["stylised"] = "/etc"
     stored["teacher"] = {"model": {"name": "small_cnn", "params": {}}, "weights": {"source": "../t.pth"}}
-    assert stored_experiment(stored).training.stylised == "/etc"
+    assert parse_stored_experiment(stored).training.stylised == "/etc"
 
 
 def failure(run: RunSpec, out: Path) -> str:
@@ -199,7 +199,7 @@ def test_a_limit_that_is_not_a_size_is_refused(limit: str, monkeypatch: pytest.M
 
 def test_a_missing_data_folder_is_said_as_before(home: Path) -> None:
     from core import data
-    from core.specs import DatasetChoice
+    from core.specs import DatasetRef
 
     with pytest.raises(DatasetError, match="there is no image folder"):
-        data.load(DatasetChoice(name="folder", params={"path": "none", "image_size": 8}))
+        data.load(DatasetRef(name="folder", params={"path": "none", "image_size": 8}))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core import methods, models
-from core.specs import MethodChoice, Optimizer
+from core.specs import MethodRef, Optimizer
 from core.training import stepper as stepper_module
 from core.training.compiling import capture_stream
 from core.training.optimizer import build_optimizer
@@ -26,7 +26,7 @@ def stepper(device: str, name: str = "sgd", **choices: Any) -> Stepper:
     model = models.build("resnet8", num_classes=5, image_size=16).to(device, memory_format=chosen.memory_format)
     teacher = models.build("resnet8", num_classes=5, image_size=16).to(device).eval().requires_grad_(False)
     optimizer = build_optimizer(model, Optimizer(name=name, lr=0.01), fused=True)
-    loss = methods.build(MethodChoice(name="dkd_align", params={"reduction": "log", "epsilon_share": 0.1}))
+    loss = methods.build(MethodRef(name="dkd_align", params={"reduction": "log", "epsilon_share": 0.1}))
 
     def warn(text: str) -> None:
         raise AssertionError(text)

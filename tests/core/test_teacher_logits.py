@@ -20,7 +20,7 @@ from core.data.dataset import augmentation_table, shift_and_flip
 from core.data.fingerprint import describe_training_images, digest
 from core.events import JOURNAL_NAME, Journal, Log, Metrics, Started, read_journal
 from core.settings import SettingsError, TrainingSettings
-from core.specs import DatasetChoice, ExperimentSpec, parse_experiment
+from core.specs import DatasetRef, ExperimentSpec, parse_experiment
 from core.training import TeacherSource, TrainOptions, run_training
 from core.training.cached_teacher import (
     MAX_DEVIATION,
@@ -36,9 +36,7 @@ from core.training.logit_cache import LogitCache, QuantizedLogits
 from core.training.performance import ExecutionPlan
 from core.training.teacher import LiveTeacher
 
-SYNTHETIC = DatasetChoice(
-    name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10}
-)
+SYNTHETIC = DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10})
 BATCH = 32
 CHOSEN = ExecutionPlan(threads=1)
 

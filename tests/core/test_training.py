@@ -181,7 +181,7 @@ class TestFailure:
     ) -> None:
         build = methods.build
 
-        def breaking(method: methods.MethodChoice) -> methods.Loss:
+        def breaking(method: methods.MethodRef) -> methods.Loss:
             inner, steps = build(method), iter(range(1, 100))
 
             def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
@@ -335,7 +335,7 @@ def test_methods_of_one_seed_start_from_the_same_weights_and_see_the_same_batche
     starts: dict[str, Tensor] = {}
     build = methods.build
 
-    def spy(method: methods.MethodChoice) -> methods.Loss:
+    def spy(method: methods.MethodRef) -> methods.Loss:
         inner = build(method)
 
         def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:

@@ -94,3 +94,12 @@ def field(app: AppTest, key_end: str) -> Any:
     """The first input widget whose key ends so."""
     every = [*app.number_input, *app.text_input, *app.text_area, *app.selectbox, *app.toggle]
     return next(item for item in every if item.key and item.key.endswith(key_end))
+
+
+def choose(app: AppTest, name: str, *ids: str) -> None:
+    """Choose rows; clicking into a table needs a browser."""
+    state = app.session_state[f"{name}.selection"]
+    state["selected"] = list(ids)
+    state["generation"] += 1
+    state["default"] = [state["shown"].index(item) for item in ids]
+    app.run()

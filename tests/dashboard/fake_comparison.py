@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Mapping
 from typing import cast
 
-from core.protocol.comparisons import Which
-from core.protocol.public import Comparison, Convergence, Experiment, Group, Interval, Paired
+from core.protocol.comparisons import EpochChoice
+from core.protocol.public import Comparison, Convergence, Experiment, Interval, MethodResult, PairedDifference
 
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Student's t, 97.5 %, by degrees of freedom."""
@@ -42,7 +42,7 @@ def compare(
             epochs = len(values)
             reached = Convergence(target=0.95 * teacher, reached=epochs, of=epochs, median_epochs=12, max_epochs=30)
         groups.append(
-            Group(
+            MethodResult(
                 label=label,
                 method=runs[0].method,
                 n=len(values),
@@ -68,7 +68,7 @@ def compare(
         test_size=899,
         resolution=100 / 899,
         teacher_top1=teacher,
-        epoch=cast(Which, query.get("which", "last")),
+        epoch=cast(EpochChoice, query.get("which", "last")),
         target_share=share,
         target=accuracy or (share * teacher if teacher else None),
         absolute_target=accuracy is not None,
@@ -81,15 +81,17 @@ def compare(
     )
 
 
-def _paired(label: str, baseline: str, values: Mapping[str, dict[int, float]]) -> Paired:
+def _paired(label: str, baseline: str, values: Mapping[str, dict[int, float]]) -> PairedDifference:
     seeds = sorted(set(values[label]) & set(values[baseline]))
     differences = [values[label][seed] - values[baseline][seed] for seed in seeds]
     n = len(seeds)
     if n < 2:
-        return Paired(label=label, baseline=baseline, n=n, seeds=seeds, sentence=f"{label}: too few pairs yet.")
+        return PairedDifference(
+            label=label, baseline=baseline, n=n, seeds=seeds, sentence=f"{label}: too few pairs yet."
+        )
     mean, sd = statistics.fmean(differences), statistics.stdev(differences)
     half = _T.get(n - 1, 2.0) * sd / math.sqrt(n)
-    return Paired(
+    return PairedDifference(
         label=label,
         baseline=baseline,
         n=n,

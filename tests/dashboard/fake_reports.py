@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from core.protocol.comparisons import (
-    Cell,
-    Claim,
-    Claims,
     Interval,
     MissingPair,
     Overview,
     OverviewCell,
     OverviewRow,
-    Published,
+    PaperClaim,
+    PaperClaims,
     PublishedRow,
     PublishedTable,
-    Table,
+    PublishedValue,
+    ResultTable,
+    TableCell,
     TableRow,
 )
-from core.protocol.public import Comparison, Experiment, Wire
+from core.protocol.public import Comparison, Experiment, Message
 from tests.dashboard.fake_server import Refused
 
 Compare = Callable[[str], Comparison]
@@ -31,7 +31,7 @@ def several(experiments: Sequence[Experiment]) -> None:
         raise Refused(422, "the experiments differ in student.model: only seeds may differ")
 
 
-def reported(what: str, experiments: Sequence[Experiment], compare: Compare, baseline: str | None = None) -> Wire:
+def reported(what: str, experiments: Sequence[Experiment], compare: Compare, baseline: str | None = None) -> Message:
     """What the address of this name answers."""
     if what == "overview":
         return _overview(compare(experiments[0].id))
@@ -81,14 +81,14 @@ def _overview(found: Comparison) -> Overview:
     )
 
 
-def _claims(experiment: Experiment) -> Claims:
+def _claims(experiment: Experiment) -> PaperClaims:
     verdicts = ("does not hold", "holds", "cannot tell", "cannot tell", "cannot tell")
-    return Claims(
+    return PaperClaims(
         experiment=experiment.name,
         experiments=[experiment.name],
         condition="one teacher (seed 0)",
         claims=[
-            Claim(
+            PaperClaim(
                 number=number,
                 claim=f"What is claimed, {number}.",
                 case="alignment term, the non-target classes alike" if number < 3 else "",
@@ -104,7 +104,7 @@ def _claims(experiment: Experiment) -> Claims:
     )
 
 
-def _table(found: Sequence[Comparison], experiments: Sequence[Experiment], baseline: str | None) -> Table:
+def _table(found: Sequence[Comparison], experiments: Sequence[Experiment], baseline: str | None) -> ResultTable:
     rows = []
     for one, experiment in zip(found, experiments, strict=True):
         cells = []
@@ -113,7 +113,7 @@ def _table(found: Sequence[Comparison], experiments: Sequence[Experiment], basel
             missing = [MissingPair(seed=seed, label=group.label, state="not planned") for seed in group.missing]
             better = "better" if group.label == "dkd_align (sample)" else "unclear"
             cells.append(
-                Cell(
+                TableCell(
                     label=group.label,
                     n=group.n,
                     mean=group.mean,
@@ -121,7 +121,7 @@ def _table(found: Sequence[Comparison], experiments: Sequence[Experiment], basel
                     verdict=None if group.label == one.baseline else better,
                     run_ids=runs,
                     missing=missing,
-                    published=[Published(source="somebody", method=group.method, value=71.97, repeats=5)],
+                    published=[PublishedValue(source="somebody", method=group.method, value=71.97, repeats=5)],
                 )
             )
         rows.append(
@@ -139,7 +139,7 @@ def _table(found: Sequence[Comparison], experiments: Sequence[Experiment], basel
             )
         )
     methods = list(dict.fromkeys(cell.label for row in rows for cell in row.cells))
-    return Table(
+    return ResultTable(
         metric="test/top1",
         title="Test accuracy",
         unit="%",
@@ -163,8 +163,8 @@ def _published() -> PublishedTable:
                 teacher="resnet50",
                 student="resnet18",
                 values=[
-                    Published(source="author", method="dkd_align", value=62.01, repeats=1),
-                    Published(source="author", method="dkd", value=61.07, repeats=1),
+                    PublishedValue(source="author", method="dkd_align", value=62.01, repeats=1),
+                    PublishedValue(source="author", method="dkd", value=61.07, repeats=1),
                 ],
             ),
             PublishedRow(
@@ -172,7 +172,7 @@ def _published() -> PublishedTable:
                 dataset="cifar100",
                 teacher="resnet56",
                 student="resnet20",
-                values=[Published(source="Zhao", method="dkd", value=71.97, repeats=5, epoch="oracle")],
+                values=[PublishedValue(source="Zhao", method="dkd", value=71.97, repeats=5, epoch="oracle")],
             ),
         ]
     )

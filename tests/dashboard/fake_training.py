@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from core.protocol.public import Attempt, LogLine, RunState
+from core.protocol.public import AttemptInfo, LogLine, RunState
 from core.specs import ExperimentSpec
 from core.specs.experiment import PlannedRun
 
@@ -27,7 +27,7 @@ class FakeRun:
     teacher: str | None = None
     state: RunState = "queued"
     reason: str = ""
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[AttemptInfo] = field(default_factory=list)
     points: list[tuple[str, int, float, float, float]] = field(default_factory=list)
     lines: list[LogLine] = field(default_factory=list)
     done: int = 0

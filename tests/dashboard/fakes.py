@@ -16,11 +16,11 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.catalog import METHODS, describe
+from core.events import IMAGES_KEY
 from core.protocol.activity import Activity, RunningRun
-from core.protocol.artifacts import Artifact, ArtifactList, RunNews, UploadList
+from core.protocol.artifacts import Artifact, ArtifactList, RunUpdates, UploadList
 from core.protocol.public import (
-    IMAGES_KEY,
-    Attempt,
+    AttemptInfo,
     Comparison,
     Estimate,
     Experiment,
@@ -44,7 +44,7 @@ from core.protocol.public import (
     TeacherList,
     WorkerList,
 )
-from core.specs import ExperimentSpec, SpecError, parse_experiment, starting_point, warnings_of
+from core.specs import ExperimentSpec, SpecError, editable_copy, parse_experiment, warnings_of
 from core.specs.labels import without_automatic_labels
 from tests.dashboard.fake_comparison import compare
 from tests.dashboard.fake_reports import reported, several
@@ -112,7 +112,7 @@ class FakeBackend:
         now = datetime.now(UTC)
         run.state, run.started, run.ended, run.reason = "running", run.started or now, None, ""
         number = len(run.attempts) + 1
-        run.attempts.append(Attempt(number=number, worker="bench-1", host="bench", device="cpu", started_at=now))
+        run.attempts.append(AttemptInfo(number=number, worker="bench-1", host="bench", device="cpu", started_at=now))
         self.log(run, f"training {run.plan.spec.model.name} on {run.plan.spec.dataset.name}: {run.epochs} epochs")
 
     def log(self, run: FakeRun, message: str, level: str = "info") -> None:
@@ -240,12 +240,12 @@ class FakeBackend:
             one.value.append(value)
         return MetricsReply(run_id=run_id, state=run.state, cursor=len(run.points), series=list(series.values()))
 
-    def news(self, run_id: str, cursor: str, tail: int | None) -> RunNews:
+    def news(self, run_id: str, cursor: str, tail: int | None) -> RunUpdates:
         run = self._run(run_id)
         point, line = (int(number) for number in (cursor or "0:0").split(":"))
         summary = self.summary(run).model_dump(include=set(RunProgress.model_fields))
         lines = self.logs(run_id, line, 500, None if cursor else tail).lines
-        return RunNews(
+        return RunUpdates(
             run_id=run_id,
             cursor=f"{len(run.points)}:{lines[-1].number if lines else line}",
             state=run.state,
@@ -325,7 +325,7 @@ class FakeBackend:
             run_id="run-0001-000",
             sentence=f"The teacher is run run-0001-000 ({run.model.name}, {run.training.epochs} epochs).",
         )
-        return found.model_copy(update={"draft": starting_point(found.spec), "teacher": teacher})
+        return found.model_copy(update={"draft": editable_copy(found.spec), "teacher": teacher})
 
     def change(self, run_id: str, action: str) -> Run:
         run = self._run(run_id)

@@ -12,7 +12,7 @@ from backend.db import Database
 from client import Client, WorkerClient
 from core.events import Event, Metrics, Record, Started
 from core.protocol.public import GpuUse
-from core.protocol.worker import ArtifactRef, Claim, EventBatch, Heartbeat, Holding, Outcome, Registration
+from core.protocol.worker import ArtifactRef, Claim, EventBatch, Heartbeat, LeaseRenewal, Outcome, Registration
 from tests import served
 
 STEPS = 10
@@ -80,7 +80,7 @@ class Stand:
         self.worker.finish(worker, claim.run_id, Outcome(attempt=claim.attempt, outcome="failed", reason=reason))
 
     def beat(self, *claims: Claim, worker: str = "worker-one", **more: Any) -> None:
-        holding = [Holding(run_id=claim.run_id, attempt=claim.attempt) for claim in claims]
+        holding = [LeaseRenewal(run_id=claim.run_id, attempt=claim.attempt) for claim in claims]
         self.worker.heartbeat(worker, Heartbeat(holding=holding, **more))
 
     @contextmanager

@@ -35,7 +35,7 @@ def test_no_two_pages_bind_a_widget_of_the_same_name() -> None:
         ("runs", {"archived": "shown too"}, "archived", "show"),
         ("runs", {"sort": "started last"}, "sort", "last started"),
         ("loss", {"p_shape": "each less than the last"}, "p_shape", "falling"),
-        ("loss", {"q_shape": "weights of your own"}, "q_shape", "own"),
+        ("loss", {"q_shape": "weights of your own"}, "q_shape", "custom"),
     ],
 )
 def test_former_labels_in_saved_links_select_the_same_option(

@@ -103,7 +103,7 @@ def test_another_baseline_and_epoch_are_asked_of_the_backend(done: FakeBackend) 
     app = visit("compare", experiment="exp-0001", against="dkd_align (log)", at="best validation")
     assert not app.exception
     result = tables(app)[0]
-    differences = {row["Method"]: row["Difference to dkd_align (log) (points)"] for row in result}
+    differences = {row["Method"]: row["Difference to dkd_align (log) (percentage points)"] for row in result}
     assert differences["dkd_align (log)"] == "baseline"
     assert differences["dkd"] not in ("baseline", "–")
     assert "Accuracy at the epoch with the best validation accuracy" in texts(app)
@@ -125,7 +125,7 @@ def test_a_baseline_that_no_chosen_experiment_has_is_not_asked_for(done: FakeBac
     app = visit("compare", experiment="exp-0001", against="nkd")
     assert not app.exception
     assert not app.error
-    assert "baseline" in {row["Difference to dkd (points)"] for row in tables(app)[0]}
+    assert "baseline" in {row["Difference to dkd (percentage points)"] for row in tables(app)[0]}
 
 
 def test_without_a_choice_nothing_is_drawn(done: FakeBackend) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.protocol.public import Interval, Paired
+from core.protocol.public import Interval, PairedDifference
 from dashboard import theme
 from dashboard.charts import comparison_charts
 from dashboard.charts.comparison_charts import ChartSettings
@@ -105,7 +105,7 @@ def test_an_axis_of_time_is_the_mean_over_the_seeds_and_gpu_seconds_count_the_gp
 
 def test_the_forest_has_a_row_a_method_with_its_interval() -> None:
     pairs = [
-        Paired(
+        PairedDifference(
             label="kd",
             baseline="dkd",
             n=5,
@@ -114,7 +114,7 @@ def test_the_forest_has_a_row_a_method_with_its_interval() -> None:
             interval=Interval(low=-1.5, high=0.5),
             sentence="",
         ),
-        Paired(label="ce", baseline="dkd", n=0, seeds=[], sentence=""),
+        PairedDifference(label="ce", baseline="dkd", n=0, seeds=[], sentence=""),
     ]
     figure = comparison_charts.forest_figure(pairs, "Difference to dkd (percentage points)")
     assert figure is not None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.catalog import METRICS, describe_metrics
-from core.protocol.public import Group
+from core.protocol.public import MethodResult
 from dashboard.charts import figures, panels
 from dashboard.curves.curve import Curve
 
@@ -110,8 +110,8 @@ def test_a_downsampled_curve_shows_the_range_of_its_buckets() -> None:
 
 def test_final_values_join_runs_of_equal_seed() -> None:
     groups = [
-        Group(label="dkd", method="dkd", n=2, mean=96.0, sd=1.0, values={0: 95.0, 1: 97.0}),
-        Group(label="kd", method="kd", n=1, mean=94.0, values={1: 94.0}),
+        MethodResult(label="dkd", method="dkd", n=2, mean=96.0, sd=1.0, values={0: 95.0, 1: 97.0}),
+        MethodResult(label="kd", method="kd", n=1, mean=94.0, values={1: 94.0}),
     ]
     figure = figures.seeds_figure(groups, "%")
     assert figure is not None

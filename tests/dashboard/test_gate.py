@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from common.home import Home
-from common.one_time_address import TICKET_SECONDS, Door
+from common.one_time_address import TICKET_SECONDS, DashboardAccess
 from tests import browser
 from tests.dashboard.fakes import FakeServer, digits_spec
 from tests.dashboard.streamlit_server import streamlit_server
@@ -29,7 +29,7 @@ class Served:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
-        self.door = Door(Home(folder))
+        self.door = DashboardAccess(Home(folder))
         self.port = int(url.rpartition(":")[2])
 
     def get(self, path: str, **headers: str) -> httpx.Response:
@@ -115,7 +115,7 @@ def test_it_leads_to_no_other_server(served: Served, page: str) -> None:
 def test_a_ticket_or_cookie_that_nobody_made_opens_nothing(served: Served, folder: Path) -> None:
     name, _, value = served.cookie().partition("=")
     until, _, rest = value.partition(".")
-    stranger = Door(Home(folder / "other")).cookie()
+    stranger = DashboardAccess(Home(folder / "other")).cookie()
     for forged in ("", "x", stranger, f"{int(until) + 1}.{rest}", value[:-1], f"{value}0", "a" * 5000):
         assert served.get("", Cookie=f"{name}={forged}").status_code == 401
         assert served.socket(Cookie=f"{name}={forged}") == 403

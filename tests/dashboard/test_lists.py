@@ -17,7 +17,7 @@ from backend.db import models, now
 from dashboard import session
 from dashboard.markup import escape
 from tests import served
-from tests.dashboard.conftest import button, tables, texts, visit
+from tests.dashboard.conftest import button, choose, tables, texts, visit
 from tests.dashboard.stand import GPU, Stand, standing
 
 DISTILLED = {"teacher": {"model": "resnet8"}, "methods": ["dkd", "kd"]}
@@ -31,6 +31,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stand]:
         monkeypatch.setenv("DKD_HOME", str(tmp_path / "home"))
         yield running
         session.client().close()
+        session.action_client().close()
     st.cache_data.clear()
     st.cache_resource.clear()
 
@@ -38,15 +39,6 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stand]:
 def links(app: AppTest) -> str:
     """Labels and addresses of the links on a page."""
     return "\n".join(f"{item.proto.label} {item.proto.page} {item.proto.query_string}" for item in app.get("page_link"))
-
-
-def choose(app: AppTest, name: str, *ids: str) -> None:
-    """Choose rows; clicking into a table needs a browser."""
-    state = app.session_state[f"{name}.selection"]
-    state["selected"] = list(ids)
-    state["generation"] += 1
-    state["default"] = [state["shown"].index(item) for item in ids]
-    app.run()
 
 
 def first_seed(app: AppTest) -> int:
@@ -259,7 +251,24 @@ class TestRuns:
         button(app, "Delete …").click().run()
         assert "cannot be undone" in texts(app)
         button(app, "Delete").click().run()
+        assert [item.value for item in app.error] == []
         assert [item.name for item in stand.client.experiments(archived="include").items] == ["second"]
+        assert "Select rows with the check boxes on the left." in texts(app), "a deleted experiment is deselected"
+        assert not app.exception
+
+    def test_a_selected_experiment_that_filters_hide_follows_its_state(self, stand: Stand) -> None:
+        stand.register()
+        stand.submit("first", seeds=[0])
+        stand.submit("second")
+        claim = stand.start()
+        app = visit("runs", view="Experiments")
+        choose(app, "experiments", stand.client.experiment("first").id)
+        button(app, "Archive").click().run()
+        assert list(app.dataframe[0].value["Experiment"]) == ["second"]
+        assert button(app, "Delete …").disabled, "its run still trains"
+        stand.fail(claim, "out of memory")
+        app.run()
+        assert not button(app, "Delete …").disabled
         assert not app.exception
 
 

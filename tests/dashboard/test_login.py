@@ -8,7 +8,7 @@ import pytest
 import streamlit as st
 
 from dashboard.server import login
-from tests.dashboard.conftest import texts, visit
+from tests.dashboard.conftest import button, choose, texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 
@@ -83,6 +83,17 @@ class TestToken:
         app.button[0].click().run()
         assert app.title[0].value == "Sign in"
         assert said in app.error[0].value
+
+    def test_actions_on_many_items_carry_the_persons_token(self, server: FakeServer) -> None:
+        server.backend.submit(digits_spec())
+        server.backend.end("run-0001-000", "failed", "out of memory")
+        app = visit("runs", view="Experiments")
+        app.text_input[0].set_value("dkd_mine")
+        app.button[0].click().run()
+        choose(app, "experiments", "exp-0001")
+        button(app, "Retry").click().run()
+        assert server.backend.runs["run-0001-000"].state == "queued"
+        assert set(server.tokens) == {"dkd_mine"}
 
     def test_one_that_is_revoked_meanwhile_leads_back_to_the_form(self, server: FakeServer) -> None:
         app = visit("runs")

@@ -27,7 +27,9 @@ def test_shapes_of_the_other_classes(shape: loss_functions.DistributionShape, ex
 
 
 def test_own_weights_go_on_with_the_last() -> None:
-    np.testing.assert_allclose(loss_functions.class_distribution("own", 4, own="3; 1"), [0.5, 1 / 6, 1 / 6, 1 / 6])
+    np.testing.assert_allclose(
+        loss_functions.class_distribution("custom", 4, custom_weights="3; 1"), [0.5, 1 / 6, 1 / 6, 1 / 6]
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def test_own_weights_go_on_with_the_last() -> None:
 )
 def test_weights_that_cannot_be_used(own: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        loss_functions.class_distribution("own", 4, own=own)
+        loss_functions.class_distribution("custom", 4, custom_weights=own)
 
 
 def test_the_swap_changes_the_term_by_the_formula_and_by_nothing_where_it_says_so() -> None:
@@ -116,7 +118,7 @@ class TestPage:
 
     def test_bad_weights_are_told_and_the_page_goes_on(self) -> None:
         app = visit("loss")
-        app.selectbox(key="p_shape").set_value("own").run()
+        app.selectbox(key="p_shape").set_value("custom").run()
         app.text_input(key="p_own").set_value("1, two").run()
         assert "not a list of numbers" in app.error[0].value
         assert not app.exception

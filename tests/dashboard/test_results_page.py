@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.protocol.comparisons import Cell, Claim, MissingPair, Published, TableRow
+from core.protocol.comparisons import MissingPair, PaperClaim, PublishedValue, TableCell, TableRow
 from dashboard.lists import result_rows
 from dashboard.markup import escape
 from tests.dashboard.conftest import texts, visit
@@ -12,7 +12,7 @@ from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 
 def test_a_cell_is_bold_only_where_the_backend_says_better_and_leads_to_its_runs() -> None:
-    cell = Cell(label="a", n=3, mean=93.8, sd=0.92, verdict="better", run_ids=["r1", "r2"])
+    cell = TableCell(label="a", n=3, mean=93.8, sd=0.92, verdict="better", run_ids=["r1", "r2"])
     text = result_rows.cell_text(cell).replace("\u00a0", " ")
     assert text == "[**93.80 ± 0.92 (3)**](compare?run=r1&run=r2)"
     assert "**" not in result_rows.cell_text(cell.model_copy(update={"verdict": "unclear"}))
@@ -20,8 +20,8 @@ def test_a_cell_is_bold_only_where_the_backend_says_better_and_leads_to_its_runs
 
 
 def test_a_cell_says_what_is_missing_and_what_others_published() -> None:
-    published = [Published(source="s", method="dkd", value=71.97)]
-    lacking = Cell(label="a", n=0, missing=[MissingPair(seed=1, label="a", state="failed")], published=published)
+    published = [PublishedValue(source="s", method="dkd", value=71.97)]
+    lacking = TableCell(label="a", n=0, missing=[MissingPair(seed=1, label="a", state="failed")], published=published)
     assert result_rows.cell_text(lacking).replace("\u00a0", " ") == "– · 1 missing \\[71.97\\]"
 
 
@@ -35,16 +35,16 @@ def test_missing_seeds_are_gathered_by_reason() -> None:
         experiments=[],
         seeds=[],
         teacher_seeds=[],
-        cells=[Cell(label="kd", n=1, missing=missing)],
+        cells=[TableCell(label="kd", n=1, missing=missing)],
     )
     assert result_rows.missing_lines(row) == ["kd: seeds 3, 4 (not planned)"]
 
 
 def test_claims_are_grouped_by_number() -> None:
     claims = [
-        Claim(number=2, claim="Two.", verdict="holds", reason="because", case="equal scale"),
-        Claim(number=1, claim="One.", verdict="does not hold", reason="no"),
-        Claim(number=2, claim="Two.", verdict="cannot tell", reason="few", label="a", baseline="b", n=1),
+        PaperClaim(number=2, claim="Two.", verdict="holds", reason="because", case="equal scale"),
+        PaperClaim(number=1, claim="One.", verdict="does not hold", reason="no"),
+        PaperClaim(number=2, claim="Two.", verdict="cannot tell", reason="few", label="a", baseline="b", n=1),
     ]
     found = result_rows.claim_lines(claims)
     assert [title for title, _ in found] == ["1. One.", "2. Two."]

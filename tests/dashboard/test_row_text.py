@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.protocol.public import Convergence, GpuUse, Group, Paired
+from common.durations import age_text, duration_text
+from common.formatting import convergence_text, percent_text, size_text
+from core.protocol.public import Convergence, GpuUse, MethodResult, PairedDifference
 from dashboard import wording
 from dashboard.lists import row_text
 from tests.dashboard.fakes import FakeBackend, digits_spec
@@ -36,13 +38,13 @@ def backend() -> FakeBackend:
     ],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert row_text.duration(seconds) == text
+    assert duration_text(seconds) == text
 
 
 def test_percentages_and_signs() -> None:
-    assert row_text.percent(97.331) == "97.33 %"
-    assert row_text.percent(None) == "–"
-    assert row_text.percent(math.nan) == "not a number"
+    assert percent_text(97.331) == "97.33 %"
+    assert percent_text(None) == "–"
+    assert percent_text(math.nan) == "not a number"
 
 
 def test_counts_agree_with_their_nouns() -> None:
@@ -99,16 +101,16 @@ def test_the_result_table_without_results_is_dashes(backend: FakeBackend) -> Non
 
 def test_a_target_that_was_not_reached_is_later_than_the_last_epoch() -> None:
     never = Convergence(target=93.0, reached=1, of=3, median_epochs=None, max_epochs=30)
-    assert row_text.epochs_to(never).replace(GLUE, " ") == "> 30 (1 of 3)"
-    assert row_text.epochs_to(never.model_copy(update={"of": 0})) == "–"
+    assert convergence_text(never).replace(GLUE, " ") == "> 30 (1 of 3)"
+    assert convergence_text(never.model_copy(update={"of": 0})) == "–"
 
 
 def test_one_run_has_no_sd() -> None:
-    assert row_text.mean_sd(Group(label="a", method="a", n=1, mean=95.0)) == "95.00"
+    assert row_text.mean_sd(MethodResult(label="a", method="a", n=1, mean=95.0)) == "95.00"
 
 
 def test_p_stands_beside_the_least_that_n_pairs_can_give() -> None:
-    pair = Paired(label="a", baseline="b", n=6, seeds=[], sign_flip_p=0.0625, smallest_p=0.03125, sentence="")
+    pair = PairedDifference(label="a", baseline="b", n=6, seeds=[], sign_flip_p=0.0625, smallest_p=0.03125, sentence="")
     assert row_text.sign_flip_text(pair) == "0.062 (min. possible 0.031)"
 
 
@@ -145,7 +147,7 @@ def test_attempts_are_told_with_their_reasons(backend: FakeBackend) -> None:
     ("number", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (40_000_000, "40 MB"), (2 * 1024**3, "2.1 GB")]
 )
 def test_sizes(number: int, text: str) -> None:
-    assert row_text.size(number) == text
+    assert size_text(number) == text
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_sizes(number: int, text: str) -> None:
 )
 def test_how_long_ago(seconds: float, text: str) -> None:
     now = datetime.now(UTC)
-    assert row_text.ago(now - timedelta(seconds=seconds), now) == text
+    assert age_text(now - timedelta(seconds=seconds), now) == text
 
 
 def test_a_gpu_that_its_driver_says_nothing_of_is_shown_with_dashes() -> None:

@@ -23,10 +23,10 @@ from core.protocol.worker import (
     EventReply,
     Heartbeat,
     HeartbeatReply,
-    Order,
     Outcome,
-    Registered,
     Registration,
+    RegistrationReply,
+    RunOrder,
 )
 from core.specs import RunSpec
 
@@ -102,18 +102,18 @@ class FakeBackend:
     def types(self, run_id: str = "run-1", attempt: int = 1) -> list[str]:
         return [record.event.type for record in self.records.get((run_id, attempt), [])]
 
-    def register(self, registration: Registration) -> Registered:
+    def register(self, registration: Registration) -> RegistrationReply:
         self._require_up()
         self.registrations.append(registration)
         self.forgotten = False
-        return Registered(heartbeat_seconds=self.heartbeat_seconds, lease_seconds=self.lease)
+        return RegistrationReply(heartbeat_seconds=self.heartbeat_seconds, lease_seconds=self.lease)
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
         self._require_up()
         self._require_registered()
         self.heartbeats.append(heartbeat)
         orders = [
-            Order.model_validate(
+            RunOrder.model_validate(
                 {
                     "run_id": item.run_id,
                     "attempt": item.attempt,

@@ -44,7 +44,7 @@ def test_message_gets_its_name_only_when_complete(
         seen.append((source.suffix, sorted(path.suffix for path in (tmp_path / "messages").iterdir())))
         source.rename(target)
 
-    monkeypatch.setattr("common.kombu_filesystem.os.replace", replace)
+    monkeypatch.setattr("common.atomic_write.os.replace", replace)
     with broker, broker.SimpleQueue(name) as queue:
         queue.put({"number": 1})
     assert seen == [(".partial", [".partial"])]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from core.events import Started
-from core.protocol.worker import ArtifactRef, Order
+from core.protocol.worker import ArtifactRef, RunOrder
 from tests.waiting import until
 from tests.worker.conftest import Rig, processes_of
 from tests.worker.fake import RUN
@@ -136,7 +136,7 @@ def test_two_attempts_of_a_run_can_be_leased_at_once(make_rig: MakeRig) -> None:
     rig.backend.add(attempt=2)
     rig.ready(attempt=2)
     assert [holding.attempt for holding in rig.supervisor.holdings()] == [1, 2]
-    rig.supervisor.apply_orders([Order(run_id="run-1", attempt=1, order="lost")], 0.0)
+    rig.supervisor.apply_orders([RunOrder(run_id="run-1", attempt=1, order="lost")], 0.0)
     until(lambda: [holding.attempt for holding in rig.supervisor.holdings()] == [2], "only the first is released")
     rig.backend.orders["run-1"] = "cancel"
     assert wait_for_outcome(rig) == "cancelled"

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from client import Client
 from client.cli.app import run as dkd
-from common.report_bounds import CUT, LINE, MESSAGE, REASON
+from common.report_bounds import CUT, MAX_LINE, MAX_MESSAGE, MAX_REASON
 from tests import served
 from tests.backend.concurrently import concurrently
 from tests.backend.lab import Json, Lab, checkpoint, log, metrics, plain, started
 from tests.served import ADMIN_TOKEN, WORKER_TOKEN
 
 ESC = "\x1b]0;owned\x07\x1b[31mred\x9b2J\u202egpj"
-HUGE = 3 * MESSAGE
+HUGE = 3 * MAX_MESSAGE
 _number = itertools.count(1)
 
 RAW = {
@@ -266,11 +266,11 @@ def test_long_reason_and_log_are_cut_and_the_outcome_is_stored(lab: Lab) -> None
     lab.submit(plain())
     claim = lab.claim()
     lab.events(claim, started(1), log(2, "l" * HUGE + "\n" + ESC))
-    lab.finish(claim, "failed", reason="r" * HUGE, log_tail=["t" * 2 * LINE] * 300)
+    lab.finish(claim, "failed", reason="r" * HUGE, log_tail=["t" * 2 * MAX_LINE] * 300)
     run = lab.run(claim["run_id"])
     assert run["state"] == "failed"
-    assert (len(run["reason"]), run["reason"].endswith(CUT)) == (REASON, True)
-    assert (len(run["log_tail"]), {len(line) for line in run["log_tail"]}) == (200, {LINE})
+    assert (len(run["reason"]), run["reason"].endswith(CUT)) == (MAX_REASON, True)
+    assert (len(run["log_tail"]), {len(line) for line in run["log_tail"]}) == (200, {MAX_LINE})
 
 
 def test_run_has_at_most_ten_thousand_metrics(lab: Lab) -> None:

@@ -43,7 +43,7 @@ def test_claim_has_the_plain_fields_that_a_worker_reads(lab: Lab) -> None:
     lab.register()
     lab.submit(spec(methods=["dkd"]))
     teacher = lab.claim()
-    assert (teacher["label"], teacher["role"], teacher["needs_teacher"]) == ("ce", "teacher", False)
+    assert (teacher["label"], teacher["role"], teacher["needs_teacher"]) == ("teacher", "teacher", False)
     lab.succeed(teacher)
     student = lab.claim()
     assert (student["label"], student["role"], student["needs_teacher"]) == ("dkd", "student", True)

@@ -78,6 +78,18 @@ class TestBackend:
         assert services.clock_finding(date, NOW).status == "ok"
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:secret@lab.example/api?token=secret", "https://lab.example"),
+        ("redis://:secret@[::1]:6379/0", "redis://[::1]:6379"),
+        ("http://host:port", "the configured address"),
+    ],
+)
+def test_addresses_are_shown_without_secrets(url: str, shown: str) -> None:
+    assert services.address_text(url) == shown
+
+
 class TestTokens:
     def test_an_accepted_token(self, backend: FakeBackend, home: Home) -> None:
         catalog: dict[str, Any] = {name: [] for name in ("methods", "models", "datasets", "metrics")}

@@ -14,7 +14,7 @@ from backend.db import Database, migrate
 from backend.settings import Settings
 from backend.tokens import bootstrap, identify
 from client.address import find_token
-from common.token_files import TokenFileError, read_token, weakness_of
+from common.token_files import TokenFileError, read_token, token_weakness
 
 GOOD = "dkd_abcdefghijklmnopqrstuvwxyz"
 
@@ -47,7 +47,7 @@ def test_those_that_are_made_are_private_from_the_first_moment(database: Databas
         os.umask(before)
     for file in (settings.admin_token_file, settings.worker_token_file):
         assert mode(file) == 0o600
-        assert not weakness_of(read_token(file).token)
+        assert not token_weakness(read_token(file).token)
     assert mode(settings.admin_token_file.parent) == 0o700
     database.dispose()
 
@@ -110,7 +110,7 @@ def test_a_file_behind_a_link_and_a_file_of_several_lines_keep_their_mode(tmp_pa
     assert mode(file) == 0o644
     file.write_text("root:x:0:0:root:/root:/bin/bash\nann:x:1:1::/home/ann:/bin/sh\n")
     for path in (link, file):
-        with pytest.raises(TokenFileError, match="no file of one line"):
+        with pytest.raises(TokenFileError, match="not a file of one line"):
             read_token(path)
     assert mode(file) == 0o644
 

@@ -122,5 +122,5 @@ def test_a_setting_is_a_folder_or_an_address(text: str, expected: Path | str) ->
     "text", ["", "s3://", "s3://key:secret@bucket", "zip://a::s3://b", "nonsense://bucket", "s3://b?x=1", "s3://b/*"]
 )
 def test_another_setting_is_refused_at_once(text: str) -> None:
-    with pytest.raises(ValueError, match=r"give a folder|is written as|none that fsspec knows"):
+    with pytest.raises(ValueError, match=r"give a folder|^write s3|write |not supported by fsspec"):
         parse_artifacts(text)

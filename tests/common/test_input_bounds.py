@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.input_bounds import BoundsError, JsonBounds, check_data, read_json
-from core.specs.text_rules import unseen, visible
+from core.specs.text_rules import invisible_character, require_visible
 
 
 def test_json_within_bounds_is_read_as_it_is() -> None:
@@ -75,27 +75,27 @@ UNSEEN = [
 
 @pytest.mark.parametrize("text", SEEN)
 def test_a_text_that_is_seen_is_taken(text: str) -> None:
-    assert visible(visible(text)) == visible(text)
-    assert unseen(visible(text)) is None
+    assert require_visible(require_visible(text)) == require_visible(text)
+    assert invisible_character(require_visible(text)) is None
 
 
 @pytest.mark.parametrize("text", UNSEEN)
 def test_a_text_that_is_not_seen_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"U\+[0-9A-F]{4,6}|marks"):
-        visible(text)
+        require_visible(text)
 
 
 def test_two_spellings_of_one_text_are_one() -> None:
-    assert visible("re\u0301sume\u0301") == visible("résumé") == "résumé"
-    assert visible("\u212b") == visible("A\u030a") == "Å"
+    assert require_visible("re\u0301sume\u0301") == require_visible("résumé") == "résumé"
+    assert require_visible("\u212b") == require_visible("A\u030a") == "Å"
 
 
 def test_notes_may_have_lines_and_any_space() -> None:
-    assert visible("two\nlines,\ta tab and 10\u202f%", lines=True) == "two\nlines,\ta tab and 10\u202f%"
+    assert require_visible("two\nlines,\ta tab and 10\u202f%", lines=True) == "two\nlines,\ta tab and 10\u202f%"
     with pytest.raises(ValueError, match=r"U\+001B"):
-        visible("two\nlines\x1b", lines=True)
+        require_visible("two\nlines\x1b", lines=True)
 
 
 def test_a_row_of_marks_is_refused_before_it_is_normalised() -> None:
     with pytest.raises(ValueError, match="too long"):
-        visible("a" + "\u0301\u0323" * 200_000)
+        require_visible("a" + "\u0301\u0323" * 200_000)

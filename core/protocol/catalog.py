@@ -1,0 +1,30 @@
+"""The catalog: methods, models, data sets, metrics and example specs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from core.protocol.base import Message
+
+
+class CatalogExample(Message):
+    """An example spec to start from."""
+
+    name: str
+    group: str
+    title: str
+    summary: str
+    spec: dict[str, Any] = Field(description="The spec as its file has it; a preset that it names is not filled in.")
+
+
+class Catalog(Message):
+    """Everything that a spec can name, with parameters as JSON schemas."""
+
+    methods: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+    datasets: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+    examples: list[CatalogExample] = Field(default_factory=list)
+    experiment_schema: dict[str, Any] = Field(description="JSON schema of a spec.")

@@ -1,0 +1,68 @@
+"""Experiments: a comparison of methods, with all its runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from common.report_bounds import Finite
+from core.protocol.base import Message, Page, ProblemField
+from core.protocol.runs import RunSummary
+
+
+class StateCounts(Message):
+    """The number of runs in each state."""
+
+    waiting: int = 0
+    queued: int = 0
+    paused: int = 0
+    running: int = 0
+    cancelling: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @property
+    def total(self) -> int:
+        """The number of all runs."""
+        return sum(self.model_dump().values())
+
+
+class ExperimentSummary(Message):
+    """An experiment as lists show it."""
+
+    id: str
+    name: str
+    state: Literal["active", "finished", "failed", "cancelled"] = Field(
+        description="active until every run has ended; then failed if any run failed, else cancelled if any run was "
+        "cancelled, else finished."
+    )
+    dataset: str
+    teacher_model: str | None
+    student_model: str
+    methods: list[str] = Field(description="Labels in the order of the spec; the first is the baseline.")
+    tags: list[str] = Field(default_factory=list)
+    counts: StateCounts
+    progress: Finite = Field(description="Share of all training steps that are done, 0 to 1.")
+    notes: str = ""
+    sweep: str = Field("", description="Name of the sweep that created the experiment; empty if none did.")
+    submitted_by: str = Field("", description="Name of the token that the experiment was submitted with.")
+    archived_at: datetime | None = Field(
+        None, description="When the experiment was archived. Archived experiments are kept, but not listed by default."
+    )
+    created_at: datetime
+    ended_at: datetime | None = None
+
+
+class Experiment(ExperimentSummary):
+    """An experiment with its spec and its runs."""
+
+    spec: dict[str, Any] = Field(description="The complete ExperimentSpec, as plain data.")
+    runs: list[RunSummary]
+    warnings: list[ProblemField] = Field(default_factory=list)
+
+
+class ExperimentPage(Page):
+    items: list[ExperimentSummary]

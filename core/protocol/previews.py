@@ -1,0 +1,85 @@
+"""Previews: what submitting a spec would create."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from core.events import AnyFloat
+from core.protocol.base import Message, ProblemField, RunState
+
+
+class PlannedRunInfo(Message):
+    """A run that would be created."""
+
+    label: str
+    role: Literal["teacher", "student"]
+    model: str
+    seed: int
+    shared: bool = Field(False, description="The run is a teacher that exists and will not be trained again.")
+
+
+class DeviceTime(Message):
+    """Estimated training time on one kind of device."""
+
+    device: str = Field(description='The kind of device, such as "cpu" or "cuda NVIDIA H200".')
+    seconds: float = Field(
+        description="Time of the planned runs one after the other, multiplied by the GPUs of each run."
+    )
+    runs: int = Field(description="Number of planned runs that are estimated.")
+    based_on: int = Field(description="Number of past runs that the estimate is based on.")
+
+
+class Estimate(Message):
+    """Training time, by the median of past runs with the same data set, network, method and batch size."""
+
+    times: list[DeviceTime] = Field(default_factory=list)
+    unknown: int = Field(0, description="Number of planned runs without a comparable run that has succeeded.")
+
+
+class FieldDifference(Message):
+    """A field in which an existing teacher differs from the teacher of the spec."""
+
+    path: str = Field(description="Path in the spec, such as `training.epochs` or `teacher.model.name`.")
+    here: Any = Field(description="Value in the spec.")
+    there: Any = Field(description="Value that the existing teacher was trained with.")
+
+
+class PlannedTeacher(Message):
+    """The teacher of a spec: an existing one, or a new one with the reason why it is new."""
+
+    fingerprint: str
+    model: str
+    dataset: str
+    seed: int
+    epochs: int = Field(description="0 if its weights are used without training.")
+    run_id: str | None = Field(None, description="Id of the existing run that is used; null if a new one is created.")
+    state: RunState | None = Field(None, description="State of that run.")
+    top1: AnyFloat | None = Field(None, description="Test accuracy of that run, %.")
+    nearest: str | None = Field(
+        None,
+        description="For a new teacher: id of the existing teacher on the same data set that differs in the fewest "
+        "fields.",
+    )
+    differences: list[FieldDifference] = Field(
+        default_factory=list, description="The fields in which the new teacher differs from that one."
+    )
+    sentence: str = Field(description="The same information as a sentence.")
+
+
+class Preview(Message):
+    """What submitting a spec would create. Nothing is created by the preview."""
+
+    spec: dict[str, Any] = Field(
+        default_factory=dict, description="The spec with its preset and all defaults filled in."
+    )
+    draft: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The spec as a draft to edit: automatic labels are left out, so that they follow when the methods "
+        "change. In the draft of a clone, the teacher's training is written out too.",
+    )
+    teacher: PlannedTeacher | None = Field(None, description="null if no method needs a teacher.")
+    estimate: Estimate = Field(default_factory=Estimate)
+    runs: list[PlannedRunInfo]
+    warnings: list[ProblemField] = Field(default_factory=list)
