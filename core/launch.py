@@ -116,7 +116,7 @@ def launch(
         arguments: The command line.
         out: The training's folder, with the journal.
         settings: The CPU threads that all ranks may use together.
-        on_stop: Called when this process receives SIGTERM or SIGINT, before the ranks are told to stop.
+        on_stop: Called when this process receives SIGTERM or SIGINT, before the ranks are stopped.
 
     Returns:
         0; 1 if the training failed; MACHINE_EXIT; or -N if signal N ended a rank from outside, which, as for a
@@ -174,7 +174,7 @@ class _Group:
             time.sleep(_POLL_SECONDS)
         self.kill()
         first = self._codes()[0]
-        # Rank 0 ends last if the training ends well; if it is told to stop early, the others may lose it.
+        # Rank 0 ends last if the training ends well; if it is stopped early, the others may lose it.
         if first == 0:
             return 0
         if first == -signal.SIGTERM and self._stop_requested:  # before rank 0 could handle the signal

@@ -1,4 +1,4 @@
-"""What it takes, besides the spec, to repeat a training: package versions, the code's commit and changes to it.
+"""What a training needs in addition to the spec to be repeated: package versions, the code's commit and changes to it.
 
 Free of torch. All values are texts, and what cannot be determined is left out: a training never fails because of it.
 """

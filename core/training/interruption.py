@@ -1,4 +1,4 @@
-"""How a training is run and how it is told to stop. Neither changes its numbers."""
+"""How a training is run and how it is stopped. Neither changes its numbers."""
 
 from __future__ import annotations
 

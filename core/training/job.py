@@ -33,7 +33,7 @@ class Job:
         spec: The run.
         journal: Takes the run's events; checkpoints are written into its folder.
         settings: What the training takes from its environment.
-        options: When checkpoints are written, and how the training is told to stop.
+        options: When checkpoints are written, and how the training is stopped.
         ranks: The processes that share the training.
         teacher: Where the teacher comes from; None for a run without one.
     """

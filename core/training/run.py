@@ -55,7 +55,7 @@ def run_training(
         out: A folder for this attempt alone; it is created if it is missing.
         teacher: Where the teacher comes from; needed if ``spec.teacher`` names one.
         resume: A checkpoint of an earlier attempt at the same run.
-        options: When checkpoints are written, and how the training is told to stop.
+        options: When checkpoints are written, and how the training is stopped.
         ranks: The processes of this training. Each of them calls this function; only the first writes to ``out``.
         settings: What the training takes from its environment; None reads it from the environment.
 
