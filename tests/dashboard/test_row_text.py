@@ -88,9 +88,9 @@ def test_the_result_table_has_mean_sd_n_epochs_and_the_paired_difference(backend
     assert f"{GLUE}±{GLUE}" in first["Mean ± sd (%)"]
     assert first["n"] == "3"
     assert first["Epochs to 95 % of the teacher"].replace(GLUE, " ") == "12 (3 of 3)"
-    assert first["Difference to dkd (points)"] == "baseline"
-    assert second["Difference to dkd (points)"][0] in "+−"
-    assert second["95 % CI (points)"].startswith("[")
+    assert first["Difference to dkd (percentage points)"] == "baseline"
+    assert second["Difference to dkd (percentage points)"][0] in "+−"
+    assert second["95 % CI (percentage points)"].startswith("[")
     assert second["p (uncorrected)"] == "0.25 (min. possible 0.25)"
 
 
@@ -171,5 +171,5 @@ def test_a_gpu_that_its_driver_says_nothing_of_is_shown_with_dashes() -> None:
     rows = row_text.gpu_rows([GpuUse(index=0), known])
     assert rows == [
         {"GPU": "0", "Utilization": "–", "Memory": "–", "Other processes": "0"},
-        {"GPU": "1 · H200", "Utilization": "42 %", "Memory": "10 GB of 150 GB", "Other processes": "2"},
+        {"GPU": "1 · H200", "Utilization": "42 %", "Memory": "9.3 of 139.7 GiB", "Other processes": "2"},
     ]
