@@ -337,7 +337,7 @@ class TestWorkers:
         assert "the disk is nearly full" in shown
         assert "last heartbeat 5 h ago" in shown
         assert "epoch 5 of 20 (25 %)" in links(app)
-        assert tables(app)[0][0]["Memory"] == "21 GB of 150 GB"
+        assert tables(app)[0][0]["Memory"] == "19.6 of 139.7 GiB"
         assert "worker-gone" not in texts(visit("workers", show="Online"))
         assert "worker-one" not in texts(visit("workers", show="Offline"))
         assert "worker-gone" not in texts(visit("workers", label="h200"))

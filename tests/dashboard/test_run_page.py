@@ -67,7 +67,7 @@ class TestRun:
         backend.advance("run-0001-000", 30)
         app = self.look("run-0001-000", "Files")
         assert [item.label for item in app.get("download_button")] == ["weights.safetensors"]  # type: ignore[union-attr]
-        assert "20.2 KiB" in texts(app)
+        assert "21 kB" in texts(app)
 
     def test_pause_and_resume(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
