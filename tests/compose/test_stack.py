@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from client import ApiError, Client, Experiment
+from client import ApiError, Client
+from client.bound import BoundExperiment
 from tests.browser import browser, drawn, trouble
 from tests.compose.conftest import times
 from tests.compose.stack import APP, ONE_SHOT, ROOT, SERVERS, WORKER, Stack, docker
@@ -37,7 +38,7 @@ def spec(name: str, *, seeds: int, epochs: int) -> dict[str, Any]:
     }
 
 
-def finished(client: Client, experiment: Experiment) -> None:
+def finished(client: Client, experiment: BoundExperiment) -> None:
     """Wait until every run has succeeded, then check that none of its epochs is missing or there twice."""
     client.experiments.wait(experiment.id, timeout=600)
     for run in client.all_runs(experiment=experiment.id):
