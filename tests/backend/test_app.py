@@ -103,7 +103,7 @@ def test_errors_of_the_framework_are_problems_too(lab: Lab, method: str, url: st
         ("/api/v1/catalog?full=1", "full", "no parameters"),
     ],
 )
-def test_a_parameter_that_no_route_knows_is_refused(lab: Lab, url: str, path: str, there: str) -> None:
+def test_unknown_query_parameter_is_refused(lab: Lab, url: str, path: str, there: str) -> None:
     response = lab.admin.get(url)
     assert response.status_code == 422
     (error,) = response.json()["errors"]
@@ -112,7 +112,7 @@ def test_a_parameter_that_no_route_knows_is_refused(lab: Lab, url: str, path: st
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # PostgreSQL has no lock of a whole database
-def test_a_database_that_another_program_locks_is_told_so(lab: Lab, database: Database) -> None:
+def test_locked_database_is_a_503_that_names_the_reason(lab: Lab, database: Database) -> None:
     other = sqlite3.connect(str(database.engine.url.database))
     other.execute("BEGIN IMMEDIATE")
     response = lab.admin.post("/api/v1/experiments", json=plain())
@@ -183,7 +183,7 @@ def test_behind_a_proxy_with_tls_its_origin_is_named(make_lab: Callable[..., Lab
         assert reply.status_code == status, origin
 
 
-def test_a_page_of_another_origin_is_refused_whatever_names_are_answered(make_lab: Callable[..., Lab]) -> None:
+def test_page_of_another_origin_is_refused_for_any_allowed_host(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(allowed_hosts="*")
     headers = {"Host": "lab.example", "Origin": "https://evil.example"}
     assert lab.admin.get("/healthz", headers=headers).status_code == 403

@@ -91,7 +91,7 @@ def test_every_route_is_bounded_and_every_parameter_of_a_path_has_a_pattern() ->
     assert set(takes) == set(table)
 
 
-def test_nothing_is_read_of_who_has_no_token(lab: Lab) -> None:
+def test_body_is_not_read_without_a_token(lab: Lab) -> None:
     """Not even where there is no such route, or another method is meant."""
     secured = [(method, path) for method, path, about in operations(lab.app) if about.get("security")]
     assert len(secured) > 45
@@ -102,7 +102,7 @@ def test_nothing_is_read_of_who_has_no_token(lab: Lab) -> None:
             assert (status, asked) == (404 if "nothing" in path else 405 if method == "PUT" else 401, 0), (method, path)
 
 
-def test_nothing_is_read_of_who_may_not_ask_that(lab: Lab) -> None:
+def test_body_is_not_read_without_the_scope(lab: Lab) -> None:
     for method, path, about in operations(lab.app):
         if about.get("security") and "requestBody" in about:
             other = ADMIN_TOKEN if path.startswith("/api/v1/worker/") else WORKER_TOKEN
@@ -131,7 +131,7 @@ def test_a_body_that_is_too_long_or_does_not_come_is_refused_on_every_route(make
     assert taken >= 15
 
 
-def test_a_client_that_leaves_in_the_midst_of_its_body_is_no_error_on_any_route(lab: Lab) -> None:
+def test_client_that_disconnects_during_its_body_causes_no_error(lab: Lab) -> None:
     for method, path, about in operations(lab.app):
         if "requestBody" in about:
             token = WORKER_TOKEN if path.startswith("/api/v1/worker/") else ADMIN_TOKEN
@@ -196,7 +196,7 @@ def test_what_does_not_look_like_an_id_is_not_looked_up(lab: Lab, odd: str) -> N
         ("/api/v1/exports/experiment", "experiment=a%00"),
     ],
 )
-def test_a_parameter_that_is_no_text_is_refused(lab: Lab, path: str, query: str) -> None:
+def test_parameter_that_is_not_text_is_refused(lab: Lab, path: str, query: str) -> None:
     answer = lab.admin.get(f"{path}?{query}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["path"] == query.partition("=")[0]

@@ -43,7 +43,7 @@ def _finished(database: Database, last: dict[tuple[str, int], float], **changes:
 THREE = {("kd", 0): 80.0, ("kd", 1): 82.0, ("kd", 2): 84.0, ("DKD", 0): 81.0, ("DKD", 1): 83.5, ("DKD", 2): 86.0}
 
 
-def test_methods_over_seeds(database: Database, api: TestClient) -> None:
+def test_methods_are_summarized_over_seeds(database: Database, api: TestClient) -> None:
     found = _compare(api, _finished(database, THREE))
     assert (found.experiment, found.baseline, found.metric, found.unit) == ("rows", "kd", "test/top1", "%")
     assert (found.test_size, found.resolution) == (899, pytest.approx(100 / 899))
@@ -55,7 +55,7 @@ def test_methods_over_seeds(database: Database, api: TestClient) -> None:
     assert (dkd.label, dkd.method, dkd.values) == ("DKD", "dkd", {0: 81.0, 1: 83.5, 2: 86.0})
 
 
-def test_pairs_against_the_baseline(database: Database, api: TestClient) -> None:
+def test_methods_are_paired_with_the_baseline(database: Database, api: TestClient) -> None:
     experiment = _finished(database, THREE)
     (paired,) = _compare(api, experiment).paired
     assert (paired.label, paired.baseline, paired.seeds, paired.n) == ("DKD", "kd", [0, 1, 2], 3)
@@ -100,7 +100,7 @@ def test_before_everything_has_ended(database: Database, api: TestClient) -> Non
     assert "1 pair" in paired.sentence
 
 
-def test_of_a_new_experiment(database: Database, api: TestClient) -> None:
+def test_new_experiment_has_nothing_to_compare(database: Database, api: TestClient) -> None:
     found = _compare(api, rows.experiment(database))
     assert not found.complete
     assert (found.test_size, found.resolution, found.teacher_top1, found.target) == (0, None, None, None)
@@ -161,7 +161,7 @@ def test_pairs_trained_with_different_settings_are_named(database: Database, api
     assert paired.sentence.endswith("1 of 3 pairs were trained with different settings: threads.")
 
 
-def test_several_comparisons_that_could_show_something_say_so(database: Database, api: TestClient) -> None:
+def test_several_comparisons_are_corrected_by_holm(database: Database, api: TestClient) -> None:
     methods = ["kd", "dkd", {"name": "dkd", "label": "B", "params": {"beta": 4.0}}]
     seeds = list(range(6))
     last = {
@@ -205,7 +205,7 @@ def test_two_experiments_share_a_teacher(database: Database, api: TestClient) ->
         ({"target_share": 0}, "target_share", ""),
     ],
 )
-def test_what_the_experiment_does_not_have_is_refused(
+def test_unknown_baseline_or_metric_is_refused(
     database: Database, api: TestClient, query: dict[str, Any], path: str, words: str
 ) -> None:
     rows.experiment(database, methods=METHODS)
@@ -215,13 +215,13 @@ def test_what_the_experiment_does_not_have_is_refused(
     assert words in answer.json()["detail"]
 
 
-def test_of_an_unknown_experiment(api: TestClient) -> None:
+def test_unknown_experiment_is_a_404(api: TestClient) -> None:
     answer = api.get("/api/v1/comparisons", params={"experiment": "nobody"})
     assert answer.status_code == 404
     assert "'nobody'" in answer.json()["detail"]
 
 
-def test_asks_the_database_equally_often_for_one_seed_and_for_many(database: Database) -> None:
+def test_number_of_queries_does_not_depend_on_the_number_of_seeds(database: Database) -> None:
     counts = []
     for number, seeds in enumerate(([0], list(range(20)))):
         last = {(label, seed): 80.0 + seed for label in ("kd", "DKD") for seed in seeds}
@@ -270,7 +270,7 @@ def test_without_a_validation_split_no_epoch_is_chosen_by_it(database: Database,
     assert "val_fraction" in answer.json()["detail"]
 
 
-def test_missing_pairs_say_which_side_lacks_what(database: Database, api: TestClient) -> None:
+def test_missing_pairs_name_the_method_without_a_value(database: Database, api: TestClient) -> None:
     experiment = _finished(database, {key: value for key, value in THREE.items() if key not in (("kd", 1), ("DKD", 2))})
     ids = rows.run_ids(database, experiment)
     rows.change(database, ids["kd", 1], state="failed", reason="out of memory")
@@ -282,7 +282,7 @@ def test_missing_pairs_say_which_side_lacks_what(database: Database, api: TestCl
     ]
 
 
-def test_machines_and_choices_for_speed_are_told_apart(database: Database, api: TestClient) -> None:
+def test_machines_and_settings_for_speed_are_distinguished(database: Database, api: TestClient) -> None:
     experiment = _finished(database, THREE)
     for (label, seed), run_id in rows.run_ids(database, experiment).items():
         ours = label == "DKD"
@@ -477,7 +477,7 @@ def test_gpu_seconds(devices: tuple[str, ...], environment: dict[str, str], gpu_
     assert (found.epochs, found.seconds, found.gpu_seconds) == (2.0, 20.0, gpu_seconds)
 
 
-def test_another_card_of_the_same_kind_is_no_other_device(database: Database, api: TestClient) -> None:
+def test_another_card_of_the_same_kind_is_the_same_device(database: Database, api: TestClient) -> None:
     experiment = _finished(database, THREE)
     cards = {("kd", 0): "cuda:0 A", ("DKD", 0): "cuda:1 A", ("kd", 1): "cuda:0 A", ("DKD", 1): "cuda:0 B"}
     with database.write() as session:

@@ -152,7 +152,7 @@ def test_needs_a_token(database: Database, app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "-1-2", "1-2-3", "a-b", "9" * 30 + "-1", "1-2\n"])
-def test_what_is_no_position(text: str) -> None:
+def test_invalid_cursor_is_refused(text: str) -> None:
     assert StreamCursor.parse(text) is None
 
 

@@ -125,7 +125,7 @@ def test_a_teacher_is_uploaded_and_named_in_a_spec(lab: Lab, settings: Settings)
         (safetensors(shape=[-2, -3]), "not a whole number"),
     ],
 )
-def test_what_is_no_safetensors_file_is_refused_and_leaves_nothing(
+def test_invalid_safetensors_file_is_refused_and_removed(
     lab: Lab, settings: Settings, content: bytes, message: str
 ) -> None:
     answer = lab.admin.post(UPLOADS, params={"name": "bad"}, content=content)

@@ -13,7 +13,7 @@ from backend.api.middleware import AccessLog
     ("errors", "silent"),
     [([anyio.BrokenResourceError()], True), ([anyio.BrokenResourceError(), ValueError("ours")], False)],
 )
-def test_who_leaves_a_stream_makes_no_error(errors: list[Exception], silent: bool) -> None:
+def test_client_that_leaves_a_stream_causes_no_error(errors: list[Exception], silent: bool) -> None:
     """As FastAPI raises it where the reader of an event stream has gone."""
 
     async def left(scope: Scope, receive: Receive, send: Send) -> None:

@@ -26,7 +26,7 @@ def expressions() -> list[str]:
     return found + [rule["expr"] for group in rules for rule in group["rules"]]
 
 
-def test_every_query_names_what_there_is(lab: Lab, database: Database) -> None:
+def test_every_query_uses_existing_metrics(lab: Lab, database: Database) -> None:
     filled.fill(lab, database)
     series: dict[str, list[str]] = {}
     for name, labels in _SERIES.findall(lab.admin.get("/metrics").text):
@@ -47,7 +47,7 @@ def test_every_query_names_what_there_is(lab: Lab, database: Database) -> None:
                 assert wanted <= known, f"{query}: {label} is one of {sorted(known)}"
 
 
-def test_prometheus_reads_the_rules_and_asks_the_right_way() -> None:
+def test_prometheus_accepts_the_rules_and_the_scrape_configuration() -> None:
     config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     assert [Path(FOLDER, name).exists() for name in config["rule_files"]] == [True]
     assert config["scrape_configs"][0].get("metrics_path", "/metrics") == "/metrics"

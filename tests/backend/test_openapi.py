@@ -163,7 +163,7 @@ def test_a_spec_is_described_where_it_is_sent(description: dict[str, Any]) -> No
     assert resolved["required"] == required
 
 
-def test_examples_are_what_the_backend_takes(description: dict[str, Any]) -> None:
+def test_backend_accepts_the_examples(description: dict[str, Any]) -> None:
     for path, parse in (
         ("/api/v1/experiments", parse_experiment),
         ("/api/v1/sweeps", lambda data: expand(parse_sweep(data))),

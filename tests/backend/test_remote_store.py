@@ -110,7 +110,7 @@ def test_uploaded_weights_go_to_the_store(remote: Lab, store: ObjectStore) -> No
     assert list(store.keys("uploads")) == []
 
 
-def test_a_store_that_is_away_is_said(make_lab: Callable[..., Lab], stored: tuple[str, Json]) -> None:
+def test_unavailable_store_is_a_503(make_lab: Callable[..., Lab], stored: tuple[str, Json]) -> None:
     run_id, _ = stored
     lab = make_lab(artifacts="s3://no-such-bucket/x")
     answer = lab.admin.post(UPLOADS, params={"name": "mine"}, content=safetensors())

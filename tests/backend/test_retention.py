@@ -71,7 +71,7 @@ def names(settings: Settings) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
 
 
-def test_it_says_what_would_go_and_changes_nothing(
+def test_listing_removable_items_changes_nothing(
     ids: dict[str, str], gc: Callable[..., Result], settings: Settings, database: Database
 ) -> None:
     before = names(settings)
@@ -117,7 +117,7 @@ def test_what_is_young_stays(ids: dict[str, str], gc: Callable[..., Result], set
     assert names(settings) == before
 
 
-def test_a_database_that_knows_no_run_removes_nothing(
+def test_database_without_runs_removes_nothing(
     ids: dict[str, str], settings: Settings, migrated_file: Path, tmp_path: Path
 ) -> None:
     before = names(settings)

@@ -49,7 +49,7 @@ def test_a_comparison_is_of_one_data_set_and_names_the_runs_of_others(database: 
     assert any(f"images {NEW[:8]}" in note and "dkd seed 4" in note for note in found.notes)
 
 
-def test_runs_of_two_other_data_sets_are_told_apart(database: Database, api: TestClient) -> None:
+def test_runs_of_several_other_data_sets_are_distinguished(database: Database, api: TestClient) -> None:
     third = "c" * 16
     found = Comparison.model_validate(_ask(api, "", experiment=_trained(database, MIXED | {5: third})))
     names = set(found.set_aside_data.values())
@@ -105,9 +105,7 @@ def test_runs_that_did_not_record_their_images_are_shown_with_a_caveat(database:
     assert not any("record" in note or "data changed" in note for note in plain.notes)
 
 
-def test_other_numbers_of_images_tell_runs_apart_that_recorded_nothing_else(
-    database: Database, api: TestClient
-) -> None:
+def test_number_of_images_distinguishes_runs_without_a_hash(database: Database, api: TestClient) -> None:
     experiment = _trained(database, dict.fromkeys(range(4), ""))
     for (label, seed), run_id in rows.run_ids(database, experiment).items():
         rows.change(database, run_id, train_size=900, test_size=90 if (label, seed) == ("align", 0) else 100)
@@ -116,7 +114,7 @@ def test_other_numbers_of_images_tell_runs_apart_that_recorded_nothing_else(
     assert any("images not recorded, 900 for training and 90 for the test" in note for note in found.notes)
 
 
-def test_what_else_differs_within_an_average_is_said(database: Database, api: TestClient) -> None:
+def test_other_differences_within_an_average_are_noted(database: Database, api: TestClient) -> None:
     experiment = _trained(database, dict.fromkeys(range(3), OLD))
     for (label, seed), run_id in rows.run_ids(database, experiment).items():
         if label != "teacher":

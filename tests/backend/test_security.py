@@ -74,7 +74,7 @@ def test_a_workers_token_reads_nothing(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/runs", "/healthz", "/nothing", "/metrics", "/openapi.json"])
-def test_an_answer_is_no_page(lab: Lab, path: str) -> None:
+def test_answers_forbid_browsers_to_show_them_as_pages(lab: Lab, path: str) -> None:
     headers = lab.admin.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"

@@ -111,7 +111,7 @@ def get(path: str, more: str = "") -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}\r\n".encode()
 
 
-def test_who_says_nothing_or_never_ends_is_let_go(opened: Open) -> None:
+def test_silent_or_endless_connection_is_closed(opened: Open) -> None:
     stream = opened(get("/stream"))
     silent, half = opened(), opened(b"GET / HTTP/1.1\r\nHost: 12")
     assert rest(silent) == b""
@@ -199,7 +199,7 @@ def test_a_second_backend_on_one_sqlite_file_is_refused(tmp_path: Path, database
         third.wait()
 
 
-def test_a_process_whose_loop_stands_still_ends_itself(tmp_path: Path, database_url: str) -> None:
+def test_process_with_a_blocked_event_loop_ends(tmp_path: Path, database_url: str) -> None:
     """One call of C code that holds the interpreter's lock, as a product of large numbers did."""
     (tmp_path / "standstill.py").write_text(
         "import threading, time\n"
@@ -230,7 +230,7 @@ def test_a_log_that_cannot_be_written_costs_no_request(tmp_path: Path, database_
         process.wait()
 
 
-def test_a_database_of_a_later_version_is_told_as_such(tmp_path: Path, database_url: str) -> None:
+def test_database_of_a_later_version_is_refused_with_a_reason(tmp_path: Path, database_url: str) -> None:
     database = Database(database_url)
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -261,7 +261,7 @@ def test_readiness_names_a_later_version(lab: Lab, database: Database) -> None:
     assert "later version" in answer.json()["detail"]
 
 
-def test_a_full_disk_under_the_database_is_said_and_nothing_is_kept(
+def test_full_disk_under_the_database_is_a_507_and_stores_nothing(
     make_lab: Any, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with database.read() as session:
@@ -279,7 +279,7 @@ def test_a_full_disk_under_the_database_is_said_and_nothing_is_kept(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_under_uploads_is_said(lab: Lab, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_full_disk_under_uploads_is_a_507(lab: Lab, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def no_room() -> Path:
         raise OSError(number, os.strerror(number))
 

@@ -26,7 +26,7 @@ def _finished(database: Database, seeds: list[int]) -> str:
         ({}, "number of images not recorded"),
     ],
 )
-def test_a_share_of_part_of_the_images_says_of_how_many(
+def test_share_of_part_of_the_images_names_their_number(
     database: Database, api: TestClient, counts: dict[int, float], words: str
 ) -> None:
     experiment = _finished(database, [0, 1, 2])

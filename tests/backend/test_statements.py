@@ -94,7 +94,7 @@ def test_insert_new_inserts_and_returns_only_rows_without_an_equal(database: Dat
         assert insert_new(connection, Token, again, unique=["sha256"], returning="id") == ["token-2"]
 
 
-def test_insert_if_absent_says_whether_it_inserted(database: Database) -> None:
+def test_insert_if_absent_returns_whether_it_inserted(database: Database) -> None:
     with database.write_connection() as connection:
         assert insert_if_absent(connection, Token, row(1), unique=["sha256"])
         assert not insert_if_absent(connection, Token, row(1) | {"id": "other"}, unique=["sha256"])
@@ -117,6 +117,6 @@ def test_to_json_agrees_with_the_standard_library(value: Any) -> None:
     assert json.loads(to_json(value)) == value
 
 
-def test_to_json_refuses_what_is_not_json() -> None:
+def test_to_json_refuses_values_that_are_not_json() -> None:
     with pytest.raises(TypeError):
         to_json({"a": object()})

@@ -74,7 +74,7 @@ def test_sign_flip_agrees_with_scipys_permutation_test() -> None:
 
 
 @pytest.mark.parametrize(("n", "p"), [(1, 1.0), (2, 0.5), (3, 0.25), (5, 0.0625), (6, 0.03125), (20, 2.0**-19)])
-def test_smallest_p_is_what_equal_signs_give(n: int, p: float) -> None:
+def test_smallest_p_is_the_p_of_equal_signs(n: int, p: float) -> None:
     assert statistics.smallest_p(n) == p
     assert statistics.sign_flip_p([0.1 * (i + 1) for i in range(n)]) == pytest.approx(p, rel=1e-12)
 

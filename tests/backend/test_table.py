@@ -115,7 +115,7 @@ def test_filters(database: Database, api: TestClient) -> None:
     assert [row.experiments for row in _table(api, experiment=["a", "b"], tag="one").rows] == [["a"]]
 
 
-def test_tags_are_those_of_now_and_what_is_archived_is_left_out(database: Database, api: TestClient) -> None:
+def test_table_uses_present_tags_and_omits_archived_experiments(database: Database, api: TestClient) -> None:
     _row(database, CLEAR[:2], name="a", tags=["paper"])
     _row(database, CLEAR[:2], name="b", tags=["draft"], student={"model": "resnet8"})
     for name, tags in (("a", ["old"]), ("b", ["draft", "paper"])):
@@ -127,7 +127,7 @@ def test_tags_are_those_of_now_and_what_is_archived_is_left_out(database: Databa
     assert [row.experiments for row in _table(api, experiment="b").rows] == [["b"]], "a name is a name"
 
 
-def test_the_baseline_is_named_or_what_most_rows_have(database: Database, api: TestClient) -> None:
+def test_default_baseline_is_the_method_of_most_rows(database: Database, api: TestClient) -> None:
     _row(database, CLEAR[:2], name="a")
     _row(database, CLEAR[:2], name="b", methods=METHODS[::-1], student={"model": "resnet8"})
     assert _table(api, baseline="align").baseline == "align"
@@ -179,7 +179,7 @@ def test_missing_seeds_come_with_the_command_that_queues_them(database: Database
     assert more != experiment
 
 
-def test_a_name_that_begins_like_an_option_is_asked_for_by_id(database: Database, api: TestClient) -> None:
+def test_commands_use_the_id_if_a_name_begins_with_a_dash(database: Database, api: TestClient) -> None:
     experiment = _row(database, CLEAR[:2], name="-x")
     (row,) = _table(api, seed=[0, 1, 2]).rows
     assert row.commands[0].startswith(f"dkd export {experiment} --format spec")

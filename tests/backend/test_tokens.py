@@ -50,7 +50,7 @@ ADMINISTER = ("GET", "/api/v1/tokens", None)
         ("admin", [READ, SUBMIT, ADMINISTER]),
     ],
 )
-def test_a_scope_opens_what_it_says_and_nothing_else(lab: Lab, scope: str, opened: list[Any]) -> None:
+def test_scope_allows_its_routes_only(lab: Lab, scope: str, opened: list[Any]) -> None:
     lab.register()
     client = client_of(lab, make(lab, scopes=(scope,)))
     for request in (READ, SUBMIT, WORK, ADMINISTER):
@@ -61,7 +61,7 @@ def test_a_scope_opens_what_it_says_and_nothing_else(lab: Lab, scope: str, opene
             assert answer.status_code == 200
 
 
-def test_an_experiment_says_who_submitted_it(lab: Lab) -> None:
+def test_experiment_records_its_submitter(lab: Lab) -> None:
     client_of(lab, make(lab, "nightly sweep", ("submit",))).post("/api/v1/experiments", json=plain("theirs"))
     lab.submit(plain("mine"))
     assert [item["submitted_by"] for item in lab.experiments()] == ["admin", "nightly sweep"]

@@ -69,7 +69,7 @@ def test_where_teachers_vary_a_teacher_is_the_unit(database: Database, api: Test
     assert (alone.n, alone.unit, alone.teachers) == (2, "seed", [])
 
 
-def test_the_table_says_what_so_few_teachers_cannot_show(database: Database, api: TestClient) -> None:
+def test_table_notes_that_few_teachers_cannot_show_a_difference(database: Database, api: TestClient) -> None:
     experiments = _under_teachers(database, {0: [1.0, 1.2], 1: [2.0, 2.2], 2: [0.3, 0.5]})
     answer = api.get("/api/v1/comparisons/table", params={"experiment": experiments})
     assert answer.status_code == 200, answer.text
@@ -100,7 +100,7 @@ def _reached(epochs: dict[tuple[str, int], float | None]) -> dict[tuple[str, int
     }
 
 
-def test_who_was_first_is_counted_by_teacher() -> None:
+def test_earlier_and_later_are_counted_by_teacher() -> None:
     """Six pairs of two teachers are two values: their p cannot be below a half."""
     base = _reached({(teacher, seed): 10.0 for teacher in ("a", "b") for seed in range(3)})
     method = _reached({(teacher, seed): 5.0 for teacher in ("a", "b") for seed in range(3)})

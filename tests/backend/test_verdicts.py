@@ -135,7 +135,7 @@ def test_reports_without_any_difference_seldom_say_that_there_is_one(others: int
 
 
 @pytest.mark.parametrize(("others", "metric", "word"), [(2, "test/top1", "better"), (5, "test/loss", "worse")])
-def test_a_large_difference_is_still_said(others: int, metric: str, word: str) -> None:
+def test_large_difference_still_has_a_verdict(others: int, metric: str, word: str) -> None:
     values = _values(np.random.default_rng(1), others + 1)
     values[1] += 5.0
     sentences = _report(values, metric)
@@ -143,7 +143,7 @@ def test_a_large_difference_is_still_said(others: int, metric: str, word: str) -
     assert not any(map(SAYS.search, sentences[1:]))
 
 
-def test_more_methods_take_back_what_one_comparison_alone_would_say() -> None:
+def test_more_methods_can_remove_the_verdict_of_one_comparison() -> None:
     differences = [1.0, 1.1, 1.2, 0.9, 1.0, 1.1, 0.8, 1.3]
     alone, clear = verdicts.Test.of(differences), verdicts.Test.of(differences)
     assert verdicts.decide([alone])[0].verdict == "better"

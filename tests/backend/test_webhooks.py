@@ -75,7 +75,7 @@ def lab(quiet: None, make_lab: Callable[..., Lab], receiver: Receiver) -> Lab:
     return lab
 
 
-def test_an_end_is_told_once_and_signed(lab: Lab, receiver: Receiver) -> None:
+def test_end_of_an_experiment_sends_one_signed_message(lab: Lab, receiver: Receiver) -> None:
     made = lab.submit(plain("mine", webhook=f"{receiver.origin}/hook"))
     assert lab.app.state.webhooks.run_once() == 0
     lab.succeed(lab.claim())
@@ -89,7 +89,7 @@ def test_an_end_is_told_once_and_signed(lab: Lab, receiver: Receiver) -> None:
     assert parts["v1"] == expected
 
 
-def test_a_failure_is_told_and_after_a_retry_the_new_end_too(lab: Lab, receiver: Receiver) -> None:
+def test_failure_and_the_end_after_a_retry_each_send_a_message(lab: Lab, receiver: Receiver) -> None:
     made = lab.submit(plain("mine", webhook=receiver.origin))
     lab.finish(lab.claim(), "failed", reason="NaN")
     lab.app.state.webhooks.run_once()
@@ -100,7 +100,7 @@ def test_a_failure_is_told_and_after_a_retry_the_new_end_too(lab: Lab, receiver:
     assert [body["event"] for body in receiver.bodies()] == ["failed", "finished"]
 
 
-def test_a_training_that_says_nothing_has_stalled(lab: Lab, database: Database, receiver: Receiver) -> None:
+def test_training_without_reports_is_stalled(lab: Lab, database: Database, receiver: Receiver) -> None:
     made = lab.submit(plain("mine", webhook=receiver.origin))
     claim = lab.claim()
     assert lab.app.state.webhooks.run_once() == 0
@@ -144,9 +144,7 @@ def test_a_spec_may_only_name_whom_the_settings_list(lab: Lab, url: str) -> None
     assert [error["path"] for error in answer.json()["errors"]] == ["webhook"]
 
 
-def test_the_settings_own_address_is_told_of_every_experiment(
-    quiet: None, make_lab: Callable[..., Lab], receiver: Receiver
-) -> None:
+def test_default_webhook_gets_every_experiment(quiet: None, make_lab: Callable[..., Lab], receiver: Receiver) -> None:
     lab: Any = make_lab(webhook_url=f"{receiver.origin}/all")
     lab.submit(plain("mine"))
     lab.cancel_experiment("mine")

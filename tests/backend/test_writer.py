@@ -257,7 +257,7 @@ def test_writer_recovers_from_a_refused_begin(database: Database) -> None:
     assert stored_ids(database) == {1}
 
 
-def test_readers_see_only_what_is_committed(database: Database) -> None:
+def test_readers_see_committed_rows_only(database: Database) -> None:
     with database.write() as session:
         insert(1)(session)
         assert stored_ids(database) == set()

@@ -292,7 +292,7 @@ def test_pause_resume_and_priority_accept_runs_and_experiments(backend: FakeBack
     assert run(["priority", "101", "small"]) == 2
 
 
-def test_a_server_that_is_no_backend_ends_with_code_3(backend: FakeBackend, capsys: Captured) -> None:
+def test_server_that_is_not_a_backend_ends_with_code_3(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers["GET /api/v1/workers"] = {"hello": "world"}
     assert run(["workers"]) == 3
     assert "WorkerList" in error_lines(capsys)[0]

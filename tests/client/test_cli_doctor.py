@@ -20,7 +20,7 @@ def with_checks(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
     monkeypatch.setattr("client.cli.doctor.ALL_CHECKS", checks)
 
 
-def test_one_line_per_finding_with_what_to_do(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_line_per_finding_with_a_remedy(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     with_checks(monkeypatch, FINE, DOUBTFUL, BAD)
     assert run(["doctor"]) == 1
     out = capsys.readouterr().out

@@ -100,7 +100,7 @@ def test_comments_of_an_event_stream_are_no_events(text: str) -> None:
     assert list(client.runs.events("r")) == []
 
 
-def test_a_response_that_is_no_event_stream_is_refused() -> None:
+def test_response_that_is_not_an_event_stream_is_refused() -> None:
     backend = FakeBackend({"GET /api/v1/runs/r/events": fakes.text("hello")})
     client = Client("http://127.0.0.1:9", transport=backend.transport())
     with pytest.raises(NotABackend, match="text/event-stream"):

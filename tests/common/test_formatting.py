@@ -51,7 +51,7 @@ def test_a_p_stays_on_its_side_of_the_level(p: float | None, text: str) -> None:
     ("value", "text"),
     [(None, "–"), (math.nan, "not a number"), (math.inf, "infinite"), (-math.inf, "−infinite"), (93.2, "93.20 %")],
 )
-def test_what_is_no_number_is_said_in_words(value: float | None, text: str) -> None:
+def test_nan_and_infinity_are_written_in_words(value: float | None, text: str) -> None:
     assert formatting.value_text(value, "%") == text
 
 

@@ -31,7 +31,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_database_lies_in_the_home_whatever_its_name(
+def test_database_is_in_the_home_for_any_name_of_the_home(
     name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), *name.split(b"/"))))
@@ -74,7 +74,7 @@ def test_one_that_an_older_version_put_elsewhere_is_not_left_behind(
     assert not (tmp_path / "a%41" / "dkd.sqlite3").exists()
 
 
-def test_an_address_with_a_question_mark_is_refused_with_what_to_write() -> None:
+def test_url_with_a_question_mark_is_refused_with_the_correct_form() -> None:
     with pytest.raises(ValueError, match="%3F"):
         Settings(database_url="sqlite:////srv/a?b/dkd.sqlite3")
 

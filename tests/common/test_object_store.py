@@ -34,7 +34,7 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
-def test_a_file_is_there_once_its_manifest_says_so(store: ObjectStore, tmp_path: Path) -> None:
+def test_file_exists_once_the_manifest_names_it(store: ObjectStore, tmp_path: Path) -> None:
     entry = store.add(FOLDER, "weights.safetensors", write(tmp_path / "a", b"weights"))
     target = tmp_path / "deep" / "fetched"
     assert not store.fetch(f"{FOLDER}/weights.safetensors", target), "an object that no manifest names is no file"

@@ -53,7 +53,7 @@ def test_those_that_are_made_are_private_from_the_first_moment(database: Databas
 
 
 @pytest.mark.parametrize("before", [0o644, 0o666, 0o604, 0o620, 0o777])
-def test_one_that_others_could_read_is_made_private_and_it_is_said(
+def test_readable_token_file_is_made_private_with_a_warning(
     database: Database, settings: Settings, before: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings.admin_token_file.parent.mkdir()
@@ -85,7 +85,7 @@ def test_one_that_is_easily_guessed_lets_nobody_in(database: Database, settings:
     database.dispose()
 
 
-def test_the_program_says_it_in_a_sentence(tmp_path: Path) -> None:
+def test_programs_report_a_token_file_error_in_a_sentence(tmp_path: Path) -> None:
     file = tmp_path / "admin"
     file.write_text("abcde")
     environment = {**os.environ, "DKD_HOME": str(tmp_path / "home"), "DKD_ADMIN_TOKEN_FILE": str(file)}
@@ -116,7 +116,7 @@ def test_a_file_behind_a_link_and_a_file_of_several_lines_keep_their_mode(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "endless", "huge", "bytes"])
-def test_what_is_no_file_of_a_line_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+def test_token_file_that_is_not_one_line_is_refused(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "token"
     if kind == "fifo":
         os.mkfifo(file)

@@ -40,7 +40,7 @@ def test_a_worker_gets_every_gpu(tmp_path: Path, base: str, values: dict[str, st
     assert worker["environment"]["DKD_DEVICE"] == "gpu"
 
 
-def test_a_node_is_a_worker_alone_and_says_what_it_lacks(tmp_path: Path) -> None:
+def test_node_runs_a_worker_only_and_reports_missing_settings(tmp_path: Path) -> None:
     services = read(tmp_path, "docker-compose.worker.yml", **NODE, DKD_ARTIFACTS="s3://dkd")
     assert set(services) == {"worker"}
     assert services["worker"]["environment"]["DKD_ARTIFACTS"] == "s3://dkd"

@@ -52,12 +52,12 @@ def admin(stack: Stack) -> str:
     return stack.run(*PRINT_ADMIN_TOKEN).strip()
 
 
-def test_the_readme_says_how_to_print_the_admin_token() -> None:
+def test_readme_command_prints_the_admin_token() -> None:
     command = " ".join(part for part in PRINT_ADMIN_TOKEN if part != "-T")
     assert f"docker compose {command}" in (ROOT / "README.md").read_text()
 
 
-def test_images_are_small_and_hold_what_they_need(stack: Stack, note: list[str]) -> None:
+def test_images_are_small_and_complete(stack: Stack, note: list[str]) -> None:
     def size(image: str) -> float:
         return int(json.loads(docker("image", "inspect", image))[0]["Size"]) / 1e6
 

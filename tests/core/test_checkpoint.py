@@ -213,7 +213,7 @@ class TestDamage:
         assert first.message.count("damaged") == 2
         assert "starts from the beginning" in first.message
 
-    def test_of_another_kind_of_device_what_was_chosen_is_chosen_anew(self, tmp_path: Path, spec: RunSpec) -> None:
+    def test_another_kind_of_device_gets_a_new_execution_plan(self, tmp_path: Path, spec: RunSpec) -> None:
         run_training(spec, tmp_path, options=stop_after(3))
         kept = load_checkpoint(tmp_path / CHECKPOINT_NAME, spec.fingerprint())
         kept.device, kept.plan = "cuda", kept.plan | {"cuda_graphs": True}

@@ -299,7 +299,7 @@ class TestFolder:
         files.picture(root / "pets/test/images/0.png", (9, 9, 9))
         assert red(load("folder", path="pets", image_size=8).test) == [0, 0, 1, 1]
 
-    def test_missing_splits_error_says_how_to_make_them(self, root: Path) -> None:
+    def test_missing_splits_error_names_the_command(self, root: Path) -> None:
         files.tree(root / "pets", ["a", "b"], splits=(".",))
         with pytest.raises(data.DatasetError, match=r"It contains a/, b/\..* move a part of each class to train/"):
             load("folder", path="pets", image_size=8)

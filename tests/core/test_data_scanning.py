@@ -51,7 +51,7 @@ def load() -> data.Dataset:
         ("q.dat", "TIFF"),
     ],
 )
-def test_image_is_recognised_whatever_its_extension(pets: Path, name: str, form: str) -> None:
+def test_image_is_recognised_by_content_and_not_by_extension(pets: Path, name: str, form: str) -> None:
     Image.new("RGB", (16, 16), (200, 200, 200)).save(pets / "train/cat" / name, format=form)
     dataset = load()
     assert dataset.train.labels.tolist() == [0] * 9 + [1] * 8

@@ -458,7 +458,7 @@ class TestTraining:
         assert failed.kind == "spec"
         assert "stylised" in failed.reason
 
-    def test_a_teacher_is_the_same_whatever_its_students_are_tested_on(self) -> None:
+    def test_test_settings_of_students_do_not_change_the_teacher(self) -> None:
         plain, tested = self.plan(), self.plan(robustness=True, stylised="styled")
         assert plain[0].spec.fingerprint() == tested[0].spec.fingerprint()
         assert plain[1].spec.fingerprint() != tested[1].spec.fingerprint()

@@ -170,7 +170,7 @@ class TestClasses:
             read_metadata(home / "ours.safetensors").top1,
         )
 
-    def test_names_that_nobody_knows_are_not_made_up(self, tmp_path: Path) -> None:
+    def test_unknown_class_names_are_not_invented(self, tmp_path: Path) -> None:
         teacher(tmp_path / "out", experiment("pets", "foreign.pth"))
         with safetensors.safe_open(tmp_path / "out" / "weights.safetensors", framework="pt") as file:
             told = file.metadata()
@@ -289,7 +289,7 @@ class TestInput:
             keys.append({path.name for path in (tmp_path / "cache" / "teacher-logits").iterdir() if path.is_dir()})
         assert len(keys[1]) == len(keys[0]) + 1
 
-    def test_a_change_of_input_is_what_the_network_would_have_been_shown(self) -> None:
+    def test_adapted_input_equals_the_input_that_the_network_expects(self) -> None:
         dataset = data.load(DatasetRef(name="synthetic", params={"num_classes": 4, "image_size": 8, "train_size": 8}))
         shown, wanted = input_format_of(dataset), InputFormat((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 8)
         seen = InputAdapter(torch.nn.Identity(), shown, wanted)(dataset.normalise(dataset.train.images))
@@ -381,7 +381,7 @@ class TestWorth:
         teacher(tmp_path / "out", experiment("pets", "ours.safetensors"))
         assert warnings(tmp_path / "out") == []
 
-    def test_one_that_says_the_same_of_every_image_is_refused(self, home: Path, tmp_path: Path) -> None:
+    def test_teacher_with_constant_output_is_refused(self, home: Path, tmp_path: Path) -> None:
         state = dict(safetensors.torch.load_file(home / "ours.safetensors"))
         torch.save(state | {"classifier.weight": torch.zeros_like(state["classifier.weight"])}, home / "dead.pth")
         assert "same logits" in refusal(tmp_path / "out", experiment("pets", "dead.pth").teacher_run())

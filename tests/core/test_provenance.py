@@ -47,7 +47,7 @@ def test_changes_of_the_science_are_kept_and_others_are_not(tree: Path) -> None:
     assert len(provenance.provenance()["diff"]) < provenance.MAX_DIFF + 100
 
 
-def test_an_installed_package_without_git_says_what_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_package_without_git_records_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "_CODE", tmp_path)
     assert provenance.provenance().keys() == {"packages"}
 

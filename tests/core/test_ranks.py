@@ -91,7 +91,7 @@ class TestTwoRanks:
         assert furthest(weights(trained / "one" / "log"), weights(tmp_path)) < 1e-9
         assert any("began on 2 ranks" in getattr(event, "message", "") for event in events(tmp_path))
 
-    def test_a_rank_that_fails_says_why_and_the_other_that_it_lost_it(self, trained: Path) -> None:
+    def test_failing_rank_reports_its_reason_and_the_other_reports_the_loss(self, trained: Path) -> None:
         lost, failed = (json.loads((trained / f"meeting1/report{rank}.json").read_text()) for rank in range(2))
         assert (failed["kind"], failed["lost_another"]) == ("oom", False)
         assert "batch size 16" in failed["reason"]
@@ -157,7 +157,7 @@ class TestLaunch:
         assert failed.reason.startswith(reason)
 
     @pytest.mark.parametrize("other", [LOST, "waits"])
-    def test_a_rank_that_is_ended_from_outside_is_no_failure_of_the_run(
+    def test_rank_ended_from_outside_does_not_fail_the_run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: object
     ) -> None:
         monkeypatch.setattr("core.launch._REPORT_SECONDS", 0.3)
@@ -166,7 +166,7 @@ class TestLaunch:
         assert isinstance(said, Log)
         assert said.message == "rank 1 of 2 was ended by SIGKILL; the others were ended with it"
 
-    def test_what_the_others_say_when_the_first_has_ended_well_is_no_failure(
+    def test_failures_of_other_ranks_after_success_are_ignored(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert launched(tmp_path, monkeypatch, 0, LOST) == (0, None)
@@ -216,7 +216,7 @@ class TestProcesses:
         assert isinstance(last, Log)
         assert last.message.startswith("rank 1 of 2 was ended by SIGKILL")
 
-    def test_the_ranks_die_with_what_started_them(self, tmp_path: Path) -> None:
+    def test_ranks_die_with_their_parent(self, tmp_path: Path) -> None:
         with self.started(tmp_path) as (process, ranks):
             process.kill()
             self.wait(lambda: not any(r.is_running() and r.status() != psutil.STATUS_ZOMBIE for r in ranks))

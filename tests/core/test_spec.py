@@ -105,13 +105,13 @@ def test_bad_input_is_named_by_its_path(changes: dict[str, Any], path: str, says
         ({"methods": [{"name": "dkd", "params": {"alpha": False}}]}, "methods.0.params.alpha"),
     ],
 )
-def test_true_and_false_are_no_numbers(changes: dict[str, Any], path: str) -> None:
+def test_booleans_are_not_accepted_as_numbers(changes: dict[str, Any], path: str) -> None:
     found = problems(**changes)
     assert list(found) == [path]
     assert found[path].startswith("takes neither true nor false")
 
 
-def test_a_field_given_twice_is_not_dropped_in_silence() -> None:
+def test_duplicate_field_is_refused() -> None:
     with pytest.raises(SpecError, match=r"line 3, column 1: 'methods' is given twice"):
         parse_text("name: a\nmethods: [dkd]\nmethods: [ce]\n")
 
@@ -122,7 +122,7 @@ def test_all_problems_are_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["a: [", "\x00", "- a", "", "just text", "{"])
-def test_what_is_not_a_yaml_mapping_is_one_sentence(text: str) -> None:
+def test_text_that_is_not_a_yaml_mapping_is_one_problem(text: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_text(text)
     (problem,) = caught.value.problems
@@ -294,7 +294,7 @@ def test_every_example_is_valid(path: Path) -> None:
     assert read_experiment(path).plan()
 
 
-def test_the_authors_rows_and_the_literatures_pairs_are_among_the_examples() -> None:
+def test_examples_contain_the_published_pairs() -> None:
     """With the β of each pair, and the smaller rate of ShuffleNet and MobileNet students."""
     rows = [read_experiment(path) for path in sorted((EXAMPLES / "decoupled-gradient-kd-2025").glob("*.yaml"))]
     assert len(rows) == 14
@@ -416,7 +416,7 @@ def test_a_field_that_is_given_twice_is_refused(text: str) -> None:
     ],
     ids=["latin-1", "utf-16", "utf-16 without a mark", "utf-32", "binary", "long"],
 )
-def test_a_spec_in_another_encoding_is_told_which(tmp_path: Path, content: bytes, said: str) -> None:
+def test_spec_in_another_encoding_is_refused_with_its_name(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "spec.yaml"
     path.write_bytes(content)
     with pytest.raises(SpecError) as refused:
@@ -425,7 +425,7 @@ def test_a_spec_in_another_encoding_is_told_which(tmp_path: Path, content: bytes
     assert str(refused.value).endswith(said)
 
 
-def test_a_byte_order_mark_is_no_part_of_a_spec(tmp_path: Path) -> None:
+def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text("name: é", encoding="utf-8-sig")
     assert load_file(path) == {"name": "é"}
@@ -466,9 +466,7 @@ def test_a_spec_may_come_through_a_pipe_and_may_be_no_folder(tmp_path: Path) -> 
         ({"colour": 1}, "colour", "known: name, preset, notes"),
     ],
 )
-def test_an_unknown_name_or_field_is_answered_with_what_may_be_meant(
-    changes: dict[str, Any], path: str, said: str
-) -> None:
+def test_unknown_name_or_field_gets_suggestions(changes: dict[str, Any], path: str, said: str) -> None:
     spec = {"name": "x", "dataset": "digits", "student": {"model": "small_cnn"}, "teacher": {"model": "resnet20"}}
     spec |= {"methods": ["ce"], "seeds": [0], "training": {"epochs": 1}}
     with pytest.raises(SpecError) as refused:
@@ -503,7 +501,7 @@ def test_hints_at_fields_leave_the_other_problems_as_they_are() -> None:
         ({"resources": {"device": "cuda"}}, "resources.device: should be 'any', 'cpu' or 'gpu'; did you mean 'gpu'?"),
     ],
 )
-def test_an_error_suggests_what_was_probably_meant(changes: dict[str, Any], message: str) -> None:
+def test_error_suggests_the_probable_value(changes: dict[str, Any], message: str) -> None:
     training = {name: changes.pop(name) for name in ("optimizer", "augment") if name in changes}
     data = {
         "name": "suggested",

@@ -44,11 +44,11 @@ def test_a_stored_spec_begins_another_one_without_its_automatic_labels() -> None
 
 
 @pytest.mark.parametrize("data", [None, 3, "text", [], {}, {"methods": "dkd"}, {"methods": ["dkd", 3, {"name": 4}]}])
-def test_what_is_no_spec_is_left_alone(data: Any) -> None:
+def test_data_that_is_not_a_spec_is_unchanged(data: Any) -> None:
     assert without_automatic_labels(data) == data
 
 
-def test_yaml_names_only_what_was_typed() -> None:
+def test_yaml_contains_typed_labels_only() -> None:
     text = to_yaml(parse_experiment(spec("kd", {**LOG, "label": "ours"})))
     assert "label: ours" in text
     assert text.count("  label:") == 1
@@ -88,12 +88,12 @@ def test_a_label_that_names_something_else_is_warned_of(method: Any, label: str,
         (LOG, "batch size 128"),
     ],
 )
-def test_a_label_that_says_what_it_stands_for_is_not_warned_of(method: Any, label: str) -> None:
+def test_correct_label_has_no_warning(method: Any, label: str) -> None:
     choice = {"name": method} if isinstance(method, str) else method
     assert of_labels(spec({**choice, "label": label})) == []
 
 
-def test_two_methods_of_one_label_are_told_what_they_differ_in() -> None:
+def test_methods_with_one_label_are_refused_with_their_difference() -> None:
     with pytest.raises(SpecError, match=r"two methods are labelled 'dkd'; they differ in beta: .* as 'dkd beta=4.0'"):
         parse_experiment(spec("dkd", {"name": "dkd", "params": {"beta": 4}}))
     with pytest.raises(SpecError, match="have the same parameters; remove one"):
@@ -123,7 +123,7 @@ def test_the_name_that_a_sweep_gave_follows_its_field(name: str, changed: str) -
     assert rename_swept(name, "training.epochs", 5, 9) == changed
 
 
-def test_a_preset_that_is_not_what_was_published_is_said() -> None:
+def test_departure_from_a_preset_is_warned_of() -> None:
     def of_preset(**changes: Any) -> list[str]:
         data = {"name": "n", "preset": "decoupled-gradient-kd-2026", "student": {"model": "resnet8"}, **changes}
         data.setdefault("teacher", {"model": "resnet20"})

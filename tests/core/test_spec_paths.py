@@ -197,7 +197,7 @@ def test_a_limit_that_is_not_a_size_is_refused(limit: str, monkeypatch: pytest.M
         settings()
 
 
-def test_a_missing_data_folder_is_said_as_before(home: Path) -> None:
+def test_missing_data_folder_is_reported(home: Path) -> None:
     from core import data
     from core.specs import DatasetRef
 

@@ -139,7 +139,7 @@ class TestReuse:
         harness.epoch(1)
         assert harness.files.epochs() == {1}
 
-    def test_a_resumed_epoch_reads_what_another_run_kept(
+    def test_resumed_epoch_reads_the_cache_of_another_run(
         self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path
     ) -> None:
         whole = Harness(dataset, network, tmp_path).epoch(0)
@@ -186,7 +186,9 @@ class TestReuse:
         assert isinstance(said, Log)
         assert "1 epochs were read from the disk, 0 written (0.0 MB), 1 batches checked" in said.message
 
-    def test_it_says_what_it_came_to(self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path) -> None:
+    def test_end_of_training_logs_the_use_of_the_cache(
+        self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path
+    ) -> None:
         for _ in range(2):
             harness = Harness(dataset, network, tmp_path)
             harness.epoch(0)
@@ -367,7 +369,7 @@ class TestDisk:
 
 
 class TestKey:
-    def test_whatever_decides_the_numbers_is_in_it(self, dataset: Dataset, tmp_path: Path) -> None:
+    def test_key_contains_everything_that_changes_the_logits(self, dataset: Dataset, tmp_path: Path) -> None:
         changed = dataset.train.images.clone()
         changed[0, 0, 0, 0] += 1
         others = {
@@ -393,7 +395,7 @@ class TestKey:
         assert one["images"] == "one pack"
         assert one != other
 
-    def test_views_are_what_their_version_says(self) -> None:
+    def test_augmented_views_match_their_version(self) -> None:
         """Raise VIEWS_VERSION with these digests: logits kept of other views would be taken for those of the new."""
         images = torch.arange(6 * 3 * 8 * 8, dtype=torch.int64).mul(37).remainder(256).to(torch.uint8)
         augmentation = data.Augmentation(pad=2, flip=True)
@@ -435,7 +437,7 @@ class TestRuns:
     def same_weights(self, one: Path, other: Path) -> bool:
         return (one / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()
 
-    def test_a_second_run_reads_what_the_first_kept_and_ends_the_same(
+    def test_second_run_reads_the_cache_and_ends_with_equal_metrics(
         self, teacher: TeacherSource, tmp_path: Path
     ) -> None:
         spec = experiment("dkd", "kd", "ce", epochs=3)

@@ -43,7 +43,7 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
-def test_all_runs_are_trained_though_nobody_reads_what_is_printed(spec: Path, tmp_path: Path) -> None:
+def test_all_runs_are_trained_if_the_output_has_no_reader(spec: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     reader, writer = os.pipe()
     os.close(reader)
@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_trained(spec: 
         assert (done.returncode, done.stderr.decode()) == (2, f"--out {tmp_path / name}: {said}\n")
 
 
-def test_warnings_of_runs_are_said_once_and_again_at_the_end(spec: Path, tmp_path: Path) -> None:
+def test_warnings_of_runs_are_printed_once_and_again_at_the_end(spec: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert core("run", spec, "--out", out).returncode == 0
     for path in out.glob(f"*/{JOURNAL_NAME}"):

@@ -81,7 +81,7 @@ def stop_after(steps: int) -> TrainOptions:
 
 
 class TestRun:
-    def test_it_learns_and_says_so(self, tmp_path: Path, teacher: TeacherSource) -> None:
+    def test_training_improves_accuracy_and_reports_it(self, tmp_path: Path, teacher: TeacherSource) -> None:
         (spec, _) = students(experiment(training={"epochs": 8, "batch_size": 32}), "dkd")
         first = experiment(training={"epochs": 8, "batch_size": 32}).teacher_run()
         assert first
@@ -129,7 +129,9 @@ class TestRun:
         sequence = [record.seq for record in read_journal(rest / JOURNAL_NAME)]
         assert sequence == list(range(1, len(sequence) + 1))
 
-    def test_a_damaged_checkpoint_starts_over_and_says_so(self, tmp_path: Path, teacher: TeacherSource) -> None:
+    def test_damaged_checkpoint_is_reported_and_training_starts_over(
+        self, tmp_path: Path, teacher: TeacherSource
+    ) -> None:
         (spec, _) = students(experiment(), "dkd")
         damaged = tmp_path / "damaged.pt"
         damaged.write_bytes(b"not a checkpoint")
@@ -139,7 +141,7 @@ class TestRun:
         assert isinstance(said[1], Started)
         assert said[1].start_step == 0
 
-    def test_neural_collapse_is_measured_as_often_as_asked(self, tmp_path: Path) -> None:
+    def test_neural_collapse_is_measured_at_the_requested_interval(self, tmp_path: Path) -> None:
         often = experiment(methods=["ce"], training=SPEC["training"] | {"collapse_every": 2})
         for name, spec in (("seldom", experiment(methods=["ce"])), ("often", often)):
             run_training(students(spec, "ce")[0], tmp_path / name)
@@ -362,7 +364,7 @@ class TestCommand:
         command = [sys.executable, "-m", "core", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
-    def test_run_trains_without_any_service_and_keeps_what_is_done(self, tmp_path: Path) -> None:
+    def test_run_without_services_skips_finished_runs(self, tmp_path: Path) -> None:
         spec = tmp_path / "spec.json"
         small = SPEC | {"methods": ["dkd"], "seeds": [0], "training": {"epochs": 1, "batch_size": 64}}
         spec.write_text(json.dumps(small))

@@ -304,7 +304,7 @@ class TestPretrained:
         with pytest.raises(SpecError, match="3 channels"):
             teacher_run({"source": "pretrained", "fine_tune": True}, "resnet18", **grey)
 
-    def test_missing_torchvision_weights_error_says_what_to_do(self, tmp_path: Path) -> None:
+    def test_missing_torchvision_weights_error_names_the_remedy(self, tmp_path: Path) -> None:
         with pytest.raises(models.WeightsError) as caught:
             network("resnet18").load_pretrained()
         assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(caught.value)
@@ -325,7 +325,7 @@ class TestPretrained:
         assert torch.equal(net.stem[0].weight, theirs["conv1.weight"])
         assert net.linear.out_features == 5
 
-    def test_missing_timm_weights_error_says_what_to_do(self) -> None:
+    def test_missing_timm_weights_error_names_the_remedy(self) -> None:
         with pytest.raises(models.WeightsError, match=r"huggingface.co/timm/resnet18.a1_in1k.*HF_HOME.*DKD_DOWNLOAD=1"):
             network("timm:resnet18").load_pretrained()
 

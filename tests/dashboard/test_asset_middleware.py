@@ -51,7 +51,7 @@ def test_the_small_library_draws_lines_and_bars_and_the_whole_one_everything() -
     assert plotly_assets.bundle_for(["scatter", "surface"]).endswith("/plotly.min.js")
 
 
-def test_a_page_of_charts_begins_with_what_draws_them(url: str) -> None:
+def test_page_with_charts_preloads_the_drawing_library(url: str) -> None:
     for page in ("run?id=1", "compare"):
         text = get(f"{url}/{page}").text
         assert f'<script async src="./{plotly_assets.basic_bundle()}"' in text
@@ -70,7 +70,7 @@ def test_every_file_that_a_page_names_is_there_and_the_same_each_time(url: str) 
         assert int(plain.headers["content-length"]) == len(plain.content)
 
 
-def test_a_file_is_sent_small_to_those_who_can_read_that(url: str) -> None:
+def test_file_is_sent_compressed_if_the_client_accepts_it(url: str) -> None:
     address = f"{url}/{plotly_assets.basic_bundle()}"
     whole = plotly_assets.files()[plotly_assets.basic_bundle()].read_bytes()
     for _ in range(50):  # it is compressed after it has been asked for once

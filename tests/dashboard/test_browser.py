@@ -145,7 +145,7 @@ def test_a_chart_is_downloaded_as_it_is_seen(page: Page, backend: FakeBackend) -
         assert path.read_bytes().startswith(beginning)
 
 
-def test_a_run_that_ends_is_shown_as_ended_and_not_asked_about_again(page: Page, backend: FakeBackend) -> None:
+def test_ended_run_is_shown_as_ended_and_not_polled(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 5)
     page.goto("/run?id=run-0001-000")
     browser.drawn(page, charts=3)
@@ -189,9 +189,7 @@ def test_a_double_click_makes_one_experiment_and_links_to_it(page: Page, backend
     page.get_by_text("0 of 10").first.wait_for()
 
 
-def test_the_page_says_that_the_backend_is_away_and_recovers_by_itself(
-    page: Page, server: FakeServer, backend: FakeBackend
-) -> None:
+def test_page_reports_an_outage_and_recovers(page: Page, server: FakeServer, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 5)
     page.goto("/run?id=run-0001-000")
     browser.drawn(page, charts=3)

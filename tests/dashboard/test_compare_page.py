@@ -99,7 +99,7 @@ def test_without_a_teacher_the_target_is_an_accuracy(backend: FakeBackend) -> No
     assert [item.label for item in app.slider if item.key in ("target", "accuracy")] == ["Target accuracy (%)"]
 
 
-def test_another_baseline_and_epoch_are_asked_of_the_backend(done: FakeBackend) -> None:
+def test_another_baseline_and_epoch_are_requested_from_the_backend(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001", against="dkd_align (log)", at="best validation")
     assert not app.exception
     result = tables(app)[0]
@@ -155,7 +155,7 @@ class TestOtherData:
         assert sum("images aaaaaaaa" in name for name in curve_names(app, "compare.runs")) == 1
         assert sum("images bbbbbbbb" in name for name in curve_names(app, "compare.runs")) == 1
 
-    def test_single_runs_without_recorded_images_are_told_from_those_with(self, done: FakeBackend) -> None:
+    def test_runs_without_recorded_images_are_distinguished_from_others(self, done: FakeBackend) -> None:
         done.images = {"run-0001-001": "a" * 64}
         app = visit("compare", run=["run-0001-001", "run-0002-001"])  # type: ignore[arg-type]
         names = curve_names(app, "compare.runs")
@@ -174,7 +174,7 @@ class TestOtherData:
         assert {"dkd", "dkd · images bbbbbbbb"} <= set(names)
         assert "dkd_align (log)" in names
 
-    def test_experiments_that_are_not_compared_keep_their_own_data_apart(self, done: FakeBackend) -> None:
+    def test_experiments_that_are_not_compared_are_drawn_by_data_set(self, done: FakeBackend) -> None:
         done.set_aside = {"run-0001-001": "images bbbbbbbb"}
         app = several("exp-0001", "exp-0003")
         assert "cannot be tested together" in texts(app)

@@ -67,7 +67,7 @@ def test_a_label_with_tags_is_drawn_as_it_is() -> None:
     )
 
 
-def test_the_comparison_says_n_in_its_tooltip_and_draws_a_band_only_where_there_are_several_seeds() -> None:
+def test_comparison_shows_n_and_draws_a_band_for_several_seeds_only() -> None:
     figure = comparison()
     assert [row[2] for row in traces(figure)["dkd"].customdata] == [2, 2]
     bands = [trace for trace in figure.data if trace.fill == "toself"]

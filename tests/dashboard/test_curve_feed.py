@@ -21,7 +21,7 @@ def client(server: FakeServer) -> Client:
     return Client()
 
 
-def test_600_ticks_cost_what_is_new_and_no_history(backend: FakeBackend, client: Client) -> None:
+def test_600_refreshes_never_read_history_again(backend: FakeBackend, client: Client) -> None:
     backend.advance(RUN, 300)
     feed = RunFeed(RUN, CurveStore()).update(client)
     start, asked = backend.sent, len(backend.requests)
@@ -67,7 +67,7 @@ def test_a_new_attempt_is_read_from_its_start(backend: FakeBackend, client: Clie
     assert feed.run.attempt == 2
 
 
-def test_an_outage_leaves_what_is_held(backend: FakeBackend, client: Client, server: FakeServer) -> None:
+def test_outage_keeps_the_curves(backend: FakeBackend, client: Client, server: FakeServer) -> None:
     backend.advance(RUN, 5)
     feed = RunFeed(RUN, CurveStore()).update(client)
     server.stop()

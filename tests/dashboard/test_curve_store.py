@@ -59,13 +59,13 @@ def test_fine_points_follow_coarse_buckets_but_coarser_buckets_ask_for_all_again
     assert not curve.merge(series([31], resolution=16))
 
 
-def test_a_curve_that_has_grown_too_long_is_asked_for_again() -> None:
+def test_long_curve_is_requested_again_at_lower_resolution() -> None:
     held = RunCurves()
     assert held.merge(reply(1, series(list(range(MAX_POINTS)))))
     assert not held.merge(reply(2, series(list(range(MAX_POINTS, 2 * MAX_POINTS)))))
 
 
-def test_a_cursor_that_runs_backwards_asks_for_all_again() -> None:
+def test_cursor_that_goes_back_requests_everything_again() -> None:
     held = RunCurves()
     held.merge(reply(5, series([1])))
     assert not held.merge(reply(3, series([1])))
@@ -85,7 +85,7 @@ def running(server: FakeServer) -> tuple[FakeBackend, Client, str]:
     return server.backend, Client(), run_id
 
 
-def test_a_tick_asks_only_for_what_is_new(running: tuple[FakeBackend, Client, str]) -> None:
+def test_refresh_requests_new_points_only(running: tuple[FakeBackend, Client, str]) -> None:
     backend, client, run_id = running
     store = CurveStore()
     store.update(client, backend.summary(backend.runs[run_id]))
@@ -100,7 +100,7 @@ def test_a_tick_asks_only_for_what_is_new(running: tuple[FakeBackend, Client, st
     assert store.get(run_id).curves["test/top1"].epoch == [1, 2, 3, 4, 5, 6]
 
 
-def test_600_ticks_cost_what_is_new_and_no_history(running: tuple[FakeBackend, Client, str]) -> None:
+def test_600_refreshes_never_read_history_again(running: tuple[FakeBackend, Client, str]) -> None:
     backend, client, run_id = running
     store = CurveStore()
     store.update(client, backend.summary(backend.runs[run_id]))
@@ -115,7 +115,7 @@ def test_600_ticks_cost_what_is_new_and_no_history(running: tuple[FakeBackend, C
     assert backend.sent - start < 600 * whole / 10, "as good as reading the history at each tick"
 
 
-def test_a_run_that_has_ended_is_asked_for_once(running: tuple[FakeBackend, Client, str]) -> None:
+def test_ended_run_is_requested_once(running: tuple[FakeBackend, Client, str]) -> None:
     backend, client, run_id = running
     backend.advance(run_id, 100)
     store = CurveStore()
@@ -156,7 +156,7 @@ def test_many_runs_fill_in_tick_by_tick(server: FakeServer) -> None:
     assert sum("metrics" in request for request in backend.requests) == 10
 
 
-def test_an_outage_leaves_what_is_held(running: tuple[FakeBackend, Client, str], server: FakeServer) -> None:
+def test_outage_keeps_the_curves(running: tuple[FakeBackend, Client, str], server: FakeServer) -> None:
     backend, client, run_id = running
     store = CurveStore()
     summary: RunSummary = backend.summary(backend.runs[run_id])

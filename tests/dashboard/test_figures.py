@@ -134,7 +134,7 @@ def test_terms_beside_a_weighted_loss_are_named_as_unweighted() -> None:
     assert all(METRICS[f"train/{name}"].title.endswith(", unweighted") for name in TERMS)
 
 
-def test_a_share_of_few_images_says_of_how_many() -> None:
+def test_share_of_few_images_names_their_number() -> None:
     panel = next(panel for panel in panels.STANDARD_PANELS if panel.key == "agreement")
     curves = {
         "fidelity/agreement_wrong": curve([10.0, 20.0]),

@@ -168,7 +168,7 @@ def test_pages_of_other_ports_may_link_here_and_embed_nothing(served: Served) ->
     assert served.get("run", **known, **link).status_code == 200
 
 
-def test_every_answer_says_what_a_browser_may_make_of_it(served: Served) -> None:
+def test_every_answer_has_security_headers(served: Served) -> None:
     known = {"Cookie": served.cookie()}
     for path in PATHS:
         for headers in ({}, known, {"Host": "evil.example"}):

@@ -87,7 +87,7 @@ class TestOverview:
         assert "**2 runs** · far runs state=queued&experiment=far" in links(app)
         assert [row["Utilization"] for row in tables(app)[0]] == ["63 %"]
 
-    def test_a_tick_asks_for_one_thing_and_a_comparison_only_when_it_has_changed(
+    def test_refresh_makes_one_request_and_compares_only_after_a_change(
         self, stand: Stand, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stand.register()
@@ -120,7 +120,7 @@ class TestOverview:
         assert not app.exception
         assert set(map(escape, notes)) <= {item.value for item in app.caption}
 
-    def test_what_failed_long_ago_is_shown_where_it_is_asked_for(self, stand: Stand) -> None:
+    def test_old_failures_are_shown_on_request(self, stand: Stand) -> None:
         stand.register()
         stand.submit("old", seeds=[0])
         claim = stand.start()
@@ -281,7 +281,7 @@ class TestTeachers:
         assert "There are no uploads yet" in texts(app)
         assert not app.exception
 
-    def test_the_list_says_who_uses_each_and_where_its_weights_are_from(self, stand: Stand) -> None:
+    def test_list_shows_users_and_weights_of_each_teacher(self, stand: Stand) -> None:
         stand.register()
         stand.submit("first", **DISTILLED)
         stand.submit("second", **DISTILLED, seeds=[5])

@@ -114,7 +114,7 @@ def test_the_address_holds_the_filters_and_back_from_a_run_returns_to_them(page:
     assert browser.trouble(page) == []
 
 
-def test_the_overview_follows_what_happens(page: Page, stand: Stand) -> None:
+def test_overview_follows_changes(page: Page, stand: Stand) -> None:
     page.goto("/")
     page.get_by_text("No run is training.").wait_for()
     claim = stand.start(epoch=5, top1=91.5)

@@ -38,9 +38,7 @@ class TestToken:
         assert "digits" not in texts(app)
         assert server.tokens == []
 
-    def test_the_backend_is_asked_with_the_persons_token_and_the_link_leads_where_it_was_to(
-        self, server: FakeServer
-    ) -> None:
+    def test_requests_carry_the_users_token_and_the_link_keeps_its_target(self, server: FakeServer) -> None:
         server.backend.submit(digits_spec())
         app = visit("run", id="run-0001-000")
         app.text_input[0].set_value("  dkd_mine ")
@@ -48,7 +46,7 @@ class TestToken:
         assert app.title[0].value == "teacher · seed 0"
         assert set(server.tokens) == {"dkd_mine"}
 
-    def test_the_browser_is_asked_for_what_it_kept_when_the_pages_have_names(
+    def test_stored_token_is_requested_once_the_pages_have_names(
         self, server: FakeServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its answer carries the name of the page that it has been told; before that, of none, which is Overview."""
@@ -107,7 +105,7 @@ class TestToken:
 
 
 class TestProvider:
-    def test_without_one_it_says_what_is_missing(self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_configuration_is_named(self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_DASHBOARD_LOGIN", "oidc")
         app = visit("runs")
         assert "no \\[auth\\] section" in app.error[0].value

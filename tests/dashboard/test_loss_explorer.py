@@ -41,7 +41,7 @@ def test_weights_that_cannot_be_used(own: str, words: str) -> None:
         loss_functions.class_distribution("custom", 4, custom_weights=own)
 
 
-def test_the_swap_changes_the_term_by_the_formula_and_by_nothing_where_it_says_so() -> None:
+def test_swap_changes_the_term_by_the_formula() -> None:
     flat, peaked = (
         loss_functions.class_distribution("even", 9),
         loss_functions.class_distribution("one", 9, strength=0.8),

@@ -26,7 +26,7 @@ def form(backend: FakeBackend) -> AppTest:
 
 
 class TestNewExperiment:
-    def test_the_form_lists_what_the_catalog_has(self, backend: FakeBackend) -> None:
+    def test_form_lists_the_catalog(self, backend: FakeBackend) -> None:
         app = visit("new")
         assert not app.exception
         methods = next(item for item in app.selectbox if item.label == "Method 1")
@@ -80,7 +80,7 @@ class TestNewExperiment:
         assert button(form, "Start").disabled
         assert not form.exception
 
-    def test_a_form_without_a_name_shows_its_runs_and_asks_for_one(self, backend: FakeBackend) -> None:
+    def test_form_without_a_name_previews_its_runs_and_requires_a_name(self, backend: FakeBackend) -> None:
         app = visit("new")
         assert "**This experiment has 4 runs.**" in texts(app)
         assert "name" in app.info[0].value
@@ -159,7 +159,7 @@ class TestNewExperiment:
         made = backend.experiment("exp-0002").spec
         assert (made["webhook"], made["priority"], made["seeds"]) == ("https://hooks.example/x", 3, [7])
 
-    def test_a_copy_keeps_its_teacher_until_another_is_asked_for(self, backend: FakeBackend) -> None:
+    def test_copy_keeps_its_teacher_until_another_is_chosen(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         app = visit("new", clone="exp-0001")
         assert "The teacher is run run-0001-000 (resnet20, 30 epochs)." in texts(app)
@@ -207,7 +207,7 @@ class TestNewExperiment:
         app = visit("new", teacher="resnet110")
         assert "source: upload:resnet110" in field(app, "new.yaml").value
 
-    def test_preview_shows_that_there_is_no_time_estimate(self, form: AppTest) -> None:
+    def test_preview_without_a_time_estimate_shows_that(self, form: AppTest) -> None:
         assert "No time estimate" in texts(form)
 
     def test_warnings_do_not_stop_it(self, form: AppTest) -> None:
@@ -238,7 +238,7 @@ class TestNewExperiment:
         field(form, ".teacher").set_value(False).run()
         assert "needs a teacher" in form.error[0].value
 
-    def test_a_teachers_weights_are_named_and_an_error_is_told_at_its_field(
+    def test_teacher_weights_can_be_named_and_their_error_is_at_the_field(
         self, form: AppTest, backend: FakeBackend
     ) -> None:
         field(form, ".teacher.elsewhere").set_value(True).run()
@@ -257,7 +257,7 @@ class TestNewExperiment:
         assert spec.teacher.weights == Weights(source="resnet20.safetensors", fine_tune=True)
         assert not form.exception
 
-    def test_a_preview_is_asked_for_only_when_the_form_has_changed(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_preview_is_requested_only_after_a_change(self, form: AppTest, backend: FakeBackend) -> None:
         asked = backend.requests.count("POST /api/v1/experiments/preview")
         form.run()
         assert backend.requests.count("POST /api/v1/experiments/preview") == asked

@@ -10,7 +10,7 @@ from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 class TestOutage:
     @pytest.mark.parametrize("path", ["", "new", "runs", "run", "compare", "teachers", "workers"])
-    def test_without_a_backend_every_page_says_so_and_how_to_get_one(self, server: FakeServer, path: str) -> None:
+    def test_every_page_without_a_backend_names_the_remedy(self, server: FakeServer, path: str) -> None:
         server.stop()
         app = visit(path)
         assert "The backend does not answer." in texts(app)
@@ -44,7 +44,7 @@ class TestOutage:
         assert field(app, ".name").value == "kept"
         assert "**This experiment has 19 runs.**" in texts(app)
 
-    def test_starting_while_the_backend_is_away_makes_nothing_and_says_so(self, server: FakeServer) -> None:
+    def test_submission_during_an_outage_creates_nothing_and_reports_it(self, server: FakeServer) -> None:
         app = visit("new")
         button(app, "Digits demo").click().run()
         server.stop()

@@ -11,7 +11,7 @@ from tests.dashboard.conftest import texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 
-def test_a_cell_is_bold_only_where_the_backend_says_better_and_leads_to_its_runs() -> None:
+def test_cell_is_bold_only_if_better_and_links_to_its_runs() -> None:
     cell = TableCell(label="a", n=3, mean=93.8, sd=0.92, verdict="better", run_ids=["r1", "r2"])
     text = result_rows.cell_text(cell).replace("\u00a0", " ")
     assert text == "[**93.80 ± 0.92 (3)**](compare?run=r1&run=r2)"
@@ -19,7 +19,7 @@ def test_a_cell_is_bold_only_where_the_backend_says_better_and_leads_to_its_runs
     assert "↓" in result_rows.cell_text(cell.model_copy(update={"verdict": "worse"}))
 
 
-def test_a_cell_says_what_is_missing_and_what_others_published() -> None:
+def test_cell_shows_missing_seeds_and_published_values() -> None:
     published = [PublishedValue(source="s", method="dkd", value=71.97)]
     lacking = TableCell(label="a", n=0, missing=[MissingPair(seed=1, label="a", state="failed")], published=published)
     assert result_rows.cell_text(lacking).replace("\u00a0", " ") == "– · 1 missing \\[71.97\\]"
@@ -64,7 +64,7 @@ class TestPage:
         assert list(paper["dkd"]) == ["71.97"]
         assert "dkd: mean of 5 runs, best test epoch" in texts(app)
 
-    def test_the_table_with_what_is_missing_and_the_claims(self, backend: FakeBackend) -> None:
+    def test_page_shows_table_missing_seeds_and_claims(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         for run in list(backend.runs.values())[:-1]:
             backend.advance(run.id, 30)

@@ -56,7 +56,7 @@ def test_counts_agree_with_their_nouns() -> None:
     ]
 
 
-def test_a_run_that_goes_on_shows_whole_minutes_so_that_the_table_stands_still(backend: FakeBackend) -> None:
+def test_running_run_shows_whole_minutes(backend: FakeBackend) -> None:
     run = backend.summary(backend.runs["run-0001-000"])
     started = datetime(2026, 1, 1, tzinfo=UTC)
     going = run.model_copy(update={"state": "running", "started_at": started})
@@ -109,7 +109,7 @@ def test_one_run_has_no_sd() -> None:
     assert row_text.mean_sd(MethodResult(label="a", method="a", n=1, mean=95.0)) == "95.00"
 
 
-def test_p_stands_beside_the_least_that_n_pairs_can_give() -> None:
+def test_p_is_shown_with_the_smallest_p_of_n_pairs() -> None:
     pair = PairedDifference(label="a", baseline="b", n=6, seeds=[], sign_flip_p=0.0625, smallest_p=0.03125, sentence="")
     assert row_text.sign_flip_text(pair) == "0.062 (min. possible 0.031)"
 
@@ -166,7 +166,7 @@ def test_ago(seconds: float, text: str) -> None:
     assert age_text(now - timedelta(seconds=seconds), now) == text
 
 
-def test_a_gpu_that_its_driver_says_nothing_of_is_shown_with_dashes() -> None:
+def test_gpu_without_driver_values_is_shown_with_dashes() -> None:
     known = GpuUse(index=1, name="H200", use=42.4, memory_used=10_000_000_000, memory_total=150_000_000_000, foreign=2)
     rows = row_text.gpu_rows([GpuUse(index=0), known])
     assert rows == [

@@ -90,7 +90,7 @@ class TestRun:
         assert "run.accuracy" in drawn
         assert not {"run.similarity", "run.alignment"} & drawn
 
-    def test_a_failed_run_says_why_and_shows_its_last_lines(self, backend: FakeBackend) -> None:
+    def test_failed_run_shows_its_reason_and_last_lines(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         backend.advance("run-0001-000", 3)
         backend.end("run-0001-000", "failed", "the loss is not a number at step 45")
@@ -101,7 +101,7 @@ class TestRun:
         assert backend.runs["run-0001-000"].state == "queued"
         assert not app.exception
 
-    def test_a_waiting_run_says_what_for(self, backend: FakeBackend) -> None:
+    def test_waiting_run_shows_its_reason(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         app = visit("run", id="run-0001-001")
         assert "waits for its teacher" in texts(app)
@@ -119,7 +119,7 @@ class TestRun:
         assert "There is no run 'run-9999'" in texts(app)
         assert not app.exception
 
-    def test_a_second_look_reads_only_what_is_new(self, backend: FakeBackend) -> None:
+    def test_second_read_requests_new_points_only(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         backend.advance("run-0001-000", 20)
         app = visit("run", id="run-0001-000")

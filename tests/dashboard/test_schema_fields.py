@@ -33,7 +33,7 @@ def test_every_parameter_in_the_catalog_becomes_a_field() -> None:
             assert names == set(item["params"].get("properties", {})), item["name"]
 
 
-def test_kinds_defaults_and_what_may_stay_empty() -> None:
+def test_kinds_defaults_and_optional_fields() -> None:
     found = fields("dkd_align")
     assert (found["alpha"].kind, found["alpha"].default, found["alpha"].nullable) == ("number", 1.0, False)
     assert (found["ramp_epochs"].kind, found["ramp_epochs"].default) == ("integer", 20)
@@ -169,7 +169,7 @@ def test_weights_named_in_one_word_are_their_source() -> None:
     assert draft["teacher"]["weights"] == {"source": "a/b.safetensors"}
 
 
-def test_weights_that_are_asked_for_and_not_named_are_an_error_and_not_forgotten() -> None:
+def test_requested_weights_without_a_name_are_an_error() -> None:
     draft = schema_fields.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8")))
     draft["teacher"]["weights"] = {"fine_tune": False}
     with pytest.raises(SpecError) as refused:
@@ -177,7 +177,7 @@ def test_weights_that_are_asked_for_and_not_named_are_an_error_and_not_forgotten
     assert [problem.path for problem in refused.value.problems] == ["teacher.weights.source"]
 
 
-def test_what_is_shown_as_yaml_is_what_is_sent() -> None:
+def test_shown_yaml_equals_the_submitted_spec() -> None:
     spec = schema_fields.to_spec(schema_fields.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8"))))
     text = schema_fields.yaml_of(spec)
     assert yaml.safe_load(text) == spec

@@ -95,9 +95,7 @@ def test_a_person_comes_in_once_and_leaves(chromium: Browser, dashboard: str, se
 
 @pytest.mark.browser
 @pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
-def test_whom_the_provider_knows_and_the_list_names_comes_in(
-    chromium: Browser, server: FakeServer, tmp_path: Path
-) -> None:
+def test_listed_user_of_the_provider_is_admitted(chromium: Browser, server: FakeServer, tmp_path: Path) -> None:
     port = free_port()
     with identity_provider() as provider:
         auth = {

@@ -12,7 +12,7 @@ from dashboard import theme
 USUAL = ["dkd", "dkd_align (sample)", "dkd_align (log)", "dkd_align (batch)", "kd", "ce"]
 
 
-def test_a_method_keeps_its_colour_whatever_it_is_compared_with() -> None:
+def test_method_keeps_its_colour_in_every_comparison() -> None:
     alone = theme.styles(["dkd_align (log)"])["dkd_align (log)"]
     assert theme.styles(USUAL)["dkd_align (log)"] == alone
     assert theme.styles(["my own", "dkd_align (log)", "dkd"])["dkd_align (log)"] == alone

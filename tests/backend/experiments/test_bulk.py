@@ -103,7 +103,7 @@ def test_sweep_creates_experiments_with_a_teacher_per_seed(lab: Lab) -> None:
     assert len({lab.experiment(item["id"])["runs"][0]["id"] for item in made["items"]}) == 3
 
 
-def test_sweep_preview_refuses_what_submitting_refuses(lab: Lab) -> None:
+def test_sweep_preview_and_submission_refuse_the_same_specs(lab: Lab) -> None:
     body = {"name": "s", "experiment": base(), "grid": {"teacher.seed": "0..1"}}
     before = lab.admin.post(f"{SWEEPS}/preview", json=body).json()["warnings"]
     lab.submit(plain("s seed=1"))

@@ -172,7 +172,7 @@ def test_no_reservation_for_a_run_that_cannot_start(lab: Lab, age_queue: Any, ho
     assert lab.workers()[0]["reserved_for"] is None
 
 
-def test_shared_teacher_requires_what_both_experiments_require(lab: Lab) -> None:
+def test_shared_teacher_has_the_requirements_of_both_experiments(lab: Lab) -> None:
     body = spec(methods=["kd"])
     lab.submit(body | {"name": "a", "resources": {"device": "gpu", "gpus": 4, "labels": ["h200", "cellar"]}})
     lab.submit(body | {"name": "b", "resources": {"device": "gpu", "gpus": 2, "labels": ["cellar"]}})
