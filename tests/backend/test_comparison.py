@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from typing import Any
 
@@ -12,39 +10,15 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event
 
 from backend import comparisons
-from backend.comparisons import convergence, statistics
-from backend.comparisons.run_data import Curve, Student, Teacher
-from backend.db import Database, models, now
-from core.events import RANKS_KEY
-from core.protocol.comparisons import Comparison, Overview
+from backend.comparisons import statistics
+from backend.db import Database, models
+from core.protocol.comparisons import Comparison
 from tests.backend import rows
-
-METHODS = ["kd", {"name": "dkd", "label": "DKD"}]
-
-
-def _compare(api: TestClient, experiment: str, **query: Any) -> Comparison:
-    answer = api.get("/api/v1/comparisons", params={"experiment": experiment, **query})
-    assert answer.status_code == 200, answer.text
-    return Comparison.model_validate(answer.json())
-
-
-def _finished(database: Database, last: dict[tuple[str, int], float], **changes: Any) -> str:
-    """An experiment whose teacher reached 90 % and whose named students ended at these accuracies."""
-    experiment = rows.experiment(database, **{"methods": METHODS} | changes)
-    for key, run_id in rows.run_ids(database, experiment).items():
-        if key == ("teacher", 0):
-            rows.succeed(database, run_id, [50, 80, 91, 90])
-        elif key in last:
-            value = last[key]
-            rows.succeed(database, run_id, [value - 30, value - 4, value, value])
-    return experiment
-
-
-THREE = {("kd", 0): 80.0, ("kd", 1): 82.0, ("kd", 2): 84.0, ("DKD", 0): 81.0, ("DKD", 1): 83.5, ("DKD", 2): 86.0}
+from tests.backend.finished_experiments import METHODS, THREE, compare, finished
 
 
 def test_methods_are_summarized_over_seeds(database: Database, api: TestClient) -> None:
-    found = _compare(api, _finished(database, THREE))
+    found = compare(api, finished(database, THREE))
     assert (found.experiment, found.baseline, found.metric, found.unit) == ("rows", "kd", "test/top1", "%")
     assert (found.test_size, found.resolution) == (899, pytest.approx(100 / 899))
     assert found.complete
@@ -56,8 +30,8 @@ def test_methods_are_summarized_over_seeds(database: Database, api: TestClient) 
 
 
 def test_methods_are_paired_with_the_baseline(database: Database, api: TestClient) -> None:
-    experiment = _finished(database, THREE)
-    (paired,) = _compare(api, experiment).paired
+    experiment = finished(database, THREE)
+    (paired,) = compare(api, experiment).paired
     assert (paired.label, paired.baseline, paired.seeds, paired.n) == ("DKD", "kd", [0, 1, 2], 3)
     assert (paired.mean_difference, paired.sd) == (1.5, 0.5)
     assert paired.interval == statistics.summarize([1.0, 1.5, 2.0]).interval
@@ -67,20 +41,20 @@ def test_methods_are_paired_with_the_baseline(database: Database, api: TestClien
         "The interval +0.26 to +2.74 percentage points, of this comparison alone, excludes zero, but 3 pairs cannot "
         "show p < 0.25, so this does not show which is better."
     )
-    (turned,) = _compare(api, experiment, baseline="DKD").paired
+    (turned,) = compare(api, experiment, baseline="DKD").paired
     assert (turned.label, turned.baseline, turned.mean_difference) == ("kd", "DKD", -1.5)
 
 
 def test_convergence_to_a_share_of_the_teacher(database: Database, api: TestClient) -> None:
     # 95 % of the teacher's last 90 % (not of its best 91 %) is 85.5 %: only DKD's seed 2 gets there, after epoch 3.
-    found = _compare(api, _finished(database, THREE))
+    found = compare(api, finished(database, THREE))
     assert (found.teacher_top1, found.target) == (90.0, pytest.approx(85.5))
     kd, dkd = (group.convergence for group in found.groups)
     assert kd is not None
     assert dkd is not None
     assert (kd.reached, kd.of, kd.median_epochs, kd.max_epochs) == (0, 3, None, 4)
     assert (dkd.reached, dkd.of, dkd.median_epochs) == (1, 3, None)
-    easier = _compare(api, found.experiment, target_share=0.9)  # 81 %
+    easier = compare(api, found.experiment, target_share=0.9)  # 81 %
     kd, dkd = (group.convergence for group in easier.groups)
     assert kd is not None
     assert dkd is not None
@@ -90,7 +64,7 @@ def test_convergence_to_a_share_of_the_teacher(database: Database, api: TestClie
 
 def test_before_everything_has_ended(database: Database, api: TestClient) -> None:
     some = {("kd", 0): 80.0, ("kd", 1): 82.0, ("DKD", 1): 83.5}
-    found = _compare(api, _finished(database, some))
+    found = compare(api, finished(database, some))
     assert not found.complete
     kd, dkd = found.groups
     assert (kd.n, kd.missing) == (2, [2])
@@ -101,7 +75,7 @@ def test_before_everything_has_ended(database: Database, api: TestClient) -> Non
 
 
 def test_new_experiment_has_nothing_to_compare(database: Database, api: TestClient) -> None:
-    found = _compare(api, rows.experiment(database))
+    found = compare(api, rows.experiment(database))
     assert not found.complete
     assert (found.test_size, found.resolution, found.teacher_top1, found.target) == (0, None, None, None)
     assert [(group.n, group.mean, group.convergence, group.missing) for group in found.groups] == [
@@ -114,7 +88,7 @@ def test_new_experiment_has_nothing_to_compare(database: Database, api: TestClie
 def test_a_run_that_failed_or_diverged_is_missing_but_counts_as_never_reached(
     database: Database, api: TestClient
 ) -> None:
-    experiment = _finished(database, {key: value for key, value in THREE.items() if key[1] < 1})
+    experiment = finished(database, {key: value for key, value in THREE.items() if key[1] < 1})
     ids = rows.run_ids(database, experiment)
     rows.succeed(database, ids["kd", 1], [80, 88, 88, math.nan])  # reached the target before it diverged
     rows.take(database, ids["kd", 2], rows.metrics(10, epoch=1, test__top1=10.0))
@@ -122,7 +96,7 @@ def test_a_run_that_failed_or_diverged_is_missing_but_counts_as_never_reached(
     rows.change(database, ids["DKD", 1], state="failed")  # never measured anything: says nothing about convergence
     rows.take(database, ids["DKD", 2], rows.metrics(10, epoch=1, test__top1=10.0))
     rows.change(database, ids["DKD", 2], state="cancelled")
-    found = _compare(api, experiment)
+    found = compare(api, experiment)
     assert found.complete
     kd, dkd = found.groups
     assert (kd.values, kd.missing, dkd.missing) == ({0: 80.0}, [1, 2], [1, 2])
@@ -135,29 +109,29 @@ def test_a_run_that_failed_or_diverged_is_missing_but_counts_as_never_reached(
 def test_other_metrics(database: Database, api: TestClient) -> None:
     seeds = list(range(6))
     last = {(label, seed): 80.0 + seed for label in ("kd", "DKD") for seed in seeds}
-    experiment = _finished(database, last, seeds=seeds)
+    experiment = finished(database, last, seeds=seeds)
     ids = rows.run_ids(database, experiment)
     for seed in seeds:
         own = {"test__loss": 1.0 + 0.01 * seed, "train__loss": 2.0 + 0.01 * seed}
         rows.take(database, ids["kd", seed], rows.metrics(40, epoch=4, **own, mine=1.0))
         rows.take(database, ids["DKD", seed], rows.metrics(40, epoch=4, test__loss=0.5, train__loss=0.5, mine=1.0))
-    loss = _compare(api, experiment, metric="test/loss")
+    loss = compare(api, experiment, metric="test/loss")
     assert (loss.unit, loss.groups[1].mean) == ("nats", 0.5)
     assert "DKD is better than kd" in loss.paired[0].sentence
     assert loss.groups[1].convergence is not None  # stays about the accuracy
-    minimised = _compare(api, experiment, metric="train/loss")  # each method its own, which says nothing of the other's
+    minimised = compare(api, experiment, metric="train/loss")  # each method its own, which says nothing of the other's
     assert minimised.better is None
     assert "DKD is lower than kd" in minimised.paired[0].sentence
-    assert _compare(api, experiment, metric="mine").paired[0].mean_difference == 0
+    assert compare(api, experiment, metric="mine").paired[0].mean_difference == 0
 
 
 def test_pairs_trained_with_different_settings_are_named(database: Database, api: TestClient) -> None:
-    experiment = _finished(database, THREE)
+    experiment = finished(database, THREE)
     ids = rows.run_ids(database, experiment)
     for (label, seed), run_id in ids.items():
         same = {"precision": "float32", "platform": f"machine {run_id}"}
         rows.change(database, run_id, environment=same | {"threads": "4" if (label, seed) == ("DKD", 1) else "2"})
-    (paired,) = _compare(api, experiment).paired
+    (paired,) = compare(api, experiment).paired
     assert paired.sentence.endswith("1 of 3 pairs were trained with different settings: threads.")
 
 
@@ -169,12 +143,12 @@ def test_several_comparisons_are_corrected_by_holm(database: Database, api: Test
         for label in ("kd", "dkd", "B")
         for seed in seeds
     }
-    found = _compare(api, _finished(database, last, methods=methods, seeds=seeds))
+    found = compare(api, finished(database, last, methods=methods, seeds=seeds))
     assert found.tests == 2
     for paired in found.paired:
         assert "6 pairs cannot show p < 0.062 after Holm over the 2 comparisons of this report" in paired.sentence
         assert f"p of this comparison alone: {paired.sign_flip_p:.2g}" in paired.sentence
-    fewer = _compare(api, _finished(database, last, methods=methods, seeds=seeds[:5], name="fewer"))
+    fewer = compare(api, finished(database, last, methods=methods, seeds=seeds[:5], name="fewer"))
     assert all("5 pairs cannot show p < 0.0625" in paired.sentence for paired in fewer.paired)
 
 
@@ -182,18 +156,18 @@ def test_without_a_teacher(database: Database, api: TestClient) -> None:
     experiment = rows.experiment(database, teacher=None, methods=["ce"])
     for run_id in rows.run_ids(database, experiment).values():
         rows.succeed(database, run_id, [50.0, 60.0])
-    found = _compare(api, experiment)
+    found = compare(api, experiment)
     assert (found.condition, found.target, found.paired) == ("training without a teacher", None, [])
     assert found.groups[0].convergence is None
     assert (found.groups[0].sd, found.groups[0].interval) == (0.0, None)
 
 
 def test_two_experiments_share_a_teacher(database: Database, api: TestClient) -> None:
-    _finished(database, THREE)
+    finished(database, THREE)
     second = rows.experiment(
         database, name="second", training={"epochs": 5}, teacher=rows.SPEC["teacher"] | {"training": {"epochs": 4}}
     )
-    assert _compare(api, second).teacher_top1 == 90.0
+    assert compare(api, second).teacher_top1 == 90.0
 
 
 @pytest.mark.parametrize(
@@ -225,7 +199,7 @@ def test_number_of_queries_does_not_depend_on_the_number_of_seeds(database: Data
     counts = []
     for number, seeds in enumerate(([0], list(range(20)))):
         last = {(label, seed): 80.0 + seed for label in ("kd", "DKD") for seed in seeds}
-        experiment = _finished(database, last, seeds=seeds, name=f"with {number}")
+        experiment = finished(database, last, seeds=seeds, name=f"with {number}")
         statements: list[str] = []
         with database.read() as session:
             found = session.get_one(models.Experiment, experiment)
@@ -246,24 +220,24 @@ def test_the_epoch_is_chosen_by_validation_or_by_the_test_images(database: Datab
         ]
         rows.take(database, run_id, *points, rows.metrics(40, epoch=4, collapse__nc1=0.5))
         rows.change(database, run_id, state="succeeded", test_size=899)
-    last = _compare(api, experiment)
+    last = compare(api, experiment)
     assert (last.epoch, last.groups[0].values) == ("last", {0: 60.0, 1: 61.0})
-    best = _compare(api, experiment, which="best_val")  # epoch 3: the first of the two that are equal
+    best = compare(api, experiment, which="best_val")  # epoch 3: the first of the two that are equal
     assert (best.epoch, best.groups[0].values) == ("best_val", {0: 65.0, 1: 66.0})
     assert best.groups[0].runs[0].epoch == 3
     assert any("best validation accuracy" in note for note in best.notes)
-    oracle = _compare(api, experiment, which="oracle")
+    oracle = compare(api, experiment, which="oracle")
     assert (oracle.epoch, oracle.groups[0].values) == ("oracle", {0: 70.0, 1: 71.0})
     (pair,) = oracle.paired
     assert (pair.mean_difference, pair.interval, pair.sign_flip_p, pair.welch_interval) == (2.0, None, None, None)
     assert "not tested" in pair.sentence
-    late = _compare(api, experiment, which="best_val", metric="collapse/nc1")
+    late = compare(api, experiment, which="best_val", metric="collapse/nc1")
     assert late.groups[0].n == 0
     assert late.groups[0].runs[0].reason == "not measured at epoch 3, its best by val/top1"
 
 
 def test_without_a_validation_split_no_epoch_is_chosen_by_it(database: Database, api: TestClient) -> None:
-    experiment = _finished(database, THREE)
+    experiment = finished(database, THREE)
     answer = api.get("/api/v1/comparisons", params={"experiment": experiment, "which": "best_val"})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["path"] == "which"
@@ -271,10 +245,10 @@ def test_without_a_validation_split_no_epoch_is_chosen_by_it(database: Database,
 
 
 def test_missing_pairs_name_the_method_without_a_value(database: Database, api: TestClient) -> None:
-    experiment = _finished(database, {key: value for key, value in THREE.items() if key not in (("kd", 1), ("DKD", 2))})
+    experiment = finished(database, {key: value for key, value in THREE.items() if key not in (("kd", 1), ("DKD", 2))})
     ids = rows.run_ids(database, experiment)
     rows.change(database, ids["kd", 1], state="failed", reason="out of memory")
-    (pair,) = _compare(api, experiment).paired
+    (pair,) = compare(api, experiment).paired
     assert pair.seeds == [0]
     assert [(item.seed, item.label, item.run_id, item.state, item.reason) for item in pair.missing] == [
         (1, "kd", ids["kd", 1], "failed", "failed: out of memory"),
@@ -283,7 +257,7 @@ def test_missing_pairs_name_the_method_without_a_value(database: Database, api: 
 
 
 def test_machines_and_settings_for_speed_are_distinguished(database: Database, api: TestClient) -> None:
-    experiment = _finished(database, THREE)
+    experiment = finished(database, THREE)
     for (label, seed), run_id in rows.run_ids(database, experiment).items():
         ours = label == "DKD"
         environment = {
@@ -293,7 +267,7 @@ def test_machines_and_settings_for_speed_are_distinguished(database: Database, a
         }
         # A method without a teacher records no such choice; that is no difference.
         rows.change(database, run_id, environment=environment | ({"teacher_logits": "kept"} if ours else {}))
-    (pair,) = _compare(api, experiment).paired
+    (pair,) = compare(api, experiment).paired
     assert [(item.setting, item.kind, item.seeds, item.values) for item in pair.unlike] == [
         ("precision", "speed", [0], "bfloat16 against float32"),
         ("torch", "machine", [1, 2], "2.14.0 against 2.13.0"),
@@ -310,20 +284,20 @@ def test_seeds_for_a_difference_from_four_pairs_on(database: Database, api: Test
             for seed in range(seeds)
         }
 
-    four = _finished(database, last(4), seeds=[0, 1, 2, 3], name="four")
-    (pair,) = _compare(api, four, difference=0.5).paired
+    four = finished(database, last(4), seeds=[0, 1, 2, 3], name="four")
+    (pair,) = compare(api, four, difference=0.5).paired
     assert pair.needed is not None
     assert pair.needed.low < (pair.needed.high or 0)
     assert f"between {pair.needed.low} and {pair.needed.high} seeds in total" in pair.sentence
-    (silent,) = _compare(api, four).paired
+    (silent,) = compare(api, four).paired
     assert silent.needed is None
-    (few,) = _compare(api, _finished(database, last(3), name="three"), difference=0.5).paired
+    (few,) = compare(api, finished(database, last(3), name="three"), difference=0.5).paired
     assert few.needed is None
     assert "at least 4" in few.sentence
 
 
 def test_more_seeds_in_another_experiment_are_the_same_comparison(database: Database, api: TestClient) -> None:
-    first = _finished(database, THREE, name="first")
+    first = finished(database, THREE, name="first")
     more = rows.experiment(database, name="more", methods=METHODS, seeds=[2, 3])
     for (label, seed), run_id in rows.run_ids(database, more).items():
         if label != "teacher":
@@ -336,7 +310,7 @@ def test_more_seeds_in_another_experiment_are_the_same_comparison(database: Data
 
 
 def test_experiments_that_differ_in_more_than_seeds_are_refused(database: Database, api: TestClient) -> None:
-    first = _finished(database, THREE, name="first")
+    first = finished(database, THREE, name="first")
     others = {
         "training": rows.experiment(database, name="longer", methods=METHODS, training={"epochs": 5}),
         "the parameters of DKD": rows.experiment(
@@ -350,7 +324,7 @@ def test_experiments_that_differ_in_more_than_seeds_are_refused(database: Databa
 
 
 def test_convergence_by_time_gpu_area_and_pairs(database: Database, api: TestClient) -> None:
-    experiment = _finished(database, {})
+    experiment = finished(database, {})
     ids = rows.run_ids(database, experiment)
     curves = {
         ("kd", 0): [70.0, 80.0, 86.0, 86.0],
@@ -362,7 +336,7 @@ def test_convergence_by_time_gpu_area_and_pairs(database: Database, api: TestCli
     }
     for key, curve in curves.items():
         rows.succeed(database, ids[key], curve)
-    found = _compare(api, experiment)  # 95 % of 90 is 85.5
+    found = compare(api, experiment)  # 95 % of 90 is 85.5
     kd, dkd = (group.convergence for group in found.groups)
     assert kd is not None
     assert dkd is not None
@@ -374,133 +348,21 @@ def test_convergence_by_time_gpu_area_and_pairs(database: Database, api: TestCli
     assert (pair.convergence.earlier, pair.convergence.later, pair.convergence.equal) == (3, 0, 0)
     assert (pair.convergence.sign_p, pair.convergence.both_reached) == (0.25, 2)
     assert pair.convergence.speed_up == pytest.approx(2.5 / 1.5)  # seed 2 of kd never got there
-    absolute = _compare(api, experiment, target=80.0)
+    absolute = compare(api, experiment, target=80.0)
     assert (absolute.target, absolute.absolute_target) == (80.0, True)
     assert absolute.groups[0].convergence is not None
     assert (absolute.groups[0].convergence.reached, absolute.groups[0].convergence.median_epochs) == (3, 2.0)
 
 
 def test_runs_that_did_not_succeed_are_listed_with_convergence(database: Database, api: TestClient) -> None:
-    experiment = _finished(database, {key: value for key, value in THREE.items() if key[1] == 0})
+    experiment = finished(database, {key: value for key, value in THREE.items() if key[1] == 0})
     ids = rows.run_ids(database, experiment)
     rows.take(database, ids["kd", 1], rows.metrics(10, epoch=1, test__top1=10.0))
     rows.change(database, ids["kd", 1], state="failed", reason="NaN")
     rows.change(database, ids["kd", 2], state="cancelled")
-    convergence = _compare(api, experiment).groups[0].convergence
+    convergence = compare(api, experiment).groups[0].convergence
     assert convergence is not None
     assert [(item.seed, item.state, item.reason, item.counted) for item in convergence.not_succeeded] == [
         (1, "failed", "NaN", True),
         (2, "cancelled", "", False),
-    ]
-
-
-def test_texts_of_a_comparison(database: Database, api: TestClient) -> None:
-    experiment = _finished(database, THREE)
-    path = "/api/v1/comparisons"
-    table = api.get(path, params={"experiment": experiment, "format": "csv"})
-    assert table.headers["content-type"].startswith("text/csv")
-    lines = list(csv.DictReader(io.StringIO(table.text)))
-    assert [(line["label"], float(line["mean"]), line["n"]) for line in lines] == [
-        ("kd", 82.0, "3"),
-        ("DKD", 83.5, "3"),
-    ]
-    assert (float(lines[1]["difference"]), lines[0]["difference"], lines[1]["sign_flip_p"]) == (1.5, "", "0.25")
-    marked = api.get(path, params={"experiment": experiment, "format": "markdown"}).text
-    assert "| DKD | 83.50 ± 2.50 | 3 |" in marked
-    assert "3 pairs cannot show p \\< 0.25" in marked
-    tex = api.get(path, params={"experiment": experiment, "format": "latex"}).text
-    assert "DKD & 83.50 $\\pm$ 2.50 & 3 &" in tex
-    assert tex.count("\\toprule") == tex.count("\\bottomrule") == 1
-
-
-def test_every_metric_the_same_way(database: Database, api: TestClient) -> None:
-    seeds = list(range(8))
-    last = {
-        (label, seed): 80.0 + seed + (1 + 0.1 * seed) * (label == "DKD") for label in ("kd", "DKD") for seed in seeds
-    }
-    experiment = _finished(database, last, seeds=seeds)
-    for (label, seed), run_id in rows.run_ids(database, experiment).items():
-        ours = label == "DKD"
-        end = {
-            "test__loss": 1 + 0.01 * seed + ours,
-            "collapse__nc1": 0.5 + 0.01 * seed - 0.1 * seed * ours - 0.2 * ours,
-        }
-        robust = {"robustness__patch_drop": 10.0, "robustness__patch_teacher": 70.0, "train__loss": 0.1}
-        rows.take(database, run_id, rows.metrics(40, epoch=4, **end, **robust))
-    found = Overview.model_validate(api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json())
-    verdicts = {row.metric: row.cells[1].verdict for row in found.rows}
-    # Direction-aware: a higher loss is worse, a higher accuracy better; NC1 has no better side, so it is lower.
-    assert verdicts == {
-        "test/top1": "better",
-        "test/loss": "worse",  # the same in every pair: there is no interval, the exact test decides
-        "collapse/nc1": "lower",
-        "robustness/patch_drop": "unclear",
-    }
-    assert found.tests == 4
-    assert any("hold over all 4 comparisons of this table" in note for note in found.notes)
-    assert all(cell.sign_flip_p_holm is not None for row in found.rows for cell in row.cells[1:])
-    only = api.get("/api/v1/comparisons/overview", params={"experiment": experiment, "group": "collapse"}).json()
-    assert [row["metric"] for row in only["rows"]] == ["collapse/nc1"]
-
-
-def _student(**changes: Any) -> Student:
-    values: dict[str, Any] = {
-        "run_id": "r",
-        "experiment": "e",
-        "label": "kd",
-        "method": "kd",
-        "seed": 0,
-        "teacher": Teacher("t", "v1-a", 0, "succeeded", 90.0),
-        "state": "succeeded",
-        "reason": "",
-        "epochs": 3,
-        "test_size": 899,
-        "environment": {},
-        "devices": (),
-    }
-    return Student(**values | changes)
-
-
-@pytest.mark.parametrize(
-    ("devices", "environment", "gpu_seconds"),
-    [
-        (("cuda NVIDIA H200",), {}, 20.0),
-        (("cuda NVIDIA H200",), {RANKS_KEY: "4"}, 80.0),
-        (("cpu",), {}, None),
-        (("cpu", "cuda NVIDIA H200"), {}, None),  # an attempt on each: nobody knows how much was on the GPU
-        ((), {}, None),
-    ],
-)
-def test_gpu_seconds(devices: tuple[str, ...], environment: dict[str, str], gpu_seconds: float | None) -> None:
-    curve = Curve(step=[1, 2, 3], epoch=[1.0, 2.0, 3.0], elapsed=[10.0, 20.0, 30.0], value=[80.0, 90.0, 91.0])
-    found = convergence.reach(_student(devices=devices, environment=environment), curve, 85.5)
-    assert (found.epochs, found.seconds, found.gpu_seconds) == (2.0, 20.0, gpu_seconds)
-
-
-def test_another_card_of_the_same_kind_is_the_same_device(database: Database, api: TestClient) -> None:
-    experiment = _finished(database, THREE)
-    cards = {("kd", 0): "cuda:0 A", ("DKD", 0): "cuda:1 A", ("kd", 1): "cuda:0 A", ("DKD", 1): "cuda:0 B"}
-    with database.write() as session:
-        moment = now(session)
-        worker = models.Worker(
-            id="w", name="w", host="h", slots=1, device="gpu", registered_at=moment, last_heartbeat=moment
-        )
-        session.add(worker)
-        session.flush()
-        for key, run_id in rows.run_ids(database, experiment).items():
-            if key in cards:
-                session.add(
-                    models.Attempt(
-                        run_id=run_id,
-                        number=1,
-                        worker_id="w",
-                        worker_name="w",
-                        host="h",
-                        device=cards[key],
-                        started_at=moment,
-                    )
-                )
-    (pair,) = _compare(api, experiment).paired
-    assert [(item.setting, item.seeds, item.values) for item in pair.unlike] == [
-        ("device", [1], "cuda B against cuda A")
     ]
