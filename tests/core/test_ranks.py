@@ -93,9 +93,9 @@ class TestTwoRanks:
 
     def test_a_rank_that_fails_says_why_and_the_other_that_it_lost_it(self, trained: Path) -> None:
         lost, failed = (json.loads((trained / f"meeting1/report{rank}.json").read_text()) for rank in range(2))
-        assert (failed["kind"], failed["lost_another"]) == ("oom", False)
+        assert (failed["kind"], failed["peer_lost"]) == ("oom", False)
         assert "batch size 16" in failed["reason"]
-        assert lost["lost_another"]
+        assert lost["peer_lost"]
         assert not any(isinstance(event, Failed) for event in events(trained / "two" / "failed"))
 
 
