@@ -1,7 +1,7 @@
-"""Makes what is secret between the services, once: a second run keeps everything. Needs the standard library alone.
+"""Makes the secrets of the Compose services. A second run keeps them. Needs only the standard library.
 
-Each folder is a volume of its own, mounted where it is needed and nowhere else. A value that the environment sets is
-taken instead of one that would be made; but for the database's password it may also be set later.
+Each folder is a volume of its own, which is mounted only in the services that need it. A value from the environment is
+used instead of a random one. It may also be set later, except for the database's password.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from urllib.parse import quote
 
 ROOT = Path("/secrets")
 TOKENS = ("admin", "worker", "dashboard")
-_SHORTEST = 20  # of what a person chooses: tokens are kept as a fast hash, which only their length protects
+_MIN_LENGTH = 20  # of chosen tokens: only a fast hash of them is stored, so their length is the protection
 
 
 class SecretError(ValueError):
-    """A value that cannot be used, in a sentence without the value."""
+    """A value cannot be used; the message does not contain the value."""
 
 
 def main(root: Path = ROOT) -> None:
-    """Make what is missing. Raises SecretError before anything is written."""
+    """Make the missing secrets. Raises SecretError before anything is written."""
     tokens = {name: _value(root / name / "token", f"DKD_{name.upper()}_TOKEN") for name in TOKENS}
     if len(set(tokens.values())) < len(tokens):
-        raise SecretError("two of the tokens are the same; each opens something else, so each is its own")
-    database = _kept(root / "database" / "password", "DKD_DATABASE_PASSWORD")
+        raise SecretError("two of the tokens are the same; each must be different, because each has other permissions")
+    database = _unchanged(root / "database" / "password", "DKD_DATABASE_PASSWORD")
     broker = _value(root / "broker" / "password", "DKD_BROKER_PASSWORD")
 
     for name, token in tokens.items():
         _write(root / name / "token", token)
-    # Read by the servers' own accounts, whose numbers are not ours.
+    # The servers read them with accounts of their own, whose ids are not known here.
     _write(root / "database" / "password", database, mode=0o444)
     _write(root / "broker" / "password", broker, mode=0o444)
     _write(root / "broker" / "redis.conf", f"requirepass {broker}", mode=0o444)
@@ -41,23 +41,23 @@ def main(root: Path = ROOT) -> None:
 
 
 def _value(file: Path, variable: str) -> str:
-    """As the environment says, else as the file has it, else a new one of 256 random bits."""
-    given = os.environ.get(variable, "")
-    if not given:
+    """Return the value from the environment, else from the file, else a new one of 256 random bits."""
+    value = os.environ.get(variable, "")
+    if not value:
         return _read(file) or f"dkd_{secrets.token_urlsafe(32)}"
-    if len(given) < _SHORTEST or not given.isascii() or not given.isprintable() or set(given) & set(" \"'\\"):
+    if len(value) < _MIN_LENGTH or not value.isascii() or not value.isprintable() or set(value) & set(" \"'\\"):
         raise SecretError(
-            f"{variable} has at least {_SHORTEST} characters, of ASCII and without spaces, quotes and backslashes"
+            f"{variable} needs at least {_MIN_LENGTH} ASCII characters without spaces, quotes and backslashes"
         )
-    return given
+    return value
 
 
-def _kept(file: Path, variable: str) -> str:
-    """Like ``_value``, for what a server has stored and would not hear of a change."""
+def _unchanged(file: Path, variable: str) -> str:
+    """Like ``_value``, but refuse a change, because a server has stored the value."""
     before, value = _read(file), _value(file, variable)
     if before and before != value:
         raise SecretError(
-            f"{variable} is another than that of the database that is there; change it there first "
+            f"{variable} differs from the password of the existing database; change it there first "
             "(ALTER ROLE dkd PASSWORD …), then remove the volume database-secret and start again"
         )
     return value

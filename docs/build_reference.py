@@ -221,7 +221,7 @@ def _route(method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
     for kind, content in (operation.get("requestBody") or {}).get("content", {}).items():
         yield from (f"Body (`{kind}`): {_type(content.get('schema', {}))}", "")
     for status, response in operation["responses"].items():
-        schema: dict[str, Any] = next((item["schema"] for item in response.get("content", {}).values()), {})
+        schema: dict[str, Any] = next((item.get("schema", {}) for item in response.get("content", {}).values()), {})
         shape = f", {_type(schema)}" if schema else ""
         yield f"- `{status}`: {_cell(response.get('description', ''))}{shape}"
     yield ""

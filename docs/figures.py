@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/method.md: ``python -m docs.figures`` (needs Chromium)."""
+"""Draw the figures of the page on the method: ``python -m docs.figures`` (needs Chromium)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAYOUT = {"template": "plotly_white", "width": 900, "height": 420, "font": {"siz
 
 
 def share() -> go.Figure:
-    """The term's share of the gradient norms, late in an optimisation of free logits, by number of classes."""
+    """Plot the term's share of the gradient norms late in an optimisation of free logits, by number of classes."""
     figure = go.Figure()
     classes = [3, 10, 30, 100, 300, 1000]
     for reduction, colour in (("batch", "#0072B2"), ("sample", "#D55E00"), ("log", "#009E73")):
@@ -30,7 +30,7 @@ def share() -> go.Figure:
 
 
 def surface() -> go.Figure:
-    """s = Δ² + Σu² over the two target probabilities: p̂ = q̂ on the left, a peaked student on the right."""
+    """Plot s = Δ² + Σu² over both target probabilities: p̂ = q̂ on the left, a peaked student on the right."""
     flat = np.full(9, 1 / 9)
     peaked = np.array([0.6] + [0.05] * 8)
     grid = np.linspace(0.02, 0.98, 49)

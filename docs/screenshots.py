@@ -1,9 +1,9 @@
 """Take the screenshots of the dashboard in docs/images: ``python -m docs.screenshots``.
 
-The script needs Chromium and takes some minutes. It starts an embedded stack with real content on scikit-learn's digits:
-the finished comparison of the demo, a long experiment that is training, one that fails, and some that wait. Each page is
-captured at widths of 1440 and 390 px, some pages also in dark mode. ``--home DIR`` keeps the stack's folder, so that the
-next call does not train the demo again.
+The script needs Chromium and takes some minutes. It starts an embedded stack with real content on scikit-learn's
+digits: the finished comparison of the demo, a long experiment that is training, one that fails, and some that wait.
+Each page is captured at widths of 1440 and 390 px, some pages also in dark mode. ``--home DIR`` keeps the stack's
+folder, so that the next call does not train the demo again.
 """
 
 from __future__ import annotations

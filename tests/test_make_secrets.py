@@ -60,10 +60,10 @@ def test_the_environment_may_set_them_at_first_and_tokens_later(root: Path, monk
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"DKD_ADMIN_TOKEN": "short"}, "DKD_ADMIN_TOKEN has at least 20 characters"),
-        ({"DKD_BROKER_PASSWORD": "with spaces and 'quotes'"}, "DKD_BROKER_PASSWORD has"),
+        ({"DKD_ADMIN_TOKEN": "short"}, "DKD_ADMIN_TOKEN needs at least 20 ASCII characters"),
+        ({"DKD_BROKER_PASSWORD": "with spaces and 'quotes'"}, "DKD_BROKER_PASSWORD needs"),
         ({"DKD_ADMIN_TOKEN": CHOSEN, "DKD_WORKER_TOKEN": CHOSEN}, "two of the tokens are the same"),
-        ({"DKD_DATABASE_PASSWORD": CHOSEN}, "DKD_DATABASE_PASSWORD is another than that of the database"),
+        ({"DKD_DATABASE_PASSWORD": CHOSEN}, "DKD_DATABASE_PASSWORD differs from the password of the existing database"),
     ],
 )
 def test_what_cannot_be_used_is_refused_and_changes_nothing(

@@ -22,7 +22,7 @@ from tests.backend.lab import Lab
 with warnings.catch_warnings():
     # Starlette asks for httpx2, a fork; the client that is tested against this backend uses httpx.
     warnings.filterwarnings("ignore", message="Using `httpx`")
-    from fastapi.testclient import TestClient
+    from fastapi.testclient import TestClient as TestClient
 
 ADMIN_TOKEN = "admin-token"
 WORKER_TOKEN = "worker-token"

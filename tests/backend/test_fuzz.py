@@ -217,10 +217,22 @@ def test_no_word_of_a_worker_is_answered_with_an_error_of_ours(lab: Lab) -> None
     read_all(lab)
 
 
-CURSORS = [
+_VALUES: tuple[Any, ...] = (
+    10**400,
+    -(2**63) - 1,
+    1e308,
+    "9999-12-31T23:59:59-23:59",
+    "\ud800",
+    "\0",
+    None,
+    True,
+    [],
+    {},
+)
+CURSORS: list[str] = [
     base64.urlsafe_b64encode(json.dumps([sort, value, row]).encode()).decode()
     for sort in ("priority", "-top1", "started")
-    for value in (10**400, -(2**63) - 1, 1e308, "9999-12-31T23:59:59-23:59", "\ud800", "\0", None, True, [], {})
+    for value in _VALUES
     for row in ("0" * 16, "\0", 1)
 ] + [
     base64.urlsafe_b64encode(text.encode()).decode()

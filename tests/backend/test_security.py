@@ -16,7 +16,8 @@ PASSES = {"attempt": 1, "records": [started()]}
 def other(lab: Lab) -> tuple[Json, httpx.Client]:
     """A second token for workers, and a client that has it, on the lab's backend."""
     made = lab.admin.post("/api/v1/tokens", json={"name": "node2", "scopes": ["worker"]}).json()
-    client = type(lab.worker)(lab.app, headers={"Authorization": f"Bearer {made['token']}"})
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    client = type(lab.worker)(lab.app, headers=headers)  # type: ignore[call-arg]  # it is a TestClient
     return made, client
 
 

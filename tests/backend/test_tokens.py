@@ -147,11 +147,11 @@ def test_the_first_schema_is_brought_to_this_one_with_its_rows(tmp_path: Path) -
             connection.execute(text(f"INSERT INTO tokens VALUES {row}"))
     migrate.upgrade(database)
     with database.read() as session:
-        scopes = {token.name: token.scopes for token in session.query(models.Token)}
+        stored = {token.name: token.scopes for token in session.query(models.Token)}
         tags = [item.tag for item in session.query(models.ExperimentTag)]
         assert session.query(models.Experiment).one().notes == "mine"
     database.dispose()
-    assert scopes == {"admin": ["admin"], "worker": ["worker"]}
+    assert stored == {"admin": ["admin"], "worker": ["worker"]}
     assert sorted(tags) == ["a", "b"]
 
 

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,15 +71,13 @@ def row(table: str, title: str) -> list[str]:
     return [cell.strip() for cell in line.split("|")[2:-1]]
 
 
-def outcome(method: str, seed: int, top1: float = 70.0, **changed: object) -> Outcome:
-    return Outcome(
-        **{
-            **{"method": method, "seed": seed, "fingerprint": "v1-0", "top1": top1, "oracle": top1 + 1, "epochs": 240},
-            **{"seconds": 600.0, "starts": 1, "images_per_second": 1.0, "teacher_reused": None, "precision": "float32"},
-            **{"device": "cpu", "torch": "2", "machine": "a machine"},
-            **changed,
-        }
-    )
+def outcome(method: str, seed: int, top1: float = 70.0, **changes: Any) -> Outcome:
+    values: dict[str, Any] = {
+        **{"method": method, "seed": seed, "fingerprint": "v1-0", "top1": top1, "oracle": top1 + 1, "epochs": 240},
+        **{"seconds": 600.0, "starts": 1, "images_per_second": 1.0, "teacher_reused": None, "precision": "float32"},
+        **{"device": "cpu", "torch": "2", "machine": "a machine"},
+    }
+    return Outcome(**values | changes)
 
 
 def test_finished_cells_are_stored_and_only_missing_ones_are_trained(

@@ -226,7 +226,7 @@ def test_metrics_keep_nan_and_infinity() -> None:
 
 
 def test_unknown_fields_of_a_reply_are_ignored() -> None:
-    body = {"items": [], "next_cursor": None, "total": 3}
+    body: dict[str, Any] = {"items": [], "next_cursor": None, "total": 3}
     assert make(FakeBackend({"GET /api/v1/experiments": body})).experiments().items == []
 
 

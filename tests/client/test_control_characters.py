@@ -46,7 +46,8 @@ def poisoned(answer: BaseModel | dict[str, Any], model: type[BaseModel]) -> dict
         return True
 
     def walk(value: Any) -> None:
-        for key in list(value) if isinstance(value, dict) else range(len(value)):
+        keys: list[Any] = list(value) if isinstance(value, dict) else list(range(len(value)))
+        for key in keys:
             inner = value[key]
             if isinstance(inner, str):
                 value[key] = inner + EVIL
@@ -61,7 +62,8 @@ def poisoned(answer: BaseModel | dict[str, Any], model: type[BaseModel]) -> dict
 
     walk(data)
     assert EVIL in _texts(data)
-    return data  # type: ignore[no-any-return]
+    replaced: dict[str, Any] = data
+    return replaced
 
 
 def _texts(value: Any) -> str:
@@ -71,7 +73,13 @@ def _texts(value: Any) -> str:
     return " ".join(map(_texts, inner))
 
 
-FAILED = {"state": "failed", "reason": "why", "worker": "node", "log_tail": ["last"], "environment": {"torch": "2"}}
+FAILED: dict[str, Any] = {
+    "state": "failed",
+    "reason": "why",
+    "worker": "node",
+    "log_tail": ["last"],
+    "environment": {"torch": "2"},
+}
 ATTEMPT = {"number": 1, "worker": "w", "host": "h", "device": "d", "started_at": fakes.NOW, "reason": "r"}
 FILES = {"run_id": "run-1", "items": [{"id": "a", "attempt": 1, "name": "weights.safetensors", "size": 1}]}
 

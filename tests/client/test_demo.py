@@ -16,7 +16,8 @@ from rich.console import Console
 from client import Client, demo
 from client.stack import HomeLock, StackOptions, StopSignals
 from client.stack.services import StackPlan
-from core.specs import ExperimentSpec
+from common.home import Home
+from core.specs import ExperimentSpec, read_experiment
 from tests.client import fakes
 from tests.client.captured import Captured
 from tests.client.fake_stack import plan
@@ -30,7 +31,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend
     before = _children()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("client.demo.missing_packages", lambda dashboard: [])
-    monkeypatch.setattr("client.demo.StackOptions", lambda home: StackOptions(home, free_port(), free_port(), 1, 1))
+    monkeypatch.setattr("client.demo.StackOptions", _options)
     monkeypatch.setattr("client.demo.embedded_plan", _plan)
     fake = FakeBackend(
         {
@@ -42,6 +43,10 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend
     monkeypatch.setattr("client.demo.connect", lambda home, url: Client(url, transport=fake.transport()))
     yield fake
     assert _children() <= before
+
+
+def _options(home: Home) -> StackOptions:
+    return StackOptions(home, free_port(), free_port(), slots=1, threads=1)
 
 
 def _plan(options: StackOptions) -> StackPlan:
@@ -138,6 +143,6 @@ def test_ctrl_c_during_training_stops_the_demo(api: FakeBackend) -> None:
 
 def test_the_spec_of_the_demo_is_valid() -> None:
     assert demo.example().name == "digits.yaml"
-    spec = demo.read_experiment(demo.example())
+    spec = read_experiment(demo.example())
     assert isinstance(spec, ExperimentSpec)
     assert len(spec.plan()) == 10

@@ -64,7 +64,7 @@ UPLOAD = {
     "submitted_by": "named",
     "created_at": NOW,
 }
-FAILED = {"state": "failed", "reason": ODD, "worker": ODD}
+FAILED: dict[str, Any] = {"state": "failed", "reason": ODD, "worker": ODD}
 
 
 @pytest.mark.parametrize(

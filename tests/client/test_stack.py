@@ -74,7 +74,11 @@ def processes_with(variable: str, value: str) -> list[int]:
 
 def eventually(condition: Callable[[], bool]) -> bool:
     """Return whether the condition becomes true within half a minute."""
-    return any(condition() or time.sleep(0.05) for _ in range(600))
+    for _ in range(600):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @pytest.fixture

@@ -102,8 +102,8 @@ def test_what_others_could_reach_is_taken_from_them(tmp_path: Path) -> None:
     (home.path / "artifacts" / "tool").chmod(0o755)
     (home.path / "cache").symlink_to(outside)
     (home.path / "logs" / "link").symlink_to(outside)
-    for folder in (home.path, *(path for path in home.path.rglob("*") if path.is_dir() and not path.is_symlink())):
-        folder.chmod(0o755)
+    for path in (home.path, *(item for item in home.path.rglob("*") if item.is_dir() and not item.is_symlink())):
+        path.chmod(0o755)
 
     made = home.make_private()
 

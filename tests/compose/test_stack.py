@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from client import ApiError, Client
-from core.protocol.public import Experiment
+from client.bound import BoundExperiment
 from tests.browser import browser, drawn, trouble
 from tests.compose.conftest import times
 from tests.compose.stack import APP, ONE_SHOT, ROOT, SERVERS, WORKER, Stack, docker
@@ -38,9 +38,9 @@ def spec(name: str, *, seeds: int, epochs: int) -> dict[str, Any]:
     }
 
 
-def finished(client: Client, experiment: Experiment) -> None:
+def finished(client: Client, experiment: BoundExperiment) -> None:
     """Wait until every run has succeeded, then check that none of its epochs is missing or there twice."""
-    experiment.wait(timeout=600)
+    client.experiments.wait(experiment.id, timeout=600)
     for run in client.all_runs(experiment=experiment.id):
         assert run.state == "succeeded", f"{run.label}: {run.state} {run.reason}"
         [points] = run.metrics(["test/top1"]).series

@@ -18,6 +18,8 @@ from core import data, models
 from core.data import Batch, Dataset
 from core.data.dataset import augmentation_table, shift_and_flip
 from core.data.fingerprint import describe_training_images, digest
+from core.data.hashing import permutation
+from core.data.holdout import hold_out
 from core.events import JOURNAL_NAME, Journal, Log, Metrics, Started, read_journal
 from core.settings import SettingsError, TrainingSettings
 from core.specs import DatasetRef, ExperimentSpec, parse_experiment
@@ -326,8 +328,6 @@ class TestDisk:
 
     def test_no_more_than_half_of_the_free_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         files = LogitCache(tmp_path, {}, 10**9)
-        usage = os.statvfs_result
-        assert usage
         monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
         assert files.available_bytes() == 500
 
@@ -376,7 +376,7 @@ class TestKey:
             "augment": key_for(dataset, augment="none"),
             "shifts": key_for(replace(dataset, augmentation=replace(dataset.augmentation, pad=2))),
             "size": key_for(replace(dataset, upscaled_size=16)),
-            "held out": key_for(data.hold_out(dataset, 0.2, 0)),
+            "held out": key_for(hold_out(dataset, 0.2, 0)),
             "seed": key_for(dataset, seed=1),
             "batch": key_for(dataset, batch=16),
             "weights": key_for(dataset, sha="b"),
@@ -399,7 +399,7 @@ class TestKey:
         augmentation = data.Augmentation(pad=2, flip=True)
         views = torch.from_numpy(augmentation_table(6, augmentation, 5, 3))
         assert digest(shift_and_flip(images.view(6, 3, 8, 8), views, augmentation))[:16] == "5c7076779497f754"
-        assert digest(torch.from_numpy(data.dataset.permutation(50, 5, 3)))[:16] == "bea9d9465c321e03"
+        assert digest(torch.from_numpy(permutation(50, 5, 3)))[:16] == "bea9d9465c321e03"
 
 
 @pytest.fixture(scope="module")

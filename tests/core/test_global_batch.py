@@ -81,7 +81,7 @@ def _rank(rank: int, port: int, out: str) -> None:
 
 @pytest.mark.slow
 def test_loss_and_gradient_over_two_ranks_equal_one_process(tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(free_port(), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    mp.spawn(_rank, args=(free_port(), str(tmp_path)), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
     for setting in SETTINGS:
         value, gradient = loss_of_one_process(setting)

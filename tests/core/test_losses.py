@@ -13,6 +13,7 @@ from core.catalog.methods import DKDAlignParams
 from core.explain import explain, explain_uniform_batches
 from core.methods._dkd_align import dkd_align_loss
 from core.methods.terms import LogitBatch
+from core.specs import MethodRef
 
 REDUCTIONS = ("batch", "sample", "log")
 
@@ -125,7 +126,7 @@ def test_kd_and_ce_match_torch() -> None:
 def test_epsilon_share_is_the_share_of_the_gradient_norms(share: float, epoch: int | None) -> None:
     z, v, target = logits(64, 100)
     method = methods.build(
-        methods.MethodRef(name="dkd_align", params={"reduction": "log", "epsilon_share": share, "ramp_epochs": 10})
+        MethodRef(name="dkd_align", params={"reduction": "log", "epsilon_share": share, "ramp_epochs": 10})
     )
     gradients = method(methods.LogitBatch(z, v, target), epoch).gradients
     norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
@@ -197,7 +198,7 @@ def test_similarity_is_the_mean_cosine_of_the_samples_gradients() -> None:
     z, v, target = logits(32, 10)
     first, second = reference_parts(z, v, target, 4.0)
     gradients = [torch.autograd.grad(part.sum(), z, retain_graph=True)[0] for part in (first, second)]
-    reference = F.cosine_similarity(*gradients, dim=1).mean()
+    reference = F.cosine_similarity(gradients[0], gradients[1], dim=1).mean()
     ours = methods.Decoupled(methods.LogitBatch(z, v, target), 4.0).similarity()
     assert torch.allclose(ours, reference, rtol=1e-10)
 

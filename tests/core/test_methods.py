@@ -177,7 +177,7 @@ def test_alignment_needs_few_operations_more_than_dkd() -> None:
     counts = {}
     for setting in ("dkd", "dkd_align log"):
         with _Counted() as operations:
-            loss(setting, (z, v, target)).total.backward()  # type: ignore[no-untyped-call]
+            loss(setting, (z, v, target)).total.backward()
         counts[setting] = operations.count
     assert counts["dkd"] <= 45
     assert counts["dkd_align log"] <= 70

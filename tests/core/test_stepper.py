@@ -79,7 +79,8 @@ class TestCapture:
     def test_step_that_cannot_be_captured_is_computed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
         plain, captured = stepper("cpu"), stepper("cpu")
-        captured._capture, warned = stepper_module._StepCapture(), []
+        warned: list[str] = []
+        captured._capture = stepper_module._StepCapture()
         captured._warn = warned.append
 
         def refuse(*_: Any) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.events import JOURNAL_NAME, Log, Record, read_journal
-from core.standalone import Finished
+from core.events import JOURNAL_NAME, Finished, Log, Record, read_journal
 
 SPEC = """
 name: "猫"
@@ -63,7 +62,7 @@ def test_training_without_docstrings_on_a_terminal_of_ascii(spec: Path, tmp_path
     assert lines[0].startswith("?                        seed 0    test accuracy ")
 
 
-WARNED = "warning: seeds: 2 seed(s) give no usable interval; 6 are the fewest that can show p < 0.05\n"
+WARNED = "warning: seeds: 2 seed(s) give no usable interval; at least 6 are needed for p < 0.05\n"
 
 
 @pytest.mark.parametrize("switches", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])

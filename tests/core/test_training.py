@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from core import data, methods, models
+from core.diagnostics import report as diagnostics_report
 from core.events import JOURNAL_NAME, Checkpointed, Event, Failed, Finished, Metrics, Started, Stopped, read_journal
 from core.methods import LogitBatch, LossTerms
-from core.specs import ExperimentSpec, RunSpec, parse_experiment
+from core.specs import ExperimentSpec, MethodRef, RunSpec, parse_experiment
 from core.training import TeacherSource, TrainOptions, engine, run_training, stop_on_sigterm
 from core.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from core.training.interruption import Interruption, StopRequested
@@ -181,7 +182,7 @@ class TestFailure:
     ) -> None:
         build = methods.build
 
-        def breaking(method: methods.MethodRef) -> methods.Loss:
+        def breaking(method: MethodRef) -> methods.Loss:
             inner, steps = build(method), iter(range(1, 100))
 
             def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
@@ -283,7 +284,7 @@ class TestStopOutsideOfSteps:
     def test_an_evaluation_is_broken_off_and_done_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (spec, _) = students(experiment(methods=["ce"]), "ce")
         run_training(spec, tmp_path / "whole")
-        options, report = TrainOptions(), engine.epoch_report
+        options, report = TrainOptions(), diagnostics_report.epoch_report
 
         def asked(*arguments: Any) -> dict[str, float]:
             report(*arguments)
@@ -335,7 +336,7 @@ def test_methods_of_one_seed_start_from_the_same_weights_and_see_the_same_batche
     starts: dict[str, Tensor] = {}
     build = methods.build
 
-    def spy(method: methods.MethodRef) -> methods.Loss:
+    def spy(method: MethodRef) -> methods.Loss:
         inner = build(method)
 
         def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:

@@ -194,7 +194,7 @@ class FakeBackend:
     def activity(self) -> Activity:
         """What runs; what waits or has failed is looked at against the real backend."""
         now = datetime.now(UTC)
-        counts = StateCounts(**Counter(run.state for run in self.runs.values()))
+        counts = StateCounts.model_validate(Counter(run.state for run in self.runs.values()))
         running = [RunningRun(run=self.summary(run)) for run in self.runs.values() if run.state == "running"]
         return Activity(
             time=now,

@@ -1,4 +1,4 @@
-"""The real backend with people and workers played by the test, for pages that show how things stand."""
+"""The real backend, with people and workers simulated by the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pages keep in the address."""
+"""Query parameters of widgets: unique keys, and former labels in saved links."""
 
 from __future__ import annotations
 

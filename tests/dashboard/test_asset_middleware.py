@@ -1,4 +1,4 @@
-"""What a browser gets before any page's script runs."""
+"""Static files and the HTML that a browser receives before the script of a page runs."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_file_is_sent_small_to_those_who_can_read_that(url: str) -> None:
     assert (get(address, **known).status_code, get(address, **known).content) == (304, b"")
 
 
-def test_a_file_is_kept_under_its_one_name(url: str) -> None:
+def test_files_are_stored_under_their_canonical_name_only(url: str) -> None:
     """Streamlit answers endless spellings of a name; what is kept for one is kept for none of the others."""
     asked: list[str] = []
 
@@ -115,7 +115,7 @@ def test_a_file_is_kept_under_its_one_name(url: str) -> None:
     assert asked == [name, *(path for path in spellings for _ in range(2))]
 
 
-def test_what_is_not_there_stays_so(url: str) -> None:
+def test_missing_files_are_left_to_streamlit(url: str) -> None:
     assert get(f"{url}/static/js/nothing.js").headers["cache-control"] == "no-cache"  # Streamlit's page
     assert get(f"{url}/{plotly_assets.PREFIX}nothing.js").headers["content-type"].startswith("text/html")
     assert get(f"{url}/_stcore/health").text == "ok"

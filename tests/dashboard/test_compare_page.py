@@ -50,7 +50,7 @@ def test_single_runs_are_drawn_and_lead_to_their_pages(done: FakeBackend) -> Non
     assert sum("seed 0" in label for label in labels) == 2
 
 
-def test_another_metric_that_no_run_has_is_said_to_be_missing(done: FakeBackend) -> None:
+def test_metric_without_data_is_reported_as_missing(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001")
     app.selectbox(key="metric").set_value("collapse/nc4").run()
     assert not app.exception
@@ -66,14 +66,14 @@ def test_runs_without_gpus_have_no_gpu_seconds(done: FakeBackend) -> None:
     assert not app.exception
 
 
-def test_smoothing_and_the_authors_figure_are_in_the_address(done: FakeBackend) -> None:
+def test_link_sets_smoothing_and_the_two_axes_chart(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001", smoothing="0.5", figure="author's two axes", log="true")
     assert not app.exception
     assert "weight 0.5" in texts(app)
     assert "Dashed, right axis: Test accuracy (%)" in texts(app)
 
 
-def test_the_target_is_asked_of_the_backend(done: FakeBackend) -> None:
+def test_changed_target_requests_the_comparison_once(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001")
     assert "Epochs to 9" in texts(app)
     before = done.requests.count("GET /api/v1/comparisons")
@@ -110,7 +110,7 @@ def test_another_baseline_and_epoch_are_asked_of_the_backend(done: FakeBackend) 
     assert app.query_params["against"] == "dkd_align (log)"
 
 
-def test_how_many_seeds_a_difference_takes_is_asked_of_the_backend(done: FakeBackend) -> None:
+def test_difference_to_detect_is_sent_to_the_backend(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001")
     assert "To see a difference" not in texts(app)
     app.number_input(key="difference").set_value(0.5).run()
@@ -121,7 +121,7 @@ def test_how_many_seeds_a_difference_takes_is_asked_of_the_backend(done: FakeBac
     assert not again.exception
 
 
-def test_a_baseline_that_no_chosen_experiment_has_is_not_asked_for(done: FakeBackend) -> None:
+def test_unknown_baseline_in_the_link_is_ignored(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001", against="nkd")
     assert not app.exception
     assert not app.error

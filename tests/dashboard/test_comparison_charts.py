@@ -1,4 +1,4 @@
-"""Figures of methods side by side."""
+"""Figures that compare methods."""
 
 from __future__ import annotations
 

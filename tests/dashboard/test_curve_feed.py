@@ -1,4 +1,4 @@
-"""What the Run page asks for, counted at the backend."""
+"""Requests of the Run page, counted at the backend."""
 
 from __future__ import annotations
 

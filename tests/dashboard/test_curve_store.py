@@ -1,4 +1,4 @@
-"""Curves in a session: asked for once, then only what is new."""
+"""Curves in a session: requested once, then only new points."""
 
 from __future__ import annotations
 

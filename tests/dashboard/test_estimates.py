@@ -1,4 +1,4 @@
-"""What a preview's estimate says, in words."""
+"""The time estimate of a preview as sentences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from core.protocol.public import DeviceTime, Estimate
 from dashboard.forms.estimates import estimate_sentences
 
 
-def test_gpu_time_with_what_it_is_based_on() -> None:
+def test_estimate_names_the_device_and_the_similar_runs() -> None:
     times = [
         DeviceTime(device="cuda NVIDIA H200", seconds=7800, runs=9, based_on=12),
         DeviceTime(device="cpu", seconds=40, runs=1, based_on=1),
@@ -18,6 +18,6 @@ def test_gpu_time_with_what_it_is_based_on() -> None:
     ]
 
 
-def test_nothing_known_is_said() -> None:
+def test_missing_estimate_is_stated() -> None:
     assert estimate_sentences(Estimate(unknown=3))[0].startswith("No time estimate")
     assert estimate_sentences(Estimate()) == []

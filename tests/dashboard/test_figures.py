@@ -1,4 +1,4 @@
-"""Figures: what is drawn, with which unit, and what survives a refresh."""
+"""Figures of runs: traces, units, and zoom after a refresh."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.catalog import METRICS, describe_metrics
+from core.catalog.metrics import METRICS, describe_metrics
 from core.protocol.public import MethodResult
 from dashboard.charts import figures, panels
 from dashboard.curves.curve import Curve

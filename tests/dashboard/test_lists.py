@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import streamlit as st
@@ -54,7 +55,7 @@ class TestOverview:
         assert "Create an experiment" in links(app)
         assert not app.exception
 
-    def test_it_says_what_runs_waits_and_failed_and_why(self, stand: Stand) -> None:
+    def test_overview_shows_running_waiting_and_failed_runs_with_reasons(self, stand: Stand) -> None:
         stand.register(device="gpu", slots=2, gpus=2, labels=["h200"])
         stand.submit("bad", seeds=[0])
         stand.fail(stand.start(), "the loss is not a number at step 3")
@@ -81,7 +82,7 @@ class TestOverview:
         assert "Waits for a worker with 8 GPUs; none is online." in shown
         assert "the disk is nearly full" in shown
         [bar] = app.get("progress")
-        assert bar.value == 25
+        assert bar.proto.value == 25
         assert "epoch 5 of 20 · 2 min 30 s left" in bar.proto.text
         assert "**2 runs** · far runs state=queued&experiment=far" in links(app)
         assert [row["Utilization"] for row in tables(app)[0]] == ["63 %"]
@@ -99,11 +100,12 @@ class TestOverview:
         assert "compare experiment=" in links(app)
         asked: list[str] = []
         send = type(stand.client._connection).send
-        monkeypatch.setattr(
-            type(stand.client._connection),
-            "send",
-            lambda self, method, path, *more, **named: asked.append(path) or send(self, method, path, *more, **named),
-        )
+
+        def record(connection: Any, method: str, path: str, *more: Any, **named: Any) -> Any:
+            asked.append(path)
+            return send(connection, method, path, *more, **named)
+
+        monkeypatch.setattr(type(stand.client._connection), "send", record)
         app.run()
         assert asked == ["/api/v1/activity"]
 
@@ -175,7 +177,7 @@ class TestRuns:
         else:
             assert "No run matches" in texts(app)
 
-    def test_a_filter_keeps_what_it_says(self, stand: Stand) -> None:
+    def test_state_filter_limits_the_rows(self, stand: Stand) -> None:
         stand.submit("first", **DISTILLED)
         app = visit("runs")
         app.multiselect(key="state").set_value(["waiting"]).run()
@@ -223,7 +225,7 @@ class TestRuns:
         button(app, "Clear").click().run()
         assert "Select rows with the check boxes on the left." in texts(app)
 
-    def test_a_refusal_is_told_once_with_how_often_it_came(self, stand: Stand) -> None:
+    def test_repeated_errors_are_shown_once_with_their_count(self, stand: Stand) -> None:
         stand.submit("first", **DISTILLED)
         app = visit("runs", model="resnet8")
         choose(app, "runs", stand.client.experiment("first").runs[0].id)
@@ -300,7 +302,7 @@ class TestTeachers:
         assert len(visit("teachers", find="mine").dataframe[0].value) == 1
         assert "No teacher matches" in texts(visit("teachers", find="nowhere"))
 
-    def test_a_file_is_uploaded_and_a_bad_one_is_refused_in_words(self, stand: Stand) -> None:
+    def test_valid_file_is_uploaded_and_invalid_one_is_explained(self, stand: Stand) -> None:
         app = visit("teachers")
         app.file_uploader[0].upload("bad.safetensors", b"no such thing", "application/octet-stream").run()
         button(app, "Upload").click().run()
@@ -319,7 +321,7 @@ class TestWorkers:
     def test_none_yet(self, stand: Stand) -> None:
         assert "No worker has registered yet" in texts(visit("workers"))
 
-    def test_each_worker_with_what_it_does_and_those_offline_apart(self, stand: Stand) -> None:
+    def test_workers_are_listed_with_their_runs_and_offline_ones_separately(self, stand: Stand) -> None:
         stand.register(device="gpu", slots=2, gpus=2, labels=["h200"])
         stand.register("worker-gone")
         stand.submit("first")
@@ -335,12 +337,12 @@ class TestWorkers:
         assert "the disk is nearly full" in shown
         assert "last heartbeat 5 h ago" in shown
         assert "epoch 5 of 20 (25 %)" in links(app)
-        assert tables(app)[0][0]["Memory"] == "21 GB of 150 GB"
+        assert tables(app)[0][0]["Memory"] == "19.6 of 139.7 GiB"
         assert "worker-gone" not in texts(visit("workers", show="Online"))
         assert "worker-one" not in texts(visit("workers", show="Offline"))
         assert "worker-gone" not in texts(visit("workers", label="h200"))
 
-    def test_a_worker_is_drained_and_let_again(self, stand: Stand) -> None:
+    def test_worker_is_drained_and_undrained(self, stand: Stand) -> None:
         stand.register()
         app = visit("workers")
         button(app, "Drain").click().run()
@@ -349,9 +351,7 @@ class TestWorkers:
         button(app, "Undrain").click().run()
         assert not stand.client.workers().items[0].draining
 
-    def test_draining_without_the_right_to_is_refused_in_words(
-        self, stand: Stand, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_draining_without_admin_scope_shows_the_reason(self, stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
         stand.register()
         monkeypatch.setenv("DKD_API_TOKEN", stand.client.create_token("reader", ["read"]).token)
         app = visit("workers")

@@ -129,7 +129,7 @@ def test_the_overview_follows_what_happens(page: Page, stand: Stand) -> None:
     assert browser.trouble(page) == []
 
 
-def test_a_worker_is_drained_and_let_again(page: Page, stand: Stand) -> None:
+def test_worker_is_drained_and_undrained(page: Page, stand: Stand) -> None:
     stand.beat(gpus=[GPU])
     page.goto("/workers")
     page.get_by_text("1 of 1 worker online, 0 of 1 slot in use").wait_for()

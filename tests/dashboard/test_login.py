@@ -1,4 +1,4 @@
-"""The ways in: none on one machine, a token of one's own, an identity provider."""
+"""The login modes: none, token and identity provider."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.dashboard.conftest import button, choose, texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
 
 
-def test_nobody_is_asked_by_default(backend: FakeBackend) -> None:
+def test_no_sign_in_by_default(backend: FakeBackend) -> None:
     app = visit("runs")
     assert app.title[0].value == "Runs"
 
 
-def test_a_setting_that_is_none_says_what_it_can_be(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_login_mode_lists_the_valid_ones(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DKD_DASHBOARD_LOGIN", "password")
     app = visit("runs")
     assert "it can be none, token or oidc" in app.error[0].value
@@ -76,7 +76,7 @@ class TestToken:
             ("dkd_worker", 403, "has no read access"),
         ],
     )
-    def test_one_that_does_not_open_is_told_why(self, server: FakeServer, given: str, status: int, said: str) -> None:
+    def test_refused_token_shows_the_reason(self, server: FakeServer, given: str, status: int, said: str) -> None:
         server.refuse = status if status != 200 else None
         app = visit("runs")
         app.text_input[0].set_value(given)
@@ -95,7 +95,7 @@ class TestToken:
         assert server.backend.runs["run-0001-000"].state == "queued"
         assert set(server.tokens) == {"dkd_mine"}
 
-    def test_one_that_is_revoked_meanwhile_leads_back_to_the_form(self, server: FakeServer) -> None:
+    def test_revoked_token_returns_to_the_form(self, server: FakeServer) -> None:
         app = visit("runs")
         app.text_input[0].set_value("dkd_mine")
         app.button[0].click().run()

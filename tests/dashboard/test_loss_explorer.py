@@ -26,7 +26,7 @@ def test_shapes_of_the_other_classes(shape: loss_functions.DistributionShape, ex
     np.testing.assert_allclose(loss_functions.class_distribution(shape, 4, strength=0.5, first=2), expected)
 
 
-def test_own_weights_go_on_with_the_last() -> None:
+def test_custom_weights_repeat_the_last_one() -> None:
     np.testing.assert_allclose(
         loss_functions.class_distribution("custom", 4, custom_weights="3; 1"), [0.5, 1 / 6, 1 / 6, 1 / 6]
     )
@@ -93,7 +93,7 @@ class TestPage:
         assert (app.slider(key="p").value, app.slider(key="q").value) == (0.8, 0.6)
         assert not app.exception
 
-    def test_a_link_opens_what_it_says(self) -> None:
+    def test_link_restores_the_settings(self) -> None:
         app = visit(
             "loss",
             p="0.3",
@@ -116,7 +116,7 @@ class TestPage:
         assert "The claim **holds** for the alignment term" in texts(app)
         assert "never holds exactly for TCKD" in texts(app)
 
-    def test_bad_weights_are_told_and_the_page_goes_on(self) -> None:
+    def test_invalid_weights_show_an_error(self) -> None:
         app = visit("loss")
         app.selectbox(key="p_shape").set_value("custom").run()
         app.text_input(key="p_own").set_value("1, two").run()

@@ -57,7 +57,7 @@ class TestNewExperiment:
         assert len(backend.experiments) == 1
         assert len(backend.keys) == 1
 
-    def test_a_refused_value_is_told_at_its_field_and_in_the_summary(self, form: AppTest) -> None:
+    def test_invalid_value_is_shown_at_its_field_and_in_the_summary(self, form: AppTest) -> None:
         field(form, "methods.1.params.alpha").set_value(-1.0).run()
         told = [item.value for item in form.markdown if "greater than or equal to 0" in item.value]
         assert len(told) == 1, "at the field"
@@ -74,7 +74,7 @@ class TestNewExperiment:
             (".seeds", "1, 1", "seed 1 is given twice"),
         ],
     )
-    def test_bad_input_is_told_at_once(self, form: AppTest, key: str, value: Any, words: str) -> None:
+    def test_invalid_input_disables_start(self, form: AppTest, key: str, value: Any, words: str) -> None:
         field(form, key).set_value(value).run()
         assert words in form.error[0].value
         assert button(form, "Start").disabled
@@ -87,7 +87,7 @@ class TestNewExperiment:
         assert not app.error
         assert button(app, "Start 4 runs").disabled
 
-    def test_a_name_that_is_taken_is_told_at_the_name(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_taken_name_is_shown_at_the_name_field(self, form: AppTest, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         button(form, "Start 10 runs").click().run()
         assert "exists already" in form.error[0].value
@@ -97,7 +97,7 @@ class TestNewExperiment:
         button(form, "Start 10 runs").click().run()
         assert len(backend.experiments) == 2
 
-    def test_the_form_follows_what_is_written_as_yaml(self, form: AppTest) -> None:
+    def test_edited_yaml_updates_the_form(self, form: AppTest) -> None:
         field(form, "new.yaml").set_value("{name: short, preset: quick, seeds: 0..3}").run()
         assert field(form, ".name").value == "short"
         assert field(form, ".seeds").value == "0-3"
@@ -108,7 +108,7 @@ class TestNewExperiment:
         assert "seeds: [5]" in field(form, "new.yaml").value
         assert "preset: quick" in field(form, "new.yaml").value
 
-    def test_a_value_that_yaml_has_wrong_is_told_at_its_field(self, form: AppTest) -> None:
+    def test_invalid_value_in_yaml_is_shown_at_its_field(self, form: AppTest) -> None:
         text = field(form, "new.yaml").value
         field(form, "new.yaml").set_value(text.replace("epochs: 40", "epochs: 0")).run()
         students = [item for item in form.number_input if item.label == "Epochs" and "teacher" not in str(item.key)]
@@ -137,7 +137,7 @@ class TestNewExperiment:
         assert field(form, "new.yaml").value == before
         assert not form.error
 
-    def test_the_authors_rows_are_examples(self, backend: FakeBackend) -> None:
+    def test_rows_of_the_paper_are_examples(self, backend: FakeBackend) -> None:
         app = visit("new")
         chosen = "decoupled-gradient-kd-2025-02-cifar100-vit-s-resnet18"
         field(app, "new.example").set_value(chosen).run()
@@ -207,7 +207,7 @@ class TestNewExperiment:
         app = visit("new", teacher="resnet110")
         assert "source: upload:resnet110" in field(app, "new.yaml").value
 
-    def test_it_says_what_is_known_of_the_time(self, form: AppTest) -> None:
+    def test_preview_shows_that_there_is_no_time_estimate(self, form: AppTest) -> None:
         assert "No time estimate" in texts(form)
 
     def test_warnings_do_not_stop_it(self, form: AppTest) -> None:

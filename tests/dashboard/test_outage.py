@@ -17,7 +17,7 @@ class TestOutage:
         assert "dkd up" in texts(app)
         assert not app.exception
 
-    def test_what_was_known_stays_on_the_page_and_it_goes_on_when_the_backend_is_back(self, server: FakeServer) -> None:
+    def test_page_keeps_its_data_during_an_outage_and_recovers(self, server: FakeServer) -> None:
         backend = server.backend
         backend.submit(digits_spec())
         backend.advance("run-0001-000", 5)
@@ -56,16 +56,14 @@ class TestOutage:
         button(app, "Start 10 runs").click().run()
         assert len(server.backend.experiments) == 1
 
-    def test_a_wrong_token_is_told_with_what_to_set(
-        self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_refused_token_names_the_setting(self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         backend.token = "another"
         app = visit("runs")
         assert "does not accept the dashboard's token" in texts(app)
         assert "DKD_API_TOKEN" in texts(app)
         assert not app.exception
 
-    def test_an_address_that_cannot_be_one(self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_invalid_backend_address_is_reported(self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_API_URL", "not an address")
         app = visit("runs")
         assert "cannot reach the backend with its settings" in texts(app)

@@ -1,4 +1,4 @@
-"""What an address says is checked before the backend is asked, and shown as text."""
+"""Query parameters are validated before a request uses them, and shown as text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ EVIL = "![x](http://evil.example/x.png)"
         ("results", {"claims": "a" * 201}),
     ],
 )
-def test_what_cannot_be_meant_is_not_asked_for(backend: FakeBackend, page: str, given: dict[str, str]) -> None:
+def test_invalid_query_values_are_not_sent_to_the_backend(
+    backend: FakeBackend, page: str, given: dict[str, str]
+) -> None:
     app = visit(page, **given)
     assert not app.exception
     assert "The link may be old." in texts(app)
@@ -35,7 +37,7 @@ def test_what_cannot_be_meant_is_not_asked_for(backend: FakeBackend, page: str, 
     assert asked == []
 
 
-def test_words_that_are_too_long_are_not_searched_for(backend: FakeBackend) -> None:
+def test_overlong_search_terms_are_ignored(backend: FakeBackend) -> None:
     app = visit("runs", text="a" * 5000)
     assert not app.exception
     assert "GET /api/v1/runs" in backend.requests

@@ -1,4 +1,4 @@
-"""The Results page: the paper's table, published numbers, claims."""
+"""The Results page: result table, published numbers, claims."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TestPage:
         assert not chosen.exception
         assert "Bold: better than dkd_align (log)." in texts(chosen).replace("\\", "")
 
-    def test_a_backend_that_is_away_and_comes_back(self, server: FakeServer) -> None:
+    def test_page_recovers_after_an_outage(self, server: FakeServer) -> None:
         server.stop()
         app = visit("results")
         assert "The backend does not answer." in texts(app)
@@ -98,7 +98,7 @@ class TestPage:
         assert "There are no results yet" in texts(app)
 
     @pytest.mark.parametrize("test", ["exact sign-flip", "paired t"])
-    def test_a_link_opens_what_it_says(self, backend: FakeBackend, test: str) -> None:
+    def test_link_restores_the_settings(self, backend: FakeBackend, test: str) -> None:
         app = visit("results", tags="paper, first", test=test)
         assert "No experiment has the tags" in texts(app)
         assert not app.exception

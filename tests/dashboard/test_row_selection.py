@@ -1,4 +1,4 @@
-"""Chosen rows are known by what they show."""
+"""Selection of table rows by id."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ from dashboard.lists.row_selection import merge_selection
         ([], ["a"], [0, 5], ["a"]),  # a row that the page no longer has
     ],
 )
-def test_what_is_chosen(chosen: list[str], shown: list[str], rows: list[int], expected: list[str]) -> None:
+def test_merge_selection(chosen: list[str], shown: list[str], rows: list[int], expected: list[str]) -> None:
     assert merge_selection(chosen, shown, rows) == expected

@@ -1,4 +1,4 @@
-"""Rows and words: numbers carry units and n, and nothing is made up where nothing is known."""
+"""Table rows and texts: numbers have units and n, and missing values are dashes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def backend() -> FakeBackend:
         (4 * 86_400 + 3 * 3600, "4 d 03 h"),
     ],
 )
-def test_durations(seconds: float | None, text: str) -> None:
+def test_duration(seconds: float | None, text: str) -> None:
     assert duration_text(seconds) == text
 
 
@@ -88,9 +88,9 @@ def test_the_result_table_has_mean_sd_n_epochs_and_the_paired_difference(backend
     assert f"{GLUE}±{GLUE}" in first["Mean ± sd (%)"]
     assert first["n"] == "3"
     assert first["Epochs to 95 % of the teacher"].replace(GLUE, " ") == "12 (3 of 3)"
-    assert first["Difference to dkd (points)"] == "baseline"
-    assert second["Difference to dkd (points)"][0] in "+−"
-    assert second["95 % CI (points)"].startswith("[")
+    assert first["Difference to dkd (percentage points)"] == "baseline"
+    assert second["Difference to dkd (percentage points)"][0] in "+−"
+    assert second["95 % CI (percentage points)"].startswith("[")
     assert second["p (uncorrected)"] == "0.25 (min. possible 0.25)"
 
 
@@ -134,7 +134,7 @@ def test_planned_runs_are_counted_by_method_and_a_shared_teacher_is_not_trained_
     assert row_text.planned_rows(shared)[0]["Runs"] == "reused"
 
 
-def test_attempts_are_told_with_their_reasons(backend: FakeBackend) -> None:
+def test_attempt_rows_contain_outcome_and_reason(backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 2)
     backend.end("run-0001-000", "failed", "out of memory")
     backend.change("run-0001-000", "retry")
@@ -146,7 +146,7 @@ def test_attempts_are_told_with_their_reasons(backend: FakeBackend) -> None:
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (40_000_000, "40 MB"), (2 * 1024**3, "2.1 GB")]
 )
-def test_sizes(number: int, text: str) -> None:
+def test_size(number: int, text: str) -> None:
     assert size_text(number) == text
 
 
@@ -161,7 +161,7 @@ def test_sizes(number: int, text: str) -> None:
         (400_000, "5 d ago"),
     ],
 )
-def test_how_long_ago(seconds: float, text: str) -> None:
+def test_ago(seconds: float, text: str) -> None:
     now = datetime.now(UTC)
     assert age_text(now - timedelta(seconds=seconds), now) == text
 
@@ -171,5 +171,5 @@ def test_a_gpu_that_its_driver_says_nothing_of_is_shown_with_dashes() -> None:
     rows = row_text.gpu_rows([GpuUse(index=0), known])
     assert rows == [
         {"GPU": "0", "Utilization": "–", "Memory": "–", "Other processes": "0"},
-        {"GPU": "1 · H200", "Utilization": "42 %", "Memory": "10 GB of 150 GB", "Other processes": "2"},
+        {"GPU": "1 · H200", "Utilization": "42 %", "Memory": "9.3 of 139.7 GiB", "Other processes": "2"},
     ]

@@ -1,4 +1,4 @@
-"""The form's pure half: schemas to fields, a spec to a draft and back, errors to their fields."""
+"""Schemas to fields, a spec to a draft and back, and errors to their fields."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_seeds_are_lists_and_ranges(text: str, numbers: list[int]) -> None:
     ("text", "words"),
     [("one", "'one' is neither"), ("5-2", "backwards"), ("0-99999999", "more than 1000"), ("-3", "'-3' is neither")],
 )
-def test_what_is_no_list_of_seeds_is_refused_in_words(text: str, words: str) -> None:
+def test_parse_integers_explains_invalid_text(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         schema_fields.parse_integers(text)
 
@@ -184,13 +184,13 @@ def test_what_is_shown_as_yaml_is_what_is_sent() -> None:
     assert "seeds: [0, 1, 2]" in text
 
 
-def test_defaults_fill_in_what_values_leave_out_and_nothing_else() -> None:
+def test_with_defaults_fills_in_missing_values_only() -> None:
     defaults = {"a": 1, "b": {"c": 2, "d": 3}}
     assert schema_fields.with_defaults({"b": {"c": 9}, "e": 4}, defaults) == {"a": 1, "b": {"c": 9, "d": 3}, "e": 4}
     assert defaults == {"a": 1, "b": {"c": 2, "d": 3}}
 
 
-def test_an_error_belongs_to_its_field_or_to_the_nearest_around_it() -> None:
+def test_nearest_field_is_the_field_or_its_closest_parent() -> None:
     slots = ["methods", "methods.1", "methods.1.params", "methods.1.params.alpha", "seeds"]
     assert schema_fields.nearest_field("methods.1.params.alpha", slots) == "methods.1.params.alpha"
     assert schema_fields.nearest_field("methods.1.params.unknown", slots) == "methods.1.params"
@@ -200,7 +200,7 @@ def test_an_error_belongs_to_its_field_or_to_the_nearest_around_it() -> None:
     assert schema_fields.nearest_field("dataset", slots) is None
 
 
-def test_paths_are_spoken_as_a_person_reads_them() -> None:
+def test_describe_path_names_fields_by_their_labels() -> None:
     draft = {"methods": [{"name": "dkd"}, {"name": "dkd_align"}]}
     assert schema_fields.describe_path("methods.1.params.alpha", draft) == "Method 2 (dkd_align): Alpha"
     assert schema_fields.describe_path("methods.0", draft) == "Method 1 (dkd)"

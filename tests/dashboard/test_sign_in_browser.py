@@ -1,4 +1,4 @@
-"""Who is let in by a real server: hosts, origins, and a person with a token in Chromium."""
+"""Access to a real server: hosts, origins, and sign-in in Chromium."""
 
 from __future__ import annotations
 

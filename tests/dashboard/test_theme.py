@@ -1,4 +1,4 @@
-"""Colours: apart within an experiment, the same for a method wherever it is."""
+"""Colours: distinct within an experiment, and the same for a method on every page."""
 
 from __future__ import annotations
 

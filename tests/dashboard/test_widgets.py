@@ -1,4 +1,4 @@
-"""Words of others inside Markdown."""
+"""Untrusted text inside Markdown."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ from dashboard.forms.widgets import escape
         ("12:30:05, lr: 0.1", "12:30:05, lr: 0.1"),
     ],
 )
-def test_what_looks_like_markup_is_text(text: str, written: str) -> None:
+def test_escape_makes_markup_literal(text: str, written: str) -> None:
     assert escape(text) == written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_training_is_bound_to_its_gpus_and_gets_their_number(make_rig: Callable[
     environments = {}
     for name in ("small", "large"):
         rig.ready(name)
-        event = until(lambda name=name: rig.backend.records.get((name, 1)))[0].event
+        event = until(partial(rig.backend.records.get, (name, 1)))[0].event
         assert isinstance(event, Started)
         environments[name] = (event.environment["CUDA_VISIBLE_DEVICES"], event.environment["ranks"])
     assert environments == {"small": ("0", "1"), "large": ("1,2", "2")}
