@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from core import data
 from core.catalog import DATASETS
 from core.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
+from core.settings import SettingsError
 from core.specs import DatasetRef
 from tests.core import data_files as files
 
@@ -324,7 +325,7 @@ class TestMissing:
 
     def test_invalid_download_setting_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_DOWNLOAD", "yes")
-        with pytest.raises(data.DatasetError, match="DKD_DOWNLOAD is 'yes'"):
+        with pytest.raises(SettingsError, match="DKD_DOWNLOAD is 'yes'"):
             load("mnist")
 
 

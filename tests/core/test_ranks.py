@@ -93,9 +93,9 @@ class TestTwoRanks:
 
     def test_failing_rank_reports_its_reason_and_the_other_reports_the_loss(self, trained: Path) -> None:
         lost, failed = (json.loads((trained / f"meeting1/report{rank}.json").read_text()) for rank in range(2))
-        assert (failed["kind"], failed["lost_another"]) == ("oom", False)
+        assert (failed["kind"], failed["peer_lost"]) == ("oom", False)
         assert "batch size 16" in failed["reason"]
-        assert lost["lost_another"]
+        assert lost["peer_lost"]
         assert not any(isinstance(event, Failed) for event in events(trained / "two" / "failed"))
 
 

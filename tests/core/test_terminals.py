@@ -84,9 +84,9 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_trained(spec: 
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to("loop")
     for name, said in {
-        "file": "it is there, and is no folder",
+        "file": "it exists and is not a folder",
         "file/below": "Not a directory",
-        "loop": "it is a link that leads nowhere",
+        "loop": "it is a link to nothing",
     }.items():
         done = core("run", spec, "--out", tmp_path / name)
         assert (done.returncode, done.stderr.decode()) == (2, f"--out {tmp_path / name}: {said}\n")

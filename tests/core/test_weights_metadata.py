@@ -78,7 +78,7 @@ def test_other_classes_are_refused(experiment: ExperimentSpec, tmp_path: Path) -
     last = student(experiment, tmp_path)[-1]
     assert isinstance(last, Failed)
     assert last.kind == "spec"
-    assert "without bee and with dog" in last.reason
+    assert "only in the data set: dog" in last.reason
 
 
 def test_weights_that_say_nothing_of_their_images_are_used(experiment: ExperimentSpec, tmp_path: Path) -> None:

@@ -330,7 +330,7 @@ class TestInput:
     @pytest.mark.parametrize(
         ("weights", "words"),
         [
-            ({"mean": [0.5]}, "mean and std go together"),
+            ({"mean": [0.5]}, "mean and std must be given together"),
             ({"mean": [0.5], "std": [0.0]}, "above 0"),
             ({"image_size": 16, "fine_tune": True}, "without fine_tune"),
         ],
