@@ -3,7 +3,7 @@
 A website can point its own name at 127.0.0.1, so the Host header has to be on a list. Another program on the same
 machine can serve pages under the same name at another port, so a page's Origin has to equal the Host in scheme, name
 and port, not only in its name. Starlette's TrustedHostMiddleware does not check the origin
-(docs/adr/0102-own-host-checks-and-locks.md).
+(docs/adr/0079-own-host-checks-and-locks.md).
 """
 
 from __future__ import annotations
