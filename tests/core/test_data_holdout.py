@@ -154,7 +154,7 @@ def test_last_batch_of_one_image_is_refused_for_batch_norm(tmp_path: Path) -> No
     events = [record.event for record in read_journal(tmp_path / "out" / JOURNAL_NAME)]
     [failed] = [event for event in events if isinstance(event, Failed)]
     assert failed.kind == "spec"
-    assert "51 training images in batches of 50 leave a last one of a single image" in failed.reason
+    assert "51 training images in batches of 50 leave a last batch of a single image" in failed.reason
     assert not any(isinstance(event, Metrics) for event in events)
     assert run_training(run_spec(choice), tmp_path / "other") == "finished"  # a network that keeps its pixels
 

@@ -191,7 +191,7 @@ class TestLimits:
     def test_spec_warns_about_a_network_for_large_images(self) -> None:
         dataset = {"name": "synthetic", "params": {"image_size": 32}}
         warnings = warnings_of(parse_experiment(spec(dataset=dataset, student={"model": "shufflenet_v2_x1_0"})))
-        assert [(warning.path, "shufflenet_v2 is its form" in warning.message) for warning in warnings] == [
+        assert [(warning.path, "shufflenet_v2 is its variant" in warning.message) for warning in warnings] == [
             ("student.model", True)
         ]
 
