@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import OperationalError
 
 R = TypeVar("R")
@@ -39,6 +39,8 @@ class WriterThread:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(dkd_begin="BEGIN IMMEDIATE")
         self._connection: Connection | None = None  # used by the thread alone
+        self._ended_by: sqlite3.Error | None = None  # with which SQLite ended the transaction by itself
+        event.listen(engine, "handle_error", self._keep_first_error)
         self._changed = threading.Condition()  # guards the attributes below
         self._waiting: deque[_Unit[Any]] = deque()
         self._thread: threading.Thread | None = None
@@ -133,6 +135,7 @@ class WriterThread:
 
     def _run_group(self, first: _Unit[Any]) -> None:
         """Run a unit and those that wait behind it, until none waits or the group is full, and commit them."""
+        self._ended_by = None
         try:
             connection = self._connect()
             transaction = connection.begin()
@@ -153,7 +156,8 @@ class WriterThread:
                 joining[0].run(connection)
                 # SQLite ends a transaction by itself if it cannot write, for example when the disk is full.
                 if not (transaction.is_active and _in_transaction(connection)):
-                    raise OperationalError("COMMIT", None, sqlite3.OperationalError("the transaction was rolled back"))
+                    reason = self._ended_by or sqlite3.OperationalError("the transaction was rolled back")
+                    raise OperationalError("COMMIT", None, reason)
                 joining = self._take_waiting(1) if len(group) < MAX_GROUP else []
             transaction.commit()
         except BaseException as error:  # noqa: BLE001 (raised in the threads that wait for the units)
@@ -164,6 +168,21 @@ class WriterThread:
         else:
             for unit in group:
                 unit.finish()
+
+    def _keep_first_error(self, context: ExceptionContext) -> OperationalError | None:
+        """Remember the error with which SQLite ended the transaction by itself, for example a full disk.
+
+        What fails afterwards, such as the rollback to a savepoint that no longer exists, is replaced by that error.
+        """
+        error, connection = context.original_exception, context.connection
+        if connection is None or connection is not self._connection or not isinstance(error, sqlite3.Error):
+            return None
+        if connection.invalidated or _in_transaction(connection):
+            return None
+        if self._ended_by is None:
+            self._ended_by = error
+            return None
+        return OperationalError(context.statement, None, self._ended_by)
 
     def _connect(self) -> Connection:
         if self._connection is None:
@@ -195,7 +214,8 @@ class _Unit(Generic[R]):
             self._result = self._work(connection)
         except BaseException as error:  # noqa: BLE001 (raised in the thread that waits for the unit)
             self._error = error
-            savepoint.rollback()
+            if savepoint.is_active:  # a failed flush has rolled it back
+                savepoint.rollback()
         else:
             if savepoint.is_active:  # the work may have rolled back its own session
                 savepoint.commit()

@@ -15,12 +15,24 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError, OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from backend.db import Database
+from backend.db import Database, engine
 from backend.db.writer import MAX_GROUP, WriterThread
 
 Work = Callable[[Session], None]
+
+
+class Base(DeclarativeBase):
+    """Tables of this module."""
+
+
+class Row(Base):
+    """A row that a flush inserts."""
+
+    __tablename__ = "written_row"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
 
 
 @pytest.fixture
@@ -425,3 +437,35 @@ class TestWriteAsync:
 
         asyncio.run(run())
         assert stored_ids(database) == set()
+
+
+@pytest.mark.parametrize("flushed", [True, False], ids=["flush", "statement"])
+def test_full_disk_is_the_error_of_every_writer_in_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushed: bool
+) -> None:
+    """SQLite then ends the whole transaction; the savepoints that no longer exist are not the reason."""
+    monkeypatch.setattr(engine, "_PRAGMAS", (*engine._PRAGMAS, "max_page_count=8"))
+    database = Database(f"sqlite:///{tmp_path}/full.db")
+    with database.write() as session:
+        Row.metadata.create_all(session.connection())
+
+    def fill(session: Session) -> None:
+        for _ in range(20):
+            row = {"text": "x" * 5000}
+            if flushed:
+                session.add(Row(**row))
+                session.flush()  # one row a statement: SQLite undoes a longer one without ending the transaction
+            else:
+                session.execute(text("INSERT INTO written_row (text) VALUES (:text)"), row)
+
+    def insert_row(session: Session) -> None:
+        session.add(Row(text="small"))
+
+    errors = [future.exception() for future in Group(database, insert_row, fill).futures]
+    assert [error.orig.sqlite_errorcode for error in errors] == [sqlite3.SQLITE_FULL] * 2  # type: ignore[union-attr]
+    with pytest.raises(OperationalError, match="full"), database.write() as session:
+        fill(session)
+    write(database, insert_row)
+    with database.read() as session:
+        assert list(session.scalars(text("SELECT text FROM written_row"))) == ["small"]
+    database.dispose()
