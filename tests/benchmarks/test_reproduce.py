@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks import reproduce
-from benchmarks.reproduction.cells import Outcome, cells_of
+from benchmarks.reproduction.cells import Cell, Outcome, cells_of
 from benchmarks.reproduction.pairs import PAIRS, TITLES, Pair, Setting, plan
 from benchmarks.reproduction.table import Results, markdown
 from core.events import Started, read_journal
@@ -84,16 +84,19 @@ def test_finished_cells_are_stored_and_only_missing_ones_are_trained(
     run: Callable[..., tuple[int, list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [*SMALL, "--seeds", "0", "--methods", "dkd", "ce"]
-    monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", "nonsense")  # every training with a teacher fails
-    code, messages = run(*arguments, "--parallel", "2")
+    with monkeypatch.context() as patch:
+        damaged = tmp_path / "damaged.safetensors"
+        damaged.write_bytes(b"not weights")
+        patch.setattr(Cell, "weights", damaged)  # every training with a teacher fails
+        code, messages = run(*arguments, "--parallel", "2")
     assert code == 1
     first = stored_cells(tmp_path)
     assert set(first) == {"teacher 0", "ce 0"}
     assert [line.split(":")[0] for line in messages[:2]] == ["teacher seed 0", "ce seed 0"]  # ce needs no teacher
-    assert "Failed: dkd seed 0: DKD_TEACHER_LOGITS_GB" in messages[-1]
+    assert "Failed: dkd seed 0: " in messages[-1]
+    assert "damaged.safetensors" in messages[-1]
     assert row(messages[-1], "DKD")[:4] == ["–", "–", "0 of 1", "all"]
 
-    monkeypatch.delenv("DKD_TEACHER_LOGITS_GB")
     code, messages = run(*arguments)
     assert code == 0
     second = stored_cells(tmp_path)

@@ -150,7 +150,7 @@ def test_nor_in_a_dialog_a_tooltip_or_a_list_of_choices(watched: Watched) -> Non
     assert TEXT in page.get_by_role("dialog").inner_text()
     page.goto("/new")
     browser.drawn(page)
-    page.get_by_label("Dataset").first.click()
+    page.get_by_label("Data set").first.click()
     page.wait_for_timeout(500)
     watched.holds()
     page.keyboard.press("Escape")

@@ -59,7 +59,16 @@ SAFE = frozenset(
     [
         *("escape", "code", "html", "counted", "percent", "duration", "size", "timestamp", "ago", "signed", "interval"),
         *("badge", "state_text", "len", "mean_sd", "humanise", "urlencode", "_number", "_cosine", "scenario_sentence"),
-        *("_terms",),
+        *(
+            "_terms",
+            "percent_text",
+            "share_text",
+            "size_text",
+            "memory_text",
+            "duration_text",
+            "age_text",
+            "value_text",
+        ),
     ]
 )
 # Attributes that are numbers, or one of a few words of ours, in every shape that travels.
