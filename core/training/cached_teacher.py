@@ -50,7 +50,8 @@ class CacheKeyShape:
     """The images that a teacher sees, and the shape of its logits.
 
     Attributes:
-        samples, classes: N training images, C logits for each.
+        samples: N, the number of training images.
+        classes: C, the number of logits for each.
         batch_size: The number of images that it sees at once. It is in the key: kernels for another batch may differ in
             the last bit, which is sometimes another float16, and then a hit and a miss would differ.
         data_seed: Decides the views, and together with the batch size which samples share a batch.

@@ -97,7 +97,8 @@ class LogitCache:
 
         Args:
             epoch: Counted from 0.
-            samples, classes: The expected shape (N, C).
+            samples: The expected number of rows, N.
+            classes: The expected number of columns, C.
 
         Returns:
             The logits on the CPU; None if they are not cached.
