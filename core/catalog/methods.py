@@ -52,7 +52,9 @@ class DecoupledParams(Params):
         20, ge=0, description="Epochs over which the distillation terms grow linearly: min(e / ramp, 1). 0: no ramp."
     )
     ramp_start: Literal[0, 1] = Field(
-        1, description="What the first epoch counts as in the ramp: 1 in mdistiller, 0 in the author's code (CE alone)."
+        1,
+        description="Number of the first epoch in the ramp: 1 in mdistiller; 0, which is CE alone, in the code of "
+        "Decoupled Gradient KD.",
     )
 
 
@@ -120,7 +122,8 @@ class DKDAlignParams(DKDParams):
     log_floor: float = Field(
         0.0,
         ge=0,
-        description="For log: added to A in the denominator, in units of the batch reduction; 1e-8 is the author's.",
+        description="For log: added to A in the denominator, in units of the batch reduction; 1e-8 in the code of "
+        "Decoupled Gradient KD (2026).",
     )
 
     @model_validator(mode="after")

@@ -13,8 +13,8 @@ from core.specs.presets import preset_deviations
 from core.specs.problems import Problem
 from core.specs.weights import size_warning
 
-# What is left of the alignment term at its best moment, below which it does not act: the author's ramp of 20 with
-# decay 0.3 peaks at 0.015.
+# The alignment term has no effect if its greatest factor, ramp times decay, stays below this: with the ramp of 20
+# epochs and the decay of 0.3 of Decoupled Gradient KD the factor peaks at 0.015.
 _PEAK_THAT_ACTS = 0.05
 _SHARE_THAT_ACTS = 0.005  # of the gradient
 _FLOOR_THAT_MATTERS = 0.01  # nats of distillation loss left at the end

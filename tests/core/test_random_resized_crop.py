@@ -136,7 +136,7 @@ def test_training_crops_are_cut_from_the_whole_stored_image(photos: Path) -> Non
 
 
 def test_augment_flip_applies_only_flips(photos: Path) -> None:
-    """The author's presets train on flipped images and nothing else."""
+    """The presets of Decoupled Gradient KD train on flipped images and nothing else."""
     dataset = load(views="resized_crop")
     (batch,) = dataset.batches(20, 0, 0, "flip")
     plain = shown(dataset, dataset.train)[permutation(20, 0, 0)]

@@ -234,7 +234,7 @@ class TestWarnings:
         assert ("methods.1.params.epsilon" in about) == warned
 
     def test_a_ramp_and_a_decay_that_never_let_the_term_act(self) -> None:
-        # The author's own pair of settings: ramp 20 from 0, decay 0.3: the product peaks at 0.015.
+        # The paper's own pair of settings: ramp 20 from 0, decay 0.3: the product peaks at 0.015.
         method = {"name": "dkd_align", "params": ALIGN["params"] | {"decay": 0.3, "ramp_start": 0}}
         assert "0.015" in self.about(methods=["dkd", method])["methods.1.params.decay"]
 
