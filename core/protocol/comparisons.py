@@ -414,7 +414,7 @@ class TableRow(Message):
     teacher: str
     student: str
     teacher_top1: float | None = None
-    published: list[PublishedValue] = Field(default_factory=list, description="Of the teacher.")
+    published: list[PublishedValue] = Field(default_factory=list, description="Published accuracies of the teacher.")
     condition: str = ""
     experiments: list[str]
     seeds: list[int]
