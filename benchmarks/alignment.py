@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from core import methods
-from core.diagnostics.gradients import measure_gradients
-from core.methods import LogitBatch
+from core.distill.gradients import measure_gradients
+from core.distill.loss import build_loss
+from core.distill.terms import LogitBatch
 from core.specs import MethodRef
 
 SIZE, TEMPERATURE, STEPS, SEEDS = 64, 4.0, 2000, 5
@@ -41,7 +41,7 @@ def optimise(classes: int, params: dict[str, Any], seed: int = 0) -> Outcome:
     target = teacher.argmax(1)
     student = (0.1 * torch.randn(SIZE, classes, generator=random, dtype=torch.float64)).requires_grad_()
     common = {"alpha": 1.0, "beta": 8.0, "temperature": TEMPERATURE, "ce_weight": 0.0, "ramp_epochs": 0}
-    loss = methods.build(MethodRef(name="dkd_align", params=common | params))
+    loss = build_loss(MethodRef(name="dkd_align", params=common | params))
     optimizer = torch.optim.Adam([student], lr=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     shares, cosines = [], []

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import machine
-from core import methods
-from core.diagnostics.gradients import measure_gradients
-from core.methods import LogitBatch
+from core.distill.gradients import measure_gradients
+from core.distill.loss import build_loss
+from core.distill.terms import LogitBatch
 from core.specs import MethodRef
 
 ROUNDS = 200
@@ -53,13 +53,13 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def built(name: str, **params: Any) -> Loss:
     """Return a method as the engine calls it, with its parameters bound."""
-    method = methods.build(MethodRef(name=name, params=params))
+    method = build_loss(MethodRef(name=name, params=params))
     return lambda *batch: method(LogitBatch(*batch), None).total
 
 
 def with_diagnostics() -> Loss:
     """Return DKD-Align as the engine calls it, with the diagnostics of its gradients."""
-    method = methods.build(MethodRef(name="dkd_align", params={"reduction": "log", "epsilon": 6.0}))
+    method = build_loss(MethodRef(name="dkd_align", params={"reduction": "log", "epsilon": 6.0}))
 
     def loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         batch = LogitBatch(student, teacher, target)

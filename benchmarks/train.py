@@ -33,18 +33,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import machine
-from core import data, models
 from core.catalog.methods import DKDParams
-from core.data import Augmentation, Dataset, DatasetError, Split
-from core.diagnostics.accuracy import top_accuracies
 from core.events import Journal, Metrics, read_journal
 from core.settings import TrainingSettings
 from core.specs import DatasetRef, MethodRef, RunSpec, Speed, parse_experiment
-from core.training.engine import Engine
-from core.training.job import Job
-from core.training.performance import ExecutionPlan, Workload, apply_thread_limit, plan_execution
-from core.training.ranks import SINGLE_PROCESS
-from core.training.teacher_source import LoadedTeacher
+from core.tasks.classification import data, models
+from core.tasks.classification.data import Augmentation, Dataset, DatasetError, Split
+from core.tasks.classification.diagnostics.accuracy import top_accuracies
+from core.train.engine import Engine
+from core.train.job import Job
+from core.train.performance import ExecutionPlan, Workload, apply_thread_limit, plan_execution
+from core.train.ranks import SINGLE_PROCESS
+from core.train.teacher_source import LoadedTeacher
 
 RESULTS = Path(__file__).parent / "results"
 LOOPS = ("plain", "float32", "auto", "reused")

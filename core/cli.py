@@ -166,7 +166,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 def _run(options: argparse.Namespace) -> int:
     from core.standalone import Parallelism, run_experiment  # imports torch, which takes seconds
-    from core.training import MachineError
+    from core.train import MachineError
 
     parallelism = Parallelism(options.ranks, tuple(options.plugin))
     spec = read_experiment(options.input)
@@ -207,7 +207,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.ranks > 1 and info is None:
         code = launch.launch(options.ranks, options.arguments, options.out, settings)
         return code if code >= 0 else launch.exit_by_signal(-code)
-    from core.training import MachineError, TeacherSource, TrainOptions, run_rank, run_training, stop_on_sigterm
+    from core.train import MachineError, TeacherSource, TrainOptions, run_rank, run_training, stop_on_sigterm
 
     teacher = TeacherSource(teacher_spec, options.teacher_weights) if teacher_spec else None
     start = TrainOptions(checkpoint_seconds=settings.checkpoint_seconds)
@@ -229,7 +229,7 @@ def _train(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     try:
         size = options.image_size or catalog.MODELS[options.model].usual_image_size
-        from core.models.convert import ConvertOptions, ModelShape, convert
+        from core.tasks.classification.models.convert import ConvertOptions, ModelShape, convert
 
         shape = ModelShape(options.model, options.num_classes, size, options.channels, options.params)
         choices = ConvertOptions(options.container, tuple(options.drop), tuple(options.mean), tuple(options.std))

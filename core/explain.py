@@ -17,7 +17,7 @@ from core.catalog.methods import DKDAlignParams as DKDAlignParams
 Array = NDArray[np.float64]
 
 _MIN_DISTANCE = 1e-30
-"""A distance below this counts as zero, as in ``core.methods.decoupled``."""
+"""A distance below this counts as zero, as in ``core.distill.logits.decoupled``."""
 
 
 @dataclass(frozen=True)

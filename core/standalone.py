@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.formatting import mean_text, value_text
-from core import models
 from core.catalog import DATASETS
 from core.catalog.models import TIMM
 from core.events import IMAGES_KEY, JOURNAL_NAME, Event, Failed, Finished, Log, Started, read_journal
 from core.launch import launch
 from core.settings import TrainingSettings
 from core.specs import ExperimentSpec, PlannedRun, Problem, SpecError, warnings_of
-from core.training import TeacherSource, TrainOptions, run_training, stop_on_sigterm
-from core.training.checkpoint import CHECKPOINT_NAME
+from core.tasks.classification import models
+from core.train import TeacherSource, TrainOptions, run_training, stop_on_sigterm
+from core.train.checkpoint import CHECKPOINT_NAME
 
 _MAX_NAMES = 3
 """Runs that are named after a warning that several of them have."""

@@ -47,8 +47,8 @@ def train_references(folder: Path, runs: Iterable[ReferenceRun]) -> dict[str, st
 def main(folder: str) -> None:
     import torch
 
-    from core.training import TeacherSource, run_training
-    from core.training.run import WEIGHTS_NAME
+    from core.train import TeacherSource, run_training
+    from core.train.run import WEIGHTS_NAME
 
     torch.set_num_threads(1)
     digests = {}

@@ -17,7 +17,7 @@ from benchmarks import machine
 from common.atomic_write import atomic_write
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Metrics, Started, read_journal
 from core.specs import PlannedRun
-from core.training.checkpoint import CHECKPOINT_NAME
+from core.train.checkpoint import CHECKPOINT_NAME
 
 _ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = "benchmarks.reproduction.subset"

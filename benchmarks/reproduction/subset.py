@@ -13,11 +13,11 @@ from pydantic import Field
 
 from core.catalog import DATASETS, Params
 from core.catalog.datasets import DatasetEntry, DatasetFacts
-from core.data import Dataset, DatasetError, Split
-from core.data import load as load_dataset
-from core.data.holdout import held_out_indices
 from core.settings import TrainingSettings
 from core.specs import DatasetRef
+from core.tasks.classification.data import Dataset, DatasetError, Split
+from core.tasks.classification.data import load as load_dataset
+from core.tasks.classification.data.holdout import held_out_indices
 
 
 class SubsetParams(Params):

@@ -1,4 +1,7 @@
-"""The data sets: their parameters, and the facts that are known before they are read. The code is in ``core.data``."""
+"""The data sets: their parameters, and the facts that are known before they are read.
+
+The code is in ``core.tasks.classification.data``.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class DatasetFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetEntry(Entry):
-    """A data set. ``target`` is a callable ``(params) -> core.data.Dataset``.
+    """A data set. ``target`` is a callable ``(params) -> core.tasks.classification.data.Dataset``.
 
     Attributes:
         facts: Returns the facts for given parameters; None if only the worker can know them (a folder of images).
@@ -178,7 +181,7 @@ DATASETS.add(
         name="digits",
         title="Digits",
         summary="1,797 real 8×8 grey images of handwritten digits, bundled with scikit-learn, half held out.",
-        target="core.data.digits:load",
+        target="core.tasks.classification.data.digits:load",
         params=SplitParams,
         facts=lambda params: params.facts(num_classes=10, channels=1, image_size=8, train_size=896, test_size=901),
         source="UCI Optical Recognition of Handwritten Digits, test part",
@@ -189,7 +192,7 @@ DATASETS.add(
         name="synthetic",
         title="Synthetic",
         summary="One random smooth prototype per class plus noise, for tests and for studying losses.",
-        target="core.data.synthetic:load",
+        target="core.tasks.classification.data.synthetic:load",
         params=SyntheticParams,
         facts=_synthetic_facts,
     )
@@ -199,7 +202,7 @@ DATASETS.add(
         name="mnist",
         title="MNIST",
         summary="60,000 + 10,000 grey 28 px images of handwritten digits.",
-        target="core.data.mnist:load_mnist",
+        target="core.tasks.classification.data.mnist:load_mnist",
         params=SplitParams,
         facts=lambda params: params.facts(10, 1, 28, 60_000, 10_000),
         source="LeCun, Bottou, Bengio and Haffner, Proc. IEEE 1998",
@@ -210,7 +213,7 @@ DATASETS.add(
         name="fashion_mnist",
         title="Fashion-MNIST",
         summary="60,000 + 10,000 grey 28 px images of clothes.",
-        target="core.data.mnist:load_fashion_mnist",
+        target="core.tasks.classification.data.mnist:load_fashion_mnist",
         params=SplitParams,
         facts=lambda params: params.facts(10, 1, 28, 60_000, 10_000),
         source="Xiao, Rasul and Vollgraf, arXiv 1708.07747",
@@ -221,7 +224,7 @@ DATASETS.add(
         name="cifar10",
         title="CIFAR-10",
         summary="50,000 + 10,000 colour 32 px images of ten classes, from the official files or class folders.",
-        target="core.data.cifar:load_cifar10",
+        target="core.tasks.classification.data.cifar:load_cifar10",
         params=CIFARParams,
         facts=lambda params: params.facts(10, 3, params.image_size, 50_000, 10_000),
         source="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
@@ -232,7 +235,7 @@ DATASETS.add(
         name="cifar100",
         title="CIFAR-100",
         summary="50,000 + 10,000 colour 32 px images of 100 classes, from the official files or class folders.",
-        target="core.data.cifar:load_cifar100",
+        target="core.tasks.classification.data.cifar:load_cifar100",
         params=CIFARParams,
         facts=lambda params: params.facts(100, 3, params.image_size, 50_000, 10_000),
         source="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
@@ -243,7 +246,7 @@ DATASETS.add(
         name="svhn",
         title="SVHN",
         summary="73,257 + 26,032 colour 32 px images of house numbers' digits.",
-        target="core.data.svhn:load",
+        target="core.tasks.classification.data.svhn:load",
         params=SplitParams,
         facts=lambda params: params.facts(10, 3, 32, 73_257, 26_032),
         source="Netzer et al., NIPS workshop 2011",
@@ -254,7 +257,7 @@ DATASETS.add(
         name="food101",
         title="Food-101",
         summary="75,750 + 25,250 photographs of 101 dishes.",
-        target="core.data.food101:load",
+        target="core.tasks.classification.data.food101:load",
         params=CroppedParams,
         facts=lambda params: params.facts(101, 3, params.image_size, 75_750, 25_250),
         source="Bossard, Guillaumin and Van Gool, ECCV 2014",
@@ -266,7 +269,7 @@ DATASETS.add(
         title="Tiny ImageNet",
         summary="100,000 + 10,000 colour 64 px images of 200 ImageNet classes. The validation images are "
         "the test split.",
-        target="core.data.tiny_imagenet:load",
+        target="core.tasks.classification.data.tiny_imagenet:load",
         params=TinyImageParams,
         facts=lambda params: params.facts(200, 3, params.image_size, 100_000, 10_000),
         source="Stanford CS231n",
@@ -277,7 +280,7 @@ DATASETS.add(
         name="animals10",
         title="Animals-10",
         summary="26,179 photographs of ten animals. A fifth of each class is held out as the test split.",
-        target="core.data.animals10:load",
+        target="core.tasks.classification.data.animals10:load",
         params=ImageParams,
         facts=lambda params: params.facts(10, 3, params.image_size, 20_943, 5_236),
         source="Alessio, Kaggle, Animals-10",
@@ -288,7 +291,7 @@ DATASETS.add(
         name="imagenet",
         title="ImageNet-1k",
         summary="1,281,167 + 50,000 photographs of 1000 classes. The validation images are the test split.",
-        target="core.data.imagenet:load",
+        target="core.tasks.classification.data.imagenet:load",
         params=CroppedParams,
         facts=lambda params: params.facts(1000, 3, params.image_size, 1_281_167, 50_000),
         source="Russakovsky et al., IJCV 2015",
@@ -299,7 +302,7 @@ DATASETS.add(
         name="folder",
         title="Image folder",
         summary="Any images in train/<class>/ and test/<class>/ below the worker's DATA_DIR.",
-        target="core.data.folder:load",
+        target="core.tasks.classification.data.folder:load",
         params=FolderParams,
         facts=lambda _: None,
     )

@@ -1,4 +1,4 @@
-"""The models: their parameters and limits. The code is in ``core.models``."""
+"""The models: their parameters and limits. The code is in ``core.tasks.classification.models``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from core.catalog.registry import Entry, Params, Registry, UnknownNameError
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry(Entry):
-    """A network. ``target`` is a callable ``(num_classes, in_channels, image_size, **params) -> core.models.Network``.
+    """A network.
+
+    ``target`` is a callable ``(num_classes, in_channels, image_size, **params)`` that returns a
+    ``core.tasks.classification.models.Network``.
 
     Attributes:
         min_image_size: Side in pixels of the smallest image for which the last feature map is not empty.
@@ -74,7 +77,7 @@ MODELS.add(
         name="small_cnn",
         title="Small CNN",
         summary="Two convolutions with batch norm and pooling, then a linear layer, for digits and quick experiments.",
-        target="core.models.small_cnn:SmallCNN",
+        target="core.tasks.classification.models.small_cnn:SmallCNN",
         params=SmallCNNParams,
         min_image_size=4,
     )
@@ -87,7 +90,7 @@ for _depth in (8, 14, 20, 32, 44, 56, 110):
             name=f"resnet{_depth}",
             title=f"ResNet-{_depth}",
             summary=f"CIFAR ResNet of depth {_depth}: three stages of 16, 32 and 64 channels.",
-            target=f"core.models.resnet_cifar:resnet{_depth}",
+            target=f"core.tasks.classification.models.resnet_cifar:resnet{_depth}",
             source=f"{_HE}, section 4.2",
             min_image_size=8,
         )
@@ -98,7 +101,7 @@ for _depth in (8, 32):
             name=f"resnet{_depth}x4",
             title=f"ResNet-{_depth}×4",
             summary=f"CIFAR ResNet of depth {_depth}, wide: a stem of 32, stages of 64, 128 and 256 channels.",
-            target=f"core.models.resnet_cifar:resnet{_depth}x4",
+            target=f"core.tasks.classification.models.resnet_cifar:resnet{_depth}x4",
             source="Tian et al. 2020, arXiv 1910.10699",
             min_image_size=8,
         )
@@ -109,7 +112,7 @@ for _depth in (18, 34, 50, 101):
             name=f"resnet{_depth}_cifar",
             title=f"ResNet-{_depth} (CIFAR stem)",
             summary=f"ResNet-{_depth} that begins with one 3×3 convolution, which keeps the size of small images.",
-            target=f"core.models.resnet_cifar:resnet{_depth}_cifar",
+            target=f"core.tasks.classification.models.resnet_cifar:resnet{_depth}_cifar",
             source=_HE,
             min_image_size=8,
         )
@@ -120,7 +123,7 @@ for _depth, _width in ((16, 1), (16, 2), (40, 1), (40, 2)):
             name=f"wrn_{_depth}_{_width}",
             title=f"WRN-{_depth}-{_width}",
             summary=f"Wide ResNet with pre-activation, depth {_depth}, {_width} × (16, 32, 64) channels.",
-            target=f"core.models.wrn:wrn_{_depth}_{_width}",
+            target=f"core.tasks.classification.models.wrn:wrn_{_depth}_{_width}",
             source="Zagoruyko and Komodakis 2016, arXiv 1605.07146",
             aliases=(f"wide_resnet_{_depth}_{_width}",),
             min_image_size=8,
@@ -132,7 +135,7 @@ for _depth in (8, 11, 13, 16, 19):
             name=f"vgg{_depth}",
             title=f"VGG-{_depth}",
             summary=f"VGG-{_depth} with batch norm and one linear layer, as used on CIFAR.",
-            target=f"core.models.vgg:vgg{_depth}",
+            target=f"core.tasks.classification.models.vgg:vgg{_depth}",
             source="Simonyan and Zisserman 2015, arXiv 1409.1556",
             min_image_size=8,
         )
@@ -143,7 +146,7 @@ MODELS.add(
         title="ShuffleNetV1 (CIFAR)",
         aliases=("ShuffleNetV1", "ShuffleV1"),
         summary="ShuffleNetV1 1×, 3 groups, beginning with a 1×1 convolution for small images.",
-        target="core.models.shufflenet:shufflenet_v1",
+        target="core.tasks.classification.models.shufflenet:shufflenet_v1",
         source="Zhang et al. 2018, arXiv 1707.01083",
         min_image_size=8,
     )
@@ -153,7 +156,7 @@ MODELS.add(
         name="shufflenet_v2",
         title="ShuffleNetV2 (CIFAR)",
         summary="ShuffleNetV2 1×, beginning with a 1×1 convolution for small images.",
-        target="core.models.shufflenet:shufflenet_v2",
+        target="core.tasks.classification.models.shufflenet:shufflenet_v2",
         source="Ma et al. 2018, arXiv 1807.11164",
         min_image_size=8,
     )
@@ -164,7 +167,7 @@ MODELS.add(
         title="MobileNetV2 ½ (CIFAR)",
         aliases=("MobileNetV2", "mobile_half"),
         summary="MobileNetV2 at half width with expansion 6, the variant of CIFAR distillation papers.",
-        target="core.models.mobilenet:mobilenet_v2_half",
+        target="core.tasks.classification.models.mobilenet:mobilenet_v2_half",
         source="Sandler et al. 2018, arXiv 1801.04381; Tian et al. 2020, arXiv 1910.10699",
         min_image_size=16,
     )
@@ -183,7 +186,7 @@ for _name, _title, _small, _source in _IMAGENET:
             name=_name,
             title=_title,
             summary=f"{_title} for ImageNet from torchvision; its IMAGENET1K_V1 weights are the pretrained ones.",
-            target=f"core.models.torchvision_nets:{_name}",
+            target=f"core.tasks.classification.models.torchvision_nets:{_name}",
             source=_source,
             min_image_size=32,
             usual_image_size=224,
@@ -196,7 +199,7 @@ MODELS.add(
         name="mobilenet_v1",
         title="MobileNetV1",
         summary="MobileNetV1 for ImageNet: depthwise-separable convolutions, full width.",
-        target="core.models.mobilenet:mobilenet_v1",
+        target="core.tasks.classification.models.mobilenet:mobilenet_v1",
         source="Howard et al. 2017, arXiv 1704.04861",
         min_image_size=32,
         usual_image_size=224,
@@ -222,7 +225,7 @@ def _timm_entry(name: str) -> ModelEntry:
         name=name,
         title=plain,
         summary=f"{plain} of the timm library. Only the worker can tell whether timm has the model.",
-        target="core.models.timm_nets:TimmNetwork",
+        target="core.tasks.classification.models.timm_nets:TimmNetwork",
         params=TimmParams,
         source="https://github.com/huggingface/pytorch-image-models",
         min_image_size=4,

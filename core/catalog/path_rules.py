@@ -13,7 +13,7 @@ def relative_data_path(path: str) -> str:
     """Return a path relative to a worker's ``DATA_DIR`` in its shortest form.
 
     A spec must not give access to other files of a worker. The targets of symbolic links are checked by the worker, in
-    ``core.data.paths.spec_path``.
+    ``core.tasks.classification.data.paths.spec_path``.
 
     Raises:
         ValueError: The path is absolute or contains ``..``.

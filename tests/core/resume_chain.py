@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from core.specs import RunSpec, parse_experiment
-from core.training import TeacherSource, TrainOptions, checkpoint, run_training
+from core.train import TeacherSource, TrainOptions, checkpoint, run_training
 
 SPEC: dict[str, Any] = {
     "name": "chain",

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from core import data
-from core.data.dataset import Dataset
 from core.events import JOURNAL_NAME, Log, Metrics, read_journal
 from core.specs import DatasetRef, ExperimentSpec, RunSpec, parse_experiment
+from core.tasks.classification import data
+from core.tasks.classification.data.dataset import Dataset
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 DEVICES = ["cpu", pytest.param("cuda", marks=gpu)]

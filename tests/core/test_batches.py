@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.data.dataset import Augmentation, Batch, Split, augmentation_table, shift_and_flip
-from core.data.prefetch import prefetch
-from core.training import run_training
-from core.training.stepper import Stepper
+from core.tasks.classification.data.dataset import Augmentation, Batch, Split, augmentation_table, shift_and_flip
+from core.tasks.classification.data.prefetch import prefetch
+from core.train import run_training
+from core.train.stepper import Stepper
 from tests.core.speed_runs import DEVICES, run_spec, synthetic
 
 

@@ -35,7 +35,7 @@ def test_one_that_breaks_in_the_midst(
     def broken(*_: object) -> None:
         raise RuntimeError("CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be")
 
-    monkeypatch.setattr("core.training.engine.Engine.train", broken)
+    monkeypatch.setattr("core.train.engine.Engine.train", broken)
     assert trained(tmp_path) == MACHINE_EXIT
     assert capsys.readouterr().err == "CUDA error: uncorrectable ECC error encountered\n"
     assert not any(isinstance(event, Failed) for event in said(tmp_path / "out"))
@@ -45,6 +45,6 @@ def test_another_error_is_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def wrong(*_: object) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr("core.training.engine.Engine.train", wrong)
+    monkeypatch.setattr("core.train.engine.Engine.train", wrong)
     assert trained(tmp_path) == 1
     assert isinstance(said(tmp_path / "out")[-1], Failed)

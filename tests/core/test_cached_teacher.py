@@ -14,16 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from core import data, models
-from core.data import Batch, Dataset
-from core.data.dataset import augmentation_table, shift_and_flip
-from core.data.fingerprint import describe_training_images, digest
-from core.data.hashing import permutation
-from core.data.holdout import hold_out
 from core.events import Journal, Log, read_journal
 from core.settings import SettingsError, TrainingSettings
 from core.specs import DatasetRef
-from core.training.cached_teacher import (
+from core.tasks.classification import data, models
+from core.tasks.classification.data import Batch, Dataset
+from core.tasks.classification.data.dataset import augmentation_table, shift_and_flip
+from core.tasks.classification.data.fingerprint import describe_training_images, digest
+from core.tasks.classification.data.hashing import permutation
+from core.tasks.classification.data.holdout import hold_out
+from core.train.cached_teacher import (
     MAX_DEVIATION,
     CachedTeacher,
     CacheKeyShape,
@@ -31,10 +31,10 @@ from core.training.cached_teacher import (
     cached_teacher,
     open_cache,
 )
-from core.training.job import Job
-from core.training.logit_cache import LogitCache, QuantizedLogits
-from core.training.performance import ExecutionPlan
-from core.training.teacher import LiveTeacher
+from core.train.job import Job
+from core.train.logit_cache import LogitCache, QuantizedLogits
+from core.train.performance import ExecutionPlan
+from core.train.teacher import LiveTeacher
 from tests.core.teacher_experiments import experiment
 
 SYNTHETIC = DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10})
@@ -154,7 +154,7 @@ class TestReuse:
             times.append(1)
             return network
 
-        monkeypatch.setattr("core.training.teacher.compile_network", counted)
+        monkeypatch.setattr("core.train.teacher.compile_network", counted)
         chosen = CHOSEN.model_copy(update={"compile": True})
         spec = experiment("dkd", epochs=1).plan()[1].spec
         settings = TrainingSettings(cache_dir=tmp_path)

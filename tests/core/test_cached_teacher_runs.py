@@ -9,8 +9,8 @@ import pytest
 
 from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
 from core.settings import SettingsError
-from core.training import TeacherSource, TrainOptions, run_training
-from core.training.checkpoint import CHECKPOINT_NAME
+from core.train import TeacherSource, TrainOptions, run_training
+from core.train.checkpoint import CHECKPOINT_NAME
 from tests.core.teacher_experiments import experiment
 
 

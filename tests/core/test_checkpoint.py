@@ -16,8 +16,8 @@ from torch import nn
 
 from core.events import Log, Metrics, Started
 from core.specs import RunSpec
-from core.training import TrainingError, run_training
-from core.training.checkpoint import (
+from core.train import TrainingError, run_training
+from core.train.checkpoint import (
     CHECKPOINT_NAME,
     PREVIOUS_NAME,
     Checkpoint,
@@ -28,8 +28,8 @@ from core.training.checkpoint import (
     promote,
     save_checkpoint,
 )
-from core.training.optimizer import restore_optimizer
-from core.training.serialization import flatten, unflatten
+from core.train.optimizer import restore_optimizer
+from core.train.serialization import flatten, unflatten
 from tests.core.test_training import events, experiment, points, stop_after, students, weights
 
 FINGERPRINT = "v1-0"

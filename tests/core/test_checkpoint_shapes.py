@@ -19,10 +19,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from core import models
 from core.cli import main
-from core.models.metadata import claimed_top1
-from core.models.weights import load_content, read_weights
+from core.tasks.classification import models
+from core.tasks.classification.models.weights import load_content, read_weights
+from core.weights.metadata import claimed_top1
 
 NAMESPACE = argparse.Namespace(lr=0.1, model="small_cnn", out=pathlib.PosixPath("/runs"), milestones=[1, 2])
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core import methods
+from core.distill.logits.decoupled import Decoupled, Reduction
+from core.distill.terms import LogitBatch
 from core.explain import Explanation, explain
 from tests.core.test_losses import reference_parts
 
@@ -118,12 +120,12 @@ class TestClaimTwoTheTermIsHigherWhenTheStudentIsRightAndTheTeacherWrong:
 
 @pytest.mark.parametrize("classes", [10, 100])
 @pytest.mark.parametrize("reduction", ["sample", "log"])
-def test_the_term_pulls_against_distillation(classes: int, reduction: methods.Reduction) -> None:
+def test_the_term_pulls_against_distillation(classes: int, reduction: Reduction) -> None:
     random = torch.Generator().manual_seed(0)
     z, v = 3 * torch.randn(2, 64, classes, generator=random, dtype=torch.float64)
     target = torch.randint(classes, (64,), generator=random)
     near = v + 0.3 * (z - v)
-    parts = methods.Decoupled(methods.LogitBatch(near, v, target), T)
+    parts = Decoupled(LogitBatch(near, v, target), T)
     distillation = parts.tckd().gradient + parts.nckd().gradient
     pull = -parts.alignment(reduction).gradient
     assert torch.cosine_similarity(pull.flatten(), distillation.flatten(), dim=0) < -0.7

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.diagnostics.collapse import Features, neural_collapse
+from core.tasks.classification.diagnostics.collapse import Features, neural_collapse
 
 
 def numbers(values: dict[str, Tensor]) -> dict[str, float]:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core import models
 from core.events import JOURNAL_NAME, Started, read_journal
-from core.training import run_training
-from core.training.compiling import CompilationError, compile_network
-from core.training.performance import ExecutionPlan
+from core.tasks.classification import models
+from core.train import run_training
+from core.train.compiling import CompilationError, compile_network
+from core.train.performance import ExecutionPlan
 from tests.core.speed_runs import losses, run_spec, said
 
 

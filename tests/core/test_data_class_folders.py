@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from core import data
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, JournalReader, Log, read_journal
 from core.protocol.worker import EventBatch
 from core.specs import DatasetRef
+from core.tasks.classification import data
 from tests.core import data_files as files
 
 CAFE = "caf\u00e9"

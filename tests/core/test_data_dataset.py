@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from core import data
-from core.data.dataset import Augmentation, augmentation_table, shift_and_flip
-from core.data.hashing import hashed_randint, permutation
 from core.specs import DatasetRef
+from core.tasks.classification import data
+from core.tasks.classification.data.dataset import Augmentation, augmentation_table, shift_and_flip
+from core.tasks.classification.data.hashing import hashed_randint, permutation
 
 
 def digits() -> data.Dataset:

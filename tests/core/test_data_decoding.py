@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from core import data
 from core.specs import DatasetRef
+from core.tasks.classification import data
 from tests.core import data_files as files
 
 SIZE = 8
@@ -71,7 +71,7 @@ class TestOrientation:
         """A comparison with an earlier run, which trained on the unrotated image, must be flagged."""
         path = pets / "train/cat/0.png"
         turned(path, 6)
-        caplog.set_level(logging.INFO, "core.data")
+        caplog.set_level(logging.INFO, "core.tasks.classification.data")
         dataset = load()
         assert (
             "1 images are rotated upright according to their EXIF orientation (for example train/cat/0.png)"
@@ -173,7 +173,7 @@ class TestPng:
 _PEAK = """
 import resource, sys
 from pathlib import Path
-from core.data.decoding import decode_image
+from core.tasks.classification.data.decoding import decode_image
 decode_image(Path(sys.argv[1]), 8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 pixels = decode_image(Path(sys.argv[2]), 224).pixels

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from core import data
 from core.catalog import DATASETS
-from core.data.holdout import held_out_indices
 from core.events import JOURNAL_NAME, Failed, Log, Metrics, read_journal
 from core.specs import DatasetRef, RunSpec
-from core.training import run_training
+from core.tasks.classification import data
+from core.tasks.classification.data.holdout import held_out_indices
+from core.train import run_training
 from tests.core import data_files as files
 
 

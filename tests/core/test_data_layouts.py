@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core import data
-from core.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from core.specs import DatasetRef
+from core.tasks.classification import data
+from core.tasks.classification.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from tests.core import data_files as files
 
 

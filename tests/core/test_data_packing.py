@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from core import data
 from core.specs import DatasetRef
+from core.tasks.classification import data
 from tests.core import data_files as files
 
 SIZE = 8
@@ -102,7 +102,7 @@ def test_partial_pack_of_a_killed_process_is_replaced(pets: Path) -> None:
 
 
 def test_concurrent_trainings_pack_once(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "core.data")
+    caplog.set_level(logging.INFO, "core.tasks.classification.data")
     with ThreadPoolExecutor(4) as threads:
         loaded = list(threads.map(lambda _: load(), range(4)))
     assert all(torch.equal(dataset.train.images, loaded[0].train.images) for dataset in loaded)

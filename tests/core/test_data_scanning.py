@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from core import data
 from core.specs import DatasetRef, parse_experiment
 from core.standalone import run_experiment
+from core.tasks.classification import data
 from tests.core import data_files as files
 
 
@@ -82,7 +82,7 @@ def test_skipped_files_are_counted_in_the_log(
     create(pets / "train/cat")
     assert len(load().train) == 16
     [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert record.name.startswith("core.data")
+    assert record.name.startswith("core.tasks.classification.data")
     assert record.getMessage().startswith(f"{pets}: skipped 1 files and folders: ")
     assert re.search(expected, record.getMessage())
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from core import data
 from core.catalog import DATASETS
-from core.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from core.settings import SettingsError
 from core.specs import DatasetRef
+from core.tasks.classification import data
+from core.tasks.classification.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from tests.core import data_files as files
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from core.specs import RunSpec, Speed
-from core.training import TrainOptions, run_training
-from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.performance import ExecutionPlan, Workload, plan_execution
-from core.training.stepper import Stepper
+from core.train import TrainOptions, run_training
+from core.train.checkpoint import CHECKPOINT_NAME
+from core.train.performance import ExecutionPlan, Workload, plan_execution
+from core.train.stepper import Stepper
 from tests.core.test_training import experiment, points, stop_after, students, weights
 
 
@@ -42,7 +42,7 @@ def test_only_a_training_refuses_kernels_that_do_not_repeat(tmp_path: Path, monk
     monkeypatch.setattr(Stepper, "step", looking)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     plan = ExecutionPlan(threads=1, deterministic=True)
-    monkeypatch.setattr("core.training.preparation.plan_execution", lambda *_, **__: plan)
+    monkeypatch.setattr("core.train.preparation.plan_execution", lambda *_, **__: plan)
     run_training(ce(), tmp_path)
     assert seen == {True}
     assert not torch.are_deterministic_algorithms_enabled()

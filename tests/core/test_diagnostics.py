@@ -14,26 +14,32 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from core import methods, models
 from core.catalog import METRICS
-from core.data import Dataset, Split, load
-from core.diagnostics import robustness as robustness_module
-from core.diagnostics.accuracy import top_accuracies
-from core.diagnostics.calibration import expected_calibration_error, negative_log_likelihood
-from core.diagnostics.collapse import Features, neural_collapse
-from core.diagnostics.fidelity import fidelity
-from core.diagnostics.gradients import measure_gradients
-from core.diagnostics.inference import eval_mode, predict_logits, to_floats
-from core.diagnostics.perturbations import (
+from core.distill.gradients import measure_gradients
+from core.distill.loss import build_loss
+from core.distill.terms import LogitBatch
+from core.events import JOURNAL_NAME, Failed, Metrics, read_journal
+from core.specs import DatasetRef, MethodRef, PlannedRun, parse_experiment
+from core.tasks.classification import models
+from core.tasks.classification.data import Dataset, Split, load
+from core.tasks.classification.diagnostics import robustness as robustness_module
+from core.tasks.classification.diagnostics.accuracy import top_accuracies
+from core.tasks.classification.diagnostics.calibration import expected_calibration_error, negative_log_likelihood
+from core.tasks.classification.diagnostics.collapse import Features, neural_collapse
+from core.tasks.classification.diagnostics.fidelity import fidelity
+from core.tasks.classification.diagnostics.inference import eval_mode, predict_logits, to_floats
+from core.tasks.classification.diagnostics.perturbations import (
     perturbations,
 )
-from core.diagnostics.report import collapse_report, epoch_report, final_report
-from core.diagnostics.robustness import RobustnessInputs, read_stylised, robustness, stylised_accuracy
-from core.events import JOURNAL_NAME, Failed, Metrics, read_journal
-from core.methods import LogitBatch
-from core.specs import DatasetRef, MethodRef, PlannedRun, parse_experiment
-from core.training import TeacherSource, run_training
-from core.training.metric_means import RunningMeans
+from core.tasks.classification.diagnostics.report import collapse_report, epoch_report, final_report
+from core.tasks.classification.diagnostics.robustness import (
+    RobustnessInputs,
+    read_stylised,
+    robustness,
+    stylised_accuracy,
+)
+from core.train import TeacherSource, run_training
+from core.train.metric_means import RunningMeans
 
 
 def logits(batch: int = 40, classes: int = 7, scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,7 +57,7 @@ def measured(
 ) -> dict[str, float]:
     params = {"reduction": "log", "epsilon": 6.0} if name == "dkd_align" else {}
     batch = LogitBatch(student.requires_grad_(), teacher, target)
-    return numbers(measure_gradients(methods.build(MethodRef(name=name, params=params))(batch, epoch), batch))
+    return numbers(measure_gradients(build_loss(MethodRef(name=name, params=params))(batch, epoch), batch))
 
 
 class TestGradients:
@@ -98,7 +104,7 @@ class TestGradients:
         assert math.isnan(same["grad/similarity"])
         params = {"ramp_start": 0, "ramp_epochs": 10}
         batch = LogitBatch(student, teacher, target)
-        off = numbers(measure_gradients(methods.build(MethodRef(name="dkd", params=params))(batch, 0), batch))
+        off = numbers(measure_gradients(build_loss(MethodRef(name="dkd", params=params))(batch, 0), batch))
         assert math.isnan(off["grad/skipped"])  # the ramp is at 0, so the gradients are, whatever the samples
 
     def test_logit_norms_equal_their_definition(self) -> None:
@@ -233,7 +239,7 @@ class TestRobustness:
     def test_accuracies_and_drops_of_student_and_teacher(
         self, dataset: Dataset, network: models.Network, other: models.Network, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("core.diagnostics.inference._BATCH", 40)
+        monkeypatch.setattr("core.tasks.classification.diagnostics.inference._BATCH", 40)
         metrics = robustness(network, other, dataset, dataset.test)
         assert set(metrics) == {name for name in METRICS if name.startswith("robustness/") and "stylised" not in name}
         for who, model in (("", network), ("_teacher", other)):
@@ -350,7 +356,7 @@ class TestReport:
         self, dataset: Dataset, network: models.Network, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         complete = collapse_report(network, dataset)
-        monkeypatch.setattr("core.diagnostics.report._FEATURE_IMAGES", 60)
+        monkeypatch.setattr("core.tasks.classification.diagnostics.report._FEATURE_IMAGES", 60)
         part = collapse_report(network, dataset)
         assert part == collapse_report(network, dataset)
         assert part != complete

@@ -13,8 +13,8 @@ import torch
 from core.cli import main
 from core.events import JOURNAL_NAME, MACHINE_EXIT, Checkpointed, Event, Failed, Finished, Log, read_journal
 from core.specs import RunSpec
-from core.training import TrainOptions, run_training
-from core.training.checkpoint import save_weights
+from core.train import TrainOptions, run_training
+from core.train.checkpoint import save_weights
 
 SPEC = RunSpec.model_validate(
     {
@@ -47,7 +47,7 @@ def test_a_checkpoint_that_does_not_fit_does_not_end_a_training(
         yield b"a part of it"
         full()
 
-    monkeypatch.setattr("core.training.checkpoint._encode", torn)
+    monkeypatch.setattr("core.train.checkpoint._encode", torn)
     assert run_training(SPEC, tmp_path, options=TrainOptions(checkpoint_seconds=0.0)) == "finished"
     events = said(tmp_path)
     assert isinstance(events[-1], Finished)
@@ -62,14 +62,14 @@ def test_weights_that_do_not_fit_are_no_failure_of_the_run(
 ) -> None:
     run = tmp_path / "run.json"
     run.write_text(SPEC.model_dump_json())
-    monkeypatch.setattr("core.training.run.save_weights", full)
+    monkeypatch.setattr("core.train.run.save_weights", full)
     assert main(["train", "--run", str(run), "--out", str(tmp_path / "out")]) == MACHINE_EXIT
     assert "No space left on device" in capsys.readouterr().err
     assert not any(isinstance(event, Finished | Failed) for event in said(tmp_path / "out"))
 
 
 def test_a_part_of_the_weights_takes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.training.checkpoint.os.fsync", full)  # where a delayed write is refused
+    monkeypatch.setattr("core.train.checkpoint.os.fsync", full)  # where a delayed write is refused
     with pytest.raises(OSError, match="No space"):
         save_weights(torch.nn.Linear(2, 2), tmp_path / "weights.safetensors")
     assert list(tmp_path.iterdir()) == []

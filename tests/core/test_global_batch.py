@@ -11,9 +11,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from core import methods
-from core.methods import LogitBatch
-from core.methods.global_batch import gather_ranks, local_part, row_gradients
+from core.distill.loss import Loss, build_loss
+from core.distill.scope import gather_ranks, local_part, row_gradients
+from core.distill.terms import LogitBatch
 from core.specs import MethodRef
 from tests.core.test_methods import ALL, SETTINGS
 from tests.services import free_port
@@ -33,8 +33,8 @@ def problem() -> tuple[nn.Linear, Tensor, Tensor, Tensor]:
     return student, inputs, teacher, torch.randint(CLASSES, (SIZE,), generator=random)
 
 
-def build(setting: str) -> methods.Loss:
-    return methods.build(MethodRef(name=setting.split()[0], params=SETTINGS[setting]))
+def build(setting: str) -> Loss:
+    return build_loss(MethodRef(name=setting.split()[0], params=SETTINGS[setting]))
 
 
 def loss_of_one_process(setting: str) -> tuple[float, Tensor]:

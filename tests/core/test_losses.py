@@ -10,9 +10,11 @@ from torch import Tensor
 
 from core import methods
 from core.catalog.methods import DKDAlignParams
+from core.distill.logits.decoupled import Decoupled, Reduction
+from core.distill.logits.dkd_align import dkd_align_loss
+from core.distill.loss import build_loss
+from core.distill.terms import LogitBatch
 from core.explain import explain, explain_uniform_batches
-from core.methods._dkd_align import dkd_align_loss
-from core.methods.terms import LogitBatch
 from core.specs import MethodRef
 
 REDUCTIONS = ("batch", "sample", "log")
@@ -70,7 +72,7 @@ class TestAgainstDoubleBackward:
         assert_same(methods.nckd(z, v, target, temperature), reference, z)
 
     @pytest.mark.parametrize("reduction", REDUCTIONS)
-    def test_alignment(self, batch: int, classes: int, temperature: float, reduction: methods.Reduction) -> None:
+    def test_alignment(self, batch: int, classes: int, temperature: float, reduction: Reduction) -> None:
         z, v, target = logits(batch, classes)
         reference = reference_alignment(z, v, target, temperature, reduction)
         assert_same(methods.alignment(z, v, target, temperature, reduction), reference, z)
@@ -85,7 +87,7 @@ def test_dkd_is_the_weighted_sum_of_its_terms() -> None:
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_dkd_align_subtracts_the_term_with_ramp_and_decay(reduction: methods.Reduction) -> None:
+def test_dkd_align_subtracts_the_term_with_ramp_and_decay(reduction: Reduction) -> None:
     z, v, target = logits(16, 10)
     first, second = reference_parts(z, v, target, 3.0)
     term = reference_alignment(z, v, target, 3.0, reduction)
@@ -125,10 +127,10 @@ def test_kd_and_ce_match_torch() -> None:
 @pytest.mark.parametrize("epoch", [3, None])
 def test_epsilon_share_is_the_share_of_the_gradient_norms(share: float, epoch: int | None) -> None:
     z, v, target = logits(64, 100)
-    method = methods.build(
+    method = build_loss(
         MethodRef(name="dkd_align", params={"reduction": "log", "epsilon_share": share, "ramp_epochs": 10})
     )
-    gradients = method(methods.LogitBatch(z, v, target), epoch).gradients
+    gradients = method(LogitBatch(z, v, target), epoch).gradients
     norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
     assert norms["align"] / sum(norms.values()) == pytest.approx(share, rel=1e-9)
 
@@ -179,7 +181,7 @@ def test_distance_of_equal_networks_is_zero() -> None:
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_alignment_is_invariant_under_permutations(reduction: methods.Reduction) -> None:
+def test_alignment_is_invariant_under_permutations(reduction: Reduction) -> None:
     z, v, target = logits(8, 10)
     samples, classes = torch.randperm(8), torch.randperm(10)
     renamed = classes.argsort()[target[samples]]
@@ -199,7 +201,7 @@ def test_similarity_is_the_mean_cosine_of_the_samples_gradients() -> None:
     first, second = reference_parts(z, v, target, 4.0)
     gradients = [torch.autograd.grad(part.sum(), z, retain_graph=True)[0] for part in (first, second)]
     reference = F.cosine_similarity(gradients[0], gradients[1], dim=1).mean()
-    ours = methods.Decoupled(methods.LogitBatch(z, v, target), 4.0).similarity()
+    ours = Decoupled(LogitBatch(z, v, target), 4.0).similarity()
     assert torch.allclose(ours, reference, rtol=1e-10)
 
 

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core import methods
 from core.catalog import METHODS, METRICS
+from core.distill.loss import build_loss
+from core.distill.terms import LogitBatch, LossTerms
 from core.specs import MethodRef
 from tests.core.test_losses import assert_same, logits, reference_alignment, reference_parts
 
@@ -39,9 +40,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 ALL = pytest.mark.parametrize("setting", SETTINGS)
 
 
-def loss(setting: str, batch: Batch, epoch: int | None = None) -> methods.LossTerms:
+def loss(setting: str, batch: Batch, epoch: int | None = None) -> LossTerms:
     method = MethodRef(name=setting.split()[0], params=SETTINGS[setting])
-    return methods.build(method)(methods.LogitBatch(*batch), epoch)
+    return build_loss(method)(LogitBatch(*batch), epoch)
 
 
 def standardised(values: Tensor) -> Tensor:
@@ -302,6 +303,6 @@ def test_every_parameter_changes_the_loss(setting: str, name: str) -> None:
     method, base = setting.split()[0], SETTINGS[setting] | ({"ramp_epochs": 20} if "ramp" in name else {})
     results = []
     for params in (base, base | {name: CHANGES[setting][name]}):
-        terms = methods.build(MethodRef(name=method, params=params))(methods.LogitBatch(z, v, target), 3)
+        terms = build_loss(MethodRef(name=method, params=params))(LogitBatch(z, v, target), 3)
         results.append(torch.autograd.grad(terms.total, z)[0])
     assert (results[0] - results[1]).norm() > 1e-6 * results[0].norm()

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from core import catalog, models
+from core import catalog
 from core.catalog import MODELS, ModelEntry, UnknownNameError
 from core.specs import SpecError, parse_experiment, warnings_of
+from core.tasks.classification import models
 
 # Trainable parameters at 100 classes, counted in the networks of the distillation literature (mdistiller).
 CIFAR = {

@@ -16,13 +16,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from core import data
 from core.events import JOURNAL_NAME, Started, read_journal
 from core.settings import SettingsError, TrainingSettings
 from core.specs import DatasetRef, Speed
-from core.training import TeacherSource, TrainOptions, performance, run_training
-from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.performance import ExecutionPlan, Workload, forward_multiplications, plan_execution
+from core.tasks.classification import data
+from core.train import TeacherSource, TrainOptions, performance, run_training
+from core.train.checkpoint import CHECKPOINT_NAME
+from core.train.performance import ExecutionPlan, Workload, forward_multiplications, plan_execution
 from tests.core.speed_runs import experiment, losses, run_spec, said
 
 CPU = torch.device("cpu")

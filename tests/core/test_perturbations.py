@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from core.catalog.metrics import ROBUSTNESS
-from core.data.hashing import hashed_bits
-from core.diagnostics.perturbations import (
+from core.tasks.classification.data.hashing import hashed_bits
+from core.tasks.classification.diagnostics.perturbations import (
     NOISE_SIGMAS,
     gaussian_blur,
     gaussian_noise,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core import methods
-from core.methods import LogitBatch
+from core.distill.loss import build_loss
+from core.distill.terms import LogitBatch
 from core.specs import MethodRef
-from core.training.cached_teacher import dequantize, quantize
+from core.train.cached_teacher import dequantize, quantize
 
 METHODS = [
     ("kd", {}),
@@ -37,7 +37,7 @@ def test_no_loss_feels_it(name: str, params: dict[str, object]) -> None:
     random = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 32, 20, generator=random) * 4
     target = torch.randint(20, (32,), generator=random)
-    loss = methods.build(MethodRef(name=name, params=params))
+    loss = build_loss(MethodRef(name=name, params=params))
     exact, kept = (loss(LogitBatch(student, v, target), 30) for v in (teacher, quantize(teacher).values))
     shifted = loss(LogitBatch(student, teacher + 10 * torch.randn(32, 1, generator=random), target), 30)
     for other, tolerance in ((kept, 2e-3), (shifted, 2e-5)):

@@ -14,10 +14,10 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
-from core import data
-from core.data.hashing import permutation
-from core.data.random_resized_crop import MIN_AREA, crop_and_resize, crop_table
 from core.specs import DatasetRef, parse_experiment
+from core.tasks.classification import data
+from core.tasks.classification.data.hashing import permutation
+from core.tasks.classification.data.random_resized_crop import MIN_AREA, crop_and_resize, crop_table
 
 SIDE = 64
 

@@ -16,14 +16,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from core import models
 from core.events import JOURNAL_NAME, RANKS_KEY, Checkpointed, Failed, Log, Started, Stopped
 from core.launch import RankFailure, launch
 from core.settings import TrainingSettings
 from core.specs import parse_experiment
-from core.training import TeacherSource, TrainingError, run_training
-from core.training.batch_norm import synchronize_batch_norm
-from core.training.checkpoint import CHECKPOINT_NAME
+from core.tasks.classification import models
+from core.train import TeacherSource, TrainingError, run_training
+from core.train.batch_norm import synchronize_batch_norm
+from core.train.checkpoint import CHECKPOINT_NAME
 from tests.core.test_training import events, points, weights
 from tests.core.two_ranks import METHODS, SPEC, STOP_AT, float64, planned
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import safetensors.torch
 
-from core import models
-from core.data.errors import DatasetError
-from core.data.paths import PathRefusedError, spec_path
 from core.events import JOURNAL_NAME, Failed, read_journal
-from core.models import read_source
 from core.settings import SettingsError, TrainingSettings
 from core.specs import RunSpec, SpecError, parse_experiment, parse_stored_experiment
-from core.training import run_training
+from core.tasks.classification import models
+from core.tasks.classification.data.errors import DatasetError
+from core.tasks.classification.data.paths import PathRefusedError, spec_path
+from core.tasks.classification.models import read_source
+from core.train import run_training
 from tests.core import data_files as files
 
 BASE = {
@@ -198,8 +198,8 @@ def test_a_limit_that_is_not_a_size_is_refused(limit: str, monkeypatch: pytest.M
 
 
 def test_missing_data_folder_is_reported(home: Path) -> None:
-    from core import data
     from core.specs import DatasetRef
+    from core.tasks.classification import data
 
     with pytest.raises(DatasetError, match="there is no image folder"):
         data.load(DatasetRef(name="folder", params={"path": "none", "image_size": 8}))

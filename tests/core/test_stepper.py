@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from core import methods, models
+from core.distill.loss import build_loss
 from core.specs import MethodRef, Optimizer
-from core.training import stepper as stepper_module
-from core.training.compiling import capture_stream
-from core.training.optimizer import build_optimizer
-from core.training.performance import ExecutionPlan
-from core.training.stepper import Stepper
-from core.training.teacher import LiveTeacher
+from core.tasks.classification import models
+from core.train import stepper as stepper_module
+from core.train.compiling import capture_stream
+from core.train.optimizer import build_optimizer
+from core.train.performance import ExecutionPlan
+from core.train.stepper import Stepper
+from core.train.teacher import LiveTeacher
 from tests.core.speed_runs import synthetic
 
 
@@ -26,7 +27,7 @@ def stepper(device: str, name: str = "sgd", **choices: Any) -> Stepper:
     model = models.build("resnet8", num_classes=5, image_size=16).to(device, memory_format=chosen.memory_format)
     teacher = models.build("resnet8", num_classes=5, image_size=16).to(device).eval().requires_grad_(False)
     optimizer = build_optimizer(model, Optimizer(name=name, lr=0.01), fused=True)
-    loss = methods.build(MethodRef(name="dkd_align", params={"reduction": "log", "epsilon_share": 0.1}))
+    loss = build_loss(MethodRef(name="dkd_align", params={"reduction": "log", "epsilon_share": 0.1}))
 
     def warn(text: str) -> None:
         raise AssertionError(text)

@@ -15,16 +15,16 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from core import data, models
 from core.cli import main
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Metrics, Started, read_journal
-from core.models.metadata import InputFormat, Metadata, describe_class_differences, read_metadata, serialise
-from core.models.published_weights import imagenet_class_names, published_input
 from core.specs import DatasetRef, ExperimentSpec, RunSpec, parse_experiment
-from core.training import TeacherSource, run_training
-from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.interruption import TrainOptions
-from core.training.teacher_input import InputAdapter, input_format_of
+from core.tasks.classification import data, models
+from core.tasks.classification.models.published_weights import imagenet_class_names, published_input
+from core.train import TeacherSource, run_training
+from core.train.checkpoint import CHECKPOINT_NAME
+from core.train.interruption import TrainOptions
+from core.train.teacher_input import InputAdapter, input_format_of
+from core.weights.metadata import InputFormat, Metadata, describe_class_differences, read_metadata, serialise
 
 MODEL = {"name": "small_cnn", "params": {"width": 4}}
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -208,7 +208,7 @@ class TestClasses:
         assert "began on other classes" in last.reason
 
     def test_names_of_data_sets_without_files(self) -> None:
-        from core.data.class_names import class_names
+        from core.tasks.classification.data.class_names import class_names
 
         for name, first in (("digits", "0"), ("synthetic", "prototype 0 of 10x3x16")):
             choice = DatasetRef(name=name)
@@ -228,7 +228,7 @@ class TestClasses:
         assert bool(words) == bool(found)
 
     def test_published_weights_of_imagenet_are_refused_on_others(self, tmp_path: Path) -> None:
-        from core.training.supplied_weights import _published_class_difference
+        from core.train.supplied_weights import _published_class_difference
 
         wordnet = imagenet_class_names()[0]
         said: list[str] = []

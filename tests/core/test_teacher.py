@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core import models
-from core.data.dataset import Batch
-from core.training.performance import ExecutionPlan, Precision
-from core.training.teacher import LiveTeacher
+from core.tasks.classification import models
+from core.tasks.classification.data.dataset import Batch
+from core.train.performance import ExecutionPlan, Precision
+from core.train.teacher import LiveTeacher
 
 
 class TestLiveTeacher:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from core.data.dataset import Batch
-from core.training.throughput import ThroughputMeter
+from core.tasks.classification.data.dataset import Batch
+from core.train.throughput import ThroughputMeter
 
 
 class TestThroughputMeter:

@@ -16,15 +16,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from core import data, methods, models
-from core.diagnostics import report as diagnostics_report
+from core.distill.loss import Loss, build_loss
+from core.distill.terms import LogitBatch, LossTerms
 from core.events import JOURNAL_NAME, Checkpointed, Event, Failed, Finished, Metrics, Started, Stopped, read_journal
-from core.methods import LogitBatch, LossTerms
 from core.specs import ExperimentSpec, MethodRef, RunSpec, parse_experiment
-from core.training import TeacherSource, TrainOptions, engine, run_training, stop_on_sigterm
-from core.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from core.training.interruption import Interruption, StopRequested
-from core.training.stepper import Stepper
+from core.tasks.classification import data, models
+from core.tasks.classification.diagnostics import report as diagnostics_report
+from core.train import TeacherSource, TrainOptions, engine, run_training, stop_on_sigterm
+from core.train.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from core.train.interruption import Interruption, StopRequested
+from core.train.stepper import Stepper
 
 SPEC = {
     "name": "engine",
@@ -182,9 +183,9 @@ class TestFailure:
     def test_the_step_at_fault_is_named_and_no_checkpoint_is_poisoned(
         self, tmp_path: Path, teacher: TeacherSource, monkeypatch: pytest.MonkeyPatch, seconds: float
     ) -> None:
-        build = methods.build
+        build = build_loss
 
-        def breaking(method: MethodRef) -> methods.Loss:
+        def breaking(method: MethodRef) -> Loss:
             inner, steps = build(method), iter(range(1, 100))
 
             def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
@@ -196,7 +197,7 @@ class TestFailure:
 
             return loss
 
-        monkeypatch.setattr(methods, "build", breaking)
+        monkeypatch.setattr(engine, "build_loss", breaking)
         (spec, _) = students(experiment(), "dkd")
         assert run_training(spec, tmp_path, teacher, options=TrainOptions(seconds)) == "failed"
         last = events(tmp_path)[-1]
@@ -336,9 +337,9 @@ def test_methods_of_one_seed_start_from_the_same_weights_and_see_the_same_batche
 ) -> None:
     seen: dict[str, list[Tensor]] = {}
     starts: dict[str, Tensor] = {}
-    build = methods.build
+    build = build_loss
 
-    def spy(method: MethodRef) -> methods.Loss:
+    def spy(method: MethodRef) -> Loss:
         inner = build(method)
 
         def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
@@ -348,7 +349,7 @@ def test_methods_of_one_seed_start_from_the_same_weights_and_see_the_same_batche
 
         return loss
 
-    monkeypatch.setattr(methods, "build", spy)
+    monkeypatch.setattr(engine, "build_loss", spy)
     for label in ("dkd", "dkd_align (log)", "kd"):
         run_training(students(experiment(), label)[0], tmp_path / label, teacher)
     # The teacher's logits are a fingerprint of the images it was shown.

@@ -14,14 +14,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from core import models
 from core.cli import main
 from core.events import JOURNAL_NAME, Failed, Finished, Log, Metrics, read_journal
-from core.models.state_dicts import find_state_dicts, strip_prefixes
-from core.models.weights import load_state, read_source
 from core.settings import TrainingSettings
 from core.specs import RunSpec, SpecError, parse_experiment
-from core.training import run_training
+from core.tasks.classification import models
+from core.tasks.classification.models.weights import load_state, read_source
+from core.train import run_training
+from core.weights.state_dicts import find_state_dicts, strip_prefixes
 
 PUBLISHED = json.loads(Path(__file__).with_name("published_checkpoints.json").read_text())
 """Keys of the literature's networks in their own order, and the logits that ``wave`` weights give there."""

@@ -10,8 +10,8 @@ import pytest
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Started, read_journal
 from core.specs import ExperimentSpec, SpecError, parse_experiment
 from core.standalone import run_experiment
-from core.training import TeacherSource, TrainOptions, run_training
-from core.training.checkpoint import CHECKPOINT_NAME
+from core.train import TeacherSource, TrainOptions, run_training
+from core.train.checkpoint import CHECKPOINT_NAME
 from tests.core import data_files as files
 
 

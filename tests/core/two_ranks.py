@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import torch
 
-from core import data, models
 from core.launch import RankInfo
 from core.specs import RunSpec, parse_experiment
-from core.training import TeacherSource, TrainOptions, run_training
-from core.training.checkpoint import CHECKPOINT_NAME
-from core.training.performance import ExecutionPlan
-from core.training.ranks import SINGLE_PROCESS, Ranks, process_group
-from core.training.stepper import Stepper
+from core.tasks.classification import data, models
+from core.train import TeacherSource, TrainOptions, run_training
+from core.train.checkpoint import CHECKPOINT_NAME
+from core.train.performance import ExecutionPlan
+from core.train.ranks import SINGLE_PROCESS, Ranks, process_group
+from core.train.stepper import Stepper
 from tests.core.resume_chain import ended, forked
 
 SPEC: dict[str, Any] = {

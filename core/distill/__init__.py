@@ -1,0 +1,1 @@
+"""Distillation: rows of logits in, a loss with its terms out."""

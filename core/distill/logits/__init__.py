@@ -1,0 +1,1 @@
+"""The methods that read logits alone, one module each."""

@@ -1,0 +1,11 @@
+"""Cross-entropy with the labels, without distillation."""
+
+from __future__ import annotations
+
+from core.catalog import Params
+from core.distill.terms import LogitBatch, LossTerms, compose, cross_entropy
+
+
+def ce_loss(batch: LogitBatch, params: Params, epoch: int | None) -> LossTerms:
+    """Return the mean cross-entropy. It has no parameters and no schedule."""
+    return compose(batch, {}, {"ce": (1.0, cross_entropy(batch.student32, batch.target))})

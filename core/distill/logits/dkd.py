@@ -1,0 +1,62 @@
+"""Decoupled knowledge distillation (Zhao et al. 2022): w_CE·CE + r(e)·[α·TCKD + β·NCKD]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from core.catalog.methods import DecoupledParams, DKDParams
+from core.distill.logits.decoupled import Decoupled
+from core.distill.logits.standardisation import StandardisedLogits
+from core.distill.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
+
+PullBack = Callable[[Term], Term]
+"""Maps a term on the logits that the distillation reads to the same term with its gradient at the raw logits."""
+
+
+def dkd_loss(batch: LogitBatch, params: DKDParams, epoch: int | None) -> LossTerms:
+    """Return DKD with its cross-entropy and ramp."""
+    parts, pull_back = decouple(batch, params)
+    terms = compose(batch, {}, weighted_terms(batch, parts, params, epoch, pull_back))
+    return with_similarity(terms, parts)
+
+
+def decouple(batch: LogitBatch, params: DKDParams) -> tuple[Decoupled, PullBack]:
+    """Return the decoupled logits, standardised if the parameters say so, and the pull-back of their gradients."""
+    if not params.standardise:
+        return Decoupled(batch, params.temperature), _identity
+    standardised = StandardisedLogits(batch)
+    return Decoupled(standardised.batch, params.temperature), standardised.pull_back
+
+
+def _identity(term: Term) -> Term:
+    return term
+
+
+def weighted_terms(
+    batch: LogitBatch,
+    parts: Decoupled,
+    params: DecoupledParams,
+    epoch: int | None,
+    pull_back: PullBack = _identity,
+) -> dict[str, tuple[float | Tensor, Term]]:
+    """Return CE, TCKD and NCKD with their weights in this epoch, shared by DKD and the methods derived from it."""
+    r = ramp(params, epoch)
+    return {
+        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
+        "tckd": (r * params.alpha, pull_back(parts.tckd())),
+        "nckd": (r * params.beta, pull_back(parts.nckd())),
+    }
+
+
+def ramp(params: DecoupledParams, epoch: int | None) -> float:
+    """Return r(e) = min((e + ramp_start) / ramp_epochs, 1), e counted from 0; 1 if no epoch is given."""
+    if epoch is None or params.ramp_epochs == 0:
+        return 1.0
+    return min((epoch + params.ramp_start) / params.ramp_epochs, 1.0)
+
+
+def with_similarity(terms: LossTerms, parts: Decoupled) -> LossTerms:
+    """Return the same loss with a function that computes its gradient similarity."""
+    return LossTerms(terms.total, terms.values, terms.gradients, parts.similarity)

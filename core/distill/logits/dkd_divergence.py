@@ -1,0 +1,50 @@
+"""DKD-Divergence: w_CE·CE + r(e)·[α·TCKD + β·NCKD + μ·MSE(p_t, q_t) + ε·MSE(p − p_t, q − q_t)].
+
+p and q are the softened distributions; the second difference is taken over all classes.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.catalog.methods import DKDDivergenceParams
+from core.distill.logits.decoupled import Decoupled
+from core.distill.logits.dkd import ramp, weighted_terms, with_similarity
+from core.distill.terms import LogitBatch, LossTerms, Term, compose
+
+
+def dkd_divergence_loss(batch: LogitBatch, params: DKDDivergenceParams, epoch: int | None) -> LossTerms:
+    """Return DKD with the two squared differences, its cross-entropy and its ramp."""
+    parts = Decoupled(batch, params.temperature)
+    r = ramp(params, epoch)
+    target, divergence = squared_differences(batch, params.temperature)
+    weighted = weighted_terms(batch, parts, params, epoch) | {
+        "target_mse": (r * params.mu, target),
+        "divergence": (r * params.epsilon, divergence),
+    }
+    return with_similarity(compose(batch, {}, weighted), parts)
+
+
+def squared_differences(batch: LogitBatch, temperature: float) -> tuple[Term, Term]:
+    """Return MSE(p_t, q_t) over the batch, and MSE(p − p_t, q − q_t) over the batch and all classes."""
+    p, q = (F.softmax(logits / temperature, dim=1) for logits in (batch.student32, batch.teacher32))
+    size, classes = p.shape
+    index = batch.target.unsqueeze(1)
+    difference = p - q
+    at_target = difference.gather(1, index)
+    relative = difference - at_target
+
+    # ∂/∂p of each. At the target the second is minus the sum over the others, because every difference contains p_t.
+    target_gradient = (2 / size * at_target).new_zeros(p.shape).scatter(1, index, 2 / size * at_target)
+    slope = 2 / (size * classes) * relative
+    divergence_gradient = slope.scatter_add(1, index, -slope.sum(1, keepdim=True))
+    return (
+        Term(at_target.square().mean(), _through_softmax(target_gradient, p, temperature)),
+        Term(relative.square().mean(), _through_softmax(divergence_gradient, p, temperature)),
+    )
+
+
+def _through_softmax(gradient: Tensor, p: Tensor, temperature: float) -> Tensor:
+    """Map ∂/∂p to ∂/∂z, where p = softmax(z/T)."""
+    return p * (gradient - (gradient * p).sum(1, keepdim=True)) / temperature

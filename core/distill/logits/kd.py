@@ -1,0 +1,31 @@
+"""Knowledge distillation (Hinton et al. 2015): ce_weight·CE + kd_weight·T²·KL(q ‖ p)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from core.catalog.methods import KDParams
+from core.distill.logits.standardisation import StandardisedLogits
+from core.distill.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
+
+
+def kd_loss(batch: LogitBatch, params: KDParams, epoch: int | None) -> LossTerms:
+    """Return KD with its cross-entropy. It has no schedule."""
+    if params.standardise:
+        standardised = StandardisedLogits(batch)
+        divergence = standardised.pull_back(softened_divergence(standardised.batch, params.temperature))
+    else:
+        divergence = softened_divergence(batch, params.temperature)
+    weighted = {
+        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
+        "kd": (params.kd_weight, divergence),
+    }
+    return compose(batch, {}, weighted)
+
+
+def softened_divergence(batch: LogitBatch, temperature: float) -> Term:
+    """Return T²·KL(q ‖ p) averaged over the batch: gradient T·(p − q)/B."""
+    log_p = F.log_softmax(batch.student32 / temperature, dim=1)
+    log_q = F.log_softmax(batch.teacher32 / temperature, dim=1)
+    value = temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+    return Term(value, temperature / len(log_p) * (log_p.exp() - log_q.exp()))

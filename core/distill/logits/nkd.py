@@ -1,0 +1,38 @@
+"""NKD (Yang et al. 2023): w_CE·CE − q_t·log p_t + γ·T²·CE(q̂, p̂).
+
+The second term has temperature 1. The third has temperature T and covers the non-target classes.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from core.catalog.methods import NKDParams
+from core.distill.logits.decoupled import Decoupled
+from core.distill.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
+
+
+def nkd_loss(batch: LogitBatch, params: NKDParams, epoch: int | None) -> LossTerms:
+    """Return NKD with its cross-entropy. It has no schedule."""
+    weighted = {
+        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
+        "target": (1.0, soft_target(batch)),
+        "non_target": (params.gamma, _non_target(batch, params.temperature)),
+    }
+    return compose(batch, {}, weighted)
+
+
+def soft_target(batch: LogitBatch) -> Term:
+    """Return −q_t·log p_t, averaged over the batch: gradient q_t·(p − onehot)/B."""
+    log_p = F.log_softmax(batch.student32, dim=1)
+    index = batch.target.unsqueeze(1)
+    q_t = F.softmax(batch.teacher32, dim=1).gather(1, index)
+    gradient = q_t * log_p.exp()
+    return Term(-(q_t * log_p.gather(1, index)).mean(), gradient.scatter_add(1, index, -q_t) / len(log_p))
+
+
+def _non_target(batch: LogitBatch, temperature: float) -> Term:
+    """Return T²·CE(q̂, p̂): NCKD plus the teacher's entropy, a constant, so the gradient is that of NCKD."""
+    parts = Decoupled(batch, temperature)
+    term = parts.nckd()
+    return Term(term.value + temperature**2 * parts.teacher_entropy(), term.direction, term.scale)

@@ -1,0 +1,25 @@
+"""A loss as the training calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from core.catalog import METHODS
+from core.distill.terms import LogitBatch, LossTerms, autocast_disabled
+from core.specs import MethodRef
+
+Loss = Callable[[LogitBatch, int | None], LossTerms]
+"""A method with its parameters: (batch, epoch) -> terms. Epochs count from 0; None means full strength."""
+
+
+def build_loss(method: MethodRef) -> Loss:
+    """Return the loss that a spec names, with its parameters bound."""
+    method_loss = METHODS[method.name].load()
+    params = method.parsed_params
+
+    def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
+        with autocast_disabled(batch):
+            terms: LossTerms = method_loss(batch, params, epoch)
+        return terms
+
+    return loss

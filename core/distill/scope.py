@@ -1,0 +1,63 @@
+"""The loss of a global batch whose samples are spread over several ranks.
+
+Some losses are not a mean over samples: A in its ``batch`` and ``log`` reductions, ``epsilon_share``, DIST's
+correlation over the batch. The average of the losses that the ranks compute of their own samples is then a different
+loss (with two ranks ``batch`` comes out four times too large). Logits are small, so every rank gathers those of all
+ranks, computes the global loss, and passes only the gradient of its own samples back into its network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from core.distill.terms import LogitBatch, LossTerms, with_gradient
+
+
+def gather_ranks(batch: LogitBatch, counts: Sequence[int]) -> LogitBatch:
+    """Return the batches of all ranks as one, in the order of the ranks.
+
+    The student's logits come in the dtype of the loss. In half precision the gradient of a global batch would be
+    rounded before a loss scale could save its small numbers.
+
+    Args:
+        batch: the logits of this rank.
+        counts: number of samples of each rank, which may differ. Exchanging them would make a GPU's host wait.
+    """
+    return LogitBatch(
+        _all_gather(batch.student32, counts).requires_grad_(),
+        _all_gather(batch.teacher, counts) if batch.teacher is not None else None,
+        _all_gather(batch.target, counts),
+    )
+
+
+def row_gradients(terms: LossTerms, batch: LogitBatch) -> Tensor:
+    """Return ∂total/∂logits (B, C) of a global batch."""
+    (gradient,) = torch.autograd.grad(terms.total, batch.student)
+    return gradient
+
+
+def local_part(global_terms: LossTerms, gradient: Tensor, batch: LogitBatch, first: int, ranks: int) -> Tensor:
+    """Return a scalar for ``backward``: the global loss, whose gradient reaches the logits of this rank only.
+
+    Args:
+        global_terms: the loss of the global batch.
+        gradient: of the global batch (B, C), from ``row_gradients``.
+        batch: the samples of this rank, rows ``first`` onwards of the global batch.
+        first: index of this rank's first sample in the global batch.
+        ranks: number of processes whose gradients are averaged.
+    """
+    rows = gradient[first : first + len(batch.target)]
+    return with_gradient(batch.student, global_terms.total.detach(), ranks * rows)
+
+
+def _all_gather(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return the rows of all ranks in rank order. Padding evens out the shares of an uneven last batch in transit."""
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

@@ -1,0 +1,169 @@
+"""The distillation losses, all pure functions of tensors.
+
+``tckd``, ``nckd`` and ``alignment`` are single terms. ``ce``, ``kd``, ``dkd``, ``dkd_align`` and the others are
+complete losses, whose keywords are the parameters of the catalog with its defaults. Their code is in ``core.distill``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from core.distill.logits.decoupled import Decoupled, Reduction
+from core.distill.loss import build_loss
+from core.distill.terms import LogitBatch, Term, autocast_disabled, with_gradient
+from core.specs import MethodRef
+
+__all__ = [
+    "alignment",
+    "ce",
+    "dist",
+    "dkd",
+    "dkd_align",
+    "dkd_divergence",
+    "kd",
+    "nckd",
+    "nkd",
+    "rld",
+    "tckd",
+]
+
+
+def tckd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Return target-class distillation (TCKD): T²·KL([q_t, 1−q_t] ‖ [p_t, 1−p_t]), averaged over the batch.
+
+    Zhao et al. 2022, equation 7; p is the student's softmax at temperature T, q the teacher's.
+
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C), a constant.
+        target: (B,) class indices.
+        temperature: T > 0.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: the shapes do not match, or there are fewer than 3 classes.
+    """
+    return _single_term(student_logits, teacher_logits, target, temperature, Decoupled.tckd)
+
+
+def nckd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Return non-target-class distillation (NCKD): T²·KL(q̂ ‖ p̂) over the other classes, averaged over the batch.
+
+    Zhao et al. 2022, equation 7. Arguments, result and errors are those of ``tckd``.
+    """
+    return _single_term(student_logits, teacher_logits, target, temperature, Decoupled.nckd)
+
+
+def alignment(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    temperature: float,
+    reduction: Reduction,
+    log_floor: float = 0.0,
+) -> Tensor:
+    """Return A, the mean squared difference between the gradients of TCKD and NCKD at the student's logits.
+
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C), a constant.
+        target: (B,) class indices.
+        temperature: T > 0.
+        reduction: ``batch`` takes the gradients of the batch means, which is the literal formula; ``sample`` takes the
+            gradients of the loss of each sample (B² times larger); ``log`` is the logarithm of ``sample``.
+        log_floor: added to the ``batch`` value inside the logarithm if the reduction is ``log``.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: the shapes do not match, there are fewer than 3 classes, or the reduction is unknown.
+    """
+    return _single_term(
+        student_logits, teacher_logits, target, temperature, lambda parts: parts.alignment(reduction, log_floor)
+    )
+
+
+def _single_term(
+    student: Tensor, teacher: Tensor, target: Tensor, temperature: float, choose: Callable[[Decoupled], Term]
+) -> Tensor:
+    batch = LogitBatch(student, teacher, target)
+    with autocast_disabled(batch):
+        term = choose(Decoupled(batch, temperature))
+    return with_gradient(student, term.value, term.gradient)
+
+
+def ce(student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor) -> Tensor:
+    """Return the mean cross-entropy with the labels. The teacher's logits are ignored."""
+    return _complete_loss("ce", student_logits, teacher_logits, target, None, {})
+
+
+def kd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, **params: Any) -> Tensor:
+    """Return KD (Hinton et al. 2015) with cross-entropy; keywords are those of ``core.catalog.methods.KDParams``."""
+    return _complete_loss("kd", student_logits, teacher_logits, target, None, params)
+
+
+def dkd(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, epoch: int | None = None, **params: Any
+) -> Tensor:
+    """Return DKD (Zhao et al. 2022): w_CE·CE + r(e)·[α·TCKD + β·NCKD].
+
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C), a constant.
+        target: (B,) class indices.
+        epoch: counts from 0 and sets the ramp r(e); None means full strength.
+        params: see ``core.catalog.methods.DKDParams``. ``ce_weight=0`` returns the distillation alone.
+    """
+    return _complete_loss("dkd", student_logits, teacher_logits, target, epoch, params)
+
+
+def dkd_align(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, epoch: int | None = None, **params: Any
+) -> Tensor:
+    """Return DKD-Align: w_CE·CE + r(e)·[α·TCKD + β·NCKD − ε·d(e)·A].
+
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C), a constant.
+        target: (B,) class indices.
+        epoch: counts from 0 and sets the ramp r(e) and the decay d(e); None means full strength.
+        params: see ``core.catalog.methods.DKDAlignParams``. ``reduction`` and one of ``epsilon`` and ``epsilon_share``
+            are required.
+    """
+    return _complete_loss("dkd_align", student_logits, teacher_logits, target, epoch, params)
+
+
+def dkd_divergence(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, epoch: int | None = None, **params: Any
+) -> Tensor:
+    """Return DKD plus μ·MSE(p_t, q_t) + ε·MSE(p − p_t, q − q_t); keywords are those of ``DKDDivergenceParams``."""
+    return _complete_loss("dkd_divergence", student_logits, teacher_logits, target, epoch, params)
+
+
+def dist(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, **params: Any) -> Tensor:
+    """Return DIST with cross-entropy; keywords are those of ``core.catalog.methods.DISTParams``."""
+    return _complete_loss("dist", student_logits, teacher_logits, target, None, params)
+
+
+def nkd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, **params: Any) -> Tensor:
+    """Return NKD with cross-entropy; keywords are those of ``core.catalog.methods.NKDParams``."""
+    return _complete_loss("nkd", student_logits, teacher_logits, target, None, params)
+
+
+def rld(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, epoch: int | None = None, **params: Any
+) -> Tensor:
+    """Return RLD with cross-entropy; keywords as in ``core.catalog.methods.RLDParams``, ``epoch`` as in ``dkd``."""
+    return _complete_loss("rld", student_logits, teacher_logits, target, epoch, params)
+
+
+def _complete_loss(
+    name: str, student: Tensor, teacher: Tensor | None, target: Tensor, epoch: int | None, params: dict[str, Any]
+) -> Tensor:
+    return build_loss(MethodRef(name=name, params=params))(LogitBatch(student, teacher, target), epoch).total

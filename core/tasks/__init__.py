@@ -1,0 +1,1 @@
+"""The tasks: what the data are, what a network returns, and how it is measured."""

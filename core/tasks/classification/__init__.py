@@ -1,0 +1,1 @@
+"""Classification of images: data sets, networks, metrics and diagnostics."""

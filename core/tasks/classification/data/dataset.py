@@ -1,0 +1,305 @@
+"""A data set and the batches drawn from it.
+
+Order and augmentation are pure functions of (data seed, epoch, sample), computed from integer hashes on the CPU. Two
+methods with the same data seed therefore train on the same augmented images in the same order, on any device, and a
+resumed run continues with the batches that the interrupted run would have drawn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.tasks.classification.data.hashing import hashed_randint, permutation
+from core.tasks.classification.data.prefetch import prefetch
+from core.tasks.classification.data.random_resized_crop import center_crop, crop_and_resize, crop_table
+
+Augment = Literal["standard", "flip", "none"]
+"""The setting of a spec: all of the data set's augmentation, its flips alone, or none."""
+
+AUGMENTATION_VERSION = 1
+"""Incremented when the same seeds begin to give other augmented images, another order or other normalised pixels.
+
+Cached results of the earlier images (the logits of a teacher) are then no longer read.
+"""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random augmentation of training images.
+
+    Attributes:
+        pad: largest random shift in pixels; the border is filled with zeros.
+        flip: whether images are mirrored left to right with probability 1/2.
+        resized_crop: random resized crops instead of shifts (``core.tasks.classification.data.random_resized_crop``).
+    """
+
+    pad: int = 0
+    flip: bool = False
+    resized_crop: bool = False
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their labels.
+
+    Attributes:
+        images: (M, channels, H, W) uint8, in memory, on a device, or a memory map of a file.
+        labels: (N,) int64, on the training device even if the images are not.
+        indices: (N,) int64, the rows of ``images`` that belong to the split; None if all do, in their order. A training
+            and a validation split share one ``images``, which may be larger than memory, so neither is a copy.
+        center_crop: side in pixels of the central square that is used without augmentation; None for whole images.
+        memory_mapped: whether ``images`` maps a file, from which each access may read.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor | None = None
+    center_crop: int | None = None
+    memory_mapped: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shown_size(self) -> int:
+        """Side in pixels of the square that is used without augmentation."""
+        return self.center_crop or self.images.shape[-1]
+
+    @property
+    def needs_transfer(self) -> bool:
+        """Whether a batch has to be read from a disk or copied to the training device."""
+        return self.memory_mapped or self.images.device != self.labels.device
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Return the uncropped images (B, channels, H, W) of the samples ``index`` (B,), on the labels' device."""
+        index = index.to(self.images.device)
+        images = self.images[index if self.indices is None else self.indices[index]]
+        return images.to(self.labels.device, non_blocking=True)
+
+    def gather_pinned(self, index: Tensor) -> Tensor:
+        """Return the uncropped images of the samples ``index`` (B,), in pinned memory if the training device is a GPU.
+
+        It is meant for a background thread: NumPy copies without Python's lock and without torch's threads, which
+        would come in addition to the training threads.
+        """
+        rows = index if self.indices is None else self.indices[index]
+        images = torch.empty(
+            (len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self.labels.device.type == "cuda"
+        )
+        # Mode "raise" would copy through a buffer; the rows are those of the split and never out of bounds.
+        np.take(self.images.numpy(), rows.numpy(), axis=0, out=images.numpy(), mode="clip")
+        return images
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """Yield all images, unaugmented and in order, at most ``size`` at a time, on the device of the labels."""
+        for first in range(0, len(self), size):
+            if self.indices is None:
+                chunk = self.images[first : first + size].to(self.labels.device)
+            else:
+                chunk = self.gather(torch.arange(first, min(first + size, len(self))))
+            yield center_crop(chunk, self.shown_size)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits of a data set and their normalisation.
+
+    Attributes:
+        train: training images.
+        test: test images.
+        num_classes: number of classes C; labels are in [0, C).
+        mean: per channel, of the training images scaled to 0–1.
+        std: standard deviation per channel, of the training images scaled to 0–1.
+        augmentation: the random augmentation of training images.
+        val: validation images held out of the training images if the spec requests it; never part of ``train``.
+        upscaled_size: side in pixels of the images that a network receives, if it differs from the stored size.
+        pack_key: key of the pack that the images are mapped from; "" if they were read into memory.
+        classes: class names, if they were read from the files and are not fixed by the data set.
+        content_hash: see ``core.tasks.classification.data.packing.Pack``; "" if the images were read into memory.
+    """
+
+    train: Split
+    test: Split
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: Augmentation
+    val: Split | None = None
+    upscaled_size: int | None = None
+    pack_key: str = ""
+    classes: tuple[str, ...] = ()
+    content_hash: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the batches; the stored images may be on another one."""
+        return self.train.labels.device
+
+    @property
+    def channels(self) -> int:
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the images that a network receives."""
+        return self.upscaled_size or self.train.shown_size
+
+    def to(self, device: torch.device) -> Dataset:
+        """Return the data set with its batches on a device, and its images too if they fit.
+
+        Images that would take more than half of a GPU's free memory stay where they are and are copied batch by batch.
+        """
+        splits = [split for split in (self.train, self.test, self.val) if split]
+        storages = {id(split.images): split.images for split in splits}
+        if sum(images.nbytes for images in storages.values()) <= _memory_for_images(device):
+            storages = {key: images.to(device) for key, images in storages.items()}
+
+        def moved(split: Split) -> Split:
+            images = storages[id(split.images)]
+            rows = None if split.indices is None else split.indices.to(images.device)
+            mapped = split.memory_mapped and images is split.images
+            return replace(split, images=images, labels=split.labels.to(device), indices=rows, memory_mapped=mapped)
+
+        return replace(
+            self, train=moved(self.train), test=moved(self.test), val=None if self.val is None else moved(self.val)
+        )
+
+    @functools.cached_property
+    def _moments(self) -> tuple[Tensor, Tensor, Tensor]:
+        """255, mean and standard deviation on the device, cached because creating them per batch would synchronise.
+
+        255 is a tensor because CUDA divides by a Python number by multiplying with its inverse, which rounds
+        differently.
+        """
+        values = ((255.0,), self.mean, self.std)
+        largest, mean, std = (torch.tensor(row, device=self.device).view(1, -1, 1, 1) for row in values)
+        return largest, mean, std
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Convert uint8 images (N, channels, H, W) to float32 of ``image_size`` with mean 0 and std 1 per channel."""
+        largest, mean, std = self._moments
+        scaled = images.to(torch.float32, copy=True).div_(largest)
+        if self.upscaled_size and self.upscaled_size != images.shape[-1]:
+            scaled = torch.nn.functional.interpolate(scaled, size=self.upscaled_size, mode="bilinear")
+        return scaled.sub_(mean).div_(std)
+
+    def batches(
+        self,
+        batch_size: int,
+        data_seed: int,
+        epoch: int,
+        augment: Augment = "standard",
+        start: int = 0,
+        share: Callable[[int], slice] = slice,
+    ) -> Generator[Batch]:
+        """Yield the training batches of one epoch; the last one may be smaller.
+
+        Images that are not on the device are read ahead by a thread, which ends with the iterator.
+
+        Args:
+            batch_size: samples per batch over all ranks.
+            data_seed: seed of order and augmentation.
+            epoch: counts from 0.
+            augment: the augmentation that is applied.
+            start: number of the first batch to yield.
+            share: maps the size of a batch to the slice of it that this rank trains on; by default the whole batch.
+        """
+        order = torch.from_numpy(permutation(len(self.train), data_seed, epoch))
+        augmentation = {
+            "standard": self.augmentation,
+            "flip": Augmentation(flip=self.augmentation.flip),
+            "none": Augmentation(),
+        }[augment]
+        stored, side = self.train.images.shape[-1], self.train.shown_size
+        if augmentation.resized_crop:
+            table = crop_table(len(self.train), stored, augmentation.flip, data_seed, epoch)
+        else:
+            table = augmentation_table(len(self.train), augmentation, data_seed, epoch)
+        device_table, device_order = torch.from_numpy(table).to(self.device), order.to(self.device)
+        totals = [min(batch_size, len(order) - first) for first in range(0, len(order), batch_size)]
+        shares = [range(total)[share(total)] for total in totals]
+        parts = [slice(n * batch_size + part.start, n * batch_size + part.stop) for n, part in enumerate(shares)]
+        totals, parts = totals[start:], parts[start:]
+        with contextlib.closing(self._uncropped_images(order, parts)) as stored_images:
+            for part, total, uncropped in zip(parts, totals, stored_images, strict=True):
+                index = device_order[part]
+                if augmentation.resized_crop:
+                    images = crop_and_resize(uncropped, device_table[index], side)
+                else:
+                    images = shift_and_flip(center_crop(uncropped, side), device_table[index], augmentation)
+                yield Batch(self.normalise(images), self.train.labels[index], order[part], total)
+
+    def _uncropped_images(self, order: Tensor, parts: list[slice]) -> Generator[Tensor]:
+        """Yield the uncropped training images of each part of an order (N,), on the device."""
+        if not self.train.needs_transfer:
+            order = order.to(self.train.images.device)
+            for part in parts:
+                yield self.train.gather(order[part])
+            return
+        fetched = prefetch(self.train.gather_pinned, (order[part] for part in parts))
+        with contextlib.closing(fetched):
+            for images in fetched:
+                yield images.to(self.device, non_blocking=True)
+
+
+def _memory_for_images(device: torch.device) -> float:
+    """Return the bytes that images may take on a device: half of a GPU, whose rest is for network and activations."""
+    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else math.inf
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The input of one optimiser step.
+
+    Attributes:
+        images: (B, channels, H, W) float32, normalised.
+        labels: (B,) int64.
+        index: (B,) int64, the samples' numbers in the training split; on the CPU, so that lookups need no
+            synchronisation.
+        total: number of images of the step on all ranks; B if there is one rank.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    total: int
+
+
+def augmentation_table(size: int, augmentation: Augmentation, data_seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return (size, 3): for each sample its top and left offset in the padded image, and 1 if it is flipped, else 0."""
+    table = np.empty((size, 3), dtype=np.int64)
+    table[:, 0] = hashed_randint(2 * augmentation.pad + 1, size, data_seed, epoch, "top")
+    table[:, 1] = hashed_randint(2 * augmentation.pad + 1, size, data_seed, epoch, "left")
+    table[:, 2] = hashed_randint(2, size, data_seed, epoch, "flip") if augmentation.flip else 0
+    return table
+
+
+def shift_and_flip(images: Tensor, rows: Tensor, augmentation: Augmentation) -> Tensor:
+    """Crop each image from its padded form at its own offset and flip it if required: one gather for the batch.
+
+    Args:
+        images: (B, channels, H, W) uint8.
+        rows: (B, 3), the images' rows of ``augmentation_table``. Offsets count from the padded corner, so the offset
+            ``pad`` means no shift.
+        augmentation: the augmentation that the table was made for.
+    """
+    if augmentation == Augmentation():
+        return images
+    pad = augmentation.pad
+    height, width = images.shape[-2:]
+    padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+    # (B, 2, channels, tops, lefts, H, W): every window of an image and of its mirror image, without a copy.
+    windows = torch.stack((padded, padded.flip(3)), 1).unfold(3, height, 1).unfold(4, width, 1)
+    top, left, flipped = rows.unbind(1)
+    left = torch.where(flipped == 1, 2 * pad - left, left)
+    return windows[torch.arange(len(images), device=images.device), flipped, :, top, left]

@@ -1,0 +1,130 @@
+"""The interface of the networks of the catalog, and its common implementation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+
+from core.weights.errors import WeightsError
+
+KeyMap = Callable[[str], str]
+"""Maps a key of a published checkpoint to the key of the network."""
+
+
+class Network(nn.Module, ABC):
+    """A classifier that maps images (N, channels, H, W) to logits (N, num_classes)."""
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Return the penultimate features (N, D), which are the input of the last linear layer."""
+
+    @abstractmethod
+    def stages(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the output of each stage by name, in order; feature maps are (N, channels, height, width)."""
+
+    @property
+    @abstractmethod
+    def linear(self) -> nn.Linear:
+        """The last linear layer, from features to logits."""
+
+    def map_published_key(self, key: str) -> str:
+        """Return the network's key for a key of published checkpoints of it."""
+        return key
+
+    def load_pretrained(self, *, allow_download: bool = False) -> None:
+        """Load the published weights, except a last layer with another number of classes.
+
+        Args:
+            allow_download: download weights that are not on this machine.
+
+        Raises:
+            WeightsError: there are none, or they are not available on this machine.
+        """
+        raise WeightsError(
+            "this network has no published weights; give a file, for example one "
+            "that `python -m core convert` made of a checkpoint"
+        )
+
+
+class StagedNetwork(Network):
+    """A stem, stages, a head that ends in penultimate features, and a linear classifier.
+
+    Args:
+        stem: maps images to the first feature maps.
+        stages: the stages, which are named stage1, stage2, …
+        head: maps the output of the last stage to features (N, D).
+        classifier: a linear layer, or a sequence that ends in one.
+        keys: maps keys of published checkpoints, see ``Network.map_published_key``.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Iterable[nn.Module],
+        head: nn.Module,
+        classifier: nn.Linear | nn.Sequential,
+        keys: KeyMap | None = None,
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.layers = nn.ModuleDict({f"stage{number}": stage for number, stage in enumerate(stages, start=1)})
+        self.head = head
+        self.classifier = classifier
+        self._keys = keys
+
+    def stages(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the output of the stem, if there is one, and of each stage by name, in order."""
+        outputs: dict[str, Tensor] = {}
+        maps = self.stem(images)
+        if not isinstance(self.stem, nn.Identity):
+            outputs["stem"] = maps
+        for name, layer in self.layers.items():
+            maps = outputs[name] = layer(maps)
+        return outputs
+
+    def features(self, images: Tensor) -> Tensor:
+        maps = self.stem(images)
+        for layer in self.layers.values():
+            maps = layer(maps)
+        features: Tensor = self.head(maps)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(images))
+        return logits
+
+    @property
+    def linear(self) -> nn.Linear:
+        last = self.classifier if isinstance(self.classifier, nn.Linear) else self.classifier[-1]
+        assert isinstance(last, nn.Linear)
+        return last
+
+    def map_published_key(self, key: str) -> str:
+        return self._keys(key) if self._keys else key
+
+
+def pool_to_features() -> nn.Sequential:
+    """Return global average pooling, which maps (N, D, H, W) to features (N, D)."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def conv_bn_relu(
+    in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True
+) -> list[nn.Module]:
+    """Return a convolution without bias and with 'same' padding, batch norm, and optionally ReLU."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(channels),
+    ]
+    return [*layers, nn.ReLU()] if relu else layers
+
+
+def initialise_convolutions(network: nn.Module) -> None:
+    """Apply He initialisation by fan-out, N(0, 2 / (k²·out)) with zero biases, as in the distillation literature."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

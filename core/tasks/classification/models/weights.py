@@ -1,0 +1,302 @@
+"""Weights from files and addresses: read without running code, checked, and loaded into a network."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from core.settings import TrainingSettings
+from core.tasks.classification.data.paths import PathRefusedError, spec_path
+from core.tasks.classification.models.key_matching import match_state_dict
+from core.tasks.classification.models.network import Network
+from core.weights.errors import WeightsError
+from core.weights.metadata import Metadata, claimed_top1
+from core.weights.state_dicts import StateDict, find_state_dicts, strip_prefixes
+from core.weights.weights_file import check_size, read_file
+
+PRETRAINED = "pretrained"
+_UPLOAD = "upload:"  # followed by the SHA-256; the backend resolves names of uploads to it
+_SCHEMES = ("https", "s3", "gs", "file")
+_MAX_NAMED = 4  # keys named per kind of mismatch
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class SuppliedWeights:
+    """Weights that were read but not yet loaded into a network.
+
+    Attributes:
+        source: the source in the spec.
+        content: a state dict, or a checkpoint that contains one; None for the published weights of the network.
+        metadata: metadata of the file.
+    """
+
+    source: str
+    content: Any = None
+    metadata: Metadata = field(default_factory=Metadata)
+
+
+def read_weights(path: Path, source: str, max_bytes: int) -> SuppliedWeights:
+    """Read a weight file, with the accuracy that it or its name claims.
+
+    Args:
+        path: the file.
+        source: name of the source, which may contain a claimed accuracy.
+        max_bytes: the largest size of the file.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
+    file = read_file(path, max_bytes)
+    metadata = Metadata.parse(file.metadata)
+    if metadata.top1 is None:
+        claims = {**file.metadata} if file.format == "safetensors" else file.content
+        metadata = replace(metadata, top1=claimed_top1(_parse_numbers(claims), source))
+    return SuppliedWeights(source, file.content, metadata)
+
+
+def _parse_numbers(claims: Any) -> Any:
+    """Return the string metadata of a safetensors file with numeric strings as numbers; other content unchanged."""
+    if not isinstance(claims, Mapping) or not all(isinstance(value, str) for value in claims.values()):
+        return claims
+    return {key: float(value) for key, value in claims.items() if re.fullmatch(r"\d{1,3}(\.\d{1,20})?", value)}
+
+
+def load_state(network: Network, tensors: Mapping[str, Tensor], *, any_classes: bool = False) -> None:
+    """Load a state dict that has the keys of the network or those of its published checkpoints.
+
+    Args:
+        network: the network.
+        tensors: the state dict.
+        any_classes: keep the network's last layer if the weights have another number of classes.
+
+    Raises:
+        WeightsError: keys do not match (the message names them), or weights are NaN, infinite, integers or constant.
+    """
+    load_content(network, dict(tensors), any_classes=any_classes)
+
+
+def load_content(
+    network: Network,
+    content: Any,
+    *,
+    any_classes: bool = False,
+    fresh_last_layer: bool = False,
+    container: str = "",
+    drop: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Find the network's weights in a checkpoint and load them.
+
+    Args:
+        network: the network.
+        content: the checkpoint.
+        any_classes: keep the network's last layer if the weights have another number of classes.
+        fresh_last_layer: keep the network's last layer in any case.
+        container: see ``find_state_dicts``.
+        drop: see ``find_state_dicts``.
+
+    Returns:
+        Choices and omissions, one sentence each.
+
+    Raises:
+        WeightsError: see ``load_state``; also if several state dicts match.
+    """
+    candidates = find_state_dicts(content, container, drop)
+    match = match_state_dict(network, candidates, any_classes=any_classes)
+    if match is None:
+        raise _mismatch_error(network, candidates, any_classes)
+    state = network.state_dict()
+    last_layer = _last_layer(network)
+    unchanged = {
+        key
+        for key in last_layer & match.tensors.keys()
+        if fresh_last_layer or match.tensors[key].shape != state[key].shape
+    }
+    tensors = {key: tensor for key, tensor in match.tensors.items() if key not in unchanged}
+    _check_usable(state, tensors)
+    network.load_state_dict(tensors | {key: state[key] for key in unchanged}, strict=False)
+    return match.notes
+
+
+def _last_layer(network: Network) -> set[str]:
+    """Return the keys of the last linear layer."""
+    last = {id(parameter) for parameter in network.linear.parameters()}
+    return {key for key, tensor in network.state_dict(keep_vars=True).items() if id(tensor) in last}
+
+
+def _mismatch_error(network: Network, candidates: Sequence[StateDict], any_classes: bool) -> WeightsError:
+    """Return the error that names the keys of the most likely state dict that do not match."""
+    state = network.state_dict()
+    tensors = strip_prefixes(candidates[0])
+    if len(state.keys() & tensors.keys()) < len(state.keys() & {network.map_published_key(key) for key in tensors}):
+        tensors = {network.map_published_key(key): tensor for key, tensor in tensors.items()}
+    shapes = {key: (tuple(tensors[key].shape), tuple(state[key].shape)) for key in state if key in tensors}
+    any_shape = _last_layer(network) if any_classes else set()
+    differing = {key for key, (theirs, ours) in shapes.items() if theirs != ours and key not in any_shape}
+    missing = [key for key in state if key not in tensors and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in tensors if key not in state]
+    problems = [
+        _list_keys("missing", missing),
+        _list_keys("not in this network", unknown),
+        _list_keys("of another shape", [f"{k} {shapes[k][0]}, not {shapes[k][1]}" for k in shapes if k in differing]),
+    ]
+    text = f"the weights do not match the network: {'; '.join(filter(None, problems))}"
+    if not missing and not differing and unknown:
+        text += ". `python -m core convert --drop KEY` omits keys that are not weights"
+    if len(candidates) > 1:
+        places = ", ".join(repr(item.location) for item in candidates[:_MAX_NAMED])
+        text += f". This refers to {candidates[0].location!r}; there are weights under {places} (--container)"
+    return WeightsError(text)
+
+
+def _check_usable(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError for weights that a training could not use, and would report as a bad learning rate."""
+    floating = {key: tensor for key, tensor in tensors.items() if state[key].is_floating_point()}
+    if integers := [f"{key} ({t.dtype})" for key, t in floating.items() if not t.is_floating_point()]:
+        raise WeightsError(f"the weights are quantised or not weights: {_list_keys('not floating-point', integers)}")
+    # Eight-bit floats have no arithmetic.
+    wide = {key: tensor.float() if tensor.element_size() == 1 else tensor for key, tensor in floating.items()}
+    if broken := _list_keys("not finite", [key for key, tensor in wide.items() if not tensor.isfinite().all()]):
+        raise WeightsError(f"the weights are damaged: {broken}")
+    layers = [tensor for tensor in wide.values() if tensor.dim() > 1 and tensor.numel() > 1]
+    if layers and all(bool((tensor == tensor.flatten()[0]).all()) for tensor in layers):
+        value = "zero" if all(not bool(tensor.any()) for tensor in layers) else "constant"
+        raise WeightsError(f"the weights are damaged: every layer is {value}")
+
+
+def _list_keys(title: str, keys: list[str]) -> str:
+    if not keys:
+        return ""
+    more = f" and {len(keys) - _MAX_NAMED} more" if len(keys) > _MAX_NAMED else ""
+    return f"{title}: {', '.join(keys[:_MAX_NAMED])}{more}"
+
+
+def read_source(source: str, sha256: str | None, settings: TrainingSettings) -> SuppliedWeights:
+    """Read the weights that ``teacher.weights`` names.
+
+    For "pretrained" nothing is read, because the network loads its published weights itself.
+
+    Args:
+        source: "pretrained", a path, an upload, or an address with https, s3, gs or file.
+        sha256: expected SHA-256 of the file; None skips the check.
+        settings: folders and limits of this machine.
+
+    Raises:
+        WeightsError: the weights cannot be read; the message says what to do.
+    """
+    if source == PRETRAINED:
+        return SuppliedWeights(source)
+    with _local_file(source, settings) as path:
+        if sha256 is not None:
+            check_size(path.stat().st_size, settings.max_weights_bytes)
+            with path.open("rb") as file:
+                actual = hashlib.file_digest(file, "sha256").hexdigest()
+            if actual != sha256:
+                raise WeightsError(f"{source} has the SHA-256 {actual}, not {sha256}: it is not the expected file")
+        try:
+            return read_weights(path, source, settings.max_weights_bytes)
+        except WeightsError as error:
+            raise WeightsError(f"{source}: {error}") from error
+
+
+def load_supplied(
+    network: Network,
+    supplied: SuppliedWeights,
+    *,
+    any_classes: bool,
+    allow_download: bool,
+    fresh_last_layer: bool = False,
+) -> tuple[str, ...]:
+    """Load weights that were read, or the published ones.
+
+    Args:
+        network: the network.
+        supplied: the weights.
+        any_classes: keep the network's last layer if the weights have another number of classes.
+        allow_download: download published weights that are not on this machine.
+        fresh_last_layer: keep the network's last layer in any case.
+
+    Returns:
+        Choices and omissions, one sentence each.
+
+    Raises:
+        WeightsError: the weights cannot be loaded; the message says what to do.
+    """
+    if supplied.source == PRETRAINED:
+        network.load_pretrained(allow_download=allow_download)
+        return ()
+    try:
+        return load_content(network, supplied.content, any_classes=any_classes, fresh_last_layer=fresh_last_layer)
+    except WeightsError as error:
+        raise WeightsError(f"{supplied.source}: {error}") from error
+
+
+@contextmanager
+def _local_file(source: str, settings: TrainingSettings) -> Iterator[Path]:
+    """Yield the path of a local file with the weights; a downloaded file is removed afterwards."""
+    if source.startswith(_UPLOAD):
+        yield _upload_path(source, settings.uploads)
+        return
+    scheme, separator, rest = source.partition("://")
+    if not separator or scheme == "file":
+        try:
+            path = spec_path(rest if separator else source, "file", settings)
+        except PathRefusedError as error:
+            raise WeightsError(f"{error}. The weights of a teacher are searched for there") from None
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "weights")
+        _fetch(source, path, settings)
+        yield path
+
+
+def _upload_path(source: str, folder: Path | None) -> Path:
+    if folder is None:
+        raise WeightsError(
+            f"{source} is in the store of a backend, which this run does not have; give the path of the file instead"
+        )
+    name = source.removeprefix(_UPLOAD)
+    path = Path(folder, f"{name}.safetensors")
+    if not re.fullmatch("[0-9a-f]{64}", name) or not path.is_file():
+        raise WeightsError(f"{source} is no longer in the artifact store; upload it again")
+    return path
+
+
+def _fetch(source: str, path: Path, settings: TrainingSettings) -> None:
+    """Download at most ``settings.max_weights_bytes``, whatever length the server announces."""
+    scheme = source.partition("://")[0]
+    if scheme not in _SCHEMES or "::" in source:
+        raise WeightsError(f"weights cannot be read from {source}: give a path or {', '.join(_SCHEMES)}://…")
+    if scheme == "https" and not settings.download:
+        raise WeightsError(f"downloads are off; set DKD_DOWNLOAD=1, or download {source} and give the path of the file")
+    import fsspec
+
+    limit = settings.max_weights_bytes
+    # As a stream: fsspec would buffer all that a server sends for a file of an announced length.
+    options = {"block_size": 0} if scheme == "https" else {}
+    try:
+        with fsspec.open(source, "rb", **options) as remote, path.open("wb") as local:
+            check_size(getattr(remote, "size", None) or 0, limit)
+            remaining = limit
+            while block := remote.read(_BLOCK_BYTES):
+                remaining -= len(block)
+                if remaining < 0:
+                    check_size(limit + 1, limit)
+                local.write(block)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}") from None
+    except ImportError as error:
+        raise WeightsError(f"reading {scheme}:// requires another package on the worker: {error}") from error
+    except Exception as error:  # the backends of fsspec raise various exceptions
+        raise WeightsError(
+            f"cannot fetch {source}: {str(error).partition(chr(10))[0] or type(error).__name__}"
+        ) from error

@@ -1,0 +1,369 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from enum import IntEnum
+
+import torch
+from torch import nn
+
+from core.distill.loss import build_loss
+from core.events import Checkpointed, Metrics, read_journal
+from core.tasks.classification.data import Batch, Dataset
+from core.tasks.classification.diagnostics.inference import predict_logits
+from core.tasks.classification.diagnostics.report import collapse_report, epoch_report, final_report
+from core.tasks.classification.diagnostics.robustness import robustness_inputs
+from core.tasks.classification.models import Network
+from core.train.cached_teacher import QuantizedTeacher, cached_teacher
+from core.train.checkpoint import Checkpoint, Progress, RandomState, save_checkpoint
+from core.train.compiling import CompilationError, ForwardFn, capture_stream, compile_network
+from core.train.errors import TrainingError
+from core.train.interruption import StopRequested
+from core.train.job import Job
+from core.train.metric_means import RunningMeans
+from core.train.optimizer import build_optimizer, lr_factor, restore_optimizer
+from core.train.performance import ExecutionPlan
+from core.train.stepper import Stepper
+from core.train.teacher import LiveTeacher, Teacher
+from core.train.teacher_source import LoadedTeacher
+from core.train.teacher_time import TEACHER_SECONDS, TimedTeacher
+from core.train.throughput import ThroughputMeter
+from core.train.weights_metadata import training_metadata
+
+CHECK_FINITE_EVERY = 100
+"""Steps between two checks of the running sums. A loss that is not finite is found soon, and the queue of a GPU is
+emptied too rarely for the checks to cost time."""
+
+
+class StepAction(IntEnum):
+    """What all ranks do before a step."""
+
+    STEP = 0
+    SAVE = 1
+    STOP = 2
+
+
+class Engine:
+    """The training of one network: epochs, reports and checkpoints. The steps themselves are the stepper's.
+
+    The order of the samples, their augmented views and the initialisation depend on the seeds of the spec alone.
+
+    Args:
+        job: The training.
+        dataset: Its images, on the device it trains on.
+        model: The network to train, on the same device.
+        plan: How the network computes. If it cannot be compiled after all, ``self.plan`` says so.
+        teacher: The teacher in eval mode, on the same device; None for a run without one.
+
+    Attributes:
+        progress: How far the training is.
+
+    Raises:
+        TrainingError: The images for the final report cannot be read.
+    """
+
+    def __init__(
+        self, job: Job, dataset: Dataset, model: Network, plan: ExecutionPlan, teacher: LoadedTeacher | None
+    ) -> None:
+        self.job, self.dataset, self.model = job, dataset, model
+        self.teacher = teacher.network if teacher else None
+        spec = job.spec
+        loss = build_loss(spec.method)
+        model.to(memory_format=plan.memory_format)
+        forward, self.plan = self._build_forward(plan)
+        self.optimizer = build_optimizer(model, spec.training.optimizer, fused=plan.fused)
+        self._timed_teacher = TimedTeacher(self._logit_source(teacher), dataset.device) if teacher else None
+        self.stepper = Stepper(
+            model,
+            self._timed_teacher,
+            loss,
+            self.optimizer,
+            self.plan,
+            ranks=job.ranks,
+            forward=forward,
+            warn=job.warn,
+        )
+        self.progress = Progress()
+        self._throughput = ThroughputMeter()
+        self._last_values: dict[str, float] = {}
+        self._earlier_seconds = 0.0
+        self._started_at = time.monotonic()
+        self._saved_at = time.monotonic()
+        # The teacher's logits of the test images never change.
+        self._teacher_logits = (
+            predict_logits(self.teacher, dataset, dataset.test) if self.teacher and job.ranks.is_main else None
+        )
+        try:
+            self._robustness = robustness_inputs(spec.training, dataset, job.settings)
+        except ValueError as error:
+            raise TrainingError("spec", str(error)) from error
+
+    def _logit_source(self, teacher: LoadedTeacher) -> Teacher:
+        live = LiveTeacher(teacher.network, self.plan, self.job.warn)
+        if teacher.cache_key is None:
+            return live
+        if self.job.ranks.size > 1:
+            return QuantizedTeacher(live)
+        return cached_teacher(live, teacher.cache_key, self.job, self.dataset, self.plan)
+
+    def _build_forward(self, plan: ExecutionPlan) -> tuple[ForwardFn, ExecutionPlan]:
+        """Return the model as a step calls it, and the plan with what turned out to work."""
+        if not plan.compile:
+            return self.job.ranks.parallelize(self.model, self.dataset.device), plan
+        dataset, size = self.dataset, min(self.job.spec.training.batch_size, len(self.dataset.train))
+        example = torch.zeros(size, dataset.channels, dataset.image_size, dataset.image_size, device=dataset.device)
+        self.model.train()
+        began = time.monotonic()
+        try:
+            forward = compile_network(self.model, example.contiguous(memory_format=plan.memory_format), plan)
+        except CompilationError as error:
+            self.job.warn(f"the network is not compiled: {error}")
+            return self.model, plan.without("compile", "it did not work here")
+        self.job.journal.log(f"the network was compiled in {time.monotonic() - began:.0f} s")
+        return forward, plan
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of optimiser steps in an epoch."""
+        return math.ceil(len(self.dataset.train) / self.job.spec.training.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """The number of optimiser steps in the whole run."""
+        return self.steps_per_epoch * self.job.spec.training.epochs
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint. The journal must already hold the checkpoint's journal."""
+        self.model.load_state_dict(checkpoint.model)
+        restore_optimizer(self.optimizer, checkpoint.optimizer)
+        if checkpoint.scaler:
+            self.stepper.scaler.load_state_dict(checkpoint.scaler)
+        device = self.dataset.device
+        self.stepper.means = RunningMeans({name: sums.to(device) for name, sums in checkpoint.metric_sums.items()})
+        self.progress = checkpoint.progress
+        self._earlier_seconds = checkpoint.progress.elapsed
+        for record in read_journal(self.job.journal.path):
+            if isinstance(record.event, Metrics):
+                self._last_values |= record.event.values
+        if self._timed_teacher:
+            self._timed_teacher.seconds = self._last_values.get(TEACHER_SECONDS, 0.0)
+        if self.job.ranks.rank < len(checkpoint.random):
+            checkpoint.random[self.job.ranks.rank].restore(device)
+
+    def train(self) -> dict[str, float] | None:
+        """Train to the end, or until a stop is requested.
+
+        Returns:
+            The last value of every metric; None if the training was stopped, with a checkpoint.
+
+        Raises:
+            TrainingError: A loss or a weight is no longer finite.
+        """
+        self._started_at = time.monotonic()
+        with capture_stream(self.plan, self.dataset.device):
+            return self._train()
+
+    def _train(self) -> dict[str, float] | None:
+        while self.progress.epoch < self.job.spec.training.epochs:
+            if not self._train_epoch():
+                self.save()
+                return None
+            self.check_finite()
+            teacher_values = self.stepper.teacher.end_epoch() if self.stepper.teacher else {}
+            values = self._evaluate()
+            if values is None:
+                self.save()  # in the state after the epoch's last step: the evaluation is repeated on resume
+                return None
+            self._finish_epoch(values | teacher_values)
+        if self.stepper.teacher:
+            self.stepper.teacher.finish()
+        return self._last_values
+
+    def _train_epoch(self) -> bool:
+        """Train the rest of the current epoch. Returns False if a stop was requested before its end."""
+        training, progress = self.job.spec.training, self.progress
+        self._set_train_mode()
+        batches = self.dataset.batches(
+            training.batch_size,
+            self.job.spec.data_seed,
+            progress.epoch,
+            training.augment,
+            start=progress.batch,
+            share=self.job.ranks.share,
+        )
+        self._throughput = ThroughputMeter()
+        # Closed at once if the loop ends early: its thread must not read on while a checkpoint is written.
+        with contextlib.closing(batches), self.plan.deterministic_kernels():
+            return self._train_steps(self._throughput.measure(batches))
+
+    def _train_steps(self, batches: Iterator[Batch]) -> bool:
+        progress = self.progress
+        for batch in batches:
+            action = self._next_action()
+            if action is StepAction.STOP:
+                return False
+            if action is StepAction.SAVE:
+                self.save()
+            elif progress.step % CHECK_FINITE_EVERY == 0:
+                self._check_finite_terms()
+            self.stepper.step(batch, progress.epoch, self._learning_rate())
+            progress.batch += 1
+            progress.step += 1
+        return True
+
+    def _next_action(self) -> StepAction:
+        """Return what comes before the next step; all ranks get the same answer at the same step."""
+        if not self.job.ranks.should_sync(self.progress.step, self.dataset.device):
+            return StepAction.STEP
+        options, action = self.job.options, StepAction.STEP
+        if options.stop_requested():
+            action = StepAction.STOP
+        elif time.monotonic() - self._saved_at > options.checkpoint_seconds:
+            action = StepAction.SAVE
+        return StepAction(self.job.ranks.broadcast_int(action))
+
+    def _set_train_mode(self) -> None:
+        """Set training mode, except for batch norm from the epoch on at which the spec freezes it."""
+        self.model.train()
+        frozen_after = self.job.spec.training.freeze_batch_norm_after
+        if frozen_after is not None and self.progress.epoch >= frozen_after:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _learning_rate(self) -> float:
+        """Return the learning rate of the next step."""
+        training = self.job.spec.training
+        epochs_done = self.progress.epoch + self.progress.batch / self.steps_per_epoch
+        return training.optimizer.lr * lr_factor(training.schedule, epochs_done, training.epochs)
+
+    def _evaluate(self) -> dict[str, float] | None:
+        """Return the metrics of the epoch whose steps are done, or None if a stop was requested meanwhile.
+
+        It changes nothing, so it may be interrupted. The first rank alone evaluates; the others wait for it and
+        return no metrics.
+        """
+        values: dict[str, float] | None = {}
+        ranks = self.job.ranks
+        if ranks.is_main:
+            try:
+                with self.job.options.interruption.interruptible(), self.plan.deterministic_kernels():
+                    values = self._report()
+            except StopRequested:
+                values = None
+        action = StepAction.STOP if values is None else StepAction.STEP
+        return None if ranks.broadcast_int(action) == StepAction.STOP else values
+
+    def _report(self) -> dict[str, float]:
+        values = self.stepper.means.read()
+        progress, training = self.progress, self.job.spec.training
+        values |= self._throughput.metrics() | {"lr": self.optimizer.param_groups[0]["lr"]}
+        values |= epoch_report(self.model, self.dataset, self._teacher_logits)
+        # The test images choose this epoch, so nothing else uses it; published numbers are often of this kind.
+        values["oracle/top1"] = max(progress.best_top1, values["test/top1"])
+        epoch = progress.epoch + 1
+        if epoch == training.epochs:
+            values |= final_report(self.model, self.teacher, self.dataset, self._robustness)
+        elif training.collapse_every and epoch % training.collapse_every == 0:
+            values |= collapse_report(self.model, self.dataset)
+        return values
+
+    def _finish_epoch(self, values: dict[str, float]) -> None:
+        """Write the metrics of an epoch down, and move on to the next one."""
+        progress, epochs, journal = self.progress, self.job.spec.training.epochs, self.job.journal
+        progress.epoch += 1
+        progress.batch = 0
+        progress.elapsed = self._elapsed()
+        self.stepper.means = RunningMeans()
+        if not self.job.ranks.is_main:
+            return
+        progress.best_top1 = values["oracle/top1"]
+        journal.metrics(step=progress.step, epoch=progress.epoch, elapsed=progress.elapsed, values=values)
+        journal.log(
+            f"epoch {progress.epoch}/{epochs}: training loss {values['train/loss']:.4g}, "
+            f"test accuracy {values['test/top1']:.2f} %"
+        )
+        self._last_values |= values
+
+    def check_finite(self) -> None:
+        """Check that every loss and every weight is finite.
+
+        Raises:
+            TrainingError: One is not; the message names the step, and the terms or the weights.
+        """
+        self._check_finite_terms()
+        state = {name: tensor for name, tensor in self.model.state_dict().items() if tensor.is_floating_point()}
+        # Stacked, so that the device is waited for once and not for every tensor.
+        finite = torch.stack([tensor.isfinite().all() for tensor in state.values()]).tolist()
+        broken = [name for name, is_finite in zip(state, finite, strict=True) if not is_finite]
+        if broken:
+            more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+            names = f"{', '.join(broken[:3])}{more}"
+            self._raise_not_finite(f"the weights are not finite after step {self.progress.step}: {names}")
+
+    def _check_finite_terms(self) -> None:
+        broken = {name: n for name, n in self.stepper.means.nonfinite().items() if name.startswith("train/")}
+        if broken:
+            first = min(broken.values())
+            terms = ", ".join(name.removeprefix("train/") for name, before in broken.items() if before == first)
+            step = self.progress.step - self.progress.batch + first + 1
+            self._raise_not_finite(f"not finite at step {step} (of epoch {self.progress.epoch + 1}): {terms}")
+
+    def _raise_not_finite(self, problem: str) -> None:
+        advice = "a lower learning rate or a longer warm-up usually fixes this"
+        if self.plan.precision != "float32":
+            advice += f", or speed.precision: float32 instead of {self.plan.precision}"
+        raise TrainingError("nan", f"{problem}; {advice}")
+
+    def _elapsed(self) -> float:
+        """Return the seconds of training, earlier attempts included."""
+        return self._earlier_seconds + time.monotonic() - self._started_at
+
+    def save(self) -> None:
+        """Write a checkpoint beside the journal, and record it there. All ranks call this at the same step.
+
+        If the disk refuses it, the training continues without: the next checkpoint may fit.
+
+        Raises:
+            TrainingError: The weights are not finite, so nothing could continue from them.
+        """
+        self.check_finite()
+        random = self.job.ranks.random_states(self.dataset.device)
+        self._saved_at = time.monotonic()
+        if not self.job.ranks.is_main:
+            return
+        try:
+            self._write_checkpoint(random)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self.job.journal.log(
+                f"no checkpoint could be written: {reason}; the training continues without one", "error"
+            )
+        self._saved_at = time.monotonic()
+
+    def _write_checkpoint(self, random: list[RandomState]) -> None:
+        journal, spec = self.job.journal, self.job.spec
+        journal.sync()
+        progress = replace(self.progress, elapsed=self._elapsed())
+        path = save_checkpoint(
+            journal.path.parent,
+            Checkpoint(
+                fingerprint=spec.fingerprint(),
+                progress=progress,
+                model=self.model.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                metric_sums=self.stepper.means.state(),
+                journal=journal.path.read_bytes(),
+                scaler=self.stepper.scaler.state_dict(),
+                plan=self.plan.model_dump(),
+                device=self.dataset.device.type,
+                random=random,
+                metadata=training_metadata(spec, self.dataset).texts(),
+            ),
+        )
+        journal.append(Checkpointed(step=progress.step, path=path.name))

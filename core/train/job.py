@@ -1,0 +1,50 @@
+"""A training as one object: the run, the environment it trains in, and where its events go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.events import Journal
+from core.settings import TrainingSettings
+from core.specs import RunSpec
+from core.train.interruption import TrainOptions
+from core.train.ranks import SINGLE_PROCESS, Ranks
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """Where a student's teacher comes from.
+
+    Attributes:
+        spec: The run that made the teacher.
+        weights: The file with the teacher's weights (safetensors).
+    """
+
+    spec: RunSpec
+    weights: Path
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of one run, as the parts of the trainer hand it on.
+
+    Attributes:
+        spec: The run.
+        journal: Takes the run's events; checkpoints are written into its folder.
+        settings: What the training takes from its environment.
+        options: When checkpoints are written, and how the training is stopped.
+        ranks: The processes that share the training.
+        teacher: Where the teacher comes from; None for a run without one.
+    """
+
+    spec: RunSpec
+    journal: Journal
+    settings: TrainingSettings
+    options: TrainOptions = field(default_factory=TrainOptions)
+    ranks: Ranks = SINGLE_PROCESS
+    teacher: TeacherSource | None = None
+
+    def warn(self, message: str) -> None:
+        """Log a warning in the run's journal."""
+        self.journal.log(message, "warning")

@@ -1,0 +1,57 @@
+"""Checks of a spec that need the data set, made before the first step and not after hours of training."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from core.catalog import METHODS, MODELS
+from core.specs import RunSpec
+from core.tasks.classification.data import Dataset
+from core.tasks.classification.models import Network
+from core.train.errors import TrainingError
+from core.train.teacher_source import uses_weights_unchanged
+
+
+def check_dataset_fits(spec: RunSpec, dataset: Dataset) -> None:
+    """Check that the data set has enough classes and large enough images for the method and the model.
+
+    Only the worker knows some data sets, for example a folder of images.
+
+    Raises:
+        TrainingError: The data set does not fit.
+    """
+    min_classes, min_size = METHODS[spec.method.name].min_classes, MODELS[spec.model.name].min_image_size
+    if dataset.num_classes < min_classes:
+        text = f"{spec.method.name} needs at least {min_classes} classes; {spec.dataset.name} has {dataset.num_classes}"
+        raise TrainingError("spec", text)
+    if dataset.image_size < min_size:
+        text = f"{spec.model.name} needs images of at least {min_size} px; {spec.dataset.name} has {dataset.image_size}"
+        raise TrainingError("spec", f"{text} px")
+
+
+def check_last_batch(spec: RunSpec, dataset: Dataset, model: Network) -> None:
+    """Check that batch norm can compute statistics of the last batch of an epoch, which may be a single image.
+
+    The network and torch's random state stay as they are.
+
+    Raises:
+        TrainingError: The last batch is one image, and batch norm would see one value per channel.
+    """
+    size, channels = dataset.image_size, dataset.channels
+    if uses_weights_unchanged(spec) or len(dataset.train) % spec.training.batch_size != 1:
+        return
+    trial = copy.deepcopy(model).train()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            trial(torch.zeros(1, channels, size, size))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        text = (
+            f"{len(dataset.train)} training images in batches of {spec.training.batch_size} leave a last batch of a "
+            f"single image, from which the batch norm of {spec.model.name} can learn nothing at {size} px; choose "
+            "another batch_size"
+        )
+        raise TrainingError("spec", text) from error

@@ -1,0 +1,1 @@
+"""Files of weights: reading them safely, their keys and their metadata."""
