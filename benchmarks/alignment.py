@@ -14,7 +14,7 @@ import torch
 
 from core.distill.gradients import measure_gradients
 from core.distill.loss import build_loss
-from core.distill.terms import LogitBatch
+from core.distill.rows import Rows
 from core.specs import MethodRef
 
 SIZE, TEMPERATURE, STEPS, SEEDS = 64, 4.0, 2000, 5
@@ -46,7 +46,7 @@ def optimise(classes: int, params: dict[str, Any], seed: int = 0) -> Outcome:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     shares, cosines = [], []
     for _ in range(STEPS):
-        batch = LogitBatch(student, teacher, target)
+        batch = Rows(student, teacher, target)
         terms = loss(batch, None)
         optimizer.zero_grad()
         terms.total.backward()  # type: ignore[no-untyped-call]
@@ -56,7 +56,7 @@ def optimise(classes: int, params: dict[str, Any], seed: int = 0) -> Outcome:
         optimizer.step()
         schedule.step()
     few = STEPS // 100
-    values = loss(LogitBatch(student, teacher, target), None).values
+    values = loss(Rows(student, teacher, target), None).values
     return Outcome(
         share_early=torch.stack(shares[:few]).mean().item(),
         share_late=torch.stack(shares[-few:]).mean().item(),

@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks import machine
 from core.distill.gradients import measure_gradients
 from core.distill.loss import build_loss
-from core.distill.terms import LogitBatch
+from core.distill.rows import Rows
 from core.specs import MethodRef
 
 ROUNDS = 200
@@ -54,7 +54,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 def built(name: str, **params: Any) -> Loss:
     """Return a method as the engine calls it, with its parameters bound."""
     method = build_loss(MethodRef(name=name, params=params))
-    return lambda *batch: method(LogitBatch(*batch), None).total
+    return lambda *batch: method(Rows(*batch), None).total
 
 
 def with_diagnostics() -> Loss:
@@ -62,7 +62,7 @@ def with_diagnostics() -> Loss:
     method = build_loss(MethodRef(name="dkd_align", params={"reduction": "log", "epsilon": 6.0}))
 
     def loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-        batch = LogitBatch(student, teacher, target)
+        batch = Rows(student, teacher, target)
         terms = method(batch, None)
         measure_gradients(terms, batch)
         return terms.total

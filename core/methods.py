@@ -13,7 +13,8 @@ from torch import Tensor
 
 from core.distill.logits.decoupled import Decoupled, Reduction
 from core.distill.loss import build_loss
-from core.distill.terms import LogitBatch, Term, autocast_disabled, with_gradient
+from core.distill.rows import Rows
+from core.distill.terms import Term, autocast_disabled, with_gradient
 from core.specs import MethodRef
 
 __all__ = [
@@ -92,7 +93,7 @@ def alignment(
 def _single_term(
     student: Tensor, teacher: Tensor, target: Tensor, temperature: float, choose: Callable[[Decoupled], Term]
 ) -> Tensor:
-    batch = LogitBatch(student, teacher, target)
+    batch = Rows(student, teacher, target)
     with autocast_disabled(batch):
         term = choose(Decoupled(batch, temperature))
     return with_gradient(student, term.value, term.gradient)
@@ -166,4 +167,4 @@ def rld(
 def _complete_loss(
     name: str, student: Tensor, teacher: Tensor | None, target: Tensor, epoch: int | None, params: dict[str, Any]
 ) -> Tensor:
-    return build_loss(MethodRef(name=name, params=params))(LogitBatch(student, teacher, target), epoch).total
+    return build_loss(MethodRef(name=name, params=params))(Rows(student, teacher, target), epoch).total

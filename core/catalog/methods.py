@@ -12,7 +12,7 @@ from core.catalog.registry import Entry, Params, Registry
 
 @dataclass(frozen=True, kw_only=True)
 class MethodEntry(Entry):
-    """A loss. ``target`` is a callable ``(LogitBatch, params, epoch) -> LossTerms`` (see ``core.methods``).
+    """A loss. ``target`` is a callable ``(Rows, params, epoch) -> LossTerms`` (see ``core.methods``).
 
     Attributes:
         needs_teacher: Whether the loss reads a teacher's logits.

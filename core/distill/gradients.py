@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.distill.terms import LogitBatch, LossTerms
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms
 
 
-def measure_gradients(terms: LossTerms, batch: LogitBatch) -> dict[str, Tensor]:
+def measure_gradients(terms: LossTerms, batch: Rows) -> dict[str, Tensor]:
     """Return detached scalars by metric name, independent of the batch size; NaN if a step has nothing to measure.
 
     With logit standardisation a term has two gradients. The similarity is defined and measured at the standardised

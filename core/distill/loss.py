@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from core.catalog import METHODS
-from core.distill.terms import LogitBatch, LossTerms, autocast_disabled
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms, autocast_disabled
 from core.specs import MethodRef
 
-Loss = Callable[[LogitBatch, int | None], LossTerms]
+Loss = Callable[[Rows, int | None], LossTerms]
 """A method with its parameters: (batch, epoch) -> terms. Epochs count from 0; None means full strength."""
 
 
@@ -17,7 +18,7 @@ def build_loss(method: MethodRef) -> Loss:
     method_loss = METHODS[method.name].load()
     params = method.parsed_params
 
-    def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
+    def loss(batch: Rows, epoch: int | None) -> LossTerms:
         with autocast_disabled(batch):
             terms: LossTerms = method_loss(batch, params, epoch)
         return terms

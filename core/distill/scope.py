@@ -14,10 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from core.distill.terms import LogitBatch, LossTerms, with_gradient
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms, with_gradient
 
 
-def gather_ranks(batch: LogitBatch, counts: Sequence[int]) -> LogitBatch:
+def gather_ranks(batch: Rows, counts: Sequence[int]) -> Rows:
     """Return the batches of all ranks as one, in the order of the ranks.
 
     The student's logits come in the dtype of the loss. In half precision the gradient of a global batch would be
@@ -27,20 +28,20 @@ def gather_ranks(batch: LogitBatch, counts: Sequence[int]) -> LogitBatch:
         batch: the logits of this rank.
         counts: number of samples of each rank, which may differ. Exchanging them would make a GPU's host wait.
     """
-    return LogitBatch(
+    return Rows(
         _all_gather(batch.student32, counts).requires_grad_(),
         _all_gather(batch.teacher, counts) if batch.teacher is not None else None,
         _all_gather(batch.target, counts),
     )
 
 
-def row_gradients(terms: LossTerms, batch: LogitBatch) -> Tensor:
+def row_gradients(terms: LossTerms, batch: Rows) -> Tensor:
     """Return ∂total/∂logits (B, C) of a global batch."""
     (gradient,) = torch.autograd.grad(terms.total, batch.student)
     return gradient
 
 
-def local_part(global_terms: LossTerms, gradient: Tensor, batch: LogitBatch, first: int, ranks: int) -> Tensor:
+def local_part(global_terms: LossTerms, gradient: Tensor, batch: Rows, first: int, ranks: int) -> Tensor:
     """Return a scalar for ``backward``: the global loss, whose gradient reaches the logits of this rank only.
 
     Args:

@@ -7,7 +7,6 @@ gradients at no further cost.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -18,36 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
-@dataclass(frozen=True)
-class LogitBatch:
-    """The logits and targets of one batch.
-
-    Attributes:
-        student: (B, C), any floating dtype; the only tensor that receives a gradient.
-        teacher: (B, C), a constant; None for a method without a teacher.
-        target: (B,), class indices.
-    """
-
-    student: Tensor
-    teacher: Tensor | None
-    target: Tensor
-
-    @functools.cached_property
-    def student32(self) -> Tensor:
-        """The student's logits, detached, in the dtype of the loss: fp64 for fp64 logits, else fp32."""
-        return _to_loss_dtype(self.student.detach())
-
-    @functools.cached_property
-    def teacher32(self) -> Tensor:
-        """The teacher's logits, detached, in the dtype of ``student32``.
-
-        Raises:
-            ValueError: the batch has no teacher.
-        """
-        if self.teacher is None:
-            raise ValueError("this method needs the teacher's logits")
-        return _to_loss_dtype(self.teacher.detach()).to(self.student32.dtype)
+from core.distill.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -135,9 +105,7 @@ def autograd_term(value_of: Callable[[Tensor], Tensor], student: Tensor) -> Term
     return Term(value.detach(), gradient)
 
 
-def compose(
-    batch: LogitBatch, values: dict[str, Tensor], weighted: Mapping[str, tuple[float | Tensor, Term]]
-) -> LossTerms:
+def compose(batch: Rows, values: dict[str, Tensor], weighted: Mapping[str, tuple[float | Tensor, Term]]) -> LossTerms:
     """Add weighted terms up to a loss whose gradient is the weighted sum of theirs.
 
     Args:
@@ -165,7 +133,7 @@ def _add_scaled(total: Tensor, part: Tensor, factor: float | Tensor) -> None:
         total.add_(part, alpha=factor)
 
 
-def autocast_disabled(batch: LogitBatch) -> AbstractContextManager[object]:
+def autocast_disabled(batch: Rows) -> AbstractContextManager[object]:
     """Return a context without autocast, which would compute some products (``dot``, for one) in half precision."""
     device = batch.student.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
@@ -197,7 +165,3 @@ class PrecomputedGradient(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return (outer * gradient).to(ctx.dtype), None, None
-
-
-def _to_loss_dtype(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()

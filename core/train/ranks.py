@@ -19,8 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from core.distill.rows import Rows
 from core.distill.scope import gather_ranks, local_part, row_gradients
-from core.distill.terms import LogitBatch, LossTerms
+from core.distill.terms import LossTerms
 from core.launch import RankFailure, RankInfo
 from core.train.batch_norm import synchronize_batch_norm
 from core.train.checkpoint import RandomState
@@ -104,14 +105,14 @@ class Ranks:
             model, device_ids=[device] if device.type == "cuda" else None, **options
         )
 
-    def gather_batch(self, part: LogitBatch, count: int) -> LogitBatch:
+    def gather_batch(self, part: Rows, count: int) -> Rows:
         """Return the whole batch of ``count`` rows, gathered from the parts of all ranks."""
         if self.size == 1:
             return part
         shares = [_share(count, rank, self.size) for rank in range(self.size)]
         return gather_ranks(part, [share.stop - share.start for share in shares])
 
-    def local_loss(self, terms: LossTerms, batch: LogitBatch, part: LogitBatch) -> Tensor:
+    def local_loss(self, terms: LossTerms, batch: Rows, part: Rows) -> Tensor:
         """Return the scalar to call ``backward`` on: the loss of the whole batch as a function of this rank's logits.
 
         Args:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.distill.gradients import measure_gradients
 from core.distill.loss import Loss
-from core.distill.terms import LogitBatch
+from core.distill.rows import Rows
 from core.tasks.classification.data import Batch
 from core.tasks.classification.diagnostics.accuracy import top_accuracies
 from core.train.compiling import ForwardFn, GraphedCallable
@@ -77,7 +77,7 @@ class Stepper:
     def _compute(self, epoch: int, total: int, images: Tensor, labels: Tensor, teacher: Tensor | None = None) -> None:
         with self._plan.autocast(images.device):
             student = self._forward(images)
-        part = LogitBatch(student, teacher, labels)
+        part = Rows(student, teacher, labels)
         logits = self._ranks.gather_batch(part, total)
         terms = self.loss(logits, epoch)
         self.optimizer.zero_grad(set_to_none=True)

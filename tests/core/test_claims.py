@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core import methods
 from core.distill.logits.decoupled import Decoupled, Reduction
-from core.distill.terms import LogitBatch
+from core.distill.rows import Rows
 from core.explain import Explanation, explain
 from tests.core.test_losses import reference_parts
 
@@ -125,7 +125,7 @@ def test_the_term_pulls_against_distillation(classes: int, reduction: Reduction)
     z, v = 3 * torch.randn(2, 64, classes, generator=random, dtype=torch.float64)
     target = torch.randint(classes, (64,), generator=random)
     near = v + 0.3 * (z - v)
-    parts = Decoupled(LogitBatch(near, v, target), T)
+    parts = Decoupled(Rows(near, v, target), T)
     distillation = parts.tckd().gradient + parts.nckd().gradient
     pull = -parts.alignment(reduction).gradient
     assert torch.cosine_similarity(pull.flatten(), distillation.flatten(), dim=0) < -0.7

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from core.catalog import METRICS
 from core.distill.gradients import measure_gradients
 from core.distill.loss import build_loss
-from core.distill.terms import LogitBatch
+from core.distill.rows import Rows
 from core.events import JOURNAL_NAME, Failed, Metrics, read_journal
 from core.specs import DatasetRef, MethodRef, PlannedRun, parse_experiment
 from core.tasks.classification import models
@@ -56,7 +56,7 @@ def measured(
     student: Tensor, teacher: Tensor | None, target: Tensor, name: str = "dkd", epoch: int | None = None
 ) -> dict[str, float]:
     params = {"reduction": "log", "epsilon": 6.0} if name == "dkd_align" else {}
-    batch = LogitBatch(student.requires_grad_(), teacher, target)
+    batch = Rows(student.requires_grad_(), teacher, target)
     return numbers(measure_gradients(build_loss(MethodRef(name=name, params=params))(batch, epoch), batch))
 
 
@@ -103,7 +103,7 @@ class TestGradients:
         assert math.isnan(same["grad/covariance"])
         assert math.isnan(same["grad/similarity"])
         params = {"ramp_start": 0, "ramp_epochs": 10}
-        batch = LogitBatch(student, teacher, target)
+        batch = Rows(student, teacher, target)
         off = numbers(measure_gradients(build_loss(MethodRef(name="dkd", params=params))(batch, 0), batch))
         assert math.isnan(off["grad/skipped"])  # the ramp is at 0, so the gradients are, whatever the samples
 

@@ -12,8 +12,8 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from core.distill.loss import Loss, build_loss
+from core.distill.rows import Rows
 from core.distill.scope import gather_ranks, local_part, row_gradients
-from core.distill.terms import LogitBatch
 from core.specs import MethodRef
 from tests.core.test_methods import ALL, SETTINGS
 from tests.services import free_port
@@ -39,7 +39,7 @@ def build(setting: str) -> Loss:
 
 def loss_of_one_process(setting: str) -> tuple[float, Tensor]:
     student, inputs, teacher, target = problem()
-    total = build(setting)(LogitBatch(student(inputs), teacher, target), 2).total
+    total = build(setting)(Rows(student(inputs), teacher, target), 2).total
     total.backward()  # type: ignore[no-untyped-call]
     assert student.weight.grad is not None
     return total.item(), student.weight.grad
@@ -50,11 +50,11 @@ def test_gradients_of_local_parts_add_up_to_gradient_of_global_batch(setting: st
     value, gradient = loss_of_one_process(setting)
     student, inputs, teacher, target = problem()
     parts = [slice(0, 5), slice(5, 10), slice(10, SIZE)]
-    global_batch = LogitBatch(student(inputs).detach().requires_grad_(), teacher, target)
+    global_batch = Rows(student(inputs).detach().requires_grad_(), teacher, target)
     terms = build(setting)(global_batch, 2)
     rows = row_gradients(terms, global_batch)
     for part in parts:
-        batch = LogitBatch(student(inputs[part]), teacher[part], target[part])
+        batch = Rows(student(inputs[part]), teacher[part], target[part])
         local_part(terms, rows, batch, part.start, ranks=1).backward()  # type: ignore[no-untyped-call]
     assert terms.total.item() == pytest.approx(value, rel=1e-12)
     assert student.weight.grad is not None
@@ -70,7 +70,7 @@ def _rank(rank: int, port: int, out: str) -> None:
         student, inputs, teacher, target = problem()
         parallel = nn.parallel.DistributedDataParallel(student)
         first, last = (0, 7) if rank == 0 else (7, SIZE)
-        batch = LogitBatch(parallel(inputs[first:last]), teacher[first:last], target[first:last])
+        batch = Rows(parallel(inputs[first:last]), teacher[first:last], target[first:last])
         global_batch = gather_ranks(batch, (7, SIZE - 7))
         terms = build(setting)(global_batch, 2)
         local_part(terms, row_gradients(terms, global_batch), batch, first, ranks=2).backward()  # type: ignore[no-untyped-call]

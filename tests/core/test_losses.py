@@ -13,7 +13,7 @@ from core.catalog.methods import DKDAlignParams
 from core.distill.logits.decoupled import Decoupled, Reduction
 from core.distill.logits.dkd_align import dkd_align_loss
 from core.distill.loss import build_loss
-from core.distill.terms import LogitBatch
+from core.distill.rows import Rows
 from core.explain import explain, explain_uniform_batches
 from core.specs import MethodRef
 
@@ -130,7 +130,7 @@ def test_epsilon_share_is_the_share_of_the_gradient_norms(share: float, epoch: i
     method = build_loss(
         MethodRef(name="dkd_align", params={"reduction": "log", "epsilon_share": share, "ramp_epochs": 10})
     )
-    gradients = method(LogitBatch(z, v, target), epoch).gradients
+    gradients = method(Rows(z, v, target), epoch).gradients
     norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
     assert norms["align"] / sum(norms.values()) == pytest.approx(share, rel=1e-9)
 
@@ -201,7 +201,7 @@ def test_similarity_is_the_mean_cosine_of_the_samples_gradients() -> None:
     first, second = reference_parts(z, v, target, 4.0)
     gradients = [torch.autograd.grad(part.sum(), z, retain_graph=True)[0] for part in (first, second)]
     reference = F.cosine_similarity(gradients[0], gradients[1], dim=1).mean()
-    ours = Decoupled(LogitBatch(z, v, target), 4.0).similarity()
+    ours = Decoupled(Rows(z, v, target), 4.0).similarity()
     assert torch.allclose(ours, reference, rtol=1e-10)
 
 
@@ -229,7 +229,7 @@ def test_explanation_of_uniform_batches_equals_the_torch_loss(reduction: str, we
     )
     shown = explain_uniform_batches(z.detach().numpy(), v.numpy(), target.numpy(), params, batch=4)
     for row in range(len(z)):
-        repeated = LogitBatch(z[row].detach().repeat(4, 1), v[row].repeat(4, 1), target[row].repeat(4))
+        repeated = Rows(z[row].detach().repeat(4, 1), v[row].repeat(4, 1), target[row].repeat(4))
         loss = dkd_align_loss(repeated, params, None)
         assert shown.total[row] == pytest.approx(loss.total.item(), rel=1e-10)
         assert -shown.weights["align"][row] == pytest.approx(loss.values["epsilon"].item(), rel=1e-10)

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.catalog import METHODS, METRICS
 from core.distill.loss import build_loss
-from core.distill.terms import LogitBatch, LossTerms
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms
 from core.specs import MethodRef
 from tests.core.test_losses import assert_same, logits, reference_alignment, reference_parts
 
@@ -42,7 +43,7 @@ ALL = pytest.mark.parametrize("setting", SETTINGS)
 
 def loss(setting: str, batch: Batch, epoch: int | None = None) -> LossTerms:
     method = MethodRef(name=setting.split()[0], params=SETTINGS[setting])
-    return build_loss(method)(LogitBatch(*batch), epoch)
+    return build_loss(method)(Rows(*batch), epoch)
 
 
 def standardised(values: Tensor) -> Tensor:
@@ -303,6 +304,6 @@ def test_every_parameter_changes_the_loss(setting: str, name: str) -> None:
     method, base = setting.split()[0], SETTINGS[setting] | ({"ramp_epochs": 20} if "ramp" in name else {})
     results = []
     for params in (base, base | {name: CHANGES[setting][name]}):
-        terms = build_loss(MethodRef(name=method, params=params))(LogitBatch(z, v, target), 3)
+        terms = build_loss(MethodRef(name=method, params=params))(Rows(z, v, target), 3)
         results.append(torch.autograd.grad(terms.total, z)[0])
     assert (results[0] - results[1]).norm() > 1e-6 * results[0].norm()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.distill.loss import build_loss
-from core.distill.terms import LogitBatch
+from core.distill.rows import Rows
 from core.specs import MethodRef
 from core.train.cached_teacher import dequantize, quantize
 
@@ -38,8 +38,8 @@ def test_no_loss_feels_it(name: str, params: dict[str, object]) -> None:
     student, teacher = torch.randn(2, 32, 20, generator=random) * 4
     target = torch.randint(20, (32,), generator=random)
     loss = build_loss(MethodRef(name=name, params=params))
-    exact, kept = (loss(LogitBatch(student, v, target), 30) for v in (teacher, quantize(teacher).values))
-    shifted = loss(LogitBatch(student, teacher + 10 * torch.randn(32, 1, generator=random), target), 30)
+    exact, kept = (loss(Rows(student, v, target), 30) for v in (teacher, quantize(teacher).values))
+    shifted = loss(Rows(student, teacher + 10 * torch.randn(32, 1, generator=random), target), 30)
     for other, tolerance in ((kept, 2e-3), (shifted, 2e-5)):
         assert other.total.item() == pytest.approx(exact.total.item(), rel=tolerance, abs=1e-4)
         for term, gradient in exact.gradients.items():

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from core.distill.loss import Loss, build_loss
-from core.distill.terms import LogitBatch, LossTerms
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms
 from core.events import JOURNAL_NAME, Checkpointed, Event, Failed, Finished, Metrics, Started, Stopped, read_journal
 from core.specs import ExperimentSpec, MethodRef, RunSpec, parse_experiment
 from core.tasks.classification import data, models
@@ -188,7 +189,7 @@ class TestFailure:
         def breaking(method: MethodRef) -> Loss:
             inner, steps = build(method), iter(range(1, 100))
 
-            def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
+            def loss(batch: Rows, epoch: int | None) -> LossTerms:
                 terms = inner(batch, epoch)
                 bad = torch.tensor(torch.nan if next(steps) == 8 else 1.0)
                 return replace(
@@ -342,7 +343,7 @@ def test_methods_of_one_seed_start_from_the_same_weights_and_see_the_same_batche
     def spy(method: MethodRef) -> Loss:
         inner = build(method)
 
-        def loss(batch: LogitBatch, epoch: int | None) -> LossTerms:
+        def loss(batch: Rows, epoch: int | None) -> LossTerms:
             seen.setdefault(method.label, []).append(batch.teacher if batch.teacher is not None else batch.target)
             starts.setdefault(method.label, batch.student.detach().clone())
             return inner(batch, epoch)

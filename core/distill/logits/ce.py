@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from core.catalog import Params
-from core.distill.terms import LogitBatch, LossTerms, compose, cross_entropy
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms, compose, cross_entropy
 
 
-def ce_loss(batch: LogitBatch, params: Params, epoch: int | None) -> LossTerms:
+def ce_loss(batch: Rows, params: Params, epoch: int | None) -> LossTerms:
     """Return the mean cross-entropy. It has no parameters and no schedule."""
     return compose(batch, {}, {"ce": (1.0, cross_entropy(batch.student32, batch.target))})

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.distill.terms import LogitBatch, Term
+from core.distill.rows import Rows
+from core.distill.terms import Term
 
 Reduction = Literal["batch", "sample", "log"]
 
@@ -36,7 +37,7 @@ class Decoupled:
             nothing to compare.
     """
 
-    def __init__(self, batch: LogitBatch, temperature: float) -> None:
+    def __init__(self, batch: Rows, temperature: float) -> None:
         student, teacher = batch.student32, batch.teacher32
         if student.ndim != 2 or student.shape != teacher.shape or batch.target.shape != student.shape[:1]:
             shapes = f"{tuple(student.shape)}, {tuple(teacher.shape)}, {tuple(batch.target.shape)}"

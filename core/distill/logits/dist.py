@@ -6,13 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.catalog.methods import DISTParams
-from core.distill.terms import LogitBatch, LossTerms, Term, autograd_term, compose, cross_entropy
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms, Term, autograd_term, compose, cross_entropy
 
 _NORM_EPSILON = 1e-8
 """Lower bound of a norm, so that a row without variance has the correlation 0."""
 
 
-def dist_loss(batch: LogitBatch, params: DISTParams, epoch: int | None) -> LossTerms:
+def dist_loss(batch: Rows, params: DISTParams, epoch: int | None) -> LossTerms:
     """Return DIST with its cross-entropy. It has no schedule."""
     weighted = {
         "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
@@ -22,7 +23,7 @@ def dist_loss(batch: LogitBatch, params: DISTParams, epoch: int | None) -> LossT
     return compose(batch, {}, weighted)
 
 
-def _relation(batch: LogitBatch, temperature: float, over: int) -> Term:
+def _relation(batch: Rows, temperature: float, over: int) -> Term:
     """Return τ²·(1 − mean Pearson correlation) over the classes of each sample (1) or the samples of each class (0)."""
     q = F.softmax(batch.teacher32 / temperature, dim=1)
 

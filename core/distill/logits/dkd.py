@@ -9,20 +9,21 @@ from torch import Tensor
 from core.catalog.methods import DecoupledParams, DKDParams
 from core.distill.logits.decoupled import Decoupled
 from core.distill.logits.standardisation import StandardisedLogits
-from core.distill.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms, Term, compose, cross_entropy
 
 PullBack = Callable[[Term], Term]
 """Maps a term on the logits that the distillation reads to the same term with its gradient at the raw logits."""
 
 
-def dkd_loss(batch: LogitBatch, params: DKDParams, epoch: int | None) -> LossTerms:
+def dkd_loss(batch: Rows, params: DKDParams, epoch: int | None) -> LossTerms:
     """Return DKD with its cross-entropy and ramp."""
     parts, pull_back = decouple(batch, params)
     terms = compose(batch, {}, weighted_terms(batch, parts, params, epoch, pull_back))
     return with_similarity(terms, parts)
 
 
-def decouple(batch: LogitBatch, params: DKDParams) -> tuple[Decoupled, PullBack]:
+def decouple(batch: Rows, params: DKDParams) -> tuple[Decoupled, PullBack]:
     """Return the decoupled logits, standardised if the parameters say so, and the pull-back of their gradients."""
     if not params.standardise:
         return Decoupled(batch, params.temperature), _identity
@@ -35,7 +36,7 @@ def _identity(term: Term) -> Term:
 
 
 def weighted_terms(
-    batch: LogitBatch,
+    batch: Rows,
     parts: Decoupled,
     params: DecoupledParams,
     epoch: int | None,

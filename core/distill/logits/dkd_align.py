@@ -13,10 +13,11 @@ from torch import Tensor
 
 from core.catalog.methods import DKDAlignParams
 from core.distill.logits.dkd import decouple, ramp, weighted_terms, with_similarity
-from core.distill.terms import LogitBatch, LossTerms, Term, compose
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms, Term, compose
 
 
-def dkd_align_loss(batch: LogitBatch, params: DKDAlignParams, epoch: int | None) -> LossTerms:
+def dkd_align_loss(batch: Rows, params: DKDAlignParams, epoch: int | None) -> LossTerms:
     """Return DKD-Align with its cross-entropy, ramp and decay."""
     parts, pull_back = decouple(batch, params)
     weighted = weighted_terms(batch, parts, params, epoch, pull_back)

@@ -11,10 +11,11 @@ from torch import Tensor
 from core.catalog.methods import DKDDivergenceParams
 from core.distill.logits.decoupled import Decoupled
 from core.distill.logits.dkd import ramp, weighted_terms, with_similarity
-from core.distill.terms import LogitBatch, LossTerms, Term, compose
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms, Term, compose
 
 
-def dkd_divergence_loss(batch: LogitBatch, params: DKDDivergenceParams, epoch: int | None) -> LossTerms:
+def dkd_divergence_loss(batch: Rows, params: DKDDivergenceParams, epoch: int | None) -> LossTerms:
     """Return DKD with the two squared differences, its cross-entropy and its ramp."""
     parts = Decoupled(batch, params.temperature)
     r = ramp(params, epoch)
@@ -26,7 +27,7 @@ def dkd_divergence_loss(batch: LogitBatch, params: DKDDivergenceParams, epoch: i
     return with_similarity(compose(batch, {}, weighted), parts)
 
 
-def squared_differences(batch: LogitBatch, temperature: float) -> tuple[Term, Term]:
+def squared_differences(batch: Rows, temperature: float) -> tuple[Term, Term]:
     """Return MSE(p_t, q_t) over the batch, and MSE(p − p_t, q − q_t) over the batch and all classes."""
     p, q = (F.softmax(logits / temperature, dim=1) for logits in (batch.student32, batch.teacher32))
     size, classes = p.shape

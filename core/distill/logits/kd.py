@@ -6,10 +6,11 @@ import torch.nn.functional as F
 
 from core.catalog.methods import KDParams
 from core.distill.logits.standardisation import StandardisedLogits
-from core.distill.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms, Term, compose, cross_entropy
 
 
-def kd_loss(batch: LogitBatch, params: KDParams, epoch: int | None) -> LossTerms:
+def kd_loss(batch: Rows, params: KDParams, epoch: int | None) -> LossTerms:
     """Return KD with its cross-entropy. It has no schedule."""
     if params.standardise:
         standardised = StandardisedLogits(batch)
@@ -23,7 +24,7 @@ def kd_loss(batch: LogitBatch, params: KDParams, epoch: int | None) -> LossTerms
     return compose(batch, {}, weighted)
 
 
-def softened_divergence(batch: LogitBatch, temperature: float) -> Term:
+def softened_divergence(batch: Rows, temperature: float) -> Term:
     """Return T²·KL(q ‖ p) averaged over the batch: gradient T·(p − q)/B."""
     log_p = F.log_softmax(batch.student32 / temperature, dim=1)
     log_q = F.log_softmax(batch.teacher32 / temperature, dim=1)

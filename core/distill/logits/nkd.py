@@ -9,10 +9,11 @@ import torch.nn.functional as F
 
 from core.catalog.methods import NKDParams
 from core.distill.logits.decoupled import Decoupled
-from core.distill.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms, Term, compose, cross_entropy
 
 
-def nkd_loss(batch: LogitBatch, params: NKDParams, epoch: int | None) -> LossTerms:
+def nkd_loss(batch: Rows, params: NKDParams, epoch: int | None) -> LossTerms:
     """Return NKD with its cross-entropy. It has no schedule."""
     weighted = {
         "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
@@ -22,7 +23,7 @@ def nkd_loss(batch: LogitBatch, params: NKDParams, epoch: int | None) -> LossTer
     return compose(batch, {}, weighted)
 
 
-def soft_target(batch: LogitBatch) -> Term:
+def soft_target(batch: Rows) -> Term:
     """Return −q_t·log p_t, averaged over the batch: gradient q_t·(p − onehot)/B."""
     log_p = F.log_softmax(batch.student32, dim=1)
     index = batch.target.unsqueeze(1)
@@ -31,7 +32,7 @@ def soft_target(batch: LogitBatch) -> Term:
     return Term(-(q_t * log_p.gather(1, index)).mean(), gradient.scatter_add(1, index, -q_t) / len(log_p))
 
 
-def _non_target(batch: LogitBatch, temperature: float) -> Term:
+def _non_target(batch: Rows, temperature: float) -> Term:
     """Return T²·CE(q̂, p̂): NCKD plus the teacher's entropy, a constant, so the gradient is that of NCKD."""
     parts = Decoupled(batch, temperature)
     term = parts.nckd()

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from core.catalog.methods import RLDParams
 from core.distill.logits.standardisation import StandardisedLogits
-from core.distill.terms import LogitBatch, LossTerms, Term, compose, cross_entropy
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms, Term, compose, cross_entropy
 
 
-def rld_loss(batch: LogitBatch, params: RLDParams, epoch: int | None) -> LossTerms:
+def rld_loss(batch: Rows, params: RLDParams, epoch: int | None) -> LossTerms:
     """Return RLD with its cross-entropy and its ramp r(e) = min(e / ramp_epochs, 1), e counted from 1 as for DKD.
 
     Raises:
@@ -39,7 +40,7 @@ def rld_loss(batch: LogitBatch, params: RLDParams, epoch: int | None) -> LossTer
     return compose(batch, {}, weighted)
 
 
-def sample_confidence(batch: LogitBatch, temperature: float) -> Term:
+def sample_confidence(batch: Rows, temperature: float) -> Term:
     """Return SCD: T²·KL([max q, 1 − max q] ‖ [p_t, 1 − p_t]), averaged over the batch."""
     best = batch.teacher32.argmax(1)
     d_t, _ = _one_against_rest(batch.teacher32 / temperature, best)
@@ -51,7 +52,7 @@ def sample_confidence(batch: LogitBatch, temperature: float) -> Term:
     return Term(temperature**2 * kl.mean(), temperature / len(kl) * gradient)
 
 
-def masked_correlation(batch: LogitBatch, temperature: float) -> Term:
+def masked_correlation(batch: Rows, temperature: float) -> Term:
     """Return MCD: T²·KL over the classes whose teacher logit is below that of the true class.
 
     A sample without such a class adds nothing.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.distill.terms import LogitBatch, Term
+from core.distill.rows import Rows
+from core.distill.terms import Term
 
 _STD_EPSILON = 1e-7
 """Added to the standard deviation, as in Sun et al. 2024."""
@@ -18,10 +19,10 @@ class StandardisedLogits:
         batch: the standardised logits, which the loss reads.
     """
 
-    def __init__(self, batch: LogitBatch) -> None:
+    def __init__(self, batch: Rows) -> None:
         student, self._deviation = _standardise(batch.student32)
         teacher, _ = _standardise(batch.teacher32)
-        self.batch = LogitBatch(student, teacher, batch.target)
+        self.batch = Rows(student, teacher, batch.target)
 
     def pull_back(self, term: Term) -> Term:
         """Return the term with its gradient with respect to the raw logits; the value stays.
