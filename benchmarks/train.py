@@ -40,15 +40,17 @@ from core.specs import DatasetRef, MethodRef, RunSpec, Speed, parse_experiment
 from core.tasks.classification import data, models
 from core.tasks.classification.data import Augmentation, Dataset, DatasetError, Split
 from core.tasks.classification.diagnostics.accuracy import top_accuracies
+from core.tasks.classification.task import ClassificationTask
+from core.tasks.task import LoadedTeacher
+from core.tasks.workload import Workload
 from core.train.engine import Engine
 from core.train.job import Job
-from core.train.performance import ExecutionPlan, Workload, apply_thread_limit, plan_execution
+from core.train.performance import ExecutionPlan, apply_thread_limit, plan_execution
 from core.train.ranks import SINGLE_PROCESS
-from core.train.teacher_source import LoadedTeacher
 
 RESULTS = Path(__file__).parent / "results"
 LOOPS = ("plain", "float32", "auto", "reused")
-FULL = Workload(images=240 * 50_000, steps=782, image_size=32)
+FULL = Workload(samples=240 * 50_000, steps=782, image_size=32)
 BARS = {"cpu": {"auto": 2.0, "float32": 1.2}, "cuda": {"auto": 8.0}}
 STALL_BAR = 3.0
 CASES = {"cpu": ["resnet20:resnet8"], "cuda": ["resnet32x4:resnet8x4", "resnet50_cifar:resnet18_cifar"]}
@@ -178,13 +180,14 @@ def engine(loop: str, case: Case, device: torch.device) -> dict[str, Any]:
     """Return the engine's own metrics of its second epoch; with ``reused``, of the second of two runs."""
     plan = plan_for(loop, device)
     dataset = images(case.steps * case.batch).to(device)
-    key = {"model": case.teacher, "sha256": "benchmark"} if loop == "reused" else None
+    key = {"teacher": {"model": case.teacher, "sha256": "benchmark"}} if loop == "reused" else None
     values: dict[str, float] = {}
     for _ in range(2 if key else 1):
         teacher, student = case.networks(device)
         with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "events.jsonl") as journal:
             job = Job(_spec(case), journal, TrainingSettings.from_environment())
-            Engine(job, dataset, student, plan, LoadedTeacher(teacher, key)).train()
+            task = ClassificationTask(job.context, dataset)
+            Engine(job, task, student, plan, LoadedTeacher(teacher, key)).train()
             events = [record.event for record in read_journal(journal.path)]
         values = [event.values for event in events if isinstance(event, Metrics)][-1]
     metrics = {name: values[f"speed/{name}"] for name in ("images_per_second", "input_stall")}

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from core.catalog.registry import Entry, Params, Registry
+from core.catalog.taps import Taps
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodEntry(Entry):
-    """A loss. ``target`` is a callable ``(Rows, params, epoch) -> LossTerms`` (see ``core.methods``).
+    """A method.
+
+    ``target`` is a callable ``(Rows, params, epoch) -> LossTerms``, or a class with the interface of
+    ``core.distill.objective.Objective``.
 
     Attributes:
         needs_teacher: Whether the loss reads a teacher's logits.
+        taps: Returns the layers that the method reads with given parameters; None if it reads logits alone.
         min_classes: The least number of classes. NCKD compares the non-target classes, so it needs at least two.
     """
 
     needs_teacher: bool = True
     min_classes: int = 2
+    taps: Callable[[Any], Taps] | None = None
+
+    def taps_of(self, params: Any) -> Taps:
+        """Return the layers that the method reads with given parameters."""
+        return self.taps(params) if self.taps else Taps()
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"needs_teacher": self.needs_teacher, "min_classes": self.min_classes}

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from core.catalog.registry import Entry, Params, Registry, UnknownNameError
+from core.catalog.taps import FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class ModelEntry(Entry):
         pretrained_classes: Classes of the weights that ``teacher.weights: pretrained`` names; None if it has no such
             weights, 0 if only the worker can know.
         small_images: The variant for images below 64 px, if this one is not meant for them.
+        taps: Names of the layers that a method may read, in order; empty if only the worker can know them.
     """
 
     min_image_size: int
@@ -33,6 +35,7 @@ class ModelEntry(Entry):
     channels: tuple[int, ...] = ()
     pretrained_classes: int | None = None
     small_images: str = ""
+    taps: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
@@ -40,6 +43,7 @@ class ModelEntry(Entry):
             "usual_image_size": self.usual_image_size,
             "channels": list(self.channels),
             "pretrained": self.pretrained_classes is not None,
+            "taps": list(self.taps),
         }
 
     def refusal(self, image_size: int, channels: int) -> str | None:
@@ -52,6 +56,11 @@ class ModelEntry(Entry):
 
 
 MODELS: Registry[ModelEntry] = Registry("model")
+
+
+def _stages(count: int, *, stem: bool = True) -> tuple[str, ...]:
+    """Return the taps of a network with so many stages."""
+    return (*(("stem",) if stem else ()), *(f"stage{number}" for number in range(1, count + 1)), FEATURES)
 
 
 class SmallCNNParams(Params):
@@ -78,6 +87,7 @@ MODELS.add(
         title="Small CNN",
         summary="Two convolutions with batch norm and pooling, then a linear layer, for digits and quick experiments.",
         target="core.tasks.classification.models.small_cnn:SmallCNN",
+        taps=_stages(1),
         params=SmallCNNParams,
         min_image_size=4,
     )
@@ -91,6 +101,7 @@ for _depth in (8, 14, 20, 32, 44, 56, 110):
             title=f"ResNet-{_depth}",
             summary=f"CIFAR ResNet of depth {_depth}: three stages of 16, 32 and 64 channels.",
             target=f"core.tasks.classification.models.resnet_cifar:resnet{_depth}",
+            taps=_stages(3),
             source=f"{_HE}, section 4.2",
             min_image_size=8,
         )
@@ -102,6 +113,7 @@ for _depth in (8, 32):
             title=f"ResNet-{_depth}×4",
             summary=f"CIFAR ResNet of depth {_depth}, wide: a stem of 32, stages of 64, 128 and 256 channels.",
             target=f"core.tasks.classification.models.resnet_cifar:resnet{_depth}x4",
+            taps=_stages(3),
             source="Tian et al. 2020, arXiv 1910.10699",
             min_image_size=8,
         )
@@ -113,6 +125,7 @@ for _depth in (18, 34, 50, 101):
             title=f"ResNet-{_depth} (CIFAR stem)",
             summary=f"ResNet-{_depth} that begins with one 3×3 convolution, which keeps the size of small images.",
             target=f"core.tasks.classification.models.resnet_cifar:resnet{_depth}_cifar",
+            taps=_stages(4),
             source=_HE,
             min_image_size=8,
         )
@@ -124,6 +137,7 @@ for _depth, _width in ((16, 1), (16, 2), (40, 1), (40, 2)):
             title=f"WRN-{_depth}-{_width}",
             summary=f"Wide ResNet with pre-activation, depth {_depth}, {_width} × (16, 32, 64) channels.",
             target=f"core.tasks.classification.models.wrn:wrn_{_depth}_{_width}",
+            taps=_stages(3),
             source="Zagoruyko and Komodakis 2016, arXiv 1605.07146",
             aliases=(f"wide_resnet_{_depth}_{_width}",),
             min_image_size=8,
@@ -136,6 +150,7 @@ for _depth in (8, 11, 13, 16, 19):
             title=f"VGG-{_depth}",
             summary=f"VGG-{_depth} with batch norm and one linear layer, as used on CIFAR.",
             target=f"core.tasks.classification.models.vgg:vgg{_depth}",
+            taps=_stages(5, stem=False),
             source="Simonyan and Zisserman 2015, arXiv 1409.1556",
             min_image_size=8,
         )
@@ -147,6 +162,7 @@ MODELS.add(
         aliases=("ShuffleNetV1", "ShuffleV1"),
         summary="ShuffleNetV1 1×, 3 groups, beginning with a 1×1 convolution for small images.",
         target="core.tasks.classification.models.shufflenet:shufflenet_v1",
+        taps=_stages(3),
         source="Zhang et al. 2018, arXiv 1707.01083",
         min_image_size=8,
     )
@@ -157,6 +173,7 @@ MODELS.add(
         title="ShuffleNetV2 (CIFAR)",
         summary="ShuffleNetV2 1×, beginning with a 1×1 convolution for small images.",
         target="core.tasks.classification.models.shufflenet:shufflenet_v2",
+        taps=_stages(3),
         source="Ma et al. 2018, arXiv 1807.11164",
         min_image_size=8,
     )
@@ -168,25 +185,27 @@ MODELS.add(
         aliases=("MobileNetV2", "mobile_half"),
         summary="MobileNetV2 at half width with expansion 6, the variant of CIFAR distillation papers.",
         target="core.tasks.classification.models.mobilenet:mobilenet_v2_half",
+        taps=_stages(4),
         source="Sandler et al. 2018, arXiv 1801.04381; Tian et al. 2020, arXiv 1910.10699",
         min_image_size=16,
     )
 )
 
 _IMAGENET = (
-    *((f"resnet{_depth}", f"ResNet-{_depth}", f"resnet{_depth}_cifar", _HE) for _depth in (18, 34, 50, 101)),
-    ("shufflenet_v2_x1_0", "ShuffleNetV2 1×", "shufflenet_v2", "Ma et al. 2018, arXiv 1807.11164"),
-    ("mobilenet_v2", "MobileNetV2", "mobilenet_v2_half", "Sandler et al. 2018, arXiv 1801.04381"),
-    ("convnext_tiny", "ConvNeXt-T", "", "Liu et al. 2022, arXiv 2201.03545"),
-    ("swin_s", "Swin-S", "", "Liu et al. 2021, arXiv 2103.14030"),
+    *((f"resnet{_depth}", f"ResNet-{_depth}", f"resnet{_depth}_cifar", 4, _HE) for _depth in (18, 34, 50, 101)),
+    ("shufflenet_v2_x1_0", "ShuffleNetV2 1×", "shufflenet_v2", 3, "Ma et al. 2018, arXiv 1807.11164"),
+    ("mobilenet_v2", "MobileNetV2", "mobilenet_v2_half", 5, "Sandler et al. 2018, arXiv 1801.04381"),
+    ("convnext_tiny", "ConvNeXt-T", "", 4, "Liu et al. 2022, arXiv 2201.03545"),
+    ("swin_s", "Swin-S", "", 4, "Liu et al. 2021, arXiv 2103.14030"),
 )
-for _name, _title, _small, _source in _IMAGENET:
+for _name, _title, _small, _count, _source in _IMAGENET:
     MODELS.add(
         ModelEntry(
             name=_name,
             title=_title,
             summary=f"{_title} for ImageNet from torchvision; its IMAGENET1K_V1 weights are the pretrained ones.",
             target=f"core.tasks.classification.models.torchvision_nets:{_name}",
+            taps=_stages(_count),
             source=_source,
             min_image_size=32,
             usual_image_size=224,
@@ -200,6 +219,7 @@ MODELS.add(
         title="MobileNetV1",
         summary="MobileNetV1 for ImageNet: depthwise-separable convolutions, full width.",
         target="core.tasks.classification.models.mobilenet:mobilenet_v1",
+        taps=_stages(4),
         source="Howard et al. 2017, arXiv 1704.04861",
         min_image_size=32,
         usual_image_size=224,

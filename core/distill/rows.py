@@ -23,6 +23,10 @@ class Rows:
     teacher: Tensor | None
     target: Tensor
 
+    def total_weight(self) -> Tensor:
+        """Return the sum of the rows' weights, a scalar on their device."""
+        return torch.full((), float(len(self.target)), device=self.target.device)
+
     @functools.cached_property
     def student32(self) -> Tensor:
         """The student's logits, detached, in the dtype of the loss: fp64 for fp64 logits, else fp32."""

@@ -3,7 +3,8 @@
 Some losses are not a mean over samples: A in its ``batch`` and ``log`` reductions, ``epsilon_share``, DIST's
 correlation over the batch. The average of the losses that the ranks compute of their own samples is then a different
 loss (with two ranks ``batch`` comes out four times too large). Logits are small, so every rank gathers those of all
-ranks, computes the global loss, and passes only the gradient of its own samples back into its network.
+ranks, computes the global loss, and passes only the gradient of its own samples back into its network: see
+``core.train.rank_loss``.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from core.distill.rows import Rows
-from core.distill.terms import LossTerms, with_gradient
+from core.distill.terms import with_gradient
 
 
-def gather_ranks(batch: Rows, counts: Sequence[int]) -> Rows:
+def gather_rows(batch: Rows, counts: Sequence[int]) -> Rows:
     """Return the batches of all ranks as one, in the order of the ranks.
 
     The student's logits come in the dtype of the loss. In half precision the gradient of a global batch would be
@@ -29,33 +30,26 @@ def gather_ranks(batch: Rows, counts: Sequence[int]) -> Rows:
         counts: number of samples of each rank, which may differ. Exchanging them would make a GPU's host wait.
     """
     return Rows(
-        _all_gather(batch.student32, counts).requires_grad_(),
-        _all_gather(batch.teacher, counts) if batch.teacher is not None else None,
-        _all_gather(batch.target, counts),
+        gather_tensor(batch.student32, counts).requires_grad_(),
+        gather_tensor(batch.teacher, counts) if batch.teacher is not None else None,
+        gather_tensor(batch.target, counts),
     )
 
 
-def row_gradients(terms: LossTerms, batch: Rows) -> Tensor:
-    """Return ∂total/∂logits (B, C) of a global batch."""
-    (gradient,) = torch.autograd.grad(terms.total, batch.student)
-    return gradient
-
-
-def local_part(global_terms: LossTerms, gradient: Tensor, batch: Rows, first: int, ranks: int) -> Tensor:
-    """Return a scalar for ``backward``: the global loss, whose gradient reaches the logits of this rank only.
+def local_part(value: Tensor, gradient: Tensor, local: Tensor, first: int, ranks: int) -> Tensor:
+    """Return a scalar for ``backward``: the value of the whole batch, whose gradient reaches this rank's rows alone.
 
     Args:
-        global_terms: the loss of the global batch.
-        gradient: of the global batch (B, C), from ``row_gradients``.
-        batch: the samples of this rank, rows ``first`` onwards of the global batch.
-        first: index of this rank's first sample in the global batch.
+        value: scalar, a constant.
+        gradient: (N, …), of the value with respect to the rows of all ranks.
+        local: (n, …), rows ``first`` onwards of the whole batch, as this rank's network returned them.
+        first: number of this rank's first row in the whole batch.
         ranks: number of processes whose gradients are averaged.
     """
-    rows = gradient[first : first + len(batch.target)]
-    return with_gradient(batch.student, global_terms.total.detach(), ranks * rows)
+    return with_gradient(local, value, ranks * gradient[first : first + len(local)])
 
 
-def _all_gather(rows: Tensor, counts: Sequence[int]) -> Tensor:
+def gather_tensor(rows: Tensor, counts: Sequence[int]) -> Tensor:
     """Return the rows of all ranks in rank order. Padding evens out the shares of an uneven last batch in transit."""
     padded = rows.new_zeros((max(counts), *rows.shape[1:]))
     padded[: len(rows)] = rows

@@ -22,6 +22,7 @@ from core.specs.components import (
     limit_length,
 )
 from core.specs.components import NAME_LENGTH as NAME_LENGTH
+from core.specs.method_taps import tap_problems
 from core.specs.presets import apply_preset
 from core.specs.problems import validation_error
 from core.specs.run import RunSpec
@@ -185,6 +186,7 @@ class ExperimentSpec(SpecModel):
             if labels[method.label] == 2:
                 first = next(other for other in self.methods if other.label == method.label)
                 problems.append((("methods", index, "label"), _labelled_twice(first, method), method.label))
+            problems += tap_problems(index, method, self.student.model, self.teacher.model if self.teacher else None)
             if entry.needs_teacher and not self.teacher:
                 text = f"{method.name} needs a teacher, and the spec has none"
                 problems.append((("methods", index), text, method.name))

@@ -43,6 +43,11 @@ class RunSpec(SpecModel):
     teacher: str | None = Field(None, pattern=r"^v\d+-[0-9a-f]{32}$")
     weights: Weights | None = None
 
+    @property
+    def uses_weights_unchanged(self) -> bool:
+        """Whether the run trains nothing and hands out supplied weights as they are."""
+        return self.weights is not None and not self.weights.fine_tune
+
     def fingerprint(self) -> str:
         """Return the name of this training, ``v1-`` and 32 hexadecimal digits: equal specs have equal names.
 

@@ -1,8 +1,8 @@
 """The training engine."""
 
-from core.train.errors import MachineError, TrainingError
+from core.errors import MachineError, TrainingError
+from core.tasks.task import TeacherSource
 from core.train.interruption import TrainOptions, stop_on_sigterm
-from core.train.job import TeacherSource
 from core.train.run import run_rank, run_training
 
 __all__ = [

@@ -14,18 +14,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from core.distill.objective import Outputs
 from core.settings import TrainingSettings
 from core.specs import RunSpec
-from core.tasks.classification.data import Batch, Dataset
-from core.tasks.classification.data.fingerprint import describe_training_images
 from core.tasks.classification.data.hashing import hashed_randint
+from core.tasks.task import Batch, Task
 from core.train.job import Job
 from core.train.logit_cache import LogitCache, QuantizedLogits
 from core.train.performance import ExecutionPlan
@@ -64,22 +64,18 @@ class CacheKeyShape:
 
 
 def cache_key(
-    spec: RunSpec, dataset: Dataset, teacher: Mapping[str, Any], plan: ExecutionPlan, batch_size: int
+    spec: RunSpec, teacher: Mapping[str, Any], plan: ExecutionPlan, batch_size: int, device: torch.device
 ) -> dict[str, Any]:
     """Return everything that decides a teacher's logits except the epoch, and nothing else, so not the method.
 
     Args:
         spec: The student's run.
-        dataset: Its images.
-        teacher: The teacher's architecture with its parameters, and the SHA-256 of its weights.
+        teacher: What identifies the teacher and its data, see ``core.tasks.task.LoadedTeacher``.
         plan: How the networks compute.
-        batch_size: The number of images that the teacher sees at once; with several ranks, on each of them.
+        batch_size: The number of samples that the teacher sees at once; with several ranks, on each of them.
+        device: Where it computes.
     """
-    device = dataset.device
-    return {
-        "teacher": dict(teacher),
-        "dataset": spec.dataset.model_dump(mode="json"),
-        "views": describe_training_images(dataset),
+    return dict(teacher) | {
         "augment": spec.training.augment,
         "data_seed": spec.data_seed,
         "batch_size": batch_size,
@@ -99,7 +95,7 @@ def open_cache(key: Mapping[str, Any], settings: TrainingSettings) -> LogitCache
 
 
 def cached_teacher(
-    live: LiveTeacher, teacher: Mapping[str, Any], job: Job, dataset: Dataset, plan: ExecutionPlan
+    live: LiveTeacher, teacher: Mapping[str, Any], job: Job, task: Task, classes: int, plan: ExecutionPlan
 ) -> CachedTeacher:
     """Return a run's teacher with its logits cached.
 
@@ -107,12 +103,13 @@ def cached_teacher(
         live: Runs the teacher's network.
         teacher: What identifies the teacher, see ``cache_key``.
         job: The training of the student.
-        dataset: Its images.
+        task: Its data.
+        classes: C, the width of the logits.
         plan: How the networks compute.
     """
     spec, size = job.spec, job.spec.training.batch_size
-    shape = CacheKeyShape(len(dataset.train), dataset.num_classes, size, spec.data_seed)
-    cache = open_cache(cache_key(spec, dataset, teacher, plan, size), job.settings)
+    shape = CacheKeyShape(task.train_size, classes, size, spec.data_seed)
+    cache = open_cache(cache_key(spec, teacher, plan, size, task.device), job.settings)
     tolerance = _TOLERANCE if plan.precision == "float32" else _TOLERANCE_16_BIT
     return CachedTeacher(live, live.uncompiled(), shape, cache, tolerance, job.journal.log)
 
@@ -157,9 +154,10 @@ class QuantizedTeacher:
         self._live = live
 
     @torch.no_grad()
-    def logits(self, batch: Batch, epoch: int) -> Tensor:
-        """Return logits (B, C) float32 on the batch's device, as a constant."""
-        return quantize(self._live.logits(batch, epoch)).values
+    def outputs(self, batch: Batch, epoch: int) -> Outputs:
+        """Return logits (B, C) float32 and taps on the batch's device, as constants."""
+        outputs = self._live.outputs(batch, epoch)
+        return replace(outputs, logits=quantize(outputs.logits).values)
 
     def end_epoch(self) -> dict[str, float]:
         """Return no metrics."""
@@ -210,20 +208,23 @@ class CachedTeacher:
         self._pending_bytes = 0
 
     @torch.no_grad()
-    def logits(self, batch: Batch, epoch: int) -> Tensor:
-        """Return logits (B, C) float32 on the batch's device, as a constant."""
+    def outputs(self, batch: Batch, epoch: int) -> Outputs:
+        """Return logits (B, C) float32 on the batch's device, as constants."""
+        return Outputs(self._logits(batch, epoch, batch.tensors()[0].device))
+
+    def _logits(self, batch: Batch, epoch: int, device: torch.device) -> Tensor:
         if epoch != self._epoch:
-            self._open_epoch(epoch, batch.images.device)
+            self._open_epoch(epoch, device)
         number = self._batch
         self._batch += 1
-        self._images_seen += len(batch.labels)
-        index = batch.index.to(batch.images.device, non_blocking=True)
+        self._images_seen += len(batch.index)
+        index = batch.index.to(device, non_blocking=True)
         if self._hit and self._table:
             cached = dequantize(QuantizedLogits(self._table.centred[index], self._table.mean[index]))
             if number != self._checked_batch or self._confirm(batch, epoch, cached):
-                self._images_from_disk += len(batch.labels)
+                self._images_from_disk += len(batch.index)
                 return cached
-        result = quantize(self._live.logits(batch, epoch))
+        result = quantize(self._live.outputs(batch, epoch).logits)
         if self._table and not self._hit:
             self._table.centred.index_copy_(0, index, result.stored.centred)
             self._table.mean.index_copy_(0, index, result.stored.mean)
@@ -309,7 +310,7 @@ class CachedTeacher:
 
     def _confirm(self, batch: Batch, epoch: int, cached: Tensor) -> bool:
         """Whether the network's logits of a batch are the cached ones."""
-        live = quantize(self._checker.logits(batch, epoch))
+        live = quantize(self._checker.outputs(batch, epoch).logits)
         difference_tensor = (live.values - cached).abs().max()
         largest = (live.values - live.stored.mean.unsqueeze(1)).abs().max()
         self._checks += 1

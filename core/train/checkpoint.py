@@ -18,13 +18,11 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from common.atomic_write import atomic_path, atomic_write, sync_file, sync_folder
-from core.train.errors import TrainingError
+from common.atomic_write import atomic_path, sync_file, sync_folder
+from core.errors import TrainingError
 from core.train.serialization import flatten, unflatten
-from core.undecodable import openable
-from core.weights.metadata import Metadata, serialise
 
 VERSION = 2
 
@@ -47,14 +45,14 @@ class Progress:
         batch: The number of batches done in the current epoch.
         step: The number of optimiser steps done.
         elapsed: Seconds of training, earlier attempts included.
-        best_top1: The greatest test accuracy of any epoch so far, %.
+        best_headline: The best value of the headline metric in any epoch so far; ``best_top1`` in the file.
     """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     elapsed: float = 0.0
-    best_top1: float = 0.0
+    best_headline: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,13 +90,13 @@ class Checkpoint:
     Attributes:
         fingerprint: The fingerprint of the run.
         progress: How far the training is.
-        model, optimizer, scaler: Their state dicts.
+        model, objective, optimizer, scaler: Their state dicts.
         metric_sums: Partial sums of the current epoch, see ``RunningMeans.state``.
         journal: The run's journal so far, so that no metric is lost with the machine.
         plan: The execution plan as JSON, see ``ExecutionPlan``.
         device: The kind of device that the plan was made for.
         random: The random states of all ranks, in the order of the ranks.
-        metadata: The classes and images that the run is trained on, see ``core.train.weights_metadata``.
+        metadata: The classes and images that the run is trained on, see ``core.tasks.classification.weights_metadata``.
     """
 
     fingerprint: str
@@ -107,6 +105,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     metric_sums: dict[str, Tensor]
     journal: bytes
+    objective: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     device: str = ""
@@ -181,11 +180,12 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
         raise TrainingError("spec", f"the checkpoint {path.name} belongs to another run ({content['fingerprint']})")
     return Checkpoint(
         fingerprint=content["fingerprint"],
-        progress=Progress(**content["position"]),
+        progress=_read_progress(content["position"]),
         model=content["model"],
         optimizer=content["optimizer"],
         metric_sums=content["means"],
         journal=content["journal"].numpy().tobytes(),
+        objective=content.get("objective", {}),  # absent in earlier checkpoints
         scaler=content["scaler"],
         plan=content["chosen"],
         device=content["device"],
@@ -231,45 +231,13 @@ def promote(used: Path | None, folder: Path) -> None:
         sync_folder(folder)
 
 
-def save_weights(model: nn.Module, path: Path, metadata: Metadata | None = None) -> str:
-    """Write a model's weights as safetensors, atomically.
-
-    Args:
-        model: The network.
-        path: The file.
-        metadata: What the file says about its weights, see ``core.train.weights_metadata``.
-
-    Returns:
-        The SHA-256 of the file, in hexadecimal digits.
-
-    Raises:
-        OSError: The disk refuses the file; nothing of it is left.
-    """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = serialise(tensors, metadata or Metadata())
-    atomic_write(path, data, temporary=path.with_suffix(_PARTIAL), sync=True)
-    return hashlib.sha256(data).hexdigest()
+def _describe_progress(progress: Progress) -> dict[str, Any]:
+    content = asdict(progress)
+    return content | {"best_top1": content.pop("best_headline")}
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Read weights into a model.
-
-    Args:
-        model: The network.
-        path: A safetensors file with the keys of the network.
-
-    Raises:
-        TrainingError: The file cannot be read, or belongs to another network; the message names the keys at fault.
-    """
-    try:
-        with openable(path) as name:
-            tensors = safetensors.torch.load_file(name)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise TrainingError("error", f"the weights {path} cannot be read: {error}") from error
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise TrainingError("spec", f"the weights {path.name} belong to another network: {error}") from error
+def _read_progress(content: dict[str, Any]) -> Progress:
+    return Progress(**{"best_headline" if name == "best_top1" else name: value for name, value in content.items()})
 
 
 def _encode(checkpoint: Checkpoint) -> tuple[bytes, memoryview]:
@@ -277,8 +245,9 @@ def _encode(checkpoint: Checkpoint) -> tuple[bytes, memoryview]:
     content = {
         "version": VERSION,
         "fingerprint": checkpoint.fingerprint,
-        "position": asdict(checkpoint.progress),
+        "position": _describe_progress(checkpoint.progress),
         "model": checkpoint.model,
+        "objective": checkpoint.objective,
         "optimizer": checkpoint.optimizer,
         "means": checkpoint.metric_sums,
         "journal": torch.from_numpy(np.frombuffer(checkpoint.journal, np.uint8).copy()),

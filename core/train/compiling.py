@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from core.train.performance import ExecutionPlan
 
-ForwardFn = Callable[[Tensor], Tensor]
-"""A function from images (B, channels, H, W) to logits (B, C)."""
+ForwardFn = Callable[[Tensor], Any]
+"""A function from a batch's inputs to logits (B, C), or to a tuple of logits and taps."""
 
 
 class CompilationError(RuntimeError):
@@ -47,13 +47,14 @@ def compile_network(network: nn.Module, example: Tensor, plan: ExecutionPlan) ->
     try:
         with _restoring_state(network, example.device), torch.set_grad_enabled(is_trained):
             with plan.autocast(example.device):
-                logits = compiled(example)
+                result = compiled(example)
             if is_trained:
-                logits.float().sum().backward()  # type: ignore[no-untyped-call]
+                outputs = (result,) if isinstance(result, Tensor) else result
+                torch.stack([output.float().sum() for output in outputs]).sum().backward()  # type: ignore[no-untyped-call]
     except Exception as error:
         raise CompilationError(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}") from error
 
-    def forward(images: Tensor) -> Tensor:
+    def forward(images: Tensor) -> Any:
         return compiled(images) if images.shape == example.shape else network(images)
 
     return forward
@@ -86,7 +87,7 @@ class GraphedCallable:
         pool: A memory pool (``torch.cuda.graph_pool_handle``) shared with an earlier capture that is no longer called.
     """
 
-    def __init__(self, function: Callable[..., Tensor | None], example: Sequence[Tensor], pool: Any = None) -> None:
+    def __init__(self, function: Callable[..., Any], example: Sequence[Tensor], pool: Any = None) -> None:
         self._inputs = [tensor.clone(memory_format=torch.preserve_format) for tensor in example]
         self._graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
@@ -97,7 +98,7 @@ class GraphedCallable:
         finally:
             self._graph.capture_end()
 
-    def __call__(self, *inputs: Tensor) -> Tensor | None:
+    def __call__(self, *inputs: Tensor) -> Any:
         """Return the function's result, which the next call overwrites."""
         for captured, value in zip(self._inputs, inputs, strict=True):
             captured.copy_(value, non_blocking=True)

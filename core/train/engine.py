@@ -12,28 +12,23 @@ from enum import IntEnum
 import torch
 from torch import nn
 
-from core.distill.loss import build_loss
+from core.catalog.metrics import METRICS
+from core.errors import TrainingError
 from core.events import Checkpointed, Metrics, read_journal
-from core.tasks.classification.data import Batch, Dataset
-from core.tasks.classification.diagnostics.inference import predict_logits
-from core.tasks.classification.diagnostics.report import collapse_report, epoch_report, final_report
-from core.tasks.classification.diagnostics.robustness import robustness_inputs
-from core.tasks.classification.models import Network
+from core.tasks.task import Batch, LoadedTeacher, Task
 from core.train.cached_teacher import QuantizedTeacher, cached_teacher
 from core.train.checkpoint import Checkpoint, Progress, RandomState, save_checkpoint
 from core.train.compiling import CompilationError, ForwardFn, capture_stream, compile_network
-from core.train.errors import TrainingError
 from core.train.interruption import StopRequested
 from core.train.job import Job
+from core.train.method import prepare_objective
 from core.train.metric_means import RunningMeans
 from core.train.optimizer import build_optimizer, lr_factor, restore_optimizer
 from core.train.performance import ExecutionPlan
 from core.train.stepper import Stepper
 from core.train.teacher import LiveTeacher, Teacher
-from core.train.teacher_source import LoadedTeacher
 from core.train.teacher_time import TEACHER_SECONDS, TimedTeacher
 from core.train.throughput import ThroughputMeter
-from core.train.weights_metadata import training_metadata
 
 CHECK_FINITE_EVERY = 100
 """Steps between two checks of the running sums. A loss that is not finite is found soon, and the queue of a GPU is
@@ -55,33 +50,39 @@ class Engine:
 
     Args:
         job: The training.
-        dataset: Its images, on the device it trains on.
+        task: Its data, on the device it trains on.
         model: The network to train, on the same device.
         plan: How the network computes. If it cannot be compiled after all, ``self.plan`` says so.
         teacher: The teacher in eval mode, on the same device; None for a run without one.
 
     Attributes:
+        objective: The method.
+        network: The network that is evaluated and saved; the model itself unless the method adds a part of its own.
         progress: How far the training is.
 
     Raises:
-        TrainingError: The images for the final report cannot be read.
+        TrainingError: The data for the final report cannot be read, or the method does not fit the networks.
     """
 
     def __init__(
-        self, job: Job, dataset: Dataset, model: Network, plan: ExecutionPlan, teacher: LoadedTeacher | None
+        self, job: Job, task: Task, model: nn.Module, plan: ExecutionPlan, teacher: LoadedTeacher | None
     ) -> None:
-        self.job, self.dataset, self.model = job, dataset, model
+        self.job, self.task, self.model = job, task, model
         self.teacher = teacher.network if teacher else None
         spec = job.spec
-        loss = build_loss(spec.method)
+        self.objective = prepare_objective(job, task, model, self.teacher)
+        self.network = self.objective.exported(model)
         model.to(memory_format=plan.memory_format)
         forward, self.plan = self._build_forward(plan)
         self.optimizer = build_optimizer(model, spec.training.optimizer, fused=plan.fused)
-        self._timed_teacher = TimedTeacher(self._logit_source(teacher), dataset.device) if teacher else None
+        if own := list(self.objective.parameters()):
+            self.optimizer.add_param_group({"params": own})
+        self._timed_teacher = TimedTeacher(self._teacher_outputs(teacher), task.device) if teacher else None
         self.stepper = Stepper(
+            task,
             model,
             self._timed_teacher,
-            loss,
+            self.objective,
             self.optimizer,
             self.plan,
             ranks=job.ranks,
@@ -94,43 +95,43 @@ class Engine:
         self._earlier_seconds = 0.0
         self._started_at = time.monotonic()
         self._saved_at = time.monotonic()
-        # The teacher's logits of the test images never change.
-        self._teacher_logits = (
-            predict_logits(self.teacher, dataset, dataset.test) if self.teacher and job.ranks.is_main else None
-        )
-        try:
-            self._robustness = robustness_inputs(spec.training, dataset, job.settings)
-        except ValueError as error:
-            raise TrainingError("spec", str(error)) from error
+        task.prepare_reports(self.teacher if job.ranks.is_main else None)
 
-    def _logit_source(self, teacher: LoadedTeacher) -> Teacher:
-        live = LiveTeacher(teacher.network, self.plan, self.job.warn)
+    def _teacher_outputs(self, teacher: LoadedTeacher) -> Teacher:
+        taps = self.objective.taps.teacher
+        live = LiveTeacher(teacher.network, self.plan, self.task, taps, self.job.warn)
         if teacher.cache_key is None:
             return live
-        if self.job.ranks.size > 1:
+        if taps:
+            self.job.journal.log(
+                f"the teacher runs in every step: the method reads its {', '.join(taps)}, and only logits are cached"
+            )
+        if taps or self.job.ranks.size > 1:
             return QuantizedTeacher(live)
-        return cached_teacher(live, teacher.cache_key, self.job, self.dataset, self.plan)
+        classes = self.task.network_shape(teacher.network, ()).num_classes
+        return cached_teacher(live, teacher.cache_key, self.job, self.task, classes, self.plan)
 
     def _build_forward(self, plan: ExecutionPlan) -> tuple[ForwardFn, ExecutionPlan]:
         """Return the model as a step calls it, and the plan with what turned out to work."""
+        taps = self.objective.taps.student
+        network = self.task.tapped(self.model, taps) if taps else self.model
         if not plan.compile:
-            return self.job.ranks.parallelize(self.model, self.dataset.device), plan
-        dataset, size = self.dataset, min(self.job.spec.training.batch_size, len(self.dataset.train))
-        example = torch.zeros(size, dataset.channels, dataset.image_size, dataset.image_size, device=dataset.device)
+            return self.job.ranks.parallelize(network, self.task.device), plan
+        example = self.task.example(min(self.job.spec.training.batch_size, self.task.train_size))
         self.model.train()
         began = time.monotonic()
         try:
-            forward = compile_network(self.model, example.contiguous(memory_format=plan.memory_format), plan)
+            forward = compile_network(network, example.contiguous(memory_format=plan.memory_format), plan)
         except CompilationError as error:
             self.job.warn(f"the network is not compiled: {error}")
-            return self.model, plan.without("compile", "it did not work here")
+            return network, plan.without("compile", "it did not work here")
         self.job.journal.log(f"the network was compiled in {time.monotonic() - began:.0f} s")
         return forward, plan
 
     @property
     def steps_per_epoch(self) -> int:
         """The number of optimiser steps in an epoch."""
-        return math.ceil(len(self.dataset.train) / self.job.spec.training.batch_size)
+        return math.ceil(self.task.train_size / self.job.spec.training.batch_size)
 
     @property
     def total_steps(self) -> int:
@@ -140,10 +141,11 @@ class Engine:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint. The journal must already hold the checkpoint's journal."""
         self.model.load_state_dict(checkpoint.model)
+        self.objective.load_state_dict(checkpoint.objective)
         restore_optimizer(self.optimizer, checkpoint.optimizer)
         if checkpoint.scaler:
             self.stepper.scaler.load_state_dict(checkpoint.scaler)
-        device = self.dataset.device
+        device = self.task.device
         self.stepper.means = RunningMeans({name: sums.to(device) for name, sums in checkpoint.metric_sums.items()})
         self.progress = checkpoint.progress
         self._earlier_seconds = checkpoint.progress.elapsed
@@ -165,7 +167,7 @@ class Engine:
             TrainingError: A loss or a weight is no longer finite.
         """
         self._started_at = time.monotonic()
-        with capture_stream(self.plan, self.dataset.device):
+        with capture_stream(self.plan, self.task.device):
             return self._train()
 
     def _train(self) -> dict[str, float] | None:
@@ -188,13 +190,8 @@ class Engine:
         """Train the rest of the current epoch. Returns False if a stop was requested before its end."""
         training, progress = self.job.spec.training, self.progress
         self._set_train_mode()
-        batches = self.dataset.batches(
-            training.batch_size,
-            self.job.spec.data_seed,
-            progress.epoch,
-            training.augment,
-            start=progress.batch,
-            share=self.job.ranks.share,
+        batches = self.task.batches(
+            training, self.job.spec.data_seed, progress.epoch, start=progress.batch, share=self.job.ranks.share
         )
         self._throughput = ThroughputMeter()
         # Closed at once if the loop ends early: its thread must not read on while a checkpoint is written.
@@ -218,7 +215,7 @@ class Engine:
 
     def _next_action(self) -> StepAction:
         """Return what comes before the next step; all ranks get the same answer at the same step."""
-        if not self.job.ranks.should_sync(self.progress.step, self.dataset.device):
+        if not self.job.ranks.should_sync(self.progress.step, self.task.device):
             return StepAction.STEP
         options, action = self.job.options, StepAction.STEP
         if options.stop_requested():
@@ -230,6 +227,7 @@ class Engine:
     def _set_train_mode(self) -> None:
         """Set training mode, except for batch norm from the epoch on at which the spec freezes it."""
         self.model.train()
+        self.objective.train()
         frozen_after = self.job.spec.training.freeze_batch_norm_after
         if frozen_after is not None and self.progress.epoch >= frozen_after:
             for module in self.model.modules():
@@ -263,15 +261,20 @@ class Engine:
         values = self.stepper.means.read()
         progress, training = self.progress, self.job.spec.training
         values |= self._throughput.metrics() | {"lr": self.optimizer.param_groups[0]["lr"]}
-        values |= epoch_report(self.model, self.dataset, self._teacher_logits)
-        # The test images choose this epoch, so nothing else uses it; published numbers are often of this kind.
-        values["oracle/top1"] = max(progress.best_top1, values["test/top1"])
+        values |= self.task.epoch_report(self.network)
+        # The test split chooses this epoch, so nothing else uses it; published numbers are often of this kind.
+        values[self._oracle] = max(progress.best_headline, values[self.task.headline])
         epoch = progress.epoch + 1
         if epoch == training.epochs:
-            values |= final_report(self.model, self.teacher, self.dataset, self._robustness)
+            values |= self.task.extra_report(self.network, self.teacher, last=True)
         elif training.collapse_every and epoch % training.collapse_every == 0:
-            values |= collapse_report(self.model, self.dataset)
+            values |= self.task.extra_report(self.network, self.teacher, last=False)
         return values
+
+    @property
+    def _oracle(self) -> str:
+        """Name of the metric with the best value of the headline metric so far."""
+        return f"oracle/{self.task.headline.rpartition('/')[2]}"
 
     def _finish_epoch(self, values: dict[str, float]) -> None:
         """Write the metrics of an epoch down, and move on to the next one."""
@@ -282,11 +285,12 @@ class Engine:
         self.stepper.means = RunningMeans()
         if not self.job.ranks.is_main:
             return
-        progress.best_top1 = values["oracle/top1"]
+        progress.best_headline = values[self._oracle]
         journal.metrics(step=progress.step, epoch=progress.epoch, elapsed=progress.elapsed, values=values)
+        headline = METRICS[self.task.headline]
         journal.log(
             f"epoch {progress.epoch}/{epochs}: training loss {values['train/loss']:.4g}, "
-            f"test accuracy {values['test/top1']:.2f} %"
+            f"{headline.title[0].lower()}{headline.title[1:]} {values[headline.name]:.2f} {headline.unit}"
         )
         self._last_values |= values
 
@@ -297,7 +301,10 @@ class Engine:
             TrainingError: One is not; the message names the step, and the terms or the weights.
         """
         self._check_finite_terms()
-        state = {name: tensor for name, tensor in self.model.state_dict().items() if tensor.is_floating_point()}
+        everything = self.model.state_dict() | {
+            f"{self.job.spec.method.name}.{name}": tensor for name, tensor in self.objective.state_dict().items()
+        }
+        state = {name: tensor for name, tensor in everything.items() if tensor.is_floating_point()}
         # Stacked, so that the device is waited for once and not for every tensor.
         finite = torch.stack([tensor.isfinite().all() for tensor in state.values()]).tolist()
         broken = [name for name, is_finite in zip(state, finite, strict=True) if not is_finite]
@@ -333,7 +340,7 @@ class Engine:
             TrainingError: The weights are not finite, so nothing could continue from them.
         """
         self.check_finite()
-        random = self.job.ranks.random_states(self.dataset.device)
+        random = self.job.ranks.random_states(self.task.device)
         self._saved_at = time.monotonic()
         if not self.job.ranks.is_main:
             return
@@ -356,14 +363,15 @@ class Engine:
                 fingerprint=spec.fingerprint(),
                 progress=progress,
                 model=self.model.state_dict(),
+                objective=self.objective.state_dict(),
                 optimizer=self.optimizer.state_dict(),
                 metric_sums=self.stepper.means.state(),
                 journal=journal.path.read_bytes(),
                 scaler=self.stepper.scaler.state_dict(),
                 plan=self.plan.model_dump(),
-                device=self.dataset.device.type,
+                device=self.task.device.type,
                 random=random,
-                metadata=training_metadata(spec, self.dataset).texts(),
+                metadata=self.task.metadata().texts(),
             ),
         )
         journal.append(Checkpointed(step=progress.step, path=path.name))

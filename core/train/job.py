@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from core.events import Journal
 from core.settings import TrainingSettings
 from core.specs import RunSpec
+from core.tasks.task import RunContext, TeacherSource
 from core.train.interruption import TrainOptions
 from core.train.ranks import SINGLE_PROCESS, Ranks
-
-
-@dataclass(frozen=True)
-class TeacherSource:
-    """Where a student's teacher comes from.
-
-    Attributes:
-        spec: The run that made the teacher.
-        weights: The file with the teacher's weights (safetensors).
-    """
-
-    spec: RunSpec
-    weights: Path
 
 
 @dataclass(frozen=True)
@@ -44,6 +31,11 @@ class Job:
     options: TrainOptions = field(default_factory=TrainOptions)
     ranks: Ranks = SINGLE_PROCESS
     teacher: TeacherSource | None = None
+
+    @property
+    def context(self) -> RunContext:
+        """What a task knows of the run."""
+        return RunContext(self.spec, self.settings, self.journal.log)
 
     def warn(self, message: str) -> None:
         """Log a warning in the run's journal."""

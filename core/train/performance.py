@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +12,10 @@ from typing import Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from core.settings import TrainingSettings
-from core.specs import RunSpec, Speed
-from core.tasks.classification.data import Dataset
+from core.specs import Speed
+from core.tasks.workload import Workload
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -128,48 +125,11 @@ class ExecutionPlan(BaseModel):
 
 
 @dataclass(frozen=True)
-class Workload:
-    """How much a run has to compute.
-
-    Attributes:
-        images: The number of images that the network is trained on in the whole run, all epochs together.
-        steps: The number of steps per epoch.
-        image_size: The side of the images that the network sees, in pixels.
-        step_products: Multiplications of the student's forward pass in a step, on one process; infinite if unknown.
-    """
-
-    images: int
-    steps: int
-    image_size: int
-    step_products: float = math.inf
-
-
-@dataclass(frozen=True)
 class _Choice:
     """Whether something is on, and why."""
 
     on: bool
     reason: str
-
-
-def workload_of(spec: RunSpec, dataset: Dataset) -> Workload:
-    """Return the workload of a run, ``step_products`` left open."""
-    steps = math.ceil(len(dataset.train) / spec.training.batch_size)
-    return Workload(spec.training.epochs * len(dataset.train), steps, dataset.image_size)
-
-
-def forward_multiplications(model: nn.Module, dataset: Dataset) -> float:
-    """Count the multiplications of a network's forward pass on one image. The network stays as it is."""
-    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
-    image = torch.zeros(1, dataset.channels, dataset.image_size, dataset.image_size, dtype=dtype)
-    training = model.training
-    model.eval()  # so that neither batch norm's statistics nor the random state of dropout changes
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(image)
-    finally:
-        model.train(training)
-    return float(counter.get_total_flops()) / 2  # the counter includes additions
 
 
 def apply_thread_limit(settings: TrainingSettings) -> int:
@@ -255,7 +215,7 @@ def _compile(speed: Speed, device: torch.device, workload: Workload) -> _Choice:
     if speed.compile != "auto":
         return _Choice(speed.compile == "on", "set in the spec")
     least = MIN_COMPILE_PIXELS.get(device.type)
-    pays = least is not None and workload.images * workload.image_size**2 >= least
+    pays = least is not None and workload.samples * workload.image_size**2 >= least
     return _Choice(pays, "" if pays else "the run is too short for it to pay")
 
 

@@ -19,13 +19,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from core.distill.rows import Rows
-from core.distill.scope import gather_ranks, local_part, row_gradients
-from core.distill.terms import LossTerms
+from core.errors import MachineError, TrainingError
 from core.launch import RankFailure, RankInfo
 from core.train.batch_norm import synchronize_batch_norm
 from core.train.checkpoint import RandomState
-from core.train.errors import MachineError, TrainingError
 
 _STEP_TIMEOUT = timedelta(minutes=30)  # ranks are apart by the writing of a checkpoint, or by a slow disk
 _WAIT_TIMEOUT = timedelta(days=7)  # for the first rank's evaluation; a rank that died is noticed in other ways
@@ -105,25 +102,10 @@ class Ranks:
             model, device_ids=[device] if device.type == "cuda" else None, **options
         )
 
-    def gather_batch(self, part: Rows, count: int) -> Rows:
-        """Return the whole batch of ``count`` rows, gathered from the parts of all ranks."""
-        if self.size == 1:
-            return part
-        shares = [_share(count, rank, self.size) for rank in range(self.size)]
-        return gather_ranks(part, [share.stop - share.start for share in shares])
-
-    def local_loss(self, terms: LossTerms, batch: Rows, part: Rows) -> Tensor:
-        """Return the scalar to call ``backward`` on: the loss of the whole batch as a function of this rank's logits.
-
-        Args:
-            terms: The loss of the whole batch.
-            batch: The whole batch.
-            part: This rank's rows of it.
-        """
-        if self.size == 1:
-            return terms.total
-        first = self.share(len(batch.target)).start
-        return local_part(terms, row_gradients(terms, batch), part, first, self.size)
+    def counts(self, total: int) -> list[int]:
+        """Return the number of samples of each rank in a batch of ``total``."""
+        shares = [_share(total, rank, self.size) for rank in range(self.size)]
+        return [share.stop - share.start for share in shares]
 
     def should_sync(self, step: int, device: torch.device) -> bool:
         """Whether the ranks agree on an action before this step."""

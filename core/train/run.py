@@ -5,29 +5,24 @@ from __future__ import annotations
 import errno
 import traceback
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from core.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory_error
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, Stopped, is_full_disk, read_journal
 from core.launch import RankInfo
 from core.settings import TrainingSettings
 from core.specs import RunSpec
-from core.tasks.classification.diagnostics.report import epoch_report
-from core.train.checkpoint import Checkpoint, CheckpointLookup, find_checkpoint, promote, save_weights
+from core.tasks.task import SuppliedWeights, TeacherSource
+from core.train.checkpoint import Checkpoint, CheckpointLookup, find_checkpoint, promote
 from core.train.engine import Engine
-from core.train.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory_error
 from core.train.interruption import StopRequested, TrainOptions, ignore_sigterm, stop_on_sigterm
-from core.train.job import Job, TeacherSource
+from core.train.job import Job
 from core.train.performance import restoring_threads
 from core.train.preparation import prepare
 from core.train.ranks import SINGLE_PROCESS, Ranks, is_peer_lost, process_group
-from core.train.start_event import start_event
-from core.train.supplied_weights import InitialWeights
-from core.train.teacher_check import sample_test_logits, teacher_warnings
-from core.train.teacher_input import input_format_of
-from core.train.teacher_source import adapt_teacher_input
-from core.train.weights_metadata import image_identity, resumed_image_identity, training_metadata
+from core.train.start_event import resumed_data_identity, start_event
+from core.weights.network_weights import save_weights
 
 WEIGHTS_NAME = "weights.safetensors"
 _SETTLE_SECONDS = 20.0
@@ -123,8 +118,8 @@ def _run(job: Job, checkpoint: Checkpoint | None) -> Result:
             if checkpoint:
                 engine.restore(checkpoint)
             job.ranks.check_same_step(engine.progress.step)
-            images = resumed_image_identity(read_journal(job.journal.path), image_identity(engine.dataset))
-            job.journal.append(start_event(engine, images))
+            identity = resumed_data_identity(read_journal(job.journal.path), engine.task.data_identity())
+            job.journal.append(start_event(engine, identity))
             job.journal.log(engine.plan.summary())
             steps_begun = True
             return _evaluate_unchanged(engine, initial) if initial else _train(engine)
@@ -163,25 +158,24 @@ def _train(engine: Engine) -> Result:
         job.journal.append(Stopped(step=engine.progress.step))
         return "stopped"
     if job.ranks.is_main:
-        metadata = training_metadata(job.spec, engine.dataset, summary["test/top1"])
-        digest = save_weights(engine.model, job.journal.path.parent / WEIGHTS_NAME, metadata)
+        metadata = engine.task.metadata(summary[engine.task.headline])
+        digest = save_weights(engine.network, job.journal.path.parent / WEIGHTS_NAME, metadata)
         job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary))
     return "finished"
 
 
-def _evaluate_unchanged(engine: Engine, initial: InitialWeights) -> Result:
+def _evaluate_unchanged(engine: Engine, weights: SuppliedWeights) -> Result:
     """Evaluate weights that are not trained on, and write them down with the warnings about them."""
-    job, dataset = engine.job, engine.dataset
+    job, task = engine.job, engine.task
     with job.options.interruption.interruptible():
-        network = adapt_teacher_input(engine.model, input_format_of(dataset), initial.input).to(dataset.device)
-        logits = sample_test_logits(network, dataset)
-        summary = epoch_report(network, dataset)
-        warnings = teacher_warnings(logits, dataset, summary["test/top1"], initial.weights.metadata.top1)
+        network = task.with_expected_inputs(engine.model, weights)
+        summary = task.epoch_report(network)
+        warnings = task.check_teacher(network, weights, summary)
         for warning in warnings:
             job.warn(warning)
     job.journal.metrics(step=0, epoch=0, elapsed=0.0, values=summary)
     if job.ranks.is_main:
-        metadata = replace(initial, warnings=(*initial.warnings, *warnings)).metadata(job.spec, dataset)
+        metadata = task.supplied_metadata(weights, warnings)
         digest = save_weights(engine.model, job.journal.path.parent / WEIGHTS_NAME, metadata)
         job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary))
     return "finished"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from core.events import RANKS_KEY, Started
+from core.events import IMAGES_KEY, RANKS_KEY, Record, Started
 from core.provenance import provenance
-from core.tasks.classification import models
 from core.train.engine import Engine
 
 
@@ -20,16 +21,16 @@ def start_event(engine: Engine, images: Mapping[str, str]) -> Started:
 
     Args:
         engine: The training.
-        images: The identity of the images, see ``core.train.weights_metadata.resumed_image_identity``.
+        images: The identity of the data, see ``resumed_data_identity``.
     """
-    job, device = engine.job, engine.dataset.device
+    job, device = engine.job, engine.task.device
     return Started(
         total_steps=engine.total_steps,
         total_epochs=job.spec.training.epochs,
         start_step=engine.progress.step,
-        train_size=len(engine.dataset.train),
-        test_size=len(engine.dataset.test),
-        parameters=models.count_parameters(engine.model),
+        train_size=engine.task.train_size,
+        test_size=engine.task.test_size,
+        parameters=_count(engine.model),
         device=f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu",
         environment={
             "python": platform.python_version(),
@@ -38,11 +39,36 @@ def start_event(engine: Engine, images: Mapping[str, str]) -> Started:
             "processor": _processor(),
         }
         | engine.plan.environment()
+        | _own_parameters(engine)
         | _teacher_logits(engine)
         | {RANKS_KEY: str(job.ranks.size)}
         | dict(images)
         | provenance(),
     )
+
+
+def resumed_data_identity(earlier: Iterable[Record], identity: Mapping[str, str]) -> dict[str, str]:
+    """Return the identity of all data that a run has seen; a run that saw two sets has an identity of its own.
+
+    Args:
+        earlier: The journal of the attempts so far.
+        identity: That of the data of this attempt.
+    """
+    started = (record.event.environment for record in earlier if isinstance(record.event, Started))
+    seen = {environment[IMAGES_KEY] for environment in started if IMAGES_KEY in environment} | {identity[IMAGES_KEY]}
+    if len(seen) == 1:
+        return dict(identity)
+    return {**identity, IMAGES_KEY: hashlib.sha256(" ".join(sorted(seen)).encode()).hexdigest()[:16]}
+
+
+def _own_parameters(engine: Engine) -> dict[str, str]:
+    """Record the number of parameters that the method trains beside the student's, if there are any."""
+    count = _count(engine.objective)
+    return {"method_parameters": str(count)} if count else {}
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def _teacher_logits(engine: Engine) -> dict[str, str]:

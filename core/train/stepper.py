@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from core.distill.gradients import measure_gradients
-from core.distill.loss import Loss
-from core.distill.rows import Rows
-from core.tasks.classification.data import Batch
-from core.tasks.classification.diagnostics.accuracy import top_accuracies
+from core.distill.objective import Objective, Outputs, Step
+from core.tasks.task import Batch, Task
 from core.train.compiling import ForwardFn, GraphedCallable
 from core.train.metric_means import RunningMeans
 from core.train.optimizer import capturable, set_lr
 from core.train.performance import ExecutionPlan
+from core.train.rank_loss import average_gradients, step_loss
 from core.train.ranks import SINGLE_PROCESS, Ranks
 from core.train.teacher import Teacher
 
@@ -25,13 +23,14 @@ class Stepper:
     """Takes optimiser steps. Nothing in it waits for the device.
 
     Args:
+        task: What the batches are of.
         model: The network to train.
-        teacher: The source of the teacher's logits; None for a method without a teacher.
-        loss: The method.
-        optimizer: Of the model's parameters.
+        teacher: The source of the teacher's outputs; None for a method without a teacher.
+        objective: The method.
+        optimizer: Of the parameters of the model and of the objective.
         plan: How the network computes.
         ranks: The processes that share each batch.
-        forward: The model as a step calls it, for example compiled; None for the model itself.
+        forward: The model as a step calls it, for example tapped or compiled; None for the model itself.
         warn: Receives a message about an optimisation that did not work.
 
     Attributes:
@@ -41,9 +40,10 @@ class Stepper:
 
     def __init__(
         self,
+        task: Task,
         model: nn.Module,
         teacher: Teacher | None,
-        loss: Loss,
+        objective: Objective,
         optimizer: torch.optim.Optimizer,
         plan: ExecutionPlan,
         *,
@@ -51,12 +51,12 @@ class Stepper:
         forward: ForwardFn | None = None,
         warn: Callable[[str], object] = lambda _: None,
     ) -> None:
-        self.model, self.teacher, self.loss, self.optimizer = model, teacher, loss, optimizer
+        self.model, self.teacher, self.objective, self.optimizer = model, teacher, objective, optimizer
         self.means = RunningMeans()
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=plan.precision == "float16")
-        self._plan, self._ranks, self._warn = plan, ranks, warn
+        self._task, self._plan, self._ranks, self._warn = task, plan, ranks, warn
         self._forward: ForwardFn = forward or model
-        self._capture = _StepCapture() if plan.cuda_graphs else None
+        self._capture = _StepCapture() if plan.cuda_graphs and objective.capturable else None
 
     def step(self, batch: Batch, epoch: int, learning_rate: float) -> None:
         """Take one step on a batch.
@@ -67,35 +67,39 @@ class Stepper:
             learning_rate: The learning rate of this step.
         """
         set_lr(self.optimizer, learning_rate)
-        batch = replace(batch, images=batch.images.contiguous(memory_format=self._plan.memory_format))
-        inputs = [batch.images, batch.labels]
-        if self.teacher:
-            inputs.append(self.teacher.logits(batch, epoch))
-        if not self._capture or not self._replay(self._capture, inputs, epoch, learning_rate):
-            self._compute(epoch, batch.total, *inputs)
+        batch = batch.to_memory_format(self._plan.memory_format)
+        teacher = self.teacher.outputs(batch, epoch) if self.teacher else None
+        if not self._capture or not self._replay(self._capture, batch, teacher, epoch, learning_rate):
+            self._compute(batch, teacher, epoch)
 
-    def _compute(self, epoch: int, total: int, images: Tensor, labels: Tensor, teacher: Tensor | None = None) -> None:
-        with self._plan.autocast(images.device):
-            student = self._forward(images)
-        part = Rows(student, teacher, labels)
-        logits = self._ranks.gather_batch(part, total)
-        terms = self.loss(logits, epoch)
+    def _compute(self, batch: Batch, teacher: Outputs | None, epoch: int) -> None:
+        task, objective = self._task, self.objective
+        with self._plan.autocast(batch.tensors()[0].device):
+            student = task.forward(self._forward, batch, objective.taps.student)
+        part = Step(task.rows(student, teacher, batch), student, teacher, batch.index, epoch)
+        loss = step_loss(objective, part, batch.total, self._ranks)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(self._ranks.local_loss(terms, logits, part)).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
+        if objective.scope == "row":
+            average_gradients(objective, self._ranks)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-        values = {"loss": terms.total} | top_accuracies(logits.student.detach(), logits.target) | terms.values
-        self.means.add({f"train/{name}": value for name, value in values.items()}, total)
-        self.means.add(measure_gradients(terms, logits), 1.0, skip_nan=True)
+        values = {"loss": loss.terms.total} | task.step_metrics(loss.rows) | loss.terms.values
+        self.means.add({f"train/{name}": value for name, value in values.items()}, batch.total)
+        self.means.add(measure_gradients(loss.terms, loss.rows), 1.0, skip_nan=True)
 
-    def _replay(self, capture: _StepCapture, inputs: list[Tensor], epoch: int, learning_rate: float) -> bool:
+    def _replay(
+        self, capture: _StepCapture, batch: Batch, teacher: Outputs | None, epoch: int, learning_rate: float
+    ) -> bool:
         """Take the step by replaying the epoch's capture, which is made here first. Returns False if it cannot.
 
         Everything that depends on the epoch (the loss's ramp, the tensors that sum up the means, modules set to eval
         mode) is a constant of a capture, so each epoch has its own. The first full batch of an epoch is computed, and
         the capture repeats its shape; a smaller batch is always computed.
         """
+        count = len(batch.tensors())
+        inputs = [*batch.tensors(), *([teacher.logits, *teacher.taps.values()] if teacher else ())]
         shape = inputs[0].shape
         if capture.means is not self.means or capture.shape is None:
             # The last graph is kept until its successor exists: a pool that no graph uses cannot be captured to.
@@ -107,9 +111,14 @@ class Stepper:
             capture.learning_rate = torch.tensor(learning_rate, device=inputs[0].device)
             try:
                 with capturable(self.optimizer, capture.learning_rate):
-                    capture.graph = GraphedCallable(
-                        lambda *tensors: self._compute(epoch, shape[0], *tensors), inputs, capture.pool
-                    )
+                    names = list(teacher.taps) if teacher else []
+
+                    def compute(*tensors: Tensor) -> None:
+                        logits, *taps = tensors[count:] or (None,)
+                        outputs = None if logits is None else Outputs(logits, dict(zip(names, taps, strict=True)))
+                        self._compute(batch.with_tensors(*tensors[:count]), outputs, epoch)
+
+                    capture.graph = GraphedCallable(compute, inputs, capture.pool)
             except RuntimeError as error:
                 self._warn(f"steps are not captured as a CUDA graph, but computed one by one: {error}")
                 self._capture = None

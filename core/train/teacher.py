@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from core.tasks.classification.data import Batch
+from core.distill.objective import Outputs
+from core.tasks.task import Batch, Task
 from core.train.compiling import CompilationError, ForwardFn, GraphedCallable, compile_network
 from core.train.performance import ExecutionPlan
 
 
 class Teacher(Protocol):
-    """A source of the teacher's logits."""
+    """A source of the teacher's outputs."""
 
-    def logits(self, batch: Batch, epoch: int) -> Tensor:
-        """Return logits (B, C) on the batch's device, as a constant.
+    def outputs(self, batch: Batch, epoch: int) -> Outputs:
+        """Return logits (B, C) and taps on the batch's device, as constants.
 
         Args:
             batch: The views of the samples.
@@ -42,11 +43,25 @@ class LiveTeacher:
     Args:
         network: In eval mode, without gradients. A module is copied, and may be compiled.
         plan: How the network computes.
+        task: What the batches are of.
+        taps: Names of the layers whose outputs are returned too.
         warn: Receives a message about an optimisation that did not work.
     """
 
-    def __init__(self, network: ForwardFn, plan: ExecutionPlan, warn: Callable[[str], object] = lambda _: None) -> None:
-        self._network = _convert(network, plan) if isinstance(network, nn.Module) else network
+    def __init__(
+        self,
+        network: ForwardFn,
+        plan: ExecutionPlan,
+        task: Task,
+        taps: Sequence[str] = (),
+        warn: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._task, self._taps = task, tuple(taps)
+        self._network: ForwardFn = network
+        if isinstance(network, nn.Module):
+            # Folding batch norm away replaces layers that a tap may name.
+            converted = _convert(network, plan, fold=not taps)
+            self._network = task.tapped(converted, taps) if taps else converted
         self._plan, self._warn = plan, warn
         # Compiled and captured at the first call: a run that reads all its logits from the disk makes no call.
         self._forward: ForwardFn | None = None
@@ -54,22 +69,25 @@ class LiveTeacher:
         self._captured_shape = torch.Size()
 
     @torch.no_grad()
-    def logits(self, batch: Batch, epoch: int) -> Tensor:
-        """Return logits (B, C) on the batch's device, as a constant."""
-        images = batch.images.contiguous(memory_format=self._plan.memory_format)
+    def outputs(self, batch: Batch, epoch: int) -> Outputs:
+        """Return logits (B, C) and taps on the batch's device, as constants."""
+        return self._task.forward(self._call, batch.to_memory_format(self._plan.memory_format), self._taps)
+
+    def _call(self, inputs: Tensor) -> Any:
+        """Return what the network returns for inputs: logits, or a tuple of logits and taps."""
         if self._forward is None:
-            self._forward = self._build_forward(images)
-        if self._captured and images.shape == self._captured_shape:
-            logits = self._captured(images)
-            assert logits is not None
-            return logits.clone()
-        return self._run(images)
+            self._forward = self._build_forward(inputs)
+        if self._captured and inputs.shape == self._captured_shape:
+            captured = self._captured(inputs)
+            return captured.clone() if isinstance(captured, Tensor) else tuple(part.clone() for part in captured)
+        return self._run(inputs)
 
     def uncompiled(self) -> LiveTeacher:
         """Return the same teacher without compilation and capture, which cost more than a few batches are worth."""
         if not (self._plan.compile or self._plan.cuda_graphs):
             return self
-        return LiveTeacher(self._network, self._plan.model_copy(update={"compile": False, "cuda_graphs": False}))
+        plan = self._plan.model_copy(update={"compile": False, "cuda_graphs": False})
+        return LiveTeacher(self._network, plan, self._task)
 
     def end_epoch(self) -> dict[str, float]:
         """Return no metrics."""
@@ -78,31 +96,31 @@ class LiveTeacher:
     def finish(self) -> None:
         """Do nothing."""
 
-    def _run(self, images: Tensor) -> Tensor:
+    def _run(self, inputs: Tensor) -> Any:
         assert self._forward is not None
-        with self._plan.autocast(images.device):
-            return self._forward(images)
+        with self._plan.autocast(inputs.device):
+            return self._forward(inputs)
 
-    def _build_forward(self, images: Tensor) -> ForwardFn:
+    def _build_forward(self, inputs: Tensor) -> ForwardFn:
         """Return the network as it is called from now on."""
         self._forward = self._network
         if self._plan.compile and isinstance(self._network, nn.Module):
             try:
-                self._forward = compile_network(self._network, images, self._plan)
+                self._forward = compile_network(self._network, inputs, self._plan)
             except CompilationError as error:
                 self._warn(f"the teacher is not compiled: {error}")
         if self._plan.cuda_graphs:
-            self._run(images)
+            self._run(inputs)
             try:
-                self._captured, self._captured_shape = GraphedCallable(self._run, [images]), images.shape
+                self._captured, self._captured_shape = GraphedCallable(self._run, [inputs]), inputs.shape
             except RuntimeError as error:
                 self._warn(f"the teacher is not captured as a CUDA graph: {error}")
         return self._forward
 
 
-def _convert(network: nn.Module, plan: ExecutionPlan) -> nn.Module:
-    """Return a copy with batch norm folded away and weights in the precision that autocast would cast them to."""
-    converted = _fold_batch_norm(network).to(memory_format=plan.memory_format)
+def _convert(network: nn.Module, plan: ExecutionPlan, *, fold: bool) -> nn.Module:
+    """Return a copy with weights in the precision that autocast would cast them to, and batch norm folded away."""
+    converted = (_fold_batch_norm(network) if fold else copy.deepcopy(network)).to(memory_format=plan.memory_format)
     for module in converted.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(plan.dtype)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 
 import torch
-from torch import Tensor
 
-from core.tasks.classification.data import Batch
+from core.distill.objective import Outputs
+from core.tasks.task import Batch
 from core.train.teacher import Teacher
 
 TEACHER_SECONDS = "speed/teacher_seconds"
@@ -22,7 +22,7 @@ class TimedTeacher:
     """A teacher whose calls are timed: on the GPU with CUDA events, which nothing waits for, elsewhere with the clock.
 
     Args:
-        teacher: The source of the logits.
+        teacher: The source of the outputs.
         device: Where it computes.
 
     Attributes:
@@ -36,21 +36,21 @@ class TimedTeacher:
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self.seconds = 0.0
 
-    def logits(self, batch: Batch, epoch: int) -> Tensor:
-        """Return the teacher's logits (B, C) on the batch's device."""
+    def outputs(self, batch: Batch, epoch: int) -> Outputs:
+        """Return the teacher's outputs on the batch's device."""
         if not self._on_gpu:
             began = time.perf_counter()
-            logits = self._teacher.logits(batch, epoch)
+            outputs = self._teacher.outputs(batch, epoch)
             self.seconds += time.perf_counter() - began
-            return logits
+            return outputs
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         begin.record()
-        logits = self._teacher.logits(batch, epoch)
+        outputs = self._teacher.outputs(batch, epoch)
         end.record()
         self._events.append((begin, end))
         if len(self._events) > _MAX_EVENTS:
             self._add(_MAX_EVENTS // 2)  # of steps that the device finished long ago
-        return logits
+        return outputs
 
     def end_epoch(self) -> dict[str, float]:
         """Return the teacher's own metrics, and the seconds spent on it since the run began."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from core.tasks.classification.data import Batch
+from core.tasks.task import Batch
 
 
 class ThroughputMeter:

@@ -23,6 +23,7 @@ from core.tasks.classification.data.dataset import augmentation_table, shift_and
 from core.tasks.classification.data.fingerprint import describe_training_images, digest
 from core.tasks.classification.data.hashing import permutation
 from core.tasks.classification.data.holdout import hold_out
+from core.tasks.classification.teacher import cache_identity
 from core.train.cached_teacher import (
     MAX_DEVIATION,
     CachedTeacher,
@@ -35,6 +36,7 @@ from core.train.job import Job
 from core.train.logit_cache import LogitCache, QuantizedLogits
 from core.train.performance import ExecutionPlan
 from core.train.teacher import LiveTeacher
+from tests.core.task_of import task_of
 from tests.core.teacher_experiments import experiment
 
 SYNTHETIC = DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10})
@@ -62,7 +64,7 @@ class Harness:
         self.said: list[tuple[str, str]] = []
         views = CacheKeyShape(len(dataset.train), dataset.num_classes, BATCH, 0)
         self.files = LogitCache(root, key_for(dataset), limit)
-        live = LiveTeacher(self.forward, CHOSEN)
+        live = LiveTeacher(self.forward, CHOSEN, task_of(dataset))
         self.teacher = CachedTeacher(live, live, views, self.files, 0.01, lambda *said: self.said.append(said))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -74,7 +76,7 @@ class Harness:
         return list(self.dataset.batches(BATCH, 0, epoch, start=start))
 
     def epoch(self, epoch: int, start: int = 0) -> list[Tensor]:
-        found = [self.teacher.logits(batch, epoch) for batch in self.batches(epoch, start)]
+        found = [self.teacher.outputs(batch, epoch).logits for batch in self.batches(epoch, start)]
         self.share = self.teacher.end_epoch()["speed/teacher_reused"]
         self.teacher.wait_for_writer()
         return found
@@ -88,7 +90,8 @@ def key_for(dataset: Dataset, **changed: Any) -> dict[str, Any]:
     spec = experiment(changed.get("method", "dkd"), epochs=3, augment=changed.get("augment", "standard")).plan()[1].spec
     spec = spec.model_copy(update={"data_seed": changed.get("seed", 0)})
     teacher = {"model": "resnet8", "sha256": changed.get("sha", "a")}
-    return cache_key(spec, dataset, teacher, changed.get("chosen", CHOSEN), changed.get("batch", BATCH))
+    identity = cache_identity(teacher, spec, dataset)
+    return cache_key(spec, identity, changed.get("chosen", CHOSEN), changed.get("batch", BATCH), dataset.device)
 
 
 class TestReuse:
@@ -110,7 +113,7 @@ class TestReuse:
     ) -> None:
         harness = Harness(dataset, network, tmp_path)
         for batch in harness.batches(0):
-            exact, kept = harness.forward(batch.images), harness.teacher.logits(batch, 0)
+            exact, kept = harness.forward(batch.images), harness.teacher.outputs(batch, 0).logits
             largest = (exact - exact.mean(1, keepdim=True)).abs().max()
             assert (exact - kept).abs().max() <= largest * 2**-10
             assert not torch.equal(exact, kept)
@@ -137,7 +140,7 @@ class TestReuse:
     ) -> None:
         one, other = Harness(dataset, network, tmp_path), Harness(dataset, network, tmp_path)
         for batch in one.batches(0):
-            assert torch.equal(one.teacher.logits(batch, 0), other.teacher.logits(batch, 0))
+            assert torch.equal(one.teacher.outputs(batch, 0).logits, other.teacher.outputs(batch, 0).logits)
         for harness in (one, other):
             harness.teacher.end_epoch()
             harness.teacher.wait_for_writer()
@@ -161,9 +164,11 @@ class TestReuse:
         with Journal(tmp_path / "events.jsonl") as journal:
             for _ in range(2):
                 job = Job(spec, journal, settings)
-                teacher = cached_teacher(LiveTeacher(network, chosen), {"sha256": "a"}, job, dataset, chosen)
+                task = task_of(dataset)
+                live = LiveTeacher(network, chosen, task)
+                teacher = cached_teacher(live, {"sha256": "a"}, job, task, dataset.num_classes, chosen)
                 for batch in dataset.batches(BATCH, 0, 0):
-                    teacher.logits(batch, 0)
+                    teacher.outputs(batch, 0)
                 teacher.end_epoch()
                 teacher.finish()
         assert times == [1]
@@ -209,7 +214,7 @@ class TestWrong:
         for epoch in range(5):
             for number, batch in enumerate(harness.batches(epoch)):
                 before = harness.asked
-                harness.teacher.logits(batch, epoch)
+                harness.teacher.outputs(batch, epoch)
                 if harness.asked > before:
                     places.add(number)
             harness.teacher.end_epoch()
@@ -322,10 +327,10 @@ class TestDisk:
         Harness(dataset, network, tmp_path).epoch(0)
         harness = Harness(dataset, network, tmp_path)
         batches = harness.batches(0)
-        harness.teacher.logits(batches[0], 0)
+        harness.teacher.outputs(batches[0], 0)
         harness.files.clear()  # what is open is not taken away
         for batch in batches[1:]:
-            harness.teacher.logits(batch, 0)
+            harness.teacher.outputs(batch, 0)
         assert harness.teacher.end_epoch() == {"speed/teacher_reused": 100}
         assert harness.epoch(0)
         assert harness.share == 0

@@ -47,7 +47,7 @@ def content(step: int = 1, *, optimizer: str = "adamw", channels_last: bool = Fa
     rule.step()
     return Checkpoint(
         fingerprint=FINGERPRINT,
-        progress=Progress(epoch=2, batch=3, step=step, elapsed=1 / 3, best_top1=12.5),
+        progress=Progress(epoch=2, batch=3, step=step, elapsed=1 / 3, best_headline=12.5),
         model=network.state_dict(),
         optimizer=rule.state_dict(),
         metric_sums={"train/loss": torch.tensor([1 / 3, 2.0, 1.0], dtype=torch.float64)},

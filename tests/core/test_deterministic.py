@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from core.specs import RunSpec, Speed
+from core.tasks.workload import Workload
 from core.train import TrainOptions, run_training
 from core.train.checkpoint import CHECKPOINT_NAME
-from core.train.performance import ExecutionPlan, Workload, plan_execution
+from core.train.performance import ExecutionPlan, plan_execution
 from core.train.stepper import Stepper
 from tests.core.test_training import experiment, points, stop_after, students, weights
 
@@ -27,7 +28,7 @@ def test_left_alone_it_changes_no_name() -> None:
 
 
 def test_a_cpu_has_no_other_kernels() -> None:
-    chosen = plan_execution(Speed(deterministic=True), torch.device("cpu"), Workload(images=1, steps=1, image_size=8))
+    chosen = plan_execution(Speed(deterministic=True), torch.device("cpu"), Workload(samples=1, steps=1, image_size=8))
     assert not chosen.deterministic
     assert "deterministic" not in chosen.environment()
 

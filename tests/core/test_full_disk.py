@@ -14,7 +14,7 @@ from core.cli import main
 from core.events import JOURNAL_NAME, MACHINE_EXIT, Checkpointed, Event, Failed, Finished, Log, read_journal
 from core.specs import RunSpec
 from core.train import TrainOptions, run_training
-from core.train.checkpoint import save_weights
+from core.weights.network_weights import save_weights
 
 SPEC = RunSpec.model_validate(
     {

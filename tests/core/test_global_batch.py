@@ -12,9 +12,13 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from core.distill.loss import Loss, build_loss
+from core.distill.objective import LogitObjective, Outputs, Step
 from core.distill.rows import Rows
-from core.distill.scope import gather_ranks, local_part, row_gradients
+from core.distill.scope import local_part
+from core.launch import RankInfo
 from core.specs import MethodRef
+from core.train.rank_loss import step_loss
+from core.train.ranks import Ranks
 from tests.core.test_methods import ALL, SETTINGS
 from tests.services import free_port
 
@@ -52,10 +56,10 @@ def test_gradients_of_local_parts_add_up_to_gradient_of_global_batch(setting: st
     parts = [slice(0, 5), slice(5, 10), slice(10, SIZE)]
     global_batch = Rows(student(inputs).detach().requires_grad_(), teacher, target)
     terms = build(setting)(global_batch, 2)
-    rows = row_gradients(terms, global_batch)
+    (rows,) = torch.autograd.grad(terms.total, global_batch.student)
     for part in parts:
-        batch = Rows(student(inputs[part]), teacher[part], target[part])
-        local_part(terms, rows, batch, part.start, ranks=1).backward()  # type: ignore[no-untyped-call]
+        local = local_part(terms.total.detach(), rows, student(inputs[part]), part.start, ranks=1)
+        local.backward()  # type: ignore[no-untyped-call]
     assert terms.total.item() == pytest.approx(value, rel=1e-12)
     assert student.weight.grad is not None
     assert torch.allclose(student.weight.grad, gradient, rtol=1e-10, atol=1e-14)
@@ -69,12 +73,13 @@ def _rank(rank: int, port: int, out: str) -> None:
     for setting in SETTINGS:
         student, inputs, teacher, target = problem()
         parallel = nn.parallel.DistributedDataParallel(student)
-        first, last = (0, 7) if rank == 0 else (7, SIZE)
-        batch = Rows(parallel(inputs[first:last]), teacher[first:last], target[first:last])
-        global_batch = gather_ranks(batch, (7, SIZE - 7))
-        terms = build(setting)(global_batch, 2)
-        local_part(terms, row_gradients(terms, global_batch), batch, first, ranks=2).backward()  # type: ignore[no-untyped-call]
-        results[setting] = (terms.total.item(), student.weight.grad)
+        first, last = (0, 6) if rank == 0 else (6, SIZE)
+        logits = parallel(inputs[first:last])
+        rows = Rows(logits, teacher[first:last], target[first:last])
+        part = Step(rows, Outputs(logits), Outputs(teacher[first:last]), epoch=2)
+        loss = step_loss(LogitObjective(build(setting)), part, SIZE, Ranks(RankInfo(rank, 2, Path(out))))
+        loss.local.backward()  # type: ignore[no-untyped-call]
+        results[setting] = (loss.terms.total.item(), student.weight.grad)
     torch.save(results, f"{out}/rank{rank}.pt")
     dist.destroy_process_group()
 

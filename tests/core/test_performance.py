@@ -20,14 +20,16 @@ from core.events import JOURNAL_NAME, Started, read_journal
 from core.settings import SettingsError, TrainingSettings
 from core.specs import DatasetRef, Speed
 from core.tasks.classification import data
+from core.tasks.classification.networks import forward_multiplications
+from core.tasks.workload import Workload
 from core.train import TeacherSource, TrainOptions, performance, run_training
 from core.train.checkpoint import CHECKPOINT_NAME
-from core.train.performance import ExecutionPlan, Workload, forward_multiplications, plan_execution
+from core.train.performance import ExecutionPlan, plan_execution
 from tests.core.speed_runs import experiment, losses, run_spec, said
 
 CPU = torch.device("cpu")
-LARGE = Workload(images=240 * 50_000, steps=782, image_size=32)
-DIGITS = Workload(images=40 * 896, steps=14, image_size=8)
+LARGE = Workload(samples=240 * 50_000, steps=782, image_size=32)
+DIGITS = Workload(samples=40 * 896, steps=14, image_size=8)
 
 
 class TestPlan:

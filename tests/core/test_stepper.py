@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core.distill.loss import build_loss
+from core.distill.objective import LogitObjective
 from core.specs import MethodRef, Optimizer
 from core.tasks.classification import models
 from core.train import stepper as stepper_module
@@ -18,6 +19,7 @@ from core.train.performance import ExecutionPlan
 from core.train.stepper import Stepper
 from core.train.teacher import LiveTeacher
 from tests.core.speed_runs import synthetic
+from tests.core.task_of import task_of
 
 
 def stepper(device: str, name: str = "sgd", **choices: Any) -> Stepper:
@@ -32,7 +34,11 @@ def stepper(device: str, name: str = "sgd", **choices: Any) -> Stepper:
     def warn(text: str) -> None:
         raise AssertionError(text)
 
-    return Stepper(model.train(), LiveTeacher(teacher, chosen, warn), loss, optimizer, chosen, warn=warn)
+    task = task_of()
+    objective = LogitObjective(loss)
+    return Stepper(
+        task, model.train(), LiveTeacher(teacher, chosen, task, warn=warn), objective, optimizer, chosen, warn=warn
+    )
 
 
 def train_means(captured: Stepper, device: str, epochs: int = 3) -> list[dict[str, float]]:

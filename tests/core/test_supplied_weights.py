@@ -20,10 +20,10 @@ from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Metrics, Sta
 from core.specs import DatasetRef, ExperimentSpec, RunSpec, parse_experiment
 from core.tasks.classification import data, models
 from core.tasks.classification.models.published_weights import imagenet_class_names, published_input
+from core.tasks.classification.teacher_input import InputAdapter, input_format_of
 from core.train import TeacherSource, run_training
 from core.train.checkpoint import CHECKPOINT_NAME
 from core.train.interruption import TrainOptions
-from core.train.teacher_input import InputAdapter, input_format_of
 from core.weights.metadata import InputFormat, Metadata, describe_class_differences, read_metadata, serialise
 
 MODEL = {"name": "small_cnn", "params": {"width": 4}}
@@ -228,7 +228,7 @@ class TestClasses:
         assert bool(words) == bool(found)
 
     def test_published_weights_of_imagenet_are_refused_on_others(self, tmp_path: Path) -> None:
-        from core.train.supplied_weights import _published_class_difference
+        from core.tasks.classification.supplied_weights import _published_class_difference
 
         wordnet = imagenet_class_names()[0]
         said: list[str] = []

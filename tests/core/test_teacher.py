@@ -10,6 +10,7 @@ from core.tasks.classification import models
 from core.tasks.classification.data.dataset import Batch
 from core.train.performance import ExecutionPlan, Precision
 from core.train.teacher import LiveTeacher
+from tests.core.task_of import task_of
 
 
 class TestLiveTeacher:
@@ -24,17 +25,17 @@ class TestLiveTeacher:
         batch = Batch(torch.randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), torch.arange(4), 4)
         with torch.no_grad():
             expected = network(batch.images)
-        found = LiveTeacher(network, chosen).logits(batch, 0).float()
+        found = LiveTeacher(network, chosen, task_of()).outputs(batch, 0).logits.float()
         assert (found - expected).norm() < tolerance * expected.norm()
         assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
     def test_batch_norm_is_folded_into_the_convolution_before_it(self) -> None:
         """Seen from outside: the norm's own kernel is never called."""
         network = with_statistics(models.build("resnet8", num_classes=5, image_size=16))
-        teacher = LiveTeacher(network, ExecutionPlan(threads=1))
+        teacher = LiveTeacher(network, ExecutionPlan(threads=1), task_of())
         batch = Batch(torch.randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), torch.arange(4), 4)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            teacher.logits(batch, 0)
+            teacher.outputs(batch, 0)
         names = {event.key for event in profile.key_averages()}
         assert "aten::convolution" in names
         assert "aten::batch_norm" not in names
@@ -52,7 +53,10 @@ class TestLiveTeacher:
         network = Untraceable().eval()
         batch = Batch(-torch.ones(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), torch.arange(4), 4)
         with torch.no_grad():
-            assert torch.equal(LiveTeacher(network, ExecutionPlan(threads=1)).logits(batch, 0), network(batch.images))
+            assert torch.equal(
+                LiveTeacher(network, ExecutionPlan(threads=1), task_of()).outputs(batch, 0).logits,
+                network(batch.images),
+            )
 
 
 def with_statistics(network: nn.Module) -> nn.Module:

@@ -198,7 +198,7 @@ class TestFailure:
 
             return loss
 
-        monkeypatch.setattr(engine, "build_loss", breaking)
+        monkeypatch.setattr("core.distill.objective.build_loss", breaking)
         (spec, _) = students(experiment(), "dkd")
         assert run_training(spec, tmp_path, teacher, options=TrainOptions(seconds)) == "failed"
         last = events(tmp_path)[-1]
@@ -295,7 +295,7 @@ class TestStopOutsideOfSteps:
             options.interruption.request()
             raise AssertionError("nothing was broken off")
 
-        monkeypatch.setattr(engine, "epoch_report", asked)
+        monkeypatch.setattr("core.tasks.classification.task.epoch_report", asked)
         assert run_training(spec, tmp_path / "half", options=options) == "stopped"
         monkeypatch.undo()
         said = events(tmp_path / "half")
@@ -350,7 +350,7 @@ def test_methods_of_one_seed_start_from_the_same_weights_and_see_the_same_batche
 
         return loss
 
-    monkeypatch.setattr(engine, "build_loss", spy)
+    monkeypatch.setattr("core.distill.objective.build_loss", spy)
     for label in ("dkd", "dkd_align (log)", "kd"):
         run_training(students(experiment(), label)[0], tmp_path / label, teacher)
     # The teacher's logits are a fingerprint of the images it was shown.

@@ -274,6 +274,19 @@ class Batch:
     index: Tensor
     total: int
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Return images and labels."""
+        return self.images, self.labels
+
+    def with_tensors(self, *tensors: Tensor) -> Batch:
+        """Return the same batch with other images and labels."""
+        images, labels = tensors
+        return replace(self, images=images, labels=labels)
+
+    def to_memory_format(self, memory_format: torch.memory_format) -> Batch:
+        """Return the batch with its images stored in a memory format."""
+        return replace(self, images=self.images.contiguous(memory_format=memory_format))
+
 
 def augmentation_table(size: int, augmentation: Augmentation, data_seed: int, epoch: int) -> NDArray[np.int64]:
     """Return (size, 3): for each sample its top and left offset in the padded image, and 1 if it is flipped, else 0."""

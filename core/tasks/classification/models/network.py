@@ -4,13 +4,35 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
+from core.catalog.taps import FEATURES
 from core.weights.errors import WeightsError
 
 KeyMap = Callable[[str], str]
 """Maps a key of a published checkpoint to the key of the network."""
+
+
+def _unchanged(output: Tensor) -> Tensor:
+    return output
+
+
+@dataclass(frozen=True)
+class TapPoint:
+    """Where in a network a tap is.
+
+    Attributes:
+        module: The layer.
+        takes_input: Whether the tap is the layer's input; if not, it is its output.
+        convert: Maps what the layer gives to a tensor (B, channels, height, width) or (B, D).
+    """
+
+    module: nn.Module
+    takes_input: bool = False
+    convert: Callable[[Any], Tensor] = _unchanged
 
 
 class Network(nn.Module, ABC):
@@ -28,6 +50,10 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def linear(self) -> nn.Linear:
         """The last linear layer, from features to logits."""
+
+    def tap_points(self) -> dict[str, TapPoint]:
+        """Return the layers that methods may read by name, in order. The last one is that of the features."""
+        return {FEATURES: TapPoint(self.linear, takes_input=True)}
 
     def map_published_key(self, key: str) -> str:
         """Return the network's key for a key of published checkpoints of it."""
@@ -83,6 +109,10 @@ class StagedNetwork(Network):
         for name, layer in self.layers.items():
             maps = outputs[name] = layer(maps)
         return outputs
+
+    def tap_points(self) -> dict[str, TapPoint]:
+        stem = {} if isinstance(self.stem, nn.Identity) else {"stem": TapPoint(self.stem)}
+        return stem | {name: TapPoint(layer) for name, layer in self.layers.items()} | super().tap_points()
 
     def features(self, images: Tensor) -> Tensor:
         maps = self.stem(images)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from core.tasks.classification.models.network import Network
+from core.tasks.classification.models.network import Network, TapPoint
 from core.weights.errors import WeightsError
 
 
@@ -76,6 +76,21 @@ class TimmNetwork(Network):
         """Return one map per stage; for a transformer without stages, one per block (tokens arranged as an image)."""
         maps = self.network.forward_intermediates(images, intermediates_only=True, output_fmt="NCHW")
         return {f"stage{number}": stage for number, stage in enumerate(maps, start=1)}
+
+    def tap_points(self) -> dict[str, TapPoint]:
+        stages = {
+            f"stage{number}": TapPoint(self.network.get_submodule(info["module"]), convert=self._to_map)
+            for number, info in enumerate(getattr(self.network, "feature_info", ()), start=1)
+        }
+        return stages | super().tap_points()
+
+    def _to_map(self, output: Tensor) -> Tensor:
+        """Return the output of a stage as a map (B, channels, height, width)."""
+        if output.ndim == 3:  # tokens (B, N, D)
+            patches = output[:, getattr(self.network, "num_prefix_tokens", 0) :]
+            height, width = self.network.patch_embed.grid_size
+            return patches.transpose(1, 2).reshape(len(patches), -1, height, width)
+        return output.movedim(-1, 1) if getattr(self.network, "output_fmt", "NCHW") == "NHWC" else output
 
     @property
     def linear(self) -> nn.Linear:

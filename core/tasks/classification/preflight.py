@@ -7,11 +7,10 @@ import copy
 import torch
 
 from core.catalog import METHODS, MODELS
+from core.errors import TrainingError
 from core.specs import RunSpec
 from core.tasks.classification.data import Dataset
 from core.tasks.classification.models import Network
-from core.train.errors import TrainingError
-from core.train.teacher_source import uses_weights_unchanged
 
 
 def check_dataset_fits(spec: RunSpec, dataset: Dataset) -> None:
@@ -40,7 +39,7 @@ def check_last_batch(spec: RunSpec, dataset: Dataset, model: Network) -> None:
         TrainingError: The last batch is one image, and batch norm would see one value per channel.
     """
     size, channels = dataset.image_size, dataset.channels
-    if uses_weights_unchanged(spec) or len(dataset.train) % spec.training.batch_size != 1:
+    if len(dataset.train) % spec.training.batch_size != 1:
         return
     trial = copy.deepcopy(model).train()
     try:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from core.errors import TrainingError
 from core.specs import RunSpec, Weights
 from core.tasks.classification import models
 from core.tasks.classification.data import Dataset
 from core.tasks.classification.data.class_names import class_names
 from core.tasks.classification.models.published_weights import imagenet_class_names, published_classes, published_input
 from core.tasks.classification.models.weights import PRETRAINED
-from core.train.errors import TrainingError
-from core.train.job import Job
-from core.train.teacher_input import input_format_of
+from core.tasks.classification.teacher_input import input_format_of
+from core.tasks.task import RunContext
 from core.weights.metadata import InputFormat, Metadata, describe_class_differences, interpolation
 
 _WORDNET = re.compile(r"n\d{8}")
@@ -50,20 +50,20 @@ class InitialWeights:
         )
 
 
-def read_initial_weights(job: Job, weights: Weights, dataset: Dataset) -> InitialWeights:
+def read_initial_weights(context: RunContext, weights: Weights, dataset: Dataset) -> InitialWeights:
     """Read the weights that a run starts from, and compare them with its data set.
 
     Args:
-        job: The training; warnings go to its log.
+        context: The run; warnings go to its log.
         weights: The part of the spec that names them.
         dataset: The data set.
 
     Raises:
         TrainingError: The weights cannot be read, or have other classes and are to be used unchanged.
     """
-    spec = job.spec
+    spec = context.spec
     try:
-        supplied = models.read_source(weights.source, weights.sha256, job.settings)
+        supplied = models.read_source(weights.source, weights.sha256, context.settings)
     except models.WeightsError as error:
         raise TrainingError("spec", f"the teacher's weights: {error}") from error
     warnings: list[str] = []
@@ -76,9 +76,9 @@ def read_initial_weights(job: Job, weights: Weights, dataset: Dataset) -> Initia
         )
     if difference:
         warnings.append(f"the weights are of other classes, so the last layer starts from fresh weights: {difference}")
-    expected = None if weights.fine_tune else _expected_input(job, supplied, weights, dataset, warnings)
+    expected = None if weights.fine_tune else _expected_input(context, supplied, weights, dataset, warnings)
     for warning in warnings:
-        job.warn(warning)
+        context.warn(warning)
     return InitialWeights(supplied, expected, bool(difference), tuple(warnings))
 
 
@@ -121,7 +121,7 @@ def _published_class_difference(model: str, names: tuple[str, ...], count: int, 
 
 
 def _expected_input(
-    job: Job, supplied: models.SuppliedWeights, weights: Weights, dataset: Dataset, warnings: list[str]
+    context: RunContext, supplied: models.SuppliedWeights, weights: Weights, dataset: Dataset, warnings: list[str]
 ) -> InputFormat:
     """Return the images that weights expect: from the spec, else from the file, else from the published weights."""
     own, recorded, in_spec = input_format_of(dataset), supplied.metadata.input, _input_in_spec(weights, dataset)
@@ -129,10 +129,12 @@ def _expected_input(
     if known and len(known.mean) != dataset.channels:
         known = None
     if known is None:
-        known = _published_input(job.spec.model.name, weights, dataset)
+        known = _published_input(context.spec.model.name, weights, dataset)
         if known and weights.source != PRETRAINED:
-            job.journal.log(
-                f"the weights are assumed to expect the same images as the published weights of {job.spec.model.name}"
+            context.log(
+                f"the weights are assumed to expect the same images as the published weights of "
+                f"{context.spec.model.name}",
+                "info",
             )
     expected = known or own
     if in_spec:
@@ -149,8 +151,9 @@ def _expected_input(
         )
         expected = replace(expected, known_from="assumed")
     if not expected.same_images(own):
-        job.journal.log(
-            f"the teacher is shown the views with {expected} ({expected.known_from}), and its students with {own}"
+        context.log(
+            f"the teacher is shown the views with {expected} ({expected.known_from}), and its students with {own}",
+            "info",
         )
     return expected
 

@@ -8,16 +8,15 @@ weights.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
 
-from core.events import DECODING_KEY, IMAGES_KEY, Record, Started
+from core.errors import TrainingError
+from core.events import DECODING_KEY, IMAGES_KEY
 from core.specs import RunSpec
 from core.tasks.classification.data import Dataset
 from core.tasks.classification.data.class_names import class_names
 from core.tasks.classification.data.fingerprint import digest
 from core.tasks.classification.data.packing import decoder_description
-from core.train.errors import TrainingError
-from core.train.teacher_input import input_format_of
+from core.tasks.classification.teacher_input import input_format_of
 from core.weights.metadata import Metadata, describe_class_differences
 
 
@@ -47,20 +46,6 @@ def image_identity(dataset: Dataset) -> dict[str, str]:
         return {IMAGES_KEY: dataset.content_hash[:16], DECODING_KEY: decoder_description()}
     parts = [digest(part) for split in (dataset.train, dataset.test) for part in (split.images, split.labels)]
     return {IMAGES_KEY: hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]}
-
-
-def resumed_image_identity(earlier: Iterable[Record], images: Mapping[str, str]) -> dict[str, str]:
-    """Return the identity of all images that a run has seen; a run that saw two sets has an identity of its own.
-
-    Args:
-        earlier: The journal of the attempts so far.
-        images: The ``image_identity`` of this attempt.
-    """
-    started = (record.event.environment for record in earlier if isinstance(record.event, Started))
-    seen = {environment[IMAGES_KEY] for environment in started if IMAGES_KEY in environment} | {images[IMAGES_KEY]}
-    if len(seen) == 1:
-        return dict(images)
-    return {**images, IMAGES_KEY: hashlib.sha256(" ".join(sorted(seen)).encode()).hexdigest()[:16]}
 
 
 def compare_teacher(metadata: Metadata, spec: RunSpec, dataset: Dataset, *, trained_here: bool = True) -> list[str]:

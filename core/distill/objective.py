@@ -1,0 +1,150 @@
+"""A method as the training uses it: a module that maps the outputs of student and teacher to a loss with its terms."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from core.catalog import METHODS
+from core.catalog.taps import Taps
+from core.distill.loss import Loss, build_loss
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms
+from core.specs import MethodRef
+
+Scope = Literal["row", "batch"]
+"""``row``: the loss is a mean over rows, so that it can be computed part by part. ``batch``: it is not."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one forward pass of a network returns.
+
+    Attributes:
+        logits: (R, C).
+        taps: The outputs of the tapped layers by name; maps are (B, channels, height, width), features (B, D).
+    """
+
+    logits: Tensor
+    taps: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Everything that an objective may read in one optimiser step.
+
+    Attributes:
+        rows: The logits as rows, with targets.
+        student: The student's outputs.
+        teacher: The teacher's outputs, constants; None for a method without a teacher.
+        index: (B,) int64, the samples' numbers in the training split, on the CPU.
+        epoch: Counted from 0; None means full strength of every schedule.
+    """
+
+    rows: Rows
+    student: Outputs
+    teacher: Outputs | None = None
+    index: Tensor | None = None
+    epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What an objective may know of a network before the first step.
+
+    Attributes:
+        num_classes: C, the width of the logits.
+        taps: The shapes of the tapped outputs by name, without the dimension of the batch.
+        linear: The last linear layer, for methods that use the teacher's; None if the network has none.
+    """
+
+    num_classes: int
+    taps: Mapping[str, torch.Size] = field(default_factory=dict)
+    linear: nn.Linear | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an objective is built for.
+
+    Attributes:
+        student: The student.
+        teacher: The teacher; None for a method without one.
+        samples: The number of training samples, for memory banks.
+    """
+
+    student: NetworkShape
+    teacher: NetworkShape | None
+    samples: int
+
+
+class ObjectiveError(ValueError):
+    """An objective cannot be built for these networks. The message names the tap or the parameter at fault."""
+
+
+class Objective(nn.Module):
+    """Base of every method.
+
+    Its parameters are trained together with the student's, with a seed of their own, so that the initial weights of
+    students stay paired over methods. They and its buffers are in the checkpoint, and not in the exported student.
+
+    Attributes:
+        scope: Whether the loss is a mean over rows.
+        taps: The layers it reads.
+    """
+
+    scope: Scope = "row"
+    taps: Taps = Taps()
+    capturable: bool = True
+    """Whether a step may be replayed as a CUDA graph. An objective that reads ``Step.index`` or draws random numbers
+    of its own may not."""
+
+    @abstractmethod
+    def forward(self, step: Step) -> LossTerms:
+        """Return the loss of a step."""
+
+    def exported(self, student: nn.Module) -> nn.Module:
+        """Return the network that is evaluated and saved; the student itself, unless the method adds to it."""
+        return student
+
+
+class LogitObjective(Objective):
+    """A method that is a pure function of rows of logits.
+
+    Args:
+        loss: The method with its parameters bound.
+    """
+
+    scope = "batch"
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__()
+        self._loss = loss
+
+    def forward(self, step: Step) -> LossTerms:
+        """Return the loss of a step."""
+        return self._loss(step.rows, step.epoch)
+
+
+def build_objective(method: MethodRef, setting: Setting) -> Objective:
+    """Return the objective that a spec names, with its parameters bound.
+
+    Args:
+        method: The name of the method and its parameters.
+        setting: What it is built for.
+
+    Raises:
+        ObjectiveError: The taps' shapes cannot be joined.
+    """
+    entry = METHODS[method.name]
+    target, params = entry.load(), method.parsed_params
+    if isinstance(target, type) and issubclass(target, Objective):
+        objective: Objective = target(params, setting)
+        objective.taps = entry.taps_of(params)
+        return objective
+    return LogitObjective(build_loss(method))

@@ -1,0 +1,127 @@
+"""A network that returns the outputs of inner layers beside its logits, from one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from core.catalog.suggestions import suggest_name
+from core.catalog.taps import unknown_tap
+from core.errors import TrainingError
+from core.tasks.classification.models.network import Network, TapPoint
+from core.tasks.classification.teacher_input import InputAdapter
+
+
+class Tapped(nn.Module):
+    """A network with hooks on the tapped layers.
+
+    Args:
+        network: A network of the catalog, behind an ``InputAdapter`` or not.
+        names: The taps, see ``core.catalog.taps.Taps``.
+
+    Attributes:
+        versions: The version counters of the taps in the last pass, when their layers had run.
+
+    Raises:
+        TrainingError: The network has no such layer.
+    """
+
+    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+        self._names = tuple(names)
+        self._points: dict[str, TapPoint] = {}
+        self._captured: dict[str, Tensor] = {}
+        self.versions: dict[str, int] = {}
+        self._hooks: list[RemovableHandle] = []
+        self._active = False  # a pass of the network alone, such as an evaluation, captures nothing
+        inner = network.network if isinstance(network, InputAdapter) else network
+        known = inner.tap_points() if isinstance(inner, Network) else {}
+        for name in self._names:
+            point = known.get(name) or TapPoint(_module_at(inner, name, tuple(known)))
+            self._points[name] = point
+            if point.takes_input:
+                self._hooks.append(point.module.register_forward_pre_hook(partial(self._capture_input, name)))
+            else:
+                self._hooks.append(point.module.register_forward_hook(partial(self._capture_output, name)))
+
+    def _capture_input(self, name: str, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._active:
+            self._capture(name, inputs[0])
+
+    def _capture_output(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if self._active:
+            self._capture(name, output)
+
+    def _capture(self, name: str, value: Any) -> None:
+        tensor = self._captured[name] = self._points[name].convert(value)
+        if not torch.compiler.is_compiling():
+            self.versions[name] = tensor._version
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits (B, C), and the taps in the order of their names.
+
+        Raises:
+            TrainingError: A layer did not run.
+        """
+        self._active = True
+        try:
+            logits: Tensor = self.network(images)
+        finally:
+            self._active = False
+        missing = [name for name in self._names if name not in self._captured]
+        if missing:
+            raise TrainingError("spec", f"the layer {missing[0]!r} does not run in a forward pass, so it has no output")
+        taps = tuple(self._captured[name] for name in self._names)
+        self._captured.clear()
+        return (logits, *taps)
+
+    def remove_hooks(self) -> None:
+        """Leave the network as it was before it was tapped."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def tap_once(network: nn.Module, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+    """Return the taps of one forward pass by name. The network has no hooks afterwards.
+
+    Args:
+        network: In eval mode.
+        names: The taps.
+        images: (B, channels, H, W).
+
+    Raises:
+        TrainingError: The network has no such layer, or a later layer changes its output in place.
+    """
+    tapped = Tapped(network, names)
+    try:
+        _, *taps = tapped(images)
+    finally:
+        tapped.remove_hooks()
+    result = dict(zip(names, taps, strict=True))
+    for name, tensor in result.items():
+        if tensor._version != tapped.versions[name]:
+            text = f"a later layer changes the output of {name!r} in place; tap that later layer instead"
+            raise TrainingError("spec", text)
+    return result
+
+
+def _module_at(network: nn.Module, name: str, known: Sequence[str]) -> nn.Module:
+    """Return the module at a path.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    if problem := unknown_tap(name, known):
+        raise TrainingError("spec", problem)
+    try:
+        return network.get_submodule(name)
+    except AttributeError:
+        paths = [path for path, _ in network.named_modules() if path]
+        hint = suggest_name(name, dict.fromkeys([*known, *paths], ()))
+        raise TrainingError("spec", f"the network has no layer {name!r}; {hint}") from None

@@ -1,0 +1,217 @@
+"""The classification of images as a task: every image is one row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from core.distill.objective import NetworkShape, Outputs
+from core.distill.rows import Rows
+from core.errors import TrainingError
+from core.specs import Training
+from core.tasks.classification import data, models
+from core.tasks.classification.data import Batch, Dataset
+from core.tasks.classification.diagnostics.accuracy import top_accuracies
+from core.tasks.classification.diagnostics.inference import predict_logits
+from core.tasks.classification.diagnostics.report import collapse_report, epoch_report, final_report
+from core.tasks.classification.diagnostics.robustness import RobustnessInputs, robustness_inputs
+from core.tasks.classification.models.taps import Tapped
+from core.tasks.classification.networks import build_network, forward_multiplications, network_shape
+from core.tasks.classification.preflight import check_dataset_fits, check_last_batch
+from core.tasks.classification.supplied_weights import (
+    InitialWeights,
+    read_initial_weights,
+    with_supplied_normalization,
+)
+from core.tasks.classification.teacher import adapt_teacher_input, load_teacher
+from core.tasks.classification.teacher_check import sample_test_logits, teacher_warnings
+from core.tasks.classification.teacher_input import input_format_of
+from core.tasks.classification.weights_metadata import compare_checkpoint, image_identity, training_metadata
+from core.tasks.task import LoadedTeacher, NetworkFn, RunContext, Task, TeacherSource
+from core.tasks.workload import Workload
+from core.weights.errors import WeightsError
+from core.weights.metadata import Metadata
+
+
+class ClassificationTask(Task):
+    """The images of a run.
+
+    Args:
+        context: The run.
+        dataset: Its images.
+
+    Raises:
+        TrainingError: The data set does not fit the spec.
+    """
+
+    headline = "test/top1"
+
+    def __init__(self, context: RunContext, dataset: Dataset) -> None:
+        self.context, self.dataset = context, dataset
+        self.train_size, self.test_size = len(dataset.train), len(dataset.test)
+        self.device = dataset.device
+        self._teacher_logits: Tensor | None = None
+        self._robustness = RobustnessInputs()
+
+    @classmethod
+    def load(cls, context: RunContext) -> ClassificationTask:
+        """Read the data set that a spec names.
+
+        Raises:
+            TrainingError: The data set cannot be read, or does not fit the spec.
+        """
+        spec = context.spec
+        try:
+            dataset = data.load(spec.dataset, context.settings)
+        except data.DatasetError as error:
+            raise TrainingError("error", str(error)) from error
+        check_dataset_fits(spec, dataset)
+        if spec.weights and spec.weights.fine_tune:
+            dataset = with_supplied_normalization(spec.weights, dataset)
+        return cls(context, dataset)
+
+    def to(self, device: torch.device) -> Self:
+        """Return the task with its batches on a device."""
+        return type(self)(self.context, self.dataset.to(device))
+
+    # The network, and weights from elsewhere
+
+    def read_supplied_weights(self) -> InitialWeights | None:
+        """Read the weights that the spec names, and compare their classes and images with the data set's."""
+        weights = self.context.spec.weights
+        return read_initial_weights(self.context, weights, self.dataset) if weights else None
+
+    def build_network(self, weights: InitialWeights | None = None) -> models.Network:
+        """Build the run's network for the images that the weights expect."""
+        return build_network(self.context.spec.model, self.dataset, weights.input if weights else None)
+
+    def load_supplied_weights(self, network: nn.Module, weights: InitialWeights) -> None:
+        """Load the weights, and log which keys did not match."""
+        chosen = self.context.spec.weights
+        assert isinstance(network, models.Network)
+        assert chosen
+        try:
+            notes = models.load_supplied(
+                network,
+                weights.weights,
+                any_classes=chosen.fine_tune,
+                allow_download=self.context.settings.download,
+                fresh_last_layer=weights.fresh_last_layer,
+            )
+        except WeightsError as error:
+            raise TrainingError("spec", f"the teacher's weights: {error}") from error
+        use = "trained on" if chosen.fine_tune else "used as they are"
+        self.context.log("; ".join((f"weights from {chosen.source}, {use}", *notes)), "info")
+
+    def with_expected_inputs(self, network: nn.Module, weights: InitialWeights) -> nn.Module:
+        """Return the network behind the change of images that its weights expect."""
+        shown = input_format_of(self.dataset)
+        return adapt_teacher_input(network, shown, weights.input).to(self.device)
+
+    def check_teacher(
+        self, network: nn.Module, weights: InitialWeights, report: Mapping[str, float]
+    ) -> tuple[str, ...]:
+        """Return warnings about an accuracy at chance, below the claimed one, or with permuted classes."""
+        logits = sample_test_logits(network, self.dataset)
+        return tuple(teacher_warnings(logits, self.dataset, report[self.headline], weights.weights.metadata.top1))
+
+    def supplied_metadata(self, weights: InitialWeights, warnings: Sequence[str]) -> Metadata:
+        """Return the metadata of the original file with the warnings added."""
+        extended = replace(weights, warnings=(*weights.warnings, *warnings))
+        return extended.metadata(self.context.spec, self.dataset)
+
+    def check_network(self, network: nn.Module) -> None:
+        """Check that batch norm can compute statistics of the last batch of an epoch."""
+        assert isinstance(network, models.Network)
+        if not self.context.spec.uses_weights_unchanged:
+            check_last_batch(self.context.spec, self.dataset, network)
+
+    def tapped(self, network: nn.Module, names: Sequence[str]) -> nn.Module:
+        """Return the network with hooks on the tapped layers."""
+        return Tapped(network, names)
+
+    def network_shape(self, network: nn.Module, names: Sequence[str]) -> NetworkShape:
+        """Return the shapes of logits and taps, and the last linear layer."""
+        return network_shape(network, names, self.dataset)
+
+    def load_teacher(self, source: TeacherSource) -> LoadedTeacher:
+        """Build the teacher's network, behind the images that its weights expect."""
+        return load_teacher(self.context, source, self.dataset)
+
+    # The steps
+
+    def workload(self, network: nn.Module, weights: InitialWeights | None = None, *, count_products: bool) -> Workload:
+        """Return the workload of one process, whose images have the size that the weights expect."""
+        training, shown = self.context.spec.training, self.dataset
+        if weights and weights.input:
+            shown = replace(shown, upscaled_size=weights.input.image_size)
+        products = forward_multiplications(network, shown) * training.batch_size if count_products else math.inf
+        steps = math.ceil(self.train_size / training.batch_size)
+        return Workload(training.epochs * self.train_size, steps, shown.image_size, products)
+
+    def example(self, count: int) -> Tensor:
+        """Return images (count, channels, H, W)."""
+        dataset = self.dataset
+        return torch.zeros(count, dataset.channels, dataset.image_size, dataset.image_size, device=self.device)
+
+    def batches(
+        self, training: Training, data_seed: int, epoch: int, start: int, share: Callable[[int], slice]
+    ) -> Generator[Batch]:
+        """Yield the training batches of one epoch."""
+        return self.dataset.batches(training.batch_size, data_seed, epoch, training.augment, start=start, share=share)
+
+    def forward(self, network: NetworkFn, batch: Batch, taps: Sequence[str] = ()) -> Outputs:
+        """Return the logits (B, C) and the taps by name."""
+        if not taps:
+            return Outputs(network(batch.images))
+        logits, *values = network(batch.images)
+        return Outputs(logits, dict(zip(taps, values, strict=True)))
+
+    def rows(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Rows:
+        """Return one row per image."""
+        return Rows(student.logits, teacher.logits if teacher else None, batch.labels)
+
+    def step_metrics(self, rows: Rows) -> dict[str, Tensor]:
+        """Return the accuracy of a step in %."""
+        return top_accuracies(rows.student.detach(), rows.target)
+
+    # The reports
+
+    def prepare_reports(self, teacher: nn.Module | None) -> None:
+        """Compute the teacher's logits of the test images, and read the images of the robustness measurements."""
+        if teacher:
+            self._teacher_logits = predict_logits(teacher, self.dataset, self.dataset.test)
+        try:
+            self._robustness = robustness_inputs(self.context.spec.training, self.dataset, self.context.settings)
+        except ValueError as error:
+            raise TrainingError("spec", str(error)) from error
+
+    def epoch_report(self, network: nn.Module) -> dict[str, float]:
+        """Measure accuracy, loss, calibration and fidelity with one pass over the test and validation images."""
+        return epoch_report(network, self.dataset, self._teacher_logits)
+
+    def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:
+        """Measure neural collapse; at the end, robustness too if the spec asks for it."""
+        assert isinstance(network, models.Network)
+        if last:
+            return final_report(network, teacher, self.dataset, self._robustness)
+        return collapse_report(network, self.dataset)
+
+    # The identity of the data
+
+    def metadata(self, headline: float | None = None) -> Metadata:
+        """Return classes, images and accuracy for the run's weights."""
+        return training_metadata(self.context.spec, self.dataset, headline)
+
+    def compare_checkpoint(self, metadata: Metadata) -> list[str]:
+        """Return a warning if the images are not those of the checkpoint."""
+        return compare_checkpoint(metadata, self.context.spec, self.dataset)
+
+    def data_identity(self) -> dict[str, str]:
+        """Return the hash of the images, and what decoded them."""
+        return image_identity(self.dataset)

@@ -1,0 +1,221 @@
+"""The contract of a task: its data, its networks, and how they are measured. The training engine knows nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from core.distill.objective import NetworkShape, Outputs
+from core.distill.rows import Rows
+from core.settings import TrainingSettings
+from core.specs import RunSpec, Training
+from core.tasks.workload import Workload
+from core.weights.metadata import Metadata
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a task knows of the run that it prepares.
+
+    Attributes:
+        spec: The run.
+        settings: What the training takes from its environment.
+        log: Logs a message with its level in the run's journal.
+    """
+
+    spec: RunSpec
+    settings: TrainingSettings
+    log: Callable[[str, Literal["info", "warning"]], object]
+
+    def warn(self, message: str) -> None:
+        """Log a warning."""
+        self.log(message, "warning")
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """Where a student's teacher comes from.
+
+    Attributes:
+        spec: The run that made the teacher.
+        weights: The file with the teacher's weights (safetensors).
+    """
+
+    spec: RunSpec
+    weights: Path
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """A teacher that is ready to be used.
+
+    Attributes:
+        network: In eval mode, without gradients, on the device of the training.
+        cache_key: What identifies the teacher's outputs on disk, except the epoch; None if they are not cached.
+    """
+
+    network: nn.Module
+    cache_key: Mapping[str, Any] | None = None
+
+
+class Batch(Protocol):
+    """The input of one optimiser step on one rank.
+
+    Attributes:
+        index: (B,) int64, the samples' numbers in the training split, on the CPU.
+        total: The number of samples of the step on all ranks.
+    """
+
+    @property
+    def index(self) -> Tensor: ...
+    @property
+    def total(self) -> int: ...
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return the tensors on the device, in a fixed order."""
+        ...
+
+    def with_tensors(self, *tensors: Tensor) -> Self:
+        """Return the same batch with other tensors in the same order."""
+        ...
+
+    def to_memory_format(self, memory_format: torch.memory_format) -> Self:
+        """Return the batch with its inputs stored in a memory format."""
+        ...
+
+
+NetworkFn = Callable[..., Any]
+"""A network, or a compiled one, that is called with a batch's inputs and returns logits, or logits and taps."""
+
+
+class SuppliedWeights(Protocol):
+    """Weights from elsewhere that a run starts from, or hands out unchanged."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
+class Task(ABC):
+    """A task with the data of one run, on one device."""
+
+    headline: ClassVar[str]
+    """Name of the metric that ranks runs."""
+
+    train_size: int
+    test_size: int
+    device: torch.device
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Self:
+        """Return the task with its batches on a device."""
+
+    @abstractmethod
+    def read_supplied_weights(self) -> SuppliedWeights | None:
+        """Read the weights that the spec names, and compare them with the data; None if it names none."""
+
+    @abstractmethod
+    def build_network(self, weights: Any = None) -> nn.Module:
+        """Build the network for the inputs that ``weights`` expect, with new weights from torch's random state."""
+
+    @abstractmethod
+    def load_supplied_weights(self, network: nn.Module, weights: Any) -> None:
+        """Load the weights from ``read_supplied_weights`` into the network."""
+
+    @abstractmethod
+    def check_network(self, network: nn.Module) -> None:
+        """Check before the first step that the network can be trained on the data.
+
+        Raises:
+            TrainingError: It cannot; the message says what to change.
+        """
+
+    @abstractmethod
+    def tapped(self, network: nn.Module, names: Sequence[str]) -> nn.Module:
+        """Return a module that runs the network and returns logits and the named taps.
+
+        Raises:
+            TrainingError: The network has no such tap; the message suggests similar names.
+        """
+
+    @abstractmethod
+    def network_shape(self, network: nn.Module, names: Sequence[str]) -> NetworkShape:
+        """Return the shapes of the network's logits and of its named taps. The network stays as it is."""
+
+    @abstractmethod
+    def load_teacher(self, source: TeacherSource) -> LoadedTeacher:
+        """Build the teacher's network and load its weights, in eval mode and without gradients."""
+
+    @abstractmethod
+    def workload(self, network: nn.Module, weights: Any = None, *, count_products: bool) -> Workload:
+        """Return how much the run has to compute."""
+
+    @abstractmethod
+    def example(self, count: int) -> Tensor:
+        """Return inputs of ``count`` samples, all zero, on the device."""
+
+    @abstractmethod
+    def batches(
+        self, training: Training, data_seed: int, epoch: int, start: int, share: Callable[[int], slice]
+    ) -> Generator[Batch]:
+        """Yield the training batches of one epoch from number ``start``; ``share`` selects this rank's samples."""
+
+    @abstractmethod
+    def forward(self, network: NetworkFn, batch: Any, taps: Sequence[str] = ()) -> Outputs:
+        """Return a network's outputs for a batch; with names of taps, the network is a tapped one."""
+
+    @abstractmethod
+    def rows(self, student: Outputs, teacher: Outputs | None, batch: Any) -> Rows:
+        """Return the rows that the objective compares."""
+
+    @abstractmethod
+    def step_metrics(self, rows: Rows) -> dict[str, Tensor]:
+        """Return scalars about the rows of a step by name, without the prefix ``train/``."""
+
+    @abstractmethod
+    def prepare_reports(self, teacher: nn.Module | None) -> None:
+        """Compute once what the reports compare with, such as the teacher's outputs for the test split."""
+
+    @abstractmethod
+    def epoch_report(self, network: nn.Module) -> dict[str, float]:
+        """Measure a network on the test and validation splits."""
+
+    @abstractmethod
+    def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:
+        """Measure what is asked for less often: at the end of the training, or every few epochs."""
+
+    @abstractmethod
+    def check_teacher(self, network: nn.Module, weights: Any, report: Mapping[str, float]) -> tuple[str, ...]:
+        """Return warnings about supplied weights that are handed out unchanged, given their epoch report.
+
+        Raises:
+            TrainingError: Nothing could be learnt from them.
+        """
+
+    @abstractmethod
+    def with_expected_inputs(self, network: nn.Module, weights: Any) -> nn.Module:
+        """Return a network behind the change of inputs that its supplied weights expect."""
+
+    @abstractmethod
+    def supplied_metadata(self, weights: Any, warnings: Sequence[str]) -> Metadata:
+        """Return the metadata of a copy of supplied weights."""
+
+    @abstractmethod
+    def compare_checkpoint(self, metadata: Metadata) -> list[str]:
+        """Return warnings if a run continues with other data than it began with.
+
+        Raises:
+            TrainingError: The data are of other classes.
+        """
+
+    @abstractmethod
+    def metadata(self, headline: float | None = None) -> Metadata:
+        """Return what a file of the run's weights says about them; ``headline`` is the value of the headline metric."""
+
+    @abstractmethod
+    def data_identity(self) -> dict[str, str]:
+        """Return what identifies the data, for the environment of the first event."""
