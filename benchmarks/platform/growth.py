@@ -17,7 +17,7 @@ from benchmarks.platform.raw_http import Call, Connection
 from benchmarks.platform.servers import RunningServer, start_backend
 from tests.services import postgres_database, postgres_server
 
-BAR_MS = 200
+TARGET_MS = 200
 SIZES = (100, 10_000)
 DATABASES = ("sqlite", "postgresql")
 REQUESTS = 100
