@@ -1,4 +1,4 @@
-# Everything a person needs: `make demo` to see it, `make test` to trust it. `make help` lists the rest.
+# `make demo` runs a comparison, and `make test` runs all tests. `make help` lists the other targets.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,15 +8,15 @@ READY := $(VENV)/.ready
 .PHONY: help setup demo up test test-compose cov docs check bench lock clean
 COV_TESTS ?= tests
 
-help: ## what there is
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-setup: $(READY) ## make .venv with every pinned package
+setup: $(READY) ## create .venv with every pinned package
 
-# uv resolves nothing here: it installs what the lock says, if the hash of each file is one of the lock's. The package
-# itself is installed editable on top.
+# uv resolves no versions here. It installs the files in the lock if their hashes match, and then this package in editable
+# mode.
 $(READY): requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; say which Python ≥ 3.11 to use: make PYTHON=python3.12 …" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; select another Python ≥ 3.11 with: make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -24,36 +24,36 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-demo: $(READY) ## train DKD against DKD-Align on real digits and watch it (DEMO_EXIT=1 ends by itself)
+demo: $(READY) ## compare DKD with DKD-Align on real digits (DEMO_EXIT=1 exits at the end)
 	@exec $(BIN)/python -m client.demo
 
 up: $(READY) ## start the embedded stack: API, worker, dashboard
 	@exec $(BIN)/dkd up
 
-# Two at once fill two cores; loadscope keeps a module's tests, and what they share, in one process.
-test: check ## lint, types and every test (PROCESSES=1 for one after the other)
+# Two processes use two cores; loadscope runs the tests of a module in one process, because they share fixtures.
+test: check ## run lint, type checks and every test (PROCESSES=1 for one process)
 	$(BIN)/pytest -q -n $(PROCESSES) --dist loadscope
 
-test-compose: $(READY) ## build the images and use, kill and restart the stack in containers (needs Docker)
+test-compose: $(READY) ## build the images and test the stack in containers, with kills and restarts (needs Docker)
 	DKD_TESTS_COMPOSE=1 $(BIN)/pytest -q tests/compose
 
 cov: $(READY) ## run the tests with branch coverage (COV_TESTS="tests/core" for a part)
 	$(BIN)/pytest -q -n $(PROCESSES) --dist loadscope --cov --cov-report=term --cov-report=html $(COV_TESTS)
 
-docs: $(READY) ## build the documentation with its references into site/
+docs: $(READY) ## build the documentation and its references in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-check: $(READY) ## lint and types
+check: $(READY) ## run lint and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## measure: start-up times, cost of the losses, training speed against a plain loop
+bench: $(READY) ## measure start-up times, the losses, and the training speed against a plain loop
 	$(BIN)/python -m benchmarks
 
 lock: $(READY) ## pin the newest versions that pyproject.toml allows, with the hashes of their files
 	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
 	  --generate-hashes --all-extras --group dev --group docs --upgrade pyproject.toml -o requirements.lock
 
-clean: ## remove what was set up and what the demo left
+clean: ## remove the environment, caches, and the files of the demo
 	rm -rf $(VENV) .coverage .coverage.* htmlcov site .dkd .mypy_cache .pytest_cache .ruff_cache

@@ -43,7 +43,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 RUNS = 1000
 EPOCHS = 100
 STEPS = 50  # per epoch
-_BARS = {"First curves": 1.5, "A metric": 2.0}  # seconds
+_TARGETS = {"First curves": 1.5, "A metric": 2.0}  # seconds
 _WORKER = "bench-worker"
 _DRAWN = "() => document.querySelectorAll('.js-plotly-plot .main-svg .trace').length > 0"
 _STREAMLIT = {  # a script of one line, and the condition for its content to be visible
@@ -263,20 +263,24 @@ def report(results: dict[str, dict[str, float]]) -> str:
     lines = [
         "# The dashboard, end to end",
         "",
-        f"{machine.describe()}. A real backend on SQLite with {RUNS:,} runs of {EPOCHS} epochs, Streamlit and headless "
-        "Chromium, all on this machine. First curves: from the start of a visit, in a new window with an empty cache, "
-        "to the first drawn trace; the server has been visited before. Been here before: a second visit, with the "
-        "cache of the browser. A metric: from the time at which a worker begins to send it until the chart shows it, "
-        "at random times between the page's ticks. Streamlit: the same visits to a script of one line that uses no "
-        "backend, until its content is visible. Written by `python -m benchmarks.dashboard --write`.",
+        f"`python -m benchmarks.dashboard --write` writes this file. Machine: {machine.describe()}. The backend on "
+        f"SQLite contains {RUNS:,} runs of {EPOCHS} epochs. The backend, Streamlit and headless Chromium run on this "
+        "machine.",
         "",
-        "| | n | p50 (s) | p95 (s) | max (s) | bar (s) |",
+        "- First curves: the time from the start of a visit to the first drawn trace, in a new window with an empty "
+        "cache. The server has been visited before.",
+        "- Been here before: the same time at a second visit, with the cache of the browser.",
+        "- A metric on the screen: the time from when a worker begins to send a metric until the chart shows it, at "
+        "random times between the ticks of the page.",
+        "- Streamlit: the time until the content is visible, for a script of one line that uses no backend.",
+        "",
+        "| | n | p50 (s) | p95 (s) | max (s) | target (s) |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for title, item in results.items():
-        bar = next((f"{bar:g}" for start, bar in _BARS.items() if title.startswith(start)), "–")
+        target = next((f"{target:g}" for start, target in _TARGETS.items() if title.startswith(start)), "–")
         lines.append(
-            f"| {title} | {item['n']:.0f} | {item['p50']:.2f} | {item['p95']:.2f} | {item['max']:.2f} | {bar} |"
+            f"| {title} | {item['n']:.0f} | {item['p50']:.2f} | {item['p95']:.2f} | {item['max']:.2f} | {target} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -136,9 +136,8 @@ def _python_index(pages: dict[str, list[str]]) -> str:
         names = ", ".join(f"`{module.rpartition('.')[2]}`" for module in modules)
         rows.append(f"| [{package}]({package}.md) | {names or '–'} |")
     return (
-        "# Python reference\n\nScripts use `client` and `core`.\n\n| package | modules |\n|---|---|\n"
-        + "\n".join(rows)
-        + "\n"
+        "# Python reference\n\nScripts import `dkd_lab`. All other packages are internal and may change in any release."
+        "\n\n| package | modules |\n|---|---|\n" + "\n".join(rows) + "\n"
     )
 
 

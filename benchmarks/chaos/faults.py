@@ -76,16 +76,16 @@ class Faults:
                 "worker",
             ),
             Fault("worker frozen, shorter than a lease", self._freeze_worker, 1, "worker"),
-            Fault("another worker of the same name", lambda _: self._duplicate_worker(), 1, "twin"),
+            Fault("second worker with the same name", lambda _: self._duplicate_worker(), 1, "twin"),
             Fault("connection cut, shorter than a lease", lambda w: self._cut(w, short()), 2, "worker"),
             Fault("connection cut, longer than a lease", lambda w: self._cut(w, long()), 1, "worker"),
-            Fault("answers lost on their way", self._lose_answers, 2, "worker"),
+            Fault("answers of the backend lost", self._lose_answers, 2, "worker"),
             Fault("backend killed", lambda _: self._kill_backend(), 2, "backend"),
             Fault("backend frozen, shorter than a lease", lambda _: self._freeze_backend(short()), 1, "backend"),
             Fault("every nudge sent 20 times", lambda _: self._nudges(20), 1, "nudges"),
-            Fault("no nudge sent at all", lambda _: self._nudges(0), 1, "nudges"),
-            Fault("worker deaf to the broker", self._deafen, 2, "worker"),
-            Fault("run cancelled, half of them retried", lambda _: self.users.cancel(), 3, "people"),
+            Fault("all nudges lost", lambda _: self._nudges(0), 1, "nudges"),
+            Fault("worker disconnected from the broker", self._deafen, 2, "worker"),
+            Fault("run cancelled (half of these runs are retried)", lambda _: self.users.cancel(), 3, "people"),
             Fault("experiment paused and resumed", lambda _: self.users.pause(), 1, "people"),
             Fault("worker drained for a while", lambda _: self.users.drain(), 1, "people"),
         ]
@@ -124,7 +124,7 @@ class Faults:
     def _embedded_faults(self) -> list[Fault]:
         return [
             Fault("broker's folder emptied", lambda _: self._empty_broker(), 1, "broker"),
-            Fault("broker's folder taken away", lambda _: self._move_broker(), 1, "broker"),
+            Fault("broker's folder moved away", lambda _: self._move_broker(), 1, "broker"),
             Fault("database locked by another program", lambda _: self._lock_database(), 1, "backend"),
         ]
 

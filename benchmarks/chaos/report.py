@@ -97,18 +97,18 @@ class Report:
         lines = [
             f"# Faults against the {self.stack} stack",
             "",
-            f"`python -m benchmarks.chaos --stack {self.stack} --minutes {self.minutes:g} --every {self.every:g} "
-            f"--seed {self.seed} --resumed {self.resumed}` at commit {self.commit}; {self.machine}. "
-            f"Times in seconds: {terms}.",
+            f"This table is the result of `python -m benchmarks.chaos --stack {self.stack} --minutes {self.minutes:g} "
+            f"--every {self.every:g} --seed {self.seed} --resumed {self.resumed}` at commit {self.commit}. Machine: "
+            f"{self.machine}. Settings, with times in seconds: {terms}.",
             "",
             "| | |",
             "|---|--:|",
             *(f"| {name} | {value} |" for name, value in rows.items()),
             "",
-            f"In the end: {states}. Cancelled runs were cancelled by the benchmark, and failed ones are students of "
-            "teachers that it had cancelled."
+            f"States of the runs at the end: {states}. The benchmark cancelled runs, and the failed runs are students "
+            "of teachers that it had cancelled."
             if audit.states.get("failed")
-            else f"In the end: {states}.",
+            else f"States of the runs at the end: {states}.",
             "",
             "| fault | times |",
             "|---|--:|",

@@ -47,8 +47,8 @@ def compare_command(
         print(f"round {len(results)}")
         for measure in compare.MEASURES:
             ratio = measure.ratio(mlflow, backend)
-            bar = "" if ratio >= measure.bar else f"  (bar: {measure.bar:g} ×)"
-            print(f"  {measure.title:45} {backend[measure.key]:10.3f} {measure.unit:9} {ratio:6.1f} ×{bar}")
+            target = "" if ratio >= measure.target else f"  (target: {measure.target:g} ×)"
+            print(f"  {measure.title:45} {backend[measure.key]:10.3f} {measure.unit:9} {ratio:6.1f} ×{target}")
         print(f"  {'Report under load, p95':45} {backend[compare.LOAD]:10.3f} ms")
     tables.write_comparison(results, MLFLOW_VERSION)
 
@@ -60,7 +60,7 @@ def load_command() -> None:
     print(
         f"{load.TRAININGS} trainings, {load.REPORTS_PER_SECOND} reports a second each, {load.CORES} cores: "
         f"p50 {statistics.median(latencies):.1f} ms, p95 {load.percentile_95(latencies):.1f} ms "
-        f"(bar: {load.BAR_MS} ms), longest {max(latencies):.1f} ms"
+        f"(target: {load.TARGET_MS} ms), longest {max(latencies):.1f} ms"
     )
 
 

@@ -33,7 +33,7 @@ class Measure:
     """A row of the table.
 
     Attributes:
-        bar: how many times as good as MLflow's server the backend is to be.
+        target: how many times as good as MLflow's server the backend is to be.
         more_is_better: as for points per second.
         mlflow_key: MLflow's measure that the backend's is compared with, if it has another key.
     """
@@ -41,7 +41,7 @@ class Measure:
     key: str
     title: str
     unit: str
-    bar: float
+    target: float
     more_is_better: bool = False
     mlflow_key: str = ""
 

@@ -17,7 +17,7 @@ from benchmarks.platform.raw_http import Call, Connection
 from benchmarks.platform.servers import RunningServer, start_backend
 from tests.services import postgres_database, postgres_server
 
-BAR_MS = 200
+TARGET_MS = 200
 SIZES = (100, 10_000)
 DATABASES = ("sqlite", "postgresql")
 REQUESTS = 100
@@ -81,7 +81,7 @@ def measure_requests(server: RunningServer) -> dict[str, Latency]:
         "List of runs, a page from the middle": [Call.get(f"{api}/runs", limit=50, cursor=middle)] * REQUESTS,
         "List of runs, by state and method": [Call.get(f"{api}/runs", limit=50, state="failed", method="dkd")]
         * REQUESTS,
-        "List of runs, text in a name": [Call.get(f"{api}/runs", limit=50, text="experiment 00001")] * REQUESTS,
+        "List of runs, search in names": [Call.get(f"{api}/runs", limit=50, text="experiment 00001")] * REQUESTS,
         "List of runs, by accuracy": [Call.get(f"{api}/runs", limit=50, sort="-top1")] * REQUESTS,
         "List of experiments, newest 50": [Call.get(f"{api}/experiments", limit=50)] * REQUESTS,
         "List of experiments, finished and tagged": [
@@ -92,7 +92,7 @@ def measure_requests(server: RunningServer) -> dict[str, Latency]:
         "Run page": [Call.get(f"{api}/runs/{run}") for run in some],
         "Run page, its last 200 log lines": [Call.get(f"{api}/runs/{run}/logs", tail=200) for run in some],
         "Chart of a run, five series whole": [Call.get(f"{api}/runs/{run}/metrics") for run in some],
-        "Chart, what is new since a cursor": [Call.get(f"{api}/runs/{run}/metrics", since=195) for run in some],
+        "Chart, new points since a cursor": [Call.get(f"{api}/runs/{run}/metrics", since=195) for run in some],
         "Chart of a series of 100,000 points": [
             Call.get(f"{api}/runs/{long}/metrics", names="train/step_loss", max_points=2000)
         ]

@@ -18,7 +18,7 @@ TRAININGS = 64
 REPORTS_PER_SECOND = 3
 SECONDS = 10
 CORES = 2
-BAR_MS = 20
+TARGET_MS = 20
 
 
 def report_latencies() -> list[float]:

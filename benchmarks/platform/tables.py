@@ -19,49 +19,53 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 _COMPARISON = """# The backend against MLflow's server
 
-{rounds} rounds in turn on one machine ({machine}), a new database for each. The table shows the medians of the rounds,
-and in brackets the smallest and the largest value. `python -m benchmarks.platform compare` writes this file.
+Both servers were measured in {rounds} rounds, in turn on one machine ({machine}), each time with a new database.
+The table shows the median of the rounds, and in brackets the smallest and the largest value.
+`python -m benchmarks.platform compare` writes this file.
 
-| | MLflow {version} | DKD Lab | times as good | bar |
+| | MLflow {version} | DKD Lab | times as good | target |
 |---|---:|---:|---:|---|
 {rows}
 
-And the backend alone, while {trainings} trainings each report five metrics {per_second} times a second for {seconds} s,
-all on {cores} cores:
+The next table shows the backend alone, while {trainings} trainings each report five metrics {per_second} times a
+second for {seconds} s, all on {cores} cores:
 
-| | DKD Lab | bar |
+| | DKD Lab | target |
 |---|---:|---|
 {load_row}
 
 How it is measured:
 
-- Both servers run as in ordinary use: `mlflow server` with its defaults (uvicorn, four processes), the backend as
-  `dkd up` starts it (`python -m backend migrate`, `serve`: one process), which checks a token with every request.
-  MLflow has no tokens here.
-- Durability is the same: both run on SQLite with `synchronous=FULL`, so that whatever was answered survives a power
-  failure. MLflow keeps SQLite's default rollback journal; the backend uses a write-ahead log.
-- Both servers have the same client: a socket and a parser in C (`httptools`), one keep-alive connection, one write per
-  request. Python's `http.client` takes 0.2 ms more per request, which would count as the servers' time. Bodies are
-  encoded before the clock starts; it stops with the last byte of the answer. Nothing is downsampled, and every point
-  that comes back is counted.
-- The client has its kernel acknowledge at once (`TCP_QUICKACK`). MLflow's server sends an answer in two writes and,
-  with several processes, without `TCP_NODELAY`: the second write would wait 40 ms for the kernel's delayed
-  acknowledgement, and a post would take 52 ms instead of a fourth of that. Other clients on a keep-alive connection see
-  that delay.
-- The points are the same: MLflow's `runs/log-batch` takes metrics, the worker protocol takes events with the same steps
-  and values. A batch is 1,000 steps of one metric. {writers} writers send {writes} posts each, to a run of their own;
-  an error of any of them would end the benchmark.
-- Reading is one request per run on both servers (`metrics/get-history`; `/runs/ID/metrics`).
-- A run on MLflow's server has ten tags in one `runs/create`; a run of the backend has its full spec, validated. MLflow
-  cannot make several runs in one request, so the bulk row compares with making them one by one.
-- The cold start lasts from the first command to the first answered list, in an empty folder, schema included.
-- Under load, every report is due at a fixed time, and its latency counts from that time; the client shares the cores.
+- Both servers run as in ordinary use. MLflow is started by `mlflow server` with its defaults (uvicorn, four
+  processes) and uses no tokens. The backend is started as by `dkd up` (`python -m backend migrate`, then `serve`,
+  one process) and checks a token with every request.
+- Durability is the same: both use SQLite with `synchronous=FULL`, so every acknowledged write survives a power
+  failure. MLflow uses SQLite's default rollback journal, and the backend a write-ahead log.
+- The same client measures both servers. It uses a socket and a parser in C (`httptools`), one keep-alive
+  connection, and one write per request. Python's `http.client` takes 0.2 ms more per request, which would count as
+  the servers' time. Bodies are encoded before the clock starts, and the clock stops at the last byte of the answer.
+  Nothing is downsampled, and every returned point is counted.
+- The client's kernel acknowledges packets at once (`TCP_QUICKACK`). MLflow's server sends an answer in two writes
+  and, with several processes, without `TCP_NODELAY`. Without quick acknowledgements the second write would wait 40
+  ms for the client's delayed acknowledgement, and a post would take 52 ms instead of a fourth of that. Other
+  clients on a keep-alive connection have this delay.
+- Both servers receive the same points: MLflow's `runs/log-batch` as metrics, and the worker protocol as events with
+  the same steps and values. A batch has 1,000 steps of one metric. {writers} writers send {writes} posts each, and
+  each writer has its own run. An error of any writer ends the benchmark.
+- Reading needs one request per run on both servers (`metrics/get-history` and `/runs/ID/metrics`).
+- On MLflow's server, one `runs/create` creates a run with ten tags. On the backend, a run has its complete spec,
+  which is validated. MLflow cannot create several runs in one request, so the row for bulk creation compares with
+  creating them one by one.
+- The cold start is the time from the first command in an empty folder to the first answered list. It includes the
+  creation of the schema.
+- Under load, every report has a fixed due time, and its latency is measured from that time. The client runs on the
+  same cores.
 """
 
 _GROWTH = """# How the backend answers as its database grows
 
-p95 over HTTP in milliseconds (p50 in brackets), one reader, tokens checked; {machine}.
-The bar is {bar} ms. `python -m benchmarks.platform growth` writes this file.
+Each cell contains the p95 latency over HTTP in milliseconds (p50 in brackets), with one reader whose token is
+checked. Machine: {machine}. The target is {target} ms. `python -m benchmarks.platform growth` writes this file.
 
 | | {header} |
 |---|{rule}|
@@ -70,13 +74,13 @@ The bar is {bar} ms. `python -m benchmarks.platform growth` writes this file.
 How it is measured:
 
 - Every run has {points:,} points in five series of 200, so {few:,} runs have {few_points:,} and {many:,} runs
-  {many_points:,}; in addition, one run of each database has a series of {long:,}. An experiment has {each} runs (seven
-  methods over seven seeds, and a teacher of its own); of 20 students one has failed and one is queued; a run has 200
-  log lines.
+  {many_points:,}; in addition, one run of each database has a series of {long:,}. An experiment has {each} runs
+  (seven methods over seven seeds, and a teacher of its own); of 20 students one has failed and one is queued; a run
+  has 200 log lines.
 - The database is filled through the project's own tables and measured over HTTP on `python -m backend serve`:
   {requests} requests of each kind ({few_requests} for the last two), with runs and experiments drawn at random.
-- PostgreSQL is version 15 with its default settings except `fsync=off`, which does not affect reading. It is analysed
-  after it has been filled, as its autovacuum would do.
+- PostgreSQL is version 15 with its default settings except `fsync=off`, which does not affect reading. It is
+  analysed after it has been filled, as its autovacuum would do.
 """
 
 
@@ -135,7 +139,7 @@ def write_growth(latencies: Mapping[str, Mapping[int, Mapping[str, growth.Latenc
     few, many = growth.SIZES
     text = _GROWTH.format(
         machine=machine.describe(),
-        bar=growth.BAR_MS,
+        target=growth.TARGET_MS,
         header=" | ".join(f"{_DATABASE_NAMES[kind]}, {runs:,} runs" for kind, runs in columns),
         rule="|".join("---:" for _ in columns),
         rows=rows,
@@ -156,7 +160,7 @@ _DATABASE_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 def _latency_cell(latency: growth.Latency) -> str:
-    mark = "**" if latency.p95 > growth.BAR_MS else ""
+    mark = "**" if latency.p95 > growth.TARGET_MS else ""
     return f"{mark}{latency.p95:.1f}{mark} ({latency.p50:.1f})"
 
 
@@ -165,16 +169,16 @@ def _measure_row(measure: Measure, mlflow: Sequence[Round], backend: Sequence[Ro
     if measure.mlflow_key:
         other += ", one by one"
     ratio = measure.ratio(compare.medians(mlflow), compare.medians(backend))
-    bar = _bar(f"{measure.bar:g} ×", met=ratio >= measure.bar)
-    return f"| {measure.title}, {measure.unit} | {other} | {_range(backend, measure.key)} | {ratio:.1f} | {bar} |"
+    target = _target(f"{measure.target:g} ×", met=ratio >= measure.target)
+    return f"| {measure.title}, {measure.unit} | {other} | {_range(backend, measure.key)} | {ratio:.1f} | {target} |"
 
 
 def _load_row(backend: Sequence[Round]) -> str:
-    bar = _bar(f"{load.BAR_MS} ms", met=compare.medians(backend)[compare.LOAD] < load.BAR_MS)
-    return f"| Report under load, p95, ms | {_range(backend, compare.LOAD)} | {bar} |"
+    target = _target(f"{load.TARGET_MS} ms", met=compare.medians(backend)[compare.LOAD] < load.TARGET_MS)
+    return f"| Report under load, p95, ms | {_range(backend, compare.LOAD)} | {target} |"
 
 
-def _bar(text: str, *, met: bool) -> str:
+def _target(text: str, *, met: bool) -> str:
     return f"{text}, met" if met else f"{text}, **missed**"
 
 

@@ -67,18 +67,19 @@ def markdown(results: Results) -> str:
         ]
     else:
         lines += [f"# {pair.name}, with the published recipe"]
-    lines += ["", f"`{_command(results)}`; top-1 on the test images in %, mean ± sd over seeds.", ""]
+    lines += ["", f"`{_command(results)}` writes this table: top-1 on the test images in %, mean ± sd over seeds.", ""]
     published = "published (240 epochs, all images)" if setting.shortened else "published"
     difference = "" if setting.shortened else " oracle − published |"
     lines += [
-        f"| | last epoch | best test epoch (oracle) | n | missing | {published} |{difference} min a training |",
+        f"| | last epoch | best test epoch (oracle) | n | missing | {published} |{difference} minutes per training |",
         "|---|---|---|---|---|---|" + ("---|" if difference else "") + "---|",
     ]
     lines += [_row(results, method) for method in results.methods]
     lines += [
         "",
-        "Published: means of the best *test* epoch (the teacher: one checkpoint), so they compare with the oracle, "
-        "which is selected on the test images and not used otherwise. The main result is the last epoch.",
+        "The published numbers are means of the best *test* epoch (for the teacher: one checkpoint). Compare them with "
+        "the oracle, which is also selected on the test images and not used otherwise. The main result is that of the "
+        "last epoch.",
     ]
     for key, title in (("machine", "Machine"), ("device", "Device"), ("torch", "torch"), ("precision", "Precision")):
         values = sorted({str(getattr(outcome, key)) for outcome in outcomes})

@@ -56,7 +56,7 @@ def test_filled_database_answers_every_request(tmp_path: Path, monkeypatch: pyte
     assert all(0 < latency.p50 <= latency.p95 for latency in latencies.values())
 
 
-def test_tables_show_medians_ranges_and_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_show_medians_ranges_and_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     mlflow = dict.fromkeys((measure.key for measure in MEASURES if measure.key != "bulk"), 10.0)
     backend = {measure.key: 120.0 if measure.more_is_better else 4.0 for measure in MEASURES} | {compare.LOAD: 21.0}
