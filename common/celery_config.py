@@ -17,7 +17,7 @@ def celery_settings(broker_url: str, folder: Path) -> dict[str, Any]:
 
     Args:
         broker_url: ``filesystem://`` or ``redis://…``.
-        folder: where the filesystem transport keeps its messages; not used by the others.
+        folder: Folder of the messages of the filesystem transport; other transports do not use it.
     """
     settings: dict[str, Any] = {
         "broker_url": broker_url,

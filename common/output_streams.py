@@ -2,8 +2,8 @@
 
 Each entry point installs them once (``python -m core``, ``dkd``, ``python -m backend``, ``python -m worker``).
 Characters that the terminal's encoding lacks are replaced. If the reader is gone (``| head``), the terminal is closed
-or the disk behind a redirection is full, the error is stored instead of raised: a training, or the second of three
-changes, continues, and the command reports the error at its end.
+or the disk behind a redirection is full, the error is stored instead of raised: a training continues, as does a command
+that still has changes to make, and the command reports the error at its end.
 """
 
 from __future__ import annotations
@@ -85,22 +85,22 @@ def _install(name: str) -> UnfailingFile | None:
     if stream is None:  # closed before the program was started
         setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open until the process ends)
         return None
-    if not isinstance(stream, io.TextIOWrapper):  # a notebook's, or a test's
+    if not isinstance(stream, io.TextIOWrapper):  # a stream of a notebook or of a test
         return None
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):
         return None
     stream.flush()
-    lasting = UnfailingFile(descriptor, "wb", closefd=False)
-    lasting.name = f"<{name}>"
-    made = io.TextIOWrapper(
-        io.BufferedWriter(cast(io.RawIOBase, lasting)),
+    unfailing = UnfailingFile(descriptor, "wb", closefd=False)
+    unfailing.name = f"<{name}>"
+    replacement = io.TextIOWrapper(
+        io.BufferedWriter(cast(io.RawIOBase, unfailing)),
         encoding=stream.encoding,
         # On stderr, escapes are more informative than question marks.
         errors="replace" if name == "stdout" else "backslashreplace",
         line_buffering=stream.line_buffering or name == "stderr",
         write_through=stream.write_through,
     )
-    setattr(sys, name, made)
-    return lasting
+    setattr(sys, name, replacement)
+    return unfailing
