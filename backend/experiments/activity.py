@@ -58,29 +58,29 @@ def _counts(session: Session) -> StateCounts:
 
 
 def _running(session: Session) -> list[RunningRun]:
-    first = (
+    query = (
         serializers.RUN_QUERY.where(Run.state.in_(LEASED_STATES)).order_by(Run.started_at, Run.id).limit(_MAX_RUNNING)
     )
     connection = session.connection()
-    runs = serializers.run_summaries(connection, connection.execute(first).all())
+    runs = serializers.run_summaries(connection, connection.execute(query).all())
     seconds_per_step = _seconds_per_step(session, [run.id for run in runs])
     running = []
     for run in runs:
-        left = None
+        seconds_left = None
         if run.state == "running" and run.id in seconds_per_step and run.total_steps:
-            left = max(run.total_steps - run.step, 0) * seconds_per_step[run.id]
-        running.append(RunningRun.model_construct(run=run, seconds_left=left))
+            seconds_left = max(run.total_steps - run.step, 0) * seconds_per_step[run.id]
+        running.append(RunningRun.model_construct(run=run, seconds_left=seconds_left))
     return running
 
 
 def _seconds_per_step(session: Session, run_ids: Sequence[str]) -> dict[str, float]:
     """Return training seconds per step over all attempts, without the time in the queue."""
     latest, point = MetricLatest, MetricPoint
-    same = and_(point.run_id == latest.run_id, point.name_id == latest.name_id, point.step == latest.step)
+    same_point = and_(point.run_id == latest.run_id, point.name_id == latest.name_id, point.step == latest.step)
     name = select(models.MetricName.id).where(models.MetricName.name == _TIMED_METRIC).scalar_subquery()
     query = (
         select(point.run_id, point.elapsed, point.step)
-        .join(latest, same)
+        .join(latest, same_point)
         .where(latest.run_id.in_(run_ids), latest.name_id == name, HAS_VALUE)
     )
     rows = session.execute(query)
@@ -98,7 +98,7 @@ def _waiting(session: Session, timestamp: datetime) -> tuple[list[WaitingRuns], 
             Run.gpus,
             Run.labels,
             func.coalesce(Run.not_before > timestamp, false()).label("held_back"),
-            # Only a queued run's own reason (why it was requeued) matters; the group states the reason of others.
+            # Only queued runs have a stored reason, why they were requeued; other reasons follow from the group.
             case((Run.state == "queued", Run.reason), else_="").label("reason"),
             Run.priority,
             Run.created_at,

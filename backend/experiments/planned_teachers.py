@@ -106,7 +106,7 @@ def _existing(session: Session, run: RunSpec, fingerprint: str, candidate: Any) 
     state = candidate.state
     description = f"{state}, {top1:.2f} %" if state == "succeeded" and top1 is not None else state
     text = (
-        f"The teacher is run {candidate.id} ({_describe(run)}; {description}): it is used as it is, and no teacher is "
+        f"The teacher is run {candidate.id} ({_describe(run)}; {description}): this run is used, and no teacher is "
         "trained."
     )
     return _planned(run, fingerprint, text, run_id=candidate.id, state=state, top1=top1)
@@ -124,7 +124,7 @@ def _new(
     candidates_with_differences = [(candidate, _differences(requested, candidate.spec)) for candidate in candidates]
     if not candidates_with_differences:
         return _planned(run, fingerprint, f"{description}: there is no teacher on {run.dataset.name} yet.")
-    # A teacher with another network is no substitute, however few its other differences.
+    # A teacher with the same network is preferred, even if it has more differences than a teacher with another network.
     candidate, differing = min(
         candidates_with_differences, key=lambda item: (item[0].model != run.model.name, len(item[1]))
     )
@@ -135,11 +135,11 @@ def _new(
     if candidate.model != run.model.name:
         text = f"{description}: there is no {run.model.name} on {run.dataset.name} yet."
         return _planned(run, fingerprint, text, nearest=candidate.id, differences=fields)
-    named = ", ".join(
+    difference_text = ", ".join(
         f"{item.path} ({_value_text(item.here)} here, {_value_text(item.there)} there)" for item in fields[:_MAX_NAMED]
     )
     more = f" and {len(fields) - _MAX_NAMED} more fields" if len(fields) > _MAX_NAMED else ""
-    text = f"{description}: the most similar one, run {candidate.id}, differs in {named}{more}."
+    text = f"{description}: the most similar one, run {candidate.id}, differs in {difference_text}{more}."
     if any(item.path.startswith("training") for item in fields):
         text += (
             " It is trained like the students, since the spec has no teacher.training; set teacher.training to keep "

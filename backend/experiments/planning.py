@@ -137,7 +137,7 @@ def _insert_experiments(
 
 
 def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, draft: Mapping[str, Any]) -> Preview:
-    """Return what ``create`` would create, with warnings and an estimate.
+    """Return a preview of the runs that ``create`` would create, with warnings and an estimate of their time.
 
     Args:
         session: A read transaction.
@@ -168,7 +168,7 @@ def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, dr
 
 
 def _trains(run: RunSpec) -> bool:
-    """Return whether the run trains at all: given weights may be used as they are."""
+    """Return whether the run trains a network; False if it uses given weights unchanged."""
     return run.weights is None or run.weights.fine_tune
 
 
