@@ -164,7 +164,7 @@ def serve(
 def _serve(settings: Settings, host: str, port: int) -> None:
     import uvicorn
 
-    from backend.api.connections import Connection
+    from backend.api.connections import LimitedConnection
     from backend.app import create_app
     from backend.operations.watchdog import Watchdog
 
@@ -174,7 +174,7 @@ def _serve(settings: Settings, host: str, port: int) -> None:
         app,
         host=host,
         port=port,
-        http=Connection,
+        http=LimitedConnection,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
@@ -222,7 +222,7 @@ def _migrated(settings: Settings) -> Iterator[Database]:
         yield database
 
 
-def _stop_if_elsewhere(settings: Settings) -> None:
+def _refuse_misplaced_database(settings: Settings) -> None:
     """End the command if an older version has put this home's database outside the home.
 
     That version pasted the path of the home into a URL, in which ``?`` ends a path and ``%41`` is an A.
@@ -244,7 +244,7 @@ def _opened(settings: Settings) -> Iterator[Database]:
     url = make_url(settings.database_url)
     # A path that is not UTF-8 cannot be rendered as a URL.
     shown = ascii(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
-    _stop_if_elsewhere(settings)
+    _refuse_misplaced_database(settings)
     try:
         database = Database(settings.database_url)
         try:
@@ -258,7 +258,7 @@ def _opened(settings: Settings) -> Iterator[Database]:
         _fail(f"cannot use the database {shown}: {' '.join(reason.split())}")
     except DatabaseError as error:
         if type(error) is not DatabaseError:
-            raise  # a subclass: one of our statements is wrong, not the database
+            raise  # a subclass, which means that a statement of this program is wrong, not the database
         reason = " ".join(str(error.orig).split())
         _fail(
             f"the database {shown} is damaged, or the file is not a database ({reason}); replace it by a backup, "

@@ -1,4 +1,4 @@
-"""Copies a database into another one, of either kind, and a SQLite file while it is in use."""
+"""Copies a database into an empty one of either kind, and backs up a SQLite file while it is in use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MODULUS = 1 << 128
 
 
 class CopyError(Exception):
-    """The reason why a database is not copied. The target is unchanged."""
+    """A database cannot be copied; the target is unchanged."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def digest_of(connection: Connection, table: Table) -> TableDigest:
     for batch in _batches(connection, table):
         rows += len(batch)
         for row in batch:
-            plain = json.dumps(row, sort_keys=True, default=_plain, ensure_ascii=True)
-            digest = (digest + int.from_bytes(hashlib.blake2b(plain.encode(), digest_size=16).digest())) % _MODULUS
+            row_text = json.dumps(row, sort_keys=True, default=_plain, ensure_ascii=True)
+            digest = (digest + int.from_bytes(hashlib.blake2b(row_text.encode(), digest_size=16).digest())) % _MODULUS
     return TableDigest(rows, digest)
 
 
