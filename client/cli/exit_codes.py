@@ -34,7 +34,7 @@ class CliExit(Exception):  # noqa: N818 (not always an error)
 
 
 def check_reader() -> None:
-    """End a command that only shows something once the reader of its output is gone, as SIGPIPE would.
+    """End a command that only displays data if the reader of its output is gone, as SIGPIPE would.
 
     Raises:
         CliExit: The reader is gone.

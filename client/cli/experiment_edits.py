@@ -1,4 +1,4 @@
-"""Commands that create experiments from others and edit them: sweep, clone, tag, note, archive, delete."""
+"""Commands that create experiments from a sweep or another experiment, and edit them: clone, tag, note, delete …"""
 
 from __future__ import annotations
 

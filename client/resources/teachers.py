@@ -1,4 +1,4 @@
-"""``client.teachers``: trained teachers, and weights uploaded for teachers."""
+"""``client.teachers`` lists trained teachers, and uploads weights of teachers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Teachers(Resource):
 
         Args:
             file: A path, or an open file, which is read from its start.
-            name: The name for specs.
+            name: Name of the weights in specs.
 
         Raises:
             OSError: The file cannot be read.
