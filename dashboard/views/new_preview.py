@@ -20,11 +20,11 @@ from dashboard.markup import escape
 
 _UNNAMED = "not named yet"
 _YAML = "new.yaml"
-_MOST_CHARACTERS = 100_000
+_MAX_CHARACTERS = 100_000
 
 
 def show(catalog: Catalog, state: FormState, slots: ErrorSlots) -> None:
-    """Draw the column, and the errors at the form's fields."""
+    """Draw the column, and show errors at the form's fields."""
     spec = schema_fields.to_spec(state.draft)
     text = json.dumps(spec, sort_keys=True)
     if state.submitted and state.submitted[0] == text:
@@ -56,8 +56,8 @@ def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, slots:
         disabled=not valid or not spec["name"] or state.rejected_yaml is not None,
         key="new.submit",
     )
-    # Submitted here instead of in the button's callback: a value that is still being typed when the button is pressed
-    # arrives with the same message, and the callback would see the form without it.
+    # The experiment is submitted here and not in the button's callback: a value that is still being typed when the
+    # button is pressed arrives with the same message, and the callback would see the form without it.
     if pressed and valid and spec["name"]:
         _submit(state, spec, text)
     message = st.session_state.pop("new.message", "")
@@ -66,14 +66,14 @@ def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, slots:
 
 
 def _preview(spec: dict[str, Any], text: str) -> tuple[Preview | None, list[tuple[str, str]]]:
-    """Return the preview, or the errors of the spec. It is requested again only if the form has changed."""
+    """Return the preview, or the errors of the spec. The preview is requested again only if the form has changed."""
     refusal: tuple[str, list[tuple[str, str]]] | None = st.session_state.get("new.refused")
     if refusal and refusal[0] == text:
         return None, refusal[1]
     stored: tuple[str, Preview | None, list[tuple[str, str]]] | None = st.session_state.get("new.preview")
     if stored is None or stored[0] != text:
         try:
-            # A form without a name is not an error, and its preview can be shown with a placeholder.
+            # A form without a name is not an error: its preview is requested with a placeholder.
             stored = (text, session.client().preview({**spec, "name": spec["name"] or _UNNAMED}), [])
         except ApiError as error:
             stored = (text, None, _problems(error))
@@ -84,12 +84,12 @@ def _preview(spec: dict[str, Any], text: str) -> tuple[Preview | None, list[tupl
 def _problems(error: ApiError) -> list[tuple[str, str]]:
     if error.status != 422:
         raise error
-    found = [(item.path, item.message) for item in error.problem.errors]
-    return found or [("", error.problem.detail or error.problem.title)]
+    problems = [(item.path, item.message) for item in error.problem.errors]
+    return problems or [("", error.problem.detail or error.problem.title)]
 
 
 def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
-    """Create the experiment. The idempotency key belongs to the spec, so a double click or a retry creates only one."""
+    """Create the experiment. The idempotency key depends on the spec, so a double click or a retry creates only one."""
     key: tuple[str, str] = st.session_state.get("new.key", ("", ""))
     if key[0] != text:
         key = (text, str(uuid.uuid4()))
@@ -136,8 +136,8 @@ def _summary(problems: list[tuple[str, str]], draft: dict[str, Any]) -> None:
 def _lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
     lines = []
     for path, message in problems:
-        where = schema_fields.describe_path(path, draft)
-        lines.append(f"- **{escape(where)}:** {escape(message)}" if where else f"- {escape(message)}")
+        field = schema_fields.describe_path(path, draft)
+        lines.append(f"- **{escape(field)}:** {escape(message)}" if field else f"- {escape(message)}")
     return "\n".join(lines)
 
 
@@ -164,7 +164,7 @@ def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str
         "Spec as YAML",
         key=_YAML,
         height=420,
-        max_chars=_MOST_CHARACTERS,
+        max_chars=_MAX_CHARACTERS,
         on_change=_apply_yaml,
         args=(catalog, state),
         help="Edit the spec or paste one. The form is updated when you leave the field or press Ctrl+Enter.",
@@ -200,15 +200,15 @@ def _apply_yaml(catalog: Catalog, state: FormState) -> None:
         return
     name = data.get("name") or ""
     try:
-        filled = session.client().preview({**data, "name": name or _UNNAMED}).draft
+        draft = session.client().preview({**data, "name": name or _UNNAMED}).draft
     except BackendUnreachable as error:
         state.rejected_yaml = (text, [("", f"{error}. Try again later.")])
     except ApiError as error:
-        listed = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
-        if error.status == 422 and yaml_import.form_can_show(data, listed, catalog.experiment_schema):
+        entries = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
+        if error.status == 422 and yaml_import.form_can_show(data, entries, catalog.experiment_schema):
             drafts.load(state, schema_fields.to_draft(data))
         else:
             problems = [(item.path, item.message) for item in error.problem.errors]
             state.rejected_yaml = (text, problems or [("", str(error))])
     else:
-        drafts.load(state, schema_fields.to_draft({**filled, "name": name}))
+        drafts.load(state, schema_fields.to_draft({**draft, "name": name}))

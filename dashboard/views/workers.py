@@ -50,20 +50,20 @@ def _body() -> None:
 
 
 def _filtered(workers: Sequence[Worker]) -> list[Worker]:
-    labels = sorted({label for worker in workers for label in worker.labels})
+    labels = sorted({name for worker in workers for name in worker.labels})
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        which = st.segmented_control("Show", _STATES, default="All", required=True, key="show", bind="query-params")
-        wanted = None
+        state = st.segmented_control("Show", _STATES, default="All", required=True, key="show", bind="query-params")
+        label = None
         if labels:
-            wanted = st.selectbox(
+            label = st.selectbox(
                 "Label", labels, index=None, placeholder="any", key="label", bind="query-params", width=200
             )
     online = [worker for worker in workers if worker.state == "online"]
     slots, busy = sum(worker.slots for worker in online), sum(worker.busy for worker in online)
     total, total_slots = wording.counted(len(workers), "worker"), wording.counted(slots, "slot")
     st.caption(f"{len(online):,} of {total} online, {busy:,} of {total_slots} in use")
-    states = ("online", "offline") if which == "All" else (which.lower(),)
-    return [worker for worker in workers if worker.state in states and (wanted is None or wanted in worker.labels)]
+    states = ("online", "offline") if state == "All" else (state.lower(),)
+    return [worker for worker in workers if worker.state in states and (label is None or label in worker.labels)]
 
 
 def _list(workers: Sequence[Worker]) -> None:
@@ -77,7 +77,7 @@ def _list(workers: Sequence[Worker]) -> None:
         st.info("No worker matches these filters.", icon=":material/filter_alt_off:")
     if offline:
         st.subheader("Offline")
-        st.caption("No heartbeat for longer than a lease. Their runs have been queued again.")
+        st.caption("The last heartbeat of these workers is older than a lease. Their runs have been queued again.")
         for worker in offline:
             _offline(worker)
 
@@ -130,20 +130,20 @@ def _drain(worker: Worker) -> None:
     else:
         label, hint, icon = (
             "Drain",
-            "Running runs continue; the worker starts no new ones until it is undrained.",
+            "Running runs continue; the worker starts no new runs until it is undrained.",
             "block",
         )
     st.button(
         label,
         icon=f":material/{icon}:",
         help=hint,
-        on_click=_set,
+        on_click=_set_draining,
         args=(worker.id, not worker.draining),
         key=f"workers.drain.{worker.id}",
     )
 
 
-def _set(worker_id: str, draining: bool) -> None:
+def _set_draining(worker_id: str, draining: bool) -> None:
     try:
         session.action_client().drain_worker(worker_id, draining=draining)
     except (ApiError, BackendUnreachable) as error:
