@@ -68,7 +68,7 @@ def identify(database: Database, token: str) -> Principal | None:
     if row is None:
         return None
     token_id, name, scopes, stored_sha256 = row
-    # The look-up is by hash, no part of which a caller can choose; the comparison takes constant time.
+    # The row is found by the hash, which a caller cannot choose. The comparison takes constant time.
     if not hmac.compare_digest(stored_sha256, sha256):
         return None
     return Principal(token_id, name, frozenset().union(*(_IMPLIED.get(scope, frozenset()) for scope in scopes)))
@@ -86,7 +86,7 @@ def create(session: Session, request: TokenRequest, principal: Principal) -> Cre
     Raises:
         ApiError: 409 if a token of that name is in use; experiments record the name as their submitter.
     """
-    if session.scalars(select(Token.id).where(Token.name == request.name, _live())).first():
+    if session.scalars(select(Token.id).where(Token.name == request.name, _is_valid())).first():
         raise conflict(
             f"a token named {request.name!r} is in use; revoke it, or choose another name",
             ProblemField(path="name", message="is taken"),
@@ -105,13 +105,13 @@ def create(session: Session, request: TokenRequest, principal: Principal) -> Cre
     )
     session.add(token)
     session.flush()
-    return CreatedToken(**_info(token, time_now).model_dump(), token=text)
+    return CreatedToken(**_to_token_info(token, time_now).model_dump(), token=text)
 
 
 def list_tokens(session: Session) -> list[TokenInfo]:
     """Return every token, newest first, without their texts and hashes."""
     time_now = now(session)
-    return [_info(token, time_now) for token in session.scalars(select(Token).order_by(Token.id.desc()))]
+    return [_to_token_info(token, time_now) for token in session.scalars(select(Token).order_by(Token.id.desc()))]
 
 
 def revoke(session: Session, token_id: str, principal: Principal) -> TokenInfo:
@@ -128,7 +128,7 @@ def revoke(session: Session, token_id: str, principal: Principal) -> TokenInfo:
         raise conflict("this request was sent with this token; revoke it with another one")
     time_now = now(session)
     token.revoked_at = token.revoked_at or time_now
-    return _info(token, time_now)
+    return _to_token_info(token, time_now)
 
 
 def refuse_other(connection: Connection, owner: str | None, principal: Principal) -> None:
@@ -144,15 +144,15 @@ def refuse_other(connection: Connection, owner: str | None, principal: Principal
     """
     if owner in (None, principal.token_id):
         return
-    if connection.scalars(select(Token.id).where(Token.id == owner, _live())).first():
+    if connection.scalars(select(Token.id).where(Token.id == owner, _is_valid())).first():
         raise ApiError(403, "this worker registered with another token, which is still in use")
 
 
-def _live() -> ColumnElement[bool]:
+def _is_valid() -> ColumnElement[bool]:
     return and_(Token.revoked_at.is_(None), or_(Token.expires_at.is_(None), Token.expires_at > db_now()))
 
 
-def _info(token: Token, time_now: datetime) -> TokenInfo:
+def _to_token_info(token: Token, time_now: datetime) -> TokenInfo:
     expired = token.expires_at is not None and token.expires_at <= time_now
     return TokenInfo.model_validate(
         {
@@ -168,7 +168,9 @@ def _info(token: Token, time_now: datetime) -> TokenInfo:
     )
 
 
-_BY_HASH = select(Token.id, Token.name, Token.scopes, Token.sha256).where(Token.sha256 == bindparam("sha256"), _live())
+_BY_HASH = select(Token.id, Token.name, Token.scopes, Token.sha256).where(
+    Token.sha256 == bindparam("sha256"), _is_valid()
+)
 
 
 def bootstrap(database: Database, settings: Settings) -> None:
@@ -187,7 +189,7 @@ def bootstrap(database: Database, settings: Settings) -> None:
     for name, file, scopes in files:
         token = _token_in(file)
         with database.write() as session:
-            if session.scalars(select(Token.id).where(Token.sha256 == digest(token), ~_live())).first():
+            if session.scalars(select(Token.id).where(Token.sha256 == digest(token), ~_is_valid())).first():
                 token = _token_in(file, refused=token)
             add_token(session, token, name, scopes)
 

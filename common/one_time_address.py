@@ -102,7 +102,7 @@ class DashboardAccess:
         if not make:
             return b""
         self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Of two processes that make a key at the same time, both use that of the first.
+        # If two processes make a key at the same time, both use the key of the first.
         with (
             contextlib.suppress(FileExistsError),
             atomic_path(self._key_file, private=True, replace=False) as partial,

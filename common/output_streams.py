@@ -53,7 +53,7 @@ class Outputs:
 
     @property
     def lost(self) -> OSError | None:
-        """Why output was lost, such as a full disk; None if nothing was lost, or only because the reader is gone."""
+        """The error that lost output, such as a full disk; None if no output was lost or the reader has ended."""
         error = self.stdout.error if self.stdout else None
         return None if error is None or error.errno in _NOBODY_READS else error
 
@@ -68,13 +68,13 @@ def final_exit_code(outputs: Outputs, code: int, program: str) -> int:
 
 
 def install() -> Outputs:
-    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that do not fail. An entry point calls it once, first."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that do not fail. Call it once, when a program starts."""
     files = {name: _install(name) for name in ("stdout", "stderr")}
     return Outputs(**files)
 
 
 def reader_gone() -> bool:
-    """Return whether the reader of stdout is gone, for a command that only displays."""
+    """Return whether the reader of stdout has ended. For commands that only display data."""
     stream = getattr(sys.stdout, "inner", sys.stdout)  # the stream inside common.terminal.SafeStream
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return isinstance(raw, UnfailingFile) and raw.error is not None

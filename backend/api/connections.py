@@ -90,7 +90,7 @@ class LimitedConnection(HttpToolsProtocol):
         self.waits_since = self.loop.time()
 
     def overdue(self, now: float) -> bool:
-        """Return whether the client has exceeded its time for a head, or for what it sends after an answer."""
+        """Return whether the client has exceeded its time for a head, or for the data that it sends after an answer."""
         patience = HEAD_SECONDS if self._in_head else REST_SECONDS
         return self.waits_since is not None and now - self.waits_since > patience
 

@@ -15,7 +15,7 @@ from common.origins import address, host_allowed, origin_allowed
 _log = structlog.get_logger(__name__)
 
 
-def _header(scope: Scope, name: bytes) -> str:
+def _header_value(scope: Scope, name: bytes) -> str:
     """Return the first header of that name; empty if absent."""
     return next((value.decode("latin-1") for header, value in scope["headers"] if header == name), "")
 
@@ -41,7 +41,7 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            authority, origin = _header(scope, b"host"), _header(scope, b"origin")
+            authority, origin = _header_value(scope, b"host"), _header_value(scope, b"origin")
             target = address(authority, scope["scheme"])
             host = target.host if target else ""
             if "*" not in self._allowed and not host_allowed(host, self._allowed):

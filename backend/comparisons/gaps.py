@@ -57,7 +57,8 @@ def _submit(sample: Sample, index: int, block: str, seeds: tuple[int, ...], labe
     label_part = "" if len(choices) == len(spec["methods"]) else f" {','.join(labels)[:25]}"
     teacher = next((item for item in sample.teachers if item.fingerprint == block), None)
     teacher_part = f" teacher {teacher.seed}" if teacher is not None and sample.teachers_vary else ""
-    name = f"{source.name[:35]}{label_part}{teacher_part} seeds {_ranges(seeds)}"[:100].rstrip()  # the limit of a name
+    name = f"{source.name[:35]}{label_part}{teacher_part} seeds {_seed_ranges(seeds)}"
+    name = name[:100].rstrip()  # the limit of a name
     changes = [f"name={_quoted(name)}", f"seeds={list(seeds)}"]
     if label_part:
         changes.append(f"methods={json.dumps([_without_defaults(choice) for choice in choices], ensure_ascii=False)}")
@@ -85,7 +86,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _ranges(seeds: Sequence[int]) -> str:
+def _seed_ranges(seeds: Sequence[int]) -> str:
     """Return seeds as text, such as "0-2,5"."""
     parts: list[list[int]] = []
     for seed in seeds:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from backend.comparisons.run_data import ImageData, Sample, StudentRun, TeacherRun
 
-# The images of these data sets come with a package or are computed, so runs that did not record them used the same.
+# These data sets are part of a package or are computed. Runs that did not record their images used the same images.
 _FIXED_DATASETS = ("digits", "synthetic")
 
 
@@ -27,7 +27,7 @@ def differ(one: ImageData, other: ImageData) -> bool:
 
 
 def group_by_data(students: Iterable[StudentRun]) -> list[list[StudentRun]]:
-    """Group students by data set, the one with the most succeeded runs first; runs that have not started are left out.
+    """Group students by data set, ordered by the number of succeeded runs. Runs that have not started are omitted.
 
     A run that did not record its images joins a set if it can belong to only one; otherwise such runs form a set.
     """
@@ -74,7 +74,7 @@ def split(sample: Sample) -> list[Sample]:
 def set_others_aside(sample: Sample) -> Sample:
     """Set runs that used other images aside: they stay in the sample, with the reason, and contribute no value.
 
-    The data set with the most succeeded runs is compared; if several have equally many, that of the first run.
+    The data set with the most succeeded runs is compared. If several have equally many, the first run's is compared.
     """
     groups = group_by_data(sample.students)
     if len(groups) < 2:

@@ -86,7 +86,8 @@ def find(
     Args:
         session: Session for reading.
         selection: The filter.
-        named: Experiments to select from, whose order is kept; None for all that are not archived, oldest first.
+        candidates: Experiments to select from, whose order is kept. None selects from all experiments that are not
+            archived, oldest first.
 
     Raises:
         ApiError: 422 if there are too many for one table.

@@ -40,7 +40,7 @@ class TableDigest:
 def copy_database(
     source: Database, target: Database, report: Callable[[str], object] = lambda _: None
 ) -> dict[str, int]:
-    """Copy every row in one transaction. A target without a schema gets the one of this version.
+    """Copy every row in one transaction. If the target has no schema, it gets the schema of this version.
 
     The source is read in one snapshot, so that rows written to it meanwhile are not copied. Source and target are read
     again and compared, table by table, before the target is committed.
@@ -143,7 +143,7 @@ def _batches(connection: Connection, table: Table) -> Iterator[Sequence[Mapping[
 
 
 def _set_sequence(connection: Connection, table: Table) -> None:
-    """Let PostgreSQL's next number follow the greatest one; SQLite does so by itself."""
+    """Set PostgreSQL's next number to follow the greatest stored number. SQLite needs no such step."""
     column = table.autoincrement_column
     if column is None or connection.dialect.name != "postgresql":
         return

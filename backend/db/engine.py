@@ -33,8 +33,8 @@ _PRAGMAS = (
     "synchronous=FULL",
     "foreign_keys=ON",
     f"busy_timeout={_BUSY_SECONDS}000",
-    # In pages, 16 MB: a page that is written often goes to the database file once per checkpoint, and a commit waits
-    # for its checkpoint.
+    # The unit is pages; 4000 pages have 16 MB. A page that is written often is copied to the database file once per
+    # checkpoint, and the commit that starts a checkpoint waits for it.
     "wal_autocheckpoint=4000",
 )
 

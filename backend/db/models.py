@@ -69,7 +69,7 @@ class Experiment(Base):
 
 
 class ExperimentTag(Base):
-    """A tag of an experiment: at first those of the spec. Later changes are made here and not in the spec."""
+    """A tag of an experiment. The spec's tags are copied here; later changes are made here and not in the spec."""
 
     __tablename__ = "experiment_tags"
     __table_args__ = ({"sqlite_with_rowid": False},)
@@ -224,7 +224,7 @@ class Worker(Base):
         _ID, doc="Run over several GPUs for which the worker reserves GPUs."
     )
     # No foreign key: SQLite cannot add one in place as the models define it. A deleted token restricts nothing.
-    token_id: Mapped[str | None] = mapped_column(_ID, doc="Token of the registration; no other may act for the worker.")
+    token_id: Mapped[str | None] = mapped_column(_ID, doc="Token of the registration; only it may act for the worker.")
     registered_at: Mapped[datetime]
     last_heartbeat: Mapped[datetime]
 

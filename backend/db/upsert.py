@@ -32,7 +32,7 @@ def insert_if_absent(
     Returns:
         Whether the row was inserted.
     """
-    statement = _insert(connection, table).values(**values)
+    statement = _insert_statement(connection, table).values(**values)
     statement = statement.on_conflict_do_nothing(index_elements=list(unique), index_where=where)
     # RETURNING, since a driver's row count is not reliable after an INSERT.
     return connection.execute(statement.returning(literal_column("1"))).first() is not None
@@ -60,12 +60,12 @@ def insert_new(
     Returns:
         The values of the column ``returning`` in the inserted rows.
     """
-    statement = _insert(connection, table).on_conflict_do_nothing(index_elements=list(unique))
+    statement = _insert_statement(connection, table).on_conflict_do_nothing(index_elements=list(unique))
     column = inspect(table).local_table.c[returning]
     return list(connection.scalars(statement.returning(column), rows))
 
 
-def _insert(connection: Connection, table: type[DeclarativeBase]) -> Any:
+def _insert_statement(connection: Connection, table: type[DeclarativeBase]) -> Any:
     """Return the dialect's own INSERT: the two have the same methods, but no common type."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     return dialect.insert(inspect(table).local_table)

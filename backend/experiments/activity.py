@@ -35,12 +35,12 @@ def activity(session: Session, hours: float) -> Activity:
     """
     timestamp = now(session)
     since = timestamp - timedelta(hours=hours)
-    waiting, waiting_groups = _waiting(session, timestamp)
-    failed, failed_groups, failed_runs = _failed(session, since)
+    waiting, waiting_groups = _waiting_runs(session, timestamp)
+    failed, failed_groups, failed_runs = _failed_runs(session, since)
     return Activity(
         time=timestamp,
         counts=_counts(session),
-        running=_running(session),
+        running=_running_runs(session),
         waiting=waiting,
         waiting_groups=waiting_groups,
         failed_since=since,
@@ -57,7 +57,7 @@ def _counts(session: Session) -> StateCounts:
     return StateCounts.model_validate(dict(rows.all()))
 
 
-def _running(session: Session) -> list[RunningRun]:
+def _running_runs(session: Session) -> list[RunningRun]:
     query = (
         serializers.RUN_QUERY.where(Run.state.in_(LEASED_STATES)).order_by(Run.started_at, Run.id).limit(_MAX_RUNNING)
     )
@@ -87,7 +87,7 @@ def _seconds_per_step(session: Session, run_ids: Sequence[str]) -> dict[str, flo
     return {run_id: elapsed / step for run_id, elapsed, step in rows if step > 0 and math.isfinite(elapsed)}
 
 
-def _waiting(session: Session, timestamp: datetime) -> tuple[list[WaitingRuns], int]:
+def _waiting_runs(session: Session, timestamp: datetime) -> tuple[list[WaitingRuns], int]:
     """Return groups of waiting runs, at most ``_MAX_WAITING``, and the number of groups."""
     waiting_run = (
         select(
@@ -181,7 +181,7 @@ def _waiting_reason(row: Row[Any], capacities: Sequence[WorkerCapacity]) -> str:
     return "; ".join(reasons)
 
 
-def _failed(session: Session, since: datetime) -> tuple[list[FailedRuns], int, int]:
+def _failed_runs(session: Session, since: datetime) -> tuple[list[FailedRuns], int, int]:
     """Return groups of failed runs, at most ``_MAX_FAILED``, the number of groups, and the number of runs in them."""
     shown = or_(Experiment.archived_at.is_(None), Experiment.id.is_(None))
     grouped = (

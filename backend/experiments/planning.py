@@ -156,7 +156,9 @@ def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, dr
     ]
     warnings = warnings_as_fields(warnings_of(spec))
     warnings[:0] = map(name_taken_warning, existing_names(session, [spec.name]))
-    trained = [item.spec for item, is_shared in zip(plan, shared, strict=True) if not is_shared and _trains(item.spec)]
+    trained = [
+        item.spec for item, is_shared in zip(plan, shared, strict=True) if not is_shared and _is_trained(item.spec)
+    ]
     return Preview(
         spec=spec.model_dump(mode="json"),
         draft=dict(draft),
@@ -167,7 +169,7 @@ def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, dr
     )
 
 
-def _trains(run: RunSpec) -> bool:
+def _is_trained(run: RunSpec) -> bool:
     """Return whether the run trains a network; False if it uses given weights unchanged."""
     return run.weights is None or run.weights.fine_tune
 

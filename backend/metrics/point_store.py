@@ -193,7 +193,7 @@ def rewind(connection: Connection, run_id: str, to_step: int) -> None:
 def metrics_reply(
     session: Session, run: models.Run, names: Sequence[str] | None, since: int, max_points: int
 ) -> MetricsReply:
-    """Return the series of a run with the cursor for the next request. The arguments are those of ``read``."""
+    """Return the series of a run with the cursor for the next request. See ``read`` for the arguments."""
     series = read(session, run, names, since, max_points)
     # Constructed without validation: validating 100,000 stored numbers takes longer than reading them.
     state = cast(RunState, run.state)
@@ -321,10 +321,10 @@ def _read_unbucketed(
 def _read_buckets(
     session: Session, condition: ColumnElement[bool], width: int, series_by_name: dict[int, _SeriesColumns]
 ) -> None:
-    """Read mean, minimum and maximum of each bucket; the mean is that of IEEE arithmetic.
+    """Read mean, minimum and maximum of each bucket.
 
-    A bucket with a NaN, or with both infinities, has the mean NaN. Its minimum and maximum are those of its other
-    values, including infinities, so that a NaN does not hide them.
+    As in IEEE arithmetic, a bucket with a NaN, or with both infinities, has the mean NaN. The minimum and the maximum
+    are computed from the other values, including infinities, so that a NaN does not hide them.
     """
     c = _POINTS.c
     bucket = (c.step // width).label("bucket")

@@ -36,9 +36,9 @@ from core.specs import ExperimentSpec, Problem, SpecError
 _log = structlog.get_logger(__name__)
 
 _BACKOFF_SECONDS = (10.0, 60.0, 300.0, 1800.0, 7200.0)
-"""Delays after the first, second … failed delivery; after the last one the message is abandoned."""
+"""Delays after the first, second … failed delivery. After the last delay, the message is abandoned."""
 _TIMEOUT_SECONDS = 10.0
-_CLAIM_SECONDS = 60.0  # no other replica sends a message that one replica has claimed
+_CLAIM_SECONDS = 60.0  # time in which no other replica sends a message that one replica has claimed
 _KEEP_DELIVERED = timedelta(days=7)
 _BATCH_SIZE = 50
 _PERIOD_SECONDS = 5.0

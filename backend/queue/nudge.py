@@ -1,4 +1,4 @@
-"""Nudges: messages to workers that runs can be claimed. They carry no work and may be lost, doubled or late."""
+"""Nudges: messages to workers that runs can be claimed. They contain no data, and may be lost, repeated or late."""
 
 from __future__ import annotations
 

@@ -37,7 +37,10 @@ def experiment(key: str, session: SessionDep) -> public.Experiment:
 
 @router.post("/{key:path}/cancel", dependencies=[submits])
 def cancel(key: str, database: DatabaseDep) -> public.Experiment:
-    """Cancel every run that has not ended; a teacher only if no other experiment needs it. Repeating has no effect."""
+    """Cancel every run that has not ended, but a teacher only if no other experiment needs it.
+
+    Repeating the request has no effect.
+    """
     with database.write() as session:
         experiment_id = find(session, key).id
         lifecycle.cancel_experiment(session, experiment_id, now(session))
@@ -46,10 +49,10 @@ def cancel(key: str, database: DatabaseDep) -> public.Experiment:
 
 @router.post("/{key:path}/pause", dependencies=[submits])
 def pause(key: str, database: DatabaseDep) -> public.Experiment:
-    """Pause every run that has not ended; a teacher only if no other experiment waits for it.
+    """Pause every run that has not ended, but a teacher only if no other experiment waits for it.
 
-    A training run is `pausing` until its worker has returned it to the queue with a checkpoint. Repeating changes
-    nothing.
+    A training run is `pausing` until its worker has returned it to the queue with a checkpoint. Repeating the request
+    has no effect.
     """
     with database.write() as session:
         experiment_id = find(session, key).id
@@ -59,7 +62,7 @@ def pause(key: str, database: DatabaseDep) -> public.Experiment:
 
 @router.post("/{key:path}/resume", dependencies=[submits])
 def resume(key: str, database: DatabaseDep, nudges: NudgesDep) -> public.Experiment:
-    """Resume every paused run from its checkpoint. Repeating has no effect."""
+    """Resume every paused run from its checkpoint. Repeating the request has no effect."""
     with database.write() as session:
         experiment_id = find(session, key).id
         pausing.resume_experiment(session, experiment_id, now(session))
