@@ -76,7 +76,7 @@ def nudge_problem(message: Message) -> str:
     except (ValueError, TypeError, RecursionError):
         return "its body or its expiry is not a nudge's"
     if args != [] or kwargs != {} or not isinstance(embedded, dict) or any(map(embedded.get, _EMBEDDED)):
-        return "it carries arguments"
+        return "it has arguments"
     if not valid_expiry or headers.get("eta") is not None or headers.get("timelimit") not in (None, [None, None]):
         return "it sets its own times"
     return ""

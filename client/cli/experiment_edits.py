@@ -172,7 +172,7 @@ def delete(
 ) -> int:
     """Delete an experiment with its runs, metrics, logs and files.
 
-    Refused while one of its runs has not ended. A teacher that another experiment uses is kept.
+    The backend refuses this while one of the runs has not ended. A teacher that another experiment uses is kept.
     """
     with Client() as client:
         target = client.experiments.get(experiment)

@@ -114,7 +114,11 @@ def check_datasets() -> Iterator[Finding]:
 
 def entries_of(names: tuple[str, ...], entries: list[str]) -> set[str]:
     """Return the entries of a folder that have one of a data set's names, including archives."""
-    return {entry for entry in entries if _simple(entry) in names or _simple(_without_suffix(entry)) in names}
+    return {
+        entry
+        for entry in entries
+        if _normalized_name(entry) in names or _normalized_name(_without_suffix(entry)) in names
+    }
 
 
 def _without_suffix(name: str) -> str:
@@ -122,7 +126,7 @@ def _without_suffix(name: str) -> str:
     return re.sub(r"\.(tar|tgz|zip|gz|mat).*", "", name)
 
 
-def _simple(name: str) -> str:
+def _normalized_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 

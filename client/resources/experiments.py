@@ -241,7 +241,7 @@ class Experiments(Resource):
         return self._send("POST", f"/{path_segment(id_or_name)}/{action}", idempotent=True)
 
     def delete(self, id_or_name: str) -> None:
-        """Delete an experiment with its runs and their files. Refused with 409 while one of them has not ended."""
+        """Delete an experiment with its runs and their files. The backend answers 409 if a run has not ended."""
         self._connection.send_empty("DELETE", f"{_PATH}/{path_segment(id_or_name)}")
 
     def record(self, id_or_name: str) -> ExperimentRecord:

@@ -180,7 +180,7 @@ class Runs(Resource):
         return self._send("POST", f"/{path_segment(run_id)}/priority", body={"priority": priority})
 
     def delete(self, run_id: str) -> None:
-        """Delete a run with its files. Refused with 409 while it has not ended, and for a teacher in use."""
+        """Delete a run with its files. The backend answers 409 if the run has not ended or is a teacher in use."""
         self._connection.send_empty("DELETE", f"{_PATH}/{path_segment(run_id)}")
 
     def artifacts(self, run_id: str) -> ArtifactList:

@@ -52,7 +52,7 @@ class Teachers(Resource):
         return self._connection.send("GET", f"{_PATH}/uploads", UploadList, idempotent=True)
 
     def delete_upload(self, name_or_sha256: str) -> None:
-        """Delete uploaded weights. Refused with 409 while a run needs them."""
+        """Delete uploaded weights. The backend answers 409 if a run still needs them."""
         self._connection.send_empty("DELETE", f"{_PATH}/uploads/{path_segment(name_or_sha256)}")
 
 

@@ -269,6 +269,6 @@ class Stack:
                 self.home.api_url.unlink()
 
     def _notify_if_possible(self, text: str) -> None:
-        # The terminal may be gone (SIGHUP), which must not interrupt the stop.
+        # The terminal may be closed (SIGHUP); this must not interrupt the stop.
         with contextlib.suppress(OSError):
             self._notify(text)
