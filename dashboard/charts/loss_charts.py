@@ -118,7 +118,7 @@ def surface_figure(
     figure.add_contour(
         x=result.student,
         y=result.teacher,
-        z=_gaps(result.height),
+        z=_nonfinite_to_none(result.height),
         contours={"coloring": "heatmap"},
         ncontours=18,
         line={"width": 0.5, "color": "rgba(255, 255, 255, 0.5)"},
@@ -157,7 +157,7 @@ def _solid(
     figure.add_surface(
         x=result.student,
         y=result.teacher,
-        z=_gaps(result.height),
+        z=_nonfinite_to_none(result.height),
         colorbar={"thickness": 12},
         hovertemplate="student %{x:.2f}, teacher %{y:.2f}: %{z:.4g}<extra></extra>",
         **colours,
@@ -197,5 +197,5 @@ def _solid(
     return figure
 
 
-def _gaps(height: Array) -> list[list[float | None]]:
+def _nonfinite_to_none(height: Array) -> list[list[float | None]]:
     return [[float(value) if np.isfinite(value) else None for value in row] for row in height]

@@ -155,7 +155,7 @@ def scenario_sentence(result: ScenarioComparison, student: Array, teacher: Array
     elif np.allclose(student, student[0]):
         condition = "here p̂ is uniform"
     else:
-        condition = f"here {_signed(result.formula)}"
+        condition = f"here {_signed_text(result.formula)}"
     verdict = "holds" if result.holds else "does not hold"
     one, two = result.distance
     return (
@@ -168,7 +168,7 @@ def scenario_sentence(result: ScenarioComparison, student: Array, teacher: Array
     )
 
 
-def _signed(value: float) -> str:
+def _signed_text(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
@@ -230,7 +230,7 @@ def quantity_values(result: UniformBatches, quantity: Quantity) -> Array:
 
 
 def most_probable_classes(student: Array, teacher: Array, limit: int = 16) -> list[int]:
-    """Return the non-target classes that a chart shows, in order: the most probable ones, at most ``most``."""
+    """Return the non-target classes that a chart shows, in order: the most probable ones, at most ``limit``."""
     if len(student) <= limit:
         return list(range(len(student)))
     return sorted(np.argsort(-np.maximum(student, teacher), kind="stable")[:limit].tolist())

@@ -42,7 +42,7 @@ class RunFeed:
             BackendUnreachable: The backend did not answer. Run, curves and log are unchanged.
         """
         previous = self.run if self._cursor else None
-        news = self._news(client, self._cursor)
+        news = self._request_news(client, self._cursor)
         progress = news.progress
         if previous is None or (previous.state, previous.attempt, previous.pausing) != (
             news.state,
@@ -55,7 +55,7 @@ class RunFeed:
             nonlocal news
             if not cursor and self._cursor:
                 self.lines = []
-                news = self._news(client, "")
+                news = self._request_news(client, "")
             return news.metrics
 
         self.curves.update(progress.attempt, fetch_since)
@@ -65,7 +65,7 @@ class RunFeed:
         self._apply_progress(news)
         return self
 
-    def _news(self, client: Client, cursor: str) -> RunUpdates:
+    def _request_news(self, client: Client, cursor: str) -> RunUpdates:
         return client.news(self.run_id, cursor, wait=0, tail=LOG_LINES)
 
     def _apply_progress(self, news: RunUpdates) -> None:

@@ -79,8 +79,8 @@ class Gate:
         base = str(st.get_option("server.baseUrlPath") or "").strip("/")
         self._app = app
         self._root = f"/{base}/" if base else "/"
-        self._hosts = tuple(_listed("server.allowedHosts"))
-        self._origins = tuple(_listed("server.corsAllowedOrigins"))
+        self._hosts = tuple(_option_list("server.allowedHosts"))
+        self._origins = tuple(_option_list("server.corsAllowedOrigins"))
         try:
             by_address = login.mode() == "address"
         except ClientSettingsError:  # every page shows only this error
@@ -106,14 +106,14 @@ class Gate:
         host = headers.get("host", "")
         requested = address(host, scope["scheme"])
         if requested is None or (self._hosts and not host_allowed(requested.host, self._hosts)):
-            return _refusal(403, "Not this server", "The dashboard does not answer to this host name.")
+            return _refusal_response(403, "Not this server", "The dashboard does not answer to this host name.")
         if not origin_allowed(headers.get("origin", ""), host, scope["scheme"], self._origins):
-            return _refusal(403, "Cross-origin request", "Pages of other origins may not use the dashboard.")
+            return _refusal_response(403, "Cross-origin request", "Pages of other origins may not use the dashboard.")
         # Scripts and images embedded in a page of another origin are requested without Origin. Links are allowed.
         foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
         link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         if foreign and not link:
-            return _refusal(403, "Cross-origin request", "Pages of other origins may not use the dashboard.")
+            return _refusal_response(403, "Cross-origin request", "Pages of other origins may not use the dashboard.")
         return None
 
     def _check_cookie(self, scope: Scope) -> Response | None:
@@ -127,11 +127,11 @@ class Gate:
         if scope["type"] == "http" and scope["method"] == "GET" and path.startswith(PREFIX):
             ticket, _, page = path.removeprefix(PREFIX).partition("/")
             if not self._access.redeem(ticket) and not has_cookie:
-                return _refusal(401, "This address has already been used", _INSTRUCTIONS)
+                return _refusal_response(401, "This address has already been used", _INSTRUCTIONS)
             return self._redirect_with_cookie(scope, page, self._access.cookie())
         if has_cookie or (scope["type"] == "http" and path == _HEALTH):
             return None
-        return _refusal(401, "Not opened yet", _INSTRUCTIONS)
+        return _refusal_response(401, "Not opened yet", _INSTRUCTIONS)
 
     def _redirect_with_cookie(self, scope: Scope, page: str, cookie: str) -> Response:
         # Exactly one leading slash, because an address with two would lead to another server.
@@ -154,7 +154,7 @@ class Gate:
         return f"dkd-dashboard-{requested.port if requested else 0}"
 
 
-def _listed(option: str) -> Iterable[str]:
+def _option_list(option: str) -> Iterable[str]:
     return [str(item) for item in st.get_option(option) or () if item]
 
 
@@ -167,7 +167,7 @@ def _cookie_values(scope: Scope, name: str) -> Iterable[str]:
                 yield value
 
 
-def _refusal(status: int, title: str, text: str) -> Response:
+def _refusal_response(status: int, title: str, text: str) -> Response:
     return HTMLResponse(_REFUSAL_PAGE.format(title=title, text=text), status, headers={"cache-control": "no-store"})
 
 

@@ -62,7 +62,7 @@ def is_signed_in() -> bool:
         ClientSettingsError: The setting is not a login mode, or the identity provider is not configured.
     """
     if mode() == "oidc":
-        return _authenticated() and _allowed(_email())
+        return _is_authenticated() and _is_allowed(_email())
     return not requires_sign_in() or token() is not None
 
 
@@ -153,7 +153,7 @@ def _token_problem(candidate: str) -> str:
     return ""
 
 
-def _authenticated() -> bool:
+def _is_authenticated() -> bool:
     if not _oidc_configured():
         raise ClientSettingsError(
             "DKD_DASHBOARD_LOGIN is oidc, but Streamlit's secrets.toml has no [auth] section that names the provider"
@@ -180,7 +180,7 @@ def _oidc_configured() -> bool:
         return False
 
 
-def _allowed(address: str) -> bool:
+def _is_allowed(address: str) -> bool:
     """Return whether ``DKD_DASHBOARD_ALLOW`` lists an email address. An empty list allows no address.
 
     Entries are patterns, separated by commas: ``ann@lab.example, *@physics.example``.

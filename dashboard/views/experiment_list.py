@@ -171,7 +171,7 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 icon=f":material/{icon}:",
                 disabled=not keys or not tags,
                 on_click=bulk.on_click,
-                args=(keys, _tagging(session.action_client(), tags, add=name == "Add"), "experiment", done),
+                args=(keys, _tag_action(session.action_client(), tags, add=name == "Add"), "experiment", done),
                 key=f"bulk.tags.{name.lower()}",
             )
     with st.container(horizontal=True):
@@ -181,20 +181,20 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 icon=f":material/{icon}:",
                 disabled=not keys,
                 on_click=bulk.on_click,
-                args=(keys, _archiving(session.action_client(), archived), "experiment", f"{name.lower()}d"),
+                args=(keys, _archive_action(session.action_client(), archived), "experiment", f"{name.lower()}d"),
                 help="Archived experiments keep all their data and are hidden in lists." if archived else None,
                 key=f"bulk.{name.lower()}",
             )
 
 
-def _tagging(client: Client, tags: Sequence[str], *, add: bool) -> Callable[[str], object]:
+def _tag_action(client: Client, tags: Sequence[str], *, add: bool) -> Callable[[str], object]:
     def change(key: str) -> object:
         return client.change_experiment(key, add_tags=tags) if add else client.change_experiment(key, remove_tags=tags)
 
     return change
 
 
-def _archiving(client: Client, archived: bool) -> Callable[[str], object]:
+def _archive_action(client: Client, archived: bool) -> Callable[[str], object]:
     return lambda key: client.archive_experiment(key, archived=archived)
 
 

@@ -63,20 +63,20 @@ def _scenarios() -> None:
             st.button(
                 f"{escape(name)}: student {student:g}, teacher {teacher:g}",
                 key=f"loss.scenario.{name}",
-                on_click=_set,
+                on_click=_set_inputs,
                 args=({"p": student, "q": teacher},),
                 help="Decoupled Gradient Knowledge Distillation (2025) claims that the loss is nearly the same in A "
                 "and B.",
             )
-        st.button("Reset", key="loss.reset", icon=":material/restart_alt:", on_click=_reset, type="tertiary")
+        st.button("Reset", key="loss.reset", icon=":material/restart_alt:", on_click=_reset_inputs, type="tertiary")
 
 
-def _set(values: dict[str, float]) -> None:
+def _set_inputs(values: dict[str, float]) -> None:
     for key, value in values.items():
         st.session_state[key] = value
 
 
-def _reset() -> None:
+def _reset_inputs() -> None:
     for key in _KEYS:
         st.session_state.pop(key, None)
         st.query_params.pop(key, None)
@@ -228,10 +228,10 @@ def _current_values_section(settings: _Settings) -> None:
     result = loss_functions.evaluate(settings.student, settings.teacher, settings.params, settings.batch)
     share, cosine = float(result.share[0]), float(result.cosine[0])
     with st.container(horizontal=True, gap="medium"):
-        st.metric("Loss", f"{_number(result.total[0])} nats", width="content")
-        st.metric("Alignment term's share of the gradient", f"{_number(100 * share)} %", width="content")
-        st.metric("Cosine of A with TCKD + NCKD", _cosine(cosine), width="content")
-        st.metric("Cosine of TCKD with NCKD", _cosine(float(result.similarity[0])), width="content")
+        st.metric("Loss", f"{_number_text(result.total[0])} nats", width="content")
+        st.metric("Alignment term's share of the gradient", f"{_number_text(100 * share)} %", width="content")
+        st.metric("Cosine of A with TCKD + NCKD", _cosine_text(cosine), width="content")
+        st.metric("Cosine of TCKD with NCKD", _cosine_text(float(result.similarity[0])), width="content")
     st.caption(_direction(share, cosine))
     st.table(_terms(result))
     classes = loss_functions.most_probable_classes(settings.student.others, settings.teacher.others)
@@ -265,11 +265,11 @@ def _terms(result: UniformBatches) -> list[dict[str, str]]:
         rows.append(
             {
                 "Term": {"align": "A, alignment"}.get(name, loss_charts.TERMS[name][0]),
-                "Value": f"{_number(value[0])} {units.get(name, 'nats')}".strip(),
-                "Weight": _number(weight),
-                "Weighted": _number(weight * value[0]),
-                "‖gradient‖": _number(norms[name]),
-                "Share of the norms": f"{_number(100 * norms[name] / norm_sum)} %" if norm_sum else NOTHING,
+                "Value": f"{_number_text(value[0])} {units.get(name, 'nats')}".strip(),
+                "Weight": _number_text(weight),
+                "Weighted": _number_text(weight * value[0]),
+                "‖gradient‖": _number_text(norms[name]),
+                "Share of the norms": f"{_number_text(100 * norms[name] / norm_sum)} %" if norm_sum else NOTHING,
             }
         )
     return rows
@@ -279,7 +279,7 @@ def _direction(share: float, cosine: float) -> str:
     if not np.isfinite(cosine):
         return "The direction of the alignment term is undefined here: its gradient or that of TCKD + NCKD is zero."
     if share < 1e-3:
-        return f"The alignment term is negligible here: {_number(100 * share)} % of the summed gradient norms."
+        return f"The alignment term is negligible here: {_number_text(100 * share)} % of the summed gradient norms."
     if cosine < -0.1:
         return "The alignment term opposes distillation here: it moves the student away from the teacher."
     if cosine > 0.1:
@@ -296,22 +296,23 @@ def _scenario_section(settings: _Settings) -> None:
     rows = [
         {
             "": f"{escape(name)}: student {p:g}, teacher {q:g}",
-            "TCKD (nats)": _number(result.tckd[index]),
-            "s = Δ² + Σu²": _number(result.distance[index]),
-            "A, sample (T²/C·s)": _number(scale * result.distance[index]),
+            "TCKD (nats)": _number_text(result.tckd[index]),
+            "s = Δ² + Σu²": _number_text(result.distance[index]),
+            "A, sample (T²/C·s)": _number_text(scale * result.distance[index]),
         }
         for index, (name, (p, q)) in enumerate(zip("AB", SCENARIOS, strict=True))
     ]
     difference = {
         "": "A − B",
-        "TCKD (nats)": _number(result.tckd[0] - result.tckd[1]),
-        "s = Δ² + Σu²": _number(result.distance[0] - result.distance[1]),
-        "A, sample (T²/C·s)": _number(scale * (result.distance[0] - result.distance[1])),
+        "TCKD (nats)": _number_text(result.tckd[0] - result.tckd[1]),
+        "s = Δ² + Σu²": _number_text(result.distance[0] - result.distance[1]),
+        "A, sample (T²/C·s)": _number_text(scale * (result.distance[0] - result.distance[1])),
     }
     st.table([*rows, difference])
     st.caption(
         f"For the selected p̂ and q̂, C = {len(student) + 1:,}, T = {settings.params.temperature:g}. "
-        f"−4|Δ|·p̂·(p̂−q̂) = {_number(result.formula)}. NCKD is the same in A and B, because it depends only on p̂ and q̂."
+        f"−4|Δ|·p̂·(p̂−q̂) = {_number_text(result.formula)}. NCKD is the same in A and B, because it depends only on p̂ "
+        "and q̂."
     )
 
 
@@ -361,11 +362,11 @@ def _loss_surface_section(settings: _Settings) -> None:
     )
 
 
-def _number(value: float) -> str:
+def _number_text(value: float) -> str:
     """Return a number with four significant digits and a typographic minus."""
     text = f"{float(value):.4g}"
     return text.replace("-", "−")
 
 
-def _cosine(value: float) -> str:
+def _cosine_text(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−") if np.isfinite(value) else NOTHING

@@ -28,7 +28,7 @@ def show(catalog: Catalog, state: FormState, slots: ErrorSlots) -> None:
     spec = schema_fields.to_spec(state.draft)
     text = json.dumps(spec, sort_keys=True)
     if state.submitted and state.submitted[0] == text:
-        _done(state.submitted[1])
+        _show_submitted(state.submitted[1])
     else:
         _preview_and_start(state, spec, text, slots)
     _as_yaml(catalog, state, spec, text)
@@ -42,10 +42,10 @@ def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, slots:
     problems += [note for note in notes if note[0] == "name"]
     slots.show(problems, "red", ":material/error:")
     if problems:
-        _summary(problems, state.draft)
+        _show_problems(problems, state.draft)
     elif preview:
         slots.show(notes, "orange", ":material/warning:")
-        _planned(preview, notes, state.draft)
+        _show_plan(preview, notes, state.draft)
         if not spec["name"]:
             st.info("Enter a name at the top of the form to start the experiment.", icon=":material/edit:")
     valid = preview is not None and not problems
@@ -105,7 +105,7 @@ def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
     st.rerun()
 
 
-def _done(experiment: Experiment) -> None:
+def _show_submitted(experiment: Experiment) -> None:
     reused = experiment.counts.succeeded
     queued = wording.counted(experiment.counts.total - reused, "run")
     more = f"; {wording.counted(reused, 'run')} already trained" if reused else ""
@@ -127,13 +127,13 @@ def _done(experiment: Experiment) -> None:
     )
 
 
-def _summary(problems: list[tuple[str, str]], draft: dict[str, Any]) -> None:
+def _show_problems(problems: list[tuple[str, str]], draft: dict[str, Any]) -> None:
     errors = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
-    text = f"{errors} to fix before this experiment can start:\n\n" + _lines(problems, draft)
+    text = f"{errors} to fix before this experiment can start:\n\n" + _problem_lines(problems, draft)
     st.error(text, icon=":material/error:")
 
 
-def _lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
+def _problem_lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
     lines = []
     for path, message in problems:
         field = schema_fields.describe_path(path, draft)
@@ -141,7 +141,7 @@ def _lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _planned(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str, Any]) -> None:
+def _show_plan(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str, Any]) -> None:
     count = row_text.planned_count(preview)
     st.markdown(f"**This experiment has {wording.counted(count, 'run')}.**")
     table(row_text.planned_rows(preview))
@@ -150,7 +150,7 @@ def _planned(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str,
     for sentence in estimates.estimate_sentences(preview.estimate):
         st.markdown(f":material/schedule: {sentence}")
     if warnings:
-        st.warning("Warnings:\n\n" + _lines(warnings, draft), icon=":material/warning:")
+        st.warning("Warnings:\n\n" + _problem_lines(warnings, draft), icon=":material/warning:")
 
 
 def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str) -> None:
@@ -170,9 +170,9 @@ def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str
         help="Edit the spec or paste one. The form is updated when you leave the field or press Ctrl+Enter.",
     )
     if state.rejected_yaml is not None:
-        lines = _lines(state.rejected_yaml[1], {})
+        lines = _problem_lines(state.rejected_yaml[1], {})
         st.error(f"This YAML cannot be applied to the form:\n\n{lines}", icon=":material/error:", width="stretch")
-        st.button("Discard changes", icon=":material/undo:", on_click=_drop, args=(state,), key="new.yaml.drop")
+        st.button("Discard changes", icon=":material/undo:", on_click=_discard_yaml, args=(state,), key="new.yaml.drop")
     else:
         st.download_button(
             "Download",
@@ -185,7 +185,7 @@ def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str
         )
 
 
-def _drop(state: FormState) -> None:
+def _discard_yaml(state: FormState) -> None:
     state.rejected_yaml = None
     state.yaml_source = ""
 

@@ -56,16 +56,16 @@ def _body(window: str) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         with st.container():
-            _running(now)
+            _running_section(now)
         with st.container():
-            _failed(now, window)
+            _failed_section(now, window)
     with right:
         with st.container():
-            _waiting(now)
+            _waiting_section(now)
         with st.container():
-            _gpus(now.workers)
+            _gpu_section(now.workers)
     with st.container():
-        _compared(now.compared)
+        _comparisons(now.compared)
 
 
 def _welcome(now: Activity) -> None:
@@ -100,7 +100,7 @@ def _figures(now: Activity) -> None:
             st.metric(label, value, border=True, help=hint)
 
 
-def _running(now: Activity) -> None:
+def _running_section(now: Activity) -> None:
     st.subheader("Running")
     if not now.running:
         st.caption("No run is training.")
@@ -136,7 +136,7 @@ def _running_one(item: RunningRun) -> None:
         )
 
 
-def _waiting(now: Activity) -> None:
+def _waiting_section(now: Activity) -> None:
     st.subheader("Waiting")
     if not now.waiting:
         st.caption("No run is waiting.")
@@ -162,7 +162,7 @@ def _waiting_one(item: WaitingRuns, key: str) -> None:
         st.caption(f"{escape(wording.sentence(item.reason))[:-1]}{priority}.")
 
 
-def _failed(now: Activity, window: str) -> None:
+def _failed_section(now: Activity, window: str) -> None:
     st.subheader("Failed")
     if not now.failed:
         st.caption(f"No run has failed in the last {escape(window)}.")
@@ -193,7 +193,7 @@ def _failed_one(item: FailedRuns, key: str) -> None:
         st.caption(escape(wording.sentence(item.reason or "no reason was reported")))
 
 
-def _gpus(workers: Sequence[Worker]) -> None:
+def _gpu_section(workers: Sequence[Worker]) -> None:
     st.subheader("Workers")
     if not workers:
         st.warning(
@@ -212,7 +212,7 @@ def _gpus(workers: Sequence[Worker]) -> None:
     st.page_link(session.page("workers"), label="All workers", icon=":material/dns:")
 
 
-def _compared(experiments: Sequence[ExperimentSummary]) -> None:
+def _comparisons(experiments: Sequence[ExperimentSummary]) -> None:
     st.subheader("Latest comparisons")
     if not experiments:
         st.caption("There are no comparisons yet: a comparison needs two methods with a successful run each.")
@@ -231,7 +231,7 @@ def _compared(experiments: Sequence[ExperimentSummary]) -> None:
 
 
 @st.cache_data(ttl=3600, max_entries=200, show_spinner=False)
-def _cached(url: str, experiment_id: str, counts: str) -> Comparison:
+def _cached_comparison(url: str, experiment_id: str, counts: str) -> Comparison:
     return session.client().comparison(experiment_id)
 
 
@@ -250,7 +250,9 @@ def _comparison(experiment: ExperimentSummary) -> None:
         progress = f"{experiment.counts.succeeded:,} of {wording.counted(experiment.counts.total, 'run')}"
         st.caption(f"{escape(experiment.dataset)} · {escape(models)} · {theme.badge(experiment.state)} {progress}")
         try:
-            comparison = session.fetch(key, lambda: _cached(session.client().url, experiment.id, counts)).value
+            comparison = session.fetch(
+                key, lambda: _cached_comparison(session.client().url, experiment.id, counts)
+            ).value
         except ApiError as error:
             st.caption(escape(wording.sentence(str(error))))
             return

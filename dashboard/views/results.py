@@ -15,7 +15,7 @@ from dashboard.markup import escape
 from dashboard.views.comparison_results import EPOCHS, downloads
 
 _REFRESH_SECONDS = 15.0
-"""Longer than on live pages: the table changes only when a run ends, and costs the backend more than their requests."""
+"""Longer than on live pages: the table changes only when a run ends, and the backend needs longer to compute it."""
 Test = Literal["sign_flip", "t"]
 _TESTS: dict[Test, str] = {"sign_flip": "exact sign-flip", "t": "paired t"}
 

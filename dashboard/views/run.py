@@ -162,9 +162,9 @@ def _draw_tab(tab: str, feed: RunFeed) -> None:
             _curves(run, feed.curves)
             if feed.lines or run.log_tail:
                 st.markdown("**Log**")
-                _tail(run, feed.lines[-_TAIL:])
+                _log_tail(run, feed.lines[-_TAIL:])
         case "More measurements":
-            _more(feed.curves, metrics)
+            _more_measurements(feed.curves, metrics)
         case "Log":
             _log(run, feed.lines)
         case "Attempts":
@@ -224,7 +224,7 @@ def _curves(run: Run, stored: RunCurves) -> None:
     _grid(panels.standard_panels(session.catalog().metrics), stored)
 
 
-def _more(stored: RunCurves, metrics: list[dict[str, object]]) -> None:
+def _more_measurements(stored: RunCurves, metrics: list[dict[str, object]]) -> None:
     final = panels.final_measurements(stored.curves, metrics)
     single = {name for name, curve in stored.curves.items() if final and len(curve) == 1}
     curves = RunCurves({name: curve for name, curve in stored.curves.items() if name not in single})
@@ -269,7 +269,7 @@ def _lines(run: Run, lines: Sequence[LogLine]) -> str:
     return "\n".join([_line(line) for line in lines] or run.log_tail)
 
 
-def _tail(run: Run, lines: Sequence[LogLine]) -> None:
+def _log_tail(run: Run, lines: Sequence[LogLine]) -> None:
     """Draw the last lines of the log.
 
     ``st.code`` is not used, since the browser would load 1.5 MB of syntax highlighting before it draws the curves.

@@ -155,7 +155,7 @@ def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | 
                 key=f"runs.{name.lower()}",
             )
         with st.popover("More", icon=":material/more_horiz:", disabled=not selected):
-            _more(client, selected)
+            _more_actions(client, selected)
         _selection_line(selection, selected, page, query)
 
 
@@ -192,7 +192,7 @@ def _cancel(ids: Sequence[str]) -> None:
     confirm()
 
 
-def _more(client: Client, selected: Sequence[RunSummary]) -> None:
+def _more_actions(client: Client, selected: Sequence[RunSummary]) -> None:
     live = [run.id for run in selected if run.state not in TERMINAL and run.role == "student"]
     priority = st.number_input(
         "Priority",

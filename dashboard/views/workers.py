@@ -72,23 +72,23 @@ def _list(workers: Sequence[Worker]) -> None:
     for start in range(0, len(online), 2):
         for column, worker in zip(st.columns(2), online[start : start + 2], strict=False):
             with column:
-                _online(worker)
+                _online_card(worker)
     if not workers:
         st.info("No worker matches these filters.", icon=":material/filter_alt_off:")
     if offline:
         st.subheader("Offline")
         st.caption("The last heartbeat of these workers is older than a lease. Their runs have been queued again.")
         for worker in offline:
-            _offline(worker)
+            _offline_card(worker)
 
 
-def _online(worker: Worker) -> None:
+def _online_card(worker: Worker) -> None:
     with st.container(border=True, gap="small"):
         with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
             badge = ":orange-badge[draining]" if worker.draining else ":green-badge[online]"
             labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
             st.markdown(f"**{escape(worker.name)}** {badge} {labels}", width="content")
-            _drain(worker)
+            _drain_button(worker)
         heartbeat = age_text(worker.last_heartbeat, datetime.now(UTC))
         device = "GPU" if worker.device == "gpu" else "CPU"
         version = f" · version {worker.version}" if worker.version else ""
@@ -124,7 +124,7 @@ def _online(worker: Worker) -> None:
             st.caption("No new runs start here." if worker.draining else "Idle.")
 
 
-def _drain(worker: Worker) -> None:
+def _drain_button(worker: Worker) -> None:
     if worker.draining:
         label, hint, icon = "Undrain", "Let this worker start new runs again.", "play_arrow"
     else:
@@ -152,7 +152,7 @@ def _set_draining(worker_id: str, draining: bool) -> None:
         st.session_state["workers.message"] = bulk.error_sentence(error) + hint
 
 
-def _offline(worker: Worker) -> None:
+def _offline_card(worker: Worker) -> None:
     labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
     drained = " :orange-badge[draining]" if worker.draining else ""
     heartbeat = age_text(worker.last_heartbeat, datetime.now(UTC))
@@ -163,4 +163,4 @@ def _offline(worker: Worker) -> None:
             width="content",
         )
         if worker.draining:
-            _drain(worker)
+            _drain_button(worker)
